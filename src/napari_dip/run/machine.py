@@ -1,0 +1,96 @@
+"""What this computer offers, found out without loading torch."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+#: Cores and image size decide the threads; more threads than this lose to their own upkeep
+#: (measured on 2 cores, 256 x 256 crops: 2 threads 1.8 times as fast as one).
+MOST_THREADS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """Cores, memory and devices.
+
+    Attributes
+    ----------
+    cores : int
+        Cores that this process may use.
+    memory_bytes : int
+        Memory that is free now.
+    devices : tuple of str
+        Devices that look usable, best first; always ends in "cpu".
+    torch : str
+        Version of the torch that is installed, "" if there is none.
+    missing : str
+        Why there is no graphics card among the devices, in words; "" if there is one.
+    """
+
+    cores: int
+    memory_bytes: int
+    devices: tuple[str, ...]
+    torch: str
+    missing: str = ""
+
+
+def this_machine() -> Machine:
+    """Look at this computer; takes milliseconds and imports nothing heavy."""
+    version = _torch_version()
+    devices, missing = _devices(version)
+    return Machine(_cores(), _free_bytes(), devices, version, missing)
+
+
+def threads_for(cores: int, pixels: int) -> int:
+    """Threads for a fit of that many pixels: a fixed table, so that pixels repeat.
+
+    Parameters
+    ----------
+    cores : int
+    pixels : int
+        Pixels of the picture plane.
+    """
+    if pixels < 64 * 64:  # a layer then takes less time than waking a second thread
+        return 1
+    return max(1, min(cores, MOST_THREADS))
+
+
+def _torch_version() -> str:
+    try:
+        return metadata.version("torch")
+    except metadata.PackageNotFoundError:
+        return ""
+
+
+def _devices(version: str) -> tuple[tuple[str, ...], str]:
+    if not version:
+        return ("cpu",), "PyTorch is not installed"
+    if platform.system() == "Darwin" and platform.machine() == "arm64":
+        return ("mps", "cpu"), ""
+    card = Path("/proc/driver/nvidia/version").exists() or Path("/dev/nvidia0").exists() or shutil.which("nvidia-smi") is not None
+    if not card:
+        return ("cpu",), "no NVIDIA driver was found"
+    if "+cpu" in version:
+        return ("cpu",), f"the installed PyTorch {version} is built for processors only"
+    return ("cuda", "cpu"), ""
+
+
+def _cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _free_bytes() -> int:
+    try:
+        text = Path("/proc/meminfo").read_text(encoding="ascii")
+        return next(int(line.split()[1]) * 1024 for line in text.splitlines() if line.startswith("MemAvailable"))
+    except (OSError, StopIteration, ValueError):
+        import psutil  # ships with napari; needed where there is no /proc
+
+        return int(psutil.virtual_memory().available)

