@@ -72,7 +72,11 @@ def _devices(version: str) -> tuple[tuple[str, ...], str]:
         return ("cpu",), "PyTorch is not installed"
     if platform.system() == "Darwin" and platform.machine() == "arm64":
         return ("mps", "cpu"), ""
-    card = Path("/proc/driver/nvidia/version").exists() or Path("/dev/nvidia0").exists() or shutil.which("nvidia-smi") is not None
+    card = (
+        Path("/proc/driver/nvidia/version").exists()
+        or Path("/dev/nvidia0").exists()
+        or shutil.which("nvidia-smi") is not None
+    )
     if not card:
         return ("cpu",), "no NVIDIA driver was found"
     if "+cpu" in version:
@@ -89,7 +93,11 @@ def _cores() -> int:
 def _free_bytes() -> int:
     try:
         text = Path("/proc/meminfo").read_text(encoding="ascii")
-        return next(int(line.split()[1]) * 1024 for line in text.splitlines() if line.startswith("MemAvailable"))
+        return next(
+            int(line.split()[1]) * 1024
+            for line in text.splitlines()
+            if line.startswith("MemAvailable")
+        )
     except (OSError, StopIteration, ValueError):
         import psutil  # ships with napari; needed where there is no /proc
 

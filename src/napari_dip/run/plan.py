@@ -6,12 +6,14 @@ import json
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from napari_dip.errors import Refusal, refusal
-from napari_dip.io import ImageSpec
 from napari_dip.run.machine import Machine, threads_for
-from napari_dip.run.recipe import Recipe
+
+if TYPE_CHECKING:
+    from napari_dip.io import ImageSpec
+    from napari_dip.run.recipe import Recipe
 
 #: Below this the hidden blocks, their guard bands and three halvings leave nothing to learn from.
 LEAST_SIDE = 16
@@ -89,7 +91,11 @@ class Plan:
     def line(self) -> str:
         """One line for the user: size, device, memory, expected time."""
         height, width = self.source.grid
-        device = {"cpu": f"processor ({self.threads} threads)" if self.threads > 1 else "processor", "cuda": "NVIDIA graphics card", "mps": "Apple graphics"}[self.device]
+        device = {
+            "cpu": f"processor ({self.threads} threads)" if self.threads > 1 else "processor",
+            "cuda": "NVIDIA graphics card",
+            "mps": "Apple graphics",
+        }[self.device]
         fits = f", {len(self.units)} fits" if len(self.units) > 1 else ""
         return f"{width} × {height} pixels{fits} on the {device}: up to {duration(self.seconds)}, {size(self.peak_bytes)} of memory."
 
@@ -119,7 +125,9 @@ def preflight(recipe: Recipe, source: ImageSpec, machine: Machine) -> Plan | Ref
     height, width = source.grid
     peak = _peak_bytes(source, channels, budget)
     if peak > machine.memory_bytes:
-        return refusal("image-large", name=source.name, need=size(peak), have=size(machine.memory_bytes))
+        return refusal(
+            "image-large", name=source.name, need=size(peak), have=size(machine.memory_bytes)
+        )
     threads = threads_for(machine.cores, height * width)
     seconds = _seconds(source, len(units), device, threads, budget)
     if recipe.common.time_limit is not None:
@@ -144,8 +152,10 @@ def choose_budget(recipe: Recipe) -> Budget:
 
 
 def channel_count(source: ImageSpec) -> int:
-    """Number of channels or colour samples."""
-    return next((count for axis, count in zip(source.axes, source.shape, strict=True) if axis in "CS"), 1)
+    """Count the channels or colour samples."""
+    return next(
+        (count for axis, count in zip(source.axes, source.shape, strict=True) if axis in "CS"), 1
+    )
 
 
 def size(count: float) -> str:
@@ -162,7 +172,11 @@ def duration(seconds: float) -> str:
 
 @cache
 def _presets(task: str) -> dict[str, Any]:
-    text = resources.files("napari_dip.run").joinpath("presets", f"{task}.json").read_text(encoding="utf-8")
+    text = (
+        resources.files("napari_dip.run")
+        .joinpath("presets", f"{task}.json")
+        .read_text(encoding="utf-8")
+    )
     return dict(json.loads(text))
 
 
@@ -180,7 +194,10 @@ def _check_header(source: ImageSpec) -> Refusal | None:
         return refusal("image-empty", name=name, shape=_sizes(shape))
     if no := _check_dtype(source):
         return no
-    if any(axis in "TZ" and count > 1 for axis, count in zip(axes, shape, strict=True)) or {"C", "S"} <= set(axes):
+    if any(axis in "TZ" and count > 1 for axis, count in zip(axes, shape, strict=True)) or {
+        "C",
+        "S",
+    } <= set(axes):
         return refusal("image-stack", name=name, axes=axes, shape=_sizes(shape))
     if "S" in axes and shape[axes.index("S")] != 3:
         return refusal("image-channels", name=name, count=shape[axes.index("S")])
@@ -215,9 +232,15 @@ def _device(wish: str, machine: Machine) -> str | Refusal:
 
 def _units(recipe: Recipe, source: ImageSpec, budget: Budget) -> tuple[WorkUnit, ...]:
     count = channel_count(source)
-    groups = [tuple(range(count))] if recipe.task.together(source) else [(index,) for index in range(count)]
+    groups = (
+        [tuple(range(count))]
+        if recipe.task.together(source)
+        else [(index,) for index in range(count)]
+    )
     return tuple(
-        WorkUnit(f"c{number}r{restart}", group, restart, recipe.common.seed + 1000 * number + restart)
+        WorkUnit(
+            f"c{number}r{restart}", group, restart, recipe.common.seed + 1000 * number + restart
+        )
         for number, group in enumerate(groups)
         for restart in range(budget.restarts)
     )

@@ -24,44 +24,74 @@ class Common(BaseModel):
         Literal["fast", "balanced", "best"],
         Setting(
             "Preset",
-            "Fast for a first look, Balanced for daily work, Best for the figure in the paper: they "
-            "differ in time, not in how the result is judged.",
+            "Fast for a first look, Balanced for daily work, Best for the figure in the paper: "
+            "they differ in time, not in how the result is judged.",
             choices={"fast": "Fast", "balanced": "Balanced", "best": "Best"},
             advanced=False,
         ),
     ] = "balanced"
     seed: Annotated[
         Annotated[int, Field(ge=0, lt=2**31)],
-        Setting("Seed", "Start of the random numbers: the same seed gives the same pixels.", least=0, most=2**31 - 1),
+        Setting(
+            "Seed",
+            "Start of the random numbers: the same seed gives the same pixels.",
+            least=0,
+            most=2**31 - 1,
+        ),
     ] = 0
     device: Annotated[
         Literal["auto", "cpu", "cuda", "mps"],
         Setting(
             "Device",
             "Where to compute. Automatic takes a graphics card if there is one.",
-            choices={"auto": "Automatic", "cpu": "Processor", "cuda": "NVIDIA graphics card", "mps": "Apple graphics"},
+            choices={
+                "auto": "Automatic",
+                "cpu": "Processor",
+                "cuda": "NVIDIA graphics card",
+                "mps": "Apple graphics",
+            },
         ),
     ] = "auto"
     restarts: Annotated[
         Annotated[int, Field(ge=1, le=64)] | None,
-        Setting("Repeats", "Independent fits that are averaged; their spread adds to the uncertainty. Empty: the preset's.", least=1, most=64),
+        Setting(
+            "Repeats",
+            "Independent fits that are averaged; their spread adds to the uncertainty. "
+            "Empty: the preset's.",
+            least=1,
+            most=64,
+        ),
     ] = None
     max_iterations: Annotated[
         Annotated[int, Field(ge=1, le=1_000_000)] | None,
-        Setting("Iterations at most", "Limit of each fit; it may stop earlier by itself. Empty: the preset's.", least=1, most=1_000_000),
+        Setting(
+            "Iterations at most",
+            "Limit of each fit; it may stop earlier by itself. Empty: the preset's.",
+            least=1,
+            most=1_000_000,
+        ),
     ] = None
     time_limit: Annotated[
         Annotated[float, Field(gt=0, le=1e7, allow_inf_nan=False)] | None,
-        Setting("Time limit", "Seconds after which the best picture so far is kept. Empty: none.", least=1, most=1e7),
+        Setting(
+            "Time limit",
+            "Seconds after which the best picture so far is kept. Empty: none.",
+            least=1,
+            most=1e7,
+        ),
     ] = None
     dtype: Annotated[
         Literal["float32", "same"],
         Setting(
             "Result type",
-            "Single precision keeps all that was restored; 'As the input' rounds to the input's type.",
+            "Single precision keeps all that was restored; 'As the input' rounds to its type.",
             choices={"float32": "Single precision", "same": "As the input"},
         ),
     ] = "float32"
+
+
+#: What a recipe has that asks for nothing in particular.
+DEFAULTS = Common()
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +105,7 @@ class Recipe:
     """
 
     task: Denoise
-    common: Common = Common()
+    common: Common = DEFAULTS
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types; settings left at their default are left out."""
@@ -104,7 +134,15 @@ def make_recipe(task: str, /, **settings: Any) -> Recipe:
         If a setting does not exist, or its value is not allowed.
     """
     if task not in TASKS:
-        raise Refused(refusal("setting-wrong", field="task", value=repr(task), why="there is no such task", hint=f"Choose one of: {', '.join(TASKS)}."))
+        raise Refused(
+            refusal(
+                "setting-wrong",
+                field="task",
+                value=repr(task),
+                why="there is no such task",
+                hint=f"Choose one of: {', '.join(TASKS)}.",
+            )
+        )
     common = {key: settings.pop(key) for key in list(settings) if key in Common.model_fields}
     return Recipe(_checked(TASKS[task], settings), _checked(Common, common))
 
@@ -117,8 +155,14 @@ def recipe_from_dict(raw: object, *, origin: str = "recipe") -> Recipe:
     Refused
         If it is not a recipe, comes from a newer program, or holds unknown settings.
     """
-    if not isinstance(raw, dict) or not isinstance(raw.get("settings", {}), dict) or "task" not in raw:
-        raise Refused(refusal("recipe-broken", path=origin, why="it does not name a task and its settings"))
+    if (
+        not isinstance(raw, dict)
+        or not isinstance(raw.get("settings", {}), dict)
+        or "task" not in raw
+    ):
+        raise Refused(
+            refusal("recipe-broken", path=origin, why="it does not name a task and its settings")
+        )
     known = dict(raw)
     found = known.pop("schema", None)
     if not isinstance(found, int) or isinstance(found, bool) or found < 1:
@@ -127,8 +171,12 @@ def recipe_from_dict(raw: object, *, origin: str = "recipe") -> Recipe:
         raise Refused(refusal("recipe-newer", found=found, known=SCHEMA))
     task, settings = known.pop("task"), known.pop("settings", {})
     if clash := set(known) & set(settings):
-        raise Refused(refusal("recipe-broken", path=origin, why=f"it gives {sorted(clash)[0]!r} twice"))
-    return make_recipe(str(task), **{str(key): value for key, value in {**settings, **known}.items()})
+        raise Refused(
+            refusal("recipe-broken", path=origin, why=f"it gives {sorted(clash)[0]!r} twice")
+        )
+    return make_recipe(
+        str(task), **{str(key): value for key, value in {**settings, **known}.items()}
+    )
 
 
 def recipe_from_json(text: str, *, origin: str = "recipe") -> Recipe:
@@ -155,4 +203,10 @@ def _first_fault(kind: type[Any], error: ValidationError) -> Refusal:
         names = sorted([*names, *Common.model_fields])
         return refusal("setting-unknown", field=field, known=", ".join(names))
     why = first["msg"].removeprefix("Input should be ").replace("'", "")
-    return refusal("setting-wrong", field=field, value=repr(first["input"]), why=f"it should be {why}", hint="Leave it out to use the default.")
+    return refusal(
+        "setting-wrong",
+        field=field,
+        value=repr(first["input"]),
+        why=f"it should be {why}",
+        hint="Leave it out to use the default.",
+    )

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import torch
+    from torch import Tensor
+
+    from napari_dip.engine.fidelity import NoiseVariance
+    from napari_dip.engine.prior import Prior
+    from napari_dip.engine.problem import Problem
     from napari_dip.errors import Refusal
     from napari_dip.io import ImageSpec
 
@@ -38,6 +45,41 @@ class Setting:
     advanced: bool = True
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Scene:
+    """What a task builds its problem and its prior from: one unit's pixels, calibrated.
+
+    Attributes
+    ----------
+    measurement : Tensor
+        (1, C, *grid), in network units.
+    noise : NoiseVariance
+        In network units.
+    noise_level : float
+        Mean standard deviation of the noise, in network units.
+    held_out, guarded : Tensor
+        (1, 1, *grid): 1 at pixels that judge, and at those with their guard band.
+    block : tuple of int
+        Size of hidden blocks, per axis of the grid.
+    prior : str
+        "noise" or "blind-spot".
+    widths : tuple of int
+        Channels of the network at each scale.
+    window : int or None
+        Side of what a step looks at; None: the whole grid.
+    """
+
+    measurement: Tensor
+    noise: NoiseVariance
+    noise_level: float
+    held_out: Tensor
+    guarded: Tensor
+    block: tuple[int, ...]
+    prior: str
+    widths: tuple[int, ...]
+    window: int | None
+
+
 class Task(Protocol):
     """One thing a user wants. Implementations are frozen pydantic dataclasses."""
 
@@ -52,6 +94,14 @@ class Task(Protocol):
 
     def together(self, spec: ImageSpec) -> bool:
         """Whether one fit takes all channels at once."""
+        ...
+
+    def problem(self, scene: Scene) -> Problem:
+        """Say what has to be explained."""
+        ...
+
+    def prior_for(self, scene: Scene, rng: torch.Generator) -> Prior:
+        """Make the untrained network and its code."""
         ...
 
     def to_dict(self) -> dict[str, Any]:

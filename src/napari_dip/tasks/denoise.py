@@ -8,11 +8,23 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
-from napari_dip.tasks.base import Setting
+from napari_dip.tasks.base import Scene, Setting
 
 if TYPE_CHECKING:
+    import torch
+
+    from napari_dip.engine.prior import Prior
+    from napari_dip.engine.problem import Problem
     from napari_dip.errors import Refusal
     from napari_dip.io import ImageSpec
+
+
+#: Part of the pixels that the blind spot hides at a step (a twelfth, tried against a fourth on
+#: FMD crops: fewer hidden pixels teach slower, more take away what there is to see).
+HIDDEN_SHARE = 1 / 12
+#: Channels of the fixed noise, its jitter in units of its range, and the channels of a skip:
+#: the values of the paper's denoising.
+CODE_CHANNELS, CODE_JITTER, SKIP = 32, 1 / 3, 4
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
@@ -29,8 +41,12 @@ class Denoise:
         Setting(
             "Prior",
             "What the untrained network is fed: the image with pixels hidden (blind spot), "
-            "or fixed random noise as in the Deep Image Prior paper. Automatic takes the blind spot.",
-            choices={"auto": "Automatic", "blind-spot": "Blind spot", "noise": "Fixed noise (paper)"},
+            "or fixed random noise, as in the Deep Image Prior paper. Automatic: blind spot.",
+            choices={
+                "auto": "Automatic",
+                "blind-spot": "Blind spot",
+                "noise": "Fixed noise (paper)",
+            },
         ),
     ] = "auto"
     noise: Annotated[
@@ -39,7 +55,11 @@ class Denoise:
             "Noise model",
             "Gaussian: the noise is equally strong everywhere. Poisson-Gaussian: it grows with "
             "brightness, as photon noise does. Automatic measures which.",
-            choices={"auto": "Automatic", "gaussian": "Gaussian", "poisson-gaussian": "Poisson-Gaussian"},
+            choices={
+                "auto": "Automatic",
+                "gaussian": "Gaussian",
+                "poisson-gaussian": "Poisson-Gaussian",
+            },
         ),
     ] = "auto"
     read_noise: Annotated[
@@ -87,9 +107,80 @@ class Denoise:
         return None
 
     def together(self, spec: ImageSpec) -> bool:
-        """Colour samples share edges, so their fit is coupled; channels of a microscope need not."""
+        """Couple the fit of colour samples, which share edges; a microscope's channels need not."""
         return "S" in spec.axes if self.channels == "auto" else self.channels == "together"
 
+    def problem(self, scene: Scene) -> Problem:
+        """Explain the image as picture plus noise; the pixel's own word comes in at the end."""
+        from napari_dip.engine.fidelity import (
+            gaussian_likelihood,
+            mean_and_doubt,
+            posterior,
+            weighted_residual,
+        )
+        from napari_dip.engine.operators import Identity
+        from napari_dip.engine.penalties import total_variation
+        from napari_dip.engine.problem import Problem, Term
+
+        noise = scene.noise
+        blind = scene.prior == "blind-spot"
+        fidelity = (
+            mean_and_doubt(noise, scene.noise_level**2) if blind else weighted_residual(noise)
+        )
+        term = Term(
+            scene.measurement,
+            Identity(),
+            fidelity,
+            gaussian_likelihood(noise),
+            fitted=1 - scene.guarded,
+            held_out=scene.held_out,
+        )
+        penalties = (
+            ((self.smoothing, total_variation(scene.noise_level)),) if self.smoothing else ()
+        )
+        if not blind:
+            return Problem((term,), penalties)
+        return Problem(
+            (term,),
+            penalties,
+            finish=lambda estimate: posterior(noise, scene.measurement, estimate),
+        )
+
+    def prior_for(self, scene: Scene, rng: torch.Generator) -> Prior:
+        """Blind spot, or the paper's fixed noise."""
+        import torch
+
+        from napari_dip.engine.networks import Hourglass
+        from napari_dip.engine.prior import BlindSpotCode, NoiseCode
+
+        channels, *grid = scene.measurement.shape[1:]
+        if scene.prior == "blind-spot":
+            net = Hourglass(
+                len(grid),
+                channels,
+                2 * channels,
+                scene.widths,
+                skip=None,
+                normalised=False,
+                rng=rng,
+            )
+            window = None if scene.window is None else (scene.window,) * len(grid)
+            return BlindSpotCode(
+                net,
+                scene.measurement,
+                scene.guarded,
+                scene.block,
+                share=HIDDEN_SHARE,
+                window=window,
+            )
+        net = Hourglass(
+            len(grid), CODE_CHANNELS, channels, scene.widths, skip=SKIP, normalised=True, rng=rng
+        )
+        code = torch.empty(1, CODE_CHANNELS, *grid).uniform_(0, 0.1, generator=rng)
+        return NoiseCode(net, code, CODE_JITTER * 0.1)
+
     def to_dict(self) -> dict[str, Any]:
-        """Settings that differ from their defaults."""
-        return {key: value for key, value in asdict(self).items() if value != getattr(type(self), key)}
+        """Give the settings that differ from their defaults."""
+        return {
+            key: value for key, value in asdict(self).items() if value != getattr(type(self), key)
+        }

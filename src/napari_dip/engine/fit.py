@@ -1,0 +1,290 @@
+"""The loop. It exists once: every task, prior and door goes through `fit`."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from math import isfinite, isnan
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from napari_dip.engine.control import Control
+from napari_dip.engine.problem import Estimate, Problem, judged
+from napari_dip.engine.step import EagerStep, State
+from napari_dip.engine.stopping import Judgement, StopRule
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Mapping
+
+    from napari_dip.engine.prior import Prior
+    from napari_dip.engine.schedule import Schedule
+
+#: Rollbacks in a row before a fit gives up; by then the rate is a 64th.
+MOST_ROLLBACKS = 6
+#: A mean loss this many times the usual one is no fluctuation of a mini-batch but a breakdown.
+JUMP = 10.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Progress:
+    """One report of a running fit.
+
+    Attributes
+    ----------
+    judgement : Judgement
+        Losses at the last judgement; NaN before the first.
+    iteration, best_iteration : int
+    swept : float
+        Share of the last look that is done, 0 until it begins.
+    estimate : Estimate or None
+        Finished picture so far, only when a preview is due.
+    note : str
+        Something the user should know, once; else "".
+    """
+
+    judgement: Judgement
+    iteration: int
+    best_iteration: int
+    swept: float = 0.0
+    estimate: Estimate | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Checkpoint:
+    """All that the next step depends on, as tensors and plain numbers."""
+
+    step: State
+    rollback: State
+    best: State
+    best_iteration: int
+    history: tuple[Judgement, ...]
+    rollbacks: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Result:
+    """The answer of one fit.
+
+    Attributes
+    ----------
+    estimate : Estimate
+        Finished picture at `best_iteration`.
+    blind : Estimate
+        The same before the finish: what the network says without the pixel's own word.
+    stop_reason : str
+    kept : bool
+        Whether a person ended it.
+    best_iteration, iterations : int
+    history : tuple of Judgement
+    learned : mapping of str to Tensor
+    notes : tuple of str
+    """
+
+    estimate: Estimate
+    blind: Estimate
+    stop_reason: str
+    kept: bool
+    best_iteration: int
+    iterations: int
+    history: tuple[Judgement, ...]
+    learned: Mapping[str, Tensor]
+    notes: tuple[str, ...]
+
+
+@dataclass(slots=True, eq=False)
+class _Course:
+    """Where a fit stands; what a checkpoint is made of."""
+
+    step: EagerStep
+    best: State
+    rollback: State
+    best_iteration: int = 0
+    history: list[Judgement] = field(default_factory=list)
+    rollbacks: int = 0
+    notes: list[str] = field(default_factory=list)
+
+    def checkpoint(self) -> Checkpoint:
+        return Checkpoint(
+            self.step.state(),
+            self.rollback,
+            self.best,
+            self.best_iteration,
+            tuple(self.history),
+            self.rollbacks,
+        )
+
+
+def fit(
+    problem: Problem,
+    prior: Prior,
+    schedule: Schedule,
+    stop: StopRule,
+    *,
+    seed: int,
+    resume: Checkpoint | None = None,
+    warm_start: Mapping[str, Tensor] | None = None,
+    control: Callable[[], Control] = lambda: Control.GO,
+    preview_due: Callable[[], bool] = lambda: False,
+    keep_checkpoint: Callable[[Checkpoint], None] | None = None,
+) -> Generator[Progress, None, Result | None]:
+    """Fit the prior to the problem until the stop rule, the schedule or a person ends it.
+
+    Parameters
+    ----------
+    problem, prior, schedule, stop
+        What to explain, with what, how fast, and until when.
+    seed : int
+        Of the draws.
+    resume : Checkpoint or None
+        Go on exactly where it was taken.
+    warm_start : mapping of str to Tensor or None
+        Weights to begin from, as `prior.net.state_dict()` names them.
+    control : callable
+        Polled before every iteration.
+    preview_due : callable
+        Asked after every iteration; a preview only reads.
+    keep_checkpoint : callable or None
+        Handed a checkpoint after each judgement.
+
+    Yields
+    ------
+    Progress
+        After each judgement, when a preview is due, and during the last look.
+
+    Returns
+    -------
+    Result or None
+        None if discarded.
+    """
+    if warm_start is not None:
+        prior.net.load_state_dict(dict(warm_start))
+    course = _begin(problem, prior, schedule, seed, resume)
+    step, reason, kept = course.step, "", False
+    while step.iteration < schedule.stop_at and not reason:
+        wish = _wait(control)
+        if wish is Control.DISCARD:
+            return None
+        if wish is Control.KEEP:
+            reason, kept = "you kept the picture", True
+            break
+        step.advance()
+        if step.iteration % schedule.report_every == 0 or step.iteration == schedule.stop_at:
+            note = _judge(problem, course)
+            reason = _ending(course, stop)
+            if keep_checkpoint is not None:
+                keep_checkpoint(course.checkpoint())
+            yield _progress(course, note=note)
+        if preview_due():
+            yield _progress(course, estimate=problem.finish(step.glance()))
+    reason = reason or f"all {schedule.stop_at} iterations were used"
+    return (yield from _finish(problem, course, reason, kept, control))
+
+
+def _begin(
+    problem: Problem, prior: Prior, schedule: Schedule, seed: int, resume: Checkpoint | None
+) -> _Course:
+    step = EagerStep(problem, prior, schedule, seed=seed)
+    if resume is None:
+        return _Course(step, step.average_state(), step.state())
+    step.load(resume.step)
+    return _Course(
+        step,
+        resume.best,
+        resume.rollback,
+        resume.best_iteration,
+        list(resume.history),
+        resume.rollbacks,
+    )
+
+
+def _wait(control: Callable[[], Control]) -> Control:
+    """Ask what to do; while it is to pause, wait without computing."""
+    while (wish := control()) is Control.PAUSE:
+        time.sleep(0.02)
+    return wish
+
+
+def _judge(problem: Problem, course: _Course) -> str:
+    """Read the losses, remember the best average, or go back if the fit broke down."""
+    step = course.step
+    fitted = step.read()
+    with torch.no_grad():
+        held_out = float(judged(problem, step.glance()))
+    usual = sorted(entry.fitted for entry in course.history[-5:])
+    broken = not isfinite(fitted) or (len(usual) == 5 and fitted > JUMP * (1 + abs(usual[2])))
+    if broken or (
+        not isfinite(held_out) and course.history and isfinite(course.history[-1].held_out)
+    ):
+        return _roll_back(course)
+    course.history.append(Judgement(step.iteration, fitted, held_out))
+    losses = [entry.held_out for entry in course.history if not isnan(entry.held_out)]
+    if isnan(held_out) or held_out <= min(losses):
+        course.best, course.best_iteration = step.average_state(), step.iteration
+    course.rollback = step.state()
+    course.rollbacks = 0
+    return ""
+
+
+def _roll_back(course: _Course) -> str:
+    step = course.step
+    broke_at = step.iteration
+    factor = step.rate_factor / 2
+    step.load(course.rollback)
+    step.rate_factor = factor
+    course.rollbacks += 1
+    note = (
+        f"The fit broke down at iteration {broke_at}; it went back to iteration "
+        f"{step.iteration} and goes on half as fast."
+    )
+    course.notes.append(note)
+    return note
+
+
+def _ending(course: _Course, stop: StopRule) -> str:
+    if course.rollbacks >= MOST_ROLLBACKS:
+        return f"the fit broke down {course.rollbacks} times in a row"
+    return stop(course.history) or ""
+
+
+def _progress(
+    course: _Course, *, estimate: Estimate | None = None, note: str = "", swept: float = 0.0
+) -> Progress:
+    last = course.history[-1] if course.history else Judgement(0, float("nan"), float("nan"))
+    return Progress(last, course.step.iteration, course.best_iteration, swept, estimate, note)
+
+
+def _finish(
+    problem: Problem, course: _Course, reason: str, kept: bool, control: Callable[[], Control]
+) -> Generator[Progress, None, Result | None]:
+    """Take the best average, look at it as closely as time allows, and hand it over."""
+    step = course.step
+    iteration = step.iteration
+    if course.best_iteration:
+        step.load_average(course.best)
+    blind = step.glance()
+    if not kept:
+        for part in step.sweep():
+            if isinstance(part, Estimate):
+                blind = part
+                break
+            wish = _wait(control)
+            if wish is Control.DISCARD:
+                return None
+            if wish is Control.KEEP:  # the glance above has to do
+                kept = True
+                break
+            yield _progress(course, swept=part)
+    return Result(
+        problem.finish(blind),
+        blind,
+        reason,
+        kept,
+        course.best_iteration or iteration,
+        iteration,
+        tuple(course.history),
+        step.learned(),
+        tuple(course.notes),
+    )

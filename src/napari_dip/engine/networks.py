@@ -1,0 +1,126 @@
+"""Networks whose structure is the prior.
+
+Hourglass after Ulyanov, Vedaldi, Lempitsky, Deep Image Prior (2018), with full-resolution
+layers much narrower than theirs: there the time goes, and little of the quality.
+"""
+
+from __future__ import annotations
+
+from math import sqrt
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+_CONVOLUTIONS: dict[int, type[nn.Conv2d] | type[nn.Conv3d]] = {2: nn.Conv2d, 3: nn.Conv3d}
+_NORMS: dict[int, type[nn.BatchNorm2d] | type[nn.BatchNorm3d]] = {
+    2: nn.BatchNorm2d,
+    3: nn.BatchNorm3d,
+}
+_POOLS = {2: F.avg_pool2d, 3: F.avg_pool3d}
+_UPSAMPLING = {2: "bilinear", 3: "trilinear"}
+_SLOPE = 0.1  # of the leaky rectifier, as in the U-Net of Laine et al. 2019, arXiv:1901.10277
+
+
+class Hourglass(nn.Module):
+    """Encoder, decoder and skips; any grid, any size.
+
+    Parameters
+    ----------
+    dims : int
+        2 or 3.
+    channels_in, channels_out : int
+    widths : tuple of int
+        Channels at each scale, finest first; each scale halves the grid.
+    skip : int or None
+        Channels that a skip passes on; None passes all, 0 none.
+    normalised : bool
+        Whether each layer's output is normalised per channel. The fixed-noise code needs it
+        (its rate is 1e-2), an image-fed code must keep brightness and so does without.
+    rng : torch.Generator
+        Draws the weights.
+    """
+
+    def __init__(
+        self,
+        dims: int,
+        channels_in: int,
+        channels_out: int,
+        widths: tuple[int, ...],
+        *,
+        skip: int | None,
+        normalised: bool,
+        rng: torch.Generator,
+    ) -> None:
+        super().__init__()
+        self.dims = dims
+
+        def layer(before: int, after: int, size: int = 3) -> nn.Sequential:
+            parts: list[nn.Module] = [_convolution(dims, before, after, size, rng)]
+            if normalised:
+                parts.append(_NORMS[dims](after, track_running_stats=False))
+            return nn.Sequential(*parts, nn.LeakyReLU(_SLOPE, inplace=True))
+
+        finest = widths[0]
+        self.encoder = nn.ModuleList(
+            nn.Sequential(layer(before, after), layer(after, after))
+            if scale == 0
+            else layer(before, after)
+            for scale, (before, after) in enumerate(
+                zip((channels_in, *widths), widths, strict=False)
+            )
+        )
+        self.middle = layer(widths[-1], widths[-1])
+        passed = [width if skip is None else skip for width in widths[:-1]]
+        self.skips = nn.ModuleList(
+            nn.Identity() if skip is None else layer(width, skip, 1) if skip else nn.Identity()
+            for width in widths[:-1]
+        )
+        self.passes = skip != 0
+        self.decoder = nn.ModuleList(
+            layer(coarser + through, finer)
+            for finer, coarser, through in zip(widths[:-1], widths[1:], passed, strict=True)
+        )
+        self.last = layer(finest, finest)
+        self.head = _convolution(dims, finest, channels_out, 1, rng)
+        if (
+            not normalised
+        ):  # start from the mean picture, so the first steps are not spent on offset
+            nn.init.zeros_(self.head.weight)
+            nn.init.zeros_(self.head.bias)  # type: ignore[arg-type]
+
+    def forward(self, code: Tensor) -> Tensor:
+        """(B, channels_in, *grid) -> (B, channels_out, *grid)."""
+        features = []
+        flow = code
+        for scale, layer in enumerate(self.encoder):
+            if scale:
+                flow = _POOLS[self.dims](flow, 2, ceil_mode=True)
+            flow = layer(flow)
+            features.append(flow)
+        flow = self.middle(flow)
+        for scale in reversed(range(len(self.decoder))):
+            size = features[scale].shape[2:]
+            flow = F.interpolate(flow, size=size, mode=_UPSAMPLING[self.dims], align_corners=False)
+            if self.passes:
+                flow = torch.cat([flow, self.skips[scale](features[scale])], 1)
+            flow = self.decoder[scale](flow)
+        return self.head(self.last(flow))  # type: ignore[no-any-return]
+
+
+def _convolution(
+    dims: int, before: int, after: int, size: int, rng: torch.Generator
+) -> nn.Conv2d | nn.Conv3d:
+    """Reflect at the border, where zeros would draw a dark frame; weights from `rng` alone."""
+    layer = nn.utils.skip_init(
+        _CONVOLUTIONS[dims],
+        before,
+        after,
+        size,
+        padding=size // 2,
+        padding_mode="reflect" if size > 1 else "zeros",
+    )
+    nn.init.kaiming_uniform_(layer.weight, a=sqrt(5), generator=rng)  # torch's own default
+    bound = 1 / sqrt(before * size**dims)
+    nn.init.uniform_(layer.bias, -bound, bound, generator=rng)
+    return layer  # type: ignore[no-any-return]

@@ -1,0 +1,177 @@
+"""What one image tells of its noise: variance = gain x signal + intercept, and correlation.
+
+Read from the flattest blocks of the image: at each brightness those whose coarse structure is
+least, with a plane taken out. Fine structure does not choose them, so neither variance nor
+correlation is biased by the choice as it would be by taking the least variance itself.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+
+import torch
+from torch import Tensor
+
+#: Side of a block in pixels: wide against the correlation (3 or 4 lags), small against cells.
+BLOCK = 16
+#: Share of the blocks of one brightness that count as flat, and number of brightness classes.
+FLAT_SHARE, CLASSES = 0.2, 12
+#: Longest lag looked at, in pixels; camera and scanner noise seen so far ends at 4.
+LAGS = 5
+#: Lag-1 correlation above which noise is treated as correlated. On seven FMD fields the white
+#: ones measure up to 0.17 (structure that was left), the correlated ones from 0.53 on.
+CORRELATED = 0.25
+#: Correlation that is too small to be learned from; ends the hidden block.
+NEGLIGIBLE = 0.08
+#: Widest half block: more hides so much that the fit has too little to see.
+MOST_REACH = 4
+#: Coefficients of the plane that is taken out of each block.
+_PLANE = 3
+
+
+@dataclass(frozen=True, slots=True)
+class NoiseEstimate:
+    """Noise of one channel, in the units of the planes that it was measured in.
+
+    Attributes
+    ----------
+    gain, intercept : float
+        The variance at signal m is `gain * m + intercept`.
+    floor : float, > 0
+        Least variance to reckon with.
+    along_y, along_x : tuple of float
+        Autocorrelation at lags 1, 2, ... along each axis.
+    """
+
+    gain: float
+    intercept: float
+    floor: float
+    along_y: tuple[float, ...]
+    along_x: tuple[float, ...]
+
+
+def measure_noise(planes: Tensor, step: float) -> NoiseEstimate:
+    """Measure variance and correlation of the noise.
+
+    Parameters
+    ----------
+    planes : Tensor
+        (P, Y, X): one image, or more of one detector; at least 16 pixels a side.
+    step : float
+        Distance of neighbouring grey values, 0 if there are no steps.
+
+    Returns
+    -------
+    NoiseEstimate
+
+    References
+    ----------
+    Foi et al., IEEE TIP 17(10), 2008, doi:10.1109/TIP.2008.2001399 (variance as a line in the
+    mean, fitted to smooth parts of one image).
+    """
+    side = BLOCK if min(planes.shape[1:]) >= 4 * BLOCK else BLOCK // 2
+    means, residuals = _flat_blocks(planes.to(torch.float64), side)
+    along_y, along_x, lost = _autocorrelation(residuals)
+    variances = (residuals**2).mean((1, 2)) / (1 - lost)
+    gain, intercept = _line(means, variances)
+    spread = float(planes.max() - planes.min())
+    lowest = float(variances.quantile(0.05))
+    floor = max(0.5 * lowest, step**2 / 12, (1e-4 * spread) ** 2)
+    return NoiseEstimate(gain, intercept, floor, along_y, along_x)
+
+
+def hidden_block(estimates: list[NoiseEstimate]) -> tuple[int, int]:
+    """Size of a block, along Y and X, whose centre shares no noise with what lies outside."""
+    along_y = [
+        sum(lag) / len(estimates) for lag in zip(*(one.along_y for one in estimates), strict=True)
+    ]
+    along_x = [
+        sum(lag) / len(estimates) for lag in zip(*(one.along_x for one in estimates), strict=True)
+    ]
+    return 2 * _reach(along_y) + 1, 2 * _reach(along_x) + 1
+
+
+def _reach(correlation: list[float]) -> int:
+    if correlation[0] <= CORRELATED:
+        return 0
+    reach = 0
+    for value in correlation[:MOST_REACH]:
+        if value <= NEGLIGIBLE:
+            break
+        reach += 1
+    return reach
+
+
+def _flat_blocks(planes: Tensor, side: int) -> tuple[Tensor, Tensor]:
+    """Means (K,) and residuals (K, side, side) of the flattest blocks of each brightness."""
+    blocks = planes.unfold(1, side, side).unfold(2, side, side).reshape(-1, side, side)
+    ramp = torch.linspace(-1, 1, side, dtype=blocks.dtype, device=blocks.device)
+    norm = (ramp**2).sum() * side
+    mean = blocks.mean((1, 2))
+    slope_y = (blocks * ramp[:, None]).sum((1, 2)) / norm
+    slope_x = (blocks * ramp).sum((1, 2)) / norm
+    residuals = blocks - mean[:, None, None]
+    residuals = residuals - slope_y[:, None, None] * ramp[:, None] - slope_x[:, None, None] * ramp
+    coarse = residuals.reshape(-1, 4, side // 4, 4, side // 4).mean((2, 4)).square().mean((1, 2))
+    usable = residuals.square().mean((1, 2)) > 0  # saturated and padded blocks tell nothing
+    if not bool(usable.any()):
+        return mean, residuals
+    mean, residuals, coarse = mean[usable], residuals[usable], coarse[usable]
+    chosen = []
+    for part in mean.argsort(stable=True).tensor_split(min(CLASSES, max(1, len(mean) // 4))):
+        count = max(1, round(FLAT_SHARE * len(part)))
+        chosen.append(part[coarse[part].argsort(stable=True)[:count]])
+    index = torch.cat(chosen)
+    return mean[index], residuals[index]
+
+
+def _autocorrelation(residuals: Tensor) -> tuple[tuple[float, ...], tuple[float, ...], float]:
+    """Autocorrelation along Y and X, and the share of variance that the plane took away.
+
+    Taking out a plane of three coefficients removes three times the summed correlation from
+    each block's variance and from its covariance at every lag; both are put back.
+    """
+    side = residuals.shape[1]
+    variance = residuals.square().mean((1, 2))
+    weight = torch.where(variance > 0, 1 / variance, 0.0)
+    lags = range(1, min(LAGS, side - 2) + 1)
+
+    def along(dim: int) -> list[float]:
+        pairs = (
+            residuals.narrow(dim, 0, side - lag) * residuals.narrow(dim, lag, side - lag)
+            for lag in lags
+        )
+        return [float((pair.mean((1, 2)) * weight).mean()) for pair in pairs]
+
+    raw_y, raw_x = along(1), along(2)
+    lost = _PLANE / side**2
+    for _ in range(3):  # the sum needs the corrected values, which need the sum
+        y, x = ([value * (1 - lost) + lost for value in raw] for raw in (raw_y, raw_x))
+        total = prod(1 + 2 * sum(value for value in axis if value > 0.02) for axis in (y, x))
+        lost = min(0.3, _PLANE * total / side**2)
+    return tuple(round(value, 4) for value in y), tuple(round(value, 4) for value in x), lost
+
+
+def _line(means: Tensor, variances: Tensor) -> tuple[float, float]:
+    """Gain and intercept by robust least squares; relative errors count alike at all levels."""
+    gain, intercept = 0.0, float(variances.median())
+    least = max(float(variances.quantile(0.02)), 1e-30)
+    spread = float(means.max() - means.min())
+    if len(means) < 4 or spread <= 1e-6 * (abs(float(means.mean())) + 1e-30):
+        return gain, intercept
+    weight = torch.ones_like(means)
+    for _ in range(20):  # converges in five to ten
+        centre = (weight * means).sum() / weight.sum()
+        level = (weight * variances).sum() / weight.sum()
+        slope = (weight * (means - centre) * (variances - level)).sum() / (
+            weight * (means - centre) ** 2
+        ).sum().clamp(min=1e-30)
+        gain, intercept = float(slope), float(level - slope * centre)
+        expected = (gain * means + intercept).clamp(min=least)
+        error = (variances - expected) / expected
+        width = 1.4826 * float((error - error.median()).abs().median()) + 1e-3
+        weight = (1.5 * width / error.abs().clamp(min=1e-9)).clamp(max=1) / expected**2
+    if gain < 0:  # noise that falls with brightness is structure or saturation
+        return 0.0, float(variances.median())
+    return gain, intercept

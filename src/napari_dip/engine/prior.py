@@ -1,0 +1,248 @@
+"""Priors: an untrained network and the code that it is fed.
+
+A `Draw` says what one step looks at and which pixels of its answer may be used for what.
+The fixed-noise code and the blind spot are two ways to draw, over the same loop.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import product
+from math import prod
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from napari_dip.engine.holdout import spread
+from napari_dip.engine.problem import Estimate
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Part of the grid, possibly mirrored, that a step looks at.
+
+    Attributes
+    ----------
+    start, size : tuple of int
+        Per axis.
+    mirrored : tuple of int
+        Tensor dimensions that are turned round.
+    """
+
+    start: tuple[int, ...]
+    size: tuple[int, ...]
+    mirrored: tuple[int, ...] = ()
+
+    def of(self, whole: Tensor) -> Tensor:
+        """Cut (B, C, *grid) down to (B, C, *size)."""
+        for axis, (start, count) in enumerate(zip(self.start, self.size, strict=True)):
+            whole = whole.narrow(axis + 2, start, count)
+        return whole.flip(self.mirrored) if self.mirrored else whole
+
+
+class Draw(NamedTuple):
+    """What a step feeds the network.
+
+    Attributes
+    ----------
+    code : Tensor
+        (B, D, *size).
+    driven : Tensor or None
+        (B, 1, *size), 1 where the loss counts at this step; None: everywhere.
+    trusted : Tensor or None
+        (B, 1, *size), 1 where this output may enter the average; None: everywhere.
+    window : Window or None
+        Where on the grid; None: all of it.
+    """
+
+    code: Tensor
+    driven: Tensor | None = None
+    trusted: Tensor | None = None
+    window: Window | None = None
+
+
+class Prior(Protocol):
+    """A network with a way to draw its code.
+
+    Attributes
+    ----------
+    averages : "outputs" or "weights"
+        What the running average is taken of: outputs, where each step shows the whole grid;
+        weights, where it shows a window or a few trusted pixels.
+    """
+
+    net: nn.Module
+    averages: Literal["outputs", "weights"]
+
+    def draw(self, rng: torch.Generator) -> Draw:
+        """Draw for one step of the fit."""
+        ...
+
+    def glance(self) -> Draw:
+        """Draw the whole grid at once, only held-out blocks hidden: to judge and to preview."""
+        ...
+
+    def sweep(self) -> Iterator[Draw]:
+        """Draws whose trusted pixels cover the grid: the best that the weights can say."""
+        ...
+
+    def estimate(self, output: Tensor) -> Estimate:
+        """Read the network's output (B, *, *size) as a picture."""
+        ...
+
+
+class NoiseCode:
+    """The paper's prior: fixed uniform noise, jittered at every step.
+
+    Parameters
+    ----------
+    net : nn.Module
+    code : Tensor
+        (1, D, *grid), drawn once.
+    jitter : float
+        Standard deviation of the fresh noise, in units of the code (1/30 in the paper).
+    """
+
+    averages: Literal["outputs", "weights"] = "outputs"
+
+    def __init__(self, net: nn.Module, code: Tensor, jitter: float) -> None:
+        self.net = net
+        self.code = code
+        self.jitter = jitter
+
+    def draw(self, rng: torch.Generator) -> Draw:
+        """All pixels count and all may be averaged."""
+        noise = torch.empty_like(self.code).normal_(generator=rng)
+        return Draw(self.code + self.jitter * noise)
+
+    def glance(self) -> Draw:
+        """Show the code without jitter."""
+        return Draw(self.code)
+
+    def sweep(self) -> Iterator[Draw]:
+        """One draw covers the grid."""
+        yield self.glance()
+
+    def estimate(self, output: Tensor) -> Estimate:
+        """Output is the picture."""
+        return Estimate(output)
+
+
+class BlindSpotCode:
+    """The measurement itself with blocks hidden afresh at each step; hidden centres drive the fit.
+
+    A pixel never sees itself nor neighbours that share its noise, so it can only learn what
+    the picture tells; held-out pixels and their guard band never enter the code at all.
+
+    Parameters
+    ----------
+    net : nn.Module
+        2 C channels out: mean, and a number whose softplus is the variance.
+    measurement : Tensor
+        (1, C, *grid).
+    held_out_blocks : Tensor
+        (1, 1, *grid), 1 at held-out pixels and their guard band.
+    block : tuple of int, odd
+        Size of a hidden block, per axis: wider than the noise correlation.
+    share : float
+        Part of the pixels hidden at a step, about.
+    window : tuple of int or None
+        Size of what a step looks at; None: the whole grid.
+    """
+
+    averages: Literal["outputs", "weights"] = "weights"
+
+    def __init__(
+        self,
+        net: nn.Module,
+        measurement: Tensor,
+        held_out_blocks: Tensor,
+        block: tuple[int, ...],
+        *,
+        share: float,
+        window: tuple[int, ...] | None,
+    ) -> None:
+        self.net = net
+        self.block = block
+        self.share = share
+        self.visible = 1 - held_out_blocks
+        self.measurement = fill(measurement, self.visible, block)
+        grid = tuple(measurement.shape[2:])
+        self.window = grid if window is None else tuple(map(min, window, grid))
+
+    def draw(self, rng: torch.Generator) -> Draw:
+        """Hide blocks at random places of a random window, mirrored at random."""
+        grid = self.measurement.shape[2:]
+        dice = torch.rand(2 * len(grid), generator=rng, device=rng.device).tolist()
+        start = tuple(
+            int(die * (whole - part + 1))
+            for die, whole, part in zip(dice, grid, self.window, strict=False)
+        )
+        mirrored = tuple(axis + 2 for axis, die in enumerate(dice[len(grid) :]) if die < 0.5)
+        window = Window(start, self.window, mirrored)
+        measurement, visible = window.of(self.measurement), window.of(self.visible)
+        density = self.share / prod(self.block)
+        centres = (torch.empty_like(visible).uniform_(generator=rng) < density).to(visible.dtype)
+        centres = centres * visible
+        code = fill(measurement, 1 - spread(centres, self.block), self.block)
+        return Draw(code, driven=centres, trusted=centres, window=window)
+
+    def glance(self) -> Draw:
+        """Nothing hidden but the held-out blocks, whose centres are as blind as ever."""
+        return Draw(self.measurement)
+
+    def sweep(self) -> Iterator[Draw]:
+        """Shift a lattice of hidden blocks until each pixel was a hidden centre once."""
+        grid = self.measurement.shape[2:]
+        pitch = [size + 2 if size > 1 else 3 for size in self.block]
+        for shift in product(*(range(step) for step in pitch)):
+            centres = torch.zeros_like(self.visible)
+            lattice = tuple(
+                slice(first, None, step) for first, step in zip(shift, pitch, strict=True)
+            )
+            centres[:, :, *lattice] = 1
+            if any(first >= whole for first, whole in zip(shift, grid, strict=True)):
+                continue
+            yield Draw(
+                fill(self.measurement, 1 - spread(centres, self.block), self.block), trusted=centres
+            )
+
+    def estimate(self, output: Tensor) -> Estimate:
+        """First half is the mean, second half the variance through a softplus."""
+        mean, raw = output.chunk(2, 1)
+        # 4 lower and halved: starts near 1 % of the squared range, below most noise
+        return Estimate(mean, (0.5 * F.softplus(raw - 4) + 1e-9).log())
+
+
+def fill(measurement: Tensor, visible: Tensor, block: tuple[int, ...]) -> Tensor:
+    """Replace what is hidden by the mean of the visible pixels around it.
+
+    Parameters
+    ----------
+    measurement : Tensor
+        (B, C, *grid).
+    visible : Tensor
+        (B, 1, *grid), 0 where hidden.
+    block : tuple of int
+        Size of the hidden blocks; the mean is taken over twice that and one.
+    """
+    near = _box_mean(measurement * visible, block)
+    weight = _box_mean(visible, block)
+    return torch.where(visible > 0, measurement, near / weight.clamp(min=1e-6))
+
+
+def _box_mean(image: Tensor, block: tuple[int, ...]) -> Tensor:
+    """Mean over 2 x block + 1, one axis after the other; outside the grid counts as hidden."""
+    pool = {2: F.avg_pool2d, 3: F.avg_pool3d}[len(block)]
+    for axis, size in enumerate(block):
+        kernel = [1] * len(block)
+        kernel[axis] = 2 * size + 1
+        image = pool(
+            image, kernel, stride=1, padding=[k // 2 for k in kernel], count_include_pad=True
+        )
+    return image

@@ -1,0 +1,113 @@
+"""What is asked of a network: explain these measurements, through these operators, this well."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
+
+from torch import Tensor, nn
+
+
+class Estimate(NamedTuple):
+    """A picture, and how sure the network is of it.
+
+    Attributes
+    ----------
+    mean : Tensor
+        (B, C, *grid) float32, in network units.
+    log_variance : Tensor or None
+        Of the error of `mean`, same shape; None where the network does not say.
+    """
+
+    mean: Tensor
+    log_variance: Tensor | None = None
+
+
+class Operator(Protocol):
+    """What happened to the picture on its way to the detector; any `nn.Module` fits."""
+
+    def __call__(self, image: Tensor) -> Tensor:
+        """(B, C, *grid) -> (B, C, *measured)."""
+        ...
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """Weights to be fitted along with the network; empty unless the operator is learned."""
+        ...
+
+
+#: (estimate, measurement) -> loss per pixel, without unit. Nothing is summed here, so the
+#: caller decides which pixels count.
+Fidelity = Callable[[Estimate, Tensor], Tensor]
+
+#: image (B, C, *grid) -> scalar.
+Penalty = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Term:
+    """One measurement of the picture.
+
+    Attributes
+    ----------
+    measurement : Tensor
+        (B, C, *measured) float32, in network units.
+    operator : Operator
+    fidelity : Fidelity
+        Its loss drives the weights.
+    likelihood : Fidelity
+        Negative log-likelihood that judges; the common currency of stopping and of choosing.
+    fitted : Tensor
+        (B, 1, *measured) float32, 1 where a pixel may drive the weights.
+    held_out : Tensor
+        (B, 1, *measured) float32, 1 where a pixel only judges. A guard band around it is
+        neither fitted nor held out.
+    """
+
+    measurement: Tensor
+    operator: Operator
+    fidelity: Fidelity
+    likelihood: Fidelity
+    fitted: Tensor
+    held_out: Tensor
+
+
+def _as_it_is(estimate: Estimate) -> Estimate:
+    return estimate
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Problem:
+    """All that a fit must explain.
+
+    Attributes
+    ----------
+    terms : tuple of Term
+        One for each measurement of the same picture.
+    penalties : tuple of (weight, Penalty)
+    finish : callable
+        Last step from the averaged estimate to the picture, such as the posterior mean.
+    """
+
+    terms: tuple[Term, ...]
+    penalties: tuple[tuple[float, Penalty], ...] = ()
+    finish: Callable[[Estimate], Estimate] = field(default=_as_it_is)
+
+
+def judged(problem: Problem, estimate: Estimate) -> Tensor:
+    """Mean negative log-likelihood of the held-out pixels; a scalar, NaN if none are held out.
+
+    Parameters
+    ----------
+    problem : Problem
+    estimate : Estimate
+        Of the whole grid.
+    """
+    total = estimate.mean.new_zeros(())
+    count = estimate.mean.new_zeros(())
+    for term in problem.terms:
+        prediction = Estimate(term.operator(estimate.mean), estimate.log_variance)
+        loss = term.likelihood(prediction, term.measurement) * term.held_out
+        total = total + loss.sum()
+        count = count + term.held_out.sum() * loss.shape[1]
+    return total / count

@@ -1,0 +1,74 @@
+"""How long a fit goes on, how fast it learns, and how it averages."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import cos, pi
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """A stretch of the fit with one way of learning.
+
+    Attributes
+    ----------
+    iterations : int
+    learning_rate : float
+        Of the network at its peak.
+    operator_learning_rate : float
+        Of a learned operator; 0 keeps it as it is.
+    """
+
+    iterations: int
+    learning_rate: float
+    operator_learning_rate: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """The whole fit.
+
+    Attributes
+    ----------
+    phases : tuple of Phase
+    horizon : int
+        Number of iterations that fixes the rates, kept when a run is repeated for less.
+    stop_at : int
+        Last iteration, at most the horizon.
+    warm_up : float
+        Part of the horizon over which the rate rises to its peak; then it falls as a cosine.
+    average : float
+        Decay of the running average, 0.95 to 0.99.
+    report_every : int
+        Iterations between two judgements.
+    clip : float
+        Longest gradient, in the norm of all weights together.
+    """
+
+    phases: tuple[Phase, ...]
+    horizon: int
+    stop_at: int
+    warm_up: float = 0.1
+    average: float = 0.99
+    report_every: int = 25
+    clip: float = 1.0
+
+    def rate(self, iteration: int) -> tuple[float, float]:
+        """Learning rates of network and operator at a 1-based iteration."""
+        done = 0
+        for phase in self.phases:
+            if iteration <= done + phase.iterations:
+                break
+            done += phase.iterations
+        rise = max(1.0, self.warm_up * self.horizon)
+        if iteration <= rise:
+            share = iteration / rise
+        else:
+            share = 0.5 * (1 + cos(pi * (iteration - rise) / max(1.0, self.horizon - rise)))
+        return phase.learning_rate * share, phase.operator_learning_rate * share
+
+
+def one_phase(iterations: int, learning_rate: float, **settings: float) -> Schedule:
+    """Make the usual schedule: one phase, rates fixed by its length."""
+    phase = Phase(iterations, learning_rate)
+    return Schedule((phase,), iterations, iterations, **settings)  # type: ignore[arg-type]

@@ -1,0 +1,222 @@
+"""One step of the optimiser, and all that the next step depends on."""
+
+from __future__ import annotations
+
+from math import isfinite
+from typing import TYPE_CHECKING, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from napari_dip.engine.averaging import average_for
+from napari_dip.engine.problem import Estimate, Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from napari_dip.engine.prior import Draw, Prior
+    from napari_dip.engine.schedule import Schedule
+
+#: Everything that a step needs to go on exactly where another left off.
+State = dict[str, Tensor]
+
+
+class Step(Protocol):
+    """Interface of a stepper; the loop knows no other."""
+
+    iteration: int
+
+    def advance(self) -> None:
+        """Take one step; never waits for the device."""
+        ...
+
+    def read(self) -> float:
+        """Mean loss since the last reading; waits for the device."""
+        ...
+
+    def glance(self) -> Estimate:
+        """Averaged picture, in one look."""
+        ...
+
+    def sweep(self) -> Iterator[Estimate | float]:
+        """Averaged picture at its best: shares done, then the picture."""
+        ...
+
+    def state(self) -> State:
+        """Copy of all that the next step depends on."""
+        ...
+
+    def load(self, state: State) -> None:
+        """Go back to a copy."""
+        ...
+
+    def average_state(self) -> State:
+        """Copy of the average alone."""
+        ...
+
+    def load_average(self, state: State) -> None:
+        """Put a copy of the average back."""
+        ...
+
+
+class EagerStep:
+    """Runs the network operation by operation, on any device.
+
+    Parameters
+    ----------
+    problem : Problem
+    prior : Prior
+    schedule : Schedule
+    seed : int
+        Of the draws; the weights have theirs.
+    """
+
+    def __init__(self, problem: Problem, prior: Prior, schedule: Schedule, *, seed: int) -> None:
+        self.problem = problem
+        self.prior = prior
+        self.schedule = schedule
+        self.iteration = 0
+        self.rate_factor = 1.0
+        like = problem.terms[0].measurement
+        self._rng = torch.Generator(like.device).manual_seed(seed)
+        learned = [weight for term in problem.terms for weight in term.operator.parameters()]
+        groups = [{"params": list(prior.net.parameters())}, {"params": learned}]
+        self._optimizer = torch.optim.Adam(
+            [group for group in groups if group["params"]], lr=0.0, foreach=True
+        )
+        self._weights = [*prior.net.parameters(), *learned]
+        self._average = average_for(prior, tuple(like.shape), schedule.average, like)
+        self._loss = like.new_zeros(())
+        self._steps = 0
+
+    def advance(self) -> None:
+        """Draw, predict, compare, learn, average."""
+        self.iteration += 1
+        for group, rate in zip(
+            self._optimizer.param_groups, self.schedule.rate(self.iteration), strict=False
+        ):
+            group["lr"] = rate * self.rate_factor
+        draw = self.prior.draw(self._rng)
+        estimate = self.prior.estimate(self.prior.net(_packed(draw.code)))
+        loss = self._compare(draw, estimate)
+        self._optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(self._weights, self.schedule.clip, foreach=True)
+        self._optimizer.step()
+        with torch.no_grad():
+            self._average.update(draw, estimate)
+            self._loss += loss.detach()
+        self._steps += 1
+
+    def _compare(self, draw: Draw, estimate: Estimate) -> Tensor:
+        """Mean loss of the driven, fitted pixels of all terms, plus penalties; a scalar."""
+        loss = estimate.mean.new_zeros(())
+        for term in self.problem.terms:
+            measurement, weight = term.measurement, term.fitted
+            if draw.window is not None:
+                measurement, weight = draw.window.of(measurement), draw.window.of(weight)
+            if draw.driven is not None:
+                weight = weight * draw.driven
+            prediction = Estimate(term.operator(estimate.mean), estimate.log_variance)
+            loss_of_pixel = term.fidelity(prediction, measurement) * weight  # (B, C, *size)
+            loss = loss + loss_of_pixel.sum() / (weight.sum() * loss_of_pixel.shape[1]).clamp(min=1)
+        for factor, penalty in self.problem.penalties:
+            loss = loss + factor * penalty(estimate.mean)
+        return loss
+
+    def read(self) -> float:
+        """Mean loss since the last reading; NaN also where a weight is not finite."""
+        mean = float(self._loss) / max(1, self._steps)
+        self._loss.zero_()
+        self._steps = 0
+        whole = all(
+            isfinite(float(weight.detach().sum())) for weight in self.prior.net.parameters()
+        )
+        return mean if whole else float("nan")
+
+    @torch.no_grad()
+    def glance(self) -> Estimate:
+        """Averaged outputs, or one look through the averaged weights."""
+        outputs = self._average.outputs()
+        if outputs is not None:
+            return outputs
+        return self.prior.estimate(self._average.network()(_packed(self.prior.glance().code)))
+
+    @torch.no_grad()
+    def sweep(self) -> Iterator[Estimate | float]:
+        """Averaged outputs, or the trusted pixels of each draw put together."""
+        outputs = self._average.outputs()
+        if outputs is not None:
+            yield outputs
+            return
+        net = self._average.network()
+        mean = self.problem.terms[0].measurement.new_zeros(self.problem.terms[0].measurement.shape)
+        log_variance, trusted_share, whole = mean.clone(), 0.0, float(mean[0, 0].numel())
+        for draw in self.prior.sweep():
+            estimate = self.prior.estimate(net(_packed(draw.code)))
+            trusted = torch.ones_like(mean[:, :1]) if draw.trusted is None else draw.trusted
+            mean += trusted * estimate.mean
+            if estimate.log_variance is not None:
+                log_variance += trusted * estimate.log_variance
+            trusted_share += float(trusted.sum()) / whole
+            yield trusted_share
+        yield Estimate(mean, log_variance)
+
+    def state(self) -> State:
+        """Weights, optimiser, average, generator and counters."""
+        state = {
+            f"weight.{index}": weight.detach().clone() for index, weight in enumerate(self._weights)
+        }
+        for index, weight in enumerate(self._weights):
+            for name, value in self._optimizer.state.get(weight, {}).items():
+                state[f"optimizer.{index}.{name}"] = value.clone()
+        state |= {f"average.{name}": value for name, value in self._average.state().items()}
+        state["rng"] = self._rng.get_state()
+        state["iteration"] = torch.tensor(self.iteration)
+        state["rate_factor"] = torch.tensor(self.rate_factor, dtype=torch.float64)
+        return state
+
+    def load(self, state: State) -> None:
+        """All of it, in place; the loss since the last reading starts anew."""
+        with torch.no_grad():
+            for index, weight in enumerate(self._weights):
+                weight.copy_(state[f"weight.{index}"])
+                kept = {
+                    name.split(".", 2)[2]: value.clone()
+                    for name, value in state.items()
+                    if name.startswith(f"optimizer.{index}.")
+                }
+                self._optimizer.state[weight] = kept
+        self.load_average(
+            {
+                name.removeprefix("average."): value
+                for name, value in state.items()
+                if name.startswith("average.")
+            }
+        )
+        self._rng.set_state(state["rng"].cpu())
+        self.iteration = int(state["iteration"])
+        self.rate_factor = float(state["rate_factor"])
+        self._loss.zero_()
+        self._steps = 0
+
+    def average_state(self) -> State:
+        """Copy of the average alone."""
+        return self._average.state()
+
+    def load_average(self, state: State) -> None:
+        """Put a copy of the average back."""
+        self._average.load(state)
+
+    def learned(self) -> dict[str, Tensor]:
+        """Weights of learned operators, by term and number."""
+        return {
+            f"operator.{number}.{index}": weight.detach().clone()
+            for number, term in enumerate(self.problem.terms)
+            for index, weight in enumerate(term.operator.parameters())
+        }
+
+
+def _packed(code: Tensor) -> Tensor:
+    """Channels last, which the CPU's and the GPU's convolutions read fastest (2-D only)."""
+    return code.contiguous(memory_format=torch.channels_last) if code.ndim == 4 else code

@@ -1,0 +1,137 @@
+"""From a calibrated file to one unit's fit: the engine's values, in network units."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from napari_dip.engine.fidelity import NoiseVariance
+from napari_dip.engine.holdout import held_out_centres, spread
+from napari_dip.engine.schedule import Schedule, one_phase
+from napari_dip.engine.stopping import StopRule, held_out_rule
+from napari_dip.tasks.base import Scene
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+    from torch import Tensor
+
+    from napari_dip.engine.prior import Prior
+    from napari_dip.engine.problem import Estimate, Problem
+    from napari_dip.run.plan import Plan, WorkUnit
+    from napari_dip.run.prepare import Calibration, Planes
+
+#: Decay of the running average: of weights, which settle as the rate falls, and of outputs.
+WEIGHT_AVERAGE, OUTPUT_AVERAGE = 0.95, 0.99
+#: Iterations without a better held-out loss before a fit ends, as a share of its budget.
+PATIENCE = 0.35
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Fit:
+    """One unit, ready for the loop."""
+
+    unit: WorkUnit
+    problem: Problem
+    prior: Prior
+    schedule: Schedule
+    stop: StopRule
+    seed: int
+    scene: Scene
+
+
+def make_fit(plan: Plan, calibration: Calibration, planes: Planes, unit: WorkUnit) -> Fit:
+    """Cast one unit's channels into network units and build its problem and prior.
+
+    Parameters
+    ----------
+    planes : ndarray
+        (C, Y, X) of the whole file, in the image's units.
+    """
+    budget = plan.budget
+    device = torch.device(plan.device)
+    channels = list(unit.channels)
+    offset = np.array([calibration.offset[c] for c in channels], np.float32)[:, None, None]
+    scale = np.array([calibration.scale[c] for c in channels], np.float32)[:, None, None]
+    measurement = torch.from_numpy((planes[channels] - offset) / scale)[None].to(device)
+    noise = _noise(calibration, channels, device)
+    level = float(noise.at(measurement).mean().sqrt())
+    # the judging pixels belong to the file, so restarts share them: not the unit's seed
+    centres = held_out_centres(
+        tuple(measurement.shape[2:]),
+        calibration.block,
+        calibration.held_out_share,
+        plan.recipe.common.seed,
+    ).to(device)
+    scene = Scene(
+        measurement,
+        noise,
+        level,
+        centres,
+        spread(centres, calibration.block),
+        calibration.block,
+        calibration.prior,
+        budget.widths,
+        budget.window,
+    )
+    rng = torch.Generator().manual_seed(unit.seed)
+    prior = plan.recipe.task.prior_for(scene, rng)
+    prior.net.to(device)
+    if device.type != "cpu" and hasattr(prior, "code"):
+        prior.code = prior.code.to(device)
+    if measurement.ndim == 4:
+        prior.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    average = OUTPUT_AVERAGE if prior.averages == "outputs" else WEIGHT_AVERAGE
+    schedule = one_phase(budget.iterations, budget.learning_rate, average=average)
+    stop = held_out_rule(max(4 * schedule.report_every, int(PATIENCE * budget.iterations)))
+    return Fit(unit, plan.recipe.task.problem(scene), prior, schedule, stop, unit.seed, scene)
+
+
+def to_units(calibration: Calibration, unit: WorkUnit, mean: Tensor) -> npt.NDArray[np.float32]:
+    """Bring a picture (1, C, Y, X) back to the image's units."""
+    offset = np.array([calibration.offset[c] for c in unit.channels])[:, None, None]
+    scale = np.array([calibration.scale[c] for c in unit.channels])[:, None, None]
+    return (mean[0].cpu().numpy().astype(np.float64) * scale + offset).astype(np.float32)
+
+
+def doubt(
+    fit: Fit, calibration: Calibration, blind: Estimate, finished: Estimate
+) -> npt.NDArray[np.float32]:
+    """Give each pixel's standard deviation in the image's units, scaled by held-out residuals.
+
+    The network's variance is multiplied by the one factor that makes the squared residuals of
+    the held-out pixels, which it never saw, as large as it says.
+    """
+    from napari_dip.engine.problem import Estimate as _Estimate
+
+    if blind.log_variance is None:
+        raise ValueError("`blind` must carry a variance.")
+    scene = fit.scene
+    claimed = blind.log_variance.exp()
+    noise = scene.noise.at(blind.mean)
+    excess = (((scene.measurement - blind.mean) ** 2 - noise) * scene.held_out).sum()
+    factor = (excess / (claimed * scene.held_out).sum().clamp(min=1e-30)).clamp(0.05, 20.0)
+    scaled = _Estimate(blind.mean, (factor * claimed).log())
+    variance = fit.problem.finish(scaled).log_variance
+    if variance is None:
+        raise ValueError("`finish` must keep the variance.")
+    scale = np.array([calibration.scale[c] for c in fit.unit.channels])[:, None, None]
+    return (variance[0].mul(0.5).exp().cpu().numpy() * scale).astype(np.float32)
+
+
+def _noise(calibration: Calibration, channels: list[int], device: torch.device) -> NoiseVariance:
+    """Noise of these channels in network units: (1, C, 1, 1) each."""
+    rows = []
+    for channel in channels:
+        one, offset, scale = (
+            calibration.noise[channel],
+            calibration.offset[channel],
+            calibration.scale[channel],
+        )
+        rows.append(
+            (one.gain / scale, (one.intercept + one.gain * offset) / scale**2, one.floor / scale**2)
+        )
+    table = torch.tensor(rows, dtype=torch.float32, device=device).T.reshape(3, 1, -1, 1, 1)
+    return NoiseVariance(table[0], table[1], table[2].clamp(min=1e-10))

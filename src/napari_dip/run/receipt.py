@@ -1,0 +1,97 @@
+"""The report of a run: what was done, with what, and how it went, in plain JSON types."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from importlib import metadata
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from napari_dip.run.plan import Plan
+    from napari_dip.run.prepare import Calibration, Planes
+
+
+def sha256(array: npt.NDArray[Any]) -> str:
+    """Hash of shape, type and pixels, whatever the memory order or byte order."""
+    plain = np.ascontiguousarray(array.astype(array.dtype.newbyteorder("="), copy=False))
+    digest = hashlib.sha256(f"{plain.dtype.str}{plain.shape}".encode())
+    digest.update(memoryview(plain).cast("B"))
+    return digest.hexdigest()
+
+
+def peak_bytes() -> int:
+    """Most memory that this process has held."""
+    if sys.platform == "win32":
+        import psutil
+
+        return int(psutil.Process().memory_info().peak_wset)
+    import resource
+
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return int(most) if sys.platform == "darwin" else int(most) * 1024
+
+
+def noise_words(calibration: Calibration) -> dict[str, Any]:
+    """Put the measured noise in plain types: image units, one value for each channel."""
+    offsets = [-one.intercept / one.gain if one.gain > 0 else None for one in calibration.noise]
+    return {
+        "model": calibration.model,
+        "gain": [_rounded(one.gain) for one in calibration.noise],
+        "intercept": [_rounded(one.intercept) for one in calibration.noise],
+        "offset": [None if offset is None else _rounded(offset) for offset in offsets],
+        "autocorrelation": {
+            "y": [list(one.along_y) for one in calibration.noise],
+            "x": [list(one.along_x) for one in calibration.noise],
+        },
+        "hidden_block": list(calibration.block),
+    }
+
+
+def residual_words(planes: Planes, image: Planes, calibration: Calibration) -> dict[str, float]:
+    """Whiteness (mean lag-1 correlation of the residual in units of the noise) and mean."""
+    lines, total = [], 0.0
+    for channel, one in enumerate(calibration.noise):
+        residual = planes[channel].astype(np.float64) - image[channel]
+        total += float(residual.mean())
+        residual = residual / np.sqrt(
+            np.maximum(one.gain * image[channel] + one.intercept, one.floor)
+        )
+        residual -= residual.mean()
+        power = float((residual**2).mean()) or 1.0
+        along = (
+            (residual[1:] * residual[:-1]).mean() + (residual[:, 1:] * residual[:, :-1]).mean()
+        ) / 2
+        lines.append(float(along) / power)
+    return {"whiteness": _rounded(float(np.mean(lines))), "mean": _rounded(total / len(planes))}
+
+
+def receipt(plan: Plan, calibration: Calibration, **facts: Any) -> dict[str, Any]:
+    """Put the report together; `facts` are those that only the run knows."""
+    from napari_dip import __version__
+
+    return {
+        "task": plan.recipe.task.name,
+        "recipe": json.loads(plan.recipe.to_json()),
+        "version": __version__,
+        "torch": metadata.version("torch"),
+        "device": plan.device,
+        "threads": plan.threads,
+        "seed": plan.recipe.common.seed,
+        "shape": list(plan.source.shape),
+        "axes": plan.source.axes,
+        "noise": noise_words(calibration),
+        "prior": {"chosen": calibration.prior, "why": calibration.why},
+        **facts,
+        "peak_bytes": peak_bytes(),
+    }
+
+
+def _rounded(value: float) -> float:
+    """Six digits: more would only be digits of one image's chance."""
+    return float(f"{value:.6g}")
