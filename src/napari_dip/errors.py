@@ -10,9 +10,12 @@ which the tests walk and the documentation prints.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,10 +29,15 @@ class Fault:
 FAULTS: Mapping[str, Fault] = MappingProxyType(
     {
         # --- files
+        "path-empty": Fault("A file name is empty.", "Name the file, with its folder if needed."),
+        "path-wrong": Fault(
+            "No file can be called '{path}': {why}.", "Check the name and shorten it if it is long."
+        ),
         "file-missing": Fault("There is no file '{path}'.", "Check the spelling and the folder."),
         "file-is-folder": Fault("'{path}' is a folder, not an image file.", "Name one file in it."),
         "file-unreadable": Fault(
-            "'{path}' cannot be opened: {why}.", "Check its permissions, or copy it to a folder of yours."
+            "'{path}' cannot be opened: {why}.",
+            "Check its permissions, or copy it to a folder of yours.",
         ),
         "file-type": Fault(
             "'{path}' is not a kind of image file that can be read here ({why}).",
@@ -39,22 +47,37 @@ FAULTS: Mapping[str, Fault] = MappingProxyType(
             "'{path}' is cut off or damaged: {why}.", "Copy or export it again from its source."
         ),
         "file-empty": Fault("'{path}' holds no bytes.", "Copy or export it again from its source."),
+        "file-codec": Fault(
+            "'{path}' is compressed with {codec}, which needs the package imagecodecs.",
+            "Install it with 'pip install imagecodecs', or save the image without compression.",
+        ),
         "output-folder-missing": Fault(
-            "The folder '{folder}' for the result does not exist.", "Create it, or name another one."
+            "The folder '{folder}' for the result does not exist.",
+            "Create it, or name another one.",
         ),
         "output-exists": Fault(
             "'{path}' already exists and would be lost.",
             "Choose another name, or add --overwrite to replace it.",
         ),
         "output-is-input": Fault(
-            "The result would replace its own input '{path}'.", "Choose another name for the result."
+            "The result would replace its own input '{path}'.",
+            "Choose another name for the result.",
         ),
         "output-is-folder": Fault(
             "'{path}' is a folder, so the result cannot be saved under that name.",
             "Add a file name that ends in .tif.",
         ),
         "output-type": Fault(
-            "Results are saved as TIFF, but '{path}' ends in '{suffix}'.", "Let the name end in .tif or .tiff."
+            "Results are saved as TIFF, but '{path}' ends in '{suffix}'.",
+            "Let the name end in .tif or .tiff.",
+        ),
+        "output-json": Fault(
+            "Recipes and reports are saved as JSON, but '{path}' ends in '{suffix}'.",
+            "Let the name end in .json.",
+        ),
+        "output-special": Fault(
+            "'{path}' is a pipe or a device, so nothing can be saved under that name.",
+            "Choose another name for the result.",
         ),
         "output-readonly": Fault(
             "'{folder}' does not let files be written: {why}.",
@@ -65,24 +88,53 @@ FAULTS: Mapping[str, Fault] = MappingProxyType(
         ),
         # --- recipes and settings
         "recipe-broken": Fault(
-            "The recipe '{path}' is not valid JSON: {why}.", "Save it again from the dock or with --recipe."
+            "The recipe '{path}' is not valid JSON: {why}.",
+            "Save it again from the dock or with --recipe.",
         ),
         "recipe-newer": Fault(
             "The recipe has schema version {found}, but this program reads up to {known}.",
             "Update napari-dip, or save the recipe with this version.",
         ),
-        "setting-wrong": Fault(
-            "The setting '{field}' cannot be {value}: {why}.", "{hint}"
+        "recipe-task": Fault(
+            "The recipe '{path}' is for '{found}', not for '{wanted}'.",
+            "Run it with 'napari-dip {found}', or name another recipe.",
         ),
+        "setting-wrong": Fault("The setting '{field}' cannot be {value}: {why}.", "{hint}"),
         "setting-unknown": Fault(
-            "There is no setting called '{field}' here.", "Remove it, or check its spelling: {known}."
+            "There is no setting called '{field}' here.",
+            "Remove it, or check its spelling: {known}.",
         ),
+        "command-unknown": Fault(
+            "There is no command called '{found}'.", "Choose one of: {known}."
+        ),
+        "option-unknown": Fault(
+            "There is no option called '{found}' here.",
+            "Check its spelling, or list the options with '{help}'.",
+        ),
+        "option-value": Fault(
+            "The option '{option}' lacks its value.",
+            "Write the value after it, or see '{help}'.",
+        ),
+        "option-twice": Fault("The option '{option}' is given twice.", "Leave one of the two out."),
+        "window-missing": Fault(
+            "napari cannot be opened here: {why}.",
+            "Add --no-window to save the pictures instead, or run 'napari-dip doctor'.",
+        ),
+        "argument-missing": Fault(
+            "The command line lacks {argument}.", "Add it as '{help}' shows."
+        ),
+        "argument-extra": Fault(
+            "'{found}' is one name too many here.",
+            "Put quotes around names with spaces, or see '{help}'.",
+        ),
+        "command-line": Fault("The command line cannot be understood: {why}.", "See '{help}'."),
         "axes-wrong": Fault(
             "The axes '{axes}' do not fit '{name}', which has {count} axes of sizes {shape}.",
             "Give one letter for each axis out of T, C, Z, Y, X and S (S = red, green, blue).",
         ),
         "axes-missing": Fault(
-            "The axes '{axes}' of '{name}' lack Y or X.", "Name the two axes of the picture plane Y and X."
+            "The axes '{axes}' of '{name}' lack Y or X.",
+            "Name the two axes of the picture plane Y and X.",
         ),
         "device-missing": Fault(
             "The device '{device}' was asked for, but {why}.",
@@ -90,21 +142,33 @@ FAULTS: Mapping[str, Fault] = MappingProxyType(
         ),
         # --- pixels, known from the header
         "image-none": Fault("No image is chosen.", "Open an image and choose it as the input."),
+        "image-not-array": Fault(
+            "'{name}' is no array of numbers: {why}.",
+            "Give a NumPy array, a dask array, lists of equal length or the path of an image file.",
+        ),
+        "image-masked": Fault(
+            "{count} of the {total} pixels of '{name}' are masked out.",
+            "Fill them in first, with image.filled(...), or crop to the part without them.",
+        ),
         "layer-type": Fault(
             "'{name}' is a {kind} layer, not an image.", "Choose an Image layer as the input."
         ),
-        "image-scalar": Fault("'{name}' is a single number, not an image.", "Choose an image with two axes."),
+        "image-scalar": Fault(
+            "'{name}' is a single number, not an image.", "Choose an image with two axes."
+        ),
         "image-line": Fault(
             "'{name}' has one axis of {count} values, so it is a line and not an image.",
             "Choose an image with two axes.",
         ),
-        "image-empty": Fault("'{name}' holds no pixels (its shape is {shape}).", "Choose another image."),
+        "image-empty": Fault(
+            "'{name}' holds no pixels (its shape is {shape}).", "Choose another image."
+        ),
         "image-small": Fault(
-            "'{name}' is {height} × {width} pixels, and at least {least} × {least} are needed to learn from.",
+            "'{name}' is {height} × {width} pixels, but at least {least} × {least} are needed.",
             "Choose a larger image or a larger crop.",
         ),
         "image-stack": Fault(
-            "'{name}' is a stack (axes {axes}, sizes {shape}), and this version restores single pictures.",
+            "'{name}' is a stack (axes {axes}, sizes {shape}), but only single images are restored.",
             "Choose one slice or frame: in napari, right-click the layer and split the stack.",
         ),
         "image-large": Fault(
@@ -112,14 +176,16 @@ FAULTS: Mapping[str, Fault] = MappingProxyType(
             "Crop the image, or close other programs.",
         ),
         "image-complex": Fault(
-            "'{name}' holds complex numbers.", "Restore its magnitude, or its real and imaginary parts."
+            "'{name}' holds complex numbers.",
+            "Restore its magnitude, or its real and imaginary parts.",
         ),
         "image-bool": Fault(
             "'{name}' holds only true and false, so it is a mask and not an image.",
             "Choose the image itself as the input.",
         ),
         "image-text": Fault(
-            "'{name}' holds values of type {dtype}, which are not numbers.", "Choose an image of numbers."
+            "'{name}' holds values of type {dtype}, which are not numbers.",
+            "Choose an image of numbers.",
         ),
         "image-channels": Fault(
             "'{name}' has {count} colour samples, but red, green and blue are three.",
@@ -142,13 +208,13 @@ FAULTS: Mapping[str, Fault] = MappingProxyType(
             "'{name}' spans {low} to {high}, which single precision cannot hold apart.",
             "Subtract its offset or rescale it first.",
         ),
-        "pixels-noiseless": Fault(
-            "No noise can be found in '{name}': {why}.",
-            "It may be drawn, thresholded or already restored; choose the raw image.",
+        "resume-other": Fault(
+            "The unfinished run in '{path}' is of another image, recipe or computer.",
+            "Run without --resume to start anew, or give the same image and settings.",
         ),
-        "second-shape": Fault(
-            "'{second}' has the shape {found}, but '{name}' has {shape}.",
-            "Choose a second image of the same size and axes.",
+        "resume-broken": Fault(
+            "The unfinished run in '{path}' cannot be read: {why}.",
+            "Run without --resume to start anew.",
         ),
         # --- while running
         "memory-out": Fault(

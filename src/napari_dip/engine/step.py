@@ -100,7 +100,7 @@ class EagerStep:
         estimate = self.prior.estimate(self.prior.net(_packed(draw.code)))
         loss = self._compare(draw, estimate)
         self._optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         nn.utils.clip_grad_norm_(self._weights, self.schedule.clip, foreach=True)
         self._optimizer.step()
         with torch.no_grad():

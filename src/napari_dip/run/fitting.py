@@ -93,7 +93,8 @@ def to_units(calibration: Calibration, unit: WorkUnit, mean: Tensor) -> npt.NDAr
     """Bring a picture (1, C, Y, X) back to the image's units."""
     offset = np.array([calibration.offset[c] for c in unit.channels])[:, None, None]
     scale = np.array([calibration.scale[c] for c in unit.channels])[:, None, None]
-    return (mean[0].cpu().numpy().astype(np.float64) * scale + offset).astype(np.float32)
+    picture = mean[0].cpu().numpy().astype(np.float64) * scale + offset
+    return np.asarray(picture, np.float32)
 
 
 def doubt(
@@ -118,7 +119,7 @@ def doubt(
     if variance is None:
         raise ValueError("`finish` must keep the variance.")
     scale = np.array([calibration.scale[c] for c in fit.unit.channels])[:, None, None]
-    return (variance[0].mul(0.5).exp().cpu().numpy() * scale).astype(np.float32)
+    return np.asarray(variance[0].mul(0.5).exp().cpu().numpy() * scale, np.float32)
 
 
 def _noise(calibration: Calibration, channels: list[int], device: torch.device) -> NoiseVariance:

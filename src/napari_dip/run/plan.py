@@ -9,6 +9,7 @@ from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 from napari_dip.errors import Refusal, refusal
+from napari_dip.run.costs import Budget, Costs, channel_count, estimate_costs, estimate_peak
 from napari_dip.run.machine import Machine, threads_for
 
 if TYPE_CHECKING:
@@ -42,19 +43,6 @@ class WorkUnit:
 
 
 @dataclass(frozen=True, slots=True)
-class Budget:
-    """What a preset spends on one fit; read from `presets/<task>.json`."""
-
-    prior: str
-    iterations: int
-    restarts: int
-    widths: tuple[int, ...]
-    learning_rate: float
-    window: int | None
-    sweeps: int
-
-
-@dataclass(frozen=True, slots=True)
 class Plan:
     """What will be done, how, and what it will cost.
 
@@ -71,8 +59,7 @@ class Plan:
     budget : Budget
     peak_bytes : int
         Estimate of the memory needed beyond what the program itself takes.
-    seconds : float
-        Estimate for the whole run if no fit stops early.
+    costs : Costs
     notes : tuple of str
         One sentence each, shown to the user.
     """
@@ -84,20 +71,34 @@ class Plan:
     threads: int
     budget: Budget
     peak_bytes: int
-    seconds: float
+    costs: Costs
     notes: tuple[str, ...] = ()
+
+    @property
+    def seconds(self) -> float:
+        """Estimate for the whole run if no fit stops early; the time limit if that is less."""
+        whole = self.costs.fit + self.costs.last_look
+        limit = self.recipe.common.time_limit
+        return whole if limit is None else min(whole, limit)
+
+    @property
+    def fit_share(self) -> float:
+        """Share of the time that iterations take; the last look takes the rest."""
+        return self.costs.fit / (self.costs.fit + self.costs.last_look)
 
     @property
     def line(self) -> str:
         """One line for the user: size, device, memory, expected time."""
         height, width = self.source.grid
+        threads = f" ({self.threads} threads)" if self.threads > 1 else ""
         device = {
-            "cpu": f"processor ({self.threads} threads)" if self.threads > 1 else "processor",
+            "cpu": f"processor{threads}",
             "cuda": "NVIDIA graphics card",
             "mps": "Apple graphics",
         }[self.device]
         fits = f", {len(self.units)} fits" if len(self.units) > 1 else ""
-        return f"{width} × {height} pixels{fits} on the {device}: up to {duration(self.seconds)}, {size(self.peak_bytes)} of memory."
+        time, memory = duration(self.seconds), size(self.peak_bytes)
+        return f"{width} × {height} pixels{fits} on the {device}: up to {time}, {memory} of memory."
 
 
 def preflight(recipe: Recipe, source: ImageSpec, machine: Machine) -> Plan | Refusal:
@@ -123,16 +124,14 @@ def preflight(recipe: Recipe, source: ImageSpec, machine: Machine) -> Plan | Ref
     units = _units(recipe, source, budget)
     channels = len(units[0].channels)
     height, width = source.grid
-    peak = _peak_bytes(source, channels, budget)
+    peak = estimate_peak(source, channels, budget)
     if peak > machine.memory_bytes:
         return refusal(
             "image-large", name=source.name, need=size(peak), have=size(machine.memory_bytes)
         )
     threads = threads_for(machine.cores, height * width)
-    seconds = _seconds(source, len(units), device, threads, budget)
-    if recipe.common.time_limit is not None:
-        seconds = min(seconds, recipe.common.time_limit)
-    return Plan(recipe, source, units, device, threads, budget, peak, seconds)
+    costs = estimate_costs(source, len(units), device, threads, budget)
+    return Plan(recipe, source, units, device, threads, budget, peak, costs)
 
 
 def choose_budget(recipe: Recipe) -> Budget:
@@ -148,13 +147,6 @@ def choose_budget(recipe: Recipe) -> Budget:
         learning_rate=row["learning_rate"],
         window=row["window"],
         sweeps=row["sweeps"],
-    )
-
-
-def channel_count(source: ImageSpec) -> int:
-    """Count the channels or colour samples."""
-    return next(
-        (count for axis, count in zip(source.axes, source.shape, strict=True) if axis in "CS"), 1
     )
 
 
@@ -244,14 +236,3 @@ def _units(recipe: Recipe, source: ImageSpec, budget: Budget) -> tuple[WorkUnit,
         for number, group in enumerate(groups)
         for restart in range(budget.restarts)
     )
-
-
-def _peak_bytes(source: ImageSpec, channels: int, budget: Budget) -> int:
-    """Activations of one step (forward and backward) plus the whole-image passes and planes."""
-    height, width = source.grid
-    step = min(height * width, budget.window**2) if budget.window else height * width
-    return 0
-
-
-def _seconds(source: ImageSpec, units: int, device: str, threads: int, budget: Budget) -> float:
-    return 0.0

@@ -59,7 +59,7 @@ def to_planes(array: npt.NDArray[Any], axes: str) -> Planes:
     order = sorted(range(len(axes)), key=lambda axis: "TZCSYX".index(axes[axis]))
     moved = np.transpose(array, order)
     planes = moved.reshape(-1, *moved.shape[-2:])
-    return np.ascontiguousarray(planes, dtype=np.float32)
+    return np.array(planes, dtype=np.float32, order="C")  # a copy: torch shares memory
 
 
 def from_planes(planes: npt.NDArray[Any], axes: str, shape: tuple[int, ...]) -> npt.NDArray[Any]:

@@ -21,7 +21,7 @@ def sha256(array: npt.NDArray[Any]) -> str:
     """Hash of shape, type and pixels, whatever the memory order or byte order."""
     plain = np.ascontiguousarray(array.astype(array.dtype.newbyteorder("="), copy=False))
     digest = hashlib.sha256(f"{plain.dtype.str}{plain.shape}".encode())
-    digest.update(memoryview(plain).cast("B"))
+    digest.update(plain.tobytes())
     return digest.hexdigest()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -15,17 +14,14 @@ from napari_dip.run.events import Event, Restoration
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Mapping
 
-    import numpy.typing as npt
-
-    from napari_dip.engine.fit import Result
-    from napari_dip.run.fitting import Fit
+    from napari_dip.engine.fit import Checkpoint, Result
+    from napari_dip.run.checkpoints import Store
+    from napari_dip.run.clock import Clock
+    from napari_dip.run.merge import Merge
     from napari_dip.run.plan import Plan, WorkUnit
     from napari_dip.run.prepare import Calibration, Planes
 
-__all__ = ["Control", "run"]
-
-#: Share of a unit's time that its iterations take; the last look takes the rest.
-FIT_SHARE = 0.9
+__all__ = ["Control", "Event", "Restoration", "run"]
 
 
 def run(
@@ -34,6 +30,7 @@ def run(
     *,
     control: Callable[[], Control] = lambda: Control.GO,
     preview_seconds: float | None = None,
+    store: Store | None = None,
 ) -> Generator[Event, None, Restoration | None]:
     """Restore one image.
 
@@ -46,6 +43,8 @@ def run(
         Polled at every step: go on, pause, keep, or discard.
     preview_seconds : float or None
         Least time between two previews; None for none.
+    store : Store or None
+        Where to leave checkpoints and to look for one to go on from.
 
     Yields
     ------
@@ -59,25 +58,21 @@ def run(
     Raises
     ------
     Refused
-        If the pixels cannot be restored (the content gate).
+        If the pixels cannot be restored (the content gate), or the checkpoint is of another run.
     Failed
         If work began and could not end well.
     """
     yield Event("Starting the engine")
     import torch
 
-    started = time.monotonic()
     with _threads(torch, plan.threads):
         try:
-            return (yield from _restore(plan, data, control, preview_seconds, started))
-        except torch.OutOfMemoryError as error:
-            raise Failed(refusal("memory-out", name=plan.source.name)) from error
-        except RuntimeError as error:
-            if "memory" in str(error).lower():
+            return (yield from _restore(plan, data, control, preview_seconds, store))
+        except (MemoryError, RuntimeError) as error:
+            # torch reports a full memory as OutOfMemoryError on a card, as RuntimeError on a CPU
+            if isinstance(error, MemoryError) or "memory" in str(error).lower():
                 raise Failed(refusal("memory-out", name=plan.source.name)) from error
             raise
-        except MemoryError as error:
-            raise Failed(refusal("memory-out", name=plan.source.name)) from error
 
 
 def _restore(
@@ -85,266 +80,112 @@ def _restore(
     data: Mapping[str, Any],
     control: Callable[[], Control],
     preview_seconds: float | None,
-    started: float,
+    store: Store | None,
 ) -> Generator[Event, None, Restoration | None]:
+    from napari_dip.run.clock import Clock
+    from napari_dip.run.merge import Merge
     from napari_dip.run.prepare import prepare
 
-    yield Event("Reading the image", seconds=time.monotonic() - started)
+    clock = Clock(plan, control, preview_seconds)
+    yield Event("Reading the image", seconds=clock.seconds)
     array = np.asarray(data["image"])
-    yield Event("Measuring the noise", seconds=time.monotonic() - started)
+    yield Event("Measuring the noise", seconds=clock.seconds)
     ready = prepare(plan, array)
     if isinstance(ready, Refusal):
         raise Refused(ready)
     calibration, planes = ready
-    merge = _Merge(plan, calibration, planes, array)
-    clock = _Clock(plan, started, control, preview_seconds)
+    merge = Merge(plan, calibration, planes, array)
+    resume = None if store is None else store.open(plan, array, merge)
+    done = {outcome.unit for outcome in merge.outcomes}
     for number, unit in enumerate(plan.units, 1):
-        kept = yield from _fit_unit(plan, calibration, planes, unit, number, clock, merge)
+        if unit.id in done:
+            continue
+        course = _Course(plan, calibration, planes, clock, merge, store)
+        kept = yield from course.fit_unit(unit, number, resume)
+        resume = None
         if kept is None:
             return None
         if kept:
             break
-    return merge.restoration(time.monotonic() - started, clock)
+    return merge.restoration(clock.seconds, timed_out=clock.timed_out)
 
 
-def _fit_unit(
-    plan: Plan,
-    calibration: Calibration,
-    planes: Planes,
-    unit: WorkUnit,
-    number: int,
-    clock: _Clock,
-    merge: _Merge,
-) -> Generator[Event, None, bool | None]:
-    """Fit one unit; whether a person or the clock ended the run, or None if discarded."""
-    from napari_dip.engine.fit import fit
-    from napari_dip.run.fitting import doubt, make_fit, to_units
-
-    ready = make_fit(plan, calibration, planes, unit)
-    clock.begin(number)
-    loop = fit(
-        ready.problem,
-        ready.prior,
-        ready.schedule,
-        ready.stop,
-        seed=ready.seed,
-        control=clock.control,
-        preview_due=clock.preview_due,
-    )
-    while True:
-        try:
-            progress = next(loop)
-        except StopIteration as end:
-            result: Result | None = end.value
-            break
-        preview = None
-        if progress.estimate is not None:
-            picture = to_units(calibration, unit, progress.estimate.mean)
-            preview = merge.preview(unit, picture)
-            clock.previewed()
-        yield clock.event(progress, preview)
-    if result is None:
-        return None
-    if not bool(result.estimate.mean.isfinite().all()):
-        raise Failed(refusal("diverged", name=plan.source.name, count=len(result.notes)))
-    picture = to_units(calibration, unit, result.estimate.mean)
-    merge.add(
-        unit, picture, doubt(ready, calibration, result.blind, result.estimate), result, ready
-    )
-    return result.kept
-
-
-class _Clock:
-    """Times a run: previews when due, an end when the limit is reached, seconds left."""
+class _Course:
+    """What the fits of one run share."""
 
     def __init__(
         self,
         plan: Plan,
-        started: float,
-        control: Callable[[], Control],
-        preview_seconds: float | None,
-    ) -> None:
-        self._plan = plan
-        self._started = started
-        self._ask = control
-        self._preview_seconds = preview_seconds
-        self._last_preview = started
-        self._preview_cost = 0.0
-        self._asked_preview = 0.0
-        self._unit = 1
-        self._unit_started = started
-        self.timed_out = False
-
-    def begin(self, number: int) -> None:
-        """Start timing a unit."""
-        self._unit = number
-        self._unit_started = time.monotonic()
-
-    def control(self) -> Control:
-        """Ask what the person wants; KEEP once the time is up."""
-        limit = self._plan.recipe.common.time_limit
-        wish = self._ask()
-        if limit is not None and wish is Control.GO and time.monotonic() - self._started > limit:
-            self.timed_out = True
-            return Control.KEEP
-        return wish
-
-    def preview_due(self) -> bool:
-        """Whether to look; previews together take a tenth of the time at most."""
-        if self._preview_seconds is None:
-            return False
-        now = time.monotonic()
-        due = now - self._last_preview >= max(self._preview_seconds, 10 * self._preview_cost)
-        if due:
-            self._asked_preview = now
-        return due
-
-    def previewed(self) -> None:
-        """Take note of what the preview cost."""
-        self._last_preview = time.monotonic()
-        self._preview_cost = self._last_preview - self._asked_preview
-
-    def event(self, progress: Any, preview: npt.NDArray[np.float32] | None) -> Event:
-        """Put the engine's report into words."""
-        now = time.monotonic()
-        judgement, iterations = progress.judgement, self._plan.budget.iterations
-        share = progress.iteration / iterations * FIT_SHARE
-        if progress.swept:
-            share = FIT_SHARE + (1 - FIT_SHARE) * progress.swept
-        units = len(self._plan.units)
-        spent = now - self._unit_started
-        left = (
-            spent * (1 - share) / share + (units - self._unit) * spent / share
-            if share > 0
-            else None
-        )
-        limit = self._plan.recipe.common.time_limit
-        if limit is not None:
-            left = min(left if left is not None else limit, max(0.0, limit - (now - self._started)))
-        words = "Taking a last close look" if progress.swept else "Restoring"
-        if units > 1:
-            words += f", part {self._unit} of {units}"
-        return Event(
-            progress.note or words,
-            (self._unit - 1 + share) / units,
-            progress.iteration,
-            iterations,
-            _number(judgement.fitted),
-            _number(judgement.held_out),
-            progress.best_iteration,
-            now - self._started,
-            left,
-            preview,
-            self._unit,
-            units,
-        )
-
-
-class _Merge:
-    """Streams the units' pictures into one: restarts averaged, channels side by side."""
-
-    def __init__(
-        self, plan: Plan, calibration: Calibration, planes: Planes, array: npt.NDArray[Any]
+        calibration: Calibration,
+        planes: Planes,
+        clock: Clock,
+        merge: Merge,
+        store: Store | None,
     ) -> None:
         self._plan = plan
         self._calibration = calibration
         self._planes = planes
-        self._array = array
-        self._sum = np.zeros(planes.shape, np.float64)
-        self._squares = np.zeros(planes.shape, np.float64)
-        self._variance = np.zeros(planes.shape, np.float64)
-        self._count = np.zeros(len(planes), np.int64)
-        self._results: list[Result] = []
+        self._clock = clock
+        self._merge = merge
+        self._store = store
 
-    def add(
-        self, unit: WorkUnit, picture: Planes, deviation: Planes, result: Result, ready: Fit
-    ) -> None:
-        """Take in one unit's answer."""
-        for index, channel in enumerate(unit.channels):
-            self._sum[channel] += picture[index]
-            self._squares[channel] += picture[index].astype(np.float64) ** 2
-            self._variance[channel] += deviation[index].astype(np.float64) ** 2
-            self._count[channel] += 1
-        self._results.append(result)
+    def fit_unit(
+        self, unit: WorkUnit, number: int, resume: Checkpoint | None
+    ) -> Generator[Event, None, bool | None]:
+        """Fit one unit; whether a person or the clock ended the run, or None if discarded."""
+        from napari_dip.engine.fit import fit
+        from napari_dip.run.fitting import doubt, make_fit, to_units
+        from napari_dip.run.merge import UnitOutcome
 
-    def _mean(self) -> npt.NDArray[np.float64]:
-        """Average so far; the input itself where nothing was restored yet."""
-        count = np.maximum(self._count, 1)[:, None, None]
-        return np.where(self._count[:, None, None] > 0, self._sum / count, self._planes)
-
-    def preview(self, unit: WorkUnit, picture: Planes) -> npt.NDArray[np.float32]:
-        """Whole image with one unit's picture so far in its place."""
-        from napari_dip.run.prepare import from_planes
-
-        mean = self._mean()
-        for index, channel in enumerate(unit.channels):
-            done = self._count[channel]
-            mean[channel] = (
-                (mean[channel] * done + picture[index]) / (done + 1) if done else picture[index]
-            )
-        source = self._plan.source
-        return from_planes(mean.astype(np.float32), source.axes, source.shape)
-
-    def restoration(self, seconds: float, clock: _Clock) -> Restoration:
-        """Merge, put the mean back, and write the report."""
-        from napari_dip.run.prepare import from_planes
-        from napari_dip.run.receipt import receipt, residual_words, sha256
-
-        mean = self._mean()
-        shift = (self._planes - mean).mean((1, 2), keepdims=True)
-        mean = (mean + shift).astype(np.float32)
-        count = np.maximum(self._count, 1)[:, None, None]
-        spread = np.maximum(self._squares / count - (self._sum / count) ** 2, 0)
-        deviation = np.sqrt(self._variance / count + spread).astype(np.float32)
-        source = self._plan.source
-        image = _cast(from_planes(mean, source.axes, source.shape), self._array.dtype, self._plan)
-        first = self._results[0]
-        reason = first.stop_reason
-        if clock.timed_out:
-            reason = f"the time limit of {self._plan.recipe.common.time_limit:g} s was reached"
-        history = tuple((entry.iteration, entry.fitted, entry.held_out) for entry in first.history)
-        notes = [*self._plan.notes, *(note for result in self._results for note in result.notes)]
-        if missing := [int(channel) for channel in np.flatnonzero(self._count == 0)]:
-            notes.append(f"Channels {missing} were not restored before the run was ended.")
-        facts = {
-            "iterations": sum(result.iterations for result in self._results),
-            "best_iteration": first.best_iteration,
-            "stop_reason": reason,
-            "seconds": round(seconds, 2),
-            "held_out": [[iteration, _number(loss)] for iteration, _, loss in history],
-            "residual": residual_words(self._planes, mean, self._calibration),
-            "input_sha256": sha256(self._array),
-            "output_sha256": sha256(image),
-            "notes": notes,
-        }
-        report = receipt(self._plan, self._calibration, **facts)
-        return Restoration(
-            image,
-            from_planes(deviation, source.axes, source.shape),
-            reason,
-            first.best_iteration,
-            history,
-            self._plan.recipe,
-            {},
-            report,
+        ready = make_fit(self._plan, self._calibration, self._planes, unit)
+        clock, store = self._clock, self._store
+        clock.begin(number, 0 if resume is None else resume.history[-1].iteration)
+        loop = fit(
+            ready.problem,
+            ready.prior,
+            ready.schedule,
+            ready.stop,
+            seed=ready.seed,
+            resume=resume,
+            control=clock.control,
+            preview_due=clock.preview_due,
+            keep_checkpoint=None if store is None else lambda point: store.offer(point, unit.id),
         )
-
-
-def _cast(image: npt.NDArray[np.float32], dtype: np.dtype[Any], plan: Plan) -> npt.NDArray[Any]:
-    """Round to the input's own type if the recipe asks for it."""
-    if plan.recipe.common.dtype == "float32":
-        return image
-    if dtype.kind in "iu":
-        limits = np.iinfo(dtype)
-        return np.clip(np.rint(image.astype(np.float64)), limits.min, limits.max).astype(
-            dtype.newbyteorder("=")
+        result: Result | None = None
+        while True:
+            try:
+                progress = next(loop)
+            except StopIteration as end:
+                result = end.value
+                break
+            preview = None
+            if progress.estimate is not None:
+                picture = to_units(self._calibration, unit, progress.estimate.mean)
+                preview = self._merge.preview(unit, picture)
+                clock.previewed()
+            yield clock.event(progress, preview)
+        if result is None:
+            return None
+        if not bool(result.estimate.mean.isfinite().all()):
+            count = len(result.notes)
+            raise Failed(refusal("diverged", name=self._plan.source.name, count=count))
+        if result.kept and store is not None:
+            store.write()  # before the merge takes in a picture that is not finished
+        history = tuple((one.iteration, one.fitted, one.held_out) for one in result.history)
+        self._merge.add(
+            unit,
+            to_units(self._calibration, unit, result.estimate.mean),
+            doubt(ready, self._calibration, result.blind, result.estimate),
+            UnitOutcome(
+                unit.id,
+                result.stop_reason,
+                result.best_iteration,
+                result.iterations,
+                history,
+                result.notes,
+            ),
         )
-    return image.astype(dtype.newbyteorder("="))
-
-
-def _number(value: float) -> float | None:
-    """None instead of NaN, which JSON does not have."""
-    return value if np.isfinite(value) else None
+        return result.kept
 
 
 @contextmanager

@@ -26,7 +26,9 @@ class ImageSpec:
     scale : tuple of float or None
         Size of a pixel along each axis, in `units`.
     units : tuple of str or None
-        Unit of each axis, such as "micrometer".
+        Unit of each axis, such as "micrometer"; "pixel" where the file says none.
+    notes : tuple of str
+        One sentence each about what reading leaves out, such as an alpha channel.
     """
 
     name: str
@@ -36,6 +38,7 @@ class ImageSpec:
     path: str | None = None
     scale: tuple[float, ...] | None = None
     units: tuple[str, ...] | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -56,9 +59,14 @@ def guess_axes(shape: tuple[int, ...], *, rgb: bool = False) -> str:
     shape : tuple of int
     rgb : bool
         Whether the last axis holds red, green and blue; never guessed from the shape.
+
+    Returns
+    -------
+    str
+        One letter for each axis; more than five axes get letters for the last five only,
+        so that preflight sees and says that they do not fit.
     """
     if rgb:
         return guess_axes(shape[:-1]) + "S"
-    return ("TCZYX" if len(shape) > 4 else {2: "YX", 3: "ZYX", 4: "TZYX"}.get(len(shape), "TCZYX"))[
-        -len(shape) :
-    ]
+    full = {0: "", 1: "X", 2: "YX", 3: "ZYX", 4: "TZYX"}
+    return full.get(len(shape), "TCZYX")

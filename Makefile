@@ -1,0 +1,63 @@
+# `make` names the targets. Everything is set up on first use, in .venv, and again when
+# pyproject.toml or constraints.txt change.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+PY ?= python3
+export PY
+VENV := .venv
+BIN := $(VENV)/bin
+PYTHON := $(BIN)/python -X faulthandler
+STAMP := $(VENV)/.installed
+# A screen of its own, drawn by Mesa's software OpenGL; macOS has one anyway.
+ifeq ($(shell uname -s),Linux)
+DISPLAYED := env -u WAYLAND_DISPLAY QT_QPA_PLATFORM=xcb LIBGL_ALWAYS_SOFTWARE=1 xvfb-run -a -s "-screen 0 1400x900x24"
+endif
+
+.PHONY: help demo test lint test-headless test-gl screenshots bench-fmd bench-stop pages libraries window-libraries
+
+help:  ## name the targets
+	@grep -hE '^[a-z-]+:.*  ## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*  ## /\1\t/' | awk -F'\t' '{printf "make %-14s %s\n", $$1, $$2}'
+
+demo: window-libraries $(STAMP)  ## restore the bundled picture: in napari, or without a display into a PNG
+	$(BIN)/napari-dip demo
+
+test: libraries lint test-headless test-gl  ## set up everything, check style, types and arrows, run all tests
+
+lint: $(STAMP)  ## ruff, mypy, import-linter
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+test-headless: $(STAMP)  ## the tests that need no display
+	QT_QPA_PLATFORM=offscreen $(PYTHON) -m pytest -q -m "not gl" $(ARGS)
+
+test-gl: libraries $(STAMP)  ## the tests that draw with OpenGL, on a virtual display
+	$(DISPLAYED) $(PYTHON) -m pytest -q -m gl $(ARGS)
+
+screenshots: libraries $(STAMP)  ## make the pictures in docs/images again
+	$(DISPLAYED) $(PYTHON) scripts/screenshots.py
+
+bench-fmd: $(STAMP)  ## PSNR on the raw images of the FMD set
+	$(BIN)/python benchmarks/fmd.py $(ARGS)
+
+bench-stop: $(STAMP)  ## how far the stop lies from the best iterate
+	$(BIN)/python benchmarks/stop.py $(ARGS)
+
+pages: $(STAMP)  ## write again what the documentation takes from the code: messages, settings
+	$(BIN)/python scripts/write_pages.py
+
+libraries:
+	@scripts/system_libraries.sh test
+
+window-libraries:
+	@scripts/system_libraries.sh demo
+
+$(STAMP): pyproject.toml constraints.txt hatch_build.py | window-libraries
+	@$(PY) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; name one with: make PY=python3.12")'
+	@[ -x $(BIN)/python ] || $(PY) -m venv $(VENV)
+	@echo "Installing into $(VENV); the first time takes some minutes."
+	$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e ".[app,test]"
+	@touch $@

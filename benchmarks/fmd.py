@@ -1,0 +1,75 @@
+"""Denoise the FMD single shots with the installed command, blind, and compare with the truth.
+
+Usage: python benchmarks/fmd.py [--preset fast] [--captures 1 2 3 4]
+Each image goes through `napari-dip denoise` in a process of its own; the time is that process's
+wall time, start-up included.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from statistics import mean
+from typing import Any
+
+import tifffile
+from shared_data import FMD_FIELDS, OUT, data_folder, fmd, psnr, write
+
+
+def denoise(field: str, capture: int, preset: str) -> dict[str, Any]:
+    """Run one image and judge the file that it left."""
+    OUT.mkdir(parents=True, exist_ok=True)
+    source = data_folder() / "fmd" / f"{field}_raw{capture}.png"
+    target = OUT / f"fmd_{field}_{capture}_{preset}.tif"
+    report = target.with_suffix(".json")
+    started = time.monotonic()
+    command = [sys.executable, "-m", "napari_dip", "denoise", str(source), "-o", str(target)]
+    options = ["--preset", preset, "--report", str(report), "--overwrite", "--quiet"]
+    subprocess.run([*command, *options], check=True)
+    seconds = time.monotonic() - started
+    raw, truth = fmd(field, capture)
+    told = json.loads(report.read_text(encoding="utf-8"))
+    result = tifffile.imread(target)
+    before, after = psnr(raw, truth), psnr(result, truth)
+    return {
+        "image": f"{field}_raw{capture}",
+        "input dB": before,
+        "output dB": after,
+        "gain dB": after - before,
+        "seconds": seconds,
+        "hidden block": "×".join(map(str, reversed(told["noise"]["hidden_block"]))),
+        "iterations": told["iterations"],
+    }
+
+
+def main() -> None:
+    """Run all images and write the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--preset", default="fast")
+    parser.add_argument("--captures", nargs="+", type=int, default=[1, 2, 3, 4])
+    parser.add_argument("--fields", nargs="+", default=list(FMD_FIELDS))
+    wish = parser.parse_args()
+    rows = []
+    for field in wish.fields:
+        for capture in wish.captures:
+            rows.append(denoise(field, capture, wish.preset))
+            print(rows[-1], file=sys.stderr, flush=True)
+    wide = [row["gain dB"] for row in rows if row["image"].startswith("WideField")]
+    other = [row["gain dB"] for row in rows if not row["image"].startswith("WideField")]
+    summary = {
+        "preset": wish.preset,
+        "images": len(rows),
+        "mean gain, Confocal and TwoPhoton": mean(other) if other else float("nan"),
+        "mean gain, WideField": mean(wide) if wide else float("nan"),
+        "least gain": min(row["gain dB"] for row in rows),
+        "longest seconds": max(row["seconds"] for row in rows),
+        "mean output dB": mean(row["output dB"] for row in rows),
+    }
+    write(f"fmd_{wish.preset}", rows, summary)
+
+
+if __name__ == "__main__":
+    main()

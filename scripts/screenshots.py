@@ -1,0 +1,84 @@
+"""Make the pictures in docs/images again; needs a display, so call it by `make screenshots`.
+
+They are made from the sample with the preset that the pages name, and show what came out.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+IMAGES = Path(__file__).resolve().parents[1] / "docs" / "images"
+#: Seconds that a run may take on a slow computer.
+PATIENCE = 600.0
+
+
+def demo_picture() -> None:
+    """Run the demo as the command line does it, and keep its before-and-after picture."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "napari_dip", "demo", "--no-window"]
+        subprocess.run(command, cwd=folder, check=True)
+        shutil.copy(Path(folder) / "demo" / "before_after.png", IMAGES / "demo_before_after.png")
+
+
+def dock_picture() -> None:
+    """Restore the sample in napari, and take a picture of the window beside its input."""
+    import napari
+
+    from napari_dip.qt.dock import DenoiseDock
+    from napari_dip.qt.layers import sample_mitochondria
+
+    viewer = napari.Viewer(show=False, title="napari-dip", show_welcome_screen=False)
+    viewer.window.resize(1280, 800)
+    for pixels, look, *_ in sample_mitochondria():
+        viewer.add_image(pixels, **look)
+    dock = DenoiseDock(viewer)
+    viewer.window.add_dock_widget(dock, name="Denoise (Deep Image Prior)", area="right")
+    dock.form.widgets["preset"].value = "fast"
+    count = len(viewer.layers)
+    let_pass(1)
+    dock.run_bar.run_button.click()
+    wait_until(lambda: not dock.busy)
+    if len(viewer.layers) != count + 1:
+        sys.exit(f"The dock made no picture: {dock.run_bar.words.text()}")
+    viewer.grid.enabled = True
+    viewer.reset_view()
+    let_pass(1)
+    viewer.screenshot(str(IMAGES / "denoise_dock.png"), canvas_only=False, flash=False)
+    viewer.close()
+
+
+def wait_until(happened: Callable[[], bool]) -> None:
+    """Let Qt work until something is true."""
+    end = time.monotonic() + PATIENCE
+    while not happened():
+        if time.monotonic() > end:
+            sys.exit("The dock did not come to an end.")
+        let_pass(0.1)
+
+
+def let_pass(seconds: float) -> None:
+    """Let Qt work for a while."""
+    from qtpy.QtWidgets import QApplication
+
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        QApplication.processEvents()
+        time.sleep(0.02)
+
+
+if __name__ == "__main__":
+    IMAGES.mkdir(parents=True, exist_ok=True)
+    demo_picture()
+    with tempfile.TemporaryDirectory() as folder:  # the user's own settings play no part
+        os.environ["NAPARI_CONFIG"] = str(Path(folder) / "settings.yaml")
+        dock_picture()

@@ -1,0 +1,60 @@
+"""Restore one noisy image with an untrained network fitted to it alone.
+
+    import napari_dip as dip
+
+    result = dip.denoise(image, preset="balanced", seed=0)
+    result.image, result.uncertainty, result.stop_reason
+
+Importing this loads neither torch nor Qt; both come when they are first needed.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from napari_dip.errors import DipError, Failed, Refused
+    from napari_dip.run.api import denoise, restore
+    from napari_dip.run.events import Event, Restoration
+    from napari_dip.run.recipe import Recipe, make_recipe, recipe_from_json
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "DipError",
+    "Event",
+    "Failed",
+    "Recipe",
+    "Refused",
+    "Restoration",
+    "__version__",
+    "denoise",
+    "make_recipe",
+    "recipe_from_json",
+    "restore",
+]
+
+_HOMES = {
+    "DipError": "errors",
+    "Event": "run.events",
+    "Failed": "errors",
+    "Recipe": "run.recipe",
+    "Refused": "errors",
+    "Restoration": "run.events",
+    "denoise": "run.api",
+    "make_recipe": "run.recipe",
+    "recipe_from_json": "run.recipe",
+    "restore": "run.api",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name when it is first used."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

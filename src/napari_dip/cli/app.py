@@ -1,0 +1,170 @@
+"""The commands and their exit codes.
+
+0 done · 2 refused before work began · 1 failed · 130 interrupted
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import warnings
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from cyclopts import App, CycloptsError, Parameter
+
+from napari_dip import __version__
+from napari_dip.cli.options import (
+    flag,
+    input_arguments,
+    output_arguments,
+    recipe_arguments,
+    setting_arguments,
+    signed,
+)
+from napari_dip.cli.words import fault_of, say
+from napari_dip.errors import Failed, Refused, refusal
+from napari_dip.tasks import TASKS
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from inspect import Parameter as Argument
+
+DONE, FAILED, REFUSED, INTERRUPTED = 0, 1, 2, 130
+
+_ABOUT = """Restore one noisy microscopy image with an untrained network fitted to it alone.
+
+Start with 'napari-dip demo', or 'napari-dip denoise IN -o OUT.tif'."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Parameters
+    ----------
+    argv : sequence of str, optional
+        What was typed after the program's name. Default: what the shell gave.
+
+    Returns
+    -------
+    int
+        Exit code.
+    """
+    if argv is None:
+        _hush_libraries()
+    tokens = list(sys.argv[1:] if argv is None else argv)
+    try:
+        outcome = _app()(tokens, exit_on_error=False, print_error=False)
+        return outcome if isinstance(outcome, int) else DONE
+    except CycloptsError as error:
+        say(fault_of(error, tokens).message)
+        return REFUSED
+    except Refused as no:
+        say(no.refusal.message)
+        return REFUSED
+    except Failed as failure:
+        say(failure.refusal.message)
+        return FAILED
+    except KeyboardInterrupt:
+        say("Interrupted; nothing was saved.")
+        return INTERRUPTED
+    except BrokenPipeError:  # whoever read our output has gone
+        return FAILED
+    except Exception as error:
+        return _failed(error)
+
+
+def _app() -> App:
+    app = App(name="napari-dip", version=__version__, help=_ABOUT, result_action="return_value")
+    plan = App(name="plan", help="Say what a run would do and cost, without running it.")
+    for name, task in TASKS.items():
+        words = (task.__doc__ or task.title).strip()
+        summary = f"{task.title} an image.\n\n{words}"
+        arguments = _ordered(
+            [*input_arguments(name), *output_arguments()],
+            [*recipe_arguments(), *setting_arguments(name)],
+        )
+        app.command(signed(_restore(name), arguments, summary), name=name)
+        arguments = _ordered(input_arguments(name), [*recipe_arguments(), *setting_arguments(name)])
+        words = f"Plan to {name.replace('-', ' ')} an image."
+        plan.command(signed(_plan(name), arguments, words), name=name)
+    app.command(plan)
+    quiet = flag("json", "Print everything as JSON.")
+    about = "Look at this computer: versions, devices, memory, and how to mend what is missing."
+    app.command(signed(_doctor, [quiet], about), name="doctor")
+    app.command(_demo, name="demo")
+    return app
+
+
+def _ordered(first: list[Argument], rest: list[Argument]) -> list[Argument]:
+    """Put arguments without a default first, as Python wants them."""
+    return sorted([*first, *rest], key=lambda argument: argument.kind)
+
+
+def _restore(task: str) -> Any:
+    def command(image: str, **options: Any) -> int:
+        from napari_dip.cli.restore import restore_file
+
+        return restore_file(task, image, **options)
+
+    return command
+
+
+def _plan(task: str) -> Any:
+    def command(image: str, **options: Any) -> int:
+        from napari_dip.cli.restore import plan_file
+
+        return plan_file(task, image, **options)
+
+    return command
+
+
+def _doctor(*, json: bool = False) -> int:
+    from napari_dip.cli.doctor import doctor
+
+    return doctor(as_json=json)
+
+
+def _demo(
+    *,
+    window: Annotated[bool | None, Parameter(show_default=False)] = None,
+    preset: Literal["fast", "balanced", "best"] = "fast",
+) -> int:
+    """Restore the bundled image: in napari, or without a display into the folder demo.
+
+    Parameters
+    ----------
+    window
+        Whether to open napari. Default: if there is a display and napari is installed.
+    preset
+        How much time to spend without a window.
+    """
+    from napari_dip.cli.demo import demo
+
+    return demo(window, preset)
+
+
+def _failed(error: Exception) -> int:
+    """Say in one sentence what nobody foresaw, and keep the rest in a file for a report."""
+    import tempfile
+    import traceback
+
+    from napari_dip.io.paths import why_not
+
+    text = str(error).lower()
+    if isinstance(error, MemoryError) or "out of memory" in text or "allocate memory" in text:
+        say(refusal("memory-out", name="the image").message)
+        return FAILED
+    say(refusal("unexpected", why=why_not(error)).message)
+    with tempfile.NamedTemporaryFile(
+        "w", prefix="napari-dip-", suffix=".log", delete=False, encoding="utf-8"
+    ) as log:
+        log.write("".join(traceback.format_exception(error)))
+    say(f"Log: {log.name}")
+    return FAILED
+
+
+def _hush_libraries() -> None:
+    """Keep other people's warnings out of our sentences; `python -W` brings them back."""
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")
+    logging.getLogger("tifffile").addHandler(logging.NullHandler())

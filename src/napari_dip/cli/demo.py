@@ -1,0 +1,94 @@
+"""`napari-dip demo`: the main job on the bundled image, with a window or without one."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+from napari_dip.cli.progress import watched
+from napari_dip.cli.words import say, tell
+from napari_dip.errors import Failed, Refusal, Refused, refusal
+from napari_dip.io.outputs import check_output
+from napari_dip.io.paths import why_not
+from napari_dip.io.reading import read_pixels, read_spec
+from napari_dip.io.spec import ImageSpec
+from napari_dip.io.writing import write_bytes, write_image
+from napari_dip.run.doctor import QT_BINDINGS
+from napari_dip.run.machine import this_machine
+from napari_dip.run.plan import duration, preflight
+from napari_dip.run.recipe import make_recipe
+from napari_dip.run.report import before_after
+from napari_dip.run.runner import run
+from napari_dip.samples import MITOCHONDRIA
+
+#: Where the pictures go, in the folder that the command is called from.
+FOLDER = Path("demo")
+
+
+def demo(window: bool | None, preset: str) -> int:
+    """Show what this program does; returns the exit code.
+
+    Parameters
+    ----------
+    window : bool or None
+        Whether to open napari; None: if that can work here.
+    preset : str
+        "fast", "balanced" or "best".
+    """
+    why = _no_window()
+    if window and why:
+        raise Refused(refusal("window-missing", why=why))
+    if window or (window is None and not why):
+        say("Opening napari with the sample; close its window to end the demo.")
+        command = [sys.executable, "-m", "napari_dip.qt.demo", preset]
+        if subprocess.run(command, check=False).returncode == 0:
+            return 0
+        say("napari could not show its window, so the demo goes on without one.")
+    return _pictures(preset)
+
+
+def _no_window() -> str:
+    """Why no window can be opened here, "" if one can."""
+    if sys.platform not in ("win32", "darwin"):
+        if not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+            return "there is no display"
+    if find_spec("napari") is None:
+        return "napari is not installed"
+    if not any(find_spec(name) for name in QT_BINDINGS):
+        return "no Qt binding is installed"
+    return ""
+
+
+def _pictures(preset: str) -> int:
+    picture, result_path = FOLDER / "before_after.png", FOLDER / "mitochondria_denoised.tif"
+    try:
+        FOLDER.mkdir(exist_ok=True)
+    except OSError as error:
+        raise Refused(
+            refusal("output-readonly", folder=str(Path.cwd()), why=why_not(error))
+        ) from None
+    check_output(picture, overwrite=True, suffixes=(".png",))
+    check_output(result_path, overwrite=True)
+    noisy, reference = read_pixels(read_spec(MITOCHONDRIA))
+    spec = ImageSpec(MITOCHONDRIA.name, noisy.shape, noisy.dtype.name, "YX")
+    plan = preflight(make_recipe("denoise", preset=preset), spec, this_machine())
+    if isinstance(plan, Refusal):
+        raise Refused(plan)
+    say(plan.line)
+    result = watched(run(plan, {"image": noisy}))
+    if result is None:  # nobody asked it to end with nothing
+        raise Failed(refusal("unexpected", why="the run ended without a picture"))
+    told = {"recipe": result.recipe.to_dict(), "stop_reason": result.stop_reason}
+    write_image(result_path, result.image, axes="YX", provenance=told, overwrite=True)
+    titles = ("One noisy exposure", "Restored from it alone", "Long exposure, for comparison")
+    drawn = before_after(noisy, result.image, reference, titles=titles)
+    write_bytes(picture, drawn, overwrite=True)
+    seconds = result.report.get("seconds")
+    took = f" in {duration(seconds)}" if seconds else ""
+    say(f"Done{took}, since {result.stop_reason}. Before and after, and the restored image:")
+    tell(str(picture.resolve()))
+    tell(str(result_path.resolve()))
+    return 0

@@ -1,0 +1,150 @@
+"""Options made from the typed fields of tasks: a new task needs no line here.
+
+Values go on as the text that was typed. The recipe checks them, so that a wrong value meets
+the same sentence from every door.
+"""
+
+from __future__ import annotations
+
+from inspect import Parameter as Argument
+from inspect import Signature
+from types import NoneType, UnionType
+from typing import (
+    TYPE_CHECKING,
+    Annotated,
+    Any,
+    Literal,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
+
+from cyclopts import Group, Parameter
+
+from napari_dip.run.recipe import Common
+from napari_dip.tasks import TASKS, Setting
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+TASK_GROUP = Group("Settings of this task", sort_key=1)
+COMMON_GROUP = Group("Settings of every task", sort_key=2)
+FILES_GROUP = Group("Files", sort_key=3)
+
+#: How the help calls the kinds of values.
+_WORDS: dict[Any, str] = {int: "WHOLE", float: "NUMBER", str: "TEXT"}
+
+#: Files beside the result, with what they hold.
+EXTRA_FILES = {
+    "uncertainty": "Save the standard deviation of each pixel as TIFF, in intensity units.",
+    "residual": "Save what was taken away, input minus result, as TIFF.",
+    "report": "Save the report of the run as JSON.",
+    "recipe": "Save the recipe of the run as JSON; --from-recipe repeats it.",
+}
+
+
+def setting_arguments(task: str) -> list[Argument]:
+    """Keyword arguments for all settings of a task and those that every task has."""
+    own = [_setting(name, hint, TASKS[task], TASK_GROUP) for name, hint in _fields(TASKS[task])]
+    shared = [_setting(name, hint, Common, COMMON_GROUP) for name, hint in _fields(Common)]
+    return own + shared
+
+
+def input_arguments(task: str) -> list[Argument]:
+    """Arguments for the images that a task takes: the first by its place, others by name."""
+    first, *others = TASKS[task].inputs
+    words = f"The {first} to {task.replace('-', ' ')}: TIFF, OME-TIFF, PNG or JPEG."
+    hint = Annotated[str, Parameter(name="IN", help=words)]
+    arguments = [Argument("image", Argument.POSITIONAL_ONLY, annotation=hint)]
+    for name in others:
+        mark = Parameter(help=f"The {name}, as an image file.", metavar="FILE", group=FILES_GROUP)
+        arguments.append(Argument(name, Argument.KEYWORD_ONLY, annotation=Annotated[str, mark]))
+    return arguments
+
+
+def recipe_arguments() -> list[Argument]:
+    """How the image and its recipe are read."""
+    return [
+        _text(
+            "from_recipe",
+            "Take the settings from this recipe; options given beside it win.",
+            "FILE",
+            COMMON_GROUP,
+        ),
+        _text(
+            "axes",
+            "Names of the axes of IN, one letter each out of T, C, Z, Y, X and S (S = red, green, "
+            "blue). Default: as the file says.",
+            "LETTERS",
+            FILES_GROUP,
+        ),
+    ]
+
+
+def output_arguments() -> list[Argument]:
+    """Where results go, and how much is said meanwhile."""
+    mark = Parameter(
+        name=("--output", "-o"), help="The result, as TIFF.", metavar="OUT", group=FILES_GROUP
+    )
+    arguments = [Argument("output", Argument.KEYWORD_ONLY, annotation=Annotated[str, mark])]
+    arguments += [_text(name, words, "FILE", FILES_GROUP) for name, words in EXTRA_FILES.items()]
+    arguments.append(flag("overwrite", "Replace files that exist.", FILES_GROUP))
+    arguments.append(flag("quiet", "Say nothing but errors.", COMMON_GROUP))
+    return arguments
+
+
+def flag(name: str, words: str, group: Group | None = None) -> Argument:
+    """Return an option without a value."""
+    groups = (group,) if group else ()
+    mark = Parameter(help=words, negative=(), show_default=False, group=groups)
+    hint = Annotated[bool, mark]
+    return Argument(name, Argument.KEYWORD_ONLY, default=False, annotation=hint)
+
+
+def signed(function: Callable[..., int], arguments: list[Argument], words: str) -> Any:
+    """Give a function the signature and the help that make a command of it."""
+
+    def command(*places: Any, **options: Any) -> int:
+        return function(*places, **options)
+
+    command.__doc__ = words
+    command.__signature__ = Signature(arguments)  # type: ignore[attr-defined]
+    command.__annotations__ = {argument.name: argument.annotation for argument in arguments}
+    return command
+
+
+def _fields(kind: Any) -> Iterator[tuple[str, Any]]:
+    hints = get_type_hints(kind, include_extras=True)
+    for name in kind.__pydantic_fields__:
+        yield name, hints[name]
+
+
+def _setting(name: str, hint: Any, kind: Any, group: Group) -> Argument:
+    base, *marks = get_args(hint)
+    shown = next(mark for mark in marks if isinstance(mark, Setting))
+    plain = _plain(base)
+    default = kind.__pydantic_fields__[name].default
+    words = shown.help if default is None else f"{shown.help} Default: {default}."
+    if plain is bool:
+        annotation: Any = Annotated[bool | None, Parameter(help=words, group=group)]
+    else:  # the text itself goes on: rounding 1.5 to a whole number is not for a parser to do
+        values = get_args(plain) if get_origin(plain) is Literal else (_WORDS[plain],)
+        mark = Parameter(help=words, group=group, metavar="|".join(map(str, values)))
+        annotation = Annotated[str | None, mark]
+    return Argument(name, Argument.KEYWORD_ONLY, default=None, annotation=annotation)
+
+
+def _plain(hint: Any) -> Any:
+    """Strip limits and None off a type."""
+    if get_origin(hint) is Annotated:
+        return _plain(get_args(hint)[0])
+    if get_origin(hint) in (Union, UnionType):
+        kinds = [_plain(kind) for kind in get_args(hint) if kind is not NoneType]
+        return kinds[0]
+    return hint
+
+
+def _text(name: str, words: str, metavar: str, group: Group) -> Argument:
+    hint = Annotated[str | None, Parameter(help=words, metavar=metavar, group=group)]
+    return Argument(name, Argument.KEYWORD_ONLY, default=None, annotation=hint)

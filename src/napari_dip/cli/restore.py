@@ -1,0 +1,236 @@
+"""Restore one file: all refusals first, then the work, then the files."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, fields
+from math import isfinite
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from napari_dip import __version__
+from napari_dip.cli.interrupt import Interrupt
+from napari_dip.cli.options import EXTRA_FILES
+from napari_dip.cli.progress import watched
+from napari_dip.cli.words import say, tell
+from napari_dip.errors import Refusal, Refused, refusal
+from napari_dip.io.outputs import IMAGE_SUFFIXES, JSON_SUFFIXES, check_output, check_outputs_differ
+from napari_dip.io.reading import read_pixels, read_spec
+from napari_dip.io.writing import write_image, write_text
+from napari_dip.run.api import load_recipe
+from napari_dip.run.machine import this_machine
+from napari_dip.run.plan import duration, preflight
+from napari_dip.run.prepare import check_content
+from napari_dip.run.recipe import Common, make_recipe, recipe_from_dict
+from napari_dip.run.runner import run
+from napari_dip.tasks import TASKS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from napari_dip.io import ImageSpec
+    from napari_dip.run.events import Restoration
+    from napari_dip.run.plan import Plan
+    from napari_dip.run.recipe import Recipe
+
+DONE, INTERRUPTED = 0, 130
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What was asked for, split by who needs it.
+
+    Attributes
+    ----------
+    settings : mapping of str to str
+        Settings that were given on the command line.
+    images : mapping of str to str
+        Paths of the images, by the task's names.
+    outputs : mapping of str to str
+        Paths of the results, "output" among them unless only a plan is wanted.
+    from_recipe, axes : str or None
+    overwrite, quiet : bool
+    """
+
+    settings: Mapping[str, str]
+    images: Mapping[str, str]
+    outputs: Mapping[str, str]
+    from_recipe: str | None
+    axes: str | None
+    overwrite: bool
+    quiet: bool
+
+
+def restore_file(task: str, image: str, **options: Any) -> int:
+    """Carry out `napari-dip TASK IN -o OUT ...`; returns the exit code."""
+    request = _request(task, image, options)
+    recipe = _recipe(task, request)
+    spec = read_spec(image, request.axes)
+    _check_outputs(request, spec)
+    plan = _plan(recipe, spec)
+    data = _pixels(request, spec)
+    if not request.quiet:
+        for line in (plan.line, *_notes(plan)):
+            say(line)
+    with Interrupt(quiet=request.quiet) as interrupt:
+        result = watched(run(plan, data, control=interrupt.control), quiet=request.quiet)
+    if interrupt.asked:
+        return _keep(request, spec, result)
+    if result is None:  # only a control that says so can end a run with nothing
+        raise RuntimeError("the run ended without a picture")
+    _save(request, spec, data["image"], result)
+    return DONE
+
+
+def plan_file(task: str, image: str, **options: Any) -> int:
+    """Carry out `napari-dip plan TASK IN ...`; returns the exit code."""
+    request = _request(task, image, options)
+    recipe = _recipe(task, request)
+    plan = _plan(recipe, read_spec(image, request.axes))
+    tell(plan.line)
+    for note in _notes(plan):
+        tell(note)
+    return DONE
+
+
+def _request(task: str, image: str, options: Mapping[str, Any]) -> Request:
+    given = {name: value for name, value in options.items() if value is not None}
+    known = {*(field.name for field in fields(TASKS[task])), *Common.model_fields}
+    others = TASKS[task].inputs[1:]
+    return Request(
+        settings={name: given[name] for name in options if name in given and name in known},
+        images={"image": image, **{name: given[name] for name in others if name in given}},
+        outputs={name: given[name] for name in ("output", *EXTRA_FILES) if name in given},
+        from_recipe=given.get("from_recipe"),
+        axes=given.get("axes"),
+        overwrite=given.get("overwrite", False),
+        quiet=given.get("quiet", False),
+    )
+
+
+def _recipe(task: str, request: Request) -> Recipe:
+    """Build the recipe from the options, on top of the one in a file if there is one."""
+    if request.from_recipe is None:
+        return make_recipe(task, **request.settings)
+    base = load_recipe(Path(request.from_recipe) if request.from_recipe else "")
+    if base.task.name != task:
+        facts = {"path": request.from_recipe, "found": base.task.name, "wanted": task}
+        raise Refused(refusal("recipe-task", **facts))
+    raw = base.to_dict()
+    for name, value in request.settings.items():
+        place = raw if name in Common.model_fields else raw["settings"]
+        place[name] = value
+    return recipe_from_dict(raw)
+
+
+def _check_outputs(request: Request, spec: ImageSpec) -> None:
+    inputs = list(request.images.values())
+    if request.from_recipe:
+        inputs.append(request.from_recipe)
+    images = sum(name in ("output", "uncertainty", "residual") for name in request.outputs)
+    for name, path in request.outputs.items():
+        suffixes = JSON_SUFFIXES if name in ("report", "recipe") else IMAGE_SUFFIXES
+        room = 4 * spec.pixels * images
+        check_output(path, inputs, request.overwrite, suffixes=suffixes, bytes_needed=room)
+    check_outputs_differ(request.outputs.values())
+
+
+def _plan(recipe: Recipe, spec: ImageSpec) -> Plan:
+    plan = preflight(recipe, spec, this_machine())
+    if isinstance(plan, Refusal):
+        raise Refused(plan)
+    return plan
+
+
+def _notes(plan: Plan) -> list[str]:
+    return list(dict.fromkeys((*plan.source.notes, *plan.notes)))
+
+
+def _pixels(request: Request, spec: ImageSpec) -> dict[str, Any]:
+    data = {"image": read_pixels(spec)}
+    if no := check_content(data["image"], spec.name):  # the run asks again, but loads torch first
+        raise Refused(no)
+    for name, path in request.images.items():
+        if name != "image":
+            data[name] = read_pixels(read_spec(path))
+    return data
+
+
+def _save(request: Request, spec: ImageSpec, source: Any, result: Restoration) -> None:
+    """Write the result first: it is what the time went into."""
+    outputs, overwrite = request.outputs, request.overwrite
+    _write(outputs["output"], result.image, spec, result, overwrite)
+    if "uncertainty" in outputs:
+        _write(outputs["uncertainty"], result.uncertainty, spec, result, overwrite)
+    if "residual" in outputs:
+        import numpy as np
+
+        residual = np.asarray(source, dtype=np.float64) - result.image
+        _write(outputs["residual"], residual.astype(np.float32), spec, result, overwrite)
+    if "report" in outputs:
+        text = json.dumps(_finite(result.report), indent=2, ensure_ascii=False) + "\n"
+        write_text(outputs["report"], text, overwrite=overwrite)
+    if "recipe" in outputs:
+        write_text(outputs["recipe"], result.recipe.to_json(), overwrite=overwrite)
+    if not request.quiet:
+        seconds = result.report.get("seconds")
+        took = f" in {duration(seconds)}" if seconds else ""
+        say(f"Done{took}, since {result.stop_reason}.")
+        tell(outputs["output"])
+
+
+def _write(
+    path: str | Path, image: Any, spec: ImageSpec, result: Restoration, overwrite: bool
+) -> None:
+    provenance = {
+        "program": f"napari-dip {__version__}",
+        "source": spec.name,
+        "recipe": result.recipe.to_dict(),
+        "best_iteration": result.best_iteration,
+        "stop_reason": result.stop_reason,
+    }
+    write_image(
+        path,
+        image,
+        axes=spec.axes,
+        scale=spec.scale,
+        units=spec.units,
+        provenance=provenance,
+        overwrite=overwrite,
+    )
+
+
+def _keep(request: Request, spec: ImageSpec, result: Restoration | None) -> int:
+    """Save what an interrupted run had, beside the result's own name and never over a file."""
+    if result is None:
+        say("Interrupted before there was a picture to keep; nothing was saved.")
+        return INTERRUPTED
+    path = partial_path(Path(request.outputs["output"]))
+    _write(path, result.image, spec, result, False)
+    if not request.quiet:
+        say(f"Interrupted; the best picture so far was saved as '{path}'.")
+    return INTERRUPTED
+
+
+def partial_path(output: Path) -> Path:
+    """Name the picture of an interrupted run: OUT.partial.tif, or a numbered one if that exists."""
+    stem = output.name[: -len(output.suffix)]
+    suffix = f".ome{output.suffix}" if stem.lower().endswith(".ome") else output.suffix
+    stem = stem[:-4] if stem.lower().endswith(".ome") else stem
+    free = output.with_name(f"{stem}.partial{suffix}")
+    number = 2
+    while free.exists() or free.is_symlink():
+        free = output.with_name(f"{stem}.partial-{number}{suffix}")
+        number += 1
+    return free
+
+
+def _finite(value: Any) -> Any:
+    """Write what is not a finite number as null, since JSON has no word for it."""
+    if isinstance(value, float):
+        return value if isfinite(value) else None
+    if isinstance(value, dict):
+        return {str(key): _finite(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(entry) for entry in value]
+    return value

@@ -1,0 +1,81 @@
+"""What is said on the command line, and in which stream.
+
+Messages go to the error stream, so that the output stream holds nothing but the path of the
+result.
+"""
+
+from __future__ import annotations
+
+import sys
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from cyclopts import (
+    CycloptsError,
+    MissingArgumentError,
+    RepeatArgumentError,
+    UnknownCommandError,
+    UnknownOptionError,
+    UnusedCliTokensError,
+)
+
+from napari_dip.errors import refusal
+from napari_dip.io.paths import printable
+from napari_dip.tasks import TASKS
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from napari_dip.errors import Refusal
+
+COMMANDS = (*TASKS, "plan", "doctor", "demo")
+
+
+def say(text: str) -> None:
+    """Print a message to the error stream; letters that it cannot show are replaced."""
+    _print(text, sys.stderr)
+
+
+def tell(text: str) -> None:
+    """Print a result to the output stream."""
+    _print(text, sys.stdout)
+
+
+def fault_of(error: CycloptsError, tokens: Sequence[str]) -> Refusal:
+    """Turn what the parser found wrong into one of our refusals."""
+    chain = " ".join(("napari-dip", *(error.command_chain or ())))
+    help_line = f"{chain} --help"
+    left = printable((error.unused_tokens or [""])[0])
+    if isinstance(error, UnknownOptionError):
+        found = printable(error.token.keyword or error.token.value)
+        return refusal("option-unknown", found=found, help=help_line)
+    if isinstance(error, UnknownCommandError):
+        if error.command_chain or (tokens and tokens[0] == "plan"):
+            return refusal("command-unknown", found=f"plan {left}", known=", ".join(TASKS))
+        return refusal("command-unknown", found=left, known=", ".join(COMMANDS))
+    if isinstance(error, UnusedCliTokensError):
+        return refusal("argument-extra", found=left, help=help_line)
+    if isinstance(error, RepeatArgumentError):
+        return refusal("option-twice", option=printable(error.token.keyword or ""))
+    if isinstance(error, MissingArgumentError) and error.argument is not None:
+        return _missing(error, tokens, help_line)
+    why = printable(str(error).strip().splitlines()[0].rstrip("."))
+    return refusal("command-line", why=why, help=help_line)
+
+
+def _missing(error: MissingArgumentError, tokens: Sequence[str], help_line: str) -> Refusal:
+    assert error.argument is not None
+    names = error.argument.names
+    given = next((name for name in names if name in tokens), None)
+    if given is not None:
+        return refusal("option-value", option=given, help=help_line)
+    if not names or not names[0].startswith("-"):
+        return refusal("argument-missing", argument="the image file", help=help_line)
+    return refusal("argument-missing", argument=f"the option {names[-1]}", help=help_line)
+
+
+def _print(text: str, stream: object) -> None:
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    shown = text.encode(encoding, "replace").decode(encoding)
+    with suppress(BrokenPipeError):
+        print(shown, file=stream, flush=True)  # type: ignore[call-overload]

@@ -1,0 +1,113 @@
+"""Where results may go: all that can be wrong with it, said before any work begins."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from napari_dip.errors import Refused, refusal
+from napari_dip.io.paths import look_at, printable, why_not
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+IMAGE_SUFFIXES = (".tif", ".tiff")
+JSON_SUFFIXES = (".json",)
+
+
+def check_output(
+    path: str | os.PathLike[str],
+    inputs: Iterable[str | os.PathLike[str]] = (),
+    overwrite: bool = False,
+    *,
+    suffixes: tuple[str, ...] = IMAGE_SUFFIXES,
+    bytes_needed: int = 0,
+) -> Path:
+    """Make sure that a result can be saved under a name without harm to anything.
+
+    Parameters
+    ----------
+    path : path of the result
+    inputs : paths that must never be replaced, however they are reached
+    overwrite : bool
+        Whether an earlier file of that name may be replaced.
+    suffixes : tuple of str
+        Endings that the name may have, in small letters.
+    bytes_needed : int
+        Free space that must be there.
+
+    Returns
+    -------
+    Path
+
+    Raises
+    ------
+    Refused
+        If the name cannot be used.
+    """
+    found, status = look_at(path)
+    shown = printable(str(found))
+    if status is not None and stat.S_ISDIR(status.st_mode):
+        raise Refused(refusal("output-is-folder", path=shown, suffix=suffixes[0]))
+    if found.suffix.lower() not in suffixes:
+        code = "output-type" if suffixes == IMAGE_SUFFIXES else "output-json"
+        raise Refused(refusal(code, path=shown, suffix=printable(found.suffix)))
+    if status is not None and not stat.S_ISREG(status.st_mode):
+        raise Refused(refusal("output-special", path=shown))
+    if status is not None and any(_same(found, other) for other in inputs):
+        raise Refused(refusal("output-is-input", path=shown))
+    if os.path.lexists(found) and not overwrite:
+        raise Refused(refusal("output-exists", path=shown))
+    _check_folder(target_of(found).parent, status is not None, found, bytes_needed)
+    return found
+
+
+def check_outputs_differ(paths: Iterable[str | os.PathLike[str]]) -> None:
+    """Refuse two results under one name.
+
+    Raises
+    ------
+    Refused
+        If two of the paths lead to one file.
+    """
+    seen: set[str] = set()
+    for path in paths:
+        place = os.path.normcase(target_of(Path(path)))
+        if place in seen:
+            raise Refused(refusal("output-twice", path=printable(str(path))))
+        seen.add(place)
+
+
+def target_of(path: Path) -> Path:
+    """Follow links to the file that is really written."""
+    return Path(os.path.realpath(path))
+
+
+def _same(path: Path, other: str | os.PathLike[str]) -> bool:
+    with suppress(OSError):
+        return os.path.samefile(path, other)
+    return False
+
+
+def _check_folder(folder: Path, replaces: bool, path: Path, bytes_needed: int) -> None:
+    """Try the folder by making a file in it, which is the only proof that holds everywhere."""
+    shown = printable(str(folder))
+    if not folder.is_dir():
+        raise Refused(refusal("output-folder-missing", folder=printable(str(path.parent))))
+    try:
+        handle, trial = tempfile.mkstemp(prefix=".napari-dip-", suffix=".part", dir=folder)
+        os.close(handle)
+        os.unlink(trial)
+        if replaces and not os.access(path, os.W_OK):
+            raise PermissionError(13, "the file that is there may not be changed")
+        free = shutil.disk_usage(folder).free
+    except OSError as error:
+        raise Refused(refusal("output-readonly", folder=shown, why=why_not(error))) from None
+    if free < bytes_needed:
+        why = f"{bytes_needed / 1e6:.1f} MB are needed and {free / 1e6:.1f} MB are free"
+        raise Refused(refusal("output-readonly", folder=shown, why=why))

@@ -1,0 +1,86 @@
+"""Paths as people type them: what may lie behind one, told before anything opens it."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from pathlib import Path
+
+from napari_dip.errors import Refused, refusal
+
+#: Errors that blame the path itself rather than what lies behind it.
+_BAD_PATH = {errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ}
+
+
+def printable(text: str) -> str:
+    """Replace what a terminal cannot show, such as line breaks in file names."""
+    return "".join(
+        letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text
+    )
+
+
+def why_not(error: BaseException) -> str:
+    """Say in a few words what an error says, fit for the middle of a sentence."""
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    first = printable(text.strip().splitlines()[0] if text.strip() else type(error).__name__)
+    first = first.rstrip(".")
+    return first[:1].lower() + first[1:] if first[1:2].islower() else first
+
+
+def look_at(path: str | os.PathLike[str]) -> tuple[Path, os.stat_result | None]:
+    """Find out what lies behind a path; follows links.
+
+    Returns
+    -------
+    Path, os.stat_result or None
+        None where nothing lies there.
+
+    Raises
+    ------
+    Refused
+        If no file can have that name, or the way to it is barred.
+    """
+    text = os.fspath(path)
+    if not text:
+        raise Refused(refusal("path-empty"))
+    shown = printable(text)
+    try:
+        return Path(text), os.stat(text)
+    except (FileNotFoundError, NotADirectoryError):
+        return Path(text), None
+    except ValueError as error:
+        raise Refused(refusal("path-wrong", path=shown, why=why_not(error))) from None
+    except OSError as error:
+        code = "path-wrong" if error.errno in _BAD_PATH else "file-unreadable"
+        raise Refused(refusal(code, path=shown, why=why_not(error))) from None
+
+
+def readable_file(path: str | os.PathLike[str]) -> tuple[Path, int]:
+    """Make sure that a path leads to a regular file with bytes in it.
+
+    Returns
+    -------
+    Path, int
+        The path and the size of the file in bytes.
+
+    Raises
+    ------
+    Refused
+        If it is missing, a folder, a pipe or device, empty, or cannot be opened.
+    """
+    found, status = look_at(path)
+    shown = printable(str(found))
+    if status is None:
+        raise Refused(refusal("file-missing", path=shown))
+    if stat.S_ISDIR(status.st_mode):
+        raise Refused(refusal("file-is-folder", path=shown))
+    if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for ever
+        raise Refused(refusal("file-type", path=shown, why="it is a pipe or a device"))
+    if status.st_size == 0:
+        raise Refused(refusal("file-empty", path=shown))
+    try:
+        with found.open("rb"):
+            return found, status.st_size
+    except OSError as error:
+        raise Refused(refusal("file-unreadable", path=shown, why=why_not(error))) from None

@@ -1,0 +1,132 @@
+"""Read images: the header first, the pixels once a plan says yes.
+
+The kind of a file is told by its first bytes, never by its name; what they mean beyond that
+is left to tifffile and Pillow. These parsers meet hostile bytes here, so whatever they raise
+becomes a `Refused` that names the file.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_dip.errors import Refused, refusal
+from napari_dip.io.paths import printable, readable_file, why_not
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from napari_dip.io.spec import ImageSpec
+
+_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_PICTURES = (b"\x89PNG", b"\xff\xd8\xff")
+#: No lossless codec in use packs real pixels tighter than this; deflate and LZW cannot at all.
+_MOST_PACKED = 2000
+
+
+def read_spec(path: str | os.PathLike[str], axes: str | None = None) -> ImageSpec:
+    """Read the header of an image file, and nothing else.
+
+    Parameters
+    ----------
+    path : path of a TIFF, OME-TIFF, PNG or JPEG file
+    axes : str, optional
+        Overrides the file's own axes: one letter each out of T, C, Z, Y, X and S.
+
+    Returns
+    -------
+    ImageSpec
+        Alpha channels are left out of its shape, with a note.
+
+    Raises
+    ------
+    Refused
+        If the file is missing, of another kind, cut off, or its header cannot be true.
+    """
+    found, count = readable_file(path)
+    with _naming(found):
+        spec: ImageSpec = _kind(found).read_spec(found, axes.upper() if axes else None)
+    if spec.pixels * np.dtype(spec.dtype).itemsize > _MOST_PACKED * count:
+        sizes = " × ".join(str(side) for side in spec.shape)
+        why = f"its header speaks of {sizes} pixels, but it holds {count} bytes"
+        raise Refused(refusal("file-broken", path=printable(str(found)), why=why))
+    return spec
+
+
+def read_pixels(spec: ImageSpec) -> npt.NDArray[Any]:
+    """Read the pixels of the image that a header describes.
+
+    Parameters
+    ----------
+    spec : ImageSpec
+        From `read_spec`.
+
+    Returns
+    -------
+    ndarray
+        Shape and axes of `spec`, in the byte order of this computer.
+
+    Raises
+    ------
+    Refused
+        If the file is damaged, or changed since its header was read.
+    ValueError
+        If `spec` has no path.
+    """
+    if spec.path is None:
+        raise ValueError(f"'{spec.name}' does not come from a file.")
+    found, _ = readable_file(spec.path)
+    with _naming(found):
+        raw = _kind(found).read_pixels(found)
+    pixels = _without_alpha(raw, spec)
+    if pixels.shape != spec.shape or pixels.dtype.name != spec.dtype:
+        why = "its size or type changed while it was being read"
+        raise Refused(refusal("file-broken", path=printable(spec.path), why=why))
+    return pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
+
+
+def _kind(path: Path) -> Any:
+    """Choose the module that reads this kind of file, by its first bytes."""
+    from napari_dip.io import picture, tiff
+
+    with path.open("rb") as file:
+        start = file.read(8)
+    if start.startswith(_TIFF):
+        return tiff
+    if start.startswith(_PICTURES):
+        return picture
+    why = "it starts like none of them"
+    raise Refused(refusal("file-type", path=printable(str(path)), why=why))
+
+
+def _without_alpha(raw: npt.NDArray[Any], spec: ImageSpec) -> npt.NDArray[Any]:
+    """Drop the samples that the header leaves out: they come after the colours."""
+    if raw.ndim == len(spec.shape) + 1:  # grey and alpha: the axis itself goes
+        return raw[..., 0]
+    if "S" in spec.axes and raw.ndim == len(spec.shape):
+        axis = spec.axes.index("S")
+        return raw.take(range(min(raw.shape[axis], spec.shape[axis])), axis=axis)
+    return raw
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Turn whatever a parser raises into a refusal that names the file."""
+    shown = printable(str(path))
+    try:
+        yield
+    except Refused:
+        raise
+    except MemoryError:
+        why = "its header asks for more memory than there is"
+        raise Refused(refusal("file-broken", path=shown, why=why)) from None
+    except OSError as error:
+        code = "file-unreadable" if error.errno else "file-broken"
+        raise Refused(refusal(code, path=shown, why=why_not(error))) from None
+    except Exception as error:
+        raise Refused(refusal("file-broken", path=shown, why=why_not(error))) from None

@@ -1,0 +1,190 @@
+"""TIFF and OME-TIFF through tifffile: header, pixels, size of a pixel."""
+
+from __future__ import annotations
+
+from math import isfinite
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_dip.errors import Refused, refusal
+from napari_dip.io.paths import printable
+from napari_dip.io.spec import ImageSpec
+from napari_dip.io.units import unit_name
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tifffile import TiffFile, TiffPage, TiffPageSeries
+
+_SERIES = "'{name}' holds {count} images; only the first is restored."
+_ALPHA = "The alpha channel of '{name}' is left out."
+#: Names for axes that a file counts without naming them, outermost first.
+_UNNAMED = {1: "Z", 2: "TZ", 3: "TCZ"}
+
+
+def read_spec(path: Path, axes: str | None) -> ImageSpec:
+    """Read the header of a TIFF file; see `napari_dip.io.reading.read_spec`."""
+    from tifffile import TiffFile
+
+    name = printable(path.name)
+    with TiffFile(path) as file:
+        series = _first_series(file, path)
+        page = series.keyframe
+        _check_codec(page, path)
+        _check_whole(series, path)
+        notes = [_SERIES.format(name=name, count=len(file.series))] if len(file.series) > 1 else []
+        named = _named(series.axes, len(series.shape), page)
+        shape, axes, alpha = _colours_only(tuple(series.shape), axes or named, page)
+        if alpha:
+            notes.append(_ALPHA.format(name=name))
+        sizes = _pixel_sizes(file, page)
+        dtype = np.dtype(series.dtype).name
+    scale = tuple(sizes.get(axis, (1.0, "pixel"))[0] for axis in axes) if sizes else None
+    units = tuple(sizes.get(axis, (1.0, "pixel"))[1] for axis in axes) if sizes else None
+    if len(axes) != len(shape):  # preflight will say so; sizes would not fit either
+        scale = units = None
+    return ImageSpec(name, shape, dtype, axes, str(path), scale, units, tuple(notes))
+
+
+def read_pixels(path: Path) -> npt.NDArray[Any]:
+    """Decode the first image of a TIFF file, alpha still there."""
+    from tifffile import TiffFile
+
+    with TiffFile(path) as file:
+        return np.asarray(_first_series(file, path).asarray())
+
+
+def _first_series(file: TiffFile, path: Path) -> TiffPageSeries:
+    if not file.series:
+        why = "no image is found in it"
+        raise Refused(refusal("file-broken", path=printable(str(path)), why=why))
+    return file.series[0]
+
+
+def _check_codec(page: TiffPage, path: Path) -> None:
+    """Say no at once to a compression that needs a package which is not there."""
+    from importlib.util import find_spec
+
+    from tifffile import COMPRESSION
+
+    plain = {"NONE", "ADOBE_DEFLATE", "DEFLATE", "PACKBITS", "LZMA"}
+    code = page.compression
+    name = code.name if isinstance(code, COMPRESSION) else str(code)
+    if name not in plain and find_spec("imagecodecs") is None:
+        raise Refused(refusal("file-codec", path=printable(str(path)), codec=name))
+
+
+def _check_whole(series: TiffPageSeries, path: Path) -> None:
+    """Compare where the header says that pixels lie with the bytes that are there.
+
+    Readers fill in zeros for what is missing, and a fit would learn them.
+    """
+    end = path.stat().st_size
+    if 0 in series.shape:
+        return
+    why = ""
+    if series.dataoffset is not None and series.dataoffset + series.nbytes > end:
+        why = f"its header speaks of {series.nbytes} bytes of pixels, but it has {end} in all"
+    for page in series.pages:
+        if why or page is None:
+            why = why or "a page is missing"
+            break
+        places = list(zip(page.dataoffsets, page.databytecounts, strict=False))
+        if not places or any(count == 0 or offset == 0 for offset, count in places):
+            why = "parts of its pixels are missing"
+        elif max(offset + count for offset, count in places) > end:
+            why = "its pixels should go on after its end"
+    if why:
+        raise Refused(refusal("file-broken", path=printable(str(path)), why=why))
+
+
+def _named(axes: str, count: int, page: TiffPage) -> str:
+    """Give letters out of T, C, Z, Y, X and S to all axes, as far as there are enough."""
+    if getattr(page.photometric, "name", "") not in ("RGB", "YCBCR"):
+        extra = {str(getattr(kind, "name", kind)) for kind in page.extrasamples}
+        if not extra & {"ASSOCALPHA", "UNASSALPHA"}:
+            axes = axes.replace("S", "C" if "C" not in axes else "S")
+    unknown = [axis for axis in axes if axis not in "TCZYXS"]
+    if not unknown:
+        return axes
+    if count == len(unknown):
+        return {1: "X", 2: "YX"}.get(count, axes)
+    if "Y" not in axes and "X" in axes and len(unknown) == 1 and count == 2:
+        return "YX"
+    free = [letter for letter in _UNNAMED.get(len(unknown), "") if letter not in axes]
+    free += [letter for letter in "ZTC" if letter not in axes and letter not in free]
+    letters = iter(free)
+    return "".join(axis if axis in "TCZYXS" else next(letters, axis) for axis in axes)
+
+
+def _colours_only(
+    shape: tuple[int, ...], axes: str, page: TiffPage
+) -> tuple[tuple[int, ...], str, bool]:
+    """Leave alpha out of the shape; colours alone are restored."""
+    extra = {str(getattr(kind, "name", kind)) for kind in page.extrasamples}
+    if "S" not in axes or len(axes) != len(shape) or not extra & {"ASSOCALPHA", "UNASSALPHA"}:
+        return shape, axes, False
+    place = axes.index("S")
+    if shape[place] == 2 and place == len(shape) - 1:
+        return shape[:-1], axes[:-1], True
+    if shape[place] == 4:
+        return (*shape[:place], 3, *shape[place + 1 :]), axes, True
+    return shape, axes, False
+
+
+def _pixel_sizes(file: TiffFile, page: TiffPage) -> dict[str, tuple[float, str]]:
+    """Size and unit of a pixel along each axis that the file gives one for."""
+    if file.ome_metadata:
+        return _ome_sizes(file.ome_metadata)
+    sizes = _resolution(page)
+    extra = file.imagej_metadata or {}
+    unit = unit_name(str(extra.get("unit") or "pixel"))
+    if sizes and "unit" in extra:  # ImageJ counts pixels in its own unit, not in the tag's
+        sizes = {axis: (1 / float(_ratio(page, axis)), unit) for axis in "YX" if _ratio(page, axis)}
+    if sizes and _positive(extra.get("spacing")):
+        sizes["Z"] = (float(extra["spacing"]), unit)
+    if sizes and _positive(extra.get("finterval")):
+        sizes["T"] = (float(extra["finterval"]), "second")
+    return sizes
+
+
+def _resolution(page: TiffPage) -> dict[str, tuple[float, str]]:
+    """Read the resolution tags; without a unit they say nothing but 1."""
+    unit = page.tags.valueof("ResolutionUnit", default=2)
+    name = {2: "inch", 3: "centimeter"}.get(int(unit), "pixel")
+    found = {axis: 1 / _ratio(page, axis) for axis in "YX" if _ratio(page, axis)}
+    if len(found) < 2 or (name != "centimeter" and set(found.values()) == {1.0}):
+        return {} if "unit" not in str(page.description) else dict.fromkeys("YX", (1.0, "pixel"))
+    if name == "centimeter":
+        return {axis: (value * 1e4, "micrometer") for axis, value in found.items()}
+    return {axis: (value, name) for axis, value in found.items()}
+
+
+def _ratio(page: TiffPage, axis: str) -> float:
+    """Pixels per unit, 0 where the tag is missing or makes no sense."""
+    value = page.tags.valueof(f"{axis}Resolution", default=(0, 1))
+    ratio = value[0] / value[1] if value[1] else 0.0
+    return ratio if _positive(ratio) else 0.0
+
+
+def _positive(value: object) -> bool:
+    return isinstance(value, int | float) and isfinite(value) and value > 0
+
+
+def _ome_sizes(xml: str) -> dict[str, tuple[float, str]]:
+    from tifffile import xml2dict
+
+    images = xml2dict(xml).get("OME", {}).get("Image", {})
+    first = images[0] if isinstance(images, list) else images
+    pixels = first.get("Pixels", {})
+    sizes = {}
+    for axis in "XYZ":
+        if _positive(pixels.get(f"PhysicalSize{axis}")):
+            unit = str(pixels.get(f"PhysicalSize{axis}Unit", "µm"))
+            sizes[axis] = (float(pixels[f"PhysicalSize{axis}"]), unit_name(unit))
+    if _positive(pixels.get("TimeIncrement")):
+        unit = str(pixels.get("TimeIncrementUnit", "s"))
+        sizes["T"] = (float(pixels["TimeIncrement"]), unit_name(unit))
+    return sizes

@@ -1,0 +1,232 @@
+"""Save results so that an earlier file is either whole or replaced by a whole one.
+
+Everything is written beside its place under another name, forced to the disk, and only then
+put in place in one step.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_dip.errors import Failed, refusal
+from napari_dip.io.outputs import target_of
+from napari_dip.io.paths import printable, why_not
+from napari_dip.io.units import meters, unit_symbol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+#: What ImageJ's own flavour of TIFF can hold, which is what most microscopists open next.
+_IMAGEJ_TYPES = ("uint8", "uint16", "float32")
+#: Classic TIFF counts bytes in 32 bits; some room is left for the header.
+_CLASSIC_BYTES = 2**32 - 2**25
+
+
+def write_image(
+    path: str | os.PathLike[str],
+    image: npt.NDArray[Any],
+    *,
+    axes: str,
+    scale: tuple[float, ...] | None = None,
+    units: tuple[str, ...] | None = None,
+    provenance: Mapping[str, Any] | None = None,
+    overwrite: bool = False,
+) -> Path:
+    """Save an image as TIFF, with the size of its pixels and how it came about.
+
+    Parameters
+    ----------
+    path : path ending in .tif or .tiff; .ome.tif and .ome.tiff make an OME-TIFF
+    image : ndarray of integers or float32
+    axes : str
+        One letter for each axis out of T, C, Z, Y, X and S.
+    scale, units : tuples as in `ImageSpec`
+    provenance : mapping in plain JSON types
+        Goes into the file as text that ImageJ shows (Image, Show Info) or as OME annotation.
+    overwrite : bool
+        Whether a file of that name may be replaced.
+
+    Returns
+    -------
+    Path
+        Where it was saved.
+
+    Raises
+    ------
+    Failed
+        If the disk does not take it; what was there before is untouched.
+    """
+    from tifffile import TiffWriter
+
+    if len(axes) != image.ndim:
+        raise ValueError(f"The axes '{axes}' do not fit an image of shape {image.shape}.")
+    sizes = _sizes(axes, scale, units)
+    text = json.dumps(dict(provenance or {}), ensure_ascii=True)
+    ome = str(path).lower().endswith((".ome.tif", ".ome.tiff"))
+    imagej = not ome and _fits_imagej(image, axes)
+    if ome and not axes.endswith(("YX", "YXS", "YXC")):  # OME-TIFF knows no other order
+        order = [axis for axis in "TCZYXS" if axis in axes]
+        image, axes = image.transpose([axes.index(axis) for axis in order]), "".join(order)
+    image = np.ascontiguousarray(image)
+    kind = _ome_options if ome else _imagej_options if imagej else _plain_options
+    options = kind(image, axes, sizes, text)
+    if axes.endswith(("S", "YXC")):  # samples of a pixel lie together
+        options["planarconfig"] = "contig"
+
+    def write(file: IO[bytes]) -> None:
+        big = image.nbytes > _CLASSIC_BYTES
+        with TiffWriter(file, ome=ome, imagej=imagej, bigtiff=big and not imagej) as tiff:
+            tiff.write(image, photometric="rgb" if "S" in axes else "minisblack", **options)
+
+    return _in_one_step(Path(path), write, overwrite)
+
+
+def write_text(path: str | os.PathLike[str], text: str, *, overwrite: bool = False) -> Path:
+    """Save text in UTF-8; raises as `write_image` does."""
+    content = text.encode("utf-8")
+    return _in_one_step(Path(path), lambda file: _all(file, content), overwrite)
+
+
+def write_bytes(path: str | os.PathLike[str], content: bytes, *, overwrite: bool = False) -> Path:
+    """Save bytes as they are; raises as `write_image` does."""
+    return _in_one_step(Path(path), lambda file: _all(file, content), overwrite)
+
+
+def _all(file: IO[bytes], content: bytes) -> None:
+    file.write(content)
+
+
+def _in_one_step(path: Path, write: Callable[[IO[bytes]], None], overwrite: bool) -> Path:
+    part = ""
+    target = target_of(path)
+    try:
+        name = target.parent / f".napari-dip-{secrets.token_hex(8)}.part"
+        with name.open("x+b") as file:
+            part = str(name)
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        with suppress(FileNotFoundError):  # an earlier file hands on its permissions
+            os.chmod(part, target.stat().st_mode & 0o777)
+        if overwrite:
+            os.replace(part, target)
+        else:
+            _place_new(part, target)
+        _settle(target.parent)
+    except BaseException as error:  # an interrupt must not leave a part behind either
+        if part:
+            with suppress(OSError):
+                os.unlink(part)
+        if isinstance(error, OSError):
+            why = why_not(error)
+            raise Failed(refusal("disk-full", path=printable(str(path)), why=why)) from error
+        raise
+    return path
+
+
+def _place_new(part: str, target: Path) -> None:
+    """Put a file in place unless one appeared there in the meantime."""
+    try:
+        os.link(part, target)
+    except FileExistsError:
+        raise
+    except OSError:  # no hard links on this disk
+        if os.path.lexists(target):
+            raise FileExistsError(17, "a file of that name appeared meanwhile") from None
+        os.replace(part, target)
+        return
+    os.unlink(part)
+
+
+def _settle(folder: Path) -> None:
+    """Force the new name to the disk, where folders can be opened for that."""
+    with suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def _sizes(
+    axes: str, scale: tuple[float, ...] | None, units: tuple[str, ...] | None
+) -> dict[str, tuple[float, str]]:
+    if scale is None:
+        return {}
+    units = units or ("pixel",) * len(scale)
+    return dict(zip(axes, zip(scale, units, strict=True), strict=True))
+
+
+def _fits_imagej(image: npt.NDArray[Any], axes: str) -> bool:
+    """Whether ImageJ's flavour holds it: few types, fixed order, colours in 8 bits only."""
+    if image.dtype.name not in _IMAGEJ_TYPES or image.nbytes > _CLASSIC_BYTES:
+        return False
+    if "S" in axes and (image.dtype != np.uint8 or not axes.endswith("YXS")):
+        return False
+    order = [axis for axis in "TZCYXS" if axis in axes]
+    return list(axes) == order and axes.replace("S", "").endswith("YX")
+
+
+def _imagej_options(
+    image: npt.NDArray[Any], axes: str, sizes: Mapping[str, tuple[float, str]], text: str
+) -> dict[str, Any]:
+    metadata: dict[str, Any] = {"axes": axes, "Info": text}
+    options: dict[str, Any] = {"metadata": metadata}
+    if "X" in sizes and "Y" in sizes:
+        unit = sizes["X"][1]
+        metadata["unit"] = {"micrometer": "micron"}.get(unit, unit)
+        options["resolution"] = (1 / sizes["X"][0], 1 / sizes["Y"][0])
+        options["resolutionunit"] = "NONE"
+    if "Z" in sizes:
+        metadata["spacing"] = sizes["Z"][0]
+    if "T" in sizes:
+        metadata["finterval"] = sizes["T"][0]
+    return options
+
+
+def _plain_options(
+    image: npt.NDArray[Any], axes: str, sizes: Mapping[str, tuple[float, str]], text: str
+) -> dict[str, Any]:
+    options: dict[str, Any] = {"metadata": {"axes": axes, "napari_dip": text}}
+    if "X" in sizes and "Y" in sizes:
+        (across, unit), (down, _) = sizes["X"], sizes["Y"]
+        length = meters(unit)
+        named = "INCH" if unit == "inch" else "CENTIMETER" if length else "NONE"
+        factor = length * 100 if length and unit != "inch" else 1.0
+        options["resolution"] = (1 / (across * factor), 1 / (down * factor))
+        options["resolutionunit"] = named
+    return options
+
+
+def _ome_options(
+    image: npt.NDArray[Any], axes: str, sizes: Mapping[str, tuple[float, str]], text: str
+) -> dict[str, Any]:
+    import hashlib
+    import uuid
+
+    # tifffile would put the time and this computer's network address into the identifier
+    digest = hashlib.sha256(image.tobytes()).hexdigest()
+    metadata: dict[str, Any] = {
+        "axes": axes,
+        "UUID": str(uuid.uuid5(uuid.NAMESPACE_OID, digest)),
+        "MapAnnotation": {"Namespace": "napari-dip", "provenance": text},
+    }
+    for axis, (value, unit) in sizes.items():
+        symbol = unit_symbol(unit)
+        if symbol is None or (unit == "pixel" and value == 1):
+            continue
+        if axis in "XYZ":
+            metadata[f"PhysicalSize{axis}"] = value
+            metadata[f"PhysicalSize{axis}Unit"] = symbol
+        elif axis == "T":
+            metadata["TimeIncrement"] = value
+            metadata["TimeIncrementUnit"] = symbol
+    return {"metadata": metadata}

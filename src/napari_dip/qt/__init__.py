@@ -1,0 +1,1 @@
+"""Everything in napari: the only folder that knows Qt, magicgui and napari."""

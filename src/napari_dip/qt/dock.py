@@ -1,0 +1,257 @@
+"""The dock of a task: choose an image, read the plan, run, watch, keep.
+
+The dock holds no settings and no pictures of its own: it reads a recipe from the form, asks
+`preflight` for a plan, and drains a run in another thread.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from napari.utils.notifications import show_error
+from napari.utils.progress import progress
+from napari.utils.theme import get_theme
+from qtpy.QtCore import QEvent
+from qtpy.QtWidgets import QFrame, QScrollArea, QVBoxLayout, QWidget
+from superqt import QCollapsible
+
+from napari_dip.errors import Refusal, Refused
+from napari_dip.qt.chooser import InputChooser
+from napari_dip.qt.form import SettingsForm
+from napari_dip.qt.layers import Preview, add_result, level_zero, look_of
+from napari_dip.qt.plot import HeldOutCurve
+from napari_dip.qt.run_bar import RunBar, State, sentence_label
+from napari_dip.qt.worker import BackgroundRun, News, Outcome
+from napari_dip.run.machine import this_machine
+from napari_dip.run.plan import Plan, duration, preflight
+from napari_dip.tasks import TASKS
+
+if TYPE_CHECKING:
+    import napari.viewer
+
+log = logging.getLogger(__name__)
+
+
+class TaskDock(QWidget):
+    """One task in napari.
+
+    Parameters
+    ----------
+    viewer : napari.viewer.Viewer
+        Its Image layers are offered; results become layers of it.
+
+    Attributes
+    ----------
+    task : str
+        Key in `TASKS`; set by each subclass, and all that differs between them.
+    """
+
+    task: ClassVar[str]
+
+    def __init__(self, viewer: napari.viewer.Viewer) -> None:
+        super().__init__()
+        self._viewer = viewer
+        self._docked = False
+        self._run: BackgroundRun | None = None
+        self._preview: Preview | None = None
+        self._activity: Any = None
+        self._input: tuple[str, dict[str, Any]] = ("", {})
+        self.chooser = InputChooser(viewer)
+        self.form = SettingsForm(self.task)
+        self.plan_line = sentence_label()
+        self.run_bar = RunBar()
+        self.curve = HeldOutCurve()
+        self.settings = QCollapsible("Settings", expandedIcon="▼", collapsedIcon="▶")
+        self._arrange()
+        self._listen()
+        self._on_theme()
+        self.show_plan()
+
+    def plan(self) -> Plan | Refusal:
+        """Say what Run would do now, or why it would not; from headers alone."""
+        header = self.chooser.header()
+        if isinstance(header, Refusal):
+            return header
+        try:
+            return preflight(self.form.recipe(), header, this_machine())
+        except Refused as error:
+            return error.refusal
+
+    def show_plan(self) -> None:
+        """Bring the line above the buttons up to date; while a run is on it stays."""
+        if self._run is not None:
+            return
+        plan = self.plan()
+        if isinstance(plan, Refusal):
+            self.plan_line.setText(plan.message)
+            self.run_bar.show_state(State.REFUSED)
+        else:
+            self.plan_line.setText("\n".join([plan.line, *plan.notes]))
+            self.run_bar.show_state(State.READY)
+
+    @property
+    def busy(self) -> bool:
+        """Whether a run is on."""
+        return self._run is not None
+
+    def start(self) -> None:
+        """Begin what the plan line says."""
+        layer, plan = self.chooser.layer(), self.plan()
+        if self.busy or layer is None or isinstance(plan, Refusal):
+            self.show_plan()
+            return
+        self._input = (layer.name, look_of(layer))
+        self._preview = Preview(self._viewer, *self._input)
+        self._run = BackgroundRun(plan, level_zero(layer), self)
+        self._run.reported.connect(self._on_news)
+        self._run.ended.connect(self._on_end)
+        self.curve.restart()
+        self._set_busy(True)
+        self.run_bar.say("Getting ready")
+        title = TASKS[self.task].title
+        self._activity = progress(total=100, desc=f"{title} {layer.name}")
+        self._run.start()
+
+    def keep(self) -> None:
+        """Stop the run; its best picture becomes the result."""
+        if self._run is not None:
+            self.run_bar.show_state(State.STOPPING)
+            self.run_bar.say("Stopping, the best picture so far is kept")
+            self._run.keep()
+
+    def pause(self) -> None:
+        """Hold the run."""
+        if self._run is not None:
+            self.run_bar.show_state(State.PAUSED)
+            self.run_bar.say("Paused")
+            self._run.pause()
+
+    def resume(self) -> None:
+        """Go on after a pause."""
+        if self._run is not None:
+            self.run_bar.show_state(State.RUNNING)
+            self.run_bar.say("Going on")
+            self._run.resume()
+
+    def discard(self) -> None:
+        """Stop the run and leave nothing of it; the dock is free at once."""
+        if self._run is not None:
+            run = self._run
+            run.reported.disconnect(self._on_news)
+            run.ended.disconnect(self._on_end)
+            run.discard()
+            self._finish("Discarded, nothing was kept.")
+
+    def shut_down(self) -> None:
+        """Stop all work and let go of the viewer; for a dock that is closed."""
+        self.discard()
+        self.chooser.disconnect_viewer()
+        self._viewer.events.theme.disconnect(self._on_theme)
+
+    def event(self, event: QEvent | None) -> bool:
+        """Notice being closed: napari takes the widget out of its dock and forgets it."""
+        if event is not None and event.type() == QEvent.Type.ParentChange:
+            if self.parentWidget() is not None:
+                self._docked = True
+            elif self._docked:
+                self._docked = False
+                self.shut_down()
+                self.deleteLater()
+        return bool(super().event(event))
+
+    def _on_news(self, news: News) -> None:
+        event = news.event
+        self.run_bar.show_event(event)
+        self.curve.extend(news.points, event.best_iteration)
+        if event.preview is not None and self._preview is not None:
+            self._preview.show(event.preview)
+        activity = self._activity
+        if activity is not None:  # last, since napari lets other events in here
+            activity.update(max(0, round(100 * event.fraction) - activity.n))
+
+    def _on_end(self, outcome: Outcome) -> None:
+        if outcome is None:
+            self._finish("Discarded, nothing was kept.")
+        elif isinstance(outcome, Refusal):
+            self._finish(outcome.message)
+            show_error(outcome.message)
+        else:
+            name, look = self._input
+            if self._preview is not None:
+                self._preview.remove()
+            layer = add_result(self._viewer, name, look, outcome)
+            took = outcome.report.get("seconds")
+            spent = f" It took {duration(took)}." if isinstance(took, int | float) else ""
+            reason = outcome.stop_reason.rstrip(".")
+            self._finish(f"Done: '{layer.name}'. {reason[:1].upper()}{reason[1:]}.{spent}")
+
+    def _finish(self, words: str) -> None:
+        """Drop all that belonged to the run and make the dock ready again."""
+        preview, activity = self._preview, self._activity
+        self._run = self._preview = self._activity = None
+        self._input = ("", {})
+        if preview is not None:
+            preview.remove()
+        self._set_busy(False)
+        self.run_bar.say(words)
+        if activity is not None:
+            activity.close()
+
+    def _set_busy(self, busy: bool) -> None:
+        self.chooser.setEnabled(not busy)
+        self.form.top.setEnabled(not busy)
+        self.form.folded.setEnabled(not busy)
+        if busy:
+            self.run_bar.show_state(State.RUNNING)
+        else:
+            self.chooser.refresh()
+
+    def _listen(self) -> None:
+        self.chooser.changed.connect(self.show_plan)
+        self.form.changed.connect(self.show_plan)
+        self.run_bar.run_pressed.connect(self.start)
+        self.run_bar.keep_pressed.connect(self.keep)
+        self.run_bar.pause_pressed.connect(self.pause)
+        self.run_bar.resume_pressed.connect(self.resume)
+        self.run_bar.discard_pressed.connect(self.discard)
+        self._viewer.events.theme.connect(self._on_theme)
+
+    def _on_theme(self, _: object = None) -> None:
+        theme = get_theme(self._viewer.theme)
+        self.curve.recolour(theme.text.as_hex(), theme.background.as_hex())
+
+    def _arrange(self) -> None:
+        """Everything up to the buttons is always in sight; what may be long scrolls below."""
+        self.settings.addWidget(self.form.folded)
+        self.settings.setDuration(0)
+        below = QWidget()
+        below.setMinimumWidth(240)
+        scrolled = QVBoxLayout(below)
+        scrolled.setContentsMargins(0, 0, 0, 0)
+        scrolled.addWidget(self.curve)
+        scrolled.addWidget(self.settings)
+        scrolled.addStretch()
+        area = QScrollArea()
+        area.setWidgetResizable(True)
+        area.setFrameShape(QFrame.Shape.NoFrame)
+        area.setWidget(below)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(8, 8, 8, 8)
+        for widget in (self.chooser, self.form.top, self.plan_line, self.run_bar):
+            layout.addWidget(widget)
+        layout.addWidget(area, 1)
+        self.setMinimumWidth(310)
+
+
+class DenoiseDock(TaskDock):
+    """Remove the noise of a single image."""
+
+    task = "denoise"
+
+    def __init__(self, viewer: napari.viewer.Viewer) -> None:  # napari reads this signature
+        super().__init__(viewer)
+
+
+#: The name under which `napari.yaml` finds it; a class, so that napari hands it its own viewer.
+denoise_dock = DenoiseDock

@@ -1,0 +1,204 @@
+"""A form made from the typed fields of a task, and the recipe that it stands for.
+
+Nothing here knows a task: each field that carries a `Setting` becomes one widget.
+"""
+
+from __future__ import annotations
+
+import types
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
+
+from magicgui.widgets import create_widget
+from psygnal import Signal
+from qtpy.QtCore import QEvent, QObject, Qt
+from qtpy.QtWidgets import QFormLayout, QLabel, QWidget
+
+from napari_dip.errors import Refused, refusal
+from napari_dip.run.recipe import Common, Recipe, make_recipe
+from napari_dip.tasks import TASKS, Setting
+
+if TYPE_CHECKING:
+    from magicgui.widgets.bases import ValueWidget
+
+#: Digits after the point in a number field whose setting names no step.
+_DECIMALS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One setting: its name in the recipe, its type, its default and how it is shown."""
+
+    name: str
+    kind: Any
+    default: Any
+    setting: Setting
+
+    @property
+    def optional(self) -> bool:
+        """Whether it may be left empty."""
+        return types.NoneType in _members(self.kind)
+
+    @property
+    def number(self) -> type[int] | type[float]:
+        """The type of number behind an optional field."""
+        return int if int in _members(self.kind) else float
+
+
+def fields_of(task: str) -> tuple[Field, ...]:
+    """List the settings of the task `task`, its own first, then those that all tasks have."""
+    kinds: tuple[Any, ...] = (TASKS[task], Common)
+    return tuple(
+        Field(name, info.annotation, info.default, setting)
+        for kind in kinds
+        for name, info in kind.__pydantic_fields__.items()
+        for setting in info.metadata
+        if isinstance(setting, Setting)
+    )
+
+
+class SettingsForm:
+    """The widgets of a task's settings.
+
+    Parameters
+    ----------
+    task : str
+        Key in `TASKS`.
+
+    Attributes
+    ----------
+    top, folded : QWidget
+        The settings that everybody sees, and the others.
+    changed : signal
+        Any setting was changed by the user.
+    """
+
+    changed = Signal()
+
+    def __init__(self, task: str) -> None:
+        self.task = task
+        self._fields = {field.name: field for field in fields_of(task)}
+        self.widgets = {name: _widget(field) for name, field in self._fields.items()}
+        self._wheel = _WheelGuard()
+        for widget in self.widgets.values():
+            widget.changed.connect(self._tell)
+            native: QWidget = widget.native
+            native.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
+            native.installEventFilter(self._wheel)
+        self.top = self._page(advanced=False)
+        self.folded = self._page(advanced=True)
+
+    def recipe(self) -> Recipe:
+        """Read the form.
+
+        Raises
+        ------
+        Refused
+            If a value is not allowed; the setting is named as the dock shows it.
+        """
+        values = {name: self._read(field) for name, field in self._fields.items()}
+        try:
+            return make_recipe(self.task, **values)
+        except Refused as error:
+            raise Refused(self._in_labels(error)) from None
+
+    def _read(self, field: Field) -> Any:
+        value = self.widgets[field.name].value
+        if not field.optional:
+            return value
+        text = str(value).strip().replace(",", ".")
+        if not text:
+            return None
+        try:
+            number = field.number(text)
+        except ValueError:
+            whole = "a whole number" if field.number is int else "a number"
+            raise Refused(_not_allowed(field, str(value).strip(), f"it is not {whole}")) from None
+        least, most = field.setting.least, field.setting.most
+        if (least is not None and number < least) or (most is not None and number > most):
+            why = f"it should lie between {least:,g} and {most:,g}"
+            raise Refused(_not_allowed(field, text, why))
+        return number
+
+    def _in_labels(self, error: Refused) -> Any:
+        said = error.refusal
+        sentence, remedy = said.sentence, said.remedy
+        for field in self._fields.values():
+            sentence = sentence.replace(f"'{field.name}'", f"'{field.setting.label}'")
+        return replace(
+            said, sentence=sentence, remedy=remedy.replace("Leave it out", "Leave it empty")
+        )
+
+    def _page(self, *, advanced: bool) -> QWidget:
+        page = QWidget()
+        layout = QFormLayout(page)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
+        for name, field in self._fields.items():
+            if field.setting.advanced is advanced:
+                label = QLabel(field.setting.label)
+                label.setToolTip(_tooltip(field.setting.help))
+                label.setBuddy(self.widgets[name].native)
+                layout.addRow(label, self.widgets[name].native)
+        return page
+
+    def _tell(self, _: object = None) -> None:
+        self.changed.emit()
+
+
+class _WheelGuard(QObject):
+    """Scrolling the dock must not change a setting that happens to lie under the pointer."""
+
+    def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:
+        if event is None or event.type() != QEvent.Type.Wheel or not isinstance(watched, QWidget):
+            return False
+        if watched.hasFocus():
+            return False
+        event.ignore()  # the scroll area takes it
+        return True
+
+
+def _members(kind: Any) -> tuple[Any, ...]:
+    """List the plain types in a union, without what `Annotated` adds."""
+    if get_origin(kind) in (Union, types.UnionType):
+        return tuple(member for part in get_args(kind) for member in _members(part))
+    return (getattr(kind, "__origin__", kind),)
+
+
+def _widget(field: Field) -> ValueWidget[Any]:
+    setting = field.setting
+    shown: dict[str, Any] = {"tooltip": _tooltip(setting.help)}
+    if field.optional:
+        line = create_widget(value="", annotation=str, options=shown)
+        line.native.setPlaceholderText(
+            "automatic" if "none" not in setting.help.lower() else "none"
+        )
+        line.native.setAccessibleName(setting.label)
+        return line  # type: ignore[return-value]  # magicgui promises any Widget
+    if get_origin(field.kind) is Literal:
+        words = setting.choices or {value: str(value) for value in get_args(field.kind)}
+        shown["choices"] = [(words[value], value) for value in get_args(field.kind)]
+    else:
+        limits = {"min": setting.least, "max": setting.most, "step": setting.step}
+        shown |= {key: value for key, value in limits.items() if value is not None}
+    widget = create_widget(value=field.default, annotation=field.kind, options=shown)
+    if hasattr(widget.native, "setDecimals"):
+        step = setting.step
+        widget.native.setDecimals(len(f"{step:.10g}".partition(".")[2]) if step else _DECIMALS)
+    widget.native.setAccessibleName(setting.label)
+    return widget  # type: ignore[return-value]
+
+
+def _tooltip(words: str) -> str:
+    """Rich text, so that Qt breaks long lines."""
+    return f"<qt>{words}</qt>"
+
+
+def _not_allowed(field: Field, value: str, why: str) -> Any:
+    return refusal(
+        "setting-wrong",
+        field=field.setting.label,
+        value=f"'{value}'",
+        why=why,
+        hint="Leave it empty for the automatic value.",
+    )

@@ -1,0 +1,203 @@
+"""Between napari's layers and our values: headers, pixels, preview, result, sample data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+import napari_dip
+from napari_dip.io import ImageSpec, guess_axes
+from napari_dip.samples import MITOCHONDRIA
+
+if TYPE_CHECKING:
+    import napari.layers
+    import napari.types
+    import napari.viewer
+    import numpy.typing as npt
+
+    from napari_dip.run.events import Restoration
+
+#: Under this key of `layer.metadata` lies what we know about a layer.
+METADATA_KEY = "napari_dip"
+
+#: What a picture made from a layer takes over from it.
+_CARRIED = (
+    "scale",
+    "translate",
+    "rotate",
+    "shear",
+    "affine",
+    "units",
+    "axis_labels",
+    "rgb",
+    "colormap",
+    "contrast_limits",
+    "gamma",
+    "blending",
+    "opacity",
+    "interpolation2d",
+    "interpolation3d",
+    "visible",
+)
+
+
+def level_zero(layer: napari.layers.Image) -> Any:
+    """Give the pixels in full resolution, still lazy if they are.
+
+    `layer.data` of a multiscale layer is a sequence of levels, which NumPy would silently read as
+    its smallest one.
+    """
+    return layer.data[0] if layer.multiscale else layer.data
+
+
+def header(layer: napari.layers.Image, axes: str | None = None) -> ImageSpec:
+    """Describe an Image layer without reading its pixels.
+
+    Parameters
+    ----------
+    layer : napari.layers.Image
+    axes : str, optional
+        One letter for each axis of its data; `likely_axes` if left out.
+    """
+    data = level_zero(layer)
+    shape = tuple(int(count) for count in data.shape)
+    samples = 1 if layer.rgb else 0  # napari counts no axis for red, green and blue
+    return ImageSpec(
+        name=layer.name,
+        shape=shape,
+        dtype=np.dtype(data.dtype).name,
+        axes=likely_axes(layer) if axes is None else axes,
+        scale=(*map(float, layer.scale), *[1.0] * samples),
+        units=(*map(str, layer.units), *["pixel"] * samples),
+    )
+
+
+def likely_axes(layer: napari.layers.Image) -> str:
+    """Name the axes by the layer's own labels where they are such names, else by their number."""
+    labels = "".join(label[:1].upper() for label in layer.axis_labels)
+    if (
+        "Y" in labels
+        and "X" in labels
+        and len(set(labels)) == len(labels)
+        and set(labels) <= set("TCZYX")
+    ):
+        return labels + ("S" if layer.rgb else "")
+    return guess_axes(tuple(level_zero(layer).shape), rgb=bool(layer.rgb))
+
+
+def look_of(layer: napari.layers.Image) -> dict[str, Any]:
+    """Everything that a picture made from this layer takes over, as `add_image` wants it."""
+    state = layer.as_layer_data_tuple()[1]
+    look = {key: state[key] for key in _CARRIED}
+    return look | {"metadata": dict(layer.metadata), "multiscale": False}
+
+
+class Preview:
+    """The one layer that shows a running restoration; gone when the run is."""
+
+    def __init__(self, viewer: napari.viewer.Viewer, name: str, look: Mapping[str, Any]) -> None:
+        self._viewer = viewer
+        self._name = f"{name} preview"
+        self._look = dict(look) | {"metadata": {METADATA_KEY: {"preview": True}}}
+        self._layer: napari.layers.Image | None = None
+        self._dismissed = False
+
+    def show(self, picture: npt.NDArray[np.float32]) -> None:
+        """Put a new picture into the layer; nothing if the user has removed it."""
+        if self._dismissed:
+            return
+        if self._layer is None:
+            with undisturbed(self._viewer):
+                self._layer = self._viewer.add_image(picture, name=self._name, **self._look)
+        elif self._layer in self._viewer.layers:
+            self._layer.data = picture
+        else:
+            self._dismissed, self._layer = True, None
+
+    def remove(self) -> None:
+        """Take the layer away; no more pictures are shown."""
+        layer, self._layer, self._dismissed = self._layer, None, True
+        if layer is not None and layer in self._viewer.layers:
+            with undisturbed(self._viewer):
+                self._viewer.layers.remove(layer)
+
+
+def is_preview(layer: napari.layers.Layer) -> bool:
+    """Whether a layer is the preview of a run, which is no input."""
+    ours = layer.metadata.get(METADATA_KEY)
+    return isinstance(ours, Mapping) and bool(ours.get("preview"))
+
+
+def add_result(
+    viewer: napari.viewer.Viewer, name: str, look: Mapping[str, Any], result: Restoration
+) -> napari.layers.Image:
+    """Add the answer as a new layer, which napari names apart from those already there."""
+    metadata = {**look["metadata"], METADATA_KEY: provenance(name, result)}
+    with undisturbed(viewer):
+        return viewer.add_image(
+            result.image,
+            name=f"{name} {result.recipe.task.done}",
+            **{**look, "metadata": metadata},
+        )
+
+
+def provenance(name: str, result: Restoration) -> dict[str, Any]:
+    """How a picture came about, in plain JSON types.
+
+    Parameters
+    ----------
+    name : str
+        Of the input layer.
+    result : Restoration
+    """
+    report = dict(result.report)
+    return {
+        "version": napari_dip.__version__,
+        "recipe": result.recipe.to_dict(),
+        "seed": result.recipe.common.seed,
+        "device": report.get("device"),
+        "input": {"name": name, "sha256": report.get("input_sha256")},
+        "iterations": report.get("iterations"),
+        "best_iteration": result.best_iteration,
+        "stop_reason": result.stop_reason,
+        "seconds": report.get("seconds"),
+        "report": report,
+    }
+
+
+@contextmanager
+def undisturbed(viewer: napari.viewer.Viewer) -> Iterator[None]:
+    """Give the user back selection, camera and sliders, which napari moves for a new layer."""
+    layers = viewer.layers
+    selected, active = set(layers.selection), layers.selection.active
+    camera = viewer.scene.camera if hasattr(viewer, "scene") else viewer.camera  # napari < 0.9
+    view = {"center": camera.center, "zoom": camera.zoom, "angles": camera.angles}
+    step = viewer.dims.current_step
+    yield
+    kept = {layer for layer in selected if layer in layers}
+    if set(layers.selection) != kept:
+        layers.selection = kept
+    if active is not None and active in layers and layers.selection.active is not active:
+        layers.selection.active = active
+    for key, value in view.items():
+        if getattr(camera, key) != value:
+            setattr(camera, key, value)
+    if len(viewer.dims.current_step) == len(step) and viewer.dims.current_step != step:
+        viewer.dims.current_step = step
+
+
+def sample_mitochondria() -> list[napari.types.LayerData]:
+    """Mitochondria in a confocal microscope: one noisy shot, and a long exposure to compare.
+
+    The long exposure is hidden at first and never used by a restoration.
+    """
+    import tifffile
+
+    frames = tifffile.imread(MITOCHONDRIA)
+    return [
+        (frames[1], {"name": "mitochondria, long exposure", "visible": False}, "image"),
+        (frames[0], {"name": "mitochondria"}, "image"),
+    ]

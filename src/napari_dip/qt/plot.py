@@ -1,0 +1,92 @@
+"""The held-out curve: how well the picture explains pixels that it never saw."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyqtgraph as pg
+from qtpy.QtWidgets import QSizePolicy, QWidget
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+#: Blue and orange of the Okabe-Ito palette: told apart by every kind of colour vision.
+FITTED_COLOUR, HELD_OUT_COLOUR = "#56B4E9", "#E69F00"
+
+
+#: In pixels: tall enough to read, low enough for the settings to stay in sight below.
+_HEIGHT = 190
+
+
+class HeldOutCurve(pg.PlotWidget):  # type: ignore[misc]  # pyqtgraph ships no types
+    """Loss of fitted and of held-out pixels against the iteration, best point marked."""
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._points: list[tuple[int, float, float]] = []
+        self._unit = 0
+        self._legend = self.addLegend(offset=(-6, 4), verSpacing=-6)
+        self._fitted = self.plot(name="fitted pixels", pen=pg.mkPen(FITTED_COLOUR, width=1.5))
+        self._held_out = self.plot(name="held-out pixels", pen=pg.mkPen(HELD_OUT_COLOUR, width=2))
+        best = {"symbol": "o", "symbolSize": 9, "symbolBrush": HELD_OUT_COLOUR}
+        self._best = self.plot(name="best so far", pen=None, **best)
+        self.getPlotItem().setMenuEnabled(False)
+        self.getPlotItem().hideButtons()
+        self.setMouseEnabled(x=False, y=False)  # the wheel scrolls the dock instead
+        self.getPlotItem().layout.setContentsMargins(2, 8, 8, 2)  # or the topmost number is cut
+        self.setFixedHeight(_HEIGHT)
+        self.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
+        self.setVisible(False)  # until there is something to see
+        self.setToolTip(
+            "Some pixels are hidden from the fit. While their loss falls, the picture gets better; "
+            "when it rises, the network begins to copy noise, and the best point is kept."
+        )
+        self.setAccessibleName("Held-out curve")
+
+    def restart(self) -> None:
+        """Empty the plot."""
+        self._points.clear()
+        self._unit = 0
+        self._draw(0)
+
+    def extend(self, points: Iterable[tuple[int, int, float, float]], best: int) -> None:
+        """Add points (unit, iteration, fitted loss, held-out loss); mark the iteration `best`.
+
+        A new unit begins a new curve.
+        """
+        for unit, iteration, fitted, held_out in points:
+            if unit != self._unit:
+                self._unit = unit
+                self._points.clear()
+            self._points.append((iteration, fitted, held_out))
+        self._draw(best)
+
+    @property
+    def count(self) -> int:
+        """Number of points shown."""
+        return len(self._points)
+
+    def recolour(self, text: str, background: str) -> None:
+        """Follow napari's theme."""
+        self.setBackground(background)
+        item = self.getPlotItem()
+        for side, words in (("bottom", "Iteration"), ("left", "Loss (low is good)")):
+            axis = item.getAxis(side)
+            axis.setPen(text)
+            axis.setTextPen(text)
+            axis.setLabel(words, color=text)
+            axis.enableAutoSIPrefix(False)
+        for _, label in self._legend.items:
+            label.setText(label.text, color=text)
+        self._best.setSymbolPen(text)
+
+    def _draw(self, best: int) -> None:
+        self.setVisible(bool(self._points))
+        table = np.array(self._points, dtype=float).reshape(-1, 3)
+        iteration = table[:, 0]
+        for curve, losses in ((self._fitted, table[:, 1]), (self._held_out, table[:, 2])):
+            seen = np.isfinite(losses)
+            curve.setData(iteration[seen], losses[seen])
+        marked = (iteration == best) & np.isfinite(table[:, 2])
+        self._best.setData(iteration[marked], table[marked, 2])

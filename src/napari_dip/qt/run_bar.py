@@ -1,0 +1,120 @@
+"""Run, stop and keep, pause, discard; and what is going on, in a bar and in words."""
+
+from __future__ import annotations
+
+import time
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from qtpy.QtCore import Qt, Signal
+from qtpy.QtWidgets import QGridLayout, QLabel, QProgressBar, QPushButton, QSizePolicy, QWidget
+
+from napari_dip.run.plan import duration
+
+if TYPE_CHECKING:
+    from napari_dip.run.events import Event
+
+#: A double click on Run must not stop what it has just started.
+_DOUBLE_CLICK_SECONDS = 0.5
+
+
+class State(Enum):
+    """What the buttons may do."""
+
+    REFUSED = "refused"
+    READY = "ready"
+    RUNNING = "running"
+    PAUSED = "paused"
+    STOPPING = "stopping"
+
+
+class RunBar(QWidget):
+    """Three buttons, a progress bar and a sentence; knows no run, only says what was pressed."""
+
+    run_pressed = Signal()
+    keep_pressed = Signal()
+    pause_pressed = Signal()
+    resume_pressed = Signal()
+    discard_pressed = Signal()
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.state = State.REFUSED
+        self._since = 0.0
+        self.run_button = QPushButton("Run")
+        self.pause_button = QPushButton("Pause")
+        self.discard_button = QPushButton("Discard")
+        self.bar = QProgressBar()
+        self.bar.setRange(0, 1000)
+        self.bar.setTextVisible(False)
+        self.bar.setFixedHeight(8)
+        self.words = sentence_label()
+        self._arrange()
+        self.run_button.clicked.connect(self._on_run)
+        self.pause_button.clicked.connect(self._on_pause)
+        self.discard_button.clicked.connect(self.discard_pressed)
+        self.show_state(State.REFUSED)
+
+    def show_state(self, state: State) -> None:
+        """Label and enable the buttons for what can be done now."""
+        if state is State.RUNNING and self.state is State.READY:
+            self._since = time.monotonic()
+        self.state = state
+        busy = state in (State.RUNNING, State.PAUSED, State.STOPPING)
+        self.run_button.setText("Stop and keep" if busy else "Run")
+        self.run_button.setToolTip(
+            "Stop now and keep the best picture so far" if busy else "Start, as the line above says"
+        )
+        self.run_button.setEnabled(state not in (State.REFUSED, State.STOPPING))
+        self.pause_button.setText("Resume" if state is State.PAUSED else "Pause")
+        self.pause_button.setEnabled(state in (State.RUNNING, State.PAUSED))
+        self.discard_button.setEnabled(busy)
+        self.bar.setVisible(busy)
+
+    def show_event(self, event: Event) -> None:
+        """Bring bar and sentence up to date."""
+        if self.state is not State.RUNNING:
+            return
+        self.bar.setValue(round(1000 * event.fraction))
+        parts = [event.words.rstrip(".")]
+        if event.iterations:
+            parts.append(f"iteration {event.iteration} of {event.iterations}")
+        if event.seconds_left is not None and event.fraction < 1:
+            parts.append(f"at most {duration(event.seconds_left)} left")
+        self.words.setText(" · ".join(parts))
+
+    def say(self, words: str) -> None:
+        """Show a sentence."""
+        self.words.setText(words)
+
+    def _on_run(self) -> None:
+        if self.state is State.READY:
+            self.bar.setValue(0)
+            self.run_pressed.emit()
+        elif time.monotonic() - self._since > _DOUBLE_CLICK_SECONDS:
+            self.keep_pressed.emit()
+
+    def _on_pause(self) -> None:
+        (self.resume_pressed if self.state is State.PAUSED else self.pause_pressed).emit()
+
+    def _arrange(self) -> None:
+        layout = QGridLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.setVerticalSpacing(4)
+        layout.addWidget(self.run_button, 0, 0, 1, 2)
+        layout.addWidget(self.pause_button, 1, 0)
+        layout.addWidget(self.discard_button, 1, 1)
+        layout.addWidget(self.bar, 2, 0, 1, 2)
+        layout.addWidget(self.words, 3, 0, 1, 2)
+        self.pause_button.setToolTip("Hold the computation; the picture so far stays")
+        self.discard_button.setToolTip("Stop and throw the picture away")
+
+
+def sentence_label() -> QLabel:
+    """Make a label for whole sentences: wraps, can be copied, and never as mark-up."""
+    label = QLabel()
+    label.setWordWrap(True)
+    label.setTextFormat(Qt.TextFormat.PlainText)
+    label.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+    label.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Minimum)
+    return label

@@ -1,0 +1,265 @@
+"""The shield around a running restoration: a thread of its own, and no way to fall silent.
+
+superqt's generator worker swallows every `RuntimeError`, torch's out-of-memory among them, and
+never closes its generator. So everything is caught inside the generator here and comes back as
+a value, and the run is closed in the thread that it ran in.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import threading
+import time
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar
+from weakref import WeakSet
+
+import numpy as np
+from qtpy.QtCore import QObject, QThreadPool, Signal
+from superqt.utils import GeneratorWorker, create_worker
+
+from napari_dip.errors import DipError, Refusal, refusal
+from napari_dip.run.events import Event, Restoration
+from napari_dip.run.runner import Control, run
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from napari_dip.run.plan import Plan
+
+log = logging.getLogger(__name__)
+
+#: The dock and its preview layer are brought up to date at most this often.
+NEWS_SECONDS = 0.2
+
+#: How long the program waits at its end for the step that is being computed.
+_LAST_SECONDS = 3
+
+#: How a run ends: with a picture, with a sentence, or discarded.
+Outcome = Restoration | Refusal | None
+
+#: How torch says that the memory ran out, depending on the device.
+_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
+
+
+class Switch:
+    """What the user wants of a run; written in the GUI thread, polled in the worker's."""
+
+    live: ClassVar[WeakSet[Switch]] = WeakSet()
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._control = Control.GO
+        self.live.add(self)
+
+    def __call__(self) -> Control:
+        """Say what is wanted now."""
+        return self._control
+
+    def set(self, control: Control) -> None:
+        """Ask for something else; keeping and discarding are final, and discarding wins."""
+        with self._lock:
+            if self._control is Control.DISCARD:
+                return
+            if self._control is Control.KEEP and control is not Control.DISCARD:
+                return
+            self._control = control
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class News:
+    """What happened since the dock last looked.
+
+    Attributes
+    ----------
+    event : Event
+        The latest report, with the latest preview.
+    points : tuple of (unit, iteration, fitted loss, held-out loss)
+        New points of the curve; NaN where not measured.
+    """
+
+    event: Event
+    points: tuple[tuple[int, int, float, float], ...]
+
+
+class Mailbox:
+    """Holds the news until the GUI thread takes them: one picture in flight, however busy it is."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._event: Event | None = None
+        self._points: list[tuple[int, int, float, float]] = []
+        self._judged: tuple[int, float | None, float | None] = (0, None, None)
+        self._called = False
+        self._last = -np.inf
+
+    def post(self, event: Event) -> bool:
+        """Put a report in; True if the GUI thread should now be called to take it."""
+        with self._lock:
+            if event.preview is None and self._event is not None:
+                event = replace(event, preview=self._event.preview)
+            self._event = event
+            judged = (event.unit, event.fitted_loss, event.held_out_loss)
+            if judged != self._judged and judged[1:] != (None, None):  # reports repeat the last one
+                self._judged = judged
+                losses = (_or_nan(event.fitted_loss), _or_nan(event.held_out_loss))
+                self._points.append((event.unit, event.iteration, *losses))
+            if self._called or time.monotonic() - self._last < NEWS_SECONDS:
+                return False
+            self._called = True
+            return True
+
+    def take(self) -> News | None:
+        """Empty the box; None if nothing is in it."""
+        with self._lock:
+            event, points = self._event, tuple(self._points)
+            self._event, self._points, self._called = None, [], False
+            self._last = time.monotonic()
+        return None if event is None else News(event, points)
+
+
+def shielded(
+    plan: Plan, pixels: Any, switch: Switch, mailbox: Mailbox
+) -> Generator[None, None, Outcome]:
+    """Drain a run; yields when the mailbox should be emptied, returns how it ended.
+
+    Parameters
+    ----------
+    plan : Plan
+    pixels : array
+        In the order of `plan.source.axes`; a lazy one is computed here, in this thread.
+    switch : Switch
+    mailbox : Mailbox
+
+    Returns
+    -------
+    Restoration, Refusal or None
+        None if the user discarded the run. Nothing is ever raised.
+    """
+    job = None
+    try:
+        image = np.asarray(pixels)
+        if switch() is Control.DISCARD:
+            return None
+        job = run(plan, {"image": image}, control=switch, preview_seconds=NEWS_SECONDS)
+        while True:
+            try:
+                event = next(job)
+            except StopIteration as end:
+                return end.value  # type: ignore[no-any-return]  # StopIteration is not generic
+            if mailbox.post(event):
+                yield
+    except DipError as error:
+        return error.refusal
+    except Exception as error:
+        return _as_refusal(error, plan)
+    finally:
+        if job is not None:
+            job.close()
+
+
+class BackgroundRun(QObject):
+    """One run in a thread of its own; lives in the GUI thread and speaks through signals.
+
+    Parameters
+    ----------
+    plan : Plan
+    pixels : array
+        In the order of `plan.source.axes`.
+    parent : QObject
+        Whose end is the end of the run.
+    """
+
+    reported = Signal(object)  # News
+    ended = Signal(object)  # Outcome, once
+
+    def __init__(self, plan: Plan, pixels: Any, parent: QObject) -> None:
+        super().__init__(parent)
+        self._switch = Switch()
+        self._mailbox = Mailbox()
+        self._worker: GeneratorWorker[None, None, Outcome] | None = create_worker(
+            shielded,
+            plan,
+            pixels,
+            self._switch,
+            self._mailbox,
+            _start_thread=False,
+            _connect={
+                "yielded": self._take,
+                "returned": self._end,
+                "errored": self._fail,
+                "warned": _log_warning,
+            },
+        )
+        switch = self._switch  # outlives this object, as the worker holds it too
+        self.destroyed.connect(lambda *_: switch.set(Control.DISCARD))
+
+    def start(self) -> None:
+        """Begin; the first news come from the event loop."""
+        if self._worker is not None:
+            self._worker.start()
+
+    def keep(self) -> None:
+        """Stop and hand back the best picture so far."""
+        self._switch.set(Control.KEEP)
+
+    def discard(self) -> None:
+        """Stop and hand back nothing."""
+        self._switch.set(Control.DISCARD)
+
+    def pause(self) -> None:
+        """Hold without computing."""
+        self._switch.set(Control.PAUSE)
+
+    def resume(self) -> None:
+        """Go on after a pause."""
+        self._switch.set(Control.GO)
+
+    def _take(self, _: object = None) -> None:
+        news = self._mailbox.take()
+        if news is not None:
+            self.reported.emit(news)
+
+    def _end(self, outcome: Outcome) -> None:
+        self._worker = None
+        self._take()
+        self.ended.emit(outcome)
+        self.deleteLater()
+
+    def _fail(self, error: Exception) -> None:
+        """Only a fault of the shield itself comes here; it must not fall silent either."""
+        log.error("The worker failed.", exc_info=error)
+        self._end(refusal("unexpected", why=_in_words(error)))
+
+
+@atexit.register
+def _end_all() -> None:
+    """Let no worker speak to a Qt that is already gone: whatever still runs is discarded."""
+    if Switch.live:
+        for switch in list(Switch.live):
+            switch.set(Control.DISCARD)
+        pool = QThreadPool.globalInstance()
+        if pool is not None:
+            pool.waitForDone(_LAST_SECONDS * 1000)
+
+
+def _as_refusal(error: Exception, plan: Plan) -> Refusal:
+    log.error("Restoring '%s' failed.", plan.source.name, exc_info=error)
+    text = str(error).lower()
+    if isinstance(error, MemoryError) or any(words in text for words in _OUT_OF_MEMORY):
+        return refusal("memory-out", name=plan.source.name)
+    return refusal("unexpected", why=_in_words(error))
+
+
+def _in_words(error: Exception) -> str:
+    first = next((line for line in str(error).splitlines() if line.strip()), "")
+    return (first.strip() or type(error).__name__).rstrip(".")
+
+
+def _or_nan(loss: float | None) -> float:
+    return float("nan") if loss is None else loss
+
+
+def _log_warning(warning: tuple[Any, ...]) -> None:
+    log.warning("%s", warning[0])

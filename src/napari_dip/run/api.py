@@ -1,0 +1,200 @@
+"""The Python door: one call from an array to a restored one."""
+
+from __future__ import annotations
+
+import os
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
+
+from napari_dip.errors import Failed, Refusal, Refused, refusal
+from napari_dip.io import ImageSpec, guess_axes
+from napari_dip.run.recipe import Recipe, make_recipe, recipe_from_dict, recipe_from_json
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
+
+    import numpy.typing as npt
+
+    from napari_dip.run.events import Event, Restoration
+
+#: Seconds between the pictures that `progress` is shown; drawing more often slows the fit.
+_PREVIEW_SECONDS = 0.2
+
+
+def denoise(
+    image: Any,
+    preset: str = "balanced",
+    seed: int = 0,
+    device: str = "auto",
+    progress: Callable[[Event], object] | None = None,
+    axes: str | None = None,
+    **settings: Any,
+) -> Restoration:
+    """Remove the noise of one image, with nothing learned from any other.
+
+    Parameters
+    ----------
+    image : array-like or path
+        Numbers of any type: NumPy or dask array, nested lists, or the path of an image file.
+    preset : {"fast", "balanced", "best"}
+    seed : int
+        The same seed gives the same pixels on the same kind of machine.
+    device : {"auto", "cpu", "cuda", "mps"}
+    progress : callable, optional
+        Called with each `Event`, in this thread.
+    axes : str, optional
+        One letter for each axis out of T, C, Z, Y, X and S (S = red, green, blue), such as
+        "YXS" for a colour image. Default: "YX" for two axes, "ZYX" for three; a file's own.
+    **settings
+        Any other setting of a recipe, such as ``prior="noise"`` or ``max_iterations=200``.
+
+    Returns
+    -------
+    Restoration
+        Its ``image`` has shape and intensity units of the input.
+
+    Raises
+    ------
+    Refused
+        If the image or a setting cannot be used; nothing was computed.
+    Failed
+        If the work began and could not end well.
+
+    References
+    ----------
+    Ulyanov, Vedaldi, Lempitsky, Deep Image Prior, CVPR 2018.
+    """
+    recipe = make_recipe("denoise", preset=preset, seed=seed, device=device, **settings)
+    return restore(image, recipe, progress=progress, axes=axes)
+
+
+def restore(
+    image: Any,
+    recipe: Recipe | str | os.PathLike[str],
+    *,
+    progress: Callable[[Event], object] | None = None,
+    axes: str | None = None,
+    **inputs: Any,
+) -> Restoration:
+    """Run a recipe on an image; what all other calls of this kind come down to.
+
+    Parameters
+    ----------
+    image : array-like or path
+    recipe : Recipe, path of a recipe file, JSON text or the mapping it holds
+    progress, axes
+        As for `denoise`.
+    **inputs : array-like
+        Further images that the task takes, by their names.
+
+    Returns
+    -------
+    Restoration
+
+    Raises
+    ------
+    Refused, Failed
+        As `denoise` does.
+    """
+    from napari_dip.run.machine import this_machine
+    from napari_dip.run.plan import preflight
+    from napari_dip.run.runner import run
+
+    wish = load_recipe(recipe)
+    if unknown := set(inputs) - set(wish.task.inputs):
+        known = ", ".join(wish.task.inputs)
+        raise Refused(refusal("setting-unknown", field=min(unknown), known=known))
+    spec, pixels = _image(image, axes)
+    plan = preflight(wish, spec, this_machine())
+    if isinstance(plan, Refusal):
+        raise Refused(plan)
+    data = {"image": pixels(), **{name: _array(name, value) for name, value in inputs.items()}}
+    seconds = _PREVIEW_SECONDS if progress else None
+    result = _drained(run(plan, data, preview_seconds=seconds), progress)
+    if result is None:  # only a control that says so can end a run with nothing
+        raise Failed(refusal("unexpected", why="the run ended without a picture"))
+    return result
+
+
+def load_recipe(recipe: object) -> Recipe:
+    """Take a recipe in any of the forms that people keep it in.
+
+    Raises
+    ------
+    Refused
+        If it cannot be read or is not a recipe.
+    """
+    if isinstance(recipe, Recipe):
+        return recipe
+    if isinstance(recipe, str) and recipe.lstrip().startswith("{"):
+        return recipe_from_json(recipe)
+    if isinstance(recipe, str | os.PathLike):
+        return _recipe_file(os.fspath(recipe))
+    return recipe_from_dict(recipe)
+
+
+def _recipe_file(path: str) -> Recipe:
+    from napari_dip.io.paths import printable, readable_file
+
+    found, _ = readable_file(path)
+    shown = printable(str(found))
+    try:
+        text = found.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        why = "it is no text in UTF-8"
+        raise Refused(refusal("recipe-broken", path=shown, why=why)) from None
+    return recipe_from_json(text, origin=shown)
+
+
+def _drained(
+    events: Generator[Event, None, Restoration | None],
+    progress: Callable[[Event], object] | None,
+) -> Restoration | None:
+    """Run to the end; an interrupt or an error in `progress` closes the run on its way out."""
+    with closing(events):
+        while True:
+            try:
+                event = next(events)
+            except StopIteration as stop:
+                result: Restoration | None = stop.value
+                return result
+            if progress is not None:
+                progress(event)
+
+
+def _image(image: Any, axes: str | None) -> tuple[ImageSpec, Callable[[], Any]]:
+    """Describe the image, and say how to get at its pixels once a plan says yes."""
+    if isinstance(image, str | os.PathLike):
+        from napari_dip.io.reading import read_pixels, read_spec
+
+        spec = read_spec(image, axes)
+        return spec, lambda: read_pixels(spec)
+    array = _array("image", image)
+    try:
+        shape = tuple(int(side) for side in array.shape)
+    except (TypeError, ValueError):  # dask arrays may not know their size yet
+        why = "its size is not known yet"
+        raise Refused(refusal("image-not-array", name="image", why=why)) from None
+    named = guess_axes(shape) if axes is None else axes.upper()
+    return ImageSpec("image", shape, str(array.dtype.name), named), lambda: array
+
+
+def _array(name: str, value: Any) -> Any:
+    """Make an array of whatever can be one; dask arrays stay lazy."""
+    if value is None:
+        raise Refused(refusal("image-none"))
+    if hasattr(value, "dask") and hasattr(value, "compute"):
+        return value
+    import numpy as np
+
+    try:
+        array: npt.NDArray[Any] = np.asarray(value)
+    except Exception as error:  # __array__ of foreign types may raise anything
+        why = str(error).strip().splitlines()[0].rstrip(".") if str(error) else "it is not made so"
+        raise Refused(refusal("image-not-array", name=name, why=why)) from None
+    if isinstance(value, np.ma.MaskedArray) and (hidden := int(np.ma.count_masked(value))):
+        facts = {"count": hidden, "total": array.size, "name": name}
+        raise Refused(refusal("image-masked", **facts))
+    if array.dtype.byteorder not in "=|" and array.dtype.fields is None:
+        return array.astype(array.dtype.newbyteorder("="))
+    return array

@@ -1,0 +1,127 @@
+"""Times a run: previews when due, an end when the limit is reached, seconds left."""
+
+from __future__ import annotations
+
+import time
+from math import isfinite
+from typing import TYPE_CHECKING, Any
+
+from napari_dip.engine.control import Control
+from napari_dip.run.events import Event
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import numpy as np
+    import numpy.typing as npt
+
+    from napari_dip.run.plan import Plan
+
+#: Previews together take a tenth of the time at most.
+PREVIEW_SHARE = 0.1
+
+
+class Clock:
+    """Reads the time for one run; nothing that it says enters the pixels but the time limit.
+
+    Parameters
+    ----------
+    plan : Plan
+    control : callable
+        What the person wants.
+    preview_seconds : float or None
+        Least time between two previews; None for none.
+    """
+
+    def __init__(
+        self, plan: Plan, control: Callable[[], Control], preview_seconds: float | None
+    ) -> None:
+        self.started = time.monotonic()
+        self.timed_out = False
+        self._limit = plan.recipe.common.time_limit
+        self._iterations = plan.budget.iterations
+        self._fit_share = plan.fit_share
+        self._units = len(plan.units)
+        self._ask = control
+        self._preview_seconds = preview_seconds
+        self._last_preview = self._asked_preview = self.started
+        self._preview_cost = 0.0
+        self._unit = 1
+        self._unit_started = self.started
+        self._skipped = 0
+
+    @property
+    def seconds(self) -> float:
+        """Seconds since the start."""
+        return time.monotonic() - self.started
+
+    def begin(self, number: int, done: int) -> None:
+        """Start timing unit `number`, which resumes after `done` iterations."""
+        self._unit = number
+        self._skipped = done
+        self._unit_started = time.monotonic()
+
+    def control(self) -> Control:
+        """Ask what the person wants; KEEP once the time is up."""
+        wish = self._ask()
+        if self._limit is not None and wish is Control.GO and self.seconds > self._limit:
+            self.timed_out = True
+            return Control.KEEP
+        return wish
+
+    def preview_due(self) -> bool:
+        """Say whether to look now."""
+        if self._preview_seconds is None:
+            return False
+        now = time.monotonic()
+        wait = max(self._preview_seconds, self._preview_cost / PREVIEW_SHARE)
+        if now - self._last_preview < wait:
+            return False
+        self._asked_preview = now
+        return True
+
+    def previewed(self) -> None:
+        """Take note of what the preview cost."""
+        self._last_preview = time.monotonic()
+        self._preview_cost = self._last_preview - self._asked_preview
+
+    def event(self, progress: Any, preview: npt.NDArray[np.float32] | None) -> Event:
+        """Put the engine's report into words."""
+        judgement = progress.judgement
+        share = progress.iteration / self._iterations * self._fit_share
+        if progress.swept:
+            share = self._fit_share + (1 - self._fit_share) * progress.swept
+        words = "Taking a last close look" if progress.swept else "Restoring"
+        if self._units > 1:
+            words += f", part {self._unit} of {self._units}"
+        return Event(
+            progress.note or words,
+            (self._unit - 1 + share) / self._units,
+            progress.iteration,
+            self._iterations,
+            number(judgement.fitted),
+            number(judgement.held_out),
+            progress.best_iteration,
+            self.seconds,
+            self._left(share),
+            preview,
+            self._unit,
+            self._units,
+        )
+
+    def _left(self, share: float) -> float | None:
+        """Upper bound of the seconds left, from the pace of this unit."""
+        done = share - self._skipped / self._iterations * self._fit_share
+        left = None
+        if done > 0:
+            whole = (time.monotonic() - self._unit_started) / done
+            left = whole * (1 - share) + whole * (self._units - self._unit)
+        if self._limit is None:
+            return left
+        rest = max(0.0, self._limit - self.seconds)
+        return rest if left is None else min(left, rest)
+
+
+def number(value: float) -> float | None:
+    """None instead of NaN, which JSON does not have."""
+    return value if isfinite(value) else None

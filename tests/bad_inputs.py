@@ -1,0 +1,374 @@
+"""The table of bad input: each kind made for real on disk, with the fault that must answer it."""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+import zipfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import tifffile
+from PIL import Image
+
+from napari_dip.run.machine import this_machine
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+SIDE = 32
+
+
+@dataclass(frozen=True)
+class Case:
+    """One kind of bad input.
+
+    Attributes
+    ----------
+    name : str
+    code : str
+        Key in `FAULTS`.
+    make : callable
+        Gets an empty folder, puts the files there, returns what is typed after `napari-dip`.
+    """
+
+    name: str
+    code: str
+    make: Callable[[Path], list[str]]
+
+
+def noisy(*shape: int, dtype: str = "uint16") -> np.ndarray:
+    values = np.random.default_rng(0).normal(1000, 50, shape or (SIDE, SIDE))
+    return values.astype(dtype)
+
+
+def of(array: Any, *options: str, **how: Any) -> Callable[[Path], list[str]]:
+    """Denoise a TIFF file that holds this array."""
+
+    def make(folder: Path) -> list[str]:
+        if np.ndim(array) > 1:  # or tifffile takes a stack of three for colours
+            how.setdefault("photometric", "minisblack")
+        tifffile.imwrite(folder / "in.tif", array, **how)
+        return typed(folder, "in.tif", *options)
+
+    return make
+
+
+def good(*options: str) -> Callable[[Path], list[str]]:
+    """Denoise a good image, with options in which {folder} stands for the folder."""
+    return of(noisy(), *options)
+
+
+def raw(content: bytes, name: str = "in.tif") -> Callable[[Path], list[str]]:
+    """Denoise a file of these bytes."""
+
+    def make(folder: Path) -> list[str]:
+        (folder / name).write_bytes(content)
+        return typed(folder, name)
+
+    return make
+
+
+def typed(folder: Path, name: str, *options: str) -> list[str]:
+    filled = [option.replace("{folder}", str(folder)) for option in options]
+    if not any(option == "-o" for option in filled):
+        filled += ["-o", str(folder / "out.tif")]
+    return ["denoise", str(folder / name) if name else "", *filled]
+
+
+def recipe(content: object) -> Callable[[Path], list[str]]:
+    """Denoise a good image by a recipe file that holds this."""
+
+    def make(folder: Path) -> list[str]:
+        text = content if isinstance(content, str) else json.dumps(content)
+        (folder / "recipe.json").write_text(text, encoding="utf-8")
+        return good("--from-recipe", "{folder}/recipe.json")(folder)
+
+    return make
+
+
+def after(prepare: Callable[[Path], object], *options: str) -> Callable[[Path], list[str]]:
+    """Denoise a good image once something more was done to the folder."""
+
+    def make(folder: Path) -> list[str]:
+        argv = good(*options)(folder)
+        prepare(folder)
+        return argv
+
+    return make
+
+
+def with_nan(*shape: int) -> np.ndarray:
+    values = noisy(*shape, dtype="float32")
+    values[3, 4] = np.nan
+    return values
+
+
+def with_infinity() -> np.ndarray:
+    values = noisy(dtype="float32")
+    values[5, 6] = -np.inf
+    return values
+
+
+def absurd_header(side: int = 2**20) -> bytes:
+    """Write a TIFF of 4 KiB whose header claims side x side pixels of 16 bits."""
+    entries = [(256, side), (257, side), (258, 16), (259, 1), (262, 1), (273, 8), (277, 1)]
+    entries += [(278, side), (279, 4096)]
+    tags = b"".join(struct.pack("<HHII", code, 4, 1, value) for code, value in entries)
+    directory = struct.pack("<H", len(entries)) + tags + struct.pack("<I", 0)
+    return b"II*\0" + struct.pack("<I", 8 + 4096) + bytes(4096) + directory
+
+
+def absurd_png() -> bytes:
+    header = struct.pack(">IIBBBBB", 2**30, 2**30, 16, 0, 0, 0, 0)
+    packed = chunk(b"IDAT", zlib.compress(bytes(100)))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + packed
+
+
+def cut_tiff(folder: Path) -> list[str]:
+    argv = of(noisy(64, 64))(folder)
+    whole = (folder / "in.tif").read_bytes()
+    (folder / "in.tif").write_bytes(whole[: len(whole) // 2])
+    return argv
+
+
+def cut_png(folder: Path) -> list[str]:
+    Image.fromarray(noisy(64, 64, dtype="uint16")).save(folder / "in.png")
+    whole = (folder / "in.png").read_bytes()
+    (folder / "in.png").write_bytes(whole[: len(whole) // 2])
+    return typed(folder, "in.png")
+
+
+def damaged_tags(folder: Path) -> list[str]:
+    """Let the strips of pixels begin far behind the end of the file."""
+    argv = of(noisy())(folder)
+    with tifffile.TiffFile(folder / "in.tif", mode="r+b") as file:
+        file.pages[0].tags["StripOffsets"].overwrite((2**31,))
+    return argv
+
+
+def zipped(folder: Path) -> list[str]:
+    with zipfile.ZipFile(folder / "in.tif", "w") as file:
+        file.writestr("a.txt", "text")
+    return typed(folder, "in.tif")
+
+
+def looped(folder: Path) -> list[str]:
+    (folder / "in.tif").symlink_to("in.tif")
+    return typed(folder, "in.tif")
+
+
+def piped(folder: Path) -> list[str]:
+    os.mkfifo(folder / "in.tif")
+    return typed(folder, "in.tif")
+
+
+def forbidden(folder: Path) -> list[str]:
+    argv = good()(folder)
+    (folder / "in.tif").chmod(0)
+    return argv
+
+
+def chunk(kind: bytes, content: bytes) -> bytes:
+    body = kind + content
+    return struct.pack(">I", len(content)) + body + struct.pack(">I", zlib.crc32(body))
+
+
+def colours_of_16_bits() -> bytes:
+    rows = b"".join(b"\0" + row.tobytes() for row in noisy(SIDE, SIDE * 3).astype(">u2"))
+    header = struct.pack(">IIBBBBB", SIDE, SIDE, 16, 2, 0, 0, 0)
+    packed = chunk(b"IDAT", zlib.compress(rows))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + packed + chunk(b"IEND", b"")
+
+
+def coded_as_cmyk(folder: Path) -> list[str]:
+    Image.fromarray(noisy(SIDE, SIDE, 3, dtype="uint8")).convert("CMYK").save(folder / "in.jpg")
+    return typed(folder, "in.jpg")
+
+
+def black_and_white(folder: Path) -> list[str]:
+    Image.fromarray(noisy() > 1000).save(folder / "in.png")
+    return typed(folder, "in.png")
+
+
+def many_series(folder: Path) -> list[str]:
+    with tifffile.TiffWriter(folder / "in.tif") as file:
+        file.write(noisy(4, 4))
+        file.write(noisy(SIDE, SIDE))
+    return typed(folder, "in.tif")
+
+
+def arguments(*argv: str) -> Callable[[Path], list[str]]:
+    """What is typed, as it is, in which {folder} stands for the folder."""
+    return lambda folder: [text.replace("{folder}", str(folder)) for text in argv]
+
+
+def recipe_of_bytes(folder: Path) -> list[str]:
+    (folder / "recipe.json").write_bytes(b"\xff\xfe\x00\xd8" * 9)
+    return good("--from-recipe", "{folder}/recipe.json")(folder)
+
+
+def touch(name: str) -> Callable[[Path], object]:
+    return lambda folder: (folder / name).write_text("mine")
+
+
+def link(name: str, target: str) -> Callable[[Path], object]:
+    return lambda folder: (folder / name).symlink_to(target)
+
+
+def missing_device() -> str:
+    found = this_machine().devices
+    return next(device for device in ("cuda", "mps") if device not in found)
+
+
+def setting(option: str, value: str) -> Case:
+    return Case(f"--{option} {value or 'empty'}", "setting-wrong", good(f"--{option}={value}"))
+
+
+FILES = [
+    Case("missing file", "file-missing", lambda folder: typed(folder, "none.tif")),
+    Case("folder in the way", "file-missing", lambda folder: typed(folder, "none/none.tif")),
+    Case("folder as file", "file-is-folder", lambda folder: typed(folder, ".")),
+    Case("empty file", "file-empty", raw(b"")),
+    Case("empty path", "path-empty", lambda folder: typed(folder, "")),
+    Case("NUL in path", "path-wrong", lambda folder: typed(folder, "a\0b.tif")),
+    Case("name too long", "path-wrong", lambda folder: typed(folder, "a" * 300 + ".tif")),
+    Case("loop of links", "file-unreadable", looped),
+    Case("pipe", "file-type", piped),
+    Case("text", "file-type", raw(b"These are not pixels.\n" * 20)),
+    Case("PDF", "file-type", raw(b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n" * 9, "in.pdf")),
+    Case("zip called tif", "file-type", zipped),
+    Case("16-bit colour PNG", "file-type", raw(colours_of_16_bits(), "in.png")),
+    Case("CMYK", "file-type", coded_as_cmyk),
+    Case("absurd PNG header", "file-type", raw(absurd_png(), "in.png")),
+    Case("absurd TIFF header", "file-broken", raw(absurd_header())),
+    Case("TIFF of a header only", "file-broken", raw(b"II*\0\x08\0\0\0")),
+    Case("PNG of a header only", "file-broken", raw(b"\x89PNG\r\n\x1a\n", "in.png")),
+    Case("cut-off TIFF", "file-broken", cut_tiff),
+    Case("cut-off PNG", "file-broken", cut_png),
+    Case("damaged tags", "file-broken", damaged_tags),
+]
+if os.geteuid() != 0:  # nothing is forbidden to root
+    FILES.append(Case("no permission", "file-unreadable", forbidden))
+
+PIXELS = [
+    Case("0-d", "image-scalar", of(np.array(7, "uint16"))),
+    Case("1-d", "image-line", of(noisy(SIDE))),
+    Case("1 x N", "image-small", of(noisy(1, 500))),
+    Case("N x 1", "image-small", of(noisy(500, 1))),
+    Case("too small", "image-small", of(noisy(8, 8))),
+    Case("first of several images too small", "image-small", many_series),
+    Case("all NaN", "pixels-nan", of(np.full((SIDE, SIDE), np.nan, "float32"))),
+    Case("one NaN", "pixels-nan", of(with_nan(SIDE, SIDE))),
+    Case("one infinite", "pixels-infinite", of(with_infinity())),
+    Case("constant", "pixels-constant", of(np.full((SIDE, SIDE), 7, "uint16"))),
+    Case("beyond single precision", "pixels-range", of(noisy(dtype="float64") + 1e15)),
+    Case("bool", "image-bool", of(noisy() > 1000)),
+    Case("black and white PNG", "image-bool", black_and_white),
+    Case("complex", "image-complex", of(noisy().astype("complex64"))),
+    Case("stack", "image-stack", of(noisy(3, SIDE, SIDE))),
+    Case("time-lapse of ImageJ", "image-stack", of(noisy(2, 3, SIDE, SIDE), imagej=True)),
+    Case("five axes", "image-stack", of(noisy(2, 3, 2, SIDE, SIDE))),
+    Case("six axes", "axes-wrong", of(noisy(2, 2, 2, 2, SIDE, SIDE))),
+    Case("too few axes named", "axes-wrong", of(noisy(), "--axes", "X")),
+    Case("unknown axes named", "axes-wrong", of(noisy(), "--axes", "QQ")),
+    Case("an axis named twice", "axes-wrong", of(noisy(), "--axes", "YY")),
+    Case("axes without Y", "axes-missing", of(noisy(), "--axes", "CX")),
+    Case("four colours", "image-channels", of(noisy(SIDE, SIDE, 4), "--axes", "YXS")),
+]
+
+OUTPUTS = [
+    Case("output folder missing", "output-folder-missing", good("-o", "{folder}/no/out.tif")),
+    Case("output exists", "output-exists", after(touch("out.tif"))),
+    Case("output is a dangling link", "output-exists", after(link("out.tif", "none.tif"))),
+    Case("output is the input", "output-is-input", good("-o", "{folder}/in.tif", "--overwrite")),
+    Case(
+        "output is the input by another way",
+        "output-is-input",
+        after(lambda folder: (folder / "a").mkdir(), "-o", "{folder}/a/../in.tif", "--overwrite"),
+    ),
+    Case("output is a link to the input", "output-is-input", after(link("out.tif", "in.tif"))),
+    Case(
+        "output is the input by another name",
+        "output-is-input",
+        after(lambda folder: os.link(folder / "in.tif", folder / "out.tif"), "--overwrite"),
+    ),
+    Case("output is a folder", "output-is-folder", good("-o", "{folder}")),
+    Case("output as PNG", "output-type", good("-o", "{folder}/out.png")),
+    Case("output without ending", "output-type", good("-o", "{folder}/out")),
+    Case("output empty", "path-empty", good("-o", "")),
+    Case("output with NUL", "path-wrong", good("-o", "{folder}/a\0b.tif")),
+    Case("output read-only", "output-readonly", good("-o", "/proc/out.tif")),
+    Case("report as text", "output-json", good("--report", "{folder}/report.txt")),
+    Case("report exists", "output-exists", after(touch("r.json"), "--report", "{folder}/r.json")),
+    Case("uncertainty over the input", "output-is-input", good("--uncertainty", "{folder}/in.tif")),
+    Case("two results, one name", "output-twice", good("--residual", "{folder}/out.tif")),
+    Case(
+        "recipe over the recipe it came from",
+        "output-is-input",
+        after(
+            lambda folder: (folder / "r.json").write_text('{"schema": 1, "task": "denoise"}'),
+            *("--from-recipe", "{folder}/r.json", "--recipe", "{folder}/r.json", "--overwrite"),
+        ),
+    ),
+]
+
+SETTINGS = [
+    *(setting("read-noise", value) for value in ("-3", "0", "nan", "inf", "1e300", "", "loud")),
+    *(setting("gain", value) for value in ("-1", "nan")),
+    *(setting("smoothing", value) for value in ("-0.1", "101")),
+    *(setting("seed", value) for value in ("-1", "1.5", "99999999999999999999")),
+    *(setting("max-iterations", value) for value in ("0", "-5", "1e3", "2000000")),
+    *(setting("restarts", value) for value in ("0", "65")),
+    *(setting("time-limit", value) for value in ("0", "-1", "nan")),
+    setting("preset", "quick"),
+    setting("prior", "bm3d"),
+    setting("noise", "speckle"),
+    setting("channels", "some"),
+    setting("device", "tpu"),
+    setting("dtype", "float16"),
+    Case("device that is not there", "device-missing", good("--device", missing_device())),
+]
+
+RECIPES = [
+    Case("recipe missing", "file-missing", good("--from-recipe", "{folder}/none.json")),
+    Case("recipe path empty", "path-empty", good("--from-recipe", "")),
+    Case("recipe is a folder", "file-is-folder", good("--from-recipe", "{folder}")),
+    Case("recipe empty", "file-empty", recipe("")),
+    Case("recipe cut off", "recipe-broken", recipe('{"schema": 1, "task": "den')),
+    Case("recipe is a list", "recipe-broken", recipe([1, 2])),
+    Case("recipe nested too deep", "recipe-broken", recipe("[" * 100_000)),
+    Case("recipe without schema", "recipe-broken", recipe({"task": "denoise"})),
+    Case("recipe is no text", "recipe-broken", recipe_of_bytes),
+    Case("recipe from the future", "recipe-newer", recipe({"schema": 99, "task": "denoise"})),
+    Case(
+        "recipe with an unknown setting",
+        "setting-unknown",
+        recipe({"schema": 1, "task": "denoise", "settings": {"sharpness": 3}}),
+    ),
+    Case(
+        "recipe with a value of the wrong type",
+        "setting-wrong",
+        recipe({"schema": 1, "task": "denoise", "seed": {"a": 1}}),
+    ),
+    Case("recipe of an unknown task", "setting-wrong", recipe({"schema": 1, "task": "sharpen"})),
+]
+
+WORDS = [
+    Case("unknown command", "command-unknown", arguments("sharpen", "in.tif")),
+    Case("plan of an unknown task", "command-unknown", arguments("plan", "sharpen", "in.tif")),
+    Case("unknown option", "option-unknown", good("--sharpness", "3")),
+    Case("option without its value", "option-value", good("--seed")),
+    Case("option given twice", "option-twice", good("--seed", "1", "--seed", "2")),
+    Case("no input", "argument-missing", arguments("denoise", "-o", "{folder}/out.tif")),
+    Case("no output", "argument-missing", arguments("denoise", "{folder}/in.tif")),
+    Case("two inputs", "argument-extra", good("second.tif")),
+]
+
+CASES = [*FILES, *PIXELS, *OUTPUTS, *SETTINGS, *RECIPES, *WORDS]
+#: The Python call has no files of results and no words to misspell.
+PYTHON_CASES = [*FILES, *PIXELS, *SETTINGS, *RECIPES]

@@ -1,0 +1,106 @@
+"""plan, doctor, demo, --help, and commands made from the fields of tasks."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from napari_dip.cli import main
+from napari_dip.io.reading import read_spec
+from napari_dip.run.recipe import Common
+from napari_dip.tasks import TASKS
+
+
+def noisy(folder: Path) -> str:
+    image = np.random.default_rng(0).normal(500, 20, (40, 50)).astype("uint16")
+    tifffile.imwrite(folder / "in.tif", image)
+    return str(folder / "in.tif")
+
+
+def test_plan_prints_one_line_and_writes_nothing(tmp_path, capsys):
+    assert main(["plan", "denoise", noisy(tmp_path), "--device", "cpu"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("50 × 40 pixels") and out.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["in.tif"]
+
+
+def test_plan_follows_the_settings(tmp_path, capsys):
+    image = noisy(tmp_path)
+    main(["plan", "denoise", image, "--restarts", "3", "--device", "cpu"])
+    assert "3 fits" in capsys.readouterr().out
+
+
+def test_notes_of_the_file_are_told(tmp_path, capsys):
+    pixels = np.random.default_rng(0).integers(0, 255, (40, 40, 4), dtype="uint8")
+    Image.fromarray(pixels).save(tmp_path / "in.png")
+    assert main(["plan", "denoise", str(tmp_path / "in.png")]) == 0
+    assert "alpha" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_every_field_of_a_task_is_an_option_with_its_help(task, capsys):
+    assert main([task, "--help"]) == 0
+    shown = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    names = [field.name for field in dataclasses.fields(TASKS[task])]
+    for name in [*names, *Common.model_fields]:
+        assert f"--{name.replace('_', '-')} " in shown
+
+
+def test_help_and_version_load_no_torch():
+    code = (
+        "import sys; from napari_dip.cli import main\n"
+        "assert main(['--help']) == main(['denoise', '--help']) == main(['--version']) == 0\n"
+        "sys.exit(bool({'torch', 'qtpy', 'matplotlib', 'skimage'} & set(sys.modules)))"
+    )
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert answer.returncode == 0, answer.stderr
+    assert "0.1.0" in answer.stdout and "blind-spot" in answer.stdout
+
+
+def test_doctor_names_what_it_found_as_text_and_as_json(capsys):
+    assert main(["doctor", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["works"] and found["devices"][-1] == "cpu" and found["torch"]
+    assert bool(found["no_card"]) == (found["devices"] == ["cpu"])
+    assert main(["doctor"]) == 0
+    shown = capsys.readouterr().out
+    for word in ("PyTorch", "Devices", "Free memory", "napari", "Qt"):
+        assert word in shown
+
+
+def test_doctor_gives_the_line_that_mends_a_missing_torch(monkeypatch, capsys):
+    from napari_dip.run.machine import Machine
+
+    bare = Machine(2, 10**9, ("cpu",), "", "PyTorch is not installed")
+    monkeypatch.setattr("napari_dip.run.doctor.this_machine", lambda: bare)
+    assert main(["doctor"]) == 1
+    assert "-m pip install torch" in capsys.readouterr().out
+
+
+def test_the_demo_without_a_window_draws_before_and_after(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for _ in range(2):  # a second call replaces the pictures of the first
+        assert main(["demo", "--no-window"]) == 0
+        places = capsys.readouterr().out.splitlines()
+    assert [Path(place).name for place in places] == ["before_after.png", "mitochondria_denoised.tif"]
+    with Image.open(places[0]) as picture:
+        assert picture.width > 2 * picture.height
+    assert read_spec(places[1]).shape == (320, 320)
+
+
+def test_the_demo_says_why_there_can_be_no_window(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.platform", "linux")
+    monkeypatch.delenv("DISPLAY", raising=False)
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    assert main(["demo", "--window"]) == 2
+    assert "there is no display" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,217 @@
+"""`napari-dip denoise`: what it writes, what it says, and how it is stopped."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+
+import napari_dip as dip
+from napari_dip.cli import main
+from napari_dip.cli.restore import partial_path
+from napari_dip.io.reading import read_pixels, read_spec
+
+FAST = ("--preset", "fast", "--max-iterations", "10", "--device", "cpu")
+REPORT_KEYS = (
+    "task recipe version device threads seed shape axes noise prior iterations best_iteration "
+    "stop_reason seconds held_out residual peak_bytes input_sha256 output_sha256 notes"
+).split()
+
+
+@pytest.fixture
+def noisy(tmp_path: Path) -> Path:
+    y, x = np.mgrid[:48, :40]
+    clean = 200 + 80 * np.sin(x / 5) * np.cos(y / 7)
+    image = np.random.default_rng(0).poisson(clean).astype("uint16")
+    path = tmp_path / "in.tif"
+    tifffile.imwrite(path, image, imagej=True, resolution=(10, 5), metadata={"unit": "um"})
+    return path
+
+
+def command(*argv: object) -> subprocess.Popen[str]:
+    line = [sys.executable, "-m", "napari_dip", *map(str, argv)]
+    return subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def test_a_run_writes_all_that_was_asked_for_and_keeps_the_pixel_size(noisy, tmp_path, capsys):
+    names = {"uncertainty": "sd.tif", "residual": "r.tif", "report": "a.json", "recipe": "b.json"}
+    extra = [text for name, file in names.items() for text in (f"--{name}", str(tmp_path / file))]
+    assert main(["denoise", str(noisy), "-o", str(tmp_path / "out.tif"), *FAST, *extra]) == 0
+    captured = capsys.readouterr()
+    assert captured.out == f"{tmp_path / 'out.tif'}\n"
+    assert "of memory" in captured.err and "since all 10 iterations" in captured.err
+    source, spec = read_pixels(read_spec(noisy)), read_spec(tmp_path / "out.tif")
+    image = read_pixels(spec)
+    assert (spec.shape, spec.dtype, spec.axes) == (source.shape, "float32", "YX")
+    assert spec.scale == pytest.approx((0.2, 0.1)) and set(spec.units or ()) == {"micrometer"}
+    residual = read_pixels(read_spec(tmp_path / "r.tif"))
+    np.testing.assert_allclose(residual, source - image.astype("float64"), atol=1e-4)
+    assert (read_pixels(read_spec(tmp_path / "sd.tif")) > 0).all()
+    report = json.loads((tmp_path / "a.json").read_text())
+    assert set(REPORT_KEYS) <= set(report)
+    assert len(list(tmp_path.iterdir())) == 6
+
+
+def test_the_recipe_that_was_written_repeats_the_pixels_here_and_in_python(noisy, tmp_path):
+    first, second, recipe = (str(tmp_path / name) for name in ("a.tif", "b.tif", "r.json"))
+    assert main(["denoise", str(noisy), "-o", first, *FAST, "--seed", "5", "--recipe", recipe]) == 0
+    assert main(["denoise", str(noisy), "-o", second, "--from-recipe", recipe]) == 0
+    assert Path(first).read_bytes() == Path(second).read_bytes()
+    result = dip.restore(noisy, Path(recipe))
+    np.testing.assert_array_equal(result.image, read_pixels(read_spec(first)))
+    assert dip.recipe_from_json(Path(recipe).read_text()).common.seed == 5
+
+
+def test_options_win_over_the_recipe_they_stand_beside(noisy, tmp_path):
+    recipe, written = tmp_path / "r.json", tmp_path / "w.json"
+    recipe.write_text(dip.make_recipe("denoise", seed=3, max_iterations=10).to_json())
+    options = ["--from-recipe", str(recipe), "--seed", "4", "--prior", "noise", *FAST]
+    argv = ["denoise", str(noisy), "-o", str(tmp_path / "o.tif"), "--recipe", str(written)]
+    assert main([*argv, *options]) == 0
+    found = dip.recipe_from_json(written.read_text())
+    assert (found.common.seed, found.common.max_iterations, found.task.prior) == (4, 10, "noise")
+
+
+def test_the_result_is_of_the_inputs_type_where_that_is_wanted(noisy, tmp_path):
+    out = str(tmp_path / "out.tif")
+    assert main(["denoise", str(noisy), "-o", out, *FAST, "--dtype", "same"]) == 0
+    assert read_spec(out).dtype == "uint16"
+
+
+def test_quiet_says_nothing_at_all(noisy, tmp_path, capfd):
+    assert main(["denoise", str(noisy), "-o", str(tmp_path / "o.tif"), *FAST, "--quiet"]) == 0
+    assert capfd.readouterr() == ("", "")
+
+
+def test_overwrite_replaces_the_result_and_only_then(noisy, tmp_path):
+    out = tmp_path / "out.tif"
+    out.write_text("mine")
+    assert main(["denoise", str(noisy), "-o", str(out), *FAST]) == 2
+    assert out.read_text() == "mine"
+    assert main(["denoise", str(noisy), "-o", str(out), *FAST, "--overwrite"]) == 0
+    assert read_spec(out).shape == (48, 40)
+
+
+def test_provenance_in_the_result_repeats_the_run(noisy, tmp_path):
+    out = tmp_path / "out.tif"
+    assert main(["denoise", str(noisy), "-o", str(out), *FAST]) == 0
+    with tifffile.TiffFile(out) as file:
+        told = json.loads(file.imagej_metadata["Info"])
+    assert told["source"] == "in.tif" and told["recipe"]["max_iterations"] == 10
+
+
+def test_a_pipe_gets_plain_lines_with_iteration_loss_and_time(noisy, tmp_path):
+    process = command("denoise", noisy, "-o", tmp_path / "out.tif", *FAST)
+    out, err = process.communicate(timeout=100)
+    assert process.returncode == 0
+    assert out == f"{tmp_path / 'out.tif'}\n"
+    assert "\x1b" not in err and "\r" not in err
+    line = next(line for line in err.splitlines() if "iteration 10 of 10" in line)
+    assert "held-out loss" in line and "left" in line
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no terminals of this kind")
+def test_a_terminal_gets_a_bar(noisy, tmp_path):
+    import pty
+
+    ours, theirs = pty.openpty()
+    line = [sys.executable, "-m", "napari_dip", "denoise", noisy, "-o", tmp_path / "o.tif", *FAST]
+    process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=theirs, stdin=theirs)
+    os.close(theirs)
+    shown = b""
+    try:
+        while part := os.read(ours, 65536):
+            shown += part
+    except OSError:  # how a terminal ends on Linux
+        pass
+    os.close(ours)
+    assert process.communicate(timeout=100)[0].decode() == f"{tmp_path / 'o.tif'}\n"
+    assert process.returncode == 0
+    assert "━".encode() in shown and b"iteration" in shown
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows sends no such signal to one process")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_keeps_the_best_so_far_beside_the_result(noisy, tmp_path, number):
+    long = ("--preset", "fast", "--max-iterations", "100000", "--device", "cpu", "--prior", "noise")
+    process = command("denoise", noisy, "-o", tmp_path / "out.tif", *long)
+    assert process.stderr is not None
+    for line in process.stderr:
+        if "iteration" in line:
+            break
+    asked = time.monotonic()
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert time.monotonic() - asked < 20
+    assert "out.partial.tif" in err and "kept" in err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.tif", "out.partial.tif"]
+    assert read_spec(tmp_path / "out.partial.tif").scale == pytest.approx((0.2, 0.1))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows sends no such signal to one process")
+def test_an_interrupt_before_the_first_iteration_ends_in_words_too(noisy, tmp_path):
+    process = command("denoise", noisy, "-o", tmp_path / "out.tif", *FAST)
+    assert process.stderr is not None
+    process.stderr.readline()  # the plan: the engine is not loaded yet
+    process.stderr.readline()
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "Interrupted" in err and "Traceback" not in err
+    assert not (tmp_path / "out.tif").exists()
+
+
+def test_a_partial_picture_never_takes_the_place_of_another(tmp_path):
+    assert partial_path(tmp_path / "a.tif").name == "a.partial.tif"
+    assert partial_path(tmp_path / "a.ome.tif").name == "a.partial.ome.tif"
+    (tmp_path / "a.partial.tif").touch()
+    assert partial_path(tmp_path / "a.tif").name == "a.partial-2.tif"
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (MemoryError(), "The memory ran out"),
+        (RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"), "The memory ran out"),
+        (RuntimeError("Sizes differ\nat line 3"), "Something unexpected happened: sizes differ."),
+        (OSError(5, "Input/output error"), "Something unexpected happened: input/output error."),
+    ],
+)
+def test_an_error_nobody_foresaw_ends_with_one_in_one_sentence(
+    noisy, tmp_path, monkeypatch, capsys, error, words
+):
+    def breaks(*arguments: object, **options: object) -> None:
+        raise error
+
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    monkeypatch.setattr("napari_dip.cli.restore.run", breaks)
+    assert main(["denoise", str(noisy), "-o", str(tmp_path / "out.tif"), *FAST]) == 1
+    err = capsys.readouterr().err
+    assert words in err and "Traceback" not in err
+    assert not (tmp_path / "out.tif").exists()
+
+
+def test_a_disk_that_fills_up_ends_with_one_and_spares_what_was_there(
+    noisy, tmp_path, monkeypatch, capsys
+):
+    out = tmp_path / "out.tif"
+    out.write_text("mine")
+
+    def full(handle: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    assert main(["denoise", str(noisy), "-o", str(out), *FAST, "--overwrite"]) == 1
+    assert "no space left" in capsys.readouterr().err
+    assert out.read_text() == "mine"
+    assert len(list(tmp_path.iterdir())) == 2

@@ -1,0 +1,151 @@
+"""What holds for every test: a home of its own, and nothing left running when it ends."""
+
+from __future__ import annotations
+
+import atexit
+import gc
+import os
+import shutil
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from types import ModuleType
+
+# Before napari, Qt, matplotlib or torch load: none of them may read or write the user's own files.
+HOME = Path(tempfile.mkdtemp(prefix="napari-dip-tests-"))
+atexit.register(shutil.rmtree, HOME, ignore_errors=True)
+os.environ.update(
+    HOME=str(HOME),
+    USERPROFILE=str(HOME),
+    APPDATA=str(HOME),
+    LOCALAPPDATA=str(HOME),
+    XDG_CACHE_HOME=str(HOME / "cache"),
+    XDG_CONFIG_HOME=str(HOME / "config"),
+    XDG_DATA_HOME=str(HOME / "share"),
+    XDG_STATE_HOME=str(HOME / "state"),
+    MPLCONFIGDIR=str(HOME / "matplotlib"),
+    MPLBACKEND="Agg",
+    NAPARI_CONFIG=str(HOME / "napari" / "settings.yaml"),
+    OMP_WAIT_POLICY="PASSIVE",  # idle threads of torch do not fight those of other programs
+)
+
+#: Seconds that a thread may take to end after its test.
+GRACE = 3.0
+#: Threads that libraries start once and keep: ours never bear such names.
+KEPT_THREADS = (
+    "pydevd",
+    "tqdm",
+    "IPython",
+    "asyncio_",
+    "pytest_timeout",
+    "ThreadPoolExecutor",
+    "Dummy-",
+)
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left_running() -> Iterator[None]:
+    """Fail a test that leaves a thread, a worker, a running timer or a window behind.
+
+    It takes the place of napari's NAPARI_STRICT_QT, which looks before Python has collected its
+    cycles: pyqtgraph's menus are part of such cycles, and go with them.
+    """
+    threads = set(threading.enumerate())
+    windows = set(_windows())
+    yield
+    _let_qt_finish()
+    left = [
+        *_after_grace(lambda: _new_threads(threads)),
+        *_after_grace(_workers),
+        *_after_grace(lambda: _new_windows(windows)),
+        *_after_grace(_timers),
+    ]
+    assert not left, "The test left behind: " + "; ".join(left)
+
+
+def _after_grace(find: Callable[[], list[str]]) -> list[str]:
+    """Ask again until nothing is found or the time is up."""
+    end = time.monotonic() + GRACE
+    while (found := find()) and time.monotonic() < end:
+        _let_qt_finish()
+        gc.collect()
+        time.sleep(0.02)
+    return found
+
+
+def _new_threads(before: set[threading.Thread]) -> list[str]:
+    return [
+        f"thread {thread.name}"
+        for thread in set(threading.enumerate()) - before
+        if not thread.name.startswith(KEPT_THREADS)
+    ]
+
+
+def _workers() -> list[str]:
+    """Find superqt's workers, which napari's are too, and jobs in Qt's own pool of threads."""
+    found: list[str] = []
+    if module := sys.modules.get("superqt.utils._qthreading"):
+        found += [f"worker {worker!r}" for worker in module.WorkerBase._worker_set]
+    if core := _qt("QtCore"):
+        found += ["job in Qt's thread pool"] * core.QThreadPool.globalInstance().activeThreadCount()
+    return found
+
+
+def _windows() -> list[object]:
+    widgets = _qt("QtWidgets")
+    if widgets is None or widgets.QApplication.instance() is None:
+        return []
+    return list(widgets.QApplication.topLevelWidgets())
+
+
+def _new_windows(before: set[object]) -> list[str]:
+    """Find widgets without a parent; napari names those that its own tests may leave."""
+    return [
+        f"widget {type(window).__name__} {window.objectName()!r}"
+        for window in set(_windows()) - before
+        if _alive(window) and window.objectName() != "handled_widget"
+    ]
+
+
+def _timers() -> list[str]:
+    """Find timers of ours that still run."""
+    core = _qt("QtCore")
+    if core is None or core.QCoreApplication.instance() is None:
+        return []
+    return [
+        f"running timer of {type(timer.parent()).__name__}"
+        for timer in gc.get_objects()
+        if type(timer) is core.QTimer
+        and _alive(timer)
+        and timer.isActive()
+        and type(timer.parent()).__module__.startswith("napari_dip")
+    ]
+
+
+def _alive(thing: object) -> bool:
+    try:
+        thing.objectName()  # type: ignore[attr-defined]
+    except RuntimeError:  # its C++ half is gone
+        return False
+    return True
+
+
+def _let_qt_finish() -> None:
+    core = _qt("QtCore")
+    if core is None or (app := core.QCoreApplication.instance()) is None:
+        return
+    app.processEvents()
+    app.sendPostedEvents(None, core.QEvent.Type.DeferredDelete)
+
+
+def _qt(part: str) -> ModuleType | None:
+    """Return a module of Qt if a test has loaded it: these checks must not load it themselves."""
+    return sys.modules.get(f"PyQt6.{part}")

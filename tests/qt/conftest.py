@@ -1,0 +1,91 @@
+"""A viewer with a small noisy crop of the sample and the dock, and ways to press its buttons."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import tifffile
+from qtpy.QtCore import Qt
+
+from napari_dip.samples import MITOCHONDRIA
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+#: A run on 64 x 64 pixels takes seconds; the first one of a session also imports torch.
+PATIENCE = 60_000
+
+
+@pytest.fixture
+def noisy() -> np.ndarray:
+    """64 x 64 pixels of a real single shot, uint8."""
+    return np.ascontiguousarray(tifffile.imread(MITOCHONDRIA)[0, 20:84, 40:104])
+
+
+@dataclass
+class Desk:
+    """A viewer, its dock, and a user's hands."""
+
+    viewer: Any
+    dock: Any
+    qtbot: Any
+
+    def press(self, button: Any) -> None:
+        assert button.isEnabled(), f"'{button.text()}' cannot be pressed"
+        self.qtbot.mouseClick(button, Qt.MouseButton.LeftButton)
+
+    def set(self, **settings: Any) -> None:
+        for name, value in settings.items():
+            self.dock.form.widgets[name].value = value
+
+    def run(self) -> None:
+        self.press(self.dock.run_bar.run_button)
+        assert self.dock.busy
+
+    def wait_until(self, happened: Callable[[], bool]) -> None:
+        self.qtbot.waitUntil(happened, timeout=PATIENCE)
+
+    def wait_for_end(self) -> None:
+        self.wait_until(lambda: not self.dock.busy)
+
+    def wait_for_fit(self, points: int = 1) -> None:
+        """Until the first points of the curve are in, so the network is being fitted."""
+        self.wait_until(lambda: self.dock.curve.count >= points)
+
+    @property
+    def names(self) -> list[str]:
+        return [layer.name for layer in self.viewer.layers]
+
+    @property
+    def said(self) -> str:
+        return self.dock.run_bar.words.text()
+
+
+@pytest.fixture
+def desk(make_napari_viewer: Any, qtbot: Any, noisy: np.ndarray) -> Iterator[Desk]:
+    """A viewer with the layer "cells" and an opened dock set to a short run."""
+    from napari_dip.qt.dock import denoise_dock
+
+    viewer = make_napari_viewer()
+    viewer.add_image(noisy, name="cells")
+    dock = denoise_dock(viewer)
+    viewer.window.add_dock_widget(dock, name="Denoise", area="right")
+    desk = Desk(viewer, dock, qtbot)
+    desk.set(preset="fast", max_iterations="12")
+    yield desk
+    if desk.dock is not None and desk.dock.busy:
+        desk.dock.discard()
+    desk.viewer = desk.dock = None  # pytest holds on to the desk until after the leak check
+
+
+LONG = "100000"
+
+
+@pytest.fixture
+def long_run(desk: Desk) -> Desk:
+    """The same, set to a run that would not end by itself during a test."""
+    desk.set(prior="noise", max_iterations=LONG)
+    return desk

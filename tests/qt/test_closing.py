@@ -1,0 +1,102 @@
+"""Closing the dock or the viewer stops the work and leaves nothing behind."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+
+import pytest
+from qtpy.QtCore import QThreadPool
+
+pytestmark = pytest.mark.gl
+
+
+def seconds_until_idle(qtbot):
+    started = time.perf_counter()
+    qtbot.waitUntil(lambda: QThreadPool.globalInstance().activeThreadCount() == 0, timeout=5000)
+    return time.perf_counter() - started
+
+
+def test_closing_the_dock_stops_the_run_and_removes_its_preview(long_run):
+    viewer, qtbot = long_run.viewer, long_run.qtbot
+    long_run.run()
+    long_run.wait_until(lambda: "cells preview" in long_run.names)
+    viewer.window.remove_dock_widget(long_run.dock)
+    long_run.dock = None
+    assert seconds_until_idle(qtbot) < 1.0
+    assert [layer.name for layer in viewer.layers] == ["cells"]
+
+
+def test_a_closed_dock_no_longer_listens_to_the_viewer(desk, noisy):
+    viewer = desk.viewer
+    viewer.window.remove_dock_widget(desk.dock)
+    desk.dock = None
+    desk.qtbot.wait(20)
+    viewer.add_image(noisy, name="later")
+    viewer.theme = "light"
+    viewer.layers.clear()
+
+
+def test_hiding_the_dock_does_not_stop_the_run(long_run):
+    long_run.run()
+    long_run.wait_for_fit()
+    long_run.dock.parentWidget().close()  # what the eye button of its title bar does
+    assert long_run.dock.busy
+    points = long_run.dock.curve.count
+    long_run.wait_for_fit(points + 1)
+
+
+def test_floating_the_dock_does_not_stop_the_run(long_run):
+    long_run.run()
+    long_run.wait_for_fit()
+    frame = long_run.dock.parentWidget()
+    frame.setFloating(True)
+    long_run.qtbot.wait(50)
+    assert long_run.dock.busy
+    frame.setFloating(False)
+    long_run.qtbot.wait(50)
+    assert long_run.dock.busy
+
+
+def test_closing_the_viewer_stops_the_run(long_run):
+    long_run.run()
+    long_run.wait_for_fit()
+    long_run.viewer.close()
+    long_run.dock = None
+    assert seconds_until_idle(long_run.qtbot) < 1.0
+
+
+PROGRAM = """
+import napari, numpy
+from qtpy.QtCore import QTimer
+from napari_dip.qt.dock import denoise_dock
+viewer = napari.Viewer(show=False)
+viewer.add_image(numpy.random.default_rng(0).normal(size=(64, 64)))
+dock = denoise_dock(viewer)
+viewer.window.add_dock_widget(dock)
+dock.form.widgets["max_iterations"].value = "100000"
+dock.run_bar.run_button.click()
+assert dock.busy
+{end}
+"""
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        "QTimer.singleShot(1000, viewer.close); napari.run(force=True)",
+        "",  # the script simply ends
+    ],
+    ids=["by closing the window", "by the end of the script"],
+)
+def test_a_program_ends_quietly_in_the_middle_of_a_run(end):
+    done = subprocess.run(
+        [sys.executable, "-X", "faulthandler", "-c", PROGRAM.format(end=end)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    assert "deleted" not in done.stderr

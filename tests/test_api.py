@@ -1,0 +1,184 @@
+"""The Python door: any array in, the same pixels out, and nothing loaded before it is needed."""
+
+from __future__ import annotations
+
+import inspect
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tifffile
+
+import napari_dip as dip
+
+FAST = {"preset": "fast", "max_iterations": 10, "device": "cpu"}
+
+
+def noisy(dtype: str = "uint16") -> np.ndarray:
+    y, x = np.mgrid[:48, :40]
+    clean = 200 + 80 * np.sin(x / 5) * np.cos(y / 7)
+    return np.random.default_rng(0).poisson(clean).astype(dtype)
+
+
+def code_of(image: object, **settings: object) -> str:
+    with pytest.raises(dip.Refused) as caught:
+        dip.denoise(image, **settings)
+    return caught.value.refusal.code
+
+
+@pytest.fixture(scope="module")
+def plain() -> dip.Restoration:
+    return dip.denoise(noisy(), **FAST)
+
+
+def test_a_result_has_the_shape_and_intensities_of_its_input(plain):
+    image = noisy()
+    assert plain.image.shape == plain.uncertainty.shape == image.shape
+    assert plain.image.dtype == np.float32
+    assert plain.image.mean() == pytest.approx(image.mean(), rel=0.02)
+    assert plain.stop_reason and plain.history and plain.recipe.common.preset == "fast"
+
+
+@pytest.mark.parametrize(
+    "dressed",
+    [
+        lambda image: image.astype(">u2"),
+        lambda image: np.asfortranarray(image),
+        lambda image: np.repeat(image, 2, axis=0)[::2],
+        lambda image: image[::-1][::-1],
+        lambda image: image.tolist(),
+        lambda image: np.ma.MaskedArray(image),
+    ],
+    ids=["big-endian", "fortran", "strided", "negative strides", "lists", "unmasked"],
+)
+def test_the_way_an_array_lies_in_memory_does_not_change_a_pixel(plain, dressed):
+    result = dip.denoise(dressed(noisy()), **FAST)
+    np.testing.assert_array_equal(result.image, plain.image)
+
+
+def test_a_dask_array_and_a_file_give_the_same_pixels(plain, tmp_path):
+    array = pytest.importorskip("dask.array")
+    lazy = dip.denoise(array.from_array(noisy(), chunks=16), **FAST)
+    np.testing.assert_array_equal(lazy.image, plain.image)
+    tifffile.imwrite(tmp_path / "in.tif", noisy())
+    np.testing.assert_array_equal(dip.denoise(tmp_path / "in.tif", **FAST).image, plain.image)
+
+
+def test_the_input_is_not_changed():
+    image = noisy("float32")
+    before = image.copy()
+    image.flags.writeable = False
+    dip.denoise(image, **FAST)
+    np.testing.assert_array_equal(image, before)
+
+
+@pytest.mark.parametrize("kind", ["recipe", "path", "json", "mapping"])
+def test_a_recipe_repeats_the_pixels_in_whichever_form_it_is_kept(plain, kind, tmp_path):
+    path = tmp_path / "recipe.json"
+    path.write_text(plain.recipe.to_json())
+    forms = {
+        "recipe": plain.recipe,
+        "path": path,
+        "json": plain.recipe.to_json(),
+        "mapping": plain.recipe.to_dict(),
+    }
+    np.testing.assert_array_equal(dip.restore(noisy(), forms[kind]).image, plain.image)
+
+
+def test_progress_is_told_every_event_and_the_last_one_is_the_end():
+    events: list[dip.Event] = []
+    dip.denoise(noisy(), progress=events.append, **FAST)
+    assert events and all(isinstance(event, dip.Event) for event in events)
+    fractions = [event.fraction for event in events]
+    assert fractions == sorted(fractions) and max(fractions) <= 1
+    assert max(event.iteration for event in events) == 10
+
+
+def test_an_interrupt_goes_through_and_leaves_torch_as_it_was():
+    import torch
+
+    threads = torch.get_num_threads()
+
+    def interrupt(event: dip.Event) -> None:
+        if event.iteration:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        dip.denoise(noisy(), progress=interrupt, **FAST)
+    assert torch.get_num_threads() == threads
+
+
+def test_colours_are_named_by_their_axes():
+    colours = np.stack([noisy("uint8")] * 3, axis=-1)
+    result = dip.denoise(colours, axes="yxs", **FAST)
+    assert result.image.shape == colours.shape
+
+
+@pytest.mark.parametrize(
+    ("image", "code"),
+    [
+        (None, "image-none"),
+        (7, "image-scalar"),
+        ([], "image-line"),
+        (np.zeros((0, 64)), "image-empty"),
+        ([[1, 2], [3]], "image-not-array"),
+        ([["a", "b"]] * 40, "image-text"),
+        (np.zeros((40, 40), [("a", "i4"), ("b", "f4")]), "image-text"),
+        (np.zeros((40, 40), "datetime64[s]"), "image-text"),
+        (np.zeros((40, 40), object), "image-text"),
+        (np.zeros((40, 40), bool), "image-bool"),
+        (np.zeros((40, 40), "complex64"), "image-complex"),
+        (np.ma.masked_less(np.arange(1600).reshape(40, 40), 9), "image-masked"),
+        (np.zeros((40, 40)), "pixels-constant"),
+        (np.broadcast_to(np.float32(1), (2**20, 2**20)), "image-large"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_arrays_that_are_no_images_are_refused(image, code):
+    assert code_of(image) == code
+
+
+def test_a_dask_array_of_unknown_size_is_refused():
+    array = pytest.importorskip("dask.array")
+    image = array.from_array(noisy(), chunks=16)
+    assert code_of(image[image[:, 0] > 100]) == "image-not-array"
+
+
+def test_unknown_settings_and_inputs_are_refused_by_name():
+    assert code_of(noisy(), sharpness=3) == "setting-unknown"
+    with pytest.raises(dip.Refused, match="psf"):
+        dip.restore(noisy(), dip.make_recipe("denoise"), psf=noisy())
+
+
+def test_importing_the_package_is_fast_and_loads_nothing_heavy():
+    code = (
+        "import sys, time; start = time.perf_counter(); import napari_dip\n"
+        "seconds = time.perf_counter() - start\n"
+        "heavy = {'torch', 'numpy', 'pydantic', 'qtpy', 'napari', 'tifffile'} & set(sys.modules)\n"
+        "print(seconds, *heavy)"
+    )
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    seconds, *heavy = answer.stdout.split()
+    assert not heavy
+    assert float(seconds) < 0.3
+
+
+def test_planning_from_python_loads_no_torch():
+    code = (
+        "import sys, numpy, napari_dip as dip\n"
+        "from napari_dip.run import runner\n"
+        "try: dip.denoise(numpy.zeros(9))\n"
+        "except dip.Refused: pass\n"
+        "sys.exit(bool({'torch', 'qtpy'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_every_public_name_exists_and_has_a_docstring():
+    for name in dip.__all__:
+        thing = getattr(dip, name)
+        assert name == "__version__" or inspect.getdoc(thing)
+    assert set(dip.__all__) == set(dir(dip))
+    with pytest.raises(AttributeError, match="sharpen"):
+        dip.sharpen  # noqa: B018

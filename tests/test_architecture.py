@@ -1,0 +1,203 @@
+"""The arrows, sizes and names that keep the project in shape; also held without the linter."""
+
+from __future__ import annotations
+
+import ast
+import json
+import pickle
+import re
+import subprocess
+import sys
+import tomllib
+from importlib.metadata import packages_distributions
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from napari_dip.run.recipe import make_recipe, recipe_from_json
+from napari_dip.tasks import TASKS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "src" / "napari_dip"
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+#: Part: parts of the package that it may import, besides itself.
+MAY_IMPORT = {
+    "errors": set(),
+    "samples": set(),
+    "io": {"errors"},
+    "engine": {"errors"},
+    "tasks": {"engine", "io", "errors"},
+    "run": {"tasks", "engine", "io", "errors", "samples"},
+    "cli": {"run", "tasks", "io", "errors", "samples"},
+    "qt": {"run", "tasks", "io", "errors", "samples"},
+    "__init__": {"run", "tasks", "io", "errors", "samples"},
+    "__main__": {"cli"},
+}
+#: Library: the parts, or modules, that alone may import it.
+ONLY_IN = {
+    "torch": {"engine", "tasks", "run"},
+    "qtpy": {"qt"},
+    "napari": {"qt"},
+    "magicgui": {"qt"},
+    "superqt": {"qt"},
+    "psygnal": {"qt"},
+    "pyqtgraph": {"qt"},
+    "cyclopts": {"cli"},
+    "rich": {"cli"},
+    "safetensors": {"run/checkpoints.py"},
+    "distributed": {"run/batch.py"},
+    "dask": {"io", "qt", "run/batch.py"},
+}
+EMPTY_WORDS = {"utils", "util", "helpers", "helper", "manager", "handler", "common", "misc"}
+
+
+def part(path: Path) -> str:
+    """First folder below the package, or the module there."""
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Give each module that is imported anywhere in a file, even late or for types only."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path.name} imports by a relative path"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def named(paths: list[Path]) -> list[pytest.param]:
+    """Parametrise by the path within the package."""
+    return [pytest.param(path, id=path.relative_to(PACKAGE).as_posix()) for path in paths]
+
+
+@pytest.mark.parametrize("path", named(MODULES))
+def test_imports_point_down(path):
+    allowed = MAY_IMPORT[part(path)] | {part(path)}
+    inner = {name.split(".")[1] for name in imports(path) if name.startswith("napari_dip.")}
+    inner &= set(MAY_IMPORT)  # `from napari_dip import __version__` names no part
+    assert inner <= allowed
+
+
+@pytest.mark.parametrize("path", named(MODULES))
+def test_each_library_stays_in_its_part(path):
+    name = path.relative_to(PACKAGE).as_posix()
+    strays = {
+        library
+        for library in {module.partition(".")[0] for module in imports(path)}
+        if library in ONLY_IN and not {part(path), name} & ONLY_IN[library]
+    }
+    assert not strays
+
+
+@pytest.mark.parametrize("path", named([path for path in MODULES if part(path) == "engine"]))
+def test_the_engine_imports_torch_and_the_standard_library_only(path):
+    known = {"napari_dip", "torch", *sys.stdlib_module_names}
+    assert {module.partition(".")[0] for module in imports(path)} <= known
+
+
+def test_every_library_is_declared():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = project["optional-dependencies"]
+    wanted = [*project["dependencies"], *extras["app"], *extras["zarr"], *extras["cluster"]]
+    declared = {
+        distribution(re.split(r"[\[<>=!~; ]", line)[0]) for line in [*wanted, *extras["formats"]]
+    }
+    owners = packages_distributions()
+    used = {module.partition(".")[0] for path in MODULES for module in imports(path)}
+    foreign = used - set(sys.stdlib_module_names) - {"napari_dip"}
+    undeclared = {
+        module
+        for module in foreign
+        if not declared & {distribution(name) for name in owners.get(module, [module])}
+    }
+    assert not undeclared
+
+
+def distribution(name: str) -> str:
+    """Spell the name of a distribution as PyPI compares it."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+@pytest.mark.parametrize("path", named(MODULES))
+def test_modules_stay_below_300_lines_and_functions_below_60(path):
+    text = path.read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 300
+    long = {
+        node.name: node.end_lineno - node.lineno + 1
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and node.end_lineno - node.lineno + 1 > 60
+    }
+    assert not long
+
+
+@pytest.mark.parametrize("path", named(MODULES))
+def test_no_name_says_nothing(path):
+    words = set(path.relative_to(PACKAGE).with_suffix("").parts)
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            words.add(node.name)
+    words -= {"Common", "with_common"}  # the settings that tasks have in common: it says something
+    parts = {word.lower() for name in words for word in re.findall(r"[A-Z]?[a-z]+", name)}
+    assert not parts & EMPTY_WORDS
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_a_task_has_a_page_a_test_and_survives_json_and_pickle(name):
+    assert (ROOT / "docs" / "tasks" / f"{name}.md").is_file()
+    assert (ROOT / "tests" / "tasks" / f"test_{name.replace('-', '_')}.py").is_file()
+    recipe = make_recipe(name, preset="fast", seed=7)
+    assert recipe_from_json(recipe.to_json()) == recipe
+    assert pickle.loads(pickle.dumps(recipe)) == recipe
+    assert json.loads(recipe.to_json())["task"] == name
+
+
+SLOW = (
+    *("torch", "scipy", "skimage", "matplotlib", "dask"),
+    *("qtpy", "PyQt6", "PyQt5", "PySide6", "napari", "magicgui", "superqt", "pyqtgraph"),
+)
+LOADS_NOTHING_SLOW = {
+    "the package": "import napari_dip",
+    "the tasks": "import napari_dip.tasks",
+    "the plan": "import napari_dip.run.plan",
+    "the runner": "import napari_dip.run.runner",
+    "the command line": "import napari_dip.cli",
+    "the help": "import sys; sys.argv = ['napari-dip', '--help']; import napari_dip.cli as c\n"
+    "try: c.main()\nexcept SystemExit as end: assert not end.code, end.code",
+}
+
+
+@pytest.mark.parametrize("code", LOADS_NOTHING_SLOW.values(), ids=LOADS_NOTHING_SLOW)
+def test_neither_torch_nor_qt_is_loaded_by(code):
+    check = f"\nimport sys; print('slow:', [name for name in {SLOW!r} if name in sys.modules])"
+    done = subprocess.run(
+        [sys.executable, "-c", code + check], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "slow: []"
+
+
+def test_the_package_is_imported_within_300_milliseconds():
+    code = "import time; t = time.perf_counter(); import napari_dip; print(time.perf_counter() - t)"
+    seconds = min(
+        float(subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout)
+        for _ in range(5)
+    )
+    assert seconds < 0.3
+
+
+def test_import_linter_keeps_the_contracts():
+    done = subprocess.run(
+        [str(Path(sys.executable).with_name("lint-imports")), "--no-cache"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout

@@ -1,0 +1,109 @@
+"""Every kind of bad input gets one sentence and one remedy, exit code 2, and harms nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import pytest
+from bad_inputs import CASES, PYTHON_CASES, Case
+
+import napari_dip as dip
+from napari_dip.cli import main
+from napari_dip.errors import FAULTS
+
+#: A few that go through the installed command, one from each part of the table.
+THROUGH_THE_SHELL = (
+    "missing file",
+    "absurd TIFF header",
+    "all NaN",
+    "output is the input",
+    "--read-noise -3",
+    "recipe cut off",
+    "unknown option",
+)
+
+
+def named(cases: list[Case]) -> list[object]:
+    return [pytest.param(case, id=case.name) for case in cases]
+
+
+def contents(folder: Path) -> dict[str, str]:
+    """Hashes of all files below a folder, links and pipes by their kind."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        kind = "link" if path.is_symlink() else "file" if path.is_file() else "other"
+        digest = hashlib.sha256(path.read_bytes()).hexdigest() if kind == "file" else ""
+        found[str(path.relative_to(folder))] = kind + digest
+    return found
+
+
+def pattern(code: str) -> re.Pattern[str]:
+    """Match the fault's two sentences, whatever its facts are."""
+    fault = FAULTS[code]
+    parts = re.split(r"\{\w+\}", f"{fault.sentence} {fault.remedy}")
+    return re.compile(".*?".join(map(re.escape, parts)))
+
+
+
+def test_the_table_has_at_least_forty_five_kinds():
+    assert len({case.name for case in CASES}) == len(CASES) >= 45
+
+
+@pytest.mark.parametrize("case", named(CASES))
+def test_the_command_refuses_in_two_sentences_and_touches_nothing(case, tmp_path, capfd):
+    argv = case.make(tmp_path)
+    before = contents(tmp_path)
+    assert main(argv) == 2
+    captured = capfd.readouterr()
+    assert captured.out == ""
+    assert pattern(case.code).fullmatch(captured.err.rstrip("\n")), captured.err
+    assert captured.err.count("\n") == 1 and "Traceback" not in captured.err
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize("case", named(PYTHON_CASES))
+def test_the_python_call_refuses_for_the_same_reason(case, tmp_path):
+    argv = case.make(tmp_path)
+    before = contents(tmp_path)
+    image, options = argv[1], argv[2:]
+    settings, place = {}, 0
+    while place < len(options):
+        name, joined, value = options[place].partition("=")
+        value, place = (value, place + 1) if joined else (options[place + 1], place + 2)
+        settings[name.lstrip("-").replace("-", "_")] = value
+    settings.pop("o", None)
+    with pytest.raises(dip.Refused) as caught:
+        if "from_recipe" in settings:
+            dip.restore(image, Path(settings["from_recipe"]) if settings["from_recipe"] else "")
+        else:
+            dip.denoise(image, **settings)
+    assert caught.value.refusal.code == case.code
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize("name", THROUGH_THE_SHELL)
+def test_the_installed_command_says_the_same_to_a_shell(name, tmp_path):
+    case = next(case for case in CASES if case.name == name)
+    argv = case.make(tmp_path)
+    before = contents(tmp_path)
+    command = Path(sysconfig.get_path("scripts")) / "napari-dip"
+    assert command.exists(), "The package is not installed."
+    answer = subprocess.run([command, *argv], capture_output=True, text=True, timeout=100)
+    assert answer.returncode == 2
+    assert answer.stdout == ""
+    assert pattern(case.code).fullmatch(answer.stderr.rstrip("\n")), answer.stderr
+    assert contents(tmp_path) == before
+
+
+def test_refusals_load_no_torch(tmp_path):
+    code = (
+        "import sys; from napari_dip.cli import main\n"
+        "assert main(['denoise', 'none.tif', '-o', 'out.tif']) == 2\n"
+        "sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], cwd=tmp_path, timeout=100).returncode == 0

@@ -1,0 +1,79 @@
+"""The documentation says what the code does, and its links lead somewhere."""
+
+from __future__ import annotations
+
+import os
+import re
+import runpy
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+
+from napari_dip.samples import MITOCHONDRIA
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def each(paths: list[Path]) -> list[pytest.param]:
+    """Parametrise by the path within the repository."""
+    return [pytest.param(path, id=path.relative_to(ROOT).as_posix()) for path in sorted(paths)]
+
+
+def test_what_the_pages_take_from_the_code_is_up_to_date():
+    written = runpy.run_path(str(ROOT / "scripts" / "write_pages.py"))["pages"]()
+    stale = [
+        path.name for path, text in written.items() if path.read_text(encoding="utf-8") != text
+    ]
+    assert not stale, "run: make pages"
+
+
+@pytest.mark.parametrize("page", each(PAGES))
+def test_links_within_the_repository_lead_somewhere(page):
+    targets = re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8"))
+    inner = [target for target in targets if "://" not in target]
+    assert not [target for target in inner if not (page.parent / target).exists()]
+
+
+@pytest.mark.parametrize("page", each(PAGES))
+def test_commands_on_the_pages_use_options_that_exist(page):
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```", page.read_text(encoding="utf-8"), re.S | re.M)
+    lines = [line.split("  #")[0] for _, block in blocks for line in block.splitlines()]
+    commands = [line for line in lines if line.startswith("napari-dip ")]
+    for words in map(shlex.split, commands):
+        task = words[1]
+        used = {word for word in words if word.startswith("--")} - {"--help"}
+        shown = subprocess.run(
+            [sys.executable, "-m", "napari_dip", task, "--help"],
+            capture_output=True,
+            text=True,
+            check=True,
+            env={**os.environ, "COLUMNS": "300", "NO_COLOR": "1"},
+        ).stdout
+        assert used <= set(re.findall(r"--[a-z][a-z-]+", shown)), task
+
+
+def test_the_python_example_of_the_readme_runs(tmp_path, monkeypatch, capsys):
+    (example,) = re.findall(r"```python\n(.*?)```", README, re.S)
+    assert 'preset="fast"' in example
+    monkeypatch.chdir(tmp_path)
+    # two iterations tell whether the words are right; how good the picture is, others test
+    exec(example.replace('preset="fast"', 'preset="fast", max_iterations=2'), {})
+    assert '"task": "denoise"' in capsys.readouterr().out
+    assert tifffile.imread("denoised.tif").shape == tifffile.imread(MITOCHONDRIA)[0].shape
+
+
+def test_the_sample_is_what_its_page_says():
+    page = (ROOT / "docs" / "samples.md").read_text(encoding="utf-8")
+    exposures = tifffile.imread(MITOCHONDRIA).astype(float)
+    assert exposures.shape == (2, 320, 320)
+    assert "2 × 320 × 320 pixels, 8 bit" in page
+    # the single shot differs from its neighbours far more than the long exposure does
+    single, long = np.abs(np.diff(exposures, axis=1)).mean((1, 2))
+    assert single > 1.5 * long
