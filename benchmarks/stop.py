@@ -58,10 +58,17 @@ def follow(crop: tuple[str, int, int, int], prior: str, preset: str) -> dict[str
     unit = plan.units[0]
     one = make_fit(plan, calibration, planes, unit)
     noise = one.scene.noise
-    target = (torch.from_numpy(truth.astype(np.float32)) - calibration.offset[0]) / calibration.scale[0]
+    target = (
+        torch.from_numpy(truth.astype(np.float32)) - calibration.offset[0]
+    ) / calibration.scale[0]
     quality: dict[int, tuple[float, float]] = {}
     loop = fit(
-        one.problem, one.prior, one.schedule, never, seed=one.seed, preview_due=every(one.schedule.report_every)
+        one.problem,
+        one.prior,
+        one.schedule,
+        never,
+        seed=one.seed,
+        preview_due=every(one.schedule.report_every),
     )
     history = []
     for progress in loop:

@@ -50,7 +50,7 @@ def dock_picture() -> None:
     wait_until(lambda: not dock.busy)
     if len(viewer.layers) != count + 1:
         sys.exit(f"The dock made no picture: {dock.run_bar.words.text()}")
-    viewer.grid.enabled = True
+    viewer.canvas.grid.enabled = True
     viewer.reset_view()
     let_pass(1)
     viewer.screenshot(str(IMAGES / "denoise_dock.png"), canvas_only=False, flash=False)

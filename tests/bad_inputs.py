@@ -8,7 +8,7 @@ import struct
 import zipfile
 import zlib
 from dataclasses import dataclass
-from pathlib import Path
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from napari_dip.run.machine import this_machine
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
 SIDE = 32
 
@@ -151,6 +152,23 @@ def damaged_tags(folder: Path) -> list[str]:
     return argv
 
 
+def compressed_with_lzw(folder: Path) -> list[str]:
+    """Name a compression in the header that only the package imagecodecs reads."""
+    argv = of(noisy())(folder)
+    with tifffile.TiffFile(folder / "in.tif", mode="r+b") as file:
+        file.pages[0].tags["Compression"].overwrite(5)
+    return argv
+
+
+def absurd_ome(folder: Path) -> list[str]:
+    argv = of(noisy(2, SIDE, SIDE), ome=True, metadata={"axes": "TYX"})(folder)
+    with tifffile.TiffFile(folder / "in.tif") as file:
+        xml = file.pages[0].description
+    told = xml.replace('SizeT="2"', 'SizeT="999999999"').encode()
+    of(noisy(2, SIDE, SIDE), description=told, metadata=None)(folder)
+    return argv
+
+
 def zipped(folder: Path) -> list[str]:
     with zipfile.ZipFile(folder / "in.tif", "w") as file:
         file.writestr("a.txt", "text")
@@ -246,12 +264,15 @@ FILES = [
     Case("CMYK", "file-type", coded_as_cmyk),
     Case("absurd PNG header", "file-type", raw(absurd_png(), "in.png")),
     Case("absurd TIFF header", "file-broken", raw(absurd_header())),
+    Case("absurd OME header", "file-broken", absurd_ome),
     Case("TIFF of a header only", "file-broken", raw(b"II*\0\x08\0\0\0")),
     Case("PNG of a header only", "file-broken", raw(b"\x89PNG\r\n\x1a\n", "in.png")),
     Case("cut-off TIFF", "file-broken", cut_tiff),
     Case("cut-off PNG", "file-broken", cut_png),
     Case("damaged tags", "file-broken", damaged_tags),
 ]
+if find_spec("imagecodecs") is None:
+    FILES.append(Case("compressed with LZW", "file-codec", compressed_with_lzw))
 if os.geteuid() != 0:  # nothing is forbidden to root
     FILES.append(Case("no permission", "file-unreadable", forbidden))
 

@@ -49,6 +49,7 @@ ONLY_IN = {
     "pyqtgraph": {"qt"},
     "cyclopts": {"cli"},
     "rich": {"cli"},
+    "matplotlib": {"run/report.py"},
     "safetensors": {"run/checkpoints.py"},
     "distributed": {"run/batch.py"},
     "dask": {"io", "qt", "run/batch.py"},

@@ -10,9 +10,9 @@ import sysconfig
 from pathlib import Path
 
 import pytest
-from bad_inputs import CASES, PYTHON_CASES, Case
 
 import napari_dip as dip
+from bad_inputs import CASES, PYTHON_CASES, Case
 from napari_dip.cli import main
 from napari_dip.errors import FAULTS
 
@@ -47,7 +47,6 @@ def pattern(code: str) -> re.Pattern[str]:
     fault = FAULTS[code]
     parts = re.split(r"\{\w+\}", f"{fault.sentence} {fault.remedy}")
     return re.compile(".*?".join(map(re.escape, parts)))
-
 
 
 def test_the_table_has_at_least_forty_five_kinds():

@@ -77,3 +77,12 @@ def test_the_sample_is_what_its_page_says():
     # the single shot differs from its neighbours far more than the long exposure does
     single, long = np.abs(np.diff(exposures, axis=1)).mean((1, 2))
     assert single > 1.5 * long
+
+
+@pytest.mark.parametrize("page", each(PAGES))
+def test_make_targets_on_the_pages_exist(page):
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    text = page.read_text(encoding="utf-8")
+    named = re.findall(r"^make ([a-z-]+)|`make ([a-z-]+)`", text, re.M)
+    targets = {target for pair in named for target in pair if target}
+    assert targets <= set(re.findall(r"^([a-z-]+):", makefile, re.M))

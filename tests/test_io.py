@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import struct
+import time
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -170,6 +171,17 @@ def absurd_tiff(path: Path, side: int) -> None:
 def test_a_header_that_claims_a_trillion_pixels_is_refused_at_once(tmp_path):
     absurd_tiff(tmp_path / "a.tif", 2**20)
     assert code_of(read_spec, tmp_path / "a.tif") == "file-broken"
+
+
+def test_an_ome_header_that_claims_a_billion_frames_is_refused_at_once(tmp_path):
+    path = tmp_path / "a.ome.tif"
+    tifffile.imwrite(path, pixels(2, 20, 30), ome=True, metadata={"axes": "TYX"})
+    with tifffile.TiffFile(path) as file:
+        xml = file.ome_metadata.replace('SizeT="2"', 'SizeT="999999999"').encode()
+    tifffile.imwrite(path, pixels(2, 20, 30), description=xml, metadata=None)
+    started = time.monotonic()
+    assert code_of(read_spec, path) == "file-broken"
+    assert time.monotonic() - started < 2
 
 
 @pytest.mark.parametrize("compression", [None, "zlib"])

@@ -15,7 +15,7 @@ from PIL import Image
 
 from napari_dip.cli import main
 from napari_dip.io.reading import read_spec
-from napari_dip.run.recipe import Common
+from napari_dip.run.recipe import Common, make_recipe
 from napari_dip.tasks import TASKS
 
 
@@ -87,10 +87,15 @@ def test_doctor_gives_the_line_that_mends_a_missing_torch(monkeypatch, capsys):
 
 def test_the_demo_without_a_window_draws_before_and_after(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    for _ in range(2):  # a second call replaces the pictures of the first
-        assert main(["demo", "--no-window"]) == 0
-        places = capsys.readouterr().out.splitlines()
-    assert [Path(place).name for place in places] == ["before_after.png", "mitochondria_denoised.tif"]
+    (tmp_path / "demo").mkdir()
+    (tmp_path / "demo" / "before_after.png").write_text("of an earlier demo")
+    monkeypatch.setattr(
+        "napari_dip.cli.demo.make_recipe",
+        lambda task, **settings: make_recipe(task, max_iterations=3, **settings),
+    )
+    assert main(["demo", "--no-window"]) == 0
+    places = [Path(place) for place in capsys.readouterr().out.splitlines()]
+    assert [place.name for place in places] == ["before_after.png", "mitochondria_denoised.tif"]
     with Image.open(places[0]) as picture:
         assert picture.width > 2 * picture.height
     assert read_spec(places[1]).shape == (320, 320)

@@ -71,7 +71,7 @@ PROGRAM = """
 import napari, numpy
 from qtpy.QtCore import QTimer
 from napari_dip.qt.dock import denoise_dock
-viewer = napari.Viewer(show=False)
+viewer = napari.Viewer()
 viewer.add_image(numpy.random.default_rng(0).normal(size=(64, 64)))
 dock = denoise_dock(viewer)
 viewer.window.add_dock_widget(dock)

@@ -74,12 +74,11 @@ def test_a_lone_labels_layer_is_refused_by_name(desk):
     ("pixels", "words"),
     [
         (np.zeros((64, 64), bool), "is a mask"),
-        (np.zeros((64, 64), complex), "complex"),
-        (np.zeros((8, 64)), "are needed to learn from"),
+        (np.zeros((8, 64)), "are needed"),
     ],
 )
 def test_what_the_header_gives_away_is_refused_before_anything_runs(desk, pixels, words):
-    desk.viewer.add_image(pixels, name="wrong", visible=False)
+    desk.viewer.add_image(pixels, name="wrong", visible=False, contrast_limits=(0, 1))
     assert words in desk.dock.plan_line.text()
     assert not desk.dock.run_bar.run_button.isEnabled()
 

@@ -171,7 +171,7 @@ class BlindSpotCode:
         self.block = block
         self.share = share
         self.visible = 1 - held_out_blocks
-        self.measurement = fill(measurement, self.visible, block)
+        self.measurement = measurement * self.visible
         grid = tuple(measurement.shape[2:])
         self.window = grid if window is None else tuple(map(min, window, grid))
 
@@ -189,12 +189,13 @@ class BlindSpotCode:
         density = self.share / prod(self.block)
         centres = (torch.empty_like(visible).uniform_(generator=rng) < density).to(visible.dtype)
         centres = centres * visible
-        code = fill(measurement, 1 - spread(centres, self.block), self.block)
+        # held-out holes are filled afresh: their filling must not remember what is hidden now
+        code = fill(measurement, visible * (1 - spread(centres, self.block)), self.block)
         return Draw(code, driven=centres, trusted=centres, window=window)
 
     def glance(self) -> Draw:
         """Nothing hidden but the held-out blocks, whose centres are as blind as ever."""
-        return Draw(self.measurement)
+        return Draw(fill(self.measurement, self.visible, self.block))
 
     def sweep(self) -> Iterator[Draw]:
         """Shift a lattice of hidden blocks until each pixel was a hidden centre once."""
@@ -209,7 +210,10 @@ class BlindSpotCode:
             if any(first >= whole for first, whole in zip(shift, grid, strict=True)):
                 continue
             yield Draw(
-                fill(self.measurement, 1 - spread(centres, self.block), self.block), trusted=centres
+                fill(
+                    self.measurement, self.visible * (1 - spread(centres, self.block)), self.block
+                ),
+                trusted=centres,
             )
 
     def estimate(self, output: Tensor) -> Estimate:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import isfinite
+from math import isfinite, prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 _SERIES = "'{name}' holds {count} images; only the first is restored."
 _ALPHA = "The alpha channel of '{name}' is left out."
+#: tifffile makes a list as long as the OME-XML says, before it looks at the file.
+_MOST_PLANES = 10_000_000
 #: Names for axes that a file counts without naming them, outermost first.
 _UNNAMED = {1: "Z", 2: "TZ", 3: "TCZ"}
 
@@ -57,6 +59,9 @@ def read_pixels(path: Path) -> npt.NDArray[Any]:
 
 
 def _first_series(file: TiffFile, path: Path) -> TiffPageSeries:
+    if file.ome_metadata and _ome_planes(file.ome_metadata) > _MOST_PLANES:
+        why = "its header speaks of more planes than any file holds"
+        raise Refused(refusal("file-broken", path=printable(str(path)), why=why))
     if not file.series:
         why = "no image is found in it"
         raise Refused(refusal("file-broken", path=printable(str(path)), why=why))
@@ -173,12 +178,21 @@ def _positive(value: object) -> bool:
     return isinstance(value, int | float) and isfinite(value) and value > 0
 
 
-def _ome_sizes(xml: str) -> dict[str, tuple[float, str]]:
+def _ome_pixels(xml: str) -> list[dict[str, Any]]:
+    """Return the entries about pixels, one for each image that the OME-XML tells of."""
     from tifffile import xml2dict
 
     images = xml2dict(xml).get("OME", {}).get("Image", {})
-    first = images[0] if isinstance(images, list) else images
-    pixels = first.get("Pixels", {})
+    return [one.get("Pixels", {}) for one in (images if isinstance(images, list) else [images])]
+
+
+def _ome_planes(xml: str) -> int:
+    sizes = ([entry.get(f"Size{axis}", 1) for axis in "ZCT"] for entry in _ome_pixels(xml))
+    return sum(prod(size for size in image if isinstance(size, int)) for image in sizes)
+
+
+def _ome_sizes(xml: str) -> dict[str, tuple[float, str]]:
+    pixels = _ome_pixels(xml)[0]
     sizes = {}
     for axis in "XYZ":
         if _positive(pixels.get(f"PhysicalSize{axis}")):

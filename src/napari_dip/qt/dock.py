@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from napari.utils.notifications import show_error
 from napari.utils.progress import progress
 from napari.utils.theme import get_theme
-from qtpy.QtCore import QEvent
+from qtpy.QtCore import QEvent, QTimer
 from qtpy.QtWidgets import QFrame, QScrollArea, QVBoxLayout, QWidget
 from superqt import QCollapsible
 
@@ -56,6 +56,7 @@ class TaskDock(QWidget):
         self._run: BackgroundRun | None = None
         self._preview: Preview | None = None
         self._activity: Any = None
+        self._last_words = ""
         self._input: tuple[str, dict[str, Any]] = ("", {})
         self.chooser = InputChooser(viewer)
         self.form = SettingsForm(self.task)
@@ -177,24 +178,26 @@ class TaskDock(QWidget):
             self._finish(outcome.message)
             show_error(outcome.message)
         else:
-            name, look = self._input
-            if self._preview is not None:
-                self._preview.remove()
-            layer = add_result(self._viewer, name, look, outcome)
+            self.run_bar.discard_button.setEnabled(False)  # too late for that
+            layer = add_result(self._viewer, *self._input, outcome)
             took = outcome.report.get("seconds")
             spent = f" It took {duration(took)}." if isinstance(took, int | float) else ""
             reason = outcome.stop_reason.rstrip(".")
-            self._finish(f"Done: '{layer.name}'. {reason[:1].upper()}{reason[1:]}.{spent}")
+            self._last_words = f"Done: '{layer.name}'. {reason[:1].upper()}{reason[1:]}.{spent}"
+            # napari collects garbage whenever a layer goes: not in the same breath as adding one
+            QTimer.singleShot(0, self._finish)
 
-    def _finish(self, words: str) -> None:
+    def _finish(self, words: str = "") -> None:
         """Drop all that belonged to the run and make the dock ready again."""
+        if self._run is None:  # discarded in the meantime
+            return
         preview, activity = self._preview, self._activity
         self._run = self._preview = self._activity = None
         self._input = ("", {})
         if preview is not None:
             preview.remove()
         self._set_busy(False)
-        self.run_bar.say(words)
+        self.run_bar.say(words or self._last_words)
         if activity is not None:
             activity.close()
 

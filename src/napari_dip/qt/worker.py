@@ -33,8 +33,9 @@ log = logging.getLogger(__name__)
 #: The dock and its preview layer are brought up to date at most this often.
 NEWS_SECONDS = 0.2
 
-#: How long the program waits at its end for the step that is being computed.
-_LAST_SECONDS = 3
+#: How long the program waits at its end for the step that is being computed, or for torch to
+#: load; Qt itself would wait for its threads as long as it takes.
+_LAST_SECONDS = 10
 
 #: How a run ends: with a picture, with a sentence, or discarded.
 Outcome = Restoration | Refusal | None

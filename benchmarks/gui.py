@@ -1,0 +1,191 @@
+"""Measure whether the window stays alive, stops at once, and gives its memory back.
+
+    xvfb-run -a python benchmarks/gui.py stalls | latency | growth
+
+`stalls`: longest silence of a timer in the GUI thread during a run on the sample, against that
+of napari alone for the same layer operations; the first import of torch is stated apart.
+`latency`: from pressing Stop and keep to the new layer, and from Discard to an idle worker.
+`growth`: resident memory before and after 20 small runs in one viewer.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import psutil
+
+from shared_data import write
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+#: Rows of the table, and what they come down to.
+Figures = tuple[list[dict[str, Any]], dict[str, Any]]
+
+BEAT_SECONDS = 0.005
+SAMPLE_SIDE = 320
+RUNS, WARM_UP_RUNS = 20, 3
+
+
+class Heart:
+    """A timer in the event loop; its longest silence is how long the window was frozen."""
+
+    def __init__(self) -> None:
+        from qtpy.QtCore import Qt, QTimer
+
+        self._beats: list[float] = []
+        self._timer = QTimer()
+        self._timer.setTimerType(Qt.TimerType.PreciseTimer)
+        self._timer.timeout.connect(lambda: self._beats.append(time.perf_counter()))
+        self._timer.start(round(BEAT_SECONDS * 1000))
+
+    def silences(self) -> dict[str, float]:
+        """Longest and 99th percentile in milliseconds since the last call."""
+        gaps = 1000 * np.diff(self._beats[:-1])
+        self._beats.clear()
+        if not gaps.size:
+            return {"longest_ms": 0.0, "p99_ms": 0.0}
+        return {
+            "longest_ms": round(float(gaps.max()), 1),
+            "p99_ms": round(float(np.quantile(gaps, 0.99)), 1),
+        }
+
+
+def desk(pixels: Any, **settings: Any) -> tuple[Any, Any]:
+    """Open a viewer with one image and the dock."""
+    import napari
+
+    from napari_dip.qt.dock import denoise_dock
+
+    viewer = napari.Viewer(show_welcome_screen=False)
+    viewer.window.resize(1280, 720)
+    viewer.add_image(pixels, name="cells")
+    dock = denoise_dock(viewer)
+    viewer.window.add_dock_widget(dock, name="Denoise", area="right")
+    for name, value in settings.items():
+        dock.form.widgets[name].value = value
+    event_loop(1)
+    return viewer, dock
+
+
+def event_loop(seconds: float, until: Callable[[], bool] = lambda: False) -> None:
+    """Run Qt's own event loop for a while: nothing of ours in between, as in a real session."""
+    from qtpy.QtCore import QEventLoop, QTimer
+
+    loop, end = QEventLoop(), time.monotonic() + seconds
+    watch = QTimer()
+    watch.timeout.connect(lambda: loop.quit() if until() or time.monotonic() > end else None)
+    watch.start(20)
+    loop.exec()
+    watch.stop()
+
+
+def sample(side: int) -> Any:
+    """Cut a corner out of the sample."""
+    from napari_dip.qt.layers import sample_mitochondria
+
+    return np.ascontiguousarray(sample_mitochondria()[-1][0][:side, :side])
+
+
+def stalls(seconds: float = 20.0) -> Figures:
+    """Measure silences of the GUI thread: napari alone, torch's import, a run, the result."""
+    viewer, dock = desk(sample(SAMPLE_SIDE), max_iterations="100000")
+    heart, figures = Heart(), {}
+    event_loop(2)
+    heart.silences()
+    picture = np.random.default_rng(0).normal(size=(SAMPLE_SIDE, SAMPLE_SIDE)).astype(np.float32)
+    for _ in napari_alone(viewer, picture):
+        event_loop(0.3)
+    figures["napari_alone"] = heart.silences()
+    dock.run_bar.run_button.click()
+    event_loop(120, lambda: "Starting" not in dock.run_bar.words.text() and "torch" in sys.modules)
+    figures["until_torch_is_loaded"] = heart.silences()
+    event_loop(seconds)
+    figures["run"] = heart.silences()
+    dock.run_bar.run_button.click()
+    event_loop(30, lambda: not dock.busy)
+    event_loop(0.5)
+    figures["stop_and_result"] = heart.silences()
+    viewer.close()
+    ours = max(figures[phase]["longest_ms"] for phase in ("run", "stop_and_result"))
+    beyond = round(ours - figures["napari_alone"]["longest_ms"], 1)
+    rows = [{"phase": phase, **silences} for phase, silences in figures.items()]
+    return rows, {"longest_beyond_napari_ms": beyond}
+
+
+def napari_alone(viewer: Any, picture: Any) -> Iterator[None]:
+    """Do to the layers what a run does to them: add, update, remove, add."""
+    layer = viewer.add_image(picture, name="preview")
+    yield
+    for _ in range(10):
+        layer.data = picture + np.float32(1)
+        yield
+    viewer.layers.remove(layer)
+    yield
+    viewer.layers.remove(viewer.add_image(picture, name="result"))
+    yield
+
+
+def latency(repeats: int = 3) -> Figures:
+    """Measure how long the two ways to stop take."""
+    from qtpy.QtCore import QThreadPool
+
+    viewer, dock = desk(sample(SAMPLE_SIDE), max_iterations="100000")
+    kept, discarded = [], []
+    for times, button in ((kept, "run_button"), (discarded, "discard_button")):
+        for _ in range(repeats):
+            dock.run_bar.run_button.click()
+            event_loop(120, lambda: "iteration" in dock.run_bar.words.text())
+            event_loop(1.5)
+            pressed = time.perf_counter()
+            getattr(dock.run_bar, button).click()
+            event_loop(
+                30,
+                lambda: not dock.busy and QThreadPool.globalInstance().activeThreadCount() == 0,
+            )
+            times.append(round(time.perf_counter() - pressed, 3))
+    names = [layer.name for layer in viewer.layers]
+    viewer.close()
+    rows = [
+        {"keep_seconds": keep, "discard_seconds": discard}
+        for keep, discard in zip(kept, discarded, strict=True)
+    ]
+    summary = {"longest_keep": max(kept), "longest_discard": max(discarded), "layers": len(names)}
+    return rows, summary
+
+
+def growth() -> Figures:
+    """Measure what stays of 20 runs; three before them fill the caches of napari and torch."""
+    viewer, dock = desk(sample(64), preset="fast", max_iterations="5")
+    process, sizes = psutil.Process(), []
+    for number in range(WARM_UP_RUNS + RUNS + 1):
+        if number >= WARM_UP_RUNS:
+            gc.collect()
+            sizes.append(process.memory_info().rss / 1e6)
+        dock.run_bar.run_button.click()
+        event_loop(60, lambda: not dock.busy)
+        event_loop(0.3)
+        viewer.layers.selection.active = viewer.layers[0]
+    layers = len(viewer.layers) - 1
+    viewer.close()
+    rows = [{"run": number, "megabytes": round(size, 1)} for number, size in enumerate(sizes)]
+    return rows, {"growth_megabytes": round(sizes[-1] - sizes[0], 1), "layers": layers}
+
+
+if __name__ == "__main__":
+    measures = {"stalls": stalls, "latency": latency, "growth": growth}
+    if len(sys.argv) != 2 or sys.argv[1] not in measures:
+        sys.exit(__doc__)
+    with tempfile.TemporaryDirectory() as folder:  # the user's own settings play no part
+        os.environ["NAPARI_CONFIG"] = str(Path(folder) / "settings.yaml")
+        load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+        figures = measures[sys.argv[1]]()
+    rows, summary = figures
+    write(f"gui_{sys.argv[1]}", rows, summary | {"load_of_the_machine_before": load})

@@ -1,0 +1,80 @@
+"""Noise is measured right on pictures with real structure."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from scipy.ndimage import gaussian_filter
+from skimage import data
+
+from napari_dip.engine.noise import hidden_block, measure_noise
+
+PICTURES = {"camera": data.camera, "coins": data.coins, "moon": data.moon, "cell": data.cell}
+
+
+def noisy(name: str, blur: tuple[float, float], level: float, seed: int = 0) -> torch.Tensor:
+    picture = PICTURES[name]().astype(np.float64)
+    noise = gaussian_filter(np.random.default_rng(seed).normal(size=picture.shape), blur)
+    return torch.from_numpy(picture + level * noise / noise.std())[None]
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_white_noise_asks_for_single_pixels(name: str) -> None:
+    assert hidden_block([measure_noise(noisy(name, (0, 0), 20), 0)]) == (1, 1)
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_noise_along_the_scan_line_asks_for_blocks_along_it(name: str) -> None:
+    height, width = hidden_block([measure_noise(noisy(name, (0, 0.7), 20), 0)])
+    assert height == 1
+    assert width in (3, 5)
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_isotropic_noise_asks_for_square_blocks(name: str) -> None:
+    block = hidden_block([measure_noise(noisy(name, (0.75, 0.75), 20), 0)])
+    assert min(block) >= 3
+    assert max(block) <= 7
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_the_level_of_gaussian_noise_is_found(name: str) -> None:
+    planes = noisy(name, (0, 0), 20)
+    found = measure_noise(planes, 0)
+    middle = float(planes.median())
+    assert np.sqrt(found.gain * middle + found.intercept) == pytest.approx(20, rel=0.15)
+
+
+@pytest.mark.parametrize("gain", [0.5, 4.0])
+def test_gain_and_intercept_of_a_camera_are_found(gain: float) -> None:
+    rng = np.random.default_rng(1)
+    picture = np.kron(rng.uniform(20, 400, (16, 16)), np.ones((32, 32)))
+    shot = gain * rng.poisson(picture / gain) + rng.normal(0, 5, picture.shape) + 100
+    found = measure_noise(torch.from_numpy(shot)[None], 0)
+    assert found.gain == pytest.approx(gain, rel=0.1)
+    variance = found.gain * 300 + found.intercept
+    assert variance == pytest.approx(gain * 200 + 25, rel=0.1)
+
+
+def test_noise_that_falls_with_brightness_is_not_believed() -> None:
+    rng = np.random.default_rng(0)
+    ramp = np.linspace(0, 200, 256)[None].repeat(256, 0)
+    shot = ramp + rng.normal(size=ramp.shape) * (12 - ramp / 20)
+    found = measure_noise(torch.from_numpy(shot)[None], 0)
+    assert found.gain == 0
+    assert found.intercept > 0
+
+
+@pytest.mark.parametrize("side", [16, 20, 33, 64])
+def test_small_images_give_finite_figures(side: int) -> None:
+    shot = np.random.default_rng(0).normal(50, 5, (side, side + 3))
+    found = measure_noise(torch.from_numpy(shot)[None], 0)
+    assert np.isfinite([found.gain, found.intercept, *found.along_x, *found.along_y]).all()
+    assert found.floor > 0
+
+
+def test_an_image_that_is_black_but_for_a_corner_gives_a_positive_floor() -> None:
+    shot = np.zeros((64, 64))
+    shot[:8, :8] = 7
+    assert measure_noise(torch.from_numpy(shot)[None], 1.0).floor > 0

@@ -1,0 +1,107 @@
+"""A hidden pixel is hidden, and every pixel is hidden once."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from napari_dip.engine.holdout import held_out_centres, spread
+from napari_dip.engine.networks import Hourglass
+from napari_dip.engine.prior import BlindSpotCode, NoiseCode
+
+BLOCKS = [(1, 1), (1, 3), (5, 5), (3, 3, 3)]
+
+
+def blind_spot(
+    measurement: torch.Tensor, block: tuple[int, ...], window: int | None = None
+) -> BlindSpotCode:
+    grid = tuple(measurement.shape[2:])
+    rng = torch.Generator().manual_seed(0)
+    net = Hourglass(len(grid), 1, 2, (4, 8), skip=None, normalised=False, rng=rng)
+    held_out = spread(held_out_centres(grid, block, 0.05, seed=0), block)
+    size = None if window is None else (window,) * len(grid)
+    return BlindSpotCode(net, measurement, held_out, block, share=0.2, window=size)
+
+
+def picture(block: tuple[int, ...]) -> torch.Tensor:
+    grid = (40, 36) if len(block) == 2 else (12, 16, 20)
+    return torch.rand(1, 1, *grid, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+def test_the_code_does_not_depend_on_what_is_hidden(block: tuple[int, ...]) -> None:
+    measurement = picture(block)
+    draw = blind_spot(measurement, block).draw(torch.Generator().manual_seed(2))
+    assert draw.driven is not None
+    assert draw.window is not None
+    hidden = spread(draw.driven, block).flip(draw.window.mirrored)
+    changed = measurement + 100 * hidden
+    again = blind_spot(changed, block).draw(torch.Generator().manual_seed(2))
+    assert float(draw.driven.sum()) > 0
+    assert torch.equal(draw.code, again.code)
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+def test_held_out_pixels_and_their_guard_never_enter_the_code(block: tuple[int, ...]) -> None:
+    measurement = picture(block)
+    guard = spread(held_out_centres(tuple(measurement.shape[2:]), block, 0.05, seed=0), block)
+    prior, changed = blind_spot(measurement, block), blind_spot(measurement + 100 * guard, block)
+    assert float(guard.sum()) > 0
+    assert torch.equal(prior.glance().code, changed.glance().code)
+    rngs = (torch.Generator().manual_seed(3), torch.Generator().manual_seed(3))
+    assert torch.equal(prior.draw(rngs[0]).code, changed.draw(rngs[1]).code)
+    for one, other in zip(prior.sweep(), changed.sweep(), strict=True):
+        assert torch.equal(one.code, other.code)
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+def test_a_sweep_trusts_each_pixel_exactly_once(block: tuple[int, ...]) -> None:
+    measurement = picture(block)
+    trusted = sum(draw.trusted for draw in blind_spot(measurement, block).sweep())
+    assert torch.equal(trusted, torch.ones_like(measurement))
+
+
+def test_a_window_shows_the_matching_part_of_the_measurement() -> None:
+    measurement = picture((1, 1))
+    draw = blind_spot(measurement, (1, 1), window=16).draw(torch.Generator().manual_seed(5))
+    assert draw.window is not None
+    assert draw.driven is not None
+    assert draw.code.shape == (1, 1, 16, 16)
+    seen = draw.window.of(measurement)
+    same = (draw.code == seen).float().mean()
+    assert 0.5 < float(same) < 1
+
+
+def test_hidden_pixels_look_like_their_surroundings() -> None:
+    measurement = torch.full((1, 1, 32, 32), 7.0)
+    draw = blind_spot(measurement, (5, 5)).draw(torch.Generator().manual_seed(0))
+    torch.testing.assert_close(draw.code, measurement)
+
+
+def test_the_noise_code_stays_and_only_jitters() -> None:
+    code = torch.rand(1, 4, 16, 16, generator=torch.Generator().manual_seed(0))
+    prior = NoiseCode(nn.Identity(), code, jitter=0.01)
+    rng = torch.Generator().manual_seed(0)
+    first, second = prior.draw(rng).code, prior.draw(rng).code
+    assert not torch.equal(first, second)
+    assert float((first - code).std()) == pytest.approx(0.01, rel=0.1)
+    assert torch.equal(prior.glance().code, code)
+
+
+@pytest.mark.parametrize("grid", [(16, 16), (17, 31), (50, 23), (9, 16, 13)])
+@pytest.mark.parametrize("skip", [None, 0, 4])
+def test_an_hourglass_keeps_any_size(grid: tuple[int, ...], skip: int | None) -> None:
+    rng = torch.Generator().manual_seed(0)
+    net = Hourglass(len(grid), 2, 3, (4, 8, 8), skip=skip, normalised=True, rng=rng)
+    assert net(torch.rand(1, 2, *grid)).shape == (1, 3, *grid)
+
+
+def test_weights_come_from_the_generator_alone() -> None:
+    nets = []
+    for noise in (1, 2):
+        torch.manual_seed(noise)
+        rng = torch.Generator().manual_seed(0)
+        nets.append(Hourglass(2, 1, 2, (4, 8), skip=None, normalised=True, rng=rng))
+    for one, other in zip(nets[0].parameters(), nets[1].parameters(), strict=True):
+        assert torch.equal(one, other)

@@ -1,0 +1,83 @@
+"""An interrupted run goes on to the same bytes, or says why it cannot."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from run_scene import drain, plan_for, shot
+
+from napari_dip.errors import Refused
+from napari_dip.run.checkpoints import Store
+from napari_dip.run.runner import Control
+
+
+def interrupt(path: Path, array: np.ndarray, after: int, **settings: Any) -> None:
+    asked = iter(range(10**9))
+    plan = plan_for(array, max_iterations=60, **settings)
+    wish = lambda: Control.KEEP if next(asked) >= after else Control.GO  # noqa: E731
+    drain(plan, array, control=wish, store=Store(path, resume=False))
+    assert path.exists()
+
+
+@pytest.mark.parametrize("prior", ["blind-spot", "noise"])
+@pytest.mark.parametrize("after", [26, 90])
+def test_a_resumed_run_gives_the_same_bytes(tmp_path: Path, prior: str, after: int) -> None:
+    settings = {"prior": prior, "restarts": 2}
+    _, whole = drain(plan_for(shot(48), max_iterations=60, **settings), shot(48))
+    path = tmp_path / "unfinished"
+    interrupt(path, shot(48), after, **settings)
+    plan = plan_for(shot(48), max_iterations=60, **settings)
+    seen, resumed = drain(plan, shot(48), store=Store(path, resume=True))
+    assert whole is not None
+    assert resumed is not None
+    assert np.array_equal(whole.image, resumed.image)
+    assert np.array_equal(whole.uncertainty, resumed.uncertainty)
+    assert whole.report["iterations"] == resumed.report["iterations"]
+    assert next(event for event in seen if event.iterations).iteration > 25
+
+
+def test_another_image_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "unfinished"
+    interrupt(path, shot(48), 30)
+    with pytest.raises(Refused) as caught:
+        drain(
+            plan_for(shot(48), max_iterations=60), shot(48, seed=5), store=Store(path, resume=True)
+        )
+    assert caught.value.refusal.code == "resume-other"
+
+
+def test_another_recipe_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "unfinished"
+    interrupt(path, shot(48), 30)
+    with pytest.raises(Refused) as caught:
+        drain(plan_for(shot(48), max_iterations=59), shot(48), store=Store(path, resume=True))
+    assert caught.value.refusal.code == "resume-other"
+
+
+@pytest.mark.parametrize("spoil", [b"", b"not a checkpoint", b"\x80\x04pickle"])
+def test_a_damaged_checkpoint_is_refused(tmp_path: Path, spoil: bytes) -> None:
+    path = tmp_path / "unfinished"
+    path.write_bytes(spoil)
+    with pytest.raises(Refused) as caught:
+        drain(plan_for(shot(48), max_iterations=60), shot(48), store=Store(path, resume=True))
+    assert caught.value.refusal.code == "resume-broken"
+
+
+def test_a_cut_off_checkpoint_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "unfinished"
+    interrupt(path, shot(48), 30)
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(Refused) as caught:
+        drain(plan_for(shot(48), max_iterations=60), shot(48), store=Store(path, resume=True))
+    assert caught.value.refusal.code == "resume-broken"
+
+
+def test_without_a_checkpoint_a_run_starts_anew(tmp_path: Path) -> None:
+    store = Store(tmp_path / "unfinished", resume=True)
+    _, answer = drain(plan_for(shot(48)), shot(48), store=store)
+    assert answer is not None
+    store.remove()
+    assert not list(tmp_path.iterdir())

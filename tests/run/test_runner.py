@@ -1,0 +1,226 @@
+"""A run gives back the user's own kind of picture, and says how it came about."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from run_scene import drain, plan_for, shot, truth
+
+from napari_dip.errors import Failed, Refused
+from napari_dip.run.events import Restoration
+from napari_dip.run.prepare import from_planes, to_planes
+from napari_dip.run.runner import Control, run
+
+
+def restored(array: Any, axes: str = "YX", **settings: Any) -> Restoration:
+    _, answer = drain(plan_for(np.asarray(array), axes, **settings), array)
+    assert answer is not None
+    return answer
+
+
+def test_the_picture_gets_nearer_to_the_truth() -> None:
+    image = restored(shot(), max_iterations=150).image - 100.0
+    before = np.sqrt(np.mean((shot() - 100.0 - truth()) ** 2))
+    assert np.sqrt(np.mean((image - truth()) ** 2)) < 0.75 * before
+
+
+@pytest.mark.parametrize("prior", ["blind-spot", "noise"])
+def test_mean_and_units_are_kept(prior: str) -> None:
+    image = restored(shot(), prior=prior).image
+    assert image.dtype == np.float32
+    assert image.mean() == pytest.approx(shot().mean(), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("axes", "shape"),
+    [
+        ("YX", (40, 33)),
+        ("CYX", (2, 33, 40)),
+        ("YXS", (33, 40, 3)),
+        ("SYX", (3, 33, 40)),
+        ("XY", (33, 40)),
+        ("ZCYX", (1, 2, 33, 40)),
+    ],
+)
+def test_shape_and_axes_come_back(axes: str, shape: tuple[int, ...]) -> None:
+    array = np.random.default_rng(0).normal(100, 10, shape).astype(np.float32)
+    answer = restored(array, axes, max_iterations=3)
+    assert answer.image.shape == answer.uncertainty.shape == shape
+    assert np.isfinite(answer.image).all()
+    assert (answer.uncertainty > 0).all()
+
+
+@pytest.mark.parametrize("axes", ["CYX", "YXS", "XYC", "TZYX"])
+def test_planes_are_the_way_there_and_back(axes: str) -> None:
+    sizes = {"T": 1, "Z": 1, "C": 2, "S": 3, "Y": 5, "X": 7}
+    array = np.random.default_rng(0).normal(size=[sizes[axis] for axis in axes]).astype(np.float32)
+    assert np.array_equal(from_planes(to_planes(array, axes), axes, array.shape), array)
+
+
+def test_strides_and_byte_order_do_not_change_a_pixel() -> None:
+    plain = restored(shot())
+    for other in (np.asfortranarray(shot()), shot().astype(">u2"), np.repeat(shot(), 2, 1)[:, ::2]):
+        again = restored(other)
+        assert np.array_equal(again.image, plain.image)
+        assert again.report["input_sha256"] == plain.report["input_sha256"]
+
+
+@pytest.mark.parametrize("factor", [2.0**-40, 2.0**40])
+def test_another_unit_of_intensity_gives_the_same_picture(factor: float) -> None:
+    plain = restored(shot().astype(np.float32)).image
+    scaled = restored((shot() * factor).astype(np.float32)).image / factor
+    assert np.array_equal(scaled, plain)
+
+
+def test_the_input_type_comes_back_when_asked_for() -> None:
+    answer = restored(shot(), dtype="same")
+    assert answer.image.dtype == np.uint16
+    assert np.abs(answer.image - restored(shot()).image).max() <= 0.5
+
+
+def test_the_same_recipe_gives_the_same_bytes() -> None:
+    hashes = {restored(shot()).report["output_sha256"] for _ in range(2)}
+    assert len(hashes) == 1
+    assert restored(shot(), seed=1).report["output_sha256"] not in hashes
+
+
+def test_threads_and_random_numbers_are_left_as_found() -> None:
+    torch.manual_seed(3)
+    before = torch.get_num_threads(), torch.random.get_rng_state(), torch.get_default_dtype()
+    restored(shot())
+    assert torch.get_num_threads() == before[0]
+    assert torch.equal(torch.random.get_rng_state(), before[1])
+    assert torch.get_default_dtype() == before[2]
+
+
+def test_the_report_holds_what_was_promised_and_is_json() -> None:
+    report = restored(shot(), restarts=2).report
+    promised = (
+        "task recipe version device threads seed shape axes noise prior iterations best_iteration "
+        "stop_reason seconds held_out residual peak_bytes input_sha256 output_sha256 notes"
+    )
+    assert set(promised.split()) <= set(report)
+    assert {"model", "gain", "intercept", "offset", "autocorrelation"} <= set(report["noise"])
+    assert {"chosen", "why"} <= set(report["prior"])
+    assert {"whiteness", "mean"} <= set(report["residual"])
+    assert json.loads(json.dumps(report, allow_nan=False))["recipe"]["restarts"] == 2
+
+
+def test_repeats_are_averaged_and_their_spread_counts() -> None:
+    one, other, both = (
+        restored(shot(), seed=0),
+        restored(shot(), seed=1),
+        restored(shot(), seed=0, restarts=2),
+    )
+    assert both.report["iterations"] == 50
+    assert not np.array_equal(both.image, one.image)
+    assert np.abs(both.image - other.image).max() < 200
+
+
+def test_uncertainty_is_as_large_as_the_error() -> None:
+    answer = restored(shot(96), max_iterations=200)
+    error = answer.image - 100.0 - truth(96)
+    ratio = np.sqrt(np.mean(error**2)) / np.sqrt(np.mean(answer.uncertainty**2))
+    assert 0.5 < ratio < 2
+
+
+def spoiled(value: float) -> np.ndarray:
+    array = shot().astype(np.float32)
+    array[3, 4] = value
+    return array
+
+
+@pytest.mark.parametrize(
+    ("array", "code"),
+    [
+        (np.full((64, 64), np.nan, np.float32), "pixels-nan"),
+        (spoiled(np.nan), "pixels-nan"),
+        (spoiled(np.inf), "pixels-infinite"),
+        (np.full((64, 64), 7, np.uint8), "pixels-constant"),
+        (np.random.default_rng(0).normal(0, 1e30, (64, 64)), "pixels-range"),
+        (1e9 + np.random.default_rng(0).normal(0, 1, (64, 64)), "pixels-range"),
+    ],
+)
+def test_pixels_that_cannot_be_restored_are_refused(array: np.ndarray, code: str) -> None:
+    with pytest.raises(Refused) as caught:
+        drain(plan_for(array), array)
+    assert caught.value.refusal.code == code
+
+
+def asks(count: int, wish: Control) -> Any:
+    asked = iter(range(10**9))
+    return lambda: wish if next(asked) >= count else Control.GO
+
+
+def test_keep_gives_the_best_so_far() -> None:
+    _, answer = drain(plan_for(shot()), shot(), control=asks(12, Control.KEEP))
+    assert answer is not None
+    assert answer.stop_reason == "you kept the picture"
+    assert answer.report["iterations"] == 12
+
+
+def test_keep_during_the_first_of_two_channels_leaves_the_other_as_it_was() -> None:
+    array = np.stack([shot(), shot(seed=1)])
+    _, answer = drain(plan_for(array, "CYX"), array, control=asks(5, Control.KEEP))
+    assert answer is not None
+    assert np.array_equal(answer.image[1], array[1].astype(np.float32))
+    assert any("channels 2" in note for note in answer.report["notes"])
+
+
+def test_discard_gives_nothing() -> None:
+    assert drain(plan_for(shot()), shot(), control=asks(3, Control.DISCARD))[1] is None
+
+
+def test_the_time_limit_ends_a_run_in_words() -> None:
+    plan = plan_for(shot(), max_iterations=100_000, time_limit=1.0)
+    _, answer = drain(plan, shot())
+    assert answer is not None
+    assert answer.stop_reason == "the time limit of 1 s was reached"
+    assert answer.report["seconds"] < 3
+
+
+def test_previews_have_the_units_of_the_input_and_change_no_pixel() -> None:
+    array = np.stack([shot(), shot(seed=1)])
+    seen, answer = drain(plan_for(array, "CYX", max_iterations=60), array, preview_seconds=0.0)
+    quiet = drain(plan_for(array, "CYX", max_iterations=60), array)[1]
+    previews = [event.preview for event in seen if event.preview is not None]
+    assert previews
+    assert all(preview.shape == array.shape for preview in previews)
+    assert previews[-1].mean() == pytest.approx(array.mean(), rel=0.1)
+    assert answer is not None
+    assert quiet is not None
+    assert np.array_equal(answer.image, quiet.image)
+
+
+def test_progress_only_rises() -> None:
+    seen, _ = drain(plan_for(shot(), restarts=2, max_iterations=50), shot())
+    fractions = [event.fraction for event in seen]
+    assert fractions == sorted(fractions)
+    assert fractions[-1] == pytest.approx(1.0)
+    assert all(event.seconds_left is None or event.seconds_left >= 0 for event in seen)
+
+
+class Exhausted:
+    """An array whose pixels do not fit into memory, as numpy says it."""
+
+    def __array__(self, dtype: object = None, copy: object = None) -> np.ndarray:
+        raise MemoryError("Unable to allocate 3.00 TiB")
+
+
+def test_a_full_memory_is_told_in_words() -> None:
+    with pytest.raises(Failed) as caught:
+        drain(plan_for(shot()), Exhausted())
+    assert caught.value.refusal.code == "memory-out"
+
+
+def test_a_closed_run_puts_the_threads_back() -> None:
+    before = torch.get_num_threads()
+    loop = run(plan_for(np.zeros((32, 32), np.uint8) + shot(32) % 200), {"image": shot(32)})
+    for _ in range(5):
+        next(loop)
+    loop.close()
+    assert torch.get_num_threads() == before

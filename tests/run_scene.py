@@ -1,0 +1,53 @@
+"""A small noisy picture, and a plan for it, as the run tests use them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from skimage import data
+
+from napari_dip.errors import Refusal
+from napari_dip.io import ImageSpec
+from napari_dip.run.machine import Machine
+from napari_dip.run.plan import Plan, preflight
+from napari_dip.run.recipe import make_recipe
+from napari_dip.run.runner import run
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from napari_dip.run.events import Event, Restoration
+
+MACHINE = Machine(2, 8 * 10**9, ("cpu",), "2.13.0", "no NVIDIA driver was found")
+
+
+def truth(side: int = 64) -> npt.NDArray[np.float64]:
+    """Corner of scikit-image's cell, in counts."""
+    return data.cell()[200 : 200 + side, 200 : 200 + side].astype(np.float64)
+
+
+def shot(side: int = 64, seed: int = 0) -> npt.NDArray[np.uint16]:
+    """What a camera of gain 2, read noise 3 and offset 100 sees of it."""
+    rng = np.random.default_rng(seed)
+    counts = 2 * rng.poisson(truth(side) / 2) + rng.normal(0, 3, (side, side)) + 100
+    return np.clip(np.rint(counts), 0, 65535).astype(np.uint16)
+
+
+def plan_for(array: npt.NDArray[Any], axes: str = "YX", **settings: Any) -> Plan:
+    """Plan with a small budget."""
+    recipe = make_recipe("denoise", **{"preset": "fast", "max_iterations": 25, **settings})
+    answer = preflight(recipe, ImageSpec("shot", array.shape, array.dtype.name, axes), MACHINE)
+    assert not isinstance(answer, Refusal), answer.message
+    return answer
+
+
+def drain(plan: Plan, array: Any, **wishes: Any) -> tuple[list[Event], Restoration | None]:
+    """Run to the end."""
+    loop = run(plan, {"image": array}, **wishes)
+    seen = []
+    while True:
+        try:
+            seen.append(next(loop))
+        except StopIteration as end:
+            return seen, end.value
