@@ -16,6 +16,7 @@ from statistics import mean
 from typing import Any
 
 import tifffile
+
 from shared_data import FMD_FIELDS, OUT, data_folder, fmd, psnr, write
 
 

@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from shared_data import fmd, psnr, write
 
 from napari_dip.io import ImageSpec
 from napari_dip.run.machine import this_machine
 from napari_dip.run.plan import Plan, preflight
 from napari_dip.run.recipe import make_recipe
+from shared_data import fmd, psnr, write
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 #: (field, capture, first row, first column) of each 256 x 256 crop.
 CROPS = (

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    import napari
+
 IMAGES = Path(__file__).resolve().parents[1] / "docs" / "images"
 #: Seconds that a run may take on a slow computer.
 PATIENCE = 600.0
@@ -30,31 +32,43 @@ def demo_picture() -> None:
         shutil.copy(Path(folder) / "demo" / "before_after.png", IMAGES / "demo_before_after.png")
 
 
-def dock_picture() -> None:
-    """Restore the sample in napari, and take a picture of the window beside its input."""
+def dock_pictures() -> None:
+    """Restore the sample in napari; take the window during the run and with the result."""
     import napari
 
     from napari_dip.qt.dock import DenoiseDock
     from napari_dip.qt.layers import sample_mitochondria
 
     viewer = napari.Viewer(show=False, title="napari-dip", show_welcome_screen=False)
-    viewer.window.resize(1280, 800)
-    for pixels, look, *_ in sample_mitochondria():
-        viewer.add_image(pixels, **look)
+    viewer.window.resize(1280, 720)
+    pixels, look, _ = sample_mitochondria()[-1]
+    viewer.add_image(pixels, **look)
     dock = DenoiseDock(viewer)
     viewer.window.add_dock_widget(dock, name="Denoise (Deep Image Prior)", area="right")
     dock.form.widgets["preset"].value = "fast"
-    count = len(viewer.layers)
     let_pass(1)
+    photograph(viewer, "denoise_dock_ready.png")
     dock.run_bar.run_button.click()
+    wait_until(lambda: dock.curve.count >= 4 or not dock.busy)
+    photograph(viewer, "denoise_dock_running.png")
     wait_until(lambda: not dock.busy)
-    if len(viewer.layers) != count + 1:
+    if len(viewer.layers) != 2:
         sys.exit(f"The dock made no picture: {dock.run_bar.words.text()}")
+    viewer.canvas.grid.stride = -1
     viewer.canvas.grid.enabled = True
-    viewer.reset_view()
-    let_pass(1)
-    viewer.screenshot(str(IMAGES / "denoise_dock.png"), canvas_only=False, flash=False)
+    photograph(viewer, "denoise_dock.png")
+    viewer.theme = "light"
+    dock.settings.expand(animate=False)
+    photograph(viewer, "denoise_dock_light.png")
     viewer.close()
+
+
+def photograph(viewer: napari.Viewer, name: str) -> None:
+    """Save the whole window, drawn to the end."""
+    let_pass(0.5)
+    viewer.reset_view()
+    let_pass(0.5)
+    viewer.screenshot(str(IMAGES / name), canvas_only=False, flash=False)
 
 
 def wait_until(happened: Callable[[], bool]) -> None:
@@ -81,4 +95,4 @@ if __name__ == "__main__":
     demo_picture()
     with tempfile.TemporaryDirectory() as folder:  # the user's own settings play no part
         os.environ["NAPARI_CONFIG"] = str(Path(folder) / "settings.yaml")
-        dock_picture()
+        dock_pictures()

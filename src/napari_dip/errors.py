@@ -168,7 +168,7 @@ FAULTS: Mapping[str, Fault] = MappingProxyType(
             "Choose a larger image or a larger crop.",
         ),
         "image-stack": Fault(
-            "'{name}' is a stack (axes {axes}, sizes {shape}), but only single images are restored.",
+            "'{name}' is a stack (axes {axes}, sizes {shape}), but this restores single images.",
             "Choose one slice or frame: in napari, right-click the layer and split the stack.",
         ),
         "image-large": Fault(

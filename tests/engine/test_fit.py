@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
@@ -18,6 +18,9 @@ from napari_dip.engine.prior import BlindSpotCode, NoiseCode, Prior
 from napari_dip.engine.problem import Estimate, Problem, Term
 from napari_dip.engine.schedule import Schedule, one_phase
 from napari_dip.engine.stopping import Judgement, held_out_rule, never
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 SIGMA = 0.15
 
@@ -44,7 +47,7 @@ def scene(grid: tuple[int, ...], kind: str = "blind-spot") -> tuple[Problem, Pri
         return Problem((term,)), NoiseCode(net, code, 1 / 30), truth
     net = Hourglass(len(grid), 1, 2, (8, 16), skip=None, normalised=False, rng=rng)
     block = (1,) * len(grid)
-    prior = BlindSpotCode(net, measurement, held_out, block, share=0.15, window=None)
+    prior = BlindSpotCode(net, measurement, held_out, block, block, share=0.15, window=None)
 
     def finish(estimate: Estimate) -> Estimate:
         return posterior(noise, measurement, estimate)

@@ -10,7 +10,7 @@ from napari_dip.engine.holdout import held_out_centres, spread
 from napari_dip.engine.networks import Hourglass
 from napari_dip.engine.prior import BlindSpotCode, NoiseCode
 
-BLOCKS = [(1, 1), (1, 3), (5, 5), (3, 3, 3)]
+BLOCKS = [(1, 1), (1, 3), (5, 5), (7, 7), (5, 7), (3, 3, 3)]
 
 
 def blind_spot(
@@ -21,7 +21,8 @@ def blind_spot(
     net = Hourglass(len(grid), 1, 2, (4, 8), skip=None, normalised=False, rng=rng)
     held_out = spread(held_out_centres(grid, block, 0.05, seed=0), block)
     size = None if window is None else (window,) * len(grid)
-    return BlindSpotCode(net, measurement, held_out, block, share=0.2, window=size)
+    core = tuple(3 if side >= 7 else 1 for side in block)
+    return BlindSpotCode(net, measurement, held_out, block, core, share=0.2, window=size)
 
 
 def picture(block: tuple[int, ...]) -> torch.Tensor:
@@ -32,10 +33,12 @@ def picture(block: tuple[int, ...]) -> torch.Tensor:
 @pytest.mark.parametrize("block", BLOCKS)
 def test_the_code_does_not_depend_on_what_is_hidden(block: tuple[int, ...]) -> None:
     measurement = picture(block)
-    draw = blind_spot(measurement, block).draw(torch.Generator().manual_seed(2))
+    prior = blind_spot(measurement, block)
+    draw = prior.draw(torch.Generator().manual_seed(2))
     assert draw.driven is not None
     assert draw.window is not None
-    hidden = spread(draw.driven, block).flip(draw.window.mirrored)
+    beyond = tuple(size - core + 1 for size, core in zip(block, prior.core, strict=True))
+    hidden = spread(draw.driven, beyond).flip(draw.window.mirrored)
     changed = measurement + 100 * hidden
     again = blind_spot(changed, block).draw(torch.Generator().manual_seed(2))
     assert float(draw.driven.sum()) > 0

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from run_scene import drain, plan_for, shot
 
 from napari_dip.errors import Refused
 from napari_dip.run.checkpoints import Store
 from napari_dip.run.runner import Control
+from run_scene import drain, plan_for, shot
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def interrupt(path: Path, array: np.ndarray, after: int, **settings: Any) -> None:

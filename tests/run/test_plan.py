@@ -141,5 +141,8 @@ def test_sizes_read_like_words() -> None:
 
 
 def test_planning_loads_no_torch() -> None:
-    code = "import sys; from napari_dip.run.machine import this_machine; this_machine(); sys.exit('torch' in sys.modules)"
+    code = (
+        "import sys; from napari_dip.run.machine import this_machine; "
+        "this_machine(); sys.exit('torch' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 import torch
-from run_scene import drain, plan_for, shot, truth
 
 from napari_dip.errors import Failed, Refused
-from napari_dip.run.events import Restoration
 from napari_dip.run.prepare import from_planes, to_planes
 from napari_dip.run.runner import Control, run
+from run_scene import drain, plan_for, shot, truth
+
+if TYPE_CHECKING:
+    from napari_dip.run.events import Restoration
 
 
 def restored(array: Any, axes: str = "YX", **settings: Any) -> Restoration:

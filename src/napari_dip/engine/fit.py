@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 MOST_ROLLBACKS = 6
 #: A mean loss this many times the usual one is no fluctuation of a mini-batch but a breakdown.
 JUMP = 10.0
+#: Why a fit ended that a person ended.
+KEPT = "you kept the picture"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -152,51 +154,49 @@ def fit(
     Yields
     ------
     Progress
-        After each judgement, when a preview is due, and during the last look.
+        After each judgement, for a preview, and during the last look.
 
     Returns
     -------
     Result or None
         None if discarded.
     """
-    if warm_start is not None:
-        prior.net.load_state_dict(dict(warm_start))
-    course = _begin(problem, prior, schedule, seed, resume)
-    step, reason, kept = course.step, "", False
+    course = _begin(problem, prior, schedule, seed, resume, warm_start)
+    step, reason = course.step, ""
     while step.iteration < schedule.stop_at and not reason:
         wish = _wait(control)
         if wish is Control.DISCARD:
             return None
         if wish is Control.KEEP:
-            reason, kept = "you kept the picture", True
+            reason = KEPT
             break
         step.advance()
         if step.iteration % schedule.report_every == 0 or step.iteration == schedule.stop_at:
-            note = _judge(problem, course)
-            reason = _ending(course, stop)
-            if keep_checkpoint is not None:
-                keep_checkpoint(course.checkpoint())
+            note, reason = _report(problem, course, stop, keep_checkpoint)
             yield _progress(course, note=note)
         if preview_due():
             yield _progress(course, estimate=problem.finish(step.glance()))
     reason = reason or f"all {schedule.stop_at} iterations were used"
-    return (yield from _finish(problem, course, reason, kept, control))
+    return (yield from _finish(problem, course, reason, control))
 
 
 def _begin(
-    problem: Problem, prior: Prior, schedule: Schedule, seed: int, resume: Checkpoint | None
+    problem: Problem,
+    prior: Prior,
+    schedule: Schedule,
+    seed: int,
+    resume: Checkpoint | None,
+    warm_start: Mapping[str, Tensor] | None,
 ) -> _Course:
+    if warm_start is not None:
+        prior.net.load_state_dict(dict(warm_start))
     step = EagerStep(problem, prior, schedule, seed=seed)
     if resume is None:
         return _Course(step, step.average_state(), step.state())
     step.load(resume.step)
+    history = list(resume.history)
     return _Course(
-        step,
-        resume.best,
-        resume.rollback,
-        resume.best_iteration,
-        list(resume.history),
-        resume.rollbacks,
+        step, resume.best, resume.rollback, resume.best_iteration, history, resume.rollbacks
     )
 
 
@@ -205,6 +205,20 @@ def _wait(control: Callable[[], Control]) -> Control:
     while (wish := control()) is Control.PAUSE:
         time.sleep(0.02)
     return wish
+
+
+def _report(
+    problem: Problem,
+    course: _Course,
+    stop: StopRule,
+    keep_checkpoint: Callable[[Checkpoint], None] | None,
+) -> tuple[str, str]:
+    """Judge, ask the rule, leave a checkpoint; a note for the user and why to stop, if any."""
+    note = _judge(problem, course)
+    reason = _ending(course, stop)
+    if keep_checkpoint is not None:
+        keep_checkpoint(course.checkpoint())
+    return note, reason
 
 
 def _judge(problem: Problem, course: _Course) -> str:
@@ -257,11 +271,11 @@ def _progress(
 
 
 def _finish(
-    problem: Problem, course: _Course, reason: str, kept: bool, control: Callable[[], Control]
+    problem: Problem, course: _Course, reason: str, control: Callable[[], Control]
 ) -> Generator[Progress, None, Result | None]:
     """Take the best average, look at it as closely as time allows, and hand it over."""
     step = course.step
-    iteration = step.iteration
+    iteration, kept = step.iteration, reason == KEPT
     if course.best_iteration:
         step.load_average(course.best)
     blind = step.glance()

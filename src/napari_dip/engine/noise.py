@@ -1,7 +1,7 @@
 """What one image tells of its noise: variance = gain x signal + intercept, and correlation.
 
 Read from the flattest blocks of the image: at each brightness those whose coarse structure is
-least, with a plane taken out. Fine structure does not choose them, so neither variance nor
+least, with a slow surface taken out. Fine structure does not choose them, so neither variance nor
 correlation is biased by the choice as it would be by taking the least variance itself.
 """
 
@@ -20,15 +20,16 @@ FLAT_SHARE, CLASSES = 0.2, 12
 #: Longest lag looked at, in pixels; camera and scanner noise seen so far ends at 4.
 LAGS = 5
 #: Lag-1 correlation above which noise is treated as correlated. On seven FMD fields the white
-#: ones measure up to 0.17 (structure that was left), the correlated ones from 0.53 on.
-CORRELATED = 0.25
+#: ones measure up to 0.18 (structure that was left), the correlated ones from 0.59 on; a confocal
+#: scan along its lines 0.25 to 0.33.
+CORRELATED = 0.22
 #: Correlation that is too small to be learned from; ends the hidden block.
 NEGLIGIBLE = 0.08
 #: Widest half block. On FMD widefield, whose noise reaches 4 pixels, blocks of 7 x 7 beat 5 x 5
 #: by 1 dB and 11 x 11 by 1.4 dB: past that the fit has too little to see.
 MOST_REACH = 3
-#: Coefficients of the plane that is taken out of each block.
-_PLANE = 3
+#: Coefficients of the slow surface that is taken out of each block.
+_COEFFICIENTS = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +72,7 @@ def measure_noise(planes: Tensor, step: float) -> NoiseEstimate:
     Foi et al., IEEE TIP 17(10), 2008, doi:10.1109/TIP.2008.2001399 (variance as a line in the
     mean, fitted to smooth parts of one image).
     """
-    side = BLOCK if min(planes.shape[1:]) >= 4 * BLOCK else BLOCK // 2
+    side = BLOCK if min(planes.shape[1:]) >= 2 * BLOCK else BLOCK // 2
     means, residuals = _flat_blocks(planes.to(torch.float64), side)
     along_y, along_x, lost = _autocorrelation(residuals)
     variances = (residuals**2).mean((1, 2)) / (1 - lost)
@@ -94,10 +95,16 @@ def hidden_block(estimates: list[NoiseEstimate]) -> tuple[int, int]:
 
 
 def _reach(correlation: list[float]) -> int:
-    if correlation[0] <= CORRELATED:
+    """Half width of the hidden block along one axis, 0 if the noise is white.
+
+    A picture's own correlation falls slowly, so what is left of it at the longest lag is taken
+    off before the first lag is judged.
+    """
+    plateau = min(max(0.0, correlation[-1]), 0.9)
+    if (correlation[0] - plateau) / (1 - plateau) <= CORRELATED:
         return 0
-    reach = 0
-    for value in correlation[:MOST_REACH]:
+    reach = 1
+    for value in correlation[1:MOST_REACH]:
         if value <= NEGLIGIBLE:
             break
         reach += 1
@@ -106,32 +113,38 @@ def _reach(correlation: list[float]) -> int:
 
 def _flat_blocks(planes: Tensor, side: int) -> tuple[Tensor, Tensor]:
     """Means (K,) and residuals (K, side, side) of the flattest blocks of each brightness."""
-    blocks = planes.unfold(1, side, side).unfold(2, side, side).reshape(-1, side, side)
-    ramp = torch.linspace(-1, 1, side, dtype=blocks.dtype, device=blocks.device)
-    norm = (ramp**2).sum() * side
-    mean = blocks.mean((1, 2))
-    slope_y = (blocks * ramp[:, None]).sum((1, 2)) / norm
-    slope_x = (blocks * ramp).sum((1, 2)) / norm
-    residuals = blocks - mean[:, None, None]
-    residuals = residuals - slope_y[:, None, None] * ramp[:, None] - slope_x[:, None, None] * ramp
-    coarse = residuals.reshape(-1, 4, side // 4, 4, side // 4).mean((2, 4)).square().mean((1, 2))
+    blocks = planes.unfold(1, side, side // 2).unfold(2, side, side // 2).reshape(-1, side**2)
+    basis = _slow_surface(side).to(blocks.device)  # (_COEFFICIENTS, side**2), orthonormal
+    residuals = blocks - (blocks @ basis.T) @ basis
+    means = blocks.mean(1)
+    residuals = residuals.reshape(-1, side, side)
     usable = residuals.square().mean((1, 2)) > 0  # saturated and padded blocks tell nothing
     if not bool(usable.any()):
-        return mean, residuals
-    mean, residuals, coarse = mean[usable], residuals[usable], coarse[usable]
+        return means, residuals
+    means, residuals = means[usable], residuals[usable]
+    coarse = residuals.reshape(-1, 4, side // 4, 4, side // 4).mean((2, 4)).square().mean((1, 2))
     chosen = []
-    for part in mean.argsort(stable=True).tensor_split(min(CLASSES, max(1, len(mean) // 4))):
+    for part in means.argsort(stable=True).tensor_split(min(CLASSES, max(1, len(means) // 4))):
         count = max(1, round(FLAT_SHARE * len(part)))
         chosen.append(part[coarse[part].argsort(stable=True)[:count]])
     index = torch.cat(chosen)
-    return mean[index], residuals[index]
+    return means[index], residuals[index]
+
+
+def _slow_surface(side: int) -> Tensor:
+    """Orthonormal surfaces of second degree on a block: what is slow enough to be picture."""
+    ramp = torch.linspace(-1, 1, side, dtype=torch.float64)
+    y, x = torch.meshgrid(ramp, ramp, indexing="ij")
+    surfaces = torch.stack([torch.ones_like(y), y, x, y * x, y**2, x**2]).reshape(_COEFFICIENTS, -1)
+    basis: Tensor = torch.linalg.qr(surfaces.T)[0]
+    return basis.T.contiguous()
 
 
 def _autocorrelation(residuals: Tensor) -> tuple[tuple[float, ...], tuple[float, ...], float]:
-    """Autocorrelation along Y and X, and the share of variance that the plane took away.
+    """Autocorrelation along Y and X, and the share of variance that the surface took away.
 
-    Taking out a plane of three coefficients removes three times the summed correlation from
-    each block's variance and from its covariance at every lag; both are put back.
+    Taking out a surface of six coefficients removes six times the summed correlation from each
+    block's variance and from its covariance at every lag; both are put back.
     """
     side = residuals.shape[1]
     variance = residuals.square().mean((1, 2))
@@ -139,18 +152,19 @@ def _autocorrelation(residuals: Tensor) -> tuple[tuple[float, ...], tuple[float,
     lags = range(1, min(LAGS, side - 2) + 1)
 
     def along(dim: int) -> list[float]:
+        kept = [side - lag for lag in lags]
         pairs = (
-            residuals.narrow(dim, 0, side - lag) * residuals.narrow(dim, lag, side - lag)
-            for lag in lags
+            residuals.narrow(dim, 0, count) * residuals.narrow(dim, lag, count)
+            for lag, count in zip(lags, kept, strict=True)
         )
         return [float((pair.mean((1, 2)) * weight).mean()) for pair in pairs]
 
     raw_y, raw_x = along(1), along(2)
-    lost = _PLANE / side**2
+    lost = _COEFFICIENTS / side**2
     for _ in range(3):  # the sum needs the corrected values, which need the sum
         y, x = ([value * (1 - lost) + lost for value in raw] for raw in (raw_y, raw_x))
         total = prod(1 + 2 * sum(value for value in axis if value > 0.02) for axis in (y, x))
-        lost = min(0.3, _PLANE * total / side**2)
+        lost = min(0.3, _COEFFICIENTS * total / side**2)
     return tuple(round(value, 4) for value in y), tuple(round(value, 4) for value in x), lost
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import product
-from math import prod
+from math import ceil, prod
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 import torch
@@ -149,6 +149,9 @@ class BlindSpotCode:
         (1, 1, *grid), 1 at held-out pixels and their guard band.
     block : tuple of int, odd
         Size of a hidden block, per axis: wider than the noise correlation.
+    core : tuple of int, odd
+        Size of the middle of a block that drives and is trusted, per axis: what lies further from
+        anything visible than the noise reaches, or nearly so.
     share : float
         Part of the pixels hidden at a step, about.
     window : tuple of int or None
@@ -163,12 +166,14 @@ class BlindSpotCode:
         measurement: Tensor,
         held_out_blocks: Tensor,
         block: tuple[int, ...],
+        core: tuple[int, ...],
         *,
         share: float,
         window: tuple[int, ...] | None,
     ) -> None:
         self.net = net
         self.block = block
+        self.core = core
         self.share = share
         self.visible = 1 - held_out_blocks
         self.measurement = measurement * self.visible
@@ -188,32 +193,37 @@ class BlindSpotCode:
         measurement, visible = window.of(self.measurement), window.of(self.visible)
         density = self.share / prod(self.block)
         centres = (torch.empty_like(visible).uniform_(generator=rng) < density).to(visible.dtype)
-        centres = centres * visible
+        driven = spread(centres, self.core) * visible
         # held-out holes are filled afresh: their filling must not remember what is hidden now
         code = fill(measurement, visible * (1 - spread(centres, self.block)), self.block)
-        return Draw(code, driven=centres, trusted=centres, window=window)
+        return Draw(code, driven=driven, trusted=driven, window=window)
 
     def glance(self) -> Draw:
         """Nothing hidden but the held-out blocks, whose centres are as blind as ever."""
         return Draw(fill(self.measurement, self.visible, self.block))
 
     def sweep(self) -> Iterator[Draw]:
-        """Shift a lattice of hidden blocks until each pixel was a hidden centre once."""
+        """Shift a lattice of hidden blocks until each pixel was in a trusted core once."""
         grid = self.measurement.shape[2:]
-        pitch = [size + 2 if size > 1 else 3 for size in self.block]
-        for shift in product(*(range(step) for step in pitch)):
-            centres = torch.zeros_like(self.visible)
-            lattice = tuple(
-                slice(first, None, step) for first, step in zip(shift, pitch, strict=True)
-            )
+        margin = [core // 2 for core in self.core]
+        # cores must tile the grid, and blocks keep a little of the picture between them
+        pitch = [
+            core * ceil((size + 2) / core) for size, core in zip(self.block, self.core, strict=True)
+        ]
+        canvas = [count + 2 * edge for count, edge in zip(grid, margin, strict=True)]
+        inside = [slice(edge, edge + count) for edge, count in zip(margin, grid, strict=True)]
+        shifts = (
+            range(0, min(step, count), core)
+            for step, count, core in zip(pitch, canvas, self.core, strict=True)
+        )
+        for shift in product(*shifts):
+            centres = self.visible.new_zeros((1, 1, *canvas))
+            lattice = [slice(first, None, step) for first, step in zip(shift, pitch, strict=True)]
             centres[:, :, *lattice] = 1
-            if any(first >= whole for first, whole in zip(shift, grid, strict=True)):
-                continue
+            trusted = spread(centres, self.core)[:, :, *inside]
+            hidden = spread(centres, self.block)[:, :, *inside]
             yield Draw(
-                fill(
-                    self.measurement, self.visible * (1 - spread(centres, self.block)), self.block
-                ),
-                trusted=centres,
+                fill(self.measurement, self.visible * (1 - hidden), self.block), trusted=trusted
             )
 
     def estimate(self, output: Tensor) -> Estimate:

@@ -6,7 +6,6 @@ The dock holds no settings and no pictures of its own: it reads a recipe from th
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from napari.utils.notifications import show_error
@@ -30,7 +29,8 @@ from napari_dip.tasks import TASKS
 if TYPE_CHECKING:
     import napari.viewer
 
-log = logging.getLogger(__name__)
+#: Qt's own word for no limit, which not every binding exports.
+_UNLIMITED = (1 << 24) - 1
 
 
 class TaskDock(QWidget):
@@ -212,6 +212,7 @@ class TaskDock(QWidget):
 
     def _listen(self) -> None:
         self.chooser.changed.connect(self.show_plan)
+        self.settings.toggled.connect(self._on_fold)
         self.form.changed.connect(self.show_plan)
         self.run_bar.run_pressed.connect(self.start)
         self.run_bar.keep_pressed.connect(self.keep)
@@ -219,6 +220,11 @@ class TaskDock(QWidget):
         self.run_bar.resume_pressed.connect(self.resume)
         self.run_bar.discard_pressed.connect(self.discard)
         self._viewer.events.theme.connect(self._on_theme)
+
+    def _on_fold(self, unfolded: bool) -> None:
+        """Give the settings all the height that they want, also when a theme makes them taller."""
+        if unfolded:
+            self.settings.content().setMaximumHeight(_UNLIMITED)
 
     def _on_theme(self, _: object = None) -> None:
         theme = get_theme(self._viewer.theme)

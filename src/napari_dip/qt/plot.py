@@ -18,6 +18,16 @@ FITTED_COLOUR, HELD_OUT_COLOUR = "#56B4E9", "#E69F00"
 #: In pixels: tall enough to read, low enough for the settings to stay in sight below.
 _HEIGHT = 190
 
+#: Stands above the curves, where it can hide none of them.
+_LEGEND = "&nbsp;&nbsp;&nbsp;".join(
+    f'<span style="color:{colour}">{sign}</span> {words}'
+    for colour, sign, words in (
+        (FITTED_COLOUR, "━", "fitted"),
+        (HELD_OUT_COLOUR, "━", "held out"),
+        (HELD_OUT_COLOUR, "●", "best so far"),
+    )
+)
+
 
 class HeldOutCurve(pg.PlotWidget):  # type: ignore[misc]  # pyqtgraph ships no types
     """Loss of fitted and of held-out pixels against the iteration, best point marked."""
@@ -26,11 +36,10 @@ class HeldOutCurve(pg.PlotWidget):  # type: ignore[misc]  # pyqtgraph ships no t
         super().__init__(parent)
         self._points: list[tuple[int, float, float]] = []
         self._unit = 0
-        self._legend = self.addLegend(offset=(-6, 4), verSpacing=-6)
-        self._fitted = self.plot(name="fitted pixels", pen=pg.mkPen(FITTED_COLOUR, width=1.5))
-        self._held_out = self.plot(name="held-out pixels", pen=pg.mkPen(HELD_OUT_COLOUR, width=2))
+        self._fitted = self.plot(pen=pg.mkPen(FITTED_COLOUR, width=1.5))
+        self._held_out = self.plot(pen=pg.mkPen(HELD_OUT_COLOUR, width=2))
         best = {"symbol": "o", "symbolSize": 9, "symbolBrush": HELD_OUT_COLOUR}
-        self._best = self.plot(name="best so far", pen=None, **best)
+        self._best = self.plot(pen=None, **best)
         self.getPlotItem().setMenuEnabled(False)
         self.getPlotItem().hideButtons()
         self.setMouseEnabled(x=False, y=False)  # the wheel scrolls the dock instead
@@ -77,8 +86,7 @@ class HeldOutCurve(pg.PlotWidget):  # type: ignore[misc]  # pyqtgraph ships no t
             axis.setTextPen(text)
             axis.setLabel(words, color=text)
             axis.enableAutoSIPrefix(False)
-        for _, label in self._legend.items:
-            label.setText(label.text, color=text)
+        item.setTitle(_LEGEND, color=text, size="9pt")
         self._best.setSymbolPen(text)
 
     def _draw(self, best: int) -> None:

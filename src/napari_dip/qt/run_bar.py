@@ -81,7 +81,8 @@ class RunBar(QWidget):
             parts.append(f"iteration {event.iteration} of {event.iterations}")
         if event.seconds_left is not None and event.fraction < 1:
             parts.append(f"at most {duration(event.seconds_left)} left")
-        self.words.setText(" · ".join(parts))
+        # each part stays on one line
+        self.words.setText(" · ".join(part.replace(" ", "\u00a0") for part in parts))
 
     def say(self, words: str) -> None:
         """Show a sentence."""
