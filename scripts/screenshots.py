@@ -54,7 +54,6 @@ def dock_pictures() -> None:
     wait_until(lambda: not dock.busy)
     if len(viewer.layers) != 2:
         sys.exit(f"The dock made no picture: {dock.run_bar.words.text()}")
-    viewer.canvas.grid.stride = -1
     viewer.canvas.grid.enabled = True
     photograph(viewer, "denoise_dock.png")
     viewer.theme = "light"
@@ -65,7 +64,7 @@ def dock_pictures() -> None:
 
 def photograph(viewer: napari.Viewer, name: str) -> None:
     """Save the whole window, drawn to the end."""
-    let_pass(0.5)
+    viewer.screenshot(canvas_only=False, flash=False)  # lays out what has not been seen yet
     viewer.reset_view()
     let_pass(0.5)
     viewer.screenshot(str(IMAGES / name), canvas_only=False, flash=False)

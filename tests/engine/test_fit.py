@@ -9,7 +9,7 @@ import torch
 
 from napari_dip.engine.control import Control
 from napari_dip.engine.fidelity import NoiseVariance, gaussian_likelihood, mean_and_doubt, posterior
-from napari_dip.engine.fit import Checkpoint, Progress, Result, fit
+from napari_dip.engine.fit import fit
 from napari_dip.engine.holdout import held_out_centres
 from napari_dip.engine.networks import Hourglass
 from napari_dip.engine.operators import Identity
@@ -21,6 +21,8 @@ from napari_dip.engine.stopping import Judgement, held_out_rule, never
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from napari_dip.engine.progress import Checkpoint, Progress, Result
 
 SIGMA = 0.15
 

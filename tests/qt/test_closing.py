@@ -18,12 +18,18 @@ def seconds_until_idle(qtbot):
     return time.perf_counter() - started
 
 
-def test_closing_the_dock_stops_the_run_and_removes_its_preview(long_run):
-    viewer, qtbot = long_run.viewer, long_run.qtbot
+@pytest.fixture
+def short_steps(long_run):
+    """A run whose step is short next to a second on any computer, once torch is loaded."""
     long_run.run()
     long_run.wait_until(lambda: "cells preview" in long_run.names)
-    viewer.window.remove_dock_widget(long_run.dock)
-    long_run.dock = None
+    return long_run
+
+
+def test_closing_the_dock_stops_the_run_and_removes_its_preview(short_steps):
+    viewer, qtbot = short_steps.viewer, short_steps.qtbot
+    viewer.window.remove_dock_widget(short_steps.dock)
+    short_steps.dock = None
     assert seconds_until_idle(qtbot) < 1.0
     assert [layer.name for layer in viewer.layers] == ["cells"]
 
@@ -59,12 +65,10 @@ def test_floating_the_dock_does_not_stop_the_run(long_run):
     assert long_run.dock.busy
 
 
-def test_closing_the_viewer_stops_the_run(long_run):
-    long_run.run()
-    long_run.wait_for_fit()
-    long_run.viewer.close()
-    long_run.dock = None
-    assert seconds_until_idle(long_run.qtbot) < 1.0
+def test_closing_the_viewer_stops_the_run(short_steps):
+    short_steps.viewer.close()
+    short_steps.dock = None
+    assert seconds_until_idle(short_steps.qtbot) < 1.0
 
 
 PROGRAM = """

@@ -89,6 +89,7 @@ def output_arguments() -> list[Argument]:
     )
     arguments = [Argument("output", Argument.KEYWORD_ONLY, annotation=Annotated[str, mark])]
     arguments += [_text(name, words, "FILE", FILES_GROUP) for name, words in EXTRA_FILES.items()]
+    arguments.append(flag("resume", "Go on from where a run with this OUT was ended.", FILES_GROUP))
     arguments.append(flag("overwrite", "Replace files that exist.", FILES_GROUP))
     arguments.append(flag("quiet", "Say nothing but errors.", COMMON_GROUP))
     return arguments

@@ -18,6 +18,7 @@ from napari_dip.io.outputs import IMAGE_SUFFIXES, JSON_SUFFIXES, check_output, c
 from napari_dip.io.reading import read_pixels, read_spec
 from napari_dip.io.writing import write_image, write_text
 from napari_dip.run.api import load_recipe
+from napari_dip.run.checkpoints import Store
 from napari_dip.run.machine import this_machine
 from napari_dip.run.plan import duration, preflight
 from napari_dip.run.prepare import check_content
@@ -49,7 +50,7 @@ class Request:
     outputs : mapping of str to str
         Paths of the results, "output" among them unless only a plan is wanted.
     from_recipe, axes : str or None
-    overwrite, quiet : bool
+    overwrite, resume, quiet : bool
     """
 
     settings: Mapping[str, str]
@@ -58,6 +59,7 @@ class Request:
     from_recipe: str | None
     axes: str | None
     overwrite: bool
+    resume: bool
     quiet: bool
 
 
@@ -72,13 +74,18 @@ def restore_file(task: str, image: str, **options: Any) -> int:
     if not request.quiet:
         for line in (plan.line, *_notes(plan)):
             say(line)
+    store = _store(request)
     with Interrupt(quiet=request.quiet) as interrupt:
-        result = watched(run(plan, data, control=interrupt.control), quiet=request.quiet)
+        loop = run(plan, data, control=interrupt.control, store=store)
+        result = watched(loop, quiet=request.quiet)
+    if store.failure is not None:
+        say(store.failure.message)
     if interrupt.asked:
-        return _keep(request, spec, result)
+        return _keep(request, spec, result, store)
     if result is None:  # only a control that says so can end a run with nothing
         raise RuntimeError("the run ended without a picture")
     _save(request, spec, data["image"], result)
+    store.remove()
     return DONE
 
 
@@ -104,6 +111,7 @@ def _request(task: str, image: str, options: Mapping[str, Any]) -> Request:
         from_recipe=given.get("from_recipe"),
         axes=given.get("axes"),
         overwrite=given.get("overwrite", False),
+        resume=given.get("resume", False),
         quiet=given.get("quiet", False),
     )
 
@@ -200,7 +208,21 @@ def _write(
     )
 
 
-def _keep(request: Request, spec: ImageSpec, result: Restoration | None) -> int:
+def _store(request: Request) -> Store:
+    """Keep the checkpoint beside OUT, and say so if one lies there already."""
+    output = Path(request.outputs["output"])
+    store = Store(output.with_name(output.name + ".unfinished"), resume=request.resume)
+    there = store.path.exists()
+    if request.resume and not there and not request.quiet:
+        say(f"There is no unfinished run at '{store.path}'; starting from the beginning.")
+    if there and not request.resume and not request.quiet:
+        say(
+            f"An unfinished run lies at '{store.path}' and will be replaced; --resume goes on from it."
+        )
+    return store
+
+
+def _keep(request: Request, spec: ImageSpec, result: Restoration | None, store: Store) -> int:
     """Save what an interrupted run had, beside the result's own name and never over a file."""
     if result is None:
         say("Interrupted before there was a picture to keep; nothing was saved.")
@@ -209,6 +231,8 @@ def _keep(request: Request, spec: ImageSpec, result: Restoration | None) -> int:
     _write(path, result.image, spec, result, False)
     if not request.quiet:
         say(f"Interrupted; the best picture so far was saved as '{path}'.")
+        if store.path.exists():
+            say("The same command with --resume goes on from there.")
     return INTERRUPTED
 
 

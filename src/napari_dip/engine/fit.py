@@ -12,6 +12,7 @@ from torch import Tensor
 
 from napari_dip.engine.control import Control
 from napari_dip.engine.problem import Estimate, Problem, judged
+from napari_dip.engine.progress import Checkpoint, Progress, Result
 from napari_dip.engine.step import EagerStep, State
 from napari_dip.engine.stopping import Judgement, StopRule
 
@@ -27,73 +28,6 @@ MOST_ROLLBACKS = 6
 JUMP = 10.0
 #: Why a fit ended that a person ended.
 KEPT = "you kept the picture"
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Progress:
-    """One report of a running fit.
-
-    Attributes
-    ----------
-    judgement : Judgement
-        Losses at the last judgement; NaN before the first.
-    iteration, best_iteration : int
-    swept : float
-        Share of the last look that is done, 0 until it begins.
-    estimate : Estimate or None
-        Finished picture so far, only when a preview is due.
-    note : str
-        Something the user should know, once; else "".
-    """
-
-    judgement: Judgement
-    iteration: int
-    best_iteration: int
-    swept: float = 0.0
-    estimate: Estimate | None = None
-    note: str = ""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Checkpoint:
-    """All that the next step depends on, as tensors and plain numbers."""
-
-    step: State
-    rollback: State
-    best: State
-    best_iteration: int
-    history: tuple[Judgement, ...]
-    rollbacks: int
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Result:
-    """The answer of one fit.
-
-    Attributes
-    ----------
-    estimate : Estimate
-        Finished picture at `best_iteration`.
-    blind : Estimate
-        The same before the finish: what the network says without the pixel's own word.
-    stop_reason : str
-    kept : bool
-        Whether a person ended it.
-    best_iteration, iterations : int
-    history : tuple of Judgement
-    learned : mapping of str to Tensor
-    notes : tuple of str
-    """
-
-    estimate: Estimate
-    blind: Estimate
-    stop_reason: str
-    kept: bool
-    best_iteration: int
-    iterations: int
-    history: tuple[Judgement, ...]
-    learned: Mapping[str, Tensor]
-    notes: tuple[str, ...]
 
 
 @dataclass(slots=True, eq=False)

@@ -232,7 +232,9 @@ class TaskDock(QWidget):
 
     def _arrange(self) -> None:
         """Everything up to the buttons is always in sight; what may be long scrolls below."""
-        self.settings.addWidget(self.form.folded)
+        # not by addWidget, which would measure the form before a new theme has reached it
+        self.form.folded.setMaximumHeight(0)
+        self.settings.setContent(self.form.folded)
         self.settings.setDuration(0)
         below = QWidget()
         below.setMinimumWidth(240)

@@ -9,17 +9,18 @@ from __future__ import annotations
 import json
 import os
 import time
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari_dip.errors import Failed, Refused, refusal
+from napari_dip.errors import Refusal, Refused, refusal
 from napari_dip.run.merge import UnitOutcome
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from napari_dip.engine.fit import Checkpoint
+    from napari_dip.engine.progress import Checkpoint
     from napari_dip.run.merge import Merge
     from napari_dip.run.plan import Plan
 
@@ -38,10 +39,16 @@ class Store:
         Of the checkpoint.
     resume : bool
         Whether to go on from the file if it is there.
+
+    Attributes
+    ----------
+    failure : Refusal or None
+        Why the last writing did not succeed. It never ends the run: the picture is worth more.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, resume: bool) -> None:
         self.path = Path(path)
+        self.failure: Refusal | None = None
         self._resume = resume
         self._identity: dict[str, Any] = {}
         self._merge: Merge | None = None
@@ -79,34 +86,32 @@ class Store:
             self.write()
 
     def write(self) -> None:
-        """Write the latest checkpoint whole or not at all.
-
-        Raises
-        ------
-        Failed
-            If the disk does not take it.
-        """
+        """Write the latest checkpoint whole or not at all; `failure` says if it did not work."""
         if self._latest is None or self._merge is None:
             return
         checkpoint, unit, finished = self._latest
         tensors, header = _pack(checkpoint, self._merge, finished)
         header |= {"unit": unit, "identity": self._identity}
         part = self.path.with_name(self.path.name + ".part")
-        try:
-            from safetensors.torch import save_file
+        from safetensors import SafetensorError
+        from safetensors.torch import save_file
 
+        try:
             save_file(tensors, part, metadata={"napari_dip": json.dumps(header)})
             with part.open("rb+") as file:
                 os.fsync(file.fileno())
             part.replace(self.path)
-        except OSError as error:
-            part.unlink(missing_ok=True)
-            raise Failed(refusal("disk-full", path=self.path, why=error.strerror)) from error
+            self.failure = None
+        except (OSError, SafetensorError) as error:
+            with suppress(OSError):
+                part.unlink(missing_ok=True)
+            self.failure = refusal("disk-full", path=self.path, why=error)
         self._written = time.monotonic()
 
     def remove(self) -> None:
         """Delete the checkpoint once the result is safe."""
-        self.path.unlink(missing_ok=True)
+        with suppress(OSError):
+            self.path.unlink(missing_ok=True)
 
     def _read(self, merge: Merge) -> Checkpoint:
         from safetensors import SafetensorError, safe_open
@@ -149,7 +154,7 @@ def _pack(
 
 def _unpack(tensors: dict[str, Any], header: dict[str, Any], merge: Merge) -> Checkpoint:
     """Undo `_pack`, filling `merge`."""
-    from napari_dip.engine.fit import Checkpoint
+    from napari_dip.engine.progress import Checkpoint
     from napari_dip.engine.stopping import Judgement
 
     merge.sums[...] = tensors["merge/sums"].numpy()

@@ -14,7 +14,7 @@ from napari_dip.run.events import Event, Restoration
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Mapping
 
-    from napari_dip.engine.fit import Checkpoint, Result
+    from napari_dip.engine.progress import Checkpoint, Result
     from napari_dip.run.checkpoints import Store
     from napari_dip.run.clock import Clock
     from napari_dip.run.merge import Merge

@@ -1,0 +1,96 @@
+"""Denoise turns a calibrated scene into a problem and a prior."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import get_type_hints
+
+import pytest
+import torch
+
+from napari_dip.engine.fidelity import NoiseVariance
+from napari_dip.engine.prior import BlindSpotCode, NoiseCode
+from napari_dip.engine.problem import Estimate
+from napari_dip.io import ImageSpec
+from napari_dip.tasks import TASKS, Denoise
+from napari_dip.tasks.base import Scene, Setting
+
+
+def scene(prior: str, block: tuple[int, int] = (1, 1), window: int | None = None) -> Scene:
+    rng = torch.Generator().manual_seed(0)
+    measurement = torch.rand(1, 2, 24, 32, generator=rng)
+    ones = torch.ones(1, 2, 1, 1)
+    guarded = torch.zeros(1, 1, 24, 32)
+    guarded[..., ::6, ::6] = 1
+    noise = NoiseVariance(0.1 * ones, 0.01 * ones, 1e-4 * ones)
+    return Scene(measurement, noise, 0.2, guarded, guarded, block, prior, (4, 8), window)
+
+
+def test_the_blind_spot_is_fed_the_image_and_says_how_sure_it_is() -> None:
+    prior = Denoise().prior_for(scene("blind-spot", window=16), torch.Generator().manual_seed(0))
+    assert isinstance(prior, BlindSpotCode)
+    draw = prior.draw(torch.Generator().manual_seed(0))
+    assert draw.code.shape == (1, 2, 16, 16)
+    estimate = prior.estimate(prior.net(draw.code))
+    assert estimate.log_variance is not None
+    assert estimate.mean.shape == estimate.log_variance.shape == (1, 2, 16, 16)
+
+
+def test_the_noise_code_is_uniform_noise_of_32_channels() -> None:
+    prior = Denoise(prior="noise").prior_for(scene("noise"), torch.Generator().manual_seed(0))
+    assert isinstance(prior, NoiseCode)
+    assert prior.code.shape == (1, 32, 24, 32)
+    assert 0 <= float(prior.code.min()) < float(prior.code.max()) <= 0.1
+    assert prior.jitter == pytest.approx(1 / 30)
+
+
+@pytest.mark.parametrize(("block", "core"), [((1, 1), (1, 1)), ((1, 5), (1, 1)), ((7, 7), (3, 3))])
+def test_only_wide_blocks_are_driven_by_more_than_their_centre(
+    block: tuple[int, int], core: tuple[int, int]
+) -> None:
+    prior = Denoise().prior_for(scene("blind-spot", block), torch.Generator().manual_seed(0))
+    assert isinstance(prior, BlindSpotCode)
+    assert prior.core == core
+
+
+def test_guarded_pixels_never_drive() -> None:
+    problem = Denoise().problem(scene("noise"))
+    term = problem.terms[0]
+    assert float((term.fitted * scene("noise").guarded).sum()) == 0
+
+
+def test_the_blind_spot_ends_with_the_pixels_own_word() -> None:
+    one = scene("blind-spot")
+    blind = Estimate(torch.zeros_like(one.measurement), torch.full_like(one.measurement, 9.0))
+    finished = Denoise().problem(one).finish(blind)
+    torch.testing.assert_close(finished.mean, one.measurement, atol=1e-3, rtol=0)
+    assert Denoise().problem(scene("noise")).finish(blind) is blind
+
+
+def test_smoothing_adds_a_penalty() -> None:
+    assert Denoise().problem(scene("noise")).penalties == ()
+    assert Denoise(smoothing=0.5).problem(scene("noise")).penalties[0][0] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("axes", "choice", "together"),
+    [
+        ("YXS", "auto", True),
+        ("CYX", "auto", False),
+        ("CYX", "together", True),
+        ("YXS", "separate", False),
+    ],
+)
+def test_colours_are_coupled_and_channels_are_not(axes: str, choice: str, together: bool) -> None:
+    shape = tuple(3 if axis in "CS" else 64 for axis in axes)
+    task = Denoise(channels=choice)  # type: ignore[arg-type]
+    assert task.together(ImageSpec("cells", shape, "uint8", axes)) is together
+
+
+def test_every_setting_is_explained_to_people() -> None:
+    for task in TASKS.values():
+        hints = get_type_hints(task, include_extras=True)
+        for field in fields(task):
+            (setting,) = (one for one in hints[field.name].__metadata__ if isinstance(one, Setting))
+            assert setting.label
+            assert setting.help.endswith(".")
