@@ -153,8 +153,30 @@ def test_an_interrupt_keeps_the_best_so_far_beside_the_result(noisy, tmp_path, n
     assert process.returncode == 130, err
     assert time.monotonic() - asked < 20
     assert "out.partial.tif" in err and "kept" in err
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.tif", "out.partial.tif"]
+    left = ["in.tif", "out.partial.tif", "out.tif.unfinished"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == left
+    assert "--resume" in err
     assert read_spec(tmp_path / "out.partial.tif").scale == pytest.approx((0.2, 0.1))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows sends no such signal to one process")
+def test_an_interrupted_run_goes_on_to_the_same_bytes(noisy, tmp_path):
+    budget = ("--preset", "fast", "--max-iterations", "600", "--device", "cpu")
+    whole, halved = tmp_path / "whole.tif", tmp_path / "halved.tif"
+    assert command("denoise", noisy, "-o", whole, *budget).wait(timeout=100) == 0
+    process = command("denoise", noisy, "-o", halved, *budget)
+    assert process.stderr is not None
+    for line in process.stderr:
+        if "iteration" in line:
+            break
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    again = command("denoise", noisy, "-o", halved, *budget, "--resume")
+    _, err = again.communicate(timeout=100)
+    assert again.returncode == 0, err
+    assert whole.read_bytes() == halved.read_bytes()
+    assert not (tmp_path / "halved.tif.unfinished").exists()
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows sends no such signal to one process")

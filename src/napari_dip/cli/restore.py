@@ -216,9 +216,7 @@ def _store(request: Request) -> Store:
     if request.resume and not there and not request.quiet:
         say(f"There is no unfinished run at '{store.path}'; starting from the beginning.")
     if there and not request.resume and not request.quiet:
-        say(
-            f"An unfinished run lies at '{store.path}' and will be replaced; --resume goes on from it."
-        )
+        say(f"The unfinished run in '{store.path}' will be replaced; --resume goes on from it.")
     return store
 
 
