@@ -163,7 +163,9 @@ def test_an_interrupt_keeps_the_best_so_far_beside_the_result(noisy, tmp_path, n
 def test_an_interrupted_run_goes_on_to_the_same_bytes(noisy, tmp_path):
     budget = ("--preset", "fast", "--max-iterations", "600", "--device", "cpu")
     whole, halved = tmp_path / "whole.tif", tmp_path / "halved.tif"
-    assert command("denoise", noisy, "-o", whole, *budget).wait(timeout=100) == 0
+    first = command("denoise", noisy, "-o", whole, *budget)
+    _, err = first.communicate(timeout=100)
+    assert first.returncode == 0, err
     process = command("denoise", noisy, "-o", halved, *budget)
     assert process.stderr is not None
     for line in process.stderr:
