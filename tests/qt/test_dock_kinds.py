@@ -32,7 +32,7 @@ def test_channels_are_restored_when_the_axes_say_so(desk, noisy, qtbot):
     pair = np.stack([noisy, noisy.T]).astype(np.uint16) * 9
     desk.viewer.add_image(pair, name="pair")
     axes = desk.dock.chooser.axes
-    assert "stack" in desk.dock.plan_line.text()
+    assert "name it C under Axes" in desk.dock.plan_line.text()
     assert not desk.dock.run_bar.run_button.isEnabled()
     axes.clear()
     qtbot.keyClicks(axes, "CYX")

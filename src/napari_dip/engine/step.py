@@ -31,7 +31,7 @@ class Step(Protocol):
         ...
 
     def read(self) -> float:
-        """Mean loss since the last reading; waits for the device."""
+        """Mean judging loss since the last reading; waits for the device."""
         ...
 
     def glance(self) -> Estimate:
@@ -98,19 +98,22 @@ class EagerStep:
             group["lr"] = rate * self.rate_factor
         draw = self.prior.draw(self._rng)
         estimate = self.prior.estimate(self.prior.net(_packed(draw.code)))
-        loss = self._compare(draw, estimate)
+        loss, judged = self._compare(draw, estimate)
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(self._weights, self.schedule.clip, foreach=True)
         self._optimizer.step()
         with torch.no_grad():
             self._average.update(draw, estimate)
-            self._loss += loss.detach()
+            self._loss += judged.detach()
         self._steps += 1
 
-    def _compare(self, draw: Draw, estimate: Estimate) -> Tensor:
-        """Mean loss of the driven, fitted pixels of all terms, plus penalties; a scalar."""
-        loss = estimate.mean.new_zeros(())
+    def _compare(self, draw: Draw, estimate: Estimate) -> tuple[Tensor, Tensor]:
+        """Loss to learn from, penalties included, and the likelihood that judges; two scalars.
+
+        Both are means over the driven, fitted pixels of all terms.
+        """
+        loss, judged = estimate.mean.new_zeros(()), estimate.mean.new_zeros(())
         for term in self.problem.terms:
             measurement, weight = term.measurement, term.fitted
             if draw.window is not None:
@@ -119,13 +122,16 @@ class EagerStep:
                 weight = weight * draw.driven
             prediction = Estimate(term.operator(estimate.mean), estimate.log_variance)
             loss_of_pixel = term.fidelity(prediction, measurement) * weight  # (B, C, *size)
-            loss = loss + loss_of_pixel.sum() / (weight.sum() * loss_of_pixel.shape[1]).clamp(min=1)
+            count = (weight.sum() * loss_of_pixel.shape[1]).clamp(min=1)
+            loss = loss + loss_of_pixel.sum() / count
+            with torch.no_grad():  # the same measure as of the held-out pixels, to show beside it
+                judged = judged + (term.likelihood(prediction, measurement) * weight).sum() / count
         for factor, penalty in self.problem.penalties:
             loss = loss + factor * penalty(estimate.mean)
-        return loss
+        return loss, judged
 
     def read(self) -> float:
-        """Mean loss since the last reading; NaN also where a weight is not finite."""
+        """Mean judging loss since the last reading; NaN where a weight is not finite."""
         mean = float(self._loss) / max(1, self._steps)
         self._loss.zero_()
         self._steps = 0

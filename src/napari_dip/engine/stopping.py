@@ -50,14 +50,10 @@ def held_out_rule(patience: int, least: int = 0) -> StopRule:
     def rule(history: Sequence[Judgement]) -> str | None:
         if not history or history[-1].iteration < least:
             return None
-        best = smoothed_best(history)
-        waited = history[-1].iteration - history[best].iteration
+        waited = history[-1].iteration - history[smoothed_best(history)].iteration
         if waited < patience:
             return None
-        return (
-            f"the pixels held out from the fit were explained best at iteration "
-            f"{history[best].iteration}, and not better in the {waited} iterations since"
-        )
+        return f"the pixels held out from the fit were explained no better for {waited} iterations"
 
     return rule
 

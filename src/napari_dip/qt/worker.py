@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import atexit
 import logging
-import os
 import threading
 import time
 from dataclasses import dataclass, replace
@@ -144,8 +143,6 @@ def shielded(
         image = np.asarray(pixels)
         if switch() is Control.DISCARD:
             return None
-        # torch's idle threads shall sleep: spinning ones starve the window of a small computer
-        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch first loads
         job = run(plan, {"image": image}, control=switch, preview_seconds=NEWS_SECONDS)
         while True:
             try:

@@ -10,6 +10,7 @@ import numpy as np
 from napari_dip.engine.control import Control
 from napari_dip.errors import Failed, Refusal, Refused, refusal
 from napari_dip.run.events import Event, Restoration
+from napari_dip.run.machine import load_torch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Mapping
@@ -63,8 +64,7 @@ def run(
         If work began and could not end well.
     """
     yield Event("Starting the engine")
-    import torch
-
+    torch = load_torch()
     with _threads(torch, plan.threads):
         try:
             return (yield from _restore(plan, data, control, preview_seconds, store))
