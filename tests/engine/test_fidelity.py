@@ -60,13 +60,28 @@ def test_doubt_does_not_weaken_the_pull_on_the_mean() -> None:
 
 def test_the_posterior_weighs_pixel_and_surroundings_by_their_variances() -> None:
     noise = NoiseVariance(constant(0.0), constant(4.0), constant(1e-3))
-    blind = Estimate(torch.full((1, 1, 2, 2), 10.0), torch.full((1, 1, 2, 2), 12.0).log())
-    answer = posterior(noise, torch.full((1, 1, 2, 2), 18.0), blind)
-    assert answer.mean.flatten().tolist() == pytest.approx([16.0] * 4)
+    beyond = torch.full((1, 1, 5, 2), 12.0)
+    beyond[:, :, :3] = 1e-9  # flat: all that is seen there is noise
+    blind = Estimate(torch.full((1, 1, 5, 2), 10.0), beyond.log())
+    answer = posterior(noise, torch.full((1, 1, 5, 2), 18.0), blind, granted=1.0)
+    assert answer.mean[0, 0, 0].tolist() == pytest.approx([10.0] * 2, abs=1e-3)
+    assert answer.mean[0, 0, 4].tolist() == pytest.approx([16.0] * 2)
     assert answer.log_variance is not None
-    assert answer.log_variance.exp().flatten().tolist() == pytest.approx([3.0] * 4)
+    assert answer.log_variance[0, 0, 4].exp().tolist() == pytest.approx([3.0] * 2)
+
+
+@pytest.mark.parametrize("factor", [0.75, 1.3])
+def test_the_posterior_finds_out_that_the_noise_was_measured_wrong(factor: float) -> None:
+    measured = NoiseVariance(constant(0.0), constant(4.0), constant(1e-3))
+    spread = torch.full((1, 1, 10, 2), 4.0 * factor)
+    spread[:, :, 8:] = 4.0 * factor + 12.0
+    blind = Estimate(torch.full((1, 1, 10, 2), 10.0), (spread - 0.6 * 4.0).log())
+    answer = posterior(measured, torch.full((1, 1, 10, 2), 18.0), blind, granted=0.6)
+    share = 12.0 / (12.0 + 4.0 * factor)
+    assert answer.mean[0, 0, 0].tolist() == pytest.approx([10.0] * 2, abs=1e-3)
+    assert answer.mean[0, 0, 9].tolist() == pytest.approx([10.0 + 8.0 * share] * 2, rel=1e-3)
 
 
 def test_an_estimate_without_doubt_is_its_own_posterior() -> None:
     blind = Estimate(torch.rand(1, 1, 4, 4))
-    assert posterior(camera(), torch.rand(1, 1, 4, 4), blind) is blind
+    assert posterior(camera(), torch.rand(1, 1, 4, 4), blind, granted=1.0) is blind

@@ -52,7 +52,7 @@ def scene(grid: tuple[int, ...], kind: str = "blind-spot") -> tuple[Problem, Pri
     prior = BlindSpotCode(net, measurement, held_out, block, block, share=0.15, window=None)
 
     def finish(estimate: Estimate) -> Estimate:
-        return posterior(noise, measurement, estimate)
+        return posterior(noise, measurement, estimate, granted=1.0)
 
     return Problem((term,), finish=finish), prior, truth
 

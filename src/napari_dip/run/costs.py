@@ -35,7 +35,6 @@ class Budget:
     widths: tuple[int, ...]
     learning_rate: float
     window: int | None
-    sweeps: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -146,7 +146,6 @@ def choose_budget(recipe: Recipe) -> Budget:
         widths=tuple(row["widths"]),
         learning_rate=row["learning_rate"],
         window=row["window"],
-        sweeps=row["sweeps"],
     )
 
 
