@@ -8,7 +8,6 @@ import struct
 import zipfile
 import zlib
 from dataclasses import dataclass
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -152,12 +151,16 @@ def damaged_tags(folder: Path) -> list[str]:
     return argv
 
 
-def compressed_with_lzw(folder: Path) -> list[str]:
-    """Name a compression in the header that only the package imagecodecs reads."""
-    argv = of(noisy())(folder)
-    with tifffile.TiffFile(folder / "in.tif", mode="r+b") as file:
-        file.pages[0].tags["Compression"].overwrite(5)
-    return argv
+def said_to_be_compressed(method: int) -> Callable[[Path], list[str]]:
+    """Name a compression in the header that the pixels do not have."""
+
+    def make(folder: Path) -> list[str]:
+        argv = of(noisy())(folder)
+        with tifffile.TiffFile(folder / "in.tif", mode="r+b") as file:
+            file.pages[0].tags["Compression"].overwrite(method)
+        return argv
+
+    return make
 
 
 def absurd_ome(folder: Path) -> list[str]:
@@ -270,9 +273,10 @@ FILES = [
     Case("cut-off TIFF", "file-broken", cut_tiff),
     Case("cut-off PNG", "file-broken", cut_png),
     Case("damaged tags", "file-broken", damaged_tags),
+    Case("damaged LZW", "file-broken", said_to_be_compressed(5)),
+    Case("compressed in a forgotten way", "file-codec", said_to_be_compressed(32809)),
+    Case("compressed in an unknown way", "file-codec", said_to_be_compressed(60000)),
 ]
-if find_spec("imagecodecs") is None:
-    FILES.append(Case("compressed with LZW", "file-codec", compressed_with_lzw))
 if os.geteuid() != 0:  # nothing is forbidden to root
     FILES.append(Case("no permission", "file-unreadable", forbidden))
 

@@ -184,7 +184,16 @@ def test_an_ome_header_that_claims_a_billion_frames_is_refused_at_once(tmp_path)
     assert time.monotonic() - started < 2
 
 
-@pytest.mark.parametrize("compression", [None, "zlib"])
+@pytest.mark.parametrize("compression", ["lzw", "zstd", "zlib", "packbits"])
+def test_compressed_tiffs_are_read(tmp_path, compression):
+    image = pixels(40, 30)
+    tifffile.imwrite(tmp_path / "a.tif", image, compression=compression, predictor=False)
+    spec = read_spec(tmp_path / "a.tif")
+    assert (spec.shape, spec.dtype) == ((40, 30), "uint16")
+    np.testing.assert_array_equal(read_pixels(spec), image)
+
+
+@pytest.mark.parametrize("compression", [None, "zlib", "lzw"])
 @pytest.mark.parametrize("share", [0.02, 0.3, 0.6, 0.97])
 def test_a_cut_off_tiff_is_never_filled_with_zeros(tmp_path, compression, share):
     path = tmp_path / "a.tif"

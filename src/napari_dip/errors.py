@@ -48,8 +48,8 @@ FAULTS: Mapping[str, Fault] = MappingProxyType(
         ),
         "file-empty": Fault("'{path}' holds no bytes.", "Copy or export it again from its source."),
         "file-codec": Fault(
-            "'{path}' is compressed with {codec}, which needs the package imagecodecs.",
-            "Install it with 'pip install imagecodecs', or save the image without compression.",
+            "'{path}' is compressed with {codec}, which cannot be read here.",
+            "Save the image without compression, or with LZW or Deflate.",
         ),
         "output-folder-missing": Fault(
             "The folder '{folder}' for the result does not exist.",
@@ -169,7 +169,8 @@ FAULTS: Mapping[str, Fault] = MappingProxyType(
         ),
         "image-stack": Fault(
             "'{name}' is a stack (axes {axes}, sizes {shape}), but this restores single images.",
-            "Choose one slice or frame: in napari, right-click the layer and split the stack.",
+            "Choose one slice or frame (in napari, right-click the layer and split the stack)"
+            "{hint}.",
         ),
         "image-large": Fault(
             "'{name}' needs about {need} of memory, and {have} may be used.",
@@ -220,6 +221,10 @@ FAULTS: Mapping[str, Fault] = MappingProxyType(
         "memory-out": Fault(
             "The memory ran out while restoring '{name}'.",
             "Crop the image, close other programs, or choose the device 'cpu'.",
+        ),
+        "time-over": Fault(
+            "The time limit of {limit} s was over before '{name}' had gone one iteration.",
+            "Allow more time, or take a smaller crop.",
         ),
         "diverged": Fault(
             "The fit of '{name}' broke down {count} times in a row.",

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -16,8 +18,10 @@ import tifffile
 
 import napari_dip as dip
 from napari_dip.cli import main
+from napari_dip.cli.progress import Bar, describe
 from napari_dip.cli.restore import partial_path
 from napari_dip.io.reading import read_pixels, read_spec
+from napari_dip.run.events import Event
 
 FAST = ("--preset", "fast", "--max-iterations", "10", "--device", "cpu")
 REPORT_KEYS = (
@@ -190,8 +194,84 @@ def test_an_interrupt_before_the_first_iteration_ends_in_words_too(noisy, tmp_pa
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
-    assert "Interrupted" in err and "Traceback" not in err
-    assert not (tmp_path / "out.tif").exists()
+    assert "Interrupted before there was a picture to keep; nothing was saved." in err
+    assert "Traceback" not in err
+    assert [path.name for path in tmp_path.iterdir()] == ["in.tif"]
+
+
+def test_a_time_limit_that_is_over_before_the_first_iteration_is_a_failure_in_words(
+    noisy, tmp_path, capsys
+):
+    limit = ("--time-limit", "0.001")
+    assert main(["denoise", str(noisy), "-o", str(tmp_path / "out.tif"), *FAST, *limit]) == 1
+    assert "The time limit of 0.001 s was over" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["in.tif"]
+
+
+@pytest.fixture
+def half_empty(tmp_path: Path) -> Path:
+    image = np.full((2, 40, 40), 7, "uint16")
+    image[0] = np.random.default_rng(0).normal(500, 20, (40, 40)).astype("uint16")
+    path = tmp_path / "in.tif"
+    tifffile.imwrite(path, image, imagej=True, metadata={"axes": "CYX"})
+    return path
+
+
+def test_notes_of_a_run_are_said_unless_it_is_to_be_quiet(half_empty, tmp_path, capsys):
+    argv = ["denoise", str(half_empty), "-o", str(tmp_path / "out.tif"), *FAST, "--overwrite"]
+    report = tmp_path / "report.json"
+    assert main([*argv, "--report", str(report)]) == 0
+    err = capsys.readouterr().err
+    notes = json.loads(report.read_text())["notes"]
+    assert notes
+    for note in notes:
+        assert err.count(note) == 1
+    assert main([*argv, "--quiet"]) == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_notes_of_the_plan_are_not_said_twice(tmp_path, capsys):
+    image = np.random.default_rng(0).normal(500, 20, (16, 16)).astype("uint16")
+    tifffile.imwrite(tmp_path / "in.tif", image)
+    budget = ("--preset", "balanced", *FAST[2:])
+    argv = ["denoise", str(tmp_path / "in.tif"), "-o", str(tmp_path / "out.tif"), *budget]
+    assert main([*argv, "--prior", "noise"]) == 0
+    assert capsys.readouterr().err.count("The image is small") == 1
+
+
+EVENT = Event("Restoring, part 2 of 3", 0.4, 50, 100, 0.5, 0.25, 50, 10.0, 14.2, None, 2, 3)
+
+
+def test_the_part_is_named_once_in_a_line():
+    line = "Restoring, part 2 of 3, iteration 50 of 100, held-out loss 0.2500, at most 15 s left"
+    assert describe(EVENT) == line
+
+
+def test_the_part_is_named_once_and_before_the_bar(monkeypatch):
+    shown = io.StringIO()
+    monkeypatch.setenv("COLUMNS", "140")
+    monkeypatch.setattr(sys, "stderr", shown)
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    bar = Bar()
+    bar.show(EVENT)
+    bar.close()
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.getvalue()).replace("\r", "\n")
+    line = next(line for line in reversed(text.splitlines()) if "part" in line)
+    assert line.count("part 2 of 3") == 1 and "(2/3)" not in line
+    assert line.index("part 2 of 3") < line.index("━") < line.index("iteration 50 of 100")
+
+
+def test_a_run_in_parts_names_each_once(tmp_path, capsys):
+    image = np.random.default_rng(0).normal(500, 20, (2, 40, 40)).astype("uint16")
+    tifffile.imwrite(tmp_path / "in.tif", image, imagej=True, metadata={"axes": "CYX"})
+    argv = ["denoise", str(tmp_path / "in.tif"), "-o", str(tmp_path / "out.tif"), *FAST]
+    assert main(argv) == 0
+    lines = [line for line in capsys.readouterr().err.splitlines() if "part" in line]
+    assert {line[: line.index(" of 2") + 5] for line in lines} >= {
+        "Restoring, part 1 of 2",
+        "Restoring, part 2 of 2",
+    }
+    assert all(line.count("part") == 1 and "/2)" not in line for line in lines)
 
 
 def test_a_partial_picture_never_takes_the_place_of_another(tmp_path):
@@ -206,6 +286,7 @@ def test_a_partial_picture_never_takes_the_place_of_another(tmp_path):
     [
         (MemoryError(), "The memory ran out"),
         (RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"), "The memory ran out"),
+        (RuntimeError("no memory format given"), "Something unexpected happened: no memory"),
         (RuntimeError("Sizes differ\nat line 3"), "Something unexpected happened: sizes differ."),
         (OSError(5, "Input/output error"), "Something unexpected happened: input/output error."),
     ],

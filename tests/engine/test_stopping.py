@@ -34,3 +34,8 @@ def test_no_stop_before_the_patience_is_over() -> None:
 
 def test_a_report_that_is_not_a_number_is_no_best() -> None:
     assert smoothed_best(course(float("nan"), 0.5, 0.4, float("nan"))) in (1, 2)
+
+
+def test_no_stop_where_nothing_could_be_judged() -> None:
+    nan = float("nan")
+    assert held_out_rule(50)(course(nan, nan, nan, nan, nan)) is None

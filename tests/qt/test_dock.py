@@ -91,18 +91,20 @@ def test_the_same_settings_give_the_same_bytes_as_python(desk, noisy):
     assert desk.viewer.layers["cells denoised"].data.tobytes() == result.image.tobytes()
 
 
-def test_stop_and_keep_gives_the_picture_within_a_second(long_run):
-    took = []
-    while not took or (took[-1] >= 1.0 and len(took) < 3):  # other programs may be busy too
-        long_run.run()
-        long_run.wait_for_fit()
-        long_run.qtbot.wait(600)  # longer than a double click
-        pressed = time.perf_counter()
-        long_run.press(long_run.dock.run_bar.run_button)
-        long_run.wait_for_end()
-        took.append(time.perf_counter() - pressed)
-    assert min(took) < 1.0
-    assert len(long_run.names) == 1 + len(took)
+def test_stop_and_keep_gives_the_picture_within_a_second_beside_a_busy_program(long_run):
+    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as busy:
+        try:
+            long_run.run()
+            long_run.wait_for_fit()
+            long_run.qtbot.wait(600)  # longer than a double click
+            pressed = time.perf_counter()
+            long_run.press(long_run.dock.run_bar.run_button)
+            long_run.wait_for_end()
+            took = time.perf_counter() - pressed
+        finally:
+            busy.kill()
+    assert took < 1.0
+    assert long_run.names == ["cells", "cells denoised"]
 
 
 def test_a_double_click_on_run_does_not_stop_it(long_run):

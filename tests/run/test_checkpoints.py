@@ -25,7 +25,7 @@ def interrupt(path: Path, array: np.ndarray, after: int, **settings: Any) -> Non
 
 
 @pytest.mark.parametrize("prior", ["blind-spot", "noise"])
-@pytest.mark.parametrize("after", [26, 90])
+@pytest.mark.parametrize("after", [26, 63, 75, 90])
 def test_a_resumed_run_gives_the_same_bytes(tmp_path: Path, prior: str, after: int) -> None:
     settings = {"prior": prior, "restarts": 2}
     _, whole = drain(plan_for(shot(48), max_iterations=60, **settings), shot(48))
@@ -38,7 +38,26 @@ def test_a_resumed_run_gives_the_same_bytes(tmp_path: Path, prior: str, after: i
     assert np.array_equal(whole.image, resumed.image)
     assert np.array_equal(whole.uncertainty, resumed.uncertainty)
     assert whole.report["iterations"] == resumed.report["iterations"]
-    assert next(event for event in seen if event.iterations).iteration > 25
+    assert seen[-1].fraction == pytest.approx(1.0)
+
+
+def test_the_same_pixels_with_other_axes_are_another_image(tmp_path: Path) -> None:
+    path = tmp_path / "unfinished"
+    interrupt(path, shot(48), 30)
+    with pytest.raises(Refused) as caught:
+        plan = plan_for(shot(48), "XY", max_iterations=60)
+        drain(plan, shot(48), store=Store(path, resume=True))
+    assert caught.value.refusal.code == "resume-other"
+
+
+def test_a_disk_that_takes_no_checkpoint_does_not_end_the_run(tmp_path: Path) -> None:
+    store = Store(tmp_path / "missing" / "unfinished", resume=False)
+    asked = iter(range(10**9))
+    wish = lambda: Control.KEEP if next(asked) >= 30 else Control.GO  # noqa: E731
+    _, answer = drain(plan_for(shot(48), max_iterations=60), shot(48), control=wish, store=store)
+    assert answer is not None
+    assert store.failure is not None
+    assert store.failure.code == "disk-full"
 
 
 def test_another_image_is_refused(tmp_path: Path) -> None:

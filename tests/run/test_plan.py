@@ -5,14 +5,20 @@ from __future__ import annotations
 import subprocess
 import sys
 from dataclasses import replace
+from itertools import product
+from math import floor
 
+import numpy as np
 import pytest
 
 from napari_dip.errors import Refusal
 from napari_dip.io import ImageSpec
-from napari_dip.run.machine import Machine, threads_for
-from napari_dip.run.plan import Plan, duration, preflight, size
+from napari_dip.run.costs import BLOCK_SIDES, MOST_LOOKS, USUAL_LOOKS, looks_at, scales_within
+from napari_dip.run.machine import Machine, is_memory_error, threads_for
+from napari_dip.run.plan import LEAST_SIDE, Plan, duration, preflight, size
 from napari_dip.run.recipe import make_recipe
+from napari_dip.run.runner import run
+from napari_dip.tasks.denoise import trusted_core
 
 MACHINE = Machine(2, 8 * 10**9, ("cpu",), "2.13.0", "no NVIDIA driver was found")
 
@@ -130,14 +136,166 @@ def test_threads_follow_a_fixed_table() -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "words"), [(0.2, "1 s"), (61, "61 s"), (120, "2 min"), (9000, "2.5 h")]
+    ("seconds", "words"),
+    [
+        (0.2, "1 s"),
+        (61, "61 s"),
+        (61.2, "62 s"),
+        (120, "2 min"),
+        (121, "3 min"),
+        (9000, "2.5 h"),
+        (9001, "2.6 h"),
+    ],
 )
-def test_durations_read_like_words(seconds: float, words: str) -> None:
+def test_durations_read_like_words_and_are_never_less_than_meant(
+    seconds: float, words: str
+) -> None:
     assert duration(seconds) == words
 
 
 def test_sizes_read_like_words() -> None:
-    assert (size(3e6), size(2.34e9)) == ("3 MB", "2.3 GB")
+    assert (size(3e6), size(2.3e9), size(999.5e6)) == ("3 MB", "2.3 GB", "1.0 GB")
+
+
+def test_sizes_needed_are_rounded_up_and_sizes_there_down() -> None:
+    assert (size(3.1e6), size(2.31e9)) == ("4 MB", "2.4 GB")
+    assert (size(3.9e6, floor), size(2.39e9, floor)) == ("3 MB", "2.3 GB")
+
+
+@pytest.mark.parametrize("block", list(product(BLOCK_SIDES, repeat=2)))
+def test_the_looks_of_a_last_sweep_are_as_many_as_the_prior_takes(block: tuple[int, int]) -> None:
+    import torch
+
+    from napari_dip.engine.prior import BlindSpotCode
+
+    grid = torch.zeros(1, 1, 20, 20)
+    core = tuple(map(trusted_core, block))
+    prior = BlindSpotCode(
+        torch.nn.Identity(), grid, torch.zeros_like(grid), block, core, share=0.1, window=None
+    )
+    assert looks_at(block) == len(list(prior.sweep())) <= MOST_LOOKS
+
+
+def test_blocks_reach_no_further_than_the_looks_are_counted_for() -> None:
+    from napari_dip.engine.noise import MOST_REACH
+
+    assert max(BLOCK_SIDES) == 2 * MOST_REACH + 1
+
+
+def test_the_time_is_bounded_by_most_looks_and_the_bar_paced_by_the_usual() -> None:
+    plan = ask((512, 512), "YX", preset="fast")
+    assert isinstance(plan, Plan)
+    assert (USUAL_LOOKS, MOST_LOOKS) == (9, 49)
+    assert plan.costs.longest_look / plan.costs.usual_look == pytest.approx(49 / 9)
+    assert plan.seconds == pytest.approx(plan.costs.fit + plan.costs.longest_look)
+    # measured: 30 s in all on an idle machine with 2 threads, of which the looks take 1.3 s
+    assert 30 < plan.seconds < 45
+    assert 0.93 < plan.fit_share < 0.98
+
+
+@pytest.mark.parametrize(
+    ("prior", "side", "channels", "growth"),
+    [
+        ("blind-spot", 256, 1, 238e6),
+        ("blind-spot", 768, 1, 617e6),
+        ("blind-spot", 256, 3, 248e6),
+        ("blind-spot", 768, 3, 640e6),
+        ("noise", 256, 1, 325e6),
+        ("noise", 512, 1, 781e6),
+        ("noise", 768, 1, 1415e6),
+    ],
+)
+def test_the_memory_is_estimated_within_a_quarter_of_what_was_measured(
+    prior: str, side: int, channels: int, growth: float
+) -> None:
+    shape, axes = ((side, side), "YX") if channels == 1 else ((channels, side, side), "CYX")
+    plan = ask(shape, axes, prior=prior, preset="fast")
+    assert isinstance(plan, Plan)
+    assert plan.peak_bytes == pytest.approx(growth, rel=0.25)
+
+
+@pytest.mark.parametrize(("side", "scales"), [(1, 1), (2, 1), (3, 2), (4, 2), (16, 4), (17, 5)])
+def test_scales_end_while_two_pixels_are_left(side: int, scales: int) -> None:
+    assert scales_within(side) == scales
+
+
+@pytest.mark.parametrize(
+    ("preset", "prior"), list(product(["fast", "balanced", "best"], ["blind-spot", "noise"]))
+)
+def test_the_smallest_image_is_restored_with_every_preset_and_prior(
+    preset: str, prior: str
+) -> None:
+    side = LEAST_SIDE
+    plan = ask((side, side), "YX", preset=preset, prior=prior, max_iterations=2, restarts=1)
+    assert isinstance(plan, Plan)
+    image = np.random.default_rng(0).normal(500, 20, (side, side)).astype("uint16")
+    events = run(plan, {"image": image})
+    while True:
+        try:
+            next(events)
+        except StopIteration as end:
+            assert np.isfinite(end.value.image).all()
+            break
+    assert bool(plan.notes) == (len(plan.budget.widths) < full_scales(preset, prior))
+
+
+def full_scales(preset: str, prior: str) -> int:
+    """Scales of the preset's network where there is room for all."""
+    plan = ask((64, 64), "YX", preset=preset, prior=prior)
+    assert isinstance(plan, Plan)
+    assert plan.notes == ()
+    return len(plan.budget.widths)
+
+
+def test_a_network_made_shorter_for_a_small_image_is_told() -> None:
+    plan = ask((16, 40), "YX", preset="balanced", prior="noise")
+    assert isinstance(plan, Plan)
+    assert "4 scales instead of 5" in " ".join(plan.notes)
+
+
+def test_the_memory_of_a_card_is_not_confused_with_that_of_the_computer() -> None:
+    small = replace(MACHINE, devices=("cuda", "cpu"), memory_bytes=200 * 10**6)
+    plan = ask((512, 512), "YX", machine=small, device="cuda")
+    assert isinstance(plan, Plan)
+    assert "could not be checked" in " ".join(plan.notes)
+    assert isinstance(ask((512, 512), "YX", machine=small, device="cpu"), Refusal)
+    assert isinstance(ask((4096, 4096), "YX", machine=small, device="cuda"), Refusal)
+
+
+@pytest.mark.parametrize(
+    ("shape", "axes", "named"),
+    [((3, 64, 64), "ZYX", "CYX"), ((64, 64, 3), "ZYX", "YXS"), ((90, 64, 64), "ZYX", "")],
+)
+def test_a_stack_that_may_be_channels_gets_told_how_to_say_so(
+    shape: tuple[int, ...], axes: str, named: str
+) -> None:
+    answer = ask(shape, axes)
+    assert isinstance(answer, Refusal)
+    assert answer.remedy.startswith("Choose one slice or frame")
+    for words in ("--axes {}", "axes='{}'", "Axes in the dock"):
+        assert (words.format(named) in answer.remedy) == bool(named)
+
+
+OutOfMemoryError = type("OutOfMemoryError", (RuntimeError,), {})
+
+
+@pytest.mark.parametrize(
+    ("error", "full"),
+    [
+        (MemoryError(), True),
+        (OutOfMemoryError("CUDA"), True),
+        (RuntimeError("CUDA error: out of memory"), True),
+        (RuntimeError("MPS backend out of memory"), True),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you"), True),
+        (OSError(12, "Cannot allocate memory"), True),
+        (RuntimeError("an illegal memory access was encountered"), False),
+        (RuntimeError("pin_memory needs a card"), False),
+        (ValueError("out of memory"), False),
+        (OSError(5, "Input/output error"), False),
+    ],
+)
+def test_a_full_memory_is_told_from_other_errors(error: Exception, full: bool) -> None:
+    assert is_memory_error(error) == full
 
 
 def test_planning_loads_no_torch() -> None:

@@ -119,8 +119,46 @@ def test_repeats_are_averaged_and_their_spread_counts() -> None:
         restored(shot(), seed=0, restarts=2),
     )
     assert both.report["iterations"] == 50
-    assert not np.array_equal(both.image, one.image)
-    assert np.abs(both.image - other.image).max() < 200
+    half_apart = np.abs(one.image - other.image).mean() / 2
+    assert np.abs(both.image - one.image).mean() == pytest.approx(half_apart, rel=0.5)
+    assert both.uncertainty.min() > 0
+    assert np.mean(both.uncertainty**2) > 0.8 * np.mean(one.uncertainty**2)
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.float32])
+@pytest.mark.parametrize("channels", ["separate", "together"])
+def test_a_blank_channel_does_not_spoil_the_others(dtype: Any, channels: str) -> None:
+    array = np.stack([shot(), np.full((64, 64), 7), shot(seed=1)]).astype(dtype)
+    answer = restored(array, "CYX", channels=channels)
+    assert np.array_equal(answer.image[1], array[1].astype(np.float32))
+    assert (answer.uncertainty[1] == 0).all()
+    assert 0 < answer.image[0].std() < shot().std()
+    assert any("Channel 2 holds one value" in note for note in answer.report["notes"])
+    assert json.dumps(answer.report, allow_nan=False)
+
+
+def test_the_paper_prior_says_how_sure_it_is_too() -> None:
+    answer = restored(shot(96), prior="noise", max_iterations=300)
+    error = answer.image - 100.0 - truth(96)
+    ratio = np.sqrt(np.mean(error**2)) / np.sqrt(np.mean(answer.uncertainty**2))
+    assert 0.2 < ratio < 5
+
+
+@pytest.mark.parametrize(
+    ("settings", "model"),
+    [
+        ({"noise": "gaussian"}, "gaussian"),
+        ({"noise": "poisson-gaussian"}, "poisson-gaussian"),
+        ({"gain": 2.0, "read_noise": 3.0}, "poisson-gaussian"),
+    ],
+)
+def test_the_user_may_overrule_the_noise_model(settings: dict[str, Any], model: str) -> None:
+    noise = restored(shot(), max_iterations=2, **settings).report["noise"]
+    assert noise["model"] == model
+    if "gain" in settings:
+        dark = float(np.percentile(shot(), 1))
+        assert noise["gain"] == [2.0]
+        assert 2.0 * dark + noise["intercept"][0] == pytest.approx(9.0)
 
 
 def test_uncertainty_is_as_large_as_the_error() -> None:
@@ -165,12 +203,31 @@ def test_keep_gives_the_best_so_far() -> None:
     assert answer.report["iterations"] == 12
 
 
+def test_keep_before_anything_was_fitted_gives_nothing() -> None:
+    assert drain(plan_for(shot()), shot(), control=asks(0, Control.KEEP))[1] is None
+
+
 def test_keep_during_the_first_of_two_channels_leaves_the_other_as_it_was() -> None:
     array = np.stack([shot(), shot(seed=1)])
     _, answer = drain(plan_for(array, "CYX"), array, control=asks(5, Control.KEEP))
     assert answer is not None
     assert np.array_equal(answer.image[1], array[1].astype(np.float32))
-    assert any("channels 2" in note for note in answer.report["notes"])
+    assert answer.uncertainty[1].mean() > answer.uncertainty[0].mean() / 2
+    assert any("channel 2 was restored" in note for note in answer.report["notes"])
+    assert answer.stop_reason == "you kept the picture"
+
+
+@pytest.mark.parametrize("prior", ["blind-spot", "noise"])
+@pytest.mark.parametrize("late", [0, 3])
+def test_keep_in_a_repeat_does_not_water_down_the_finished_one(prior: str, late: int) -> None:
+    alone = restored(shot(), prior=prior)
+    asked = sum(1 for _ in range(25))
+    looks = 9 if prior == "blind-spot" else 0
+    control = asks(asked + looks + late, Control.KEEP)
+    plan = plan_for(shot(), prior=prior, restarts=2)
+    _, answer = drain(plan, shot(), control=control)
+    assert answer is not None
+    assert np.array_equal(answer.image, alone.image)
 
 
 def test_discard_gives_nothing() -> None:

@@ -23,7 +23,7 @@ def scene(prior: str, block: tuple[int, int] = (1, 1), window: int | None = None
     guarded = torch.zeros(1, 1, 24, 32)
     guarded[..., ::6, ::6] = 1
     noise = NoiseVariance(0.1 * ones, 0.01 * ones, 1e-4 * ones)
-    return Scene(measurement, noise, 0.2, guarded, guarded, block, prior, (4, 8), window)
+    return Scene(measurement, noise, 0.2, guarded, guarded, block, 0.6, prior, (4, 8), window)
 
 
 def test_the_blind_spot_is_fed_the_image_and_says_how_sure_it_is() -> None:

@@ -23,6 +23,7 @@ from napari_dip.cli.options import (
 )
 from napari_dip.cli.words import fault_of, say
 from napari_dip.errors import Failed, Refused, refusal
+from napari_dip.run.machine import is_memory_error
 from napari_dip.tasks import TASKS
 
 if TYPE_CHECKING:
@@ -150,8 +151,7 @@ def _failed(error: Exception) -> int:
 
     from napari_dip.io.paths import why_not
 
-    text = str(error).lower()
-    if isinstance(error, MemoryError) or "out of memory" in text or "allocate memory" in text:
+    if is_memory_error(error):
         say(refusal("memory-out", name="the image").message)
         return FAILED
     say(refusal("unexpected", why=why_not(error)).message)

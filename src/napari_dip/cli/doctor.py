@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from math import floor
 from typing import TYPE_CHECKING
 
 from napari_dip.cli.words import say, tell
@@ -40,7 +41,7 @@ def _lines(found: Examination) -> list[str]:
         lines.append(f"No graphics card: {found.no_card}.")
     lines += [
         f"Cores        {found.cores}",
-        f"Free memory  {size(found.memory_bytes)}",
+        f"Free memory  {size(found.memory_bytes, floor)}",
         f"napari       {found.napari or 'not installed'}",
         f"Qt           {found.qt or 'not installed'}",
     ]

@@ -47,14 +47,19 @@ def watched(
 
 def describe(event: Event) -> str:
     """One line about an event, as it is printed into a pipe."""
-    parts = [event.words if event.units == 1 else f"{event.words} ({event.unit}/{event.units})"]
+    return ", ".join((event.words, *_facts(event)))
+
+
+def _facts(event: Event) -> list[str]:
+    """Return what is known beside the words, which name the part where there are several."""
+    parts = []
     if event.iteration:
         parts.append(f"iteration {event.iteration} of {event.iterations}")
     if event.held_out_loss is not None:
         parts.append(f"held-out loss {event.held_out_loss:.4f}")
     if event.seconds_left is not None:
         parts.append(f"at most {duration(event.seconds_left)} left")
-    return ", ".join(parts)
+    return parts
 
 
 class Nothing:
@@ -104,8 +109,10 @@ class Bar:
 
     def show(self, event: Event) -> None:
         """Move the bar."""
-        words, _, facts = describe(event).partition(", ")
-        self._progress.update(self._task, description=words, completed=event.fraction, facts=facts)
+        facts = ", ".join(_facts(event))
+        self._progress.update(
+            self._task, description=event.words, completed=event.fraction, facts=facts
+        )
 
     def close(self) -> None:
         """Take the bar away; what the run has to say stays."""

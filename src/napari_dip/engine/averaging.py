@@ -128,7 +128,7 @@ class WeightAverage:
         self._steps += 1
         with torch.no_grad():
             for kept, weight in zip(self._twin.parameters(), self._weights, strict=True):
-                kept.lerp_(weight, 1 - decay)  # the documented fused form is missing
+                kept.lerp_(weight, 1 - decay)
 
     def network(self) -> nn.Module:
         """Network with the averaged weights."""
@@ -156,7 +156,7 @@ class WeightAverage:
 
 def average_for(prior: Prior, shape: tuple[int, ...], decay: float, like: Tensor) -> Average:
     """Choose the average that the prior asks for."""
-    if prior.averages == "weights":
+    if not prior.covers_grid:
         from copy import deepcopy
 
         return WeightAverage(prior.net, deepcopy(prior.net).requires_grad_(False), decay)

@@ -13,7 +13,7 @@ from torch import Tensor
 from napari_dip.engine.control import Control
 from napari_dip.engine.problem import Estimate, Problem, judged
 from napari_dip.engine.progress import Checkpoint, Progress, Result
-from napari_dip.engine.step import EagerStep, State
+from napari_dip.engine.step import EagerStep, State, Step
 from napari_dip.engine.stopping import Judgement, StopRule
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ KEPT = "you kept the picture"
 class _Course:
     """Where a fit stands; what a checkpoint is made of."""
 
-    step: EagerStep
+    step: Step
     best: State
     rollback: State
     best_iteration: int = 0
@@ -50,6 +50,7 @@ class _Course:
             self.best_iteration,
             tuple(self.history),
             self.rollbacks,
+            tuple(self.notes),
         )
 
 
@@ -93,16 +94,17 @@ def fit(
     Returns
     -------
     Result or None
-        None if discarded.
+        None if discarded, or if asked to keep before the first iteration.
     """
     course = _begin(problem, prior, schedule, seed, resume, warm_start)
-    step, reason = course.step, ""
+    # a fit that had ended already must not go on when it is resumed
+    step, reason = course.step, _ending(course, stop) if resume else ""
     while step.iteration < schedule.stop_at and not reason:
         wish = _wait(control)
-        if wish is Control.DISCARD:
+        if wish is Control.DISCARD or (wish is Control.KEEP and step.iteration == 0):
             return None
         if wish is Control.KEEP:
-            reason = KEPT
+            reason = _keep(problem, course)
             break
         step.advance()
         if step.iteration % schedule.report_every == 0 or step.iteration == schedule.stop_at:
@@ -130,8 +132,21 @@ def _begin(
     step.load(resume.step)
     history = list(resume.history)
     return _Course(
-        step, resume.best, resume.rollback, resume.best_iteration, history, resume.rollbacks
+        step,
+        resume.best,
+        resume.rollback,
+        resume.best_iteration,
+        history,
+        resume.rollbacks,
+        list(resume.notes),
     )
+
+
+def _keep(problem: Problem, course: _Course) -> str:
+    """Let the last iterations be judged, too: they may be the best, or all there is."""
+    if not course.history or course.history[-1].iteration < course.step.iteration:
+        _judge(problem, course)
+    return KEPT
 
 
 def _wait(control: Callable[[], Control]) -> Control:
@@ -230,7 +245,8 @@ def _finish(
         blind,
         reason,
         kept,
-        course.best_iteration or iteration,
+        course.rollbacks >= MOST_ROLLBACKS,
+        course.best_iteration,
         iteration,
         tuple(course.history),
         step.learned(),

@@ -28,6 +28,8 @@ NEGLIGIBLE = 0.08
 #: Widest half block. On FMD widefield, whose noise reaches 4 pixels, blocks of 7 x 7 beat 5 x 5
 #: by 1 dB and 11 x 11 by 1.4 dB: past that the fit has too little to see.
 MOST_REACH = 3
+#: Blocks that must fit side by side into the image, or too little of it is left to see.
+SIDES_PER_BLOCK = 6
 #: Coefficients of the slow surface that is taken out of each block.
 _COEFFICIENTS = 6
 
@@ -83,15 +85,20 @@ def measure_noise(planes: Tensor, step: float) -> NoiseEstimate:
     return NoiseEstimate(gain, intercept, floor, along_y, along_x)
 
 
-def hidden_block(estimates: list[NoiseEstimate]) -> tuple[int, int]:
-    """Size of a block, along Y and X, whose centre shares no noise with what lies outside."""
-    along_y = [
-        sum(lag) / len(estimates) for lag in zip(*(one.along_y for one in estimates), strict=True)
-    ]
-    along_x = [
-        sum(lag) / len(estimates) for lag in zip(*(one.along_x for one in estimates), strict=True)
-    ]
-    return 2 * _reach(along_y) + 1, 2 * _reach(along_x) + 1
+def hidden_block(estimates: list[NoiseEstimate], grid: tuple[int, int]) -> tuple[int, int]:
+    """Size of a block, along Y and X, whose centre shares no noise with what lies outside.
+
+    Parameters
+    ----------
+    estimates : list of NoiseEstimate
+        One for each channel; the widest correlation decides.
+    grid : tuple of int
+        Size of the image, which must stay wide against the block.
+    """
+    reach_y = max(_reach(list(one.along_y)) for one in estimates)
+    reach_x = max(_reach(list(one.along_x)) for one in estimates)
+    most_y, most_x = (max(0, (side // SIDES_PER_BLOCK - 1) // 2) for side in grid)
+    return 2 * min(reach_y, most_y) + 1, 2 * min(reach_x, most_x) + 1
 
 
 def _reach(correlation: list[float]) -> int:

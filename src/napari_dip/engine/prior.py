@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import product
 from math import ceil, prod
-from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -71,13 +71,17 @@ class Prior(Protocol):
 
     Attributes
     ----------
-    averages : "outputs" or "weights"
-        What the running average is taken of: outputs, where each step shows the whole grid;
-        weights, where it shows a window or a few trusted pixels.
+    covers_grid : bool
+        Whether each draw shows the whole grid and all of it is trusted. Then outputs are
+        averaged; else weights, since a step's output holds a window or a few trusted pixels.
     """
 
     net: nn.Module
-    averages: Literal["outputs", "weights"]
+    covers_grid: bool
+
+    def to(self, device: torch.device) -> None:
+        """Move the network and all that is drawn from."""
+        ...
 
     def draw(self, rng: torch.Generator) -> Draw:
         """Draw for one step of the fit."""
@@ -108,12 +112,17 @@ class NoiseCode:
         Standard deviation of the fresh noise, in units of the code (1/30 in the paper).
     """
 
-    averages: Literal["outputs", "weights"] = "outputs"
+    covers_grid = True
 
     def __init__(self, net: nn.Module, code: Tensor, jitter: float) -> None:
         self.net = net
         self.code = code
         self.jitter = jitter
+
+    def to(self, device: torch.device) -> None:
+        """Move network and code."""
+        self.net.to(device)
+        self.code = self.code.to(device)
 
     def draw(self, rng: torch.Generator) -> Draw:
         """All pixels count and all may be averaged."""
@@ -158,7 +167,7 @@ class BlindSpotCode:
         Size of what a step looks at; None: the whole grid.
     """
 
-    averages: Literal["outputs", "weights"] = "weights"
+    covers_grid = False
 
     def __init__(
         self,
@@ -179,6 +188,11 @@ class BlindSpotCode:
         self.measurement = measurement * self.visible
         grid = tuple(measurement.shape[2:])
         self.window = grid if window is None else tuple(map(min, window, grid))
+
+    def to(self, device: torch.device) -> None:
+        """Move network and measurement."""
+        self.net.to(device)
+        self.measurement, self.visible = self.measurement.to(device), self.visible.to(device)
 
     def draw(self, rng: torch.Generator) -> Draw:
         """Hide blocks at random places of a random window, mirrored at random."""

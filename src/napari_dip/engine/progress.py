@@ -50,6 +50,7 @@ class Checkpoint:
     best_iteration: int
     history: tuple[Judgement, ...]
     rollbacks: int
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -63,9 +64,10 @@ class Result:
     blind : Estimate
         The same before the finish: what the network says without the pixel's own word.
     stop_reason : str
-    kept : bool
-        Whether a person ended it.
+    kept, broke_down : bool
+        Whether a person ended it, or breakdowns in a row did.
     best_iteration, iterations : int
+        Best is 0 if no judgement ever succeeded.
     history : tuple of Judgement
     learned : mapping of str to Tensor
     notes : tuple of str
@@ -75,6 +77,7 @@ class Result:
     blind: Estimate
     stop_reason: str
     kept: bool
+    broke_down: bool
     best_iteration: int
     iterations: int
     history: tuple[Judgement, ...]

@@ -25,9 +25,10 @@ class Step(Protocol):
     """Interface of a stepper; the loop knows no other."""
 
     iteration: int
+    rate_factor: float
 
     def advance(self) -> None:
-        """Take one step; never waits for the device."""
+        """Take one step; waits for the device only where a draw asks it for a number."""
         ...
 
     def read(self) -> float:
@@ -58,6 +59,10 @@ class Step(Protocol):
         """Put a copy of the average back."""
         ...
 
+    def learned(self) -> dict[str, Tensor]:
+        """Weights of learned operators, by term and number."""
+        ...
+
 
 class EagerStep:
     """Runs the network operation by operation, on any device.
@@ -68,7 +73,7 @@ class EagerStep:
     prior : Prior
     schedule : Schedule
     seed : int
-        Of the draws; the weights have theirs.
+        Of the draws.
     """
 
     def __init__(self, problem: Problem, prior: Prior, schedule: Schedule, *, seed: int) -> None:
@@ -188,7 +193,7 @@ class EagerStep:
             for index, weight in enumerate(self._weights):
                 weight.copy_(state[f"weight.{index}"])
                 kept = {
-                    name.split(".", 2)[2]: value.clone()
+                    name.split(".", 2)[2]: _beside(weight, value)
                     for name, value in state.items()
                     if name.startswith(f"optimizer.{index}.")
                 }
@@ -221,6 +226,13 @@ class EagerStep:
             for number, term in enumerate(self.problem.terms)
             for index, weight in enumerate(term.operator.parameters())
         }
+
+
+def _beside(weight: Tensor, value: Tensor) -> Tensor:
+    """Copy an optimiser's tensor to where its weight is; its step count stays on the CPU."""
+    if value.shape != weight.shape:
+        return value.clone()
+    return torch.empty_like(weight).copy_(value)
 
 
 def _packed(code: Tensor) -> Tensor:

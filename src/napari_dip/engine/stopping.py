@@ -48,7 +48,8 @@ def held_out_rule(patience: int, least: int = 0) -> StopRule:
     """
 
     def rule(history: Sequence[Judgement]) -> str | None:
-        if not history or history[-1].iteration < least:
+        judged = any(isfinite(entry.held_out) for entry in history)
+        if not judged or history[-1].iteration < least:
             return None
         waited = history[-1].iteration - history[smoothed_best(history)].iteration
         if waited < patience:

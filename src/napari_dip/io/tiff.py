@@ -69,15 +69,12 @@ def _first_series(file: TiffFile, path: Path) -> TiffPageSeries:
 
 
 def _check_codec(page: TiffPage, path: Path) -> None:
-    """Say no at once to a compression that needs a package which is not there."""
-    from importlib.util import find_spec
+    """Say no at once to a compression that nobody here can undo."""
+    from tifffile import COMPRESSION, TIFF
 
-    from tifffile import COMPRESSION
-
-    plain = {"NONE", "ADOBE_DEFLATE", "DEFLATE", "PACKBITS", "LZMA"}
     code = page.compression
-    name = code.name if isinstance(code, COMPRESSION) else str(code)
-    if name not in plain and find_spec("imagecodecs") is None:
+    if code not in TIFF.DECOMPRESSORS:
+        name = code.name if isinstance(code, COMPRESSION) else f"method {code}"
         raise Refused(refusal("file-codec", path=printable(str(path)), codec=name))
 
 

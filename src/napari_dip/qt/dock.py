@@ -17,17 +17,21 @@ from superqt import QCollapsible
 
 from napari_dip.errors import Refusal, Refused
 from napari_dip.qt.chooser import InputChooser
+from napari_dip.qt.ending import DISCARDED, TOO_EARLY, Answer, Results, attempt
 from napari_dip.qt.form import SettingsForm
-from napari_dip.qt.layers import Preview, add_result, level_zero, look_of
+from napari_dip.qt.layers import Preview, level_zero, look_of
 from napari_dip.qt.plot import HeldOutCurve
+from napari_dip.qt.recipes import RecipeButtons
 from napari_dip.qt.run_bar import RunBar, State, sentence_label
 from napari_dip.qt.worker import BackgroundRun, News, Outcome
+from napari_dip.run.events import Restoration
 from napari_dip.run.machine import this_machine
-from napari_dip.run.plan import Plan, duration, preflight
+from napari_dip.run.plan import Plan, preflight
 from napari_dip.tasks import TASKS
 
 if TYPE_CHECKING:
     import napari.viewer
+    from napari.layers import Image
 
 #: Added where the axes may only have been misread; "Axes" is the field in this dock.
 _CHANNELS_HINT = " If an axis holds channels, name it C under Axes."
@@ -60,9 +64,16 @@ class TaskDock(QWidget):
         self._preview: Preview | None = None
         self._activity: Any = None
         self._last_words = ""
+        self._remarks: list[str] = []
+        self._results = Results(viewer)
+        self._closing = QTimer(self)  # a child: it never fires after the dock is gone
+        self._closing.setSingleShot(True)
+        self._closing.setInterval(0)
         self._input: tuple[str, dict[str, Any]] = ("", {})
         self.chooser = InputChooser(viewer)
         self.form = SettingsForm(self.task)
+        self.recipes = RecipeButtons(self.form)
+        self.form.append(self.recipes)
         self.plan_line = sentence_label()
         self.run_bar = RunBar()
         self.curve = HeldOutCurve()
@@ -106,8 +117,14 @@ class TaskDock(QWidget):
         if self.busy or layer is None or isinstance(plan, Refusal):
             self.show_plan()
             return
+        if trouble := attempt(lambda: self._begin(layer, plan), "The run could not be started"):
+            self.discard()
+            self.run_bar.say(trouble)
+
+    def _begin(self, layer: Image, plan: Plan) -> None:
         self._input = (layer.name, look_of(layer))
         self._preview = Preview(self._viewer, *self._input)
+        self._remarks = []
         self._run = BackgroundRun(plan, level_zero(layer), self)
         self._run.reported.connect(self._on_news)
         self._run.ended.connect(self._on_end)
@@ -141,12 +158,15 @@ class TaskDock(QWidget):
 
     def discard(self) -> None:
         """Stop the run and leave nothing of it; the dock is free at once."""
-        if self._run is not None:
+        if self._closing.isActive():  # its result is in the viewer already
+            self._closing.stop()
+            self._finish()
+        elif self._run is not None:
             run = self._run
             run.reported.disconnect(self._on_news)
             run.ended.disconnect(self._on_end)
             run.discard()
-            self._finish("Discarded, nothing was kept.")
+            self._finish(DISCARDED)
 
     def shut_down(self) -> None:
         """Stop all work and let go of the viewer; for a dock that is closed."""
@@ -166,44 +186,47 @@ class TaskDock(QWidget):
         return bool(super().event(event))
 
     def _on_news(self, news: News) -> None:
-        event = news.event
-        self.run_bar.show_event(event)
+        event, preview, activity = news.event, self._preview, self._activity
+        if preview is not None:
+            failing = "The preview cannot be shown, but the run goes on"
+            trouble = attempt(lambda: preview.show(event.preview), failing)
+            self._remarks += filter(None, [trouble])
+        self.run_bar.show_event(event, self._remarks)
         self.curve.extend(news.points, event.best_iteration)
-        if event.preview is not None and self._preview is not None:
-            self._preview.show(event.preview)
-        activity = self._activity
         if activity is not None:  # last, since napari lets other events in here
             activity.update(max(0, round(100 * event.fraction) - activity.n))
 
     def _on_end(self, outcome: Outcome) -> None:
-        if outcome is None:
-            self._finish("Discarded, nothing was kept.")
+        if isinstance(outcome, Restoration):
+            self.run_bar.discard_button.setEnabled(False)  # too late for that
+            self._last_words = self._results.add(Answer(*self._input, outcome), self._remarks)
+            self.run_bar.add_button.setVisible(self._results.waiting)
+            # napari collects garbage whenever a layer goes: not in the same breath as adding one
+            self._closing.start()
         elif isinstance(outcome, Refusal):
             self._finish(outcome.message)
             show_error(outcome.message)
         else:
-            self.run_bar.discard_button.setEnabled(False)  # too late for that
-            layer = add_result(self._viewer, *self._input, outcome)
-            took = outcome.report.get("seconds")
-            spent = f" It took {duration(took)}." if isinstance(took, int | float) else ""
-            reason = outcome.stop_reason.rstrip(".")
-            self._last_words = f"Done: '{layer.name}'. {reason[:1].upper()}{reason[1:]}.{spent}"
-            # napari collects garbage whenever a layer goes: not in the same breath as adding one
-            QTimer.singleShot(0, self._finish)
+            self._finish(TOO_EARLY)
+
+    def _on_add(self) -> None:
+        self.run_bar.say(self._results.add_waiting())
+        self.run_bar.add_button.setVisible(self._results.waiting)
 
     def _finish(self, words: str = "") -> None:
-        """Drop all that belonged to the run and make the dock ready again."""
+        """Drop all that belonged to the run and make the dock ready again, come what may."""
         if self._run is None:  # discarded in the meantime
             return
         preview, activity = self._preview, self._activity
         self._run = self._preview = self._activity = None
         self._input = ("", {})
+        said = [words or self._last_words]
         if preview is not None:
-            preview.remove()
+            said.append(attempt(preview.remove, "The preview layer could not be removed"))
         self._set_busy(False)
-        self.run_bar.say(words or self._last_words)
+        self.run_bar.say(" ".join(filter(None, said)))
         if activity is not None:
-            activity.close()
+            attempt(activity.close, "The activity could not be closed")
 
     def _set_busy(self, busy: bool) -> None:
         self.chooser.setEnabled(not busy)
@@ -212,7 +235,8 @@ class TaskDock(QWidget):
         if busy:
             self.run_bar.show_state(State.RUNNING)
         else:
-            self.chooser.refresh()
+            self.run_bar.show_state(State.READY)  # whatever the new plan says
+            attempt(self.chooser.refresh, "The list of images could not be brought up to date")
 
     def _listen(self) -> None:
         self.chooser.changed.connect(self.show_plan)
@@ -223,6 +247,9 @@ class TaskDock(QWidget):
         self.run_bar.pause_pressed.connect(self.pause)
         self.run_bar.resume_pressed.connect(self.resume)
         self.run_bar.discard_pressed.connect(self.discard)
+        self.run_bar.add_pressed.connect(self._on_add)
+        self._closing.timeout.connect(self._finish)
+        self.recipes.said.connect(self.run_bar.say)
         self._viewer.events.theme.connect(self._on_theme)
 
     def _on_fold(self, unfolded: bool) -> None:

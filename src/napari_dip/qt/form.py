@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import types
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
 
 from magicgui.widgets import create_widget
@@ -101,6 +102,36 @@ class SettingsForm:
             return make_recipe(self.task, **values)
         except Refused as error:
             raise Refused(self._in_labels(error)) from None
+
+    def append(self, widget: QWidget) -> None:
+        """Put something of one's own below the folded settings."""
+        layout = self.folded.layout()
+        if isinstance(layout, QFormLayout):
+            layout.addRow(widget)
+
+    def show(self, recipe: Recipe) -> None:
+        """Set every field as the recipe has it; tells once.
+
+        Parameters
+        ----------
+        recipe : Recipe
+            Of this form's task.
+        """
+        with self.changed.blocked():
+            for name in self._fields:
+                part = recipe.common if name in Common.model_fields else recipe.task
+                self._write(name, getattr(part, name))
+        self.changed.emit()
+
+    def _write(self, name: str, value: Any) -> None:
+        widget = self.widgets[name]
+        if self._fields[name].optional:
+            widget.value = "" if value is None else str(value)
+            return
+        if isinstance(value, float):  # or the field would round it, and other pixels come out
+            digits = -int(Decimal(repr(value)).normalize().as_tuple().exponent)
+            widget.native.setDecimals(max(widget.native.decimals(), digits))
+        widget.value = value
 
     def _read(self, field: Field) -> Any:
         value = self.widgets[field.name].value

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from napari.layers import Image
 
 import napari_dip
 from napari_dip.io import ImageSpec, guess_axes
@@ -102,20 +103,35 @@ class Preview:
         self._viewer = viewer
         self._name = f"{name} preview"
         self._look = dict(look) | {"metadata": {METADATA_KEY: {"preview": True}}}
-        self._layer: napari.layers.Image | None = None
+        self._layer: Image | None = None
         self._dismissed = False
 
-    def show(self, picture: npt.NDArray[np.float32]) -> None:
-        """Put a new picture into the layer; nothing if the user has removed it."""
-        if self._dismissed:
+    def show(self, picture: npt.NDArray[np.float32] | None) -> None:
+        """Put a new picture, if there is one, into the layer, unless the user has removed it.
+
+        Raises
+        ------
+        Exception
+            If napari does not take it, of any kind; no more pictures are shown then.
+        """
+        if self._dismissed or picture is None:
             return
-        if self._layer is None:
-            with undisturbed(self._viewer):
-                self._layer = self._viewer.add_image(picture, name=self._name, **self._look)
-        elif self._layer in self._viewer.layers:
-            self._layer.data = picture
-        else:
+        if self._layer is not None and self._layer not in self._viewer.layers:
             self._dismissed, self._layer = True, None
+            return
+        try:
+            self._put(picture)
+        except Exception:
+            self._dismissed = True
+            raise
+
+    def _put(self, picture: npt.NDArray[np.float32]) -> None:
+        if self._layer is None:
+            self._layer = Image(picture, name=self._name, **self._look)
+            with undisturbed(self._viewer):
+                self._viewer.add_layer(self._layer)
+        else:
+            self._layer.data = picture
 
     def remove(self) -> None:
         """Take the layer away; no more pictures are shown."""
@@ -176,7 +192,21 @@ def undisturbed(viewer: napari.viewer.Viewer) -> Iterator[None]:
     camera = viewer.scene.camera if hasattr(viewer, "scene") else viewer.camera  # napari < 0.9
     view = {"center": camera.center, "zoom": camera.zoom, "angles": camera.angles}
     step = viewer.dims.current_step
-    yield
+    try:
+        yield
+    finally:
+        _put_back(viewer, selected, active, camera, view, step)
+
+
+def _put_back(
+    viewer: napari.viewer.Viewer,
+    selected: set[Any],
+    active: Any,
+    camera: Any,
+    view: Mapping[str, Any],
+    step: tuple[int, ...],
+) -> None:
+    layers = viewer.layers
     kept = {layer for layer in selected if layer in layers}
     if set(layers.selection) != kept:
         layers.selection = kept

@@ -12,6 +12,8 @@ from qtpy.QtWidgets import QGridLayout, QLabel, QProgressBar, QPushButton, QSize
 from napari_dip.run.plan import duration
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from napari_dip.run.events import Event
 
 #: A double click on Run must not stop what it has just started.
@@ -36,6 +38,7 @@ class RunBar(QWidget):
     pause_pressed = Signal()
     resume_pressed = Signal()
     discard_pressed = Signal()
+    add_pressed = Signal()
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -44,6 +47,7 @@ class RunBar(QWidget):
         self.run_button = QPushButton("Run")
         self.pause_button = QPushButton("Pause")
         self.discard_button = QPushButton("Discard")
+        self.add_button = QPushButton("Add the result")
         self.bar = QProgressBar()
         self.bar.setRange(0, 1000)
         self.bar.setTextVisible(False)
@@ -53,6 +57,7 @@ class RunBar(QWidget):
         self.run_button.clicked.connect(self._on_run)
         self.pause_button.clicked.connect(self._on_pause)
         self.discard_button.clicked.connect(self.discard_pressed)
+        self.add_button.clicked.connect(self.add_pressed)
         self.show_state(State.REFUSED)
 
     def show_state(self, state: State) -> None:
@@ -71,8 +76,8 @@ class RunBar(QWidget):
         self.discard_button.setEnabled(busy)
         self.bar.setVisible(busy)
 
-    def show_event(self, event: Event) -> None:
-        """Bring bar and sentence up to date."""
+    def show_event(self, event: Event, remarks: Iterable[str] = ()) -> None:
+        """Bring bar and sentence up to date; remarks stand below."""
         if self.state is not State.RUNNING:
             return
         self.bar.setValue(round(1000 * event.fraction))
@@ -82,7 +87,8 @@ class RunBar(QWidget):
         if event.seconds_left is not None and event.fraction < 1:
             parts.append(f"at most {duration(event.seconds_left)} left")
         # each part stays on one line
-        self.words.setText(" · ".join(part.replace(" ", "\u00a0") for part in parts))
+        line = " · ".join(part.replace(" ", "\u00a0") for part in parts)
+        self.words.setText("\n".join([line, *remarks]))
 
     def say(self, words: str) -> None:
         """Show a sentence."""
@@ -107,6 +113,9 @@ class RunBar(QWidget):
         layout.addWidget(self.discard_button, 1, 1)
         layout.addWidget(self.bar, 2, 0, 1, 2)
         layout.addWidget(self.words, 3, 0, 1, 2)
+        layout.addWidget(self.add_button, 4, 0, 1, 2)
+        self.add_button.setToolTip("Try again to add the restored picture as a layer")
+        self.add_button.setVisible(False)  # until a result waits
         self.pause_button.setToolTip("Hold the computation; the picture so far stays")
         self.discard_button.setToolTip("Stop and throw the picture away")
 

@@ -21,6 +21,7 @@ from superqt.utils import GeneratorWorker, create_worker
 
 from napari_dip.errors import DipError, Refusal, refusal
 from napari_dip.run.events import Event, Restoration
+from napari_dip.run.machine import is_memory_error
 from napari_dip.run.runner import Control, run
 
 if TYPE_CHECKING:
@@ -39,9 +40,6 @@ _LAST_SECONDS = 10
 
 #: How a run ends: with a picture, with a sentence, or discarded.
 Outcome = Restoration | Refusal | None
-
-#: How torch says that the memory ran out, depending on the device.
-_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 
 
 class Switch:
@@ -231,7 +229,7 @@ class BackgroundRun(QObject):
     def _fail(self, error: Exception) -> None:
         """Only a fault of the shield itself comes here; it must not fall silent either."""
         log.error("The worker failed.", exc_info=error)
-        self._end(refusal("unexpected", why=_in_words(error)))
+        self._end(refusal("unexpected", why=in_words(error)))
 
 
 @atexit.register
@@ -247,13 +245,13 @@ def _end_all() -> None:
 
 def _as_refusal(error: Exception, plan: Plan) -> Refusal:
     log.error("Restoring '%s' failed.", plan.source.name, exc_info=error)
-    text = str(error).lower()
-    if isinstance(error, MemoryError) or any(words in text for words in _OUT_OF_MEMORY):
+    if is_memory_error(error):
         return refusal("memory-out", name=plan.source.name)
-    return refusal("unexpected", why=_in_words(error))
+    return refusal("unexpected", why=in_words(error))
 
 
-def _in_words(error: Exception) -> str:
+def in_words(error: Exception) -> str:
+    """First line of an error, to be put into a sentence."""
     first = next((line for line in str(error).splitlines() if line.strip()), "")
     return (first.strip() or type(error).__name__).rstrip(".")
 

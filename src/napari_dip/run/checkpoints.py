@@ -10,7 +10,8 @@ import json
 import os
 import time
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,8 +52,8 @@ class Store:
         self.failure: Refusal | None = None
         self._resume = resume
         self._identity: dict[str, Any] = {}
-        self._merge: Merge | None = None
-        self._latest: tuple[Checkpoint, str, int] | None = None
+        self._latest: tuple[Checkpoint, str] | None = None
+        self._done: _Done | None = None
         self._written = time.monotonic()
 
     def open(self, plan: Plan, array: npt.NDArray[Any], merge: Merge) -> Checkpoint | None:
@@ -63,13 +64,17 @@ class Store:
         Refused
             If the file belongs to another run, or is damaged.
         """
+        from napari_dip import __version__
         from napari_dip.run.receipt import sha256
 
-        self._merge = merge
         self._identity = {
             "schema": SCHEMA,
+            "version": __version__,
+            "torch": metadata.version("torch"),
             "recipe": plan.recipe.to_dict(),
+            "budget": json.loads(json.dumps(asdict(plan.budget))),
             "input": sha256(array),
+            "axes": plan.source.axes,
             "device": plan.device,
             "threads": plan.threads,
         }
@@ -79,19 +84,23 @@ class Store:
 
     def offer(self, checkpoint: Checkpoint, unit: str) -> None:
         """Take note of where the fit stands; write it if the last writing was long ago."""
-        if self._merge is None or not checkpoint.history:
+        if not checkpoint.history:
             return
-        self._latest = (checkpoint, unit, len(self._merge.outcomes))
+        self._latest = (checkpoint, unit)
         if time.monotonic() - self._written >= INTERVAL:
             self.write()
 
+    def finished(self, merge: Merge) -> None:
+        """Take note that one more unit is done and none is in progress."""
+        self._latest = None
+        self._done = _Done(merge.sums.copy(), merge.count.copy(), tuple(merge.outcomes))
+
     def write(self) -> None:
         """Write the latest checkpoint whole or not at all; `failure` says if it did not work."""
-        if self._latest is None or self._merge is None:
+        if self._latest is None and self._done is None:
             return
-        checkpoint, unit, finished = self._latest
-        tensors, header = _pack(checkpoint, self._merge, finished)
-        header |= {"unit": unit, "identity": self._identity}
+        tensors, header = _pack(self._latest, self._done)
+        header["identity"] = self._identity
         part = self.path.with_name(self.path.name + ".part")
         from safetensors import SafetensorError
         from safetensors.torch import save_file
@@ -105,7 +114,8 @@ class Store:
         except (OSError, SafetensorError) as error:
             with suppress(OSError):
                 part.unlink(missing_ok=True)
-            self.failure = refusal("disk-full", path=self.path, why=error)
+            why = getattr(error, "strerror", None) or "the disk did not take it"
+            self.failure = refusal("disk-full", path=self.path, why=why.lower())
         self._written = time.monotonic()
 
     def remove(self) -> None:
@@ -113,7 +123,7 @@ class Store:
         with suppress(OSError):
             self.path.unlink(missing_ok=True)
 
-    def _read(self, merge: Merge) -> Checkpoint:
+    def _read(self, merge: Merge) -> Checkpoint | None:
         from safetensors import SafetensorError, safe_open
 
         try:
@@ -122,57 +132,85 @@ class Store:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}
             if header["identity"] != self._identity:
                 raise Refused(refusal("resume-other", path=self.path))
-            checkpoint = _unpack(tensors, header, merge)
+            self._latest, self._done = _unpack(tensors, header)
         except (SafetensorError, KeyError, ValueError, TypeError, OSError) as error:
-            raise Refused(refusal("resume-broken", path=self.path, why=error)) from error
-        return checkpoint
+            why = "it is damaged or cut off"
+            raise Refused(refusal("resume-broken", path=self.path, why=why)) from error
+        if self._done is not None:
+            merge.sums[...] = self._done.sums
+            merge.count[...] = self._done.count
+            merge.outcomes.extend(self._done.outcomes)
+        return None if self._latest is None else self._latest[0]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Done:
+    """The units that are done: copies, so that later units do not creep in."""
+
+    sums: npt.NDArray[Any]
+    count: npt.NDArray[Any]
+    outcomes: tuple[UnitOutcome, ...]
+
+
+_PARTS = ("step", "rollback", "best")
 
 
 def _pack(
-    checkpoint: Checkpoint, merge: Merge, finished: int
+    latest: tuple[Checkpoint, str] | None, done: _Done | None
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Flatten to named tensors and a JSON header."""
     import torch
 
-    tensors = {
-        f"{part}/{name}": value.contiguous()
-        for part in ("step", "rollback", "best")
-        for name, value in getattr(checkpoint, part).items()
-    }
-    tensors["merge/sums"] = torch.from_numpy(merge.sums)
-    tensors["merge/count"] = torch.from_numpy(merge.count)
-    header = {
-        "best_iteration": checkpoint.best_iteration,
-        "rollbacks": checkpoint.rollbacks,
-        "history": [
-            [one.iteration, repr(one.fitted), repr(one.held_out)] for one in checkpoint.history
-        ],
-        "outcomes": [asdict(outcome) for outcome in merge.outcomes[:finished]],
-    }
+    tensors: dict[str, Any] = {}
+    header: dict[str, Any] = {"fit": None, "outcomes": []}
+    if done is not None:
+        tensors["done/sums"] = torch.from_numpy(done.sums)
+        tensors["done/count"] = torch.from_numpy(done.count)
+        header["outcomes"] = [asdict(outcome) for outcome in done.outcomes]
+    if latest is not None:
+        point, unit = latest
+        for part in _PARTS:
+            for name, value in getattr(point, part).items():
+                tensors[f"{part}/{name}"] = value.contiguous()
+        header["fit"] = {
+            "unit": unit,
+            "best_iteration": point.best_iteration,
+            "rollbacks": point.rollbacks,
+            "notes": list(point.notes),
+            "history": [[one.iteration, one.fitted, one.held_out] for one in point.history],
+        }
     return tensors, header
 
 
-def _unpack(tensors: dict[str, Any], header: dict[str, Any], merge: Merge) -> Checkpoint:
-    """Undo `_pack`, filling `merge`."""
+def _unpack(
+    tensors: dict[str, Any], header: dict[str, Any]
+) -> tuple[tuple[Checkpoint, str] | None, _Done | None]:
+    """Undo `_pack`."""
     from napari_dip.engine.progress import Checkpoint
     from napari_dip.engine.stopping import Judgement
 
-    merge.sums[...] = tensors["merge/sums"].numpy()
-    merge.count[...] = tensors["merge/count"].numpy()
-    for raw in header["outcomes"]:
-        history = tuple((int(i), float(fitted), float(held)) for i, fitted, held in raw["history"])
-        merge.outcomes.append(
-            UnitOutcome(**{**raw, "history": history, "notes": tuple(raw["notes"])})
-        )
-    parts: dict[str, dict[str, Any]] = {"step": {}, "rollback": {}, "best": {}}
+    done = None
+    if "done/sums" in tensors:
+        outcomes = []
+        for raw in header["outcomes"]:
+            history = tuple((int(i), float(a), float(b)) for i, a, b in raw["history"])
+            changes = {"history": history, "notes": tuple(raw["notes"])}
+            outcomes.append(UnitOutcome(**{**raw, **changes}))
+        sums, count = tensors["done/sums"].numpy(), tensors["done/count"].numpy()
+        done = _Done(sums, count, tuple(outcomes))
+    fit = header["fit"]
+    if fit is None:
+        return None, done
+    parts: dict[str, dict[str, Any]] = {part: {} for part in _PARTS}
     for name, value in tensors.items():
         part, _, rest = name.partition("/")
         if part in parts:
             parts[part][rest] = value
-    judged = tuple(Judgement(int(i), float(a), float(b)) for i, a, b in header["history"])
-    return Checkpoint(
+    point = Checkpoint(
         **parts,
-        best_iteration=int(header["best_iteration"]),
-        history=judged,
-        rollbacks=int(header["rollbacks"]),
+        best_iteration=int(fit["best_iteration"]),
+        history=tuple(Judgement(int(i), float(a), float(b)) for i, a, b in fit["history"]),
+        rollbacks=int(fit["rollbacks"]),
+        notes=tuple(fit["notes"]),
     )
+    return (point, str(fit["unit"])), done

@@ -1,4 +1,7 @@
-"""Times a run: previews when due, an end when the limit is reached, seconds left."""
+"""Times a run: previews when due, an end when the limit is reached, seconds left.
+
+While a person pauses the run, the clock stands still.
+"""
 
 from __future__ import annotations
 
@@ -31,12 +34,21 @@ class Clock:
         What the person wants.
     preview_seconds : float or None
         Least time between two previews; None for none.
+    monotonic : callable
+        Seconds of a clock that never goes back.
     """
 
     def __init__(
-        self, plan: Plan, control: Callable[[], Control], preview_seconds: float | None
+        self,
+        plan: Plan,
+        control: Callable[[], Control],
+        preview_seconds: float | None,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.started = time.monotonic()
+        self._monotonic = monotonic
+        self._stands_at: float | None = None  # when the pause began that lasts now
+        self._paused = 0.0
+        self.started = self._now()
         self.timed_out = False
         self._limit = plan.recipe.common.time_limit
         self._iterations = plan.budget.iterations
@@ -52,18 +64,19 @@ class Clock:
 
     @property
     def seconds(self) -> float:
-        """Seconds since the start."""
-        return time.monotonic() - self.started
+        """Seconds since the start, pauses left out."""
+        return self._now() - self.started
 
     def begin(self, number: int, done: int) -> None:
         """Start timing unit `number`, which resumes after `done` iterations."""
         self._unit = number
         self._skipped = done
-        self._unit_started = time.monotonic()
+        self._unit_started = self._now()
 
     def control(self) -> Control:
         """Ask what the person wants; KEEP once the time is up."""
         wish = self._ask()
+        self._stand_or_go(wish)
         if self._limit is not None and wish is Control.GO and self.seconds > self._limit:
             self.timed_out = True
             return Control.KEEP
@@ -73,7 +86,7 @@ class Clock:
         """Say whether to look now."""
         if self._preview_seconds is None:
             return False
-        now = time.monotonic()
+        now = self._now()
         wait = max(self._preview_seconds, self._preview_cost / PREVIEW_SHARE)
         if now - self._last_preview < wait:
             return False
@@ -82,7 +95,7 @@ class Clock:
 
     def previewed(self) -> None:
         """Take note of what the preview cost."""
-        self._last_preview = time.monotonic()
+        self._last_preview = self._now()
         self._preview_cost = self._last_preview - self._asked_preview
 
     def event(self, progress: Any, preview: npt.NDArray[np.float32] | None) -> Event:
@@ -109,12 +122,24 @@ class Clock:
             self._units,
         )
 
+    def _now(self) -> float:
+        """Seconds of the clock that stands still in pauses."""
+        now = self._monotonic() if self._stands_at is None else self._stands_at
+        return now - self._paused
+
+    def _stand_or_go(self, wish: Control) -> None:
+        if wish is Control.PAUSE and self._stands_at is None:
+            self._stands_at = self._monotonic()
+        elif wish is not Control.PAUSE and self._stands_at is not None:
+            self._paused += self._monotonic() - self._stands_at
+            self._stands_at = None
+
     def _left(self, share: float) -> float | None:
         """Upper bound of the seconds left, from the pace of this unit."""
         done = share - self._skipped / self._iterations * self._fit_share
         left = None
         if done > 0:
-            whole = (time.monotonic() - self._unit_started) / done
+            whole = (self._now() - self._unit_started) / done
             left = whole * (1 - share) + whole * (self._units - self._unit)
         if self._limit is None:
             return left

@@ -25,6 +25,14 @@ if TYPE_CHECKING:
 
 #: Decay of the running average: of weights, which settle as the rate falls, and of outputs.
 WEIGHT_AVERAGE, OUTPUT_AVERAGE = 0.95, 0.99
+#: Share of the measured noise that a blind-spot fit takes for certain. With all of it, an estimate
+#: that is a quarter too high leaves the network no doubt to speak of, and the pixel no say.
+GRANTED_NOISE = 0.6
+#: Furthest that held-out residuals may correct the uncertainty, as a factor of the variance:
+#: beyond that, a few judging pixels were odd.
+DOUBT_LIMITS = (0.05, 20.0)
+#: Fewest pixels that judge; the share that may judge is doubled until there are as many.
+LEAST_JUDGES = 8
 #: Iterations without a better held-out loss before a fit ends, as a share of its budget.
 PATIENCE = 0.35
 
@@ -58,13 +66,7 @@ def make_fit(plan: Plan, calibration: Calibration, planes: Planes, unit: WorkUni
     measurement = torch.from_numpy((planes[channels] - offset) / scale)[None].to(device)
     noise = _noise(calibration, channels, device)
     level = float(noise.at(measurement).mean().sqrt())
-    # the judging pixels belong to the file, so restarts share them: not the unit's seed
-    centres = held_out_centres(
-        tuple(measurement.shape[2:]),
-        calibration.block,
-        calibration.held_out_share,
-        plan.recipe.common.seed,
-    ).to(device)
+    centres = _judges(plan, calibration, tuple(measurement.shape[2:])).to(device)
     scene = Scene(
         measurement,
         noise,
@@ -72,18 +74,17 @@ def make_fit(plan: Plan, calibration: Calibration, planes: Planes, unit: WorkUni
         centres,
         spread(centres, calibration.block),
         calibration.block,
+        GRANTED_NOISE if calibration.prior == "blind-spot" else 1.0,
         calibration.prior,
         budget.widths,
         budget.window,
     )
     rng = torch.Generator().manual_seed(unit.seed)
     prior = plan.recipe.task.prior_for(scene, rng)
-    prior.net.to(device)
-    if device.type != "cpu" and hasattr(prior, "code"):
-        prior.code = prior.code.to(device)
+    prior.to(device)
     if measurement.ndim == 4:
         prior.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    average = OUTPUT_AVERAGE if prior.averages == "outputs" else WEIGHT_AVERAGE
+    average = OUTPUT_AVERAGE if prior.covers_grid else WEIGHT_AVERAGE
     schedule = one_phase(budget.iterations, budget.learning_rate, average=average)
     stop = held_out_rule(max(4 * schedule.report_every, int(PATIENCE * budget.iterations)))
     return Fit(unit, plan.recipe.task.problem(scene), prior, schedule, stop, unit.seed, scene)
@@ -102,24 +103,39 @@ def doubt(
 ) -> npt.NDArray[np.float32]:
     """Give each pixel's standard deviation in the image's units, scaled by held-out residuals.
 
-    The network's variance is multiplied by the one factor that makes the squared residuals of
-    the held-out pixels, which it never saw, as large as it says.
-    """
-    from napari_dip.engine.problem import Estimate as _Estimate
+    One factor makes the squared residuals of the held-out pixels, which no fit ever saw, as
+    large as the estimate says: of the whole spread where the network gives it, else of what is
+    beyond the noise.
 
-    if blind.log_variance is None:
-        raise ValueError("`blind` must carry a variance.")
+    Parameters
+    ----------
+    blind, finished : Estimate
+        Before and after the problem's last step.
+    """
+    if blind.log_variance is None or finished.log_variance is None:
+        raise ValueError("Both estimates must carry a variance.")
     scene = fit.scene
-    claimed = blind.log_variance.exp()
-    noise = scene.noise.at(blind.mean)
-    excess = (((scene.measurement - blind.mean) ** 2 - noise) * scene.held_out).sum()
-    factor = (excess / (claimed * scene.held_out).sum().clamp(min=1e-30)).clamp(0.05, 20.0)
-    scaled = _Estimate(blind.mean, (factor * claimed).log())
-    variance = fit.problem.finish(scaled).log_variance
-    if variance is None:
-        raise ValueError("`finish` must keep the variance.")
+    held_out, noise = scene.held_out, scene.noise.at(blind.mean)
+    seen = (scene.measurement - blind.mean) ** 2 * held_out
+    said = blind.log_variance.exp() * held_out
+    if scene.granted < 1:
+        factor = seen.sum() / (said + scene.granted * noise * held_out).sum().clamp(min=1e-30)
+    else:
+        factor = (seen - noise * held_out).sum() / said.sum().clamp(min=1e-30)
+    factor = factor.clamp(*DOUBT_LIMITS) if float(held_out.sum()) else factor.new_ones(())
+    variance = factor * finished.log_variance.exp()
     scale = np.array([calibration.scale[c] for c in fit.unit.channels])[:, None, None]
-    return np.asarray(variance[0].mul(0.5).exp().cpu().numpy() * scale, np.float32)
+    return np.asarray(variance[0].sqrt().cpu().numpy() * scale, np.float32)
+
+
+def _judges(plan: Plan, calibration: Calibration, grid: tuple[int, ...]) -> Tensor:
+    """Choose the judging pixels: enough of them, the same for all fits of the file."""
+    share, seed = calibration.held_out_share, plan.recipe.common.seed
+    while True:
+        centres = held_out_centres(grid, calibration.block, share, seed)
+        if share >= 0.5 or float(centres.sum()) >= LEAST_JUDGES:
+            return centres
+        share *= 2
 
 
 def _noise(calibration: Calibration, channels: list[int], device: torch.device) -> NoiseVariance:

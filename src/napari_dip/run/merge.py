@@ -25,6 +25,7 @@ class UnitOutcome:
 
     unit: str
     stop_reason: str
+    kept: bool
     best_iteration: int
     iterations: int
     history: tuple[tuple[int, float, float], ...]
@@ -54,22 +55,29 @@ class Merge:
         self.sums = np.zeros((3, *planes.shape), np.float64)  # pictures, their squares, variances
         self.count = np.zeros(len(planes), np.int64)
         self.outcomes: list[UnitOutcome] = []
+        for channel in calibration.constant:
+            self.sums[0, channel] = planes[channel]
+            self.count[channel] = 1
 
     def add(self, unit: WorkUnit, picture: Planes, deviation: Planes, outcome: UnitOutcome) -> None:
-        """Take in one unit's answer: picture and standard deviation, (channels, Y, X) each."""
+        """Take in one unit's answer: picture and standard deviation, (channels, Y, X) each.
+
+        A fit that a person ended does not water down finished ones of the same channels.
+        """
+        self.outcomes.append(outcome)
+        if outcome.kept and self._has(unit):
+            return
         for index, channel in enumerate(unit.channels):
             self.sums[0, channel] += picture[index]
             self.sums[1, channel] += picture[index].astype(np.float64) ** 2
             self.sums[2, channel] += deviation[index].astype(np.float64) ** 2
             self.count[channel] += 1
-        self.outcomes.append(outcome)
 
     def preview(self, unit: WorkUnit, picture: Planes) -> npt.NDArray[np.float32]:
-        """Show the whole image with one unit's picture so far in its place."""
+        """Show the whole image with one unit's picture so far where nothing is finished."""
         mean = self._mean()
-        for index, channel in enumerate(unit.channels):
-            done = self.count[channel]
-            mean[channel] = (mean[channel] * done + picture[index]) / (done + 1)
+        if not self._has(unit):
+            mean[list(unit.channels)] = picture
         source = self._plan.source
         return from_planes(mean.astype(np.float32), source.axes, source.shape)
 
@@ -77,14 +85,13 @@ class Merge:
         """Merge, put the mean back, and write the report."""
         mean = self._mean()
         shift = (self._planes - mean).mean((1, 2), keepdims=True)
+        residual = residual_words(self._planes, mean, self._calibration)
         mean = (mean + shift).astype(np.float32)
-        count = np.maximum(self.count, 1)[:, None, None]
-        spread = np.maximum(self.sums[1] / count - (self.sums[0] / count) ** 2, 0)
-        deviation = np.sqrt(self.sums[2] / count + spread).astype(np.float32)
+        deviation = self._deviation()
         source = self._plan.source
         image = _cast(from_planes(mean, source.axes, source.shape), self._array.dtype, self._plan)
-        first = self.outcomes[0]
-        reason = first.stop_reason
+        first, last = self.outcomes[0], self.outcomes[-1]
+        reason = (last if last.kept else first).stop_reason
         if timed_out:
             limit = self._plan.recipe.common.time_limit
             reason = f"the time limit of {limit:g} s was reached"
@@ -94,7 +101,7 @@ class Merge:
             "stop_reason": reason,
             "seconds": round(seconds, 2),
             "held_out": [[iteration, number(loss)] for iteration, _, loss in first.history],
-            "residual": residual_words(self._planes, mean, self._calibration),
+            "residual": residual,
             "input_sha256": sha256(self._array),
             "output_sha256": sha256(image),
             "notes": self._notes(),
@@ -115,13 +122,32 @@ class Merge:
         count = self.count[:, None, None]
         return np.where(count > 0, self.sums[0] / np.maximum(count, 1), self._planes)
 
+    def _has(self, unit: WorkUnit) -> bool:
+        """Whether all of a unit's channels have a finished picture."""
+        return bool((self.count[list(unit.channels)] > 0).all())
+
+    def _deviation(self) -> npt.NDArray[np.float32]:
+        """Give the standard deviation; where nothing was restored, that of the noise."""
+        count = np.maximum(self.count, 1)[:, None, None]
+        spread = np.maximum(self.sums[1] / count - (self.sums[0] / count) ** 2, 0)
+        variance = self.sums[2] / count + spread
+        for channel in np.flatnonzero(self.count == 0):
+            noise = self._calibration.noise[channel]
+            signal = self._planes[channel].astype(np.float64)
+            variance[channel] = np.maximum(noise.gain * signal + noise.intercept, noise.floor)
+        variance[list(self._calibration.constant)] = 0
+        return np.asarray(np.sqrt(variance), np.float32)
+
     def _notes(self) -> list[str]:
         notes = [*self._plan.notes, *(note for one in self.outcomes for note in one.notes)]
-        if untouched := [str(channel + 1) for channel in np.flatnonzero(self.count == 0)]:
-            notes.append(
-                f"The run was ended before channels {', '.join(untouched)} were restored; "
-                "they are as in the input."
-            )
+        notes += [
+            f"Channel {channel + 1} holds one value only and was left as it is."
+            for channel in self._calibration.constant
+        ]
+        notes += [
+            f"The run was ended before channel {channel + 1} was restored; it is as in the input."
+            for channel in np.flatnonzero(self.count == 0)
+        ]
         return notes
 
 

@@ -6,18 +6,34 @@ import json
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
+from math import ceil, floor
 from typing import TYPE_CHECKING, Any
 
 from napari_dip.errors import Refusal, refusal
-from napari_dip.run.costs import Budget, Costs, channel_count, estimate_costs, estimate_peak
+from napari_dip.run.costs import (
+    Budget,
+    Costs,
+    channel_count,
+    estimate_costs,
+    estimate_peak,
+    estimate_planes,
+    scales_within,
+)
 from napari_dip.run.machine import Machine, threads_for
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from napari_dip.io import ImageSpec
     from napari_dip.run.recipe import Recipe
 
 #: Below this the hidden blocks, their guard bands and three halvings leave nothing to learn from.
 LEAST_SIDE = 16
+#: Longer axes without a name are no channels.
+MOST_CHANNELS = 8
+#: Notes on a plan.
+SMALL = "The image is small, so the network has {most} scales instead of {usual}."
+CARD_UNKNOWN = "Whether the graphics card has that much memory free could not be checked."
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,15 +92,15 @@ class Plan:
 
     @property
     def seconds(self) -> float:
-        """Estimate for the whole run if no fit stops early; the time limit if that is less."""
-        whole = self.costs.fit + self.costs.last_look
+        """Most that the run is expected to take, no fit stopping early; at most the time limit."""
+        whole = self.costs.fit + self.costs.longest_look
         limit = self.recipe.common.time_limit
         return whole if limit is None else min(whole, limit)
 
     @property
     def fit_share(self) -> float:
-        """Share of the time that iterations take; the last look takes the rest."""
-        return self.costs.fit / (self.costs.fit + self.costs.last_look)
+        """Share of the time that iterations mostly take; the last looks take the rest."""
+        return self.costs.fit / (self.costs.fit + self.costs.usual_look)
 
     @property
     def line(self) -> str:
@@ -120,45 +136,65 @@ def preflight(recipe: Recipe, source: ImageSpec, machine: Machine) -> Plan | Ref
     device = _device(recipe.common.device, machine)
     if isinstance(device, Refusal):
         return device
-    budget = choose_budget(recipe)
+    budget, notes = choose_budget(recipe, source)
     units = _units(recipe, source, budget)
     channels = len(units[0].channels)
     height, width = source.grid
     peak = estimate_peak(source, channels, budget)
-    if peak > machine.memory_bytes:
-        return refusal(
-            "image-large", name=source.name, need=size(peak), have=size(machine.memory_bytes)
-        )
+    here = peak
+    if device == "cuda":  # nothing tells how much a card has free without loading torch
+        notes += (CARD_UNKNOWN,)
+        here = estimate_planes(source)
+    if here > machine.memory_bytes:
+        have = size(machine.memory_bytes, floor)
+        return refusal("image-large", name=source.name, need=size(here), have=have)
     threads = threads_for(machine.cores, height * width)
     costs = estimate_costs(source, len(units), device, threads, budget)
-    return Plan(recipe, source, units, device, threads, budget, peak, costs)
+    return Plan(recipe, source, units, device, threads, budget, peak, costs, notes)
 
 
-def choose_budget(recipe: Recipe) -> Budget:
-    """Look up what the recipe's preset spends, with the user's own limits put in."""
+def choose_budget(recipe: Recipe, source: ImageSpec) -> tuple[Budget, tuple[str, ...]]:
+    """Look up what the recipe's preset spends, with the user's own limits put in.
+
+    Parameters
+    ----------
+    recipe : Recipe
+    source : ImageSpec
+        Small images get networks of fewer scales than the preset has.
+
+    Returns
+    -------
+    Budget
+    notes : tuple of str
+        What differs from the preset, in words.
+    """
     task, common = recipe.task, recipe.common
     prior = "blind-spot" if task.prior == "auto" else task.prior
     row = _presets(task.name)[prior][common.preset]
-    return Budget(
+    most, widths = scales_within(min(source.grid)), tuple(row["widths"])
+    notes = (SMALL.format(most=most, usual=len(widths)),) if most < len(widths) else ()
+    budget = Budget(
         prior=prior,
         iterations=common.max_iterations or row["iterations"],
         restarts=common.restarts or row["restarts"],
-        widths=tuple(row["widths"]),
+        widths=widths[:most],
         learning_rate=row["learning_rate"],
         window=row["window"],
     )
+    return budget, notes
 
 
-def size(count: float) -> str:
-    """Bytes in words."""
-    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{max(1, round(count / 1e6))} MB"
+def size(count: float, whole: Callable[[float], int] = ceil) -> str:
+    """Bytes in words, rounded up: most are bounds; `whole=floor` for what is there to be used."""
+    megabytes = max(1, whole(count / 1e6))
+    return f"{megabytes} MB" if megabytes < 1000 else f"{whole(count / 1e8) / 10:.1f} GB"
 
 
 def duration(seconds: float) -> str:
-    """Seconds in words, rounded up to what can be promised."""
-    if seconds < 90:
-        return f"{max(1, round(seconds))} s"
-    return f"{round(seconds / 60)} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+    """Seconds in words, always rounded up: most are upper bounds."""
+    if seconds <= 90:
+        return f"{max(1, ceil(seconds))} s"
+    return f"{ceil(seconds / 60)} min" if seconds <= 5400 else f"{ceil(seconds / 360) / 10:.1f} h"
 
 
 @cache
@@ -189,7 +225,8 @@ def _check_header(source: ImageSpec) -> Refusal | None:
         "C",
         "S",
     } <= set(axes):
-        return refusal("image-stack", name=name, axes=axes, shape=_sizes(shape))
+        hint = _channels_hint(shape, axes)
+        return refusal("image-stack", name=name, axes=axes, shape=_sizes(shape), hint=hint)
     if "S" in axes and shape[axes.index("S")] != 3:
         return refusal("image-channels", name=name, count=shape[axes.index("S")])
     height, width = source.grid
@@ -206,6 +243,22 @@ def _check_dtype(source: ImageSpec) -> Refusal | None:
     if not source.dtype.startswith(("int", "uint", "float")):
         return refusal("image-text", name=source.name, dtype=source.dtype)
     return None
+
+
+def _channels_hint(shape: tuple[int, ...], axes: str) -> str:
+    """How to say that an axis which was taken for a stack holds channels or colours."""
+    if len(shape) != 3:
+        return ""
+    if shape[-1] == 3:
+        named = "YXS"
+    elif shape[0] <= MOST_CHANNELS and axes.endswith("YX"):
+        named = "CYX"
+    else:
+        return ""
+    return (
+        f", or name the axes {named} if this is one picture in channels or colours "
+        f"(Axes in the dock, --axes {named} on the command line, axes='{named}' in Python)"
+    )
 
 
 def _sizes(shape: tuple[int, ...]) -> str:

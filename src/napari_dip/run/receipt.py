@@ -53,10 +53,17 @@ def noise_words(calibration: Calibration) -> dict[str, Any]:
     }
 
 
-def residual_words(planes: Planes, image: Planes, calibration: Calibration) -> dict[str, float]:
-    """Whiteness (mean lag-1 correlation of the residual in units of the noise) and mean."""
+def residual_words(
+    planes: Planes, image: npt.NDArray[np.float64], calibration: Calibration
+) -> dict[str, float]:
+    """Whiteness (mean lag-1 correlation of the residual in units of the noise) and mean.
+
+    Of the picture as it was fitted, before its mean was put back. Constant channels do not count.
+    """
     lines, total = [], 0.0
     for channel, one in enumerate(calibration.noise):
+        if channel in calibration.constant:
+            continue
         residual = planes[channel].astype(np.float64) - image[channel]
         total += float(residual.mean())
         residual = residual / np.sqrt(
@@ -68,7 +75,7 @@ def residual_words(planes: Planes, image: Planes, calibration: Calibration) -> d
             (residual[1:] * residual[:-1]).mean() + (residual[:, 1:] * residual[:, :-1]).mean()
         ) / 2
         lines.append(float(along) / power)
-    return {"whiteness": _rounded(float(np.mean(lines))), "mean": _rounded(total / len(planes))}
+    return {"whiteness": _rounded(float(np.mean(lines))), "mean": _rounded(total / len(lines))}
 
 
 def receipt(plan: Plan, calibration: Calibration, **facts: Any) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from napari_dip.engine.progress import Checkpoint, Result
     from napari_dip.run.checkpoints import Store
     from napari_dip.run.clock import Clock
+    from napari_dip.run.fitting import Fit
     from napari_dip.run.merge import Merge
     from napari_dip.run.plan import Plan, WorkUnit
     from napari_dip.run.prepare import Calibration, Planes
@@ -98,16 +100,24 @@ def _restore(
     resume = None if store is None else store.open(plan, array, merge)
     done = {outcome.unit for outcome in merge.outcomes}
     for number, unit in enumerate(plan.units, 1):
-        if unit.id in done:
+        unit = _without(unit, calibration.constant)
+        if unit.id in done or not unit.channels:
             continue
         course = _Course(plan, calibration, planes, clock, merge, store)
-        kept = yield from course.fit_unit(unit, number, resume)
+        ended = yield from course.fit_unit(unit, number, resume)
         resume = None
-        if kept is None:
+        if ended is Control.DISCARD:
             return None
-        if kept:
+        if ended is Control.KEEP:
             break
+    if not merge.outcomes:  # asked to keep before there was anything
+        return None
     return merge.restoration(clock.seconds, timed_out=clock.timed_out)
+
+
+def _without(unit: WorkUnit, constant: tuple[int, ...]) -> WorkUnit:
+    """Take the channels out of a unit that hold one value only."""
+    return replace(unit, channels=tuple(c for c in unit.channels if c not in constant))
 
 
 class _Course:
@@ -128,14 +138,14 @@ class _Course:
         self._clock = clock
         self._merge = merge
         self._store = store
+        self._wish = Control.GO
 
     def fit_unit(
         self, unit: WorkUnit, number: int, resume: Checkpoint | None
-    ) -> Generator[Event, None, bool | None]:
-        """Fit one unit; whether a person or the clock ended the run, or None if discarded."""
+    ) -> Generator[Event, None, Control]:
+        """Fit one unit; whether to go on, or how the run was ended."""
         from napari_dip.engine.fit import fit
-        from napari_dip.run.fitting import doubt, make_fit, to_units
-        from napari_dip.run.merge import UnitOutcome
+        from napari_dip.run.fitting import make_fit, to_units
 
         ready = make_fit(self._plan, self._calibration, self._planes, unit)
         clock, store = self._clock, self._store
@@ -147,7 +157,7 @@ class _Course:
             ready.stop,
             seed=ready.seed,
             resume=resume,
-            control=clock.control,
+            control=self._ask,
             preview_due=clock.preview_due,
             keep_checkpoint=None if store is None else lambda point: store.offer(point, unit.id),
         )
@@ -165,27 +175,44 @@ class _Course:
                 clock.previewed()
             yield clock.event(progress, preview)
         if result is None:
-            return None
-        if not bool(result.estimate.mean.isfinite().all()):
-            count = len(result.notes)
-            raise Failed(refusal("diverged", name=self._plan.source.name, count=count))
-        if result.kept and store is not None:
-            store.write()  # before the merge takes in a picture that is not finished
-        history = tuple((one.iteration, one.fitted, one.held_out) for one in result.history)
-        self._merge.add(
-            unit,
-            to_units(self._calibration, unit, result.estimate.mean),
-            doubt(ready, self._calibration, result.blind, result.estimate),
-            UnitOutcome(
-                unit.id,
-                result.stop_reason,
-                result.best_iteration,
-                result.iterations,
-                history,
-                result.notes,
-            ),
+            return self._wish
+        return self._take(unit, ready, result)
+
+    def _ask(self) -> Control:
+        """Ask what to do, and remember: a fit that ends with nothing does not say why."""
+        self._wish = self._clock.control()
+        return self._wish
+
+    def _take(self, unit: WorkUnit, ready: Fit, result: Result) -> Control:
+        """Hand a fit's answer to the merge and the store."""
+        from napari_dip.run.fitting import doubt, to_units
+        from napari_dip.run.merge import UnitOutcome
+
+        if result.best_iteration == 0 or not bool(result.estimate.mean.isfinite().all()):
+            facts = {"name": self._plan.source.name, "count": len(result.notes)}
+            raise Failed(refusal("diverged", **facts))
+        if result.kept and self._store is not None:
+            self._store.write()  # before the merge takes in a picture that is not finished
+        notes = result.notes
+        if result.broke_down:
+            notes = (*notes, f"Part '{unit.id}' was ended early: {result.stop_reason}.")
+        outcome = UnitOutcome(
+            unit.id,
+            result.stop_reason,
+            result.kept,
+            result.best_iteration,
+            result.iterations,
+            tuple((one.iteration, one.fitted, one.held_out) for one in result.history),
+            notes,
         )
-        return result.kept
+        picture = to_units(self._calibration, unit, result.estimate.mean)
+        deviation = doubt(ready, self._calibration, result.blind, result.estimate)
+        self._merge.add(unit, picture, deviation, outcome)
+        if result.kept:
+            return Control.KEEP
+        if self._store is not None:
+            self._store.finished(self._merge)
+        return Control.GO
 
 
 @contextmanager

@@ -61,6 +61,9 @@ class Scene:
         (1, 1, *grid): 1 at pixels that judge, and at those with their guard band.
     block : tuple of int
         Size of hidden blocks, per axis of the grid.
+    granted : float
+        Share of the measured noise that the fit takes for certain; less where the network itself
+        says how far a pixel may lie off.
     prior : str
         "noise" or "blind-spot".
     widths : tuple of int
@@ -75,6 +78,7 @@ class Scene:
     held_out: Tensor
     guarded: Tensor
     block: tuple[int, ...]
+    granted: float
     prior: str
     widths: tuple[int, ...]
     window: int | None

@@ -23,9 +23,6 @@ if TYPE_CHECKING:
 #: alone drives the fit. On FMD crops single pixels do not care (1/12, 1/6 and 1/4 lie within
 #: 0.1 dB); blocks of 5 x 7 gain 0.2 dB from 0.15 to 0.3 and nothing beyond.
 HIDDEN_SHARE, HIDDEN_SHARE_OF_BLOCKS = 1 / 8, 0.3
-#: Share of the measured noise that a blind-spot fit takes for certain. With all of it, an estimate
-#: that is a quarter too high leaves the network no doubt to speak of, and the pixel no say.
-GRANTED_NOISE = 0.6
 #: Blocks from this width on drive the fit with their middle three pixels, not one.
 WIDE = 7
 #: Channels of the fixed noise, its jitter in units of its range, and the channels of a skip:
@@ -134,7 +131,7 @@ class Denoise:
         from napari_dip.engine.problem import Problem, Term
 
         blind = scene.prior == "blind-spot"
-        noise = scene.noise.times(GRANTED_NOISE) if blind else scene.noise
+        noise = scene.noise.times(scene.granted)
         fidelity = (
             mean_and_doubt(noise, scene.noise_level**2) if blind else weighted_residual(noise)
         )
@@ -153,7 +150,7 @@ class Denoise:
             return Problem((term,), penalties)
 
         def finish(estimate: Estimate) -> Estimate:
-            return posterior(scene.noise, scene.measurement, estimate, granted=GRANTED_NOISE)
+            return posterior(scene.noise, scene.measurement, estimate, granted=scene.granted)
 
         return Problem((term,), penalties, finish)
 

@@ -1,0 +1,152 @@
+"""How a run ends in napari: the result becomes a layer whatever goes wrong, and what is said."""
+
+from __future__ import annotations
+
+import logging
+import traceback
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from napari_dip.qt.layers import add_result
+from napari_dip.qt.worker import in_words
+from napari_dip.run.plan import duration
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    import napari.viewer
+
+    from napari_dip.run.events import Restoration
+
+log = logging.getLogger(__name__)
+
+DISCARDED = "Discarded, nothing was kept."
+TOO_EARLY = (
+    "The run was ended before there was a first picture to keep, so no layer was added. "
+    "Give it a little more time."
+)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Answer:
+    """A result on its way into the viewer.
+
+    Attributes
+    ----------
+    name : str
+        Of the input layer.
+    look : mapping
+        What the result takes over from it; see `look_of`.
+    result : Restoration
+    """
+
+    name: str
+    look: Mapping[str, Any]
+    result: Restoration
+
+    def add(self, viewer: napari.viewer.Viewer) -> tuple[str, str]:
+        """Add it as a layer, in the input's place and colours or, where these fail, without.
+
+        Returns
+        -------
+        name, remark : str
+            Of the new layer, and a sentence on what could not be done.
+
+        Raises
+        ------
+        Exception
+            If napari takes no layer at all; any kind, since other plugins listen to its layers.
+        """
+        try:
+            return add_result(viewer, self.name, self.look, self.result).name, ""
+        except Exception as error:
+            _write_down(f"Adding the result of '{self.name}' failed", error)
+            if there := self._layers(viewer):  # whoever failed came after napari's own part
+                return there, f"While it was added, something else failed: {in_words(error)}."
+            plain = {key: self.look[key] for key in ("rgb", "metadata")}
+            try:
+                name = add_result(viewer, self.name, plain, self.result).name
+            except Exception:
+                name = self._layers(viewer)
+                if not name:
+                    raise
+            return (
+                name,
+                f"Place and colours of the input could not be taken over: {in_words(error)}.",
+            )
+
+    def words(self, layer: str, remarks: Iterable[str] = ()) -> str:
+        """Say that it is done, why the fit ended, and all that should be known about it."""
+        report = self.result.report
+        took = report.get("seconds")
+        notes = (self.result.stop_reason, *report.get("notes", ()))
+        spent = f"It took {duration(took)}" if isinstance(took, int | float) else ""
+        parts = dict.fromkeys((*notes, spent, *remarks))  # each once
+        return " ".join([f"Done: '{layer}'.", *(sentence(part) for part in parts if part)])
+
+    def _layers(self, viewer: napari.viewer.Viewer) -> str:
+        """Name the layer that holds the result already, if one does."""
+        return next((one.name for one in viewer.layers if one.data is self.result.image), "")
+
+
+class Results:
+    """Puts answers into a viewer; those that it does not take wait here and are not lost.
+
+    Parameters
+    ----------
+    viewer : napari.viewer.Viewer
+    """
+
+    def __init__(self, viewer: napari.viewer.Viewer) -> None:
+        self._viewer = viewer
+        self._waiting: list[Answer] = []
+
+    @property
+    def waiting(self) -> bool:
+        """Whether there is an answer that the viewer has not taken."""
+        return bool(self._waiting)
+
+    def add(self, answer: Answer, remarks: Iterable[str] = ()) -> str:
+        """Make a layer of an answer; returns what to tell the user."""
+        try:
+            layer, remark = answer.add(self._viewer)
+        except Exception as error:
+            _write_down(f"The result of '{answer.name}' waits", error)
+            self._waiting.append(answer)
+            return (
+                f"The result for '{answer.name}' is ready but could not be added to the viewer: "
+                f"{in_words(error)}. Press Add the result to try again."
+            )
+        return answer.words(layer, [*remarks, remark])
+
+    def add_waiting(self) -> str:
+        """Try again; returns what to tell the user."""
+        waiting, self._waiting = self._waiting, []
+        return "\n".join([self.add(answer) for answer in waiting])
+
+
+def sentence(words: str) -> str:
+    """Begin with a capital and end with a full stop."""
+    words = words.strip().rstrip(".")
+    return f"{words[:1].upper()}{words[1:]}."
+
+
+def attempt(act: Callable[[], object], failing: str) -> str:
+    """Do something that must not stop what comes after it.
+
+    Returns
+    -------
+    str
+        Empty, or a sentence that begins with `failing` and says why; the trace is in the log.
+    """
+    try:
+        act()
+    except Exception as error:
+        _write_down(failing, error)
+        return f"{failing}: {in_words(error)}."
+    return ""
+
+
+def _write_down(failing: str, error: Exception) -> None:
+    """Log the trace as text: a log that keeps its records would keep the whole viewer alive."""
+    log.error("%s.\n%s", failing, "".join(traceback.format_exception(error)))

@@ -1,0 +1,88 @@
+"""One recipe file, three doors, the same bytes: again, and in other processes."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+
+import napari_dip as dip
+
+pytestmark = [pytest.mark.gl, pytest.mark.timeout(300)]
+
+#: A few iterations, so that the fit, its judgement and the last look all take part.
+SETTINGS = {"max_iterations": "30", "seed": 3, "smoothing": 0.01}
+
+PYTHON = """
+import sys, napari_dip as dip
+result = dip.restore(sys.argv[1], sys.argv[2])
+sys.stdout.buffer.write(result.image.tobytes())
+"""
+
+
+def digest(pixels):
+    assert np.asarray(pixels).dtype == np.float32
+    return hashlib.sha256(np.ascontiguousarray(pixels).tobytes()).hexdigest()
+
+
+@pytest.fixture
+def shot(noisy, tmp_path):
+    path = tmp_path / "shot.tif"
+    tifffile.imwrite(path, noisy)
+    return path
+
+
+@pytest.fixture
+def recipe(desk, tmp_path):
+    """Written by the dock."""
+    path = tmp_path / "recipe.json"
+    desk.set(**SETTINGS)
+    desk.dock.recipes.save(str(path))
+    desk.set(max_iterations="7", seed=0, smoothing=0)
+    return path
+
+
+def from_the_dock(desk, shot, recipe):
+    desk.viewer.layers.clear()
+    (layer,) = desk.viewer.open(str(shot), plugin="napari")
+    desk.dock.recipes.load(str(recipe))
+    desk.run()
+    desk.wait_for_end()
+    return desk.viewer.layers[f"{layer.name} denoised"].data
+
+
+def from_the_command_line(shot, recipe, out):
+    program = Path(sys.executable).with_name("napari-dip")
+    command = [program, "denoise", shot, "--from-recipe", recipe, "-o", out, "--quiet"]
+    subprocess.run([str(part) for part in command], check=True, timeout=120)
+    return tifffile.imread(out)
+
+
+def from_python_in_a_new_process(shot, recipe):
+    command = [sys.executable, "-c", PYTHON, str(shot), str(recipe)]
+    done = subprocess.run(command, check=True, capture_output=True, timeout=120)
+    return np.frombuffer(done.stdout, np.float32)
+
+
+def test_one_recipe_gives_the_same_bytes_through_every_door_twice(desk, shot, recipe, tmp_path):
+    seen = {}
+    for turn in ("first", "second"):
+        out = tmp_path / f"{turn}.tif"
+        seen[f"dock, {turn}"] = digest(from_the_dock(desk, shot, recipe))
+        seen[f"command line, {turn}"] = digest(from_the_command_line(shot, recipe, out))
+        seen[f"Python here, {turn}"] = digest(dip.restore(shot, recipe).image)
+        seen[f"Python anew, {turn}"] = digest(from_python_in_a_new_process(shot, recipe))
+    assert len(seen) == 8
+    assert len(set(seen.values())) == 1, seen
+
+
+def test_another_seed_gives_other_bytes(desk, shot, recipe):
+    """Or the test above could not fail."""
+    same = dip.restore(shot, recipe)
+    other = dip.restore(shot, same.recipe.with_common(seed=4))
+    assert digest(same.image) != digest(other.image)
