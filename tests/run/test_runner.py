@@ -242,6 +242,12 @@ def test_the_time_limit_ends_a_run_in_words() -> None:
     assert answer.report["seconds"] < 3
 
 
+def test_a_time_limit_too_short_for_anything_fails_in_words() -> None:
+    with pytest.raises(Failed) as caught:
+        drain(plan_for(shot(), time_limit=1e-9), shot())
+    assert caught.value.refusal.code == "time-over"
+
+
 def test_previews_have_the_units_of_the_input_and_change_no_pixel() -> None:
     array = np.stack([shot(), shot(seed=1)])
     seen, answer = drain(plan_for(array, "CYX", max_iterations=60), array, preview_seconds=0.0)

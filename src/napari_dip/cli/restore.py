@@ -13,7 +13,7 @@ from napari_dip.cli.interrupt import Interrupt
 from napari_dip.cli.options import EXTRA_FILES
 from napari_dip.cli.progress import watched
 from napari_dip.cli.words import say, tell
-from napari_dip.errors import Failed, Refusal, Refused, refusal
+from napari_dip.errors import Refusal, Refused, refusal
 from napari_dip.io.outputs import IMAGE_SUFFIXES, JSON_SUFFIXES, check_output, check_outputs_differ
 from napari_dip.io.reading import read_pixels, read_spec
 from napari_dip.io.writing import write_image, write_text
@@ -86,9 +86,8 @@ def restore_file(task: str, image: str, **options: Any) -> int:
                 say(note)
     if interrupt.asked:
         return _keep(request, spec, result, store)
-    if result is None:  # nobody asked it to end, so the clock did
-        limit = f"{recipe.common.time_limit:g}"
-        raise Failed(refusal("time-over", limit=limit, name=spec.name))
+    if result is None:  # only a control that says so can end a run with nothing
+        raise RuntimeError("the run ended without a picture")
     _save(request, spec, data["image"], result)
     store.remove()
     return DONE

@@ -11,7 +11,7 @@ import numpy as np
 from napari_dip.engine.control import Control
 from napari_dip.errors import Failed, Refusal, Refused, refusal
 from napari_dip.run.events import Event, Restoration
-from napari_dip.run.machine import load_torch
+from napari_dip.run.machine import is_memory_error, load_torch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Mapping
@@ -70,9 +70,8 @@ def run(
     with _threads(torch, plan.threads):
         try:
             return (yield from _restore(plan, data, control, preview_seconds, store))
-        except (MemoryError, RuntimeError) as error:
-            # torch reports a full memory as OutOfMemoryError on a card, as RuntimeError on a CPU
-            if isinstance(error, MemoryError) or "memory" in str(error).lower():
+        except Exception as error:
+            if is_memory_error(error):
                 raise Failed(refusal("memory-out", name=plan.source.name)) from error
             raise
 
@@ -111,6 +110,9 @@ def _restore(
         if ended is Control.KEEP:
             break
     if not merge.outcomes:  # asked to keep before there was anything
+        if clock.timed_out:
+            facts = {"limit": f"{plan.recipe.common.time_limit:g}", "name": plan.source.name}
+            raise Failed(refusal("time-over", **facts))
         return None
     return merge.restoration(clock.seconds, timed_out=clock.timed_out)
 
