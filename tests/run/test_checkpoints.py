@@ -28,11 +28,11 @@ def interrupt(path: Path, array: np.ndarray, after: int, **settings: Any) -> Non
 @pytest.mark.parametrize("after", [26, 63, 75, 90])
 def test_a_resumed_run_gives_the_same_bytes(tmp_path: Path, prior: str, after: int) -> None:
     settings = {"prior": prior, "restarts": 2}
-    _, whole = drain(plan_for(shot(48), max_iterations=60, **settings), shot(48))
+    _, whole = drain(plan_for(shot(32), max_iterations=60, **settings), shot(32))
     path = tmp_path / "unfinished"
-    interrupt(path, shot(48), after, **settings)
-    plan = plan_for(shot(48), max_iterations=60, **settings)
-    seen, resumed = drain(plan, shot(48), store=Store(path, resume=True))
+    interrupt(path, shot(32), after, **settings)
+    plan = plan_for(shot(32), max_iterations=60, **settings)
+    seen, resumed = drain(plan, shot(32), store=Store(path, resume=True))
     assert whole is not None
     assert resumed is not None
     assert np.array_equal(whole.image, resumed.image)
@@ -43,10 +43,10 @@ def test_a_resumed_run_gives_the_same_bytes(tmp_path: Path, prior: str, after: i
 
 def test_the_same_pixels_with_other_axes_are_another_image(tmp_path: Path) -> None:
     path = tmp_path / "unfinished"
-    interrupt(path, shot(48), 30)
+    interrupt(path, shot(32), 30)
     with pytest.raises(Refused) as caught:
-        plan = plan_for(shot(48), "XY", max_iterations=60)
-        drain(plan, shot(48), store=Store(path, resume=True))
+        plan = plan_for(shot(32), "XY", max_iterations=60)
+        drain(plan, shot(32), store=Store(path, resume=True))
     assert caught.value.refusal.code == "resume-other"
 
 
@@ -54,7 +54,7 @@ def test_a_disk_that_takes_no_checkpoint_does_not_end_the_run(tmp_path: Path) ->
     store = Store(tmp_path / "missing" / "unfinished", resume=False)
     asked = iter(range(10**9))
     wish = lambda: Control.KEEP if next(asked) >= 30 else Control.GO  # noqa: E731
-    _, answer = drain(plan_for(shot(48), max_iterations=60), shot(48), control=wish, store=store)
+    _, answer = drain(plan_for(shot(32), max_iterations=60), shot(32), control=wish, store=store)
     assert answer is not None
     assert store.failure is not None
     assert store.failure.code == "disk-full"
@@ -62,19 +62,19 @@ def test_a_disk_that_takes_no_checkpoint_does_not_end_the_run(tmp_path: Path) ->
 
 def test_another_image_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "unfinished"
-    interrupt(path, shot(48), 30)
+    interrupt(path, shot(32), 30)
     with pytest.raises(Refused) as caught:
         drain(
-            plan_for(shot(48), max_iterations=60), shot(48, seed=5), store=Store(path, resume=True)
+            plan_for(shot(32), max_iterations=60), shot(32, seed=5), store=Store(path, resume=True)
         )
     assert caught.value.refusal.code == "resume-other"
 
 
 def test_another_recipe_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "unfinished"
-    interrupt(path, shot(48), 30)
+    interrupt(path, shot(32), 30)
     with pytest.raises(Refused) as caught:
-        drain(plan_for(shot(48), max_iterations=59), shot(48), store=Store(path, resume=True))
+        drain(plan_for(shot(32), max_iterations=59), shot(32), store=Store(path, resume=True))
     assert caught.value.refusal.code == "resume-other"
 
 
@@ -83,22 +83,22 @@ def test_a_damaged_checkpoint_is_refused(tmp_path: Path, spoil: bytes) -> None:
     path = tmp_path / "unfinished"
     path.write_bytes(spoil)
     with pytest.raises(Refused) as caught:
-        drain(plan_for(shot(48), max_iterations=60), shot(48), store=Store(path, resume=True))
+        drain(plan_for(shot(32), max_iterations=60), shot(32), store=Store(path, resume=True))
     assert caught.value.refusal.code == "resume-broken"
 
 
 def test_a_cut_off_checkpoint_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "unfinished"
-    interrupt(path, shot(48), 30)
+    interrupt(path, shot(32), 30)
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(Refused) as caught:
-        drain(plan_for(shot(48), max_iterations=60), shot(48), store=Store(path, resume=True))
+        drain(plan_for(shot(32), max_iterations=60), shot(32), store=Store(path, resume=True))
     assert caught.value.refusal.code == "resume-broken"
 
 
 def test_without_a_checkpoint_a_run_starts_anew(tmp_path: Path) -> None:
     store = Store(tmp_path / "unfinished", resume=True)
-    _, answer = drain(plan_for(shot(48)), shot(48), store=store)
+    _, answer = drain(plan_for(shot(32)), shot(32), store=store)
     assert answer is not None
     store.remove()
     assert not list(tmp_path.iterdir())

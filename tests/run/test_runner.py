@@ -138,7 +138,7 @@ def test_a_blank_channel_does_not_spoil_the_others(dtype: Any, channels: str) ->
 
 
 def test_the_paper_prior_says_how_sure_it_is_too() -> None:
-    answer = restored(shot(96), prior="noise", max_iterations=300)
+    answer = restored(shot(96), prior="noise", max_iterations=150)
     error = answer.image - 100.0 - truth(96)
     ratio = np.sqrt(np.mean(error**2)) / np.sqrt(np.mean(answer.uncertainty**2))
     assert 0.2 < ratio < 5
