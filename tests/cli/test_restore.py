@@ -42,7 +42,11 @@ def noisy(tmp_path: Path) -> Path:
 
 def command(*argv: object) -> subprocess.Popen[str]:
     line = [sys.executable, "-m", "napari_dip", *map(str, argv)]
-    return subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    # whoever started the tests in the background made them deaf to Ctrl-C, and heirs stay deaf
+    hear = None if os.name == "nt" else lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
+    return subprocess.Popen(
+        line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=hear
+    )
 
 
 def test_a_run_writes_all_that_was_asked_for_and_keeps_the_pixel_size(noisy, tmp_path, capsys):

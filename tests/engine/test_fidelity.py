@@ -58,30 +58,67 @@ def test_doubt_does_not_weaken_the_pull_on_the_mean() -> None:
     assert mean.grad.flatten().tolist() == pytest.approx([-20.0, -20.0])
 
 
-def test_the_posterior_weighs_pixel_and_surroundings_by_their_variances() -> None:
-    noise = NoiseVariance(constant(0.0), constant(4.0), constant(1e-3))
-    beyond = torch.full((1, 1, 5, 2), 12.0)
-    beyond[:, :, :3] = 1e-9  # flat: all that is seen there is noise
-    blind = Estimate(torch.full((1, 1, 5, 2), 10.0), beyond.log())
-    answer = posterior(noise, torch.full((1, 1, 5, 2), 18.0), blind, granted=1.0)
-    assert answer.mean[0, 0, 0].tolist() == pytest.approx([10.0] * 2, abs=1e-3)
-    assert answer.mean[0, 0, 4].tolist() == pytest.approx([16.0] * 2)
-    assert answer.log_variance is not None
-    assert answer.log_variance[0, 0, 4].exp().tolist() == pytest.approx([3.0] * 2)
+def by_brightness(*columns: tuple[float, float]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Means and spreads of 60 x 20 pixels: (mean, spread) for each group of rows, 3 in 5 flat."""
+    mean, spread = torch.empty(1, 1, 60, 20), torch.empty(1, 1, 60, 20)
+    rows = 60 // len(columns)
+    for number, (level, flat) in enumerate(columns):
+        here = slice(number * rows, (number + 1) * rows)
+        mean[:, :, here] = level + torch.linspace(0, 1e-3, rows)[:, None]
+        spread[:, :, here] = flat
+        spread[:, :, here, 12:] = flat + 12.0
+    return mean, spread
 
 
-@pytest.mark.parametrize("factor", [0.75, 1.3])
+NOBODY = torch.zeros(1, 1, 60, 20)
+
+
+@pytest.mark.parametrize("factor", [0.75, 1.0, 1.3])
 def test_the_posterior_finds_out_that_the_noise_was_measured_wrong(factor: float) -> None:
     measured = NoiseVariance(constant(0.0), constant(4.0), constant(1e-3))
-    spread = torch.full((1, 1, 10, 2), 4.0 * factor)
-    spread[:, :, 8:] = 4.0 * factor + 12.0
-    blind = Estimate(torch.full((1, 1, 10, 2), 10.0), (spread - 0.6 * 4.0).log())
-    answer = posterior(measured, torch.full((1, 1, 10, 2), 18.0), blind, granted=0.6)
+    mean, spread = by_brightness((10.0, 4.0 * factor))
+    blind = Estimate(mean, (spread - 0.6 * 4.0).log())
+    answer = posterior(measured, mean + 8.0, blind, granted=0.6, judges=NOBODY)
     share = 12.0 / (12.0 + 4.0 * factor)
-    assert answer.mean[0, 0, 0].tolist() == pytest.approx([10.0] * 2, abs=1e-3)
-    assert answer.mean[0, 0, 9].tolist() == pytest.approx([10.0 + 8.0 * share] * 2, rel=1e-3)
+    moved = answer.mean - mean
+    assert moved[..., 19].flatten().tolist() == pytest.approx([8.0 * share] * 60, rel=1e-3)
+    assert float(moved[..., 0].max()) < 0.3
+    assert answer.log_variance is not None
+    variance = answer.log_variance.exp()[..., 19].flatten().tolist()
+    assert variance == pytest.approx([4.0 * factor * share] * 60, rel=1e-3)
+
+
+def test_the_noise_may_be_wrong_at_one_brightness_and_right_at_another() -> None:
+    measured = NoiseVariance(constant(0.0), constant(4.0), constant(1e-3))
+    mean, spread = by_brightness((10.0, 3.2), (50.0, 4.8))
+    blind = Estimate(mean, (spread - 0.6 * 4.0).log())
+    answer = posterior(measured, mean + 8.0, blind, granted=0.6, judges=NOBODY)
+    assert float((answer.mean - mean)[:, :, :25, :12].max()) < 0.3
+    assert float((answer.mean - mean)[:, :, 35:, :12].max()) < 0.3
+
+
+def test_no_prediction_is_taken_for_certain() -> None:
+    measured = NoiseVariance(constant(0.0), constant(4.0), constant(1e-3))
+    mean, _ = by_brightness((10.0, 4.0))
+    blind = Estimate(mean, torch.full_like(mean, -30.0))
+    answer = posterior(measured, mean + 1.0, blind, granted=1.0, judges=NOBODY)
+    assert answer.log_variance is not None
+    assert float(answer.log_variance.exp().min()) > 0.01 * 4.0
+
+
+def test_a_fit_that_is_far_off_leaves_the_word_to_the_pixels() -> None:
+    measured = NoiseVariance(constant(0.0), constant(4.0), constant(1e-3))
+    mean, spread = by_brightness((10.0, 4.0))
+    measurement = mean + 30.0
+    blind = Estimate(mean, (spread - 0.6 * 4.0).log())
+    judges = torch.ones_like(mean)
+    answer = posterior(measured, measurement, blind, granted=0.6, judges=judges)
+    assert float((answer.mean - measurement).abs().max()) < 0.5
 
 
 def test_an_estimate_without_doubt_is_its_own_posterior() -> None:
     blind = Estimate(torch.rand(1, 1, 4, 4))
-    assert posterior(camera(), torch.rand(1, 1, 4, 4), blind, granted=1.0) is blind
+    answer = posterior(
+        camera(), torch.rand(1, 1, 4, 4), blind, granted=1.0, judges=torch.zeros(1, 1, 4, 4)
+    )
+    assert answer is blind

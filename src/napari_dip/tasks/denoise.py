@@ -150,7 +150,13 @@ class Denoise:
             return Problem((term,), penalties)
 
         def finish(estimate: Estimate) -> Estimate:
-            return posterior(scene.noise, scene.measurement, estimate, granted=scene.granted)
+            return posterior(
+                scene.noise,
+                scene.measurement,
+                estimate,
+                granted=scene.granted,
+                judges=scene.held_out,
+            )
 
         return Problem((term,), penalties, finish)
 
