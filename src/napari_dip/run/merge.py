@@ -140,6 +140,12 @@ class Merge:
 
     def _notes(self) -> list[str]:
         notes = [*self._plan.notes, *(note for one in self.outcomes for note in one.notes)]
+        height, width = self._calibration.block
+        if height * width > 1 and self._calibration.prior == "blind-spot":
+            notes.append(
+                "Neighbouring pixels share noise here, so structure finer than "
+                f"{width} × {height} pixels may be smoothed away; the residual shows what was lost."
+            )
         notes += [
             f"Channel {channel + 1} holds one value only and was left as it is."
             for channel in self._calibration.constant
