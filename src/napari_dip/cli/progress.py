@@ -8,6 +8,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Any, Protocol
 
 from napari_dip.cli.words import say
+from napari_dip.run.api import drained
 from napari_dip.run.plan import duration
 
 if TYPE_CHECKING:
@@ -35,14 +36,8 @@ def watched(
     events: Generator[Event, None, Restoration | None], *, quiet: bool = False
 ) -> Restoration | None:
     """Run to the end and show how far it is."""
-    with closing(events), closing(_reporter(quiet)) as reporter:
-        while True:
-            try:
-                event = next(events)
-            except StopIteration as stop:
-                result: Restoration | None = stop.value
-                return result
-            reporter.show(event)
+    with closing(_reporter(quiet)) as reporter:
+        return drained(events, reporter.show)
 
 
 def describe(event: Event) -> str:

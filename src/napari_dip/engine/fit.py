@@ -230,20 +230,21 @@ def _finish(
     iteration, kept = step.iteration, reason == KEPT
     if course.best_iteration:
         step.load_average(course.best)
-    seen_at, seen = course.seen or (0, None)
-    blind = seen if seen is not None and seen_at == course.best_iteration else step.glance()
-    if not kept:
-        for part in step.sweep():
-            if isinstance(part, Estimate):
-                blind = part
-                break
-            wish = _wait(control)
-            if wish is Control.DISCARD:
-                return None
-            if wish is Control.KEEP:  # the glance above has to do
-                kept = True
-                break
-            yield _progress(course, swept=part)
+    blind = None
+    for part in () if kept else step.sweep():
+        if isinstance(part, Estimate):
+            blind = part
+            break
+        wish = _wait(control)
+        if wish is Control.DISCARD:
+            return None
+        if wish is Control.KEEP:  # one look has to do
+            kept = True
+            break
+        yield _progress(course, swept=part)
+    if blind is None:
+        seen_at, seen = course.seen or (0, None)
+        blind = seen if seen is not None and seen_at == course.best_iteration else step.glance()
     return Result(
         problem.finish(blind),
         blind,

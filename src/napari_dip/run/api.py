@@ -110,7 +110,7 @@ def restore(
         raise Refused(plan)
     data = {"image": pixels(), **{name: _array(name, value) for name, value in inputs.items()}}
     seconds = _PREVIEW_SECONDS if progress else None
-    result = _drained(run(plan, data, preview_seconds=seconds), progress)
+    result = drained(run(plan, data, preview_seconds=seconds), progress)
     if result is None:  # only a control that says so can end a run with nothing
         raise Failed(refusal("unexpected", why="the run ended without a picture"))
     return result
@@ -146,7 +146,7 @@ def _recipe_file(path: str) -> Recipe:
     return recipe_from_json(text, origin=shown)
 
 
-def _drained(
+def drained(
     events: Generator[Event, None, Restoration | None],
     progress: Callable[[Event], object] | None,
 ) -> Restoration | None:
