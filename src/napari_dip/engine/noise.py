@@ -74,8 +74,9 @@ def measure_noise(planes: Tensor, step: float) -> NoiseEstimate:
     Foi et al., IEEE TIP 17(10), 2008, doi:10.1109/TIP.2008.2001399 (variance as a line in the
     mean, fitted to smooth parts of one image).
     """
-    side = BLOCK if min(planes.shape[1:]) >= 2 * BLOCK else BLOCK // 2
-    means, residuals = _flat_blocks(planes.to(torch.float64), side)
+    means, residuals = cut_blocks(planes.to(torch.float64), block_side(planes.shape[1:]))
+    flat = flattest(means, residuals)
+    means, residuals = means[flat], residuals[flat]
     along_y, along_x, lost = _autocorrelation(residuals)
     variances = (residuals**2).mean((1, 2)) / (1 - lost)
     gain, intercept = _line(means, variances)
@@ -118,24 +119,43 @@ def _reach(correlation: list[float]) -> int:
     return reach
 
 
-def _flat_blocks(planes: Tensor, side: int) -> tuple[Tensor, Tensor]:
-    """Means (K,) and residuals (K, side, side) of the flattest blocks of each brightness."""
+def block_side(grid: tuple[int, ...]) -> int:
+    """Side of the blocks that an image of that size is cut into."""
+    return BLOCK if min(grid) >= 2 * BLOCK else BLOCK // 2
+
+
+def cut_blocks(planes: Tensor, side: int) -> tuple[Tensor, Tensor]:
+    """Cut planes (P, Y, X) into overlapping blocks: means (K,), and what a slow surface leaves.
+
+    Returns
+    -------
+    means : Tensor
+        (K,).
+    residuals : Tensor
+        (K, side, side).
+    """
     blocks = planes.unfold(1, side, side // 2).unfold(2, side, side // 2).reshape(-1, side**2)
-    basis = _slow_surface(side).to(blocks.device)  # (_COEFFICIENTS, side**2), orthonormal
+    basis = _slow_surface(side).to(blocks)  # (_COEFFICIENTS, side**2), orthonormal
     residuals = blocks - (blocks @ basis.T) @ basis
-    means = blocks.mean(1)
-    residuals = residuals.reshape(-1, side, side)
-    usable = residuals.square().mean((1, 2)) > 0  # saturated and padded blocks tell nothing
-    if not bool(usable.any()):
-        return means, residuals
-    means, residuals = means[usable], residuals[usable]
+    return blocks.mean(1), residuals.reshape(-1, side, side)
+
+
+def flattest(means: Tensor, residuals: Tensor) -> Tensor:
+    """Choose the blocks of each brightness whose coarse structure is least; their indices.
+
+    Saturated and padded blocks tell nothing and are left out, unless there are no others.
+    """
+    side = residuals.shape[1]
+    usable = (residuals.square().mean((1, 2)) > 0).nonzero()[:, 0]
+    if not len(usable):
+        return torch.arange(len(means), device=means.device)
     coarse = residuals.reshape(-1, 4, side // 4, 4, side // 4).mean((2, 4)).square().mean((1, 2))
     chosen = []
-    for part in means.argsort(stable=True).tensor_split(min(CLASSES, max(1, len(means) // 4))):
+    by_brightness = usable[means[usable].argsort(stable=True)]
+    for part in by_brightness.tensor_split(min(CLASSES, max(1, len(usable) // 4))):
         count = max(1, round(FLAT_SHARE * len(part)))
         chosen.append(part[coarse[part].argsort(stable=True)[:count]])
-    index = torch.cat(chosen)
-    return means[index], residuals[index]
+    return torch.cat(chosen)
 
 
 def _slow_surface(side: int) -> Tensor:

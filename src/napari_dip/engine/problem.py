@@ -87,15 +87,20 @@ class Problem:
     penalties : tuple of (weight, Penalty)
     finish : callable
         Last step from the averaged estimate to the picture, such as the posterior mean.
+    unseen : callable or None
+        What the held-out pixels cannot see and judging must add, such as noise taken over.
     """
 
     terms: tuple[Term, ...]
     penalties: tuple[tuple[float, Penalty], ...] = ()
     finish: Callable[[Estimate], Estimate] = field(default=_as_it_is)
+    unseen: Callable[[Estimate], Tensor] | None = None
 
 
 def judged(problem: Problem, estimate: Estimate) -> Tensor:
-    """Mean negative log-likelihood of the held-out pixels; a scalar, NaN if none are held out.
+    """Mean negative log-likelihood of the held-out pixels, and what they cannot see.
+
+    A scalar, NaN if none are held out.
 
     Parameters
     ----------
@@ -110,4 +115,5 @@ def judged(problem: Problem, estimate: Estimate) -> Tensor:
         loss = term.likelihood(prediction, term.measurement) * term.held_out
         total = total + loss.sum()
         count = count + term.held_out.sum() * loss.shape[1]
-    return total / count
+    loss = total / count
+    return loss if problem.unseen is None else loss + problem.unseen(estimate)

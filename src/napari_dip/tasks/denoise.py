@@ -127,6 +127,7 @@ class Denoise:
             weighted_residual,
         )
         from napari_dip.engine.operators import Identity
+        from napari_dip.engine.overfitting import NoiseTaken
         from napari_dip.engine.penalties import total_variation
         from napari_dip.engine.problem import Problem, Term
 
@@ -147,7 +148,10 @@ class Denoise:
             ((self.smoothing, total_variation(scene.noise_level)),) if self.smoothing else ()
         )
         if not blind:
-            return Problem((term,), penalties)
+            shared = any(side > 1 for side in scene.block)
+            return Problem(
+                (term,), penalties, unseen=NoiseTaken(scene.measurement) if shared else None
+            )
 
         def finish(estimate: Estimate) -> Estimate:
             return posterior(
