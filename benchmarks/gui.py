@@ -64,12 +64,12 @@ def desk(pixels: Any, **settings: Any) -> tuple[Any, Any]:
     """Open a viewer with one image and the dock."""
     import napari
 
-    from napari_dip.qt.dock import denoise_dock
+    from napari_dip.qt.docks import DenoiseDock
 
     viewer = napari.Viewer(show_welcome_screen=False)
     viewer.window.resize(1280, 720)
     viewer.add_image(pixels, name="cells")
-    dock = denoise_dock(viewer)
+    dock = DenoiseDock(viewer)
     viewer.window.add_dock_widget(dock, name="Denoise", area="right")
     for name, value in settings.items():
         dock.form.widgets[name].value = value

@@ -53,7 +53,7 @@ def follow(crop: tuple[str, int, int, int], prior: str, preset: str) -> dict[str
     if not isinstance(plan, Plan):
         raise SystemExit(plan.message)
     torch.set_num_threads(plan.threads)
-    ready = prepare(plan, raw)
+    ready = prepare(plan, {"image": raw})
     if not isinstance(ready, tuple):
         raise SystemExit(ready.message)
     calibration, planes = ready
@@ -94,7 +94,7 @@ def follow(crop: tuple[str, int, int, int], prior: str, preset: str) -> dict[str
         "best iterate": best,
         "best dB": quality[best][0],
         "lost dB": quality[best][0] - quality[kept][0],
-        "lost, noise model dB": quality[best_weighted][1] - quality[kept][1],
+        "lost, noise model dB": float(quality[best_weighted][1] - quality[kept][1]),
     }
 
 
@@ -123,8 +123,8 @@ def main() -> None:
     summary = {
         "prior": wish.prior,
         "preset": wish.preset,
-        "within 0.5 dB (PSNR)": sum(row["lost dB"] <= 0.5 for row in rows),
-        "within 0.5 dB (noise model)": sum(row["lost, noise model dB"] <= 0.5 for row in rows),
+        "within 0.5 dB (PSNR)": sum(1 for row in rows if row["lost dB"] <= 0.5),
+        "within 0.5 dB (noise model)": sum(1 for row in rows if row["lost, noise model dB"] <= 0.5),
         "mean lost dB": float(np.mean([row["lost dB"] for row in rows])),
     }
     write(f"stop_{wish.prior}_{wish.preset}", rows, summary)

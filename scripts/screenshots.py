@@ -36,7 +36,7 @@ def dock_pictures() -> None:
     """Restore the sample in napari; take the window during the run and with the result."""
     import napari
 
-    from napari_dip.qt.dock import DenoiseDock
+    from napari_dip.qt.docks import DenoiseDock
     from napari_dip.qt.layers import sample_mitochondria
 
     viewer = napari.Viewer(show=False, title="napari-dip", show_welcome_screen=False)

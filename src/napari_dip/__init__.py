@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from napari_dip.errors import DipError, Failed, Refused
-    from napari_dip.run.api import denoise, restore
+    from napari_dip.run.api import restore
+    from napari_dip.run.calls import denoise
     from napari_dip.run.events import Event, Restoration
     from napari_dip.run.recipe import Recipe, make_recipe, recipe_from_json
 
@@ -42,7 +43,7 @@ _HOMES = {
     "Recipe": "run.recipe",
     "Refused": "errors",
     "Restoration": "run.events",
-    "denoise": "run.api",
+    "denoise": "run.calls",
     "make_recipe": "run.recipe",
     "recipe_from_json": "run.recipe",
     "restore": "run.api",

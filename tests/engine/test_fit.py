@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -40,8 +41,15 @@ def scene(grid: tuple[int, ...], kind: str = "blind-spot") -> tuple[Problem, Pri
     noise = NoiseVariance(0 * ones, SIGMA**2 * ones, 1e-6 * ones)
     held_out = held_out_centres(grid, (1,) * len(grid), 0.05, seed=0)
     fidelity = mean_and_doubt(noise, SIGMA**2)
+    everywhere = torch.ones_like(held_out)
     term = Term(
-        measurement, Identity(), fidelity, gaussian_likelihood(noise), 1 - held_out, held_out
+        measurement,
+        Identity(),
+        fidelity,
+        gaussian_likelihood(noise),
+        everywhere - held_out,
+        held_out,
+        everywhere,
     )
     if kind == "noise":
         net = Hourglass(len(grid), 4, 1, (8, 16, 16), skip=4, normalised=True, rng=rng)
@@ -252,9 +260,7 @@ def test_held_out_pixels_do_not_drive_the_noise_code() -> None:
         problem, prior, _ = scene((24, 24), "noise")
         term = problem.terms[0]
         changed = term.measurement + offset * term.held_out
-        spoiled = Term(
-            changed, term.operator, term.fidelity, term.likelihood, term.fitted, term.held_out
-        )
+        spoiled = replace(term, measurement=changed)
         _, result = drain(fit(Problem((spoiled,)), prior, one_phase(25, 0.01), never, seed=0))
         assert result is not None
         answers.append(result.estimate.mean)
@@ -294,3 +300,45 @@ def test_history_is_judged_on_the_average() -> None:
     assert isinstance(result.history[0], Judgement)
     assert result.best_iteration == min(result.history, key=lambda entry: entry.held_out).iteration
     assert seen[0].iteration == 10
+
+
+def test_released_pixels_pull_the_picture_to_them() -> None:
+    distances = []
+    for release in (0, 40):
+        problem, prior, _ = scene((24, 24), "noise")
+        term = problem.terms[0]
+        schedule = one_phase(100, 0.01, release=release)
+        _, result = drain(fit(problem, prior, schedule, never, seed=0))
+        assert result is not None
+        off = (result.estimate.mean - term.measurement) * term.held_out
+        distances.append(float(off.square().sum()))
+        assert result.history[-1].iteration == 100  # nothing is judged by pixels that drive
+    assert distances[1] < 0.9 * distances[0]
+
+
+def test_a_fit_that_had_begun_to_overfit_is_not_driven_further() -> None:
+    problem, prior, _ = scene((24, 24), "noise")
+    looks = iter(range(100))
+    worse = replace(problem, unseen=lambda _: torch.tensor(10.0 * next(looks)))
+    schedule = one_phase(200, 0.01, release=40, report_every=10)
+    _, result = drain(fit(worse, prior, schedule, held_out_rule(30), seed=0))
+    assert result is not None
+    assert result.best_iteration == 10
+    assert result.iterations == result.history[-1].iteration < 200
+
+
+def test_discarding_in_the_last_phase_leaves_nothing() -> None:
+    problem, prior, _ = scene((24, 24), "noise")
+    asked = iter([Control.GO] * 35 + [Control.DISCARD])
+    schedule = one_phase(30, 0.01, release=40)
+    _, result = drain(fit(problem, prior, schedule, never, seed=0, control=lambda: next(asked)))
+    assert result is None
+
+
+def test_keeping_in_the_last_phase_gives_a_picture() -> None:
+    problem, prior, _ = scene((24, 24), "noise")
+    asked = iter([Control.GO] * 35 + [Control.KEEP] * 9)
+    schedule = one_phase(30, 0.01, release=40)
+    _, result = drain(fit(problem, prior, schedule, never, seed=0, control=lambda: next(asked)))
+    assert result is not None
+    assert bool(result.estimate.mean.isfinite().all())

@@ -101,3 +101,22 @@ def test_slow_structure_is_not_taken_for_correlated_noise() -> None:
     y, x = np.mgrid[:64, :64]
     shot = np.random.default_rng(0).poisson(50 + 40 * np.sin(x / 8) * np.cos(y / 9))
     assert block_of(torch.from_numpy(shot.astype(np.float64))[None]) == (1, 1)
+
+
+def test_pixels_that_were_not_measured_do_not_count_as_flat() -> None:
+    picture = noisy("camera", (0, 0), 20)
+    known = torch.ones_like(picture, dtype=torch.bool)
+    known[:, 100:300, 150:400] = False
+    holed = torch.where(known, picture, picture[known].mean())
+    whole, found = measure_noise(picture, 0), measure_noise(holed, 0, known)
+    at = 100.0
+    level = found.gain * at + found.intercept
+    assert level == pytest.approx(whole.gain * at + whole.intercept, rel=0.25)
+
+
+def test_scattered_holes_leave_nothing_to_tell_the_noise_by() -> None:
+    picture = noisy("camera", (0, 0), 20)
+    known = torch.rand(picture.shape, generator=torch.Generator().manual_seed(0)) < 0.5
+    found = measure_noise(picture, 1.0, known)
+    assert found.gain == 0
+    assert hidden_block([found], (512, 512)) == (1, 1)

@@ -67,11 +67,11 @@ class Desk:
 @pytest.fixture
 def desk(make_napari_viewer: Any, qtbot: Any, noisy: np.ndarray) -> Iterator[Desk]:
     """A viewer with the layer "cells" and an opened dock set to a short run."""
-    from napari_dip.qt.dock import denoise_dock
+    from napari_dip.qt.docks import DenoiseDock
 
     viewer = make_napari_viewer()
     viewer.add_image(noisy, name="cells")
-    dock = denoise_dock(viewer)
+    dock = DenoiseDock(viewer)
     viewer.window.add_dock_widget(dock, name="Denoise", area="right")
     desk = Desk(viewer, dock, qtbot)
     desk.set(preset="fast", max_iterations="12")

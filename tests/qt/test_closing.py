@@ -74,10 +74,10 @@ def test_closing_the_viewer_stops_the_run(short_steps):
 PROGRAM = """
 import napari, numpy
 from qtpy.QtCore import QTimer
-from napari_dip.qt.dock import denoise_dock
+from napari_dip.qt.docks import DenoiseDock
 viewer = napari.Viewer()
 viewer.add_image(numpy.random.default_rng(0).normal(size=(64, 64)))
-dock = denoise_dock(viewer)
+dock = DenoiseDock(viewer)
 viewer.window.add_dock_widget(dock)
 dock.form.widgets["max_iterations"].value = "100000"
 dock.run_bar.run_button.click()

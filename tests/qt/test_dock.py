@@ -27,9 +27,9 @@ def test_opening_starts_nothing_and_changes_no_layer(desk, noisy):
 
 def test_opening_loads_no_torch():
     code = (
-        "import sys, numpy, napari; from napari_dip.qt.dock import denoise_dock\n"
+        "import sys, numpy, napari; from napari_dip.qt.docks import DenoiseDock\n"
         "viewer = napari.Viewer(show=False); viewer.add_image(numpy.ones((32, 32)))\n"
-        "dock = denoise_dock(viewer); viewer.window.add_dock_widget(dock)\n"
+        "dock = DenoiseDock(viewer); viewer.window.add_dock_widget(dock)\n"
         "assert dock.plan_line.text(); viewer.close(); assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

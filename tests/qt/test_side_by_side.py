@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import napari_dip as dip
-from napari_dip.qt.dock import denoise_dock
+from napari_dip.qt.docks import DenoiseDock
 
 SETTINGS = {"preset": "fast", "max_iterations": 25}
 
@@ -53,7 +53,7 @@ def press_both(desk, docks):
 @pytest.mark.gl
 def test_two_docks_in_one_viewer_give_what_each_gives_alone(desk, noisy, second):
     desk.viewer.add_image(second, name="other")
-    docks = [desk.dock, denoise_dock(desk.viewer)]
+    docks = [desk.dock, DenoiseDock(desk.viewer)]
     desk.viewer.window.add_dock_widget(docks[1], name="Denoise again", area="right")
     desk.viewer.layers.selection.active = desk.viewer.layers["cells"]
     combo = docks[1].chooser.combo
@@ -71,7 +71,7 @@ def test_two_docks_in_one_viewer_give_what_each_gives_alone(desk, noisy, second)
 def test_two_viewers_give_what_each_gives_alone(desk, make_napari_viewer, noisy, second):
     viewer = make_napari_viewer()
     viewer.add_image(second, name="other")
-    docks = [desk.dock, denoise_dock(viewer)]
+    docks = [desk.dock, DenoiseDock(viewer)]
     viewer.window.add_dock_widget(docks[1], name="Denoise", area="right")
     press_both(desk, docks)
     assert desk.viewer.layers["cells denoised"].data.tobytes() == alone(noisy, 1)

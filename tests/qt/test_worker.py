@@ -39,7 +39,7 @@ def failing(error):
 
 
 def test_a_run_ends_in_a_picture(noisy):
-    outcome = drain(shielded(plan_for(noisy), noisy, Switch(), Mailbox()))
+    outcome = drain(shielded(plan_for(noisy), {"image": noisy}, Switch(), Mailbox()))
     assert isinstance(outcome, Restoration)
     assert outcome.image.shape == noisy.shape
 
@@ -47,7 +47,9 @@ def test_a_run_ends_in_a_picture(noisy):
 def test_a_lazy_image_gives_the_same_bytes_as_its_pixels(noisy):
     plan = plan_for(noisy)
     lazy = dask.array.from_array(noisy, chunks=32)
-    first, second = (drain(shielded(plan, data, Switch(), Mailbox())) for data in (noisy, lazy))
+    first, second = (
+        drain(shielded(plan, {"image": data}, Switch(), Mailbox())) for data in (noisy, lazy)
+    )
     assert first.image.tobytes() == second.image.tobytes()
 
 
@@ -63,21 +65,25 @@ def test_a_lazy_image_gives_the_same_bytes_as_its_pixels(noisy):
     ],
 )
 def test_any_error_while_reading_comes_back_as_a_sentence(noisy, error, code):
-    outcome = drain(shielded(plan_for(noisy), failing(error), Switch(), Mailbox()))
+    outcome = drain(shielded(plan_for(noisy), {"image": failing(error)}, Switch(), Mailbox()))
     assert isinstance(outcome, Refusal)
     assert outcome.code == code
     assert outcome.message.endswith(".")
 
 
 def test_the_trace_of_an_unexpected_error_is_in_the_log(noisy, caplog):
-    drain(shielded(plan_for(noisy), failing(RuntimeError("disk gone")), Switch(), Mailbox()))
+    drain(
+        shielded(
+            plan_for(noisy), {"image": failing(RuntimeError("disk gone"))}, Switch(), Mailbox()
+        )
+    )
     assert "disk gone" in caplog.text
     assert "Traceback" in caplog.text
 
 
 def test_pixels_that_cannot_be_restored_are_refused_in_words(noisy):
     pixels = np.full((64, 64), np.nan, np.float32)
-    outcome = drain(shielded(plan_for(pixels), pixels, Switch(), Mailbox()))
+    outcome = drain(shielded(plan_for(pixels), {"image": pixels}, Switch(), Mailbox()))
     assert isinstance(outcome, Refusal)
     assert outcome.code == "pixels-nan"
 
@@ -86,7 +92,7 @@ def test_a_run_discarded_before_it_begins_computes_nothing(noisy, monkeypatch):
     monkeypatch.setattr(worker, "run", None)
     switch = Switch()
     switch.set(Control.DISCARD)
-    assert drain(shielded(plan_for(noisy), noisy, switch, Mailbox())) is None
+    assert drain(shielded(plan_for(noisy), {"image": noisy}, switch, Mailbox())) is None
 
 
 def test_closing_the_shield_closes_the_run(noisy, monkeypatch):
@@ -100,7 +106,7 @@ def test_closing_the_shield_closes_the_run(noisy, monkeypatch):
             closed.append(True)
 
     monkeypatch.setattr(worker, "run", endless)
-    generator = shielded(plan_for(noisy), noisy, Switch(), Mailbox())
+    generator = shielded(plan_for(noisy), {"image": noisy}, Switch(), Mailbox())
     next(generator)
     generator.close()
     assert closed

@@ -14,11 +14,12 @@ import pytest
 from napari_dip.errors import Refusal
 from napari_dip.io import ImageSpec
 from napari_dip.run.costs import BLOCK_SIDES, MOST_LOOKS, USUAL_LOOKS, looks_at, scales_within
+from napari_dip.run.gate import LEAST_SIDE
 from napari_dip.run.machine import Machine, is_memory_error, threads_for
-from napari_dip.run.plan import LEAST_SIDE, Plan, duration, preflight, size
+from napari_dip.run.plan import Plan, duration, preflight, size
 from napari_dip.run.recipe import make_recipe
 from napari_dip.run.runner import run
-from napari_dip.tasks.denoise import trusted_core
+from napari_dip.tasks.blind_spot import trusted_core
 
 MACHINE = Machine(2, 8 * 10**9, ("cpu",), "2.13.0", "no NVIDIA driver was found")
 

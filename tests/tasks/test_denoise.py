@@ -23,7 +23,19 @@ def scene(prior: str, block: tuple[int, int] = (1, 1), window: int | None = None
     guarded = torch.zeros(1, 1, 24, 32)
     guarded[..., ::6, ::6] = 1
     noise = NoiseVariance(0.1 * ones, 0.01 * ones, 1e-4 * ones)
-    return Scene(measurement, noise, 0.2, guarded, guarded, block, 0.6, prior, (4, 8), window)
+    return Scene(
+        measurement=measurement,
+        noise=noise,
+        noise_level=0.2,
+        known=torch.ones(1, 1, 24, 32),
+        held_out=guarded,
+        guarded=guarded,
+        block=block,
+        granted=0.6,
+        prior=prior,
+        widths=(4, 8),
+        window=window,
+    )
 
 
 def test_the_blind_spot_is_fed_the_image_and_says_how_sure_it_is() -> None:
@@ -94,3 +106,9 @@ def test_every_setting_is_explained_to_people() -> None:
             (setting,) = (one for one in hints[field.name].__metadata__ if isinstance(one, Setting))
             assert setting.label
             assert setting.help.endswith(".")
+
+
+def test_noise_learned_beside_wide_blocks_counts_against_the_fixed_noise_code() -> None:
+    assert Denoise().problem(scene("noise", (5, 5))).unseen is not None
+    assert Denoise().problem(scene("noise")).unseen is None
+    assert Denoise().problem(scene("blind-spot", (5, 5))).unseen is None

@@ -53,13 +53,18 @@ def setting_arguments(task: str) -> list[Argument]:
 
 def input_arguments(task: str) -> list[Argument]:
     """Arguments for the images that a task takes: the first by its place, others by name."""
-    first, *others = TASKS[task].inputs
-    words = f"The {first} to {task.replace('-', ' ')}: TIFF, OME-TIFF, PNG or JPEG."
+    others = TASKS[task].inputs[1:]
+    words = f"The image to {task.replace('-', ' ')}: TIFF, OME-TIFF, PNG or JPEG."
     hint = Annotated[str, Parameter(name="IN", help=words)]
     arguments = [Argument("image", Argument.POSITIONAL_ONLY, annotation=hint)]
-    for name in others:
-        mark = Parameter(help=f"The {name}, as an image file.", metavar="FILE", group=FILES_GROUP)
-        arguments.append(Argument(name, Argument.KEYWORD_ONLY, annotation=Annotated[str, mark]))
+    for other in others:
+        words = f"{other.help} An image file."
+        if other.optional:
+            arguments.append(_text(other.name, words, "FILE", FILES_GROUP))
+            continue
+        mark = Parameter(help=words, metavar="FILE", group=FILES_GROUP)
+        kind = Argument.KEYWORD_ONLY
+        arguments.append(Argument(other.name, kind, annotation=Annotated[str, mark]))
     return arguments
 
 

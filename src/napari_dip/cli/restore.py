@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,7 @@ from napari_dip.run.api import load_recipe
 from napari_dip.run.checkpoints import Store
 from napari_dip.run.machine import this_machine
 from napari_dip.run.plan import duration, preflight
-from napari_dip.run.prepare import check_content
+from napari_dip.run.prepare import check_inputs
 from napari_dip.run.recipe import Common, make_recipe, recipe_from_dict
 from napari_dip.run.runner import run
 from napari_dip.tasks import TASKS
@@ -69,8 +69,8 @@ def restore_file(task: str, image: str, **options: Any) -> int:
     recipe = _recipe(task, request)
     spec = read_spec(image, request.axes)
     _check_outputs(request, spec)
-    plan = _plan(recipe, spec)
-    data = _pixels(request, spec)
+    plan = _plan(recipe, spec, request)
+    data = _pixels(plan)
     if not request.quiet:
         for line in (plan.line, *_notes(plan)):
             say(line)
@@ -97,7 +97,7 @@ def plan_file(task: str, image: str, **options: Any) -> int:
     """Carry out `napari-dip plan TASK IN ...`; returns the exit code."""
     request = _request(task, image, options)
     recipe = _recipe(task, request)
-    plan = _plan(recipe, read_spec(image, request.axes))
+    plan = _plan(recipe, read_spec(image, request.axes), request)
     tell(plan.line)
     for note in _notes(plan):
         tell(note)
@@ -106,8 +106,8 @@ def plan_file(task: str, image: str, **options: Any) -> int:
 
 def _request(task: str, image: str, options: Mapping[str, Any]) -> Request:
     given = {name: value for name, value in options.items() if value is not None}
-    known = {*(field.name for field in fields(TASKS[task])), *Common.model_fields}
-    others = TASKS[task].inputs[1:]
+    known = {*(name for name in TASKS[task].setting_names()), *Common.model_fields}
+    others = [one.name for one in TASKS[task].inputs[1:]]
     return Request(
         settings={name: given[name] for name in options if name in given and name in known},
         images={"image": image, **{name: given[name] for name in others if name in given}},
@@ -147,8 +147,9 @@ def _check_outputs(request: Request, spec: ImageSpec) -> None:
     check_outputs_differ(request.outputs.values())
 
 
-def _plan(recipe: Recipe, spec: ImageSpec) -> Plan:
-    plan = preflight(recipe, spec, this_machine())
+def _plan(recipe: Recipe, spec: ImageSpec, request: Request) -> Plan:
+    others = {name: read_spec(path) for name, path in request.images.items() if name != "image"}
+    plan = preflight(recipe, spec, this_machine(), others)
     if isinstance(plan, Refusal):
         raise Refused(plan)
     return plan
@@ -158,13 +159,12 @@ def _notes(plan: Plan) -> list[str]:
     return list(dict.fromkeys((*plan.source.notes, *plan.notes)))
 
 
-def _pixels(request: Request, spec: ImageSpec) -> dict[str, Any]:
+def _pixels(plan: Plan) -> dict[str, Any]:
+    spec = plan.source
     data = {"image": read_pixels(spec)}
-    if no := check_content(data["image"], spec.name):  # the run asks again, but loads torch first
+    data |= {name: read_pixels(other) for name, other in plan.others.items()}
+    if no := check_inputs(plan, data):  # the run asks again, but loads torch first
         raise Refused(no)
-    for name, path in request.images.items():
-        if name != "image":
-            data[name] = read_pixels(read_spec(path))
     return data
 
 

@@ -80,10 +80,8 @@ def fit(
         Go on exactly where it was taken.
     warm_start : mapping of str to Tensor or None
         Weights to begin from, as `prior.net.state_dict()` names them.
-    control : callable
-        Polled before every iteration.
-    preview_due : callable
-        Asked after every iteration; a preview only reads.
+    control, preview_due : callable
+        Polled before, and asked after, every iteration; a preview only reads.
     keep_checkpoint : callable or None
         Handed a checkpoint after each judgement.
 
@@ -114,7 +112,41 @@ def fit(
         if preview_due():
             yield _progress(course, estimate=problem.finish(step.glance()))
     reason = reason or f"all {schedule.stop_at} iterations were used"
+    if (yield from _release(problem, course, schedule, reason, control, preview_due)):
+        return None
     return (yield from _finish(problem, course, reason, control))
+
+
+def _release(
+    problem: Problem,
+    course: _Course,
+    schedule: Schedule,
+    reason: str,
+    control: Callable[[], Control],
+    preview_due: Callable[[], bool],
+) -> Generator[Progress, None, bool]:
+    """Let the held-out pixels drive the fit as well, now that they have judged.
+
+    Only where the fit had not begun to overfit: else the best picture lies behind, and more
+    iterations would lead further away from it. Tells whether the run was discarded.
+    """
+    step = course.step
+    late = step.iteration - course.best_iteration > 2 * schedule.report_every
+    if reason == KEPT or late or not schedule.release:
+        return False
+    step.released = True
+    for _ in range(schedule.release):
+        wish = _wait(control)
+        if wish is not Control.GO:
+            return wish is Control.DISCARD
+        step.advance()
+        if step.iteration % schedule.report_every == 0:
+            yield _progress(course)
+        if preview_due():
+            yield _progress(course, estimate=problem.finish(step.glance()))
+    if isfinite(step.read()):
+        course.best, course.seen = step.average_state(), None
+    return False
 
 
 def _begin(

@@ -30,6 +30,10 @@ NEGLIGIBLE = 0.08
 MOST_REACH = 3
 #: Blocks that must fit side by side into the image, or too little of it is left to see.
 SIDES_PER_BLOCK = 6
+#: Fewest blocks without holes that tell the noise, and the standard deviation reckoned with, as a
+#: share of the range, where there are fewer: with noise and structure alike unknown, any value
+#: that keeps the loss of order one does, since a constant changes neither fit nor stop.
+LEAST_BLOCKS, UNTOLD = 8, 0.01
 #: Coefficients of the slow surface that is taken out of each block.
 _COEFFICIENTS = 6
 
@@ -55,7 +59,7 @@ class NoiseEstimate:
     along_x: tuple[float, ...]
 
 
-def measure_noise(planes: Tensor, step: float) -> NoiseEstimate:
+def measure_noise(planes: Tensor, step: float, known: Tensor | None = None) -> NoiseEstimate:
     """Measure variance and correlation of the noise.
 
     Parameters
@@ -64,23 +68,33 @@ def measure_noise(planes: Tensor, step: float) -> NoiseEstimate:
         (P, Y, X): one image, or more of one detector; at least 16 pixels a side.
     step : float
         Distance of neighbouring grey values, 0 if there are no steps.
+    known : Tensor or None
+        (P, Y, X), true where a pixel was measured; None if all were.
 
     Returns
     -------
     NoiseEstimate
+        White and of `UNTOLD` of the range where too few blocks are without holes to tell.
 
     References
     ----------
     Foi et al., IEEE TIP 17(10), 2008, doi:10.1109/TIP.2008.2001399 (variance as a line in the
     mean, fitted to smooth parts of one image).
     """
-    means, residuals = cut_blocks(planes.to(torch.float64), block_side(planes.shape[1:]))
+    side = block_side(tuple(planes.shape[1:]))
+    means, residuals = cut_blocks(planes.to(torch.float64), side)
+    spread = float(planes.max() - planes.min())
+    if known is not None:
+        whole = cut_blocks(known.to(torch.float64), side)[0] == 1
+        means, residuals = means[whole], residuals[whole]
+        if len(means) < LEAST_BLOCKS:
+            variance = max((UNTOLD * spread) ** 2, step**2 / 12)
+            return NoiseEstimate(0.0, variance, variance, (0.0,) * LAGS, (0.0,) * LAGS)
     flat = flattest(means, residuals)
     means, residuals = means[flat], residuals[flat]
     along_y, along_x, lost = _autocorrelation(residuals)
     variances = (residuals**2).mean((1, 2)) / (1 - lost)
     gain, intercept = _line(means, variances)
-    spread = float(planes.max() - planes.min())
     lowest = float(variances.quantile(0.05))
     floor = max(0.5 * lowest, step**2 / 12, (1e-4 * spread) ** 2)
     return NoiseEstimate(gain, intercept, floor, along_y, along_x)

@@ -71,12 +71,15 @@ class Prior(Protocol):
 
     Attributes
     ----------
+    grid : tuple of int
+        Size of the picture that it speaks of, per axis.
     covers_grid : bool
         Whether each draw shows the whole grid and all of it is trusted. Then outputs are
         averaged; else weights, since a step's output holds a window or a few trusted pixels.
     """
 
     net: nn.Module
+    grid: tuple[int, ...]
     covers_grid: bool
 
     def to(self, device: torch.device) -> None:
@@ -116,6 +119,7 @@ class NoiseCode:
 
     def __init__(self, net: nn.Module, code: Tensor, jitter: float) -> None:
         self.net = net
+        self.grid = tuple(code.shape[2:])
         self.code = code
         self.jitter = jitter
 
@@ -186,8 +190,8 @@ class BlindSpotCode:
         self.share = share
         self.visible = 1 - held_out_blocks
         self.measurement = measurement * self.visible
-        grid = tuple(measurement.shape[2:])
-        self.window = grid if window is None else tuple(map(min, window, grid))
+        self.grid = tuple(measurement.shape[2:])
+        self.window = self.grid if window is None else tuple(map(min, window, self.grid))
 
     def to(self, device: torch.device) -> None:
         """Move network and measurement."""
@@ -196,7 +200,7 @@ class BlindSpotCode:
 
     def draw(self, rng: torch.Generator) -> Draw:
         """Hide blocks at random places of a random window, mirrored at random."""
-        grid = self.measurement.shape[2:]
+        grid = self.grid
         dice = torch.rand(2 * len(grid), generator=rng, device=rng.device).tolist()
         start = tuple(
             int(die * (whole - part + 1))
@@ -218,7 +222,7 @@ class BlindSpotCode:
 
     def sweep(self) -> Iterator[Draw]:
         """Shift a lattice of hidden blocks until each pixel was in a trusted core once."""
-        grid = self.measurement.shape[2:]
+        grid = self.grid
         margin = [core // 2 for core in self.core]
         # cores must tile the grid, and blocks keep a little of the picture between them
         pitch = [

@@ -8,6 +8,12 @@ from typing import NamedTuple, Protocol
 
 from torch import Tensor, nn
 
+from napari_dip.engine.operators import Identity
+
+#: Least variance of a prediction, in squared network units; where outputs are averaged their
+#: spread has the same bound.
+LEAST_VARIANCE = 1e-9
+
 
 class Estimate(NamedTuple):
     """A picture, and how sure the network is of it.
@@ -62,6 +68,9 @@ class Term:
     held_out : Tensor
         (B, 1, *measured) float32, 1 where a pixel only judges. A guard band around it is
         neither fitted nor held out.
+    measured : Tensor
+        (B, 1, *measured) float32, 1 where there is a measurement: what may drive the weights
+        once the held-out pixels have judged.
     """
 
     measurement: Tensor
@@ -70,6 +79,7 @@ class Term:
     likelihood: Fidelity
     fitted: Tensor
     held_out: Tensor
+    measured: Tensor
 
 
 def _as_it_is(estimate: Estimate) -> Estimate:
@@ -97,6 +107,26 @@ class Problem:
     unseen: Callable[[Estimate], Tensor] | None = None
 
 
+def predicted(term: Term, estimate: Estimate) -> Estimate:
+    """Give what the detector would see of an estimate, on the measured grid.
+
+    A variance goes through the operator as a picture does: exact for errors that are alike over
+    the operator's reach, which those of a network nearly are, and too much for others.
+
+    Parameters
+    ----------
+    term : Term
+    estimate : Estimate
+        Of the whole grid.
+    """
+    mean = term.operator(estimate.mean)
+    if estimate.log_variance is None or isinstance(term.operator, Identity):
+        return Estimate(mean, estimate.log_variance)
+    variance = term.operator(estimate.log_variance.exp())
+    # a window with negative lobes can make a variance negative beside a steep rise
+    return Estimate(mean, variance.clamp(min=LEAST_VARIANCE).log())
+
+
 def judged(problem: Problem, estimate: Estimate) -> Tensor:
     """Mean negative log-likelihood of the held-out pixels, and what they cannot see.
 
@@ -111,8 +141,7 @@ def judged(problem: Problem, estimate: Estimate) -> Tensor:
     total = estimate.mean.new_zeros(())
     count = estimate.mean.new_zeros(())
     for term in problem.terms:
-        prediction = Estimate(term.operator(estimate.mean), estimate.log_variance)
-        loss = term.likelihood(prediction, term.measurement) * term.held_out
+        loss = term.likelihood(predicted(term, estimate), term.measurement) * term.held_out
         total = total + loss.sum()
         count = count + term.held_out.sum() * loss.shape[1]
     loss = total / count

@@ -43,6 +43,9 @@ class Schedule:
         Iterations between two judgements.
     clip : float
         Longest gradient, in the norm of all weights together.
+    release : int
+        Iterations of a last phase, after the judgement, in which the held-out pixels drive the
+        fit as well: they are measurements, and a picture that ignores them is the poorer for it.
     """
 
     phases: tuple[Phase, ...]
@@ -52,9 +55,16 @@ class Schedule:
     average: float = 0.99
     report_every: int = 25
     clip: float = 1.0
+    release: int = 0
 
     def rate(self, iteration: int) -> tuple[float, float]:
-        """Learning rates of network and operator at a 1-based iteration."""
+        """Learning rates of network and operator at a 1-based iteration.
+
+        Past the horizon, in the last phase, at a tenth of the peak: the cosine has reached zero.
+        """
+        if iteration > self.horizon:
+            last = self.phases[-1]
+            return 0.1 * last.learning_rate, 0.1 * last.operator_learning_rate
         done = 0
         for phase in self.phases:
             if iteration <= done + phase.iterations:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from napari_dip.engine.averaging import average_for
-from napari_dip.engine.problem import Estimate, Problem
+from napari_dip.engine.problem import Estimate, Problem, Term, predicted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,6 +26,7 @@ class Step(Protocol):
 
     iteration: int
     rate_factor: float
+    released: bool
 
     def advance(self) -> None:
         """Take one step; waits for the device only where a draw asks it for a number."""
@@ -82,6 +83,7 @@ class EagerStep:
         self.schedule = schedule
         self.iteration = 0
         self.rate_factor = 1.0
+        self.released = False
         like = problem.terms[0].measurement
         self._rng = torch.Generator(like.device).manual_seed(seed)
         learned = [weight for term in problem.terms for weight in term.operator.parameters()]
@@ -90,7 +92,8 @@ class EagerStep:
             [group for group in groups if group["params"]], lr=0.0, foreach=True
         )
         self._weights = [*prior.net.parameters(), *learned]
-        self._average = average_for(prior, tuple(like.shape), schedule.average, like)
+        self._shape = (*like.shape[:2], *prior.grid)
+        self._average = average_for(prior, self._shape, schedule.average, like)
         self._loss = like.new_zeros(())
         self._steps = 0
 
@@ -120,12 +123,12 @@ class EagerStep:
         """
         loss, judged = estimate.mean.new_zeros(()), estimate.mean.new_zeros(())
         for term in self.problem.terms:
-            measurement, weight = term.measurement, term.fitted
+            measurement, weight = term.measurement, self._driving(term)
             if draw.window is not None:
                 measurement, weight = draw.window.of(measurement), draw.window.of(weight)
             if draw.driven is not None:
                 weight = weight * draw.driven
-            prediction = Estimate(term.operator(estimate.mean), estimate.log_variance)
+            prediction = predicted(term, estimate)
             loss_of_pixel = term.fidelity(prediction, measurement) * weight  # (B, C, *size)
             count = (weight.sum() * loss_of_pixel.shape[1]).clamp(min=1)
             loss = loss + loss_of_pixel.sum() / count
@@ -134,6 +137,10 @@ class EagerStep:
         for factor, penalty in self.problem.penalties:
             loss = loss + factor * penalty(estimate.mean)
         return loss, judged
+
+    def _driving(self, term: Term) -> Tensor:
+        """Pixels that drive the weights: those held out, too, once they have judged."""
+        return term.measured if self.released else term.fitted
 
     def read(self) -> float:
         """Mean judging loss since the last reading; NaN where a weight is not finite."""
@@ -161,7 +168,7 @@ class EagerStep:
             yield outputs
             return
         net = self._average.network()
-        mean = self.problem.terms[0].measurement.new_zeros(self.problem.terms[0].measurement.shape)
+        mean = self.problem.terms[0].measurement.new_zeros(self._shape)
         log_variance, trusted_share, whole = mean.clone(), 0.0, float(mean[0, 0].numel())
         for draw in self.prior.sweep():
             estimate = self.prior.estimate(net(_packed(draw.code)))

@@ -6,7 +6,7 @@ import sys
 
 from qtpy.QtCore import QTimer
 
-from napari_dip.qt.dock import DenoiseDock
+from napari_dip.qt.docks import DenoiseDock
 from napari_dip.qt.layers import sample_mitochondria
 
 #: Time for the window to appear before the button is pressed.

@@ -19,6 +19,7 @@ from napari_dip.errors import Refusal, Refused
 from napari_dip.qt.chooser import InputChooser
 from napari_dip.qt.ending import DISCARDED, TOO_EARLY, Answer, Results, attempt
 from napari_dip.qt.form import SettingsForm
+from napari_dip.qt.further import FurtherInputs
 from napari_dip.qt.layers import Preview, level_zero, look_of
 from napari_dip.qt.plot import HeldOutCurve
 from napari_dip.qt.recipes import RecipeButtons
@@ -71,6 +72,7 @@ class TaskDock(QWidget):
         self._closing.setInterval(0)
         self._input: tuple[str, dict[str, Any]] = ("", {})
         self.chooser = InputChooser(viewer)
+        self.further = FurtherInputs(viewer, TASKS[self.task].inputs[1:])
         self.form = SettingsForm(self.task)
         self.recipes = RecipeButtons(self.form)
         self.form.append(self.recipes)
@@ -81,7 +83,7 @@ class TaskDock(QWidget):
         self._arrange()
         self._listen()
         self._on_theme()
-        self.show_plan()
+        self._on_image()
 
     def plan(self) -> Plan | Refusal:
         """Say what Run would do now, or why it would not; from headers alone."""
@@ -89,7 +91,7 @@ class TaskDock(QWidget):
         if isinstance(header, Refusal):
             return header
         try:
-            return preflight(self.form.recipe(), header, this_machine())
+            return preflight(self.form.recipe(), header, this_machine(), self.further.headers())
         except Refused as error:
             return error.refusal
 
@@ -122,10 +124,11 @@ class TaskDock(QWidget):
             self.run_bar.say(trouble)
 
     def _begin(self, layer: Image, plan: Plan) -> None:
-        self._input = (layer.name, look_of(layer))
+        self._input = (layer.name, look_of(layer, plan))
         self._preview = Preview(self._viewer, *self._input)
         self._remarks = []
-        self._run = BackgroundRun(plan, level_zero(layer), self)
+        pixels = {"image": level_zero(layer), **self.further.pixels()}
+        self._run = BackgroundRun(plan, pixels, self)
         self._run.reported.connect(self._on_news)
         self._run.ended.connect(self._on_end)
         self.curve.restart()
@@ -172,6 +175,7 @@ class TaskDock(QWidget):
         """Stop all work and let go of the viewer; for a dock that is closed."""
         self.discard()
         self.chooser.disconnect_viewer()
+        self.further.disconnect_viewer()
         self._viewer.events.theme.disconnect(self._on_theme)
 
     def event(self, event: QEvent | None) -> bool:
@@ -230,6 +234,7 @@ class TaskDock(QWidget):
 
     def _set_busy(self, busy: bool) -> None:
         self.chooser.setEnabled(not busy)
+        self.further.setEnabled(not busy)
         self.form.top.setEnabled(not busy)
         self.form.folded.setEnabled(not busy)
         if busy:
@@ -239,7 +244,8 @@ class TaskDock(QWidget):
             attempt(self.chooser.refresh, "The list of images could not be brought up to date")
 
     def _listen(self) -> None:
-        self.chooser.changed.connect(self.show_plan)
+        self.chooser.changed.connect(self._on_image)
+        self.further.changed.connect(self.show_plan)
         self.settings.toggled.connect(self._on_fold)
         self.form.changed.connect(self.show_plan)
         self.run_bar.run_pressed.connect(self.start)
@@ -251,6 +257,10 @@ class TaskDock(QWidget):
         self._closing.timeout.connect(self._finish)
         self.recipes.said.connect(self.run_bar.say)
         self._viewer.events.theme.connect(self._on_theme)
+
+    def _on_image(self) -> None:
+        self.further.set_image(self.chooser.layer())
+        self.show_plan()
 
     def _on_fold(self, unfolded: bool) -> None:
         """Give the settings all the height that they want, also when a theme makes them taller."""
@@ -280,20 +290,7 @@ class TaskDock(QWidget):
         area.setWidget(below)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(8, 8, 8, 8)
-        for widget in (self.chooser, self.form.top, self.plan_line, self.run_bar):
+        for widget in (self.chooser, self.further, self.form.top, self.plan_line, self.run_bar):
             layout.addWidget(widget)
         layout.addWidget(area, 1)
         self.setMinimumWidth(310)
-
-
-class DenoiseDock(TaskDock):
-    """Remove the noise of a single image."""
-
-    task = "denoise"
-
-    def __init__(self, viewer: napari.viewer.Viewer) -> None:  # napari reads this signature
-        super().__init__(viewer)
-
-
-#: The name under which `napari.yaml` finds it; a class, so that napari hands it its own viewer.
-denoise_dock = DenoiseDock

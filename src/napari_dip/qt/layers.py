@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from napari.layers import Image
+from napari.utils.transforms import Affine
 
 import napari_dip
 from napari_dip.io import ImageSpec, guess_axes
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from napari_dip.run.events import Restoration
+    from napari_dip.run.plan import Plan
 
 #: Under this key of `layer.metadata` lies what we know about a layer.
 METADATA_KEY = "napari_dip"
@@ -89,10 +91,20 @@ def likely_axes(layer: napari.layers.Image) -> str:
     return guess_axes(tuple(level_zero(layer).shape), rgb=bool(layer.rgb))
 
 
-def look_of(layer: napari.layers.Image) -> dict[str, Any]:
-    """Everything that a picture made from this layer takes over, as `add_image` wants it."""
+def look_of(layer: napari.layers.Image, plan: Plan | None = None) -> dict[str, Any]:
+    """Everything that a picture made from this layer takes over, as `add_image` wants it.
+
+    Where the plan makes finer pixels, they lie so that both pictures cover the same ground:
+    pixel j has its centre at (j + 0.5) / factor - 0.5 of the layer's own.
+    """
     state = layer.as_layer_data_tuple()[1]
     look = {key: state[key] for key in _CARRIED}
+    if plan is not None and plan.factors != (1, 1):
+        finer = dict(zip("YX", plan.factors, strict=True))
+        factors = np.array([finer.get(axis, 1) for axis in plan.source.axes if axis != "S"])
+        before = Affine(scale=layer.scale, rotate=layer.rotate, shear=layer.shear)
+        look["translate"] = layer.translate + before.linear_matrix @ (0.5 / factors - 0.5)
+        look["scale"] = layer.scale / factors
     return look | {"metadata": dict(layer.metadata), "multiscale": False}
 
 

@@ -25,7 +25,7 @@ from napari_dip.run.machine import is_memory_error
 from napari_dip.run.runner import Control, run
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Generator, Mapping
 
     from napari_dip.run.plan import Plan
 
@@ -119,15 +119,16 @@ class Mailbox:
 
 
 def shielded(
-    plan: Plan, pixels: Any, switch: Switch, mailbox: Mailbox
+    plan: Plan, pixels: Mapping[str, Any], switch: Switch, mailbox: Mailbox
 ) -> Generator[None, None, Outcome]:
     """Drain a run; yields when the mailbox should be emptied, returns how it ended.
 
     Parameters
     ----------
     plan : Plan
-    pixels : array
-        In the order of `plan.source.axes`; a lazy one is computed here, in this thread.
+    pixels : mapping of str to array
+        The inputs by name, "image" in the order of `plan.source.axes`. A lazy array is computed
+        here, in this thread.
     switch : Switch
     mailbox : Mailbox
 
@@ -138,10 +139,10 @@ def shielded(
     """
     job = None
     try:
-        image = np.asarray(pixels)
+        data = {name: np.asarray(array) for name, array in pixels.items()}
         if switch() is Control.DISCARD:
             return None
-        job = run(plan, {"image": image}, control=switch, preview_seconds=NEWS_SECONDS)
+        job = run(plan, data, control=switch, preview_seconds=NEWS_SECONDS)
         while True:
             try:
                 event = next(job)
@@ -164,8 +165,8 @@ class BackgroundRun(QObject):
     Parameters
     ----------
     plan : Plan
-    pixels : array
-        In the order of `plan.source.axes`.
+    pixels : mapping of str to array
+        The inputs by name, "image" in the order of `plan.source.axes`.
     parent : QObject
         Whose end is the end of the run.
     """
@@ -173,7 +174,7 @@ class BackgroundRun(QObject):
     reported = Signal(object)  # News
     ended = Signal(object)  # Outcome, once
 
-    def __init__(self, plan: Plan, pixels: Any, parent: QObject) -> None:
+    def __init__(self, plan: Plan, pixels: Mapping[str, Any], parent: QObject) -> None:
         super().__init__(parent)
         self._switch = Switch()
         self._mailbox = Mailbox()

@@ -1,4 +1,4 @@
-"""The Python door: one call from an array to a restored one."""
+"""The Python door: from an array or a file and a recipe to a restored picture."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari_dip.errors import Failed, Refusal, Refused, refusal
 from napari_dip.io import ImageSpec, guess_axes
-from napari_dip.run.recipe import Recipe, make_recipe, recipe_from_dict, recipe_from_json
+from napari_dip.run.recipe import Recipe, recipe_from_dict, recipe_from_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -19,53 +19,6 @@ if TYPE_CHECKING:
 
 #: Seconds between the pictures that `progress` is shown; drawing more often slows the fit.
 _PREVIEW_SECONDS = 0.2
-
-
-def denoise(
-    image: Any,
-    preset: str = "balanced",
-    seed: int = 0,
-    device: str = "auto",
-    progress: Callable[[Event], object] | None = None,
-    axes: str | None = None,
-    **settings: Any,
-) -> Restoration:
-    """Remove the noise of one image, with nothing learned from any other.
-
-    Parameters
-    ----------
-    image : array-like or path
-        Numbers of any type: NumPy or dask array, nested lists, or the path of an image file.
-    preset : {"fast", "balanced", "best"}
-    seed : int
-        The same seed gives the same pixels on the same kind of machine.
-    device : {"auto", "cpu", "cuda", "mps"}
-    progress : callable, optional
-        Called with each `Event`, in this thread.
-    axes : str, optional
-        One letter for each axis out of T, C, Z, Y, X and S (S = red, green, blue), such as
-        "YXS" for a colour image. Default: "YX" for two axes, "ZYX" for three; a file's own.
-    **settings
-        Any other setting of a recipe, such as ``prior="noise"`` or ``max_iterations=200``.
-
-    Returns
-    -------
-    Restoration
-        Its ``image`` has shape and intensity units of the input.
-
-    Raises
-    ------
-    Refused
-        If the image or a setting cannot be used; nothing was computed.
-    Failed
-        If the work began and could not end well.
-
-    References
-    ----------
-    Ulyanov, Vedaldi, Lempitsky, Deep Image Prior, CVPR 2018.
-    """
-    recipe = make_recipe("denoise", preset=preset, seed=seed, device=device, **settings)
-    return restore(image, recipe, progress=progress, axes=axes)
 
 
 def restore(
@@ -82,9 +35,12 @@ def restore(
     ----------
     image : array-like or path
     recipe : Recipe, path of a recipe file, JSON text or the mapping it holds
-    progress, axes
-        As for `denoise`.
-    **inputs : array-like
+    progress : callable, optional
+        Called with each `Event`, in this thread.
+    axes : str, optional
+        One letter for each axis out of T, C, Z, Y, X and S (S = red, green, blue), such as
+        "YXS" for a colour image. Default: "YX" for two axes, "ZYX" for three; a file's own.
+    **inputs : array-like or path
         Further images that the task takes, by their names.
 
     Returns
@@ -93,22 +49,29 @@ def restore(
 
     Raises
     ------
-    Refused, Failed
-        As `denoise` does.
+    Refused
+        If a picture or a setting cannot be used; nothing was computed.
+    Failed
+        If the work began and could not end well.
     """
     from napari_dip.run.machine import this_machine
     from napari_dip.run.plan import preflight
     from napari_dip.run.runner import run
 
     wish = load_recipe(recipe)
-    if unknown := set(inputs) - set(wish.task.inputs):
-        known = ", ".join(wish.task.inputs)
-        raise Refused(refusal("setting-unknown", field=min(unknown), known=known))
-    spec, pixels = _image(image, axes)
-    plan = preflight(wish, spec, this_machine())
+    names = [one.name for one in wish.task.inputs]
+    if unknown := set(inputs) - set(names):
+        facts = {"field": min(unknown), "known": ", ".join(names)}
+        raise Refused(refusal("setting-unknown", **facts))
+    spec, pixels = _image("image", image, axes)
+    others = {
+        name: _image(name, value, None) for name, value in inputs.items() if value is not None
+    }
+    headers = {name: header for name, (header, _) in others.items()}
+    plan = preflight(wish, spec, this_machine(), headers)
     if isinstance(plan, Refusal):
         raise Refused(plan)
-    data = {"image": pixels(), **{name: _array(name, value) for name, value in inputs.items()}}
+    data = {"image": pixels(), **{name: read() for name, (_, read) in others.items()}}
     seconds = _PREVIEW_SECONDS if progress else None
     result = drained(run(plan, data, preview_seconds=seconds), progress)
     if result is None:  # only a control that says so can end a run with nothing
@@ -162,21 +125,21 @@ def drained(
                 progress(event)
 
 
-def _image(image: Any, axes: str | None) -> tuple[ImageSpec, Callable[[], Any]]:
-    """Describe the image, and say how to get at its pixels once a plan says yes."""
+def _image(name: str, image: Any, axes: str | None) -> tuple[ImageSpec, Callable[[], Any]]:
+    """Describe an image, and say how to get at its pixels once a plan says yes."""
     if isinstance(image, str | os.PathLike):
         from napari_dip.io.reading import read_pixels, read_spec
 
         spec = read_spec(image, axes)
         return spec, lambda: read_pixels(spec)
-    array = _array("image", image)
+    array = _array(name, image)
     try:
         shape = tuple(int(side) for side in array.shape)
     except (TypeError, ValueError):  # dask arrays may not know their size yet
         why = "its size is not known yet"
-        raise Refused(refusal("image-not-array", name="image", why=why)) from None
+        raise Refused(refusal("image-not-array", name=name, why=why)) from None
     named = guess_axes(shape) if axes is None else axes.upper()
-    return ImageSpec("image", shape, str(array.dtype.name), named), lambda: array
+    return ImageSpec(name, shape, str(array.dtype.name), named), lambda: array
 
 
 def _array(name: str, value: Any) -> Any:

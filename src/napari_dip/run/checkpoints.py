@@ -19,6 +19,8 @@ from napari_dip.errors import Refusal, Refused, refusal
 from napari_dip.run.merge import UnitOutcome
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import numpy.typing as npt
 
     from napari_dip.engine.progress import Checkpoint
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
     from napari_dip.run.plan import Plan
 
 #: Raised by one whenever a checkpoint written before could not be gone on from.
-SCHEMA = 1
+SCHEMA = 2
 #: Seconds between two writings: a crash costs no more than this, the writing next to nothing.
 INTERVAL = 20.0
 
@@ -56,7 +58,9 @@ class Store:
         self._done: _Done | None = None
         self._written = time.monotonic()
 
-    def open(self, plan: Plan, array: npt.NDArray[Any], merge: Merge) -> Checkpoint | None:
+    def open(
+        self, plan: Plan, data: Mapping[str, npt.NDArray[Any]], merge: Merge
+    ) -> Checkpoint | None:
         """Begin to keep; give back where to go on from, with `merge` filled up to there.
 
         Raises
@@ -73,7 +77,7 @@ class Store:
             "torch": metadata.version("torch"),
             "recipe": plan.recipe.to_dict(),
             "budget": json.loads(json.dumps(asdict(plan.budget))),
-            "input": sha256(array),
+            "inputs": {name: sha256(array) for name, array in data.items()},
             "axes": plan.source.axes,
             "device": plan.device,
             "threads": plan.threads,
@@ -93,7 +97,13 @@ class Store:
     def finished(self, merge: Merge) -> None:
         """Take note that one more unit is done and none is in progress."""
         self._latest = None
-        self._done = _Done(merge.sums.copy(), merge.count.copy(), tuple(merge.outcomes))
+        self._done = _Done(
+            merge.sums.copy(),
+            merge.predictions.copy(),
+            merge.count.copy(),
+            {name: array.copy() for name, array in merge.learned.items()},
+            tuple(merge.outcomes),
+        )
 
     def write(self) -> None:
         """Write the latest checkpoint whole or not at all; `failure` says if it did not work."""
@@ -138,6 +148,8 @@ class Store:
             raise Refused(refusal("resume-broken", path=self.path, why=why)) from error
         if self._done is not None:
             merge.sums[...] = self._done.sums
+            merge.predictions[...] = self._done.predictions
+            merge.learned.update(self._done.learned)
             merge.count[...] = self._done.count
             merge.outcomes.extend(self._done.outcomes)
         return None if self._latest is None else self._latest[0]
@@ -148,7 +160,9 @@ class _Done:
     """The units that are done: copies, so that later units do not creep in."""
 
     sums: npt.NDArray[Any]
+    predictions: npt.NDArray[Any]
     count: npt.NDArray[Any]
+    learned: Mapping[str, npt.NDArray[Any]]
     outcomes: tuple[UnitOutcome, ...]
 
 
@@ -165,6 +179,9 @@ def _pack(
     header: dict[str, Any] = {"fit": None, "outcomes": []}
     if done is not None:
         tensors["done/sums"] = torch.from_numpy(done.sums)
+        tensors["done/predictions"] = torch.from_numpy(done.predictions)
+        for name, array in done.learned.items():
+            tensors[f"learned/{name}"] = torch.from_numpy(array)
         tensors["done/count"] = torch.from_numpy(done.count)
         header["outcomes"] = [asdict(outcome) for outcome in done.outcomes]
     if latest is not None:
@@ -196,8 +213,15 @@ def _unpack(
             history = tuple((int(i), float(a), float(b)) for i, a, b in raw["history"])
             changes = {"history": history, "notes": tuple(raw["notes"])}
             outcomes.append(UnitOutcome(**{**raw, **changes}))
-        sums, count = tensors["done/sums"].numpy(), tensors["done/count"].numpy()
-        done = _Done(sums, count, tuple(outcomes))
+        sums, predictions, count = (
+            tensors[f"done/{name}"].numpy() for name in ("sums", "predictions", "count")
+        )
+        learned = {
+            name.removeprefix("learned/"): value.numpy()
+            for name, value in tensors.items()
+            if name.startswith("learned/")
+        }
+        done = _Done(sums, predictions, count, learned, tuple(outcomes))
     fit = header["fit"]
     if fit is None:
         return None, done

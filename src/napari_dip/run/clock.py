@@ -51,7 +51,7 @@ class Clock:
         self.started = self._now()
         self.timed_out = False
         self._limit = plan.recipe.common.time_limit
-        self._iterations = plan.budget.iterations
+        self._iterations = plan.budget.iterations + plan.budget.release
         self._fit_share = plan.fit_share
         self._units = len(plan.units)
         self._ask = control

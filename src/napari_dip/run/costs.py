@@ -7,7 +7,7 @@ from itertools import pairwise, product
 from math import ceil, prod
 from typing import TYPE_CHECKING
 
-from napari_dip.tasks.denoise import trusted_core
+from napari_dip.tasks.blind_spot import IMAGE_FED, trusted_core
 
 if TYPE_CHECKING:
     from napari_dip.io import ImageSpec
@@ -28,7 +28,7 @@ BLOCK_SIDES = (1, 3, 5, 7)
 START_BYTES = 160e6
 #: Bytes for each pixel and channel of a layer: of a step, forward and backward, by prior (the
 #: fixed noise has 32 channels of code and normalised layers), and of a look that learns nothing.
-STEP_BYTES = {"blind-spot": 40, "noise": 67}
+STEP_BYTES = {"blind-spot": 40, "guided": 40, "noise": 67, "guided-noise": 67}
 LOOK_BYTES = 17
 #: Bytes for each pixel of a channel: the input and what all fits leave; a look's code and picture.
 PLANE_BYTES, CODE_BYTES = 120, 180
@@ -36,7 +36,11 @@ PLANE_BYTES, CODE_BYTES = 120, 180
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """What a preset spends on one fit; read from `presets/<task>.json`."""
+    """What a preset spends on one fit; read from `presets/<task>.json`.
+
+    `release` counts the iterations of the last phase, in which the judging pixels drive, too;
+    `race` those after which one of several priors is chosen.
+    """
 
     prior: str
     iterations: int
@@ -44,6 +48,8 @@ class Budget:
     widths: tuple[int, ...]
     learning_rate: float
     window: int | None
+    release: int = 0
+    race: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,13 +123,13 @@ def _multiplications(widths: tuple[int, ...]) -> float:
     return total
 
 
-def estimate_planes(source: ImageSpec) -> int:
+def estimate_planes(grid: tuple[int, int], channels: int) -> int:
     """Estimate the memory for the input and what the fits leave, wherever they run."""
-    height, width = source.grid
-    return height * width * PLANE_BYTES * channel_count(source)
+    height, width = grid
+    return height * width * PLANE_BYTES * channels
 
 
-def estimate_peak(source: ImageSpec, channels: int, budget: Budget) -> int:
+def estimate_fit(grid: tuple[int, int], channels: int, budget: Budget) -> int:
     """Estimate the memory beyond Python and torch: one step, or a look at the whole image.
 
     The constants come from the growth of the peak of the resident memory (`ru_maxrss`) since
@@ -132,34 +138,36 @@ def estimate_peak(source: ImageSpec, channels: int, budget: Budget) -> int:
 
     Parameters
     ----------
-    source : ImageSpec
+    grid : tuple of int
+        Of the network, along Y and X.
     channels : int
         Channels of one fit.
     budget : Budget
     """
-    height, width = source.grid
+    height, width = grid
     whole = height * width
     features = sum(width / 4**scale for scale, width in enumerate(budget.widths))
-    step = _step_pixels(source, budget) * features * STEP_BYTES[budget.prior]
+    step = _step_pixels(grid, budget) * features * STEP_BYTES[budget.prior]
     work = max(step, whole * features * LOOK_BYTES) + whole * CODE_BYTES * channels
-    return int(START_BYTES + work + estimate_planes(source))
+    return int(START_BYTES + work)
 
 
 def estimate_costs(
-    source: ImageSpec, units: int, device: str, threads: int, budget: Budget
+    grid: tuple[int, int], units: int, device: str, threads: int, budget: Budget
 ) -> Costs:
     """Estimate fit and last look of all units, in seconds."""
-    height, width = source.grid
+    height, width = grid
     rate = THREAD_RATE * threads if device == "cpu" else CARD_RATE
     pixel: float = 2 * _multiplications(budget.widths) / rate
-    look = pixel * height * width if budget.prior == "blind-spot" else 0.0
-    fit = 3 * budget.iterations * _step_pixels(source, budget) * pixel
-    fit += budget.iterations / JUDGE_EVERY * look
+    look = pixel * height * width if budget.prior in IMAGE_FED else 0.0
+    iterations = budget.iterations + budget.release
+    fit = 3 * iterations * _step_pixels(grid, budget) * pixel
+    fit += iterations / JUDGE_EVERY * look
     return Costs(START_SECONDS + units * fit, units * USUAL_LOOKS * look, units * MOST_LOOKS * look)
 
 
-def _step_pixels(source: ImageSpec, budget: Budget) -> int:
+def _step_pixels(grid: tuple[int, int], budget: Budget) -> int:
     """Count the pixels that one step looks at."""
-    height, width = source.grid
+    height, width = grid
     most = budget.window or max(height, width)
     return min(height, most) * min(width, most)

@@ -61,10 +61,11 @@ class Restoration:
     Attributes
     ----------
     image : ndarray
-        Shape, axes and intensity units of the input. float32, or the input's own type
+        Axes and intensity units of the input, and its shape, or times the factor of a
+        super-resolution. float32, or the input's own type
         where the recipe asks for it.
     uncertainty : ndarray
-        Standard deviation of each pixel, in intensity units.
+        Standard deviation of each pixel of `image`, in intensity units.
     stop_reason : str
         Why the fit ended, in words.
     best_iteration : int

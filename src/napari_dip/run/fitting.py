@@ -69,19 +69,23 @@ def make_fit(plan: Plan, calibration: Calibration, planes: Planes, unit: WorkUni
     scale = np.array([calibration.scale[c] for c in channels], np.float32)[:, None, None]
     measurement = torch.from_numpy((planes[channels] - offset) / scale)[None].to(device)
     noise = _noise(calibration, channels, device)
-    level = float(noise.at(measurement).mean().sqrt())
-    centres = _judges(plan, calibration, tuple(measurement.shape[2:])).to(device)
+    known = _known(calibration, channels, measurement)
+    centres = _judges(plan, calibration, known)
     scene = Scene(
-        measurement,
-        noise,
-        level,
-        centres,
-        spread(centres, calibration.block),
-        calibration.block,
-        GRANTED_NOISE if calibration.prior == "blind-spot" else 1.0,
-        calibration.prior,
-        budget.widths,
-        budget.window,
+        measurement=measurement * known,
+        noise=noise,
+        noise_level=float(noise.at(measurement).mean().sqrt()),
+        known=known,
+        held_out=centres,
+        guarded=spread(centres, calibration.block),
+        block=calibration.block,
+        granted=GRANTED_NOISE if calibration.prior == "blind-spot" else 1.0,
+        prior=calibration.prior,
+        widths=budget.widths,
+        window=budget.window,
+        others={
+            name: torch.from_numpy(array).to(device) for name, array in calibration.others.items()
+        },
     )
     rng = torch.Generator().manual_seed(unit.seed)
     prior = plan.recipe.task.prior_for(scene, rng)
@@ -89,7 +93,9 @@ def make_fit(plan: Plan, calibration: Calibration, planes: Planes, unit: WorkUni
     if measurement.ndim == 4:
         prior.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     average = OUTPUT_AVERAGE if prior.covers_grid else WEIGHT_AVERAGE
-    schedule = one_phase(budget.iterations, budget.learning_rate, average=average)
+    schedule = one_phase(
+        budget.iterations, budget.learning_rate, average=average, release=budget.release
+    )
     patience = max(4 * schedule.report_every, int(PATIENCE * budget.iterations))
     least = 0 if prior.covers_grid else int(SETTLED * budget.iterations)
     stop = held_out_rule(patience, least)
@@ -120,10 +126,11 @@ def doubt(
     """
     if blind.log_variance is None or finished.log_variance is None:
         raise ValueError("Both estimates must carry a variance.")
-    scene = fit.scene
-    held_out, noise = scene.held_out, scene.noise.at(blind.mean)
-    seen = (scene.measurement - blind.mean) ** 2 * held_out
-    said = blind.log_variance.exp() * held_out
+    scene, operator = fit.scene, fit.problem.terms[0].operator
+    predicted = operator(blind.mean)
+    held_out, noise = scene.held_out, scene.noise.at(predicted)
+    seen = (scene.measurement - predicted) ** 2 * held_out
+    said = operator(blind.log_variance.exp()) * held_out
     if scene.granted < 1:
         factor = seen.sum() / (said + scene.granted * noise * held_out).sum().clamp(min=1e-30)
     else:
@@ -134,11 +141,33 @@ def doubt(
     return np.asarray(variance[0].sqrt().cpu().numpy() * scale, np.float32)
 
 
-def _judges(plan: Plan, calibration: Calibration, grid: tuple[int, ...]) -> Tensor:
+def predicted(
+    fit: Fit, calibration: Calibration, blind: Estimate, finished: Estimate
+) -> npt.NDArray[np.float32]:
+    """Give what the detector would have seen of the picture: (C, Y, X), in the image's units.
+
+    Of the finished picture where operator and picture share the grid, else of the network's.
+    """
+    operator = fit.problem.terms[0].operator
+    same = finished.mean.shape == fit.scene.measurement.shape == blind.mean.shape
+    with torch.no_grad():
+        return to_units(calibration, fit.unit, operator(finished.mean if same else blind.mean))
+
+
+def _known(calibration: Calibration, channels: list[int], measurement: Tensor) -> Tensor:
+    """Give 1 where all channels of a fit were measured: (1, 1, *grid)."""
+    if calibration.known is None:
+        return torch.ones_like(measurement[:, :1])
+    known = torch.from_numpy(calibration.known[channels].all(0).astype(np.float32))
+    return known[None, None].to(measurement.device)
+
+
+def _judges(plan: Plan, calibration: Calibration, known: Tensor) -> Tensor:
     """Choose the judging pixels: enough of them, the same for all fits of the file."""
     share, seed = calibration.held_out_share, plan.recipe.common.seed
+    grid = tuple(known.shape[2:])
     while True:
-        centres = held_out_centres(grid, calibration.block, share, seed)
+        centres = held_out_centres(grid, calibration.block, share, seed).to(known.device) * known
         if share >= 0.5 or float(centres.sum()) >= LEAST_JUDGES:
             return centres
         share *= 2

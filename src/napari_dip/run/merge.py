@@ -40,7 +40,7 @@ class Merge:
     plan : Plan
     calibration : Calibration
     planes : ndarray
-        (C, Y, X), the input.
+        (C, Y, X), the input. The result may be finer, by whole factors.
     array : ndarray
         The input as it came.
     """
@@ -52,17 +52,38 @@ class Merge:
         self._calibration = calibration
         self._planes = planes
         self._array = array
-        self.sums = np.zeros((3, *planes.shape), np.float64)  # pictures, their squares, variances
+        self._enlarged = np.repeat(np.repeat(planes, plan.factors[0], 1), plan.factors[1], 2)
+        # pictures, their squares, variances
+        self.sums = np.zeros((3, *self._enlarged.shape), np.float64)
+        self.predictions = np.zeros(planes.shape, np.float64)
         self.count = np.zeros(len(planes), np.int64)
         self.outcomes: list[UnitOutcome] = []
+        self.learned: dict[str, Planes] = {}
         for channel in calibration.constant:
-            self.sums[0, channel] = planes[channel]
+            self.sums[0, channel] = self._enlarged[channel]
+            self.predictions[channel] = planes[channel]
             self.count[channel] = 1
 
-    def add(self, unit: WorkUnit, picture: Planes, deviation: Planes, outcome: UnitOutcome) -> None:
-        """Take in one unit's answer: picture and standard deviation, (channels, Y, X) each.
+    def add(
+        self,
+        unit: WorkUnit,
+        picture: Planes,
+        deviation: Planes,
+        prediction: Planes,
+        outcome: UnitOutcome,
+    ) -> None:
+        """Take in one unit's answer.
 
         A fit that a person ended does not water down finished ones of the same channels.
+
+        Parameters
+        ----------
+        unit : WorkUnit
+        picture, deviation : ndarray
+            (channels, Y, X) of the result, and its standard deviation.
+        prediction : ndarray
+            (channels, Y, X) of the input: what the detector would have seen of the picture.
+        outcome : UnitOutcome
         """
         self.outcomes.append(outcome)
         if outcome.kept and self._has(unit):
@@ -71,6 +92,7 @@ class Merge:
             self.sums[0, channel] += picture[index]
             self.sums[1, channel] += picture[index].astype(np.float64) ** 2
             self.sums[2, channel] += deviation[index].astype(np.float64) ** 2
+            self.predictions[channel] += prediction[index]
             self.count[channel] += 1
 
     def preview(self, unit: WorkUnit, picture: Planes) -> npt.NDArray[np.float32]:
@@ -78,18 +100,19 @@ class Merge:
         mean = self._mean()
         if not self._has(unit):
             mean[list(unit.channels)] = picture
-        source = self._plan.source
-        return from_planes(mean.astype(np.float32), source.axes, source.shape)
+        return self._arranged(mean.astype(np.float32))
 
     def restoration(self, seconds: float, *, timed_out: bool) -> Restoration:
         """Merge, put the mean back, and write the report."""
-        mean = self._mean()
-        shift = (self._planes - mean).mean((1, 2), keepdims=True)
-        residual = residual_words(self._planes, mean, self._calibration)
-        mean = (mean + shift).astype(np.float32)
+        mean, prediction = self._mean(), self._prediction()
+        known = self._calibration.known
+        left = self._planes - prediction
+        weight = np.ones(left.shape) if known is None else known.astype(np.float64)
+        residual = residual_words(left * weight, prediction, self._calibration)
+        shift = (left * weight).sum((1, 2)) / np.maximum(weight.sum((1, 2)), 1)
+        mean = (mean + shift[:, None, None]).astype(np.float32)
         deviation = self._deviation()
-        source = self._plan.source
-        image = _cast(from_planes(mean, source.axes, source.shape), self._array.dtype, self._plan)
+        image = _cast(self._arranged(mean), self._array.dtype, self._plan)
         first, last = self.outcomes[0], self.outcomes[-1]
         reason = (last if last.kept else first).stop_reason
         if timed_out:
@@ -108,19 +131,28 @@ class Merge:
         }
         return Restoration(
             image,
-            from_planes(deviation, source.axes, source.shape),
+            self._arranged(deviation),
             reason,
             first.best_iteration,
             first.history,
             self._plan.recipe,
-            {},
+            self.learned,
             receipt(self._plan, self._calibration, **facts),
         )
 
     def _mean(self) -> npt.NDArray[np.float64]:
         """Average so far; the input itself where nothing was restored yet."""
         count = self.count[:, None, None]
-        return np.where(count > 0, self.sums[0] / np.maximum(count, 1), self._planes)
+        return np.where(count > 0, self.sums[0] / np.maximum(count, 1), self._enlarged)
+
+    def _prediction(self) -> npt.NDArray[np.float64]:
+        """Average of what the detector would have seen; the input where nothing was restored."""
+        count = self.count[:, None, None]
+        return np.where(count > 0, self.predictions / np.maximum(count, 1), self._planes)
+
+    def _arranged(self, planes: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Bring planes of the result to its shape."""
+        return from_planes(planes, self._plan.source.axes, self._plan.result_shape)
 
     def _has(self, unit: WorkUnit) -> bool:
         """Whether all of a unit's channels have a finished picture."""
@@ -133,7 +165,7 @@ class Merge:
         variance = self.sums[2] / count + spread
         for channel in np.flatnonzero(self.count == 0):
             noise = self._calibration.noise[channel]
-            signal = self._planes[channel].astype(np.float64)
+            signal = self._enlarged[channel].astype(np.float64)
             variance[channel] = np.maximum(noise.gain * signal + noise.intercept, noise.floor)
         variance[list(self._calibration.constant)] = 0
         return np.asarray(np.sqrt(variance), np.float32)

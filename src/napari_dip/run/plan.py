@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
 from math import ceil, floor
@@ -15,22 +15,19 @@ from napari_dip.run.costs import (
     Costs,
     channel_count,
     estimate_costs,
-    estimate_peak,
+    estimate_fit,
     estimate_planes,
     scales_within,
 )
+from napari_dip.run.gate import check_headers
 from napari_dip.run.machine import Machine, threads_for
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from napari_dip.io import ImageSpec
     from napari_dip.run.recipe import Recipe
 
-#: Below this the hidden blocks, their guard bands and three halvings leave nothing to learn from.
-LEAST_SIDE = 16
-#: Longer axes without a name are no channels.
-MOST_CHANNELS = 8
 #: Notes on a plan.
 SMALL = "The image is small, so the network has {most} scales instead of {usual}."
 CARD_UNKNOWN = "Whether the graphics card has that much memory free could not be checked."
@@ -66,6 +63,8 @@ class Plan:
     ----------
     recipe, source
         The wish and the header it was made for.
+    others : mapping of str to ImageSpec
+        Headers of the task's further inputs.
     units : tuple of WorkUnit
         In the order they run.
     device : str
@@ -89,6 +88,21 @@ class Plan:
     peak_bytes: int
     costs: Costs
     notes: tuple[str, ...] = ()
+    others: Mapping[str, ImageSpec] = field(default_factory=dict)
+
+    @property
+    def factors(self) -> tuple[int, int]:
+        """How many times finer than the image the result is, along Y and X."""
+        return self.recipe.task.factors(self.source)
+
+    @property
+    def result_shape(self) -> tuple[int, ...]:
+        """Shape of the result, in the image's axes."""
+        finer = dict(zip("YX", self.factors, strict=True))
+        return tuple(
+            count * finer.get(axis, 1)
+            for axis, count in zip(self.source.axes, self.source.shape, strict=True)
+        )
 
     @property
     def seconds(self) -> float:
@@ -117,21 +131,29 @@ class Plan:
         return f"{width} × {height} pixels{fits} on the {device}: up to {time}, {memory} of memory."
 
 
-def preflight(recipe: Recipe, source: ImageSpec, machine: Machine) -> Plan | Refusal:
-    """Say yes with a plan or no with a reason, from the header alone.
+def preflight(
+    recipe: Recipe,
+    source: ImageSpec,
+    machine: Machine,
+    others: Mapping[str, ImageSpec] | None = None,
+) -> Plan | Refusal:
+    """Say yes with a plan or no with a reason, from the headers alone.
 
     Parameters
     ----------
     recipe : Recipe
     source : ImageSpec
     machine : Machine
+    others : mapping of str to ImageSpec, optional
+        Headers of the task's further inputs, by name.
 
     Returns
     -------
     Plan or Refusal
         Pure: the same arguments give the same answer; nothing is read or loaded.
     """
-    if no := _check_header(source) or recipe.task.check(source):
+    others = dict(others or {})
+    if no := check_headers(recipe.task, source, others):
         return no
     device = _device(recipe.common.device, machine)
     if isinstance(device, Refusal):
@@ -139,18 +161,20 @@ def preflight(recipe: Recipe, source: ImageSpec, machine: Machine) -> Plan | Ref
     budget, notes = choose_budget(recipe, source)
     units = _units(recipe, source, budget)
     channels = len(units[0].channels)
-    height, width = source.grid
-    peak = estimate_peak(source, channels, budget)
+    grid = recipe.task.network_grid(source, others)
+    height, width = grid
+    planes = estimate_planes(grid, channel_count(source))
+    peak = planes + estimate_fit(grid, channels, budget)
     here = peak
     if device == "cuda":  # nothing tells how much a card has free without loading torch
         notes += (CARD_UNKNOWN,)
-        here = estimate_planes(source)
+        here = planes
     if here > machine.memory_bytes:
         have = size(machine.memory_bytes, floor)
         return refusal("image-large", name=source.name, need=size(here), have=have)
     threads = threads_for(machine.cores, height * width)
-    costs = estimate_costs(source, len(units), device, threads, budget)
-    return Plan(recipe, source, units, device, threads, budget, peak, costs, notes)
+    costs = estimate_costs(grid, len(units), device, threads, budget)
+    return Plan(recipe, source, units, device, threads, budget, peak, costs, notes, others)
 
 
 def choose_budget(recipe: Recipe, source: ImageSpec) -> tuple[Budget, tuple[str, ...]]:
@@ -169,7 +193,7 @@ def choose_budget(recipe: Recipe, source: ImageSpec) -> tuple[Budget, tuple[str,
         What differs from the preset, in words.
     """
     task, common = recipe.task, recipe.common
-    prior = "blind-spot" if task.prior == "auto" else task.prior
+    prior = task.first_choice()
     row = _presets(task.name)[prior][common.preset]
     most, widths = scales_within(min(source.grid)), tuple(row["widths"])
     notes = (SMALL.format(most=most, usual=len(widths)),) if most < len(widths) else ()
@@ -180,6 +204,7 @@ def choose_budget(recipe: Recipe, source: ImageSpec) -> tuple[Budget, tuple[str,
         widths=widths[:most],
         learning_rate=row["learning_rate"],
         window=row["window"],
+        release=row.get("release", 0),
     )
     return budget, notes
 
@@ -205,64 +230,6 @@ def _presets(task: str) -> dict[str, Any]:
         .read_text(encoding="utf-8")
     )
     return dict(json.loads(text))
-
-
-def _check_header(source: ImageSpec) -> Refusal | None:
-    name, shape, axes = source.name, source.shape, source.axes
-    if not shape:
-        return refusal("image-scalar", name=name)
-    if len(shape) == 1:
-        return refusal("image-line", name=name, count=shape[0])
-    if len(axes) != len(shape) or len(set(axes)) != len(axes) or set(axes) - set("TCZYXS"):
-        return refusal("axes-wrong", axes=axes, name=name, count=len(shape), shape=_sizes(shape))
-    if "Y" not in axes or "X" not in axes:
-        return refusal("axes-missing", axes=axes, name=name)
-    if 0 in shape:
-        return refusal("image-empty", name=name, shape=_sizes(shape))
-    if no := _check_dtype(source):
-        return no
-    if any(axis in "TZ" and count > 1 for axis, count in zip(axes, shape, strict=True)) or {
-        "C",
-        "S",
-    } <= set(axes):
-        hint = _channels_hint(shape, axes)
-        return refusal("image-stack", name=name, axes=axes, shape=_sizes(shape), hint=hint)
-    if "S" in axes and shape[axes.index("S")] != 3:
-        return refusal("image-channels", name=name, count=shape[axes.index("S")])
-    height, width = source.grid
-    if min(height, width) < LEAST_SIDE:
-        return refusal("image-small", name=name, height=height, width=width, least=LEAST_SIDE)
-    return None
-
-
-def _check_dtype(source: ImageSpec) -> Refusal | None:
-    if source.dtype.startswith("complex"):
-        return refusal("image-complex", name=source.name)
-    if source.dtype == "bool":
-        return refusal("image-bool", name=source.name)
-    if not source.dtype.startswith(("int", "uint", "float")):
-        return refusal("image-text", name=source.name, dtype=source.dtype)
-    return None
-
-
-def _channels_hint(shape: tuple[int, ...], axes: str) -> str:
-    """How to say that an axis which was taken for a stack holds channels or colours."""
-    if len(shape) != 3:
-        return ""
-    if shape[-1] == 3:
-        named = "YXS"
-    elif shape[0] <= MOST_CHANNELS and axes.endswith("YX"):
-        named = "CYX"
-    else:
-        return ""
-    return (
-        f", or name the axes {named} if this is one picture in channels or colours "
-        f"(Axes in the dock, --axes {named} on the command line, axes='{named}' in Python)"
-    )
-
-
-def _sizes(shape: tuple[int, ...]) -> str:
-    return " × ".join(str(count) for count in shape)
 
 
 def _device(wish: str, machine: Machine) -> str | Refusal:

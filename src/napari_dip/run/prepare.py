@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,6 +11,8 @@ import numpy as np
 from napari_dip.errors import Refusal, refusal
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import numpy.typing as npt
 
     from napari_dip.engine.noise import NoiseEstimate
@@ -46,6 +49,10 @@ class Calibration:
         "gaussian" or "poisson-gaussian".
     prior, why : str
         Which prior runs, and why.
+    known : ndarray or None
+        (C, Y, X), True where a pixel was measured; None if all were.
+    others : mapping of str to ndarray
+        The task's further inputs, float32, as they came.
     """
 
     offset: tuple[float, ...]
@@ -57,6 +64,8 @@ class Calibration:
     model: str
     prior: str
     why: str
+    known: npt.NDArray[np.bool_] | None
+    others: Mapping[str, Planes]
 
 
 def to_planes(array: npt.NDArray[Any], axes: str) -> Planes:
@@ -75,7 +84,14 @@ def from_planes(planes: npt.NDArray[Any], axes: str, shape: tuple[int, ...]) -> 
 
 
 def check_content(array: npt.NDArray[Any], name: str) -> Refusal | None:
-    """Say no to pixels that cannot be restored, whatever the header promised."""
+    """Say no to pixels that cannot be restored, whatever the header promised.
+
+    Parameters
+    ----------
+    array : ndarray
+        All that was measured.
+    name : str
+    """
     total = array.size
     if array.dtype.kind == "f":
         if nans := int(np.isnan(array).sum()):
@@ -93,34 +109,44 @@ def check_content(array: npt.NDArray[Any], name: str) -> Refusal | None:
     return None
 
 
-def prepare(plan: Plan, array: npt.NDArray[Any]) -> tuple[Calibration, Planes] | Refusal:
+def prepare(
+    plan: Plan, data: Mapping[str, npt.NDArray[Any]]
+) -> tuple[Calibration, Planes] | Refusal:
     """Measure all that the fits need to know.
 
     Parameters
     ----------
     plan : Plan
-    array : ndarray
-        In the axes and shape of `plan.source`.
+    data : mapping of str to ndarray
+        "image" in the axes and shape of `plan.source`; the task's further inputs.
 
     Returns
     -------
     (Calibration, planes) or Refusal
-        Planes are (C, Y, X) float32 in the image's units.
+        Planes are (C, Y, X) float32 in the image's units; what was not measured is filled with
+        the mean of what was.
     """
     from napari_dip.engine.noise import hidden_block
 
-    if no := check_content(array, plan.source.name):
+    if no := check_inputs(plan, data):
         return no
-    planes = to_planes(array, plan.source.axes)
-    step = 1.0 if array.dtype.kind in "iu" else 0.0
-    constant = tuple(c for c, plane in enumerate(planes) if plane.min() == plane.max())
-    offset, scale = zip(*(_range(plane) for plane in planes), strict=True)
-    if plan.recipe.task.together(plan.source):  # a dark channel must not be blown up
+    array, task = data["image"], plan.recipe.task
+    planes, others, known = _sorted(plan, data)
+    measured = [plane if known is None else plane[known[c]] for c, plane in enumerate(planes)]
+    constant = tuple(c for c, one in enumerate(measured) if not one.size or one.min() == one.max())
+    offset, scale = zip(*(_range(one) for one in measured), strict=True)
+    if task.together(plan.source):  # a dark channel must not be blown up
         scale = (max(scale),) * len(scale)
-    noise = tuple(_noise(plane, step, plan) for plane in planes)
+    if known is not None:
+        planes = np.where(known, planes, np.array(offset, np.float32)[:, None, None])
+    step = 1.0 if array.dtype.kind in "iu" else 0.0
+    noise = tuple(
+        _noise(plane, None if known is None else known[c], step, plan)
+        for c, plane in enumerate(planes)
+    )
     varied = [one for c, one in enumerate(noise) if c not in constant]
     block = hidden_block(varied, plan.source.grid)
-    judges = LEAST_HELD_OUT * block[0] * block[1] / planes[0].size
+    judges = LEAST_HELD_OUT * prod(block) / (planes[0].size if known is None else known[0].sum())
     calibration = Calibration(
         offset=tuple(offset),
         scale=tuple(scale),
@@ -130,20 +156,57 @@ def prepare(plan: Plan, array: npt.NDArray[Any]) -> tuple[Calibration, Planes] |
         constant=constant,
         model="gaussian" if all(one.gain == 0 for one in varied) else "poisson-gaussian",
         prior=plan.budget.prior,
-        why=_why(plan.recipe.task.prior, plan.budget.prior, block),
+        why=task.why(plan.budget.prior, block),
+        known=known,
+        others=others,
     )
     return calibration, planes
 
 
+def check_inputs(plan: Plan, data: Mapping[str, npt.NDArray[Any]]) -> Refusal | None:
+    """Say no to pixels, of the image or of a further input, that the task cannot use."""
+    planes, others, known = _sorted(plan, data)
+    name = plan.source.name
+    for key, spec in plan.others.items():
+        if no := _check_finite(others[key], spec.name):
+            return no
+    if no := plan.recipe.task.admit(plan.source, others):
+        return no
+    if known is not None and not known.any():
+        return refusal("nothing-known", name=name)
+    return check_content(data["image"] if known is None else planes[known], name)
+
+
+def _sorted(
+    plan: Plan, data: Mapping[str, npt.NDArray[Any]]
+) -> tuple[Planes, dict[str, Planes], npt.NDArray[np.bool_] | None]:
+    """Planes (C, Y, X), the further inputs as float32, and where there is a measurement."""
+    with np.errstate(over="ignore"):  # what single precision cannot hold is refused in words
+        planes = to_planes(data["image"], plan.source.axes)
+    others = {name: np.asarray(data[name], dtype=np.float32) for name in plan.others}
+    gone = plan.recipe.task.missing(planes, others)
+    return planes, others, None if gone is None or not gone.any() else ~gone
+
+
+def _check_finite(array: Planes, name: str) -> Refusal | None:
+    if wrong := int((~np.isfinite(array)).sum()):
+        return refusal("input-not-finite", name=name, count=wrong, total=array.size)
+    return None
+
+
 def _range(plane: Planes) -> tuple[float, float]:
     """Offset and scale that bring the bulk of the pixels to a range of one."""
+    if not plane.size:
+        return 0.0, 1.0
     low, high = (float(value) for value in np.percentile(plane, ROBUST))
     if high <= low:  # almost all pixels alike: a few bright points on black
         low, high = float(plane.min()), float(plane.max())
     return float(plane.mean(dtype=np.float64)), max(high - low, float(np.finfo(np.float32).tiny))
 
 
-def _noise(plane: Planes, step: float, plan: Plan) -> NoiseEstimate:
+def _noise(
+    plane: Planes, known: npt.NDArray[np.bool_] | None, step: float, plan: Plan
+) -> NoiseEstimate:
     """Measure one channel's noise, and let the user's own figures overrule."""
     from dataclasses import replace
 
@@ -151,15 +214,16 @@ def _noise(plane: Planes, step: float, plan: Plan) -> NoiseEstimate:
 
     from napari_dip.engine.noise import measure_noise
 
-    task = plan.recipe.task
-    measured = measure_noise(torch.from_numpy(plane)[None], step)
+    task = plan.recipe.task.noise_wish()
+    seen = None if known is None else torch.from_numpy(known)[None]
+    measured = measure_noise(torch.from_numpy(plane)[None], step, seen)
     dark, middle = float(np.percentile(plane, 1)), float(plane.mean(dtype=np.float64))
     level = max(measured.gain * middle + measured.intercept, measured.floor)
     at_dark = max(measured.gain * dark + measured.intercept, measured.floor)
     gain = measured.gain
-    if task.noise == "gaussian":
+    if task.model == "gaussian":
         gain, at_dark = 0.0, level
-    elif task.noise == "poisson-gaussian" and gain == 0 and middle > dark:
+    elif task.model == "poisson-gaussian" and gain == 0 and middle > dark:
         # no slope was found, but the user knows of one: all that is above the least variance
         gain, at_dark = max(level - measured.floor, 0.1 * level) / (middle - dark), measured.floor
     if task.gain is not None:
@@ -170,17 +234,3 @@ def _noise(plane: Planes, step: float, plan: Plan) -> NoiseEstimate:
         return measured
     floor = at_dark if task.read_noise is not None else min(measured.floor, at_dark)
     return replace(measured, gain=gain, intercept=at_dark - gain * dark, floor=floor)
-
-
-def _why(asked: str, prior: str, block: tuple[int, int]) -> str:
-    """Say why this prior runs, and how it hides."""
-    chosen = "you chose it" if asked != "auto" else "it is what 'automatic' takes for denoising"
-    if prior != "blind-spot":
-        return chosen
-    if block == (1, 1):
-        return f"{chosen}; single pixels are hidden, since the noise differs from pixel to pixel"
-    height, width = block
-    return (
-        f"{chosen}; blocks of {width} × {height} pixels are hidden, "
-        "since neighbouring pixels share noise"
-    )

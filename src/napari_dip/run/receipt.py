@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from napari_dip.run.plan import Plan
-    from napari_dip.run.prepare import Calibration, Planes
+    from napari_dip.run.prepare import Calibration
 
 
 def sha256(array: npt.NDArray[Any]) -> str:
@@ -54,20 +54,28 @@ def noise_words(calibration: Calibration) -> dict[str, Any]:
 
 
 def residual_words(
-    planes: Planes, image: npt.NDArray[np.float64], calibration: Calibration
+    residuals: npt.NDArray[np.float64],
+    predictions: npt.NDArray[np.float64],
+    calibration: Calibration,
 ) -> dict[str, float]:
     """Whiteness (mean lag-1 correlation of the residual in units of the noise) and mean.
 
     Of the picture as it was fitted, before its mean was put back. Constant channels do not count.
+
+    Parameters
+    ----------
+    residuals, predictions : ndarray
+        (C, Y, X): measurement less prediction, 0 where nothing was measured, and the prediction.
+    calibration : Calibration
     """
     lines, total = [], 0.0
     for channel, one in enumerate(calibration.noise):
         if channel in calibration.constant:
             continue
-        residual = planes[channel].astype(np.float64) - image[channel]
+        residual = residuals[channel]
         total += float(residual.mean())
         residual = residual / np.sqrt(
-            np.maximum(one.gain * image[channel] + one.intercept, one.floor)
+            np.maximum(one.gain * predictions[channel] + one.intercept, one.floor)
         )
         residual -= residual.mean()
         power = float((residual**2).mean()) or 1.0

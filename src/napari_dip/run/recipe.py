@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from napari_dip.errors import Refusal, Refused, refusal
-from napari_dip.tasks import TASKS, Denoise, Setting
+from napari_dip.tasks import TASKS, Setting, Task
 
 #: Raised by one whenever a recipe written before would be read differently.
 SCHEMA = 1
@@ -104,7 +104,7 @@ class Recipe:
     common : Common
     """
 
-    task: Denoise
+    task: Task
     common: Common = DEFAULTS
 
     def to_dict(self) -> dict[str, Any]:

@@ -41,7 +41,8 @@ def run(
     ----------
     plan : Plan
     data : mapping
-        "image": array-like in the axes and shape of `plan.source`, read here and now.
+        "image": array-like in the axes and shape of `plan.source`, read here and now; the task's
+        further inputs by name, as `plan.others` describes them.
     control : callable
         Polled at every step: go on, pause, keep, or discard.
     preview_seconds : float or None
@@ -89,14 +90,14 @@ def _restore(
 
     clock = Clock(plan, control, preview_seconds)
     yield Event("Reading the image", seconds=clock.seconds)
-    array = np.asarray(data["image"])
+    arrays = {name: np.asarray(data[name]) for name in ("image", *plan.others)}
     yield Event("Measuring the noise", seconds=clock.seconds)
-    ready = prepare(plan, array)
+    ready = prepare(plan, arrays)
     if isinstance(ready, Refusal):
         raise Refused(ready)
     calibration, planes = ready
-    merge = Merge(plan, calibration, planes, array)
-    resume = None if store is None else store.open(plan, array, merge)
+    merge = Merge(plan, calibration, planes, arrays["image"])
+    resume = None if store is None else store.open(plan, arrays, merge)
     done = {outcome.unit for outcome in merge.outcomes}
     for number, unit in enumerate(plan.units, 1):
         unit = _without(unit, calibration.constant)
@@ -187,7 +188,7 @@ class _Course:
 
     def _take(self, unit: WorkUnit, ready: Fit, result: Result) -> Control:
         """Hand a fit's answer to the merge and the store."""
-        from napari_dip.run.fitting import doubt, to_units
+        from napari_dip.run.fitting import doubt, predicted, to_units
         from napari_dip.run.merge import UnitOutcome
 
         if result.best_iteration == 0 or not bool(result.estimate.mean.isfinite().all()):
@@ -209,7 +210,8 @@ class _Course:
         )
         picture = to_units(self._calibration, unit, result.estimate.mean)
         deviation = doubt(ready, self._calibration, result.blind, result.estimate)
-        self._merge.add(unit, picture, deviation, outcome)
+        prediction = predicted(ready, self._calibration, result.blind, result.estimate)
+        self._merge.add(unit, picture, deviation, prediction, outcome)
         if result.kept:
             return Control.KEEP
         if self._store is not None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from napari_dip.tasks.base import Setting, Task
+from napari_dip.tasks.base import IMAGE, Input, Setting, Task
 from napari_dip.tasks.denoise import Denoise
 
-TASKS: dict[str, type[Denoise]] = {task.name: task for task in (Denoise,)}
+TASKS: dict[str, type[Task]] = {task.name: task for task in (Denoise,)}
 
-__all__ = ["TASKS", "Denoise", "Setting", "Task"]
+__all__ = ["IMAGE", "TASKS", "Denoise", "Input", "Setting", "Task"]

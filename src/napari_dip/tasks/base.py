@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    import numpy as np
+    import numpy.typing as npt
     import torch
     from torch import Tensor
 
@@ -45,6 +47,43 @@ class Setting:
     advanced: bool = True
 
 
+@dataclass(frozen=True, slots=True)
+class Input:
+    """A picture that a task takes.
+
+    Attributes
+    ----------
+    name : str
+        Key of its pixels, and its option on the command line.
+    label, help : str
+        As the dock and the command line show it.
+    layers : tuple of str
+        Kinds of napari layers that it may come from: "image", "labels", "shapes".
+    optional : bool
+    """
+
+    name: str
+    label: str
+    help: str
+    layers: tuple[str, ...] = ("image",)
+    optional: bool = False
+
+
+#: What every task restores.
+IMAGE = Input(
+    "image", "Image", "The image to restore. It follows the layer that is selected in napari."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class NoiseWish:
+    """What the user knows of the noise, in the image's units; None and "auto": to be measured."""
+
+    model: str = "auto"
+    read_noise: float | None = None
+    gain: float | None = None
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Scene:
     """What a task builds its problem and its prior from: one unit's pixels, calibrated.
@@ -52,11 +91,13 @@ class Scene:
     Attributes
     ----------
     measurement : Tensor
-        (1, C, *grid), in network units.
+        (1, C, *grid), in network units; 0 where nothing was measured.
     noise : NoiseVariance
         In network units.
     noise_level : float
         Mean standard deviation of the noise, in network units.
+    known : Tensor
+        (1, 1, *grid): 1 where there is a measurement.
     held_out, guarded : Tensor
         (1, 1, *grid): 1 at pixels that judge, and at those with their guard band.
     block : tuple of int
@@ -65,16 +106,19 @@ class Scene:
         Share of the measured noise that the fit takes for certain; less where the network itself
         says how far a pixel may lie off.
     prior : str
-        "noise" or "blind-spot".
+        Such as "noise" or "blind-spot".
     widths : tuple of int
         Channels of the network at each scale.
     window : int or None
         Side of what a step looks at; None: the whole grid.
+    others : mapping of str to Tensor
+        The task's further inputs by name, float32, as they came.
     """
 
     measurement: Tensor
     noise: NoiseVariance
     noise_level: float
+    known: Tensor
     held_out: Tensor
     guarded: Tensor
     block: tuple[int, ...]
@@ -82,32 +126,149 @@ class Scene:
     prior: str
     widths: tuple[int, ...]
     window: int | None
+    others: Mapping[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def grid(self) -> tuple[int, ...]:
+        """Size of the measurement, per axis."""
+        return tuple(self.measurement.shape[2:])
 
 
-class Task(Protocol):
-    """One thing a user wants. Implementations are frozen pydantic dataclasses."""
+class Task:
+    """One thing a user wants. Subclasses are frozen pydantic dataclasses.
+
+    The methods here answer for the simplest task: one image in, one of the same size out, every
+    pixel measured. A subclass says what differs, and always `problem` and `prior_for`.
+
+    Attributes
+    ----------
+    name : str
+        Of the command, the recipe and the docs page.
+    title : str
+        In menus.
+    inputs : tuple of Input
+        The image first.
+    done : str
+        Goes behind the input's name to name the result.
+    """
 
     name: ClassVar[str]
     title: ClassVar[str]
-    inputs: ClassVar[tuple[str, ...]]
+    inputs: ClassVar[tuple[Input, ...]] = (IMAGE,)
     done: ClassVar[str]
 
-    def check(self, spec: ImageSpec) -> Refusal | None:
-        """Say no to a picture that this task cannot restore, from its header alone."""
-        ...
+    def check(self, source: ImageSpec, others: Mapping[str, ImageSpec]) -> Refusal | None:
+        """Say no to pictures that this task cannot take, from their headers alone."""
+        return None
 
-    def together(self, spec: ImageSpec) -> bool:
-        """Whether one fit takes all channels at once."""
-        ...
+    def admit(
+        self, source: ImageSpec, others: Mapping[str, npt.NDArray[np.float32]]
+    ) -> Refusal | None:
+        """Say no to further inputs for what their pixels hold."""
+        return None
+
+    def missing(
+        self, image: npt.NDArray[Any], others: Mapping[str, npt.NDArray[np.float32]]
+    ) -> npt.NDArray[np.bool_] | None:
+        """Pixels (C, Y, X) of `image` that hold no measurement; None if all do."""
+        return None
+
+    def check_known(
+        self, source: ImageSpec, known: npt.NDArray[np.bool_] | None
+    ) -> Refusal | None:
+        """Say no for where there is a measurement, (C, Y, X); None: everywhere."""
+        return None
+
+    def keeps_measured(self) -> bool:
+        """Whether pixels that were measured come back as they were, not as they were fitted."""
+        return False
+
+    def together(self, source: ImageSpec) -> bool:
+        """Whether one fit takes all channels at once: colours share edges, channels need not."""
+        return "S" in source.axes
+
+    def factors(self, source: ImageSpec) -> tuple[int, int]:
+        """How many times finer than the image the result is, along Y and X."""
+        return (1, 1)
+
+    def network_grid(self, source: ImageSpec, others: Mapping[str, ImageSpec]) -> tuple[int, int]:
+        """Size, along Y and X, of what the network speaks of."""
+        height, width = source.grid
+        finer_y, finer_x = self.factors(source)
+        return height * finer_y, width * finer_x
+
+    def first_choice(self) -> str:
+        """Prior to plan with: the user's, or what suits most images; a row of the presets."""
+        return "noise"
+
+    def settled(self, prior: str, known: npt.NDArray[np.bool_] | None) -> tuple[str, str]:
+        """Choose the prior anew by where there is a measurement, (C, Y, X); and say why.
+
+        Without words, what `why` says holds.
+        """
+        return prior, ""
+
+    def contenders(self) -> tuple[str, ...]:
+        """Priors that begin side by side, to be chosen from by held-out loss; none: no race."""
+        return ()
+
+    def arranged(
+        self,
+        image: npt.NDArray[np.float32],
+        others: Mapping[str, npt.NDArray[np.float32]],
+        headers: Mapping[str, ImageSpec],
+    ) -> tuple[Mapping[str, npt.NDArray[np.float32]], tuple[str, ...]]:
+        """Bring further inputs into the form that the fits want, once for all of them.
+
+        Parameters
+        ----------
+        image : ndarray
+            (C, Y, X), in its own units.
+        others, headers : mapping
+            Further inputs as they came, by name.
+
+        Returns
+        -------
+        others, notes
+            What `Scene.others` will hold, and what the user should know of it.
+        """
+        return others, ()
+
+    def why(self, prior: str, block: tuple[int, ...]) -> str:
+        """Say why that prior runs, and how."""
+        return "it is the one that this task uses"
+
+    def noise_wish(self) -> NoiseWish:
+        """Say what the user knows about the noise."""
+        return NoiseWish()
+
+    def block(self, measured: tuple[int, int]) -> tuple[int, int]:
+        """Size of hidden blocks, along Y and X, where the noise's correlation asks for that one."""
+        return measured
+
+    def remarks(
+        self, source: ImageSpec, others: Mapping[str, npt.NDArray[np.float32]]
+    ) -> tuple[str, ...]:
+        """Tell the user what will be done to the further inputs, a sentence each."""
+        return ()
 
     def problem(self, scene: Scene) -> Problem:
         """Say what has to be explained."""
-        ...
+        raise NotImplementedError
 
     def prior_for(self, scene: Scene, rng: torch.Generator) -> Prior:
         """Make the untrained network and its code."""
-        ...
+        raise NotImplementedError
+
+    @classmethod
+    def setting_names(cls) -> tuple[str, ...]:
+        """Names of the settings, in the order of the form."""
+        assert is_dataclass(cls)
+        return tuple(one.name for one in fields(cls))
 
     def to_dict(self) -> dict[str, Any]:
         """Give the settings that differ from their defaults, in plain JSON types."""
-        ...
+        assert is_dataclass(self)
+        return {
+            key: value for key, value in asdict(self).items() if value != getattr(type(self), key)
+        }

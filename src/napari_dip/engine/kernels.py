@@ -1,0 +1,219 @@
+"""Blur kernels with parameters: free, from a network, or from a formula.
+
+A kernel here is a module without input that gives (*sizes), non-negative and of sum one, whatever
+its parameters are; so no step of an optimiser can leave the kernels that optics allow.
+"""
+
+from __future__ import annotations
+
+from math import log, pi, sqrt
+
+import torch
+from torch import Tensor, nn
+
+#: Share of the light that a free kernel starts with spread evenly, as a softmax cannot leave zero.
+_SPREAD = 0.01
+#: Inputs and hidden units of the kernel's network, and the deviation of its fixed input: SelfDeblur
+#: (Ren et al. 2020), https://github.com/csdwren/SelfDeblur.
+_CODE, _HIDDEN, _CODE_SCALE = 200, 1000, 0.1
+#: Points per pixel of the longest line that fits; at 4 a line's weights are even within 1 %.
+_POINTS_PER_PIXEL = 4
+#: Samples per pixel along each axis when the rim of a disc is drawn.
+_SAMPLES = 5
+
+
+class SoftmaxKernel(nn.Module):
+    """Any kernel: positive and of sum one through a softmax.
+
+    Parameters
+    ----------
+    logits : Tensor or nn.Module
+        (*sizes), to be fitted; or a module that gives them without input (`KernelNetwork`).
+    """
+
+    def __init__(self, logits: Tensor | nn.Module) -> None:
+        super().__init__()
+        self.logits = nn.Parameter(logits.clone()) if isinstance(logits, Tensor) else logits
+
+    def forward(self) -> Tensor:
+        """Give the kernel (*sizes)."""
+        logits = self.logits() if isinstance(self.logits, nn.Module) else self.logits
+        kernel: Tensor = torch.softmax(logits.flatten(), 0).reshape(logits.shape)
+        return kernel
+
+
+def logits_of(kernel: Tensor) -> Tensor:
+    """Give the logits from which `SoftmaxKernel` starts at a kernel, but for a trace of spread.
+
+    Parameters
+    ----------
+    kernel : Tensor
+        (*sizes), non-negative, not all zero.
+    """
+    share = kernel / kernel.sum()
+    return ((1 - _SPREAD) * share + _SPREAD / kernel.numel()).log()
+
+
+class KernelNetwork(nn.Module):
+    """A kernel's logits from a small untrained network with a fixed input.
+
+    Parameters
+    ----------
+    sizes : tuple of int
+    rng : torch.Generator
+        Draws the weights and the input.
+
+    References
+    ----------
+    Ren et al., Neural blind deconvolution using deep priors, CVPR 2020,
+    doi:10.1109/CVPR42600.2020.00340.
+    """
+
+    code: Tensor
+
+    def __init__(self, sizes: tuple[int, ...], rng: torch.Generator) -> None:
+        super().__init__()
+        self.sizes = sizes
+        taps = int(torch.Size(sizes).numel())
+        self.register_buffer("code", torch.rand(_CODE, generator=rng) * _CODE_SCALE)
+        self.layers = nn.Sequential(
+            _linear(_CODE, _HIDDEN, rng), nn.ReLU6(), _linear(_HIDDEN, taps, rng)
+        )
+
+    def forward(self) -> Tensor:
+        """Give the logits (*sizes)."""
+        return self.layers(self.code).reshape(self.sizes)  # type: ignore[no-any-return]
+
+
+class GaussianKernel(nn.Module):
+    """A Gaussian, sampled at the pixels' centres.
+
+    Parameters
+    ----------
+    sizes : tuple of int
+    *sigmas : float, > 0
+        Standard deviation at the start in pixels: one for all axes, or one for each.
+    """
+
+    def __init__(self, sizes: tuple[int, ...], *sigmas: float) -> None:
+        super().__init__()
+        if len(sigmas) not in (1, len(sizes)):
+            raise ValueError(f"{len(sigmas)} widths do not fit {len(sizes)} axes.")
+        self.sizes = sizes
+        self.log_sigmas = nn.Parameter(_logs("sigma", sigmas))
+
+    def forward(self) -> Tensor:
+        """Give the kernel (*sizes)."""
+        sigmas = self.log_sigmas.exp().expand(len(self.sizes))
+        exponent = sigmas.new_zeros(())
+        for axis, size in enumerate(self.sizes):
+            squares = (_offsets(size, sigmas) / sigmas[axis]) ** 2 / 2
+            exponent = exponent - squares.reshape(-1, *(1,) * (len(self.sizes) - 1 - axis))
+        return torch.softmax(exponent.flatten(), 0).reshape(self.sizes)
+
+    def figures(self) -> dict[str, tuple[float, ...]]:
+        """Give the standard deviations in pixels."""
+        return {"sigmas": tuple(self.log_sigmas.detach().exp().tolist())}
+
+
+class MotionKernel(nn.Module):
+    """A straight line in the plane of Y and X: the mean of the picture along a steady drift.
+
+    The picture is interpolated linearly between its pixels, which makes the line antialiased.
+
+    Parameters
+    ----------
+    sizes : tuple of int
+        In 3-D the line lies in the middle plane.
+    length : float, > 0
+        At the start, in pixels.
+    angle : float
+        At the start, in radians from X towards Y.
+    """
+
+    positions: Tensor
+
+    def __init__(self, sizes: tuple[int, ...], length: float, angle: float) -> None:
+        super().__init__()
+        self.sizes = sizes
+        self.log_length = nn.Parameter(_logs("length", (length,))[0])
+        self.angle = nn.Parameter(torch.tensor(float(angle)))
+        count = _POINTS_PER_PIXEL * int(sqrt(sizes[-1] ** 2 + sizes[-2] ** 2)) + 1
+        places = (torch.arange(count) + 0.5) / count - 0.5
+        self.register_buffer("positions", places, persistent=False)
+
+    def forward(self) -> Tensor:
+        """Give the kernel (*sizes)."""
+        along = self.positions * self.log_length.exp()
+        height, width = self.sizes[-2:]
+        down = along[:, None] * self.angle.sin() - _offsets(height, along)  # (points, height)
+        right = along[:, None] * self.angle.cos() - _offsets(width, along)
+        plane = (1 - down.abs()).clamp(min=0).T @ (1 - right.abs()).clamp(min=0)
+        return _in_the_middle(plane / plane.sum(), self.sizes)
+
+    def figures(self) -> dict[str, tuple[float, ...]]:
+        """Give the length in pixels and the angle in radians, from 0 to pi."""
+        length, angle = self.log_length.detach().exp().item(), self.angle.detach().item() % pi
+        return {"length": (length,), "angle": (angle,)}
+
+
+class DefocusKernel(nn.Module):
+    """An even disc in the plane of Y and X, as geometrical optics draws a point out of focus.
+
+    Parameters
+    ----------
+    sizes : tuple of int
+        In 3-D the disc lies in the middle plane.
+    radius : float, > 0
+        At the start, in pixels. Below half a pixel it is a point, and nothing moves it.
+    """
+
+    def __init__(self, sizes: tuple[int, ...], radius: float) -> None:
+        super().__init__()
+        self.sizes = sizes
+        self.log_radius = nn.Parameter(_logs("radius", (radius,))[0])
+
+    def forward(self) -> Tensor:
+        """Give the kernel (*sizes)."""
+        radius = self.log_radius.exp()
+        within = (torch.arange(_SAMPLES, device=radius.device) + 0.5) / _SAMPLES - 0.5
+        down, right = (
+            (_offsets(size, radius)[:, None] + within).flatten() for size in self.sizes[-2:]
+        )
+        distance = (down[:, None] ** 2 + right**2).sqrt()
+        covered = ((radius - distance) * _SAMPLES + 0.5).clamp(0, 1)  # a rim one sample wide
+        height, width = self.sizes[-2:]
+        plane = covered.reshape(height, _SAMPLES, width, _SAMPLES).mean((1, 3))
+        return _in_the_middle(plane / plane.sum(), self.sizes)
+
+    def figures(self) -> dict[str, tuple[float, ...]]:
+        """Give the radius in pixels."""
+        return {"radius": (self.log_radius.detach().exp().item(),)}
+
+
+def _logs(name: str, values: tuple[float, ...]) -> Tensor:
+    if not all(value > 0 for value in values):  # also catches nan
+        raise ValueError(f"`{name}` must be above 0 pixels, but is {values!r}.")
+    return torch.tensor([log(value) for value in values])
+
+
+def _offsets(size: int, like: Tensor) -> Tensor:
+    """Distances from the middle pixel, (size)."""
+    return torch.arange(size, device=like.device, dtype=like.dtype) - size // 2
+
+
+def _in_the_middle(plane: Tensor, sizes: tuple[int, ...]) -> Tensor:
+    """Give the plane an axis Z, if the grid has one, with nothing above and below."""
+    if len(sizes) == 2:
+        return plane
+    depth = plane.new_zeros(sizes[0])
+    depth[sizes[0] // 2] = 1
+    return depth[:, None, None] * plane
+
+
+def _linear(before: int, after: int, rng: torch.Generator) -> nn.Linear:
+    """Torch's own first weights, but from `rng` alone."""
+    layer = nn.utils.skip_init(nn.Linear, before, after)
+    for values in layer.parameters():
+        nn.init.uniform_(values, -1 / sqrt(before), 1 / sqrt(before), generator=rng)
+    return layer  # type: ignore[no-any-return]

@@ -1,0 +1,75 @@
+"""Blur that is fitted along with the picture: for what nobody measured."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import Tensor, nn
+
+from napari_dip.engine.convolution import convolve_valid
+from napari_dip.engine.kernels import DefocusKernel, GaussianKernel, MotionKernel
+
+_KINDS = {"gaussian": GaussianKernel, "motion": MotionKernel, "defocus": DefocusKernel}
+
+
+class LearnedConvolution(nn.Module):
+    """Blur with a kernel that has parameters; the picture is larger than the measurement.
+
+    Parameters
+    ----------
+    shape : nn.Module
+        Called without input, gives the kernel (*sizes) with odd sizes, non-negative and of sum one:
+        one of those in `kernels`.
+
+    Raises
+    ------
+    ValueError
+        If a size is even.
+
+    Attributes
+    ----------
+    margin : tuple of int
+        Pixels of the picture beyond the frame, on either side of each axis.
+    """
+
+    def __init__(self, shape: nn.Module) -> None:
+        super().__init__()
+        self.shape = shape
+        sizes = tuple(self.kernel().shape)
+        if any(size % 2 == 0 for size in sizes):
+            raise ValueError(f"A kernel needs odd sizes to have a middle, but has {sizes}.")
+        self.margin = tuple(size // 2 for size in sizes)
+
+    def kernel(self) -> Tensor:
+        """Give the present kernel (*sizes); detach it to keep it."""
+        return self.shape()  # type: ignore[no-any-return]
+
+    def forward(self, image: Tensor) -> Tensor:
+        """(B, C, *measured + sizes - 1) -> (B, C, *measured)."""
+        return convolve_valid(image, self.kernel())
+
+
+class ParametricConvolution(LearnedConvolution):
+    """Blur of a known kind whose few figures are fitted; the sturdy choice for a microscope.
+
+    Parameters
+    ----------
+    kind : {"gaussian", "motion", "defocus"}
+    sizes : tuple of int
+        Odd, one per axis of the grid.
+    start : tuple of float
+        gaussian: one standard deviation, or one per axis; motion: length, and angle in radians
+        from X towards Y; defocus: radius. Lengths in pixels, above 0.
+    """
+
+    def __init__(
+        self,
+        kind: Literal["gaussian", "motion", "defocus"],
+        sizes: tuple[int, ...],
+        start: tuple[float, ...],
+    ) -> None:
+        super().__init__(_KINDS[kind](sizes, *start))
+
+    def figures(self) -> dict[str, tuple[float, ...]]:
+        """Give what was fitted, by name: sigmas, length, angle or radius."""
+        return self.shape.figures()  # type: ignore[no-any-return, operator]

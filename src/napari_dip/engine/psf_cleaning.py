@@ -1,0 +1,81 @@
+"""What a PSF from a file or a layer must be before it can be used: finite, centred, of sum one."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+#: Negative values up to this share of the peak are rounding of whoever computed the PSF.
+_ROUNDING = 1e-6
+#: Share of the light that is kept along each axis.
+_KEPT = 0.999
+
+
+def cleaned_psf(array: Tensor) -> tuple[Tensor, tuple[str, ...]] | str:
+    """Centre a PSF, cut off its empty border and scale it to sum one; or say why not.
+
+    Parameters
+    ----------
+    array : Tensor
+        (Y, X) or (Z, Y, X) real numbers of any type.
+
+    Returns
+    -------
+    tuple of Tensor and tuple of str, or str
+        The kernel, (*sizes) float32 with odd sizes and its centre of mass at the middle to the
+        nearest pixel, and what was done to it, a sentence each; or why it cannot be used, as a
+        key of the fault table: "input-not-finite", "psf-zero" or "psf-negative".
+    """
+    psf = array.detach().to(torch.float64)
+    if not bool(psf.isfinite().all()):
+        return "input-not-finite"
+    if not bool(psf.any()):
+        return "psf-zero"
+    if float(psf.min()) < -_ROUNDING * max(float(psf.max()), 0.0):
+        return "psf-negative"
+    psf = psf.clamp(min=0)
+    psf = psf / psf.max()  # or the sum of tiny or huge values would not be a number
+    psf = psf / psf.sum()
+    notes: list[str] = []
+    for axis, name in enumerate("ZYX"[-psf.ndim :]):
+        size = psf.shape[axis]
+        psf, shift = _centred(psf, axis)
+        if size % 2 == 0:
+            notes.append(
+                f"The PSF is {size} pixels wide along {name}, an even number, so it was padded to "
+                "an odd one; its middle may be off by half a pixel."
+            )
+        if abs(shift) >= 1:
+            notes.append(
+                f"The PSF lay {abs(shift):g} pixels off its middle along {name} and was centred."
+            )
+    psf = _cropped(psf)
+    return (psf / psf.sum()).float(), tuple(notes)
+
+
+def _marginal(psf: Tensor, axis: int) -> Tensor:
+    return psf.sum([other for other in range(psf.ndim) if other != axis])
+
+
+def _centred(psf: Tensor, axis: int) -> tuple[Tensor, float]:
+    """Add zeros on one side until the centre of mass is the middle pixel; give the old offset."""
+    size = psf.shape[axis]
+    places = torch.arange(size, dtype=psf.dtype, device=psf.device)
+    centre = round(float((_marginal(psf, axis) * places).sum()))
+    half = max(centre, size - 1 - centre)
+    before, after = half - centre, half - (size - 1 - centre)
+    zeros = [
+        psf.new_zeros(*psf.shape[:axis], count, *psf.shape[axis + 1 :]) for count in (before, after)
+    ]
+    return torch.cat([zeros[0], psf, zeros[1]], axis), centre - (size - 1) / 2
+
+
+def _cropped(psf: Tensor) -> Tensor:
+    """Keep the least symmetric box that holds the wanted share of the light along each axis."""
+    for axis, line in enumerate([_marginal(psf, axis) for axis in range(psf.ndim)]):
+        middle = len(line) // 2
+        half = 0
+        while half < middle and float(line[middle - half : middle + half + 1].sum()) < _KEPT:
+            half += 1
+        psf = psf.narrow(axis, middle - half, 2 * half + 1)
+    return psf

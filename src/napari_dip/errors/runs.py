@@ -1,0 +1,28 @@
+"""What can go wrong while a run is on."""
+
+from __future__ import annotations
+
+from napari_dip.errors.fault import Fault
+
+RUNS = {
+    "memory-out": Fault(
+        "The memory ran out while restoring '{name}'.",
+        "Crop the image, close other programs, or choose the device 'cpu'.",
+    ),
+    "time-over": Fault(
+        "The time limit of {limit} s was over before '{name}' had gone one iteration.",
+        "Allow more time, or take a smaller crop.",
+    ),
+    "diverged": Fault(
+        "The fit of '{name}' broke down {count} times in a row.",
+        "Try another seed, or another prior.",
+    ),
+    "disk-full": Fault(
+        "'{path}' could not be saved: {why}.",
+        "Free some space or choose another folder; earlier files are untouched.",
+    ),
+    "unexpected": Fault(
+        "Something unexpected happened: {why}.",
+        "Please report it with the text in the log, and try another image in the meantime.",
+    ),
+}

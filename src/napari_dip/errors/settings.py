@@ -1,0 +1,57 @@
+"""What can go wrong with recipes, settings and the command line."""
+
+from __future__ import annotations
+
+from napari_dip.errors.fault import Fault
+
+SETTINGS = {
+    "recipe-broken": Fault(
+        "The recipe '{path}' is not valid JSON: {why}.",
+        "Save it again from the dock or with --recipe.",
+    ),
+    "recipe-newer": Fault(
+        "The recipe has schema version {found}, but this program reads up to {known}.",
+        "Update napari-dip, or save the recipe with this version.",
+    ),
+    "recipe-task": Fault(
+        "The recipe '{path}' is for '{found}', not for '{wanted}'.",
+        "Run it with 'napari-dip {found}', or name another recipe.",
+    ),
+    "setting-wrong": Fault("The setting '{field}' cannot be {value}: {why}.", "{hint}"),
+    "setting-unknown": Fault(
+        "There is no setting called '{field}' here.",
+        "Remove it, or check its spelling: {known}.",
+    ),
+    "command-unknown": Fault("There is no command called '{found}'.", "Choose one of: {known}."),
+    "option-unknown": Fault(
+        "There is no option called '{found}' here.",
+        "Check its spelling, or list the options with '{help}'.",
+    ),
+    "option-value": Fault(
+        "The option '{option}' lacks its value.",
+        "Write the value after it, or see '{help}'.",
+    ),
+    "option-twice": Fault("The option '{option}' is given twice.", "Leave one of the two out."),
+    "window-missing": Fault(
+        "napari cannot be opened here: {why}.",
+        "Add --no-window to save the pictures instead, or run 'napari-dip doctor'.",
+    ),
+    "argument-missing": Fault("The command line lacks {argument}.", "Add it as '{help}' shows."),
+    "argument-extra": Fault(
+        "'{found}' is one name too many here.",
+        "Put quotes around names with spaces, or see '{help}'.",
+    ),
+    "command-line": Fault("The command line cannot be understood: {why}.", "See '{help}'."),
+    "axes-wrong": Fault(
+        "The axes '{axes}' do not fit '{name}', which has {count} axes of sizes {shape}.",
+        "Give one letter for each axis out of T, C, Z, Y, X and S (S = red, green, blue).",
+    ),
+    "axes-missing": Fault(
+        "The axes '{axes}' of '{name}' lack Y or X.",
+        "Name the two axes of the picture plane Y and X.",
+    ),
+    "device-missing": Fault(
+        "The device '{device}' was asked for, but {why}.",
+        "Choose 'auto' or 'cpu', or run 'napari-dip doctor' to see what is missing.",
+    ),
+}

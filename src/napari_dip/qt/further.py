@@ -1,0 +1,161 @@
+"""The further pictures of a task: a mask, a guide, a PSF, each from a layer of its own."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from napari.layers import Image, Labels, Shapes
+from qtpy.QtCore import QSignalBlocker, Signal
+from qtpy.QtWidgets import QComboBox, QFormLayout, QWidget
+
+from napari_dip.io import ImageSpec, guess_axes
+from napari_dip.qt.layers import is_preview, level_zero
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import napari.viewer
+    import numpy.typing as npt
+
+    from napari_dip.tasks import Input
+
+_KINDS = {"image": Image, "labels": Labels, "shapes": Shapes}
+#: What the list shows where a picture may be left out.
+NONE = "none"
+
+
+class FurtherInputs(QWidget):
+    """One list of layers for each further picture that a task takes.
+
+    Parameters
+    ----------
+    viewer : napari.viewer.Viewer
+    inputs : sequence of Input
+    """
+
+    changed = Signal()
+
+    def __init__(
+        self, viewer: napari.viewer.Viewer, inputs: Sequence[Input], parent: QWidget | None = None
+    ) -> None:
+        super().__init__(parent)
+        self._viewer = viewer
+        self._inputs = tuple(inputs)
+        self._image: Image | None = None
+        self.combos = {one.name: _combo(one) for one in self._inputs}
+        layout = QFormLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
+        for one in self._inputs:
+            layout.addRow(one.label, self.combos[one.name])
+            self.combos[one.name].activated.connect(self._on_choice)
+        self.setVisible(bool(self._inputs))
+        self._connect(True)
+        self.refresh()
+
+    def layer(self, name: str) -> Any:
+        """Give the layer chosen for an input, None if there is none."""
+        chosen = self.combos[name].currentText()
+        return self._viewer.layers[chosen] if chosen in self._viewer.layers else None
+
+    def set_image(self, image: Image | None) -> None:
+        """Take note of what is restored: it is no mask or guide of itself."""
+        if image is not self._image:
+            self._image = image
+            self.refresh()
+
+    def headers(self) -> dict[str, ImageSpec]:
+        """Describe what is chosen, without reading pixels."""
+        layers = {one.name: self.layer(one.name) for one in self._inputs}
+        return {name: self._header(one) for name, one in layers.items() if one is not None}
+
+    def pixels(self) -> dict[str, Any]:
+        """Give the pixels of what is chosen; shapes are drawn onto the image's grid."""
+        layers = {one.name: self.layer(one.name) for one in self._inputs}
+        return {
+            name: drawn(one, self._image) if isinstance(one, Shapes) else level_zero(one)
+            for name, one in layers.items()
+            if one is not None
+        }
+
+    def refresh(self, _: object = None) -> None:
+        """Bring the lists in line with the viewer; what was chosen stays."""
+        for one in self._inputs:
+            combo = self.combos[one.name]
+            kinds = tuple(_KINDS[kind] for kind in one.layers)
+            names = [
+                layer.name
+                for layer in self._viewer.layers
+                if isinstance(layer, kinds) and layer is not self._image and not is_preview(layer)
+            ][::-1]
+            before = combo.currentText()
+            with QSignalBlocker(combo):
+                combo.clear()
+                combo.addItems([NONE, *names] if one.optional else names)
+                combo.setCurrentIndex(max(combo.findText(before), 0 if combo.count() else -1))
+        self.changed.emit()
+
+    def disconnect_viewer(self) -> None:
+        """Stop listening; the viewer lives longer than this widget."""
+        self._connect(False)
+
+    def _connect(self, on: bool) -> None:
+        events = self._viewer.layers.events
+        for signal in (events.inserted, events.removed, events.renamed):
+            (signal.connect if on else signal.disconnect)(self.refresh)
+
+    def _on_choice(self, _: int) -> None:
+        self.changed.emit()
+
+    def _header(self, layer: Any) -> ImageSpec:
+        if isinstance(layer, Shapes):
+            grid = _grid(self._image) if layer.nshapes else (0, 0)
+            return ImageSpec(layer.name, grid, "bool", "YX")
+        data = level_zero(layer)
+        shape = tuple(int(count) for count in data.shape)
+        rgb = bool(getattr(layer, "rgb", False))
+        return ImageSpec(layer.name, shape, np.dtype(data.dtype).name, guess_axes(shape, rgb=rgb))
+
+
+def drawn(shapes: Shapes, image: Image | None) -> npt.NDArray[np.bool_]:
+    """Draw a Shapes layer onto an image's grid; the two may be scaled and placed differently.
+
+    Parameters
+    ----------
+    shapes : Shapes
+    image : Image or None
+
+    Returns
+    -------
+    ndarray of bool
+        (Y, X), True inside any of the shapes.
+    """
+    grid = _grid(image)
+    if image is None or not shapes.nshapes:
+        return np.zeros(grid, bool)
+    # the last two axes are the picture plane of both
+    corners = [
+        np.array(
+            [image.world_to_data(shapes.data_to_world(one)[-image.ndim :])[-2:] for one in part]
+        )
+        for part in shapes.data
+    ]
+    moved = Shapes(corners, shape_type=list(shapes.shape_type))
+    return np.asarray(moved.to_masks(mask_shape=grid).any(0))
+
+
+def _grid(image: Image | None) -> tuple[int, int]:
+    if image is None:
+        return (0, 0)
+    shape = level_zero(image).shape
+    height, width = shape[-3:-1] if image.rgb else shape[-2:]
+    return int(height), int(width)
+
+
+def _combo(one: Input) -> QComboBox:
+    combo = QComboBox()
+    combo.setAccessibleName(one.label)
+    combo.setToolTip(f"<qt>{one.help}</qt>")
+    combo.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+    return combo

@@ -1,0 +1,95 @@
+"""The header gate: what no plan can be made for, said from headers alone."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from napari_dip.errors import Refusal, refusal
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from napari_dip.io import ImageSpec
+    from napari_dip.tasks import Task
+
+#: Below this the hidden blocks, their guard bands and three halvings leave nothing to learn from.
+LEAST_SIDE = 16
+#: Longer axes without a name are no channels.
+MOST_CHANNELS = 8
+
+
+def check_headers(task: Task, source: ImageSpec, others: Mapping[str, ImageSpec]) -> Refusal | None:
+    """Say no to an image, or to a further input, that cannot be restored or used."""
+    no = _check_header(source) or _check_others(task, others)
+    return no or task.check(source, others)
+
+
+def _check_header(source: ImageSpec) -> Refusal | None:
+    name, shape, axes = source.name, source.shape, source.axes
+    if not shape:
+        return refusal("image-scalar", name=name)
+    if len(shape) == 1:
+        return refusal("image-line", name=name, count=shape[0])
+    if len(axes) != len(shape) or len(set(axes)) != len(axes) or set(axes) - set("TCZYXS"):
+        return refusal("axes-wrong", axes=axes, name=name, count=len(shape), shape=_sizes(shape))
+    if "Y" not in axes or "X" not in axes:
+        return refusal("axes-missing", axes=axes, name=name)
+    if 0 in shape:
+        return refusal("image-empty", name=name, shape=_sizes(shape))
+    if no := _check_dtype(source):
+        return no
+    if any(axis in "TZ" and count > 1 for axis, count in zip(axes, shape, strict=True)) or {
+        "C",
+        "S",
+    } <= set(axes):
+        hint = _channels_hint(shape, axes)
+        return refusal("image-stack", name=name, axes=axes, shape=_sizes(shape), hint=hint)
+    if "S" in axes and shape[axes.index("S")] != 3:
+        return refusal("image-channels", name=name, count=shape[axes.index("S")])
+    height, width = source.grid
+    if min(height, width) < LEAST_SIDE:
+        return refusal("image-small", name=name, height=height, width=width, least=LEAST_SIDE)
+    return None
+
+
+def _check_others(task: Task, others: Mapping[str, ImageSpec]) -> Refusal | None:
+    """Say no to a further input that is missing, or has no pixels at all."""
+    for wanted in task.inputs[1:]:
+        spec = others.get(wanted.name)
+        if spec is None and not wanted.optional:
+            return refusal("input-missing", label=wanted.label.lower(), task=task.title.lower())
+        if spec is not None and (not spec.shape or 0 in spec.shape):
+            return refusal("image-empty", name=spec.name, shape=_sizes(spec.shape) or "0")
+        if spec is not None and not spec.dtype.startswith(("bool", "int", "uint", "float")):
+            return refusal("image-text", name=spec.name, dtype=spec.dtype)
+    return None
+
+
+def _check_dtype(source: ImageSpec) -> Refusal | None:
+    if source.dtype.startswith("complex"):
+        return refusal("image-complex", name=source.name)
+    if source.dtype == "bool":
+        return refusal("image-bool", name=source.name)
+    if not source.dtype.startswith(("int", "uint", "float")):
+        return refusal("image-text", name=source.name, dtype=source.dtype)
+    return None
+
+
+def _channels_hint(shape: tuple[int, ...], axes: str) -> str:
+    """How to say that an axis which was taken for a stack holds channels or colours."""
+    if len(shape) != 3:
+        return ""
+    if shape[-1] == 3:
+        named = "YXS"
+    elif shape[0] <= MOST_CHANNELS and axes.endswith("YX"):
+        named = "CYX"
+    else:
+        return ""
+    return (
+        f", or name the axes {named} if this is one picture in channels or colours "
+        f"(Axes in the dock, --axes {named} on the command line, axes='{named}' in Python)"
+    )
+
+
+def _sizes(shape: tuple[int, ...]) -> str:
+    return " × ".join(str(count) for count in shape)

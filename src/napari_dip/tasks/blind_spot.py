@@ -1,0 +1,104 @@
+"""The image-fed prior, as several tasks use it: what is hidden is foretold and then weighed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+    from napari_dip.engine.prior import BlindSpotCode
+    from napari_dip.engine.problem import Estimate, Penalty, Problem
+    from napari_dip.tasks.base import Scene
+
+#: Priors that are fed the image itself: they say how sure they are of each pixel.
+IMAGE_FED = ("blind-spot", "guided")
+#: Part of the pixels that the blind spot hides at a step: single pixels, and blocks, whose centre
+#: alone drives the fit. On FMD crops single pixels do not care (1/12, 1/6 and 1/4 lie within
+#: 0.1 dB); blocks of 5 x 7 gain 0.2 dB from 0.15 to 0.3 and nothing beyond.
+HIDDEN_SHARE, HIDDEN_SHARE_OF_BLOCKS = 1 / 8, 0.3
+#: Blocks from this width on drive the fit with their middle three pixels, not one.
+WIDE = 7
+
+
+def trusted_core(side: int) -> int:
+    """Width of the middle of a hidden block of that width that may drive the fit."""
+    return 3 if side >= WIDE else 1
+
+
+def blind_spot_code(scene: Scene, rng: torch.Generator, *, further: int = 0) -> BlindSpotCode:
+    """Make a network and its code: the measurement with blocks hidden.
+
+    Parameters
+    ----------
+    scene : Scene
+    rng : torch.Generator
+    further : int
+        Channels that the network is fed beside the measurement.
+    """
+    from napari_dip.engine.networks import Hourglass
+    from napari_dip.engine.prior import BlindSpotCode
+
+    channels, *grid = scene.measurement.shape[1:]
+    net = Hourglass(
+        len(grid),
+        channels + further,
+        2 * channels,
+        scene.widths,
+        skip=None,
+        normalised=False,
+        rng=rng,
+    )
+    single = all(side == 1 for side in scene.block)
+    return BlindSpotCode(
+        net,
+        scene.measurement,
+        scene.guarded,
+        scene.block,
+        tuple(trusted_core(side) for side in scene.block),
+        share=HIDDEN_SHARE if single else HIDDEN_SHARE_OF_BLOCKS,
+        window=None if scene.window is None else (scene.window,) * len(grid),
+    )
+
+
+def blind_spot_problem(scene: Scene, penalties: tuple[tuple[float, Penalty], ...]) -> Problem:
+    """Explain the image as picture plus noise; the pixel's own word comes in at the end."""
+    from napari_dip.engine.fidelity import gaussian_likelihood, mean_and_doubt, posterior
+    from napari_dip.engine.operators import Identity
+    from napari_dip.engine.problem import Problem, Term
+
+    noise = scene.noise.times(scene.granted)
+    term = Term(
+        scene.measurement,
+        Identity(),
+        mean_and_doubt(noise, scene.noise_level**2),
+        gaussian_likelihood(noise),
+        fitted=scene.known * (1 - scene.guarded),
+        held_out=scene.held_out,
+        measured=scene.known,
+    )
+
+    def finish(estimate: Estimate) -> Estimate:
+        return posterior(
+            scene.noise,
+            scene.measurement,
+            estimate,
+            granted=scene.granted,
+            judges=scene.held_out,
+        )
+
+    return Problem((term,), penalties, finish)
+
+
+def hidden_words(block: tuple[int, ...]) -> str:
+    """Say how the blind spot hides, and why so.
+
+    Parameters
+    ----------
+    block : tuple of int
+        Size of hidden blocks, along Y and X.
+    """
+    if all(side == 1 for side in block):
+        return "single pixels are hidden, since the noise differs from pixel to pixel"
+    sizes = " × ".join(str(side) for side in reversed(block))
+    return f"blocks of {sizes} pixels are hidden, since neighbouring pixels share noise"

@@ -1,0 +1,274 @@
+"""Guide: restore a noisy channel with the help of a clean picture of the same place."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
+
+from napari_dip.errors import refusal
+from napari_dip.tasks.base import IMAGE, Input, NoiseWish, Scene, Setting, Task
+from napari_dip.tasks.blind_spot import blind_spot_code, blind_spot_problem, hidden_words
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import numpy as np
+    import numpy.typing as npt
+    import torch
+
+    from napari_dip.engine.prior import Prior
+    from napari_dip.engine.problem import Problem
+    from napari_dip.errors import Refusal
+    from napari_dip.io import ImageSpec
+
+#: Percentiles of the guide that are brought to a range of one, hot and dead pixels left out.
+BULK = (0.5, 99.5)
+#: Furthest that a hot pixel of the guide may lie outside that range, in ranges.
+OUTLYING = 1.0
+#: Steps per pixel in which a shift is looked for: 0.05 pixels move an edge by less than noise does.
+SHIFT_STEPS = 20
+#: Shifts below this part of a pixel are not worth the blur of an interpolation.
+LEAST_SHIFT = 0.1
+#: Largest shift to believe in, as a share of the side: beyond it, the overlap is too small.
+MOST_SHIFT = 0.1
+
+
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+class Guide(Task):
+    """Settings of a guided restoration."""
+
+    name: ClassVar[str] = "guide"
+    title: ClassVar[str] = "Restore with a guide"
+    inputs: ClassVar[tuple[Input, ...]] = (
+        IMAGE,
+        Input(
+            "guide",
+            "Guide",
+            "A clean picture of the same place and size: a brighter channel, or the photograph "
+            "with flash. It may have several channels.",
+        ),
+    )
+    done: ClassVar[str] = "guided"
+
+    prior: Annotated[
+        Literal["auto", "blind-spot", "noise"],
+        Setting(
+            "Prior",
+            "What the untrained network is fed beside the guide: the image with pixels hidden "
+            "(blind spot), or noise, as in the Deep Image Prior paper. Automatic: blind spot, and "
+            "the guide is left out where held-out pixels say that it does not help.",
+            choices={
+                "auto": "Automatic",
+                "blind-spot": "Guide + blind spot",
+                "noise": "Guide + noise (paper)",
+            },
+        ),
+    ] = "auto"
+    align: Annotated[
+        bool,
+        Setting(
+            "Align the guide",
+            "Move the guide first, by a part of a pixel or by some pixels, so that its structures "
+            "lie on those of the image. Only where both show the same structures.",
+        ),
+    ] = False
+    planes_are_channels: Annotated[
+        bool,
+        Setting(
+            "Planes are channels",
+            "Take the planes of a guide with three axes as its channels; otherwise a stack is "
+            "refused.",
+        ),
+    ] = False
+    smoothing: Annotated[
+        Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)],
+        Setting(
+            "Smoothing",
+            "Weight of a total-variation penalty beside the network, without unit. 0 is best for "
+            "most images; 0.1 is visible, 1 is strong.",
+            least=0,
+            most=100,
+            step=0.05,
+        ),
+    ] = 0.0
+    noise: Annotated[
+        Literal["auto", "gaussian", "poisson-gaussian"],
+        Setting(
+            "Noise model",
+            "Gaussian: the noise is equally strong everywhere. Poisson-Gaussian: it grows with "
+            "brightness, as photon noise does. Automatic measures which.",
+            choices={
+                "auto": "Automatic",
+                "gaussian": "Gaussian",
+                "poisson-gaussian": "Poisson-Gaussian",
+            },
+        ),
+    ] = "auto"
+
+    def check(self, source: ImageSpec, others: Mapping[str, ImageSpec]) -> Refusal | None:
+        """Say no to a guide that is a stack, or of another size."""
+        guide = others["guide"]
+        if guide.dtype.startswith("complex"):
+            return refusal("image-complex", name=guide.name)
+        axes = self._axes(guide)
+        sizes = " × ".join(map(str, guide.shape))
+        flat = [axis for axis, count in zip(axes, guide.shape, strict=False) if count > 1]
+        if (
+            len(axes) != len(guide.shape)
+            or not {"Y", "X"} <= set(axes)
+            or set(flat) - set("CSYX")
+            or {"C", "S"} <= set(flat)
+        ):
+            return refusal("guide-stack", name=guide.name, axes=axes, shape=sizes)
+        grid = tuple(guide.shape[axes.index(axis)] for axis in "YX")
+        if grid != source.grid:
+            facts = {
+                "height": grid[0],
+                "width": grid[1],
+                "other_height": source.grid[0],
+                "other_width": source.grid[1],
+            }
+            return refusal("guide-size", name=guide.name, image=source.name, **facts)
+        return None
+
+    def admit(
+        self, source: ImageSpec, others: Mapping[str, npt.NDArray[np.float32]]
+    ) -> Refusal | None:
+        """Say no to a guide that shows nothing."""
+        guide = others["guide"]
+        if guide.min() == guide.max():
+            return refusal("guide-constant", value=f"{guide.min():g}")
+        return None
+
+    def arranged(
+        self,
+        image: npt.NDArray[np.float32],
+        others: Mapping[str, npt.NDArray[np.float32]],
+        headers: Mapping[str, ImageSpec],
+    ) -> tuple[Mapping[str, npt.NDArray[np.float32]], tuple[str, ...]]:
+        """Bring the guide to (G, Y, X) and a range of one, and onto the image if wished."""
+        import numpy as np
+
+        raw, axes = others["guide"], self._axes(headers["guide"])
+        order = sorted(range(len(axes)), key=lambda axis: "TZCSYX".index(axes[axis]))
+        planes = np.transpose(raw, order).reshape(-1, *image.shape[1:])
+        guide = np.stack([_to_range(plane) for plane in planes if plane.min() != plane.max()])
+        if not self.align:
+            return {"guide": guide}, ()
+        guide, note = _aligned(guide, image)
+        return {"guide": guide}, (note,)
+
+    def first_choice(self) -> str:
+        """Guide and blind spot, unless the user wants the paper's prior."""
+        return "guided-noise" if self.prior == "noise" else "guided"
+
+    def contenders(self) -> tuple[str, ...]:
+        """With and without the guide, unless the user has chosen."""
+        return ("guided", "blind-spot") if self.prior == "auto" else ()
+
+    def why(self, prior: str, block: tuple[int, ...]) -> str:
+        """Say why this prior runs, and how it hides."""
+        if prior == "guided-noise":
+            return "you chose it"
+        if self.prior != "auto":
+            return f"you chose it; {hidden_words(block)}"
+        verdict = (
+            "held-out pixels were foretold better with the guide"
+            if prior == "guided"
+            else "held-out pixels were foretold no better with the guide, so it was left out"
+        )
+        return f"{verdict}; {hidden_words(block)}"
+
+    def noise_wish(self) -> NoiseWish:
+        """Say what the settings hold."""
+        return NoiseWish(self.noise)
+
+    def problem(self, scene: Scene) -> Problem:
+        """Explain the image as picture plus noise, as denoising does."""
+        from napari_dip.engine.penalties import total_variation
+        from napari_dip.tasks.noise_code import noise_code_problem
+
+        penalties = (
+            ((self.smoothing, total_variation(scene.noise_level)),) if self.smoothing else ()
+        )
+        if scene.prior == "guided-noise":
+            return noise_code_problem(scene, penalties)
+        return blind_spot_problem(scene, penalties)
+
+    def prior_for(self, scene: Scene, rng: torch.Generator) -> Prior:
+        """Blind spot or fixed noise, with the guide beside it; or the blind spot alone."""
+        from napari_dip.engine.guided import GuidedCode
+        from napari_dip.tasks.noise_code import noise_code
+
+        if scene.prior == "blind-spot":
+            return blind_spot_code(scene, rng)
+        guide = scene.others["guide"][None]
+        channels = guide.shape[1]
+        if scene.prior == "guided-noise":
+            return GuidedCode(noise_code(scene, scene.grid, rng, further=channels), guide)
+        return GuidedCode(blind_spot_code(scene, rng, further=channels), guide)
+
+    def _axes(self, guide: ImageSpec) -> str:
+        """Axes of the guide; those of a stack are channels if the user says so."""
+        if self.planes_are_channels and len(guide.shape) == 3 and guide.axes.endswith("YX"):
+            return "CYX"
+        return guide.axes
+
+
+def _to_range(plane: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Bring the bulk of the pixels to a range of one around their mean."""
+    import numpy as np
+
+    low, high = (float(value) for value in np.percentile(plane, BULK))
+    if high <= low:  # almost all pixels alike: a few bright points on black
+        low, high = float(plane.min()), float(plane.max())
+    middle, span = float(plane.mean(dtype=np.float64)), high - low
+    within = np.clip(plane.astype(np.float64), low - OUTLYING * span, high + OUTLYING * span)
+    return np.asarray((within - middle) / span, np.float32)
+
+
+def _aligned(
+    guide: npt.NDArray[np.float32], image: npt.NDArray[np.float32]
+) -> tuple[npt.NDArray[np.float32], str]:
+    """Move the guide onto the image by the shift at which their spectra agree in phase.
+
+    References
+    ----------
+    Guizar-Sicairos, Thurman, Fienup, Efficient subpixel image registration algorithms, Optics
+    Letters 33(2), 2008, doi:10.1364/OL.33.000156 (as scikit-image has it).
+    """
+    import numpy as np
+    from skimage.registration import phase_cross_correlation
+    from skimage.transform import AffineTransform, warp
+
+    fixed = _tapered(image.mean(0))
+    moving = _tapered(guide.mean(0))
+    # not normalised by the magnitudes: noise would count as much as structure
+    shift, _, _ = phase_cross_correlation(
+        fixed, moving, upsample_factor=SHIFT_STEPS, normalization=None
+    )
+    down, right = (float(one) for one in shift)
+    far = any(
+        abs(one) > MOST_SHIFT * side for one, side in zip(shift, image.shape[1:], strict=True)
+    )
+    if far:
+        return guide, (
+            f"The guide was not moved: the best shift found, {down:.1f} pixels down and "
+            f"{right:.1f} to the right, is too far to believe in."
+        )
+    if max(abs(down), abs(right)) < LEAST_SHIFT:
+        return guide, "The guide was not moved: it lies on the image already."
+    back = AffineTransform(translation=(-right, -down))
+    moved = np.stack([warp(plane, back, order=3, mode="edge") for plane in guide])
+    words = f"The guide was moved by {down:.2f} pixels down and {right:.2f} to the right."
+    return np.asarray(moved, np.float32), words
+
+
+def _tapered(plane: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    """Fade to the mean at the border, which would otherwise agree with itself at no shift."""
+    import numpy as np
+
+    window = np.hanning(plane.shape[0])[:, None] * np.hanning(plane.shape[1])
+    return (plane.astype(np.float64) - float(plane.mean())) * window

@@ -1,0 +1,93 @@
+"""A mask may come from Labels, Shapes or an Image; shapes are drawn onto the image's own grid."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from napari.components import ViewerModel
+
+from napari_dip.qt.further import NONE, FurtherInputs, drawn
+from napari_dip.tasks import Input
+
+MASK = Input("mask", "Mask", "What to fill in.", ("labels", "shapes", "image"))
+SECOND = Input("second", "Second", "Another shot.", ("image",), optional=True)
+
+
+@pytest.fixture
+def viewer():
+    return ViewerModel()
+
+
+@pytest.fixture
+def further(viewer, qtbot):
+    further = FurtherInputs(viewer, (MASK, SECOND))
+    qtbot.addWidget(further)
+    yield further
+    further.disconnect_viewer()
+
+
+def offered(further, name):
+    combo = further.combos[name]
+    return [combo.itemText(index) for index in range(combo.count())]
+
+
+def test_each_list_offers_the_layers_of_its_kinds(viewer, further):
+    image = viewer.add_image(np.zeros((8, 9)), name="cells")
+    viewer.add_image(np.zeros((8, 9)), name="again")
+    viewer.add_labels(np.zeros((8, 9), int), name="holes")
+    viewer.add_points(np.zeros((1, 2)), name="points")
+    further.set_image(image)
+    assert offered(further, "mask") == ["holes", "again"]
+    assert offered(further, "second") == [NONE, "again"]
+
+
+def test_what_may_be_left_out_is_left_out_at_first(viewer, further):
+    viewer.add_image(np.zeros((8, 9)), name="again")
+    assert further.layer("second") is None
+    assert set(further.headers()) == {"mask"}
+
+
+def test_a_labels_layer_is_handed_over_as_it_is(viewer, further):
+    labels = np.arange(72).reshape(8, 9)
+    viewer.add_labels(labels, name="holes")
+    assert further.headers()["mask"].shape == (8, 9)
+    np.testing.assert_array_equal(further.pixels()["mask"], labels)
+
+
+def test_shapes_are_drawn_onto_the_image_wherever_both_lie(viewer):
+    image = viewer.add_image(np.zeros((20, 30)), scale=(0.5, 0.5), translate=(10, 10))
+    square = np.array([[11, 12], [11, 15], [14, 15], [14, 12]])  # in world units
+    shapes = viewer.add_shapes([square], shape_type="polygon")
+    mask = drawn(shapes, image)
+    inside = np.argwhere(mask)
+    assert mask.shape == (20, 30)
+    np.testing.assert_allclose(inside.min(0), (2, 4), atol=1)
+    np.testing.assert_allclose(inside.max(0), (8, 10), atol=1)
+
+
+def test_an_empty_shapes_layer_has_no_pixels(viewer, further):
+    image = viewer.add_image(np.zeros((20, 30)), name="cells")
+    viewer.add_shapes(name="drawing")
+    further.set_image(image)
+    assert further.headers()["mask"].shape == (0, 0)
+
+
+def test_a_choice_outlasts_new_layers_and_renaming_the_others(viewer, further):
+    viewer.add_labels(np.zeros((8, 9), int), name="first")
+    viewer.add_labels(np.zeros((8, 9), int), name="second")
+    combo = further.combos["mask"]
+    combo.setCurrentIndex(combo.findText("first"))
+    viewer.add_labels(np.zeros((8, 9), int), name="third")
+    assert further.layer("mask").name == "first"
+
+
+def test_a_change_is_told_and_after_the_dock_is_gone_nothing_is(viewer, further):
+    heard = []
+    further.changed.connect(lambda: heard.append(True))
+    viewer.add_labels(np.zeros((8, 9), int), name="holes")
+    assert heard
+    heard.clear()
+    further.disconnect_viewer()
+    viewer.add_labels(np.zeros((8, 9), int), name="more")
+    assert not heard
+    further._connect(True)  # the fixture disconnects again
