@@ -15,7 +15,7 @@ ifeq ($(shell uname -s),Linux)
 DISPLAYED := env -u WAYLAND_DISPLAY QT_QPA_PLATFORM=xcb LIBGL_ALWAYS_SOFTWARE=1 xvfb-run -a -s "-screen 0 1400x900x24"
 endif
 
-.PHONY: help demo test lint test-headless test-gl screenshots bench-fmd bench-stop pages libraries window-libraries
+.PHONY: help demo test lint test-headless test-gl screenshots bench-fmd bench-stop bench-tasks pages libraries window-libraries
 
 help:  ## name the targets
 	@grep -hE '^[a-z-]+:.*  ## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*  ## /\1\t/' | awk -F'\t' '{printf "make %-14s %s\n", $$1, $$2}'
@@ -45,6 +45,9 @@ bench-fmd: $(STAMP)  ## PSNR on the raw images of the FMD set
 
 bench-stop: $(STAMP)  ## how far the stop lies from the best iterate
 	$(BIN)/python benchmarks/stop.py $(ARGS)
+
+bench-tasks: $(STAMP)  ## inpainting, super-resolution, deblurring, guides, on the shared images; resumable
+	for task in inpaint super_resolve deblur blind_deblur guide; do $(BIN)/python benchmarks/$$task.py $(ARGS); done
 
 pages: $(STAMP)  ## write again what the documentation takes from the code: messages, settings
 	$(BIN)/python scripts/write_pages.py

@@ -62,6 +62,54 @@ def dock_pictures() -> None:
     viewer.close()
 
 
+#: Task: settings beside the preset, and the further input that its picture shows.
+TASK_DOCKS: dict[str, tuple[dict[str, object], str]] = {
+    "inpaint": ({}, "mask"),
+    "super-resolve": ({"factor": "2"}, ""),
+    "deblur": ({"gaussian_sigma": 1.5}, ""),
+    "blind-deblur": ({}, ""),
+    "guide": ({}, "guide"),
+}
+
+
+def task_picture(task: str) -> None:
+    """Run a task on a corner of the sample in its dock; take the window with the result."""
+    import napari
+    import numpy as np
+
+    from napari_dip.qt.docks import dock_of
+    from napari_dip.qt.layers import sample_mitochondria
+
+    settings, second = TASK_DOCKS[task]
+    viewer = napari.Viewer(show=False, title="napari-dip", show_welcome_screen=False)
+    viewer.window.resize(1280, 720)
+    (clean, _, _), (noisy, look, _) = sample_mitochondria()
+    corner = np.s_[100:228, 90:218]
+    if second == "guide":
+        viewer.add_image(clean[corner], name="long exposure")
+    image = viewer.add_image((noisy if second == "guide" else clean)[corner], **look)
+    if second == "mask":
+        labels = viewer.add_labels(np.zeros((128, 128), int), name="scratches")
+        for line in (np.linspace((10, 20), (110, 60), 60), np.linspace((30, 120), (90, 80), 40)):
+            labels.brush_size = 5
+            for point in line:
+                labels.paint(tuple(point.astype(int)), 1)
+        viewer.layers.selection.active = image
+    dock = dock_of(task)(viewer)
+    viewer.window.add_dock_widget(dock, name=f"{task} (Deep Image Prior)", area="right")
+    for name, value in {"preset": "fast", **settings}.items():
+        dock.form.widgets[name].value = value
+    layers = len(viewer.layers)
+    let_pass(1)
+    dock.run_bar.run_button.click()
+    wait_until(lambda: not dock.busy)
+    if len(viewer.layers) == layers:
+        sys.exit(f"The dock made no picture: {dock.run_bar.words.text()}")
+    viewer.canvas.grid.enabled = True
+    photograph(viewer, f"{task}_dock.png")
+    viewer.close()
+
+
 def photograph(viewer: napari.Viewer, name: str) -> None:
     """Save the whole window, drawn to the end."""
     viewer.screenshot(canvas_only=False, flash=False)  # lays out what has not been seen yet
@@ -91,7 +139,11 @@ def let_pass(seconds: float) -> None:
 
 if __name__ == "__main__":
     IMAGES.mkdir(parents=True, exist_ok=True)
-    demo_picture()
+    if not sys.argv[1:]:  # names of tasks: only their pictures
+        demo_picture()
     with tempfile.TemporaryDirectory() as folder:  # the user's own settings play no part
         os.environ["NAPARI_CONFIG"] = str(Path(folder) / "settings.yaml")
-        dock_pictures()
+        if not sys.argv[1:]:
+            dock_pictures()
+        for task in sys.argv[1:] or TASK_DOCKS:
+            task_picture(task)

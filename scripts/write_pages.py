@@ -58,8 +58,12 @@ def setting_rows(kind: Any) -> list[str]:
         shown = next(mark for mark in field.metadata if isinstance(mark, Setting))
         option = "--" + name.replace("_", "-")
         values = "\\|".join(shown.choices or ()) or value_word(field.annotation)
+        typed = f"`{option} {values}`"
         default = "" if field.default is None else f"`{field.default}`"
-        rows.append(f"| {shown.label} | `{option} {values}` | {default} | {shown.help} |\n")
+        if field.annotation is bool:
+            typed = f"`{option}`, `--no-{option[2:]}`"
+            default = "yes" if field.default else "no"
+        rows.append(f"| {shown.label} | {typed} | {default} | {shown.help} |\n")
     return rows
 
 

@@ -246,6 +246,28 @@ def missing_device() -> str:
     return next(device for device in ("cuda", "mps") if device not in found)
 
 
+def task(name: str, *options: str, **pictures: Any) -> Callable[[Path], list[str]]:
+    """Run another task on a good image; further pictures are saved and named by their option."""
+
+    def make(folder: Path) -> list[str]:
+        argv = good(*options)(folder)
+        for option, array in pictures.items():
+            how = {"photometric": "minisblack"} if array.ndim > 1 else {}
+            tifffile.imwrite(folder / f"{option}.tif", array, **how)
+            argv += [f"--{option}", str(folder / f"{option}.tif")]
+        return [name, *argv[1:]]
+
+    return make
+
+
+def psf(**values: float) -> np.ndarray:
+    """Even PSF of 5 x 5, with single values put in at its corner and middle."""
+    array = np.ones((5, 5), "float32")
+    for place, value in values.items():
+        array[{"corner": (0, 0), "middle": (2, 2)}[place]] = value
+    return array
+
+
 def setting(option: str, value: str) -> Case:
     return Case(f"--{option} {value or 'empty'}", "setting-wrong", good(f"--{option}={value}"))
 
@@ -295,9 +317,8 @@ PIXELS = [
     Case("bool", "image-bool", of(noisy() > 1000)),
     Case("black and white PNG", "image-bool", black_and_white),
     Case("complex", "image-complex", of(noisy().astype("complex64"))),
-    Case("stack", "image-stack", of(noisy(3, SIDE, SIDE))),
-    Case("time-lapse of ImageJ", "image-stack", of(noisy(2, 3, SIDE, SIDE), imagej=True)),
-    Case("five axes", "image-stack", of(noisy(2, 3, 2, SIDE, SIDE))),
+    Case("colours in channels", "image-stack", of(noisy(2, SIDE, SIDE, 3), "--axes", "CYXS")),
+    Case("colours taken for a stack", "image-stack", of(noisy(SIDE, SIDE, 3), "--axes", "ZYX")),
     Case("six axes", "axes-wrong", of(noisy(2, 2, 2, 2, SIDE, SIDE))),
     Case("too few axes named", "axes-wrong", of(noisy(), "--axes", "X")),
     Case("unknown axes named", "axes-wrong", of(noisy(), "--axes", "QQ")),
@@ -328,6 +349,7 @@ OUTPUTS = [
     Case("output empty", "path-empty", good("-o", "")),
     Case("output with NUL", "path-wrong", good("-o", "{folder}/a\0b.tif")),
     Case("output read-only", "output-readonly", good("-o", "/proc/out.tif")),
+    Case("PSF as PNG", "output-type", task("blind-deblur", "--psf-out", "{folder}/psf.png")),
     Case("report as text", "output-json", good("--report", "{folder}/report.txt")),
     Case("report exists", "output-exists", after(touch("r.json"), "--report", "{folder}/r.json")),
     Case("uncertainty over the input", "output-is-input", good("--uncertainty", "{folder}/in.tif")),
@@ -392,8 +414,143 @@ WORDS = [
     Case("no input", "argument-missing", arguments("denoise", "-o", "{folder}/out.tif")),
     Case("no output", "argument-missing", arguments("denoise", "{folder}/in.tif")),
     Case("two inputs", "argument-extra", good("second.tif")),
+    Case("no guide", "argument-missing", task("guide")),
 ]
 
-CASES = [*FILES, *PIXELS, *OUTPUTS, *SETTINGS, *RECIPES, *WORDS]
+SUPER_RESOLVE = [
+    *(
+        Case(
+            f"factor {text or 'empty'}", "setting-wrong", task("super-resolve", f"--factor={text}")
+        )
+        for text in ("0", "1", "5", "-2", "2.5", "1,1", "2,5", "2,2,2", "", "two")
+    ),
+    *(
+        Case(f"--psf-sigma {text}", "setting-wrong", task("super-resolve", f"--psf-sigma={text}"))
+        for text in ("-1", "21", "nan")
+    ),
+    Case("unknown coarse pixels", "setting-wrong", task("super-resolve", "--model", "mean")),
+    Case(
+        "result too large",
+        "result-large",
+        lambda folder: ["super-resolve", *of(noisy(9000, 9000), "--factor", "8")(folder)[1:]],
+    ),
+]
+
+WIDEFIELD = ("--model", "widefield", "--na", "1.4", "--wavelength", "520", "--pixel-size", "65")
+DEBLUR = [
+    Case("no PSF", "psf-missing", task("deblur")),
+    Case("PSF twice", "psf-twice", task("deblur", "--gaussian-sigma", "1", psf=psf())),
+    Case("PSF and microscope", "psf-twice", task("deblur", *WIDEFIELD, psf=psf())),
+    Case("PSF negative", "psf-negative", task("deblur", psf=psf(corner=-0.5))),
+    Case("PSF all zero", "psf-zero", task("deblur", psf=0 * psf())),
+    Case("PSF with NaN", "input-not-finite", task("deblur", psf=psf(middle=np.nan))),
+    Case("PSF infinite", "input-not-finite", task("deblur", psf=psf(middle=np.inf))),
+    Case("PSF larger than the image", "psf-large", task("deblur", psf=np.ones((SIDE, SIDE + 9)))),
+    Case("PSF with three axes", "psf-axes", task("deblur", psf=np.ones((3, 5, 5)))),
+    Case("PSF with one axis", "psf-axes", task("deblur", psf=np.ones(5))),
+    Case("PSF missing file", "file-missing", task("deblur", "--psf", "{folder}/none.tif")),
+    *(
+        Case(
+            f"--gaussian-sigma {text}", "setting-wrong", task("deblur", f"--gaussian-sigma={text}")
+        )
+        for text in ("0", "-1", "nan", "inf", "101", "wide")
+    ),
+    Case("Gaussian wider than the image", "psf-large", task("deblur", "--gaussian-sigma", "9")),
+    Case("aperture alone", "optics-missing", task("deblur", "--na", "1.4")),
+    *(
+        Case(
+            f"microscope without {WIDEFIELD[place][2:]}",
+            "optics-missing",
+            task("deblur", *WIDEFIELD[:place], *WIDEFIELD[place + 2 :]),
+        )
+        for place in (0, 2, 4, 6)
+    ),
+    Case(
+        "aperture above the refractive index",
+        "optics-impossible",
+        task("deblur", *WIDEFIELD, "--refractive-index", "1.33"),
+    ),
+    Case("computed PSF larger than the image", "psf-large", task("deblur", *WIDEFIELD[:-1], "5")),
+    Case("--na 0", "setting-wrong", task("deblur", "--na=0")),
+    Case("--wavelength -520", "setting-wrong", task("deblur", "--wavelength=-520")),
+    Case("--pixel-size nan", "setting-wrong", task("deblur", "--pixel-size=nan")),
+    Case("--refractive-index 0.9", "setting-wrong", task("deblur", "--refractive-index=0.9")),
+    Case("--pinhole -1", "setting-wrong", task("deblur", "--pinhole=-1")),
+    Case("unknown microscope", "setting-wrong", task("deblur", "--model", "light sheet")),
+    Case("unknown border", "setting-wrong", task("deblur", "--border", "mirror")),
+]
+
+HOLE = np.pad(np.full((4, 4), 2, "uint8"), 14)
+INPAINT = [
+    Case("no mask", "holes-none", task("inpaint")),
+    Case("label without a mask", "mask-missing", task("inpaint", "--label", "1")),
+    Case("mask empty", "mask-empty", task("inpaint", mask=0 * HOLE)),
+    Case("mask full", "mask-full", task("inpaint", mask=HOLE + 1)),
+    Case("mask full once grown", "mask-full", task("inpaint", "--grow", "30", mask=HOLE)),
+    Case("mask without the label", "mask-label", task("inpaint", "--label", "3", mask=HOLE)),
+    Case("mask of another shape", "mask-shape", task("inpaint", mask=HOLE[:, 1:])),
+    Case("mask turned", "mask-shape", task("inpaint", mask=np.ones((SIDE, 2 * SIDE), "uint8"))),
+    Case("mask with planes", "mask-planes", task("inpaint", mask=np.stack([HOLE, HOLE]))),
+    Case("mask with colours", "mask-planes", task("inpaint", mask=np.stack([HOLE] * 3, -1))),
+    Case("mask with one axis", "mask-planes", task("inpaint", mask=HOLE[0])),
+    Case("mask with NaN", "input-not-finite", task("inpaint", mask=np.where(HOLE, np.nan, 0))),
+    Case("mask infinite", "input-not-finite", task("inpaint", mask=np.where(HOLE, np.inf, 0))),
+    Case("mask missing file", "file-missing", task("inpaint", "--mask", "{folder}/none.tif")),
+    *(
+        Case(f"--grow {text}", "setting-wrong", task("inpaint", f"--grow={text}"))
+        for text in ("-1", "65", "1.5")
+    ),
+    *(
+        Case(f"--label {text}", "setting-wrong", task("inpaint", f"--label={text}"))
+        for text in ("0", "-2", "dust")
+    ),
+    Case("unknown known", "setting-wrong", task("inpaint", "--known", "some")),
+    Case("unknown prior for holes", "setting-wrong", task("inpaint", "--prior", "blind-spot")),
+]
+
+GUIDE = [
+    Case("guide of other size", "guide-size", task("guide", guide=noisy(SIDE, SIDE + 1))),
+    Case("guide is a stack", "guide-stack", task("guide", guide=noisy(3, SIDE, SIDE))),
+    Case("guide is constant", "guide-constant", task("guide", guide=np.full((SIDE, SIDE), 7.0))),
+    Case("guide with NaN", "input-not-finite", task("guide", guide=with_nan(SIDE, SIDE))),
+    Case(
+        "unknown prior of a guide",
+        "setting-wrong",
+        task("guide", "--prior", "flash", guide=noisy()),
+    ),
+]
+
+BLIND_DEBLUR = [
+    *(
+        Case(f"--psf-size {text}", "setting-wrong", task("blind-deblur", f"--psf-size={text}"))
+        for text in ("1", "-3", "0", "7.5", "999", "wide")
+    ),
+    Case("PSF size above the image's", "psf-large", task("blind-deblur", "--psf-size", "35")),
+    Case("unknown kind of blur", "setting-wrong", task("blind-deblur", "--blur", "box")),
+]
+
+CASES = [
+    *FILES,
+    *PIXELS,
+    *OUTPUTS,
+    *SETTINGS,
+    *RECIPES,
+    *WORDS,
+    *SUPER_RESOLVE,
+    *DEBLUR,
+    *INPAINT,
+    *GUIDE,
+    *BLIND_DEBLUR,
+]
 #: The Python call has no files of results and no words to misspell.
-PYTHON_CASES = [*FILES, *PIXELS, *SETTINGS, *RECIPES]
+PYTHON_CASES = [
+    *FILES,
+    *PIXELS,
+    *SETTINGS,
+    *RECIPES,
+    *SUPER_RESOLVE,
+    *DEBLUR,
+    *INPAINT,
+    *GUIDE,
+    *BLIND_DEBLUR,
+]

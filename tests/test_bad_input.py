@@ -69,6 +69,7 @@ def test_the_command_refuses_in_two_sentences_and_touches_nothing(case, tmp_path
 def test_the_python_call_refuses_for_the_same_reason(case, tmp_path):
     argv = case.make(tmp_path)
     before = contents(tmp_path)
+    call = getattr(dip, argv[0].replace("-", "_"))
     image, options = argv[1], argv[2:]
     settings, place = {}, 0
     while place < len(options):
@@ -80,7 +81,7 @@ def test_the_python_call_refuses_for_the_same_reason(case, tmp_path):
         if "from_recipe" in settings:
             dip.restore(image, Path(settings["from_recipe"]) if settings["from_recipe"] else "")
         else:
-            dip.denoise(image, **settings)
+            call(image, **settings)
     assert caught.value.refusal.code == case.code
     assert contents(tmp_path) == before
 

@@ -182,7 +182,7 @@ def test_every_task_has_its_command_its_widget_and_its_menu_entry():
     raw = yaml.safe_load(MANIFEST)["contributions"]
     for places in (raw["commands"], raw["widgets"], raw["menus"]["napari_dip_menu"]):
         named = {place.get("id", place.get("command")) for place in places}
-        assert {f"napari-dip.{name}" for name in TASKS} <= named
+        assert {f"napari-dip.{name.replace('-', '_')}" for name in TASKS} <= named
 
 
 def test_versions_agree_everywhere():

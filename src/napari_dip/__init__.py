@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from napari_dip.errors import DipError, Failed, Refused
     from napari_dip.run.api import restore
-    from napari_dip.run.calls import denoise
+    from napari_dip.run.calls import blind_deblur, deblur, denoise, guide, inpaint, super_resolve
     from napari_dip.run.events import Event, Restoration
     from napari_dip.run.recipe import Recipe, make_recipe, recipe_from_json
 
@@ -30,10 +30,15 @@ __all__ = [
     "Refused",
     "Restoration",
     "__version__",
+    "blind_deblur",
+    "deblur",
     "denoise",
+    "guide",
+    "inpaint",
     "make_recipe",
     "recipe_from_json",
     "restore",
+    "super_resolve",
 ]
 
 _HOMES = {
@@ -43,10 +48,15 @@ _HOMES = {
     "Recipe": "run.recipe",
     "Refused": "errors",
     "Restoration": "run.events",
+    "blind_deblur": "run.calls",
+    "deblur": "run.calls",
     "denoise": "run.calls",
+    "guide": "run.calls",
+    "inpaint": "run.calls",
     "make_recipe": "run.recipe",
     "recipe_from_json": "run.recipe",
     "restore": "run.api",
+    "super_resolve": "run.calls",
 }
 
 

@@ -32,8 +32,7 @@ def test_channels_are_restored_when_the_axes_say_so(desk, noisy, qtbot):
     pair = np.stack([noisy, noisy.T]).astype(np.uint16) * 9
     desk.viewer.add_image(pair, name="pair")
     axes = desk.dock.chooser.axes
-    assert "name it C under Axes" in desk.dock.plan_line.text()
-    assert not desk.dock.run_bar.run_button.isEnabled()
+    assert "name it C if it holds channels" in desk.dock.plan_line.text()
     axes.clear()
     qtbot.keyClicks(axes, "CYX")
     assert "2 fits" in desk.dock.plan_line.text()
@@ -43,12 +42,19 @@ def test_channels_are_restored_when_the_axes_say_so(desk, noisy, qtbot):
     assert desk.viewer.layers["pair denoised"].data.shape == pair.shape
 
 
-@pytest.mark.parametrize("shape", [(5, 32, 32), (4, 3, 32, 32)])
-def test_a_stack_is_refused_with_what_to_do(desk, shape):
-    desk.viewer.add_image(np.random.default_rng(0).normal(size=shape), name="stack")
-    assert "'stack' is a stack" in desk.dock.plan_line.text()
-    assert "Choose one slice" in desk.dock.plan_line.text()
-    assert not desk.dock.run_bar.run_button.isEnabled()
+def test_a_stack_is_restored_as_a_volume_and_lies_as_before(desk, noisy):
+    stack = np.stack([noisy[:32, :32]] * 6)
+    result = restored(desk, stack, scale=(2, 1, 1), axis_labels=("z", "y", "x"))
+    assert result.data.shape == stack.shape
+    np.testing.assert_allclose(result.scale, (2, 1, 1))
+    assert result.metadata[METADATA_KEY]["report"]["axes"] == "ZYX"
+
+
+def test_a_movie_is_restored_frame_by_frame(desk, noisy):
+    movie = np.stack([noisy[:32, :32], noisy[1:33, :32], noisy[2:34, :32]])
+    result = restored(desk, movie, axis_labels=("t", "y", "x"))
+    assert result.data.shape == movie.shape
+    assert "3 fits" in desk.dock.plan_line.text() or result.data.std() < movie.std()
 
 
 def test_a_multiscale_image_is_restored_in_full_resolution(desk, noisy):

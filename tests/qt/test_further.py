@@ -91,3 +91,18 @@ def test_a_change_is_told_and_after_the_dock_is_gone_nothing_is(viewer, further)
     viewer.add_labels(np.zeros((8, 9), int), name="more")
     assert not heard
     further._connect(True)  # the fixture disconnects again
+
+
+def test_what_was_drawn_is_taken_until_the_user_says_otherwise(viewer, qtbot):
+    further = FurtherInputs(viewer, (Input("mask", "Mask", "Words.", MASK.layers, optional=True),))
+    qtbot.addWidget(further)
+    viewer.add_image(np.zeros((8, 9)), name="another")
+    assert further.layer("mask") is None
+    viewer.add_labels(np.zeros((8, 9), int), name="holes")
+    assert further.layer("mask").name == "holes"
+    combo = further.combos["mask"]
+    combo.setCurrentIndex(combo.findText(NONE))
+    combo.activated.emit(combo.currentIndex())
+    viewer.add_labels(np.zeros((8, 9), int), name="more")
+    assert further.layer("mask") is None
+    further.disconnect_viewer()

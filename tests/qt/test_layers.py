@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -79,6 +80,21 @@ def test_a_result_says_how_it_came_about_in_plain_json(viewer, turned, noisy):
     assert said["input"] == {"name": "turned", "sha256": "ab" * 32}
     assert (said["seed"], said["iterations"], said["device"]) == (3, 12, "cpu")
     assert said["report"]["held_out"] == [[8, 0.1]]
+
+
+@pytest.mark.parametrize("shape", [(5, 5), (2, 5, 5)])
+def test_a_psf_that_was_found_lies_beside_the_picture_in_pixels_of_its_size(
+    viewer, turned, noisy, shape
+):
+    psf = np.full(shape, 1 / 25, np.float32)
+    recipe = make_recipe("blind-deblur", psf_size=5)
+    answer = replace(restored(noisy), recipe=recipe, learned={"psf": psf})
+    result = add_result(viewer, turned.name, look_of(turned), answer)
+    assert [layer.name for layer in viewer.layers][-2:] == ["turned PSF", result.name]
+    layer = viewer.layers["turned PSF"]
+    np.testing.assert_array_equal(layer.data, psf)
+    np.testing.assert_allclose(layer.scale[-2:], turned.scale)
+    assert layer.metadata[METADATA_KEY]["recipe"]["task"] == "blind-deblur"
 
 
 def test_results_get_names_of_their_own(viewer, turned, noisy):

@@ -13,7 +13,7 @@ import pytest
 
 from napari_dip.errors import Refusal
 from napari_dip.io import ImageSpec
-from napari_dip.run.costs import BLOCK_SIDES, MOST_LOOKS, USUAL_LOOKS, looks_at, scales_within
+from napari_dip.run.costs import BLOCK_SIDES, last_looks, looks_at, scales_within
 from napari_dip.run.gate import LEAST_SIDE
 from napari_dip.run.machine import Machine, is_memory_error, threads_for
 from napari_dip.run.plan import Plan, duration, preflight, size
@@ -78,8 +78,6 @@ def test_repeats_have_seeds_of_their_own() -> None:
         ((64, 64), "YX", "bool", "image-bool"),
         ((64, 64), "YX", "<U5", "image-text"),
         ((64, 64), "YX", "object", "image-text"),
-        ((5, 64, 64), "ZYX", "uint8", "image-stack"),
-        ((5, 64, 64), "TYX", "uint8", "image-stack"),
         ((2, 64, 64, 3), "CYXS", "uint8", "image-stack"),
         ((64, 64, 4), "YXS", "uint8", "image-channels"),
         ((64, 64), "YXC", "uint8", "axes-wrong"),
@@ -174,7 +172,7 @@ def test_the_looks_of_a_last_sweep_are_as_many_as_the_prior_takes(block: tuple[i
     prior = BlindSpotCode(
         torch.nn.Identity(), grid, torch.zeros_like(grid), block, core, share=0.1, window=None
     )
-    assert looks_at(block) == len(list(prior.sweep())) <= MOST_LOOKS
+    assert looks_at(block) == len(list(prior.sweep())) <= last_looks(2)[1]
 
 
 def test_blocks_reach_no_further_than_the_looks_are_counted_for() -> None:
@@ -186,7 +184,7 @@ def test_blocks_reach_no_further_than_the_looks_are_counted_for() -> None:
 def test_the_time_is_bounded_by_most_looks_and_the_bar_paced_by_the_usual() -> None:
     plan = ask((512, 512), "YX", preset="fast")
     assert isinstance(plan, Plan)
-    assert (USUAL_LOOKS, MOST_LOOKS) == (9, 49)
+    assert last_looks(2) == (9, 49)
     assert plan.costs.longest_look / plan.costs.usual_look == pytest.approx(49 / 9)
     assert plan.seconds == pytest.approx(plan.costs.fit + plan.costs.longest_look)
     # measured: 30 s in all on an idle machine with 2 threads, of which the looks take 1.3 s
@@ -265,7 +263,7 @@ def test_the_memory_of_a_card_is_not_confused_with_that_of_the_computer() -> Non
 
 @pytest.mark.parametrize(
     ("shape", "axes", "named"),
-    [((3, 64, 64), "ZYX", "CYX"), ((64, 64, 3), "ZYX", "YXS"), ((90, 64, 64), "ZYX", "")],
+    [((64, 64, 3), "ZYX", "YXS"), ((2, 64, 64, 3), "CYXS", "")],
 )
 def test_a_stack_that_may_be_channels_gets_told_how_to_say_so(
     shape: tuple[int, ...], axes: str, named: str
@@ -305,3 +303,58 @@ def test_planning_loads_no_torch() -> None:
         "this_machine(); sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_short_stack_that_nobody_named_may_be_channels_and_the_plan_says_so() -> None:
+    for count, told in ((3, True), (90, False)):
+        spec = ImageSpec("cells", (count, 64, 64), "uint8", "ZYX", guessed=True)
+        plan = preflight(make_recipe("denoise"), spec, MACHINE)
+        assert isinstance(plan, Plan)
+        assert any("name it C if it holds channels" in note for note in plan.notes) == told
+
+
+def test_depth_is_a_volume_and_time_is_not() -> None:
+    deep, moving = ask((12, 64, 64), "ZYX"), ask((12, 64, 64), "TYX")
+    assert isinstance(deep, Plan)
+    assert isinstance(moving, Plan)
+    assert (deep.layout.grid, len(deep.units)) == ("ZYX", 1)
+    assert (moving.layout.grid, len(moving.units)) == ("YX", 12)
+    assert deep.line.startswith("64 × 64 × 12 pixels on")
+
+
+def test_the_user_may_choose_a_volume_or_planes() -> None:
+    planes, volume = (
+        ask((9, 64, 64), "ZYX", stacks="planes"),
+        ask((9, 64, 64), "TYX", stacks="volume"),
+    )
+    assert isinstance(planes, Plan)
+    assert isinstance(volume, Plan)
+    assert planes.layout.parts == "Z"
+    assert volume.layout.grid == "TYX"
+
+
+def test_each_frame_of_a_volume_series_is_a_volume() -> None:
+    plan = ask((3, 8, 64, 64), "TZYX")
+    assert isinstance(plan, Plan)
+    assert (plan.layout.parts, plan.layout.grid, len(plan.units)) == ("T", "ZYX", 3)
+
+
+def test_too_thin_a_stack_is_no_volume_whatever_is_asked_for() -> None:
+    plan = ask((3, 64, 64), "ZYX", stacks="volume")
+    assert isinstance(plan, Plan)
+    assert plan.layout.grid == "YX"
+    assert any("too few for a volume" in note for note in plan.notes)
+
+
+def test_a_volume_too_large_for_the_memory_goes_plane_by_plane() -> None:
+    plan = ask((64, 512, 512), "ZYX", machine=replace(MACHINE, memory_bytes=3 * 10**9))
+    assert isinstance(plan, Plan)
+    assert plan.layout.grid == "YX"
+
+
+def test_later_frames_begin_with_what_was_learned_and_take_a_fifth() -> None:
+    plan = ask((4, 64, 64), "TYX", max_iterations=500)
+    assert isinstance(plan, Plan)
+    assert [unit.iterations for unit in plan.units] == [500, 100, 100, 100]
+    assert [unit.warm for unit in plan.units] == [False, True, True, True]
+    assert len({unit.seed for unit in plan.units}) == 1

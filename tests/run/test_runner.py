@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from napari_dip.errors import Failed, Refused
-from napari_dip.run.prepare import from_planes, to_planes
 from napari_dip.run.runner import Control, run
 from run_scene import drain, plan_for, shot, truth
 
@@ -54,13 +53,6 @@ def test_shape_and_axes_come_back(axes: str, shape: tuple[int, ...]) -> None:
     assert answer.image.shape == answer.uncertainty.shape == shape
     assert np.isfinite(answer.image).all()
     assert (answer.uncertainty > 0).all()
-
-
-@pytest.mark.parametrize("axes", ["CYX", "YXS", "XYC", "TZYX"])
-def test_planes_are_the_way_there_and_back(axes: str) -> None:
-    sizes = {"T": 1, "Z": 1, "C": 2, "S": 3, "Y": 5, "X": 7}
-    array = np.random.default_rng(0).normal(size=[sizes[axis] for axis in axes]).astype(np.float32)
-    assert np.array_equal(from_planes(to_planes(array, axes), axes, array.shape), array)
 
 
 def test_strides_and_byte_order_do_not_change_a_pixel() -> None:

@@ -81,7 +81,7 @@ def _app() -> App:
         words = (task.__doc__ or task.title).strip()
         summary = f"{task.title} an image.\n\n{words}"
         arguments = _ordered(
-            [*input_arguments(name), *output_arguments()],
+            [*input_arguments(name), *output_arguments(name)],
             [*recipe_arguments(), *setting_arguments(name)],
         )
         app.command(signed(_restore(name), arguments, summary), name=name)

@@ -38,7 +38,7 @@ _WORDS: dict[Any, str] = {int: "WHOLE", float: "NUMBER", str: "TEXT"}
 #: Files beside the result, with what they hold.
 EXTRA_FILES = {
     "uncertainty": "Save the standard deviation of each pixel as TIFF, in intensity units.",
-    "residual": "Save what was taken away, input minus result, as TIFF.",
+    "residual": "Save input minus what the detector would have seen of the result, as TIFF.",
     "report": "Save the report of the run as JSON.",
     "recipe": "Save the recipe of the run as JSON; --from-recipe repeats it.",
 }
@@ -87,13 +87,20 @@ def recipe_arguments() -> list[Argument]:
     ]
 
 
-def output_arguments() -> list[Argument]:
+def extra_files(task: str) -> dict[str, str]:
+    """Files beside the result: those of every task, and what this one finds along the way."""
+    found = {f"{name}_out": f"{words} Saved as TIFF." for name, words in TASKS[task].gives.items()}
+    return {**EXTRA_FILES, **found}
+
+
+def output_arguments(task: str) -> list[Argument]:
     """Where results go, and how much is said meanwhile."""
     mark = Parameter(
         name=("--output", "-o"), help="The result, as TIFF.", metavar="OUT", group=FILES_GROUP
     )
     arguments = [Argument("output", Argument.KEYWORD_ONLY, annotation=Annotated[str, mark])]
-    arguments += [_text(name, words, "FILE", FILES_GROUP) for name, words in EXTRA_FILES.items()]
+    files = extra_files(task).items()
+    arguments += [_text(name, words, "FILE", FILES_GROUP) for name, words in files]
     arguments.append(flag("resume", "Go on from where a run with this OUT was ended.", FILES_GROUP))
     arguments.append(flag("overwrite", "Replace files that exist.", FILES_GROUP))
     arguments.append(flag("quiet", "Say nothing but errors.", COMMON_GROUP))

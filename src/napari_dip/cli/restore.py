@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from math import isfinite
+from math import isfinite, prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_dip import __version__
 from napari_dip.cli.interrupt import Interrupt
-from napari_dip.cli.options import EXTRA_FILES
+from napari_dip.cli.options import extra_files
 from napari_dip.cli.progress import watched
 from napari_dip.cli.words import say, tell
 from napari_dip.errors import Refusal, Refused, refusal
 from napari_dip.io.outputs import IMAGE_SUFFIXES, JSON_SUFFIXES, check_output, check_outputs_differ
 from napari_dip.io.reading import read_pixels, read_spec
+from napari_dip.io.spec import plane_spec
 from napari_dip.io.writing import write_image, write_text
 from napari_dip.run.api import load_recipe
 from napari_dip.run.checkpoints import Store
@@ -68,7 +69,7 @@ def restore_file(task: str, image: str, **options: Any) -> int:
     request = _request(task, image, options)
     recipe = _recipe(task, request)
     spec = read_spec(image, request.axes)
-    _check_outputs(request, spec)
+    _check_outputs(request, recipe, spec)
     plan = _plan(recipe, spec, request)
     data = _pixels(plan)
     if not request.quiet:
@@ -85,10 +86,10 @@ def restore_file(task: str, image: str, **options: Any) -> int:
             if note not in plan.notes:  # those were said before the start
                 say(note)
     if interrupt.asked:
-        return _keep(request, spec, result, store)
+        return _keep(request, plan, result, store)
     if result is None:  # only a control that says so can end a run with nothing
         raise RuntimeError("the run ended without a picture")
-    _save(request, spec, data["image"], result)
+    _save(request, plan, result)
     store.remove()
     return DONE
 
@@ -111,7 +112,7 @@ def _request(task: str, image: str, options: Mapping[str, Any]) -> Request:
     return Request(
         settings={name: given[name] for name in options if name in given and name in known},
         images={"image": image, **{name: given[name] for name in others if name in given}},
-        outputs={name: given[name] for name in ("output", *EXTRA_FILES) if name in given},
+        outputs={name: given[name] for name in ("output", *extra_files(task)) if name in given},
         from_recipe=given.get("from_recipe"),
         axes=given.get("axes"),
         overwrite=given.get("overwrite", False),
@@ -135,14 +136,14 @@ def _recipe(task: str, request: Request) -> Recipe:
     return recipe_from_dict(raw)
 
 
-def _check_outputs(request: Request, spec: ImageSpec) -> None:
+def _check_outputs(request: Request, recipe: Recipe, spec: ImageSpec) -> None:
     inputs = list(request.images.values())
     if request.from_recipe:
         inputs.append(request.from_recipe)
     images = sum(name in ("output", "uncertainty", "residual") for name in request.outputs)
     for name, path in request.outputs.items():
         suffixes = JSON_SUFFIXES if name in ("report", "recipe") else IMAGE_SUFFIXES
-        room = 4 * spec.pixels * images
+        room = 4 * spec.pixels * prod(recipe.task.factors(spec)) * images
         check_output(path, inputs, request.overwrite, suffixes=suffixes, bytes_needed=room)
     check_outputs_differ(request.outputs.values())
 
@@ -168,17 +169,20 @@ def _pixels(plan: Plan) -> dict[str, Any]:
     return data
 
 
-def _save(request: Request, spec: ImageSpec, source: Any, result: Restoration) -> None:
+def _save(request: Request, plan: Plan, result: Restoration) -> None:
     """Write the result first: it is what the time went into."""
-    outputs, overwrite = request.outputs, request.overwrite
-    _write(outputs["output"], result.image, spec, result, overwrite)
+    outputs, overwrite, finer = request.outputs, request.overwrite, plan.result_scale
+    _write(outputs["output"], result.image, plan.source, finer, result, overwrite)
     if "uncertainty" in outputs:
-        _write(outputs["uncertainty"], result.uncertainty, spec, result, overwrite)
+        _write(outputs["uncertainty"], result.uncertainty, plan.source, finer, result, overwrite)
     if "residual" in outputs:
-        import numpy as np
-
-        residual = np.asarray(source, dtype=np.float64) - result.image
-        _write(outputs["residual"], residual.astype(np.float32), spec, result, overwrite)
+        scale = plan.source.scale
+        _write(outputs["residual"], result.residual, plan.source, scale, result, overwrite)
+    for name in result.recipe.task.gives:
+        if f"{name}_out" in outputs:
+            path, found = outputs[f"{name}_out"], result.learned[name]
+            spec = plane_spec(plan.source, found.shape)
+            _write(path, found, spec, spec.scale, result, overwrite)
     if "report" in outputs:
         text = json.dumps(_finite(result.report), indent=2, ensure_ascii=False) + "\n"
         write_text(outputs["report"], text, overwrite=overwrite)
@@ -192,7 +196,12 @@ def _save(request: Request, spec: ImageSpec, source: Any, result: Restoration) -
 
 
 def _write(
-    path: str | Path, image: Any, spec: ImageSpec, result: Restoration, overwrite: bool
+    path: str | Path,
+    image: Any,
+    spec: ImageSpec,
+    scale: tuple[float, ...] | None,
+    result: Restoration,
+    overwrite: bool,
 ) -> None:
     provenance = {
         "program": f"napari-dip {__version__}",
@@ -205,7 +214,7 @@ def _write(
         path,
         image,
         axes=spec.axes,
-        scale=spec.scale,
+        scale=scale,
         units=spec.units,
         provenance=provenance,
         overwrite=overwrite,
@@ -224,13 +233,13 @@ def _store(request: Request) -> Store:
     return store
 
 
-def _keep(request: Request, spec: ImageSpec, result: Restoration | None, store: Store) -> int:
+def _keep(request: Request, plan: Plan, result: Restoration | None, store: Store) -> int:
     """Save what an interrupted run had, beside the result's own name and never over a file."""
     if result is None:
         say("Interrupted before there was a picture to keep; nothing was saved.")
         return INTERRUPTED
     path = partial_path(Path(request.outputs["output"]))
-    _write(path, result.image, spec, result, False)
+    _write(path, result.image, plan.source, plan.result_scale, result, False)
     if not request.quiet:
         say(f"Interrupted; the best picture so far was saved as '{path}'.")
         if store.path.exists():

@@ -131,6 +131,7 @@ def posterior(
     *,
     granted: float,
     judges: Tensor,
+    own_word: bool = True,
 ) -> Estimate:
     """Add what a hidden pixel itself tells to what its surroundings tell of it.
 
@@ -156,6 +157,8 @@ def posterior(
         what it saw beyond that.
     judges : Tensor
         (B, 1, *grid), 1 at held-out pixels.
+    own_word : bool
+        False: leave the mean as it is, and only divide its spread.
 
     References
     ----------
@@ -171,6 +174,8 @@ def posterior(
     total = total * (seen / (total * judges).sum().clamp(min=1e-30)).clamp(min=1)
     noise_variance = measured * _flat_ratio(mean, total / measured).clamp(granted, MOST_NOISE)
     doubt = (total - noise_variance).maximum(LEAST_DOUBT * noise_variance)
+    if not own_word:
+        return Estimate(mean, doubt.log())
     share = doubt / (doubt + noise_variance)
     return Estimate(mean + share * (measurement - mean), (share * noise_variance).log())
 

@@ -287,5 +287,6 @@ def _finish(
         iteration,
         tuple(course.history),
         step.learned(),
+        step.weights(),
         tuple(course.notes),
     )

@@ -62,6 +62,8 @@ class KernelNetwork(nn.Module):
     sizes : tuple of int
     rng : torch.Generator
         Draws the weights and the input.
+    start : Tensor, optional
+        (*sizes), logits to begin with.
 
     References
     ----------
@@ -71,14 +73,19 @@ class KernelNetwork(nn.Module):
 
     code: Tensor
 
-    def __init__(self, sizes: tuple[int, ...], rng: torch.Generator) -> None:
+    def __init__(
+        self, sizes: tuple[int, ...], rng: torch.Generator, start: Tensor | None = None
+    ) -> None:
         super().__init__()
         self.sizes = sizes
         taps = int(torch.Size(sizes).numel())
         self.register_buffer("code", torch.rand(_CODE, generator=rng) * _CODE_SCALE)
-        self.layers = nn.Sequential(
-            _linear(_CODE, _HIDDEN, rng), nn.ReLU6(), _linear(_HIDDEN, taps, rng)
-        )
+        first, last = _linear(_CODE, _HIDDEN, rng), _linear(_HIDDEN, taps, rng)
+        if start is not None:
+            with torch.no_grad():
+                last.weight.zero_()
+                last.bias.copy_(start.flatten())
+        self.layers = nn.Sequential(first, nn.ReLU6(), last)
 
     def forward(self) -> Tensor:
         """Give the logits (*sizes)."""

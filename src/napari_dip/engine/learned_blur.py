@@ -44,6 +44,12 @@ class LearnedConvolution(nn.Module):
         """Give the present kernel (*sizes); detach it to keep it."""
         return self.shape()  # type: ignore[no-any-return]
 
+    def learned(self) -> dict[str, Tensor]:
+        """Give the kernel as "psf", and the figures of a kernel of a known kind by their names."""
+        figures: dict[str, tuple[float, ...]] = getattr(self.shape, "figures", dict)()
+        kernel = self.kernel().detach().clone()
+        return {"psf": kernel, **{name: kernel.new_tensor(one) for name, one in figures.items()}}
+
     def forward(self, image: Tensor) -> Tensor:
         """(B, C, *measured + sizes - 1) -> (B, C, *measured)."""
         return convolve_valid(image, self.kernel())

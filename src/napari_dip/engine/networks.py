@@ -19,6 +19,8 @@ _NORMS: dict[int, type[nn.BatchNorm2d] | type[nn.BatchNorm3d]] = {
 }
 _POOLS = {2: F.avg_pool2d, 3: F.avg_pool3d}
 _UPSAMPLING = {2: "bilinear", 3: "trilinear"}
+#: Scale of each residual block's last weights at the start, so that a chain begins near its input.
+_RESIDUAL = 0.3
 _SLOPE = 0.1  # of the leaky rectifier, as in the U-Net of Laine et al. 2019, arXiv:1901.10277
 
 
@@ -56,7 +58,7 @@ class Hourglass(nn.Module):
         self.dims = dims
 
         def layer(before: int, after: int, size: int = 3) -> nn.Sequential:
-            parts: list[nn.Module] = [_convolution(dims, before, after, size, rng)]
+            parts: list[nn.Module] = [convolution(dims, before, after, size, rng)]
             if normalised:
                 parts.append(_NORMS[dims](after, track_running_stats=False))
             return nn.Sequential(*parts, nn.LeakyReLU(_SLOPE, inplace=True))
@@ -82,7 +84,7 @@ class Hourglass(nn.Module):
             for finer, coarser, through in zip(widths[:-1], widths[1:], passed, strict=True)
         )
         self.last = layer(finest, finest)
-        self.head = _convolution(dims, finest, channels_out, 1, rng)
+        self.head = convolution(dims, finest, channels_out, 1, rng)
         if (
             not normalised
         ):  # start from the mean picture, so the first steps are not spent on offset
@@ -95,7 +97,7 @@ class Hourglass(nn.Module):
         flow = code
         for scale, layer in enumerate(self.encoder):
             if scale:
-                flow = _POOLS[self.dims](flow, 2, ceil_mode=True)
+                flow = _POOLS[self.dims](flow, _halving(flow.shape[2:]), ceil_mode=True)
             flow = layer(flow)
             features.append(flow)
         flow = self.middle(flow)
@@ -108,7 +110,70 @@ class Hourglass(nn.Module):
         return self.head(self.last(flow))  # type: ignore[no-any-return]
 
 
-def _convolution(
+class ResidualChain(nn.Module):
+    """Blocks of two layers at full resolution, each adding to what came in.
+
+    Parameters
+    ----------
+    dims : int
+        2 or 3.
+    channels_in, channels_out : int
+    width : int
+        Channels of all layers.
+    blocks : int
+    rng : torch.Generator
+        Draws the weights.
+
+    References
+    ----------
+    Lim et al., Enhanced deep residual networks for single image super-resolution, CVPR workshops
+    2017, arXiv:1707.02921: residual blocks without normalisation, scaled down.
+    """
+
+    def __init__(
+        self,
+        dims: int,
+        channels_in: int,
+        channels_out: int,
+        width: int,
+        blocks: int,
+        *,
+        rng: torch.Generator,
+    ) -> None:
+        super().__init__()
+        self.first = convolution(dims, channels_in, width, 3, rng)
+        self.blocks = nn.ModuleList(
+            nn.Sequential(
+                convolution(dims, width, width, 3, rng),
+                nn.ReLU(inplace=True),
+                convolution(dims, width, width, 3, rng),
+            )
+            for _ in range(blocks)
+        )
+        self.head = convolution(dims, width, channels_out, 3, rng)
+        with torch.no_grad():
+            for block in self.blocks:
+                block[2].weight.mul_(_RESIDUAL)  # type: ignore[index]
+        nn.init.zeros_(self.head.weight)  # start from what is fed, with nothing to be changed
+        nn.init.zeros_(self.head.bias)  # type: ignore[arg-type]
+
+    def forward(self, code: Tensor) -> Tensor:
+        """(B, channels_in, *grid) -> (B, channels_out, *grid)."""
+        flow = self.first(code)
+        for block in self.blocks:
+            flow = flow + block(flow)
+        return self.head(flow)  # type: ignore[no-any-return]
+
+
+def _halving(grid: tuple[int, ...]) -> tuple[int, ...]:
+    """Pool by two along each axis that keeps the two pixels which reflection at the border needs.
+
+    Thin stacks keep their planes where the picture plane is still halved.
+    """
+    return tuple(2 if side > 2 else 1 for side in grid)
+
+
+def convolution(
     dims: int, before: int, after: int, size: int, rng: torch.Generator
 ) -> nn.Conv2d | nn.Conv3d:
     """Reflect at the border, where zeros would draw a dark frame; weights from `rng` alone."""

@@ -27,7 +27,7 @@ class NoiseTaken:
     Parameters
     ----------
     measurement : Tensor
-        (1, C, Y, X), in network units.
+        (1, C, ..., Y, X), in network units; a volume is looked at plane by plane.
 
     References
     ----------
@@ -36,14 +36,18 @@ class NoiseTaken:
     """
 
     def __init__(self, measurement: Tensor) -> None:
-        self._side = block_side(tuple(measurement.shape[2:]))
-        means, residuals = cut_blocks(measurement[0], self._side)
+        self._side = block_side(tuple(measurement.shape[-2:]))
+        means, residuals = cut_blocks(_planes(measurement), self._side)
         self._flat = flattest(means, residuals)
         self._noise = residuals[self._flat]
         self._power = self._noise.square().mean((1, 2)).clamp(min=1e-30)
 
     def __call__(self, estimate: Estimate) -> Tensor:
         """Mean over the flat blocks; a scalar without unit, 0 for a clean picture, 2 for a copy."""
-        repeated = cut_blocks(estimate.mean[0], self._side)[1][self._flat]
+        repeated = cut_blocks(_planes(estimate.mean), self._side)[1][self._flat]
         share = (repeated * self._noise).mean((1, 2)) / self._power
         return 2 * share.mean()
+
+
+def _planes(picture: Tensor) -> Tensor:
+    return picture[0].reshape(-1, *picture.shape[-2:])

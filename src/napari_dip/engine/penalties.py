@@ -51,3 +51,23 @@ def total_variation(unit: float) -> Penalty:
         return squares.sqrt().mean()
 
     return penalty
+
+
+def not_below(level: Tensor, unit: float) -> Penalty:
+    """Mean square of what lies below a level, in units of `unit`.
+
+    Parameters
+    ----------
+    level : Tensor
+        (1, C, 1, ...), in network units: where there is no light.
+    unit : float, > 0
+        What counts as a step of one, such as the noise's standard deviation.
+
+    Raises
+    ------
+    ValueError
+        If `unit` is not positive.
+    """
+    if not unit > 0:  # also catches nan
+        raise ValueError(f"`unit` must be above 0, but is {unit!r}.")
+    return lambda image: ((level - image) / unit).clamp(min=0).square().mean()

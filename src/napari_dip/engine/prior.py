@@ -6,7 +6,6 @@ The fixed-noise code and the blind spot are two ways to draw, over the same loop
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from itertools import product
 from math import ceil, prod
 from typing import TYPE_CHECKING, NamedTuple, Protocol
@@ -17,32 +16,10 @@ from torch.nn import functional as F
 
 from napari_dip.engine.holdout import spread
 from napari_dip.engine.problem import Estimate
+from napari_dip.engine.window import Window, random_window
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-
-@dataclass(frozen=True, slots=True)
-class Window:
-    """Part of the grid, possibly mirrored, that a step looks at.
-
-    Attributes
-    ----------
-    start, size : tuple of int
-        Per axis.
-    mirrored : tuple of int
-        Tensor dimensions that are turned round.
-    """
-
-    start: tuple[int, ...]
-    size: tuple[int, ...]
-    mirrored: tuple[int, ...] = ()
-
-    def of(self, whole: Tensor) -> Tensor:
-        """Cut (B, C, *grid) down to (B, C, *size)."""
-        for axis, (start, count) in enumerate(zip(self.start, self.size, strict=True)):
-            whole = whole.narrow(axis + 2, start, count)
-        return whole.flip(self.mirrored) if self.mirrored else whole
 
 
 class Draw(NamedTuple):
@@ -111,13 +88,14 @@ class NoiseCode:
     net : nn.Module
     code : Tensor
         (1, D, *grid), drawn once.
-    jitter : float
-        Standard deviation of the fresh noise, in units of the code (1/30 in the paper).
+    jitter : float or Tensor
+        Standard deviation of the fresh noise, in units of the code (1/30 in the paper); one for
+        each channel as (1, D, 1, ...).
     """
 
     covers_grid = True
 
-    def __init__(self, net: nn.Module, code: Tensor, jitter: float) -> None:
+    def __init__(self, net: nn.Module, code: Tensor, jitter: float | Tensor) -> None:
         self.net = net
         self.grid = tuple(code.shape[2:])
         self.code = code
@@ -127,6 +105,8 @@ class NoiseCode:
         """Move network and code."""
         self.net.to(device)
         self.code = self.code.to(device)
+        if isinstance(self.jitter, Tensor):
+            self.jitter = self.jitter.to(device)
 
     def draw(self, rng: torch.Generator) -> Draw:
         """All pixels count and all may be averaged."""
@@ -200,14 +180,7 @@ class BlindSpotCode:
 
     def draw(self, rng: torch.Generator) -> Draw:
         """Hide blocks at random places of a random window, mirrored at random."""
-        grid = self.grid
-        dice = torch.rand(2 * len(grid), generator=rng, device=rng.device).tolist()
-        start = tuple(
-            int(die * (whole - part + 1))
-            for die, whole, part in zip(dice, grid, self.window, strict=False)
-        )
-        mirrored = tuple(axis + 2 for axis, die in enumerate(dice[len(grid) :]) if die < 0.5)
-        window = Window(start, self.window, mirrored)
+        window = random_window(self.grid, self.window, rng)
         measurement, visible = window.of(self.measurement), window.of(self.visible)
         density = self.share / prod(self.block)
         centres = (torch.empty_like(visible).uniform_(generator=rng) < density).to(visible.dtype)

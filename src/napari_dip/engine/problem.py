@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
@@ -39,6 +39,15 @@ class Operator(Protocol):
 
     def parameters(self) -> Iterator[nn.Parameter]:
         """Weights to be fitted along with the network; empty unless the operator is learned."""
+        ...
+
+
+@runtime_checkable
+class Learning(Protocol):
+    """An operator that can say what it has learned."""
+
+    def learned(self) -> dict[str, Tensor]:
+        """Give what was fitted, by name, in the units of the picture's grid."""
         ...
 
 

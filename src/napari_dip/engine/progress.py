@@ -70,6 +70,8 @@ class Result:
         Best is 0 if no judgement ever succeeded.
     history : tuple of Judgement
     learned : mapping of str to Tensor
+    weights : mapping of str to Tensor
+        Of the network that the picture came from: where a fit of the next plane may begin.
     notes : tuple of str
     """
 
@@ -82,4 +84,5 @@ class Result:
     iterations: int
     history: tuple[Judgement, ...]
     learned: Mapping[str, Tensor]
+    weights: Mapping[str, Tensor]
     notes: tuple[str, ...]

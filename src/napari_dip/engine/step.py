@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from napari_dip.engine.averaging import average_for
-from napari_dip.engine.problem import Estimate, Problem, Term, predicted
+from napari_dip.engine.problem import Estimate, Learning, Problem, Term, predicted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -61,7 +61,11 @@ class Step(Protocol):
         ...
 
     def learned(self) -> dict[str, Tensor]:
-        """Weights of learned operators, by term and number."""
+        """Give what learned operators have found, by name."""
+        ...
+
+    def weights(self) -> State:
+        """Weights of the network that the averaged picture comes from, by their names."""
         ...
 
 
@@ -173,9 +177,9 @@ class EagerStep:
         for draw in self.prior.sweep():
             estimate = self.prior.estimate(net(_packed(draw.code)))
             trusted = torch.ones_like(mean[:, :1]) if draw.trusted is None else draw.trusted
-            mean += trusted * estimate.mean
+            mean += _onto(draw, trusted * estimate.mean, self.prior.grid)
             if estimate.log_variance is not None:
-                log_variance += trusted * estimate.log_variance
+                log_variance += _onto(draw, trusted * estimate.log_variance, self.prior.grid)
             trusted_share += float(trusted.sum()) / whole
             yield trusted_share
         yield Estimate(mean, log_variance)
@@ -227,11 +231,19 @@ class EagerStep:
         self._average.load(state)
 
     def learned(self) -> dict[str, Tensor]:
-        """Weights of learned operators, by term and number."""
+        """Give what learned operators have found, by name."""
         return {
-            f"operator.{number}.{index}": weight.detach().clone()
-            for number, term in enumerate(self.problem.terms)
-            for index, weight in enumerate(term.operator.parameters())
+            name: value
+            for term in self.problem.terms
+            if isinstance(term.operator, Learning)
+            for name, value in term.operator.learned().items()
+        }
+
+    def weights(self) -> State:
+        """Copy of the averaged weights, or of the last ones where outputs are averaged."""
+        return {
+            name: value.detach().clone()
+            for name, value in self._average.network().state_dict().items()
         }
 
 
@@ -240,6 +252,11 @@ def _beside(weight: Tensor, value: Tensor) -> Tensor:
     if value.shape != weight.shape:
         return value.clone()
     return torch.empty_like(weight).copy_(value)
+
+
+def _onto(draw: Draw, part: Tensor, grid: tuple[int, ...]) -> Tensor:
+    """Put what a draw was told of back onto the whole grid."""
+    return part if draw.window is None else draw.window.onto(part, grid)
 
 
 def _packed(code: Tensor) -> Tensor:

@@ -44,6 +44,10 @@ PIXELS = {
         "'{name}' needs about {need} of memory, and {have} may be used.",
         "Crop the image, or close other programs.",
     ),
+    "result-large": Fault(
+        "To restore '{name}' about {need} of memory is needed, and {have} may be used.",
+        "Crop the image, choose a smaller factor or PSF, or close other programs.",
+    ),
     "image-complex": Fault(
         "'{name}' holds complex numbers.",
         "Restore its magnitude, or its real and imaginary parts.",
@@ -60,10 +64,53 @@ PIXELS = {
         "'{name}' has {count} colour samples, but red, green and blue are three.",
         "Give the axes with C for channels instead of S, or drop the alpha channel.",
     ),
+    "guide-size": Fault(
+        "The guide '{name}' is {height} × {width} pixels, but '{image}' is {other_height} × "
+        "{other_width}.",
+        "Crop or resample the guide to the image's size.",
+    ),
+    "guide-stack": Fault(
+        "The guide '{name}' is a stack (axes {axes}, sizes {shape}), not one picture.",
+        "Choose one slice or frame, or tick 'Planes are channels' (--planes-are-channels) if it "
+        "is one picture in channels.",
+    ),
     # --- pixels, known after reading
+    "guide-constant": Fault(
+        "All pixels of the guide are {value}, so it shows nothing.",
+        "Check that the right picture and channel are chosen as the guide.",
+    ),
     "pixels-nan": Fault(
         "{count} of the {total} pixels of '{name}' are not a number (NaN).",
         "Fill them in first, or crop to the part without them.",
+    ),
+    "holes-none": Fault(
+        "'{name}' has no pixels to fill in: no mask is chosen, and every value is a number.",
+        "Choose a mask that marks them, or set them to NaN.",
+    ),
+    "mask-missing": Fault(
+        "No mask is chosen, and without one there is nothing to invert or to pick a label from.",
+        "Choose a mask for '{name}', or leave 'Invert mask' and 'Only this label' alone.",
+    ),
+    "mask-planes": Fault(
+        "'{name}' has the shape {shape}, but a mask is a single plane without colours.",
+        "Choose one slice or one channel of it.",
+    ),
+    "mask-shape": Fault(
+        "The mask '{name}' is {height} × {width} pixels, but '{image}' is "
+        "{image_height} × {image_width}.",
+        "Choose the mask that was made for this image, or crop both alike.",
+    ),
+    "mask-empty": Fault(
+        "The mask marks no pixel of '{name}'.",
+        "Paint the pixels to fill in, or tick 'Invert mask' if the mask shows what is good.",
+    ),
+    "mask-full": Fault(
+        "The mask marks all {total} pixels of '{name}', so nothing is left to learn from.",
+        "Paint only the pixels to fill in, tick 'Invert mask', or grow the mask by less.",
+    ),
+    "mask-label": Fault(
+        "The mask has no label {label}; its labels are: {found}.",
+        "Choose one of them, or leave 'Only this label' empty.",
     ),
     "nothing-known": Fault(
         "All pixels of '{name}' are to be filled in, so nothing tells with what.",
@@ -73,12 +120,34 @@ PIXELS = {
         "{count} of the {total} values of '{name}' are not finite numbers.",
         "Replace them first.",
     ),
-    "psf-zero": Fault(
-        "All values of the PSF '{name}' are 0.", "Choose the layer or file that holds the PSF."
-    ),
+    "psf-zero": Fault("All values of the PSF are 0.", "Choose the layer or file that holds it."),
     "psf-negative": Fault(
-        "The PSF '{name}' holds negative values, but light is never negative.",
+        "The PSF holds negative values, but light is never negative.",
         "Subtract its true background, or set them to 0.",
+    ),
+    "psf-missing": Fault(
+        "No PSF is given, and '{name}' cannot be deblurred without one.",
+        "Choose a layer or file that holds it, give the width of a Gaussian, or name a microscope.",
+    ),
+    "psf-twice": Fault(
+        "The PSF is given twice: by {first} and by {second}.", "Leave one of the two out."
+    ),
+    "psf-axes": Fault(
+        "The PSF '{name}' has the shape {shape}, but to a single image belongs one with two axes.",
+        "Choose its plane in focus, without colours.",
+    ),
+    "psf-large": Fault(
+        "The PSF is {psf_height} × {psf_width} pixels, more than the {height} × {width} of "
+        "'{name}'.",
+        "Take a larger image, or check width and pixel size of the PSF.",
+    ),
+    "optics-missing": Fault(
+        "To compute the PSF of a microscope, its {missing} is needed.",
+        "Give it, or choose a PSF from a layer or file.",
+    ),
+    "optics-impossible": Fault(
+        "A numerical aperture of {na} is not possible in a medium of refractive index {index}.",
+        "Check both; the index is 1 for air, 1.333 for water, 1.518 for oil.",
     ),
     "pixels-infinite": Fault(
         "{count} of the {total} pixels of '{name}' are infinite.",

@@ -27,6 +27,8 @@ class ImageSpec:
         Size of a pixel along each axis, in `units`.
     units : tuple of str or None
         Unit of each axis, such as "micrometer"; "pixel" where the file says none.
+    guessed : bool
+        Whether the axes were not named by anybody, but guessed from their number.
     notes : tuple of str
         One sentence each about what reading leaves out, such as an alpha channel.
     """
@@ -39,6 +41,7 @@ class ImageSpec:
     scale: tuple[float, ...] | None = None
     units: tuple[str, ...] | None = None
     notes: tuple[str, ...] = ()
+    guessed: bool = False
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -49,6 +52,23 @@ class ImageSpec:
     def pixels(self) -> int:
         """Number of values, colour samples and channels counted apart."""
         return prod(self.shape)
+
+
+def plane_spec(source: ImageSpec, shape: tuple[int, ...]) -> ImageSpec:
+    """Describe another picture with pixels of the same size: a plane, or one for each channel.
+
+    Parameters
+    ----------
+    source : ImageSpec
+    shape : tuple of int
+        (Y, X) or (C, Y, X).
+    """
+    places = [source.axes.index(axis) for axis in "YX"]
+    apart = len(shape) - len(places)
+    scale = source.scale and (*[1.0] * apart, *(source.scale[place] for place in places))
+    units = source.units and (*["pixel"] * apart, *(source.units[place] for place in places))
+    axes = "CYX"[-len(shape) :]
+    return ImageSpec(source.name, shape, "float32", axes, scale=scale, units=units)
 
 
 def guess_axes(shape: tuple[int, ...], *, rgb: bool = False) -> str:

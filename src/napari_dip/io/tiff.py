@@ -38,6 +38,7 @@ def read_spec(path: Path, axes: str | None) -> ImageSpec:
         _check_whole(series, path)
         notes = [_SERIES.format(name=name, count=len(file.series))] if len(file.series) > 1 else []
         named = _named(series.axes, len(series.shape), page)
+        guessed = axes is None and bool(set(series.axes) - set("TCZYXS"))
         shape, axes, alpha = _colours_only(tuple(series.shape), axes or named, page)
         if alpha:
             notes.append(_ALPHA.format(name=name))
@@ -47,7 +48,7 @@ def read_spec(path: Path, axes: str | None) -> ImageSpec:
     units = tuple(sizes.get(axis, (1.0, "pixel"))[1] for axis in axes) if sizes else None
     if len(axes) != len(shape):  # preflight will say so; sizes would not fit either
         scale = units = None
-    return ImageSpec(name, shape, dtype, axes, str(path), scale, units, tuple(notes))
+    return ImageSpec(name, shape, dtype, axes, str(path), scale, units, tuple(notes), guessed)
 
 
 def read_pixels(path: Path) -> npt.NDArray[Any]:

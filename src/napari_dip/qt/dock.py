@@ -34,9 +34,6 @@ if TYPE_CHECKING:
     import napari.viewer
     from napari.layers import Image
 
-#: Added where the axes may only have been misread; "Axes" is the field in this dock.
-_CHANNELS_HINT = " If an axis holds channels, name it C under Axes."
-
 #: Qt's own word for no limit, which not every binding exports.
 _UNLIMITED = (1 << 24) - 1
 
@@ -101,8 +98,7 @@ class TaskDock(QWidget):
             return
         plan = self.plan()
         if isinstance(plan, Refusal):
-            hint = _CHANNELS_HINT if plan.code == "image-stack" else ""
-            self.plan_line.setText(plan.message + hint)
+            self.plan_line.setText(plan.message)
             self.run_bar.show_state(State.REFUSED)
         else:
             self.plan_line.setText("\n".join([plan.line, *plan.notes]))

@@ -1,19 +1,34 @@
-"""One dock for each task, as `napari.yaml` names them."""
+"""One dock for each task, made from the task: `napari_dip.qt.docks:super_resolve`, say."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from functools import cache
+from typing import Any
 
 from napari_dip.qt.dock import TaskDock
-
-if TYPE_CHECKING:
-    import napari.viewer
+from napari_dip.tasks import TASKS
 
 
-class DenoiseDock(TaskDock):
-    """Remove the noise of a single image."""
+@cache
+def dock_of(task: str) -> type[TaskDock]:
+    """Make the dock's class of a task; a class, so that napari hands it its own viewer.
 
-    task = "denoise"
+    Parameters
+    ----------
+    task : str
+        Key in `TASKS`.
+    """
+    kind = TASKS[task]
+    name = f"{kind.__name__}Dock"
+    return type(name, (TaskDock,), {"task": task, "__doc__": kind.__doc__, "__module__": __name__})
 
-    def __init__(self, viewer: napari.viewer.Viewer) -> None:  # napari reads this signature
-        super().__init__(viewer)
+
+def __getattr__(name: str) -> Any:
+    """Find a task's dock by the task's name, as `napari.yaml` gives it."""
+    task = name.replace("_", "-")
+    if task not in TASKS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return dock_of(task)
+
+
+DenoiseDock = dock_of("denoise")

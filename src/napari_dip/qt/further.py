@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -43,13 +44,14 @@ class FurtherInputs(QWidget):
         self._viewer = viewer
         self._inputs = tuple(inputs)
         self._image: Image | None = None
+        self._by_hand: set[str] = set()
         self.combos = {one.name: _combo(one) for one in self._inputs}
         layout = QFormLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
         for one in self._inputs:
             layout.addRow(one.label, self.combos[one.name])
-            self.combos[one.name].activated.connect(self._on_choice)
+            self.combos[one.name].activated.connect(partial(self._on_choice, one.name))
         self.setVisible(bool(self._inputs))
         self._connect(True)
         self.refresh()
@@ -84,16 +86,20 @@ class FurtherInputs(QWidget):
         for one in self._inputs:
             combo = self.combos[one.name]
             kinds = tuple(_KINDS[kind] for kind in one.layers)
-            names = [
-                layer.name
+            layers = [
+                layer
                 for layer in self._viewer.layers
                 if isinstance(layer, kinds) and layer is not self._image and not is_preview(layer)
             ][::-1]
-            before = combo.currentText()
+            names = [layer.name for layer in layers]
+            wanted = combo.currentText()
+            if one.name not in self._by_hand and wanted in ("", NONE):
+                # what was drawn was drawn for this; an image may be there for itself
+                wanted = next((one.name for one in layers if not isinstance(one, Image)), wanted)
             with QSignalBlocker(combo):
                 combo.clear()
                 combo.addItems([NONE, *names] if one.optional else names)
-                combo.setCurrentIndex(max(combo.findText(before), 0 if combo.count() else -1))
+                combo.setCurrentIndex(max(combo.findText(wanted), 0 if combo.count() else -1))
         self.changed.emit()
 
     def disconnect_viewer(self) -> None:
@@ -105,7 +111,8 @@ class FurtherInputs(QWidget):
         for signal in (events.inserted, events.removed, events.renamed):
             (signal.connect if on else signal.disconnect)(self.refresh)
 
-    def _on_choice(self, _: int) -> None:
+    def _on_choice(self, name: str, _: int) -> None:
+        self._by_hand.add(name)
         self.changed.emit()
 
     def _header(self, layer: Any) -> ImageSpec:

@@ -73,6 +73,7 @@ def header(layer: napari.layers.Image, axes: str | None = None) -> ImageSpec:
         shape=shape,
         dtype=np.dtype(data.dtype).name,
         axes=likely_axes(layer) if axes is None else axes,
+        guessed=axes in (None, guess_axes(shape, rgb=bool(layer.rgb))) and not _named(layer),
         scale=(*map(float, layer.scale), *[1.0] * samples),
         units=(*map(str, layer.units), *["pixel"] * samples),
     )
@@ -80,15 +81,16 @@ def header(layer: napari.layers.Image, axes: str | None = None) -> ImageSpec:
 
 def likely_axes(layer: napari.layers.Image) -> str:
     """Name the axes by the layer's own labels where they are such names, else by their number."""
-    labels = "".join(label[:1].upper() for label in layer.axis_labels)
-    if (
-        "Y" in labels
-        and "X" in labels
-        and len(set(labels)) == len(labels)
-        and set(labels) <= set("TCZYX")
-    ):
+    if labels := _named(layer):
         return labels + ("S" if layer.rgb else "")
     return guess_axes(tuple(level_zero(layer).shape), rgb=bool(layer.rgb))
+
+
+def _named(layer: napari.layers.Image) -> str:
+    """Axes as the layer's own labels name them, "" if they are no such names."""
+    labels = "".join(label[:1].upper() for label in layer.axis_labels)
+    whole = {"Y", "X"} <= set(labels) <= set("TCZYX") and len(set(labels)) == len(labels)
+    return labels if whole else ""
 
 
 def look_of(layer: napari.layers.Image, plan: Plan | None = None) -> dict[str, Any]:
@@ -165,11 +167,27 @@ def add_result(
     """Add the answer as a new layer, which napari names apart from those already there."""
     metadata = {**look["metadata"], METADATA_KEY: provenance(name, result)}
     with undisturbed(viewer):
+        for found in result.recipe.task.gives:
+            _add_found(viewer, f"{name} {found.upper()}", look, result.learned[found], metadata)
         return viewer.add_image(
             result.image,
             name=f"{name} {result.recipe.task.done}",
             **{**look, "metadata": metadata},
         )
+
+
+def _add_found(
+    viewer: napari.viewer.Viewer,
+    name: str,
+    look: Mapping[str, Any],
+    picture: npt.NDArray[np.float32],
+    metadata: Mapping[str, Any],
+) -> None:
+    """Add what was found beside the picture, its pixels as large as the picture's."""
+    scale = [1.0] * (picture.ndim - 2) + [*look.get("scale", (1.0, 1.0))][-2:]
+    units = look.get("units")
+    placed = {"scale": scale} | ({"units": units} if units and len(units) == len(scale) else {})
+    viewer.add_image(picture, name=name, **placed, colormap="magma", metadata=dict(metadata))
 
 
 def provenance(name: str, result: Restoration) -> dict[str, Any]:

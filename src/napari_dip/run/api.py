@@ -139,7 +139,8 @@ def _image(name: str, image: Any, axes: str | None) -> tuple[ImageSpec, Callable
         why = "its size is not known yet"
         raise Refused(refusal("image-not-array", name=name, why=why)) from None
     named = guess_axes(shape) if axes is None else axes.upper()
-    return ImageSpec(name, shape, str(array.dtype.name), named), lambda: array
+    spec = ImageSpec(name, shape, str(array.dtype.name), named, guessed=axes is None)
+    return spec, lambda: array
 
 
 def _array(name: str, value: Any) -> Any:

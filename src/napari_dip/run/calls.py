@@ -58,3 +58,215 @@ def denoise(
     """
     recipe = make_recipe("denoise", preset=preset, seed=seed, device=device, **settings)
     return restore(image, recipe, progress=progress, axes=axes)
+
+
+def inpaint(
+    image: Any,
+    mask: Any = None,
+    preset: str = "balanced",
+    seed: int = 0,
+    device: str = "auto",
+    progress: Callable[[Event], object] | None = None,
+    axes: str | None = None,
+    **settings: Any,
+) -> Restoration:
+    """Fill in missing pixels from all the others, with nothing learned from any other image.
+
+    Parameters
+    ----------
+    image : array-like or path
+        Pixels that are not a number (NaN) are filled in, too.
+    mask : array-like or path, optional
+        (Y, X), above 0 where pixels are to be filled in. May be left out if there are NaN.
+    preset, seed, device, progress, axes
+        As for `denoise`.
+    **settings
+        Any other setting of a recipe, such as ``invert_mask=True``, ``label=2``, ``grow=3`` or
+        ``known="restored"``.
+
+    Returns
+    -------
+    Restoration
+        Its ``image`` has shape and intensity units of the input. Pixels that were measured keep
+        their values, unless ``known="restored"``.
+
+    Raises
+    ------
+    Refused, Failed
+        As for `denoise`.
+
+    References
+    ----------
+    Ulyanov, Vedaldi, Lempitsky, Deep Image Prior, CVPR 2018.
+    """
+    recipe = make_recipe("inpaint", preset=preset, seed=seed, device=device, **settings)
+    return restore(image, recipe, progress=progress, axes=axes, mask=mask)
+
+
+def guide(
+    image: Any,
+    guide: Any,
+    preset: str = "balanced",
+    seed: int = 0,
+    device: str = "auto",
+    progress: Callable[[Event], object] | None = None,
+    axes: str | None = None,
+    **settings: Any,
+) -> Restoration:
+    """Restore a noisy picture with the help of a clean one of the same place.
+
+    Parameters
+    ----------
+    image : array-like or path
+        The noisy picture.
+    guide : array-like or path
+        Same height and width: a brighter channel, or the photograph with flash. It may have
+        several channels: a file's own axes say so, or ``planes_are_channels=True``.
+    preset, seed, device, progress, axes
+        As for `denoise`.
+    **settings
+        Any other setting of a recipe, such as ``align=True`` or ``prior="noise"``.
+
+    Returns
+    -------
+    Restoration
+        Its ``image`` has shape and intensity units of the input; ``report["prior"]`` says whether
+        the guide was of use.
+
+    Raises
+    ------
+    Refused
+        If a picture or a setting cannot be used; nothing was computed.
+    Failed
+        If the work began and could not end well.
+    """
+    recipe = make_recipe("guide", preset=preset, seed=seed, device=device, **settings)
+    return restore(image, recipe, progress=progress, axes=axes, guide=guide)
+
+
+def super_resolve(
+    image: Any,
+    factor: int | str | tuple[int, ...] = 2,
+    preset: str = "balanced",
+    seed: int = 0,
+    device: str = "auto",
+    progress: Callable[[Event], object] | None = None,
+    axes: str | None = None,
+    **settings: Any,
+) -> Restoration:
+    """Give a finer picture that explains a coarse one.
+
+    Parameters
+    ----------
+    image : array-like or path
+    factor : int or tuple of int
+        2, 3, 4 or 8, or one of 1, 2, 3, 4, 8 for each axis as (Y, X).
+    preset, seed, device, progress, axes
+        As for `denoise`.
+    **settings
+        Any other setting of a recipe, such as ``model="binning"`` or ``psf_sigma=1.5``.
+
+    Returns
+    -------
+    Restoration
+        Its ``image`` has the shape of the input times the factor, in the input's intensity units.
+
+    Raises
+    ------
+    Refused
+        If the image or a setting cannot be used; nothing was computed.
+    Failed
+        If the work began and could not end well.
+
+    References
+    ----------
+    Ulyanov, Vedaldi, Lempitsky, Deep Image Prior, CVPR 2018.
+    """
+    chosen = {"preset": preset, "seed": seed, "device": device, **settings}
+    recipe = make_recipe("super-resolve", factor=factor, **chosen)
+    return restore(image, recipe, progress=progress, axes=axes)
+
+
+def deblur(
+    image: Any,
+    psf: Any = None,
+    preset: str = "balanced",
+    seed: int = 0,
+    device: str = "auto",
+    progress: Callable[[Event], object] | None = None,
+    axes: str | None = None,
+    **settings: Any,
+) -> Restoration:
+    """Undo a blur whose point spread function (PSF) is known.
+
+    Parameters
+    ----------
+    image : array-like or path
+    psf : array-like or path, optional
+        Picture of the PSF, of any sum. Instead of it: ``gaussian_sigma`` in pixels, or ``model``
+        ("widefield" or "confocal") with ``na``, ``wavelength`` and ``pixel_size`` in nm.
+    preset, seed, device, progress, axes
+        As for `denoise`.
+    **settings
+        Any other setting of a recipe, such as ``border="circular"``.
+
+    Returns
+    -------
+    Restoration
+        Its ``image`` has shape and intensity units of the input.
+
+    Raises
+    ------
+    Refused
+        If the image, the PSF or a setting cannot be used; nothing was computed.
+    Failed
+        If the work began and could not end well.
+    """
+    recipe = make_recipe("deblur", preset=preset, seed=seed, device=device, **settings)
+    return restore(image, recipe, progress=progress, axes=axes, psf=psf)
+
+
+def blind_deblur(
+    image: Any,
+    psf_size: int = 31,
+    preset: str = "balanced",
+    seed: int = 0,
+    device: str = "auto",
+    progress: Callable[[Event], object] | None = None,
+    axes: str | None = None,
+    **settings: Any,
+) -> Restoration:
+    """Undo a blur that nobody has measured, and find out what it was.
+
+    Parameters
+    ----------
+    image : array-like or path
+    psf_size : int
+        Width of the PSF in pixels: rather too wide than too narrow.
+    preset, seed, device, progress, axes
+        As for `denoise`.
+    **settings
+        Any other setting of a recipe, such as ``blur="motion"`` ("gaussian", "defocus", "free").
+
+    Returns
+    -------
+    Restoration
+        Its ``learned["psf"]`` is the PSF that was found: (Y, X), or one for each channel that was
+        restored by itself, non-negative and of sum one. The figures of a known kind of blur lie
+        beside it: "sigmas", "length" and "angle", or "radius".
+
+    Raises
+    ------
+    Refused
+        If the image or a setting cannot be used; nothing was computed.
+    Failed
+        If the work began and could not end well.
+
+    References
+    ----------
+    Ren et al., Neural blind deconvolution using deep priors, CVPR 2020,
+    doi:10.1109/CVPR42600.2020.00340.
+    """
+    settings |= {"psf_size": psf_size, "preset": preset, "seed": seed, "device": device}
+    recipe = make_recipe("blind-deblur", **settings)
+    return restore(image, recipe, progress=progress, axes=axes)

@@ -45,6 +45,8 @@ class Store:
 
     Attributes
     ----------
+    weights : mapping of str to Tensor, or None
+        Of the network of the last unit that is done: the next one may begin with them.
     failure : Refusal or None
         Why the last writing did not succeed. It never ends the run: the picture is worth more.
     """
@@ -54,6 +56,7 @@ class Store:
         self.failure: Refusal | None = None
         self._resume = resume
         self._identity: dict[str, Any] = {}
+        self.weights: Mapping[str, Any] | None = None
         self._latest: tuple[Checkpoint, str] | None = None
         self._done: _Done | None = None
         self._written = time.monotonic()
@@ -94,15 +97,16 @@ class Store:
         if time.monotonic() - self._written >= INTERVAL:
             self.write()
 
-    def finished(self, merge: Merge) -> None:
+    def finished(self, merge: Merge, weights: Mapping[str, Any]) -> None:
         """Take note that one more unit is done and none is in progress."""
-        self._latest = None
+        self._latest, self.weights = None, weights
         self._done = _Done(
             merge.sums.copy(),
             merge.predictions.copy(),
             merge.count.copy(),
             {name: array.copy() for name, array in merge.learned.items()},
             tuple(merge.outcomes),
+            weights,
         )
 
     def write(self) -> None:
@@ -150,6 +154,7 @@ class Store:
             merge.sums[...] = self._done.sums
             merge.predictions[...] = self._done.predictions
             merge.learned.update(self._done.learned)
+            self.weights = self._done.weights
             merge.count[...] = self._done.count
             merge.outcomes.extend(self._done.outcomes)
         return None if self._latest is None else self._latest[0]
@@ -164,6 +169,7 @@ class _Done:
     count: npt.NDArray[Any]
     learned: Mapping[str, npt.NDArray[Any]]
     outcomes: tuple[UnitOutcome, ...]
+    weights: Mapping[str, Any]
 
 
 _PARTS = ("step", "rollback", "best")
@@ -182,6 +188,8 @@ def _pack(
         tensors["done/predictions"] = torch.from_numpy(done.predictions)
         for name, array in done.learned.items():
             tensors[f"learned/{name}"] = torch.from_numpy(array)
+        for name, value in done.weights.items():
+            tensors[f"weights/{name}"] = value.contiguous()
         tensors["done/count"] = torch.from_numpy(done.count)
         header["outcomes"] = [asdict(outcome) for outcome in done.outcomes]
     if latest is not None:
@@ -221,7 +229,12 @@ def _unpack(
             for name, value in tensors.items()
             if name.startswith("learned/")
         }
-        done = _Done(sums, predictions, count, learned, tuple(outcomes))
+        weights = {
+            name.removeprefix("weights/"): value
+            for name, value in tensors.items()
+            if name.startswith("weights/")
+        }
+        done = _Done(sums, predictions, count, learned, tuple(outcomes), weights)
     fit = header["fit"]
     if fit is None:
         return None, done

@@ -6,10 +6,11 @@ While a person pauses the run, the clock stands still.
 from __future__ import annotations
 
 import time
-from math import isfinite
+from math import isfinite, nan
 from typing import TYPE_CHECKING, Any
 
 from napari_dip.engine.control import Control
+from napari_dip.engine.stopping import Judgement
 from napari_dip.run.events import Event
 
 if TYPE_CHECKING:
@@ -51,9 +52,8 @@ class Clock:
         self.started = self._now()
         self.timed_out = False
         self._limit = plan.recipe.common.time_limit
-        self._iterations = plan.budget.iterations + plan.budget.release
-        self._fit_share = plan.fit_share
-        self._units = len(plan.units)
+        self._place: int | None = None
+        self.expect(plan)
         self._ask = control
         self._preview_seconds = preview_seconds
         self._last_preview = self._asked_preview = self.started
@@ -61,6 +61,16 @@ class Clock:
         self._unit = 1
         self._unit_started = self.started
         self._skipped = 0
+
+    def expect(self, plan: Plan) -> None:
+        """Count on what a plan spends; the pixels may have changed it."""
+        budget = plan.budget
+        self._each = [unit.iterations + budget.release for unit in plan.units]
+        self._iterations = self._each[0]
+        self._race = budget.race  # iterations of each prior in a race, and of all but the winner
+        self._raced = budget.race * len(budget.rivals)
+        self._fit_share = plan.fit_share
+        self._units = len(plan.units)
 
     @property
     def seconds(self) -> float:
@@ -70,8 +80,13 @@ class Clock:
     def begin(self, number: int, done: int) -> None:
         """Start timing unit `number`, which resumes after `done` iterations."""
         self._unit = number
+        self._iterations = self._each[number - 1]
         self._skipped = done
         self._unit_started = self._now()
+
+    def race(self, place: int | None) -> None:
+        """Take note of which prior of a race is fitted now; None: it is over."""
+        self._place = place
 
     def control(self) -> Control:
         """Ask what the person wants; KEEP once the time is up."""
@@ -101,15 +116,21 @@ class Clock:
     def event(self, progress: Any, preview: npt.NDArray[np.float32] | None) -> Event:
         """Put the engine's report into words."""
         judgement = progress.judgement
-        share = progress.iteration / self._iterations * self._fit_share
-        if progress.swept:
+        before = self._raced if self._place is None else self._place * self._race
+        done = (before + progress.iteration) / (self._raced + self._iterations)
+        share = min(1.0, done) * self._fit_share
+        last = self._place is None or self._place * self._race == self._raced
+        if progress.swept and last:
             share = self._fit_share + (1 - self._fit_share) * progress.swept
         words = "Taking a last close look" if progress.swept else "Restoring"
         if self._units > 1:
             words += f", part {self._unit} of {self._units}"
+        if self._place:  # a rival's losses are no part of the curve that the first has drawn
+            judgement = Judgement(0, nan, nan)
+            words = "Finding out which prior suits"
         return Event(
             progress.note or words,
-            (self._unit - 1 + share) / self._units,
+            (sum(self._each[: self._unit - 1]) + share * self._iterations) / sum(self._each),
             progress.iteration,
             self._iterations,
             number(judgement.fitted),
@@ -136,11 +157,12 @@ class Clock:
 
     def _left(self, share: float) -> float | None:
         """Upper bound of the seconds left, from the pace of this unit."""
-        done = share - self._skipped / self._iterations * self._fit_share
+        whole = self._raced + self._iterations
+        done = share - self._skipped / whole * self._fit_share
         left = None
         if done > 0:
-            whole = (self._now() - self._unit_started) / done
-            left = whole * (1 - share) + whole * (self._units - self._unit)
+            pace = (self._now() - self._unit_started) / done
+            left = pace * (1 - share) + pace * sum(self._each[self._unit :]) / self._iterations
         if self._limit is None:
             return left
         rest = max(0.0, self._limit - self.seconds)

@@ -7,9 +7,12 @@ from itertools import pairwise, product
 from math import ceil, prod
 from typing import TYPE_CHECKING
 
-from napari_dip.tasks.blind_spot import IMAGE_FED, trusted_core
+from napari_dip.tasks.blind_spot import IMAGE_FED, trusted_core, window_for
+from napari_dip.tasks.hidden_code import BLOCKS
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from napari_dip.io import ImageSpec
 
 #: Floating-point operations a second that convolutions of these widths reach. Per CPU thread:
@@ -28,7 +31,15 @@ BLOCK_SIDES = (1, 3, 5, 7)
 START_BYTES = 160e6
 #: Bytes for each pixel and channel of a layer: of a step, forward and backward, by prior (the
 #: fixed noise has 32 channels of code and normalised layers), and of a look that learns nothing.
-STEP_BYTES = {"blind-spot": 40, "guided": 40, "noise": 67, "guided-noise": 67}
+STEP_BYTES = {
+    "blind-spot": 40,
+    "guided": 40,
+    "image": 70,
+    "image-shapes": 40,
+    "noise": 67,
+    "guided-noise": 67,
+    "deep": 67,
+}
 LOOK_BYTES = 17
 #: Bytes for each pixel of a channel: the input and what all fits leave; a look's code and picture.
 PLANE_BYTES, CODE_BYTES = 120, 180
@@ -38,8 +49,11 @@ PLANE_BYTES, CODE_BYTES = 120, 180
 class Budget:
     """What a preset spends on one fit; read from `presets/<task>.json`.
 
-    `release` counts the iterations of the last phase, in which the judging pixels drive, too;
-    `race` those after which one of several priors is chosen.
+    `release` counts the iterations of the last phase, in which the judging pixels drive, too.
+    `rivals` are further priors that are fitted as well, over `race` iterations each.
+    `why` says why the pixels asked for this prior, if they did.
+    `joint` counts the first iterations, in which a learned operator is fitted along with the
+    picture, at `operator_rate`; then it stays as it is.
     """
 
     prior: str
@@ -49,7 +63,11 @@ class Budget:
     learning_rate: float
     window: int | None
     release: int = 0
+    rivals: tuple[str, ...] = ()
     race: int = 0
+    why: str = ""
+    joint: int = 0
+    operator_rate: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,15 +99,16 @@ def looks(block: tuple[int, ...], core: tuple[int, ...]) -> int:
     return prod(ceil((size + 2) / middle) for size, middle in zip(block, core, strict=True))
 
 
-def looks_at(block: tuple[int, int]) -> int:
+def looks_at(block: tuple[int, ...]) -> int:
     """Count the looks of a last sweep with blocks of that size."""
-    height, width = block
-    return looks(block, (trusted_core(height), trusted_core(width)))
+    return looks(block, tuple(trusted_core(side) for side in block))
 
 
-#: The noise is only known once the pixels are read: single pixels are the usual case.
-USUAL_LOOKS = looks_at((1, 1))
-MOST_LOOKS = max(looks_at(block) for block in product(BLOCK_SIDES, BLOCK_SIDES))
+def last_looks(dims: int) -> tuple[int, int]:
+    """Count the looks of a last sweep where the noise is white, as it mostly is, and at most."""
+    ahead = (1,) * (dims - 2)
+    most = max(looks_at((*ahead, *block)) for block in product(BLOCK_SIDES, BLOCK_SIDES))
+    return looks_at((*ahead, 1, 1)), most
 
 
 def channel_count(source: ImageSpec) -> int:
@@ -112,24 +131,26 @@ def scales_within(side: int) -> int:
     return scales
 
 
-def _multiplications(widths: tuple[int, ...]) -> float:
-    """Multiply-adds of the hourglass for one pixel and one look, all 3 x 3 layers."""
+def _multiplications(widths: tuple[int, ...], dims: int) -> float:
+    """Multiply-adds of the network for one pixel and one look, all layers three pixels wide."""
+    taps, shrink = 3.0**dims, 0.5**dims
     finest, coarsest = widths[0], widths[-1]
-    total = 9.0 * 2 * finest**2  # second layer of the first scale, and the last
-    total += 9.0 * coarsest**2 * 0.25 ** (len(widths) - 1)
+    if len(widths) == 1:  # a chain of residual blocks, of two layers each
+        return taps * 2 * BLOCKS * finest**2
+    total: float = 2 * finest**2  # second layer of the first scale, and the last
+    total += coarsest**2 * shrink ** (len(widths) - 1)
     for scale, (finer, coarser) in enumerate(pairwise(widths)):
-        share = 0.25**scale
-        total += 9.0 * ((finer + coarser) * finer * share + finer * coarser * share / 4)
-    return total
+        share = shrink**scale
+        total += (finer + coarser) * finer * share + finer * coarser * share * shrink
+    return taps * total
 
 
-def estimate_planes(grid: tuple[int, int], channels: int) -> int:
+def estimate_planes(grid: tuple[int, ...], planes: int) -> int:
     """Estimate the memory for the input and what the fits leave, wherever they run."""
-    height, width = grid
-    return height * width * PLANE_BYTES * channels
+    return prod(grid) * PLANE_BYTES * planes
 
 
-def estimate_fit(grid: tuple[int, int], channels: int, budget: Budget) -> int:
+def estimate_fit(grid: tuple[int, ...], channels: int, budget: Budget) -> int:
     """Estimate the memory beyond Python and torch: one step, or a look at the whole image.
 
     The constants come from the growth of the peak of the resident memory (`ru_maxrss`) since
@@ -139,35 +160,46 @@ def estimate_fit(grid: tuple[int, int], channels: int, budget: Budget) -> int:
     Parameters
     ----------
     grid : tuple of int
-        Of the network, along Y and X.
+        Of the network.
     channels : int
         Channels of one fit.
     budget : Budget
     """
-    height, width = grid
-    whole = height * width
-    features = sum(width / 4**scale for scale, width in enumerate(budget.widths))
+    whole, shrink = prod(grid), 0.5 ** len(grid)
+    features = sum(width * shrink**scale for scale, width in enumerate(budget.widths))
     step = _step_pixels(grid, budget) * features * STEP_BYTES[budget.prior]
     work = max(step, whole * features * LOOK_BYTES) + whole * CODE_BYTES * channels
     return int(START_BYTES + work)
 
 
 def estimate_costs(
-    grid: tuple[int, int], units: int, device: str, threads: int, budget: Budget
+    grid: tuple[int, ...], iterations: Sequence[int], device: str, threads: int, budget: Budget
 ) -> Costs:
-    """Estimate fit and last look of all units, in seconds."""
-    height, width = grid
+    """Estimate fits and last looks, in seconds.
+
+    Parameters
+    ----------
+    grid : tuple of int
+        Of the network.
+    iterations : sequence of int
+        Of each unit.
+    device : str
+    threads : int
+    budget : Budget
+    """
     rate = THREAD_RATE * threads if device == "cpu" else CARD_RATE
-    pixel: float = 2 * _multiplications(budget.widths) / rate
-    look = pixel * height * width if budget.prior in IMAGE_FED else 0.0
-    iterations = budget.iterations + budget.release
-    fit = 3 * iterations * _step_pixels(grid, budget) * pixel
-    fit += iterations / JUDGE_EVERY * look
-    return Costs(START_SECONDS + units * fit, units * USUAL_LOOKS * look, units * MOST_LOOKS * look)
+    dims, units = len(grid), len(iterations)
+    pixel: float = 2 * _multiplications(budget.widths, dims) / rate
+    look = pixel * prod(grid) if budget.prior in IMAGE_FED else 0.0
+    total = sum(iterations) + units * (budget.release + budget.race * len(budget.rivals))
+    fit = 3 * total * _step_pixels(grid, budget) * pixel
+    fit += total / JUDGE_EVERY * look
+    usual, most = last_looks(dims)  # the noise is only known once the pixels are read
+    return Costs(START_SECONDS + fit, units * usual * look, units * most * look)
 
 
-def _step_pixels(grid: tuple[int, int], budget: Budget) -> int:
+def _step_pixels(grid: tuple[int, ...], budget: Budget) -> int:
     """Count the pixels that one step looks at."""
-    height, width = grid
-    most = budget.window or max(height, width)
-    return min(height, most) * min(width, most)
+    if budget.window is None:
+        return prod(grid)
+    return prod(map(min, window_for(len(grid), budget.window), grid))

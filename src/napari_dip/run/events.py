@@ -78,6 +78,9 @@ class Restoration:
         What else was fitted, such as {"psf": ...}.
     report : mapping
         The report of the run in plain JSON types.
+    residual : ndarray or None
+        Measured pixels less what the detector would have seen of `image`, in the input's shape
+        and intensity units; 0 where nothing was measured.
     """
 
     image: npt.NDArray[Any]
@@ -88,3 +91,4 @@ class Restoration:
     recipe: Recipe
     learned: Mapping[str, Pixels] = field(default_factory=dict)
     report: Mapping[str, Any] = field(default_factory=dict)
+    residual: Pixels | None = None

@@ -10,9 +10,11 @@ import torch
 
 from napari_dip.engine.fidelity import NoiseVariance
 from napari_dip.engine.holdout import held_out_centres, spread
-from napari_dip.engine.schedule import Schedule, one_phase
+from napari_dip.engine.schedule import Phase, Schedule
 from napari_dip.engine.stopping import StopRule, held_out_rule
+from napari_dip.run.budgets import choose_budget
 from napari_dip.tasks.base import Scene
+from napari_dip.tasks.blind_spot import IMAGE_FED
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -20,8 +22,10 @@ if TYPE_CHECKING:
 
     from napari_dip.engine.prior import Prior
     from napari_dip.engine.problem import Estimate, Problem
-    from napari_dip.run.plan import Plan, WorkUnit
+    from napari_dip.run.costs import Budget
+    from napari_dip.run.plan import Plan
     from napari_dip.run.prepare import Calibration, Planes
+    from napari_dip.run.units import WorkUnit
 
 #: Decay of the running average: of weights, which settle as the rate falls, and of outputs.
 WEIGHT_AVERAGE, OUTPUT_AVERAGE = 0.95, 0.99
@@ -54,22 +58,32 @@ class Fit:
     scene: Scene
 
 
-def make_fit(plan: Plan, calibration: Calibration, planes: Planes, unit: WorkUnit) -> Fit:
+def make_fit(
+    plan: Plan,
+    calibration: Calibration,
+    parts: Planes,
+    unit: WorkUnit,
+    chosen: str | None = None,
+) -> Fit:
     """Cast one unit's channels into network units and build its problem and prior.
 
     Parameters
     ----------
-    planes : ndarray
-        (C, Y, X) of the whole file, in the image's units.
+    parts : ndarray
+        (parts, C, *grid) of the whole file, in the image's units.
+    chosen : str, optional
+        Another prior than the plan's.
     """
-    budget = plan.budget
+    name = chosen or calibration.prior
+    budget = choose_budget(plan.recipe, plan.source, name)[0] if chosen else plan.budget
     device = torch.device(plan.device)
     channels = list(unit.channels)
-    offset = np.array([calibration.offset[c] for c in channels], np.float32)[:, None, None]
-    scale = np.array([calibration.scale[c] for c in channels], np.float32)[:, None, None]
-    measurement = torch.from_numpy((planes[channels] - offset) / scale)[None].to(device)
-    noise = _noise(calibration, channels, device)
-    known = _known(calibration, channels, measurement)
+    part = parts[unit.part, channels]
+    offset = _beside(calibration.offset, unit, part.ndim).astype(np.float32)
+    scale = _beside(calibration.scale, unit, part.ndim).astype(np.float32)
+    measurement = torch.from_numpy((part - offset) / scale)[None].to(device)
+    noise = _noise(calibration, channels, device, part.ndim - 1)
+    known = _known(calibration, unit, measurement)
     centres = _judges(plan, calibration, known)
     scene = Scene(
         measurement=measurement * known,
@@ -79,13 +93,15 @@ def make_fit(plan: Plan, calibration: Calibration, planes: Planes, unit: WorkUni
         held_out=centres,
         guarded=spread(centres, calibration.block),
         block=calibration.block,
-        granted=GRANTED_NOISE if calibration.prior == "blind-spot" else 1.0,
-        prior=calibration.prior,
+        granted=GRANTED_NOISE if name in IMAGE_FED else 1.0,
+        prior=name,
         widths=budget.widths,
         window=budget.window,
         others={
             name: torch.from_numpy(array).to(device) for name, array in calibration.others.items()
         },
+        zero=torch.from_numpy(-offset / scale)[None].to(device),
+        unit=torch.from_numpy(1 / scale)[None].to(device),
     )
     rng = torch.Generator().manual_seed(unit.seed)
     prior = plan.recipe.task.prior_for(scene, rng)
@@ -93,23 +109,37 @@ def make_fit(plan: Plan, calibration: Calibration, planes: Planes, unit: WorkUni
     if measurement.ndim == 4:
         prior.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     average = OUTPUT_AVERAGE if prior.covers_grid else WEIGHT_AVERAGE
-    schedule = one_phase(
-        budget.iterations, budget.learning_rate, average=average, release=budget.release
-    )
-    patience = max(4 * schedule.report_every, int(PATIENCE * budget.iterations))
-    least = 0 if prior.covers_grid else int(SETTLED * budget.iterations)
+    schedule = schedule_for(budget, average, unit.iterations)
+    patience = max(4 * schedule.report_every, int(PATIENCE * unit.iterations))
+    least = 0 if prior.covers_grid else int(SETTLED * unit.iterations)
     stop = held_out_rule(patience, least)
     return Fit(unit, plan.recipe.task.problem(scene), prior, schedule, stop, unit.seed, scene)
 
 
+def schedule_for(budget: Budget, average: float, iterations: int) -> Schedule:
+    """Make the phases of a fit: with a learned operator, then with the operator as it is."""
+    apart = iterations - budget.joint
+    phases = (
+        Phase(budget.joint, budget.learning_rate, budget.operator_rate),
+        Phase(apart, budget.learning_rate),
+    )
+    return Schedule(
+        tuple(phase for phase in phases if phase.iterations),
+        iterations,
+        iterations,
+        average=average,
+        release=budget.release,
+    )
+
+
 def to_units(calibration: Calibration, unit: WorkUnit, mean: Tensor) -> npt.NDArray[np.float32]:
-    """Bring a picture (1, C, Y, X) back to the image's units."""
-    offset = np.array([calibration.offset[c] for c in unit.channels])[:, None, None]
-    scale = np.array([calibration.scale[c] for c in unit.channels])[:, None, None]
-    picture = mean[0].cpu().numpy().astype(np.float64) * scale + offset
-    return np.asarray(picture, np.float32)
+    """Bring a picture (1, C, *grid) back to the image's units."""
+    picture = mean[0].cpu().numpy().astype(np.float64)
+    scale = _beside(calibration.scale, unit, picture.ndim)
+    return np.asarray(picture * scale + _beside(calibration.offset, unit, picture.ndim), np.float32)
 
 
+@torch.no_grad()
 def doubt(
     fit: Fit, calibration: Calibration, blind: Estimate, finished: Estimate
 ) -> npt.NDArray[np.float32]:
@@ -137,8 +167,8 @@ def doubt(
         factor = (seen - noise * held_out).sum() / said.sum().clamp(min=1e-30)
     factor = factor.clamp(*DOUBT_LIMITS) if float(held_out.sum()) else factor.new_ones(())
     variance = factor * finished.log_variance.exp()
-    scale = np.array([calibration.scale[c] for c in fit.unit.channels])[:, None, None]
-    return np.asarray(variance[0].sqrt().cpu().numpy() * scale, np.float32)
+    deviation = variance[0].sqrt().cpu().numpy()
+    return np.asarray(deviation * _beside(calibration.scale, fit.unit, deviation.ndim), np.float32)
 
 
 def predicted(
@@ -154,11 +184,18 @@ def predicted(
         return to_units(calibration, fit.unit, operator(finished.mean if same else blind.mean))
 
 
-def _known(calibration: Calibration, channels: list[int], measurement: Tensor) -> Tensor:
+def _beside(values: tuple[float, ...], unit: WorkUnit, dims: int) -> npt.NDArray[np.float64]:
+    """Shape one number for each of a unit's channels to be used beside (C, *grid)."""
+    return np.array([values[c] for c in unit.channels]).reshape(-1, *[1] * (dims - 1))
+
+
+def _known(calibration: Calibration, unit: WorkUnit, measurement: Tensor) -> Tensor:
     """Give 1 where all channels of a fit were measured: (1, 1, *grid)."""
     if calibration.known is None:
         return torch.ones_like(measurement[:, :1])
-    known = torch.from_numpy(calibration.known[channels].all(0).astype(np.float32))
+    known = torch.from_numpy(
+        calibration.known[unit.part, list(unit.channels)].all(0).astype(np.float32)
+    )
     return known[None, None].to(measurement.device)
 
 
@@ -173,8 +210,10 @@ def _judges(plan: Plan, calibration: Calibration, known: Tensor) -> Tensor:
         share *= 2
 
 
-def _noise(calibration: Calibration, channels: list[int], device: torch.device) -> NoiseVariance:
-    """Noise of these channels in network units: (1, C, 1, 1) each."""
+def _noise(
+    calibration: Calibration, channels: list[int], device: torch.device, dims: int
+) -> NoiseVariance:
+    """Noise of these channels in network units: (1, C, 1, ...) each."""
     rows = []
     for channel in channels:
         one, offset, scale = (
@@ -185,5 +224,5 @@ def _noise(calibration: Calibration, channels: list[int], device: torch.device) 
         rows.append(
             (one.gain / scale, (one.intercept + one.gain * offset) / scale**2, one.floor / scale**2)
         )
-    table = torch.tensor(rows, dtype=torch.float32, device=device).T.reshape(3, 1, -1, 1, 1)
+    table = torch.tensor(rows, dtype=torch.float32, device=device).T.reshape(3, 1, -1, *[1] * dims)
     return NoiseVariance(table[0], table[1], table[2].clamp(min=1e-10))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from napari_dip.errors import Refusal, refusal
+from napari_dip.run.layout import stacked_axes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -20,11 +21,11 @@ MOST_CHANNELS = 8
 
 def check_headers(task: Task, source: ImageSpec, others: Mapping[str, ImageSpec]) -> Refusal | None:
     """Say no to an image, or to a further input, that cannot be restored or used."""
-    no = _check_header(source) or _check_others(task, others)
+    no = _check_header(task, source) or _check_others(task, others)
     return no or task.check(source, others)
 
 
-def _check_header(source: ImageSpec) -> Refusal | None:
+def _check_header(task: Task, source: ImageSpec) -> Refusal | None:
     name, shape, axes = source.name, source.shape, source.axes
     if not shape:
         return refusal("image-scalar", name=name)
@@ -38,10 +39,8 @@ def _check_header(source: ImageSpec) -> Refusal | None:
         return refusal("image-empty", name=name, shape=_sizes(shape))
     if no := _check_dtype(source):
         return no
-    if any(axis in "TZ" and count > 1 for axis, count in zip(axes, shape, strict=True)) or {
-        "C",
-        "S",
-    } <= set(axes):
+    colours = len(shape) == 3 and shape[-1] == 3 and "S" not in axes  # taken for a stack
+    if (stacked_axes(source) and not task.stacks) or {"C", "S"} <= set(axes) or colours:
         hint = _channels_hint(shape, axes)
         return refusal("image-stack", name=name, axes=axes, shape=_sizes(shape), hint=hint)
     if "S" in axes and shape[axes.index("S")] != 3:

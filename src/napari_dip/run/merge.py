@@ -9,14 +9,18 @@ import numpy as np
 
 from napari_dip.run.clock import number
 from napari_dip.run.events import Restoration
-from napari_dip.run.prepare import from_planes
+from napari_dip.run.layout import from_parts
 from napari_dip.run.receipt import receipt, residual_words, sha256
+from napari_dip.tasks.blind_spot import IMAGE_FED
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import numpy.typing as npt
 
-    from napari_dip.run.plan import Plan, WorkUnit
+    from napari_dip.run.plan import Plan
     from napari_dip.run.prepare import Calibration, Planes
+    from napari_dip.run.units import WorkUnit
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +34,7 @@ class UnitOutcome:
     iterations: int
     history: tuple[tuple[int, float, float], ...]
     notes: tuple[str, ...]
+    prior: str = ""
 
 
 class Merge:
@@ -39,30 +44,30 @@ class Merge:
     ----------
     plan : Plan
     calibration : Calibration
-    planes : ndarray
-        (C, Y, X), the input. The result may be finer, by whole factors.
+    parts : ndarray
+        (parts, C, *grid), the input. The result may be finer, by whole factors.
     array : ndarray
         The input as it came.
     """
 
     def __init__(
-        self, plan: Plan, calibration: Calibration, planes: Planes, array: npt.NDArray[Any]
+        self, plan: Plan, calibration: Calibration, parts: Planes, array: npt.NDArray[Any]
     ) -> None:
         self._plan = plan
         self._calibration = calibration
-        self._planes = planes
+        self._parts = parts
         self._array = array
-        self._enlarged = np.repeat(np.repeat(planes, plan.factors[0], 1), plan.factors[1], 2)
+        self._enlarged = np.repeat(np.repeat(parts, plan.factors[0], -2), plan.factors[1], -1)
         # pictures, their squares, variances
         self.sums = np.zeros((3, *self._enlarged.shape), np.float64)
-        self.predictions = np.zeros(planes.shape, np.float64)
-        self.count = np.zeros(len(planes), np.int64)
+        self.predictions = np.zeros(parts.shape, np.float64)
+        self.count = np.zeros(parts.shape[:2], np.int64)
         self.outcomes: list[UnitOutcome] = []
         self.learned: dict[str, Planes] = {}
         for channel in calibration.constant:
-            self.sums[0, channel] = self._enlarged[channel]
-            self.predictions[channel] = planes[channel]
-            self.count[channel] = 1
+            self.sums[0, :, channel] = self._enlarged[:, channel]
+            self.predictions[:, channel] = parts[:, channel]
+            self.count[:, channel] = 1
 
     def add(
         self,
@@ -71,6 +76,7 @@ class Merge:
         deviation: Planes,
         prediction: Planes,
         outcome: UnitOutcome,
+        learned: Mapping[str, Planes] | None = None,
     ) -> None:
         """Take in one unit's answer.
 
@@ -80,38 +86,53 @@ class Merge:
         ----------
         unit : WorkUnit
         picture, deviation : ndarray
-            (channels, Y, X) of the result, and its standard deviation.
+            (channels, *grid) of the result, and its standard deviation.
         prediction : ndarray
-            (channels, Y, X) of the input: what the detector would have seen of the picture.
+            (channels, *grid) of the input: what the detector would have seen of the picture.
         outcome : UnitOutcome
+        learned : mapping of str to ndarray, optional
+            What else was fitted.
         """
         self.outcomes.append(outcome)
         if outcome.kept and self._has(unit):
             return
+        for name, values in (learned or {}).items():
+            key = f"{name}.{unit.channels[0]}"
+            self.learned[key] = self.learned.get(key, 0) + values
         for index, channel in enumerate(unit.channels):
-            self.sums[0, channel] += picture[index]
-            self.sums[1, channel] += picture[index].astype(np.float64) ** 2
-            self.sums[2, channel] += deviation[index].astype(np.float64) ** 2
-            self.predictions[channel] += prediction[index]
-            self.count[channel] += 1
+            place = unit.part, channel
+            self.sums[0][place] += picture[index]
+            self.sums[1][place] += picture[index].astype(np.float64) ** 2
+            self.sums[2][place] += deviation[index].astype(np.float64) ** 2
+            self.predictions[place] += prediction[index]
+            self.count[place] += 1
 
     def preview(self, unit: WorkUnit, picture: Planes) -> npt.NDArray[np.float32]:
         """Show the whole image with one unit's picture so far where nothing is finished."""
         mean = self._mean()
         if not self._has(unit):
-            mean[list(unit.channels)] = picture
+            mean[unit.part, list(unit.channels)] = picture
         return self._arranged(mean.astype(np.float32))
 
     def restoration(self, seconds: float, *, timed_out: bool) -> Restoration:
         """Merge, put the mean back, and write the report."""
         mean, prediction = self._mean(), self._prediction()
         known = self._calibration.known
-        left = self._planes - prediction
+        kept = known if self._plan.recipe.task.keeps_measured() else None
+        if kept is not None:  # nothing is left of it, not even a rounding
+            prediction = np.where(kept, self._parts, prediction)
+        left = self._parts - prediction
         weight = np.ones(left.shape) if known is None else known.astype(np.float64)
         residual = residual_words(left * weight, prediction, self._calibration)
-        shift = (left * weight).sum((1, 2)) / np.maximum(weight.sum((1, 2)), 1)
-        mean = (mean + shift[:, None, None]).astype(np.float32)
+        grid = tuple(range(2, left.ndim))
+        total = np.maximum(weight.sum(grid, keepdims=True), 1)
+        shift = (left * weight).sum(grid, keepdims=True) / total
+        mean = (mean + shift).astype(np.float32)
         deviation = self._deviation()
+        if kept is not None:
+            mean = np.where(kept, self._parts, mean)
+            noise = np.stack([self._noise(c) for c in range(mean.shape[1])], 1)
+            deviation = np.where(kept, noise, deviation)
         image = _cast(self._arranged(mean), self._array.dtype, self._plan)
         first, last = self.outcomes[0], self.outcomes[-1]
         reason = (last if last.kept else first).stop_reason
@@ -123,6 +144,7 @@ class Merge:
             "best_iteration": first.best_iteration,
             "stop_reason": reason,
             "seconds": round(seconds, 2),
+            "prior": self._prior(),
             "held_out": [[iteration, number(loss)] for iteration, _, loss in first.history],
             "residual": residual,
             "input_sha256": sha256(self._array),
@@ -136,44 +158,82 @@ class Merge:
             first.best_iteration,
             first.history,
             self._plan.recipe,
-            self.learned,
+            self._learned(),
             receipt(self._plan, self._calibration, **facts),
+            self._measured((left - shift) * weight),
         )
 
     def _mean(self) -> npt.NDArray[np.float64]:
         """Average so far; the input itself where nothing was restored yet."""
-        count = self.count[:, None, None]
+        count = self._count()
         return np.where(count > 0, self.sums[0] / np.maximum(count, 1), self._enlarged)
 
     def _prediction(self) -> npt.NDArray[np.float64]:
         """Average of what the detector would have seen; the input where nothing was restored."""
-        count = self.count[:, None, None]
-        return np.where(count > 0, self.predictions / np.maximum(count, 1), self._planes)
+        count = self._count()
+        return np.where(count > 0, self.predictions / np.maximum(count, 1), self._parts)
 
-    def _arranged(self, planes: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """Bring planes of the result to its shape."""
-        return from_planes(planes, self._plan.source.axes, self._plan.result_shape)
+    def _count(self) -> npt.NDArray[np.int64]:
+        """Count of the pictures in each mean, shaped to be used beside (parts, C, *grid)."""
+        return self.count.reshape(*self.count.shape, *[1] * (self._parts.ndim - 2))
+
+    def _arranged(self, parts: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Bring parts of the result to its shape."""
+        plan = self._plan
+        return from_parts(parts, plan.source.axes, plan.result_shape, plan.layout)
+
+    def _measured(self, parts: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+        """Bring parts of the input to its shape."""
+        source, layout = self._plan.source, self._plan.layout
+        arranged = from_parts(parts.astype(np.float32), source.axes, source.shape, layout)
+        return np.asarray(arranged, np.float32)
+
+    def _learned(self) -> dict[str, Planes]:
+        """Mean over restarts; where channels were fitted apart, one after the other."""
+        found: dict[str, list[Planes]] = {}
+        for key, total in sorted(self.learned.items(), key=lambda one: int(one[0].split(".")[1])):
+            name, channel = key.split(".")
+            mean = np.asarray(total / max(1, self.count[:, int(channel)].sum()), np.float32)
+            found.setdefault(name, []).append(mean)
+        return {name: each[0] if len(each) == 1 else np.stack(each) for name, each in found.items()}
 
     def _has(self, unit: WorkUnit) -> bool:
         """Whether all of a unit's channels have a finished picture."""
-        return bool((self.count[list(unit.channels)] > 0).all())
+        return bool((self.count[unit.part, list(unit.channels)] > 0).all())
 
     def _deviation(self) -> npt.NDArray[np.float32]:
         """Give the standard deviation; where nothing was restored, that of the noise."""
-        count = np.maximum(self.count, 1)[:, None, None]
+        count = np.maximum(self._count(), 1)
         spread = np.maximum(self.sums[1] / count - (self.sums[0] / count) ** 2, 0)
         variance = self.sums[2] / count + spread
-        for channel in np.flatnonzero(self.count == 0):
-            noise = self._calibration.noise[channel]
-            signal = self._enlarged[channel].astype(np.float64)
-            variance[channel] = np.maximum(noise.gain * signal + noise.intercept, noise.floor)
-        variance[list(self._calibration.constant)] = 0
+        for part, channel in np.argwhere(self.count == 0):
+            variance[part, channel] = self._noise(int(channel))[part] ** 2
+        variance[:, list(self._calibration.constant)] = 0
         return np.asarray(np.sqrt(variance), np.float32)
 
+    def _noise(self, channel: int) -> npt.NDArray[np.float32]:
+        """Give the noise's standard deviation at each pixel of a channel, in the result's size."""
+        noise, signal = self._calibration.noise[channel], self._enlarged[:, channel]
+        variance = noise.gain * signal.astype(np.float64) + noise.intercept
+        return np.asarray(np.sqrt(np.maximum(variance, noise.floor)), np.float32)
+
+    def _prior(self) -> dict[str, str]:
+        """Say which prior ran and why; where fits differ, that of the first, and who differs."""
+        chosen, *rest = dict.fromkeys(one.prior for one in self.outcomes)
+        task, block = self._plan.recipe.task, self._calibration.block
+        budget = self._plan.budget
+        told = budget.why if chosen == budget.prior else ""
+        why = told or task.why(chosen, block)
+        for other in rest:
+            parts = ", ".join(one.unit for one in self.outcomes if one.prior == other)
+            why += f"; in part {parts} '{other}' ran, since {task.why(other, block)}"
+        return {"chosen": chosen, "why": why}
+
     def _notes(self) -> list[str]:
-        notes = [*self._plan.notes, *(note for one in self.outcomes for note in one.notes)]
-        height, width = self._calibration.block
-        if height * width > 1 and self._calibration.prior == "blind-spot":
+        notes = [*self._plan.notes, *self._calibration.notes]
+        notes += [note for one in self.outcomes for note in one.notes]
+        height, width = self._calibration.block[-2:]
+        if height * width > 1 and self._calibration.prior in IMAGE_FED:
             notes.append(
                 "Neighbouring pixels share noise here, so structure finer than "
                 f"{width} × {height} pixels may be smoothed away; the residual shows what was lost."
@@ -184,8 +244,14 @@ class Merge:
         ]
         notes += [
             f"The run was ended before channel {channel + 1} was restored; it is as in the input."
-            for channel in np.flatnonzero(self.count == 0)
+            for channel in np.flatnonzero((self.count == 0).all(0))
         ]
+        left = int((self.count == 0).any(1).sum())
+        if left and len(self.count) > 1 and not (self.count == 0).all(0).any():
+            notes.append(
+                f"The run was ended before {left} of the {len(self.count)} planes were restored; "
+                "they are as in the input."
+            )
         return notes
 
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass, field
-from functools import cache
-from importlib import resources
-from math import ceil, floor
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field, replace
+from math import ceil, floor, prod
+from typing import TYPE_CHECKING
 
 from napari_dip.errors import Refusal, refusal
+from napari_dip.run.budgets import choose_budget
 from napari_dip.run.costs import (
     Budget,
     Costs,
@@ -17,10 +15,11 @@ from napari_dip.run.costs import (
     estimate_costs,
     estimate_fit,
     estimate_planes,
-    scales_within,
 )
-from napari_dip.run.gate import check_headers
+from napari_dip.run.gate import MOST_CHANNELS, check_headers
+from napari_dip.run.layout import LEAST_DEPTH, Layout, layout_of
 from napari_dip.run.machine import Machine, threads_for
+from napari_dip.run.units import WorkUnit, units_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -29,30 +28,12 @@ if TYPE_CHECKING:
     from napari_dip.run.recipe import Recipe
 
 #: Notes on a plan.
-SMALL = "The image is small, so the network has {most} scales instead of {usual}."
+GUESSED = (
+    "The first axis, of {count} planes, was taken for depth: name it C if it holds channels, "
+    "or T if it is time."
+)
+THIN = "{count} planes are too few for a volume, which takes {least}: they are restored one by one."
 CARD_UNKNOWN = "Whether the graphics card has that much memory free could not be checked."
-
-
-@dataclass(frozen=True, slots=True)
-class WorkUnit:
-    """One fit: a group of channels and a restart.
-
-    Attributes
-    ----------
-    id : str
-        Names the unit in checkpoints and reports.
-    channels : tuple of int
-        Indices into the channels of the image.
-    restart : int
-        0-based.
-    seed : int
-        Of this fit's own random numbers.
-    """
-
-    id: str
-    channels: tuple[int, ...]
-    restart: int
-    seed: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +48,8 @@ class Plan:
         Headers of the task's further inputs.
     units : tuple of WorkUnit
         In the order they run.
+    layout : Layout
+        How the image's axes are shared out.
     device : str
         "cpu", "cuda" or "mps".
     threads : int
@@ -87,6 +70,7 @@ class Plan:
     budget: Budget
     peak_bytes: int
     costs: Costs
+    layout: Layout
     notes: tuple[str, ...] = ()
     others: Mapping[str, ImageSpec] = field(default_factory=dict)
 
@@ -102,6 +86,17 @@ class Plan:
         return tuple(
             count * finer.get(axis, 1)
             for axis, count in zip(self.source.axes, self.source.shape, strict=True)
+        )
+
+    @property
+    def result_scale(self) -> tuple[float, ...] | None:
+        """Size of a pixel of the result along each of the image's axes; None if not known."""
+        if self.source.scale is None:
+            return None
+        finer = dict(zip("YX", self.factors, strict=True))
+        return tuple(
+            size / finer.get(axis, 1)
+            for axis, size in zip(self.source.axes, self.source.scale, strict=True)
         )
 
     @property
@@ -127,8 +122,10 @@ class Plan:
             "mps": "Apple graphics",
         }[self.device]
         fits = f", {len(self.units)} fits" if len(self.units) > 1 else ""
+        depth = "".join(f" × {count}" for count in self.layout.depth(self.source))
         time, memory = duration(self.seconds), size(self.peak_bytes)
-        return f"{width} × {height} pixels{fits} on the {device}: up to {time}, {memory} of memory."
+        pixels = f"{width} × {height}{depth} pixels{fits}"
+        return f"{pixels} on the {device}: up to {time}, {memory} of memory."
 
 
 def preflight(
@@ -159,54 +156,75 @@ def preflight(
     if isinstance(device, Refusal):
         return device
     budget, notes = choose_budget(recipe, source)
-    units = _units(recipe, source, budget)
+    layout, words = choose_layout(recipe, source, budget, machine)
+    notes += words
+    units = units_of(recipe, source, budget, layout.count(source))
     channels = len(units[0].channels)
-    grid = recipe.task.network_grid(source, others)
-    height, width = grid
-    planes = estimate_planes(grid, channel_count(source))
-    peak = planes + estimate_fit(grid, channels, budget)
+    plane = recipe.task.network_grid(source, others)
+    grid = (*layout.depth(source), *plane)
+    whole = estimate_planes(grid, channel_count(source) * layout.count(source))
+    peak = whole + estimate_fit(grid, channels, budget)
     here = peak
     if device == "cuda":  # nothing tells how much a card has free without loading torch
         notes += (CARD_UNKNOWN,)
-        here = planes
+        here = whole
     if here > machine.memory_bytes:
         have = size(machine.memory_bytes, floor)
-        return refusal("image-large", name=source.name, need=size(here), have=have)
-    threads = threads_for(machine.cores, height * width)
-    costs = estimate_costs(grid, len(units), device, threads, budget)
-    return Plan(recipe, source, units, device, threads, budget, peak, costs, notes, others)
+        code = "image-large" if plane == source.grid else "result-large"
+        return refusal(code, name=source.name, need=size(here), have=have)
+    threads = threads_for(machine.cores, prod(plane))
+    iterations = [unit.iterations for unit in units]
+    costs = estimate_costs(grid, iterations, device, threads, budget)
+    return Plan(recipe, source, units, device, threads, budget, peak, costs, layout, notes, others)
 
 
-def choose_budget(recipe: Recipe, source: ImageSpec) -> tuple[Budget, tuple[str, ...]]:
-    """Look up what the recipe's preset spends, with the user's own limits put in.
+def choose_layout(
+    recipe: Recipe, source: ImageSpec, budget: Budget, machine: Machine
+) -> tuple[Layout, tuple[str, ...]]:
+    """Choose between plane by plane and a volume, and say what should be known about it.
 
-    Parameters
-    ----------
-    recipe : Recipe
-    source : ImageSpec
-        Small images get networks of fewer scales than the preset has.
-
-    Returns
-    -------
-    Budget
-    notes : tuple of str
-        What differs from the preset, in words.
+    A volume where the user wants one, or where there is depth enough and memory for it.
     """
-    task, common = recipe.task, recipe.common
-    prior = task.first_choice()
-    row = _presets(task.name)[prior][common.preset]
-    most, widths = scales_within(min(source.grid)), tuple(row["widths"])
-    notes = (SMALL.format(most=most, usual=len(widths)),) if most < len(widths) else ()
-    budget = Budget(
-        prior=prior,
-        iterations=common.max_iterations or row["iterations"],
-        restarts=common.restarts or row["restarts"],
-        widths=widths[:most],
-        learning_rate=row["learning_rate"],
-        window=row["window"],
-        release=row.get("release", 0),
+    planes, volume = (layout_of(source, volume=deep) for deep in (False, True))
+    depth = volume.depth(source)
+    if not depth:
+        return planes, ()
+    notes: tuple[str, ...] = ()
+    if volume.grid[0] == "Z" and source.guessed and depth[0] <= MOST_CHANNELS:
+        notes = (GUESSED.format(count=depth[0]),)
+    wish = recipe.common.stacks
+    if depth[0] < LEAST_DEPTH:
+        thin = THIN.format(count=depth[0], least=LEAST_DEPTH)
+        return planes, (*notes, thin) if wish == "volume" else notes
+    grid = (*depth, *source.grid)
+    need = estimate_fit(grid, channel_count(source), budget) + estimate_planes(
+        grid, channel_count(source) * volume.count(source)
     )
-    return budget, notes
+    if wish == "volume" or (
+        wish == "auto" and volume.grid[0] == "Z" and need <= machine.memory_bytes
+    ):
+        return volume, notes
+    return planes, notes
+
+
+def with_prior(plan: Plan, prior: str, why: str) -> Plan:
+    """Make the same plan with another prior, and the reason for it."""
+    budget, notes = choose_budget(plan.recipe, plan.source, prior)
+    gone = choose_budget(plan.recipe, plan.source, plan.budget.prior)[1]
+    parts = plan.layout.count(plan.source)
+    units = units_of(plan.recipe, plan.source, budget, parts)
+    plane = plan.recipe.task.network_grid(plan.source, plan.others)
+    grid = (*plan.layout.depth(plan.source), *plane)
+    peak = estimate_planes(grid, channel_count(plan.source) * parts)
+    iterations = [unit.iterations for unit in units]
+    return replace(
+        plan,
+        units=units,
+        budget=replace(budget, why=why),
+        peak_bytes=peak + estimate_fit(grid, len(units[0].channels), budget),
+        costs=estimate_costs(grid, iterations, plan.device, plan.threads, budget),
+        notes=tuple(dict.fromkeys((*(one for one in plan.notes if one not in gone), *notes))),
+    )
 
 
 def size(count: float, whole: Callable[[float], int] = ceil) -> str:
@@ -222,16 +240,6 @@ def duration(seconds: float) -> str:
     return f"{ceil(seconds / 60)} min" if seconds <= 5400 else f"{ceil(seconds / 360) / 10:.1f} h"
 
 
-@cache
-def _presets(task: str) -> dict[str, Any]:
-    text = (
-        resources.files("napari_dip.run")
-        .joinpath("presets", f"{task}.json")
-        .read_text(encoding="utf-8")
-    )
-    return dict(json.loads(text))
-
-
 def _device(wish: str, machine: Machine) -> str | Refusal:
     if wish == "auto":
         return machine.devices[0]
@@ -239,19 +247,3 @@ def _device(wish: str, machine: Machine) -> str | Refusal:
         why = machine.missing or "this computer has none"
         return refusal("device-missing", device=wish, why=why)
     return wish
-
-
-def _units(recipe: Recipe, source: ImageSpec, budget: Budget) -> tuple[WorkUnit, ...]:
-    count = channel_count(source)
-    groups = (
-        [tuple(range(count))]
-        if recipe.task.together(source)
-        else [(index,) for index in range(count)]
-    )
-    return tuple(
-        WorkUnit(
-            f"c{number}r{restart}", group, restart, recipe.common.seed + 1000 * number + restart
-        )
-        for number, group in enumerate(groups)
-        for restart in range(budget.restarts)
-    )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_dip.errors import Refusal, refusal
+from napari_dip.run.layout import to_parts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,6 +29,9 @@ HELD_OUT_SHARE = 0.04
 MOST_HELD_OUT = 0.25
 #: Fewest held-out pixels that tell a better picture from a worse one.
 LEAST_HELD_OUT = 48
+#: Planes of a stack that the noise is measured on, spread over all of it: eight planes of
+#: 512 x 512 hold 30,000 blocks, and one detector made them all.
+MOST_PLANES = 8
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -41,7 +45,7 @@ class Calibration:
     noise : tuple of NoiseEstimate
         Per channel, in the image's units.
     block : tuple of int
-        Size of hidden blocks and of the guard band around a judging pixel, along Y and X.
+        Size of hidden blocks and of the guard band around a judging pixel, per axis of a fit.
     held_out_share : float
     constant : tuple of int
         Channels that hold one value only; they are handed back untouched.
@@ -50,15 +54,17 @@ class Calibration:
     prior, why : str
         Which prior runs, and why.
     known : ndarray or None
-        (C, Y, X), True where a pixel was measured; None if all were.
+        (parts, C, *grid), True where a pixel was measured; None if all were.
     others : mapping of str to ndarray
-        The task's further inputs, float32, as they came.
+        The task's further inputs, float32, as the task has arranged them.
+    notes : tuple of str
+        What was found out on the way.
     """
 
     offset: tuple[float, ...]
     scale: tuple[float, ...]
     noise: tuple[NoiseEstimate, ...]
-    block: tuple[int, int]
+    block: tuple[int, ...]
     held_out_share: float
     constant: tuple[int, ...]
     model: str
@@ -66,21 +72,7 @@ class Calibration:
     why: str
     known: npt.NDArray[np.bool_] | None
     others: Mapping[str, Planes]
-
-
-def to_planes(array: npt.NDArray[Any], axes: str) -> Planes:
-    """Reorder an image to (C, Y, X) float32; axes of one element vanish."""
-    order = sorted(range(len(axes)), key=lambda axis: "TZCSYX".index(axes[axis]))
-    moved = np.transpose(array, order)
-    planes = moved.reshape(-1, *moved.shape[-2:])
-    return np.array(planes, dtype=np.float32, order="C")  # a copy: torch shares memory
-
-
-def from_planes(planes: npt.NDArray[Any], axes: str, shape: tuple[int, ...]) -> npt.NDArray[Any]:
-    """Undo `to_planes` for an image of that shape."""
-    order = sorted(range(len(axes)), key=lambda axis: "TZCSYX".index(axes[axis]))
-    moved = planes.reshape([shape[axis] for axis in order])
-    return np.ascontiguousarray(np.transpose(moved, np.argsort(order)))
+    notes: tuple[str, ...] = ()
 
 
 def check_content(array: npt.NDArray[Any], name: str) -> Refusal | None:
@@ -122,31 +114,38 @@ def prepare(
 
     Returns
     -------
-    (Calibration, planes) or Refusal
-        Planes are (C, Y, X) float32 in the image's units; what was not measured is filled with
-        the mean of what was.
+    (Calibration, parts) or Refusal
+        Parts are (parts, C, *grid) float32 in the image's units, as the plan's layout has them;
+        what was not measured is filled with the mean of what was.
     """
     from napari_dip.engine.noise import hidden_block
 
     if no := check_inputs(plan, data):
         return no
     array, task = data["image"], plan.recipe.task
-    planes, others, known = _sorted(plan, data)
-    measured = [plane if known is None else plane[known[c]] for c, plane in enumerate(planes)]
+    parts, others, known = _sorted(plan, data)
+    measured = [
+        parts[:, c] if known is None else parts[:, c][known[:, c]] for c in range(parts.shape[1])
+    ]
     constant = tuple(c for c, one in enumerate(measured) if not one.size or one.min() == one.max())
     offset, scale = zip(*(_range(one) for one in measured), strict=True)
     if task.together(plan.source):  # a dark channel must not be blown up
         scale = (max(scale),) * len(scale)
     if known is not None:
-        planes = np.where(known, planes, np.array(offset, np.float32)[:, None, None])
+        middle = np.array(offset, np.float32).reshape(-1, *[1] * (parts.ndim - 2))
+        parts = np.where(known, parts, middle)
     step = 1.0 if array.dtype.kind in "iu" else 0.0
     noise = tuple(
-        _noise(plane, None if known is None else known[c], step, plan)
-        for c, plane in enumerate(planes)
+        _noise(parts[:, c], None if known is None else known[:, c], step, plan)
+        for c in range(parts.shape[1])
     )
     varied = [one for c, one in enumerate(noise) if c not in constant]
-    block = hidden_block(varied, plan.source.grid)
-    judges = LEAST_HELD_OUT * prod(block) / (planes[0].size if known is None else known[0].sum())
+    # detectors make noise plane by plane: along depth or time it is taken to be white
+    block = (1,) * (parts.ndim - 4) + task.block(hidden_block(varied, plan.source.grid))
+    arranged, notes = task.arranged(parts[0], others, {"image": plan.source, **plan.others})
+    judges = (
+        LEAST_HELD_OUT * prod(block) / (parts[0, 0].size if known is None else known[0, 0].sum())
+    )
     calibration = Calibration(
         offset=tuple(offset),
         scale=tuple(scale),
@@ -156,36 +155,57 @@ def prepare(
         constant=constant,
         model="gaussian" if all(one.gain == 0 for one in varied) else "poisson-gaussian",
         prior=plan.budget.prior,
-        why=task.why(plan.budget.prior, block),
+        why=plan.budget.why or task.why(plan.budget.prior, block),
         known=known,
-        others=others,
+        others=arranged,
+        notes=notes,
     )
-    return calibration, planes
+    return calibration, parts
 
 
 def check_inputs(plan: Plan, data: Mapping[str, npt.NDArray[Any]]) -> Refusal | None:
     """Say no to pixels, of the image or of a further input, that the task cannot use."""
-    planes, others, known = _sorted(plan, data)
+    parts, others, known = _sorted(plan, data)
     name = plan.source.name
     for key, spec in plan.others.items():
         if no := _check_finite(others[key], spec.name):
             return no
     if no := plan.recipe.task.admit(plan.source, others):
         return no
+    if no := plan.recipe.task.check_known(plan.source, None if known is None else known[0]):
+        return no
     if known is not None and not known.any():
         return refusal("nothing-known", name=name)
-    return check_content(data["image"] if known is None else planes[known], name)
+    return check_content(data["image"] if known is None else parts[known], name)
+
+
+def settled(plan: Plan, data: Mapping[str, npt.NDArray[Any]]) -> Plan | Refusal:
+    """Plan anew with the prior that the pixels ask for, where the task lets them choose.
+
+    Parameters
+    ----------
+    plan : Plan
+    data : mapping of str to ndarray
+        As for `prepare`.
+    """
+    from napari_dip.run.plan import with_prior
+
+    if no := check_inputs(plan, data):
+        return no
+    known = _sorted(plan, data)[2]
+    prior, why = plan.recipe.task.settled(plan.budget.prior, None if known is None else known[0])
+    return plan if not why else with_prior(plan, prior, why)
 
 
 def _sorted(
     plan: Plan, data: Mapping[str, npt.NDArray[Any]]
 ) -> tuple[Planes, dict[str, Planes], npt.NDArray[np.bool_] | None]:
-    """Planes (C, Y, X), the further inputs as float32, and where there is a measurement."""
+    """Parts (parts, C, *grid), the further inputs as float32, and where there is a measurement."""
     with np.errstate(over="ignore"):  # what single precision cannot hold is refused in words
-        planes = to_planes(data["image"], plan.source.axes)
+        parts = to_parts(data["image"], plan.source.axes, plan.layout)
     others = {name: np.asarray(data[name], dtype=np.float32) for name in plan.others}
-    gone = plan.recipe.task.missing(planes, others)
-    return planes, others, None if gone is None or not gone.any() else ~gone
+    gone = plan.recipe.task.missing(parts[0], others)
+    return parts, others, None if gone is None or not gone.any() else ~gone[None]
 
 
 def _check_finite(array: Planes, name: str) -> Refusal | None:
@@ -205,9 +225,15 @@ def _range(plane: Planes) -> tuple[float, float]:
 
 
 def _noise(
-    plane: Planes, known: npt.NDArray[np.bool_] | None, step: float, plan: Plan
+    volume: Planes, known: npt.NDArray[np.bool_] | None, step: float, plan: Plan
 ) -> NoiseEstimate:
-    """Measure one channel's noise, and let the user's own figures overrule."""
+    """Measure one channel's noise, and let the user's own figures overrule.
+
+    Parameters
+    ----------
+    volume : ndarray
+        (..., Y, X), all planes of a channel.
+    """
     from dataclasses import replace
 
     import torch
@@ -215,9 +241,11 @@ def _noise(
     from napari_dip.engine.noise import measure_noise
 
     task = plan.recipe.task.noise_wish()
-    seen = None if known is None else torch.from_numpy(known)[None]
-    measured = measure_noise(torch.from_numpy(plane)[None], step, seen)
-    dark, middle = float(np.percentile(plane, 1)), float(plane.mean(dtype=np.float64))
+    planes = volume.reshape(-1, *volume.shape[-2:])
+    some = np.unique(np.linspace(0, len(planes) - 1, MOST_PLANES).astype(int))
+    seen = None if known is None else torch.from_numpy(known.reshape(planes.shape)[some])
+    measured = measure_noise(torch.from_numpy(planes[some]), step, seen)
+    dark, middle = float(np.percentile(planes, 1)), float(planes.mean(dtype=np.float64))
     level = max(measured.gain * middle + measured.intercept, measured.floor)
     at_dark = max(measured.gain * dark + measured.intercept, measured.floor)
     gain = measured.gain

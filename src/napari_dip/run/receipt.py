@@ -65,22 +65,24 @@ def residual_words(
     Parameters
     ----------
     residuals, predictions : ndarray
-        (C, Y, X): measurement less prediction, 0 where nothing was measured, and the prediction.
+        (parts, C, *grid): measurement less prediction, 0 where nothing was measured, and the
+        prediction.
     calibration : Calibration
     """
     lines, total = [], 0.0
     for channel, one in enumerate(calibration.noise):
         if channel in calibration.constant:
             continue
-        residual = residuals[channel]
+        residual = residuals[:, channel]
         total += float(residual.mean())
         residual = residual / np.sqrt(
-            np.maximum(one.gain * predictions[channel] + one.intercept, one.floor)
+            np.maximum(one.gain * predictions[:, channel] + one.intercept, one.floor)
         )
         residual -= residual.mean()
         power = float((residual**2).mean()) or 1.0
         along = (
-            (residual[1:] * residual[:-1]).mean() + (residual[:, 1:] * residual[:, :-1]).mean()
+            (residual[..., 1:, :] * residual[..., :-1, :]).mean()
+            + (residual[..., 1:] * residual[..., :-1]).mean()
         ) / 2
         lines.append(float(along) / power)
     return {"whiteness": _rounded(float(np.mean(lines))), "mean": _rounded(total / len(lines))}
@@ -101,7 +103,6 @@ def receipt(plan: Plan, calibration: Calibration, **facts: Any) -> dict[str, Any
         "shape": list(plan.source.shape),
         "axes": plan.source.axes,
         "noise": noise_words(calibration),
-        "prior": {"chosen": calibration.prior, "why": calibration.why},
         **facts,
         "peak_bytes": peak_bytes(),
     }

@@ -80,6 +80,16 @@ class Common(BaseModel):
             most=1e7,
         ),
     ] = None
+    stacks: Annotated[
+        Literal["auto", "planes", "volume"],
+        Setting(
+            "Stacks",
+            "Whether the planes of a stack or movie are restored one by one, each beginning with "
+            "what was learned from the one before, or together as one volume, where neighbouring "
+            "planes help each other. Automatic: a volume for depth, one by one for time.",
+            choices={"auto": "Automatic", "planes": "Plane by plane", "volume": "As a volume"},
+        ),
+    ] = "auto"
     dtype: Annotated[
         Literal["float32", "same"],
         Setting(

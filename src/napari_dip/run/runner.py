@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -16,15 +16,18 @@ from napari_dip.run.machine import is_memory_error, load_torch
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Mapping
 
-    from napari_dip.engine.progress import Checkpoint, Result
+    from napari_dip.engine.progress import Checkpoint
     from napari_dip.run.checkpoints import Store
     from napari_dip.run.clock import Clock
-    from napari_dip.run.fitting import Fit
     from napari_dip.run.merge import Merge
-    from napari_dip.run.plan import Plan, WorkUnit
+    from napari_dip.run.plan import Plan
     from napari_dip.run.prepare import Calibration, Planes
+    from napari_dip.run.race import Runner
+    from napari_dip.run.units import WorkUnit
 
 __all__ = ["Control", "Event", "Restoration", "run"]
+
+Answer = TypeVar("Answer")
 
 
 def run(
@@ -86,24 +89,23 @@ def _restore(
 ) -> Generator[Event, None, Restoration | None]:
     from napari_dip.run.clock import Clock
     from napari_dip.run.merge import Merge
-    from napari_dip.run.prepare import prepare
+    from napari_dip.run.prepare import prepare, settled
 
     clock = Clock(plan, control, preview_seconds)
     yield Event("Reading the image", seconds=clock.seconds)
     arrays = {name: np.asarray(data[name]) for name in ("image", *plan.others)}
     yield Event("Measuring the noise", seconds=clock.seconds)
-    ready = prepare(plan, arrays)
-    if isinstance(ready, Refusal):
-        raise Refused(ready)
-    calibration, planes = ready
+    plan = _allowed(settled(plan, arrays))
+    clock.expect(plan)
+    calibration, planes = _allowed(prepare(plan, arrays))
     merge = Merge(plan, calibration, planes, arrays["image"])
     resume = None if store is None else store.open(plan, arrays, merge)
     done = {outcome.unit for outcome in merge.outcomes}
+    course = _Course(plan, calibration, planes, clock, merge, store)
     for number, unit in enumerate(plan.units, 1):
         unit = _without(unit, calibration.constant)
         if unit.id in done or not unit.channels:
             continue
-        course = _Course(plan, calibration, planes, clock, merge, store)
         ended = yield from course.fit_unit(unit, number, resume)
         resume = None
         if ended is Control.DISCARD:
@@ -116,6 +118,13 @@ def _restore(
             raise Failed(refusal("time-over", **facts))
         return None
     return merge.restoration(clock.seconds, timed_out=clock.timed_out)
+
+
+def _allowed(answer: Answer | Refusal) -> Answer:
+    """Go on with what was not refused."""
+    if isinstance(answer, Refusal):
+        raise Refused(answer)
+    return answer
 
 
 def _without(unit: WorkUnit, constant: tuple[int, ...]) -> WorkUnit:
@@ -142,17 +151,61 @@ class _Course:
         self._merge = merge
         self._store = store
         self._wish = Control.GO
+        self._racing = False
+        self._weights = None if store is None else store.weights  # of the unit before
 
     def fit_unit(
         self, unit: WorkUnit, number: int, resume: Checkpoint | None
     ) -> Generator[Event, None, Control]:
         """Fit one unit; whether to go on, or how the run was ended."""
-        from napari_dip.engine.fit import fit
-        from napari_dip.run.fitting import make_fit, to_units
+        names = self._contenders(unit)
+        done = 0 if resume is None else resume.history[-1].iteration
+        self._clock.begin(number, done)
+        # no checkpoint is kept while priors race, so that none can be of the wrong one
+        self._racing = len(names) > 1
+        running = []
+        for place, name in enumerate(names):
+            self._clock.race(place if self._racing else None)
+            running.append(self._start(unit, name, resume))
+            yield from self._events(unit, running[-1])
+            if running[-1].ended_by_hand:
+                break
+        return self._settle(unit, running)
 
-        ready = make_fit(self._plan, self._calibration, self._planes, unit)
-        clock, store = self._clock, self._store
-        clock.begin(number, 0 if resume is None else resume.history[-1].iteration)
+    def _settle(self, unit: WorkUnit, running: list[Runner]) -> Control:
+        """Choose between a unit's fits; one that a person ended counts if there is no other."""
+        from napari_dip.run.race import winner
+
+        by_hand = running[-1].ended_by_hand
+        if by_hand and self._wish is Control.DISCARD:
+            return self._wish
+        whole = [one for one in running if one.result is not None and not one.result.kept]
+        left = whole or [one for one in running if one.result is not None]
+        if not left:
+            return self._wish
+        control = self._take(unit, winner(left))
+        return Control.KEEP if by_hand else control
+
+    def _contenders(self, unit: WorkUnit) -> tuple[str, ...]:
+        """Priors to begin with: repeats take the one that their first fit was left with."""
+        budget = self._plan.budget
+        if unit.restart and budget.rivals:
+            first = {one.unit: one.prior for one in self._merge.outcomes}
+            return (first.get(unit.first, budget.prior),)
+        return (budget.prior, *budget.rivals)
+
+    def _start(self, unit: WorkUnit, prior: str, resume: Checkpoint | None) -> Runner:
+        """Make one fit ready to go; checkpoints are kept once it is the only one."""
+        from napari_dip.engine.fit import fit
+        from napari_dip.run.fitting import make_fit
+        from napari_dip.run.race import Runner
+
+        ready = make_fit(self._plan, self._calibration, self._planes, unit, prior)
+
+        def keep(point: Checkpoint) -> None:
+            if self._store is not None and not self._racing:
+                self._store.offer(point, unit.id)
+
         loop = fit(
             ready.problem,
             ready.prior,
@@ -160,43 +213,44 @@ class _Course:
             ready.stop,
             seed=ready.seed,
             resume=resume,
+            warm_start=self._weights if unit.warm else None,
             control=self._ask,
-            preview_due=clock.preview_due,
-            keep_checkpoint=None if store is None else lambda point: store.offer(point, unit.id),
+            preview_due=self._clock.preview_due,
+            keep_checkpoint=None if self._store is None else keep,
         )
-        result: Result | None = None
-        while True:
-            try:
-                progress = next(loop)
-            except StopIteration as end:
-                result = end.value
-                break
+        return Runner(ready, loop)
+
+    def _events(self, unit: WorkUnit, one: Runner) -> Generator[Event, None, None]:
+        """Put a fit's reports into words and pictures."""
+        from napari_dip.run.fitting import to_units
+
+        for progress in one.reports():
             preview = None
             if progress.estimate is not None:
                 picture = to_units(self._calibration, unit, progress.estimate.mean)
                 preview = self._merge.preview(unit, picture)
-                clock.previewed()
-            yield clock.event(progress, preview)
-        if result is None:
-            return self._wish
-        return self._take(unit, ready, result)
+                self._clock.previewed()
+            yield self._clock.event(progress, preview)
 
     def _ask(self) -> Control:
         """Ask what to do, and remember: a fit that ends with nothing does not say why."""
         self._wish = self._clock.control()
         return self._wish
 
-    def _take(self, unit: WorkUnit, ready: Fit, result: Result) -> Control:
+    def _take(self, unit: WorkUnit, one: Runner) -> Control:
         """Hand a fit's answer to the merge and the store."""
         from napari_dip.run.fitting import doubt, predicted, to_units
         from napari_dip.run.merge import UnitOutcome
 
+        ready, result = one.ready, one.result
+        assert result is not None
         if result.best_iteration == 0 or not bool(result.estimate.mean.isfinite().all()):
             facts = {"name": self._plan.source.name, "count": len(result.notes)}
             raise Failed(refusal("diverged", **facts))
         if result.kept and self._store is not None:
             self._store.write()  # before the merge takes in a picture that is not finished
-        notes = result.notes
+        learned = {name: one.cpu().numpy() for name, one in result.learned.items()}
+        notes = (*result.notes, *self._plan.recipe.task.found(learned))
         if result.broke_down:
             notes = (*notes, f"Part '{unit.id}' was ended early: {result.stop_reason}.")
         outcome = UnitOutcome(
@@ -207,15 +261,17 @@ class _Course:
             result.iterations,
             tuple((one.iteration, one.fitted, one.held_out) for one in result.history),
             notes,
+            ready.scene.prior,
         )
         picture = to_units(self._calibration, unit, result.estimate.mean)
         deviation = doubt(ready, self._calibration, result.blind, result.estimate)
         prediction = predicted(ready, self._calibration, result.blind, result.estimate)
-        self._merge.add(unit, picture, deviation, prediction, outcome)
+        self._merge.add(unit, picture, deviation, prediction, outcome, learned)
         if result.kept:
             return Control.KEEP
+        self._weights = result.weights
         if self._store is not None:
-            self._store.finished(self._merge)
+            self._store.finished(self._merge, result.weights)
         return Control.GO
 
 

@@ -113,6 +113,8 @@ class Scene:
         Side of what a step looks at; None: the whole grid.
     others : mapping of str to Tensor
         The task's further inputs by name, float32, as they came.
+    zero, unit : Tensor or None
+        (1, C, 1, ...): where the image's units have their zero, and how long one of them is.
     """
 
     measurement: Tensor
@@ -127,6 +129,8 @@ class Scene:
     widths: tuple[int, ...]
     window: int | None
     others: Mapping[str, Tensor] = field(default_factory=dict)
+    zero: Tensor | None = None
+    unit: Tensor | None = None
 
     @property
     def grid(self) -> tuple[int, ...]:
@@ -148,14 +152,20 @@ class Task:
         In menus.
     inputs : tuple of Input
         The image first.
+    stacks : bool
+        Whether stacks and movies are taken, too.
     done : str
         Goes behind the input's name to name the result.
+    gives : dict of str to str
+        What is found beside the picture: its key in `Restoration.learned`, and what it is.
     """
 
     name: ClassVar[str]
     title: ClassVar[str]
     inputs: ClassVar[tuple[Input, ...]] = (IMAGE,)
     done: ClassVar[str]
+    gives: ClassVar[dict[str, str]] = {}
+    stacks: ClassVar[bool] = False
 
     def check(self, source: ImageSpec, others: Mapping[str, ImageSpec]) -> Refusal | None:
         """Say no to pictures that this task cannot take, from their headers alone."""
@@ -173,9 +183,7 @@ class Task:
         """Pixels (C, Y, X) of `image` that hold no measurement; None if all do."""
         return None
 
-    def check_known(
-        self, source: ImageSpec, known: npt.NDArray[np.bool_] | None
-    ) -> Refusal | None:
+    def check_known(self, source: ImageSpec, known: npt.NDArray[np.bool_] | None) -> Refusal | None:
         """Say no for where there is a measurement, (C, Y, X); None: everywhere."""
         return None
 
@@ -209,7 +217,7 @@ class Task:
         return prior, ""
 
     def contenders(self) -> tuple[str, ...]:
-        """Priors that begin side by side, to be chosen from by held-out loss; none: no race."""
+        """Priors that are all fitted and then chosen from, the first at a draw; none: no race."""
         return ()
 
     def arranged(
@@ -238,6 +246,10 @@ class Task:
         """Say why that prior runs, and how."""
         return "it is the one that this task uses"
 
+    def found(self, learned: Mapping[str, npt.NDArray[np.float32]]) -> tuple[str, ...]:
+        """Say in words what else was fitted to one unit, for the report."""
+        return ()
+
     def noise_wish(self) -> NoiseWish:
         """Say what the user knows about the noise."""
         return NoiseWish()
@@ -245,12 +257,6 @@ class Task:
     def block(self, measured: tuple[int, int]) -> tuple[int, int]:
         """Size of hidden blocks, along Y and X, where the noise's correlation asks for that one."""
         return measured
-
-    def remarks(
-        self, source: ImageSpec, others: Mapping[str, npt.NDArray[np.float32]]
-    ) -> tuple[str, ...]:
-        """Tell the user what will be done to the further inputs, a sentence each."""
-        return ()
 
     def problem(self, scene: Scene) -> Problem:
         """Say what has to be explained."""

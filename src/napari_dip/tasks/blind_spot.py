@@ -12,13 +12,23 @@ if TYPE_CHECKING:
     from napari_dip.tasks.base import Scene
 
 #: Priors that are fed the image itself: they say how sure they are of each pixel.
-IMAGE_FED = ("blind-spot", "guided")
+IMAGE_FED = ("blind-spot", "guided", "image", "image-shapes")
 #: Part of the pixels that the blind spot hides at a step: single pixels, and blocks, whose centre
 #: alone drives the fit. On FMD crops single pixels do not care (1/12, 1/6 and 1/4 lie within
 #: 0.1 dB); blocks of 5 x 7 gain 0.2 dB from 0.15 to 0.3 and nothing beyond.
 HIDDEN_SHARE, HIDDEN_SHARE_OF_BLOCKS = 1 / 8, 0.3
 #: Blocks from this width on drive the fit with their middle three pixels, not one.
 WIDE = 7
+
+
+#: Deepest window of a fit in three dimensions: more planes than the network's coarsest look spans
+#: would only take from the window's width.
+DEPTH = 16
+
+
+def window_for(dims: int, side: int) -> tuple[int, ...]:
+    """Size of what a step looks at: in three dimensions about as many pixels as in two."""
+    return (side,) * 2 if dims == 2 else (DEPTH, side * 3 // 8, side * 3 // 8)
 
 
 def trusted_core(side: int) -> int:
@@ -57,12 +67,22 @@ def blind_spot_code(scene: Scene, rng: torch.Generator, *, further: int = 0) -> 
         scene.block,
         tuple(trusted_core(side) for side in scene.block),
         share=HIDDEN_SHARE if single else HIDDEN_SHARE_OF_BLOCKS,
-        window=None if scene.window is None else (scene.window,) * len(grid),
+        window=None if scene.window is None else window_for(len(grid), scene.window),
     )
 
 
-def blind_spot_problem(scene: Scene, penalties: tuple[tuple[float, Penalty], ...]) -> Problem:
-    """Explain the image as picture plus noise; the pixel's own word comes in at the end."""
+def blind_spot_problem(
+    scene: Scene, penalties: tuple[tuple[float, Penalty], ...], *, own_word: bool = True
+) -> Problem:
+    """Explain the image as picture plus noise; the pixel's own word comes in at the end.
+
+    Parameters
+    ----------
+    scene : Scene
+    penalties : tuple of (weight, Penalty)
+    own_word : bool
+        Whether it does.
+    """
     from napari_dip.engine.fidelity import gaussian_likelihood, mean_and_doubt, posterior
     from napari_dip.engine.operators import Identity
     from napari_dip.engine.problem import Problem, Term
@@ -85,6 +105,7 @@ def blind_spot_problem(scene: Scene, penalties: tuple[tuple[float, Penalty], ...
             estimate,
             granted=scene.granted,
             judges=scene.held_out,
+            own_word=own_word,
         )
 
     return Problem((term,), penalties, finish)

@@ -25,6 +25,7 @@ class Denoise(Task):
     name: ClassVar[str] = "denoise"
     title: ClassVar[str] = "Denoise"
     done: ClassVar[str] = "denoised"
+    stacks: ClassVar[bool] = True
 
     prior: Annotated[
         Literal["auto", "noise", "blind-spot"],

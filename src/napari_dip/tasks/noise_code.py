@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import torch
+    from torch import Tensor
 
     from napari_dip.engine.prior import NoiseCode
     from napari_dip.engine.problem import Penalty, Problem
@@ -25,6 +26,8 @@ def noise_code(
     skip: int = SKIP,
     jitter: float = JITTER,
     further: int = 0,
+    shown: Tensor | None = None,
+    jitter_of_shown: float = 0.0,
 ) -> NoiseCode:
     """Make a network and its code for a picture on `grid`.
 
@@ -39,6 +42,10 @@ def noise_code(
     jitter : float
     further : int
         Channels that the network is fed beside the noise.
+    shown : Tensor or None
+        (1, G, *grid): pictures of a range of about one that stand beside the noise in the code.
+    jitter_of_shown : float
+        Their own jitter.
     """
     import torch
 
@@ -46,11 +53,17 @@ def noise_code(
     from napari_dip.engine.prior import NoiseCode
 
     channels = scene.measurement.shape[1]
+    if shown is not None:
+        further += shown.shape[1]
     net = Hourglass(
         len(grid), CHANNELS + further, channels, scene.widths, skip=skip, normalised=True, rng=rng
     )
     code = torch.empty(1, CHANNELS, *grid).uniform_(0, RANGE, generator=rng)
-    return NoiseCode(net, code, jitter)
+    if shown is None:
+        return NoiseCode(net, code, jitter)
+    jitters = torch.tensor([jitter] * CHANNELS + [jitter_of_shown] * shown.shape[1])
+    jitters = jitters.reshape(1, -1, *(1,) * len(grid))
+    return NoiseCode(net, torch.cat([code, shown.detach().cpu()], 1), jitters)
 
 
 def noise_code_problem(scene: Scene, penalties: tuple[tuple[float, Penalty], ...]) -> Problem:

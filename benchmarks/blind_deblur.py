@@ -1,0 +1,149 @@
+"""Blind deblurring: the width of an unknown Gaussian, and camera shake after SelfDeblur's protocol.
+
+Usage: python benchmarks/blind_deblur.py widths | levin [--preset fast] [--only im1_kernel1 ...]
+Widths: each Set12 image is blurred by a Gaussian (1 to 3 pixels, another for each image and the
+mirrored list), cut by 16 pixels on each side and given noise of 2.55/255, default_rng(0). Levin:
+PSNR and SSIM after the best shift up to 10 pixels, in quarters of a pixel, 15 pixels of border left
+out; the true kernel's size is given, as there. Rows that are in the results file are kept.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from itertools import product
+from statistics import mean
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy import ndimage
+from skimage.io import imread
+from skimage.metrics import structural_similarity
+
+import napari_dip as dip
+from shared_data import OUT, data_folder, write
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+#: Iterations that the width needs: it is read before the picture is fitted, and then kept.
+WIDTH_ITERATIONS = 1
+IMAGES, KERNELS = (1, 3, 4), (1, 2, 3, 5, 6, 8)
+BORDER, SHIFT = 15, 10
+
+
+def widths(wish: argparse.Namespace, rows: list[dict[str, Any]]) -> None:
+    """Blur, forget how, and ask."""
+    names = sorted(path.stem for path in (data_folder() / "set12").glob("*.png"))
+    true = np.linspace(1, 3, len(names))
+    for name, sigma in [*zip(names, true, strict=True), *zip(names, true[::-1], strict=True)]:
+        case = f"{name}, {sigma:.2f}"
+        if case in {row["case"] for row in rows}:
+            continue
+        picture = imread(data_folder() / "set12" / f"{name}.png") / 255
+        blurred = ndimage.gaussian_filter(picture, sigma, mode="nearest", truncate=6)[
+            16:-16, 16:-16
+        ]
+        shot = blurred + np.random.default_rng(0).normal(0, 2.55 / 255, blurred.shape)
+        started = time.monotonic()
+        answer = dip.blind_deblur(
+            shot.astype(np.float32), preset="fast", max_iterations=WIDTH_ITERATIONS
+        )
+        found = float(answer.learned["sigmas"][0])
+        rows.append(
+            {
+                "case": case,
+                "true": float(sigma),
+                "found": found,
+                "off by %": 100 * (found / float(sigma) - 1),
+                "seconds": time.monotonic() - started,
+            }
+        )
+        save("widths", rows, {"within 10 %": sum(abs(row["off by %"]) <= 10 for row in rows)})
+
+
+def levin(wish: argparse.Namespace, rows: list[dict[str, Any]]) -> None:
+    """Restore real camera shake, kernel of any shape."""
+    for image, kernel in product(IMAGES, KERNELS):
+        case = f"im{image}_kernel{kernel}"
+        if case in {row["case"] for row in rows} or (wish.only and case not in wish.only):
+            continue
+        folder = data_folder() / "levin"
+        shot = imread(folder / f"{case}_blur.png").astype(np.float32)
+        truth = imread(folder / f"gt_im{image}.png").astype(np.float64)
+        true = np.load(folder / f"kernel{kernel}_conv_f8.npy")
+        started = time.monotonic()
+        size = wish.psf_size or true.shape[0]
+        answer = dip.blind_deblur(shot, size, preset=wish.preset, blur="free")
+        seconds = time.monotonic() - started
+        before, after = judged(shot, truth), judged(answer.image, truth)
+        rows.append(
+            {
+                "case": case,
+                "input dB": before[0],
+                "output dB": after[0],
+                "gain dB": after[0] - before[0],
+                "input SSIM": before[1],
+                "output SSIM": after[1],
+                "kernel alike": alike(answer.learned["psf"], true),
+                "iterations": answer.report["iterations"],
+                "seconds": seconds,
+            }
+        )
+        print(rows[-1], file=sys.stderr, flush=True)
+        summary = {
+            "mean output dB": mean(row["output dB"] for row in rows),
+            "mean gain dB": mean(row["gain dB"] for row in rows),
+        }
+        save(f"levin_{wish.preset}", rows, summary)
+        kept = OUT / f"blind_{case}.npz"
+        np.savez(kept, image=answer.image, psf=answer.learned["psf"], truth=truth, shot=shot)
+
+
+def judged(picture: npt.NDArray[Any], truth: npt.NDArray[np.float64]) -> tuple[float, float]:
+    """PSNR (peak 255) and SSIM after the best shift of the picture."""
+    inner = (slice(BORDER, -BORDER),) * 2
+    picture = np.clip(picture.astype(np.float64), 0, 255)
+
+    def error(shift: tuple[float, float]) -> float:
+        moved = ndimage.shift(picture, shift, order=1, mode="nearest")
+        return float(np.mean((moved[inner] - truth[inner]) ** 2))
+
+    best = min(product(range(-SHIFT, SHIFT + 1), repeat=2), key=error)
+    finer = [tuple(np.add(best, step)) for step in product(np.arange(-0.75, 1, 0.25), repeat=2)]
+    moved = ndimage.shift(picture, min(finer, key=error), order=1, mode="nearest")[inner]
+    psnr = 10 * np.log10(255**2 / np.mean((moved - truth[inner]) ** 2))
+    return float(psnr), float(structural_similarity(moved, truth[inner], data_range=255))
+
+
+def alike(found: npt.NDArray[Any], true: npt.NDArray[np.float64]) -> float:
+    """Largest correlation of two kernels over all shifts; 1: the same."""
+    grid = [a + b for a, b in zip(found.shape, true.shape, strict=True)]
+    spectra = np.fft.fft2(found, grid) * np.fft.fft2(true, grid).conj()
+    largest = np.fft.ifft2(spectra).real.max()
+    return float(largest / np.linalg.norm(found) / np.linalg.norm(true))
+
+
+def save(part: str, rows: list[dict[str, Any]], summary: dict[str, Any]) -> None:
+    """Write what there is."""
+    write(f"blind_{part}", rows, summary)
+
+
+def main() -> None:
+    """Run what is missing and write the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("part", choices=["widths", "levin"])
+    parser.add_argument("--preset", default="fast")
+    parser.add_argument("--psf-size", type=int, default=None)
+    parser.add_argument("--only", nargs="*", default=[])
+    wish = parser.parse_args()
+    name = "blind_widths" if wish.part == "widths" else f"blind_levin_{wish.preset}"
+    kept = OUT / f"{name}.json"
+    rows = json.loads(kept.read_text(encoding="utf-8"))["rows"] if kept.exists() else []
+    {"widths": widths, "levin": levin}[wish.part](wish, rows)
+
+
+if __name__ == "__main__":
+    main()

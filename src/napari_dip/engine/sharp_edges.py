@@ -1,0 +1,183 @@
+"""A first guess at a blur of any shape: the kernel that turns few sharp edges into the picture.
+
+From coarse to fine, two closed-form steps take turns: the picture of few edges that explains the
+measurement under the present kernel, and the kernel that turns those edges into the measured ones.
+"""
+
+from __future__ import annotations
+
+from math import ceil, log2, sqrt
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+#: Weight of an edge against a squared residual, for a picture of range one: at the start, how it
+#: falls from turn to turn, and where that ends. Pan et al. 2014.
+EDGE, EDGE_FALL, LEAST_EDGE = 4e-3, 1.1, 1e-4
+#: Weight of the kernel's squared length.
+KERNEL_WEIGHT = 2.0
+#: Coupling between picture and edges: doubled from twice the weight of an edge up to this.
+MOST_COUPLING = 1e5
+#: Turns on each scale; a scale is finer than the one before by the root of two.
+TURNS = 5
+#: Width of the coarsest kernel.
+COARSEST = 5
+#: Parts of a kernel below this share of its peak are noise.
+FAINT = 0.05
+
+
+def kernel_from_edges(measurement: Tensor, size: int) -> Tensor:
+    """Guess a blur kernel.
+
+    Parameters
+    ----------
+    measurement : Tensor
+        (1, C, Y, X), of range one; the mean over channels is looked at.
+    size : int
+        Odd width of the kernel.
+
+    Returns
+    -------
+    Tensor
+        (size, size), non-negative, of sum one, its centre of mass in the middle.
+
+    References
+    ----------
+    Xu, Zheng, Jia, Unnatural L0 sparse representation for natural image deblurring, CVPR 2013,
+    doi:10.1109/CVPR.2013.147; Pan, Hu, Su, Yang, Deblurring text images via L0-regularized
+    intensity and gradient prior, CVPR 2014, doi:10.1109/CVPR.2014.371.
+    """
+    picture = measurement.mean(1, keepdim=True)
+    scales = max(0, ceil(2 * log2(size / COARSEST)))
+    kernel = None
+    edge = EDGE
+    for scale in range(scales, -1, -1):
+        factor = sqrt(0.5) ** scale
+        side = max(3, int(size * factor) | 1)
+        shape = [max(8, round(count * factor)) for count in picture.shape[2:]]
+        coarse = picture
+        if scale:
+            coarse = F.interpolate(picture, size=shape, mode="bicubic", antialias=True)
+        kernel = _line(side).to(picture) if kernel is None else _resized(kernel, side)
+        for _ in range(TURNS):
+            sharp = _few_edges(coarse, kernel, edge)
+            kernel = _kernel(sharp, coarse, side)
+            edge = max(edge / EDGE_FALL, LEAST_EDGE)
+        if scale == 0:
+            kernel = _tidied(kernel)
+    assert kernel is not None
+    return kernel
+
+
+def _few_edges(picture: Tensor, kernel: Tensor, edge: float) -> Tensor:
+    """Find the picture of few edges that explains a blurred one, by splitting."""
+    margin = kernel.shape[-1]
+    wide = _periodic(picture, margin)
+    grid = wide.shape[2:]
+    blur = _transfer(kernel, grid)
+    steps = [_transfer(one, grid) for one in _differences(picture)]
+    data = blur.conj() * torch.fft.rfft2(wide)
+    power, roughness = blur.abs() ** 2, sum(one.abs() ** 2 for one in steps)
+    sharp, coupling = wide, 2 * edge
+    while coupling < MOST_COUPLING:
+        spectrum = torch.fft.rfft2(sharp)
+        slopes = [torch.fft.irfft2(one * spectrum, s=grid) for one in steps]
+        kept = sum(one**2 for one in slopes) >= edge / coupling
+        edges = [torch.fft.rfft2(one * kept) for one in slopes]
+        pulled = sum(one.conj() * part for one, part in zip(steps, edges, strict=True))
+        sharp = torch.fft.irfft2(
+            (data + coupling * pulled) / (power + coupling * roughness), s=grid
+        )
+        coupling *= 2
+    return sharp[..., margin:-margin, margin:-margin]
+
+
+def _kernel(sharp: Tensor, picture: Tensor, side: int) -> Tensor:
+    """Find the kernel that turns the edges of one picture into those of another."""
+    border = _faded(picture, side)
+    wanted = [border * one for one in _slopes(picture)]
+    given = [border * one for one in _slopes(sharp)]
+    grid = picture.shape[2:]
+    spectra = [(torch.fft.rfft2(a), torch.fft.rfft2(b)) for a, b in zip(given, wanted, strict=True)]
+    upper = sum(a.conj() * b for a, b in spectra)
+    lower = sum(a.abs() ** 2 for a, _ in spectra) + KERNEL_WEIGHT
+    whole = torch.fft.irfft2(upper / lower, s=grid)[0, 0]
+    half = side // 2
+    kernel = torch.roll(whole, (half, half), (0, 1))[:side, :side].clamp(min=0)
+    kernel = torch.where(kernel < FAINT * kernel.max(), 0, kernel)
+    total = kernel.sum()
+    return kernel / total if float(total) > 0 else _line(side).to(picture)
+
+
+def _tidied(kernel: Tensor) -> Tensor:
+    """Bring the centre of mass to the middle, by whole pixels."""
+    size = kernel.shape[-1]
+    places = torch.arange(size, device=kernel.device, dtype=kernel.dtype) - size // 2
+    down = round(float((kernel.sum(1) * places).sum()))
+    right = round(float((kernel.sum(0) * places).sum()))
+    moved = F.pad(kernel, (size, size, size, size))
+    moved = moved[size + down : 2 * size + down, size + right : 2 * size + right]
+    tidied: Tensor = moved / moved.sum()
+    return tidied
+
+
+def _line(side: int) -> Tensor:
+    """Two pixels side by side: a point would explain the picture by itself."""
+    kernel = torch.zeros(side, side)
+    kernel[side // 2, side // 2 : side // 2 + 2] = 0.5
+    return kernel
+
+
+def _resized(kernel: Tensor, side: int) -> Tensor:
+    """Bring a kernel to another scale."""
+    wide = F.interpolate(kernel[None, None], size=(side, side), mode="bicubic")[0, 0].clamp(min=0)
+    return wide / wide.sum()
+
+
+def _periodic(picture: Tensor, margin: int) -> Tensor:
+    """Go on beyond the frame, by reflection, and fade to the mean: the far sides then meet."""
+    mean = picture.mean((2, 3), keepdim=True)
+    margins = (margin, margin, margin, margin)
+    wide = F.pad(picture - mean, margins, mode="reflect")
+    for axis in (2, 3):
+        rise = torch.sin(torch.linspace(0, torch.pi / 2, margin + 1, device=picture.device)[:-1])
+        shape = [-1 if one == axis else 1 for one in range(4)]
+        weight = torch.ones(wide.shape[axis], device=picture.device)
+        weight[:margin], weight[-margin:] = rise**2, rise.flip(0) ** 2
+        wide = wide * weight.reshape(shape)
+    return wide + mean
+
+
+def _faded(picture: Tensor, margin: int) -> Tensor:
+    """Weights (Y, X) that fall to zero at the frame, where a blur brings in what is not seen."""
+    lines = []
+    for count in picture.shape[2:]:
+        edge = min(margin, count // 4)
+        weight = torch.ones(count, device=picture.device)
+        rise = torch.sin(torch.linspace(0, torch.pi / 2, edge + 1, device=picture.device)[:-1]) ** 2
+        weight[:edge], weight[-edge:] = rise, rise.flip(0)
+        lines.append(weight)
+    return lines[0][:, None] * lines[1]
+
+
+def _differences(like: Tensor) -> tuple[Tensor, Tensor]:
+    """Kernels of the differences along Y and X."""
+    along = torch.zeros(3, 3, device=like.device, dtype=like.dtype)
+    along[1, 0], along[1, 1] = 1.0, -1.0
+    return along.T.contiguous(), along
+
+
+def _slopes(picture: Tensor) -> tuple[Tensor, Tensor]:
+    """Differences along Y and X, of the picture's size; 0 in the last row and column."""
+    down = torch.diff(picture, dim=2, append=picture[:, :, -1:])
+    right = torch.diff(picture, dim=3, append=picture[..., -1:])
+    return down, right
+
+
+def _transfer(kernel: Tensor, grid: torch.Size) -> Tensor:
+    """Transfer function of a kernel whose origin is its middle pixel."""
+    wide = F.pad(kernel, (0, grid[1] - kernel.shape[1], 0, grid[0] - kernel.shape[0]))
+    shift = (-(kernel.shape[0] // 2), -(kernel.shape[1] // 2))
+    transfer: Tensor = torch.fft.rfft2(torch.roll(wide, shift, (0, 1)))
+    return transfer

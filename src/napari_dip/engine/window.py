@@ -1,0 +1,56 @@
+"""Part of the grid that a step looks at."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Part of the grid, possibly mirrored, that a step looks at.
+
+    Attributes
+    ----------
+    start, size : tuple of int
+        Per axis.
+    mirrored : tuple of int
+        Tensor dimensions that are turned round.
+    """
+
+    start: tuple[int, ...]
+    size: tuple[int, ...]
+    mirrored: tuple[int, ...] = ()
+
+    def of(self, whole: Tensor) -> Tensor:
+        """Cut (B, C, *grid) down to (B, C, *size)."""
+        for axis, (start, count) in enumerate(zip(self.start, self.size, strict=True)):
+            whole = whole.narrow(axis + 2, start, count)
+        return whole.flip(self.mirrored) if self.mirrored else whole
+
+    def onto(self, part: Tensor, grid: tuple[int, ...]) -> Tensor:
+        """Put (B, C, *size) back where it was cut from: (B, C, *grid), 0 elsewhere."""
+        part = part.flip(self.mirrored) if self.mirrored else part
+        if self.size == grid:
+            return part
+        whole = part.new_zeros((*part.shape[:2], *grid))
+        place = (slice(first, first + n) for first, n in zip(self.start, self.size, strict=True))
+        whole[:, :, *place] = part
+        return whole
+
+
+def random_window(
+    grid: tuple[int, ...], size: tuple[int, ...], rng: torch.Generator, *, mirror: bool = True
+) -> Window:
+    """Place a window of `size` at random within `grid`; mirror it at random along each axis."""
+    dice = torch.rand(2 * len(grid), generator=rng, device=rng.device).tolist()
+    start = tuple(
+        int(die * (whole - part + 1)) for die, whole, part in zip(dice, grid, size, strict=False)
+    )
+    chosen = (axis + 2 for axis, die in enumerate(dice[len(grid) :]) if die < 0.5)
+    return Window(start, size, tuple(chosen) if mirror else ())

@@ -1,0 +1,187 @@
+"""Blind deblur: undo a blur that nobody has measured, and say what it was."""
+
+from __future__ import annotations
+
+from math import pi
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
+
+from napari_dip.errors import refusal
+from napari_dip.tasks.base import NoiseWish, Scene, Setting, Task
+from napari_dip.tasks.larger_object import padded, within_frame
+from napari_dip.tasks.noise_settings import Gain, NoiseModel, ReadNoise
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    import numpy as np
+    import numpy.typing as npt
+    import torch
+    from torch import nn
+
+    from napari_dip.engine.learned_blur import LearnedConvolution
+    from napari_dip.engine.prior import Prior
+    from napari_dip.engine.problem import Problem
+    from napari_dip.errors import Refusal
+    from napari_dip.io import ImageSpec
+
+#: Steps between the widths that are tried first, as a factor, and the least of them in pixels.
+FINER, LEAST_WIDTH = 1.4, 0.4
+#: Directions that are tried first: 15 degrees apart, a third of what tells two lines of ten
+#: pixels apart.
+DIRECTIONS = 12
+
+
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+class BlindDeblur(Task):
+    """Settings of a blind deblurring."""
+
+    name: ClassVar[str] = "blind-deblur"
+    title: ClassVar[str] = "Blind deblur"
+    done: ClassVar[str] = "deblurred blindly"
+    gives: ClassVar[dict[str, str]] = {"psf": "The PSF that was found."}
+
+    blur: Annotated[
+        Literal["gaussian", "motion", "defocus", "free"],
+        Setting(
+            "Kind of blur",
+            "What the blur is like: a Gaussian suits most microscopes, a line a camera or stage "
+            "that moved, a disc a plane out of focus. Free: any shape, for the shake of a camera.",
+            choices={
+                "gaussian": "Gaussian",
+                "motion": "Motion (line)",
+                "defocus": "Defocus (disc)",
+                "free": "Free",
+            },
+            advanced=False,
+        ),
+    ] = "gaussian"
+    psf_size: Annotated[
+        Annotated[int, Field(ge=3, le=201)],
+        Setting(
+            "PSF size",
+            "Width of the PSF in pixels: rather too wide than too narrow. An even number counts "
+            "as the next odd one.",
+            least=3,
+            most=201,
+            step=2,
+            advanced=False,
+        ),
+    ] = 31
+    noise: NoiseModel = "auto"
+    read_noise: ReadNoise = None
+    gain: Gain = None
+
+    @property
+    def side(self) -> int:
+        """Width of the PSF in pixels: odd, so that it has a middle."""
+        return self.psf_size | 1
+
+    def check(self, source: ImageSpec, others: Mapping[str, ImageSpec]) -> Refusal | None:
+        """Want a PSF that is no larger than the image."""
+        height, width = source.grid
+        if self.side > min(height, width):
+            facts = {"height": height, "width": width, "name": source.name}
+            return refusal("psf-large", psf_height=self.side, psf_width=self.side, **facts)
+        return None
+
+    def network_grid(self, source: ImageSpec, others: Mapping[str, ImageSpec]) -> tuple[int, int]:
+        """Speak of all that sends light into the frame."""
+        height, width = padded(source.grid, self._margin)
+        return height, width
+
+    def why(self, prior: str, block: tuple[int, ...]) -> str:
+        """Name the paper's prior."""
+        return "fixed noise, as in the Deep Image Prior paper, is what this task uses"
+
+    def noise_wish(self) -> NoiseWish:
+        """Say what the settings hold."""
+        return NoiseWish(self.noise, self.read_noise, self.gain)
+
+    def block(self, measured: tuple[int, int]) -> tuple[int, int]:
+        """Hide single pixels: a blur alone makes neighbours alike, whatever the noise."""
+        return 1, 1
+
+    def found(self, learned: Mapping[str, npt.NDArray[np.float32]]) -> tuple[str, ...]:
+        """Say in words which blur was found."""
+        figures = {name: float(values.flat[0]) for name, values in learned.items()}
+        if "sigmas" in figures:
+            return (f"The blur found is a Gaussian of {figures['sigmas']:.2f} pixels.",)
+        if "length" in figures:
+            turned = figures["angle"] * 180 / pi
+            return (
+                f"The blur found is a line of {figures['length']:.1f} pixels, {turned:.0f} degrees "
+                "from the row downwards.",
+            )
+        if "radius" in figures:
+            return (f"The blur found is a disc of {figures['radius']:.1f} pixels radius.",)
+        return ()
+
+    def problem(self, scene: Scene) -> Problem:
+        """Explain the picture as a sharper one, blurred by what its spectrum or edges tell."""
+        from napari_dip.engine.fidelity import gaussian_likelihood, weighted_residual
+        from napari_dip.engine.problem import Problem, Term
+
+        term = Term(
+            scene.measurement,
+            self._operator(scene).to(scene.measurement.device),
+            weighted_residual(scene.noise),
+            gaussian_likelihood(scene.noise),
+            fitted=scene.known * (1 - scene.guarded),
+            held_out=scene.held_out,
+            measured=scene.known,
+        )
+        return Problem((term,), finish=within_frame(self._margin))
+
+    def prior_for(self, scene: Scene, rng: torch.Generator) -> Prior:
+        """Draw from fixed noise, as large as the object."""
+        from napari_dip.tasks.noise_code import noise_code
+
+        return noise_code(scene, padded(scene.grid, self._margin), rng)
+
+    @property
+    def _margin(self) -> tuple[int, int]:
+        return self.side // 2, self.side // 2
+
+    def _operator(self, scene: Scene) -> LearnedConvolution:
+        """Begin with the blur that the measurement alone makes likely."""
+        import torch
+
+        from napari_dip.engine.blur_evidence import most_likely_blur
+        from napari_dip.engine.kernels import KernelNetwork, SoftmaxKernel, logits_of
+        from napari_dip.engine.learned_blur import LearnedConvolution
+        from napari_dip.engine.sharp_edges import kernel_from_edges
+
+        if self.blur == "free":
+            start = kernel_from_edges(scene.measurement, self.side)
+            weights = torch.Generator().manual_seed(0)
+            network = KernelNetwork(tuple(start.shape), weights, logits_of(start.cpu()))
+            return LearnedConvolution(SoftmaxKernel(network))
+        variance = scene.noise.at(scene.measurement).mean((0, 2, 3))
+        blur = most_likely_blur(scene.measurement, variance, self._candidates())
+        # fitted along with the picture, the width drifts: a blurred picture is easier to draw
+        return LearnedConvolution(blur.requires_grad_(False))
+
+    def _candidates(self) -> list[Callable[[], nn.Module]]:
+        """Blurs of the chosen kind, from narrow to as wide as the PSF may be."""
+        from functools import partial
+
+        from napari_dip.engine.kernels import DefocusKernel, GaussianKernel, MotionKernel
+
+        sizes = (self.side, self.side)
+        widths, width = [], LEAST_WIDTH
+        while width < self.side / 2:
+            widths.append(width)
+            width *= FINER
+        if self.blur == "gaussian":  # wider ones would be cut off at three deviations
+            return [partial(GaussianKernel, sizes, one) for one in widths if one <= self.side / 6]
+        if self.blur == "defocus":  # a disc below half a pixel is a point, which nothing moves
+            return [partial(DefocusKernel, sizes, one) for one in widths if one > 0.7]
+        return [
+            partial(MotionKernel, sizes, 2 * one, pi * turn / DIRECTIONS)
+            for one in widths
+            if one > 0.7
+            for turn in range(DIRECTIONS)
+        ]

@@ -1,0 +1,83 @@
+"""What is written on a microscope, as fields of a task that computes its PSF."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from napari_dip.tasks.base import Setting
+
+#: Refractive index of immersion oil, ISO 8036. In focus, which is all that a single plane asks
+#: for, the PSF does not depend on it; it only has to lie above the aperture.
+OIL = 1.518
+
+_Length = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
+
+Microscope = Annotated[
+    Literal["none", "widefield", "confocal"],
+    Setting(
+        "Microscope",
+        "Compute the PSF of this kind of microscope from its aperture, the wavelength and the "
+        "pixel size.",
+        choices={"none": "None", "widefield": "Widefield", "confocal": "Confocal"},
+        advanced=False,
+    ),
+]
+Aperture = Annotated[
+    Annotated[float, Field(gt=0, le=4, allow_inf_nan=False)] | None,
+    Setting(
+        "Numerical aperture",
+        "Numerical aperture (NA) of the objective, as written on it. Empty: none.",
+        least=0,
+        most=4,
+    ),
+]
+Wavelength = Annotated[
+    _Length | None,
+    Setting(
+        "Wavelength",
+        "Wavelength of the emitted light, in nanometres. Empty: none.",
+        least=0,
+        most=1e6,
+    ),
+]
+PixelSize = Annotated[
+    _Length | None,
+    Setting(
+        "Pixel size",
+        "Size of a pixel in the sample, in nanometres. Empty: as the image says.",
+        least=0,
+        most=1e6,
+    ),
+]
+RefractiveIndex = Annotated[
+    Annotated[float, Field(ge=1, le=4, allow_inf_nan=False)],
+    Setting(
+        "Refractive index",
+        "Of the immersion: 1 for air, 1.333 for water, 1.518 for oil.",
+        least=1,
+        most=4,
+        step=0.001,
+    ),
+]
+Excitation = Annotated[
+    _Length | None,
+    Setting(
+        "Excitation",
+        "Wavelength of the exciting light in nanometres, for a confocal microscope. Empty: "
+        "that of the emission.",
+        least=0,
+        most=1e6,
+    ),
+]
+Pinhole = Annotated[
+    Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)],
+    Setting(
+        "Pinhole",
+        "Diameter of a confocal microscope's pinhole, in Airy units.",
+        least=0,
+        most=100,
+        step=0.1,
+    ),
+]

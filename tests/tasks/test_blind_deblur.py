@@ -1,0 +1,204 @@
+"""Blind deblur finds the blur from the picture alone, and undoes it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import tifffile
+import torch
+from skimage import data
+
+import napari_dip as dip
+from napari_dip.cli import main
+from napari_dip.engine.blur_evidence import most_likely_blur
+from napari_dip.engine.convolution import convolve_valid
+from napari_dip.engine.fidelity import NoiseVariance
+from napari_dip.engine.kernels import DefocusKernel, GaussianKernel, KernelNetwork, MotionKernel
+from napari_dip.engine.problem import Estimate
+from napari_dip.engine.sharp_edges import kernel_from_edges
+from napari_dip.errors import Refused
+from napari_dip.io import ImageSpec
+from napari_dip.tasks import BlindDeblur
+from napari_dip.tasks.base import Scene
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from torch import Tensor
+
+SIZES = (21, 21)
+
+
+def photograph(side: int = 192) -> Tensor:
+    """Part of scikit-image's photographer, of range one."""
+    picture = data.camera()[100 : 100 + side, 160 : 160 + side].astype(np.float32) / 255
+    return torch.from_numpy(picture)[None, None]
+
+
+def blurred(kernel: Tensor, side: int = 192, noise: float = 0.01) -> Tensor:
+    rng = torch.Generator().manual_seed(0)
+    clear = convolve_valid(photograph(side), kernel.detach())
+    return clear + noise * torch.randn(clear.shape, generator=rng)
+
+
+def scene(measurement: Tensor) -> Scene:
+    ones = torch.ones(1, 1, 1, 1)
+    nothing = torch.zeros_like(measurement)
+    return Scene(
+        measurement=measurement,
+        noise=NoiseVariance(0 * ones, 1e-4 * ones, 1e-6 * ones),
+        noise_level=0.01,
+        known=torch.ones_like(measurement),
+        held_out=nothing,
+        guarded=nothing,
+        block=(1, 1),
+        granted=1.0,
+        prior="noise",
+        widths=(4, 8),
+        window=None,
+    )
+
+
+def found(task: BlindDeblur, measurement: Tensor) -> dict[str, Tensor]:
+    operator = task.problem(scene(measurement)).terms[0].operator
+    return operator.learned()  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("sigma", [1.2, 2.5])
+def test_the_width_of_a_gaussian_is_read_from_the_spectrum(sigma: float) -> None:
+    measurement = blurred(GaussianKernel(SIZES, sigma)())
+    learned = found(BlindDeblur(psf_size=21), measurement)
+    assert float(learned["sigmas"]) == pytest.approx(sigma, rel=0.12)
+    assert learned["psf"].shape == SIZES
+    assert float(learned["psf"].sum()) == pytest.approx(1, abs=1e-5)
+
+
+def test_a_line_is_found_with_length_and_direction() -> None:
+    measurement = blurred(MotionKernel(SIZES, 9.0, 0.6)())
+    learned = found(BlindDeblur(blur="motion", psf_size=21), measurement)
+    assert float(learned["length"]) == pytest.approx(9, abs=1.2)
+    assert float(learned["angle"]) == pytest.approx(0.6, abs=0.12)
+
+
+def test_a_disc_is_found_with_its_radius() -> None:
+    measurement = blurred(DefocusKernel(SIZES, 4.0)())
+    learned = found(BlindDeblur(blur="defocus", psf_size=21), measurement)
+    assert float(learned["radius"]) == pytest.approx(4, abs=0.5)
+
+
+def test_a_point_is_no_favourite() -> None:
+    measurement = blurred(GaussianKernel(SIZES, 2.0)())
+    candidates = [lambda width=width: GaussianKernel(SIZES, width) for width in (0.4, 2.0)]
+    blur = most_likely_blur(measurement, torch.tensor([1e-4]), candidates)
+    assert float(blur.figures()["sigmas"][0]) > 1.5  # type: ignore[operator]
+
+
+def test_brightness_and_offset_do_not_change_the_width() -> None:
+    measurement = blurred(GaussianKernel(SIZES, 1.5)())
+    candidates = [lambda: GaussianKernel(SIZES, 1.3)]
+    plain = most_likely_blur(measurement, torch.tensor([1e-4]), candidates)
+    other = most_likely_blur(40 * measurement + 7, torch.tensor([0.16]), candidates)
+    widths = [one.figures()["sigmas"][0] for one in (plain, other)]  # type: ignore[operator]
+    assert widths[1] == pytest.approx(widths[0], rel=0.01)
+
+
+def test_a_free_kernel_begins_where_the_edges_say() -> None:
+    line = MotionKernel((13, 13), 8.0, 0.8)().detach()
+    measurement = blurred(line, noise=0.003)
+    guess = kernel_from_edges(measurement, 13)
+    assert float(guess.min()) >= 0
+    assert float(guess.sum()) == pytest.approx(1, abs=1e-5)
+    alike = float((guess * line).sum() / (guess.norm() * line.norm()))
+    point = float(line.max() / line.norm())
+    assert alike > max(0.7, point)
+    learned = found(BlindDeblur(blur="free", psf_size=13), measurement)
+    torch.testing.assert_close(learned["psf"], guess, atol=0.02, rtol=0)
+
+
+def test_a_free_kernel_learns_and_a_known_kind_stays() -> None:
+    measurement = blurred(GaussianKernel((7, 7), 1.0)(), side=48)
+    free = BlindDeblur(blur="free", psf_size=7).problem(scene(measurement))
+    kind = BlindDeblur(psf_size=7).problem(scene(measurement))
+    assert all(one.requires_grad for one in free.terms[0].operator.parameters())
+    assert not any(one.requires_grad for one in kind.terms[0].operator.parameters())
+
+
+def test_the_kernels_network_begins_at_the_logits_it_is_given() -> None:
+    start = torch.arange(15.0).reshape(3, 5)
+    network = KernelNetwork((3, 5), torch.Generator().manual_seed(0), start)
+    torch.testing.assert_close(network(), start)
+
+
+def test_the_object_is_larger_than_the_frame_and_cut_to_it() -> None:
+    task = BlindDeblur(psf_size=7)
+    measurement = blurred(GaussianKernel((7, 7), 1.0)(), side=48)
+    one = scene(measurement)
+    prior = task.prior_for(one, torch.Generator().manual_seed(0))
+    assert prior.grid == (48, 48)
+    spec = ImageSpec("cells", one.grid, "float32", "YX")
+    assert task.network_grid(spec, {}) == (48, 48)
+    whole = Estimate(torch.rand(1, 1, 48, 48), torch.zeros(1, 1, 48, 48))
+    finished = task.problem(one).finish(whole)
+    torch.testing.assert_close(finished.mean, whole.mean[..., 3:-3, 3:-3])
+    assert task.problem(one).terms[0].operator(whole.mean).shape == measurement.shape
+
+
+@pytest.mark.parametrize(("asked", "side"), [(7, 7), (8, 9)])
+def test_an_even_width_counts_as_the_next_odd_one(asked: int, side: int) -> None:
+    assert BlindDeblur(psf_size=asked).side == side
+
+
+def small(**settings: Any) -> dip.Restoration:
+    picture = 255 * blurred(GaussianKernel((7, 7), 1.0)(), side=46)[0, 0].numpy()
+    common = {"preset": "fast", "max_iterations": 4, "device": "cpu"}
+    return dip.blind_deblur(picture, 7, **{**common, **settings})
+
+
+@pytest.mark.parametrize("blur", ["gaussian", "motion", "defocus", "free"])
+def test_image_and_psf_come_back(blur: str) -> None:
+    answer = small(blur=blur)
+    assert answer.image.shape == (40, 40)
+    psf = answer.learned["psf"]
+    assert psf.shape == (7, 7)
+    assert psf.dtype == np.float32
+    assert psf.min() >= 0
+    assert psf.sum() == pytest.approx(1, abs=1e-5)
+    told = [note for note in answer.report["notes"] if "blur found" in note]
+    assert len(told) == (blur != "free")
+
+
+def test_restarts_give_one_psf_and_separate_channels_one_each() -> None:
+    assert small(restarts=2).learned["psf"].sum() == pytest.approx(1, abs=1e-5)
+    picture = 255 * blurred(GaussianKernel((7, 7), 1.0)(), side=46)[0, 0].numpy()
+    both = dip.blind_deblur(
+        np.stack([picture, picture[::-1]]), 7, max_iterations=2, axes="CYX", device="cpu"
+    )
+    assert both.learned["psf"].shape == (2, 7, 7)
+
+
+def test_the_command_saves_the_psf(tmp_path: Path) -> None:
+    picture = 255 * blurred(GaussianKernel((7, 7), 1.0)(), side=46)[0, 0].numpy()
+    tifffile.imwrite(tmp_path / "in.tif", picture)
+    argv = ["blind-deblur", str(tmp_path / "in.tif"), "-o", str(tmp_path / "out.tif")]
+    argv += ["--psf-size", "7", "--psf-out", str(tmp_path / "psf.tif"), "--max-iterations", "2"]
+    assert main([*argv, "--quiet"]) == 0
+    psf = tifffile.imread(tmp_path / "psf.tif")
+    assert psf.shape == (7, 7)
+    assert psf.sum() == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("settings", "code"),
+    [
+        ({"psf_size": 41}, "psf-large"),
+        ({"psf_size": 1}, "setting-wrong"),
+        ({"psf_size": 7.5}, "setting-wrong"),
+        ({"blur": "box"}, "setting-wrong"),
+    ],
+)
+def test_what_cannot_be_is_refused(settings: dict[str, Any], code: str) -> None:
+    with pytest.raises(Refused) as caught:
+        dip.blind_deblur(np.random.default_rng(0).random((40, 40)), **settings)
+    assert caught.value.refusal.code == code

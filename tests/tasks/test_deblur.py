@@ -1,0 +1,206 @@
+"""Deblur explains the image by an object that the PSF blurs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import tifffile
+import torch
+from scipy.ndimage import gaussian_filter
+from skimage import data
+
+import napari_dip as dip
+from napari_dip.cli import main
+from napari_dip.engine.fidelity import NoiseVariance
+from napari_dip.engine.prior import NoiseCode
+from napari_dip.engine.psf import gaussian_psf, microscope_sizes
+from napari_dip.io import ImageSpec
+from napari_dip.io.reading import read_pixels, read_spec
+from napari_dip.tasks import Deblur
+from napari_dip.tasks.base import Scene
+from napari_dip.tasks.deblur import LUCY_STEPS
+from napari_dip.tasks.noise_code import CHANNELS
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+FAST = {"preset": "fast", "device": "cpu"}
+WIDEFIELD = {"model": "widefield", "na": 1.4, "wavelength": 520.0}
+SOURCE = ImageSpec("cells", (24, 32), "float32", "YX")
+
+
+def sharp(height: int = 40, width: int = 48) -> np.ndarray:
+    return data.camera()[100 : 100 + height, 150 : 150 + width].astype(np.float32)
+
+
+def scene(kernel: torch.Tensor, height: int = 24, width: int = 32) -> Scene:
+    one = torch.ones(1, 1, 1, 1)
+    held_out = torch.zeros(1, 1, height, width)
+    held_out[..., ::5, ::5] = 1
+    return Scene(
+        measurement=torch.rand(1, 1, height, width, generator=torch.Generator().manual_seed(0)),
+        noise=NoiseVariance(0 * one, 0.01 * one, 1e-4 * one),
+        noise_level=0.1,
+        known=torch.ones(1, 1, height, width),
+        held_out=held_out,
+        guarded=held_out,
+        block=(1, 1),
+        granted=1.0,
+        prior="noise",
+        widths=(4, 8),
+        window=None,
+        others={"psf": kernel},
+    )
+
+
+@pytest.mark.parametrize("border", ["open", "circular"])
+def test_the_object_is_larger_than_an_open_frame_and_as_large_as_a_circular_one(border) -> None:
+    task = Deblur(gaussian_sigma=1.2, border=border)
+    one = scene(gaussian_psf((1.2, 1.2)))
+    prior, problem = task.prior_for(one, torch.Generator().manual_seed(0)), task.problem(one)
+    beyond = 10 if border == "open" else 0
+    assert prior.grid == (24 + beyond, 32 + beyond) == task.network_grid(SOURCE, {})
+    picture = torch.rand(1, 1, *prior.grid, generator=torch.Generator().manual_seed(1))
+    assert problem.terms[0].operator(picture).shape == one.measurement.shape
+    finished = problem.finish(prior.estimate(picture)).mean
+    edge = beyond // 2
+    torch.testing.assert_close(finished, picture[..., edge : edge + 24, edge : edge + 32])
+
+
+def test_an_even_background_needs_no_term_of_its_own() -> None:
+    task, one = Deblur(gaussian_sigma=1.2), scene(gaussian_psf((1.2, 1.2)))
+    operator = task.problem(one).terms[0].operator
+    prior = task.prior_for(one, torch.Generator().manual_seed(0))
+    picture = torch.rand(1, 1, *prior.grid, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(operator(picture + 7), operator(picture) + 7)
+
+
+def test_held_out_pixels_drive_nothing_before_they_have_judged() -> None:
+    term = Deblur(gaussian_sigma=1.2).problem(scene(gaussian_psf((1.2, 1.2)))).terms[0]
+    assert float((term.fitted * term.held_out).sum()) == 0
+    assert float(term.measured.min()) == 1
+
+
+@pytest.mark.parametrize("border", ["open", "circular"])
+def test_a_pixel_that_judges_is_not_in_the_code(border) -> None:
+    kernel = gaussian_psf((1.2, 1.2))
+    one, other = scene(kernel), scene(kernel)
+    other.measurement[other.held_out > 0] = 0.5
+    codes = []
+    for measured in (one, other):
+        task = Deblur(gaussian_sigma=1.2, border=border, background=-1.0)
+        prior = task.prior_for(measured, torch.Generator().manual_seed(0))
+        assert isinstance(prior, NoiseCode)
+        codes.append(prior.code)
+    assert codes[0].shape[1] == CHANNELS + len(LUCY_STEPS)
+    torch.testing.assert_close(codes[0], codes[1])
+
+
+def test_without_a_warm_start_the_code_is_noise() -> None:
+    task = Deblur(gaussian_sigma=1.2, start="none")
+    prior = task.prior_for(scene(gaussian_psf((1.2, 1.2))), torch.Generator().manual_seed(0))
+    assert isinstance(prior, NoiseCode)
+    assert prior.code.shape[1] == CHANNELS
+
+
+@pytest.mark.parametrize(
+    ("settings", "lowest", "level"),
+    [
+        ({}, 0.1, -0.5),  # 0 in the image's units
+        ({}, -0.9, -0.9),  # an image with negative values
+        ({"background": 4.0}, 0.1, -0.1),
+    ],
+)
+def test_darkness_is_zero_or_the_least_value_or_what_the_user_says(settings, lowest, level) -> None:
+    one = scene(gaussian_psf((1.2, 1.2)))
+    one.measurement[...] = 0.5
+    one.measurement[..., 3, 3] = lowest
+    units = {"zero": torch.full((1, 1, 1, 1), -0.5), "unit": torch.full((1, 1, 1, 1), 0.1)}
+    task = Deblur(gaussian_sigma=1.2, smoothing=0.0, **settings)
+    ((weight, penalty),) = task.problem(replace(one, **units)).penalties
+    assert weight == 1
+    for below in (0.0, 0.2):
+        cost = float(penalty(torch.full((1, 1, 34, 42), level - below)))
+        assert cost == pytest.approx((below / one.noise_level) ** 2, abs=1e-6)
+
+
+@pytest.mark.parametrize("pixel", [20.0, 65.0, 108.3])
+@pytest.mark.parametrize("na", [0.4, 1.4])
+def test_the_plan_knows_the_size_of_a_computed_psf_without_computing_it(na, pixel) -> None:
+    task = Deblur(model="widefield", na=na, wavelength=520.0, pixel_size=pixel)
+    wanted = microscope_sizes(na, 520.0, (pixel, pixel), task.refractive_index)
+    assert task.known.sizes(SOURCE, None) == wanted
+
+
+def test_the_plan_knows_the_size_of_a_gaussian_without_drawing_it() -> None:
+    for sigma in (0.2, 1.0, 2.6):
+        assert Deblur(gaussian_sigma=sigma).known.sizes(SOURCE, None) == tuple(
+            gaussian_psf((sigma, sigma)).shape
+        )
+
+
+def test_the_pixel_size_of_the_file_will_do() -> None:
+    units = ("micrometer", "micrometer")
+    source = ImageSpec("cells", (64, 64), "uint16", "YX", scale=(0.13, 0.065), units=units)
+    task = Deblur(**WIDEFIELD)
+    assert task.check(source, {}) is None
+    _, notes = task.known.kernel(source, None)
+    assert "65 × 130 nm, as its file says" in notes[0]
+    no = task.check(ImageSpec("cells", (64, 64), "uint16", "YX"), {})
+    assert no is not None
+    assert "pixel size" in no.sentence
+
+
+def test_what_was_done_to_the_psf_is_told() -> None:
+    psf = np.zeros((6, 9))
+    psf[1:4, 5:8] = 1
+    result = dip.deblur(sharp(24, 24), psf, max_iterations=2, **FAST)
+    told = " ".join(result.report["notes"])
+    assert "even number" in told
+    assert "centred" in told
+
+
+def test_a_psf_with_a_wide_empty_border_is_cropped_before_its_size_is_judged() -> None:
+    psf = np.zeros((99, 99))
+    psf[48:51, 48:51] = 1
+    result = dip.deblur(sharp(24, 24), psf, max_iterations=2, **FAST)
+    assert result.image.shape == (24, 24)
+
+
+@pytest.mark.parametrize(
+    ("settings", "psf"),
+    [
+        ({"gaussian_sigma": 1.5}, None),
+        ({**WIDEFIELD, "pixel_size": 100.0}, None),
+        ({**WIDEFIELD, "model": "confocal", "excitation": 488.0, "pixel_size": 80.0}, None),
+        ({"border": "circular"}, gaussian_psf((1.5, 1.5)).numpy()),
+    ],
+)
+def test_every_source_of_the_psf_gives_a_picture_of_the_images_size(settings, psf) -> None:
+    image = sharp(32, 36)
+    result = dip.deblur(image, psf, max_iterations=2, **settings, **FAST)
+    assert result.image.shape == result.uncertainty.shape == image.shape
+    assert float(result.image.mean()) == pytest.approx(float(image.mean()), rel=0.05)
+
+
+def test_a_fit_comes_nearer_to_the_truth_than_the_blurred_image() -> None:
+    truth = sharp()
+    noise = np.random.default_rng(0).normal(0, 1, truth.shape)
+    blurred = (gaussian_filter(truth, 1.5) + noise).astype(np.float32)
+    result = dip.deblur(blurred, gaussian_sigma=1.5, max_iterations=80, **FAST)
+    inner = np.s_[4:-4, 4:-4]
+    ours, before = (float(np.mean((one - truth)[inner] ** 2)) for one in (result.image, blurred))
+    assert ours < before
+
+
+def test_the_command_takes_the_psf_from_a_file_and_says_what_it_did(tmp_path: Path, capsys) -> None:
+    image, psf, output = (tmp_path / name for name in ("in.tif", "psf.tif", "out.tif"))
+    tifffile.imwrite(image, sharp(24, 28), photometric="minisblack")
+    tifffile.imwrite(psf, np.ones((4, 3), np.float32), photometric="minisblack")
+    argv = ["deblur", str(image), "--psf", str(psf), "-o", str(output), "--preset", "fast"]
+    assert main([*argv, "--max-iterations", "2"]) == 0
+    assert "even number" in capsys.readouterr().err
+    assert read_pixels(read_spec(output)).shape == (24, 28)

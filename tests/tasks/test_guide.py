@@ -1,0 +1,274 @@
+"""Guide shows the network a clean picture beside the noisy one, and does without it if need be."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import torch
+
+import napari_dip as dip
+from napari_dip.engine.control import Control
+from napari_dip.engine.fidelity import NoiseVariance
+from napari_dip.engine.guided import GuidedCode
+from napari_dip.engine.problem import Estimate
+from napari_dip.engine.progress import Result
+from napari_dip.errors import Refused
+from napari_dip.io import ImageSpec
+from napari_dip.run.api import drained
+from napari_dip.run.fitting import Fit
+from napari_dip.run.plan import Plan, preflight
+from napari_dip.run.race import Runner, winner
+from napari_dip.run.runner import run
+from napari_dip.tasks import Guide
+from napari_dip.tasks.base import Scene
+from run_scene import MACHINE, shot, truth
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+GRID = (24, 32)
+
+
+def scene(prior: str, *, window: int | None = None, channels: int = 2) -> Scene:
+    rng = torch.Generator().manual_seed(0)
+    ones = torch.ones(1, 1, 1, 1)
+    guarded = torch.zeros(1, 1, *GRID)
+    guarded[..., ::6, ::6] = 1
+    return Scene(
+        measurement=torch.rand(1, 1, *GRID, generator=rng),
+        noise=NoiseVariance(0.1 * ones, 0.01 * ones, 1e-4 * ones),
+        noise_level=0.2,
+        known=torch.ones(1, 1, *GRID),
+        held_out=guarded,
+        guarded=guarded,
+        block=(1, 1),
+        granted=0.6,
+        prior=prior,
+        widths=(4, 8),
+        window=window,
+        others={"guide": torch.rand(channels, *GRID, generator=rng)},
+    )
+
+
+def arranged(
+    guide: npt.NDArray[Any], image: npt.NDArray[Any], axes: str = "YX", **settings: Any
+) -> tuple[npt.NDArray[np.float32], tuple[str, ...]]:
+    header = ImageSpec("flash", guide.shape, "float32", axes)
+    task = Guide(**settings)
+    others, notes = task.arranged(
+        image.astype(np.float32)[None], {"guide": guide.astype(np.float32)}, {"guide": header}
+    )
+    return others["guide"], notes
+
+
+@pytest.mark.parametrize(("prior", "fed"), [("guided", 1 + 2), ("guided-noise", 32 + 2)])
+def test_the_guide_is_shown_whole_beside_what_the_network_is_fed(prior: str, fed: int) -> None:
+    one = scene(prior)
+    code = Guide().prior_for(one, torch.Generator().manual_seed(0))
+    assert isinstance(code, GuidedCode)
+    for draw in (code.draw(torch.Generator().manual_seed(0)), code.glance(), *code.sweep()):
+        assert draw.code.shape == (1, fed, *GRID)
+        expected = one.others["guide"][None]
+        seen = draw.code[:, -2:]
+        if draw.window is not None:
+            seen = seen.flip(draw.window.mirrored)
+        torch.testing.assert_close(seen, expected)
+        assert code.estimate(code.net(draw.code)).mean.shape == (1, 1, *GRID)
+
+
+def test_the_guide_follows_window_and_mirror() -> None:
+    one = scene("guided", window=16)
+    code = Guide().prior_for(one, torch.Generator().manual_seed(0))
+    guide, seen = one.others["guide"][None], set()
+    for seed in range(12):
+        draw = code.draw(torch.Generator().manual_seed(seed))
+        assert draw.window is not None
+        seen.add(draw.window.mirrored)
+        torch.testing.assert_close(draw.code[:, -2:], draw.window.of(guide))
+    assert len(seen) == 4
+
+
+def test_without_the_guide_it_is_the_prior_of_denoising() -> None:
+    rng = torch.Generator().manual_seed(0)
+    plain = dip.make_recipe("denoise").task.prior_for(scene("blind-spot"), rng)
+    left = Guide().prior_for(scene("blind-spot"), torch.Generator().manual_seed(0))
+    for ours, theirs in zip(left.net.parameters(), plain.net.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_only_automatic_races() -> None:
+    assert Guide().contenders() == ("guided", "blind-spot")
+    assert Guide(prior="blind-spot").contenders() == Guide(prior="noise").contenders() == ()
+
+
+@pytest.mark.parametrize("factor", [1.0, 1e-6, 5e4])
+def test_the_unit_of_the_guide_does_not_matter(factor: float) -> None:
+    plain, _ = arranged(truth(32), shot(32))
+    scaled, _ = arranged(factor * truth(32) + 3 * factor, shot(32))
+    np.testing.assert_allclose(plain, scaled, atol=2e-3)
+    low, high = np.percentile(plain, (0.5, 99.5))
+    assert high - low == pytest.approx(1, abs=1e-3)
+
+
+def test_a_hot_pixel_of_the_guide_stays_of_order_one() -> None:
+    guide = truth(32)
+    guide[5, 6] = 1e9
+    assert np.abs(arranged(guide, shot(32))[0]).max() < 4
+
+
+@pytest.mark.parametrize(("axes", "order"), [("CYX", (2, 0, 1)), ("YXS", (0, 1, 2))])
+def test_a_guide_may_have_several_channels(axes: str, order: tuple[int, ...]) -> None:
+    planes = np.stack([truth(32), truth(32) ** 2, np.full((32, 32), 7.0)], -1).transpose(order)
+    assert arranged(planes, shot(32), axes)[0].shape == (2, 32, 32)  # one that shows nothing goes
+
+
+@pytest.mark.parametrize("shift", [(2.0, -3.0), (-0.5, 1.25)])
+def test_a_guide_that_lies_beside_the_image_is_moved_onto_it(shift: tuple[float, float]) -> None:
+    spectrum = np.fft.fft2(truth(64))
+    down, right = np.meshgrid(np.fft.fftfreq(64), np.fft.fftfreq(64), indexing="ij")
+    turn = np.exp(-2j * np.pi * (down * shift[0] + right * shift[1]))
+    beside = np.fft.ifft2(spectrum * turn).real
+    moved, (note,) = arranged(beside, shot(64), align=True)
+    straight, _ = arranged(truth(64), shot(64))
+    inner = (slice(None), slice(8, -8), slice(8, -8))
+    before = np.abs(arranged(beside, shot(64))[0] - straight)[inner].mean()
+    assert np.abs(moved - straight)[inner].mean() < 0.4 * before
+    assert "was moved by" in note
+
+
+def test_a_shift_too_far_to_believe_in_is_left_alone() -> None:
+    apart = np.zeros((2, 64, 64))
+    apart[0, 8:16, 8:16] = apart[1, 40:48, 44:52] = 1
+    moved, (note,) = arranged(apart[1], apart[0], align=True)
+    np.testing.assert_array_equal(moved, arranged(apart[1], apart[0])[0])
+    assert "too far to believe in" in note
+
+
+def test_a_guide_that_shows_the_structure_is_of_use() -> None:
+    guided = dip.guide(shot(), truth(), preset="fast", max_iterations=60, device="cpu")
+    alone = dip.denoise(shot(), preset="fast", max_iterations=60, device="cpu")
+    error = [np.sqrt(np.mean((one.image - 100 - truth()) ** 2)) for one in (guided, alone)]
+    assert error[0] < 0.8 * error[1]
+    assert guided.report["prior"]["chosen"] == "guided"
+    assert "better with the guide" in guided.report["prior"]["why"]
+
+
+def test_where_the_guide_loses_the_pixels_are_those_of_denoising(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def second(finished: list[Runner]) -> Runner:
+        return finished[-1]
+
+    monkeypatch.setattr("napari_dip.run.race.winner", second)
+    guided = dip.guide(shot(32), truth(32), preset="fast", max_iterations=30, device="cpu")
+    alone = dip.denoise(shot(32), preset="fast", max_iterations=30, device="cpu")
+    assert guided.report["prior"]["chosen"] == "blind-spot"
+    assert "left out" in guided.report["prior"]["why"]
+    assert np.array_equal(guided.image, alone.image)
+
+
+@pytest.mark.parametrize("prior", ["blind-spot", "noise"])
+def test_a_chosen_prior_runs_without_a_race(prior: str) -> None:
+    answer = dip.guide(shot(32), truth(32), prior=prior, max_iterations=4, device="cpu")
+    assert answer.report["prior"]["why"].startswith("you chose it")
+    assert answer.image.shape == (32, 32)
+
+
+def test_channels_are_guided_one_by_one() -> None:
+    pair = np.stack([shot(32), shot(32, seed=1)])
+    answer = dip.guide(pair, truth(32), preset="fast", max_iterations=4, axes="CYX", device="cpu")
+    assert answer.image.shape == (2, 32, 32)
+    assert answer.report["iterations"] == 8
+
+
+@pytest.mark.parametrize(
+    ("guide", "settings", "code"),
+    [
+        (truth(40), {}, "guide-size"),
+        (truth(32)[:31], {}, "guide-size"),
+        (np.stack([truth(32)] * 3), {}, "guide-stack"),
+        (np.stack([truth(32)[:30]] * 3), {"planes_are_channels": True}, "guide-size"),
+        (np.full((32, 32), 3.0), {}, "guide-constant"),
+        (np.where(np.eye(32) > 0, np.nan, truth(32)), {}, "input-not-finite"),
+        (truth(32) + 1j, {}, "image-text"),
+        (np.zeros((0, 32)), {}, "image-empty"),
+        (None, {}, "input-missing"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_guide_that_cannot_guide_is_refused(guide: Any, settings: Any, code: str) -> None:
+    with pytest.raises(Refused) as caught:
+        dip.guide(shot(32), guide, **settings)
+    assert caught.value.refusal.code == code
+
+
+def test_planes_may_be_channels() -> None:
+    planes = np.stack([truth(32), shot(32)])
+    answer = dip.guide(
+        shot(32), planes, planes_are_channels=True, max_iterations=4, device="cpu", preset="fast"
+    )
+    assert answer.image.shape == (32, 32)
+
+
+def finished(error: float, seed: int) -> Runner:
+    """A fit that is off by that much, with a noise of 0.2."""
+    one = scene("guided")
+    rng = torch.Generator().manual_seed(seed)
+    truth = torch.zeros_like(one.measurement)
+    noise = 0.2 * torch.randn(truth.shape, generator=torch.Generator().manual_seed(9))
+    one = replace(one, measurement=truth + noise)
+    mean = truth + error * torch.randn(truth.shape, generator=rng)
+    return runner(one, mean)
+
+
+def runner(one: Scene, mean: torch.Tensor, *, kept: bool = False) -> Runner:
+    estimate = Estimate(mean, torch.zeros_like(mean))
+    result = Result(estimate, estimate, "done", kept, False, 1, 1, (), {}, {}, ())
+    ready = Fit(None, Guide().problem(one), None, None, None, 0, one)  # type: ignore[arg-type]
+    return Runner(ready, iter(()), True, result)  # type: ignore[arg-type]
+
+
+def test_the_fit_wins_that_foretells_hidden_pixels_best() -> None:
+    good, bad = finished(0.02, 0), finished(0.2, 1)
+    assert winner([good, bad]) is good
+    assert winner([bad, good]) is good
+
+
+def test_the_plainest_wins_where_chance_may_be_the_reason() -> None:
+    first, second = finished(0.01, 0), finished(0.01, 1)
+    assert winner([first, second]) is second
+    assert winner([first]) is first
+
+
+def test_unmeasured_pixels_do_not_judge() -> None:
+    one = scene("guided")
+    known = torch.ones_like(one.known)
+    known[..., :12, :] = 0
+    one = replace(one, known=known)
+    clear = torch.where(known > 0, one.measurement, 1e3)
+    assert winner([runner(one, clear), runner(one, torch.zeros_like(clear))]).foretold() is not None
+    best = winner([runner(one, clear), runner(one, torch.zeros_like(clear))])
+    torch.testing.assert_close(best.foretold(), clear)
+
+
+@pytest.mark.parametrize("after", [0, 6])
+def test_stop_and_keep_in_a_race_keeps_what_there_is(after: int) -> None:
+    asked = 0
+
+    def keep_soon() -> Control:
+        nonlocal asked
+        asked += 1
+        return Control.KEEP if asked > 4 + after else Control.GO
+
+    recipe = dip.make_recipe("guide", preset="fast", max_iterations=6, device="cpu")
+    headers = {"guide": ImageSpec("flash", (32, 32), "float64", "YX")}
+    plan = preflight(recipe, ImageSpec("shot", (32, 32), "uint16", "YX"), MACHINE, headers)
+    assert isinstance(plan, Plan)
+    loop = run(plan, {"image": shot(32), "guide": truth(32)}, control=keep_soon)
+    answer = drained(loop, None)
+    assert answer is not None
+    assert np.isfinite(answer.image).all()
+    assert answer.stop_reason == "you kept the picture" or after

@@ -1,0 +1,303 @@
+"""Inpaint reads masks and NaN as holes, and fills nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from skimage import data
+
+import napari_dip as dip
+from napari_dip.engine.fidelity import NoiseVariance
+from napari_dip.engine.filling import smooth_filling
+from napari_dip.engine.hidden_pixels import HiddenPixels
+from napari_dip.engine.prior import NoiseCode
+from napari_dip.engine.problem import Estimate
+from napari_dip.io import ImageSpec
+from napari_dip.tasks import Inpaint
+from napari_dip.tasks.base import Scene
+from napari_dip.tasks.holes import depth, grown, marked, scattered
+
+SIDE = 32
+SPEC = ImageSpec("cells", (SIDE, SIDE), "uint16", "YX")
+
+
+def picture(side: int = SIDE) -> np.ndarray:
+    return data.camera()[100 : 100 + side, 200 : 200 + side].astype(np.uint16) * 10
+
+
+def half_missing(side: int = SIDE) -> np.ndarray:
+    return np.random.default_rng(0).random((side, side)) < 0.5
+
+
+def square(size: int, side: int = 64) -> np.ndarray:
+    holes = np.zeros((side, side), bool)
+    start = (side - size) // 2
+    holes[start : start + size, start : start + size] = True
+    return holes
+
+
+def scene(prior: str, holes: np.ndarray) -> Scene:
+    rng = torch.Generator().manual_seed(0)
+    known = torch.from_numpy(~holes).float()[None, None]
+    measurement = torch.rand(1, 2, *holes.shape, generator=rng) * known
+    held_out = torch.zeros_like(known)
+    held_out[..., ::6, ::6] = known[..., ::6, ::6]
+    ones = torch.ones(1, 2, 1, 1)
+    noise = NoiseVariance(0 * ones, 1e-4 * ones, 1e-4 * ones)
+    return Scene(
+        measurement, noise, 0.01, known, held_out, held_out, (1, 1), 0.6, prior, (4, 8), None
+    )
+
+
+def quick(image: Any, mask: Any = None, **settings: Any) -> dip.Restoration:
+    return dip.inpaint(image, mask, preset="fast", device="cpu", max_iterations=3, **settings)
+
+
+def test_values_above_zero_are_filled_in() -> None:
+    mask = np.array([[0, 1], [2, -1]])
+    assert marked(mask, None, invert=False).tolist() == [[False, True], [True, False]]
+    assert marked(mask, None, invert=True).tolist() == [[True, False], [False, True]]
+    assert marked(mask, 2, invert=False).tolist() == [[False, False], [True, False]]
+
+
+def test_axes_of_one_element_do_not_make_a_mask_a_stack() -> None:
+    assert marked(np.ones((1, 5, 4)), None, invert=False).shape == (5, 4)
+    header = ImageSpec("mask", (1, SIDE, SIDE), "uint8", "ZYX")
+    assert Inpaint().check(SPEC, {"mask": header}) is None
+
+
+def test_growing_widens_by_that_many_pixels_and_rounds_corners() -> None:
+    wide = grown(square(1, 15), 3)
+    assert wide[7].sum() == wide[:, 7].sum() == 7
+    assert not wide[4, 4]
+    assert (grown(square(1, 15), 0) == square(1, 15)).all()
+
+
+def test_nan_pixels_are_holes_with_and_without_a_mask() -> None:
+    image = np.zeros((2, 8, 8), np.float32)
+    image[1, 2, 3] = np.nan
+    holes = Inpaint().missing(image, {})
+    assert holes is not None and holes.sum() == 1 and holes[1, 2, 3]
+    mask = np.zeros((8, 8), np.float32)
+    mask[5, 5] = 1
+    both = Inpaint(grow=1).missing(image, {"mask": mask})
+    assert both is not None and both[0].sum() == 5 and both[1].sum() == 10
+
+
+@pytest.mark.parametrize(
+    ("holes", "prior", "word"),
+    [
+        (half_missing(64), "image", "scattered"),
+        (square(9), "image-shapes", "about 10 pixels"),
+        (square(40), "deep", "more than 24"),
+    ],
+)
+def test_the_holes_choose_the_prior(holes: np.ndarray, prior: str, word: str) -> None:
+    chosen, why = Inpaint().settled("image", ~holes[None])
+    assert chosen == prior
+    assert word in why
+
+
+def test_the_image_as_the_users_choice_minds_the_shape_of_the_holes() -> None:
+    assert Inpaint(prior="image").settled("image", ~square(40)[None])[0] == "image-shapes"
+    assert Inpaint(prior="image").settled("image", ~half_missing()[None])[0] == "image"
+
+
+def test_the_users_prior_is_never_replaced() -> None:
+    assert Inpaint(prior="noise").settled("noise", ~square(40)[None])[0] == "noise"
+
+
+def test_scattered_pixels_are_told_from_shapes_at_any_share() -> None:
+    rng = np.random.default_rng(0)
+    assert all(scattered(rng.random((64, 64)) < share) for share in (0.01, 0.5, 0.9))
+    assert not scattered(square(9))
+    lines = np.zeros((64, 64), bool)
+    lines[::5] = True
+    assert not scattered(lines)
+
+
+@pytest.mark.parametrize(("size", "expected"), [(0, 0), (1, 1), (2, 1), (3, 2), (9, 5), (60, 12)])
+def test_depth_counts_from_the_rim_inwards(size: int, expected: int) -> None:
+    assert depth(square(size), 12) == expected
+
+
+def test_beyond_the_border_nothing_is_known() -> None:
+    holes = np.zeros((64, 64), bool)
+    holes[:, :5] = True
+    assert depth(holes, 20) == 5
+
+
+def test_holes_never_drive_nor_enter_the_code() -> None:
+    for prior in ("image", "noise", "deep"):
+        one = scene(prior, half_missing())
+        assert float((Inpaint().problem(one).terms[0].fitted * (1 - one.known)).sum()) == 0
+    one = scene("image", half_missing())
+    changed = scene("image", half_missing())
+    changed.measurement[:] = torch.where(changed.known > 0, changed.measurement, 1e3)
+    codes = [
+        Inpaint()
+        .prior_for(this, torch.Generator().manual_seed(0))
+        .draw(torch.Generator().manual_seed(1))
+        .code
+        for this in (one, changed)
+    ]
+    assert torch.equal(*codes)
+
+
+def test_what_a_step_foretells_it_does_not_see() -> None:
+    one = scene("image", half_missing())
+    draws = []
+    for _ in range(2):
+        prior = Inpaint().prior_for(one, torch.Generator().manual_seed(0))
+        draw = prior.draw(torch.Generator().manual_seed(1))
+        assert draw.driven is not None and draw.window is not None
+        draws.append(draw)
+        shift = draw.window.onto(draw.driven, one.grid)  # changes exactly what is foretold
+        one = replace(one, measurement=one.measurement + shift)
+    assert float(draws[0].driven.sum()) > 0
+    assert torch.equal(draws[0].code, draws[1].code)
+
+
+def test_held_out_pixels_stay_hidden_until_the_last_look() -> None:
+    one = scene("image", half_missing())
+    prior = Inpaint().prior_for(one, torch.Generator().manual_seed(0))
+    assert isinstance(prior, HiddenPixels)
+    seen = prior.glance().code[:, -1:]
+    assert torch.equal(seen, one.known - one.held_out - 0.5)
+    draw = prior.draw(torch.Generator().manual_seed(1))
+    assert draw.driven is not None and draw.window is not None
+    held_out = draw.window.of(one.held_out)
+    assert bool((draw.driven[held_out > 0] == 1).all())  # `fitted` keeps them out of the loss
+    assert bool((draw.code[:, -1:][held_out > 0] == -0.5).all())
+
+
+@pytest.mark.parametrize("known", ["measured", "restored"])
+def test_the_last_look_trusts_each_pixel_once_and_foretells_what_judges(known: str) -> None:
+    one = scene("image", half_missing())
+    prior = Inpaint(known=known).prior_for(one, torch.Generator().manual_seed(0))
+    total = torch.zeros_like(one.known)
+    for draw in prior.sweep():
+        assert draw.trusted is not None
+        hidden = draw.code[:, -1:] < 0
+        judging = one.held_out if draw.window is None else draw.window.of(one.held_out)
+        assert bool(hidden[(judging > 0) & (draw.trusted > 0)].all())
+        total += draw.trusted if draw.window is None else draw.window.onto(draw.trusted, prior.grid)
+    torch.testing.assert_close(total, torch.ones_like(total))
+
+
+def test_shaped_holes_are_learned_from_copies_of_their_shape() -> None:
+    one = scene("image-shapes", square(7))
+    prior = Inpaint().prior_for(one, torch.Generator().manual_seed(0))
+    assert isinstance(prior, HiddenPixels) and prior.copies
+    rng = torch.Generator().manual_seed(3)
+    draws = [prior.draw(rng) for _ in range(8)]
+    blocks = [
+        -torch.nn.functional.max_pool2d(-draw.driven, 5, 1)  # type: ignore[operator]
+        for draw in draws
+    ]
+    assert any(float(block.max()) == 1 for block in blocks)  # 5 x 5 hidden pixels side by side
+
+
+def test_a_smooth_filling_keeps_what_is_seen_and_follows_a_ramp() -> None:
+    ramp = torch.linspace(0, 1, 33).expand(1, 1, 33, 33)
+    visible = torch.from_numpy(~half_missing(33)).float()[None, None]
+    filled = smooth_filling(ramp * visible, visible)
+    assert torch.equal(filled * visible, ramp * visible)
+    assert float((filled - ramp).abs().max()) < 0.1
+
+
+@pytest.mark.parametrize("prior", ["image", "noise", "deep"])
+def test_measured_pixels_come_back_exactly_and_restored_ones_do_not(prior: str) -> None:
+    image, mask = picture(), half_missing()
+    kept = quick(image, mask, prior=prior)
+    assert (kept.image[~mask] == image[~mask]).all()
+    assert np.isfinite(kept.image).all() and (kept.uncertainty > 0).all()
+    assert kept.report["residual"] == {"whiteness": 0.0, "mean": 0.0}
+    restored = quick(image, mask, prior=prior, known="restored")
+    assert not (restored.image[~mask] == image[~mask]).all()
+
+
+def test_a_hole_in_one_channel_leaves_the_others_alone() -> None:
+    image = np.stack([picture(), picture() // 2, picture() // 3], -1).astype(np.float32)
+    image[4:9, :, 1] = np.nan
+    result = quick(image, axes="YXS")
+    measured = np.isfinite(image)
+    assert (result.image[measured] == image[measured]).all()
+    assert np.isfinite(result.image).all()
+
+
+def test_the_report_says_which_prior_the_holes_asked_for() -> None:
+    report = quick(picture(64), square(40), seed=1).report
+    assert report["prior"]["chosen"] == "deep"
+    assert "wide" in report["prior"]["why"]
+    assert report["iterations"] <= 3
+
+
+def test_finishing_keeps_what_was_measured() -> None:
+    one = scene("image", half_missing())
+    wrong = Estimate(torch.full_like(one.measurement, 9.0), torch.zeros_like(one.measurement))
+    finished = Inpaint().problem(one).finish(wrong)
+    known = one.known.expand_as(one.measurement) > 0
+    assert torch.equal(finished.mean[known], one.measurement[known])
+    assert bool((finished.mean[~known] == 9).all())
+    assert finished.log_variance is not None
+    assert bool((finished.log_variance[known] < -9).all())
+
+
+@pytest.mark.parametrize("prior", ["noise", "deep"])
+def test_a_noise_code_that_wavers_is_not_judged_the_better_for_it(prior: str) -> None:
+    one = scene(prior, half_missing())
+    term = Inpaint(prior=prior).problem(one).terms[0]
+    off = one.measurement + 0.1
+    sure, unsure = (torch.full_like(off, value) for value in (-20.0, 0.0))
+    losses = [term.likelihood(Estimate(off, doubt), one.measurement) for doubt in (sure, unsure)]
+    assert torch.equal(*losses)
+
+
+def test_the_deep_network_has_no_shortcuts() -> None:
+    prior = Inpaint(prior="deep").prior_for(
+        scene("deep", square(40)), torch.Generator().manual_seed(0)
+    )
+    assert isinstance(prior, NoiseCode)
+    assert prior.jitter == 0
+    assert prior.net.passes is False
+
+
+@pytest.mark.parametrize(
+    ("mask", "settings", "code"),
+    [
+        (None, {}, "holes-none"),
+        (None, {"label": 2}, "mask-missing"),
+        (None, {"invert_mask": True}, "mask-missing"),
+        (np.zeros((SIDE, SIDE)), {}, "mask-empty"),
+        (np.ones((SIDE, SIDE)), {}, "mask-full"),
+        (square(20, SIDE), {"grow": 30}, "mask-full"),
+        (square(20, SIDE), {"label": 2}, "mask-label"),
+        (np.ones((SIDE, SIDE - 1)), {}, "mask-shape"),
+        (np.ones((2, SIDE, SIDE)), {}, "mask-planes"),
+        (np.ones((SIDE, SIDE, 3)), {}, "mask-planes"),
+        (np.ones(SIDE), {}, "mask-planes"),
+        (np.where(square(4, SIDE), np.nan, 0), {}, "input-not-finite"),
+        (np.full((SIDE, SIDE), "a"), {}, "image-text"),
+    ],
+)
+def test_bad_masks_are_refused_in_words(mask: Any, settings: dict[str, Any], code: str) -> None:
+    with pytest.raises(dip.Refused) as caught:
+        dip.inpaint(picture(), mask, **settings)
+    assert caught.value.refusal.code == code
+
+
+def test_an_image_whose_holes_are_all_there_is_is_refused() -> None:
+    with pytest.raises(dip.Refused) as caught:
+        dip.inpaint(np.full((SIDE, SIDE), np.nan, np.float32))
+    assert caught.value.refusal.code == "nothing-known"
+
+
+def test_a_float_image_without_holes_is_refused_after_reading() -> None:
+    with pytest.raises(dip.Refused) as caught:
+        dip.inpaint(picture().astype(np.float32))
+    assert caught.value.refusal.code == "holes-none"

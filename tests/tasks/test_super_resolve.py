@@ -1,0 +1,188 @@
+"""Super-resolve gives finer pixels that, made coarse again, are the image."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import tifffile
+import torch
+from skimage import data
+
+import napari_dip as dip
+from napari_dip.cli import main
+from napari_dip.engine.fidelity import NoiseVariance
+from napari_dip.engine.prior import NoiseCode
+from napari_dip.engine.psf import gaussian_psf
+from napari_dip.io import ImageSpec
+from napari_dip.io.reading import read_spec
+from napari_dip.run.machine import Machine
+from napari_dip.run.plan import Plan, preflight
+from napari_dip.run.recipe import make_recipe
+from napari_dip.tasks import SuperResolve
+from napari_dip.tasks.base import Scene
+from napari_dip.tasks.noise_code import CHANNELS
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+MACHINE = Machine(2, 8 * 10**9, ("cpu",), "2.13.0", "no NVIDIA driver was found")
+FAST = {"preset": "fast", "device": "cpu"}
+
+
+def fine(height: int = 48, width: int = 64) -> np.ndarray:
+    return data.camera()[100 : 100 + height, 150 : 150 + width].astype(np.float32)
+
+
+def binned(image: np.ndarray, along: tuple[int, int]) -> np.ndarray:
+    height, width = image.shape
+    blocks = image.reshape(height // along[0], along[0], width // along[1], along[1])
+    return blocks.mean((1, 3))
+
+
+def scene(height: int = 16, width: int = 20) -> Scene:
+    one = torch.ones(1, 1, 1, 1)
+    held_out = torch.zeros(1, 1, height, width)
+    held_out[..., ::5, ::5] = 1
+    return Scene(
+        measurement=torch.rand(1, 1, height, width, generator=torch.Generator().manual_seed(0)),
+        noise=NoiseVariance(0 * one, 0.01 * one, 1e-4 * one),
+        noise_level=0.1,
+        known=torch.ones(1, 1, height, width),
+        held_out=held_out,
+        guarded=held_out,
+        block=(1, 1),
+        granted=1.0,
+        prior="noise",
+        widths=(4, 8),
+        window=None,
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "kept", "along"),
+    [
+        (2, "2", (2, 2)),
+        ("4", "4", (4, 4)),
+        ("1,4", "1,4", (1, 4)),
+        ((3, 1), "3,1", (3, 1)),
+        ([8, 8], "8", (8, 8)),
+        (np.int64(3), "3", (3, 3)),
+    ],
+)
+def test_a_factor_is_kept_as_one_text_however_it_is_given(given, kept, along) -> None:
+    task = SuperResolve(factor=given)
+    assert task.factor == kept
+    assert task.factors(ImageSpec("cells", (16, 16), "uint8", "YX")) == along
+
+
+@pytest.mark.parametrize("settings", [{}, {"model": "binning"}, {"psf_sigma": 1.3}])
+@pytest.mark.parametrize("factor", ["2", "1,4", "8,1"])
+def test_the_network_speaks_of_what_the_operator_takes(factor, settings) -> None:
+    task, one = SuperResolve(factor=factor, **settings), scene()
+    prior = task.prior_for(one, torch.Generator().manual_seed(0))
+    spec = ImageSpec("cells", one.grid, "float32", "YX")
+    assert prior.grid == task.network_grid(spec, {})
+    problem = task.problem(one)
+    picture = torch.rand(1, 1, *prior.grid, generator=torch.Generator().manual_seed(1))
+    assert problem.terms[0].operator(picture).shape == one.measurement.shape
+    estimate = prior.estimate(picture)
+    result = tuple(n * f for n, f in zip(one.grid, task.along, strict=True))
+    assert problem.finish(estimate).mean.shape[2:] == result
+
+
+def test_the_margin_is_as_wide_as_the_engine_draws_a_gaussian() -> None:
+    for sigma in (0.0, 0.3, 1.0, 2.6):
+        sizes = gaussian_psf((sigma, sigma)).shape
+        assert tuple(2 * m + 1 for m in SuperResolve(psf_sigma=sigma).margin) == tuple(sizes)
+
+
+@pytest.mark.parametrize(("factor", "jitter"), [("2", 0.03), ("4", 0.03), ("8", 0.05)])
+def test_the_code_is_jittered_as_in_the_paper(factor, jitter) -> None:
+    task = SuperResolve(factor=factor, start="none")
+    prior = task.prior_for(scene(), torch.Generator().manual_seed(0))
+    assert isinstance(prior, NoiseCode)
+    assert prior.jitter == jitter
+    assert prior.code.shape[1] == CHANNELS
+
+
+@pytest.mark.parametrize("settings", [{}, {"psf_sigma": 1.3}])
+def test_a_pixel_that_judges_is_not_in_the_code(settings) -> None:
+    one, other = scene(), scene()
+    other.measurement[other.held_out > 0] = 9.0
+    codes = []
+    for measured in (one, other):
+        rng = torch.Generator().manual_seed(0)
+        prior = SuperResolve(**settings).prior_for(measured, rng)
+        assert isinstance(prior, NoiseCode)
+        codes.append(prior.code)
+    assert codes[0].shape[1] == CHANNELS + 1
+    torch.testing.assert_close(codes[0], codes[1])
+
+
+def test_the_interpolated_image_overlays_the_fine_grid() -> None:
+    one = scene()
+    one.measurement[...] = torch.arange(20.0)  # a ramp along X
+    prior = SuperResolve(factor="2").prior_for(one, torch.Generator().manual_seed(0))
+    assert isinstance(prior, NoiseCode)
+    ramp = prior.code[0, CHANNELS, 8, 8:-8]
+    torch.testing.assert_close(ramp, torch.arange(8, 32) / 2 - 0.25, atol=0.3, rtol=0)
+
+
+def test_held_out_pixels_drive_nothing_before_they_have_judged() -> None:
+    term = SuperResolve().problem(scene()).terms[0]
+    assert float((term.fitted * term.held_out).sum()) == 0
+    assert float(term.measured.min()) == 1
+
+
+@pytest.mark.parametrize(("factor", "shape"), [(2, (48, 40)), ((1, 3), (24, 60))])
+def test_the_result_is_finer_by_the_factor_and_keeps_the_mean(factor, shape) -> None:
+    coarse = fine(24, 20)
+    result = dip.super_resolve(coarse, factor=factor, max_iterations=3, **FAST)
+    assert result.image.shape == result.uncertainty.shape == shape
+    assert result.residual is not None
+    assert result.residual.shape == coarse.shape
+    assert abs(float(result.residual.mean())) < 1e-3 * float(coarse.mean())
+    assert result.report["noise"]["hidden_block"] == [1, 1]
+
+
+def test_colours_are_enlarged_together() -> None:
+    colour = data.astronaut()[:20, 200:224]
+    result = dip.super_resolve(colour, axes="YXS", max_iterations=2, **FAST)
+    assert result.image.shape == (40, 48, 3)
+
+
+def test_a_fit_comes_nearer_to_the_truth_than_repeating_pixels_does() -> None:
+    truth = fine()
+    coarse = binned(truth, (2, 2))
+    settings = {"model": "binning", "max_iterations": 80, "noise": "gaussian"}
+    result = dip.super_resolve(coarse, factor=2, **settings, **FAST)
+    repeated = coarse.repeat(2, 0).repeat(2, 1)
+    ours, naive = (float(np.mean((one - truth) ** 2)) for one in (result.image, repeated))
+    assert ours < naive
+
+
+def test_a_result_too_large_for_the_memory_is_refused_with_the_factor_named() -> None:
+    spec = ImageSpec("cells", (2000, 2000), "uint16", "YX")
+    assert isinstance(preflight(make_recipe("denoise"), spec, MACHINE), Plan)
+    no = preflight(make_recipe("super-resolve", factor=8), spec, MACHINE)
+    assert not isinstance(no, Plan)
+    assert no.code == "result-large"
+    assert "smaller factor" in no.remedy
+
+
+@pytest.mark.parametrize("factor", ["2", "1,4"])
+def test_the_file_says_how_much_smaller_the_pixels_are(factor, tmp_path: Path) -> None:
+    source, output, residual = (tmp_path / name for name in ("in.tif", "out.tif", "residual.tif"))
+    meta = {"unit": "um"}
+    tifffile.imwrite(source, fine(20, 24), imagej=True, resolution=(10, 5), metadata=meta)
+    argv = ["super-resolve", str(source), "-o", str(output), "--factor", factor, "--quiet"]
+    argv += ["--preset", "fast", "--max-iterations", "2", "--residual", str(residual)]
+    assert main(argv) == 0
+    down, right = SuperResolve(factor=factor).along
+    result = read_spec(output)
+    assert result.shape == (20 * down, 24 * right)
+    assert result.scale == pytest.approx((0.2 / down, 0.1 / right))
+    assert read_spec(residual).scale == pytest.approx((0.2, 0.1))
+    assert read_spec(residual).shape == (20, 24)

@@ -1,0 +1,99 @@
+"""The page "Add a task" is followed to the letter, in a copy of the project."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGE = (ROOT / "docs" / "add-a-task.md").read_text(encoding="utf-8")
+#: Blocks of the page in their order: task, line in TASKS, manifest, page, test, command.
+TASK, LINE, ENTRY, DOCS, TEST, COMMAND = re.findall(r"^```\w*\n(.*?)^```", PAGE, re.S | re.M)
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    """Copy of what the page edits, with its five edits made."""
+    copy = tmp_path_factory.mktemp("project")
+    for name in ("src", "scripts", "docs"):
+        shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", copy)
+    package = copy / "src" / "napari_dip"
+    (package / "tasks" / "deinterlace.py").write_text(TASK, encoding="utf-8")
+    with (package / "tasks" / "__init__.py").open("a", encoding="utf-8") as file:
+        file.write("\n" + LINE)
+    manifest = yaml.safe_load((ROOT / "napari.yaml").read_text(encoding="utf-8"))
+    entry, there = yaml.safe_load(ENTRY), manifest["contributions"]
+    there["commands"] += entry["commands"]
+    there["widgets"] += entry["widgets"]
+    there["menus"]["napari_dip_menu"] += entry["menus"]["napari_dip_menu"]
+    (copy / "napari.yaml").write_text(yaml.safe_dump(manifest), encoding="utf-8")
+    (copy / "docs" / "tasks" / "deinterlace.md").write_text(DOCS, encoding="utf-8")
+    (copy / "test_deinterlace.py").write_text(TEST, encoding="utf-8")
+    return copy
+
+
+def run(project, *words):
+    environment = {**os.environ, "PYTHONPATH": str(project / "src"), "QT_QPA_PLATFORM": "offscreen"}
+    return subprocess.run(
+        [sys.executable, *map(str, words)],
+        cwd=project,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_the_test_of_the_new_task_passes(project):
+    done = run(project, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_deinterlace.py")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_command_is_there_with_its_options(project, tmp_path):
+    frame = np.random.default_rng(0).normal(100, 20, (24, 32)).astype(np.float32)
+    tifffile.imwrite(tmp_path / "FRAME.tif", frame)
+    words = COMMAND.replace("FRAME.tif", str(tmp_path / "FRAME.tif")).split()[1:]
+    words = [word.replace("WHOLE.tif", str(tmp_path / "WHOLE.tif")) for word in words]
+    done = run(project, *words, "--max-iterations", 4, "--quiet")
+    assert done.returncode == 0, done.stderr
+    whole = tifffile.imread(tmp_path / "WHOLE.tif")
+    np.testing.assert_allclose(whole[1::2], frame[1::2], rtol=1e-4)
+
+
+def test_the_dock_is_there_with_its_form(project):
+    code = (
+        "from qtpy.QtWidgets import QApplication; app = QApplication([])\n"
+        "from napari.components import ViewerModel\n"
+        "import napari_dip.qt.docks as docks\n"
+        "dock = docks.deinterlace(ViewerModel())\n"
+        "assert dock.form.widgets['keep'].value == 'even'\n"
+        "assert dock.form.recipe().task.name == 'deinterlace'\n"
+        "dock.shut_down()\n"
+    )
+    done = run(project, "-W", "ignore", "-c", code)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_manifest_names_the_task(project):
+    from npe2 import PluginManifest
+
+    manifest = PluginManifest.from_file(project / "napari.yaml")
+    titles = [command.title for command in manifest.contributions.commands]
+    assert "Deinterlace (Deep Image Prior)" in titles
+
+
+def test_the_page_gets_its_table_of_settings(project):
+    done = run(project, "scripts/write_pages.py")
+    assert done.returncode == 0, done.stderr
+    page = (project / "docs" / "tasks" / "deinterlace.md").read_text(encoding="utf-8")
+    assert "| Lines to keep | `--keep" in page
