@@ -32,7 +32,7 @@ lint: $(STAMP)  ## ruff, mypy, import-linter
 	$(BIN)/lint-imports --no-cache
 
 test-headless: $(STAMP)  ## the tests that need no display
-	QT_QPA_PLATFORM=offscreen $(PYTHON) -m pytest -q -m "not gl" $(ARGS)
+	QT_QPA_PLATFORM=offscreen $(PYTHON) -m pytest -q -m "not gl" -n 2 --dist worksteal $(ARGS)
 
 test-gl: libraries $(STAMP)  ## the tests that draw with OpenGL, on a virtual display
 	$(DISPLAYED) $(PYTHON) -m pytest -q -m gl $(ARGS)

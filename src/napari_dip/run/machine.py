@@ -64,6 +64,8 @@ def load_torch() -> ModuleType:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch first loads
     import torch
 
+    # the first optimiser of a process loads a second's worth of modules: not on a run's clock
+    torch.optim.Adam([torch.nn.Parameter(torch.zeros(1))])
     return torch
 
 
