@@ -297,4 +297,5 @@ def test_all_settings_can_be_read_when_unfolded_after_a_change_of_theme(desk):
     fields = [w.native for w in desk.dock.form.widgets.values() if not w.native.isHidden()]
     assert all(field.height() >= field.minimumSizeHint().height() > 10 for field in fields)
     desk.dock.settings.toggleButton().click()
+    desk.qtbot.wait(50)
     assert desk.dock.form.folded.height() == 0 or not desk.dock.form.folded.isVisible()

@@ -260,8 +260,10 @@ class TaskDock(QWidget):
 
     def _on_fold(self, unfolded: bool) -> None:
         """Give the settings all the height that they want, also when a theme makes them taller."""
-        if unfolded:
-            self.settings.content().setMaximumHeight(_UNLIMITED)
+        page = self.settings.content()
+        # themes let number fields shrink to less than their text needs
+        page.setMinimumHeight(page.sizeHint().height() if unfolded else 0)
+        page.setMaximumHeight(_UNLIMITED if unfolded else 0)
 
     def _on_theme(self, _: object = None) -> None:
         theme = get_theme(self._viewer.theme)
