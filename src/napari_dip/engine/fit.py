@@ -110,7 +110,7 @@ def fit(
             note, reason = _report(problem, course, stop, keep_checkpoint)
             yield _progress(course, note=note)
         if preview_due():
-            yield _progress(course, estimate=problem.finish(step.glance()))
+            yield _progress(course, estimate=problem.finish(_look(course)))
     reason = reason or f"all {schedule.stop_at} iterations were used"
     if (yield from _release(problem, course, schedule, reason, control, preview_due)):
         return None
@@ -127,8 +127,7 @@ def _release(
 ) -> Generator[Progress, None, bool]:
     """Let the held-out pixels drive the fit as well, now that they have judged.
 
-    Only where the fit had not begun to overfit: else the best picture lies behind, and more
-    iterations would lead further away from it. Tells whether the run was discarded.
+    Only where the best picture does not lie behind. Tells whether the run was discarded.
     """
     step = course.step
     late = step.iteration - course.best_iteration > 2 * schedule.report_every
@@ -176,10 +175,19 @@ def _begin(
 
 
 def _keep(problem: Problem, course: _Course) -> str:
-    """Let the last iterations be judged, too: they may be the best, or all there is."""
-    if not course.history or course.history[-1].iteration < course.step.iteration:
+    """Judge the last iterations, too: by a preview where there is one, as a look takes time."""
+    judged_at = course.history[-1].iteration if course.history else 0
+    if course.seen is not None and course.seen[0] > judged_at > 0:
+        if float(judged(problem, course.seen[1])) <= min(one.held_out for one in course.history):
+            course.best_iteration = course.seen[0]
+    elif judged_at < course.step.iteration:
         _judge(problem, course)
     return KEPT
+
+
+def _look(course: _Course) -> Estimate:
+    course.seen = (course.step.iteration, course.step.glance())
+    return course.seen[1]
 
 
 def _wait(control: Callable[[], Control]) -> Control:
