@@ -44,6 +44,7 @@ def follow(crop: tuple[str, int, int, int], prior: str, preset: str) -> dict[str
     from napari_dip.engine.fit import fit
     from napari_dip.engine.stopping import never
     from napari_dip.run.fitting import make_fit, to_units
+    from napari_dip.run.inputs import Inputs, sort_inputs
     from napari_dip.run.prepare import prepare
 
     field, capture, top, left = crop
@@ -53,10 +54,10 @@ def follow(crop: tuple[str, int, int, int], prior: str, preset: str) -> dict[str
     if not isinstance(plan, Plan):
         raise SystemExit(plan.message)
     torch.set_num_threads(plan.threads)
-    ready = prepare(plan, {"image": raw})
-    if not isinstance(ready, tuple):
-        raise SystemExit(ready.message)
-    calibration, planes = ready
+    inputs = sort_inputs(plan, {"image": raw})
+    if not isinstance(inputs, Inputs):
+        raise SystemExit(inputs.message)
+    calibration, planes = prepare(plan, inputs)
     unit = plan.units[0]
     one = make_fit(plan, calibration, planes, unit)
     noise = one.scene.noise

@@ -20,9 +20,9 @@ from napari_dip.io.spec import plane_spec
 from napari_dip.io.writing import write_image, write_text
 from napari_dip.run.api import load_recipe
 from napari_dip.run.checkpoints import Store
+from napari_dip.run.inputs import sort_inputs
 from napari_dip.run.machine import this_machine
 from napari_dip.run.plan import duration, preflight
-from napari_dip.run.prepare import check_inputs
 from napari_dip.run.recipe import Common, make_recipe, recipe_from_dict
 from napari_dip.run.runner import run
 from napari_dip.tasks import TASKS
@@ -164,8 +164,9 @@ def _pixels(plan: Plan) -> dict[str, Any]:
     spec = plan.source
     data = {"image": read_pixels(spec)}
     data |= {name: read_pixels(other) for name, other in plan.others.items()}
-    if no := check_inputs(plan, data):  # the run asks again, but loads torch first
-        raise Refused(no)
+    sorted_ = sort_inputs(plan, data)  # the run asks again, but loads torch first
+    if isinstance(sorted_, Refusal):
+        raise Refused(sorted_)
     return data
 
 

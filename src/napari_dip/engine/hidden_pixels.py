@@ -15,12 +15,13 @@ from torch.nn import functional as F
 
 from napari_dip.engine.filling import filling_windows, smooth_fillings
 from napari_dip.engine.networks import convolution
-from napari_dip.engine.prior import Draw
-from napari_dip.engine.problem import Estimate
+from napari_dip.engine.prior import Draw, mean_and_variance
 from napari_dip.engine.window import Window, random_window
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from napari_dip.engine.problem import Estimate
 
 #: Parts that the known pixels are divided into to be foretold in the last look, each with that
 #: part hidden: about as much as the steps hid.
@@ -170,10 +171,8 @@ class HiddenPixels:
             yield Draw(self._code(self.measurement, self.known - trusted), trusted=trusted)
 
     def estimate(self, output: Tensor) -> Estimate:
-        """First half is the mean, second half the variance through a softplus."""
-        mean, raw = output.chunk(2, 1)
-        # 4 lower and halved, as for the blind spot: starts near 1 % of the squared range
-        return Estimate(mean, (0.5 * F.softplus(raw - 4) + 1e-9).log())
+        """First half is the mean, second half the variance."""
+        return mean_and_variance(output)
 
     def _more_hidden(self, rng: torch.Generator) -> Tensor:
         """Copy the holes to other places, thinned in squares to the share that may be hidden."""

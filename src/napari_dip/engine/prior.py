@@ -126,6 +126,13 @@ class NoiseCode:
         return Estimate(output)
 
 
+def mean_and_variance(output: Tensor) -> Estimate:
+    """Read (B, 2 C, *grid): first half the mean, second half the variance through a softplus."""
+    mean, raw = output.chunk(2, 1)
+    # 4 lower and halved: starts near 1 % of the squared range, below most noise
+    return Estimate(mean, (0.5 * F.softplus(raw - 4) + 1e-9).log())
+
+
 class BlindSpotCode:
     """The measurement itself with blocks hidden afresh at each step; hidden centres drive the fit.
 
@@ -218,10 +225,8 @@ class BlindSpotCode:
             )
 
     def estimate(self, output: Tensor) -> Estimate:
-        """First half is the mean, second half the variance through a softplus."""
-        mean, raw = output.chunk(2, 1)
-        # 4 lower and halved: starts near 1 % of the squared range, below most noise
-        return Estimate(mean, (0.5 * F.softplus(raw - 4) + 1e-9).log())
+        """First half is the mean, second half the variance."""
+        return mean_and_variance(output)
 
 
 def fill(measurement: Tensor, visible: Tensor, block: tuple[int, ...]) -> Tensor:

@@ -57,7 +57,6 @@ def choose_budget(
         window=row["window"],
         release=release,
         rivals=tuple(one for one in task.contenders() if one != prior),
-        race=iterations if task.contenders() else 0,
         joint=min(row.get("joint", 0), iterations),
         operator_rate=row.get("operator_rate", 0.0),
     )

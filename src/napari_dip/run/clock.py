@@ -67,8 +67,8 @@ class Clock:
         budget = plan.budget
         self._each = [unit.iterations + budget.release for unit in plan.units]
         self._iterations = self._each[0]
-        self._race = budget.race  # iterations of each prior in a race, and of all but the winner
-        self._raced = budget.race * len(budget.rivals)
+        self._race = budget.iterations  # of each prior in a race
+        self._raced = budget.iterations * len(budget.rivals)
         self._fit_share = plan.fit_share
         self._units = len(plan.units)
 

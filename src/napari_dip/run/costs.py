@@ -50,7 +50,7 @@ class Budget:
     """What a preset spends on one fit; read from `presets/<task>.json`.
 
     `release` counts the iterations of the last phase, in which the judging pixels drive, too.
-    `rivals` are further priors that are fitted as well, over `race` iterations each.
+    `rivals` are further priors that are fitted as well, over as many `iterations` each.
     `why` says why the pixels asked for this prior, if they did.
     `joint` counts the first iterations, in which a learned operator is fitted along with the
     picture, at `operator_rate`; then it stays as it is.
@@ -64,7 +64,6 @@ class Budget:
     window: int | None
     release: int = 0
     rivals: tuple[str, ...] = ()
-    race: int = 0
     why: str = ""
     joint: int = 0
     operator_rate: float = 0.0
@@ -191,7 +190,7 @@ def estimate_costs(
     dims, units = len(grid), len(iterations)
     pixel: float = 2 * _multiplications(budget.widths, dims) / rate
     look = pixel * prod(grid) if budget.prior in IMAGE_FED else 0.0
-    total = sum(iterations) + units * (budget.release + budget.race * len(budget.rivals))
+    total = sum(iterations) + units * (budget.release + budget.iterations * len(budget.rivals))
     fit = 3 * total * _step_pixels(grid, budget) * pixel
     fit += total / JUDGE_EVERY * look
     usual, most = last_looks(dims)  # the noise is only known once the pixels are read

@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     from napari_dip.engine.prior import Prior
     from napari_dip.engine.problem import Estimate, Problem
     from napari_dip.run.costs import Budget
+    from napari_dip.run.inputs import Planes
     from napari_dip.run.plan import Plan
-    from napari_dip.run.prepare import Calibration, Planes
+    from napari_dip.run.prepare import Calibration
     from napari_dip.run.units import WorkUnit
 
 #: Decay of the running average: of weights, which settle as the rate falls, and of outputs.

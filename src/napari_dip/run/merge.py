@@ -10,6 +10,7 @@ import numpy as np
 from napari_dip.run.clock import number
 from napari_dip.run.events import Restoration
 from napari_dip.run.layout import from_parts
+from napari_dip.run.prepare import noise_variance
 from napari_dip.run.receipt import receipt, residual_words, sha256
 from napari_dip.tasks.blind_spot import IMAGE_FED
 
@@ -18,8 +19,9 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from napari_dip.run.inputs import Planes
     from napari_dip.run.plan import Plan
-    from napari_dip.run.prepare import Calibration, Planes
+    from napari_dip.run.prepare import Calibration
     from napari_dip.run.units import WorkUnit
 
 
@@ -214,8 +216,7 @@ class Merge:
     def _noise(self, channel: int) -> npt.NDArray[np.float32]:
         """Give the noise's standard deviation at each pixel of a channel, in the result's size."""
         noise, signal = self._calibration.noise[channel], self._enlarged[:, channel]
-        variance = noise.gain * signal.astype(np.float64) + noise.intercept
-        return np.asarray(np.sqrt(np.maximum(variance, noise.floor)), np.float32)
+        return np.sqrt(noise_variance(noise, signal)).astype(np.float32)
 
     def _prior(self) -> dict[str, str]:
         """Say which prior ran and why; where fits differ, that of the first, and who differs."""

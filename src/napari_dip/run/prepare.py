@@ -1,15 +1,12 @@
-"""Read the pixels once: content gate, normalisation, noise, hidden block."""
+"""Measure the pixels once: normalisation, noise, hidden block."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from math import prod
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-
-from napari_dip.errors import Refusal, refusal
-from napari_dip.run.layout import to_parts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -17,9 +14,8 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from napari_dip.engine.noise import NoiseEstimate
+    from napari_dip.run.inputs import Inputs, Planes
     from napari_dip.run.plan import Plan
-
-    Planes = npt.NDArray[np.float32]
 
 #: Percentiles that span the image without its hot and dead pixels.
 ROBUST = (0.5, 99.5)
@@ -51,8 +47,8 @@ class Calibration:
         Channels that hold one value only; they are handed back untouched.
     model : str
         "gaussian" or "poisson-gaussian".
-    prior, why : str
-        Which prior runs, and why.
+    prior : str
+        Which prior runs.
     known : ndarray or None
         (parts, C, *grid), True where a pixel was measured; None if all were.
     others : mapping of str to ndarray
@@ -69,61 +65,28 @@ class Calibration:
     constant: tuple[int, ...]
     model: str
     prior: str
-    why: str
     known: npt.NDArray[np.bool_] | None
     others: Mapping[str, Planes]
     notes: tuple[str, ...] = ()
 
 
-def check_content(array: npt.NDArray[Any], name: str) -> Refusal | None:
-    """Say no to pixels that cannot be restored, whatever the header promised.
-
-    Parameters
-    ----------
-    array : ndarray
-        All that was measured.
-    name : str
-    """
-    total = array.size
-    if array.dtype.kind == "f":
-        if nans := int(np.isnan(array).sum()):
-            return refusal("pixels-nan", count=nans, total=total, name=name)
-        if infinite := int(np.isinf(array).sum()):
-            return refusal("pixels-infinite", count=infinite, total=total, name=name)
-    low, high = array.min(), array.max()
-    if low == high:
-        return refusal("pixels-constant", total=total, name=name, value=low)
-    span = float(high) - float(low)
-    largest = max(abs(float(low)), abs(float(high)))
-    # squares must stay finite, and a step must survive beside the offset, in single precision
-    if not 1e-18 < span < 1e18 or span < 16 * float(np.spacing(np.float32(largest))):
-        return refusal("pixels-range", name=name, low=low, high=high)
-    return None
-
-
-def prepare(
-    plan: Plan, data: Mapping[str, npt.NDArray[Any]]
-) -> tuple[Calibration, Planes] | Refusal:
+def prepare(plan: Plan, inputs: Inputs) -> tuple[Calibration, Planes]:
     """Measure all that the fits need to know.
 
     Parameters
     ----------
     plan : Plan
-    data : mapping of str to ndarray
-        "image" in the axes and shape of `plan.source`; the task's further inputs.
+    inputs : Inputs
 
     Returns
     -------
-    (Calibration, parts) or Refusal
+    (Calibration, parts)
         Parts are (parts, C, *grid) float32 in the image's units, as the plan's layout has them;
         what was not measured is filled with the mean of what was.
     """
     from napari_dip.engine.noise import hidden_block
 
-    if no := check_inputs(plan, data):
-        return no
-    array, task = data["image"], plan.recipe.task
-    parts, others, known = _sorted(plan, data)
+    task, parts, known = plan.recipe.task, inputs.parts, inputs.known
     measured = [
         parts[:, c] if known is None else parts[:, c][known[:, c]] for c in range(parts.shape[1])
     ]
@@ -134,15 +97,14 @@ def prepare(
     if known is not None:
         middle = np.array(offset, np.float32).reshape(-1, *[1] * (parts.ndim - 2))
         parts = np.where(known, parts, middle)
-    step = 1.0 if array.dtype.kind in "iu" else 0.0
     noise = tuple(
-        _noise(parts[:, c], None if known is None else known[:, c], step, plan)
+        _noise(parts[:, c], None if known is None else known[:, c], inputs.step, plan)
         for c in range(parts.shape[1])
     )
     varied = [one for c, one in enumerate(noise) if c not in constant]
     # detectors make noise plane by plane: along depth or time it is taken to be white
     block = (1,) * (parts.ndim - 4) + task.block(hidden_block(varied, plan.source.grid))
-    arranged, notes = task.arranged(parts[0], others, {"image": plan.source, **plan.others})
+    arranged, notes = task.arranged(parts[0], inputs.others, {"image": plan.source, **plan.others})
     judges = (
         LEAST_HELD_OUT * prod(block) / (parts[0, 0].size if known is None else known[0, 0].sum())
     )
@@ -155,7 +117,6 @@ def prepare(
         constant=constant,
         model="gaussian" if all(one.gain == 0 for one in varied) else "poisson-gaussian",
         prior=plan.budget.prior,
-        why=plan.budget.why or task.why(plan.budget.prior, block),
         known=known,
         others=arranged,
         notes=notes,
@@ -163,55 +124,19 @@ def prepare(
     return calibration, parts
 
 
-def check_inputs(plan: Plan, data: Mapping[str, npt.NDArray[Any]]) -> Refusal | None:
-    """Say no to pixels, of the image or of a further input, that the task cannot use."""
-    parts, others, known = _sorted(plan, data)
-    name = plan.source.name
-    for key, spec in plan.others.items():
-        if no := _check_finite(others[key], spec.name):
-            return no
-    if no := plan.recipe.task.admit(plan.source, others):
-        return no
-    if no := plan.recipe.task.check_known(plan.source, None if known is None else known[0]):
-        return no
-    if known is not None and not known.any():
-        return refusal("nothing-known", name=name)
-    return check_content(data["image"] if known is None else parts[known], name)
-
-
-def settled(plan: Plan, data: Mapping[str, npt.NDArray[Any]]) -> Plan | Refusal:
-    """Plan anew with the prior that the pixels ask for, where the task lets them choose.
-
-    Parameters
-    ----------
-    plan : Plan
-    data : mapping of str to ndarray
-        As for `prepare`.
-    """
+def settled(plan: Plan, inputs: Inputs) -> Plan:
+    """Plan anew with the prior that the pixels ask for, where the task lets them choose."""
     from napari_dip.run.plan import with_prior
 
-    if no := check_inputs(plan, data):
-        return no
-    known = _sorted(plan, data)[2]
-    prior, why = plan.recipe.task.settled(plan.budget.prior, None if known is None else known[0])
+    known = None if inputs.known is None else inputs.known[0]
+    prior, why = plan.recipe.task.settled(plan.budget.prior, known)
     return plan if not why else with_prior(plan, prior, why)
 
 
-def _sorted(
-    plan: Plan, data: Mapping[str, npt.NDArray[Any]]
-) -> tuple[Planes, dict[str, Planes], npt.NDArray[np.bool_] | None]:
-    """Parts (parts, C, *grid), the further inputs as float32, and where there is a measurement."""
-    with np.errstate(over="ignore"):  # what single precision cannot hold is refused in words
-        parts = to_parts(data["image"], plan.source.axes, plan.layout)
-    others = {name: np.asarray(data[name], dtype=np.float32) for name in plan.others}
-    gone = plan.recipe.task.missing(parts[0], others)
-    return parts, others, None if gone is None or not gone.any() else ~gone[None]
-
-
-def _check_finite(array: Planes, name: str) -> Refusal | None:
-    if wrong := int((~np.isfinite(array)).sum()):
-        return refusal("input-not-finite", name=name, count=wrong, total=array.size)
-    return None
+def noise_variance(noise: NoiseEstimate, signal: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    """Variance of one channel's noise at a signal, in the image's units squared."""
+    line = noise.gain * np.asarray(signal, np.float64) + noise.intercept
+    return np.asarray(np.maximum(line, noise.floor))
 
 
 def _range(plane: Planes) -> tuple[float, float]:
@@ -246,8 +171,8 @@ def _noise(
     seen = None if known is None else torch.from_numpy(known.reshape(planes.shape)[some])
     measured = measure_noise(torch.from_numpy(planes[some]), step, seen)
     dark, middle = float(np.percentile(planes, 1)), float(planes.mean(dtype=np.float64))
-    level = max(measured.gain * middle + measured.intercept, measured.floor)
-    at_dark = max(measured.gain * dark + measured.intercept, measured.floor)
+    level = float(noise_variance(measured, middle))
+    at_dark = float(noise_variance(measured, dark))
     gain = measured.gain
     if task.model == "gaussian":
         gain, at_dark = 0.0, level

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_dip.run.prepare import noise_variance
+
 if TYPE_CHECKING:
     import numpy.typing as npt
 
@@ -75,9 +77,7 @@ def residual_words(
             continue
         residual = residuals[:, channel]
         total += float(residual.mean())
-        residual = residual / np.sqrt(
-            np.maximum(one.gain * predictions[:, channel] + one.intercept, one.floor)
-        )
+        residual = residual / np.sqrt(noise_variance(one, predictions[:, channel]))
         residual -= residual.mean()
         power = float((residual**2).mean()) or 1.0
         along = (

@@ -19,9 +19,10 @@ if TYPE_CHECKING:
     from napari_dip.engine.progress import Checkpoint
     from napari_dip.run.checkpoints import Store
     from napari_dip.run.clock import Clock
+    from napari_dip.run.inputs import Planes
     from napari_dip.run.merge import Merge
     from napari_dip.run.plan import Plan
-    from napari_dip.run.prepare import Calibration, Planes
+    from napari_dip.run.prepare import Calibration
     from napari_dip.run.race import Runner
     from napari_dip.run.units import WorkUnit
 
@@ -88,6 +89,7 @@ def _restore(
     store: Store | None,
 ) -> Generator[Event, None, Restoration | None]:
     from napari_dip.run.clock import Clock
+    from napari_dip.run.inputs import sort_inputs
     from napari_dip.run.merge import Merge
     from napari_dip.run.prepare import prepare, settled
 
@@ -95,9 +97,10 @@ def _restore(
     yield Event("Reading the image", seconds=clock.seconds)
     arrays = {name: np.asarray(data[name]) for name in ("image", *plan.others)}
     yield Event("Measuring the noise", seconds=clock.seconds)
-    plan = _allowed(settled(plan, arrays))
+    inputs = _allowed(sort_inputs(plan, arrays))
+    plan = settled(plan, inputs)
     clock.expect(plan)
-    calibration, planes = _allowed(prepare(plan, arrays))
+    calibration, planes = prepare(plan, inputs)
     merge = Merge(plan, calibration, planes, arrays["image"])
     resume = None if store is None else store.open(plan, arrays, merge)
     done = {outcome.unit for outcome in merge.outcomes}

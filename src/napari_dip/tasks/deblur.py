@@ -21,6 +21,7 @@ from napari_dip.tasks.optics_settings import (
     RefractiveIndex,
     Wavelength,
 )
+from napari_dip.tasks.smoothing import smoothed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from napari_dip.engine.prior import Prior
-    from napari_dip.engine.problem import Penalty, Problem
+    from napari_dip.engine.problem import Problem
     from napari_dip.errors import Refusal
     from napari_dip.io import ImageSpec
 
@@ -206,7 +207,7 @@ class Deblur(Task):
         """
         from napari_dip.engine.backprojection import backprojected_residual
         from napari_dip.engine.fidelity import gaussian_likelihood
-        from napari_dip.engine.penalties import not_below, total_variation
+        from napari_dip.engine.penalties import not_below
         from napari_dip.engine.problem import Problem, Term
 
         seen, kernel = scene.known * (1 - scene.guarded), scene.others["psf"]
@@ -221,12 +222,10 @@ class Deblur(Task):
             held_out=scene.held_out,
             measured=scene.known,
         )
-        penalties: list[tuple[float, Penalty]] = []
-        if self.smoothing:
-            penalties.append((self.smoothing, total_variation(scene.noise_level)))
+        penalties = smoothed(scene, self.smoothing)
         if self.non_negative:
-            penalties.append((1.0, not_below(self._darkness(scene), scene.noise_level)))
-        return Problem((term,), tuple(penalties), within_frame(self._margin(scene)))
+            penalties += ((1.0, not_below(self._darkness(scene), scene.noise_level)),)
+        return Problem((term,), penalties, within_frame(self._margin(scene)))
 
     def _floor(self, scene: Scene) -> float:
         """Power of the blur below which there is more noise than picture."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 
 from napari_dip.tasks.base import NoiseWish, Scene, Setting, Task
 from napari_dip.tasks.blind_spot import blind_spot_code, blind_spot_problem, hidden_words
+from napari_dip.tasks.noise_settings import Gain, NoiseModel, ReadNoise
+from napari_dip.tasks.smoothing import Smoothing, smoothed
 
 if TYPE_CHECKING:
     import torch
@@ -40,49 +42,10 @@ class Denoise(Task):
             },
         ),
     ] = "auto"
-    noise: Annotated[
-        Literal["auto", "gaussian", "poisson-gaussian"],
-        Setting(
-            "Noise model",
-            "Gaussian: the noise is equally strong everywhere. Poisson-Gaussian: it grows with "
-            "brightness, as photon noise does. Automatic measures which.",
-            choices={
-                "auto": "Automatic",
-                "gaussian": "Gaussian",
-                "poisson-gaussian": "Poisson-Gaussian",
-            },
-        ),
-    ] = "auto"
-    read_noise: Annotated[
-        Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)] | None,
-        Setting(
-            "Read noise",
-            "Standard deviation of the noise where the image is dark, in intensity units of the "
-            "image. Empty: measured.",
-            least=0,
-            most=1e9,
-        ),
-    ] = None
-    gain: Annotated[
-        Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)] | None,
-        Setting(
-            "Gain",
-            "How much the noise variance grows for each unit of brightness. Empty: measured.",
-            least=0,
-            most=1e9,
-        ),
-    ] = None
-    smoothing: Annotated[
-        Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)],
-        Setting(
-            "Smoothing",
-            "Weight of a total-variation penalty beside the network, without unit. 0 is best for "
-            "most images; 0.1 is visible, 1 is strong.",
-            least=0,
-            most=100,
-            step=0.05,
-        ),
-    ] = 0.0
+    noise: NoiseModel = "auto"
+    read_noise: ReadNoise = None
+    gain: Gain = None
+    smoothing: Smoothing = 0.0
     channels: Annotated[
         Literal["auto", "together", "separate"],
         Setting(
@@ -115,12 +78,9 @@ class Denoise(Task):
 
     def problem(self, scene: Scene) -> Problem:
         """Explain the image as picture plus noise; the pixel's own word comes in at the end."""
-        from napari_dip.engine.penalties import total_variation
         from napari_dip.tasks.noise_code import noise_code_problem
 
-        penalties = (
-            ((self.smoothing, total_variation(scene.noise_level)),) if self.smoothing else ()
-        )
+        penalties = smoothed(scene, self.smoothing)
         if scene.prior == "blind-spot":
             return blind_spot_problem(scene, penalties)
         return noise_code_problem(scene, penalties)

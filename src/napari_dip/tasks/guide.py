@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 
 from napari_dip.errors import refusal
 from napari_dip.tasks.base import IMAGE, Input, NoiseWish, Scene, Setting, Task
 from napari_dip.tasks.blind_spot import blind_spot_code, blind_spot_problem, hidden_words
 from napari_dip.tasks.noise_settings import Gain, NoiseModel, ReadNoise
+from napari_dip.tasks.smoothing import Smoothing, smoothed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -83,17 +84,7 @@ class Guide(Task):
             "refused.",
         ),
     ] = False
-    smoothing: Annotated[
-        Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)],
-        Setting(
-            "Smoothing",
-            "Weight of a total-variation penalty beside the network, without unit. 0 is best for "
-            "most images; 0.1 is visible, 1 is strong.",
-            least=0,
-            most=100,
-            step=0.05,
-        ),
-    ] = 0.0
+    smoothing: Smoothing = 0.0
     noise: NoiseModel = "auto"
     read_noise: ReadNoise = None
     gain: Gain = None
@@ -176,12 +167,9 @@ class Guide(Task):
 
     def problem(self, scene: Scene) -> Problem:
         """Explain the image as picture plus noise, as denoising does."""
-        from napari_dip.engine.penalties import total_variation
         from napari_dip.tasks.noise_code import noise_code_problem
 
-        penalties = (
-            ((self.smoothing, total_variation(scene.noise_level)),) if self.smoothing else ()
-        )
+        penalties = smoothed(scene, self.smoothing)
         if scene.prior == "guided-noise":
             return noise_code_problem(scene, penalties)
         # under the few photons that call for a guide, a pixel's own word brings in more noise than

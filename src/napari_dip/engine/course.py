@@ -1,0 +1,118 @@
+"""Where a fit stands: its judgements, its best average, and the way back when it breaks down."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from math import isfinite, isnan
+from typing import TYPE_CHECKING
+
+import torch
+
+from napari_dip.engine.problem import Estimate, Problem, judged
+from napari_dip.engine.progress import Checkpoint, Progress
+from napari_dip.engine.stopping import Judgement
+
+if TYPE_CHECKING:
+    from napari_dip.engine.step import State, Step
+
+#: A mean loss this many times the usual one is no fluctuation of a mini-batch but a breakdown.
+JUMP = 10.0
+#: Why a fit ended that a person ended.
+KEPT = "you kept the picture"
+
+
+@dataclass(slots=True, eq=False)
+class Course:
+    """What a checkpoint is made of."""
+
+    step: Step
+    best: State
+    rollback: State
+    best_iteration: int = 0
+    history: list[Judgement] = field(default_factory=list)
+    rollbacks: int = 0
+    notes: list[str] = field(default_factory=list)
+    seen: tuple[int, Estimate] | None = None  # last picture: a person who keeps waits less
+
+    def checkpoint(self) -> Checkpoint:
+        """Freeze all that it takes to go on from here."""
+        return Checkpoint(
+            self.step.state(),
+            self.rollback,
+            self.best,
+            self.best_iteration,
+            tuple(self.history),
+            self.rollbacks,
+            tuple(self.notes),
+        )
+
+    def progress(
+        self, *, estimate: Estimate | None = None, note: str = "", swept: float = 0.0
+    ) -> Progress:
+        """Freeze what a person may want to know now."""
+        last = self.history[-1] if self.history else Judgement(0, float("nan"), float("nan"))
+        return Progress(last, self.step.iteration, self.best_iteration, swept, estimate, note)
+
+    def look(self) -> Estimate:
+        """Picture of the average as it is now; costs a pass through the network."""
+        estimate = self.step.glance()
+        self.seen = (self.step.iteration, estimate)
+        return estimate
+
+    def judge(self, problem: Problem) -> str:
+        """Read the losses, remember the best average, or go back if the fit broke down."""
+        step = self.step
+        fitted = step.read()
+        held_out = self._held_out(problem, self.look())
+        usual = sorted(entry.fitted for entry in self.history[-5:])
+        broken = not isfinite(fitted) or (len(usual) == 5 and fitted > JUMP * (1 + abs(usual[2])))
+        if broken or (
+            not isfinite(held_out) and self.history and isfinite(self.history[-1].held_out)
+        ):
+            return self._roll_back()
+        if self._no_worse(held_out):
+            self.best, self.best_iteration = step.average_state(), step.iteration
+        self.history.append(Judgement(step.iteration, fitted, held_out))
+        self.rollback = step.state()
+        self.rollbacks = 0
+        return ""
+
+    def kept(self, problem: Problem) -> str:
+        """Judge what came after the last report, too, by a preview if there is one; the reason."""
+        judged_at = self.history[-1].iteration if self.history else 0
+        if self.seen is not None and self.seen[0] > judged_at > 0:
+            # the weights of that preview are gone; the picture itself is what is handed over
+            if self._no_worse(self._held_out(problem, self.seen[1])):
+                self.best_iteration = self.seen[0]
+        elif judged_at < self.step.iteration:
+            self.judge(problem)
+        return KEPT
+
+    def best_look(self) -> Estimate:
+        """Picture of the best average, seen already or looked at now."""
+        if self.seen is not None and self.seen[0] == self.best_iteration:
+            return self.seen[1]
+        return self.step.glance()
+
+    @torch.no_grad()
+    def _held_out(self, problem: Problem, estimate: Estimate) -> float:
+        return float(judged(problem, estimate))
+
+    def _no_worse(self, held_out: float) -> bool:
+        """Equal counts: of equals the later has averaged more; nothing held out: the last."""
+        earlier = [entry.held_out for entry in self.history if not isnan(entry.held_out)]
+        return isnan(held_out) or not earlier or held_out <= min(earlier)
+
+    def _roll_back(self) -> str:
+        step = self.step
+        broke_at = step.iteration
+        factor = step.rate_factor / 2
+        step.load(self.rollback)
+        step.rate_factor = factor
+        self.rollbacks += 1
+        note = (
+            f"The fit broke down at iteration {broke_at}; it went back to iteration "
+            f"{step.iteration} and goes on half as fast."
+        )
+        self.notes.append(note)
+        return note
