@@ -91,9 +91,9 @@ def event_loop(seconds: float, until: Callable[[], bool] = lambda: False) -> Non
 
 def sample(side: int) -> Any:
     """Cut a corner out of the sample, or mirror it at its edges to make it larger."""
-    from napari_dip.qt.layers import sample_mitochondria
+    from napari_dip.qt.samples import mitochondria
 
-    pixels = sample_mitochondria()[-1][0]
+    pixels = mitochondria()[-1][0]
     more = max(0, side - len(pixels))
     return np.ascontiguousarray(np.pad(pixels, (0, more), mode="reflect")[:side, :side])
 

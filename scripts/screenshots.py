@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     import napari
+    from napari.layers import Layer
 
 IMAGES = Path(__file__).resolve().parents[1] / "docs" / "images"
 #: Seconds that a run may take on a slow computer.
@@ -37,11 +38,11 @@ def dock_pictures() -> None:
     import napari
 
     from napari_dip.qt.docks import DenoiseDock
-    from napari_dip.qt.layers import sample_mitochondria
+    from napari_dip.qt.samples import mitochondria
 
     viewer = napari.Viewer(show=False, title="napari-dip", show_welcome_screen=False)
     viewer.window.resize(1280, 720)
-    pixels, look, _ = sample_mitochondria()[-1]
+    pixels, look, _ = mitochondria()[-1]
     viewer.add_image(pixels, **look)
     dock = DenoiseDock(viewer)
     viewer.window.add_dock_widget(dock, name="Denoise (Deep Image Prior)", area="right")
@@ -62,39 +63,30 @@ def dock_pictures() -> None:
     viewer.close()
 
 
-#: Task: settings beside the preset, and the further input that its picture shows.
-TASK_DOCKS: dict[str, tuple[dict[str, object], str]] = {
-    "inpaint": ({}, "mask"),
-    "super-resolve": ({"factor": "2"}, ""),
-    "deblur": ({"gaussian_sigma": 1.5}, ""),
-    "blind-deblur": ({}, ""),
-    "guide": ({}, "guide"),
+#: Task: the sample that its picture shows, and settings beside the preset.
+TASK_DOCKS: dict[str, tuple[str, dict[str, object]]] = {
+    "inpaint": ("scratched", {}),
+    "super-resolve": ("coarse_pixels", {"factor": "2"}),
+    "deblur": ("blurred_with_psf", {}),
+    "blind-deblur": ("blurred_with_psf", {}),
+    "guide": ("weak_beside_clean", {}),
 }
 
 
 def task_picture(task: str) -> None:
-    """Run a task on a corner of the sample in its dock; take the window with the result."""
+    """Run a task on its sample in its dock; take the window with the result."""
     import napari
-    import numpy as np
+    from napari.layers import Layer
 
+    from napari_dip.qt import samples
     from napari_dip.qt.docks import dock_of
-    from napari_dip.qt.layers import sample_mitochondria
 
-    settings, second = TASK_DOCKS[task]
+    sample, settings = TASK_DOCKS[task]
     viewer = napari.Viewer(show=False, title="napari-dip", show_welcome_screen=False)
     viewer.window.resize(1280, 720)
-    (clean, _, _), (noisy, look, _) = sample_mitochondria()
-    corner = np.s_[100:228, 90:218]
-    if second == "guide":
-        viewer.add_image(clean[corner], name="long exposure")
-    image = viewer.add_image((noisy if second == "guide" else clean)[corner], **look)
-    if second == "mask":
-        labels = viewer.add_labels(np.zeros((128, 128), int), name="scratches")
-        for line in (np.linspace((10, 20), (110, 60), 60), np.linspace((30, 120), (90, 80), 40)):
-            labels.brush_size = 5
-            for point in line:
-                labels.paint(tuple(point.astype(int)), 1)
-        viewer.layers.selection.active = image
+    made = [Layer.create(*one) for one in getattr(samples, sample)()]
+    viewer.layers.extend(made)
+    viewer.layers.selection.active = [one for one in made if one.visible and not _marks(one)][-1]
     dock = dock_of(task)(viewer)
     viewer.window.add_dock_widget(dock, name=f"{task} (Deep Image Prior)", area="right")
     for name, value in {"preset": "fast", **settings}.items():
@@ -108,6 +100,12 @@ def task_picture(task: str) -> None:
     viewer.canvas.grid.enabled = True
     photograph(viewer, f"{task}_dock.png")
     viewer.close()
+
+
+def _marks(layer: Layer) -> bool:
+    from napari.layers import Labels
+
+    return isinstance(layer, Labels)
 
 
 def photograph(viewer: napari.Viewer, name: str) -> None:

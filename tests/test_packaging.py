@@ -107,11 +107,21 @@ def test_the_wheel_holds_every_file_of_the_package(wheel):
     assert held == wanted
 
 
-def test_the_sample_travels_with_its_licence(wheel):
+def test_each_sample_travels_with_its_licence(wheel):
     folder = ROOT / "src" / "napari_dip" / "samples"
-    for name in ("mitochondria.tif", "LICENSE.txt"):
+    words = (folder / "LICENSE.txt").read_text(encoding="utf-8")
+    pictures = [path.name for path in folder.glob("*.tif")]
+    assert len(pictures) == 4
+    for name in (*pictures, "LICENSE.txt"):
         assert wheel.read(f"napari_dip/samples/{name}") == (folder / name).read_bytes()
-    assert "CC0" in (folder / "LICENSE.txt").read_text(encoding="utf-8")
+    for name in pictures:
+        _, _, said = words.partition(f"{name}\n\n")
+        assert re.search("Licence: CC0|Licence: CC BY 4.0", said.partition(".tif\n\n")[0])
+
+
+def test_all_samples_together_stay_below_one_megabyte():
+    folder = ROOT / "src" / "napari_dip" / "samples"
+    assert sum(path.stat().st_size for path in folder.iterdir() if path.is_file()) < 2**20
 
 
 def test_the_plugin_works_from_the_wheel(wheel, tmp_path):

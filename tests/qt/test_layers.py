@@ -17,7 +17,6 @@ from napari_dip.qt.layers import (
     header,
     is_preview,
     look_of,
-    sample_mitochondria,
     undisturbed,
 )
 from napari_dip.run.events import Restoration
@@ -176,11 +175,3 @@ def test_the_size_of_a_pixel_goes_with_each_axis():
     spec = header(Image(np.zeros((32, 40, 3), np.uint8), rgb=True, scale=(0.2, 0.3), units="um"))
     assert spec.scale == (0.2, 0.3, 1.0)
     assert spec.units == ("micrometer", "micrometer", "pixel")
-
-
-def test_the_sample_is_a_noisy_shot_above_a_hidden_long_exposure():
-    (reference, reference_look, _), (shot, look, _) = sample_mitochondria()
-    assert shot.shape == reference.shape == (320, 320)
-    assert reference_look["visible"] is False
-    assert "visible" not in look
-    assert np.diff(shot.astype(float)).std() > 2 * np.diff(reference.astype(float)).std()

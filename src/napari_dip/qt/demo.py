@@ -7,7 +7,7 @@ import sys
 from qtpy.QtCore import QTimer
 
 from napari_dip.qt.docks import DenoiseDock
-from napari_dip.qt.layers import sample_mitochondria
+from napari_dip.qt.samples import mitochondria
 
 #: Time for the window to appear before the button is pressed.
 _WINDOW_SECONDS = 1.0
@@ -24,7 +24,7 @@ def main(preset: str = "fast") -> None:
     import napari
 
     viewer = napari.Viewer(title="napari-dip")
-    for pixels, look, _ in sample_mitochondria():
+    for pixels, look, _ in mitochondria():
         viewer.add_image(pixels, **look)
     dock = DenoiseDock(viewer)
     dock.form.widgets["preset"].value = preset

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -94,8 +96,7 @@ class FurtherInputs(QWidget):
             names = [layer.name for layer in layers]
             wanted = combo.currentText()
             if one.name not in self._by_hand and wanted in ("", NONE):
-                # what was drawn was drawn for this; an image may be there for itself
-                wanted = next((one.name for one in layers if not isinstance(one, Image)), wanted)
+                wanted = _likely(one.name, layers) or wanted
             with QSignalBlocker(combo):
                 combo.clear()
                 combo.addItems([NONE, *names] if one.optional else names)
@@ -150,6 +151,13 @@ def drawn(shapes: Shapes, image: Image | None) -> npt.NDArray[np.bool_]:
     ]
     moved = Shapes(corners, shape_type=list(shapes.shape_type))
     return np.asarray(moved.to_masks(mask_shape=grid).any(0))
+
+
+def _likely(name: str, layers: Sequence[Any]) -> str:
+    """Guess the layer that is meant: one called so, or drawn; an image may be there for itself."""
+    called = (one.name for one in layers if name in re.findall("[a-z]+", one.name.lower()))
+    drawn_ones = (one.name for one in layers if not isinstance(one, Image))
+    return next(chain(called, drawn_ones), "")
 
 
 def _grid(image: Image | None) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""Between napari's layers and our values: headers, pixels, preview, result, sample data."""
+"""Between napari's layers and our values: headers, pixels, preview, result."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from napari.utils.transforms import Affine
 
 import napari_dip
 from napari_dip.io import ImageSpec, guess_axes
-from napari_dip.samples import MITOCHONDRIA
 
 if TYPE_CHECKING:
     import napari.layers
@@ -101,9 +100,9 @@ def look_of(layer: napari.layers.Image, plan: Plan | None = None) -> dict[str, A
     """
     state = layer.as_layer_data_tuple()[1]
     look = {key: state[key] for key in _CARRIED}
-    if plan is not None and plan.factors != (1, 1):
-        finer = dict(zip("YX", plan.factors, strict=True))
-        factors = np.array([finer.get(axis, 1) for axis in plan.source.axes if axis != "S"])
+    if plan is not None and max(plan.factors) > 1:
+        finer = zip(plan.source.axes, plan.factors, strict=True)
+        factors = np.array([factor for axis, factor in finer if axis != "S"])
         before = Affine(scale=layer.scale, rotate=layer.rotate, shear=layer.shear)
         look["translate"] = layer.translate + before.linear_matrix @ (0.5 / factors - 0.5)
         look["scale"] = layer.scale / factors
@@ -247,17 +246,3 @@ def _put_back(
             setattr(camera, key, value)
     if len(viewer.dims.current_step) == len(step) and viewer.dims.current_step != step:
         viewer.dims.current_step = step
-
-
-def sample_mitochondria() -> list[napari.types.LayerData]:
-    """Mitochondria in a confocal microscope: one noisy shot, and a long exposure to compare.
-
-    The long exposure is hidden at first and never used by a restoration.
-    """
-    import tifffile
-
-    frames = tifffile.imread(MITOCHONDRIA)
-    return [
-        (frames[1], {"name": "mitochondria, long exposure", "visible": False}, "image"),
-        (frames[0], {"name": "mitochondria"}, "image"),
-    ]

@@ -1,0 +1,76 @@
+"""Each sample lies in napari as its task wants it, and the truth is nearer to itself than it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from napari.layers import Image, Labels, Layer
+
+from napari_dip.qt import samples
+from napari_dip.qt.docks import dock_of
+from napari_dip.samples.spoilt import SPOILT
+
+ROOT = Path(__file__).resolve().parents[2]
+#: Task, sample, and settings that make one run short.
+TASKS = [
+    ("denoise", samples.noisy_movie),
+    ("denoise", samples.noisy_stack),
+    ("inpaint", samples.scratched),
+    ("super-resolve", samples.coarse_pixels),
+    ("deblur", samples.blurred_with_psf),
+    ("blind-deblur", samples.blurred_with_psf),
+    ("guide", samples.weak_beside_clean),
+]
+
+
+def test_the_sample_is_a_noisy_shot_above_a_hidden_long_exposure():
+    (reference, reference_look, _), (shot, look, _) = samples.mitochondria()
+    assert shot.shape == reference.shape == (320, 320)
+    assert reference_look["visible"] is False
+    assert "visible" not in look
+    assert np.diff(shot.astype(float)).std() > 2 * np.diff(reference.astype(float)).std()
+
+
+@pytest.mark.parametrize("key", SPOILT)
+def test_a_sample_is_the_same_each_time_and_not_the_truth(key):
+    one, again = SPOILT[key](), SPOILT[key]()
+    np.testing.assert_array_equal(one.image, again.image)
+    assert one.image.shape != one.truth.shape or np.abs(one.image - one.truth).max() > 1
+
+
+def test_coarse_pixels_cover_the_ground_of_the_fine_ones():
+    fine, coarse = (Layer.create(*one) for one in samples.coarse_pixels())
+    for corner in ((-0.5, -0.5), (95.5, 95.5)):
+        finer = (np.array(corner) + 0.5) * 2 - 0.5
+        np.testing.assert_allclose(fine.data_to_world(finer), coarse.data_to_world(corner))
+
+
+@pytest.mark.gl
+@pytest.mark.parametrize(("task", "sample"), TASKS, ids=lambda one: getattr(one, "__name__", one))
+def test_a_sample_is_taken_by_its_task_as_it_lies(make_napari_viewer, task, sample):
+    viewer = make_napari_viewer()
+    layers = [Layer.create(*one) for one in sample()]
+    viewer.layers.extend(layers)
+    pictures = [one for one in layers if isinstance(one, Image) and one.visible]
+    viewer.layers.selection.active = pictures[-1]
+    dock = dock_of(task)(viewer)
+    viewer.window.add_dock_widget(dock, name=task, area="right")
+    assert dock.run_bar.run_button.isEnabled(), dock.plan_line.text()
+    assert [one.name for one in layers if isinstance(one, Labels)] in ([], ["mask"])
+    chosen = {key: combo.currentText() for key, combo in dock.further.combos.items()}
+    assert {key: name for key, name in chosen.items() if name in ("mask", "psf", "guide")} == {
+        key: key for key in chosen if key != "second"
+    }
+
+
+def test_every_sample_of_the_manifest_can_be_made():
+    import yaml
+
+    manifest = yaml.safe_load((ROOT / "napari.yaml").read_text(encoding="utf-8"))["contributions"]
+    made = {one["id"]: one["python_name"] for one in manifest["commands"]}
+    for entry in manifest["sample_data"]:
+        layers = getattr(samples, made[entry["command"]].partition(":")[2])()
+        assert all(kind in ("image", "labels") for _, _, kind in layers)
+    assert {one["key"] for one in manifest["sample_data"]} == {"mitochondria", *SPOILT}
