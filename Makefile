@@ -46,8 +46,10 @@ bench-fmd: $(STAMP)  ## PSNR on the raw images of the FMD set
 bench-stop: $(STAMP)  ## how far the stop lies from the best iterate
 	$(BIN)/python benchmarks/stop.py $(ARGS)
 
-bench-tasks: $(STAMP)  ## inpainting, super-resolution, deblurring, guides, on the shared images; resumable
-	for task in inpaint super_resolve deblur blind_deblur guide; do $(BIN)/python benchmarks/$$task.py $(ARGS); done
+bench-tasks: $(STAMP)  ## every task on the shared images, resumable; hours
+	for one in inpaint super_resolve super_resolve_axial deblur deblur_stacks "blind_deblur widths" \
+	  "blind_deblur levin" "blind_deblur told" guide stacks filling_stacks smoothing two_measurements jpeg; \
+	do set -- $$one; $(BIN)/python benchmarks/$$1.py $$2 $(ARGS) || exit 1; done
 
 pages: $(STAMP)  ## write again what the documentation takes from the code: messages, settings
 	$(BIN)/python scripts/write_pages.py

@@ -1,8 +1,12 @@
-"""Stacks as a volume against plane by plane; movies with warm starts against frame by frame.
+"""Stacks and movies: every way to restore them, in picture quality, steadiness and time.
 
 Usage: python benchmarks/stacks.py [--preset fast] [--planes 16] [--side 96] [--frames 6]
+           [--only PART-OF-A-CROP'S-NAME]
 Crops of the shared stacks and movies, with noise of our own: Poisson at a peak of 30, and a normal
 one of standard deviation 2, default_rng(0). Resumable: rows that are there already are kept.
+
+Flicker is the standard deviation over time of result less truth, over that half of the pixels
+whose truth changes least.
 """
 
 from __future__ import annotations
@@ -11,10 +15,12 @@ import argparse
 import json
 import sys
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import tifffile
+from scipy import ndimage
 
 import napari_dip as dip
 from shared_data import OUT, data_folder, write
@@ -22,83 +28,148 @@ from shared_data import OUT, data_folder, write
 if TYPE_CHECKING:
     import numpy.typing as npt
 
+    Volume = npt.NDArray[np.float64]
+
 #: Peak of the photon counts, and standard deviation of the read noise.
 PEAK, READ = 30.0, 2.0
-#: Set and file, axes: stacks first, then movies.
-STACKS = (
-    ("stacks3d", "arabidopsis_embryo", "ZYX"),
-    ("stacks3d", "pollen", "ZYX"),
-    ("stacks3d", "nuclei", "ZYX"),
-    ("timelapse", "cancer_cell_migration", "TYX"),
-    ("timelapse", "membrane2d", "TYX"),
+#: Pixels down and to the right, in each frame, of the made drift.
+DRIFT = (0.7, -1.3)
+#: Ways to restore a movie and a stack, by the settings that make them. "cold" runs each frame by
+#: itself.
+ALONE = {"neighbours": False, "steadiness": 0.0}
+MOVIE_WAYS: dict[str, dict[str, Any]] = {
+    "frame by frame, cold": {},
+    "warm chain": ALONE,
+    "warm chain, steadiness 1": {"neighbours": False, "steadiness": 1.0},
+    "warm chain, neighbours": {"neighbours": True, "steadiness": 0.0},
+    "warm chain, neighbours, steadiness 1": {"neighbours": True, "steadiness": 1.0},
+    "as a volume": {"stacks": "volume"},
+}
+STACK_WAYS: dict[str, dict[str, Any]] = {
+    "plane by plane, each alone": {"stacks": "planes", "neighbours": False},
+    "plane by plane, neighbours": {"stacks": "planes"},
+    "as a volume": {"stacks": "volume"},
+}
+
+
+@dataclass(frozen=True)
+class Crop:
+    """Part of a shared file: every `step`-th plane, or one plane that drifts."""
+
+    name: str
+    file: str
+    axes: str
+    planes: int | None = None
+    step: int = 1
+    drifts: bool = False
+
+
+CROPS = (
+    Crop("cancer_cell_migration", "timelapse/cancer_cell_migration", "TYX"),
+    Crop("membrane2d", "timelapse/membrane2d", "TYX"),
+    Crop("embryo, one plane drifting", "stacks3d/arabidopsis_embryo", "TYX", drifts=True),
+    Crop("embryo, middle", "stacks3d/arabidopsis_embryo", "ZYX"),
+    Crop("nuclei, middle", "stacks3d/nuclei3d_stardist", "ZYX"),
+    Crop("embryo, 4 planes", "stacks3d/arabidopsis_embryo", "ZYX", planes=4),
+    Crop("nuclei, 4 planes", "stacks3d/nuclei3d_stardist", "ZYX", planes=4),
+    Crop("embryo, every 2nd plane", "stacks3d/arabidopsis_embryo", "ZYX", step=2),
+    Crop("embryo, every 3rd plane", "stacks3d/arabidopsis_embryo", "ZYX", step=3),
+    Crop("embryo, every 5th plane", "stacks3d/arabidopsis_embryo", "ZYX", step=5),
 )
 
 
-def load(folder: str, name: str, count: int, side: int) -> npt.NDArray[np.float64]:
+def load(crop: Crop, count: int, side: int) -> Volume:
     """Cut `count` planes of `side` pixels out of the middle, scaled to the peak."""
-    (path,) = sorted((data_folder() / folder).glob(f"*{name}*.tif"))[:1]
-    whole = tifffile.imread(path).astype(np.float64)
-    whole = whole.reshape(-1, *whole.shape[-2:])
+    whole = tifffile.imread(data_folder() / f"{crop.file}.tif").astype(np.float64)
+    if crop.drifts:
+        middle = len(whole) // 2
+        plane = whole[middle - 1 : middle + 2].mean(0)  # of three, so that it has little noise
+        whole = np.stack(
+            [
+                ndimage.shift(plane, np.multiply(DRIFT, frame), order=3, mode="nearest")
+                for frame in range(count)
+            ]
+        ).clip(min=0)
+    whole = whole[:: crop.step]
     first, top, left = (
         max(0, (have - want) // 2)
         for have, want in zip(whole.shape, (count, side, side), strict=True)
     )
-    crop = whole[first : first + count, top : top + side, left : left + side]
-    crop = crop - crop.min()
-    return np.asarray(crop / np.percentile(crop, 99.9) * PEAK)
+    cut = whole[first : first + count, top : top + side, left : left + side]
+    cut = cut - cut.min()
+    return np.asarray(cut / np.percentile(cut, 99.9) * PEAK)
 
 
-def decibels(image: npt.NDArray[Any], truth: npt.NDArray[np.float64]) -> float:
+def decibels(image: npt.NDArray[Any], truth: Volume) -> float:
     """Peak signal-to-noise ratio at the peak of the counts."""
     return float(10 * np.log10(PEAK**2 / np.mean((image - truth) ** 2)))
 
 
-def compare(folder: str, name: str, axes: str, wish: argparse.Namespace) -> dict[str, Any]:
-    """Restore one crop both ways."""
-    movie = axes[0] == "T"
-    truth = load(folder, name, wish.frames if movie else wish.planes, wish.side)
+def flicker(image: npt.NDArray[Any], truth: Volume) -> float:
+    """Give the standard deviation over time of the error where the truth changes least."""
+    change = truth.std(0)
+    still = change <= np.median(change)
+    return float(np.sqrt((image - truth).var(0)[still].mean()))
+
+
+def timed(noisy: npt.NDArray[np.float32], axes: str, **settings: Any) -> tuple[Any, list[float]]:
+    """Restore; also the seconds of each fit, reading and measuring included in the first."""
+    ends: dict[int, float] = {}
+
+    def note(event: Any) -> None:
+        ends[event.unit] = time.monotonic()
+
+    began = time.monotonic()
+    result = dip.denoise(noisy, axes=axes, progress=note, **settings)
+    ends[max(ends)] = time.monotonic()
+    return result.image, list(np.diff([began, *ends.values()]))
+
+
+def row(crop: Crop, way: str, settings: dict[str, Any], wish: argparse.Namespace) -> dict[str, Any]:
+    """Restore one crop one way."""
+    movie = crop.axes[0] == "T"
+    truth = load(crop, crop.planes or (wish.frames if movie else wish.planes), wish.side)
     rng = np.random.default_rng(0)
     noisy = (rng.poisson(truth) + rng.normal(0, READ, truth.shape)).astype(np.float32)
-    row: dict[str, Any] = {
-        "image": f"{folder}/{name} {'×'.join(map(str, truth.shape))}",
+    if way.endswith("cold"):
+        alone = [timed(one, "YX", preset=wish.preset) for one in noisy]
+        image = np.stack([one for one, _ in alone])
+        seconds = [sum(each) for _, each in alone]
+    else:
+        image, seconds = timed(noisy, crop.axes, preset=wish.preset, **settings)
+    frames = [decibels(one, real) for one, real in zip(image, truth, strict=True)]
+    return {
+        "crop": f"{crop.name}, {'×'.join(map(str, truth.shape))}",
+        "way": way,
         "input dB": decibels(noisy, truth),
+        "dB": float(np.mean(frames)),
+        "worst frame dB": min(frames),
+        "flicker": flicker(image, truth) if movie else "",
+        "first s": seconds[0],
+        "each later s": float(np.mean(seconds[1:])) if len(seconds) > 1 else "",
     }
-    if movie:
-        began = time.monotonic()
-        alone = [dip.denoise(one, preset=wish.preset).image for one in noisy]
-        row["one by one dB"] = decibels(np.stack(alone), truth)
-        row["one by one s"] = time.monotonic() - began
-        began = time.monotonic()
-        chained = dip.denoise(noisy, preset=wish.preset, axes=axes)
-        row["together dB"] = decibels(chained.image, truth)
-        row["together s"] = time.monotonic() - began
-        return row
-    for mode, words in (("planes", "one by one"), ("volume", "together")):
-        began = time.monotonic()
-        result = dip.denoise(noisy, preset=wish.preset, axes=axes, stacks=mode)
-        row[f"{words} dB"] = decibels(result.image, truth)
-        row[f"{words} s"] = time.monotonic() - began
-    return row
 
 
 def main() -> None:
-    """Run all crops and write the table."""
+    """Run all crops in all ways and write the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--preset", default="fast")
     parser.add_argument("--planes", type=int, default=16)
     parser.add_argument("--side", type=int, default=96)
     parser.add_argument("--frames", type=int, default=6)
+    parser.add_argument("--only", default="")
     wish = parser.parse_args()
     title = f"stacks_{wish.preset}_{wish.planes}_{wish.side}_{wish.frames}"
     there = OUT / f"{title}.json"
     rows = json.loads(there.read_text(encoding="utf-8"))["rows"] if there.exists() else []
-    done = {row["image"].split()[0] for row in rows}
-    for folder, name, axes in STACKS:
-        if f"{folder}/{name}" in done:
-            continue
-        rows.append(compare(folder, name, axes, wish))
-        print(rows[-1], file=sys.stderr, flush=True)
-        write(title, rows, {"preset": wish.preset})
+    done = {(one["crop"].rsplit(",", 1)[0], one["way"]) for one in rows}
+    for crop in CROPS:
+        for way, settings in (MOVIE_WAYS if crop.axes[0] == "T" else STACK_WAYS).items():
+            if (crop.name, way) in done or wish.only not in crop.name:
+                continue
+            rows.append(row(crop, way, settings, wish))
+            print(rows[-1], file=sys.stderr, flush=True)
+            write(title, rows, {"preset": wish.preset})
 
 
 if __name__ == "__main__":

@@ -260,6 +260,18 @@ def task(name: str, *options: str, **pictures: Any) -> Callable[[Path], list[str
     return make
 
 
+def stack(name: str, *options: str, planes: int = 6, **pictures: Any) -> Callable[..., list[str]]:
+    """Run another task on a good stack."""
+
+    def make(folder: Path) -> list[str]:
+        argv = task(name, *options, **pictures)(folder)
+        volume = noisy(planes, SIDE, SIDE)
+        tifffile.imwrite(folder / "in.tif", volume, photometric="minisblack", imagej=False)
+        return argv
+
+    return make
+
+
 def psf(**values: float) -> np.ndarray:
     """Even PSF of 5 x 5, with single values put in at its corner and middle."""
     array = np.ones((5, 5), "float32")
@@ -422,12 +434,29 @@ SUPER_RESOLVE = [
         Case(
             f"factor {text or 'empty'}", "setting-wrong", task("super-resolve", f"--factor={text}")
         )
-        for text in ("0", "1", "5", "-2", "2.5", "1,1", "2,5", "2,2,2", "", "two")
+        for text in ("0", "1", "5", "-2", "2.5", "1,1", "2,5", "1,1,1", "2,1,1,1", "", "two")
     ),
     *(
         Case(f"--psf-sigma {text}", "setting-wrong", task("super-resolve", f"--psf-sigma={text}"))
         for text in ("-1", "21", "nan")
     ),
+    Case("finer planes of a plane", "factor-depth", task("super-resolve", "--factor", "2,1,1")),
+    Case(
+        "finer planes of too few",
+        "factor-depth",
+        stack("super-resolve", "--factor", "2,1,1", planes=3),
+    ),
+    Case(
+        "finer planes one by one",
+        "factor-depth",
+        stack("super-resolve", "--factor", "2,1,1", "--stacks", "planes"),
+    ),
+    Case(
+        "finer planes of a movie",
+        "factor-depth",
+        stack("super-resolve", "--factor", "2,1,1", "--axes", "TYX"),
+    ),
+    Case("depth of a plane", "gaussian-depth", task("super-resolve", "--psf-sigma-z", "1")),
     Case("unknown coarse pixels", "setting-wrong", task("super-resolve", "--model", "mean")),
     Case(
         "result too large",
@@ -477,6 +506,35 @@ DEBLUR = [
     Case("--refractive-index 0.9", "setting-wrong", task("deblur", "--refractive-index=0.9")),
     Case("--pinhole -1", "setting-wrong", task("deblur", "--pinhole=-1")),
     Case("unknown microscope", "setting-wrong", task("deblur", "--model", "light sheet")),
+    Case("width along Z alone", "gaussian-axial", stack("deblur", "--gaussian-sigma-z", "1")),
+    Case(
+        "width along Z of a plane",
+        "gaussian-depth",
+        task("deblur", "--gaussian-sigma", "1", "--gaussian-sigma-z", "1"),
+    ),
+    Case("--gaussian-sigma-z 0", "setting-wrong", task("deblur", "--gaussian-sigma-z=0")),
+    Case("--z-step 0", "setting-wrong", task("deblur", "--z-step=0")),
+    Case("distance of planes unknown", "z-step-missing", stack("deblur", *WIDEFIELD)),
+    Case(
+        "Gaussian deeper than the stack",
+        "psf-large",
+        stack("deblur", "--gaussian-sigma", "1", "--gaussian-sigma-z", "2"),
+    ),
+    Case("PSF deeper than the stack", "psf-large", stack("deblur", psf=np.ones((9, 3, 3)))),
+    Case("PSF wider than the stack", "psf-large", stack("deblur", psf=np.ones((3, SIDE + 3, 3)))),
+    Case("negative PSF of a stack", "psf-negative", stack("deblur", psf=-np.ones((3, 3, 3)))),
+    Case("PSF of four axes", "psf-axes", stack("deblur", psf=np.ones((2, 3, 3, 3)))),
+    Case("deep PSF of few planes", "psf-axes", stack("deblur", planes=3, psf=np.ones((3, 3, 3)))),
+    Case(
+        "deep PSF plane by plane",
+        "psf-axes",
+        stack("deblur", "--stacks", "planes", psf=np.ones((3, 3, 3))),
+    ),
+    Case(
+        "deep PSF of a movie",
+        "psf-axes",
+        stack("deblur", "--axes", "TYX", psf=np.ones((3, 3, 3))),
+    ),
     Case("unknown border", "setting-wrong", task("deblur", "--border", "mirror")),
 ]
 

@@ -44,3 +44,11 @@ def test_a_centre_grows_to_its_block() -> None:
     grown = spread(centre, (3, 5))
     assert float(grown.sum()) == 15
     assert float(grown[0, 0, 3:6, 2:7].sum()) == 15
+
+
+def test_the_pixels_of_a_patch_share_one_fate() -> None:
+    centres = held_out_centres((6, 32, 48), (1, 1, 1), 0.2, seed=0, patch=(1, 8, 8))
+    patches = centres.reshape(6, 4, 8, 6, 8).mean((2, 4))
+    assert set(patches.flatten().tolist()) == {0, 1}
+    single = held_out_centres((32, 48), (1, 1), 0.2, seed=0)
+    assert torch.equal(single, held_out_centres((32, 48), (1, 1), 0.2, seed=0, patch=(1, 1)))

@@ -142,6 +142,18 @@ def test_a_point_becomes_the_kernel_in_the_middle_of_the_frame(sizes: tuple[int,
     assert blur.margin == tuple(size // 2 for size in sizes)
 
 
+def test_what_lies_beyond_a_smaller_object_is_as_at_its_rim() -> None:
+    kernel = random(5, 7, 7)
+    kernel = kernel / kernel.sum()
+    blur = ValidConvolution(kernel, margin=(1, 3, 9))
+    assert blur.margin == (1, 3, 3)
+    frame = (6, 8, 9)
+    image = random(1, 1, *(n + 2 * m for n, m in zip(frame, blur.margin, strict=True)), seed=1)
+    whole = torch.cat([image[:, :, :1], image, image[:, :, -1:]], 2)
+    torch.testing.assert_close(blur(image), ValidConvolution(kernel)(whole))
+    assert blur(image).shape[2:] == frame
+
+
 @pytest.mark.parametrize("name", GRIDS)
 def test_circular_convolution_wraps_round(name: str) -> None:
     grid, sizes = GRIDS[name]
@@ -156,6 +168,15 @@ def test_circular_convolution_wraps_round(name: str) -> None:
     inner = tuple(slice(m, n - m) for m, n in zip(margin, grid, strict=True))
     valid = ValidConvolution(kernel)(image)
     assert torch.allclose(blurred[(0, 0, *inner)], valid[0, 0], atol=1e-4)
+
+
+def test_a_kernel_larger_than_a_circular_frame_goes_round_it() -> None:
+    kernel, image = random(9, 5), random(1, 1, 8, 8, seed=1)
+    wanted = torch.zeros_like(image)
+    for row in range(9):
+        for column in range(5):
+            wanted += kernel[row, column] * image.roll((row - 4, column - 2), (2, 3))
+    torch.testing.assert_close(CircularConvolution(kernel)(image), wanted, rtol=1e-4, atol=1e-4)
 
 
 def test_kernels_without_a_middle_are_refused() -> None:

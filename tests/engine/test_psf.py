@@ -8,7 +8,7 @@ import torch
 from scipy.special import j1
 
 from napari_dip.engine import psf as psf_module
-from napari_dip.engine.psf import gaussian_psf, microscope_psf, microscope_sizes
+from napari_dip.engine.psf import gaussian_psf, microscope_psf
 from napari_dip.engine.psf_cleaning import cleaned_psf
 
 #: NA, refractive index, pixel along Z and along Y and X in nm: oil, air, water.
@@ -59,18 +59,6 @@ def test_light_of_a_widefield_psf_is_the_same_in_each_plane() -> None:
     planes = psf.sum((1, 2))
     assert float(psf.sum()) == pytest.approx(1, abs=1e-5)
     assert (planes / planes.max()).numpy() == pytest.approx(1, abs=0.02)  # the rest leaves the side
-
-
-def test_unasked_sizes_hold_the_fourth_dark_ring_and_the_second_dark_point() -> None:
-    depth, height, width = microscope_sizes(0.8, 500.0, (100.0, 50.0, 25.0), 1.0)
-    assert [size % 2 for size in (depth, height, width)] == [1, 1, 1]
-    assert (width // 2) * 25 == pytest.approx(4 * 0.61 * 500 / 0.8, abs=25)
-    assert height // 2 == pytest.approx(width / 4, abs=1)
-    axis = microscope_psf("widefield", 0.8, 500.0, (50.0, 5.0, 5.0), 1.0, (2 * depth - 1, 1, 1))
-    half = axis[depth - 1 :, 0, 0]  # dark after 1 and 2 wavelengths over 1 - cos(alpha) = 0.4
-    assert int(half[:30].argmin()) * 50 == pytest.approx(500 / 0.4, abs=50)
-    assert int(half[35:].argmin() + 35) * 50 == pytest.approx(2 * 500 / 0.4, abs=100)
-    assert depth // 2 == 25
 
 
 @pytest.mark.parametrize(("na", "index", "depth", "pixel"), OBJECTIVES)
@@ -206,6 +194,14 @@ def test_even_sizes_become_odd_with_a_note() -> None:
     assert [size % 2 for size in kernel.shape] == [1, 1]
     assert len(notes) == 1
     assert "6 pixels wide along Y" in notes[0]
+
+
+def test_the_middle_of_an_even_widefield_stack_is_its_focus() -> None:
+    # every plane holds as much light, and the first has no partner, as the FFT lays arrays out
+    psf = torch.stack([gaussian_psf((s, s), (15, 15)) for s in (4, 3, 2, 1, 0.5, 1, 2, 3)])
+    kernel, _ = cleaned(psf)
+    assert kernel.shape[0] == 9
+    assert int(kernel.amax((1, 2)).argmax()) == 4
 
 
 def test_a_psf_off_its_middle_is_centred_with_a_note_and_without_loss() -> None:

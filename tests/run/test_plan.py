@@ -339,6 +339,28 @@ def test_each_frame_of_a_volume_series_is_a_volume() -> None:
     assert (plan.layout.parts, plan.layout.grid, len(plan.units)) == ("T", "ZYX", 3)
 
 
+@pytest.mark.parametrize(
+    ("scale", "units", "grid"),
+    [
+        ((0.1, 0.1, 0.1), ("micrometer",) * 3, "ZYX"),
+        ((0.5, 0.1, 0.1), ("micrometer",) * 3, "YX"),
+        ((1.0, 0.1, 0.1), ("pixel", "micrometer", "micrometer"), "ZYX"),
+        (None, None, "ZYX"),
+    ],
+)
+def test_planes_that_lie_far_apart_are_restored_one_by_one_and_the_plan_says_so(
+    scale: tuple[float, ...] | None, units: tuple[str, ...] | None, grid: str
+) -> None:
+    spec = ImageSpec("cells", (12, 64, 64), "uint8", "ZYX", scale=scale, units=units)
+    plan = preflight(make_recipe("denoise"), spec, MACHINE)
+    assert isinstance(plan, Plan)
+    assert plan.layout.grid == grid
+    assert any("5.0 pixels apart" in note for note in plan.notes) == (grid == "YX")
+    wished = preflight(make_recipe("denoise", stacks="volume"), spec, MACHINE)
+    assert isinstance(wished, Plan)
+    assert wished.layout.grid == "ZYX"
+
+
 def test_too_thin_a_stack_is_no_volume_whatever_is_asked_for() -> None:
     plan = ask((3, 64, 64), "ZYX", stacks="volume")
     assert isinstance(plan, Plan)
@@ -352,9 +374,9 @@ def test_a_volume_too_large_for_the_memory_goes_plane_by_plane() -> None:
     assert plan.layout.grid == "YX"
 
 
-def test_later_frames_begin_with_what_was_learned_and_take_a_fifth() -> None:
+def test_later_frames_begin_with_what_was_learned_and_take_less_than_a_fifth() -> None:
     plan = ask((4, 64, 64), "TYX", max_iterations=500)
     assert isinstance(plan, Plan)
-    assert [unit.iterations for unit in plan.units] == [500, 100, 100, 100]
+    assert [unit.iterations for unit in plan.units] == [500, 75, 75, 75]
     assert [unit.warm for unit in plan.units] == [False, True, True, True]
     assert len({unit.seed for unit in plan.units}) == 1

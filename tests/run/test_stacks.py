@@ -28,7 +28,7 @@ def error(picture: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("prior", ["blind-spot", "noise"])
-def test_every_frame_gets_clearer_though_later_ones_take_a_fifth(prior: str) -> None:
+def test_every_frame_gets_clearer_though_later_ones_take_less_than_a_fifth(prior: str) -> None:
     budget = 100 if prior == "blind-spot" else 250
     plan = plan_for(movie(), "TYX", max_iterations=budget, prior=prior)
     _, answer = drain(plan, movie())

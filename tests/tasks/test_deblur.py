@@ -16,12 +16,13 @@ import napari_dip as dip
 from napari_dip.cli import main
 from napari_dip.engine.fidelity import NoiseVariance
 from napari_dip.engine.prior import NoiseCode
-from napari_dip.engine.psf import gaussian_psf, microscope_sizes
+from napari_dip.engine.problem import Estimate
+from napari_dip.engine.psf import gaussian_psf
 from napari_dip.io import ImageSpec
 from napari_dip.io.reading import read_pixels, read_spec
 from napari_dip.tasks import Deblur
 from napari_dip.tasks.base import Scene
-from napari_dip.tasks.deblur import LUCY_STEPS
+from napari_dip.tasks.lucy_start import LUCY_STEPS
 from napari_dip.tasks.noise_code import CHANNELS
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def test_the_object_is_larger_than_an_open_frame_and_as_large_as_a_circular_one(
     one = scene(gaussian_psf((1.2, 1.2)))
     prior, problem = task.prior_for(one, torch.Generator().manual_seed(0)), task.problem(one)
     beyond = 10 if border == "open" else 0
-    assert prior.grid == (24 + beyond, 32 + beyond) == task.network_grid(SOURCE, {})
+    assert prior.grid == (24 + beyond, 32 + beyond) == task.network_grid(SOURCE, {}, "YX")
     picture = torch.rand(1, 1, *prior.grid, generator=torch.Generator().manual_seed(1))
     assert problem.terms[0].operator(picture).shape == one.measurement.shape
     finished = problem.finish(prior.estimate(picture)).mean
@@ -79,9 +80,16 @@ def test_an_even_background_needs_no_term_of_its_own() -> None:
 
 
 def test_held_out_pixels_drive_nothing_before_they_have_judged() -> None:
-    term = Deblur(gaussian_sigma=1.2).problem(scene(gaussian_psf((1.2, 1.2)))).terms[0]
+    one = scene(gaussian_psf((1.2, 1.2)))
+    term = Deblur(gaussian_sigma=1.2).problem(one).terms[0]
     assert float((term.fitted * term.held_out).sum()) == 0
     assert float(term.measured.min()) == 1
+    other = one.measurement + one.held_out
+    estimate = Estimate(torch.zeros_like(other))
+    for fidelity, heard in ((term.fidelity, False), (term.released, True)):
+        assert fidelity is not None
+        before, after = fidelity(estimate, one.measurement), fidelity(estimate, other)
+        assert bool((before != after).any()) is heard
 
 
 @pytest.mark.parametrize("border", ["open", "circular"])
@@ -127,17 +135,9 @@ def test_darkness_is_zero_or_the_least_value_or_what_the_user_says(settings, low
         assert cost == pytest.approx((below / one.noise_level) ** 2, abs=1e-6)
 
 
-@pytest.mark.parametrize("pixel", [20.0, 65.0, 108.3])
-@pytest.mark.parametrize("na", [0.4, 1.4])
-def test_the_plan_knows_the_size_of_a_computed_psf_without_computing_it(na, pixel) -> None:
-    task = Deblur(model="widefield", na=na, wavelength=520.0, pixel_size=pixel)
-    wanted = microscope_sizes(na, 520.0, (pixel, pixel), task.refractive_index)
-    assert task.known.sizes(SOURCE, None) == wanted
-
-
 def test_the_plan_knows_the_size_of_a_gaussian_without_drawing_it() -> None:
     for sigma in (0.2, 1.0, 2.6):
-        assert Deblur(gaussian_sigma=sigma).known.sizes(SOURCE, None) == tuple(
+        assert Deblur(gaussian_sigma=sigma).known.sizes(SOURCE, None, "YX") == tuple(
             gaussian_psf((sigma, sigma)).shape
         )
 
@@ -147,7 +147,7 @@ def test_the_pixel_size_of_the_file_will_do() -> None:
     source = ImageSpec("cells", (64, 64), "uint16", "YX", scale=(0.13, 0.065), units=units)
     task = Deblur(**WIDEFIELD)
     assert task.check(source, {}) is None
-    _, notes = task.known.kernel(source, None)
+    _, notes = task.known.kernel(source, None, "YX")
     assert "65 × 130 nm, as its file says" in notes[0]
     no = task.check(ImageSpec("cells", (64, 64), "uint16", "YX"), {})
     assert no is not None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import get_type_hints
 
 import pytest
@@ -11,6 +11,7 @@ import torch
 from napari_dip.engine.fidelity import NoiseVariance
 from napari_dip.engine.prior import BlindSpotCode, NoiseCode
 from napari_dip.engine.problem import Estimate
+from napari_dip.engine.steadiness import Before
 from napari_dip.io import ImageSpec
 from napari_dip.tasks import TASKS, Denoise
 from napari_dip.tasks.base import Scene, Setting
@@ -82,6 +83,68 @@ def test_the_blind_spot_ends_with_the_pixels_own_word() -> None:
 def test_smoothing_adds_a_penalty() -> None:
     assert Denoise().problem(scene("noise")).penalties == ()
     assert Denoise(smoothing=0.5).problem(scene("noise")).penalties[0][0] == 0.5
+
+
+def test_the_kind_of_smoothing_is_the_users() -> None:
+    diagonal = torch.eye(8)[None, None]
+    costs = [
+        float(
+            Denoise(smoothing=0.5, smoothing_kind=kind)
+            .problem(scene("noise"))
+            .penalties[0][1](diagonal)
+        )
+        for kind in ("isotropic", "anisotropic")
+    ]
+    assert costs[0] < 0.9 * costs[1]
+
+
+def movie_scene(prior: str) -> Scene:
+    """Return a scene between two frames, with what was restored of the one before."""
+    one = scene(prior, window=16)
+    rng = torch.Generator().manual_seed(1)
+    beside = torch.rand(1, 4, 24, 32, generator=rng)
+    picture = torch.rand(one.measurement.shape, generator=rng)
+    before = Before(picture, torch.full_like(picture, 0.01), torch.ones(1, 1, 24, 32))
+    return replace(one, beside=beside, before=before)
+
+
+def test_frames_beside_are_shown_where_the_network_looks() -> None:
+    one = movie_scene("blind-spot")
+    prior = Denoise().prior_for(one, torch.Generator().manual_seed(0))
+    draw = prior.draw(torch.Generator().manual_seed(0))
+    assert draw.window is not None
+    torch.testing.assert_close(draw.code[:, 2:], draw.window.of(one.beside))
+    assert prior.estimate(prior.net(draw.code)).mean.shape == (1, 2, 16, 16)
+
+
+def test_a_steady_result_lies_nearer_to_the_frame_before() -> None:
+    one = movie_scene("blind-spot")
+    assert one.before is not None
+    blind = Estimate(torch.zeros_like(one.measurement), torch.full_like(one.measurement, -4.0))
+    apart = [
+        float(
+            (Denoise(steadiness=weight).problem(one).finish(blind).mean - one.before.picture)
+            .abs()
+            .mean()
+        )
+        for weight in (0.0, 1.0, 50.0)
+    ]
+    assert apart == sorted(apart, reverse=True)
+    assert apart[2] < 0.9 * apart[0]
+
+
+@pytest.mark.parametrize(("weight", "terms"), [(0.0, 1), (1.0, 2)])
+def test_the_fixed_noise_code_is_drawn_to_the_frame_before_by_a_term(weight, terms) -> None:
+    one = movie_scene("noise")
+    assert len(Denoise(steadiness=weight).problem(one).terms) == terms
+    assert isinstance(Denoise().prior_for(one, torch.Generator().manual_seed(0)), NoiseCode)
+
+
+def test_only_what_is_fed_the_image_is_shown_the_frames_beside() -> None:
+    assert Denoise().looks_beside("blind-spot")
+    assert not Denoise().looks_beside("noise")
+    assert not Denoise(neighbours=False).looks_beside("blind-spot")
+    assert [Denoise(steadiness=one).looks_back() for one in (0.0, 1.0)] == [False, True]
 
 
 @pytest.mark.parametrize(

@@ -65,7 +65,6 @@ def test_values_above_zero_are_filled_in() -> None:
 
 
 def test_axes_of_one_element_do_not_make_a_mask_a_stack() -> None:
-    assert marked(np.ones((1, 5, 4)), None, invert=False).shape == (5, 4)
     header = ImageSpec("mask", (1, SIDE, SIDE), "uint8", "ZYX")
     assert Inpaint().check(SPEC, {"mask": header}) is None
 
@@ -78,14 +77,14 @@ def test_growing_widens_by_that_many_pixels_and_rounds_corners() -> None:
 
 
 def test_nan_pixels_are_holes_with_and_without_a_mask() -> None:
-    image = np.zeros((2, 8, 8), np.float32)
-    image[1, 2, 3] = np.nan
+    image = np.zeros((1, 2, 8, 8), np.float32)
+    image[0, 1, 2, 3] = np.nan
     holes = Inpaint().missing(image, {})
-    assert holes is not None and holes.sum() == 1 and holes[1, 2, 3]
-    mask = np.zeros((8, 8), np.float32)
-    mask[5, 5] = 1
+    assert holes is not None and holes.sum() == 1 and holes[0, 1, 2, 3]
+    mask = np.zeros((1, 1, 8, 8), np.float32)
+    mask[..., 5, 5] = 1
     both = Inpaint(grow=1).missing(image, {"mask": mask})
-    assert both is not None and both[0].sum() == 5 and both[1].sum() == 10
+    assert both is not None and both[0, 0].sum() == 5 and both[0, 1].sum() == 10
 
 
 @pytest.mark.parametrize(
@@ -97,18 +96,18 @@ def test_nan_pixels_are_holes_with_and_without_a_mask() -> None:
     ],
 )
 def test_the_holes_choose_the_prior(holes: np.ndarray, prior: str, word: str) -> None:
-    chosen, why = Inpaint().settled("image", ~holes[None])
+    chosen, why = Inpaint().settled("image", ~holes[None, None])
     assert chosen == prior
     assert word in why
 
 
 def test_the_image_as_the_users_choice_minds_the_shape_of_the_holes() -> None:
-    assert Inpaint(prior="image").settled("image", ~square(40)[None])[0] == "image-shapes"
-    assert Inpaint(prior="image").settled("image", ~half_missing()[None])[0] == "image"
+    assert Inpaint(prior="image").settled("image", ~square(40)[None, None])[0] == "image-shapes"
+    assert Inpaint(prior="image").settled("image", ~half_missing()[None, None])[0] == "image"
 
 
 def test_the_users_prior_is_never_replaced() -> None:
-    assert Inpaint(prior="noise").settled("noise", ~square(40)[None])[0] == "noise"
+    assert Inpaint(prior="noise").settled("noise", ~square(40)[None, None])[0] == "noise"
 
 
 def test_scattered_pixels_are_told_from_shapes_at_any_share() -> None:

@@ -74,7 +74,7 @@ def scene(height: int = 16, width: int = 20) -> Scene:
 def test_a_factor_is_kept_as_one_text_however_it_is_given(given, kept, along) -> None:
     task = SuperResolve(factor=given)
     assert task.factor == kept
-    assert task.factors(ImageSpec("cells", (16, 16), "uint8", "YX")) == along
+    assert task.factors("YX") == along
 
 
 @pytest.mark.parametrize("settings", [{}, {"model": "binning"}, {"psf_sigma": 1.3}])
@@ -83,19 +83,21 @@ def test_the_network_speaks_of_what_the_operator_takes(factor, settings) -> None
     task, one = SuperResolve(factor=factor, **settings), scene()
     prior = task.prior_for(one, torch.Generator().manual_seed(0))
     spec = ImageSpec("cells", one.grid, "float32", "YX")
-    assert prior.grid == task.network_grid(spec, {})
+    assert prior.grid == task.network_grid(spec, {}, "YX")
     problem = task.problem(one)
     picture = torch.rand(1, 1, *prior.grid, generator=torch.Generator().manual_seed(1))
     assert problem.terms[0].operator(picture).shape == one.measurement.shape
     estimate = prior.estimate(picture)
-    result = tuple(n * f for n, f in zip(one.grid, task.along, strict=True))
+    result = tuple(n * f for n, f in zip(one.grid, task.factors("YX"), strict=True))
     assert problem.finish(estimate).mean.shape[2:] == result
 
 
 def test_the_margin_is_as_wide_as_the_engine_draws_a_gaussian() -> None:
+    spec = ImageSpec("cells", (16, 20), "float32", "YX")
     for sigma in (0.0, 0.3, 1.0, 2.6):
+        drawn = SuperResolve(psf_sigma=sigma).network_grid(spec, {}, "YX")
         sizes = gaussian_psf((sigma, sigma)).shape
-        assert tuple(2 * m + 1 for m in SuperResolve(psf_sigma=sigma).margin) == tuple(sizes)
+        assert drawn == (32 + sizes[0] - 1, 40 + sizes[1] - 1)
 
 
 @pytest.mark.parametrize(("factor", "jitter"), [("2", 0.03), ("4", 0.03), ("8", 0.05)])
@@ -180,7 +182,7 @@ def test_the_file_says_how_much_smaller_the_pixels_are(factor, tmp_path: Path) -
     argv = ["super-resolve", str(source), "-o", str(output), "--factor", factor, "--quiet"]
     argv += ["--preset", "fast", "--max-iterations", "2", "--residual", str(residual)]
     assert main(argv) == 0
-    down, right = SuperResolve(factor=factor).along
+    down, right = SuperResolve(factor=factor).factors("YX")
     result = read_spec(output)
     assert result.shape == (20 * down, 24 * right)
     assert result.scale == pytest.approx((0.2 / down, 0.1 / right))

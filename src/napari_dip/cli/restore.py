@@ -143,7 +143,7 @@ def _check_outputs(request: Request, recipe: Recipe, spec: ImageSpec) -> None:
     images = sum(name in ("output", "uncertainty", "residual") for name in request.outputs)
     for name, path in request.outputs.items():
         suffixes = JSON_SUFFIXES if name in ("report", "recipe") else IMAGE_SUFFIXES
-        room = 4 * spec.pixels * prod(recipe.task.factors(spec)) * images
+        room = 4 * spec.pixels * prod(recipe.task.factors(spec.axes)) * images
         check_output(path, inputs, request.overwrite, suffixes=suffixes, bytes_needed=room)
     check_outputs_differ(request.outputs.values())
 

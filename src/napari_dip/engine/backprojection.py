@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from napari_dip.engine.convolution import fast_length
+
 if TYPE_CHECKING:
     from napari_dip.engine.fidelity import NoiseVariance
     from napari_dip.engine.problem import Estimate, Fidelity
@@ -42,7 +44,7 @@ def backprojected_residual(
     axes = tuple(range(-kernel.ndim, 0))
     grid = tuple(seen.shape[2:])
     sizes = tuple(
-        count if circular else count + size - 1
+        count if circular else fast_length(count + size - 1)
         for count, size in zip(grid, kernel.shape, strict=True)
     )
     power = torch.fft.rfftn(kernel, s=sizes, dim=axes).abs() ** 2

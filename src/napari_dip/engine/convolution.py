@@ -31,11 +31,15 @@ class ValidConvolution(nn.Module):
     dims : int
         2 or 3: how many axes of the kernel are its grid; by default all, which must then be two
         or three. Needed for a kernel per channel.
+    margin : tuple of int, optional
+        Pixels of the picture beyond the frame, on either side of each axis, where they are fewer
+        than the kernel reaches: what lies further is taken to be as at the picture's rim. A
+        volume as large as a deep PSF would ask for would not be affordable.
 
     Attributes
     ----------
     margin : tuple of int
-        Pixels of the picture beyond the frame, on either side of each axis.
+        As above; by default as far as the kernel reaches.
 
     Raises
     ------
@@ -45,15 +49,28 @@ class ValidConvolution(nn.Module):
 
     kernel: Tensor
 
-    def __init__(self, kernel: Tensor, dims: int | None = None) -> None:
+    def __init__(
+        self, kernel: Tensor, dims: int | None = None, margin: tuple[int, ...] | None = None
+    ) -> None:
         super().__init__()
         self.dims = kernel.ndim if dims is None else dims
-        self.margin = margin_of(kernel, self.dims)
+        reach = margin_of(kernel, self.dims)
+        self.margin = reach if margin is None else tuple(map(min, margin, reach))
+        self._lacking = [far - near for far, near in zip(reach, self.margin, strict=True)]
         self.register_buffer("kernel", kernel.detach().to(torch.float32), persistent=False)
+        self._transfer: tuple[list[int], Tensor] | None = None
 
     def forward(self, image: Tensor) -> Tensor:
-        """(B, C, *measured + sizes - 1) -> (B, C, *measured)."""
-        return convolve_valid(image, self.kernel)
+        """(B, C, *measured + 2 margin) -> (B, C, *measured)."""
+        if any(self._lacking):
+            sides = [side for lack in reversed(self._lacking) for side in (lack, lack)]
+            image = F.pad(image, sides, mode="replicate")
+        if prod(self.kernel.shape[-self.dims :]) <= DIRECT_TAPS:
+            return convolve_directly(image, self.kernel)
+        lengths = _fast_lengths(image)
+        if self._transfer is None or self._transfer[0] != lengths:
+            self._transfer = lengths, _spectrum(self.kernel, lengths)
+        return convolve_by_fourier(image, self.kernel, self._transfer[1])
 
 
 class CircularConvolution(nn.Module):
@@ -77,11 +94,27 @@ class CircularConvolution(nn.Module):
         self.dims = kernel.ndim if dims is None else dims
         self.margin = margin_of(kernel, self.dims)
         self.register_buffer("kernel", kernel.detach().to(torch.float32), persistent=False)
+        self._transfer: tuple[list[int], Tensor] | None = None
 
     def forward(self, image: Tensor) -> Tensor:
-        """(B, C, *grid) -> (B, C, *grid); no margin may be wider than the grid."""
-        sides = [side for margin in reversed(self.margin) for side in (margin, margin)]
-        return convolve_valid(F.pad(image, sides, mode="circular"), self.kernel)
+        """(B, C, *grid) -> (B, C, *grid)."""
+        axes = tuple(range(-self.dims, 0))
+        grid = list(image.shape[-self.dims :])
+        if self._transfer is None or self._transfer[0] != grid:
+            self._transfer = grid, _spectrum(self._wrapped(grid), grid)
+        spectrum = torch.fft.rfftn(image, dim=axes) * self._transfer[1]
+        blurred: Tensor = torch.fft.irfftn(spectrum, s=grid, dim=axes)
+        return blurred
+
+    def _wrapped(self, grid: list[int]) -> Tensor:
+        """Kernel laid on the grid with its middle at the first pixel."""
+        kernel = self.kernel
+        for axis, (count, margin) in enumerate(zip(grid, self.margin, strict=True), -self.dims):
+            places = (torch.arange(2 * margin + 1, device=kernel.device) - margin) % count
+            shape = list(kernel.shape)
+            shape[axis] = count
+            kernel = kernel.new_zeros(shape).index_add(kernel.ndim + axis, places, kernel)
+        return kernel
 
 
 def convolve_valid(image: Tensor, kernel: Tensor) -> Tensor:
@@ -112,19 +145,31 @@ def convolve_directly(image: Tensor, kernel: Tensor) -> Tensor:
     return _CONVOLUTIONS[dims](image, weight, groups=channels)
 
 
-def convolve_by_fourier(image: Tensor, kernel: Tensor) -> Tensor:
-    """Multiply the spectra; the time hardly depends on the kernel. As `convolve_valid`."""
+def convolve_by_fourier(image: Tensor, kernel: Tensor, transfer: Tensor | None = None) -> Tensor:
+    """Multiply the spectra; the time hardly depends on the kernel. As `convolve_valid`.
+
+    `transfer` is the kernel's spectrum at the picture's fast lengths, where it is known already.
+    """
     dims = image.ndim - 2
     axes = tuple(range(-dims, 0))
     sizes, grid = kernel.shape[-dims:], image.shape[-dims:]
-    lengths = [fast_length(size) for size in grid]
+    lengths = _fast_lengths(image)
     spectrum = torch.fft.rfftn(image, s=lengths, dim=axes)
-    spectrum = spectrum * torch.fft.rfftn(kernel, s=lengths, dim=axes)
+    spectrum = spectrum * (_spectrum(kernel, lengths) if transfer is None else transfer)
     blurred: Tensor = torch.fft.irfftn(spectrum, s=lengths, dim=axes)
     # What wrapped round lies before the first valid pixel, so no further padding is needed.
     for axis, size, end in zip(axes, sizes, grid, strict=True):
         blurred = blurred.narrow(axis, size - 1, end - size + 1)
     return blurred
+
+
+def _fast_lengths(image: Tensor) -> list[int]:
+    return [fast_length(size) for size in image.shape[2:]]
+
+
+def _spectrum(kernel: Tensor, lengths: list[int]) -> Tensor:
+    spectrum: Tensor = torch.fft.rfftn(kernel, s=lengths, dim=tuple(range(-len(lengths), 0)))
+    return spectrum
 
 
 def fast_length(size: int) -> int:

@@ -37,9 +37,9 @@ class NoiseVariance:
     Attributes
     ----------
     gain, intercept : Tensor
-        (1, C, 1, ...) each, one value for each channel, in network units.
+        (B, C, 1, ...) each, one value for each channel of each measurement, in network units.
     floor : Tensor
-        (1, C, 1, ...), > 0: least variance, where the line falls below what was seen.
+        (B, C, 1, ...), > 0: least variance, where the line falls below what was seen.
     """
 
     gain: Tensor
@@ -49,6 +49,11 @@ class NoiseVariance:
     def times(self, factor: float) -> NoiseVariance:
         """Make it as much stronger everywhere."""
         return NoiseVariance(factor * self.gain, factor * self.intercept, factor * self.floor)
+
+    def of(self, number: int) -> NoiseVariance:
+        """Give that of one measurement."""
+        one = slice(number, number + 1)
+        return NoiseVariance(self.gain[one], self.intercept[one], self.floor[one])
 
     def at(self, signal: Tensor) -> Tensor:
         """Variance for each pixel of `signal` (B, C, *grid)."""

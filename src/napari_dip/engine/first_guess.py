@@ -8,11 +8,15 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from napari_dip.engine.problem import Operator
 
 #: Share of a pixel's light that must reach the seen pixels for them to have a say in it, and
 #: least prediction as a share of the mean: as in `richardson_lucy`.
 _LEAST_SEEN, _LEAST_LIGHT = 1e-2, 1e-6
+#: Share of the pixels that a picture's reach leaves above it: single ones may be noise.
+_ABOVE = 1e-3
 
 
 def lucy_guesses(
@@ -21,7 +25,8 @@ def lucy_guesses(
     seen: Tensor,
     grid: tuple[int, ...],
     iterations: tuple[int, ...],
-) -> Tensor:
+    enough: Callable[[Tensor], bool] = lambda prediction: False,
+) -> tuple[Tensor, ...]:
     """Run Richardson-Lucy with any linear operator and any pixels left out.
 
     Parameters
@@ -36,11 +41,13 @@ def lucy_guesses(
         Size of the picture.
     iterations : tuple of int, ascending
         Steps after which the picture is kept: few give a blurred one with little noise.
+    enough : callable
+        Asked after each with what the operator makes of it; no more are taken if it says yes.
 
     Returns
     -------
-    Tensor
-        (B, C * len(iterations), *grid), non-negative.
+    tuple of Tensor
+        (B, C, *grid) each, non-negative.
 
     References
     ----------
@@ -68,4 +75,20 @@ def lucy_guesses(
         picture = picture * torch.where(light > _LEAST_SEEN, factor, 1.0)
         if step in iterations:
             kept.append(picture)
-    return torch.cat(kept, 1)
+            with torch.no_grad():
+                if enough(operator(picture)):
+                    break
+    return tuple(kept)
+
+
+def reach_of(guess: Tensor) -> float:
+    """Tell how far above darkness a picture is likely to go, by a guess at it; at least 1.
+
+    Parameters
+    ----------
+    guess : Tensor
+        (B, C, *grid), above the level at which there is no light, in units of the measurement's
+        range.
+    """
+    last = guess.flatten()
+    return max(1.0, float(last.kthvalue(max(1, round((1 - _ABOVE) * last.numel()))).values))

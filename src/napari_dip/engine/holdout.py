@@ -18,6 +18,7 @@ def held_out_centres(
     share: float,
     seed: int,
     origin: tuple[int, ...] | None = None,
+    patch: tuple[int, ...] | None = None,
 ) -> Tensor:
     """Choose the pixels that judge.
 
@@ -33,6 +34,8 @@ def held_out_centres(
     seed : int
     origin : tuple of int or None
         Global coordinates of the region's first pixel.
+    patch : tuple of int or None
+        Size of the patches that share one fate; None: each pixel has its own.
 
     Returns
     -------
@@ -40,10 +43,10 @@ def held_out_centres(
         (1, 1, *shape) float32, 1 at centres. A pixel's fate depends on its global
         coordinates and the seed alone.
     """
-    origin = origin or (0,) * len(shape)
+    origin, patch = origin or (0,) * len(shape), patch or (1,) * len(shape)
     word = torch.full((), (seed * 0x9E3779B1 + 0x7F4A7C15) & _WORD, dtype=torch.int64)
     for axis, (start, count) in enumerate(zip(origin, shape, strict=True)):
-        line = torch.arange(start, start + count, dtype=torch.int64)
+        line = torch.arange(start, start + count, dtype=torch.int64) // patch[axis]
         line = line.reshape([-1 if i == axis else 1 for i in range(len(shape))])
         word = _mix((word ^ line) + axis + 1)
     chosen = word < int(share / prod(block) * (_WORD + 1))

@@ -6,13 +6,16 @@ layers much narrower than theirs: there the time goes, and little of the quality
 
 from __future__ import annotations
 
-from math import sqrt
+from math import prod, sqrt
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-_CONVOLUTIONS: dict[int, type[nn.Conv2d] | type[nn.Conv3d]] = {2: nn.Conv2d, 3: nn.Conv3d}
+#: Up to that product of the first four sizes torch 2 leaves a volume's convolution to code of its
+#: own, 2 to 7 times slower than the same taken as convolutions of planes (12 x 48 x 48, 16
+#: channels, one core: 138 ms forward and back, 19 ms as planes).
+_SLOW = 20480
 _NORMS: dict[int, type[nn.BatchNorm2d] | type[nn.BatchNorm3d]] = {
     2: nn.BatchNorm2d,
     3: nn.BatchNorm3d,
@@ -88,8 +91,12 @@ class Hourglass(nn.Module):
         if (
             not normalised
         ):  # start from the mean picture, so the first steps are not spent on offset
-            nn.init.zeros_(self.head.weight)
-            nn.init.zeros_(self.head.bias)  # type: ignore[arg-type]
+            self.begin_at_zero()
+
+    def begin_at_zero(self) -> None:
+        """Let the first output be 0 everywhere."""
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)  # type: ignore[arg-type]
 
     def forward(self, code: Tensor) -> Tensor:
         """(B, channels_in, *grid) -> (B, channels_out, *grid)."""
@@ -165,12 +172,67 @@ class ResidualChain(nn.Module):
         return self.head(flow)  # type: ignore[no-any-return]
 
 
+class PlaneWise(nn.Module):
+    """A network of two dimensions, applied to each plane of a stack.
+
+    Parameters
+    ----------
+    net : nn.Module
+        (B, D, Y, X) -> (B, K, Y, X).
+    at_a_time : int
+        Pixels that go through it at a time where nothing is learned.
+    """
+
+    def __init__(self, net: nn.Module, at_a_time: int) -> None:
+        super().__init__()
+        self.net = net
+        self.at_a_time = at_a_time
+
+    def forward(self, code: Tensor) -> Tensor:
+        """(B, D, N, Y, X) -> (B, K, N, Y, X)."""
+        batch, channels, count, *plane = code.shape
+        planes = code.transpose(1, 2).reshape(batch * count, channels, *plane)
+        planes = planes.contiguous(memory_format=torch.channels_last)
+        if torch.is_grad_enabled():
+            told = self.net(planes)
+        else:
+            parts = planes.split(max(1, self.at_a_time // (plane[0] * plane[1])))
+            told = torch.cat([self.net(part) for part in parts])
+        return told.reshape(batch, count, -1, *plane).transpose(1, 2)  # type: ignore[no-any-return]
+
+
 def _halving(grid: tuple[int, ...]) -> tuple[int, ...]:
     """Pool by two along each axis that keeps the two pixels which reflection at the border needs.
 
     Thin stacks keep their planes where the picture plane is still halved.
     """
     return tuple(2 if side > 2 else 1 for side in grid)
+
+
+class VolumeConvolution(nn.Conv3d):
+    """As `nn.Conv3d` without stride, faster for small volumes on a processor."""
+
+    def _conv_forward(self, volume: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        if self.padding_mode != "zeros":
+            sides = self._reversed_padding_repeated_twice
+            volume = F.pad(volume, sides, mode=self.padding_mode)
+        if volume.device.type != "cpu" or prod(volume.shape[:4]) > _SLOW:
+            return F.conv3d(volume, weight, bias)
+        return _as_planes(volume, weight, bias)
+
+
+def _as_planes(volume: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Convolve with the planes as a batch, the neighbours of each as further channels."""
+    size, out = weight.shape[2], weight.shape[0]
+    planes = volume.movedim(2, 1)  # (B, Z, C, Y, X)
+    count = planes.shape[1] - size + 1
+    near = torch.cat([planes[:, first : first + count] for first in range(size)], 2).flatten(0, 1)
+    flat = weight.transpose(1, 2).reshape(out, -1, *weight.shape[3:])
+    convolved: Tensor = F.conv2d(near, flat, bias).unflatten(0, (-1, count))
+    return convolved.movedim(1, 2)
+
+
+_CONVOLUTIONS: dict[int, type[nn.Conv2d] | type[nn.Conv3d]] = {2: nn.Conv2d, 3: VolumeConvolution}
 
 
 def convolution(

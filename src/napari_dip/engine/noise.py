@@ -92,9 +92,9 @@ def measure_noise(planes: Tensor, step: float, known: Tensor | None = None) -> N
             return NoiseEstimate(0.0, variance, variance, (0.0,) * LAGS, (0.0,) * LAGS)
     flat = flattest(means, residuals)
     means, residuals = means[flat], residuals[flat]
-    along_y, along_x, lost = _autocorrelation(residuals)
+    along_y, along_x, lost = autocorrelation(residuals)
     variances = (residuals**2).mean((1, 2)) / (1 - lost)
-    gain, intercept = _line(means, variances)
+    gain, intercept = variance_line(means, variances)
     lowest = float(variances.quantile(0.05))
     floor = max(0.5 * lowest, step**2 / 12, (1e-4 * spread) ** 2)
     return NoiseEstimate(gain, intercept, floor, along_y, along_x)
@@ -181,7 +181,7 @@ def _slow_surface(side: int) -> Tensor:
     return basis.T.contiguous()
 
 
-def _autocorrelation(residuals: Tensor) -> tuple[tuple[float, ...], tuple[float, ...], float]:
+def autocorrelation(residuals: Tensor) -> tuple[tuple[float, ...], tuple[float, ...], float]:
     """Autocorrelation along Y and X, and the share of variance that the surface took away.
 
     Taking out a surface of six coefficients removes six times the summed correlation from each
@@ -209,7 +209,7 @@ def _autocorrelation(residuals: Tensor) -> tuple[tuple[float, ...], tuple[float,
     return tuple(round(value, 4) for value in y), tuple(round(value, 4) for value in x), lost
 
 
-def _line(means: Tensor, variances: Tensor) -> tuple[float, float]:
+def variance_line(means: Tensor, variances: Tensor) -> tuple[float, float]:
     """Gain and intercept by robust least squares; relative errors count alike at all levels."""
     gain, intercept = 0.0, float(variances.median())
     least = max(float(variances.quantile(0.02)), 1e-30)

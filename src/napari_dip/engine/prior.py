@@ -91,12 +91,27 @@ class NoiseCode:
     jitter : float or Tensor
         Standard deviation of the fresh noise, in units of the code (1/30 in the paper); one for
         each channel as (1, D, 1, ...).
+    reach : float
+        What one unit of the network's output is in the picture, which may span far more than the
+        measurement does: a point of light that a blur has spread. Weights that have to grow for
+        that take many steps.
+    start : Tensor or None
+        (1, C, *grid): what the output is added to; None: nothing.
     """
 
     covers_grid = True
 
-    def __init__(self, net: nn.Module, code: Tensor, jitter: float | Tensor) -> None:
+    def __init__(
+        self,
+        net: nn.Module,
+        code: Tensor,
+        jitter: float | Tensor,
+        reach: float = 1.0,
+        start: Tensor | None = None,
+    ) -> None:
         self.net = net
+        self.reach = reach
+        self.start = start
         self.grid = tuple(code.shape[2:])
         self.code = code
         self.jitter = jitter
@@ -105,6 +120,8 @@ class NoiseCode:
         """Move network and code."""
         self.net.to(device)
         self.code = self.code.to(device)
+        if self.start is not None:
+            self.start = self.start.to(device)
         if isinstance(self.jitter, Tensor):
             self.jitter = self.jitter.to(device)
 
@@ -122,8 +139,9 @@ class NoiseCode:
         yield self.glance()
 
     def estimate(self, output: Tensor) -> Estimate:
-        """Output is the picture."""
-        return Estimate(output)
+        """Output is the picture, in units of its reach."""
+        picture = output * self.reach
+        return Estimate(picture if self.start is None else picture + self.start)
 
 
 def mean_and_variance(output: Tensor) -> Estimate:

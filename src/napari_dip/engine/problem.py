@@ -80,6 +80,8 @@ class Term:
     measured : Tensor
         (B, 1, *measured) float32, 1 where there is a measurement: what may drive the weights
         once the held-out pixels have judged.
+    released : Fidelity or None
+        Drives the weights then; needed where `fidelity` by itself leaves held-out pixels out.
     """
 
     measurement: Tensor
@@ -89,6 +91,7 @@ class Term:
     fitted: Tensor
     held_out: Tensor
     measured: Tensor
+    released: Fidelity | None = None
 
 
 def _as_it_is(estimate: Estimate) -> Estimate:

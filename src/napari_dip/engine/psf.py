@@ -19,10 +19,6 @@ _SAMPLES_PER_AIRY = 8
 _STEPS_PER_AIRY = 64
 #: Nodes of the pupil integral per turn of its phase, and the least number.
 _NODES_PER_TURN, _LEAST_NODES = 8, 64
-#: Reach of a PSF of unasked size, in Airy radii along Y and X and in distances from focus to the
-#: first dark point along Z. In focus 96 % of a widefield's light lies within 4 Airy radii (1 -
-#: J0^2 - J1^2, Born and Wolf 8.5.2), and of a confocal's all but 1e-4.
-_AIRY_REACH, _AXIAL_REACH = 4.0, 2.0
 #: Airy radius in units of wavelength / NA: the first zero of J1 over 2 pi.
 AIRY = 0.6098
 
@@ -147,31 +143,6 @@ def microscope_psf(
     excitation = None if model == "widefield" else _Optics(na, lamp, refractive_index)
     psf = _collected(emission, excitation, pinhole_airy, pixel_nm, sizes)
     return (psf / psf.sum()).float()
-
-
-def microscope_sizes(
-    na: float, wavelength_nm: float, pixel_nm: tuple[float, ...], refractive_index: float
-) -> tuple[int, ...]:
-    """Choose how many pixels a computed PSF needs along each axis.
-
-    Parameters
-    ----------
-    na, wavelength_nm, pixel_nm, refractive_index
-        As for `microscope_psf`.
-
-    Returns
-    -------
-    tuple of int
-        Odd. What is left out of a widefield PSF is an even haze far from the point.
-    """
-    lateral = _AIRY_REACH * AIRY * wavelength_nm / na
-    # From focus to the first dark point the path at the pupil's rim falls back by a wavelength.
-    rim = refractive_index - sqrt(refractive_index**2 - na**2)
-    axial = _AXIAL_REACH * wavelength_nm / rim
-    reaches = (axial, lateral, lateral)[-len(pixel_nm) :]
-    return tuple(
-        2 * ceil(reach / pixel) + 1 for reach, pixel in zip(reaches, pixel_nm, strict=True)
-    )
 
 
 def _collected(

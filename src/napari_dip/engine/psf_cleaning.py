@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import floor
+
 import torch
 from torch import Tensor
 
@@ -9,6 +11,8 @@ from torch import Tensor
 _ROUNDING = 1e-6
 #: Share of the light that is kept along each axis.
 _KEPT = 0.999
+#: Nearer than that to half a pixel between two, the centre of mass does not say which it is.
+_UNDECIDED = 0.25
 
 
 def cleaned_psf(array: Tensor) -> tuple[Tensor, tuple[str, ...]] | str:
@@ -61,7 +65,14 @@ def _centred(psf: Tensor, axis: int) -> tuple[Tensor, float]:
     """Add zeros on one side until the centre of mass is the middle pixel; give the old offset."""
     size = psf.shape[axis]
     places = torch.arange(size, dtype=psf.dtype, device=psf.device)
-    centre = round(float((_marginal(psf, axis) * places).sum()))
+    middle = float((_marginal(psf, axis) * places).sum())
+    if abs(middle % 1 - 0.5) < _UNDECIDED:
+        # an even array of a widefield stack has as much light in its first plane as in any other,
+        # and no partner for it: squares hardly see that haze
+        squares = _marginal(psf**2, axis)
+        brightest = float((squares * places).sum() / squares.sum())
+        middle = floor(middle) + (0 if brightest < middle else 1)
+    centre = round(middle)
     half = max(centre, size - 1 - centre)
     before, after = half - centre, half - (size - 1 - centre)
     zeros = [

@@ -6,6 +6,7 @@ from math import prod
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 
 class LanczosDownsample(nn.Module):
@@ -82,6 +83,36 @@ class BinnedDownsample(nn.Module):
         for size, factor in zip(image.shape[2:], self.factors, strict=True):
             blocks += [size // factor, factor]
         return image.reshape(blocks).mean(tuple(range(3, len(blocks), 2)))
+
+
+def interpolated(image: Tensor, factors: tuple[int, ...]) -> Tensor:
+    """Make pixels finer by cubic interpolation, one axis after the other.
+
+    Parameters
+    ----------
+    image : Tensor
+        (B, C, *grid)
+    factors : tuple of int, >= 1
+        One per axis of the grid.
+
+    Returns
+    -------
+    Tensor
+        (B, C, *grid x factors); both cover the same ground.
+
+    References
+    ----------
+    Keys, Cubic convolution interpolation for digital image processing, IEEE Trans. ASSP 29, 1981,
+    doi:10.1109/TASSP.1981.1163711; here with a = -0.75.
+    """
+    for axis, factor in enumerate(factors, start=2):
+        if factor > 1:
+            before, count, after = image.shape[:axis], image.shape[axis], image.shape[axis + 1 :]
+            flat = image.reshape(1, prod(before), count, prod(after))
+            size = (count * factor, prod(after))
+            flat = F.interpolate(flat, size=size, mode="bicubic", align_corners=False)
+            image = flat.reshape(*before, count * factor, *after)
+    return image
 
 
 def lanczos_weights(size: int, factor: int, lobes: int) -> Tensor:

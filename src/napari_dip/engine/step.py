@@ -133,7 +133,8 @@ class EagerStep:
             if draw.driven is not None:
                 weight = weight * draw.driven
             prediction = predicted(term, estimate)
-            loss_of_pixel = term.fidelity(prediction, measurement) * weight  # (B, C, *size)
+            fidelity = (term.released if self.released else None) or term.fidelity
+            loss_of_pixel = fidelity(prediction, measurement) * weight  # (B, C, *size)
             count = (weight.sum() * loss_of_pixel.shape[1]).clamp(min=1)
             loss = loss + loss_of_pixel.sum() / count
             with torch.no_grad():  # the same measure as of the held-out pixels, to show beside it

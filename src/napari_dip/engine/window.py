@@ -21,25 +21,35 @@ class Window:
         Per axis.
     mirrored : tuple of int
         Tensor dimensions that are turned round.
+    planes : tuple of int or None
+        Which ones of the first axis, in any order, instead of those from `start` on.
     """
 
     start: tuple[int, ...]
     size: tuple[int, ...]
     mirrored: tuple[int, ...] = ()
+    planes: tuple[int, ...] | None = None
 
     def of(self, whole: Tensor) -> Tensor:
         """Cut (B, C, *grid) down to (B, C, *size)."""
         for axis, (start, count) in enumerate(zip(self.start, self.size, strict=True)):
-            whole = whole.narrow(axis + 2, start, count)
+            if self.planes is None or axis:
+                whole = whole.narrow(axis + 2, start, count)
+        if self.planes is not None:
+            whole = whole[:, :, list(self.planes)]
         return whole.flip(self.mirrored) if self.mirrored else whole
 
     def onto(self, part: Tensor, grid: tuple[int, ...]) -> Tensor:
         """Put (B, C, *size) back where it was cut from: (B, C, *grid), 0 elsewhere."""
         part = part.flip(self.mirrored) if self.mirrored else part
-        if self.size == grid:
+        if self.size == grid and self.planes is None:
             return part
         whole = part.new_zeros((*part.shape[:2], *grid))
-        place = (slice(first, first + n) for first, n in zip(self.start, self.size, strict=True))
+        place: list[slice | list[int]] = [
+            slice(first, first + n) for first, n in zip(self.start, self.size, strict=True)
+        ]
+        if self.planes is not None:
+            place[0] = list(self.planes)
         whole[:, :, *place] = part
         return whole
 

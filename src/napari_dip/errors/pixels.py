@@ -74,7 +74,38 @@ PIXELS = {
         "Choose one slice or frame, or tick 'Planes are channels' (--planes-are-channels) if it "
         "is one picture in channels.",
     ),
+    "second-size": Fault(
+        "The second image '{name}' is {size}, but '{image}' is {other}.",
+        "Choose another shot of the same part of the object, or crop both alike.",
+    ),
+    "jpeg-second": Fault(
+        "JPEG compression is undone in one picture, but '{name}' is given as a second image.",
+        "Leave the second image out, or choose another noise model.",
+    ),
+    "jpeg-channels": Fault(
+        "JPEG compression is undone in greyscale and colour pictures, but '{name}' has {count} "
+        "channels.",
+        "Choose one channel, or name the axes YXS if these are red, green and blue.",
+    ),
+    "jpeg-volume": Fault(
+        "JPEG compression is undone plane by plane, but '{name}' is to be restored as a volume.",
+        "Set 'Stacks' (--stacks) to 'Automatic' or 'Plane by plane'.",
+    ),
     # --- pixels, known after reading
+    "jpeg-none": Fault(
+        "'{name}' shows no trace of JPEG compression: no grid of 8 × 8 blocks, or it was resized "
+        "since.",
+        "Choose the file as it was compressed, or another noise model.",
+    ),
+    "second-same": Fault(
+        "The second image '{name}' holds the same pixels as '{image}', so it measures nothing new.",
+        "Choose another shot of the same object, or none.",
+    ),
+    "second-other": Fault(
+        "The second image '{name}' does not show what '{image}' shows: their correlation is "
+        "{found}, and at least {least} is needed.",
+        "Choose another shot of the same object, align the two first, or choose none.",
+    ),
     "guide-constant": Fault(
         "All pixels of the guide are {value}, so it shows nothing.",
         "Check that the right picture and channel are chosen as the guide.",
@@ -94,6 +125,14 @@ PIXELS = {
     "mask-planes": Fault(
         "'{name}' has the shape {shape}, but a mask is a single plane without colours.",
         "Choose one slice or one channel of it.",
+    ),
+    "mask-stack": Fault(
+        "The mask '{name}' is {shape}, but '{image}' is {want}.",
+        "Choose a mask of the same size, or of one plane, which then holds for all planes.",
+    ),
+    "plane-unknown": Fault(
+        "Of {count} of the {total} parts of '{name}' nothing is known, and no others can tell.",
+        "Restore it as a stack whose neighbouring planes or frames are known, or leave these out.",
     ),
     "mask-shape": Fault(
         "The mask '{name}' is {height} × {width} pixels, but '{image}' is "
@@ -133,13 +172,31 @@ PIXELS = {
         "The PSF is given twice: by {first} and by {second}.", "Leave one of the two out."
     ),
     "psf-axes": Fault(
-        "The PSF '{name}' has the shape {shape}, but to a single image belongs one with two axes.",
-        "Choose its plane in focus, without colours.",
+        "The PSF '{name}' has the shape {shape}, but to single planes belongs one with two axes, "
+        "and to a volume one with two or three.",
+        "Choose its plane in focus, without colours{hint}.",
     ),
     "psf-large": Fault(
-        "The PSF is {psf_height} × {psf_width} pixels, more than the {height} × {width} of "
-        "'{name}'.",
+        "The PSF is {psf} pixels, more than the {frame} of '{name}'.",
         "Take a larger image, or check width and pixel size of the PSF.",
+    ),
+    "gaussian-axial": Fault(
+        "The width of the Gaussian is given along Z alone.",
+        "Fill in 'Gaussian blur' (--gaussian-sigma) too, or leave both empty.",
+    ),
+    "gaussian-depth": Fault(
+        "The Gaussian has a width along Z, but '{name}' is restored in single planes.",
+        "Leave that width empty, or restore a stack of four planes or more as a volume.",
+    ),
+    "z-step-missing": Fault(
+        "To compute the PSF of a volume, the distance of its planes is needed, and '{name}' does "
+        "not say it.",
+        "Fill in 'Distance of planes' (--z-step), or set 'Stacks' to 'Plane by plane'.",
+    ),
+    "factor-depth": Fault(
+        "The factor {factor} is for a volume, but '{name}' is restored in single planes.",
+        "Give one number, or two as Y,X; or restore a stack (axis Z) of four planes or more as a "
+        "volume.",
     ),
     "optics-missing": Fault(
         "To compute the PSF of a microscope, its {missing} is needed.",

@@ -48,6 +48,10 @@ class ImageSpec:
         """Height and width of the picture plane, in pixels."""
         return self.shape[self.axes.index("Y")], self.shape[self.axes.index("X")]
 
+    def along(self, axes: str) -> tuple[int, ...]:
+        """Size along each of these axes, in pixels."""
+        return tuple(self.shape[self.axes.index(axis)] for axis in axes)
+
     @property
     def pixels(self) -> int:
         """Number of values, colour samples and channels counted apart."""
@@ -69,6 +73,30 @@ def plane_spec(source: ImageSpec, shape: tuple[int, ...]) -> ImageSpec:
     units = source.units and (*["pixel"] * apart, *(source.units[place] for place in places))
     axes = "CYX"[-len(shape) :]
     return ImageSpec(source.name, shape, "float32", axes, scale=scale, units=units)
+
+
+def shared_axes(source: ImageSpec, shape: tuple[int, ...]) -> str:
+    """Name the axes of an image that a further picture of that shape has, pixel on pixel.
+
+    Parameters
+    ----------
+    source : ImageSpec
+    shape : tuple of int
+        Axes of one element do not count.
+
+    Returns
+    -------
+    str
+        All of them, all but channels, or those of the picture plane alone; "" if none fits.
+        Never colour samples, which share their pixels.
+    """
+    without = "".join(axis for axis in source.axes if axis not in "CS")
+    plane = "".join(axis for axis in source.axes if axis in "YX")
+    sizes = [count for count in shape if count > 1]
+    for axes in (without if "S" in source.axes else source.axes, without, plane):
+        if [count for count in source.along(axes) if count > 1] == sizes:
+            return axes
+    return ""
 
 
 def guess_axes(shape: tuple[int, ...], *, rgb: bool = False) -> str:

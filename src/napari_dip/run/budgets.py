@@ -20,7 +20,7 @@ LAST_PART = 8
 
 
 def choose_budget(
-    recipe: Recipe, source: ImageSpec, prior: str | None = None
+    recipe: Recipe, source: ImageSpec, prior: str | None = None, *, volume: bool = False
 ) -> tuple[Budget, tuple[str, ...]]:
     """Look up what the recipe's preset spends, with the user's own limits put in.
 
@@ -31,6 +31,8 @@ def choose_budget(
         Small images get networks of fewer scales than the preset has.
     prior : str, optional
         Another one than the task's first choice.
+    volume : bool
+        Whether planes are fitted together; a preset may have a leaner network for that.
 
     Returns
     -------
@@ -41,6 +43,7 @@ def choose_budget(
     task, common = recipe.task, recipe.common
     prior = prior or task.first_choice()
     row = _presets(task.name)[prior][common.preset]
+    row = {**row, **row.get("volume", {})} if volume else row
     most, widths = scales_within(min(source.grid)), tuple(row["widths"])
     notes = (SMALL.format(most=most, usual=len(widths)),) if most < len(widths) else ()
     release = row.get("release", 0)

@@ -20,6 +20,7 @@ def denoise(
     device: str = "auto",
     progress: Callable[[Event], object] | None = None,
     axes: str | None = None,
+    second: Any = None,
     **settings: Any,
 ) -> Restoration:
     """Remove the noise of one image, with nothing learned from any other.
@@ -37,6 +38,8 @@ def denoise(
     axes : str, optional
         One letter for each axis out of T, C, Z, Y, X and S (S = red, green, blue), such as
         "YXS" for a colour image. Default: "YX" for two axes, "ZYX" for three; a file's own.
+    second : array-like or path, optional
+        Another shot of the same object, of the same shape; its exposure may differ.
     **settings
         Any other setting of a recipe, such as ``prior="noise"`` or ``max_iterations=200``.
 
@@ -57,7 +60,7 @@ def denoise(
     Ulyanov, Vedaldi, Lempitsky, Deep Image Prior, CVPR 2018.
     """
     recipe = make_recipe("denoise", preset=preset, seed=seed, device=device, **settings)
-    return restore(image, recipe, progress=progress, axes=axes)
+    return restore(image, recipe, progress=progress, axes=axes, second=second)
 
 
 def inpaint(
@@ -77,7 +80,8 @@ def inpaint(
     image : array-like or path
         Pixels that are not a number (NaN) are filled in, too.
     mask : array-like or path, optional
-        (Y, X), above 0 where pixels are to be filled in. May be left out if there are NaN.
+        Above 0 where pixels are to be filled in: of the image's shape, with or without channels,
+        or (Y, X) for all planes. May be left out if there are NaN.
     preset, seed, device, progress, axes
         As for `denoise`.
     **settings
@@ -160,7 +164,8 @@ def super_resolve(
     ----------
     image : array-like or path
     factor : int or tuple of int
-        2, 3, 4 or 8, or one of 1, 2, 3, 4, 8 for each axis as (Y, X).
+        2, 3, 4 or 8, or one of 1, 2, 3, 4, 8 for each axis as (Y, X), or as (Z, Y, X) for a
+        stack; one or two numbers leave the distance of its planes as it is.
     preset, seed, device, progress, axes
         As for `denoise`.
     **settings
@@ -203,8 +208,9 @@ def deblur(
     ----------
     image : array-like or path
     psf : array-like or path, optional
-        Picture of the PSF, of any sum. Instead of it: ``gaussian_sigma`` in pixels, or ``model``
-        ("widefield" or "confocal") with ``na``, ``wavelength`` and ``pixel_size`` in nm.
+        Picture of the PSF, of any sum; of three axes for a volume. Instead of it:
+        ``gaussian_sigma`` and ``gaussian_sigma_z`` in pixels, or ``model`` ("widefield" or
+        "confocal") with ``na``, ``wavelength``, ``pixel_size`` and ``z_step`` in nm.
     preset, seed, device, progress, axes
         As for `denoise`.
     **settings

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from napari_dip.run.plan import Plan
 
 #: Raised by one whenever a checkpoint written before could not be gone on from.
-SCHEMA = 2
+SCHEMA = 3
 #: Seconds between two writings: a crash costs no more than this, the writing next to nothing.
 INTERVAL = 20.0
 

@@ -8,13 +8,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_dip.errors import Refusal, refusal
-from napari_dip.run.layout import to_parts
+from napari_dip.io.spec import shared_axes
+from napari_dip.run.layout import layout_of, stacked_axes, to_parts
+from napari_dip.tasks.second import admit_second
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     import numpy.typing as npt
 
+    from napari_dip.run.layout import Layout
     from napari_dip.run.plan import Plan
 
     Planes = npt.NDArray[np.float32]
@@ -34,12 +37,18 @@ class Inputs:
         (parts, C, *grid), True where a pixel was measured; None if all were.
     step : float
         Distance of neighbouring grey values, 0 if there are no steps.
+    layout : Layout
+        The plan's, or that which leaves no part without anything known.
+    second : ndarray or None
+        (parts, C, *grid): another measurement of what the image shows, in units of its own.
     """
 
     parts: Planes
     others: Mapping[str, Planes]
     known: npt.NDArray[np.bool_] | None
     step: float
+    layout: Layout
+    second: Planes | None = None
 
 
 def sort_inputs(plan: Plan, data: Mapping[str, npt.NDArray[Any]]) -> Inputs | Refusal:
@@ -52,23 +61,36 @@ def sort_inputs(plan: Plan, data: Mapping[str, npt.NDArray[Any]]) -> Inputs | Re
         "image" in the axes and shape of `plan.source`; the task's further inputs.
     """
     image, task = data["image"], plan.recipe.task
-    with np.errstate(over="ignore"):  # what single precision cannot hold is refused in words
-        parts = to_parts(image, plan.source.axes, plan.layout)
     others = {name: np.asarray(data[name], dtype=np.float32) for name in plan.others}
+    again = next((one.name for one in task.inputs if one.measures and one.name in others), None)
     for key, spec in plan.others.items():
         if no := _check_finite(others[key], spec.name):
             return no
-    if no := task.admit(plan.source, others):
+    layout = plan.layout
+    if no := task.admit(plan.source, _overlaid(plan, others, layout)):
         return no
-    gone = task.missing(parts[0], others)
-    known = None if gone is None or not gone.any() else ~gone[None]
-    if no := task.check_known(plan.source, None if known is None else known[0]):
+    parts, known = _measured(plan, image, others, layout)
+    if no := task.check_known(plan.source, known):
         return no
     if known is not None and not known.any():
         return refusal("nothing-known", name=plan.source.name)
+    rest = _further_layouts(plan)
+    while known is not None and (hollow := _hollow(known)):
+        if not rest:
+            return refusal("plane-unknown", name=plan.source.name, count=hollow, total=len(known))
+        layout = rest.pop(0)
+        parts, known = _measured(plan, image, others, layout)
     if no := check_content(image if known is None else parts[known], plan.source.name):
         return no
-    return Inputs(parts, others, known, 1.0 if image.dtype.kind in "iu" else 0.0)
+    if no := task.admit_image(plan.source, parts):
+        return no
+    second = None
+    if again is not None:
+        second = to_parts(others.pop(again), plan.source.axes, layout)
+        if no := admit_second(parts, second, plan.others[again].name, plan.source.name):
+            return no
+    step = 1.0 if image.dtype.kind in "iu" else 0.0
+    return Inputs(parts, _overlaid(plan, others, layout), known, step, layout, second)
 
 
 def check_content(array: npt.NDArray[Any], name: str) -> Refusal | None:
@@ -95,6 +117,46 @@ def check_content(array: npt.NDArray[Any], name: str) -> Refusal | None:
     if not 1e-18 < span < 1e18 or span < 16 * float(np.spacing(np.float32(largest))):
         return refusal("pixels-range", name=name, low=low, high=high)
     return None
+
+
+def _measured(
+    plan: Plan, image: npt.NDArray[Any], others: Mapping[str, Planes], layout: Layout
+) -> tuple[Planes, npt.NDArray[np.bool_] | None]:
+    """Lay the image out, and say where there is a measurement; None: everywhere."""
+    with np.errstate(over="ignore"):  # what single precision cannot hold is refused in words
+        parts = to_parts(image, plan.source.axes, layout)
+    gone = plan.recipe.task.missing(parts, _overlaid(plan, others, layout))
+    return parts, None if gone is None or not gone.any() else ~gone
+
+
+def _overlaid(plan: Plan, others: Mapping[str, Planes], layout: Layout) -> Mapping[str, Planes]:
+    """Lay out what lies on the image pixel by pixel; leave the rest as it is."""
+    source, laid = plan.source, dict(others)
+    for one in plan.recipe.task.inputs:
+        if one.overlays and one.name in others:
+            axes = shared_axes(source, others[one.name].shape)
+            sizes = tuple(zip(source.axes, source.shape, strict=True))
+            sides = [count if axis in axes else 1 for axis, count in sizes]
+            whole = [1 if axis in "CS" and axis not in axes else n for axis, n in sizes]
+            spread = np.broadcast_to(others[one.name].reshape(sides), whole)
+            laid[one.name] = to_parts(spread, source.axes, layout)
+    return laid
+
+
+def _hollow(known: npt.NDArray[np.bool_]) -> int:
+    """Count the parts without anything known of a channel of which others know something."""
+    there = known.reshape(*known.shape[:2], -1).any(2)
+    gone = np.any(~there & np.any(there, axis=0), axis=1)
+    return int(np.count_nonzero(gone))
+
+
+def _further_layouts(plan: Plan) -> list[Layout]:
+    """List the ways to fit planes together that the plan has not taken, along depth first."""
+    ways = [
+        layout_of(plan.source, volume=True, deep=axis) for axis in stacked_axes(plan.source)[::-1]
+    ]
+    least = plan.recipe.task.least_depth
+    return [one for one in ways if one != plan.layout and min(one.depth(plan.source)) >= least]
 
 
 def _check_finite(array: Planes, name: str) -> Refusal | None:

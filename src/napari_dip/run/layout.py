@@ -12,10 +12,6 @@ if TYPE_CHECKING:
 
     from napari_dip.io import ImageSpec
 
-#: Fewest planes that make a volume: the network halves its depth at least once, and its border is
-#: continued by reflection.
-LEAST_DEPTH = 4
-
 
 @dataclass(frozen=True, slots=True)
 class Layout:
@@ -36,6 +32,11 @@ class Layout:
     grid: str
 
     @property
+    def volume(self) -> bool:
+        """Whether planes are fitted together."""
+        return len(self.grid) > 2
+
+    @property
     def order(self) -> str:
         """All axes, as the fits want them."""
         return self.parts + self.channels + self.grid
@@ -44,6 +45,19 @@ class Layout:
         """Count the parts."""
         return int(
             np.prod([source.shape[source.axes.index(axis)] for axis in self.parts], dtype=int)
+        )
+
+    def along(self, source: ImageSpec) -> str:
+        """Name the axis on which parts are neighbours: time before depth; "" for a single part."""
+        return next((axis for axis in stacked_axes(source) if axis in self.parts), "")
+
+    def stride(self, source: ImageSpec) -> int:
+        """Count the parts from one to its next neighbour; 0 for a single part."""
+        axis = self.along(source)
+        return (
+            self.count(source) // source.shape[source.axes.index(axis)]
+            if axis == "T"
+            else len(axis)
         )
 
     def depth(self, source: ImageSpec) -> tuple[int, ...]:
@@ -58,7 +72,7 @@ def stacked_axes(source: ImageSpec) -> str:
     )
 
 
-def layout_of(source: ImageSpec, *, volume: bool) -> Layout:
+def layout_of(source: ImageSpec, *, volume: bool, deep: str = "") -> Layout:
     """Share the axes out.
 
     Parameters
@@ -66,8 +80,10 @@ def layout_of(source: ImageSpec, *, volume: bool) -> Layout:
     source : ImageSpec
     volume : bool
         Whether planes along depth, or along time where there is no depth, are fitted together.
+    deep : str
+        Along which axis instead.
     """
-    deep = stacked_axes(source)[-1:] if volume else ""
+    deep = (deep or stacked_axes(source)[-1:]) if volume else ""
     channels = next((axis for axis in "CS" if axis in source.axes), "")
     parts = "".join(axis for axis in "TZ" if axis in source.axes and axis != deep)
     return Layout(parts, channels, deep + "YX")

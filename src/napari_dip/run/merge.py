@@ -10,7 +10,7 @@ import numpy as np
 from napari_dip.run.clock import number
 from napari_dip.run.events import Restoration
 from napari_dip.run.layout import from_parts
-from napari_dip.run.prepare import noise_variance
+from napari_dip.run.noise import noise_variance
 from napari_dip.run.receipt import receipt, residual_words, sha256
 from napari_dip.tasks.blind_spot import IMAGE_FED
 
@@ -59,7 +59,10 @@ class Merge:
         self._calibration = calibration
         self._parts = parts
         self._array = array
-        self._enlarged = np.repeat(np.repeat(parts, plan.factors[0], -2), plan.factors[1], -1)
+        self._enlarged = parts
+        finer = plan.recipe.task.factors(plan.layout.grid)
+        for axis, factor in enumerate(finer, parts.ndim - len(finer)):
+            self._enlarged = np.repeat(self._enlarged, factor, axis)
         # pictures, their squares, variances
         self.sums = np.zeros((3, *self._enlarged.shape), np.float64)
         self.predictions = np.zeros(parts.shape, np.float64)
@@ -108,6 +111,13 @@ class Merge:
             self.sums[2][place] += deviation[index].astype(np.float64) ** 2
             self.predictions[place] += prediction[index]
             self.count[place] += 1
+
+    def finished(self, part: int, channels: list[int]) -> tuple[Planes, Planes]:
+        """Give what was restored of a part, and its standard deviation: (C, *grid) each."""
+        sums = self.sums[:, part, channels]
+        pictures, squares, variances = sums / self._count()[part, channels]
+        variance = variances + np.maximum(squares - pictures**2, 0)
+        return pictures.astype(np.float32), np.sqrt(variance).astype(np.float32)
 
     def preview(self, unit: WorkUnit, picture: Planes) -> npt.NDArray[np.float32]:
         """Show the whole image with one unit's picture so far where nothing is finished."""

@@ -17,7 +17,7 @@ from napari_dip.run.costs import (
     estimate_planes,
 )
 from napari_dip.run.gate import MOST_CHANNELS, check_headers
-from napari_dip.run.layout import LEAST_DEPTH, Layout, layout_of
+from napari_dip.run.layout import Layout, layout_of
 from napari_dip.run.machine import Machine, threads_for
 from napari_dip.run.units import WorkUnit, units_of
 
@@ -75,17 +75,15 @@ class Plan:
     others: Mapping[str, ImageSpec] = field(default_factory=dict)
 
     @property
-    def factors(self) -> tuple[int, int]:
-        """How many times finer than the image the result is, along Y and X."""
-        return self.recipe.task.factors(self.source)
+    def factors(self) -> tuple[int, ...]:
+        """How many times finer than the image the result is, along each of the image's axes."""
+        return self.recipe.task.factors(self.source.axes)
 
     @property
     def result_shape(self) -> tuple[int, ...]:
         """Shape of the result, in the image's axes."""
-        finer = dict(zip("YX", self.factors, strict=True))
         return tuple(
-            count * finer.get(axis, 1)
-            for axis, count in zip(self.source.axes, self.source.shape, strict=True)
+            count * finer for count, finer in zip(self.source.shape, self.factors, strict=True)
         )
 
     @property
@@ -93,10 +91,8 @@ class Plan:
         """Size of a pixel of the result along each of the image's axes; None if not known."""
         if self.source.scale is None:
             return None
-        finer = dict(zip("YX", self.factors, strict=True))
         return tuple(
-            size / finer.get(axis, 1)
-            for axis, size in zip(self.source.axes, self.source.scale, strict=True)
+            size / finer for size, finer in zip(self.source.scale, self.factors, strict=True)
         )
 
     @property
@@ -155,13 +151,14 @@ def preflight(
     device = _device(recipe.common.device, machine)
     if isinstance(device, Refusal):
         return device
-    budget, notes = choose_budget(recipe, source)
-    layout, words = choose_layout(recipe, source, budget, machine)
-    notes += words
-    units = units_of(recipe, source, budget, layout.count(source))
+    layout, words = choose_layout(recipe, source, others, machine)
+    if no := recipe.task.check_axes(source, others, layout.grid):
+        return no
+    budget, notes = choose_budget(recipe, source, volume=layout.volume)
+    notes += (*words, *recipe.task.remarks(source, others))
+    units = units_of(recipe, source, budget, layout)
     channels = len(units[0].channels)
-    plane = recipe.task.network_grid(source, others)
-    grid = (*layout.depth(source), *plane)
+    grid = recipe.task.network_grid(source, others, layout.grid)
     whole = estimate_planes(grid, channel_count(source) * layout.count(source))
     peak = whole + estimate_fit(grid, channels, budget)
     here = peak
@@ -170,20 +167,20 @@ def preflight(
         here = whole
     if here > machine.memory_bytes:
         have = size(machine.memory_bytes, floor)
-        code = "image-large" if plane == source.grid else "result-large"
+        code = "image-large" if grid == source.along(layout.grid) else "result-large"
         return refusal(code, name=source.name, need=size(here), have=have)
-    threads = threads_for(machine.cores, prod(plane))
+    threads = threads_for(machine.cores, prod(grid[-2:]))
     iterations = [unit.iterations for unit in units]
     costs = estimate_costs(grid, iterations, device, threads, budget)
     return Plan(recipe, source, units, device, threads, budget, peak, costs, layout, notes, others)
 
 
 def choose_layout(
-    recipe: Recipe, source: ImageSpec, budget: Budget, machine: Machine
+    recipe: Recipe, source: ImageSpec, others: Mapping[str, ImageSpec], machine: Machine
 ) -> tuple[Layout, tuple[str, ...]]:
     """Choose between plane by plane and a volume, and say what should be known about it.
 
-    A volume where the user wants one, or where there is depth enough and memory for it.
+    A volume where the user or the task wants one, or where there is depth enough and memory.
     """
     planes, volume = (layout_of(source, volume=deep) for deep in (False, True))
     depth = volume.depth(source)
@@ -193,28 +190,31 @@ def choose_layout(
     if volume.grid[0] == "Z" and source.guessed and depth[0] <= MOST_CHANNELS:
         notes = (GUESSED.format(count=depth[0]),)
     wish = recipe.common.stacks
-    if depth[0] < LEAST_DEPTH:
-        thin = THIN.format(count=depth[0], least=LEAST_DEPTH)
+    if wish == "auto":
+        wish = recipe.task.stacked(source, others)
+    if depth[0] < recipe.task.least_depth:
+        thin = THIN.format(count=depth[0], least=recipe.task.least_depth)
         return planes, (*notes, thin) if wish == "volume" else notes
-    grid = (*depth, *source.grid)
-    need = estimate_fit(grid, channel_count(source), budget) + estimate_planes(
-        grid, channel_count(source) * volume.count(source)
-    )
-    if wish == "volume" or (
-        wish == "auto" and volume.grid[0] == "Z" and need <= machine.memory_bytes
-    ):
+    if wish == "volume":
         return volume, notes
-    return planes, notes
+    if wish == "planes" or volume.grid[0] != "Z":
+        return planes, notes
+    grid = recipe.task.network_grid(source, others, volume.grid)
+    budget = choose_budget(recipe, source, volume=True)[0]
+    channels = channel_count(source)
+    need = estimate_fit(grid, channels, budget)
+    need += estimate_planes(grid, channels * volume.count(source))
+    return (volume if need <= machine.memory_bytes else planes), notes
 
 
 def with_prior(plan: Plan, prior: str, why: str) -> Plan:
     """Make the same plan with another prior, and the reason for it."""
-    budget, notes = choose_budget(plan.recipe, plan.source, prior)
-    gone = choose_budget(plan.recipe, plan.source, plan.budget.prior)[1]
+    volume = plan.layout.volume
+    budget, notes = choose_budget(plan.recipe, plan.source, prior, volume=volume)
+    gone = choose_budget(plan.recipe, plan.source, plan.budget.prior, volume=volume)[1]
     parts = plan.layout.count(plan.source)
-    units = units_of(plan.recipe, plan.source, budget, parts)
-    plane = plan.recipe.task.network_grid(plan.source, plan.others)
-    grid = (*plan.layout.depth(plan.source), *plane)
+    units = units_of(plan.recipe, plan.source, budget, plan.layout)
+    grid = plan.recipe.task.network_grid(plan.source, plan.others, plan.layout.grid)
     peak = estimate_planes(grid, channel_count(plan.source) * parts)
     iterations = [unit.iterations for unit in units]
     return replace(

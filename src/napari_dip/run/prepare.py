@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import TYPE_CHECKING
 
 import numpy as np
+
+from napari_dip.run.noise import channels_noise, noise_model
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
 
     from napari_dip.engine.noise import NoiseEstimate
     from napari_dip.run.inputs import Inputs, Planes
+    from napari_dip.run.noise import Second
     from napari_dip.run.plan import Plan
 
 #: Percentiles that span the image without its hot and dead pixels.
@@ -23,11 +26,13 @@ ROBUST = (0.5, 99.5)
 #: 512 x 512 image are 10,000 judges, whose mean loss is sure to 0.02.
 HELD_OUT_SHARE = 0.04
 MOST_HELD_OUT = 0.25
+#: A note on a plan.
+TOGETHER = (
+    "Nothing is known of a whole plane, so the planes along {axis} are fitted together, not one by "
+    "one."
+)
 #: Fewest held-out pixels that tell a better picture from a worse one.
 LEAST_HELD_OUT = 48
-#: Planes of a stack that the noise is measured on, spread over all of it: eight planes of
-#: 512 x 512 hold 30,000 blocks, and one detector made them all.
-MOST_PLANES = 8
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,6 +60,8 @@ class Calibration:
         The task's further inputs, float32, as the task has arranged them.
     notes : tuple of str
         What was found out on the way.
+    second : Second or None
+        Another measurement of what the image shows.
     """
 
     offset: tuple[float, ...]
@@ -68,6 +75,7 @@ class Calibration:
     known: npt.NDArray[np.bool_] | None
     others: Mapping[str, Planes]
     notes: tuple[str, ...] = ()
+    second: Second | None = None
 
 
 def prepare(plan: Plan, inputs: Inputs) -> tuple[Calibration, Planes]:
@@ -97,17 +105,14 @@ def prepare(plan: Plan, inputs: Inputs) -> tuple[Calibration, Planes]:
     if known is not None:
         middle = np.array(offset, np.float32).reshape(-1, *[1] * (parts.ndim - 2))
         parts = np.where(known, parts, middle)
-    noise = tuple(
-        _noise(parts[:, c], None if known is None else known[:, c], inputs.step, plan)
-        for c in range(parts.shape[1])
-    )
+    noise, second = channels_noise(inputs, parts, constant, task.noise_wish())
     varied = [one for c, one in enumerate(noise) if c not in constant]
     # detectors make noise plane by plane: along depth or time it is taken to be white
     block = (1,) * (parts.ndim - 4) + task.block(hidden_block(varied, plan.source.grid))
     arranged, notes = task.arranged(parts[0], inputs.others, {"image": plan.source, **plan.others})
-    judges = (
-        LEAST_HELD_OUT * prod(block) / (parts[0, 0].size if known is None else known[0, 0].sum())
-    )
+    told = () if known is None else task.told(known)
+    some = parts[0, 0].size if known is None else max(1, int(known[0, 0].sum()))
+    judges = LEAST_HELD_OUT * prod(block) / some
     calibration = Calibration(
         offset=tuple(offset),
         scale=tuple(scale),
@@ -115,11 +120,12 @@ def prepare(plan: Plan, inputs: Inputs) -> tuple[Calibration, Planes]:
         block=block,
         held_out_share=min(MOST_HELD_OUT, max(HELD_OUT_SHARE, judges)),
         constant=constant,
-        model="gaussian" if all(one.gain == 0 for one in varied) else "poisson-gaussian",
+        model=noise_model(varied, task.noise_wish()),
         prior=plan.budget.prior,
         known=known,
         others=arranged,
-        notes=notes,
+        notes=(*told, *notes) if second is None else (*second.notes, *told, *notes),
+        second=second,
     )
     return calibration, parts
 
@@ -128,15 +134,12 @@ def settled(plan: Plan, inputs: Inputs) -> Plan:
     """Plan anew with the prior that the pixels ask for, where the task lets them choose."""
     from napari_dip.run.plan import with_prior
 
-    known = None if inputs.known is None else inputs.known[0]
-    prior, why = plan.recipe.task.settled(plan.budget.prior, known)
+    prior, why = plan.recipe.task.settled(plan.budget.prior, inputs.known)
+    if inputs.layout != plan.layout:
+        note = TOGETHER.format(axis=inputs.layout.grid[0])
+        plan = replace(plan, layout=inputs.layout, notes=(*plan.notes, note))
+        return with_prior(plan, prior, why)
     return plan if not why else with_prior(plan, prior, why)
-
-
-def noise_variance(noise: NoiseEstimate, signal: npt.ArrayLike) -> npt.NDArray[np.float64]:
-    """Variance of one channel's noise at a signal, in the image's units squared."""
-    line = noise.gain * np.asarray(signal, np.float64) + noise.intercept
-    return np.asarray(np.maximum(line, noise.floor))
 
 
 def _range(plane: Planes) -> tuple[float, float]:
@@ -147,43 +150,3 @@ def _range(plane: Planes) -> tuple[float, float]:
     if high <= low:  # almost all pixels alike: a few bright points on black
         low, high = float(plane.min()), float(plane.max())
     return float(plane.mean(dtype=np.float64)), max(high - low, float(np.finfo(np.float32).tiny))
-
-
-def _noise(
-    volume: Planes, known: npt.NDArray[np.bool_] | None, step: float, plan: Plan
-) -> NoiseEstimate:
-    """Measure one channel's noise, and let the user's own figures overrule.
-
-    Parameters
-    ----------
-    volume : ndarray
-        (..., Y, X), all planes of a channel.
-    """
-    from dataclasses import replace
-
-    import torch
-
-    from napari_dip.engine.noise import measure_noise
-
-    task = plan.recipe.task.noise_wish()
-    planes = volume.reshape(-1, *volume.shape[-2:])
-    some = np.unique(np.linspace(0, len(planes) - 1, MOST_PLANES).astype(int))
-    seen = None if known is None else torch.from_numpy(known.reshape(planes.shape)[some])
-    measured = measure_noise(torch.from_numpy(planes[some]), step, seen)
-    dark, middle = float(np.percentile(planes, 1)), float(planes.mean(dtype=np.float64))
-    level = float(noise_variance(measured, middle))
-    at_dark = float(noise_variance(measured, dark))
-    gain = measured.gain
-    if task.model == "gaussian":
-        gain, at_dark = 0.0, level
-    elif task.model == "poisson-gaussian" and gain == 0 and middle > dark:
-        # no slope was found, but the user knows of one: all that is above the least variance
-        gain, at_dark = max(level - measured.floor, 0.1 * level) / (middle - dark), measured.floor
-    if task.gain is not None:
-        gain = task.gain
-    if task.read_noise is not None:
-        at_dark = task.read_noise**2
-    if gain == measured.gain and task.read_noise is None:
-        return measured
-    floor = at_dark if task.read_noise is not None else min(measured.floor, at_dark)
-    return replace(measured, gain=gain, intercept=at_dark - gain * dark, floor=floor)

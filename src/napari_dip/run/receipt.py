@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_dip.run.prepare import noise_variance
+from napari_dip.run.noise import noise_variance
 
 if TYPE_CHECKING:
     import numpy.typing as npt

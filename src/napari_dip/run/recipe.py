@@ -86,7 +86,8 @@ class Common(BaseModel):
             "Stacks",
             "Whether the planes of a stack or movie are restored one by one, each beginning with "
             "what was learned from the one before, or together as one volume, where neighbouring "
-            "planes help each other. Automatic: a volume for depth, one by one for time.",
+            "planes help each other. Automatic: a volume for depth, one by one for time; for "
+            "inpainting, together.",
             choices={"auto": "Automatic", "planes": "Plane by plane", "volume": "As a volume"},
         ),
     ] = "auto"

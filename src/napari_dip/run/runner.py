@@ -11,6 +11,7 @@ import numpy as np
 from napari_dip.engine.control import Control
 from napari_dip.errors import Failed, Refusal, Refused, refusal
 from napari_dip.run.events import Event, Restoration
+from napari_dip.run.frames import Movie
 from napari_dip.run.machine import is_memory_error, load_torch
 
 if TYPE_CHECKING:
@@ -153,6 +154,7 @@ class _Course:
         self._clock = clock
         self._merge = merge
         self._store = store
+        self._movie = Movie(plan.recipe.task, calibration, planes, merge)
         self._wish = Control.GO
         self._racing = False
         self._weights = None if store is None else store.weights  # of the unit before
@@ -203,7 +205,8 @@ class _Course:
         from napari_dip.run.fitting import make_fit
         from napari_dip.run.race import Runner
 
-        ready = make_fit(self._plan, self._calibration, self._planes, unit, prior)
+        frames = self._movie.around(unit, prior)
+        ready = make_fit(self._plan, self._calibration, self._planes, unit, prior, frames)
 
         def keep(point: Checkpoint) -> None:
             if self._store is not None and not self._racing:

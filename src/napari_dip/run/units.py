@@ -10,11 +10,12 @@ from napari_dip.run.costs import channel_count
 if TYPE_CHECKING:
     from napari_dip.io import ImageSpec
     from napari_dip.run.costs import Budget
+    from napari_dip.run.layout import Layout
     from napari_dip.run.recipe import Recipe
 
 #: Share of the iterations that a plane takes which begins with what the one before has learned,
-#: and the fewest of them.
-LATER, LEAST_LATER = 0.2, 25
+#: and the fewest of them: with its last look such a plane takes less than a fifth of the time.
+LATER, LEAST_LATER = 0.15, 25
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,11 @@ class WorkUnit:
         Whether it begins with the weights of the unit before.
     first : str
         Id of the first fit of the same channels.
+    before, after : int or None
+        Which part is its neighbour: the same one frame earlier or later, or in a stack that is no
+        movie the next plane; None: there is none.
+    timely : bool
+        Whether these are neighbours in time.
     """
 
     id: str
@@ -48,10 +54,21 @@ class WorkUnit:
     part: int = 0
     warm: bool = False
     first: str = ""
+    before: int | None = None
+    after: int | None = None
+    timely: bool = False
+
+    @property
+    def beside(self) -> tuple[int, ...]:
+        """Give the neighbours, as far as there are any."""
+        return tuple(one for one in (self.before, self.after) if one is not None)
 
 
-def units_of(recipe: Recipe, source: ImageSpec, budget: Budget, parts: int) -> tuple[WorkUnit, ...]:
+def units_of(
+    recipe: Recipe, source: ImageSpec, budget: Budget, layout: Layout
+) -> tuple[WorkUnit, ...]:
     """List the fits: for each group of channels and each restart a chain through the parts."""
+    parts, stride = layout.count(source), layout.stride(source)
     count = channel_count(source)
     groups = (
         [tuple(range(count))]
@@ -70,6 +87,9 @@ def units_of(recipe: Recipe, source: ImageSpec, budget: Budget, parts: int) -> t
             part,
             warm=part > 0,
             first=f"c{number}r0" if parts == 1 else f"p{part}c{number}r0",
+            before=part - stride if stride and part >= stride else None,
+            after=part + stride if stride and part + stride < parts else None,
+            timely=layout.along(source) == "T",
         )
         for number, group in enumerate(groups)
         for restart in range(budget.restarts)

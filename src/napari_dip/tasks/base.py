@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from dataclasses import asdict, dataclass, fields, is_dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from napari_dip.tasks.scene import Scene
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -13,11 +15,12 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from napari_dip.engine.fidelity import NoiseVariance
     from napari_dip.engine.prior import Prior
     from napari_dip.engine.problem import Problem
     from napari_dip.errors import Refusal
     from napari_dip.io import ImageSpec
+
+__all__ = ["IMAGE", "Input", "NoiseWish", "Scene", "Setting", "Task"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +63,12 @@ class Input:
     layers : tuple of str
         Kinds of napari layers that it may come from: "image", "labels", "shapes".
     optional : bool
+    measures : bool
+        Whether it is another measurement of what the image shows, and so is laid out, calibrated
+        and explained as the image is.
+    overlays : bool
+        Whether it lies on the image pixel by pixel, in all of its axes or in some, and so is laid
+        out as the image is: (parts, C, *grid), one channel where it has none.
     """
 
     name: str
@@ -67,6 +76,8 @@ class Input:
     help: str
     layers: tuple[str, ...] = ("image",)
     optional: bool = False
+    measures: bool = False
+    overlays: bool = False
 
 
 #: What every task restores.
@@ -82,60 +93,6 @@ class NoiseWish:
     model: str = "auto"
     read_noise: float | None = None
     gain: float | None = None
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Scene:
-    """What a task builds its problem and its prior from: one unit's pixels, calibrated.
-
-    Attributes
-    ----------
-    measurement : Tensor
-        (1, C, *grid), in network units; 0 where nothing was measured.
-    noise : NoiseVariance
-        In network units.
-    noise_level : float
-        Mean standard deviation of the noise, in network units.
-    known : Tensor
-        (1, 1, *grid): 1 where there is a measurement.
-    held_out, guarded : Tensor
-        (1, 1, *grid): 1 at pixels that judge, and at those with their guard band.
-    block : tuple of int
-        Size of hidden blocks, per axis of the grid.
-    granted : float
-        Share of the measured noise that the fit takes for certain; less where the network itself
-        says how far a pixel may lie off.
-    prior : str
-        Such as "noise" or "blind-spot".
-    widths : tuple of int
-        Channels of the network at each scale.
-    window : int or None
-        Side of what a step looks at; None: the whole grid.
-    others : mapping of str to Tensor
-        The task's further inputs by name, float32, as they came.
-    zero, unit : Tensor or None
-        (1, C, 1, ...): where the image's units have their zero, and how long one of them is.
-    """
-
-    measurement: Tensor
-    noise: NoiseVariance
-    noise_level: float
-    known: Tensor
-    held_out: Tensor
-    guarded: Tensor
-    block: tuple[int, ...]
-    granted: float
-    prior: str
-    widths: tuple[int, ...]
-    window: int | None
-    others: Mapping[str, Tensor] = field(default_factory=dict)
-    zero: Tensor | None = None
-    unit: Tensor | None = None
-
-    @property
-    def grid(self) -> tuple[int, ...]:
-        """Size of the measurement, per axis."""
-        return tuple(self.measurement.shape[2:])
 
 
 class Task:
@@ -154,6 +111,8 @@ class Task:
         The image first.
     stacks : bool
         Whether stacks and movies are taken, too.
+    least_depth : int
+        Fewest planes that are fitted together.
     done : str
         Goes behind the input's name to name the result.
     gives : dict of str to str
@@ -166,6 +125,7 @@ class Task:
     done: ClassVar[str]
     gives: ClassVar[dict[str, str]] = {}
     stacks: ClassVar[bool] = False
+    least_depth: ClassVar[int] = 4  # the network halves the depth at least once
 
     def check(self, source: ImageSpec, others: Mapping[str, ImageSpec]) -> Refusal | None:
         """Say no to pictures that this task cannot take, from their headers alone."""
@@ -177,15 +137,37 @@ class Task:
         """Say no to further inputs for what their pixels hold."""
         return None
 
+    def remarks(self, source: ImageSpec, others: Mapping[str, ImageSpec]) -> tuple[str, ...]:
+        """Say what the user should know of these headers; goes to the notes of the plan."""
+        return ()
+
+    def admit_image(self, source: ImageSpec, parts: npt.NDArray[np.float32]) -> Refusal | None:
+        """Say no to an image (parts, C, *grid) for what its pixels hold."""
+        return None
+
     def missing(
-        self, image: npt.NDArray[Any], others: Mapping[str, npt.NDArray[np.float32]]
+        self, parts: npt.NDArray[Any], others: Mapping[str, npt.NDArray[np.float32]]
     ) -> npt.NDArray[np.bool_] | None:
-        """Pixels (C, Y, X) of `image` that hold no measurement; None if all do."""
+        """Pixels of the image, (parts, C, *grid), that hold no measurement; None if all do."""
         return None
 
     def check_known(self, source: ImageSpec, known: npt.NDArray[np.bool_] | None) -> Refusal | None:
-        """Say no for where there is a measurement, (C, Y, X); None: everywhere."""
+        """Say no for where there is a measurement, (parts, C, *grid); None: everywhere."""
         return None
+
+    def judging(self, known: Tensor) -> tuple[tuple[int, ...], Tensor] | None:
+        """Size of patches that judge as one, and where they may lie; None: pixels, anywhere.
+
+        Parameters
+        ----------
+        known : Tensor
+            (1, 1, *grid), 1 where there is a measurement; what is given back fits it.
+        """
+        return None
+
+    def told(self, known: npt.NDArray[np.bool_]) -> tuple[str, ...]:
+        """Say what the user should know of where there is a measurement, (parts, C, *grid)."""
+        return ()
 
     def keeps_measured(self) -> bool:
         """Whether pixels that were measured come back as they were, not as they were fitted."""
@@ -195,22 +177,34 @@ class Task:
         """Whether one fit takes all channels at once: colours share edges, channels need not."""
         return "S" in source.axes
 
-    def factors(self, source: ImageSpec) -> tuple[int, int]:
-        """How many times finer than the image the result is, along Y and X."""
-        return (1, 1)
+    def stacked(
+        self, source: ImageSpec, others: Mapping[str, ImageSpec]
+    ) -> Literal["auto", "planes", "volume"]:
+        """How a stack is restored where the user leaves that open; "auto": the plan chooses."""
+        return "auto"
 
-    def network_grid(self, source: ImageSpec, others: Mapping[str, ImageSpec]) -> tuple[int, int]:
-        """Size, along Y and X, of what the network speaks of."""
-        height, width = source.grid
-        finer_y, finer_x = self.factors(source)
-        return height * finer_y, width * finer_x
+    def check_axes(
+        self, source: ImageSpec, others: Mapping[str, ImageSpec], axes: str
+    ) -> Refusal | None:
+        """Say no to the axes that one fit is to have: "YX", "ZYX" or "TYX"."""
+        return None
+
+    def factors(self, axes: str) -> tuple[int, ...]:
+        """How many times finer than the image the result is, along each of these axes."""
+        return (1,) * len(axes)
+
+    def network_grid(
+        self, source: ImageSpec, others: Mapping[str, ImageSpec], axes: str
+    ) -> tuple[int, ...]:
+        """Size, along each of the axes of a fit, of what the network speaks of."""
+        return source.along(axes)
 
     def first_choice(self) -> str:
         """Prior to plan with: the user's, or what suits most images; a row of the presets."""
         return "noise"
 
     def settled(self, prior: str, known: npt.NDArray[np.bool_] | None) -> tuple[str, str]:
-        """Choose the prior anew by where there is a measurement, (C, Y, X); and say why.
+        """Choose the prior anew by where there is a measurement, (parts, C, *grid); and say why.
 
         Without words, what `why` says holds.
         """
@@ -250,6 +244,14 @@ class Task:
         """Say in words what else was fitted to one unit, for the report."""
         return ()
 
+    def looks_beside(self, prior: str) -> bool:
+        """Whether the frames or planes beside the one that is restored are of use to a prior."""
+        return False
+
+    def looks_back(self) -> bool:
+        """Whether the picture of the frame before is of use, too."""
+        return False
+
     def noise_wish(self) -> NoiseWish:
         """Say what the user knows about the noise."""
         return NoiseWish()
@@ -257,6 +259,10 @@ class Task:
     def block(self, measured: tuple[int, int]) -> tuple[int, int]:
         """Size of hidden blocks, along Y and X, where the noise's correlation asks for that one."""
         return measured
+
+    def seen(self, scene: Scene) -> Scene:
+        """Change what a fit is made of, once it is laid out."""
+        return scene
 
     def problem(self, scene: Scene) -> Problem:
         """Say what has to be explained."""

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import pi
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
-from napari_dip.errors import refusal
 from napari_dip.tasks.base import NoiseWish, Scene, Setting, Task
-from napari_dip.tasks.larger_object import padded, within_frame
+from napari_dip.tasks.deblur import Deblur
+from napari_dip.tasks.known_psf import check_size
+from napari_dip.tasks.larger_object import padded
 from napari_dip.tasks.noise_settings import Gain, NoiseModel, ReadNoise
 
 if TYPE_CHECKING:
@@ -21,7 +23,6 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from napari_dip.engine.learned_blur import LearnedConvolution
     from napari_dip.engine.prior import Prior
     from napari_dip.engine.problem import Problem
     from napari_dip.errors import Refusal
@@ -81,20 +82,17 @@ class BlindDeblur(Task):
 
     def check(self, source: ImageSpec, others: Mapping[str, ImageSpec]) -> Refusal | None:
         """Want a PSF that is no larger than the image."""
-        height, width = source.grid
-        if self.side > min(height, width):
-            facts = {"height": height, "width": width, "name": source.name}
-            return refusal("psf-large", psf_height=self.side, psf_width=self.side, **facts)
-        return None
+        return check_size(source, (self.side, self.side), "YX")
 
-    def network_grid(self, source: ImageSpec, others: Mapping[str, ImageSpec]) -> tuple[int, int]:
+    def network_grid(
+        self, source: ImageSpec, others: Mapping[str, ImageSpec], axes: str
+    ) -> tuple[int, ...]:
         """Speak of all that sends light into the frame."""
-        height, width = padded(source.grid, self._margin)
-        return height, width
+        return padded(source.grid, self._margin)
 
     def why(self, prior: str, block: tuple[int, ...]) -> str:
-        """Name the paper's prior."""
-        return "fixed noise, as in the Deep Image Prior paper, is what this task uses"
+        """Say as deblurring with a known PSF does."""
+        return self._deblurring.why(prior, block)
 
     def noise_wish(self) -> NoiseWish:
         """Say what the settings hold."""
@@ -119,50 +117,69 @@ class BlindDeblur(Task):
             return (f"The blur found is a disc of {figures['radius']:.1f} pixels radius.",)
         return ()
 
-    def problem(self, scene: Scene) -> Problem:
-        """Explain the picture as a sharper one, blurred by what its spectrum or edges tell."""
-        from napari_dip.engine.fidelity import gaussian_likelihood, weighted_residual
-        from napari_dip.engine.problem import Problem, Term
+    def seen(self, scene: Scene) -> Scene:
+        """Find the blur that the measurement alone makes likely; the rest is deblurring with it."""
+        import torch
 
-        term = Term(
-            scene.measurement,
-            self._operator(scene).to(scene.measurement.device),
-            weighted_residual(scene.noise),
-            gaussian_likelihood(scene.noise),
-            fitted=scene.known * (1 - scene.guarded),
-            held_out=scene.held_out,
-            measured=scene.known,
+        from napari_dip.engine.sharp_edges import kernel_from_edges
+
+        if self.blur == "free":
+            found = {"psf": kernel_from_edges(scene.measurement, self.side)}
+        else:
+            blur = self._likely(scene)
+            figures: dict[str, tuple[float, ...]] = blur.figures()  # type: ignore[operator]
+            found = {name: torch.tensor(values) for name, values in figures.items()}
+            found["psf"] = blur().detach()
+        return replace(scene, others={**scene.others, **found})
+
+    def problem(self, scene: Scene) -> Problem:
+        """Explain the picture as a sharper one under that blur."""
+        from napari_dip.engine.learned_blur import LearnedConvolution
+
+        problem = self._deblurring.problem(scene)
+        operator = LearnedConvolution(self._shape(scene)).to(scene.measurement.device)
+        return replace(
+            problem, terms=tuple(replace(term, operator=operator) for term in problem.terms)
         )
-        return Problem((term,), finish=within_frame(self._margin))
 
     def prior_for(self, scene: Scene, rng: torch.Generator) -> Prior:
-        """Draw from fixed noise, as large as the object."""
-        from napari_dip.tasks.noise_code import noise_code
+        """Draw as deblurring with a known PSF does."""
+        return self._deblurring.prior_for(scene, rng)
 
-        return noise_code(scene, padded(scene.grid, self._margin), rng)
+    @property
+    def _deblurring(self) -> Deblur:
+        return Deblur(noise=self.noise, read_noise=self.read_noise, gain=self.gain)
 
     @property
     def _margin(self) -> tuple[int, int]:
         return self.side // 2, self.side // 2
 
-    def _operator(self, scene: Scene) -> LearnedConvolution:
-        """Begin with the blur that the measurement alone makes likely."""
+    def _likely(self, scene: Scene) -> nn.Module:
+        """Give the blur of the chosen kind that fits the spectrum best."""
+        from napari_dip.engine.blur_evidence import most_likely_blur
+
+        variance = scene.noise.at(scene.measurement).mean((0, 2, 3))
+        return most_likely_blur(scene.measurement, variance, self._candidates())
+
+    def _shape(self, scene: Scene) -> nn.Module:
+        """Make the blur that was found: one of any shape goes on learning, others stay."""
         import torch
 
-        from napari_dip.engine.blur_evidence import most_likely_blur
-        from napari_dip.engine.kernels import KernelNetwork, SoftmaxKernel, logits_of
-        from napari_dip.engine.learned_blur import LearnedConvolution
-        from napari_dip.engine.sharp_edges import kernel_from_edges
+        from napari_dip.engine import kernels
 
         if self.blur == "free":
-            start = kernel_from_edges(scene.measurement, self.side)
-            weights = torch.Generator().manual_seed(0)
-            network = KernelNetwork(tuple(start.shape), weights, logits_of(start.cpu()))
-            return LearnedConvolution(SoftmaxKernel(network))
-        variance = scene.noise.at(scene.measurement).mean((0, 2, 3))
-        blur = most_likely_blur(scene.measurement, variance, self._candidates())
+            start, weights = scene.others["psf"].cpu(), torch.Generator().manual_seed(0)
+            network = kernels.KernelNetwork(tuple(start.shape), weights, kernels.logits_of(start))
+            return kernels.SoftmaxKernel(network)
+        kinds: dict[str, tuple[Callable[..., nn.Module], tuple[str, ...]]] = {
+            "gaussian": (kernels.GaussianKernel, ("sigmas",)),
+            "motion": (kernels.MotionKernel, ("length", "angle")),
+            "defocus": (kernels.DefocusKernel, ("radius",)),
+        }
+        made, figures = kinds[self.blur]
+        values = (float(one) for name in figures for one in scene.others[name].reshape(-1))
         # fitted along with the picture, the width drifts: a blurred picture is easier to draw
-        return LearnedConvolution(blur.requires_grad_(False))
+        return made((self.side, self.side), *values).requires_grad_(False)
 
     def _candidates(self) -> list[Callable[[], nn.Module]]:
         """Blurs of the chosen kind, from narrow to as wide as the PSF may be."""

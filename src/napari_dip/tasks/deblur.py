@@ -8,20 +8,25 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
 from napari_dip.tasks.base import IMAGE, Input, NoiseWish, Scene, Setting, Task
-from napari_dip.tasks.known_psf import KnownPsf, Optics, cleaned_picture
-from napari_dip.tasks.larger_object import padded, within_frame
+from napari_dip.tasks.known_psf import PSF, KnownPsf, check_size, cleaned_picture, fit_axes
+from napari_dip.tasks.larger_object import beyond, padded, within_frame
+from napari_dip.tasks.lucy_start import FirstGuess, code_with, first_guess, pull_towards
 from napari_dip.tasks.noise_settings import Gain, NoiseModel, ReadNoise
+from napari_dip.tasks.optics import Optics
 from napari_dip.tasks.optics_settings import (
     OIL,
     Aperture,
     Excitation,
+    GaussianDepth,
+    GaussianWidth,
     Microscope,
     Pinhole,
     PixelSize,
     RefractiveIndex,
     Wavelength,
+    ZStep,
 )
-from napari_dip.tasks.smoothing import smoothed
+from napari_dip.tasks.smoothing import SmoothingKind, smoothed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -32,25 +37,13 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from napari_dip.engine.prior import Prior
-    from napari_dip.engine.problem import Problem
+    from napari_dip.engine.problem import Fidelity, Problem
     from napari_dip.errors import Refusal
     from napari_dip.io import ImageSpec
 
-#: Steps of Richardson-Lucy after which its picture is shown to the network, and the jitter of
-#: these pictures, which have a range of about one: without it the network copies their noise (one
-#: crop of 128 x 128, 300 iterations: 27.9 dB without, 29.6 dB with).
-LUCY_STEPS, LUCY_JITTER = (5, 20), 0.1
 #: Power of the blur below which nothing is made stronger, at least; 0.03 learns more slowly. Where
 #: the noise has a larger share of the image's variance, that share, as in a Wiener filter.
 LEAST_POWER = 0.01
-
-PSF = Input(
-    "psf",
-    "PSF",
-    "The point spread function: a picture of what becomes of a point. Not needed where a Gaussian "
-    "or a microscope is named instead.",
-    optional=True,
-)
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
@@ -61,21 +54,15 @@ class Deblur(Task):
     title: ClassVar[str] = "Deblur"
     inputs: ClassVar[tuple[Input, ...]] = (IMAGE, PSF)
     done: ClassVar[str] = "deblurred"
+    stacks: ClassVar[bool] = True
 
-    gaussian_sigma: Annotated[
-        Annotated[float, Field(gt=0, le=100, allow_inf_nan=False)] | None,
-        Setting(
-            "Gaussian blur",
-            "Standard deviation of the blur in pixels, if it is a Gaussian. Empty: none.",
-            least=0,
-            most=100,
-            advanced=False,
-        ),
-    ] = None
+    gaussian_sigma: GaussianWidth = None
+    gaussian_sigma_z: GaussianDepth = None
     model: Microscope = "none"
     na: Aperture = None
     wavelength: Wavelength = None
     pixel_size: PixelSize = None
+    z_step: ZStep = None
     refractive_index: RefractiveIndex = OIL
     excitation: Excitation = None
     pinhole: Pinhole = 1.0
@@ -108,6 +95,7 @@ class Deblur(Task):
             step=0.05,
         ),
     ] = 0.1
+    smoothing_kind: SmoothingKind = "isotropic"
     non_negative: Annotated[
         bool,
         Setting(
@@ -137,15 +125,29 @@ class Deblur(Task):
             self.na,
             self.wavelength,
             self.pixel_size,
+            self.z_step,
             self.refractive_index,
             self.excitation,
             self.pinhole,
         )
-        return KnownPsf(self.gaussian_sigma, optics)
+        return KnownPsf(self.gaussian_sigma, self.gaussian_sigma_z, optics)
 
     def check(self, source: ImageSpec, others: Mapping[str, ImageSpec]) -> Refusal | None:
         """Want one PSF, whole and possible."""
         return self.known.check(source, others.get("psf"))
+
+    def stacked(
+        self, source: ImageSpec, others: Mapping[str, ImageSpec]
+    ) -> Literal["planes", "volume"]:
+        """Blur along Z asks for a volume; a PSF of one plane acts in each plane by itself."""
+        deep = fit_axes(source, 3) == "ZYX" and self.known.stacked(source, others.get("psf"))
+        return "volume" if deep else "planes"
+
+    def check_axes(
+        self, source: ImageSpec, others: Mapping[str, ImageSpec], axes: str
+    ) -> Refusal | None:
+        """Want a PSF that fits one plane, or one volume, and is no larger."""
+        return self.known.check_axes(source, others.get("psf"), axes)
 
     def admit(
         self, source: ImageSpec, others: Mapping[str, npt.NDArray[np.float32]]
@@ -160,7 +162,8 @@ class Deblur(Task):
         cleaned = cleaned_picture(torch.from_numpy(others["psf"]))
         if isinstance(cleaned, Refusal):
             return cleaned
-        return self.known.check_size(source, tuple(cleaned[0].shape))
+        sizes = tuple(cleaned[0].shape)
+        return check_size(source, sizes, "ZYX"[-len(sizes) :])
 
     def arranged(
         self,
@@ -172,16 +175,17 @@ class Deblur(Task):
         import torch
 
         picture = torch.from_numpy(others["psf"]) if "psf" in others else None
-        kernel, notes = self.known.kernel(headers["image"], picture)
+        axes = fit_axes(headers["image"], image.ndim - 1)
+        kernel, notes = self.known.kernel(headers["image"], picture, axes)
         return {"psf": kernel.numpy()}, notes
 
-    def network_grid(self, source: ImageSpec, others: Mapping[str, ImageSpec]) -> tuple[int, int]:
+    def network_grid(
+        self, source: ImageSpec, others: Mapping[str, ImageSpec], axes: str
+    ) -> tuple[int, ...]:
         """Speak of all that sends light into the frame."""
-        if self.border == "circular":
-            return source.grid
-        sizes = self.known.sizes(source, others.get("psf"))
-        height, width = padded(source.grid, tuple(size // 2 for size in sizes))
-        return height, width
+        frame = source.along(axes)
+        sizes = self.known.sizes(source, others.get("psf"), axes)
+        return frame if self.border == "circular" else padded(frame, beyond(frame, sizes))
 
     def why(self, prior: str, block: tuple[int, ...]) -> str:
         """Name the paper's prior."""
@@ -210,21 +214,28 @@ class Deblur(Task):
         from napari_dip.engine.penalties import not_below
         from napari_dip.engine.problem import Problem, Term
 
-        seen, kernel = scene.known * (1 - scene.guarded), scene.others["psf"]
+        seen = scene.known * (1 - scene.guarded)
+
+        def residual(seen: Tensor) -> Fidelity:
+            kernel, wraps = scene.others["psf"], self.border == "circular"
+            floor = self._floor(scene)
+            return backprojected_residual(scene.noise, kernel, seen, floor, circular=wraps)
+
         term = Term(
             scene.measurement,
             self._operator(scene),
-            backprojected_residual(
-                scene.noise, kernel, seen, self._floor(scene), circular=self.border == "circular"
-            ),
+            residual(seen),
             gaussian_likelihood(scene.noise),
             fitted=seen,
             held_out=scene.held_out,
             measured=scene.known,
+            released=residual(scene.known),
         )
-        penalties = smoothed(scene, self.smoothing)
+        penalties = smoothed(scene, self.smoothing, self.smoothing_kind)
         if self.non_negative:
             penalties += ((1.0, not_below(self._darkness(scene), scene.noise_level)),)
+        if self.start != "none":
+            penalties += pull_towards(self._guess(scene))
         return Problem((term,), penalties, within_frame(self._margin(scene)))
 
     def _floor(self, scene: Scene) -> float:
@@ -244,25 +255,29 @@ class Deblur(Task):
     def _margin(self, scene: Scene) -> tuple[int, ...]:
         if self.border == "circular":
             return (0,) * len(scene.grid)
-        return tuple(size // 2 for size in scene.others["psf"].shape)
+        return beyond(scene.grid, tuple(scene.others["psf"].shape))
 
     def _operator(self, scene: Scene) -> nn.Module:
         from napari_dip.engine.convolution import CircularConvolution, ValidConvolution
 
-        kind = CircularConvolution if self.border == "circular" else ValidConvolution
-        return kind(scene.others["psf"])
+        if self.border == "circular":
+            return CircularConvolution(scene.others["psf"])
+        return ValidConvolution(scene.others["psf"], margin=self._margin(scene))
 
     def prior_for(self, scene: Scene, rng: torch.Generator) -> Prior:
         """Draw from fixed noise, as large as the object, with first guesses beside it."""
-        from napari_dip.engine.first_guess import lucy_guesses
         from napari_dip.tasks.noise_code import noise_code
 
         grid = padded(scene.grid, self._margin(scene))
         if self.start == "none":
             return noise_code(scene, grid, rng)
-        dark = self._darkness(scene)
-        seen = scene.known * (1 - scene.guarded)
-        operator = self._operator(scene)
-        guesses = lucy_guesses(operator, scene.measurement - dark, seen, grid, LUCY_STEPS)
-        guesses = guesses + dark.repeat(1, len(LUCY_STEPS), *(1,) * len(grid))
-        return noise_code(scene, grid, rng, shown=guesses, jitter_of_shown=LUCY_JITTER)
+        return code_with(self._guess(scene), scene, grid, rng)
+
+    def _guess(self, scene: Scene) -> FirstGuess:
+        """Deconvolve once, for prior and problem."""
+        if "guess" not in scene.worked_out:
+            grid, dark = padded(scene.grid, self._margin(scene)), self._darkness(scene)
+            scene.worked_out["guess"] = first_guess(scene, self._operator(scene), grid, dark)
+        guess = scene.worked_out["guess"]
+        assert isinstance(guess, FirstGuess)
+        return guess

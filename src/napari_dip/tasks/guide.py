@@ -11,7 +11,7 @@ from napari_dip.errors import refusal
 from napari_dip.tasks.base import IMAGE, Input, NoiseWish, Scene, Setting, Task
 from napari_dip.tasks.blind_spot import blind_spot_code, blind_spot_problem, hidden_words
 from napari_dip.tasks.noise_settings import Gain, NoiseModel, ReadNoise
-from napari_dip.tasks.smoothing import Smoothing, smoothed
+from napari_dip.tasks.smoothing import Smoothing, SmoothingKind, smoothed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,12 +29,6 @@ if TYPE_CHECKING:
 BULK = (0.5, 99.5)
 #: Furthest that a hot pixel of the guide may lie outside that range, in ranges.
 OUTLYING = 1.0
-#: Steps per pixel in which a shift is looked for: 0.05 pixels move an edge by less than noise does.
-SHIFT_STEPS = 20
-#: Shifts below this part of a pixel are not worth the blur of an interpolation.
-LEAST_SHIFT = 0.1
-#: Largest shift to believe in, as a share of the side: beyond it, the overlap is too small.
-MOST_SHIFT = 0.1
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
@@ -85,6 +79,7 @@ class Guide(Task):
         ),
     ] = False
     smoothing: Smoothing = 0.0
+    smoothing_kind: SmoothingKind = "isotropic"
     noise: NoiseModel = "auto"
     read_noise: ReadNoise = None
     gain: Gain = None
@@ -169,7 +164,7 @@ class Guide(Task):
         """Explain the image as picture plus noise, as denoising does."""
         from napari_dip.tasks.noise_code import noise_code_problem
 
-        penalties = smoothed(scene, self.smoothing)
+        penalties = smoothed(scene, self.smoothing, self.smoothing_kind)
         if scene.prior == "guided-noise":
             return noise_code_problem(scene, penalties)
         # under the few photons that call for a guide, a pixel's own word brings in more noise than
@@ -213,48 +208,19 @@ def _to_range(plane: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
 def _aligned(
     guide: npt.NDArray[np.float32], image: npt.NDArray[np.float32]
 ) -> tuple[npt.NDArray[np.float32], str]:
-    """Move the guide onto the image by the shift at which their spectra agree in phase.
-
-    References
-    ----------
-    Guizar-Sicairos, Thurman, Fienup, Efficient subpixel image registration algorithms, Optics
-    Letters 33(2), 2008, doi:10.1364/OL.33.000156 (as scikit-image has it).
-    """
+    """Move the guide onto the image, where a shift was found that can be believed in."""
     import numpy as np
-    from skimage.registration import phase_cross_correlation
-    from skimage.transform import AffineTransform, warp
 
-    fixed = _tapered(image.mean(0))
-    moving = _tapered(guide.mean(0))
-    # not normalised by the magnitudes: noise would count as much as structure
-    shift, _, _ = phase_cross_correlation(  # type: ignore[no-untyped-call]
-        fixed, moving, upsample_factor=SHIFT_STEPS, normalization=None
-    )
-    down, right = (float(one) for one in shift)
-    far = any(
-        abs(one) > MOST_SHIFT * side for one, side in zip(shift, image.shape[1:], strict=True)
-    )
-    if far:
+    from napari_dip.tasks.registration import is_far, is_near, moved, shift_between
+
+    shift = shift_between(image.mean(0), guide.mean(0))
+    down, right = shift
+    if is_far(shift, image.shape[1:]):
         return guide, (
             f"The guide was not moved: the best shift found, {down:.1f} pixels down and "
             f"{right:.1f} to the right, is too far to believe in."
         )
-    if max(abs(down), abs(right)) < LEAST_SHIFT:
+    if is_near(shift):
         return guide, "The guide was not moved: it lies on the image already."
-    back = AffineTransform(translation=(-right, -down))  # type: ignore[no-untyped-call]
-    moved = np.stack(
-        [
-            warp(plane, back, order=3, mode="edge")  # type: ignore[no-untyped-call]
-            for plane in guide
-        ]
-    )
     words = f"The guide was moved by {down:.2f} pixels down and {right:.2f} to the right."
-    return np.asarray(moved, np.float32), words
-
-
-def _tapered(plane: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-    """Fade to the mean at the border, which would otherwise agree with itself at no shift."""
-    import numpy as np
-
-    window = np.hanning(plane.shape[0])[:, None] * np.hanning(plane.shape[1])
-    return (plane.astype(np.float64) - float(plane.mean())) * window
+    return np.stack([moved(plane, shift) for plane in guide]), words

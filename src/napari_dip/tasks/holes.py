@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from napari_dip.errors import Refusal, refusal
+from napari_dip.io.spec import shared_axes
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -28,21 +30,22 @@ def check_mask(source: ImageSpec, mask: ImageSpec) -> Refusal | None:
     Parameters
     ----------
     source, mask : ImageSpec
-        The mask may have further axes of one element.
+        The mask has the image's axes, or lacks channels, or has the picture plane's alone. It may
+        have further axes of one element.
     """
-    planes = [n for axis, n in zip(mask.axes, mask.shape, strict=False) if axis not in "YX"]
-    if (
-        len(mask.axes) != len(mask.shape)
-        or not {"Y", "X"} <= set(mask.axes)
-        or max(planes, default=1) > 1
-    ):
-        sizes = " × ".join(str(count) for count in mask.shape)
-        return refusal("mask-planes", name=mask.name, shape=sizes)
-    if mask.grid == source.grid:
+    if shared_axes(source, mask.shape):
         return None
-    facts = dict(zip(("height", "width"), mask.grid, strict=True))
-    facts |= dict(zip(("image_height", "image_width"), source.grid, strict=True))
-    return refusal("mask-shape", name=mask.name, image=source.name, **facts)
+    sizes, want = (" × ".join(map(str, one.shape)) for one in (mask, source))
+    axes = [axis for axis, n in zip(mask.axes, mask.shape, strict=False) if n > 1 or axis in "YX"]
+    if len(mask.axes) != len(mask.shape) or not {"Y", "X"} <= set(axes) or "S" in axes:
+        return refusal("mask-planes", name=mask.name, shape=sizes)
+    if len(axes) > 2:
+        stacked = prod(source.shape) > prod(source.grid)
+        facts = {"name": mask.name, "shape": sizes, "image": source.name, "want": want}
+        return refusal("mask-stack" if stacked else "mask-planes", **facts)
+    sides = dict(zip(("height", "width"), mask.grid, strict=True))
+    sides |= dict(zip(("image_height", "image_width"), source.grid, strict=True))
+    return refusal("mask-shape", name=mask.name, image=source.name, **sides)
 
 
 def marked(mask: npt.NDArray[Any], label: int | None, *, invert: bool) -> Marks:
@@ -51,7 +54,7 @@ def marked(mask: npt.NDArray[Any], label: int | None, *, invert: bool) -> Marks:
     Parameters
     ----------
     mask : ndarray
-        Of the picture plane's size, and axes of one element; above 0 where marked.
+        Above 0 where marked.
     label : int or None
         Take pixels of this value only.
     invert : bool
@@ -60,10 +63,9 @@ def marked(mask: npt.NDArray[Any], label: int | None, *, invert: bool) -> Marks:
     Returns
     -------
     ndarray of bool
-        (Y, X).
+        Of the mask's shape.
     """
-    plane = mask.reshape([count for count in mask.shape if count > 1])
-    chosen = plane > 0 if label is None else plane == label
+    chosen = mask > 0 if label is None else mask == label
     return ~chosen if invert else chosen
 
 
@@ -140,3 +142,32 @@ def depth(holes: Marks, most: int) -> int:
         left = left[:, :-2] & left[:, 1:-1] & left[:, 2:]
         count += 1
     return count
+
+
+def widest_side(known: Marks, most: int) -> int:
+    """Width of the widest hole in any plane, 0 if pixels are missing one by one.
+
+    Parameters
+    ----------
+    known : ndarray of bool
+        (parts, C, depth, Y, X).
+    most : int
+        Look no further.
+    """
+    missing = np.any(~known, axis=1)
+    holes = [one for one in missing.reshape(-1, *missing.shape[-2:]) if one.any()]
+    if all(scattered(one) and not one.all() for one in holes):
+        return 0
+    return min(most, 2 * max(depth(one, most // 2) for one in holes))
+
+
+def missing_planes(known: Marks) -> tuple[int, int]:
+    """Count the picture planes of which nothing is known, and all planes.
+
+    Parameters
+    ----------
+    known : ndarray of bool
+        (parts, C, *grid).
+    """
+    planes = known.any((1, -2, -1))
+    return int((~planes).sum()), planes.size

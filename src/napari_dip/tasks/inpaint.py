@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from math import prod
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import numpy as np
@@ -12,15 +13,25 @@ from pydantic.dataclasses import dataclass
 from napari_dip.errors import refusal
 from napari_dip.tasks.base import IMAGE, Input, Scene, Setting, Task
 from napari_dip.tasks.blind_spot import IMAGE_FED, blind_spot_problem
-from napari_dip.tasks.hidden_code import hidden_code
-from napari_dip.tasks.holes import check_mask, depth, grown, marked, refuse_marks, scattered
-from napari_dip.tasks.noise_code import noise_code, noise_code_problem
+from napari_dip.tasks.hidden_code import hidden_code, stack_code
+from napari_dip.tasks.holes import (
+    check_mask,
+    depth,
+    grown,
+    marked,
+    missing_planes,
+    refuse_marks,
+    scattered,
+    widest_side,
+)
+from napari_dip.tasks.noise_code import judged_by_error, noise_code, noise_code_problem
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     import numpy.typing as npt
     import torch
+    from torch import Tensor
 
     from napari_dip.engine.prior import Prior
     from napari_dip.engine.problem import Estimate, Problem
@@ -30,6 +41,10 @@ if TYPE_CHECKING:
 #: Depth of a hole, in pixels from its rim inwards, from which on nothing near by tells what belongs
 #: there; scratches and letters are narrower. Tried on the published examples (docs/benchmarks.md).
 DEEP = 12
+#: Widest patch that judges the filling of a stack: with pixels by themselves as judges, what a fit
+#: has learned of their neighbours in the plane speaks for them. Patches of 16 are too few on small
+#: crops (0.1 dB less on 15 x 64 x 64 of a movie).
+WIDEST_PATCH = 8
 #: Jitter of the noise code, and of the network without skips, which the paper leaves without.
 JITTER, JITTER_DEEP = 0.03, 0.0
 #: Channels that a skip of the noise code passes on.
@@ -43,15 +58,19 @@ class Inpaint(Task):
     name: ClassVar[str] = "inpaint"
     title: ClassVar[str] = "Inpaint"
     done: ClassVar[str] = "inpainted"
+    stacks: ClassVar[bool] = True
+    least_depth: ClassVar[int] = 2
     inputs: ClassVar[tuple[Input, ...]] = (
         IMAGE,
         Input(
             "mask",
             "Pixels to fill in",
             "Marks the pixels to fill in with values above 0. Pixels that are not a number (NaN) "
-            "are filled in as well, and without a mask only those.",
+            "are filled in as well, and without a mask only those. For a stack: of the same "
+            "size, or one plane for all.",
             layers=("labels", "shapes", "image"),
             optional=True,
+            overlays=True,
         ),
     )
 
@@ -132,11 +151,52 @@ class Inpaint(Task):
         """Say no to an image without holes."""
         return refusal("holes-none", name=source.name) if known is None else None
 
+    def stacked(
+        self, source: ImageSpec, others: Mapping[str, ImageSpec]
+    ) -> Literal["auto", "planes", "volume"]:
+        """Together: the planes before and after tell most of what is missing in one."""
+        return "volume"
+
+    def remarks(self, source: ImageSpec, others: Mapping[str, ImageSpec]) -> tuple[str, ...]:
+        """Say that a mask of one plane holds for all."""
+        if "mask" not in others or prod(others["mask"].shape) > prod(source.grid):
+            return ()
+        count = prod(source.along("".join(axis for axis in source.axes if axis in "TZ")))
+        return (f"The mask has one plane, which holds for all {count} planes.",) * (count > 1)
+
+    def judging(self, known: Tensor) -> tuple[tuple[int, ...], Tensor] | None:
+        """Patches as wide as the holes, in planes whose neighbours are as far as a missing one's.
+
+        What fits one pixel of a plane fits the next one, too.
+        """
+        if known.ndim < 5:
+            return None
+        from napari_dip.engine.stack_holes import Holes
+
+        side = widest_side(known[0].cpu().numpy() > 0, WIDEST_PATCH)
+        return ((1, side, side), Holes(known).like_missing(known)) if side else None
+
+    def told(self, known: npt.NDArray[np.bool_]) -> tuple[str, ...]:
+        """Say how many planes were made from nothing but others."""
+        gone, total = missing_planes(known)
+        if not gone:
+            return ()
+        return (f"{gone} of the {total} planes held no measurement and were filled from others.",)
+
+    def arranged(
+        self,
+        image: npt.NDArray[np.float32],
+        others: Mapping[str, npt.NDArray[np.float32]],
+        headers: Mapping[str, ImageSpec],
+    ) -> tuple[Mapping[str, npt.NDArray[np.float32]], tuple[str, ...]]:
+        """Nothing: what the mask says is known by then."""
+        return {}, ()
+
     def missing(
-        self, image: npt.NDArray[Any], others: Mapping[str, npt.NDArray[np.float32]]
+        self, parts: npt.NDArray[Any], others: Mapping[str, npt.NDArray[np.float32]]
     ) -> npt.NDArray[np.bool_] | None:
         """Pixels that are marked or not a number, and those around them if wished."""
-        holes: npt.NDArray[np.bool_] = np.isnan(image)
+        holes: npt.NDArray[np.bool_] = np.isnan(parts)
         holes = grown(holes, self.grow)
         return holes | self._marked(others) if "mask" in others else holes
 
@@ -156,15 +216,17 @@ class Inpaint(Task):
         """Choose by the holes: scattered or narrow ones have neighbours to tell, deep ones not."""
         if prior in ("noise", "deep") or known is None:
             return prior, "you chose it"
-        holes: npt.NDArray[np.bool_] = np.any(~known, axis=0)
-        if scattered(holes):
+        if known.ndim > 4:
+            return _for_stack(known)
+        holes = [one for one in np.any(~known, axis=1) if one.any()]
+        if all(scattered(one) for one in holes):
             return "image", "the missing pixels are scattered, so neighbours tell of each"
         if self.prior == "image":
             return (
                 "image-shapes",
                 "you chose it; the holes have a shape, copies of which are hidden",
             )
-        deepest = depth(holes, DEEP + 1)
+        deepest = max(depth(one, DEEP + 1) for one in holes)
         if deepest > DEEP:
             return (
                 "deep",
@@ -178,7 +240,9 @@ class Inpaint(Task):
     def problem(self, scene: Scene) -> Problem:
         """Explain what was measured; the mask multiplies the residual, so holes ask for nothing."""
         fed = scene.prior in IMAGE_FED
-        problem = blind_spot_problem(scene, ()) if fed else _judged_by_error(scene)
+        problem = blind_spot_problem(scene, ()) if fed else noise_code_problem(scene, ())
+        if not fed or len(scene.grid) > 2:
+            problem = judged_by_error(scene, problem)
 
         def finish(estimate: Estimate) -> Estimate:
             restored = problem.finish(estimate) if self.known == "restored" else None
@@ -189,7 +253,8 @@ class Inpaint(Task):
     def prior_for(self, scene: Scene, rng: torch.Generator) -> Prior:
         """Feed the network the image with more of it hidden, or noise."""
         if scene.prior in IMAGE_FED:
-            return hidden_code(scene, rng, foretell=self.known == "restored")
+            code = stack_code if len(scene.grid) > 2 else hidden_code
+            return code(scene, rng, foretell=self.known == "restored")
         if scene.prior == "deep":
             return noise_code(scene, scene.grid, rng, skip=0, jitter=JITTER_DEEP)
         return noise_code(scene, scene.grid, rng, skip=SKIP, jitter=JITTER)
@@ -210,23 +275,10 @@ class Inpaint(Task):
         return kind(mean, where(known, at_known.log_variance, blind.log_variance))
 
 
-def _judged_by_error(scene: Scene) -> Problem:
-    """Explain the picture by a noise code, judged by how far off it is.
-
-    Its spread from step to step is widest at the start, and where the image has little noise, it
-    would make the least learned picture the likeliest one.
-    """
-    from napari_dip.engine.fidelity import gaussian_likelihood
-
-    problem = noise_code_problem(scene, ())
-    likelihood = gaussian_likelihood(scene.noise)
-    terms = (
-        replace(
-            term,
-            likelihood=lambda estimate, measurement: likelihood(
-                type(estimate)(estimate.mean), measurement
-            ),
-        )
-        for term in problem.terms
-    )
-    return replace(problem, terms=tuple(terms))
+def _for_stack(known: npt.NDArray[np.bool_]) -> tuple[str, str]:
+    """Choose between the priors that fill planes from planes, for holes in (parts, C, *grid)."""
+    gone, total = missing_planes(known)
+    if gone:
+        why = f"{gone} of {total} planes are missing, so those before and after tell of them"
+        return "image", why
+    return "image-shapes", "the planes before and after tell, too, of what is missing in one"

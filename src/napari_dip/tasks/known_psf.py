@@ -7,43 +7,28 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import ceil
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from napari_dip.errors import Refusal, Refused, refusal
+from napari_dip.tasks.base import Input
 from napari_dip.tasks.larger_object import GAUSSIAN_REACH
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from napari_dip.io import ImageSpec
+    from napari_dip.tasks.optics import Optics
 
-#: Reach of a computed PSF, in wavelengths over NA: four Airy radii, as `engine.psf` has it.
-OPTICAL_REACH = 4.0 * 0.6098
-#: What the fields of the optics are called in the dock, and their options.
-_WORDS = {"na": "numerical aperture (na)", "wavelength": "wavelength", "pixel_size": "pixel size"}
-
-
-@dataclass(frozen=True, slots=True)
-class Optics:
-    """What is written on the microscope; lengths in nm, None where the user did not say.
-
-    Attributes
-    ----------
-    model : str
-        "none", "widefield" or "confocal".
-    na, wavelength, pixel_size : float or None
-    refractive_index : float
-    excitation : float or None
-    pinhole : float, Airy units
-    """
-
-    model: Literal["none", "widefield", "confocal"]
-    na: float | None
-    wavelength: float | None
-    pixel_size: float | None
-    refractive_index: float
-    excitation: float | None
-    pinhole: float
+PSF = Input(
+    "psf",
+    "PSF",
+    "The point spread function: a picture of what becomes of a point. Not needed where a Gaussian "
+    "or a microscope is named instead. A stack of it makes a volume of a stack; a plane of it "
+    "serves each plane by itself.",
+    optional=True,
+)
+#: What the user may do where a PSF with depth meets single planes of a stack.
+_AS_VOLUME = ", or set 'Stacks' to Automatic, which takes four planes or more as a volume"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,19 +37,20 @@ class KnownPsf:
 
     Attributes
     ----------
-    sigma : float or None
-        Standard deviation of a Gaussian, in pixels.
+    sigma, sigma_z : float or None
+        Standard deviation of a Gaussian along Y and X, and along Z, in pixels.
     optics : Optics
     """
 
     sigma: float | None
+    sigma_z: float | None
     optics: Optics
 
     def check(self, source: ImageSpec, picture: ImageSpec | None) -> Refusal | None:
         """Say no to a PSF that is missing, given twice, incomplete or impossible."""
         ways = {
             "a picture of it": picture is not None,
-            "the width of a Gaussian": self.sigma is not None,
+            "the width of a Gaussian": self.sigma is not None or self.sigma_z is not None,
             "a microscope": self.optics.model != "none",
         }
         given = [words for words, is_given in ways.items() if is_given]
@@ -78,60 +64,93 @@ class KnownPsf:
             return refusal("psf-twice", first=given[0], second=given[1])
         if picture is not None:
             return _check_picture(picture)
-        no = _check_optics(optics, source) if self.sigma is None else None
-        return no or self.check_size(source, self.sizes(source, None))
+        if self.sigma_z is not None and self.sigma is None:
+            return refusal("gaussian-axial")
+        return optics.check(source) if self.sigma is None else None
 
-    def check_size(self, source: ImageSpec, sizes: tuple[int, ...]) -> Refusal | None:
-        """Say no to a PSF larger than the image."""
-        height, width = source.grid
-        if sizes[0] <= height and sizes[1] <= width:
-            return None
-        shown = {"psf_height": sizes[0], "psf_width": sizes[1], "height": height, "width": width}
-        return refusal("psf-large", name=source.name, **shown)
-
-    def sizes(self, source: ImageSpec, picture: ImageSpec | None) -> tuple[int, int]:
-        """Size along Y and X; of a picture the most that it can have once it is cleaned."""
+    def check_axes(self, source: ImageSpec, picture: ImageSpec | None, axes: str) -> Refusal | None:
+        """Say no to a PSF that does not fit the axes of one fit, or is larger than the image."""
+        deep = axes[0] == "Z"
         if picture is not None:
-            rows, columns = picture.shape[-2:]
-            # centring doubles it at most, and what then is larger than the image is refused
-            height, width = (
-                min(2 * n + 1, frame) for n, frame in zip((rows, columns), source.grid, strict=True)
-            )
-            return height, width
-        if self.sigma is not None:
-            side = 2 * ceil(GAUSSIAN_REACH * self.sigma) + 1
-            return side, side
-        optics, pixels = self.optics, pixel_nm(self.optics, source)
-        assert pixels and optics.wavelength and optics.na  # `check` wants them
-        reach = OPTICAL_REACH * optics.wavelength / optics.na
-        return 2 * ceil(reach / pixels[0]) + 1, 2 * ceil(reach / pixels[1]) + 1
+            if not is_deep(picture) or deep:
+                return None
+            stack = "Z" in source.axes and source.along("Z") > (1,)
+            facts = {"name": picture.name, "shape": _product(picture.shape)}
+            return refusal("psf-axes", hint=_AS_VOLUME if stack else "", **facts)
+        if self.sigma_z is not None and not deep:
+            return refusal("gaussian-depth", name=source.name)
+        if self.sigma is None and deep and None in self.optics.pixels(source, "Z"):
+            return refusal("z-step-missing", name=source.name)
+        return check_size(source, self.sizes(source, None, axes), axes)
 
-    def kernel(self, source: ImageSpec, picture: Tensor | None) -> tuple[Tensor, tuple[str, ...]]:
+    def stacked(self, source: ImageSpec, picture: ImageSpec | None) -> bool:
+        """Whether the PSF speaks of depth, so that a stack is one volume."""
+        if picture is not None:
+            return is_deep(picture)
+        return self.sigma_z is not None or self.sigma is None
+
+    def sizes(self, source: ImageSpec, picture: ImageSpec | None, axes: str) -> tuple[int, ...]:
+        """Size along each of the axes of a fit; of a picture the most that it can have cleaned."""
+        if axes[0] == "T":
+            return (1, *self.sizes(source, picture, axes[1:]))
+        if picture is not None:
+            shape = picture.shape[-2:]
+            if axes[0] == "Z":
+                shape = (next((n for n in picture.shape[:-2] if n > 1), 1), *shape)
+            # centring doubles it at most, and what then is larger than the image is refused
+            return tuple(
+                min(2 * n + 1, 2 * (frame // 2) + 1) if n > 1 else 1
+                for n, frame in zip(shape, source.along(axes), strict=True)
+            )
+        if self.sigma is not None:
+            sigmas = {"Z": self.sigma_z or 0.0, "Y": self.sigma, "X": self.sigma}
+            return tuple(2 * ceil(GAUSSIAN_REACH * sigmas[axis]) + 1 for axis in axes)
+        return self.optics.sizes(source, axes)
+
+    def kernel(
+        self, source: ImageSpec, picture: Tensor | None, axes: str
+    ) -> tuple[Tensor, tuple[str, ...]]:
         """Give the kernel, (*sizes) float32 of sum one, and what the user should know of it.
 
         Parameters
         ----------
         source : ImageSpec
-            Of the image, once `check` and the cleaning have said no to nothing.
+            Of the image, once the checks and the cleaning have said no to nothing.
         picture : Tensor or None
             Of the PSF, as it came.
+        axes : str
+            Of one fit. A PSF of one plane acts within each plane of a volume.
 
         Raises
         ------
         Refused
             If the picture is no PSF.
         """
-        from napari_dip.engine.psf import gaussian_psf, microscope_psf
+        from napari_dip.engine.psf import gaussian_psf
 
+        notes: tuple[str, ...]
+        sizes = self.sizes(source, None, axes) if picture is None else ()
         if picture is not None:
             cleaned = cleaned_picture(picture)
             if isinstance(cleaned, Refusal):
                 raise Refused(cleaned)
-            return cleaned
-        sizes, optics, pixels = self.sizes(source, None), self.optics, pixel_nm(self.optics, source)
-        if self.sigma is not None:
-            return gaussian_psf((self.sigma, self.sigma), sizes), ()
-        assert optics.model != "none" and optics.na and optics.wavelength and pixels
+            kernel, notes = cleaned
+        elif self.sigma is not None:
+            along_z = (self.sigma_z or 0.0,) * (len(axes) - 2)
+            kernel, notes = gaussian_psf((*along_z, self.sigma, self.sigma), sizes), ()
+        else:
+            within = axes.removeprefix("T")
+            kernel, notes = self._computed(source, within, sizes[-len(within) :])
+        return (kernel[None] if kernel.ndim < len(axes) else kernel), notes
+
+    def _computed(
+        self, source: ImageSpec, axes: str, sizes: tuple[int, ...]
+    ) -> tuple[Tensor, tuple[str, ...]]:
+        from napari_dip.engine.psf import microscope_psf
+
+        optics = self.optics
+        pixels = tuple(size for size in optics.pixels(source, axes) if size)
+        assert optics.model != "none" and optics.na and optics.wavelength
         kernel = microscope_psf(
             optics.model,
             optics.na,
@@ -143,57 +162,52 @@ class KnownPsf:
             pinhole_airy=optics.pinhole,
         )
         origin = "" if optics.pixel_size else ", as its file says"
+        planes = f" in planes {pixels[0]:g} nm apart" if len(pixels) > 2 else ""
         note = (
-            f"The PSF was computed for pixels of {pixels[1]:g} × {pixels[0]:g} nm{origin}, and for "
-            "a microscope without aberrations."
+            f"The PSF was computed for pixels of {pixels[-1]:g} × {pixels[-2]:g} nm{planes}"
+            f"{origin}, and for a microscope without aberrations."
         )
         return kernel, (note,)
+
+
+def check_size(source: ImageSpec, sizes: tuple[int, ...], axes: str) -> Refusal | None:
+    """Say no to a PSF larger than the image; the pixel that makes an even size odd is let pass."""
+    frame = source.along(axes)
+    if all(2 * (size // 2) <= count for size, count in zip(sizes, frame, strict=True)):
+        return None
+    shown = {"psf": _product(sizes), "frame": _product(frame)}
+    return refusal("psf-large", name=source.name, **shown)
+
+
+def fit_axes(source: ImageSpec, dims: int) -> str:
+    """Name the axes of a fit in that many dimensions: depth before time."""
+    if dims == 2:
+        return "YX"
+    return "ZYX" if "Z" in source.axes and source.along("Z") > (1,) else "TYX"
 
 
 def cleaned_picture(picture: Tensor) -> tuple[Tensor, tuple[str, ...]] | Refusal:
     """Centre and crop a PSF's picture (..., Y, X), or say why it is none."""
     from napari_dip.engine.psf_cleaning import cleaned_psf
 
-    cleaned = cleaned_psf(picture.reshape(picture.shape[-2:]))
+    further = [count for count in picture.shape[:-2] if count > 1]
+    cleaned = cleaned_psf(picture.reshape(*further, *picture.shape[-2:]))
     return refusal(cleaned) if isinstance(cleaned, str) else cleaned
 
 
-def pixel_nm(optics: Optics, source: ImageSpec) -> tuple[float, float] | None:
-    """Size of a pixel along Y and X in nm: the user's, or what the file says; None if neither."""
-    from napari_dip.io.units import meters
-
-    if optics.pixel_size is not None:
-        return optics.pixel_size, optics.pixel_size
-    if source.scale is None or source.units is None:
-        return None
-    lengths = []
-    for axis in "YX":
-        place = source.axes.index(axis)
-        unit = meters(source.units[place])
-        if unit is None or not source.scale[place] > 0:
-            return None
-        lengths.append(source.scale[place] * unit * 1e9)
-    return lengths[0], lengths[1]
+def is_deep(picture: ImageSpec) -> bool:
+    """Whether a PSF's picture is a stack."""
+    return any(count > 1 for count in picture.shape[:-2])
 
 
 def _check_picture(picture: ImageSpec) -> Refusal | None:
-    further = picture.shape[:-2]
-    if len(picture.shape) < 2 or any(count > 1 for count in further) or "S" in picture.axes:
-        shape = " × ".join(map(str, picture.shape))
-        return refusal("psf-axes", name=picture.name, shape=shape)
+    """Want a plane or a stack, without colours or channels."""
+    further = [count for count in picture.shape[:-2] if count > 1]
+    coloured = any(axis in picture.axes and picture.along(axis) > (1,) for axis in "CS")
+    if len(picture.shape) < 2 or len(further) > 1 or coloured:
+        return refusal("psf-axes", name=picture.name, shape=_product(picture.shape), hint="")
     return None
 
 
-def _check_optics(optics: Optics, source: ImageSpec) -> Refusal | None:
-    found = {
-        "na": optics.na,
-        "wavelength": optics.wavelength,
-        "pixel_size": pixel_nm(optics, source),
-    }
-    for field, value in found.items():
-        if value is None:
-            return refusal("optics-missing", missing=_WORDS[field])
-    assert optics.na is not None
-    if optics.na >= optics.refractive_index:
-        return refusal("optics-impossible", na=optics.na, index=optics.refractive_index)
-    return None
+def _product(sizes: tuple[int, ...]) -> str:
+    return " × ".join(map(str, sizes))

@@ -16,6 +16,28 @@ if TYPE_CHECKING:
 GAUSSIAN_REACH = 4
 
 
+#: In a volume the network draws at most one part in so many of the frame beyond each side of it:
+#: the reach of a deep PSF would make it eight times as large. What lies further is taken to be as
+#: at the rim of what is drawn.
+BEYOND = 4
+
+
+def beyond(grid: tuple[int, ...], sizes: tuple[int, ...]) -> tuple[int, ...]:
+    """Pixels that the network draws beyond the frame, on either side of each axis.
+
+    Parameters
+    ----------
+    grid : tuple of int
+        Of the frame.
+    sizes : tuple of int
+        Of the PSF.
+    """
+    reach = tuple(size // 2 for size in sizes)
+    if len(grid) == 2:
+        return reach
+    return tuple(min(far, -(-count // BEYOND)) for far, count in zip(reach, grid, strict=True))
+
+
 def padded(grid: tuple[int, ...], margin: tuple[int, ...]) -> tuple[int, ...]:
     """Size of the object whose blurred picture fills a frame."""
     return tuple(count + 2 * beyond for count, beyond in zip(grid, margin, strict=True))

@@ -21,6 +21,21 @@ NoiseModel = Annotated[
         },
     ),
 ]
+NoiseOrCompression = Annotated[
+    Literal["auto", "gaussian", "poisson-gaussian", "jpeg"],
+    Setting(
+        "Noise model",
+        "Gaussian: the noise is equally strong everywhere. Poisson-Gaussian: it grows with "
+        "brightness, as photon noise does. Automatic measures which of the two. JPEG compression: "
+        "blocks and rings of a compressed picture are taken away.",
+        choices={
+            "auto": "Automatic",
+            "gaussian": "Gaussian",
+            "poisson-gaussian": "Poisson-Gaussian",
+            "jpeg": "JPEG compression",
+        },
+    ),
+]
 ReadNoise = Annotated[
     Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)] | None,
     Setting(

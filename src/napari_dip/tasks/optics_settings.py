@@ -1,4 +1,4 @@
-"""What is written on a microscope, as fields of a task that computes its PSF."""
+"""What a PSF can be computed from, as fields of a task: a width, or what a microscope says."""
 
 from __future__ import annotations
 
@@ -14,6 +14,28 @@ OIL = 1.518
 
 _Length = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
 
+_Width = Annotated[float, Field(gt=0, le=100, allow_inf_nan=False)]
+
+GaussianWidth = Annotated[
+    _Width | None,
+    Setting(
+        "Gaussian blur",
+        "Standard deviation of the blur in pixels, if it is a Gaussian. Empty: none.",
+        least=0,
+        most=100,
+        advanced=False,
+    ),
+]
+GaussianDepth = Annotated[
+    _Width | None,
+    Setting(
+        "Gaussian blur along Z",
+        "Standard deviation of the blur along Z, in planes of the stack, which is then deblurred "
+        "as a volume. Empty: each plane is blurred by itself.",
+        least=0,
+        most=100,
+    ),
+]
 Microscope = Annotated[
     Literal["none", "widefield", "confocal"],
     Setting(
@@ -47,6 +69,15 @@ PixelSize = Annotated[
     Setting(
         "Pixel size",
         "Size of a pixel in the sample, in nanometres. Empty: as the image says.",
+        least=0,
+        most=1e6,
+    ),
+]
+ZStep = Annotated[
+    _Length | None,
+    Setting(
+        "Distance of planes",
+        "Distance of the planes of a stack in the sample, in nanometres. Empty: as the image says.",
         least=0,
         most=1e6,
     ),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
@@ -25,8 +25,23 @@ Smoothing = Annotated[
 ]
 
 
-def smoothed(scene: Scene, weight: float) -> tuple[tuple[float, Penalty], ...]:
-    """Give the penalty of that weight, none for 0."""
-    from napari_dip.engine.penalties import total_variation
+SmoothingKind = Annotated[
+    Literal["isotropic", "anisotropic"],
+    Setting(
+        "Kind of smoothing",
+        "How steps from pixel to pixel are counted where smoothing is above 0. Isotropic: edges of "
+        "all directions cost alike. Anisotropic: edges along the rows and columns are the "
+        "cheapest, as suits chips, letters and gratings.",
+        choices={"isotropic": "Isotropic", "anisotropic": "Anisotropic"},
+    ),
+]
 
-    return ((weight, total_variation(scene.noise_level)),) if weight else ()
+
+def smoothed(scene: Scene, weight: float, kind: str) -> tuple[tuple[float, Penalty], ...]:
+    """Give the penalty of that weight and kind, none for weight 0."""
+    from napari_dip.engine.penalties import anisotropic_total_variation, total_variation
+
+    if not weight:
+        return ()
+    made = anisotropic_total_variation if kind == "anisotropic" else total_variation
+    return ((weight, made(scene.noise_level)),)

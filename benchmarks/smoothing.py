@@ -1,0 +1,51 @@
+"""Smoothing beside the network, against none: PSNR where the prior does its work already.
+
+Usage: python benchmarks/smoothing.py [--preset fast] [--side 96]
+Single planes of the crops of `stacks.py`, with the same noise. Resumable.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+import numpy as np
+
+import napari_dip as dip
+from shared_data import OUT, write
+from stacks import CROPS, READ, decibels, load
+
+#: Crops whose first plane is restored, and the penalties that are tried.
+NAMES = ("membrane2d", "embryo, middle")
+PENALTIES = ((0.0, "isotropic"), (0.1, "isotropic"), (0.1, "anisotropic"), (1.0, "isotropic"))
+
+
+def main() -> None:
+    """Run all crops with all penalties and write the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--preset", default="fast")
+    parser.add_argument("--side", type=int, default=96)
+    wish = parser.parse_args()
+    title = f"smoothing_{wish.preset}_{wish.side}"
+    there = OUT / f"{title}.json"
+    rows = json.loads(there.read_text(encoding="utf-8"))["rows"] if there.exists() else []
+    done = {(row["image"], row["weight"], row["kind"]) for row in rows}
+    for crop in CROPS:
+        if crop.name not in NAMES:
+            continue
+        truth = load(crop, 1, wish.side)[0]
+        rng = np.random.default_rng(0)
+        noisy = (rng.poisson(truth) + rng.normal(0, READ, truth.shape)).astype(np.float32)
+        for weight, kind in PENALTIES:
+            if (crop.name, weight, kind) in done:
+                continue
+            settings = {"smoothing": weight, "smoothing_kind": kind}
+            result = dip.denoise(noisy, axes="YX", preset=wish.preset, **settings)
+            row = {"image": crop.name, "weight": weight, "kind": kind}
+            row["input dB"] = decibels(noisy, truth)
+            rows.append({**row, "dB": decibels(result.image, truth)})
+            write(title, rows, {"preset": wish.preset, "side": wish.side})
+
+
+if __name__ == "__main__":
+    main()

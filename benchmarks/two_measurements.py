@@ -1,0 +1,91 @@
+"""Two noisy shots of one field, restored together, one by one, and as their plain mean.
+
+Usage: python benchmarks/two_measurements.py [--preset fast] [--side 128] [--prior auto]
+Captures 1 and 2 of FMD fields, crops from (192, 192) on. Exposures of the captures differ, so each
+picture is brought to the truth by a straight line before its PSNR (peak 255) is taken. The plain
+mean is that of the second, brought to the first's intensities, and the first. Rows that are in the
+results file already are not computed again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from statistics import mean
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+import napari_dip as dip
+from napari_dip.engine.pair import match_intensities
+from shared_data import OUT, fmd, write
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+FIELDS = ("TwoPhoton_BPAE_B", "WideField_BPAE_R", "Confocal_BPAE_G")
+TOP = LEFT = 192
+
+
+def quality(picture: npt.NDArray[Any], truth: npt.NDArray[np.float64]) -> float:
+    """PSNR after the best straight line from the picture's intensities to the truth's."""
+    line = np.polyfit(picture.ravel().astype(np.float64), truth.ravel(), 1)
+    error = np.polyval(line, picture.astype(np.float64)) - truth
+    return float(10 * np.log10(255**2 / np.mean(error**2)))
+
+
+def compare(field: str, wish: argparse.Namespace) -> dict[str, Any]:
+    """Restore one crop in all ways."""
+    place = slice(TOP, TOP + wish.side), slice(LEFT, LEFT + wish.side)
+    (first, truth), (second, _) = (fmd(field, capture) for capture in (1, 2))
+    first, second, truth = first[place], second[place], truth[place]
+    match = match_intensities(*(torch.from_numpy(one[None].copy()) for one in (first, second)))
+    middle = (first + (second.astype(np.float32) - match.offset) / match.gain) / 2
+
+    def restored(image: npt.NDArray[Any], again: npt.NDArray[Any] | None = None) -> Any:
+        return dip.denoise(image, preset=wish.preset, prior=wish.prior, second=again)
+
+    began = time.process_time()
+    both = restored(first, second)
+    seconds = time.process_time() - began
+    return {
+        "crop": f"{field}, {wish.side} × {wish.side}",
+        "first dB": quality(first, truth),
+        "second dB": quality(second, truth),
+        "mean dB": quality(middle, truth),
+        "first restored dB": quality(restored(first).image, truth),
+        "second restored dB": quality(restored(second).image, truth),
+        "mean restored dB": quality(restored(middle.astype(np.float32)).image, truth),
+        "together dB": quality(both.image, truth),
+        "gain of the second": match.gain,
+        "hidden block": "×".join(map(str, both.report["noise"]["hidden_block"])),
+        "CPU seconds": seconds,
+    }
+
+
+def main() -> None:
+    """Run what is missing and write the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--preset", default="fast")
+    parser.add_argument("--prior", default="auto")
+    parser.add_argument("--side", type=int, default=128)
+    parser.add_argument("--fields", nargs="+", default=list(FIELDS))
+    wish = parser.parse_args()
+    title = f"two_measurements_{wish.preset}_{wish.prior}_{wish.side}"
+    there = OUT / f"{title}.json"
+    rows = json.loads(there.read_text(encoding="utf-8"))["rows"] if there.exists() else []
+    done = {row["crop"].split(",")[0] for row in rows}
+    for field in wish.fields:
+        if field in done:
+            continue
+        rows.append(compare(field, wish))
+        print(rows[-1], file=sys.stderr, flush=True)
+        gains = [row["together dB"] - row["mean restored dB"] for row in rows]
+        write(title, rows, {"preset": wish.preset, "mean gain over the mean restored": mean(gains)})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,179 @@
+"""The noise of a file's channels: measured, overruled by what the user knows, in image units."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy.typing as npt
+
+    from napari_dip.engine.noise import NoiseEstimate
+    from napari_dip.run.inputs import Inputs, Planes
+    from napari_dip.tasks.base import NoiseWish
+
+#: Planes of a stack that the noise is measured on, spread over all of it: eight planes of
+#: 512 x 512 hold 30,000 blocks, and one detector made them all.
+MOST_PLANES = 8
+#: Gains within this of 1 are not worth a word: the means of two shots of the same exposure differ
+#: by as much.
+SAME_GAIN = 0.02
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Second:
+    """Another measurement of what the image shows.
+
+    Attributes
+    ----------
+    parts : ndarray
+        (parts, C, *grid), brought to the image's intensities.
+    noise : tuple of NoiseEstimate
+        Per channel, of these.
+    notes : tuple of str
+        What the user should know of it.
+    """
+
+    parts: Planes
+    noise: tuple[NoiseEstimate, ...]
+    notes: tuple[str, ...]
+
+
+def noise_variance(noise: NoiseEstimate, signal: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    """Variance of one channel's noise at a signal, in the image's units squared."""
+    line = noise.gain * np.asarray(signal, np.float64) + noise.intercept
+    return np.asarray(np.maximum(line, noise.floor))
+
+
+def noise_model(noise: Sequence[NoiseEstimate], wish: NoiseWish) -> str:
+    """Name what was reckoned with: "jpeg", "gaussian" or "poisson-gaussian"."""
+    if wish.model == "jpeg":
+        return wish.model
+    return "gaussian" if all(one.gain == 0 for one in noise) else "poisson-gaussian"
+
+
+def channels_noise(
+    inputs: Inputs, parts: Planes, constant: tuple[int, ...], wish: NoiseWish
+) -> tuple[tuple[NoiseEstimate, ...], Second | None]:
+    """Measure each channel's noise: from the image, or from two measurements of one object.
+
+    Parameters
+    ----------
+    inputs : Inputs
+    parts : ndarray
+        (parts, C, *grid) of the image, holes filled.
+    constant : tuple of int
+        Channels that hold one value only.
+    wish : NoiseWish
+    """
+    counted = range(parts.shape[1])
+    if inputs.second is None:
+        known = inputs.known
+        return tuple(
+            _alone(parts[:, c], None if known is None else known[:, c], inputs.step, wish)
+            for c in counted
+        ), None
+    pairs = [
+        _of_pair(parts[:, c], inputs.second[:, c], inputs.step, wish, constant=c in constant)
+        for c in counted
+    ]
+    notes = tuple(
+        one[3] if len(pairs) == 1 else f"Channel {number}: {one[3]}"
+        for number, one in enumerate(pairs, 1)
+        if one[3]
+    )
+    said = (
+        "Two measurements of the object were used, each weighed by its noise, which was measured "
+        "from their difference."
+    )
+    second = np.stack([one[0] for one in pairs], 1)
+    return tuple(one[1] for one in pairs), Second(
+        second, tuple(one[2] for one in pairs), (said, *notes)
+    )
+
+
+def _alone(
+    volume: Planes, known: npt.NDArray[np.bool_] | None, step: float, wish: NoiseWish
+) -> NoiseEstimate:
+    """Measure one channel's noise from (..., Y, X), all planes of it."""
+    import torch
+
+    from napari_dip.engine.noise import measure_noise
+
+    planes = volume.reshape(-1, *volume.shape[-2:])
+    seen = None if known is None else known.reshape(planes.shape)
+    if seen is not None and seen.any():  # missing planes hold nothing but the mean
+        told = seen.any((1, 2))
+        planes, seen = planes[told], seen[told]
+    some = _spread(len(planes))
+    there = None if seen is None else torch.from_numpy(seen[some])
+    return _overruled(measure_noise(torch.from_numpy(planes[some]), step, there), planes, wish)
+
+
+def _of_pair(
+    first: Planes, second: Planes, step: float, wish: NoiseWish, *, constant: bool
+) -> tuple[Planes, NoiseEstimate, NoiseEstimate, str]:
+    """Bring one channel's second shot to the first's intensities, and measure both.
+
+    Returns
+    -------
+    second, noise of the first, noise of the second, what was done in words
+    """
+    import torch
+
+    from napari_dip.engine.pair import match_intensities, measure_pair
+
+    if constant:  # it is left as it is
+        noise = _alone(first, None, step, wish)
+        return first, noise, noise, ""
+    ours, theirs = (one.reshape(-1, *one.shape[-2:]) for one in (first, second))
+    some = _spread(len(ours))
+    planes = torch.from_numpy(ours[some])
+    match = match_intensities(planes, torch.from_numpy(theirs[some]))
+    moved = np.asarray((second.astype(np.float64) - match.offset) / match.gain, np.float32)
+    brought = moved.reshape(-1, *moved.shape[-2:])
+    noises = measure_pair(planes, torch.from_numpy(brought[some]), step)
+    # what the user knows of the detector holds for the second's own units
+    gain, read = wish.gain, wish.read_noise
+    scaled = replace(
+        wish,
+        gain=None if gain is None else gain / match.gain,
+        read_noise=None if read is None else read / match.gain,
+    )
+    words = ""
+    if abs(match.gain - 1) > SAME_GAIN:
+        words = (
+            f"The second image's intensities are {match.gain:.3g} × those of the first "
+            f"{match.offset:+.4g}; they were brought to the first one's."
+        )
+    return moved, _overruled(noises[0], ours, wish), _overruled(noises[1], brought, scaled), words
+
+
+def _spread(count: int) -> npt.NDArray[np.int_]:
+    """Choose planes evenly."""
+    return np.unique(np.linspace(0, count - 1, MOST_PLANES).astype(int))
+
+
+def _overruled(measured: NoiseEstimate, planes: Planes, wish: NoiseWish) -> NoiseEstimate:
+    """Let the user's own figures overrule what was measured."""
+    dark, middle = float(np.percentile(planes, 1)), float(planes.mean(dtype=np.float64))
+    level = float(noise_variance(measured, middle))
+    at_dark = float(noise_variance(measured, dark))
+    gain = measured.gain
+    if wish.model == "gaussian":
+        gain, at_dark = 0.0, level
+    elif wish.model == "poisson-gaussian" and gain == 0 and middle > dark:
+        # no slope was found, but the user knows of one: all that is above the least variance
+        gain, at_dark = max(level - measured.floor, 0.1 * level) / (middle - dark), measured.floor
+    if wish.gain is not None:
+        gain = wish.gain
+    if wish.read_noise is not None:
+        at_dark = wish.read_noise**2
+    if gain == measured.gain and wish.read_noise is None:
+        return measured
+    floor = at_dark if wish.read_noise is not None else min(measured.floor, at_dark)
+    return replace(measured, gain=gain, intercept=at_dark - gain * dark, floor=floor)

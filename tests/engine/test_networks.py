@@ -1,0 +1,30 @@
+"""Networks compute what their layers say, however the processor does it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from napari_dip.engine import networks
+from napari_dip.engine.networks import convolution
+
+
+@pytest.mark.parametrize("size", [1, 3])
+@pytest.mark.parametrize("slow", [0, 10**9])
+def test_volumes_are_convolved_as_torch_does_with_its_gradients(monkeypatch, size, slow) -> None:
+    monkeypatch.setattr(networks, "_SLOW", slow)
+    layer = convolution(3, 4, 5, size, torch.Generator().manual_seed(0))
+    mode = {"padding": size // 2, "padding_mode": layer.padding_mode}
+    theirs = nn.Conv3d(4, 5, size, **mode)
+    theirs.load_state_dict(layer.state_dict())
+    rng = torch.Generator().manual_seed(1)
+    volume = torch.rand(2, 4, 6, 7, 8, generator=rng)
+    answers = []
+    for one in (layer, theirs):
+        fed = volume.clone().requires_grad_()
+        answer = one(fed)
+        answer.square().sum().backward()
+        answers.append((answer, fed.grad, one.weight.grad, one.bias.grad))
+    for ours, wanted in zip(*answers, strict=True):
+        torch.testing.assert_close(ours, wanted, rtol=1e-4, atol=1e-4)

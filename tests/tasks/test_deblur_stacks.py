@@ -1,0 +1,202 @@
+"""Stacks are deblurred as volumes with a PSF of three axes, plane by plane with one of two."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import tifffile
+import torch
+from scipy.ndimage import gaussian_filter
+from skimage import data
+
+import napari_dip as dip
+from napari_dip.cli import main
+from napari_dip.engine.convolution import CircularConvolution
+from napari_dip.engine.fidelity import NoiseVariance
+from napari_dip.engine.prior import NoiseCode
+from napari_dip.engine.psf import gaussian_psf
+from napari_dip.io import ImageSpec
+from napari_dip.io.reading import read_spec
+from napari_dip.run.machine import Machine
+from napari_dip.run.plan import Plan, preflight
+from napari_dip.run.recipe import make_recipe
+from napari_dip.tasks import Deblur
+from napari_dip.tasks.base import Scene
+from napari_dip.tasks.lucy_start import (
+    LUCY_SHOWN_DEEP,
+    LUCY_STEPS_DEEP,
+    FirstGuess,
+    guesses_until_worse,
+)
+from napari_dip.tasks.noise_code import NOISE_IN_VOLUMES
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+FAST = {"preset": "fast", "device": "cpu"}
+MACHINE = Machine(2, 8 * 10**9, ("cpu",), "2.13.0", "no NVIDIA driver was found")
+WIDEFIELD = {"model": "widefield", "na": 1.0, "wavelength": 500.0, "pixel_size": 200.0}
+SIGMAS = (1.0, 1.2, 1.2)
+
+
+def cells(planes: int = 8, side: int = 24) -> np.ndarray:
+    """Cut planes out of scikit-image's cameraman, each a little further on."""
+    whole = data.camera().astype(np.float32)
+    return np.stack([whole[90 + n : 90 + n + side, 150 : 150 + side] for n in range(planes)])
+
+
+def blobs(planes: int = 8, side: int = 24) -> np.ndarray:
+    """Draw bright points of light in the dark."""
+    rng = np.random.default_rng(0)
+    points = np.zeros((planes, side, side), np.float32)
+    points[tuple(rng.integers(2, n - 2, 12) for n in points.shape)] = 4000
+    return gaussian_filter(points, 0.7) + 20
+
+
+def plan(shape: tuple[int, ...], axes: str, psf: tuple[int, ...] = (), **settings: object) -> Plan:
+    recipe = make_recipe("deblur", **FAST, **settings)
+    others = {"psf": ImageSpec("psf", psf, "float32", "ZYX"[-len(psf) :])} if psf else {}
+    answer = preflight(recipe, ImageSpec("cells", shape, "float32", axes), MACHINE, others)
+    assert isinstance(answer, Plan), answer.message
+    return answer
+
+
+def scene(kernel: torch.Tensor, grid: tuple[int, ...] = (8, 16, 20)) -> Scene:
+    one = torch.ones(1, 1, 1, 1, 1)
+    held_out = torch.zeros(1, 1, *grid)
+    held_out[..., ::2, ::5, ::5] = 1
+    return Scene(
+        measurement=torch.rand(1, 1, *grid, generator=torch.Generator().manual_seed(0)),
+        noise=NoiseVariance(0 * one, 0.01 * one, 1e-4 * one),
+        noise_level=0.1,
+        known=torch.ones(1, 1, *grid),
+        held_out=held_out,
+        guarded=held_out,
+        block=(1, 1, 1),
+        granted=1.0,
+        prior="noise",
+        widths=(4, 8),
+        window=None,
+        others={"psf": kernel},
+    )
+
+
+@pytest.mark.parametrize(
+    ("axes", "shape", "psf", "settings", "grid"),
+    [
+        ("ZYX", (8, 32, 32), (5, 7, 7), {}, "ZYX"),
+        ("ZYX", (8, 32, 32), (7, 7), {}, "YX"),
+        ("ZYX", (8, 32, 32), (7, 7), {"stacks": "volume"}, "ZYX"),
+        ("TZYX", (2, 8, 32, 32), (5, 7, 7), {}, "ZYX"),
+        ("TYX", (8, 32, 32), (7, 7), {}, "YX"),
+        ("TYX", (8, 32, 32), (7, 7), {"stacks": "volume"}, "TYX"),
+        ("ZYX", (8, 32, 32), (), {"gaussian_sigma": 1.0}, "YX"),
+        ("ZYX", (8, 32, 32), (), {"gaussian_sigma": 1.0, "gaussian_sigma_z": 0.8}, "ZYX"),
+        ("ZYX", (8, 32, 32), (), {**WIDEFIELD, "z_step": 500.0}, "ZYX"),
+        ("ZYX", (8, 32, 32), (), {**WIDEFIELD, "stacks": "planes"}, "YX"),
+    ],
+)
+def test_the_psf_says_whether_a_stack_is_a_volume(axes, shape, psf, settings, grid) -> None:
+    assert plan(shape, axes, psf, **settings).layout.grid == grid
+
+
+@pytest.mark.parametrize("border", ["open", "circular"])
+@pytest.mark.parametrize("sigmas", [SIGMAS, (0.0, 1.2, 1.2)])
+def test_the_object_reaches_beyond_the_frame_along_z_too(border, sigmas) -> None:
+    one = scene(gaussian_psf(sigmas))
+    task = Deblur(gaussian_sigma=1.2, gaussian_sigma_z=sigmas[0] or None, border=border)
+    prior, problem = task.prior_for(one, torch.Generator().manual_seed(0)), task.problem(one)
+    source = ImageSpec("cells", (8, 16, 20), "float32", "ZYX")
+    # the reach of the PSF (4, 5, 5), but at most a quarter of the frame
+    beyond = np.array([2 if sigmas[0] else 0, 4, 5]) * (border == "open")
+    assert prior.grid == tuple(np.add((8, 16, 20), 2 * beyond))
+    assert prior.grid == task.network_grid(source, {}, "ZYX")
+    picture = torch.rand(1, 1, *prior.grid, generator=torch.Generator().manual_seed(1))
+    assert problem.terms[0].operator(picture).shape == one.measurement.shape
+    assert problem.finish(prior.estimate(picture)).mean.shape == one.measurement.shape
+    assert isinstance(prior, NoiseCode)
+    assert prior.code.shape[1] == NOISE_IN_VOLUMES + LUCY_SHOWN_DEEP
+
+
+def test_an_even_volume_stays_even_however_far_the_psf_reaches() -> None:
+    one = scene(gaussian_psf((2.0, 2.0, 2.0)))
+    task = Deblur(gaussian_sigma=2.0, gaussian_sigma_z=2.0)
+    prior = task.prior_for(one, torch.Generator().manual_seed(0))
+    seen = task.problem(one).terms[0].operator(torch.full((1, 1, *prior.grid), 3.0))
+    torch.testing.assert_close(seen, torch.full_like(seen, 3.0))
+
+
+def test_a_stack_comes_nearer_to_the_truth_than_it_was() -> None:
+    truth = blobs()
+    noise = np.random.default_rng(1).normal(0, 2, truth.shape)
+    blurred = (gaussian_filter(truth, SIGMAS) + noise).astype(np.float32)
+    psf = gaussian_psf(SIGMAS).numpy()
+    result = dip.deblur(blurred, psf, max_iterations=40, **FAST)
+    assert result.image.shape == result.uncertainty.shape == truth.shape
+    ours, before = (float(np.mean((one - truth) ** 2)) for one in (result.image, blurred))
+    assert ours < 0.8 * before
+
+
+@pytest.mark.parametrize("axes", ["ZYX", "TYX"])
+def test_each_plane_is_deblurred_with_a_plane_of_psf(axes) -> None:
+    truth = cells(2, 32)
+    blurred = gaussian_filter(truth, (0, 1.5, 1.5))
+    psf = gaussian_psf((1.5, 1.5)).numpy()
+    result = dip.deblur(blurred, psf, axes=axes, max_iterations=150, **FAST)
+    inner = np.s_[:, 4:-4, 4:-4]
+    ours, before = (float(np.mean((one - truth)[inner] ** 2)) for one in (result.image, blurred))
+    assert ours < 0.95 * before
+    assert (result.image != blurred).any((1, 2)).all()
+
+
+def test_a_stack_of_even_psf_as_large_as_the_image_is_taken_and_told_of() -> None:
+    psf = np.pad(gaussian_psf((1.0, 1.0, 1.0)).numpy(), ((0, 0), (7, 8), (7, 8)))[:8]
+    result = dip.deblur(cells(), psf, max_iterations=2, **FAST)
+    assert result.image.shape == (8, 24, 24)
+    assert "8 pixels wide along Z, an even number" in " ".join(result.report["notes"])
+
+
+@pytest.mark.parametrize("model", ["widefield", "confocal"])
+def test_a_psf_is_computed_with_the_distance_of_planes(model) -> None:
+    settings = {**WIDEFIELD, "model": model, "z_step": 600.0, "max_iterations": 2}
+    result = dip.deblur(cells(), **settings, **FAST)
+    assert result.image.shape == (8, 24, 24)
+    told = " ".join(result.report["notes"])
+    assert "200 × 200 nm in planes 600 nm apart" in told
+    assert float(result.image.mean()) == pytest.approx(float(cells().mean()), rel=0.05)
+
+
+def test_the_command_takes_the_distance_of_planes_from_the_file(tmp_path: Path, capsys) -> None:
+    image, output = tmp_path / "in.tif", tmp_path / "out.tif"
+    metadata = {"axes": "ZYX", "spacing": 0.6, "unit": "um"}
+    whole = {"imagej": True, "resolution": (5, 5), "metadata": metadata}
+    tifffile.imwrite(image, cells(), **whole)
+    argv = ["deblur", str(image), "-o", str(output), "--preset", "fast", "--max-iterations", "2"]
+    argv += ["--model", "widefield", "--na", "1", "--wavelength", "500"]
+    assert main(argv) == 0
+    assert "planes 600 nm apart, as its file says" in capsys.readouterr().err
+    assert read_spec(output).scale == pytest.approx((0.6, 0.2, 0.2))
+
+
+def test_richardson_lucy_ends_where_it_foretells_no_better_and_pulls_the_fit_there() -> None:
+    kernel = gaussian_psf(SIGMAS)
+    truth = torch.from_numpy(blobs(8, 20)).float()[None, None] / 200
+    one = scene(kernel, (8, 20, 20))
+    blurred = CircularConvolution(kernel)(truth)
+    noise = 0.1 * torch.randn(blurred.shape, generator=torch.Generator().manual_seed(0))
+    one = replace(one, measurement=blurred + noise)
+    task = Deblur(gaussian_sigma=1.2, gaussian_sigma_z=1.0, border="circular", smoothing=0.0)
+    kept, best = guesses_until_worse(one, task._operator(one), one.grid, torch.zeros(1, 1, 1, 1, 1))
+    assert len(kept) < len(LUCY_STEPS_DEEP)
+    assert best == len(kept) - 2
+    prior, problem = task.prior_for(one, torch.Generator().manual_seed(0)), task.problem(one)
+    assert isinstance(prior, NoiseCode)
+    guess = one.worked_out["guess"]
+    assert isinstance(guess, FirstGuess)
+    assert prior.start is guess.shown[0]
+    weight, pull = problem.penalties[-1]  # beside the one that keeps light from being negative
+    assert weight > 0
+    assert float(pull(guess.best)) == 0 < float(pull(guess.shown[0]))

@@ -1,0 +1,126 @@
+"""A second shot of the same object: refused if it is none, and worth having if it is."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from skimage import data
+
+import napari_dip as dip
+from napari_dip.engine.fidelity import NoiseVariance
+from napari_dip.errors import Refused
+from napari_dip.tasks import Denoise
+from napari_dip.tasks.base import Scene
+from napari_dip.tasks.second import admit_second, pooled
+
+SIDE = 48
+QUICK = {"preset": "fast", "max_iterations": 4}
+
+
+def truth() -> np.ndarray:
+    return data.camera()[100 : 100 + SIDE, 150 : 150 + SIDE].astype(np.float64)
+
+
+def shot(seed: int, strength: float = 20, exposure: float = 1) -> np.ndarray:
+    noise = np.random.default_rng(seed).normal(0, strength, (SIDE, SIDE))
+    return (exposure * (truth() + noise)).astype(np.float32)
+
+
+def error(picture: np.ndarray) -> float:
+    return float(((picture - truth()) ** 2).mean())
+
+
+def refusal_of(image: np.ndarray, second: np.ndarray) -> str:
+    with pytest.raises(Refused) as caught:
+        dip.denoise(image, second=second, **QUICK)
+    return caught.value.refusal.code
+
+
+@pytest.mark.parametrize("prior", ["blind-spot", "noise"])
+def test_two_shots_give_a_better_picture_than_either_and_than_their_mean(prior: str) -> None:
+    settings = {"preset": "fast", "prior": prior, "max_iterations": 100}
+    first, second = shot(0), shot(1, exposure=2) + 100
+    both = dip.denoise(first, second=second, **settings)
+    alone = dip.denoise(first, **settings)
+    other = dip.denoise((second - 100) / 2, **settings)
+    plain = (first + (second - 100) / 2) / 2
+    assert error(both.image) < min(error(one) for one in (alone.image, other.image, plain))
+    assert any("Two measurements" in note for note in both.report["notes"])
+    assert any("2 ×" in note or "1.9" in note or "2.0" in note for note in both.report["notes"])
+
+
+def test_the_result_has_the_first_shots_intensities() -> None:
+    result = dip.denoise(shot(0), second=3 * shot(1) + 50, **QUICK)
+    assert result.image.mean() == pytest.approx(shot(0).mean(), rel=1e-4)
+
+
+@pytest.mark.parametrize(("axes", "planes"), [("ZYX", 4), ("TYX", 2), ("CYX", 2)])
+def test_stacks_and_channels_have_second_shots_too(axes: str, planes: int) -> None:
+    first, second = (np.stack([shot(9 * n + k) for k in range(planes)]) for n in (1, 2))
+    assert dip.denoise(first, second=second, axes=axes, **QUICK).image.shape == first.shape
+
+
+@pytest.mark.parametrize(
+    ("second", "code"),
+    [
+        (shot(1)[:, :-1], "second-size"),
+        (np.stack([shot(1)] * 2), "second-size"),
+        (shot(0), "second-same"),
+        (np.full((SIDE, SIDE), 7.0), "second-other"),
+        (shot(1)[::-1], "second-other"),
+        (-shot(1), "second-other"),
+        (np.where(np.eye(SIDE) > 0, np.nan, shot(1)), "input-not-finite"),
+    ],
+)
+def test_what_is_no_second_shot_is_refused_in_words(second: np.ndarray, code: str) -> None:
+    assert refusal_of(shot(0), second) == code
+
+
+def test_a_second_shot_of_next_to_nothing_but_noise_is_still_taken() -> None:
+    first, second = (shot(seed, strength=60)[None, None] for seed in (0, 1))
+    assert admit_second(first, second, "again", "cells") is None
+
+
+def scene() -> Scene:
+    """Two measurements, the second with a third of the noise variance."""
+    rng = torch.Generator().manual_seed(0)
+    measurement = torch.rand(2, 1, 16, 16, generator=rng)
+    intercept = torch.tensor([0.03, 0.01]).reshape(2, 1, 1, 1)
+    mask = torch.zeros(1, 1, 16, 16)
+    mask[..., ::4, ::4] = 1
+    return Scene(
+        measurement=measurement,
+        noise=NoiseVariance(0 * intercept, intercept, 0.1 * intercept),
+        noise_level=0.1,
+        known=torch.ones_like(mask),
+        held_out=mask,
+        guarded=mask,
+        block=(1, 1),
+        granted=1.0,
+        prior="noise",
+        widths=(4, 8),
+        window=None,
+    )
+
+
+def test_the_mean_weighs_each_shot_by_its_noise() -> None:
+    one = pooled(scene())
+    first, second = scene().measurement
+    torch.testing.assert_close(one.measurement[0], 0.25 * first + 0.75 * second)
+    variance = float(one.noise.at(one.measurement).mean())
+    assert variance == pytest.approx(1 / (1 / 0.03 + 1 / 0.01))
+    assert pooled(one) is one
+
+
+def test_with_fixed_noise_the_first_shot_drives_where_the_second_judges() -> None:
+    first, second = Denoise(prior="noise").problem(scene()).terms
+    assert float(first.held_out.sum()) == 0
+    assert float(first.fitted.min()) == 1
+    assert float((second.fitted * second.held_out).sum()) == 0
+    assert float(second.held_out.sum()) == 16
+    single = replace(scene(), measurement=scene().measurement[:1], noise=scene().noise.of(0))
+    (only,) = Denoise(prior="noise").problem(single).terms
+    assert float((only.fitted * only.held_out).sum()) == 0

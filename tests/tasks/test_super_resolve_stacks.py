@@ -1,0 +1,181 @@
+"""Super-resolution of stacks: along Z alone, or along any axis, and lying where the input lies."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import tifffile
+import torch
+from scipy.ndimage import zoom
+
+import napari_dip as dip
+from napari_dip.cli import main
+from napari_dip.engine.fidelity import NoiseVariance
+from napari_dip.engine.prior import NoiseCode
+from napari_dip.engine.problem import Estimate
+from napari_dip.engine.resampling import interpolated
+from napari_dip.io import ImageSpec
+from napari_dip.io.reading import read_spec
+from napari_dip.run.machine import Machine
+from napari_dip.run.plan import Plan, preflight
+from napari_dip.run.recipe import make_recipe
+from napari_dip.tasks import SuperResolve
+from napari_dip.tasks.base import Scene
+from napari_dip.tasks.noise_code import NOISE_IN_VOLUMES
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+FAST = {"preset": "fast", "device": "cpu"}
+MACHINE = Machine(2, 8 * 10**9, ("cpu",), "2.13.0", "no NVIDIA driver was found")
+
+
+def tubes(planes: int = 16, side: int = 20) -> np.ndarray:
+    """Draw two slanted tubes, smooth along Z over about two planes."""
+    z, y, x = np.mgrid[:planes, :side, :side].astype(np.float32)
+    first = np.exp(-((z - 0.5 * y - 2) ** 2 + (x - 6) ** 2) / 5)
+    second = np.exp(-((z + 0.4 * x - 14) ** 2 + (y - 12) ** 2) / 5)
+    return np.asarray(200 * (first + second) + 30, np.float32)
+
+
+def binned(volume: np.ndarray, factor: int) -> np.ndarray:
+    planes, height, width = volume.shape
+    return volume.reshape(planes // factor, factor, height, width).mean(1)
+
+
+def scene(grid: tuple[int, ...] = (4, 16, 20)) -> Scene:
+    one = torch.ones(1, 1, 1, 1, 1)
+    held_out = torch.zeros(1, 1, *grid)
+    held_out[..., ::2, ::5, ::5] = 1
+    return Scene(
+        measurement=torch.rand(1, 1, *grid, generator=torch.Generator().manual_seed(0)),
+        noise=NoiseVariance(0 * one, 0.01 * one, 1e-4 * one),
+        noise_level=0.1,
+        known=torch.ones(1, 1, *grid),
+        held_out=held_out,
+        guarded=held_out,
+        block=(1, 1, 1),
+        granted=1.0,
+        prior="noise",
+        widths=(4, 8),
+        window=None,
+    )
+
+
+@pytest.mark.parametrize(
+    ("factor", "kept", "along"),
+    [("4,1,1", "4,1,1", (4, 1, 1)), ((2, 2, 2), "2,2,2", (2, 2, 2)), (2, "2", (1, 2, 2))],
+)
+def test_one_number_is_for_the_plane_and_three_for_the_volume(factor, kept, along) -> None:
+    task = SuperResolve(factor=factor)
+    assert task.factor == kept
+    assert task.factors("ZYX") == along
+    assert task.factors("YXS") == (*along[1:], 1)
+
+
+@pytest.mark.parametrize(
+    ("axes", "settings", "grid"),
+    [
+        ("ZYX", {"factor": "2,1,1"}, "ZYX"),
+        ("ZYX", {"factor": "2"}, "YX"),
+        ("ZYX", {"factor": "2", "psf_sigma_z": 1.0}, "ZYX"),
+        ("ZYX", {"factor": "2", "stacks": "volume"}, "ZYX"),
+        ("TYX", {"factor": "2"}, "YX"),
+    ],
+)
+def test_only_depth_makes_a_volume_unless_the_user_wants_one(axes, settings, grid) -> None:
+    spec = ImageSpec("cells", (6, 24, 32), "uint16", axes)
+    plan = preflight(make_recipe("super-resolve", **settings), spec, MACHINE)
+    assert isinstance(plan, Plan)
+    assert plan.layout.grid == grid
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, {"model": "binning"}, {"psf_sigma": 0.8, "psf_sigma_z": 1.3}]
+)
+@pytest.mark.parametrize("factor", ["2,1,1", "2,1,2", "3,1,1"])
+def test_the_network_speaks_of_what_the_operator_takes(factor, settings) -> None:
+    task, one = SuperResolve(factor=factor, **settings), scene()
+    prior = task.prior_for(one, torch.Generator().manual_seed(0))
+    spec = ImageSpec("cells", one.grid, "float32", "ZYX")
+    assert prior.grid == task.network_grid(spec, {}, "ZYX")
+    problem = task.problem(one)
+    picture = torch.rand(1, 1, *prior.grid, generator=torch.Generator().manual_seed(1))
+    assert problem.terms[0].operator(picture).shape == one.measurement.shape
+    result = tuple(n * f for n, f in zip(one.grid, task.factors("ZYX"), strict=True))
+    assert problem.finish(prior.estimate(picture)).mean.shape[2:] == result
+
+
+def test_a_pixel_that_judges_is_not_in_the_code() -> None:
+    one, other = scene(), scene()
+    other.measurement[other.held_out > 0] = 9.0
+    codes = []
+    for measured in (one, other):
+        prior = SuperResolve(factor="2,1,1").prior_for(measured, torch.Generator().manual_seed(0))
+        assert isinstance(prior, NoiseCode)
+        codes.append(prior.code)
+    assert codes[0].shape[1] == NOISE_IN_VOLUMES + 1
+    torch.testing.assert_close(codes[0], codes[1])
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_interpolation_along_any_axis_keeps_a_ramp(axis) -> None:
+    factors = tuple(2 if one == axis else 1 for one in range(3))
+    shape = [1, 1, 1]
+    shape[axis] = 8
+    ramp = torch.arange(8.0).reshape(1, 1, *shape).expand(1, 1, 8, 8, 8)
+    fine = interpolated(ramp, factors).movedim(axis + 2, -1)[0, 0, 4, 4]
+    # the cubic's slope at its middle is 0.75, not 0.5, so a ramp bends by a twentieth of a pixel
+    torch.testing.assert_close(fine[4:-4], torch.arange(4, 12) / 2 - 0.25, atol=0.06, rtol=0)
+
+
+def test_finer_planes_are_nearer_to_the_truth_than_cubic_interpolation() -> None:
+    truth = tubes()
+    coarse = binned(truth, 2)
+    settings = {"model": "binning", "noise": "gaussian", "max_iterations": 30}
+    result = dip.super_resolve(coarse, factor="2,1,1", **settings, **FAST)
+    cubic = zoom(coarse, (2, 1, 1), order=3, mode="nearest", grid_mode=True)
+    ours, naive = (float(np.mean((one - truth) ** 2)) for one in (result.image, cubic))
+    assert ours < naive
+    assert result.residual is not None
+    assert result.residual.shape == coarse.shape
+
+
+def test_planes_are_enlarged_one_by_one_by_one_number() -> None:
+    result = dip.super_resolve(tubes(3), factor=2, max_iterations=2, **FAST)
+    assert result.image.shape == (3, 40, 40)
+
+
+@pytest.mark.parametrize(("factor", "along"), [("2,1,1", (2, 1, 1)), ("2,1,2", (2, 1, 2))])
+def test_the_file_has_planes_nearer_to_each_other(tmp_path: Path, factor, along) -> None:
+    source, output = tmp_path / "in.tif", tmp_path / "out.tif"
+    metadata = {"axes": "ZYX", "spacing": 0.6, "unit": "um"}
+    whole = {"imagej": True, "resolution": (5, 5), "metadata": metadata}
+    tifffile.imwrite(source, tubes(4), **whole)
+    argv = ["super-resolve", str(source), "-o", str(output), "--factor", factor, "--quiet"]
+    assert main([*argv, "--preset", "fast", "--max-iterations", "2"]) == 0
+    assert read_spec(output).shape == tuple(np.multiply((4, 20, 20), along))
+    assert read_spec(output).scale == pytest.approx(tuple(np.divide((0.6, 0.2, 0.2), along)))
+
+
+def test_the_fit_begins_with_a_volume_that_explains_what_it_was_shown() -> None:
+    coarse = torch.from_numpy(binned(tubes(8), 2))[None, None] / 200
+    one = replace(scene((4, 20, 20)), measurement=coarse)
+    task = SuperResolve(factor="2,1,1", model="binning")
+    prior, problem = task.prior_for(one, torch.Generator().manual_seed(0)), task.problem(one)
+    assert isinstance(prior, NoiseCode)
+    assert prior.start is not None
+    assert prior.reach < 0.5
+    operator = problem.terms[0].operator
+    cubic = task._interpolated(one, 1 - one.held_out)
+    errors = [
+        float(((operator(picture) - coarse) * (1 - one.held_out)).square().mean())
+        for picture in (prior.start, cubic)
+    ]
+    assert errors[0] < 0.2 * errors[1]
+    # in the end the pixels that judged are begun from, too
+    finished = problem.finish(Estimate(prior.start)).mean
+    assert float((operator(finished) - coarse).square().mean()) < 0.2 * errors[1]
