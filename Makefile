@@ -35,7 +35,7 @@ test-headless: $(STAMP)  ## the tests that need no display
 	QT_QPA_PLATFORM=offscreen $(PYTHON) -m pytest -q -m "not gl" -n 2 --dist worksteal $(ARGS)
 
 test-gl: libraries $(STAMP)  ## the tests that draw with OpenGL, on a virtual display
-	$(DISPLAYED) $(PYTHON) -m pytest -q -m gl $(ARGS)
+	$(DISPLAYED) $(PYTHON) -m pytest -q -m gl -n 2 --dist worksteal $(ARGS)
 
 screenshots: libraries $(STAMP)  ## make the pictures in docs/images again
 	$(DISPLAYED) $(PYTHON) scripts/screenshots.py

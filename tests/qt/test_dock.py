@@ -259,11 +259,12 @@ def test_the_tab_key_goes_down_the_dock(desk):
     window.show()
     window.activateWindow()
     dock.chooser.combo.setFocus()
-    for _ in range(3):
+    for _ in range(4):
         order.append(window.focusWidget())
         desk.qtbot.keyClick(window.focusWidget(), Qt.Key.Key_Tab)
     assert order == [
         dock.chooser.combo,
+        dock.further.combos["second"],
         dock.form.widgets["preset"].native,
         dock.run_bar.run_button,
     ]

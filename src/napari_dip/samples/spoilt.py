@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_dip.samples import EMBRYO_STACK, MITOCHONDRIA, NUCLEI_MOVIE, TWO_CHANNELS
+from napari_dip.samples import EMBRYO_STACK, NUCLEI_MOVIE, TWO_CHANNELS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -26,8 +26,6 @@ PHOTONS, READ_NOISE = 30.0, 2.0
 FEW_PHOTONS = 5.0
 #: Standard deviation of the blur in pixels, half width of its PSF, and photons at the brightest.
 BLUR, REACH, BLURRED_PHOTONS = 2.0, 8, 400.0
-#: Side of what is taken of the long exposure, so that a fit takes a minute and not five.
-SIDE = 192
 #: Scratches across the picture, and their half width in pixels; grains of dust, and their radii.
 SCRATCHES, SCRATCH_WIDTH, GRAINS, RADII = 4, 1.5, 14, (2.0, 6.0)
 
@@ -57,30 +55,30 @@ class Spoilt:
 
 def holed() -> Spoilt:
     """Mitochondria under scratches (1) and dust (2) of the slide."""
-    truth = _long_exposure(SIDE)
+    truth = _mitochondria()
     mask, rng = np.zeros(truth.shape, np.uint8), np.random.default_rng(0)
-    down, right = np.indices(truth.shape)
+    (down, right), side = np.indices(truth.shape), len(truth)
     for _ in range(SCRATCHES):
-        middle, angle = rng.uniform(0.2, 0.8, 2) * SIDE, rng.uniform(0, np.pi)
+        middle, angle = rng.uniform(0.2, 0.8, 2) * side, rng.uniform(0, np.pi)
         off = (down - middle[0]) * np.cos(angle) - (right - middle[1]) * np.sin(angle)
         mask[np.abs(off) < SCRATCH_WIDTH] = 1
     for _ in range(GRAINS):
-        middle, radius = rng.uniform(0, SIDE, 2), rng.uniform(*RADII)
+        middle, radius = rng.uniform(0, side, 2), rng.uniform(*RADII)
         mask[(down - middle[0]) ** 2 + (right - middle[1]) ** 2 < radius**2] = 2
     return Spoilt("scratched mitochondria", np.where(mask, 0, truth), "YX", truth, {"mask": mask})
 
 
 def coarse() -> Spoilt:
     """Mitochondria in pixels that are twice as coarse, as a camera bins them."""
-    truth = _long_exposure(SIDE)
-    half = SIDE // 2
+    truth = _mitochondria()
+    half = len(truth) // 2
     binned = truth.reshape(half, 2, half, 2).mean((1, 3))
     return Spoilt("coarse mitochondria", binned.astype(np.float32), "YX", truth)
 
 
 def blurred() -> Spoilt:
     """Mitochondria under a Gaussian blur and photon noise, and the PSF that made it."""
-    whole = _long_exposure(SIDE + 2 * REACH).astype(np.float64)
+    whole = _mitochondria().astype(np.float64)
     places = np.arange(-REACH, REACH + 1)
     line = np.exp(-(places**2) / (2 * BLUR**2))
     line /= line.sum()
@@ -89,7 +87,7 @@ def blurred() -> Spoilt:
         light = np.apply_along_axis(np.convolve, axis, light, line, "valid")
     gain = light.max() / BLURRED_PHOTONS
     shot = gain * np.random.default_rng(0).poisson(light / gain)
-    truth = whole[REACH:-REACH, REACH:-REACH]
+    truth = whole[REACH:-REACH, REACH:-REACH].astype(np.float32)
     others = {"psf": np.outer(line, line).astype(np.float32)}
     return Spoilt("blurred mitochondria", shot.astype(np.float32), "YX", truth, others)
 
@@ -134,11 +132,9 @@ def _dim(name: str, path: Path, axes: str) -> Spoilt:
     return Spoilt(name, shot.astype(np.float32), axes, truth.astype(np.float32))
 
 
-def _long_exposure(side: int) -> npt.NDArray[np.uint8]:
-    """Middle of the long exposure, a square."""
-    frame = _read(MITOCHONDRIA)[1]
-    first = (frame.shape[0] - side) // 2
-    return np.asarray(frame[first : first + side, first : first + side], np.uint8)
+def _mitochondria() -> npt.NDArray[np.uint16]:
+    """Give the channel of mitochondria, (192, 192)."""
+    return np.asarray(_read(TWO_CHANNELS)[0], np.uint16)
 
 
 def _read(path: Path) -> npt.NDArray[Any]:
