@@ -30,7 +30,7 @@ from napari_dip.engine.kernels import (
     SoftmaxKernel,
     logits_of,
 )
-from napari_dip.engine.learned_blur import LearnedConvolution, ParametricConvolution
+from napari_dip.engine.learned_blur import LearnedConvolution
 from napari_dip.engine.operators import Chain, Identity
 from napari_dip.engine.psf import gaussian_psf
 from napari_dip.engine.resampling import BinnedDownsample, LanczosDownsample
@@ -217,7 +217,7 @@ def test_a_chain_applies_optics_before_pixels() -> None:
     wanted = BinnedDownsample((3, 3))(ValidConvolution(kernel)(image))
     assert torch.equal(chain(image), wanted)
     assert not list(chain.parameters())
-    learned = Chain(ParametricConvolution("gaussian", (5, 5), (1.0,)), BinnedDownsample((2, 2)))
+    learned = Chain(LearnedConvolution(GaussianKernel((5, 5), 1.0)), BinnedDownsample((2, 2)))
     assert len(list(learned.parameters())) == 1
 
 
@@ -309,20 +309,20 @@ def test_an_operator_works_on_the_device_that_it_is_moved_to(name: str) -> None:
     assert there.dtype == wanted.dtype == torch.float32
 
 
-def fitted(start: ParametricConvolution, sharp: torch.Tensor, blurred: torch.Tensor) -> dict:
+def fitted(start: LearnedConvolution, sharp: torch.Tensor, blurred: torch.Tensor) -> dict:
     """Fit the blur's figures to a picture of which the sharp one is known."""
     optimizer = torch.optim.Adam(start.parameters(), lr=0.05)
     for _ in range(80):
         optimizer.zero_grad()
         (start(sharp) - blurred).square().mean().backward()
         optimizer.step()
-    return start.figures()
+    return start.shape.figures()
 
 
 def test_an_unknown_gaussian_width_is_found_within_2_percent() -> None:
     sharp = picture(80)
     whole = gaussian_filter(sharp[0, 0].numpy(), 2.0, truncate=5)[10:70, 10:70]
-    blur = ParametricConvolution("gaussian", (21, 21), (1.0,))
+    blur = LearnedConvolution(GaussianKernel((21, 21), 1.0))
     found = fitted(blur, sharp, torch.from_numpy(whole)[None, None])
     assert found["sigmas"][0] == pytest.approx(2.0, rel=0.02)
 
@@ -330,7 +330,7 @@ def test_an_unknown_gaussian_width_is_found_within_2_percent() -> None:
 def test_an_unknown_gaussian_of_two_widths_is_found() -> None:
     sharp = picture(80)
     whole = gaussian_filter(sharp[0, 0].numpy(), (2.0, 1.2), truncate=5)[10:70, 10:70]
-    blur = ParametricConvolution("gaussian", (21, 21), (1.5, 1.5))
+    blur = LearnedConvolution(GaussianKernel((21, 21), 1.5, 1.5))
     found = fitted(blur, sharp, torch.from_numpy(whole)[None, None])
     assert found["sigmas"] == pytest.approx((2.0, 1.2), rel=0.02)
 
@@ -338,7 +338,7 @@ def test_an_unknown_gaussian_of_two_widths_is_found() -> None:
 def test_an_unknown_motion_is_found() -> None:
     sharp = picture(64)
     blurred = LearnedConvolution(MotionKernel((13, 13), 8.0, 0.8))(sharp).detach()
-    found = fitted(ParametricConvolution("motion", (13, 13), (5.0, 0.4)), sharp, blurred)
+    found = fitted(LearnedConvolution(MotionKernel((13, 13), 5.0, 0.4)), sharp, blurred)
     assert found["length"][0] == pytest.approx(8.0, rel=0.02)
     assert found["angle"][0] == pytest.approx(0.8, abs=0.02)
 
@@ -346,11 +346,11 @@ def test_an_unknown_motion_is_found() -> None:
 def test_an_unknown_defocus_is_found() -> None:
     sharp = picture(64)
     blurred = LearnedConvolution(DefocusKernel((13, 13), 4.0))(sharp).detach()
-    found = fitted(ParametricConvolution("defocus", (13, 13), (2.5,)), sharp, blurred)
+    found = fitted(LearnedConvolution(DefocusKernel((13, 13), 2.5)), sharp, blurred)
     assert found["radius"][0] == pytest.approx(4.0, rel=0.02)
 
 
 @pytest.mark.parametrize("start", [(0.0,), (-1.0,), (float("nan"),), (1.0, 2.0, 3.0)])
 def test_widths_that_are_none_are_refused(start: tuple[float, ...]) -> None:
     with pytest.raises(ValueError, match=r"above 0|do not fit"):
-        ParametricConvolution("gaussian", (5, 5), start)
+        LearnedConvolution(GaussianKernel((5, 5), *start))

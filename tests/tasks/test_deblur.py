@@ -14,19 +14,20 @@ from skimage import data
 
 import napari_dip as dip
 from napari_dip.cli import main
-from napari_dip.engine.fidelity import NoiseVariance
 from napari_dip.engine.prior import NoiseCode
 from napari_dip.engine.problem import Estimate
 from napari_dip.engine.psf import gaussian_psf
 from napari_dip.io import ImageSpec
 from napari_dip.io.reading import read_pixels, read_spec
 from napari_dip.tasks import Deblur
-from napari_dip.tasks.base import Scene
 from napari_dip.tasks.lucy_start import LUCY_STEPS
 from napari_dip.tasks.noise_code import CHANNELS
+from scenes import plain_scene, prior_of, seen_problem
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from napari_dip.tasks.base import Scene
 
 FAST = {"preset": "fast", "device": "cpu"}
 WIDEFIELD = {"model": "widefield", "na": 1.4, "wavelength": 520.0}
@@ -38,30 +39,14 @@ def sharp(height: int = 40, width: int = 48) -> np.ndarray:
 
 
 def scene(kernel: torch.Tensor, height: int = 24, width: int = 32) -> Scene:
-    one = torch.ones(1, 1, 1, 1)
-    held_out = torch.zeros(1, 1, height, width)
-    held_out[..., ::5, ::5] = 1
-    return Scene(
-        measurement=torch.rand(1, 1, height, width, generator=torch.Generator().manual_seed(0)),
-        noise=NoiseVariance(0 * one, 0.01 * one, 1e-4 * one),
-        noise_level=0.1,
-        known=torch.ones(1, 1, height, width),
-        held_out=held_out,
-        guarded=held_out,
-        block=(1, 1),
-        granted=1.0,
-        prior="noise",
-        widths=(4, 8),
-        window=None,
-        others={"psf": kernel},
-    )
+    return plain_scene((height, width), psf=kernel)
 
 
 @pytest.mark.parametrize("border", ["open", "circular"])
 def test_the_object_is_larger_than_an_open_frame_and_as_large_as_a_circular_one(border) -> None:
     task = Deblur(gaussian_sigma=1.2, border=border)
     one = scene(gaussian_psf((1.2, 1.2)))
-    prior, problem = task.prior_for(one, torch.Generator().manual_seed(0)), task.problem(one)
+    prior, problem = prior_of(task, one), seen_problem(task, one)
     beyond = 10 if border == "open" else 0
     assert prior.grid == (24 + beyond, 32 + beyond) == task.network_grid(SOURCE, {}, "YX")
     picture = torch.rand(1, 1, *prior.grid, generator=torch.Generator().manual_seed(1))
@@ -73,15 +58,15 @@ def test_the_object_is_larger_than_an_open_frame_and_as_large_as_a_circular_one(
 
 def test_an_even_background_needs_no_term_of_its_own() -> None:
     task, one = Deblur(gaussian_sigma=1.2), scene(gaussian_psf((1.2, 1.2)))
-    operator = task.problem(one).terms[0].operator
-    prior = task.prior_for(one, torch.Generator().manual_seed(0))
+    operator = seen_problem(task, one).terms[0].operator
+    prior = prior_of(task, one)
     picture = torch.rand(1, 1, *prior.grid, generator=torch.Generator().manual_seed(1))
     torch.testing.assert_close(operator(picture + 7), operator(picture) + 7)
 
 
 def test_held_out_pixels_drive_nothing_before_they_have_judged() -> None:
     one = scene(gaussian_psf((1.2, 1.2)))
-    term = Deblur(gaussian_sigma=1.2).problem(one).terms[0]
+    term = seen_problem(Deblur(gaussian_sigma=1.2), one).terms[0]
     assert float((term.fitted * term.held_out).sum()) == 0
     assert float(term.measured.min()) == 1
     other = one.measurement + one.held_out
@@ -100,7 +85,7 @@ def test_a_pixel_that_judges_is_not_in_the_code(border) -> None:
     codes = []
     for measured in (one, other):
         task = Deblur(gaussian_sigma=1.2, border=border, background=-1.0)
-        prior = task.prior_for(measured, torch.Generator().manual_seed(0))
+        prior = prior_of(task, measured)
         assert isinstance(prior, NoiseCode)
         codes.append(prior.code)
     assert codes[0].shape[1] == CHANNELS + len(LUCY_STEPS)
@@ -109,7 +94,7 @@ def test_a_pixel_that_judges_is_not_in_the_code(border) -> None:
 
 def test_without_a_warm_start_the_code_is_noise() -> None:
     task = Deblur(gaussian_sigma=1.2, start="none")
-    prior = task.prior_for(scene(gaussian_psf((1.2, 1.2))), torch.Generator().manual_seed(0))
+    prior = prior_of(task, scene(gaussian_psf((1.2, 1.2))))
     assert isinstance(prior, NoiseCode)
     assert prior.code.shape[1] == CHANNELS
 
@@ -128,7 +113,7 @@ def test_darkness_is_zero_or_the_least_value_or_what_the_user_says(settings, low
     one.measurement[..., 3, 3] = lowest
     units = {"zero": torch.full((1, 1, 1, 1), -0.5), "unit": torch.full((1, 1, 1, 1), 0.1)}
     task = Deblur(gaussian_sigma=1.2, smoothing=0.0, **settings)
-    ((weight, penalty),) = task.problem(replace(one, **units)).penalties
+    ((weight, penalty),) = seen_problem(task, replace(one, **units)).penalties
     assert weight == 1
     for below in (0.0, 0.2):
         cost = float(penalty(torch.full((1, 1, 34, 42), level - below)))

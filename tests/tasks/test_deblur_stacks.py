@@ -15,7 +15,6 @@ from skimage import data
 import napari_dip as dip
 from napari_dip.cli import main
 from napari_dip.engine.convolution import CircularConvolution
-from napari_dip.engine.fidelity import NoiseVariance
 from napari_dip.engine.prior import NoiseCode
 from napari_dip.engine.psf import gaussian_psf
 from napari_dip.io import ImageSpec
@@ -24,17 +23,18 @@ from napari_dip.run.machine import Machine
 from napari_dip.run.plan import Plan, preflight
 from napari_dip.run.recipe import make_recipe
 from napari_dip.tasks import Deblur
-from napari_dip.tasks.base import Scene
 from napari_dip.tasks.lucy_start import (
-    LUCY_SHOWN_DEEP,
     LUCY_STEPS_DEEP,
     FirstGuess,
     guesses_until_worse,
 )
 from napari_dip.tasks.noise_code import NOISE_IN_VOLUMES
+from scenes import plain_scene, prior_of, seen_problem
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from napari_dip.tasks.base import Scene
 
 FAST = {"preset": "fast", "device": "cpu"}
 MACHINE = Machine(2, 8 * 10**9, ("cpu",), "2.13.0", "no NVIDIA driver was found")
@@ -65,23 +65,7 @@ def plan(shape: tuple[int, ...], axes: str, psf: tuple[int, ...] = (), **setting
 
 
 def scene(kernel: torch.Tensor, grid: tuple[int, ...] = (8, 16, 20)) -> Scene:
-    one = torch.ones(1, 1, 1, 1, 1)
-    held_out = torch.zeros(1, 1, *grid)
-    held_out[..., ::2, ::5, ::5] = 1
-    return Scene(
-        measurement=torch.rand(1, 1, *grid, generator=torch.Generator().manual_seed(0)),
-        noise=NoiseVariance(0 * one, 0.01 * one, 1e-4 * one),
-        noise_level=0.1,
-        known=torch.ones(1, 1, *grid),
-        held_out=held_out,
-        guarded=held_out,
-        block=(1, 1, 1),
-        granted=1.0,
-        prior="noise",
-        widths=(4, 8),
-        window=None,
-        others={"psf": kernel},
-    )
+    return plain_scene(grid, psf=kernel)
 
 
 @pytest.mark.parametrize(
@@ -108,7 +92,7 @@ def test_the_psf_says_whether_a_stack_is_a_volume(axes, shape, psf, settings, gr
 def test_the_object_reaches_beyond_the_frame_along_z_too(border, sigmas) -> None:
     one = scene(gaussian_psf(sigmas))
     task = Deblur(gaussian_sigma=1.2, gaussian_sigma_z=sigmas[0] or None, border=border)
-    prior, problem = task.prior_for(one, torch.Generator().manual_seed(0)), task.problem(one)
+    prior, problem = prior_of(task, one), seen_problem(task, one)
     source = ImageSpec("cells", (8, 16, 20), "float32", "ZYX")
     # the reach of the PSF (4, 5, 5), but at most a quarter of the frame
     beyond = np.array([2 if sigmas[0] else 0, 4, 5]) * (border == "open")
@@ -118,14 +102,14 @@ def test_the_object_reaches_beyond_the_frame_along_z_too(border, sigmas) -> None
     assert problem.terms[0].operator(picture).shape == one.measurement.shape
     assert problem.finish(prior.estimate(picture)).mean.shape == one.measurement.shape
     assert isinstance(prior, NoiseCode)
-    assert prior.code.shape[1] == NOISE_IN_VOLUMES + LUCY_SHOWN_DEEP
+    assert prior.code.shape[1] == NOISE_IN_VOLUMES + 3  # first, best, and the one before it
 
 
 def test_an_even_volume_stays_even_however_far_the_psf_reaches() -> None:
     one = scene(gaussian_psf((2.0, 2.0, 2.0)))
     task = Deblur(gaussian_sigma=2.0, gaussian_sigma_z=2.0)
-    prior = task.prior_for(one, torch.Generator().manual_seed(0))
-    seen = task.problem(one).terms[0].operator(torch.full((1, 1, *prior.grid), 3.0))
+    prior = prior_of(task, one)
+    seen = seen_problem(task, one).terms[0].operator(torch.full((1, 1, *prior.grid), 3.0))
     torch.testing.assert_close(seen, torch.full_like(seen, 3.0))
 
 
@@ -192,6 +176,7 @@ def test_richardson_lucy_ends_where_it_foretells_no_better_and_pulls_the_fit_the
     kept, best = guesses_until_worse(one, task._operator(one), one.grid, torch.zeros(1, 1, 1, 1, 1))
     assert len(kept) < len(LUCY_STEPS_DEEP)
     assert best == len(kept) - 2
+    one = task.seen(one)
     prior, problem = task.prior_for(one, torch.Generator().manual_seed(0)), task.problem(one)
     assert isinstance(prior, NoiseCode)
     guess = one.worked_out["guess"]

@@ -12,7 +12,6 @@ from skimage import data
 
 import napari_dip as dip
 from napari_dip.cli import main
-from napari_dip.engine.fidelity import NoiseVariance
 from napari_dip.engine.prior import NoiseCode
 from napari_dip.engine.psf import gaussian_psf
 from napari_dip.io import ImageSpec
@@ -21,11 +20,13 @@ from napari_dip.run.machine import Machine
 from napari_dip.run.plan import Plan, preflight
 from napari_dip.run.recipe import make_recipe
 from napari_dip.tasks import SuperResolve
-from napari_dip.tasks.base import Scene
 from napari_dip.tasks.noise_code import CHANNELS
+from scenes import plain_scene, prior_of, seen_problem
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from napari_dip.tasks.base import Scene
 
 MACHINE = Machine(2, 8 * 10**9, ("cpu",), "2.13.0", "no NVIDIA driver was found")
 FAST = {"preset": "fast", "device": "cpu"}
@@ -42,22 +43,7 @@ def binned(image: np.ndarray, along: tuple[int, int]) -> np.ndarray:
 
 
 def scene(height: int = 16, width: int = 20) -> Scene:
-    one = torch.ones(1, 1, 1, 1)
-    held_out = torch.zeros(1, 1, height, width)
-    held_out[..., ::5, ::5] = 1
-    return Scene(
-        measurement=torch.rand(1, 1, height, width, generator=torch.Generator().manual_seed(0)),
-        noise=NoiseVariance(0 * one, 0.01 * one, 1e-4 * one),
-        noise_level=0.1,
-        known=torch.ones(1, 1, height, width),
-        held_out=held_out,
-        guarded=held_out,
-        block=(1, 1),
-        granted=1.0,
-        prior="noise",
-        widths=(4, 8),
-        window=None,
-    )
+    return plain_scene((height, width))
 
 
 @pytest.mark.parametrize(
@@ -81,10 +67,10 @@ def test_a_factor_is_kept_as_one_text_however_it_is_given(given, kept, along) ->
 @pytest.mark.parametrize("factor", ["2", "1,4", "8,1"])
 def test_the_network_speaks_of_what_the_operator_takes(factor, settings) -> None:
     task, one = SuperResolve(factor=factor, **settings), scene()
-    prior = task.prior_for(one, torch.Generator().manual_seed(0))
+    prior = prior_of(task, one)
     spec = ImageSpec("cells", one.grid, "float32", "YX")
     assert prior.grid == task.network_grid(spec, {}, "YX")
-    problem = task.problem(one)
+    problem = seen_problem(task, one)
     picture = torch.rand(1, 1, *prior.grid, generator=torch.Generator().manual_seed(1))
     assert problem.terms[0].operator(picture).shape == one.measurement.shape
     estimate = prior.estimate(picture)
@@ -103,7 +89,7 @@ def test_the_margin_is_as_wide_as_the_engine_draws_a_gaussian() -> None:
 @pytest.mark.parametrize(("factor", "jitter"), [("2", 0.03), ("4", 0.03), ("8", 0.05)])
 def test_the_code_is_jittered_as_in_the_paper(factor, jitter) -> None:
     task = SuperResolve(factor=factor, start="none")
-    prior = task.prior_for(scene(), torch.Generator().manual_seed(0))
+    prior = prior_of(task, scene())
     assert isinstance(prior, NoiseCode)
     assert prior.jitter == jitter
     assert prior.code.shape[1] == CHANNELS
@@ -115,8 +101,7 @@ def test_a_pixel_that_judges_is_not_in_the_code(settings) -> None:
     other.measurement[other.held_out > 0] = 9.0
     codes = []
     for measured in (one, other):
-        rng = torch.Generator().manual_seed(0)
-        prior = SuperResolve(**settings).prior_for(measured, rng)
+        prior = prior_of(SuperResolve(**settings), measured)
         assert isinstance(prior, NoiseCode)
         codes.append(prior.code)
     assert codes[0].shape[1] == CHANNELS + 1
@@ -126,20 +111,20 @@ def test_a_pixel_that_judges_is_not_in_the_code(settings) -> None:
 def test_the_interpolated_image_overlays_the_fine_grid() -> None:
     one = scene()
     one.measurement[...] = torch.arange(20.0)  # a ramp along X
-    prior = SuperResolve(factor="2").prior_for(one, torch.Generator().manual_seed(0))
+    prior = prior_of(SuperResolve(factor="2"), one)
     assert isinstance(prior, NoiseCode)
     ramp = prior.code[0, CHANNELS, 8, 8:-8]
     torch.testing.assert_close(ramp, torch.arange(8, 32) / 2 - 0.25, atol=0.3, rtol=0)
 
 
 def test_held_out_pixels_drive_nothing_before_they_have_judged() -> None:
-    term = SuperResolve(factor="4").problem(scene()).terms[0]
+    term = seen_problem(SuperResolve(factor="4"), scene()).terms[0]
     assert float((term.fitted * term.held_out).sum()) == 0
     assert float(term.measured.min()) == 1
 
 
 def test_judges_never_drive_where_the_last_step_adds_what_they_tell() -> None:
-    term = SuperResolve(factor="2").problem(scene()).terms[0]
+    term = seen_problem(SuperResolve(factor="2"), scene()).terms[0]
     assert float((term.measured * term.held_out).sum()) == 0
 
 

@@ -13,7 +13,6 @@ from scipy.ndimage import zoom
 
 import napari_dip as dip
 from napari_dip.cli import main
-from napari_dip.engine.fidelity import NoiseVariance
 from napari_dip.engine.prior import NoiseCode
 from napari_dip.engine.problem import Estimate
 from napari_dip.engine.resampling import interpolated
@@ -23,11 +22,13 @@ from napari_dip.run.machine import Machine
 from napari_dip.run.plan import Plan, preflight
 from napari_dip.run.recipe import make_recipe
 from napari_dip.tasks import SuperResolve
-from napari_dip.tasks.base import Scene
 from napari_dip.tasks.noise_code import NOISE_IN_VOLUMES
+from scenes import plain_scene, prior_of, seen_problem
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from napari_dip.tasks.base import Scene
 
 FAST = {"preset": "fast", "device": "cpu"}
 MACHINE = Machine(2, 8 * 10**9, ("cpu",), "2.13.0", "no NVIDIA driver was found")
@@ -47,22 +48,7 @@ def binned(volume: np.ndarray, factor: int) -> np.ndarray:
 
 
 def scene(grid: tuple[int, ...] = (4, 16, 20)) -> Scene:
-    one = torch.ones(1, 1, 1, 1, 1)
-    held_out = torch.zeros(1, 1, *grid)
-    held_out[..., ::2, ::5, ::5] = 1
-    return Scene(
-        measurement=torch.rand(1, 1, *grid, generator=torch.Generator().manual_seed(0)),
-        noise=NoiseVariance(0 * one, 0.01 * one, 1e-4 * one),
-        noise_level=0.1,
-        known=torch.ones(1, 1, *grid),
-        held_out=held_out,
-        guarded=held_out,
-        block=(1, 1, 1),
-        granted=1.0,
-        prior="noise",
-        widths=(4, 8),
-        window=None,
-    )
+    return plain_scene(grid)
 
 
 @pytest.mark.parametrize(
@@ -99,10 +85,10 @@ def test_only_depth_makes_a_volume_unless_the_user_wants_one(axes, settings, gri
 @pytest.mark.parametrize("factor", ["2,1,1", "2,1,2", "3,1,1"])
 def test_the_network_speaks_of_what_the_operator_takes(factor, settings) -> None:
     task, one = SuperResolve(factor=factor, **settings), scene()
-    prior = task.prior_for(one, torch.Generator().manual_seed(0))
+    prior = prior_of(task, one)
     spec = ImageSpec("cells", one.grid, "float32", "ZYX")
     assert prior.grid == task.network_grid(spec, {}, "ZYX")
-    problem = task.problem(one)
+    problem = seen_problem(task, one)
     picture = torch.rand(1, 1, *prior.grid, generator=torch.Generator().manual_seed(1))
     assert problem.terms[0].operator(picture).shape == one.measurement.shape
     result = tuple(n * f for n, f in zip(one.grid, task.factors("ZYX"), strict=True))
@@ -114,7 +100,7 @@ def test_a_pixel_that_judges_is_not_in_the_code() -> None:
     other.measurement[other.held_out > 0] = 9.0
     codes = []
     for measured in (one, other):
-        prior = SuperResolve(factor="2,1,1").prior_for(measured, torch.Generator().manual_seed(0))
+        prior = prior_of(SuperResolve(factor="2,1,1"), measured)
         assert isinstance(prior, NoiseCode)
         codes.append(prior.code)
     assert codes[0].shape[1] == NOISE_IN_VOLUMES + 1
@@ -165,7 +151,7 @@ def test_the_fit_begins_with_a_volume_that_explains_what_it_was_shown() -> None:
     coarse = torch.from_numpy(binned(tubes(8), 2))[None, None] / 200
     one = replace(scene((4, 20, 20)), measurement=coarse)
     task = SuperResolve(factor="2,1,1", model="binning")
-    prior, problem = task.prior_for(one, torch.Generator().manual_seed(0)), task.problem(one)
+    prior, problem = prior_of(task, one), seen_problem(task, one)
     assert isinstance(prior, NoiseCode)
     assert prior.start is not None
     assert prior.reach < 0.5

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from napari_dip.engine.filling import filling_windows, smooth_fillings
-from napari_dip.engine.hidden_pixels import MOST_COPIES, PARTS
+from napari_dip.engine.hidden_pixels import MOST_COPIES, PARTS, random_place
 from napari_dip.engine.neighbour_planes import NEIGHBOURS, Sight, neighbours, sight
 from napari_dip.engine.prior import Draw, mean_and_variance
 from napari_dip.engine.stack_holes import Holes
@@ -100,8 +100,8 @@ class HiddenInStack:
         self.net.to(device)
         self.measurement, self.known = self.measurement.to(device), self.known.to(device)
         self.held_out, self.windows = self.held_out.to(device), self.windows.to(device)
-        self.holes = Holes(self.known)
-        self.seen = sight(self.known - self.held_out)
+        self.holes.to(device)
+        self.seen = Sight(*(one.to(device) for one in self.seen))
 
     def draw(self, rng: torch.Generator) -> Draw:
         """Hide, in some planes, what is missing in another; look at it in a random window."""
@@ -205,9 +205,7 @@ class HiddenInStack:
         hidden = torch.zeros_like(missing)
         far = [torch.ones_like(back), torch.ones_like(ahead)]
         for _ in range(min(MOST_COPIES, max(1, round(most / part)))):
-            dice = torch.rand(4, generator=rng, device=rng.device).tolist()
-            turned = [axis for axis, die in zip((0, 1), dice, strict=False) if die < 0.5]
-            shifts = [int(die * n) for die, n in zip(dice[2:], missing.shape, strict=True)]
+            turned, shifts = random_place(missing.shape, rng)
             moved, *reach = (
                 one.flip(turned).roll(shifts, (0, 1)) for one in (missing, back, ahead)
             )

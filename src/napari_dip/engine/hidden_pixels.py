@@ -32,6 +32,21 @@ MOST_COPIES = 4
 DOUBT_WIDTH = 16
 
 
+def random_place(sizes: tuple[int, ...], rng: torch.Generator) -> tuple[list[int], list[int]]:
+    """Draw where a copy of the holes of a grid lies: axes that are mirrored, and a shift of each.
+
+    Parameters
+    ----------
+    sizes : tuple of int
+        Of the grid; the copy goes round its border.
+    rng : torch.Generator
+    """
+    dice = torch.rand(2 * len(sizes), generator=rng, device=rng.device).tolist()
+    mirrored = [axis for axis, die in enumerate(dice[: len(sizes)]) if die < 0.5]
+    shifts = [int(die * size) for die, size in zip(dice[len(sizes) :], sizes, strict=True)]
+    return mirrored, shifts
+
+
 class FromFilling(nn.Module):
     """A network that says by how much a smooth filling is to be changed, and how sure it is.
 
@@ -182,13 +197,9 @@ class HiddenPixels:
         copies = min(MOST_COPIES, max(1, round(most / max(count, 1e-6))))
         hidden = torch.zeros_like(holes)
         for _ in range(copies):
-            dice = torch.rand(2 * len(self.grid), generator=rng, device=rng.device).tolist()
-            axes = range(2, 2 + len(self.grid))
-            turned = [axis for axis, die in zip(axes, dice, strict=False) if die < 0.5]
-            shifts = [
-                int(die * n) for die, n in zip(dice[len(self.grid) :], self.grid, strict=True)
-            ]
-            hidden = torch.maximum(hidden, holes.flip(turned).roll(shifts, list(axes)))
+            turned, shifts = random_place(self.grid, rng)
+            moved = holes[0, 0].flip(turned).roll(shifts, list(range(len(self.grid))))
+            hidden = torch.maximum(hidden, moved)
         squares = [-(-n // (4 * self.reach)) for n in self.grid]
         dealt = torch.empty((1, 1, *squares), device=holes.device).uniform_(generator=rng)
         dealt = F.interpolate((dealt < most / max(count, most)).to(holes.dtype), size=self.grid)

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from torch import Tensor, nn
 
 from napari_dip.engine.convolution import convolve_valid
-from napari_dip.engine.kernels import DefocusKernel, GaussianKernel, MotionKernel
-
-_KINDS = {"gaussian": GaussianKernel, "motion": MotionKernel, "defocus": DefocusKernel}
 
 
 class LearnedConvolution(nn.Module):
@@ -53,29 +48,3 @@ class LearnedConvolution(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """(B, C, *measured + sizes - 1) -> (B, C, *measured)."""
         return convolve_valid(image, self.kernel())
-
-
-class ParametricConvolution(LearnedConvolution):
-    """Blur of a known kind whose few figures are fitted; the sturdy choice for a microscope.
-
-    Parameters
-    ----------
-    kind : {"gaussian", "motion", "defocus"}
-    sizes : tuple of int
-        Odd, one per axis of the grid.
-    start : tuple of float
-        gaussian: one standard deviation, or one per axis; motion: length, and angle in radians
-        from X towards Y; defocus: radius. Lengths in pixels, above 0.
-    """
-
-    def __init__(
-        self,
-        kind: Literal["gaussian", "motion", "defocus"],
-        sizes: tuple[int, ...],
-        start: tuple[float, ...],
-    ) -> None:
-        super().__init__(_KINDS[kind](sizes, *start))
-
-    def figures(self) -> dict[str, tuple[float, ...]]:
-        """Give what was fitted, by name: sigmas, length, angle or radius."""
-        return self.shape.figures()  # type: ignore[no-any-return, operator]

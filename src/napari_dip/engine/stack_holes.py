@@ -45,6 +45,10 @@ class Holes:
         ahead = torch.where(seen.next[self.planes] >= count, count, ahead)
         self.back, self.ahead = back.to(torch.int16), ahead.to(torch.int16)
 
+    def to(self, device: torch.device) -> None:
+        """Move what is looked up in pixels."""
+        self.back, self.ahead = self.back.to(device), self.ahead.to(device)
+
     def suited(self, place: int) -> list[int]:
         """Planes whose surroundings are like those of a missing one: as far from the next known."""
         if not self.whole[place]:

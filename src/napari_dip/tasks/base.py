@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -95,7 +96,7 @@ class NoiseWish:
     gain: float | None = None
 
 
-class Task:
+class Task(ABC):
     """One thing a user wants. Subclasses are frozen pydantic dataclasses.
 
     The methods here answer for the simplest task: one image in, one of the same size out, every
@@ -264,13 +265,13 @@ class Task:
         """Change what a fit is made of, once it is laid out."""
         return scene
 
+    @abstractmethod
     def problem(self, scene: Scene) -> Problem:
         """Say what has to be explained."""
-        raise NotImplementedError
 
+    @abstractmethod
     def prior_for(self, scene: Scene, rng: torch.Generator) -> Prior:
         """Make the untrained network and its code."""
-        raise NotImplementedError
 
     @classmethod
     def setting_names(cls) -> tuple[str, ...]:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
     import torch
-    from torch import nn
+    from torch import Tensor, nn
 
     from napari_dip.engine.prior import Prior
     from napari_dip.engine.problem import Problem
@@ -119,25 +119,20 @@ class BlindDeblur(Task):
 
     def seen(self, scene: Scene) -> Scene:
         """Find the blur that the measurement alone makes likely; the rest is deblurring with it."""
-        import torch
-
-        from napari_dip.engine.sharp_edges import kernel_from_edges
-
-        if self.blur == "free":
-            found = {"psf": kernel_from_edges(scene.measurement, self.side)}
-        else:
-            blur = self._likely(scene)
-            figures: dict[str, tuple[float, ...]] = blur.figures()  # type: ignore[operator]
-            found = {name: torch.tensor(values) for name, values in figures.items()}
-            found["psf"] = blur().detach()
-        return replace(scene, others={**scene.others, **found})
+        kernel, blur = self._any_shape(scene) if self.blur == "free" else self._likely(scene)
+        told = self._deblurring.seen(replace(scene, others={**scene.others, "psf": kernel}))
+        return replace(told, worked_out={**told.worked_out, "blur": blur})
 
     def problem(self, scene: Scene) -> Problem:
         """Explain the picture as a sharper one under that blur."""
+        from torch import nn
+
         from napari_dip.engine.learned_blur import LearnedConvolution
 
+        blur = scene.worked_out["blur"]
+        assert isinstance(blur, nn.Module)
+        operator = LearnedConvolution(blur).to(scene.measurement.device)
         problem = self._deblurring.problem(scene)
-        operator = LearnedConvolution(self._shape(scene)).to(scene.measurement.device)
         return replace(
             problem, terms=tuple(replace(term, operator=operator) for term in problem.terms)
         )
@@ -154,32 +149,26 @@ class BlindDeblur(Task):
     def _margin(self) -> tuple[int, int]:
         return self.side // 2, self.side // 2
 
-    def _likely(self, scene: Scene) -> nn.Module:
-        """Give the blur of the chosen kind that fits the spectrum best."""
+    def _any_shape(self, scene: Scene) -> tuple[Tensor, nn.Module]:
+        """Guess a kernel of any shape, and make a network that goes on learning from it."""
+        import torch
+
+        from napari_dip.engine.kernels import KernelNetwork, SoftmaxKernel, logits_of
+        from napari_dip.engine.sharp_edges import kernel_from_edges
+
+        kernel, weights = kernel_from_edges(scene.measurement, self.side), torch.Generator()
+        start = logits_of(kernel.cpu())
+        network = KernelNetwork(tuple(kernel.shape), weights.manual_seed(0), start)
+        return kernel, SoftmaxKernel(network)
+
+    def _likely(self, scene: Scene) -> tuple[Tensor, nn.Module]:
+        """Give the blur of the chosen kind that fits the spectrum best, which stays as it is."""
         from napari_dip.engine.blur_evidence import most_likely_blur
 
         variance = scene.noise.at(scene.measurement).mean((0, 2, 3))
-        return most_likely_blur(scene.measurement, variance, self._candidates())
-
-    def _shape(self, scene: Scene) -> nn.Module:
-        """Make the blur that was found: one of any shape goes on learning, others stay."""
-        import torch
-
-        from napari_dip.engine import kernels
-
-        if self.blur == "free":
-            start, weights = scene.others["psf"].cpu(), torch.Generator().manual_seed(0)
-            network = kernels.KernelNetwork(tuple(start.shape), weights, kernels.logits_of(start))
-            return kernels.SoftmaxKernel(network)
-        kinds: dict[str, tuple[Callable[..., nn.Module], tuple[str, ...]]] = {
-            "gaussian": (kernels.GaussianKernel, ("sigmas",)),
-            "motion": (kernels.MotionKernel, ("length", "angle")),
-            "defocus": (kernels.DefocusKernel, ("radius",)),
-        }
-        made, figures = kinds[self.blur]
-        values = (float(one) for name in figures for one in scene.others[name].reshape(-1))
+        blur = most_likely_blur(scene.measurement, variance, self._candidates())
         # fitted along with the picture, the width drifts: a blurred picture is easier to draw
-        return made((self.side, self.side), *values).requires_grad_(False)
+        return blur().detach(), blur.requires_grad_(False)
 
     def _candidates(self) -> list[Callable[[], nn.Module]]:
         """Blurs of the chosen kind, from narrow to as wide as the PSF may be."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import ConfigDict, Field
@@ -203,6 +204,14 @@ class Deblur(Task):
         """
         return 1, 1
 
+    def seen(self, scene: Scene) -> Scene:
+        """Deconvolve once, for prior and problem."""
+        if self.start == "none":
+            return scene
+        grid, dark = padded(scene.grid, self._margin(scene)), self._darkness(scene)
+        guess = first_guess(scene, self._operator(scene), grid, dark)
+        return replace(scene, worked_out={"guess": guess})
+
     def problem(self, scene: Scene) -> Problem:
         """Explain the blurred image.
 
@@ -235,7 +244,7 @@ class Deblur(Task):
         if self.non_negative:
             penalties += ((1.0, not_below(self._darkness(scene), scene.noise_level)),)
         if self.start != "none":
-            penalties += pull_towards(self._guess(scene))
+            penalties += pull_towards(_guess_of(scene))
         return Problem((term,), penalties, within_frame(self._margin(scene)))
 
     def _floor(self, scene: Scene) -> float:
@@ -271,13 +280,10 @@ class Deblur(Task):
         grid = padded(scene.grid, self._margin(scene))
         if self.start == "none":
             return noise_code(scene, grid, rng)
-        return code_with(self._guess(scene), scene, grid, rng)
+        return code_with(_guess_of(scene), scene, grid, rng)
 
-    def _guess(self, scene: Scene) -> FirstGuess:
-        """Deconvolve once, for prior and problem."""
-        if "guess" not in scene.worked_out:
-            grid, dark = padded(scene.grid, self._margin(scene)), self._darkness(scene)
-            scene.worked_out["guess"] = first_guess(scene, self._operator(scene), grid, dark)
-        guess = scene.worked_out["guess"]
-        assert isinstance(guess, FirstGuess)
-        return guess
+
+def _guess_of(scene: Scene) -> FirstGuess:
+    guess = scene.worked_out["guess"]
+    assert isinstance(guess, FirstGuess)
+    return guess

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 LUCY_STEPS = (5, 20)
 #: Steps after which that of a volume is looked at: light that was spread along Z comes back slowly.
 LUCY_STEPS_DEEP = (5, 10, 20, 40, 80, 160, 320)
-#: How many of those are shown: the first, the best and the one before it.
-LUCY_SHOWN_DEEP = 3
 #: Part of the pixels that tell which is the best; they are not held out from the fit.
 TESTED = 0.04
 #: Jitter of these pictures, which have a range of about one: without it the network copies their

@@ -50,8 +50,8 @@ class Scene:
         (1, 2 C, *grid): the frames or planes before and after, laid onto this one.
     before : Before or None
         The picture of the frame before, laid onto this one.
-    worked_out : dict of str to object
-        What a task has worked out from all this, for its prior and its problem.
+    worked_out : mapping of str to object
+        What `Task.seen` has worked out from all this, for both prior and problem.
     """
 
     measurement: Tensor
@@ -70,7 +70,7 @@ class Scene:
     unit: Tensor | None = None
     beside: Tensor | None = None
     before: Before | None = None
-    worked_out: dict[str, object] = field(default_factory=dict)
+    worked_out: Mapping[str, object] = field(default_factory=dict)
 
     @property
     def grid(self) -> tuple[int, ...]:

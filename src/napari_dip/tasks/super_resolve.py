@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import ceil
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
@@ -165,6 +166,13 @@ class SuperResolve(Task):
         """
         return 1, 1
 
+    def seen(self, scene: Scene) -> Scene:
+        """Interpolate once, and explain the pixels seen, for prior and problem."""
+        if self.start == "none":
+            return scene
+        shown, begun = self._explaining(scene, scene.known * (1 - scene.guarded))
+        return replace(scene, others={**scene.others, "shown": shown, "begun": begun})
+
     def problem(self, scene: Scene) -> Problem:
         """Explain the coarse pixels; those held out judge."""
         from napari_dip.engine.fidelity import gaussian_likelihood, weighted_residual
@@ -213,9 +221,7 @@ class SuperResolve(Task):
         noise: dict[str, Any] = {"jitter": jitter, "channels_of_noise": channels}
         if self.start == "none":
             return noise_code(scene, grid, rng, **noise)
-        visible = scene.known * (1 - scene.guarded)
-        shown = self._interpolated(scene, visible)
-        begun = self._explaining(scene, visible)
+        shown, begun = scene.others["shown"], scene.others["begun"]
         noise |= {"jitter_of_shown": JITTER_OF_SHOWN}
         if not self._begins(scene):
             return noise_code(scene, grid, rng, shown=cat([shown, begun], 1), **noise)
@@ -238,8 +244,8 @@ class SuperResolve(Task):
         sides = [side for far in reversed(self._margin(axes)) for side in (far, far)]
         return functional.pad(interpolated(coarse, self.factors(axes)), sides, mode="replicate")
 
-    def _explaining(self, scene: Scene, visible: Tensor) -> Tensor:
-        """Add to the interpolation, a few times over, what it leaves unexplained.
+    def _explaining(self, scene: Scene, visible: Tensor) -> tuple[Tensor, Tensor]:
+        """Interpolate, and add to that, a few times over, what it leaves unexplained; give both.
 
         Irani and Peleg, Improving resolution by image registration, CVGIP 53, 1991,
         doi:10.1016/1049-9652(91)90045-L.
@@ -247,20 +253,19 @@ class SuperResolve(Task):
         import torch
 
         operator = self._operator(_axes(scene)).to(scene.measurement.device)
-        picture = self._interpolated(scene, visible)
+        interpolation = picture = self._interpolated(scene, visible)
         with torch.no_grad():
             for _ in range(BACKPROJECTIONS):
                 left = (scene.measurement - operator(picture)) * visible
                 picture = picture + self._finer(scene, left)
-        return picture
+        return interpolation, picture
 
     def _finish(self, scene: Scene) -> Callable[[Estimate], Estimate]:
         """Cut to the frame; where the fit begins with a picture, add what the judges tell."""
         cut = within_frame(self._margin(_axes(scene)))
         if not self._begins(scene):
             return cut
-        visible = scene.known * (1 - scene.guarded)
-        judges = self._explaining(scene, scene.known) - self._explaining(scene, visible)
+        judges = self._explaining(scene, scene.known)[1] - scene.others["begun"]
         return lambda estimate: cut(estimate._replace(mean=estimate.mean + judges))
 
 

@@ -1,0 +1,49 @@
+"""What tasks build their problem and prior from, small and made up, for tests to share."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from napari_dip.engine.fidelity import NoiseVariance
+from napari_dip.tasks.base import Scene
+
+if TYPE_CHECKING:
+    from napari_dip.tasks import Task
+
+
+def plain_scene(grid: tuple[int, ...], **others: torch.Tensor) -> Scene:
+    """White noise of variance 0.01 on (1, 1, *grid), every fifth pixel of a plane held out.
+
+    Of a volume, those of every second plane.
+    """
+    ones = torch.ones([1] * (2 + len(grid)))
+    held_out = torch.zeros(1, 1, *grid)
+    held_out[..., ::5, ::5] = 1
+    if len(grid) > 2:
+        held_out[:, :, 1::2] = 0
+    return Scene(
+        measurement=torch.rand(1, 1, *grid, generator=torch.Generator().manual_seed(0)),
+        noise=NoiseVariance(0 * ones, 0.01 * ones, 1e-4 * ones),
+        noise_level=0.1,
+        known=torch.ones(1, 1, *grid),
+        held_out=held_out,
+        guarded=held_out,
+        block=(1,) * len(grid),
+        granted=1.0,
+        prior="noise",
+        widths=(4, 8),
+        window=None,
+        others=others,
+    )
+
+
+def prior_of(task: Task, scene: Scene, seed: int = 0) -> Any:
+    """Make a task's prior as a fit does."""
+    return task.prior_for(task.seen(scene), torch.Generator().manual_seed(seed))
+
+
+def seen_problem(task: Task, scene: Scene) -> Any:
+    """Make a task's problem as a fit does."""
+    return task.problem(task.seen(scene))
