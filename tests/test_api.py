@@ -151,17 +151,13 @@ def test_unknown_settings_and_inputs_are_refused_by_name():
         dip.restore(noisy(), dip.make_recipe("denoise"), psf=noisy())
 
 
-def test_importing_the_package_is_fast_and_loads_nothing_heavy():
+def test_importing_the_package_loads_nothing_heavy():
     code = (
-        "import sys, time; start = time.perf_counter(); import napari_dip\n"
-        "seconds = time.perf_counter() - start\n"
-        "heavy = {'torch', 'numpy', 'pydantic', 'qtpy', 'napari', 'tifffile'} & set(sys.modules)\n"
-        "print(seconds, *heavy)"
+        "import sys, napari_dip\n"
+        "print(*{'torch', 'numpy', 'pydantic', 'qtpy', 'napari', 'tifffile'} & set(sys.modules))"
     )
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    seconds, *heavy = answer.stdout.split()
-    assert not heavy
-    assert float(seconds) < 0.3
+    assert answer.stdout.split() == []
 
 
 def test_planning_from_python_loads_no_torch():
