@@ -201,6 +201,18 @@ def test_shaped_holes_are_learned_from_copies_of_their_shape() -> None:
     assert any(float(block.max()) == 1 for block in blocks)  # 5 x 5 hidden pixels side by side
 
 
+@pytest.mark.parametrize(
+    ("prior", "holes", "ways"), [("image", half_missing(), 4), ("image-shapes", square(7), 1)]
+)
+def test_steps_see_scattered_pixels_in_every_mirror_and_shapes_as_they_are(
+    prior: str, holes: np.ndarray, ways: int
+) -> None:
+    made = Inpaint().prior_for(scene(prior, holes), torch.Generator().manual_seed(0))
+    rng = torch.Generator().manual_seed(1)
+    seen = {draw.window.mirrored for draw in (made.draw(rng) for _ in range(24)) if draw.window}
+    assert len(seen) == ways
+
+
 def test_a_smooth_filling_keeps_what_is_seen_and_follows_a_ramp() -> None:
     ramp = torch.linspace(0, 1, 33).expand(1, 1, 33, 33)
     visible = torch.from_numpy(~half_missing(33)).float()[None, None]
@@ -247,10 +259,10 @@ def test_finishing_keeps_what_was_measured() -> None:
     assert bool((finished.log_variance[known] < -9).all())
 
 
-@pytest.mark.parametrize("prior", ["noise", "deep"])
-def test_a_noise_code_that_wavers_is_not_judged_the_better_for_it(prior: str) -> None:
+@pytest.mark.parametrize("prior", ["noise", "deep", "image", "image-shapes"])
+def test_what_a_picture_says_of_itself_does_not_count_in_judging(prior: str) -> None:
     one = scene(prior, half_missing())
-    term = Inpaint(prior=prior).problem(one).terms[0]
+    term = Inpaint().problem(one).terms[0]
     off = one.measurement + 0.1
     sure, unsure = (torch.full_like(off, value) for value in (-20.0, 0.0))
     losses = [term.likelihood(Estimate(off, doubt), one.measurement) for doubt in (sure, unsure)]

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from napari_dip.engine.filling import filling_windows, smooth_fillings
 from napari_dip.engine.networks import convolution
-from napari_dip.engine.prior import Draw, mean_and_variance
+from napari_dip.engine.prior import Draw, Prior, mean_and_variance
 from napari_dip.engine.window import Window, random_window
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ class FromFilling(nn.Module):
         return torch.cat([code[:, : self.channels] + change, raw], 1)
 
 
-class HiddenPixels:
+class HiddenPixels(Prior):
     """The measurement with further pixels hidden afresh at each step; they drive the fit.
 
     Held-out pixels stay hidden in every step and glance; the last look shows the network all that
