@@ -47,19 +47,6 @@ def test_more_steps_explain_the_measurement_better() -> None:
     assert min(float(one.min()) for one in guesses) >= 0
 
 
-def test_no_step_is_taken_once_it_is_enough() -> None:
-    operator, seen = CircularConvolution(KERNEL), torch.ones(1, 1, 16, 16)
-    measurement, predictions = counts(16, 16), []
-
-    def enough(prediction: torch.Tensor) -> bool:
-        predictions.append(prediction)
-        return len(predictions) == 2
-
-    kept = lucy_guesses(operator, measurement, seen, (16, 16), (1, 3, 100000), enough)
-    assert len(kept) == 2
-    torch.testing.assert_close(predictions[1], operator(kept[1]))
-
-
 def test_reach_is_how_far_a_picture_goes_but_for_single_points() -> None:
     guess = torch.rand(1, 1, 40, 50, 30, generator=torch.Generator().manual_seed(0)) * 8
     guess[0, 0, 3, 4, 5] = 1e6

@@ -204,6 +204,20 @@ def test_the_middle_of_an_even_widefield_stack_is_its_focus() -> None:
     assert int(kernel.amax((1, 2)).argmax()) == 4
 
 
+@pytest.mark.parametrize("size", [15, 16])
+def test_a_psf_between_two_pixels_is_moved_onto_one_if_its_size_is_even(size: int) -> None:
+    places = torch.arange(size, dtype=torch.float64)
+    middle = (size - 1) / 2 if size % 2 == 0 else 7.2
+    line = torch.exp(-((places - middle) ** 2) / (2 * 1.5**2))
+    kernel, notes = cleaned(torch.outer(gaussian_psf((1.5,)).double(), line))
+    count = torch.arange(kernel.shape[1]) - kernel.shape[1] // 2
+    centre = float((kernel.sum(0) * count).sum())
+    width = float((kernel.sum(0) * (count - centre) ** 2).sum().sqrt())
+    assert centre == pytest.approx(0.0 if size == 16 else 0.2, abs=0.02)
+    assert width == pytest.approx(1.5, rel=0.02)
+    assert [("0.50 pixels" in note) for note in notes] == [True] * (size == 16)
+
+
 def test_a_psf_off_its_middle_is_centred_with_a_note_and_without_loss() -> None:
     psf = torch.zeros(15, 21)
     bump = gaussian_psf((0.5, 0.5), (5, 5))

@@ -15,7 +15,9 @@ from skimage import data
 import napari_dip as dip
 from napari_dip.cli import main
 from napari_dip.engine.convolution import CircularConvolution
+from napari_dip.engine.fidelity import NoiseVariance
 from napari_dip.engine.prior import NoiseCode
+from napari_dip.engine.problem import Estimate
 from napari_dip.engine.psf import gaussian_psf
 from napari_dip.io import ImageSpec
 from napari_dip.io.reading import read_spec
@@ -23,11 +25,7 @@ from napari_dip.run.machine import Machine
 from napari_dip.run.plan import Plan, preflight
 from napari_dip.run.recipe import make_recipe
 from napari_dip.tasks import Deblur
-from napari_dip.tasks.lucy_start import (
-    LUCY_STEPS_DEEP,
-    FirstGuess,
-    guesses_until_worse,
-)
+from napari_dip.tasks.lucy_start import FirstGuess
 from napari_dip.tasks.noise_code import NOISE_IN_VOLUMES
 from scenes import plain_scene, prior_of, seen_problem
 
@@ -150,7 +148,8 @@ def test_a_psf_is_computed_with_the_distance_of_planes(model) -> None:
     assert result.image.shape == (8, 24, 24)
     told = " ".join(result.report["notes"])
     assert "200 × 200 nm in planes 600 nm apart" in told
-    assert float(result.image.mean()) == pytest.approx(float(cells().mean()), rel=0.05)
+    # of a frame of 24 pixels, a wide PSF leaves open what light came from beyond it
+    assert float(result.image.mean()) == pytest.approx(float(cells().mean()), rel=0.15)
 
 
 def test_the_command_takes_the_distance_of_planes_from_the_file(tmp_path: Path, capsys) -> None:
@@ -165,23 +164,73 @@ def test_the_command_takes_the_distance_of_planes_from_the_file(tmp_path: Path, 
     assert read_spec(output).scale == pytest.approx((0.6, 0.2, 0.2))
 
 
-def test_richardson_lucy_ends_where_it_foretells_no_better_and_pulls_the_fit_there() -> None:
-    kernel = gaussian_psf(SIGMAS)
-    truth = torch.from_numpy(blobs(8, 20)).float()[None, None] / 200
-    one = scene(kernel, (8, 20, 20))
-    blurred = CircularConvolution(kernel)(truth)
-    noise = 0.1 * torch.randn(blurred.shape, generator=torch.Generator().manual_seed(0))
-    one = replace(one, measurement=blurred + noise)
+def blurred_blobs(noise: float, *, wrong: float = 1.0) -> tuple[Deblur, Scene, torch.Tensor]:
+    """Blur bright points with a PSF `wrong` times as wide as is told; task, scene, truth."""
+    truth = torch.from_numpy(blobs(8, 20)).float()[None, None] / 20
+    kernel = gaussian_psf(tuple(wrong * sigma for sigma in SIGMAS))
+    random = torch.randn(truth.shape, generator=torch.Generator().manual_seed(0))
+    measurement = CircularConvolution(kernel)(truth) + noise * random
+    one = scene(gaussian_psf(SIGMAS), (8, 20, 20))
+    level = torch.full_like(one.noise.intercept, noise**2)
+    variance = NoiseVariance(0 * level, level, level)
+    one = replace(one, measurement=measurement, noise=variance, noise_level=noise)
     task = Deblur(gaussian_sigma=1.2, gaussian_sigma_z=1.0, border="circular", smoothing=0.0)
-    kept, best = guesses_until_worse(one, task._operator(one), one.grid, torch.zeros(1, 1, 1, 1, 1))
-    assert len(kept) < len(LUCY_STEPS_DEEP)
-    assert best == len(kept) - 2
-    one = task.seen(one)
-    prior, problem = task.prior_for(one, torch.Generator().manual_seed(0)), task.problem(one)
-    assert isinstance(prior, NoiseCode)
+    return task, task.seen(one), truth
+
+
+def guess_of(one: Scene) -> FirstGuess:
     guess = one.worked_out["guess"]
     assert isinstance(guess, FirstGuess)
+    return guess
+
+
+def off(picture: torch.Tensor, truth: torch.Tensor) -> float:
+    return float((picture - truth).square().mean().sqrt())
+
+
+def test_a_volume_is_first_deconvolved_with_few_bends_and_the_fit_drawn_there() -> None:
+    task, one, truth = blurred_blobs(0.1)
+    guess, smooth = guess_of(one), guess_of(one).smooth
+    assert smooth is not None
+    assert not smooth.misfit
+    plain = (one.measurement, guess.shown[0])
+    assert off(smooth.best, truth) < 0.9 * min(off(picture, truth) for picture in plain)
+    prior, problem = task.prior_for(one, torch.Generator().manual_seed(0)), task.problem(one)
+    assert isinstance(prior, NoiseCode)
     assert prior.start is guess.shown[0]
     weight, pull = problem.penalties[-1]  # beside the one that keeps light from being negative
     assert weight > 0
-    assert float(pull(guess.best)) == 0 < float(pull(guess.shown[0]))
+    assert float(pull(smooth.best)) == 0 < float(pull(guess.shown[0]))
+
+
+def test_with_a_psf_that_is_off_by_more_than_the_noise_the_fit_begins_there() -> None:
+    task, one, _ = blurred_blobs(0.005, wrong=0.6)
+    smooth = guess_of(one).smooth
+    assert smooth is not None
+    assert smooth.misfit
+    assert float(smooth.variance.mean()) > 2 * 0.005**2
+    prior = task.prior_for(one, torch.Generator().manual_seed(0))
+    assert isinstance(prior, NoiseCode)
+    assert prior.start is smooth.best
+
+
+def test_a_network_that_is_far_off_spoils_nothing_and_a_good_one_is_taken() -> None:
+    task, one, truth = blurred_blobs(0.1)
+    smooth, problem = guess_of(one).smooth, task.problem(one)
+    assert smooth is not None
+    bad, good = torch.rand(truth.shape), truth - (smooth.whole - smooth.best)
+    alone = off(smooth.whole, truth)
+    assert off(problem.finish(Estimate(bad)).mean, truth) < 1.02 * alone
+    assert off(problem.finish(Estimate(good)).mean, truth) < 0.9 * alone
+    torch.testing.assert_close(problem.finish(Estimate(smooth.best)).mean, smooth.whole)
+
+
+def test_judging_pixels_never_drive_a_volume_but_tell_of_it_in_the_end() -> None:
+    task, one, _ = blurred_blobs(0.1)
+    smooth, (term,) = guess_of(one).smooth, task.problem(one).terms
+    assert smooth is not None
+    assert float((term.measured * one.held_out).sum()) == 0
+    assert off(smooth.whole, smooth.best) > 0
+    louder = replace(one, measurement=one.measurement + 5 * one.held_out, worked_out={})
+    other = guess_of(task.seen(louder)).shown[0]
+    torch.testing.assert_close(other, guess_of(one).shown[0])

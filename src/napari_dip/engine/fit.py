@@ -197,7 +197,7 @@ def _finish(
         blind = course.best_look()
     return Result(
         problem.finish(blind),
-        blind,
+        problem.on_grid(blind),
         reason,
         kept,
         course.rollbacks >= MOST_ROLLBACKS,

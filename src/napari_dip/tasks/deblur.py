@@ -28,6 +28,7 @@ from napari_dip.tasks.optics_settings import (
     ZStep,
 )
 from napari_dip.tasks.smoothing import SmoothingKind, smoothed
+from napari_dip.tasks.volume_start import judged_mixture
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -224,6 +225,7 @@ class Deblur(Task):
         from napari_dip.engine.problem import Problem, Term
 
         seen = scene.known * (1 - scene.guarded)
+        smooth = None if self.start == "none" else _guess_of(scene).smooth
 
         def residual(seen: Tensor) -> Fidelity:
             kernel, wraps = scene.others["psf"], self.border == "circular"
@@ -237,15 +239,21 @@ class Deblur(Task):
             gaussian_likelihood(scene.noise),
             fitted=seen,
             held_out=scene.held_out,
-            measured=scene.known,
-            released=residual(scene.known),
+            # where the last step adds what the judges tell, they must not drive as well
+            measured=scene.known if smooth is None else seen,
+            released=residual(scene.known if smooth is None else seen),
         )
         penalties = smoothed(scene, self.smoothing, self.smoothing_kind)
         if self.non_negative:
             penalties += ((1.0, not_below(self._darkness(scene), scene.noise_level)),)
         if self.start != "none":
             penalties += pull_towards(_guess_of(scene))
-        return Problem((term,), penalties, within_frame(self._margin(scene)))
+        finish = within_frame(self._margin(scene))
+        if smooth is None:
+            return Problem((term,), penalties, finish)
+        dark = self._darkness(scene) if self.non_negative else None
+        mixed = judged_mixture(smooth, scene, term.operator, dark)
+        return Problem((term,), penalties, lambda estimate: finish(mixed(estimate)), mixed)
 
     def _floor(self, scene: Scene) -> float:
         """Power of the blur below which there is more noise than picture."""
