@@ -94,12 +94,7 @@ def flash(preset: str) -> None:
         if target.exists() or not (folder / f"{dark}.png").exists():
             continue
         noisy, guide = imread(folder / f"{dark}.png"), imread(folder / f"{lit}.png")
-        result = dip.restore(
-            noisy[..., :3],
-            {"schema": 1, "task": "guide", "preset": preset, "settings": {}},
-            axes="YXS",
-            guide=np.ascontiguousarray(np.moveaxis(guide[..., :3], -1, 0)),
-        )
+        result = dip.guide(folder / f"{dark}.png", folder / f"{lit}.png", preset=preset)
         shown = np.clip(np.rint(result.image), 0, 255).astype(np.uint8)
         imsave(target, np.concatenate([noisy[..., :3], guide[..., :3], shown], 1))
 

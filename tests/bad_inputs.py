@@ -457,6 +457,11 @@ SUPER_RESOLVE = [
         stack("super-resolve", "--factor", "2,1,1", "--axes", "TYX"),
     ),
     Case("depth of a plane", "gaussian-depth", task("super-resolve", "--psf-sigma-z", "1")),
+    Case(
+        "coarser scales beside a PSF",
+        "scales-none",
+        task("super-resolve", "--prior", "scales", "--psf-sigma", "1"),
+    ),
     Case("unknown coarse pixels", "setting-wrong", task("super-resolve", "--model", "mean")),
     Case(
         "result too large",

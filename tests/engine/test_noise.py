@@ -8,7 +8,13 @@ import torch
 from scipy.ndimage import gaussian_filter
 from skimage import data
 
-from napari_dip.engine.noise import hidden_block, measure_noise
+from napari_dip.engine.noise import (
+    LEAST_WHITE,
+    NoiseEstimate,
+    hidden_block,
+    measure_noise,
+    white_part,
+)
 
 PICTURES = {"camera": data.camera, "coins": data.coins, "moon": data.moon, "cell": data.cell}
 
@@ -120,3 +126,20 @@ def test_scattered_holes_leave_nothing_to_tell_the_noise_by() -> None:
     found = measure_noise(picture, 1.0, known)
     assert found.gain == 0
     assert hidden_block([found], (512, 512)) == (1, 1)
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_of_white_noise_on_structure_the_white_part_is_kept(name: str) -> None:
+    measured = measure_noise(noisy(name, (0, 0), 20)[:, 100:228, 100:228], 0)
+    kept, middle = white_part(measured), float(PICTURES[name]()[100:228, 100:228].mean())
+    at_middle = kept.gain * middle + kept.intercept
+    assert at_middle <= measured.gain * middle + measured.intercept
+    assert 300 < at_middle < 640  # 400 was added; the rims of coins pass for noise, too
+    assert set(kept.along_y) == set(kept.along_x) == {0.0}
+
+
+def test_what_neighbours_share_is_taken_for_picture() -> None:
+    told = NoiseEstimate(2.0, 300.0, 30.0, (0.78, 0.52, 0.4, 0.3, 0.3), (0.7, 0.3, 0.2, 0.1, 0.1))
+    kept = white_part(told)
+    assert kept.intercept == pytest.approx(LEAST_WHITE * 300)
+    assert kept.gain == pytest.approx(LEAST_WHITE * 2)

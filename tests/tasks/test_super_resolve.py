@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,6 +14,7 @@ from skimage import data
 import napari_dip as dip
 from napari_dip.cli import main
 from napari_dip.engine.prior import NoiseCode
+from napari_dip.engine.problem import Estimate
 from napari_dip.engine.psf import gaussian_psf
 from napari_dip.io import ImageSpec
 from napari_dip.io.reading import read_spec
@@ -20,6 +22,7 @@ from napari_dip.run.machine import Machine
 from napari_dip.run.plan import Plan, preflight
 from napari_dip.run.recipe import make_recipe
 from napari_dip.tasks import SuperResolve
+from napari_dip.tasks.coarser_scales import COARSER_SCALES, stages_of
 from napari_dip.tasks.noise_code import CHANNELS
 from scenes import plain_scene, prior_of, seen_problem
 
@@ -126,6 +129,59 @@ def test_held_out_pixels_drive_nothing_before_they_have_judged() -> None:
 def test_judges_never_drive_where_the_last_step_adds_what_they_tell() -> None:
     term = seen_problem(SuperResolve(factor="2"), scene()).terms[0]
     assert float((term.measured * term.held_out).sum()) == 0
+
+
+def test_every_factor_has_equal_stages_or_the_prior_of_the_paper() -> None:
+    assert stages_of((4, 4)) == ((2, 2), 2)
+    assert stages_of((1, 8)) == ((1, 2), 3)
+    assert stages_of((3, 3)) == ((3, 3), 1)
+    assert stages_of((2, 4)) is None
+    spec = ImageSpec("cells", (40, 40), "float32", "YX")
+    assert SuperResolve(factor="4").first_choice(spec, volume=False) == COARSER_SCALES
+    for other in ({"factor": "2,4"}, {"psf_sigma": 1.0}, {"prior": "noise"}):
+        assert SuperResolve(**other).first_choice(spec, volume=False) == "noise"
+    assert SuperResolve().first_choice(spec, volume=True) == "noise"
+
+
+@pytest.mark.parametrize(
+    "settings", [{"psf_sigma": 1.2}, {"factor": (2, 4)}], ids=["a PSF", "unequal factors"]
+)
+def test_coarser_scales_are_refused_where_there_are_none(settings) -> None:
+    with pytest.raises(dip.Refused, match="has no coarser scale"):
+        dip.super_resolve(fine(), prior="scales", **settings)
+
+
+def test_patches_judge_and_drive_nothing() -> None:
+    one = replace(scene(48, 64), prior=COARSER_SCALES)
+    term = seen_problem(SuperResolve(), one).terms[0]
+    assert float((term.fitted * term.held_out).sum()) == 0
+    assert float((term.fitted + term.held_out).min()) == 1
+    assert 0.05 < float(term.held_out.mean()) < 0.25
+    patches = term.held_out.reshape(12, 4, 16, 4)
+    torch.testing.assert_close(patches, patches[:, :1, :, :1].expand_as(patches))
+
+
+def test_what_was_measured_without_noise_is_explained_in_the_end() -> None:
+    one = scene(48, 64)
+    nothing = 0 * one.noise.intercept
+    one = replace(one, prior=COARSER_SCALES, noise=replace(one.noise, intercept=nothing))
+    one = replace(one, noise=replace(one.noise, floor=nothing + 1e-12))
+    problem = seen_problem(SuperResolve(factor="4"), one)
+    flat = torch.zeros(1, 1, 192, 256)
+    finished = problem.finish(Estimate(flat, flat - 2)).mean
+    left = problem.terms[0].operator(finished) - one.measurement
+    assert float(left.std()) < 0.1 * float(one.measurement.std())
+
+
+def test_what_is_learned_on_the_coarser_scale_beats_what_it_begins_with() -> None:
+    truth = data.camera()[60:252, 130:322].astype(np.float32)
+    coarse = binned(truth, (2, 2))
+    told = {"factor": 2, "model": "binning", "noise": "gaussian", **FAST}
+    learned = dip.super_resolve(coarse, max_iterations=120, **told)
+    assert learned.report["prior"]["chosen"] == COARSER_SCALES
+    begun = dip.super_resolve(coarse, max_iterations=1, **told)
+    ours, start = (float(np.mean((one.image - truth) ** 2)) for one in (learned, begun))
+    assert ours < 0.93 * start
 
 
 @pytest.mark.parametrize(("factor", "shape"), [(2, (48, 40)), ((1, 3), (24, 60))])

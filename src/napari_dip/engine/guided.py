@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from napari_dip.engine.prior import Prior
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from torch import Tensor, nn
 
-    from napari_dip.engine.prior import Draw, Prior
+    from napari_dip.engine.prior import Draw
     from napari_dip.engine.problem import Estimate
 
 
@@ -33,7 +35,7 @@ def forget_last_channels(net: nn.Module, count: int) -> None:
         first[:, -count:] = 0
 
 
-class GuidedCode:
+class GuidedCode(Prior):
     """A prior whose code carries a guide in its last channels, never hidden and never jittered.
 
     The guide may tell where edges are; how bright the picture is, the measurement must tell.

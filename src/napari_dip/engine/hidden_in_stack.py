@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from napari_dip.engine.filling import filling_windows, smooth_fillings
 from napari_dip.engine.hidden_pixels import MOST_COPIES, PARTS, random_place
 from napari_dip.engine.neighbour_planes import NEIGHBOURS, Sight, neighbours, sight
-from napari_dip.engine.prior import Draw, mean_and_variance
+from napari_dip.engine.prior import Draw, Prior, mean_and_variance
 from napari_dip.engine.stack_holes import Holes
 from napari_dip.engine.window import Window, random_window
 
@@ -41,7 +41,7 @@ def stack_code_channels(channels: int) -> int:
     return (1 + 2 * NEIGHBOURS + len(filling_windows(2))) * channels + 3
 
 
-class HiddenInStack:
+class HiddenInStack(Prior):
     """A stack with further pixels hidden afresh at each step, plane by plane; they drive the fit.
 
     Held-out pixels stay hidden in every step and glance; the last look shows the network all that

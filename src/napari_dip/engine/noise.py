@@ -7,7 +7,7 @@ correlation is biased by the choice as it would be by taking the least variance 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 import torch
@@ -34,6 +34,8 @@ SIDES_PER_BLOCK = 6
 #: share of the range, where there are fewer: with noise and structure alike unknown, any value
 #: that keeps the loss of order one does, since a constant changes neither fit nor stop.
 LEAST_BLOCKS, UNTOLD = 8, 0.01
+#: Least share of a variance that is taken for white: a hundredth of its standard deviation.
+LEAST_WHITE = 1e-4
 #: Coefficients of the slow surface that is taken out of each block.
 _COEFFICIENTS = 6
 
@@ -98,6 +100,34 @@ def measure_noise(planes: Tensor, step: float, known: Tensor | None = None) -> N
     lowest = float(variances.quantile(0.05))
     floor = max(0.5 * lowest, step**2 / 12, (1e-4 * spread) ** 2)
     return NoiseEstimate(gain, intercept, floor, along_y, along_x)
+
+
+def white_part(estimate: NoiseEstimate) -> NoiseEstimate:
+    """Keep the part of a variance that ends within one pixel; what reaches further is picture.
+
+    Covariances at one pixel and two are prolonged to none by a straight line; what the variance
+    has beyond that is white: the nugget of a variogram.
+
+    Parameters
+    ----------
+    estimate : NoiseEstimate
+
+    References
+    ----------
+    Matheron, Principles of geostatistics, Economic Geology 58, 1963,
+    doi:10.2113/gsecongeo.58.8.1246.
+    """
+    axes = (estimate.along_y, estimate.along_x)
+    share = min(max(1 - max(2 * one - two for one, two, *_ in axes), LEAST_WHITE), 1)
+    none = (0.0,) * len(estimate.along_y)
+    return replace(
+        estimate,
+        gain=share * estimate.gain,
+        intercept=share * estimate.intercept,
+        floor=share * estimate.floor,
+        along_y=none,
+        along_x=none,
+    )
 
 
 def hidden_block(estimates: list[NoiseEstimate], grid: tuple[int, int]) -> tuple[int, int]:

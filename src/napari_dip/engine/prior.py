@@ -35,12 +35,16 @@ class Draw(NamedTuple):
         (B, 1, *size), 1 where this output may enter the average; None: everywhere.
     window : Window or None
         Where on the grid; None: all of it.
+    direct : bool
+        Whether the answer speaks of the measured pixels themselves, with no operator between;
+        `window` then is one of theirs.
     """
 
     code: Tensor
     driven: Tensor | None = None
     trusted: Tensor | None = None
     window: Window | None = None
+    direct: bool = False
 
 
 class Prior(Protocol):
@@ -71,6 +75,13 @@ class Prior(Protocol):
         """Draw the whole grid at once, only held-out blocks hidden: to judge and to preview."""
         ...
 
+    def trial(self) -> Draw | None:
+        """Draw what held-out pixels judge, if not the glance; its answer speaks of them directly.
+
+        For networks that learn one thing and are then asked for another.
+        """
+        return None
+
     def sweep(self) -> Iterator[Draw]:
         """Draws whose trusted pixels cover the grid: the best that the weights can say."""
         ...
@@ -80,7 +91,7 @@ class Prior(Protocol):
         ...
 
 
-class NoiseCode:
+class NoiseCode(Prior):
     """The paper's prior: fixed uniform noise, jittered at every step.
 
     Parameters
@@ -151,7 +162,7 @@ def mean_and_variance(output: Tensor) -> Estimate:
     return Estimate(mean, (0.5 * F.softplus(raw - 4) + 1e-9).log())
 
 
-class BlindSpotCode:
+class BlindSpotCode(Prior):
     """The measurement itself with blocks hidden afresh at each step; hidden centres drive the fit.
 
     A pixel never sees itself nor neighbours that share its noise, so it can only learn what

@@ -109,6 +109,9 @@ class Problem:
     penalties : tuple of (weight, Penalty)
     finish : callable
         Last step from the averaged estimate to the picture, such as the posterior mean.
+    on_grid : callable
+        As much of `finish` as leaves the network's grid as it is, where it also cuts the frame
+        out: what the measurement is compared with in the end.
     unseen : callable or None
         What the held-out pixels cannot see and judging must add, such as noise taken over.
     """
@@ -116,6 +119,7 @@ class Problem:
     terms: tuple[Term, ...]
     penalties: tuple[tuple[float, Penalty], ...] = ()
     finish: Callable[[Estimate], Estimate] = field(default=_as_it_is)
+    on_grid: Callable[[Estimate], Estimate] = field(default=_as_it_is)
     unseen: Callable[[Estimate], Tensor] | None = None
 
 
@@ -139,7 +143,7 @@ def predicted(term: Term, estimate: Estimate) -> Estimate:
     return Estimate(mean, variance.clamp(min=LEAST_VARIANCE).log())
 
 
-def judged(problem: Problem, estimate: Estimate) -> Tensor:
+def judged(problem: Problem, estimate: Estimate, *, direct: bool = False) -> Tensor:
     """Mean negative log-likelihood of the held-out pixels, and what they cannot see.
 
     A scalar, NaN if none are held out.
@@ -149,11 +153,14 @@ def judged(problem: Problem, estimate: Estimate) -> Tensor:
     problem : Problem
     estimate : Estimate
         Of the whole grid.
+    direct : bool
+        Whether it speaks of the measured pixels themselves, with no operator between.
     """
     total = estimate.mean.new_zeros(())
     count = estimate.mean.new_zeros(())
     for term in problem.terms:
-        loss = term.likelihood(predicted(term, estimate), term.measurement) * term.held_out
+        prediction = estimate if direct else predicted(term, estimate)
+        loss = term.likelihood(prediction, term.measurement) * term.held_out
         total = total + loss.sum()
         count = count + term.held_out.sum() * loss.shape[1]
     loss = total / count

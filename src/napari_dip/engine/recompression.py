@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from napari_dip.engine.jpeg import SHIFTS, recompressed, spun
-from napari_dip.engine.prior import Draw, mean_and_variance
+from napari_dip.engine.prior import Draw, Prior, mean_and_variance
 from napari_dip.engine.window import random_window
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 ELSEWHERE = SHIFTS[1::2]
 
 
-class Recompression:
+class Recompression(Prior):
     """Feeds a picture and its mean over many grids, both as compressed once more, or as they are.
 
     Parameters
@@ -79,8 +79,12 @@ class Recompression:
         return Draw(window.of(self._codes[which]), window=window)
 
     def glance(self) -> Draw:
-        """Show it compressed once more, to be judged; and beside that as it is, to be looked at."""
-        return Draw(torch.cat([self._codes[0], self._shown]))
+        """Show it as it is."""
+        return Draw(self._shown)
+
+    def trial(self) -> Draw:
+        """Show it compressed once more, since what it was before that is known."""
+        return Draw(self._codes[0], direct=True)
 
     def sweep(self) -> Iterator[Draw]:
         """Show it as it is."""

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from math import prod
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 class LanczosDownsample(nn.Module):
@@ -113,6 +117,35 @@ def interpolated(image: Tensor, factors: tuple[int, ...]) -> Tensor:
             flat = F.interpolate(flat, size=size, mode="bicubic", align_corners=False)
             image = flat.reshape(*before, count * factor, *after)
     return image
+
+
+def explaining(
+    picture: Tensor,
+    measured: Tensor,
+    coarser: Callable[[Tensor], Tensor],
+    finer: Callable[[Tensor], Tensor],
+    times: int,
+) -> Tensor:
+    """Add to a fine picture, a few times over, what it leaves unexplained of a coarse one.
+
+    Parameters
+    ----------
+    picture : Tensor
+        (B, C, *fine grid)
+    measured : Tensor
+        (B, C, *grid)
+    coarser, finer : callable
+        From one grid to the other; `finer` may leave out what is not to be explained.
+    times : int
+
+    References
+    ----------
+    Irani and Peleg, Improving resolution by image registration, CVGIP 53, 1991,
+    doi:10.1016/1049-9652(91)90045-L.
+    """
+    for _ in range(times):
+        picture = picture + finer(measured - coarser(picture))
+    return picture
 
 
 def lanczos_weights(size: int, factor: int, lobes: int) -> Tensor:

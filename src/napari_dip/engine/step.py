@@ -40,6 +40,10 @@ class Step(Protocol):
         """Averaged picture, in one look."""
         ...
 
+    def trial(self) -> Estimate | None:
+        """Give what held-out pixels judge, of the measured pixels; None: the glance."""
+        ...
+
     def sweep(self) -> Iterator[Estimate | float]:
         """Averaged picture at its best: shares done, then the picture."""
         ...
@@ -132,7 +136,7 @@ class EagerStep:
                 measurement, weight = draw.window.of(measurement), draw.window.of(weight)
             if draw.driven is not None:
                 weight = weight * draw.driven
-            prediction = predicted(term, estimate)
+            prediction = estimate if draw.direct else predicted(term, estimate)
             fidelity = (term.released if self.released else None) or term.fidelity
             loss_of_pixel = fidelity(prediction, measurement) * weight  # (B, C, *size)
             count = (weight.sum() * loss_of_pixel.shape[1]).clamp(min=1)
@@ -164,6 +168,20 @@ class EagerStep:
         if outputs is not None:
             return outputs
         return self.prior.estimate(self._average.network()(_packed(self.prior.glance().code)))
+
+    @torch.no_grad()
+    def trial(self) -> Estimate | None:
+        """Look through the averaged weights at what the prior is tried on."""
+        draw = self.prior.trial()
+        if draw is None:
+            return None
+        answer = self.prior.estimate(self._average.network()(_packed(draw.code)))
+        grid = tuple(self.problem.terms[0].measurement.shape[2:])
+        variance = answer.log_variance
+        return Estimate(
+            _onto(draw, answer.mean, grid),
+            None if variance is None else _onto(draw, variance, grid),
+        )
 
     @torch.no_grad()
     def sweep(self) -> Iterator[Estimate | float]:

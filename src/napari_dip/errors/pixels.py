@@ -193,6 +193,11 @@ PIXELS = {
         "not say it.",
         "Fill in 'Distance of planes' (--z-step), or set 'Stacks' to 'Plane by plane'.",
     ),
+    "scales-none": Fault(
+        "'{name}' has no coarser scale that was made as its own pixels were.",
+        "Choose the prior 'Automatic' or 'Fixed noise'; or give a picture of 16 pixels or more "
+        "along each axis, without a PSF, and the same factor for all axes that are enlarged.",
+    ),
     "factor-depth": Fault(
         "The factor {factor} is for a volume, but '{name}' is restored in single planes.",
         "Give one number, or two as Y,X; or restore a stack (axis Z) of four planes or more as a "

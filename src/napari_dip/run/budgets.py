@@ -41,7 +41,7 @@ def choose_budget(
         What differs from the preset, in words.
     """
     task, common = recipe.task, recipe.common
-    prior = prior or task.first_choice()
+    prior = prior or task.first_choice(source, volume=volume)
     row = _presets(task.name)[prior][common.preset]
     row = {**row, **row.get("volume", {})} if volume else row
     most, widths = scales_within(min(source.grid)), tuple(row["widths"])

@@ -38,6 +38,7 @@ STEP_BYTES = {
     "blind-spot": 40,
     "guided": 40,
     "recompression": 40,
+    "coarser-scales": 70,
     "image": 70,
     "image-shapes": 40,
     "noise": 67,
@@ -45,6 +46,8 @@ STEP_BYTES = {
     "deep": 67,
 }
 LOOK_BYTES = 17
+#: Passes through the network of one look at the picture, where it is shown from several sides.
+SIDES = {"coarser-scales": 8}
 #: Bytes for each pixel of a channel: the input and what all fits leave; a look's code and picture.
 PLANE_BYTES, CODE_BYTES = 120, 180
 #: The same where the code holds what the planes before and after show: measured in the same way on
@@ -202,10 +205,12 @@ def estimate_costs(
         rate *= VOLUME_SHARE
     pixel: float = 2 * _multiplications(budget.widths, dims) / rate
     look = pixel * prod(grid) if budget.prior in IMAGE_FED else 0.0
+    sides = SIDES.get(budget.prior, 0) * pixel * prod(grid) * units
     total = sum(iterations) + units * (budget.release + budget.iterations * len(budget.rivals))
     fit = 3 * total * _step_pixels(grid, budget) * pixel
     fit += total / JUDGE_EVERY * look
     usual, most = last_looks(dims)  # the noise is only known once the pixels are read
+    fit += sides
     return Costs(START_SECONDS + fit, units * usual * look, units * most * look)
 
 

@@ -102,7 +102,7 @@ def _alone(
     """Measure one channel's noise from (..., Y, X), all planes of it."""
     import torch
 
-    from napari_dip.engine.noise import measure_noise
+    from napari_dip.engine.noise import measure_noise, white_part
 
     planes = volume.reshape(-1, *volume.shape[-2:])
     seen = None if known is None else known.reshape(planes.shape)
@@ -111,7 +111,8 @@ def _alone(
         planes, seen = planes[told], seen[told]
     some = _spread(len(planes))
     there = None if seen is None else torch.from_numpy(seen[some])
-    return _overruled(measure_noise(torch.from_numpy(planes[some]), step, there), planes, wish)
+    measured = measure_noise(torch.from_numpy(planes[some]), step, there)
+    return _overruled(white_part(measured) if wish.white else measured, planes, wish)
 
 
 def _of_pair(

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 #: Share of the iterations that a plane takes which begins with what the one before has learned,
 #: and the fewest of them: with its last look such a plane takes less than a fifth of the time.
-LATER, LEAST_LATER = 0.15, 25
+LATER, LEAST_LATER = 0.2, 25
 
 
 @dataclass(frozen=True, slots=True)

@@ -89,11 +89,15 @@ IMAGE = Input(
 
 @dataclass(frozen=True, slots=True)
 class NoiseWish:
-    """What the user knows of the noise, in the image's units; None and "auto": to be measured."""
+    """What the user knows of the noise, in the image's units; None and "auto": to be measured.
+
+    Where it is `white`, all that neighbouring pixels share is taken for picture.
+    """
 
     model: str = "auto"
     read_noise: float | None = None
     gain: float | None = None
+    white: bool = False
 
 
 class Task(ABC):
@@ -200,8 +204,15 @@ class Task(ABC):
         """Size, along each of the axes of a fit, of what the network speaks of."""
         return source.along(axes)
 
-    def first_choice(self) -> str:
-        """Prior to plan with: the user's, or what suits most images; a row of the presets."""
+    def first_choice(self, source: ImageSpec, *, volume: bool) -> str:
+        """Prior to plan with: the user's, or what suits most images; a row of the presets.
+
+        Parameters
+        ----------
+        source : ImageSpec
+        volume : bool
+            Whether planes are fitted together.
+        """
         return "noise"
 
     def settled(self, prior: str, known: npt.NDArray[np.bool_] | None) -> tuple[str, str]:

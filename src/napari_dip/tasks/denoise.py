@@ -111,7 +111,7 @@ class Denoise(Task):
 
     def _apart(self, source: ImageSpec) -> bool:
         """Whether planes are better seen one by one, each beside its neighbours."""
-        return self.looks_beside(self.first_choice()) and far_apart(source)
+        return self.looks_beside(self.first_choice(source, volume=False)) and far_apart(source)
 
     def admit_image(self, source: ImageSpec, parts: npt.NDArray[np.float32]) -> Refusal | None:
         """Say no to undoing a compression that is not there."""
@@ -136,7 +136,7 @@ class Denoise(Task):
             return "S" in source.axes
         return self.channels == "together"
 
-    def first_choice(self) -> str:
+    def first_choice(self, source: ImageSpec, *, volume: bool) -> str:
         """Blind spot, unless the user wants the paper's prior."""
         if self.prior != "auto":
             return self.prior

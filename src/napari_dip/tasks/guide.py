@@ -135,7 +135,7 @@ class Guide(Task):
         guide, note = _aligned(guide, image)
         return {"guide": guide}, (note,)
 
-    def first_choice(self) -> str:
+    def first_choice(self, source: ImageSpec, *, volume: bool) -> str:
         """Guide and blind spot, unless the user wants the paper's prior."""
         return "guided-noise" if self.prior == "noise" else "guided"
 

@@ -208,7 +208,7 @@ class Inpaint(Task):
         """Hide single pixels: what neighbours tell of a hole is wanted here, noise and all."""
         return 1, 1
 
-    def first_choice(self) -> str:
+    def first_choice(self, source: ImageSpec, *, volume: bool) -> str:
         """Image-fed, unless the user or a large hole says otherwise."""
         return "image" if self.prior == "auto" else self.prior
 
@@ -240,9 +240,8 @@ class Inpaint(Task):
     def problem(self, scene: Scene) -> Problem:
         """Explain what was measured; the mask multiplies the residual, so holes ask for nothing."""
         fed = scene.prior in IMAGE_FED
-        problem = blind_spot_problem(scene, ()) if fed else noise_code_problem(scene, ())
-        if not fed or len(scene.grid) > 2:
-            problem = judged_by_error(scene, problem)
+        explained = blind_spot_problem(scene, ()) if fed else noise_code_problem(scene, ())
+        problem = judged_by_error(scene, explained)
 
         def finish(estimate: Estimate) -> Estimate:
             restored = problem.finish(estimate) if self.known == "restored" else None

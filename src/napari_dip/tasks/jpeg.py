@@ -134,16 +134,14 @@ def recompression_problem(scene: Scene, penalties: tuple[tuple[float, Penalty], 
         mean_and_doubt(sure, lost),
         gaussian_likelihood(sure),
         fitted=1 - judges,
-        # of what is looked at, the first was compressed once more; the other is the answer
-        held_out=torch.cat([judges, torch.zeros_like(judges)]),
+        held_out=judges,
         measured=torch.ones_like(judges),
     )
 
     def finish(estimate: Estimate) -> Estimate:
-        mean, doubt = estimate.mean[-1:], estimate.log_variance
+        doubt = estimate.log_variance
         assert doubt is not None  # this prior says how sure it is
-        variance = doubt[-1:].exp() + GRANTED * lost
-        return kept_to(scene, estimate._replace(mean=mean, log_variance=variance.log()))
+        return kept_to(scene, estimate._replace(log_variance=(doubt.exp() + GRANTED * lost).log()))
 
     return Problem((term,), penalties, finish)
 

@@ -4,14 +4,29 @@ from __future__ import annotations
 
 from dataclasses import replace
 from math import ceil
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, ConfigDict, Field
+from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 
 from napari_dip.errors import Refusal, refusal
-from napari_dip.tasks.base import NoiseWish, Scene, Setting, Task
-from napari_dip.tasks.factor_text import factor_text
+from napari_dip.tasks.base import NoiseWish, Scene, Task
+from napari_dip.tasks.coarser_scales import (
+    COARSER_SCALES,
+    LEAST_SIDE,
+    coarser_scales,
+    coarser_scales_problem,
+    stages_of,
+    with_patches_that_judge,
+)
+from napari_dip.tasks.enlarging_settings import (
+    CoarsePixels,
+    EnlargingPrior,
+    Factor,
+    PsfDepth,
+    PsfWidth,
+    WarmStart,
+)
 from napari_dip.tasks.known_psf import fit_axes
 from napari_dip.tasks.larger_object import GAUSSIAN_REACH, padded, within_frame
 from napari_dip.tasks.noise_settings import Gain, NoiseModel, ReadNoise
@@ -52,58 +67,12 @@ class SuperResolve(Task):
     done: ClassVar[str] = "super-resolved"
     stacks: ClassVar[bool] = True
 
-    factor: Annotated[
-        str,
-        BeforeValidator(factor_text),
-        Setting(
-            "Enlarge ×",
-            "How many pixels the result has for each pixel of the image: 2, 3, 4 or 8, or one "
-            "number for each axis as Y,X, such as 1,4. For stacks also as Z,Y,X: 4,1,1 makes four "
-            "planes of each; one or two numbers leave the planes apart as they are.",
-            advanced=False,
-        ),
-    ] = "2"
-    model: Annotated[
-        Literal["lanczos", "binning"],
-        Setting(
-            "Coarse pixels",
-            "What made the pixels coarse. Lanczos: a picture was scaled down with a smooth filter, "
-            "as in the Deep Image Prior paper. Binning: each pixel is the mean of the fine ones "
-            "that it covers, as on a camera.",
-            choices={"lanczos": "Scaled down (Lanczos)", "binning": "Binning (camera)"},
-            advanced=False,
-        ),
-    ] = "lanczos"
-    psf_sigma: Annotated[
-        Annotated[float, Field(ge=0, le=20, allow_inf_nan=False)],
-        Setting(
-            "PSF width",
-            "Standard deviation of the microscope's blur, in pixels of the result; the result is "
-            "freed from it. 0: none.",
-            least=0,
-            most=20,
-            step=0.05,
-        ),
-    ] = 0.0
-    psf_sigma_z: Annotated[
-        Annotated[float, Field(ge=0, le=20, allow_inf_nan=False)],
-        Setting(
-            "PSF width along Z",
-            "The same along Z, in planes of the result, where a stack is one volume.",
-            least=0,
-            most=20,
-            step=0.05,
-        ),
-    ] = 0.0
-    start: Annotated[
-        Literal["interpolated", "none"],
-        Setting(
-            "Warm start",
-            "What the network is fed beside noise: the interpolated image, from which it starts "
-            "much sooner; or nothing, as in the Deep Image Prior paper.",
-            choices={"interpolated": "Interpolated image", "none": "None (paper)"},
-        ),
-    ] = "interpolated"
+    factor: Factor = "2"
+    model: CoarsePixels = "lanczos"
+    psf_sigma: PsfWidth = 0.0
+    psf_sigma_z: PsfDepth = 0.0
+    prior: EnlargingPrior = "auto"
+    start: WarmStart = "interpolated"
     noise: NoiseModel = "auto"
     read_noise: ReadNoise = None
     gain: Gain = None
@@ -151,13 +120,32 @@ class SuperResolve(Task):
         """Fine pixels beyond the frame from which the PSF brings light, on either side."""
         return tuple(ceil(GAUSSIAN_REACH * sigma) for sigma in self._sigmas(axes))
 
+    def check(self, source: ImageSpec, others: Mapping[str, ImageSpec]) -> Refusal | None:
+        """Say no to a prior that has nothing to learn from."""
+        if self.prior == "scales" and not self._has_scales(source):
+            return refusal("scales-none", name=source.name)
+        return None
+
+    def first_choice(self, source: ImageSpec, *, volume: bool) -> str:
+        """Coarser scales, where the picture has some that were made as its own pixels were."""
+        if self.prior == "noise" or (self.prior == "auto" and volume):
+            return "noise"
+        return COARSER_SCALES if self._has_scales(source) else "noise"
+
+    def _has_scales(self, source: ImageSpec) -> bool:
+        equal = stages_of(self.factors(source.axes))
+        sharp = not (self.psf_sigma or self.psf_sigma_z)
+        return sharp and equal is not None and min(source.grid) >= LEAST_SIDE
+
     def why(self, prior: str, block: tuple[int, ...]) -> str:
-        """Name the paper's choice."""
+        """Say what it learns from, or name the paper's choice."""
+        if prior == COARSER_SCALES:
+            return "it learns on the picture, made coarser still, what finer pixels look like"
         return "it is the one that the Deep Image Prior paper enlarges with"
 
     def noise_wish(self) -> NoiseWish:
-        """Say what the settings hold."""
-        return NoiseWish(self.noise, self.read_noise, self.gain)
+        """Say what the settings hold; what coarse pixels share is picture, nearly always."""
+        return NoiseWish(self.noise, self.read_noise, self.gain, white=True)
 
     def block(self, measured: tuple[int, int]) -> tuple[int, int]:
         """Hide single pixels: each stands for many fine ones, and a clean image looks correlated.
@@ -168,6 +156,9 @@ class SuperResolve(Task):
 
     def seen(self, scene: Scene) -> Scene:
         """Interpolate once, and explain the pixels seen, for prior and problem."""
+        if scene.prior == COARSER_SCALES:
+            stage = _stage(self.factors(_axes(scene)))
+            return with_patches_that_judge(scene, self._decimation(stage), stage)
         if self.start == "none":
             return scene
         shown, begun = self._explaining(scene, scene.known * (1 - scene.guarded))
@@ -178,6 +169,8 @@ class SuperResolve(Task):
         from napari_dip.engine.fidelity import gaussian_likelihood, weighted_residual
         from napari_dip.engine.problem import Problem, Term
 
+        if scene.prior == COARSER_SCALES:
+            return coarser_scales_problem(scene, *self._ways(scene))
         term = Term(
             scene.measurement,
             self._operator(_axes(scene)).to(scene.measurement.device),
@@ -200,12 +193,15 @@ class SuperResolve(Task):
         from napari_dip.engine.convolution import ValidConvolution
         from napari_dip.engine.operators import Chain
         from napari_dip.engine.psf import gaussian_psf
-        from napari_dip.engine.resampling import BinnedDownsample, LanczosDownsample
 
-        kind = LanczosDownsample if self.model == "lanczos" else BinnedDownsample
-        coarser = kind(self.factors(axes))
+        coarser = self._decimation(self.factors(axes))
         sigmas = self._sigmas(axes)
         return Chain(ValidConvolution(gaussian_psf(sigmas)), coarser) if any(sigmas) else coarser
+
+    def _decimation(self, factors: tuple[int, ...]) -> nn.Module:
+        from napari_dip.engine.resampling import BinnedDownsample, LanczosDownsample
+
+        return LanczosDownsample(factors) if self.model == "lanczos" else BinnedDownsample(factors)
 
     def prior_for(self, scene: Scene, rng: torch.Generator) -> Prior:
         """Draw from fixed noise on the fine grid, with the interpolated image beside it."""
@@ -215,6 +211,8 @@ class SuperResolve(Task):
 
         axes = _axes(scene)
         factors = self.factors(axes)
+        if scene.prior == COARSER_SCALES:
+            return coarser_scales(scene, self._decimation(_stage(factors)), factors, rng)
         jitter = JITTER if max(factors) <= FINE else JITTER_BEYOND
         grid = padded(_times(scene.grid, factors), self._margin(axes))
         channels = NOISE_IN_VOLUMES if len(grid) > 2 else CHANNELS
@@ -235,6 +233,11 @@ class SuperResolve(Task):
 
         return self._finer(scene, fill(scene.measurement * visible, visible, scene.block))
 
+    def _ways(self, scene: Scene) -> tuple[nn.Module, Callable[[Tensor], Tensor]]:
+        """Give what makes pixels coarse, and what interpolates finer ones."""
+        operator = self._operator(_axes(scene)).to(scene.measurement.device)
+        return operator, lambda coarse: self._finer(scene, coarse)
+
     def _finer(self, scene: Scene, coarse: Tensor) -> Tensor:
         from torch.nn import functional
 
@@ -245,19 +248,17 @@ class SuperResolve(Task):
         return functional.pad(interpolated(coarse, self.factors(axes)), sides, mode="replicate")
 
     def _explaining(self, scene: Scene, visible: Tensor) -> tuple[Tensor, Tensor]:
-        """Interpolate, and add to that, a few times over, what it leaves unexplained; give both.
+        """Interpolate, and add to that, a few times over, what it leaves unexplained; give both."""
+        from napari_dip.engine.resampling import explaining
 
-        Irani and Peleg, Improving resolution by image registration, CVGIP 53, 1991,
-        doi:10.1016/1049-9652(91)90045-L.
-        """
-        import torch
-
-        operator = self._operator(_axes(scene)).to(scene.measurement.device)
-        interpolation = picture = self._interpolated(scene, visible)
-        with torch.no_grad():
-            for _ in range(BACKPROJECTIONS):
-                left = (scene.measurement - operator(picture)) * visible
-                picture = picture + self._finer(scene, left)
+        interpolation = self._interpolated(scene, visible)
+        picture = explaining(
+            interpolation,
+            scene.measurement,
+            self._operator(_axes(scene)).to(scene.measurement.device),
+            lambda left: self._finer(scene, left * visible),
+            BACKPROJECTIONS,
+        )
         return interpolation, picture
 
     def _finish(self, scene: Scene) -> Callable[[Estimate], Estimate]:
@@ -271,6 +272,12 @@ class SuperResolve(Task):
 
 def _times(frame: tuple[int, ...], factors: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(n * f for n, f in zip(frame, factors, strict=True))
+
+
+def _stage(factors: tuple[int, ...]) -> tuple[int, ...]:
+    stages = stages_of(factors)
+    assert stages is not None  # or another prior were chosen
+    return stages[0]
 
 
 def _axes(scene: Scene) -> str:
