@@ -93,19 +93,20 @@ def test_the_same_settings_give_the_same_bytes_as_python(desk, noisy):
     assert desk.viewer.layers["cells denoised"].data.tobytes() == result.image.tobytes()
 
 
-def test_stop_and_keep_gives_the_picture_within_a_second(long_run):
-    took = []
-    while len(took) < 3 and min(took, default=np.inf) >= 1.0:  # other programs may delay it once
-        long_run.run()
-        long_run.wait_for_fit()
-        long_run.qtbot.wait(600)  # longer than a double click
-        pressed = time.perf_counter()
-        long_run.press(long_run.dock.run_bar.run_button)
-        long_run.wait_until(lambda: long_run.names[-1].startswith("cells denoised"))
-        took.append(time.perf_counter() - pressed)
-        long_run.wait_for_end()  # napari draws, and collects garbage for the preview that goes
-    assert min(took) < 1.0
-    assert long_run.names[:2] == ["cells", "cells denoised"]
+def test_stop_and_keep_gives_the_picture_soon_and_fits_no_further(long_run):
+    long_run.run()
+    long_run.wait_until(lambda: "cells preview" in long_run.names)
+    long_run.qtbot.wait(600)  # longer than a double click
+    pressed = time.perf_counter()
+    long_run.press(long_run.dock.run_bar.run_button)
+    long_run.wait_until(lambda: "cells denoised" in long_run.names)
+    # benchmarks/gui.py holds it to a second; here other programs may take most of the computer
+    assert time.perf_counter() - pressed < 10
+    long_run.wait_for_end()  # napari draws, and collects garbage for the preview that goes
+    assert long_run.names == ["cells", "cells denoised"]
+    said = long_run.viewer.layers["cells denoised"].metadata[METADATA_KEY]
+    assert said["iterations"] < 10000  # of 100,000
+    assert said["stop_reason"] == "you kept the picture"
 
 
 def test_a_double_click_on_run_does_not_stop_it(long_run):
