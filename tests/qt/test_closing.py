@@ -15,6 +15,12 @@ def wait_until_idle(qtbot):
     qtbot.waitUntil(lambda: QThreadPool.globalInstance().activeThreadCount() == 0, timeout=5000)
 
 
+def ours_among(emitter):
+    """Listeners of an event that belong to this package: callables, or (weak object, method)."""
+    owners = (one[0]() if isinstance(one, tuple) else one for one in emitter.callbacks)
+    return [one for one in owners if type(one).__module__.startswith("napari_dip")]
+
+
 @pytest.fixture
 def short_steps(long_run):
     """A run whose step is short next to a second on any computer, once torch is loaded."""
@@ -33,10 +39,14 @@ def test_closing_the_dock_stops_the_run_and_removes_its_preview(short_steps):
 
 def test_a_closed_dock_no_longer_listens_to_the_viewer(desk, noisy):
     viewer = desk.viewer
+    assert ours_among(viewer.layers.events.inserted)
+    assert ours_among(viewer.events.theme)
     viewer.window.remove_dock_widget(desk.dock)
     desk.dock = None
     desk.qtbot.wait(20)
-    viewer.add_image(noisy, name="later")
+    assert not ours_among(viewer.layers.events.inserted)
+    assert not ours_among(viewer.events.theme)
+    viewer.add_image(noisy, name="later")  # an error in a listener would fail the test
     viewer.theme = "light"
     viewer.layers.clear()
 
@@ -63,9 +73,11 @@ def test_floating_the_dock_does_not_stop_the_run(long_run):
 
 
 def test_closing_the_viewer_stops_the_run(short_steps):
+    assert QThreadPool.globalInstance().activeThreadCount() == 1
     short_steps.viewer.close()
     short_steps.dock = None
     wait_until_idle(short_steps.qtbot)
+    assert QThreadPool.globalInstance().activeThreadCount() == 0
 
 
 PROGRAM = """

@@ -32,7 +32,8 @@ def test_opening_loads_no_torch():
         "dock = DenoiseDock(viewer); viewer.window.add_dock_widget(dock)\n"
         "assert dock.plan_line.text(); viewer.close(); assert 'torch' not in sys.modules"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
 
 
 def test_the_plan_is_shown_before_anything_runs_and_follows_every_change(desk, noisy):

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
     from napari_dip.engine.fidelity import NoiseVariance
 
-#: How many times what interpolation leaves unexplained is added to it, before the network sees it.
-BACKPROJECTIONS = 4
 #: Side of the grid that an operator's treatment of white noise is measured on, in coarse pixels:
 #: wider than the window of any.
 PROBE = 16
@@ -96,11 +94,7 @@ class Enlarging(nn.Module):
     def _interpolated(self, picture: Tensor) -> Tensor:
         start = interpolated(picture, self.factors)
         return explaining(
-            start,
-            picture,
-            self.coarser,
-            lambda left: interpolated(left, self.factors),
-            BACKPROJECTIONS,
+            start, picture, self.coarser, lambda left: interpolated(left, self.factors)
         )
 
 

@@ -67,16 +67,15 @@ class Course:
         """Read the losses, remember the best average, or go back if the fit broke down."""
         step = self.step
         fitted = step.read()
-        trial = step.trial()
-        estimate = self.look() if trial is None else trial
-        held_out = self._held_out(problem, estimate, direct=trial is not None)
+        estimate = step.trial() if step.tried else self.look()
+        held_out = self._held_out(problem, estimate, direct=step.tried)
         usual = sorted(entry.fitted for entry in self.history[-5:])
         broken = not isfinite(fitted) or (len(usual) == 5 and fitted > JUMP * (1 + abs(usual[2])))
         if broken or (
             not isfinite(held_out) and self.history and isfinite(self.history[-1].held_out)
         ):
             return self._roll_back()
-        if self._no_worse(held_out, SLACK if trial is not None else 0.0):
+        if self._no_worse(held_out, SLACK if step.tried else 0.0):
             self.best, self.best_iteration = step.average_state(), step.iteration
         self.history.append(Judgement(step.iteration, fitted, held_out))
         self.rollback = step.state()
@@ -86,7 +85,7 @@ class Course:
     def kept(self, problem: Problem) -> str:
         """Judge what came after the last report, too, by a preview if there is one; the reason."""
         judged_at = self.history[-1].iteration if self.history else 0
-        if self.seen is not None and self.step.trial() is not None:
+        if self.seen is not None and self.step.tried:
             self.best_iteration = self.seen[0]  # what was shown; another look may take long
         elif self.seen is not None and self.seen[0] > judged_at > 0:
             # the weights of that preview are gone; the picture itself is what is handed over

@@ -27,6 +27,7 @@ class Step(Protocol):
     iteration: int
     rate_factor: float
     released: bool
+    tried: bool  # whether held-out pixels judge a trial, not the glance
 
     def advance(self) -> None:
         """Take one step; waits for the device only where a draw asks it for a number."""
@@ -40,8 +41,8 @@ class Step(Protocol):
         """Averaged picture, in one look."""
         ...
 
-    def trial(self) -> Estimate | None:
-        """Give what held-out pixels judge, of the measured pixels; None: the glance."""
+    def trial(self) -> Estimate:
+        """Give what held-out pixels judge, of the measured pixels."""
         ...
 
     def sweep(self) -> Iterator[Estimate | float]:
@@ -92,6 +93,7 @@ class EagerStep:
         self.iteration = 0
         self.rate_factor = 1.0
         self.released = False
+        self.tried = prior.trial() is not None
         like = problem.terms[0].measurement
         self._rng = torch.Generator(like.device).manual_seed(seed)
         learned = [weight for term in problem.terms for weight in term.operator.parameters()]
@@ -170,11 +172,10 @@ class EagerStep:
         return self.prior.estimate(self._average.network()(_packed(self.prior.glance().code)))
 
     @torch.no_grad()
-    def trial(self) -> Estimate | None:
+    def trial(self) -> Estimate:
         """Look through the averaged weights at what the prior is tried on."""
         draw = self.prior.trial()
-        if draw is None:
-            return None
+        assert draw is not None  # nothing is tried otherwise
         answer = self.prior.estimate(self._average.network()(_packed(draw.code)))
         grid = tuple(self.problem.terms[0].measurement.shape[2:])
         variance = answer.log_variance

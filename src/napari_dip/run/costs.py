@@ -205,12 +205,10 @@ def estimate_costs(
         rate *= VOLUME_SHARE
     pixel: float = 2 * _multiplications(budget.widths, dims) / rate
     look = pixel * prod(grid) if budget.prior in IMAGE_FED else 0.0
-    sides = SIDES.get(budget.prior, 0) * pixel * prod(grid) * units
     total = sum(iterations) + units * (budget.release + budget.iterations * len(budget.rivals))
     fit = 3 * total * _step_pixels(grid, budget) * pixel
-    fit += total / JUDGE_EVERY * look
+    fit += total / JUDGE_EVERY * look + units * SIDES.get(budget.prior, 0) * pixel * prod(grid)
     usual, most = last_looks(dims)  # the noise is only known once the pixels are read
-    fit += sides
     return Costs(START_SECONDS + fit, units * usual * look, units * most * look)
 
 

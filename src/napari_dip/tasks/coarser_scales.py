@@ -28,8 +28,6 @@ BLOCKS = 4
 #: Share of what interpolation gets wrong, as a variance, that is reckoned with everywhere: it
 #: keeps the loss finite where a network is sure of itself.
 GRANTED = 0.01
-#: Rounds in which the answer is brought to explain the picture.
-ROUNDS = 4
 
 
 def stages_of(factors: tuple[int, ...]) -> tuple[tuple[int, ...], int] | None:
@@ -153,7 +151,7 @@ def coarser_scales_problem(
         unsure = operator(doubt).clamp(min=LEAST_VARIANCE)
         share = unsure / (unsure + scene.noise.at(foretold))
         wanted = foretold + share * (measured - foretold) * scene.known
-        mean = explaining(estimate.mean, wanted, operator, finer, ROUNDS)
+        mean = explaining(estimate.mean, wanted, operator, finer)
         return estimate._replace(mean=mean)
 
     return Problem((term,), finish=finish)

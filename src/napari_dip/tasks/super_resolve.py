@@ -48,9 +48,9 @@ JITTER, JITTER_BEYOND, FINE = 0.03, 0.05, 4
 JITTER_OF_SHOWN = 0.1
 #: A volume's fit begins with the interpolated one, since its few steps would not get there from a
 #: random one (embryo, 32 x 64 x 64, planes made twice as many: cubics 41.1 dB, 29.1 dB after 100
-#: steps from random ones), and with what that leaves unexplained added so many times. What the
-#: network adds is taken to be that many times as large.
-BACKPROJECTIONS, CORRECTION = 4, 4.0
+#: steps from random ones), and with what that leaves unexplained added. What the network adds is
+#: taken to be that many times as large.
+CORRECTION = 4.0
 #: Largest factor of a plane that such a beginning is better for (192 x 192 of mitochondria, halved:
 #: off by 51 grey values, 72 without it after 250 steps, 60 after 1250, cubics by 52).
 BEGUN = 2
@@ -257,7 +257,6 @@ class SuperResolve(Task):
             scene.measurement,
             self._operator(_axes(scene)).to(scene.measurement.device),
             lambda left: self._finer(scene, left * visible),
-            BACKPROJECTIONS,
         )
         return interpolation, picture
 
