@@ -15,7 +15,7 @@ ifeq ($(shell uname -s),Linux)
 DISPLAYED := env -u WAYLAND_DISPLAY QT_QPA_PLATFORM=xcb LIBGL_ALWAYS_SOFTWARE=1 xvfb-run -a -s "-screen 0 1400x900x24"
 endif
 
-.PHONY: help demo test lint test-headless test-gl screenshots bench-fmd bench-stop bench-tasks pages libraries window-libraries
+.PHONY: help demo test lint test-headless test-gl screenshots bench-fmd bench-named-noise bench-quality bench-stop bench-calibration bench-tasks pages libraries window-libraries
 
 help:  ## name the targets
 	@grep -hE '^[a-z-]+:.*  ## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*  ## /\1\t/' | awk -F'\t' '{printf "make %-14s %s\n", $$1, $$2}'
@@ -43,8 +43,19 @@ screenshots: libraries $(STAMP)  ## make the pictures in docs/images again
 bench-fmd: $(STAMP)  ## PSNR on the raw images of the FMD set
 	$(BIN)/python benchmarks/fmd.py $(ARGS)
 
+# BM3D is free for non-commercial use only, so it comes with this comparison and with nothing else.
+bench-quality: $(STAMP)  ## our presets and other methods on the same images, resumable; a part with ARGS=--small
+	@$(BIN)/python -c "import bm3d" 2>/dev/null || $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt bm3d==4.0.3
+	$(BIN)/python benchmarks/quality.py $(ARGS)
+
+bench-named-noise: $(STAMP)  ## salt and pepper, stripes and speckle under their own noise models; resumable
+	$(BIN)/python benchmarks/named_noise.py $(ARGS)
+
 bench-stop: $(STAMP)  ## how far the stop lies from the best iterate
 	$(BIN)/python benchmarks/stop.py $(ARGS)
+
+bench-calibration: $(STAMP)  ## how well noise is told from one image
+	$(BIN)/python benchmarks/calibration.py $(ARGS)
 
 bench-tasks: $(STAMP)  ## every task on the shared images, resumable; hours
 	for one in inpaint super_resolve super_resolve_axial deblur deblur_stacks "blind_deblur widths" \

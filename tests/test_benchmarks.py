@@ -1,0 +1,199 @@
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
+
+
+@pytest.fixture(autouse=True)
+def _benchmarks_are_found(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+
+
+def _case(name="picture", sigma=None):
+    from quality_sets import Case
+
+    def load():
+        return np.full((8, 8), 101.0), np.full((8, 8), 100.0)
+
+    return Case("made", name, Path("made.png"), load, Path("made.png"), sigma)
+
+
+@pytest.mark.parametrize("signal", [30.0, 80.0, 200.0])
+def test_anscombe_gives_unit_variance_and_its_inverse_the_mean_without_bias(signal):
+    from variance_stabilising import stabilise, unstabilise
+
+    rng = np.random.default_rng(0)
+    gain, offset, read = 3.0, 10.0, 2.5
+    photons = rng.poisson((signal - offset) / gain, 200_000)
+    pixels = gain * photons + offset + rng.normal(0, read, 200_000)
+    line = gain, read**2 - gain * offset
+    stable = stabilise(pixels, *line)
+    assert stable.std() == pytest.approx(1, abs=0.04)
+    back = unstabilise(np.array([stable.mean()]), *line)
+    assert back[0] == pytest.approx(signal, abs=0.15)
+
+
+def test_anscombe_without_gain_is_a_division():
+    from variance_stabilising import stabilise, unstabilise
+
+    plane = np.arange(12.0).reshape(3, 4)
+    np.testing.assert_allclose(stabilise(plane, 0, 4), plane / 2)
+    np.testing.assert_allclose(unstabilise(plane / 2, 0, 4), plane)
+
+
+def test_neighbour_differences_tell_gain_and_intercept_of_white_noise():
+    from variance_stabilising import variance_line
+
+    rng = np.random.default_rng(0)
+    scene = np.add.outer(np.linspace(20, 200, 256), 15 * np.sin(np.arange(256) / 20))
+    gain, intercept = variance_line(scene + rng.normal(0, np.sqrt(2 * scene + 50)))
+    assert gain == pytest.approx(2, rel=0.1)
+    assert gain * 110 + intercept == pytest.approx(2 * 110 + 50, rel=0.05)
+
+
+def test_neighbour_differences_take_correlated_noise_for_little():
+    from scipy.ndimage import gaussian_filter
+
+    from variance_stabilising import variance_line
+
+    noise = gaussian_filter(np.random.default_rng(0).normal(size=(128, 128)), 1.0)
+    gain, intercept = variance_line(100 + 10 * noise / noise.std())
+    assert gain * 100 + intercept < 0.1 * 10**2
+
+
+def test_spectrum_of_white_noise_is_flat():
+    from bm3d_forms import noise_psd
+
+    np.testing.assert_allclose(noise_psd((16, 24), (), ()), 16 * 24)
+
+
+def test_spectrum_is_that_of_noise_with_these_correlations():
+    from bm3d_forms import noise_psd
+
+    rng = np.random.default_rng(0)
+    noise = rng.normal(size=(400, 16, 24))
+    # (1, 2, 1) along x: 4/6 at one pixel, 1/6 at two
+    noise = (np.roll(noise, 1, 2) + 2 * noise + np.roll(noise, -1, 2)) / np.sqrt(6)
+    measured = (np.abs(np.fft.fft2(noise)) ** 2).mean((0, 1))
+    told = noise_psd((16, 24), (), (4 / 6, 1 / 6))
+    np.testing.assert_allclose(measured, told[0], rtol=0.1, atol=0.01 * told.max())
+
+
+def test_a_result_that_is_there_is_not_made_again_unless_its_settings_change(tmp_path):
+    from quality import result
+    from quality_method import Method, Output
+
+    made = []
+
+    def run(case, noisy, truth):
+        made.append(case.name)
+        return Output(noisy)
+
+    method = Method("made", run, settings=lambda case, noisy: {"strength": 1})
+    first = result(_case(), "made", method, tmp_path)
+    assert result(_case(), "made", method, tmp_path) == first
+    assert first["psnr"] == pytest.approx(20 * np.log10(255))
+    assert len(made) == 1
+    changed = replace(method, settings=lambda case, noisy: {"strength": 2})
+    assert result(_case(), "made", changed, tmp_path)["made_from"] != first["made_from"]
+    brighter = replace(_case(), load=lambda: (np.full((8, 8), 102.0), np.full((8, 8), 100.0)))
+    result(brighter, "made", changed, tmp_path)
+    assert len(made) == 3
+
+
+def test_baselines_are_imported_without_bm3d(monkeypatch):
+    monkeypatch.setitem(sys.modules, "bm3d", None)
+    for module in ("baselines", "bm3d_forms"):
+        monkeypatch.delitem(sys.modules, module, raising=False)
+    from baselines import METHODS
+
+    assert METHODS["vst_bm3d"].applies(replace(_case(), group="fmd"))
+    assert not METHODS["bm3d_told"].applies(_case())
+    assert METHODS["bm3d_told"].applies(_case(sigma=25))
+
+
+def test_a_line_fit_forgives_gain_and_offset_only():
+    from quality_sets import line_psnr
+
+    rng = np.random.default_rng(0)
+    truth = rng.uniform(0, 255, (32, 32))
+    assert line_psnr(0.3 * truth + 40, truth) > 100
+    noisy = 0.3 * (truth + rng.normal(0, 10, truth.shape)) + 40
+    assert line_psnr(noisy, truth) == pytest.approx(20 * np.log10(255 / 10), abs=0.3)
+
+
+def test_total_variation_takes_away_as_much_as_there_is_noise():
+    from baselines import tv_blind
+
+    rng = np.random.default_rng(0)
+    truth = np.where(np.add.outer(np.arange(64), np.arange(64)) > 64, 180.0, 60.0)
+    noisy = truth + rng.normal(0, 12, truth.shape)
+    output = tv_blind(_case(), noisy, truth)
+    assert np.std(output.image - noisy) == pytest.approx(output.notes["sigma"], rel=0.1)
+    assert np.std(output.image - truth) < 6
+
+
+def test_zs_n2n_halves_are_the_diagonals_of_each_two_by_two_block():
+    import torch
+
+    from zs_n2n import halves
+
+    picture = torch.arange(20.0).reshape(1, 1, 4, 5)  # the odd last column is left out
+    rising, falling = halves(picture)
+    assert rising.tolist() == [[[[3.0, 5.0], [13.0, 15.0]]]]
+    assert falling.tolist() == [[[[3.0, 5.0], [13.0, 15.0]]]]
+    noise = torch.randn(1, 3, 128, 128, generator=torch.Generator().manual_seed(0))
+    rising, falling = halves(noise)
+    assert abs(float((rising * falling).mean())) < 0.02  # the noise of the one is not the other's
+    assert float(rising.var()) == pytest.approx(0.5, rel=0.05)
+
+
+def test_zs_n2n_takes_noise_away():
+    from zs_n2n import denoise
+
+    rng = np.random.default_rng(0)
+    truth = np.add.outer(60 + 2.0 * np.arange(32), 2.0 * np.arange(32))
+    noisy = truth + rng.normal(0, 25, truth.shape)
+    clean = denoise(noisy, steps=80)
+    assert np.std(clean - truth) < 0.8 * np.std(noisy - truth)
+
+
+def test_reference_network_has_the_published_size():
+    from reference_network import Reference
+
+    weights = sum(weight.numel() for weight in Reference().parameters())
+    # that of the published denoising example has 3 outputs: 2,217,831
+    assert weights == 2_217_831 - 2 * (128 + 1)
+
+
+def test_reference_fit_is_judged_on_its_way():
+    from reference_dip import fit
+
+    truth = np.full((64, 64), 100.0)
+    last, history = fit(truth, truth, 2)
+    assert last.shape == (64, 64)
+    assert [one["step"] for one in history] == [2]
+    assert {"output", "average", "cpu_seconds"} <= set(history[0])
+
+
+def test_tables_name_images_below_their_input_and_the_gain_over_blind_bm3d():
+    from quality_tables import differences, summary
+
+    def rows(method, *decibels):
+        images = ("Confocal_BPAE_B_raw1", "WideField_BPAE_R_raw1")
+        told = {"title": method, "cpu_seconds": 1.0, "seconds": 2.0, "code": "same"}
+        return {one: {**told, "psnr": db} for one, db in zip(images, decibels, strict=True)}
+
+    there = {
+        "input": rows("input", 30, 25),
+        "vst_bm3d": rows("VST", 33, 26),
+        "fast": rows("fast", 34, 24),
+    }
+    text = "\n".join(summary(there, "psnr"))
+    assert "Below their input: fast: WideField_BPAE_R_raw1." in text
+    assert "| fast | 2 | 29.00 | 24.00 | 29.00 | +1.50 | 1 |" in text
+    assert "| -0.50 | -2.00 | +2.0 |" in differences(there)[1]
