@@ -386,7 +386,7 @@ SETTINGS = [
     *(setting("time-limit", value) for value in ("0", "-1", "nan")),
     setting("preset", "quick"),
     setting("prior", "bm3d"),
-    setting("noise", "speckle"),
+    setting("noise", "rician"),
     setting("channels", "some"),
     setting("device", "tpu"),
     setting("dtype", "float16"),

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from napari_dip.run.api import restore
     from napari_dip.run.calls import blind_deblur, deblur, denoise, guide, inpaint, super_resolve
     from napari_dip.run.events import Event, Restoration
+    from napari_dip.run.measuring import NoiseReport, measure_noise
     from napari_dip.run.recipe import Recipe, make_recipe, recipe_from_json
 
 __version__ = "0.1.0"
@@ -26,6 +27,7 @@ __all__ = [
     "DipError",
     "Event",
     "Failed",
+    "NoiseReport",
     "Recipe",
     "Refused",
     "Restoration",
@@ -36,6 +38,7 @@ __all__ = [
     "guide",
     "inpaint",
     "make_recipe",
+    "measure_noise",
     "recipe_from_json",
     "restore",
     "super_resolve",
@@ -45,6 +48,7 @@ _HOMES = {
     "DipError": "errors",
     "Event": "run.events",
     "Failed": "errors",
+    "NoiseReport": "run.measuring",
     "Recipe": "run.recipe",
     "Refused": "errors",
     "Restoration": "run.events",
@@ -54,6 +58,7 @@ _HOMES = {
     "guide": "run.calls",
     "inpaint": "run.calls",
     "make_recipe": "run.recipe",
+    "measure_noise": "run.measuring",
     "recipe_from_json": "run.recipe",
     "restore": "run.api",
     "super_resolve": "run.calls",

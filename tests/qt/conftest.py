@@ -14,6 +14,7 @@ from napari_dip.samples import MITOCHONDRIA
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
 #: A run on 64 x 64 pixels takes seconds; the first one of a session also imports torch.
 PATIENCE = 60_000
@@ -23,6 +24,20 @@ PATIENCE = 60_000
 def noisy() -> np.ndarray:
     """64 x 64 pixels of a real single shot, uint8."""
     return np.ascontiguousarray(tifffile.imread(MITOCHONDRIA)[0, 20:84, 40:104])
+
+
+@pytest.fixture(autouse=True)
+def forgetful(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """No test finds what another test, or the developer, has ticked in napari's settings.
+
+    As napari's own fixture does it, which takes napari's readers away besides.
+    """
+    from napari import settings
+
+    settings._clear_plugin_settings_cache()
+    monkeypatch.setattr(settings, "_CFG_PATH", str(tmp_path / "settings.yaml"))
+    yield
+    settings._clear_plugin_settings_cache()
 
 
 @dataclass

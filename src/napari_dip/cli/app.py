@@ -16,6 +16,7 @@ from napari_dip import __version__
 from napari_dip.cli.options import (
     flag,
     input_arguments,
+    noise_arguments,
     output_arguments,
     recipe_arguments,
     setting_arguments,
@@ -88,6 +89,8 @@ def _app() -> App:
         arguments = _ordered(input_arguments(name), [*recipe_arguments(), *setting_arguments(name)])
         words = f"Plan to {name.replace('-', ' ')} an image."
         plan.command(signed(_plan(name), arguments, words), name=name)
+    words = "Measure the noise of an image, without restoring it: gain, read noise, correlation."
+    app.command(signed(_noise, noise_arguments(), words), name="noise")
     app.command(plan)
     quiet = flag("json", "Print everything as JSON.")
     about = "Look at this computer: versions, devices, memory, and how to mend what is missing."
@@ -117,6 +120,19 @@ def _plan(task: str) -> Any:
         return plan_file(task, image, **options)
 
     return command
+
+
+def _noise(
+    image: str,
+    *,
+    axes: str | None = None,
+    report: str | None = None,
+    overwrite: bool = False,
+    json: bool = False,
+) -> int:
+    from napari_dip.cli.noise import noise
+
+    return noise(image, axes=axes, as_json=json, report=report, overwrite=overwrite)
 
 
 def _doctor(*, json: bool = False) -> int:

@@ -68,6 +68,20 @@ def input_arguments(task: str) -> list[Argument]:
     return arguments
 
 
+def noise_arguments() -> list[Argument]:
+    """Arguments of the command that only measures."""
+    words = "The image to measure: TIFF, OME-TIFF, PNG or JPEG."
+    hint = Annotated[str, Parameter(name="IN", help=words)]
+    (axes,) = (one for one in recipe_arguments() if one.name == "axes")
+    return [
+        Argument("image", Argument.POSITIONAL_ONLY, annotation=hint),
+        axes,
+        _text("report", "Save all figures as JSON.", "FILE", FILES_GROUP),
+        flag("overwrite", "Replace a report that exists.", FILES_GROUP),
+        flag("json", "Print all figures as JSON instead of sentences.", FILES_GROUP),
+    ]
+
+
 def recipe_arguments() -> list[Argument]:
     """How the image and its recipe are read."""
     return [

@@ -25,6 +25,8 @@ from napari_dip.run.machine import this_machine
 from napari_dip.run.plan import duration, preflight
 from napari_dip.run.recipe import Common, make_recipe, recipe_from_dict
 from napari_dip.run.runner import run
+from napari_dip.run.saturation import cut_off
+from napari_dip.run.verdict import cut_off_words
 from napari_dip.tasks import TASKS
 
 if TYPE_CHECKING:
@@ -72,8 +74,9 @@ def restore_file(task: str, image: str, **options: Any) -> int:
     _check_outputs(request, recipe, spec)
     plan = _plan(recipe, spec, request)
     data = _pixels(plan)
+    before = [plan.line, *_notes(plan), *_cut_off(plan, data)]
     if not request.quiet:
-        for line in (plan.line, *_notes(plan)):
+        for line in before:
             say(line)
     store = _store(request)
     with Interrupt(quiet=request.quiet) as interrupt:
@@ -82,8 +85,9 @@ def restore_file(task: str, image: str, **options: Any) -> int:
     if store.failure is not None:
         say(store.failure.message)
     if result is not None and not request.quiet:
-        for note in dict.fromkeys(result.report.get("notes", ())):
-            if note not in plan.notes:  # those were said before the start
+        judged = result.report.get("verdict", {"sentences": []})["sentences"]
+        for note in dict.fromkeys((*result.report.get("notes", ()), *judged)):
+            if note not in before:  # those were said before the start
                 say(note)
     if interrupt.asked:
         return _keep(request, plan, result, store)
@@ -158,6 +162,13 @@ def _plan(recipe: Recipe, spec: ImageSpec, request: Request) -> Plan:
 
 def _notes(plan: Plan) -> list[str]:
     return list(dict.fromkeys((*plan.source.notes, *plan.notes)))
+
+
+def _cut_off(plan: Plan, data: Mapping[str, Any]) -> tuple[str, ...]:
+    """Say which pixels hold no brightness, before time is spent; after it, where some are holes."""
+    if plan.recipe.task.keeps_measured():
+        return ()
+    return cut_off_words(*cut_off(data["image"]))
 
 
 def _pixels(plan: Plan) -> dict[str, Any]:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from napari_dip.errors import Refusal
 
-COMMANDS = (*TASKS, "plan", "doctor", "demo")
+COMMANDS = (*TASKS, "noise", "plan", "doctor", "demo")
 
 
 def say(text: str) -> None:

@@ -40,24 +40,33 @@ class NoiseVariance:
         (B, C, 1, ...) each, one value for each channel of each measurement, in network units.
     floor : Tensor
         (B, C, 1, ...), > 0: least variance, where the line falls below what was seen.
+    square : Tensor or None
+        (B, C, 1, ...): what the variance has of the squared signal, as noise that multiplies it.
     """
 
     gain: Tensor
     intercept: Tensor
     floor: Tensor
+    square: Tensor | None = None
 
     def times(self, factor: float) -> NoiseVariance:
         """Make it as much stronger everywhere."""
-        return NoiseVariance(factor * self.gain, factor * self.intercept, factor * self.floor)
+        square = None if self.square is None else factor * self.square
+        rest = (factor * self.gain, factor * self.intercept, factor * self.floor)
+        return NoiseVariance(*rest, square)
 
     def of(self, number: int) -> NoiseVariance:
         """Give that of one measurement."""
         one = slice(number, number + 1)
-        return NoiseVariance(self.gain[one], self.intercept[one], self.floor[one])
+        square = None if self.square is None else self.square[one]
+        return NoiseVariance(self.gain[one], self.intercept[one], self.floor[one], square)
 
     def at(self, signal: Tensor) -> Tensor:
         """Variance for each pixel of `signal` (B, C, *grid)."""
-        return (self.gain * signal + self.intercept).maximum(self.floor)
+        variance = self.gain * signal + self.intercept
+        if self.square is not None:
+            variance = variance + self.square * signal**2
+        return variance.maximum(self.floor)
 
 
 def gaussian_likelihood(noise: NoiseVariance) -> Fidelity:

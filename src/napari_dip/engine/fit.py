@@ -195,8 +195,9 @@ def _finish(
         yield course.progress(swept=part)
     if blind is None:
         blind = course.best_look()
+    last = problem.finish if kept or problem.refine is None else problem.refine
     return Result(
-        problem.finish(blind),
+        last(blind),
         problem.on_grid(blind),
         reason,
         kept,

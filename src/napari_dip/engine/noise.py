@@ -1,28 +1,39 @@
 """What one image tells of its noise: variance = gain x signal + intercept, and correlation.
 
-Read from the flattest blocks of the image: at each brightness those whose coarse structure is
-least, with a slow surface taken out. Fine structure does not choose them, so neither variance nor
-correlation is biased by the choice as it would be by taking the least variance itself.
+The line is read from the finest frequencies of all blocks (noise_line.py), what neighbouring
+pixels share from the blocks whose energy agrees (noise_reach.py). Blocks with holes or clipped
+pixels do not count (whole_blocks.py). Where noise and picture cannot be told apart, the estimate
+says so, and is the least that the image allows.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from math import prod
 
 import torch
 from torch import Tensor
 
-#: Side of a block in pixels: wide against the correlation (3 or 4 lags), small against cells.
-BLOCK = 16
-#: Share of the blocks of one brightness that count as flat, and number of brightness classes.
-FLAT_SHARE, CLASSES = 0.2, 12
-#: Longest lag looked at, in pixels; camera and scanner noise seen so far ends at 4.
-LAGS = 5
+from napari_dip.engine.flat_blocks import LAGS, block_side, cut_blocks
+from napari_dip.engine.noise_line import (
+    SIDE,
+    Energies,
+    Line,
+    cosines,
+    finest,
+    frequencies,
+    noise_line,
+)
+from napari_dip.engine.noise_reach import Reach, band_shares, noise_reach
+from napari_dip.engine.photon_transfer import dark_plateau
+from napari_dip.engine.whole_blocks import clipping_limits, telling
+
 #: Lag-1 correlation above which noise is treated as correlated. On seven FMD fields the white
 #: ones measure up to 0.18 (structure that was left), the correlated ones from 0.59 on; a confocal
 #: scan along its lines 0.25 to 0.33.
 CORRELATED = 0.22
+#: Lag-1 correlation up to which the variance is that of the finest frequencies: structure that is
+#: left in flat blocks makes as much; taken for noise, it cost gains on mitochondria and coins.
+DOUBTFUL = 0.12
 #: Correlation that is too small to be learned from; ends the hidden block.
 NEGLIGIBLE = 0.08
 #: Widest half block. On FMD widefield, whose noise reaches 4 pixels, blocks of 7 x 7 beat 5 x 5
@@ -36,8 +47,27 @@ SIDES_PER_BLOCK = 6
 LEAST_BLOCKS, UNTOLD = 8, 0.01
 #: Least share of a variance that is taken for white: a hundredth of its standard deviation.
 LEAST_WHITE = 1e-4
-#: Coefficients of the slow surface that is taken out of each block.
-_COEFFICIENTS = 6
+#: Why an image cannot tell its noise: too few whole blocks; almost all of it clipped; noise finer
+#: than the grey values; structure to the finest frequencies everywhere; texture and correlated
+#: noise look alike.
+DOUBTS = ("blocks", "clipped", "grey values", "texture", "correlation")
+#: Most blocks that are looked at: 6,000 of 64 pixels tell a variance to 0.4 %.
+MOST_BLOCKS = 6_000
+#: Pixels up to which blocks overlap by half more, since few fit into the image.
+FEW_PIXELS = 200 * 200
+#: What overlapping blocks tell, as a share of what as many others would: blocks at every fourth
+#: pixel are four times as many and tell half as much again.
+OVERLAPPING = 0.4
+#: Standard deviation, in steps of the grey values, below which noise cannot be told: rounding
+#: then depends on the signal and is no noise of one twelfth of a squared step any more.
+FINEST_NOISE = 0.5
+#: Fewest grey values that noise can be seen in: below, the image is a mask or a drawing.
+LEAST_VALUES = 5
+#: Share of the blocks without texture below which all that is left is structure.
+LEAST_FLAT = 0.02
+#: Share of white noise's power that correlated noise must keep in the finest frequencies, or its
+#: line is read from the finest ones that it does not leave out: how many, and how strong.
+FINE_SHARE, BANDS, STRONG = 0.5, 25, 0.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +82,15 @@ class NoiseEstimate:
         Least variance to reckon with.
     along_y, along_x : tuple of float
         Autocorrelation at lags 1, 2, ... along each axis.
+    relative : float
+        Standard deviation, as a share of the signal, of noise that multiplies it: speckle.
+    doubt : str
+        Why the image cannot tell its noise, one of `DOUBTS`; "" if it can.
+    gain_error : float
+        Standard error of the gain; infinite where nothing tells it.
+    offset, read_noise : float or None
+        Signal without light and standard deviation there, from the image's dark pixels; None if
+        it has none to tell them by.
     """
 
     gain: float
@@ -59,6 +98,11 @@ class NoiseEstimate:
     floor: float
     along_y: tuple[float, ...]
     along_x: tuple[float, ...]
+    relative: float = 0.0
+    doubt: str = ""
+    gain_error: float = 0.0
+    offset: float | None = None
+    read_noise: float | None = None
 
 
 def measure_noise(planes: Tensor, step: float, known: Tensor | None = None) -> NoiseEstimate:
@@ -81,25 +125,99 @@ def measure_noise(planes: Tensor, step: float, known: Tensor | None = None) -> N
     References
     ----------
     Foi et al., IEEE TIP 17(10), 2008, doi:10.1109/TIP.2008.2001399 (variance as a line in the
-    mean, fitted to smooth parts of one image).
+    mean, fitted to smooth parts of one image; clipping).
     """
-    side = block_side(tuple(planes.shape[1:]))
-    means, residuals = cut_blocks(planes.to(torch.float64), side)
+    planes = planes.to(torch.float64)
     spread = float(planes.max() - planes.min())
-    if known is not None:
-        whole = cut_blocks(known.to(torch.float64), side)[0] == 1
-        means, residuals = means[whole], residuals[whole]
-        if len(means) < LEAST_BLOCKS:
-            variance = max((UNTOLD * spread) ** 2, step**2 / 12)
-            return NoiseEstimate(0.0, variance, variance, (0.0,) * LAGS, (0.0,) * LAGS)
-    flat = flattest(means, residuals)
-    means, residuals = means[flat], residuals[flat]
-    along_y, along_x, lost = autocorrelation(residuals)
-    variances = (residuals**2).mean((1, 2)) / (1 - lost)
-    gain, intercept = variance_line(means, variances)
-    lowest = float(variances.quantile(0.05))
-    floor = max(0.5 * lowest, step**2 / 12, (1e-4 * spread) ** 2)
-    return NoiseEstimate(gain, intercept, floor, along_y, along_x)
+    rounded = step**2 / 12
+    least = max(rounded, (1e-4 * spread) ** 2)
+    limits = clipping_limits(planes)
+    fine = _energies(planes, known, limits)
+    clipped = ""
+    if len(fine.means) < LEAST_BLOCKS and limits:  # better clipped blocks than none
+        clipped, limits = "clipped", []
+        fine = _energies(planes, known, limits)
+    if len(fine.means) < LEAST_BLOCKS:
+        return _untold(max((UNTOLD * spread) ** 2, rounded), clipped or "blocks")
+    line = noise_line(fine, finest(), 1.0, least)
+    reach = _reach_of(planes, known, limits, line, least)
+    line = _of_all_bands(line, fine, reach, least)
+    lowest = line.gain * float(fine.means.quantile(0.02)) + line.intercept
+    few = len(planes.unique()) < LEAST_VALUES
+    doubt = "grey values" if few else clipped
+    doubt = doubt or _doubt(line, reach, float(fine.means.median()), step)
+    dark = None if doubt else dark_plateau(fine.means, line.gain, line.intercept, least)
+    return NoiseEstimate(
+        line.gain,
+        line.intercept,
+        max(0.5 * lowest, least),
+        reach.along_y,
+        reach.along_x,
+        doubt=doubt,
+        gain_error=line.gain_error,
+        offset=None if dark is None else dark.offset,
+        read_noise=None if dark is None else dark.read_noise,
+    )
+
+
+def _untold(variance: float, doubt: str) -> NoiseEstimate:
+    """White noise of that variance, for want of a better one."""
+    none = (0.0,) * LAGS
+    return NoiseEstimate(0.0, variance, variance, none, none, doubt=doubt, gain_error=float("inf"))
+
+
+def _energies(planes: Tensor, known: Tensor | None, limits: list[float]) -> Energies:
+    """Transform the blocks that tell of the noise."""
+    every = SIDE if planes.numel() > FEW_PIXELS else SIDE // 2
+    whole = telling(planes, SIDE, every, known, limits).nonzero()[:, 0]
+    whole = whole[:: -(-len(whole) // MOST_BLOCKS) or 1]
+    blocks = planes.unfold(1, SIDE, every).unfold(2, SIDE, every).reshape(-1, SIDE, SIDE)[whole]
+    basis = cosines()
+    power = (basis @ blocks @ basis.T).square()
+    return Energies(blocks.mean((1, 2)), power, 1.0 if every == SIDE else OVERLAPPING)
+
+
+def _reach_of(
+    planes: Tensor, known: Tensor | None, limits: list[float], line: Line, least: float
+) -> Reach:
+    """Measure the correlation in blocks as wide as it may reach."""
+    side = block_side(tuple(planes.shape[1:]))
+    means, residuals = cut_blocks(planes, side)
+    whole = telling(planes, side, side // 2, known, limits).nonzero()[:, 0]
+    whole = whole[:: -(-len(whole) // MOST_BLOCKS) or 1]
+    if len(whole) < LEAST_BLOCKS:
+        none = (0.0,) * LAGS
+        return Reach(none, none, none, none, 0.0, told=True)
+    variance = (line.gain * means[whole] + line.intercept).clamp(min=least)
+    return noise_reach(residuals[whole], variance)
+
+
+def _of_all_bands(line: Line, fine: Energies, reach: Reach, least: float) -> Line:
+    """Go from the noise of the finest frequencies to that of all."""
+    first = max(reach.least_y[0], reach.least_x[0])
+    believed = min(1.0, max(0.0, (first - DOUBTFUL) / (CORRELATED - DOUBTFUL)))
+    shares = band_shares(*([believed * v for v in one] for one in (reach.least_y, reach.least_x)))
+    share = float(shares[finest()].mean())
+    if share >= FINE_SHARE:
+        gain, intercept, error = (
+            one / share for one in (line.gain, line.intercept, line.gain_error)
+        )
+        return line._replace(gain=gain, intercept=intercept, gain_error=error)
+    y, x = frequencies()
+    order = torch.where((shares >= STRONG) & (y + x >= 3), y + x, 0).flatten()
+    bands = torch.zeros(SIDE**2, dtype=torch.bool)
+    bands[order.argsort(descending=True, stable=True)[:BANDS]] = True
+    bands = bands.reshape(SIDE, SIDE) & (y + x >= 3)
+    return noise_line(fine, bands, float(shares[bands].mean()), least)
+
+
+def _doubt(line: Line, reach: Reach, middle: float, step: float) -> str:
+    """Say what keeps the image from telling its noise; "" if nothing does."""
+    if step and line.gain * middle + line.intercept < (FINEST_NOISE * step) ** 2:
+        return "grey values"
+    if line.flat < LEAST_FLAT:
+        return "texture"
+    return "" if reach.told else "correlation"
 
 
 def white_part(estimate: NoiseEstimate) -> NoiseEstimate:
@@ -161,103 +279,3 @@ def _reach(correlation: list[float]) -> int:
             break
         reach += 1
     return reach
-
-
-def block_side(grid: tuple[int, ...]) -> int:
-    """Side of the blocks that an image of that size is cut into."""
-    return BLOCK if min(grid) >= 2 * BLOCK else BLOCK // 2
-
-
-def cut_blocks(planes: Tensor, side: int) -> tuple[Tensor, Tensor]:
-    """Cut planes (P, Y, X) into overlapping blocks: means (K,), and what a slow surface leaves.
-
-    Returns
-    -------
-    means : Tensor
-        (K,).
-    residuals : Tensor
-        (K, side, side).
-    """
-    blocks = planes.unfold(1, side, side // 2).unfold(2, side, side // 2).reshape(-1, side**2)
-    basis = _slow_surface(side).to(blocks)  # (_COEFFICIENTS, side**2), orthonormal
-    residuals = blocks - (blocks @ basis.T) @ basis
-    return blocks.mean(1), residuals.reshape(-1, side, side)
-
-
-def flattest(means: Tensor, residuals: Tensor) -> Tensor:
-    """Choose the blocks of each brightness whose coarse structure is least; their indices.
-
-    Saturated and padded blocks tell nothing and are left out, unless there are no others.
-    """
-    side = residuals.shape[1]
-    usable = (residuals.square().mean((1, 2)) > 0).nonzero()[:, 0]
-    if not len(usable):
-        return torch.arange(len(means), device=means.device)
-    coarse = residuals.reshape(-1, 4, side // 4, 4, side // 4).mean((2, 4)).square().mean((1, 2))
-    chosen = []
-    by_brightness = usable[means[usable].argsort(stable=True)]
-    for part in by_brightness.tensor_split(min(CLASSES, max(1, len(usable) // 4))):
-        count = max(1, round(FLAT_SHARE * len(part)))
-        chosen.append(part[coarse[part].argsort(stable=True)[:count]])
-    return torch.cat(chosen)
-
-
-def _slow_surface(side: int) -> Tensor:
-    """Orthonormal surfaces of second degree on a block: what is slow enough to be picture."""
-    ramp = torch.linspace(-1, 1, side, dtype=torch.float64)
-    y, x = torch.meshgrid(ramp, ramp, indexing="ij")
-    surfaces = torch.stack([torch.ones_like(y), y, x, y * x, y**2, x**2]).reshape(_COEFFICIENTS, -1)
-    basis: Tensor = torch.linalg.qr(surfaces.T)[0]
-    return basis.T.contiguous()
-
-
-def autocorrelation(residuals: Tensor) -> tuple[tuple[float, ...], tuple[float, ...], float]:
-    """Autocorrelation along Y and X, and the share of variance that the surface took away.
-
-    Taking out a surface of six coefficients removes six times the summed correlation from each
-    block's variance and from its covariance at every lag; both are put back.
-    """
-    side = residuals.shape[1]
-    variance = residuals.square().mean((1, 2))
-    weight = torch.where(variance > 0, 1 / variance, 0.0)
-    lags = range(1, min(LAGS, side - 2) + 1)
-
-    def along(dim: int) -> list[float]:
-        kept = [side - lag for lag in lags]
-        pairs = (
-            residuals.narrow(dim, 0, count) * residuals.narrow(dim, lag, count)
-            for lag, count in zip(lags, kept, strict=True)
-        )
-        return [float((pair.mean((1, 2)) * weight).mean()) for pair in pairs]
-
-    raw_y, raw_x = along(1), along(2)
-    lost = _COEFFICIENTS / side**2
-    for _ in range(3):  # the sum needs the corrected values, which need the sum
-        y, x = ([value * (1 - lost) + lost for value in raw] for raw in (raw_y, raw_x))
-        total = prod(1 + 2 * sum(value for value in axis if value > 0.02) for axis in (y, x))
-        lost = min(0.3, _COEFFICIENTS * total / side**2)
-    return tuple(round(value, 4) for value in y), tuple(round(value, 4) for value in x), lost
-
-
-def variance_line(means: Tensor, variances: Tensor) -> tuple[float, float]:
-    """Gain and intercept by robust least squares; relative errors count alike at all levels."""
-    gain, intercept = 0.0, float(variances.median())
-    least = max(float(variances.quantile(0.02)), 1e-30)
-    spread = float(means.max() - means.min())
-    if len(means) < 4 or spread <= 1e-6 * (abs(float(means.mean())) + 1e-30):
-        return gain, intercept
-    weight = torch.ones_like(means)
-    for _ in range(20):  # converges in five to ten
-        centre = (weight * means).sum() / weight.sum()
-        level = (weight * variances).sum() / weight.sum()
-        slope = (weight * (means - centre) * (variances - level)).sum() / (
-            weight * (means - centre) ** 2
-        ).sum().clamp(min=1e-30)
-        gain, intercept = float(slope), float(level - slope * centre)
-        expected = (gain * means + intercept).clamp(min=least)
-        error = (variances - expected) / expected
-        width = 1.4826 * float((error - error.median()).abs().median()) + 1e-3
-        weight = (1.5 * width / error.abs().clamp(min=1e-9)).clamp(max=1) / expected**2
-    if gain < 0:  # noise that falls with brightness is structure or saturation
-        return 0.0, float(variances.median())
-    return gain, intercept

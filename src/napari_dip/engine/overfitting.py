@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from napari_dip.engine.noise import block_side, cut_blocks, flattest
+from napari_dip.engine.flat_blocks import block_side, cut_blocks, flattest
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -12,14 +12,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from napari_dip.engine.noise import (
-    NoiseEstimate,
+from napari_dip.engine.flat_blocks import (
     autocorrelation,
     block_side,
     cut_blocks,
     flattest,
     variance_line,
 )
+from napari_dip.engine.noise import NoiseEstimate
 
 #: Rounds of the robust fits; they settle in five to ten.
 ROUNDS = 20

@@ -114,6 +114,9 @@ class Problem:
         out: what the measurement is compared with in the end.
     unseen : callable or None
         What the held-out pixels cannot see and judging must add, such as noise taken over.
+    refine : callable or None
+        Takes the place of `finish` at a fit's own end, where nobody waits for it: a better picture
+        that takes seconds.
     """
 
     terms: tuple[Term, ...]
@@ -121,6 +124,7 @@ class Problem:
     finish: Callable[[Estimate], Estimate] = field(default=_as_it_is)
     on_grid: Callable[[Estimate], Estimate] = field(default=_as_it_is)
     unseen: Callable[[Estimate], Tensor] | None = None
+    refine: Callable[[Estimate], Estimate] | None = None
 
 
 def predicted(term: Term, estimate: Estimate) -> Estimate:

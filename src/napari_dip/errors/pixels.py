@@ -91,7 +91,20 @@ PIXELS = {
         "JPEG compression is undone plane by plane, but '{name}' is to be restored as a volume.",
         "Set 'Stacks' (--stacks) to 'Automatic' or 'Plane by plane'.",
     ),
+    "named-second": Fault(
+        "{noise} is found in one picture, but '{name}' is given as a second image.",
+        "Leave the second image out, or choose another noise model.",
+    ),
+    "impulses-volume": Fault(
+        "Salt and pepper is found plane by plane, but '{name}' is to be restored as a volume.",
+        "Set 'Stacks' (--stacks) to 'Automatic' or 'Plane by plane'.",
+    ),
     # --- pixels, known after reading
+    "speckle-negative": Fault(
+        "{count} of the {total} pixels of '{name}' are negative (the least is {least}), but "
+        "speckle multiplies a signal and never gives such.",
+        "Undo what subtracted a background, add the offset back, or choose another noise model.",
+    ),
     "jpeg-none": Fault(
         "'{name}' shows no trace of JPEG compression: no grid of 8 × 8 blocks, or it was resized "
         "since.",

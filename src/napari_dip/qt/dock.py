@@ -7,23 +7,26 @@ The dock holds no settings and no pictures of its own: it reads a recipe from th
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
+from weakref import ref
 
 from napari.utils.notifications import show_error
 from napari.utils.progress import progress
 from napari.utils.theme import get_theme
 from qtpy.QtCore import QEvent, QTimer
 from qtpy.QtWidgets import QFrame, QScrollArea, QVBoxLayout, QWidget
-from superqt import QCollapsible
 
 from napari_dip.errors import Refusal, Refused
 from napari_dip.qt.chooser import InputChooser
 from napari_dip.qt.ending import DISCARDED, TOO_EARLY, Answer, Results, attempt
-from napari_dip.qt.form import SettingsForm
+from napari_dip.qt.fold import Fold
+from napari_dip.qt.form import SettingsForm, has_noise
 from napari_dip.qt.further import FurtherInputs
 from napari_dip.qt.layers import Preview, level_zero, look_of
+from napari_dip.qt.noise_section import NoiseSection
 from napari_dip.qt.plot import HeldOutCurve
 from napari_dip.qt.recipes import RecipeButtons
 from napari_dip.qt.run_bar import RunBar, State, sentence_label
+from napari_dip.qt.trust import ResultView
 from napari_dip.qt.worker import BackgroundRun, News, Outcome
 from napari_dip.run.events import Restoration
 from napari_dip.run.machine import this_machine
@@ -33,9 +36,6 @@ from napari_dip.tasks import TASKS
 if TYPE_CHECKING:
     import napari.viewer
     from napari.layers import Image
-
-#: Qt's own word for no limit, which not every binding exports.
-_UNLIMITED = (1 << 24) - 1
 
 
 class TaskDock(QWidget):
@@ -63,11 +63,13 @@ class TaskDock(QWidget):
         self._activity: Any = None
         self._last_words = ""
         self._remarks: list[str] = []
-        self._results = Results(viewer)
+        self.view = ResultView(viewer)
+        self._results = Results(viewer, self.view.show)
         self._closing = QTimer(self)  # a child: it never fires after the dock is gone
         self._closing.setSingleShot(True)
         self._closing.setInterval(0)
         self._input: tuple[str, dict[str, Any]] = ("", {})
+        self._source: tuple[Any, dict[str, Any]] = (lambda: None, {})
         self.chooser = InputChooser(viewer)
         self.further = FurtherInputs(viewer, TASKS[self.task].inputs[1:])
         self.form = SettingsForm(self.task)
@@ -76,7 +78,8 @@ class TaskDock(QWidget):
         self.plan_line = sentence_label()
         self.run_bar = RunBar()
         self.curve = HeldOutCurve()
-        self.settings = QCollapsible("Settings", expandedIcon="▼", collapsedIcon="▶")
+        self.noise = NoiseSection(self.chooser, self.form)
+        self.settings = Fold("Settings", self.form.folded)
         self._arrange()
         self._listen()
         self._on_theme()
@@ -121,6 +124,8 @@ class TaskDock(QWidget):
 
     def _begin(self, layer: Image, plan: Plan) -> None:
         self._input = (layer.name, look_of(layer, plan))
+        self._source = (ref(layer), look_of(layer))
+        self.view.comparison.forget()
         self._preview = Preview(self._viewer, *self._input)
         self._remarks = []
         pixels = {"image": level_zero(layer), **self.further.pixels()}
@@ -170,6 +175,8 @@ class TaskDock(QWidget):
     def shut_down(self) -> None:
         """Stop all work and let go of the viewer; for a dock that is closed."""
         self.discard()
+        self.noise.shut_down()
+        self.view.shut_down()
         self.chooser.disconnect_viewer()
         self.further.disconnect_viewer()
         self._viewer.events.theme.disconnect(self._on_theme)
@@ -199,7 +206,8 @@ class TaskDock(QWidget):
     def _on_end(self, outcome: Outcome) -> None:
         if isinstance(outcome, Restoration):
             self.run_bar.discard_button.setEnabled(False)  # too late for that
-            self._last_words = self._results.add(Answer(*self._input, outcome), self._remarks)
+            answer = Answer(*self._input, outcome, *self._source)
+            self._last_words = self._results.add(answer, self._remarks)
             self.run_bar.add_button.setVisible(self._results.waiting)
             # napari collects garbage whenever a layer goes: not in the same breath as adding one
             self._closing.start()
@@ -219,7 +227,7 @@ class TaskDock(QWidget):
             return
         preview, activity = self._preview, self._activity
         self._run = self._preview = self._activity = None
-        self._input = ("", {})
+        self._input, self._source = ("", {}), (lambda: None, {})
         said = [words or self._last_words]
         if preview is not None:
             said.append(attempt(preview.remove, "The preview layer could not be removed"))
@@ -233,6 +241,7 @@ class TaskDock(QWidget):
         self.further.setEnabled(not busy)
         self.form.top.setEnabled(not busy)
         self.form.folded.setEnabled(not busy)
+        self.noise.setEnabled(not busy)
         if busy:
             self.run_bar.show_state(State.RUNNING)
         else:
@@ -242,7 +251,6 @@ class TaskDock(QWidget):
     def _listen(self) -> None:
         self.chooser.changed.connect(self._on_image)
         self.further.changed.connect(self.show_plan)
-        self.settings.toggled.connect(self._on_fold)
         self.form.changed.connect(self.show_plan)
         self.run_bar.run_pressed.connect(self.start)
         self.run_bar.keep_pressed.connect(self.keep)
@@ -258,29 +266,21 @@ class TaskDock(QWidget):
         self.further.set_image(self.chooser.layer())
         self.show_plan()
 
-    def _on_fold(self, unfolded: bool) -> None:
-        """Give the settings all the height that they want, also when a theme makes them taller."""
-        page = self.settings.content()
-        # themes let number fields shrink to less than their text needs
-        page.setMinimumHeight(page.sizeHint().height() if unfolded else 0)
-        page.setMaximumHeight(_UNLIMITED if unfolded else 0)
-
     def _on_theme(self, _: object = None) -> None:
         theme = get_theme(self._viewer.theme)
-        self.curve.recolour(theme.text.as_hex(), theme.background.as_hex())
+        for plot in (self.curve, self.noise.plot):
+            plot.recolour(theme.text.as_hex(), theme.background.as_hex())
 
     def _arrange(self) -> None:
         """Everything up to the buttons is always in sight; what may be long scrolls below."""
-        # not by addWidget, which would measure the form before a new theme has reached it
-        self.form.folded.setMaximumHeight(0)
-        self.settings.setContent(self.form.folded)
-        self.settings.setDuration(0)
+        self.noise.setVisible(has_noise(self.form))
         below = QWidget()
         below.setMinimumWidth(240)
         scrolled = QVBoxLayout(below)
         scrolled.setContentsMargins(0, 0, 0, 0)
-        scrolled.addWidget(self.curve)
-        scrolled.addWidget(self.settings)
+        long: tuple[QWidget, ...] = (self.view.also, self.curve, self.noise, self.settings)
+        for widget in long:
+            scrolled.addWidget(widget)
         scrolled.addStretch()
         area = QScrollArea()
         area.setWidgetResizable(True)
@@ -288,7 +288,8 @@ class TaskDock(QWidget):
         area.setWidget(below)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(8, 8, 8, 8)
-        for widget in (self.chooser, self.further, self.form.top, self.plan_line, self.run_bar):
+        seen = (self.chooser, self.further, self.form.top, self.plan_line, self.run_bar)
+        for widget in (*seen, self.view.comparison):
             layout.addWidget(widget)
         layout.addWidget(area, 1)
         self.setMinimumWidth(310)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import traceback
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from napari_dip.qt.layers import add_result
@@ -38,11 +38,17 @@ class Answer:
     look : mapping
         What the result takes over from it; see `look_of`.
     result : Restoration
+    source : callable
+        Gives the input layer, or None if it is gone.
+    input_look : mapping
+        As `look`, for pictures of the input's size.
     """
 
     name: str
     look: Mapping[str, Any]
     result: Restoration
+    source: Callable[[], Any] = lambda: None
+    input_look: Mapping[str, Any] = field(default_factory=dict)
 
     def add(self, viewer: napari.viewer.Viewer) -> tuple[str, str]:
         """Add it as a layer, in the input's place and colours or, where these fail, without.
@@ -76,13 +82,17 @@ class Answer:
             )
 
     def words(self, layer: str, remarks: Iterable[str] = ()) -> str:
-        """Say that it is done, why the fit ended, and all that should be known about it."""
+        """Say that it is done, why the fit ended, and all that should be known about it.
+
+        What the result is worth stands below, a line for each sentence.
+        """
         report = self.result.report
         took = report.get("seconds")
         notes = (self.result.stop_reason, *report.get("notes", ()))
         spent = f"It took {duration(took)}" if isinstance(took, int | float) else ""
         parts = dict.fromkeys((*notes, spent, *remarks))  # each once
-        return " ".join([f"Done: '{layer}'.", *(sentence(part) for part in parts if part)])
+        done = " ".join([f"Done: '{layer}'.", *(sentence(part) for part in parts if part)])
+        return "\n".join([done, *judged_lines(report)])
 
     def _layers(self, viewer: napari.viewer.Viewer) -> str:
         """Name the layer that holds the result already, if one does."""
@@ -95,10 +105,17 @@ class Results:
     Parameters
     ----------
     viewer : napari.viewer.Viewer
+    added : callable, optional
+        Told of each answer and the name of its layer; returns what else to tell the user.
     """
 
-    def __init__(self, viewer: napari.viewer.Viewer) -> None:
+    def __init__(
+        self,
+        viewer: napari.viewer.Viewer,
+        added: Callable[[Answer, str], str] = lambda answer, layer: "",
+    ) -> None:
         self._viewer = viewer
+        self._added = added
         self._waiting: list[Answer] = []
 
     @property
@@ -117,12 +134,22 @@ class Results:
                 f"The result for '{answer.name}' is ready but could not be added to the viewer: "
                 f"{in_words(error)}. Press Add the result to try again."
             )
-        return answer.words(layer, [*remarks, remark])
+        told: list[str] = []
+        failing = "It cannot be compared with its input"
+        trouble = attempt(lambda: told.append(self._added(answer, layer)), failing)
+        return answer.words(layer, [*remarks, remark, *told, trouble])
 
     def add_waiting(self) -> str:
         """Try again; returns what to tell the user."""
         waiting, self._waiting = self._waiting, []
         return "\n".join([self.add(answer) for answer in waiting])
+
+
+def judged_lines(report: Mapping[str, Any]) -> list[str]:
+    """Put a report's verdict into lines: one for each warning, and one for all that is well."""
+    said = report.get("verdict", {"sentences": [], "warnings": []})
+    calm = [one for one in said["sentences"] if one not in said["warnings"]]
+    return [*(f"⚠ {one}" for one in said["warnings"]), *([" ".join(calm)] if calm else [])]
 
 
 def sentence(words: str) -> str:

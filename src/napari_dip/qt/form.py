@@ -13,17 +13,23 @@ from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
 from magicgui.widgets import create_widget
 from psygnal import Signal
 from qtpy.QtCore import QEvent, QObject, Qt
-from qtpy.QtWidgets import QFormLayout, QLabel, QWidget
+from qtpy.QtWidgets import QComboBox, QFormLayout, QLabel, QWidget
 
 from napari_dip.errors import Refused, refusal
 from napari_dip.run.recipe import Common, Recipe, make_recipe
 from napari_dip.tasks import TASKS, Setting
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from magicgui.widgets.bases import ValueWidget
 
 #: Digits after the point in a number field whose setting names no step.
 _DECIMALS = 4
+#: How lists of choices take what width is left, and the letters of theirs that are always in sight.
+_NARROW, _LETTERS = QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon, 8
+#: Settings that are shown with what was measured of the noise, and what must be among them.
+NOISE_FIELDS, MEASURED = ("noise", "read_noise", "gain"), ("gain", "read_noise")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +74,8 @@ class SettingsForm:
 
     Attributes
     ----------
-    top, folded : QWidget
-        The settings that everybody sees, and the others.
+    top, folded, noise : QWidget
+        The settings that everybody sees, the others, and those of the noise.
     changed : signal
         Any setting was changed by the user.
     """
@@ -80,14 +86,19 @@ class SettingsForm:
         self.task = task
         self._fields = {field.name: field for field in fields_of(task)}
         self.widgets = {name: _widget(field) for name, field in self._fields.items()}
-        self._wheel = _WheelGuard()
+        self._wheel = WheelGuard()
         for widget in self.widgets.values():
             widget.changed.connect(self._tell)
             native: QWidget = widget.native
             native.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
             native.installEventFilter(self._wheel)
-        self.top = self._page(advanced=False)
-        self.folded = self._page(advanced=True)
+        of_noise = NOISE_FIELDS if set(MEASURED) <= set(self._fields) else ()
+        rest = [field for field in self._fields.values() if field.name not in of_noise]
+        self.top = self._page([field for field in rest if not field.setting.advanced])
+        self.folded = self._page([field for field in rest if field.setting.advanced])
+        self.noise = self._page([self._fields[name] for name in of_noise if name in self._fields])
+        self.noise.setParent(self.folded)  # until somebody shows it: no widget without an owner
+        self.noise.setVisible(False)
 
     def recipe(self) -> Recipe:
         """Read the form.
@@ -160,27 +171,35 @@ class SettingsForm:
             said, sentence=sentence, remedy=remedy.replace("Leave it out", "Leave it empty")
         )
 
-    def _page(self, *, advanced: bool) -> QWidget:
+    def say_measured(self, figures: Mapping[str, str]) -> None:
+        """Show in empty fields what stands for them; without a figure, that there is one."""
+        for name in MEASURED:
+            if name in self.widgets:
+                words = figures.get(name) or placeholder(self._fields[name])
+                self.widgets[name].native.setPlaceholderText(words)
+
+    def _page(self, fields: list[Field]) -> QWidget:
         page = QWidget()
         layout = QFormLayout(page)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
-        for name, field in self._fields.items():
-            if field.setting.advanced is advanced:
-                label = QLabel(field.setting.label)
-                label.setToolTip(_tooltip(field.setting.help))
-                label.setBuddy(self.widgets[name].native)
-                layout.addRow(label, self.widgets[name].native)
+        for field in fields:
+            widget = self.widgets[field.name].native
+            label = QLabel(field.setting.label)
+            label.setToolTip(_tooltip(field.setting.help))
+            label.setBuddy(widget)
+            layout.addRow(label, widget)
         return page
 
     def _tell(self, _: object = None) -> None:
         self.changed.emit()
 
 
-class _WheelGuard(QObject):
+class WheelGuard(QObject):
     """Scrolling the dock must not change a setting that happens to lie under the pointer."""
 
     def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:
+        """Take the wheel from widgets without the focus."""
         if event is None or event.type() != QEvent.Type.Wheel or not isinstance(watched, QWidget):
             return False
         if watched.hasFocus():
@@ -201,9 +220,7 @@ def _widget(field: Field) -> ValueWidget[Any]:
     shown: dict[str, Any] = {"tooltip": _tooltip(setting.help)}
     if field.optional:
         line = create_widget(value="", annotation=str, options=shown)
-        line.native.setPlaceholderText(
-            "automatic" if "none" not in setting.help.lower() else "none"
-        )
+        line.native.setPlaceholderText(placeholder(field))
         line.native.setAccessibleName(setting.label)
         return line  # type: ignore[return-value]  # magicgui promises any Widget
     if get_origin(field.kind) is Literal:
@@ -213,11 +230,25 @@ def _widget(field: Field) -> ValueWidget[Any]:
         limits = {"min": setting.least, "max": setting.most, "step": setting.step}
         shown |= {key: value for key, value in limits.items() if value is not None}
     widget = create_widget(value=field.default, annotation=field.kind, options=shown)
+    if isinstance(widget.native, QComboBox):  # or the longest choice makes the dock too wide
+        widget.native.setSizeAdjustPolicy(_NARROW)
+        widget.native.setMinimumContentsLength(_LETTERS)
     if hasattr(widget.native, "setDecimals"):
         step = setting.step
         widget.native.setDecimals(len(f"{step:.10g}".partition(".")[2]) if step else _DECIMALS)
     widget.native.setAccessibleName(setting.label)
     return widget  # type: ignore[return-value]
+
+
+def has_noise(form: SettingsForm) -> bool:
+    """Whether a task reckons with noise that the user may know."""
+    return set(MEASURED) <= set(form.widgets)
+
+
+def placeholder(field: Field) -> str:
+    """Say what an empty field means."""
+    words = field.setting.help.lower()
+    return next((word for word in ("none", "measured") if f"empty: {word}" in words), "automatic")
 
 
 def _tooltip(words: str) -> str:

@@ -173,4 +173,5 @@ def _combo(one: Input) -> QComboBox:
     combo.setAccessibleName(one.label)
     combo.setToolTip(f"<qt>{one.help}</qt>")
     combo.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+    combo.setMinimumContentsLength(len(NONE))
     return combo

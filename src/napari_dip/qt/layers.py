@@ -160,6 +160,12 @@ def is_preview(layer: napari.layers.Layer) -> bool:
     return isinstance(ours, Mapping) and bool(ours.get("preview"))
 
 
+def made_from(layer: napari.layers.Layer) -> Mapping[str, Any] | None:
+    """Say of which input a layer is a result; None if it is none of ours."""
+    ours = layer.metadata.get(METADATA_KEY)
+    return ours.get("input") if isinstance(ours, Mapping) else None
+
+
 def add_result(
     viewer: napari.viewer.Viewer, name: str, look: Mapping[str, Any], result: Restoration
 ) -> napari.layers.Image:

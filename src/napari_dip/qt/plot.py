@@ -9,7 +9,7 @@ import pyqtgraph as pg
 from qtpy.QtWidgets import QSizePolicy, QWidget
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
 #: Blue and orange of the Okabe-Ito palette: told apart by every kind of colour vision.
 FITTED_COLOUR, HELD_OUT_COLOUR = "#56B4E9", "#E69F00"
@@ -40,12 +40,7 @@ class HeldOutCurve(pg.PlotWidget):  # type: ignore[misc]  # pyqtgraph ships no t
         self._held_out = self.plot(pen=pg.mkPen(HELD_OUT_COLOUR, width=2))
         best = {"symbol": "o", "symbolSize": 9, "symbolBrush": HELD_OUT_COLOUR}
         self._best = self.plot(pen=None, **best)
-        self.getPlotItem().setMenuEnabled(False)
-        self.getPlotItem().hideButtons()
-        self.setMouseEnabled(x=False, y=False)  # the wheel scrolls the dock instead
-        self.getPlotItem().layout.setContentsMargins(2, 8, 8, 2)  # or the topmost number is cut
-        self.setFixedHeight(_HEIGHT)
-        self.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
+        as_picture(self)
         self.setVisible(False)  # until there is something to see
         self.setToolTip(
             "Some pixels are hidden from the fit. While their loss falls, the picture gets better; "
@@ -78,15 +73,8 @@ class HeldOutCurve(pg.PlotWidget):  # type: ignore[misc]  # pyqtgraph ships no t
 
     def recolour(self, text: str, background: str) -> None:
         """Follow napari's theme."""
-        self.setBackground(background)
-        item = self.getPlotItem()
-        for side, words in (("bottom", "Iteration"), ("left", "Loss (low is good)")):
-            axis = item.getAxis(side)
-            axis.setPen(text)
-            axis.setTextPen(text)
-            axis.setLabel(words, color=text)
-            axis.enableAutoSIPrefix(False)
-        item.setTitle(_LEGEND, color=text, size="9pt")
+        words = {"bottom": "Iteration", "left": "Loss (low is good)"}
+        recolour(self, text, background, words, _LEGEND)
         self._best.setSymbolPen(text)
 
     def _draw(self, best: int) -> None:
@@ -98,3 +86,40 @@ class HeldOutCurve(pg.PlotWidget):  # type: ignore[misc]  # pyqtgraph ships no t
             curve.setData(iteration[seen], losses[seen])
         marked = (iteration == best) & np.isfinite(table[:, 2])
         self._best.setData(iteration[marked], table[marked, 2])
+
+
+def as_picture(plot: pg.PlotWidget) -> None:
+    """Make a plot that is looked at and not played with."""
+    item = plot.getPlotItem()
+    item.setMenuEnabled(False)
+    item.hideButtons()
+    plot.setMouseEnabled(x=False, y=False)  # the wheel scrolls the dock instead
+    item.layout.setContentsMargins(2, 8, 8, 2)  # or the topmost number is cut
+    plot.setFixedHeight(_HEIGHT)
+    plot.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
+
+
+def recolour(
+    plot: pg.PlotWidget, text: str, background: str, words: Mapping[str, str], legend: str
+) -> None:
+    """Give a plot the colours of a theme, and its words, which have colours, too.
+
+    Parameters
+    ----------
+    plot : PlotWidget
+    text, background : str
+        Colours.
+    words : mapping
+        Of the axes: "bottom", "left".
+    legend : str
+        Stands above, as rich text.
+    """
+    plot.setBackground(background)
+    item = plot.getPlotItem()
+    for side, label in words.items():
+        axis = item.getAxis(side)
+        axis.setPen(text)
+        axis.setTextPen(text)
+        axis.setLabel(label, color=text)
+        axis.enableAutoSIPrefix(False)
+    item.setTitle(legend, color=text, size="9pt")

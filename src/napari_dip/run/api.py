@@ -63,9 +63,9 @@ def restore(
     if unknown := set(inputs) - set(names):
         facts = {"field": min(unknown), "known": ", ".join(names)}
         raise Refused(refusal("setting-unknown", **facts))
-    spec, pixels = _image("image", image, axes)
+    spec, pixels = describe("image", image, axes)
     others = {
-        name: _image(name, value, None) for name, value in inputs.items() if value is not None
+        name: describe(name, value, None) for name, value in inputs.items() if value is not None
     }
     headers = {name: header for name, (header, _) in others.items()}
     plan = preflight(wish, spec, this_machine(), headers)
@@ -125,7 +125,7 @@ def drained(
                 progress(event)
 
 
-def _image(name: str, image: Any, axes: str | None) -> tuple[ImageSpec, Callable[[], Any]]:
+def describe(name: str, image: Any, axes: str | None) -> tuple[ImageSpec, Callable[[], Any]]:
     """Describe an image, and say how to get at its pixels once a plan says yes."""
     if isinstance(image, str | os.PathLike):
         from napari_dip.io.reading import read_pixels, read_spec

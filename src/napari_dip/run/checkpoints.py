@@ -219,7 +219,8 @@ def _unpack(
         outcomes = []
         for raw in header["outcomes"]:
             history = tuple((int(i), float(a), float(b)) for i, a, b in raw["history"])
-            changes = {"history": history, "notes": tuple(raw["notes"])}
+            lists = {name: tuple(raw[name]) for name in ("notes", "evidence")}
+            changes = {"history": history, **lists}
             outcomes.append(UnitOutcome(**{**raw, **changes}))
         sums, predictions, count = (
             tensors[f"done/{name}"].numpy() for name in ("sums", "predictions", "count")

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from napari_dip.engine.fidelity import NoiseVariance
 from napari_dip.engine.holdout import held_out_centres, spread
 from napari_dip.engine.schedule import Phase, Schedule
 from napari_dip.engine.steadiness import Before
 from napari_dip.engine.stopping import StopRule, held_out_rule
 from napari_dip.run.budgets import choose_budget
 from napari_dip.run.frames import NO_FRAMES, Frames
+from napari_dip.run.network_units import beside, correlation_of, network_noise
 from napari_dip.tasks.base import Scene
 from napari_dip.tasks.blind_spot import IMAGE_FED
 from napari_dip.tasks.second import pooled
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     from torch import Tensor
 
-    from napari_dip.engine.noise import NoiseEstimate
     from napari_dip.engine.prior import Prior
     from napari_dip.engine.problem import Estimate, Problem
+    from napari_dip.engine.progress import Result
     from napari_dip.run.costs import Budget
     from napari_dip.run.inputs import Planes
     from napari_dip.run.plan import Plan
@@ -113,16 +113,19 @@ def _scene(
 ) -> Scene:
     """Cast one unit's channels into network units, as the budget's prior sees them."""
     name, device = budget.prior, torch.device(plan.device)
-    channels = list(unit.channels)
+    channels, size = list(unit.channels), None
+    if calibration.coarse is not None:
+        size, parts = parts.shape[2:], calibration.coarse.parts
+        calibration = calibration.as_fitted()
     second = calibration.second
     shots = (parts,) if second is None else (parts, second.parts)
     part = np.stack([one[unit.part, channels] for one in shots])  # (B, C, *grid)
     dims = part.ndim - 2
-    offset = _beside(calibration.offset, unit, dims + 1).astype(np.float32)
-    scale = _beside(calibration.scale, unit, dims + 1).astype(np.float32)
+    offset = beside(calibration.offset, channels, dims + 1).astype(np.float32)
+    scale = beside(calibration.scale, channels, dims + 1).astype(np.float32)
     measurement = torch.from_numpy((part - offset) / scale).to(device)
     noises = (calibration.noise,) if second is None else (calibration.noise, second.noise)
-    noise = _noise(noises, calibration, channels, device, dims)
+    noise = network_noise(noises, calibration, channels, device, dims)
     known = _known(calibration, unit, measurement)
     centres = _judges(plan, calibration, known)
     scene = Scene(
@@ -142,6 +145,8 @@ def _scene(
         },
         zero=torch.from_numpy(-offset / scale)[None].to(device),
         unit=torch.from_numpy(1 / scale)[None].to(device),
+        correlation=correlation_of(calibration, channels),
+        enlarged=size,
     )
     scene = pooled(scene) if name in IMAGE_FED else scene
     return plan.recipe.task.seen(_among(scene, frames, offset, scale))
@@ -194,14 +199,14 @@ def schedule_for(budget: Budget, average: float, iterations: int) -> Schedule:
 def to_units(calibration: Calibration, unit: WorkUnit, mean: Tensor) -> npt.NDArray[np.float32]:
     """Bring a picture (1, C, *grid) back to the image's units."""
     picture = mean[0].cpu().numpy().astype(np.float64)
-    scale = _beside(calibration.scale, unit, picture.ndim)
-    return np.asarray(picture * scale + _beside(calibration.offset, unit, picture.ndim), np.float32)
+    scale = beside(calibration.scale, unit.channels, picture.ndim)
+    return np.asarray(
+        picture * scale + beside(calibration.offset, unit.channels, picture.ndim), np.float32
+    )
 
 
 @torch.no_grad()
-def doubt(
-    fit: Fit, calibration: Calibration, blind: Estimate, finished: Estimate
-) -> npt.NDArray[np.float32]:
+def doubt(fit: Fit, calibration: Calibration, result: Result) -> npt.NDArray[np.float32]:
     """Give each pixel's standard deviation in the image's units, scaled by held-out residuals.
 
     One factor makes the squared residuals of the held-out pixels, which no fit ever saw, as
@@ -210,11 +215,20 @@ def doubt(
 
     Parameters
     ----------
-    blind, finished : Estimate
-        Before and after the problem's last step.
+    result : Result
+        Both of its estimates, before and after the problem's last step, carry a variance.
     """
-    if blind.log_variance is None or finished.log_variance is None:
-        raise ValueError("Both estimates must carry a variance.")
+    blind, finished = result.blind, result.estimate
+    assert blind.log_variance is not None
+    assert finished.log_variance is not None
+    deviation = (_spread_missed(fit, blind) * finished.log_variance.exp())[0].sqrt().cpu().numpy()
+    scale = beside(calibration.scale, fit.unit.channels, deviation.ndim)
+    return np.asarray(deviation * scale, np.float32)
+
+
+def _spread_missed(fit: Fit, blind: Estimate) -> Tensor:
+    """Give how many times the variance that an estimate says its held-out residuals have."""
+    assert blind.log_variance is not None
     scene, operator = fit.scene, fit.problem.terms[0].operator
     predicted = operator(blind.mean)
     held_out, noise = scene.held_out, scene.noise.at(predicted)
@@ -224,10 +238,7 @@ def doubt(
         factor = seen.sum() / (said + scene.granted * noise * held_out).sum().clamp(min=1e-30)
     else:
         factor = (seen - noise * held_out).sum() / said.expand_as(seen).sum().clamp(min=1e-30)
-    factor = factor.clamp(*DOUBT_LIMITS) if float(held_out.sum()) else factor.new_ones(())
-    variance = factor * finished.log_variance.exp()
-    deviation = variance[0].sqrt().cpu().numpy()
-    return np.asarray(deviation * _beside(calibration.scale, fit.unit, deviation.ndim), np.float32)
+    return factor.clamp(*DOUBT_LIMITS) if float(held_out.sum()) else factor.new_ones(())
 
 
 def predicted(
@@ -238,14 +249,12 @@ def predicted(
     Of the finished picture where it has the network's grid, else of the network's.
     """
     operator = fit.problem.terms[0].operator
+    operator = getattr(operator, "detected", operator)  # with what it adds to a whole picture
+    if fit.scene.enlarged is not None:  # what was fitted is coarser than what was measured
+        return to_units(calibration, fit.unit, finished.mean)
     same = finished.mean.shape[1:] == blind.mean.shape[1:]
     with torch.no_grad():
         return to_units(calibration, fit.unit, operator(finished.mean if same else blind.mean))
-
-
-def _beside(values: tuple[float, ...], unit: WorkUnit, dims: int) -> npt.NDArray[np.float64]:
-    """Shape one number for each of a unit's channels to be used beside (C, *grid)."""
-    return np.array([values[c] for c in unit.channels]).reshape(-1, *[1] * (dims - 1))
 
 
 def _known(calibration: Calibration, unit: WorkUnit, measurement: Tensor) -> Tensor:
@@ -269,26 +278,3 @@ def _judges(plan: Plan, calibration: Calibration, known: Tensor) -> Tensor:
         if share >= 0.5 or float(centres.sum()) >= LEAST_JUDGES:
             return centres
         share *= 2
-
-
-def _noise(
-    noises: tuple[tuple[NoiseEstimate, ...], ...],
-    calibration: Calibration,
-    channels: list[int],
-    device: torch.device,
-    dims: int,
-) -> NoiseVariance:
-    """Noise of these channels of each measurement in network units: (B, C, 1, ...) each."""
-    rows = []
-    for each in noises:
-        for channel in channels:
-            one, offset, scale = (
-                each[channel],
-                calibration.offset[channel],
-                calibration.scale[channel],
-            )
-            variance = (one.intercept + one.gain * offset) / scale**2
-            rows.append((one.gain / scale, variance, one.floor / scale**2))
-    table = torch.tensor(rows, dtype=torch.float32, device=device)
-    table = table.T.reshape(3, len(noises), -1, *[1] * dims)
-    return NoiseVariance(table[0], table[1], table[2].clamp(min=1e-10))

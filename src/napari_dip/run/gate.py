@@ -21,11 +21,12 @@ MOST_CHANNELS = 8
 
 def check_headers(task: Task, source: ImageSpec, others: Mapping[str, ImageSpec]) -> Refusal | None:
     """Say no to an image, or to a further input, that cannot be restored or used."""
-    no = _check_header(task, source) or _check_others(task, others)
+    no = check_header(source, stacks=task.stacks) or _check_others(task, others)
     return no or task.check(source, others)
 
 
-def _check_header(task: Task, source: ImageSpec) -> Refusal | None:
+def check_header(source: ImageSpec, *, stacks: bool = True) -> Refusal | None:
+    """Say no to an image that is none, or to a stack where there must be none."""
     name, shape, axes = source.name, source.shape, source.axes
     if not shape:
         return refusal("image-scalar", name=name)
@@ -40,7 +41,7 @@ def _check_header(task: Task, source: ImageSpec) -> Refusal | None:
     if no := _check_dtype(source):
         return no
     colours = len(shape) == 3 and shape[-1] == 3 and "S" not in axes  # taken for a stack
-    if (stacked_axes(source) and not task.stacks) or {"C", "S"} <= set(axes) or colours:
+    if (stacked_axes(source) and not stacks) or {"C", "S"} <= set(axes) or colours:
         hint = _channels_hint(shape, axes)
         return refusal("image-stack", name=name, axes=axes, shape=_sizes(shape), hint=hint)
     if "S" in axes and shape[axes.index("S")] != 3:

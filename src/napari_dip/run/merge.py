@@ -9,9 +9,11 @@ import numpy as np
 
 from napari_dip.run.clock import number
 from napari_dip.run.events import Restoration
-from napari_dip.run.layout import from_parts
+from napari_dip.run.findings import look_at
+from napari_dip.run.layout import from_parts, to_parts
 from napari_dip.run.noise import noise_variance
 from napari_dip.run.receipt import receipt, residual_words, sha256
+from napari_dip.run.verdict import verdict
 from napari_dip.tasks.blind_spot import IMAGE_FED
 
 if TYPE_CHECKING:
@@ -37,6 +39,7 @@ class UnitOutcome:
     history: tuple[tuple[int, float, float], ...]
     notes: tuple[str, ...]
     prior: str = ""
+    evidence: tuple[float, ...] = ()
 
 
 class Merge:
@@ -139,13 +142,17 @@ class Merge:
         grid = tuple(range(2, left.ndim))
         total = np.maximum(weight.sum(grid, keepdims=True), 1)
         shift = (left * weight).sum(grid, keepdims=True) / total
-        mean = (mean + shift).astype(np.float32)
+        shown = np.asarray(mean + shift, np.float32)
         deviation = self._deviation()
         if kept is not None:
-            mean = np.where(kept, self._parts, mean)
+            shown = np.where(kept, self._parts, shown)
             noise = np.stack([self._noise(c) for c in range(mean.shape[1])], 1)
             deviation = np.where(kept, noise, deviation)
-        image = _cast(self._arranged(mean), self._array.dtype, self._plan)
+        image = _cast(self._arranged(shown), self._array.dtype, self._plan)
+        if image.dtype != np.float32:  # rounding and clipping may shift the mean
+            shown = to_parts(image, self._plan.source.axes, self._plan.layout)
+        evidence = [outcome.evidence for outcome in self.outcomes]
+        found = look_at(self._plan, self._calibration, self._parts, prediction, shown, evidence)
         first, last = self.outcomes[0], self.outcomes[-1]
         reason = (last if last.kept else first).stop_reason
         if timed_out:
@@ -159,6 +166,7 @@ class Merge:
             "prior": self._prior(),
             "held_out": [[iteration, number(loss)] for iteration, _, loss in first.history],
             "residual": residual,
+            "verdict": verdict(found),
             "input_sha256": sha256(self._array),
             "output_sha256": sha256(image),
             "notes": self._notes(),

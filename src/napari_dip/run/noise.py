@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from napari_dip.tasks.named_noise import NAMED, ready_to_measure
+from napari_dip.tasks.speckle import SPECKLE, relative_noise
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -45,13 +48,14 @@ class Second:
 
 def noise_variance(noise: NoiseEstimate, signal: npt.ArrayLike) -> npt.NDArray[np.float64]:
     """Variance of one channel's noise at a signal, in the image's units squared."""
-    line = noise.gain * np.asarray(signal, np.float64) + noise.intercept
+    level = np.asarray(signal, np.float64)
+    line = noise.gain * level + noise.intercept + (noise.relative * level) ** 2
     return np.asarray(np.maximum(line, noise.floor))
 
 
 def noise_model(noise: Sequence[NoiseEstimate], wish: NoiseWish) -> str:
-    """Name what was reckoned with: "jpeg", "gaussian" or "poisson-gaussian"."""
-    if wish.model == "jpeg":
+    """Name what was reckoned with: a named noise, "gaussian" or "poisson-gaussian"."""
+    if wish.model == "jpeg" or wish.model in NAMED:
         return wish.model
     return "gaussian" if all(one.gain == 0 for one in noise) else "poisson-gaussian"
 
@@ -74,7 +78,7 @@ def channels_noise(
     if inputs.second is None:
         known = inputs.known
         return tuple(
-            _alone(parts[:, c], None if known is None else known[:, c], inputs.step, wish)
+            alone(parts[:, c], None if known is None else known[:, c], inputs.step, wish)
             for c in counted
         ), None
     pairs = [
@@ -96,14 +100,26 @@ def channels_noise(
     )
 
 
-def _alone(
+def alone(
     volume: Planes, known: npt.NDArray[np.bool_] | None, step: float, wish: NoiseWish
 ) -> NoiseEstimate:
-    """Measure one channel's noise from (..., Y, X), all planes of it."""
+    """Measure one channel's noise from planes (..., Y, X), those it knows of.
+
+    Parameters
+    ----------
+    volume, known : ndarray
+        (..., Y, X), and where there is a measurement; None: everywhere.
+    step : float
+        Distance of neighbouring grey values, 0 if there are no steps.
+    wish : NoiseWish
+        What the user knows overrules what is measured.
+    """
     import torch
 
     from napari_dip.engine.noise import measure_noise, white_part
 
+    if wish.model in NAMED:
+        volume, known, step = ready_to_measure(volume, known, step, wish.model)
     planes = volume.reshape(-1, *volume.shape[-2:])
     seen = None if known is None else known.reshape(planes.shape)
     if seen is not None and seen.any():  # missing planes hold nothing but the mean
@@ -112,6 +128,8 @@ def _alone(
     some = _spread(len(planes))
     there = None if seen is None else torch.from_numpy(seen[some])
     measured = measure_noise(torch.from_numpy(planes[some]), step, there)
+    if wish.model == SPECKLE:
+        return relative_noise(measured, planes)
     return _overruled(white_part(measured) if wish.white else measured, planes, wish)
 
 
@@ -129,7 +147,7 @@ def _of_pair(
     from napari_dip.engine.pair import match_intensities, measure_pair
 
     if constant:  # it is left as it is
-        noise = _alone(first, None, step, wish)
+        noise = alone(first, None, step, wish)
         return first, noise, noise, ""
     ours, theirs = (one.reshape(-1, *one.shape[-2:]) for one in (first, second))
     some = _spread(len(ours))

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from math import prod
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_dip.run.noise import channels_noise, noise_model
+from napari_dip.run.coarse import HALVED, coarse_grid
+from napari_dip.run.noise import alone, channels_noise, noise_model
+from napari_dip.run.noise_doubt import doubt_notes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -16,6 +19,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from napari_dip.engine.noise import NoiseEstimate
+    from napari_dip.run.coarse import Coarse
     from napari_dip.run.inputs import Inputs, Planes
     from napari_dip.run.noise import Second
     from napari_dip.run.plan import Plan
@@ -62,6 +66,8 @@ class Calibration:
         What was found out on the way.
     second : Second or None
         Another measurement of what the image shows.
+    coarse : Coarse or None
+        What is fitted instead of the image, where that is oversampled.
     """
 
     offset: tuple[float, ...]
@@ -76,6 +82,20 @@ class Calibration:
     others: Mapping[str, Planes]
     notes: tuple[str, ...] = ()
     second: Second | None = None
+    coarse: Coarse | None = None
+
+    def as_fitted(self) -> Calibration:
+        """Give what holds for the pixels that are fitted, which may be coarser than the image's."""
+        if self.coarse is None:
+            return self
+        share = _held_out_share(self.coarse.block, self.coarse.parts[0, 0].size)
+        return replace(
+            self,
+            noise=self.coarse.noise,
+            block=self.coarse.block,
+            held_out_share=share,
+            coarse=None,
+        )
 
 
 def prepare(plan: Plan, inputs: Inputs) -> tuple[Calibration, Planes]:
@@ -111,23 +131,34 @@ def prepare(plan: Plan, inputs: Inputs) -> tuple[Calibration, Planes]:
     block = (1,) * (parts.ndim - 4) + task.block(hidden_block(varied, plan.source.grid))
     arranged, notes = task.arranged(parts[0], inputs.others, {"image": plan.source, **plan.others})
     told = () if known is None else task.told(known)
+    doubts = doubt_notes(noise, constant) if task.name == "denoise" else ()
     some = parts[0, 0].size if known is None else max(1, int(known[0, 0].sum()))
-    judges = LEAST_HELD_OUT * prod(block) / some
+    coarse = None
+    if task.halves() and second is None and known is None and len(parts) == 1:
+        measure = partial(alone, known=None, step=inputs.step / 2, wish=task.noise_wish())
+        coarse = coarse_grid(parts, noise, block, constant, measure)
+    halved = (HALVED,) if coarse else ()
     calibration = Calibration(
         offset=tuple(offset),
         scale=tuple(scale),
         noise=noise,
         block=block,
-        held_out_share=min(MOST_HELD_OUT, max(HELD_OUT_SHARE, judges)),
+        held_out_share=_held_out_share(block, some),
         constant=constant,
         model=noise_model(varied, task.noise_wish()),
         prior=plan.budget.prior,
         known=known,
         others=arranged,
-        notes=(*told, *notes) if second is None else (*second.notes, *told, *notes),
+        notes=(*(second.notes if second else ()), *doubts, *told, *notes, *halved),
         second=second,
+        coarse=coarse,
     )
     return calibration, parts
+
+
+def _held_out_share(block: tuple[int, ...], pixels: int) -> float:
+    """Share of the pixels that judging takes: enough of them, and no more than can be spared."""
+    return min(MOST_HELD_OUT, max(HELD_OUT_SHARE, LEAST_HELD_OUT * prod(block) / pixels))
 
 
 def settled(plan: Plan, inputs: Inputs) -> Plan:

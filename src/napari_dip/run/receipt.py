@@ -41,12 +41,17 @@ def peak_bytes() -> int:
 
 def noise_words(calibration: Calibration) -> dict[str, Any]:
     """Put the measured noise in plain types: image units, one value for each channel."""
-    offsets = [-one.intercept / one.gain if one.gain > 0 else None for one in calibration.noise]
+    offsets = [one.offset for one in calibration.noise]
+    reads = [one.read_noise for one in calibration.noise]
+    relative = [_rounded(one.relative) for one in calibration.noise]
     return {
         "model": calibration.model,
+        **({"relative": relative} if any(relative) else {}),
         "gain": [_rounded(one.gain) for one in calibration.noise],
         "intercept": [_rounded(one.intercept) for one in calibration.noise],
         "offset": [None if offset is None else _rounded(offset) for offset in offsets],
+        "read_noise": [None if read is None else _rounded(read) for read in reads],
+        "cannot_tell": [one.doubt or None for one in calibration.noise],
         "autocorrelation": {
             "y": [list(one.along_y) for one in calibration.noise],
             "x": [list(one.along_x) for one in calibration.noise],

@@ -245,6 +245,7 @@ class _Course:
 
     def _take(self, unit: WorkUnit, one: Runner) -> Control:
         """Hand a fit's answer to the merge and the store."""
+        from napari_dip.run.evidence import held_out_evidence
         from napari_dip.run.fitting import doubt, predicted, to_units
         from napari_dip.run.merge import UnitOutcome
 
@@ -268,9 +269,10 @@ class _Course:
             tuple((one.iteration, one.fitted, one.held_out) for one in result.history),
             notes,
             ready.scene.prior,
+            held_out_evidence(ready, result.blind),
         )
         picture = to_units(self._calibration, unit, result.estimate.mean)
-        deviation = doubt(ready, self._calibration, result.blind, result.estimate)
+        deviation = doubt(ready, self._calibration, result)
         prediction = predicted(ready, self._calibration, result.blind, result.estimate)
         self._merge.add(unit, picture, deviation, prediction, outcome, learned)
         if result.kept:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import asdict, dataclass, fields, is_dataclass
+from dataclasses import asdict, fields, is_dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from napari_dip.tasks.fields import IMAGE, Input, NoiseWish, Setting
 from napari_dip.tasks.scene import Scene
 
 if TYPE_CHECKING:
@@ -22,82 +23,6 @@ if TYPE_CHECKING:
     from napari_dip.io import ImageSpec
 
 __all__ = ["IMAGE", "Input", "NoiseWish", "Scene", "Setting", "Task"]
-
-
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """How a field of a task is shown to people; goes into `typing.Annotated`.
-
-    Attributes
-    ----------
-    label : str
-        Its name in the dock.
-    help : str
-        Tooltip and command-line help, in the user's words, with units.
-    choices : mapping of value to words
-        Names of the values of a `Literal` field, as the dock shows them.
-    least, most, step : float or None
-        Limits and step of a number, in its unit.
-    advanced : bool
-        Folded away at first.
-    """
-
-    label: str
-    help: str
-    choices: Mapping[str, str] | None = None
-    least: float | None = None
-    most: float | None = None
-    step: float | None = None
-    advanced: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class Input:
-    """A picture that a task takes.
-
-    Attributes
-    ----------
-    name : str
-        Key of its pixels, and its option on the command line.
-    label, help : str
-        As the dock and the command line show it.
-    layers : tuple of str
-        Kinds of napari layers that it may come from: "image", "labels", "shapes".
-    optional : bool
-    measures : bool
-        Whether it is another measurement of what the image shows, and so is laid out, calibrated
-        and explained as the image is.
-    overlays : bool
-        Whether it lies on the image pixel by pixel, in all of its axes or in some, and so is laid
-        out as the image is: (parts, C, *grid), one channel where it has none.
-    """
-
-    name: str
-    label: str
-    help: str
-    layers: tuple[str, ...] = ("image",)
-    optional: bool = False
-    measures: bool = False
-    overlays: bool = False
-
-
-#: What every task restores.
-IMAGE = Input(
-    "image", "Image", "The image to restore. It follows the layer that is selected in napari."
-)
-
-
-@dataclass(frozen=True, slots=True)
-class NoiseWish:
-    """What the user knows of the noise, in the image's units; None and "auto": to be measured.
-
-    Where it is `white`, all that neighbouring pixels share is taken for picture.
-    """
-
-    model: str = "auto"
-    read_noise: float | None = None
-    gain: float | None = None
-    white: bool = False
 
 
 class Task(ABC):
@@ -267,6 +192,10 @@ class Task(ABC):
     def noise_wish(self) -> NoiseWish:
         """Say what the user knows about the noise."""
         return NoiseWish()
+
+    def halves(self) -> bool:
+        """Whether an oversampled image may be fitted at half its size."""
+        return False
 
     def block(self, measured: tuple[int, int]) -> tuple[int, int]:
         """Size of hidden blocks, along Y and X, where the noise's correlation asks for that one."""

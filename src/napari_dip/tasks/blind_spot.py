@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import torch
 
     from napari_dip.engine.prior import BlindSpotCode
@@ -58,6 +60,7 @@ def blind_spot_code(scene: Scene, rng: torch.Generator, *, further: int = 0) -> 
         skip=None,
         normalised=False,
         rng=rng,
+        even=True,
     )
     single = all(side == 1 for side in scene.block)
     return BlindSpotCode(
@@ -81,7 +84,7 @@ def blind_spot_problem(
     scene : Scene
     penalties : tuple of (weight, Penalty)
     own_word : bool
-        Whether it does.
+        Whether it does, alone and with those of pixels whose surroundings look alike.
     """
     from napari_dip.engine.fidelity import gaussian_likelihood, mean_and_doubt, posterior
     from napari_dip.engine.operators import Identity
@@ -108,7 +111,32 @@ def blind_spot_problem(
             own_word=own_word,
         )
 
-    return Problem((term,), penalties, finish)
+    refine = _refined(scene, finish) if own_word else None
+    return Problem((term,), penalties, finish, refine=refine)
+
+
+def _refined(
+    scene: Scene, finish: Callable[[Estimate], Estimate]
+) -> Callable[[Estimate], Estimate] | None:
+    """Give what filters patches that look alike together, in the end; None in three dimensions.
+
+    Where neighbours share noise, the low frequencies that it is made of are known less well than
+    the network knows the picture, so the mean of the two is taken.
+    """
+    from napari_dip.engine.collaborative import PATCH, collaborative
+
+    if scene.measurement.ndim > 4 or min(scene.grid) < PATCH:
+        return None
+
+    def refine(estimate: Estimate) -> Estimate:
+        pilot = finish(estimate)
+        noise, measured = scene.noise, scene.measurement
+        filtered = collaborative(noise, measured, pilot.mean, scene.known, scene.correlation)
+        if scene.correlation is None:
+            return filtered
+        return filtered._replace(mean=(filtered.mean + pilot.mean) / 2)
+
+    return refine
 
 
 def hidden_words(block: tuple[int, ...]) -> str:

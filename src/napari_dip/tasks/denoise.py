@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
@@ -10,6 +10,16 @@ from pydantic.dataclasses import dataclass
 from napari_dip.errors import refusal
 from napari_dip.tasks.base import IMAGE, Input, NoiseWish, Scene, Setting, Task
 from napari_dip.tasks.blind_spot import blind_spot_code, blind_spot_problem, hidden_words
+from napari_dip.tasks.halving import in_full
+from napari_dip.tasks.impulses import (
+    FILLING,
+    IMPULSES,
+    filling_code,
+    impulse_problem,
+    impulse_words,
+    impulses_hidden,
+    no_impulses,
+)
 from napari_dip.tasks.jpeg import (
     RECOMPRESSION,
     admit_jpeg,
@@ -29,9 +39,12 @@ from napari_dip.tasks.movies import (
     shown_beside,
     steady,
 )
+from napari_dip.tasks.named_noise import check_named, hints
 from napari_dip.tasks.noise_settings import Gain, NoiseOrCompression, ReadNoise
 from napari_dip.tasks.second import SECOND, check_second
 from napari_dip.tasks.smoothing import Smoothing, SmoothingKind, smoothed
+from napari_dip.tasks.speckle import SPECKLE, admit_speckle
+from napari_dip.tasks.stripes import STRIPES, destriped, stripe_words, with_offsets
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -89,6 +102,7 @@ class Denoise(Task):
     def check(self, source: ImageSpec, others: Mapping[str, ImageSpec]) -> Refusal | None:
         """Say no to a second image of another size, or to what was never compressed so."""
         no = check_jpeg(source, others) if self.noise == "jpeg" else None
+        no = no or check_named(self.noise, others)
         return no or (check_second(source, others["second"]) if "second" in others else None)
 
     def check_axes(
@@ -97,13 +111,16 @@ class Denoise(Task):
         """Say no to volumes of what is compressed plane by plane."""
         if self.noise == "jpeg" and axes != "YX":
             return refusal("jpeg-volume", name=source.name)
+        if self.noise == IMPULSES and axes != "YX":
+            return refusal("impulses-volume", name=source.name)
         return None
 
     def stacked(
         self, source: ImageSpec, others: Mapping[str, ImageSpec]
     ) -> Literal["auto", "planes", "volume"]:
-        """Plane by plane where planes were compressed, or lie far apart."""
-        return "planes" if self.noise == "jpeg" or self._apart(source) else "auto"
+        """Plane by plane where planes were compressed, have impulses, or lie far apart."""
+        alone = self.noise in ("jpeg", IMPULSES)
+        return "planes" if alone or self._apart(source) else "auto"
 
     def remarks(self, source: ImageSpec, others: Mapping[str, ImageSpec]) -> tuple[str, ...]:
         """Say that planes lie far apart."""
@@ -114,7 +131,9 @@ class Denoise(Task):
         return self.looks_beside(self.first_choice(source, volume=False)) and far_apart(source)
 
     def admit_image(self, source: ImageSpec, parts: npt.NDArray[np.float32]) -> Refusal | None:
-        """Say no to undoing a compression that is not there."""
+        """Say no to undoing a compression that is not there, or to speckle below 0."""
+        if self.noise == SPECKLE:
+            return admit_speckle(source.name, parts)
         return admit_jpeg(parts[0], source.name) if self.noise == "jpeg" else None
 
     def arranged(
@@ -123,12 +142,46 @@ class Denoise(Task):
         others: Mapping[str, npt.NDArray[np.float32]],
         headers: Mapping[str, ImageSpec],
     ) -> tuple[Mapping[str, npt.NDArray[np.float32]], tuple[str, ...]]:
-        """Read how the picture was compressed, if that is to be undone."""
-        return traces_of(image) if self.noise == "jpeg" else (others, ())
+        """Read how the picture was compressed, or say what else was found of a named noise."""
+        if self.noise == "jpeg":
+            return traces_of(image)
+        if self.noise == STRIPES:
+            return others, (stripe_words(image),)
+        return others, hints(image) if self.noise == "auto" and "second" not in headers else ()
+
+    def missing(
+        self, parts: npt.NDArray[Any], others: Mapping[str, npt.NDArray[np.float32]]
+    ) -> npt.NDArray[np.bool_] | None:
+        """Find impulses, if that is the noise: they tell nothing of the picture."""
+        from napari_dip.tasks.impulse_finding import impulses_of
+
+        return impulses_of(parts) if self.noise == IMPULSES else None
+
+    def told(self, known: npt.NDArray[np.bool_]) -> tuple[str, ...]:
+        """Say how many impulses were found."""
+        return (impulse_words(known),)
+
+    def settled(self, prior: str, known: npt.NDArray[np.bool_] | None) -> tuple[str, str]:
+        """Restore a picture without impulses as if none had been looked for."""
+        if prior == FILLING and no_impulses(known):
+            return "blind-spot", "no impulses were found, so there is nothing to fill in"
+        return prior, ""
+
+    def block(self, measured: tuple[int, int]) -> tuple[int, int]:
+        """Hide single pixels where impulses are filled: what neighbours tell is wanted there."""
+        return (1, 1) if self._fills() else measured
+
+    def halves(self) -> bool:
+        """Where all that the user says of the noise holds for coarser pixels, too."""
+        plain = self.noise in ("auto", "gaussian", "poisson-gaussian")
+        return plain and self.read_noise is None and self.gain is None
+
+    def _fills(self) -> bool:
+        return self.noise == IMPULSES and self.prior == "auto"
 
     def seen(self, scene: Scene) -> Scene:
-        """Let whole blocks judge where compression is to be undone."""
-        return without_pixel_judges(scene)
+        """Let whole blocks judge where compression is to be undone; take stripes out."""
+        return destriped(scene) if self.noise == STRIPES else without_pixel_judges(scene)
 
     def together(self, source: ImageSpec) -> bool:
         """Couple the fit of colour samples, which share edges; a microscope's channels need not."""
@@ -140,13 +193,15 @@ class Denoise(Task):
         """Blind spot, unless the user wants the paper's prior."""
         if self.prior != "auto":
             return self.prior
-        return RECOMPRESSION if self.noise == "jpeg" else "blind-spot"
+        return {"jpeg": RECOMPRESSION, IMPULSES: FILLING}.get(self.noise, "blind-spot")
 
     def why(self, prior: str, block: tuple[int, ...]) -> str:
         """Say why this prior runs, and how it hides."""
         asked = self.prior != "auto"
         if prior == RECOMPRESSION:
             return "it learns to undo the compression that was found, on the picture itself"
+        if prior == FILLING:
+            return "it learns to fill pixels in from those around, as the impulses need"
         chosen = "you chose it" if asked else "it is what 'automatic' takes for denoising"
         if prior != "blind-spot":
             return chosen
@@ -171,10 +226,14 @@ class Denoise(Task):
         penalties = smoothed(scene, self.smoothing, self.smoothing_kind)
         if scene.prior == RECOMPRESSION:
             return recompression_problem(scene, penalties)
-        if scene.prior == "blind-spot":
-            problem = steady(blind_spot_problem(scene, penalties), scene, self.steadiness)
+        if self.noise == IMPULSES:
+            problem = impulse_problem(scene, penalties)
+        elif scene.prior == "blind-spot":
+            problem = blind_spot_problem(scene, penalties)
         else:
-            problem = steady(noise_code_problem(scene, penalties), scene, self.steadiness)
+            problem = noise_code_problem(scene, penalties)
+        problem = in_full(scene, with_offsets(scene, problem))
+        problem = steady(problem, scene, self.steadiness)
         return keeping_to(scene, problem) if self.noise == "jpeg" else problem
 
     def prior_for(self, scene: Scene, rng: torch.Generator) -> Prior:
@@ -183,6 +242,10 @@ class Denoise(Task):
 
         if scene.prior == RECOMPRESSION:
             return recompression(scene, rng)
+        if scene.prior == FILLING:
+            return filling_code(scene, rng)
+        if self.noise == IMPULSES:
+            scene = impulses_hidden(scene)
         if scene.prior == "blind-spot":
             code = blind_spot_code(scene, rng, further=channels_beside(scene))
             return shown_beside(code, scene)

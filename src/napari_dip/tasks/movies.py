@@ -105,5 +105,9 @@ def steady(problem: Problem, scene: Scene, weight: float) -> Problem:
     if scene.prior not in IMAGE_FED:
         term = temporal_difference(before, scene.noise_level, weight, problem.finish)
         return replace(problem, terms=(*problem.terms, term))
-    finish = problem.finish
-    return replace(problem, finish=lambda estimate: steadied(finish(estimate), before, weight))
+    finish, refine = problem.finish, problem.refine or problem.finish
+    return replace(
+        problem,
+        finish=lambda estimate: steadied(finish(estimate), before, weight),
+        refine=lambda estimate: steadied(refine(estimate), before, weight),
+    )

@@ -22,17 +22,25 @@ NoiseModel = Annotated[
     ),
 ]
 NoiseOrCompression = Annotated[
-    Literal["auto", "gaussian", "poisson-gaussian", "jpeg"],
+    Literal[
+        "auto", "gaussian", "poisson-gaussian", "jpeg", "salt-and-pepper", "stripes", "speckle"
+    ],
     Setting(
         "Noise model",
         "Gaussian: the noise is equally strong everywhere. Poisson-Gaussian: it grows with "
         "brightness, as photon noise does. Automatic measures which of the two. JPEG compression: "
-        "blocks and rings of a compressed picture are taken away.",
+        "blocks and rings of a compressed picture are taken away. Salt and pepper: hot, dead and "
+        "other faulty pixels are found and filled in. Stripes: rows or columns with offsets of "
+        "their own, as of sCMOS cameras and scanners, are levelled. Speckle: noise in proportion "
+        "to the signal, as in OCT, ultrasound and coherent light.",
         choices={
             "auto": "Automatic",
             "gaussian": "Gaussian",
             "poisson-gaussian": "Poisson-Gaussian",
             "jpeg": "JPEG compression",
+            "salt-and-pepper": "Salt and pepper (faulty pixels)",
+            "stripes": "Stripes (line noise)",
+            "speckle": "Speckle",
         },
     ),
 ]

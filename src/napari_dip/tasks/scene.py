@@ -50,6 +50,12 @@ class Scene:
         (1, 2 C, *grid): the frames or planes before and after, laid onto this one.
     before : Before or None
         The picture of the frame before, laid onto this one.
+    correlation : tuple of two tuples of float or None
+        Autocorrelation of the noise at lags 1, 2, ... along Y and X, in pixels of the grid; None
+        where it is taken to be white.
+    enlarged : tuple of int or None
+        Size that the picture is to have, where the grid holds an oversampled image at half its
+        size; None: that of the grid.
     worked_out : mapping of str to object
         What `Task.seen` has worked out from all this, for both prior and problem.
     """
@@ -70,6 +76,8 @@ class Scene:
     unit: Tensor | None = None
     beside: Tensor | None = None
     before: Before | None = None
+    correlation: tuple[tuple[float, ...], tuple[float, ...]] | None = None
+    enlarged: tuple[int, ...] | None = None
     worked_out: Mapping[str, object] = field(default_factory=dict)
 
     @property

@@ -1,0 +1,79 @@
+"""Print the figures that the bounds of `napari_dip.run.verdict` were chosen by; takes a minute.
+
+Residuals of pictures whose truth is known (scikit-image's cell, camera, coins and moon, 256 x 256),
+under white and under correlated noise: of the truth itself, and of Gaussian filters, which take
+structure out with the noise. A bound on the excess correlation is good if the truth stays below it
+and a filter that hurts is above.
+
+    python scripts/trust_bounds.py
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from scipy.ndimage import gaussian_filter
+from skimage import data
+
+from napari_dip.engine.noise import NoiseEstimate, measure_noise
+from napari_dip.run.findings import residual_of
+from napari_dip.run.verdict import excess_allowed
+
+SIDE = 256
+LEVELS = (3.0, 10.0, 30.0)
+#: Widths of the noise's own correlation, and of the filters, in pixels.
+CORRELATIONS, FILTERS = (0.0, 0.7), (0.5, 0.7, 1.0, 1.5, 2.5)
+
+
+def truth(name: str) -> np.ndarray:
+    """Give the middle of one of scikit-image's pictures, in grey levels."""
+    picture = getattr(data, name)().astype(np.float64)
+    height, width = picture.shape[:2]
+    top, left = (height - SIDE) // 2, (width - SIDE) // 2
+    return picture[top : top + SIDE, left : left + SIDE]
+
+
+def known_noise(level: float, width: float) -> NoiseEstimate:
+    """Say what a perfect measurement of this noise would."""
+    along = tuple(
+        float(np.exp(-(lag**2) / (4 * width**2))) if width else 0.0 for lag in range(1, 6)
+    )
+    return NoiseEstimate(0.0, level**2, 0.5 * level**2, along, along)
+
+
+def main() -> None:
+    """Print one line for each picture, noise and filter."""
+    print(
+        "picture level width | of | structure | with measured noise: excess, strength, edges |"
+        "with true noise: excess, strength, edges | allowed | doubt of the noise"
+    )
+    for name in ("cell", "camera", "coins", "moon"):
+        for level in LEVELS:
+            for width in CORRELATIONS:
+                noise = np.random.default_rng(0).normal(size=(SIDE, SIDE))
+                noise = gaussian_filter(noise, width) if width else noise
+                noise *= level / noise.std()
+                clean = truth(name)
+                shot = clean + noise
+                measured = measure_noise(torch.from_numpy(shot)[None], 0.0)
+                for size in (0.0, *FILTERS):
+                    picture = gaussian_filter(shot, size) if size else clean
+                    lost = clean - gaussian_filter(clean, size) if size else 0 * clean
+                    left = shot - picture
+                    share = lost.var() / left.var()
+                    rows = [
+                        residual_of(left[None], picture[None], None, one)
+                        for one in (measured, known_noise(level, width))
+                    ]
+                    told = " | ".join(
+                        f"{one.excess:+.3f} {one.strength:.2f} {one.at_edges:.2f}" for one in rows
+                    )
+                    of = f"filter {size:g}" if size else "truth"
+                    bound = excess_allowed(rows[0])
+                    doubt = measured.doubt or "none"
+                    case = f"{name} {level:g} {width:g} | {of} | {share:.0%}"
+                    print(f"{case} | {told} | {bound:.2f} | {doubt}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,67 @@
+"""`napari-dip noise IN`: print what an image tells of its noise; nothing is restored."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from napari_dip.cli.words import tell
+from napari_dip.io.outputs import JSON_SUFFIXES, check_output
+from napari_dip.io.reading import read_spec
+from napari_dip.io.writing import write_text
+from napari_dip.run.measuring import measure_noise
+
+if TYPE_CHECKING:
+    from napari_dip.run.measuring import NoiseReport
+
+
+def noise(
+    image: str,
+    *,
+    axes: str | None = None,
+    as_json: bool = False,
+    report: str | None = None,
+    overwrite: bool = False,
+) -> int:
+    """Measure and print; 0 if it could be done.
+
+    Parameters
+    ----------
+    image : str
+        Path of the image.
+    axes : str or None
+        Names of its axes, if not those that the file says.
+    as_json : bool
+        Print figures instead of sentences.
+    report : str or None
+        Where to write the figures as JSON.
+    overwrite : bool
+        Whether an earlier report may be replaced.
+
+    Raises
+    ------
+    Refused
+        If the image or the report's name cannot be used.
+    """
+    read_spec(image, axes)  # says no to the image before it looks at the report's name
+    if report is not None:
+        check_output(report, [image], overwrite, suffixes=JSON_SUFFIXES)
+    found = measure_noise(image, axes)
+    text = json.dumps(found.to_dict(), indent=2, ensure_ascii=False)
+    if report is not None:
+        write_text(report, text + "\n", overwrite=overwrite)
+    for line in [text] if as_json else _lines(found):
+        tell(line)
+    return 0
+
+
+def _lines(found: NoiseReport) -> list[str]:
+    several = len(found.channels) > 1
+    rows = []
+    for number, one in enumerate(found.channels, 1):
+        offset = "cannot tell" if one.offset is None else f"{one.offset:.4g}"
+        begin = f"Channel {number}   " if several else ""
+        rows.append(
+            f"{begin}Gain {one.gain:.4g}   Read noise {one.read_noise:.4g}   Offset {offset}"
+        )
+    return [*rows, *found.sentences]

@@ -1,0 +1,252 @@
+"""The last look at a picture: patches that look alike are filtered together.
+
+The network's picture says which patches of the measurement show the same thing, and how strong
+each of their frequencies is. With both known, the measurement itself is filtered once more, by
+Wiener's rule in the patches' common transform: fine structure that returns elsewhere in the
+picture, and that the network has smoothed, comes back.
+"""
+
+from __future__ import annotations
+
+from math import ceil, pi, sqrt
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from napari_dip.engine.problem import Estimate
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from napari_dip.engine.fidelity import NoiseVariance
+
+#: Side of a patch, patches in a group, distance of neighbouring groups, and how far away patches
+#: are looked for, in pixels: near those of BM3D. On five 256 x 256 crops of FMD, patches of 6 or
+#: 12, groups of 8 or 32 and a reach of 24 lie within 0.1 dB.
+PATCH, GROUP, STEP, REACH = 8, 16, 3, 16
+#: How many times larger the error's variance is than Wiener's rule says, which takes the pilot for
+#: the truth: 2.3 to 4.2 on 192 x 192 crops of camera, coins and cell of scikit-image, each with
+#: Gaussian noise of 20 and with photon noise.
+OPTIMISM = 3.0
+#: Rows of groups that are worked on at a time, which bounds the memory.
+ROWS = 16
+#: Shape of the window that joins overlapping patches (beta of Kaiser's), as in BM3D.
+_KAISER = 2.0
+#: Points of the table of the variance-stabilising transform: straight lines between them are off
+#: by less than 1e-5 of the noise.
+_TABLE = 2048
+#: Least share of the noise's power that any frequency of a patch is taken to have.
+_LEAST_POWER = 0.02
+
+
+class _Stabilised(NamedTuple):
+    """Pictures in which the noise has the variance 1 everywhere: (C, Y, X) each."""
+
+    pilot: Tensor
+    measured: Tensor
+    deviation: Tensor
+
+
+def collaborative(
+    noise: NoiseVariance,
+    measurement: Tensor,
+    pilot: Tensor,
+    known: Tensor,
+    correlation: tuple[tuple[float, ...], tuple[float, ...]] | None = None,
+) -> Estimate:
+    """Filter a measurement by what a picture of it shows.
+
+    The noise is made equally strong everywhere by a transform that is linear about the pilot, so
+    that going back adds no bias. Channels are turned to their principal components first.
+
+    Parameters
+    ----------
+    noise : NoiseVariance
+    measurement : Tensor
+        (1, C, Y, X), at least `PATCH` pixels a side.
+    pilot : Tensor
+        Same shape: the picture as it is known so far.
+    known : Tensor
+        (1, 1, Y, X), 1 where there is a measurement; elsewhere the pilot stands for it.
+    correlation : tuple of two tuples of float or None
+        Autocorrelation of the noise at lags 1, 2, ... along Y and X; None: white.
+
+    Returns
+    -------
+    Estimate
+        (1, C, Y, X), with `OPTIMISM` times the variance that Wiener's rule leaves.
+
+    References
+    ----------
+    Dabov, Foi, Katkovnik, Egiazarian, Image denoising by sparse 3-D transform-domain
+    collaborative filtering, IEEE TIP 16(8), 2007, doi:10.1109/TIP.2007.901238: its second step,
+    with the network's picture in place of the first.
+    """
+    grid = tuple(measurement.shape[2:])
+    padding = [STEP * ceil((side - PATCH) / STEP) + PATCH - side for side in grid]
+    sides = (0, padding[1], 0, padding[0])
+    whole = [F.pad(one, sides, mode="replicate") for one in (pilot, measurement, known)]
+    both = _stabilised(noise, *whole)
+    turn = _principal(both.pilot)
+    shown, seen = (torch.einsum("dc,cyx->dyx", turn, one) for one in both[:2])
+    power = _patch_power(correlation).to(shown)
+    mean, left = _filtered(shown, seen, power)
+    mean = torch.einsum("dc,dyx->cyx", turn, mean)
+    left = torch.einsum("dc,dyx->cyx", turn**2, left)
+    picture = whole[0] + (both.deviation * (mean - both.pilot))[None]
+    here = (..., slice(grid[0]), slice(grid[1]))
+    variance = (both.deviation**2 * OPTIMISM * left)[None].clamp(min=1e-12)
+    return Estimate(picture[here], variance[here].log())
+
+
+def _stabilised(
+    noise: NoiseVariance, pilot: Tensor, measurement: Tensor, known: Tensor
+) -> _Stabilised:
+    """Make the noise's variance 1: f(pilot) + f'(pilot) (measurement - pilot), f' = 1 / sigma."""
+    low = pilot.amin((0, 2, 3))
+    span = (pilot.amax((0, 2, 3)) - low).clamp(min=1e-6)
+    along = torch.linspace(0, 1, _TABLE, device=pilot.device)
+    levels = low[:, None] + span[:, None] * along  # (C, _TABLE)
+    slope = noise.at(levels[None, :, :, None])[0, :, :, 0].rsqrt()
+    steps = span[:, None] / (_TABLE - 1) * (slope[:, 1:] + slope[:, :-1]) / 2
+    table = F.pad(steps.cumsum(1), (1, 0))
+    place = ((pilot[0] - low[:, None, None]) / span[:, None, None] * (_TABLE - 1)).flatten(1)
+    index = place.long().clamp(0, _TABLE - 2)
+    left, right = table.gather(1, index), table.gather(1, index + 1)
+    shown = (left + (place - index) * (right - left)).reshape(pilot.shape[1:])
+    deviation = noise.at(pilot)[0].sqrt()
+    seen = shown + known[0] * (measurement[0] - pilot[0]) / deviation
+    return _Stabilised(shown, seen, deviation)
+
+
+def _principal(picture: Tensor) -> Tensor:
+    """Orthonormal components (D, C) of a picture's details, the strongest first."""
+    details = torch.cat([torch.diff(picture, dim=axis).flatten(1) for axis in (1, 2)], 1)
+    vectors: Tensor = torch.linalg.eigh((details @ details.T).double()).eigenvectors
+    return vectors.flip(1).T.to(picture)
+
+
+def _patch_power(correlation: tuple[tuple[float, ...], tuple[float, ...]] | None) -> Tensor:
+    """Variance of each frequency of a patch of noise of variance 1: (PATCH²,)."""
+    if correlation is None:
+        return torch.ones(PATCH**2)
+    cosines = _cosines()
+    lags = (torch.arange(PATCH)[:, None] - torch.arange(PATCH)).abs()
+    powers = []
+    for along in correlation:
+        values = torch.zeros(PATCH)
+        values[0] = 1
+        count = min(len(along), PATCH) - 1  # the longest lag holds what is left of the picture
+        values[1 : count + 1] = torch.tensor(along[:count]).clamp(min=0)
+        powers.append((cosines @ values[lags] @ cosines.T).diagonal().clamp(min=_LEAST_POWER))
+    return (powers[0][:, None] * powers[1]).flatten()
+
+
+def _cosines() -> Tensor:
+    """Orthonormal discrete cosine transform of a patch's side: (PATCH, PATCH)."""
+    place = torch.arange(PATCH, dtype=torch.float64)
+    rows = torch.cos(pi * (place + 0.5) * place[:, None] / PATCH) * sqrt(2 / PATCH)
+    rows[0] /= sqrt(2)
+    return rows.float()
+
+
+def _signs() -> Tensor:
+    """Orthonormal Hadamard transform of a group: (GROUP, GROUP)."""
+    rows = torch.ones(1, 1)
+    while len(rows) < GROUP:
+        rows = torch.cat([torch.cat([rows, rows], 1), torch.cat([rows, -rows], 1)])
+    return rows / sqrt(GROUP)
+
+
+def _filtered(shown: Tensor, seen: Tensor, power: Tensor) -> tuple[Tensor, Tensor]:
+    """Filter groups band by band, and join them: mean and variance, (C, Y, X) each."""
+    channels, height, width = shown.shape
+    sums = shown.new_zeros(2 * channels + 1, height, width)
+    places = range(0, height - PATCH + 1, STEP)
+    window = torch.kaiser_window(PATCH, periodic=False, beta=_KAISER).to(shown)
+    window = (window[:, None] * window).flatten()
+    for first in range(0, len(places), ROWS):
+        rows = places[first : first + ROWS]
+        top = max(0, rows[0] - REACH)
+        bottom = min(height, rows[-1] + PATCH + REACH)
+        part = slice(top, bottom)
+        sums[:, part] += _band(shown[:, part], seen[:, part], rows, top, power, window)
+    mean, variance, weight = sums.split([channels, channels, 1])
+    return mean / weight, variance / weight
+
+
+def _band(
+    shown: Tensor, seen: Tensor, rows: range, top: int, power: Tensor, window: Tensor
+) -> Tensor:
+    """Weighted sums of all patches of some rows of groups: (2 C + 1, Y, X)."""
+    channels, height, width = shown.shape
+    cosines, signs = _cosines().to(shown), _signs().to(shown)
+    flat = torch.kron(cosines, cosines)
+    patches = [F.unfold(one[:, None], PATCH).mT @ flat.T for one in (shown, seen)]  # (C, L, P²)
+    sums = shown.new_zeros(patches[0].shape[1], (channels + 1) * PATCH**2 + channels)
+    for alike in _alike(shown, rows, top):  # (G, GROUP)
+        pilot, measured = (torch.einsum("kj,cgjp->cgkp", signs, one[:, alike]) for one in patches)
+        share = pilot**2 / (pilot**2 + power)
+        share[:, :, 0, 0] = 1  # the mean of a group is known well, however dark it is
+        certain = 1 / (share**2 * power).sum((0, 2, 3)).clamp(min=1e-9)  # (G,)
+        filtered = torch.einsum("kj,cgkp->cgjp", signs, share * measured) @ flat
+        left = (share * power).mean((2, 3))  # (C, G)
+        weighted = [
+            (filtered * window).movedim(0, 2).flatten(2),  # (G, GROUP, C P²)
+            window.expand(*alike.shape, -1),
+            left.T[:, None].expand(-1, GROUP, -1),
+        ]
+        said = torch.cat(weighted, 2) * certain[:, None, None]
+        sums.index_add_(0, alike.flatten(), said.flatten(0, 1))
+    return _joined(sums, channels, (height, width), window)
+
+
+def _joined(sums: Tensor, channels: int, size: tuple[int, int], window: Tensor) -> Tensor:
+    """Lay summed patches (L, ...) back onto the picture: (2 C + 1, *size)."""
+    pictures, weights, left = sums.split([channels * PATCH**2, PATCH**2, channels], 1)
+    certain = weights.sum(1, keepdim=True) / window.sum()
+    variances = left / certain.clamp(min=1e-30)
+    variances = (variances[:, :, None] * weights[:, None]).flatten(1)
+    laid = F.fold(torch.cat([pictures, variances, weights], 1).T[None], size, PATCH)
+    return laid[0]
+
+
+def _alike(shown: Tensor, rows: range, top: int) -> Iterator[Tensor]:
+    """Find the patches that look most like each group's own: indices (G, GROUP), row by row.
+
+    A picture smaller than a group's patches repeats some of them.
+    """
+    _, height, width = shown.shape
+    across = width - PATCH + 1
+    own_rows = torch.arange(rows[0] - top, rows[-1] - top + 1, STEP)
+    own_columns = torch.arange(0, across, STEP)
+    padded = F.pad(shown, (REACH,) * 4)
+    part = slice(rows[0] - top, rows[-1] - top + PATCH)
+    own = shown[:, part]
+    distances, shifts = [], []
+    for down in range(-REACH, REACH + 1):
+        there = own_rows + down
+        outside = (there < 0) | (there > height - PATCH)
+        if bool(outside.all()):
+            continue
+        for aside in range(-REACH, REACH + 1):
+            moved = padded[
+                :,
+                REACH + down + part.start : REACH + down + part.stop,
+                REACH + aside : REACH + aside + width,
+            ]
+            squares = (own - moved).square().sum(0)
+            distance = F.avg_pool2d(squares[None], PATCH, STEP)[0]
+            beside = own_columns + aside
+            beyond = (beside < 0) | (beside >= across)
+            distance[outside[:, None] | beyond] = torch.inf
+            if down == aside == 0:  # first of equals, or flat places would be left out
+                distance.fill_(-1)
+            distances.append(distance)
+            shifts.append(down * across + aside)
+    nearest = torch.stack(distances).flatten(1).topk(GROUP, dim=0, largest=False).indices
+    starts = (own_rows[:, None] * across + own_columns).flatten().to(shown.device)
+    chosen = starts[:, None] + torch.tensor(shifts, device=shown.device)[nearest].T
+    yield from chosen.split(len(own_columns))

@@ -1,0 +1,222 @@
+"""How noise variance grows with brightness, told from a picture's own fine structure.
+
+The energy of a block's finest frequencies is that of the noise there, which follows a chi-square
+law about the line, times one plus texture, which is never less than one. All blocks are explained
+at once as a mixture of how much texture they hold, so none has to be chosen as flat, and blocks
+that hold none need not be the least lucky ones.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+#: Side of the blocks: as small as a frequency range can be cut from, since few are flat.
+SIDE = 8
+#: Textures that a block may have, as shares of its noise variance.
+TEXTURES = (0.0, 0.2, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 512.0, 2048.0)
+#: The first of them that still tell of the line.
+_NEXT_TO_NONE = 2
+#: Rounds of expectation and maximisation; the line settles in 40 to 60.
+ROUNDS = 80
+#: Brightness classes, and parts of each by coarse structure, that have textures of their own;
+#: fewest blocks in a brightness class.
+CLASSES, PARTS, LEAST_IN_CLASS = 8, (0.25, 0.5, 1.0), 24
+#: Blocks that a class's textures are drawn to those of its part with, and to none.
+_SHARED, _NONE = 8.0, 2.0
+
+
+class Energies(NamedTuple):
+    """What blocks of an image tell.
+
+    Attributes
+    ----------
+    means : Tensor
+        (K,), in the image's units.
+    power : Tensor
+        (K, SIDE, SIDE), squared coefficients of the cosine transform; mean = noise variance.
+    independent : float
+        Share of the blocks that others do not overlap: what they count for.
+    """
+
+    means: Tensor
+    power: Tensor
+    independent: float
+
+
+class Line(NamedTuple):
+    """Variance at signal m is `gain * m + intercept`.
+
+    Attributes
+    ----------
+    gain, intercept : float
+    gain_error : float
+        Standard error of the gain, as the blocks without texture tell it.
+    level_error : float
+        Standard error of the variance amid them, as a share of it.
+    flat : float
+        Share of the blocks that hold no texture.
+    """
+
+    gain: float
+    intercept: float
+    gain_error: float
+    level_error: float
+    flat: float
+
+
+def cosines() -> Tensor:
+    """Orthonormal cosine transform of SIDE values, (SIDE, SIDE)."""
+    place = torch.arange(SIDE, dtype=torch.float64)
+    basis = torch.cos(math.pi * (2 * place[None] + 1) * place[:, None] / (2 * SIDE))
+    basis *= math.sqrt(2 / SIDE)
+    basis[0] /= math.sqrt(2)
+    return basis
+
+
+def frequencies() -> tuple[Tensor, Tensor]:
+    """Frequency along Y and along X of each coefficient, (SIDE, SIDE) each."""
+    place = torch.arange(SIDE)
+    y, x = torch.meshgrid(place, place, indexing="ij")
+    return y, x
+
+
+def finest() -> Tensor:
+    """Coefficients that are fine along both axes: of pictures, edges included, least is there."""
+    y, x = frequencies()
+    return (y >= 3) & (x >= 3)
+
+
+def noise_line(blocks: Energies, bands: Tensor, share: float, least: float) -> Line:
+    """Fit the line by expectation and maximisation.
+
+    Parameters
+    ----------
+    blocks : Energies
+    bands : Tensor
+        (SIDE, SIDE), bool: coefficients that are looked at.
+    share : float
+        Mean power of the noise in these, as a share of its variance.
+    least : float
+        Least variance that any block can have.
+
+    References
+    ----------
+    Dempster, Laird, Rubin, J. R. Stat. Soc. B 39(1), 1977 (expectation and maximisation); Foi et
+    al., IEEE TIP 17(10), 2008, doi:10.1109/TIP.2008.2001399 (variance as a line in the mean).
+    """
+    means = blocks.means
+    energy = (blocks.power[:, bands].mean(1) / share).clamp(min=least)
+    freedom = float(bands.sum())
+    y, x = frequencies()
+    coarse = blocks.power[:, (y + x >= 1) & (y + x <= 3)].mean(1)
+    count = max(1, min(CLASSES, len(means) // LEAST_IN_CLASS))
+    classes = _classes(means, coarse, count)
+    darkest = float(means.quantile(0.002))
+    gain, intercept = _start(means, energy, classes, count, darkest, least)
+    texture = 1 + torch.tensor(TEXTURES, dtype=means.dtype)
+    odds = torch.full((count * len(PARTS), len(texture)), 0.5 / (len(texture) - 1)).to(means)
+    odds[:, 0] = 0.5
+    for _ in range(ROUNDS):
+        expected = (gain * means + intercept).clamp(min=least)
+        # rare photons make a block's energy vary more than the normal law has it: by their
+        # fourth cumulant, which is gain squared times their part of the variance
+        photons = 1 - (max(gain * darkest + intercept, least) / expected).clamp(max=1)
+        spread = gain**2 * photons / (SIDE**2 * expected)
+        half = 1 / (2 / freedom + spread)  # half the degrees of freedom
+        likely = _chi_square(energy, half, expected[:, None] * texture) + odds[classes].log()
+        belief = torch.softmax(likely, 1)  # (K, textures)
+        odds = _odds(belief, classes, count)
+        near = belief[:, :_NEXT_TO_NONE]
+        sure = near.sum(1).clamp(min=1e-9)
+        noise = (near * energy[:, None] / texture[:_NEXT_TO_NONE]).sum(1) / sure
+        weight = sure * half / expected**2
+        gain, intercept = _weighted_line(means, noise, weight, darkest, least)
+    return _with_errors(gain, intercept, means, belief[:, 0], half, blocks.independent, least)
+
+
+def _chi_square(energy: Tensor, half: Tensor, scale: Tensor) -> Tensor:
+    """Log of the density of energies (K,) about scales (K, textures), up to what is common."""
+    ratio = energy[:, None] / scale
+    return half[:, None] * (ratio.log() - ratio)
+
+
+def _classes(means: Tensor, coarse: Tensor, count: int) -> Tensor:
+    """Sort blocks into classes of like brightness, and these by coarse structure."""
+    classes = torch.zeros(len(means), dtype=torch.long, device=means.device)
+    for number, part in enumerate(means.argsort(stable=True).tensor_split(count)):
+        ordered = part[coarse[part].argsort(stable=True)]
+        begun = 0
+        for place, share in enumerate(PARTS):
+            ended = round(share * len(ordered))
+            classes[ordered[begun:ended]] = number * len(PARTS) + place
+            begun = ended
+    return classes
+
+
+def _odds(belief: Tensor, classes: Tensor, count: int) -> Tensor:
+    """How often a class holds each texture, drawn to what its part holds at any brightness."""
+    seen = torch.zeros(count * len(PARTS), belief.shape[1]).to(belief)
+    seen.index_add_(0, classes, belief)
+    overall = seen.reshape(count, len(PARTS), -1).sum(0)
+    overall = overall / overall.sum(1, keepdim=True).clamp(min=1e-9)
+    odds = seen + _SHARED * overall.repeat(count, 1) + 1e-3
+    odds[:, 0] += _NONE
+    return odds / odds.sum(1, keepdim=True)
+
+
+def _start(
+    means: Tensor, energy: Tensor, classes: Tensor, count: int, darkest: float, least: float
+) -> tuple[float, float]:
+    """Begin below the middle of the flattest part of each brightness."""
+    parts = [classes == number * len(PARTS) for number in range(count)]
+    parts = [part for part in parts if bool(part.any())] or [classes >= 0]
+    centres = torch.stack([means[part].mean() for part in parts])
+    levels = torch.stack([energy[part].quantile(0.3) for part in parts])
+    return _weighted_line(centres, levels, 1 / levels**2, darkest, least)
+
+
+def _weighted_line(
+    means: Tensor, levels: Tensor, weight: Tensor, darkest: float, least: float
+) -> tuple[float, float]:
+    """Straight line that neither falls nor lies below `least` where the image is darkest."""
+    total = weight.sum()
+    centre, level = (weight * means).sum() / total, (weight * levels).sum() / total
+    across = (weight * (means - centre) ** 2).sum()
+    slope = float((weight * (means - centre) * (levels - level)).sum() / across.clamp(min=1e-300))
+    if slope <= 0 or float(across / total) <= 1e-12 * float(centre) ** 2:
+        return 0.0, float(level)
+    intercept = float(level) - slope * float(centre)
+    if slope * darkest + intercept < least:
+        apart = means - darkest
+        slope = float((weight * apart * (levels - least)).sum() / (weight * apart**2).sum())
+        intercept = least - max(slope, 0.0) * darkest
+    return max(slope, 0.0), intercept
+
+
+def _with_errors(
+    gain: float,
+    intercept: float,
+    means: Tensor,
+    flat: Tensor,
+    half: Tensor,
+    independent: float,
+    least: float,
+) -> Line:
+    """Add standard errors, from the curvature of the likelihood where there is no texture."""
+    expected = (gain * means + intercept).clamp(min=least)
+    weight = independent * flat * half / expected**2
+    total = weight.sum().clamp(min=1e-300)
+    centre = (weight * means).sum() / total
+    across = (weight * (means - centre) ** 2).sum().clamp(min=1e-300)
+    level = float((gain * centre + intercept).clamp(min=least))
+    return Line(
+        gain,
+        intercept,
+        float(across**-0.5),
+        float(total**-0.5) / level,
+        float(flat.mean()),
+    )

@@ -1,0 +1,283 @@
+"""The noise of an image, measured without restoring anything, for people to look at."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_dip.errors import Refusal, Refused
+from napari_dip.run.api import describe
+from napari_dip.run.gate import check_header
+from napari_dip.run.inputs import Inputs, check_content
+from napari_dip.run.layout import layout_of, to_parts
+from napari_dip.run.noise import MOST_PLANES, channels_noise, noise_variance
+from napari_dip.run.saturation import CutOff, cut_off
+from napari_dip.run.verdict import cut_off_words
+from napari_dip.tasks.base import NoiseWish
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from napari_dip.engine.noise import NoiseEstimate
+    from napari_dip.io import ImageSpec
+    from napari_dip.run.inputs import Planes
+
+#: Standard errors that a gain must be above 0 before it tells where the detector's zero is.
+SURE_OF_GAIN = 2.0
+#: Why an image cannot tell its noise, in words for each of the engine's `DOUBTS`.
+DOUBT_WORDS = {
+    "blocks": "too few parts of it are without holes",
+    "clipped": "almost all of it was cut off at an end of its range",
+    "grey values": "its grey values are coarser than the noise",
+    "texture": "structure is everywhere in it, down to single pixels",
+    "correlation": "texture and noise that neighbours share look alike in it",
+}
+#: Points that are kept of the variance against the mean: a plot of more is a blot.
+MOST_POINTS = 400
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ChannelNoise:
+    """The noise of one channel, in the image's intensity units.
+
+    Attributes
+    ----------
+    gain : float
+        How much the variance grows for each unit of brightness.
+    intercept : float
+        The variance at signal m is `gain * m + intercept`.
+    read_noise : float
+        Standard deviation where the image is darkest.
+    offset : float or None
+        Signal at which the noise would vanish; None if the image cannot tell.
+    along_y, along_x : tuple of float
+        Autocorrelation at lags 1, 2, ... pixels.
+    points : tuple of (mean, variance)
+        Of the flattest blocks of the image.
+    doubt : str
+        Why the image cannot tell, in words; "" if it can.
+    """
+
+    gain: float
+    intercept: float
+    read_noise: float
+    offset: float | None
+    along_y: tuple[float, ...]
+    along_x: tuple[float, ...]
+    points: tuple[tuple[float, float], ...]
+    doubt: str = ""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class NoiseReport:
+    """What an image tells of its noise.
+
+    Attributes
+    ----------
+    channels : tuple of ChannelNoise
+        In the image's order; a channel of one value only is left out.
+    hidden_block : tuple of int
+        Size along Y and X of the blocks that a restoration hides from its network.
+    least, largest : CutOff
+        Pixels at the ends of the range that were cut off there.
+    """
+
+    channels: tuple[ChannelNoise, ...]
+    hidden_block: tuple[int, int]
+    least: CutOff
+    largest: CutOff
+
+    @property
+    def sentences(self) -> tuple[str, ...]:
+        """All of it in words, for people."""
+        several = len(self.channels) > 1
+        said = []
+        for number, one in enumerate(self.channels, 1):
+            begin = f"Channel {number}: " if several else ""
+            said.append(begin + strength_words(one))
+            said.append(begin + offset_words(one))
+            if one.doubt:
+                said.append(f"{begin}These are guesses: the image cannot tell, as {one.doubt}.")
+        return (*said, self.correlation_words, *cut_off_words(self.least, self.largest))
+
+    @property
+    def correlation_words(self) -> str:
+        """How far the noise of a pixel reaches, and what a restoration makes of it."""
+        height, width = self.hidden_block
+        if height * width == 1:
+            return "The noise differs from pixel to pixel, so single pixels are hidden."
+        most_y, most_x = (
+            max((one.along_y if axis == 0 else one.along_x)[0] for one in self.channels)
+            for axis in (0, 1)
+        )
+        return (
+            f"Neighbouring pixels share noise ({most_y:.0%} along Y, {most_x:.0%} along X), so "
+            f"blocks of {width} × {height} pixels are hidden."
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give everything in plain JSON types."""
+        return {
+            "channels": [
+                {
+                    "gain": _digits(one.gain),
+                    "intercept": _digits(one.intercept),
+                    "read_noise": _digits(one.read_noise),
+                    "offset": None if one.offset is None else _digits(one.offset),
+                    "doubt": one.doubt,
+                    "autocorrelation": {"y": list(one.along_y), "x": list(one.along_x)},
+                    "points": [[_digits(value) for value in point] for point in one.points],
+                }
+                for one in self.channels
+            ],
+            "hidden_block": list(self.hidden_block),
+            "cut_off": {
+                "least": {"share": _digits(self.least.share), "value": self.least.value},
+                "largest": {"share": _digits(self.largest.share), "value": self.largest.value},
+            },
+            "sentences": list(self.sentences),
+        }
+
+
+def measure_noise(image: Any, axes: str | None = None) -> NoiseReport:
+    """Measure the noise of an image; nothing is restored.
+
+    Parameters
+    ----------
+    image : array-like or path
+        As for `napari_dip.denoise`. Of a stack, planes from all over it are looked at.
+    axes : str, optional
+        One letter for each axis out of T, C, Z, Y, X and S.
+
+    Returns
+    -------
+    NoiseReport
+
+    Raises
+    ------
+    Refused
+        If the image cannot be used.
+    """
+    spec, pixels = describe("image", image, axes)
+    if no := check_header(spec):
+        raise Refused(no)
+    report = noise_report(spec, np.asarray(pixels()))
+    if isinstance(report, Refusal):
+        raise Refused(report)
+    return report
+
+
+def noise_report(spec: ImageSpec, array: npt.NDArray[Any]) -> NoiseReport | Refusal:
+    """Measure the noise of pixels whose header has been found to be good.
+
+    Parameters
+    ----------
+    spec : ImageSpec
+    array : ndarray
+        In its axes and shape; NaN where nothing was measured.
+    """
+    from napari_dip.engine.noise import hidden_block
+    from napari_dip.run.machine import load_torch
+
+    load_torch()
+    layout = layout_of(spec, volume=False)
+    parts = to_parts(array, spec.axes, layout)
+    known = None
+    if (gone := np.isnan(parts)).any():
+        known = ~gone
+    seen = array if known is None else parts[known]
+    if no := check_content(seen, spec.name):
+        return no
+    least, largest = cut_off(seen)
+    if known is not None:
+        parts = np.where(known, parts, np.nanmean(parts)).astype(np.float32)
+    step = 1.0 if array.dtype.kind in "iu" else 0.0
+    constant = tuple(c for c in range(parts.shape[1]) if parts[:, c].min() == parts[:, c].max())
+    inputs = Inputs(parts, {}, known, step, layout)
+    noise = channels_noise(inputs, parts, constant, NoiseWish())[0]
+    kept = [c for c in range(len(noise)) if c not in constant]
+    return NoiseReport(
+        tuple(
+            _channel(noise[c], parts[:, c], None if known is None else known[:, c]) for c in kept
+        ),
+        hidden_block([noise[c] for c in kept], spec.grid),
+        least,
+        largest,
+    )
+
+
+def strength_words(noise: ChannelNoise) -> str:
+    """Say how strong the noise is."""
+    if noise.gain == 0:
+        return f"The noise is equally strong everywhere: {noise.read_noise:.3g}."
+    return (
+        f"The noise is {noise.read_noise:.3g} in the dark, and its variance grows by "
+        f"{noise.gain:.3g} for each unit of brightness."
+    )
+
+
+def offset_words(noise: ChannelNoise) -> str:
+    """Say where the detector's zero is, or that the image cannot tell."""
+    if noise.offset is None:
+        return "The detector's offset: cannot tell."
+    return f"The detector's offset is about {noise.offset:.3g}."
+
+
+def _channel(noise: NoiseEstimate, planes: Planes, known: npt.NDArray[np.bool_] | None) -> Any:
+    """Put one channel's noise into the figures that people know."""
+    flat = planes.reshape(-1, *planes.shape[-2:])
+    dark = float(np.percentile(flat if known is None else planes[known], 1))
+    told = not noise.doubt and noise.gain > SURE_OF_GAIN * noise.gain_error
+    return ChannelNoise(
+        gain=noise.gain,
+        intercept=noise.intercept,
+        read_noise=float(np.sqrt(noise_variance(noise, dark))),
+        offset=-noise.intercept / noise.gain if told else None,
+        along_y=noise.along_y,
+        along_x=noise.along_x,
+        points=block_points(flat, None if known is None else known.reshape(flat.shape)),
+        doubt=DOUBT_WORDS.get(noise.doubt, noise.doubt),
+    )
+
+
+def block_points(
+    planes: Planes, known: npt.NDArray[np.bool_] | None
+) -> tuple[tuple[float, float], ...]:
+    """Mean and variance of the flattest blocks, as the line through them was fitted.
+
+    Parameters
+    ----------
+    planes : ndarray
+        (P, Y, X).
+    known : ndarray of bool or None
+        Where there is a measurement; blocks with holes are left out.
+    """
+    import torch
+
+    from napari_dip.engine.flat_blocks import autocorrelation, block_side, cut_blocks, flattest
+    from napari_dip.engine.whole_blocks import clipping_limits, telling
+
+    some = np.unique(np.linspace(0, len(planes) - 1, MOST_PLANES).astype(int))
+    pixels = torch.from_numpy(planes[some]).to(torch.float64)
+    there = None if known is None else torch.from_numpy(known[some])
+    side = block_side(planes.shape[1:])
+    means, residuals = cut_blocks(pixels, side)
+    whole = telling(pixels, side, side // 2, there, clipping_limits(pixels))
+    if not bool(whole.any()):  # better clipped blocks than none
+        whole = telling(pixels, side, side // 2, there, [])
+    means, residuals = means[whole], residuals[whole]
+    if not len(means):
+        return ()
+    flat = flattest(means, residuals)
+    means, residuals = means[flat], residuals[flat]
+    variances = residuals.square().mean((1, 2)) / (1 - autocorrelation(residuals)[2])
+    every = max(1, -(-len(means) // MOST_POINTS))
+    pairs = zip(means[::every].tolist(), variances[::every].tolist(), strict=True)
+    return tuple(pairs)
+
+
+def _digits(value: float) -> float:
+    """Six digits: more would only be digits of one image's chance."""
+    return float(f"{value:.6g}")

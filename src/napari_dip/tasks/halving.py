@@ -1,0 +1,25 @@
+"""An oversampled image is fitted at half its size, and handed over in full."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from napari_dip.engine.problem import Problem
+    from napari_dip.tasks.base import Scene
+
+
+def in_full(scene: Scene, problem: Problem) -> Problem:
+    """Enlarge what a problem ends with, where the scene is smaller than the picture is to be."""
+    from napari_dip.engine.oversampling import enlarged
+
+    size, finish = scene.enlarged, problem.finish
+    if size is None:
+        return problem
+    refine = problem.refine or finish
+    return replace(
+        problem,
+        finish=lambda estimate: enlarged(finish(estimate), size),
+        refine=lambda estimate: enlarged(refine(estimate), size),
+    )

@@ -1,0 +1,44 @@
+"""`napari-dip denoise` with a noise that is named: what is written, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import numpy as np
+import tifffile
+from skimage import data
+
+from napari_dip.cli import main
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+FAST = ("--preset", "fast", "--max-iterations", "3", "--device", "cpu", "--quiet")
+
+
+def saved(path: Path, picture: np.ndarray) -> str:
+    tifffile.imwrite(path, picture)
+    return str(path)
+
+
+def test_faulty_pixels_are_counted_in_the_report_and_named_in_the_recipe(tmp_path: Path) -> None:
+    picture = data.moon()[200:248, 200:248].copy()
+    picture[::7, ::5] = 255
+    image, report, recipe = (tmp_path / name for name in ("in.tif", "out.json", "recipe.json"))
+    where = ["-o", str(tmp_path / "out.tif"), "--report", str(report), "--recipe", str(recipe)]
+    asked = ["denoise", saved(image, picture), "--noise", "salt-and-pepper"]
+    assert main([*asked, *where, *FAST]) == 0
+    told = json.loads(report.read_text(encoding="utf-8"))
+    assert told["noise"]["model"] == "salt-and-pepper"
+    assert any(note.startswith("70 pixels (3.04%)") for note in told["notes"])
+    assert "salt-and-pepper" in recipe.read_text(encoding="utf-8")
+
+
+def test_speckle_below_zero_is_refused_and_nothing_is_written(tmp_path: Path, capsys) -> None:
+    picture = np.random.default_rng(0).normal(0, 1, (32, 32)).astype(np.float32)
+    image, out = saved(tmp_path / "in.tif", picture), tmp_path / "out.tif"
+    assert main(["denoise", image, "--noise", "speckle", "-o", str(out), *FAST]) == 2
+    said = capsys.readouterr().err
+    assert f"{(picture < 0).sum()} of the 1024 pixels" in said
+    assert not out.exists()

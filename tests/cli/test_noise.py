@@ -1,0 +1,62 @@
+"""`napari-dip noise` prints what an image tells of its noise, and writes nothing unasked."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import tifffile
+
+from napari_dip.cli import main
+
+
+@pytest.fixture
+def image(tmp_path):
+    rng = np.random.default_rng(0)
+    scene = 200 + 150 * np.sin(np.arange(96) / 15)[:, None] * np.ones((96, 96))
+    tifffile.imwrite(tmp_path / "in.tif", (2 * rng.poisson(scene / 2)).astype(np.uint16))
+    return str(tmp_path / "in.tif")
+
+
+def test_it_prints_sentences_and_writes_nothing(tmp_path, image, capsys):
+    assert main(["noise", image]) == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith("Gain ") and "Read noise" in shown and "Offset" in shown
+    assert "pixels are hidden" in shown
+    assert [path.name for path in tmp_path.iterdir()] == ["in.tif"]
+
+
+def test_it_prints_and_writes_json(tmp_path, image, capsys):
+    assert main(["noise", image, "--json", "--report", str(tmp_path / "noise.json")]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed == json.loads((tmp_path / "noise.json").read_text(encoding="utf-8"))
+    assert printed["channels"][0]["gain"] == pytest.approx(2, rel=0.3)
+
+
+def test_a_missing_image_and_an_existing_report_are_refused(tmp_path, image, capsys):
+    assert main(["noise", str(tmp_path / "none.tif")]) == 2
+    (tmp_path / "noise.json").write_text("mine")
+    assert main(["noise", image, "--report", str(tmp_path / "noise.json")]) == 2
+    assert (tmp_path / "noise.json").read_text() == "mine"
+    assert capsys.readouterr().out == ""
+
+
+def test_a_run_says_what_its_result_is_worth(tmp_path, image, capsys):
+    out, report = tmp_path / "out.tif", tmp_path / "report.json"
+    line = ["denoise", image, "-o", str(out), "--preset", "fast", "--max-iterations", "20"]
+    assert main([*line, "--report", str(report), "--device", "cpu"]) == 0
+    told = json.loads(report.read_text(encoding="utf-8"))["verdict"]
+    shown = capsys.readouterr().err
+    assert told["sentences"] and all(one in shown for one in told["sentences"])
+    assert "Mean intensity was kept within 0.5%." in told["sentences"]
+
+
+def test_saturation_is_said_before_the_work_and_once(tmp_path, capsys):
+    pixels = np.random.default_rng(0).normal(200, 40, (64, 64)).clip(0, 255).astype(np.uint8)
+    tifffile.imwrite(tmp_path / "in.tif", pixels)
+    line = ["denoise", str(tmp_path / "in.tif"), "-o", str(tmp_path / "out.tif")]
+    assert main([*line, "--max-iterations", "5", "--device", "cpu"]) == 0
+    shown = capsys.readouterr().err
+    assert shown.count("saturated") == 1
+    assert shown.index("saturated") < shown.index("Done")

@@ -1,0 +1,113 @@
+"""The noise of an image can be measured by itself, from Python and for a plot."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import tifffile
+from skimage import data
+
+import napari_dip as dip
+
+GAIN, READ_NOISE, OFFSET = 2.0, 6.0, 100.0
+
+
+@pytest.fixture(scope="module")
+def camera_shot() -> np.ndarray:
+    """A real scene in a camera of known gain, read noise and offset."""
+    rng = np.random.default_rng(0)
+    scene = data.cell().astype(np.float64)[:384, :384] * 10
+    counts = GAIN * rng.poisson(scene / GAIN) + rng.normal(0, READ_NOISE, scene.shape) + OFFSET
+    return np.rint(counts).astype(np.uint16)
+
+
+@pytest.fixture(scope="module")
+def measured(camera_shot) -> dip.NoiseReport:
+    return dip.measure_noise(camera_shot)
+
+
+def test_gain_and_offset_of_a_camera_are_found(measured):
+    (one,) = measured.channels
+    assert one.gain == pytest.approx(GAIN, rel=0.2)
+    assert one.offset is None or abs(one.offset - OFFSET) < 150
+    assert measured.hidden_block == (1, 1)
+    assert "single pixels are hidden" in measured.correlation_words
+
+
+def test_its_figures_are_those_of_a_run(camera_shot, measured):
+    result = dip.denoise(camera_shot, preset="fast", max_iterations=2)
+    noise = result.report["noise"]
+    (one,) = measured.channels
+    assert noise["gain"] == [pytest.approx(one.gain, rel=1e-4)]
+    assert noise["intercept"] == [pytest.approx(one.intercept, rel=1e-4)]
+    assert noise["hidden_block"] == list(measured.hidden_block)
+
+
+def test_the_points_lie_about_the_line(measured):
+    (one,) = measured.channels
+    means, variances = np.array(one.points).T
+    assert len(means) > 50
+    line = one.gain * means + one.intercept
+    assert np.median(variances / line) == pytest.approx(1, abs=0.2)
+
+
+def test_read_noise_is_the_noise_where_it_is_darkest(camera_shot, measured):
+    (one,) = measured.channels
+    dark = np.percentile(camera_shot, 1)
+    assert one.read_noise**2 == pytest.approx(one.gain * dark + one.intercept, rel=0.05)
+
+
+def test_it_is_plain_json_with_sentences(measured):
+    told = measured.to_dict()
+    assert json.loads(json.dumps(told, allow_nan=False)) == told
+    assert told["sentences"] and all(one.endswith(".") for one in told["sentences"])
+
+
+def test_an_image_that_cannot_tell_says_so():
+    texture = np.random.default_rng(0).normal(size=(48, 48))
+    texture[::2] *= 40
+    flat = dip.measure_noise((500 + texture[:, :17]).astype(np.float32)[:17])
+    assert all(one.offset is None for one in flat.channels)
+    assert "cannot tell" in " ".join(flat.sentences)
+
+
+def test_channels_are_measured_one_by_one_and_a_constant_one_left_out(camera_shot):
+    pair = np.stack([camera_shot, 3 * camera_shot, np.full_like(camera_shot, 7)])
+    found = dip.measure_noise(pair, axes="CYX")
+    assert len(found.channels) == 2
+    assert found.channels[1].gain == pytest.approx(3 * found.channels[0].gain, rel=0.1)
+    assert found.sentences[0].startswith("Channel 1: ")
+
+
+def test_saturated_pixels_are_told(camera_shot):
+    clipped = np.minimum(camera_shot, np.percentile(camera_shot, 95)).astype(np.uint16)
+    assert "saturated" in " ".join(dip.measure_noise(clipped).sentences)
+
+
+def test_holes_do_not_count(camera_shot, measured):
+    holed = camera_shot.astype(np.float32)
+    holed[100:140, 50:300] = np.nan
+    (one,) = dip.measure_noise(holed).channels
+    assert one.gain == pytest.approx(measured.channels[0].gain, rel=0.2)
+
+
+def test_a_file_is_measured_as_its_pixels_are(tmp_path, camera_shot, measured):
+    tifffile.imwrite(tmp_path / "shot.tif", camera_shot)
+    assert dip.measure_noise(tmp_path / "shot.tif").to_dict() == measured.to_dict()
+
+
+@pytest.mark.parametrize(
+    ("image", "code"),
+    [
+        (np.ones(5), "image-line"),
+        (np.full((40, 40), 3.0), "pixels-constant"),
+        (np.ones((40, 40), complex), "image-complex"),
+        (np.ones((4, 40)), "image-small"),
+    ],
+)
+def test_what_is_no_image_is_refused(image, code):
+    with pytest.raises(dip.Refused) as caught:
+        dip.measure_noise(image)
+    assert caught.value.refusal.code == code
