@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from napari_dip.engine import collaborative as module
 from napari_dip.engine.collaborative import collaborative
 from napari_dip.engine.fidelity import NoiseVariance
-from napari_dip.engine.problem import Estimate, Problem
+from napari_dip.engine.problem import Estimate, Problem, followed_by
 
 DEVIATION = 0.08
 
@@ -121,3 +121,13 @@ def test_refining_waits_for_the_end_of_a_fit() -> None:
     problem = Problem((), refine=lambda estimate: Estimate(estimate.mean + 1))
     estimate = Estimate(torch.zeros(1, 1, 4, 4))
     assert problem.finish(estimate) is estimate
+
+
+def test_a_last_step_follows_whichever_way_a_problem_ends() -> None:
+    problem = Problem((), refine=lambda estimate: Estimate(estimate.mean + 1))
+    estimate = Estimate(torch.zeros(1, 1, 4, 4))
+    ended = followed_by(problem, lambda said, done: Estimate(10 * done.mean - said.mean + 2))
+    assert float(ended.finish(estimate).mean.max()) == 2
+    assert ended.refine is not None
+    assert float(ended.refine(estimate).mean.max()) == 12
+    assert followed_by(Problem(()), lambda said, done: done).refine is None

@@ -98,7 +98,9 @@ def test_an_image_without_noise_to_measure_is_refused_in_words(desk):
 def test_measuring_loads_torch_in_no_gui_thread_and_a_closed_dock_waits_for_nothing(desk):
     unfold(desk, desk.dock.noise)
     desk.press(desk.dock.noise.button)
+    assert desk.dock.noise.busy
     desk.viewer.window.remove_dock_widget(desk.dock)
+    assert not desk.dock.noise.busy
     desk.dock = None
     desk.qtbot.wait(500)  # an answer to a dead dock would be an error here
 

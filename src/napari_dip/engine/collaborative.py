@@ -8,13 +8,14 @@ picture, and that the network has smoothed, comes back.
 
 from __future__ import annotations
 
-from math import ceil, pi, sqrt
+from math import ceil, sqrt
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from napari_dip.engine.noise_line import SIDE, cosines
 from napari_dip.engine.problem import Estimate
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 #: Side of a patch, patches in a group, distance of neighbouring groups, and how far away patches
 #: are looked for, in pixels: near those of BM3D. On five 256 x 256 crops of FMD, patches of 6 or
 #: 12, groups of 8 or 32 and a reach of 24 lie within 0.1 dB.
-PATCH, GROUP, STEP, REACH = 8, 16, 3, 16
+PATCH, GROUP, STEP, REACH = SIDE, 16, 3, 16
 #: How many times larger the error's variance is than Wiener's rule says, which takes the pilot for
 #: the truth: 2.3 to 4.2 on 192 x 192 crops of camera, coins and cell of scikit-image, each with
 #: Gaussian noise of 20 and with photon noise.
@@ -132,7 +133,7 @@ def _patch_power(correlation: tuple[tuple[float, ...], tuple[float, ...]] | None
     """Variance of each frequency of a patch of noise of variance 1: (PATCH²,)."""
     if correlation is None:
         return torch.ones(PATCH**2)
-    cosines = _cosines()
+    basis = cosines().float()
     lags = (torch.arange(PATCH)[:, None] - torch.arange(PATCH)).abs()
     powers = []
     for along in correlation:
@@ -140,16 +141,8 @@ def _patch_power(correlation: tuple[tuple[float, ...], tuple[float, ...]] | None
         values[0] = 1
         count = min(len(along), PATCH) - 1  # the longest lag holds what is left of the picture
         values[1 : count + 1] = torch.tensor(along[:count]).clamp(min=0)
-        powers.append((cosines @ values[lags] @ cosines.T).diagonal().clamp(min=_LEAST_POWER))
+        powers.append((basis @ values[lags] @ basis.T).diagonal().clamp(min=_LEAST_POWER))
     return (powers[0][:, None] * powers[1]).flatten()
-
-
-def _cosines() -> Tensor:
-    """Orthonormal discrete cosine transform of a patch's side: (PATCH, PATCH)."""
-    place = torch.arange(PATCH, dtype=torch.float64)
-    rows = torch.cos(pi * (place + 0.5) * place[:, None] / PATCH) * sqrt(2 / PATCH)
-    rows[0] /= sqrt(2)
-    return rows.float()
 
 
 def _signs() -> Tensor:
@@ -182,8 +175,8 @@ def _band(
 ) -> Tensor:
     """Weighted sums of all patches of some rows of groups: (2 C + 1, Y, X)."""
     channels, height, width = shown.shape
-    cosines, signs = _cosines().to(shown), _signs().to(shown)
-    flat = torch.kron(cosines, cosines)
+    basis, signs = cosines().to(shown), _signs().to(shown)
+    flat = torch.kron(basis, basis)
     patches = [F.unfold(one[:, None], PATCH).mT @ flat.T for one in (shown, seen)]  # (C, L, P²)
     sums = shown.new_zeros(patches[0].shape[1], (channels + 1) * PATCH**2 + channels)
     for alike in _alike(shown, rows, top):  # (G, GROUP)

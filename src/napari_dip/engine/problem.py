@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple, Protocol, runtime_checkable
 
 from torch import Tensor, nn
@@ -125,6 +125,23 @@ class Problem:
     on_grid: Callable[[Estimate], Estimate] = field(default=_as_it_is)
     unseen: Callable[[Estimate], Tensor] | None = None
     refine: Callable[[Estimate], Estimate] | None = None
+
+
+def followed_by(problem: Problem, last: Callable[[Estimate, Estimate], Estimate]) -> Problem:
+    """Add a last step to a problem, whichever way it ends.
+
+    Parameters
+    ----------
+    problem : Problem
+    last : callable
+        (what the network said, what the steps before have made of it) -> picture.
+    """
+
+    def after(step: Callable[[Estimate], Estimate]) -> Callable[[Estimate], Estimate]:
+        return lambda estimate: last(estimate, step(estimate))
+
+    refine = None if problem.refine is None else after(problem.refine)
+    return replace(problem, finish=after(problem.finish), refine=refine)
 
 
 def predicted(term: Term, estimate: Estimate) -> Estimate:

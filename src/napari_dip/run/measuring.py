@@ -12,7 +12,8 @@ from napari_dip.run.api import describe
 from napari_dip.run.gate import check_header
 from napari_dip.run.inputs import Inputs, check_content
 from napari_dip.run.layout import layout_of, to_parts
-from napari_dip.run.noise import MOST_PLANES, channels_noise, noise_variance
+from napari_dip.run.noise import channels_noise, noise_variance, spread_planes
+from napari_dip.run.receipt import rounded
 from napari_dip.run.saturation import CutOff, cut_off
 from napari_dip.run.verdict import cut_off_words
 from napari_dip.tasks.base import NoiseWish
@@ -122,20 +123,20 @@ class NoiseReport:
         return {
             "channels": [
                 {
-                    "gain": _digits(one.gain),
-                    "intercept": _digits(one.intercept),
-                    "read_noise": _digits(one.read_noise),
-                    "offset": None if one.offset is None else _digits(one.offset),
+                    "gain": rounded(one.gain),
+                    "intercept": rounded(one.intercept),
+                    "read_noise": rounded(one.read_noise),
+                    "offset": None if one.offset is None else rounded(one.offset),
                     "doubt": one.doubt,
                     "autocorrelation": {"y": list(one.along_y), "x": list(one.along_x)},
-                    "points": [[_digits(value) for value in point] for point in one.points],
+                    "points": [[rounded(value) for value in point] for point in one.points],
                 }
                 for one in self.channels
             ],
             "hidden_block": list(self.hidden_block),
             "cut_off": {
-                "least": {"share": _digits(self.least.share), "value": self.least.value},
-                "largest": {"share": _digits(self.largest.share), "value": self.largest.value},
+                "least": {"share": rounded(self.least.share), "value": self.least.value},
+                "largest": {"share": rounded(self.largest.share), "value": self.largest.value},
             },
             "sentences": list(self.sentences),
         }
@@ -259,7 +260,7 @@ def block_points(
     from napari_dip.engine.flat_blocks import autocorrelation, block_side, cut_blocks, flattest
     from napari_dip.engine.whole_blocks import clipping_limits, telling
 
-    some = np.unique(np.linspace(0, len(planes) - 1, MOST_PLANES).astype(int))
+    some = spread_planes(len(planes))
     pixels = torch.from_numpy(planes[some]).to(torch.float64)
     there = None if known is None else torch.from_numpy(known[some])
     side = block_side(planes.shape[1:])
@@ -276,8 +277,3 @@ def block_points(
     every = max(1, -(-len(means) // MOST_POINTS))
     pairs = zip(means[::every].tolist(), variances[::every].tolist(), strict=True)
     return tuple(pairs)
-
-
-def _digits(value: float) -> float:
-    """Six digits: more would only be digits of one image's chance."""
-    return float(f"{value:.6g}")

@@ -125,7 +125,7 @@ def alone(
     if seen is not None and seen.any():  # missing planes hold nothing but the mean
         told = seen.any((1, 2))
         planes, seen = planes[told], seen[told]
-    some = _spread(len(planes))
+    some = spread_planes(len(planes))
     there = None if seen is None else torch.from_numpy(seen[some])
     measured = measure_noise(torch.from_numpy(planes[some]), step, there)
     if wish.model == SPECKLE:
@@ -150,7 +150,7 @@ def _of_pair(
         noise = alone(first, None, step, wish)
         return first, noise, noise, ""
     ours, theirs = (one.reshape(-1, *one.shape[-2:]) for one in (first, second))
-    some = _spread(len(ours))
+    some = spread_planes(len(ours))
     planes = torch.from_numpy(ours[some])
     match = match_intensities(planes, torch.from_numpy(theirs[some]))
     moved = np.asarray((second.astype(np.float64) - match.offset) / match.gain, np.float32)
@@ -172,7 +172,7 @@ def _of_pair(
     return moved, _overruled(noises[0], ours, wish), _overruled(noises[1], brought, scaled), words
 
 
-def _spread(count: int) -> npt.NDArray[np.int_]:
+def spread_planes(count: int) -> npt.NDArray[np.int_]:
     """Choose planes evenly."""
     return np.unique(np.linspace(0, count - 1, MOST_PLANES).astype(int))
 

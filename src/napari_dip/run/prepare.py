@@ -131,7 +131,7 @@ def prepare(plan: Plan, inputs: Inputs) -> tuple[Calibration, Planes]:
     block = (1,) * (parts.ndim - 4) + task.block(hidden_block(varied, plan.source.grid))
     arranged, notes = task.arranged(parts[0], inputs.others, {"image": plan.source, **plan.others})
     told = () if known is None else task.told(known)
-    doubts = doubt_notes(noise, constant) if task.name == "denoise" else ()
+    doubts = doubt_notes(noise, constant) if task.doubts_noise() else ()
     some = parts[0, 0].size if known is None else max(1, int(known[0, 0].sum()))
     coarse = None
     if task.halves() and second is None and known is None and len(parts) == 1:

@@ -43,14 +43,14 @@ def noise_words(calibration: Calibration) -> dict[str, Any]:
     """Put the measured noise in plain types: image units, one value for each channel."""
     offsets = [one.offset for one in calibration.noise]
     reads = [one.read_noise for one in calibration.noise]
-    relative = [_rounded(one.relative) for one in calibration.noise]
+    relative = [rounded(one.relative) for one in calibration.noise]
     return {
         "model": calibration.model,
         **({"relative": relative} if any(relative) else {}),
-        "gain": [_rounded(one.gain) for one in calibration.noise],
-        "intercept": [_rounded(one.intercept) for one in calibration.noise],
-        "offset": [None if offset is None else _rounded(offset) for offset in offsets],
-        "read_noise": [None if read is None else _rounded(read) for read in reads],
+        "gain": [rounded(one.gain) for one in calibration.noise],
+        "intercept": [rounded(one.intercept) for one in calibration.noise],
+        "offset": [None if offset is None else rounded(offset) for offset in offsets],
+        "read_noise": [None if read is None else rounded(read) for read in reads],
         "cannot_tell": [one.doubt or None for one in calibration.noise],
         "autocorrelation": {
             "y": [list(one.along_y) for one in calibration.noise],
@@ -90,7 +90,7 @@ def residual_words(
             + (residual[..., 1:] * residual[..., :-1]).mean()
         ) / 2
         lines.append(float(along) / power)
-    return {"whiteness": _rounded(float(np.mean(lines))), "mean": _rounded(total / len(lines))}
+    return {"whiteness": rounded(float(np.mean(lines))), "mean": rounded(total / len(lines))}
 
 
 def receipt(plan: Plan, calibration: Calibration, **facts: Any) -> dict[str, Any]:
@@ -113,6 +113,6 @@ def receipt(plan: Plan, calibration: Calibration, **facts: Any) -> dict[str, Any
     }
 
 
-def _rounded(value: float) -> float:
+def rounded(value: float) -> float:
     """Six digits: more would only be digits of one image's chance."""
     return float(f"{value:.6g}")

@@ -193,6 +193,10 @@ class Task(ABC):
         """Say what the user knows about the noise."""
         return NoiseWish()
 
+    def doubts_noise(self) -> bool:
+        """Whether the notes are to say where an image cannot tell its noise."""
+        return False
+
     def halves(self) -> bool:
         """Whether an oversampled image may be fitted at half its size."""
         return False

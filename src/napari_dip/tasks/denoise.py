@@ -171,6 +171,10 @@ class Denoise(Task):
         """Hide single pixels where impulses are filled: what neighbours tell is wanted there."""
         return (1, 1) if self._fills() else measured
 
+    def doubts_noise(self) -> bool:
+        """Say so: nothing but the noise has to be known here."""
+        return True
+
     def halves(self) -> bool:
         """Where all that the user says of the noise holds for coarser pixels, too."""
         plain = self.noise in ("auto", "gaussian", "poisson-gaussian")

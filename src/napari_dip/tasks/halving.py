@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -13,13 +12,8 @@ if TYPE_CHECKING:
 def in_full(scene: Scene, problem: Problem) -> Problem:
     """Enlarge what a problem ends with, where the scene is smaller than the picture is to be."""
     from napari_dip.engine.oversampling import enlarged
+    from napari_dip.engine.problem import followed_by
 
-    size, finish = scene.enlarged, problem.finish
-    if size is None:
+    if scene.enlarged is None:
         return problem
-    refine = problem.refine or finish
-    return replace(
-        problem,
-        finish=lambda estimate: enlarged(finish(estimate), size),
-        refine=lambda estimate: enlarged(refine(estimate), size),
-    )
+    return followed_by(problem, lambda _, done: enlarged(done, scene.enlarged))

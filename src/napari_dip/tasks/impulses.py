@@ -40,6 +40,8 @@ def impulse_problem(scene: Scene, penalties: tuple[tuple[float, Penalty], ...]) 
     """Explain what was measured as picture plus noise; impulses have no word in the end."""
     from torch import where
 
+    from napari_dip.engine.problem import followed_by
+
     fed = scene.prior != "noise"
     explained = (blind_spot_problem if fed else noise_code_problem)(scene, penalties)
     problem = judged_by_error(scene, explained) if scene.prior == FILLING else explained
@@ -52,12 +54,7 @@ def impulse_problem(scene: Scene, penalties: tuple[tuple[float, Penalty], ...]) 
             return done._replace(mean=mean)
         return type(done)(mean, where(known, done.log_variance, estimate.log_variance))
 
-    finish, refine = problem.finish, problem.refine or problem.finish
-    return replace(
-        problem,
-        finish=lambda estimate: unheard(estimate, finish(estimate)),
-        refine=lambda estimate: unheard(estimate, refine(estimate)),
-    )
+    return followed_by(problem, unheard)
 
 
 def filling_code(scene: Scene, rng: torch.Generator) -> Prior:

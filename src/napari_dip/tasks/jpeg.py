@@ -148,8 +148,9 @@ def recompression_problem(scene: Scene, penalties: tuple[tuple[float, Penalty], 
 
 def keeping_to(scene: Scene, problem: Problem) -> Problem:
     """End a problem with the nearest picture that compresses to what was measured."""
-    finish = problem.finish
-    return replace(problem, finish=lambda estimate: kept_to(scene, finish(estimate)))
+    from napari_dip.engine.problem import followed_by
+
+    return followed_by(problem, lambda _, done: kept_to(scene, done))
 
 
 def kept_to(scene: Scene, estimate: Estimate) -> Estimate:

@@ -96,6 +96,7 @@ def steady(problem: Problem, scene: Scene, weight: float) -> Problem:
     A network that says how sure it is gives a picture that is weighed against the frame before
     in the end; any other is drawn to it while it is fitted.
     """
+    from napari_dip.engine.problem import followed_by
     from napari_dip.engine.steadiness import steadied, temporal_difference
     from napari_dip.tasks.blind_spot import IMAGE_FED
 
@@ -105,9 +106,4 @@ def steady(problem: Problem, scene: Scene, weight: float) -> Problem:
     if scene.prior not in IMAGE_FED:
         term = temporal_difference(before, scene.noise_level, weight, problem.finish)
         return replace(problem, terms=(*problem.terms, term))
-    finish, refine = problem.finish, problem.refine or problem.finish
-    return replace(
-        problem,
-        finish=lambda estimate: steadied(finish(estimate), before, weight),
-        refine=lambda estimate: steadied(refine(estimate), before, weight),
-    )
+    return followed_by(problem, lambda _, done: steadied(done, before, weight))
