@@ -25,10 +25,11 @@ def code_of(
     known: torch.Tensor | None = None,
     correlation: tuple[tuple[float, ...], tuple[float, ...]] | None = None,
     window: tuple[int, ...] | None = None,
+    intercept: float = 0.1,
 ) -> RecorruptedCode:
     dims = measurement.ndim - 2
     ones = torch.ones(1, measurement.shape[1], *[1] * dims)
-    noise = NoiseVariance(0.5 * ones, 0.1 * ones, 1e-4 * ones)
+    noise = NoiseVariance(0.5 * ones, intercept * ones, 1e-4 * ones)
     net = Hourglass(
         dims, 1, 1, (4, 8), skip=None, normalised=False, rng=torch.Generator().manual_seed(0)
     )
@@ -119,3 +120,18 @@ def test_a_network_fed_so_learns_the_picture_not_the_noise() -> None:
     result = dip.denoise(seen, prior="recorrupted", preset="fast", max_iterations=60, device="cpu")
     assert np.mean((result.image - truth) ** 2) < 0.12 * np.mean((seen - truth) ** 2)
     assert np.isfinite(result.uncertainty).all()
+
+
+def test_counts_get_noise_so_skewed_that_what_is_fed_tells_nothing_of_what_is_asked() -> None:
+    rate, generator = torch.full((1, 1, 512, 512), 3.0), torch.Generator().manual_seed(0)
+    measurement = 0.5 * torch.poisson(rate, generator=generator)  # a gain of 1/2, as `code_of` has
+    prior = code_of(measurement, intercept=0)
+    draw = prior.draw(rng())
+    assert draw.taken is not None and draw.window is not None
+    fed = draw.code - 1.5
+    asked = draw.window.of(measurement) - draw.taken - 1.5
+    spread = float(fed.std() ** 2 * asked.std())
+    assert abs(float((fed**2 * asked).mean())) / spread < 0.015
+    plain = torch.empty_like(measurement).normal_(generator=generator) * 0.75**0.5
+    fed, asked = measurement - 1.5 + STRENGTH * plain, measurement - 1.5 - plain / STRENGTH
+    assert float((fed**2 * asked).mean()) / spread > 0.1  # what noise that is not skewed lets by

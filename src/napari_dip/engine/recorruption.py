@@ -3,7 +3,8 @@
 What is fed is y + a n and what is asked for is y - n / a, with n drawn afresh at each step with the
 variance and the correlation of the measurement's own noise. The noise of the two is then not
 correlated, so that the best answer is the picture: nothing has to be hidden, and noise that
-neighbours share needs no wide holes.
+neighbours share needs no wide holes. Counted photons are skewed, and then uncorrelated is not
+enough: what is put on top is skewed as well, so that sum and difference tell nothing of each other.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from torch.nn import functional as F
 
 from napari_dip.engine.prior import Draw, Prior, fill
 from napari_dip.engine.problem import Estimate
+from napari_dip.engine.skewness import skewness_of_counts
 from napari_dip.engine.window import random_window
 
 if TYPE_CHECKING:
@@ -30,6 +32,10 @@ if TYPE_CHECKING:
 #: 1/2 came to 35.34 and 36.48 dB, 1 to 35.36 and 37.00, 2 to 34.93 on R; on 256 x 256 pixels of
 #: F16 of the Deep Image Prior page 0.3, 1/2 and 1 came to 30.60, 30.64 and 30.20 dB.
 STRENGTH, STRENGTH_IF_SHARED = 0.5, 1.0
+#: Expected counts from which on noise is drawn as if it were Gaussian: its skewness is below 0.05.
+MANY = 400.0
+#: Least worth of a count, in network units: what stands for none.
+LEAST_COUNT = 1e-6
 #: Side of the window whose mean stands for the signal where a pixel's noise depends on it.
 NEAR = 5
 #: Least share of the noise's power that any frequency is taken to have.
@@ -62,7 +68,9 @@ class RecorruptedCode(Prior):
     References
     ----------
     Pang, Zheng, Quan, Ji, Recorrupted-to-recorrupted: unsupervised deep learning for image
-    denoising, CVPR 2021.
+    denoising, CVPR 2021: for Gaussian noise. For counts, of which as many times a² are drawn, each
+    worth the gain over a: cumulant of order m + 1 of what is fed (m times) and asked (once) is
+    k(e) - a^(m - 1) k(n), which is 0 for all m.
     """
 
     covers_grid = False
@@ -89,6 +97,9 @@ class RecorruptedCode(Prior):
         self.grid = tuple(measurement.shape[2:])
         self.window = self.grid if window is None else tuple(map(min, window, self.grid))
         self.spectrum = None if correlation is None else _spectrum(correlation, self.window[-2:])
+        skewness = skewness_of_counts(measurement, self.visible, noise, correlation)
+        shared = 1.0 if self.spectrum is None else _shared(self.spectrum, self.window[-2:])
+        self.count = (skewness * noise.gain / (self.strength * shared)).clamp(min=LEAST_COUNT)
 
     def to(self, device: torch.device) -> None:
         """Move the network and all that is drawn from."""
@@ -96,12 +107,13 @@ class RecorruptedCode(Prior):
         self.measurement, self.visible = self.measurement.to(device), self.visible.to(device)
         self.filled, self.deviation = self.filled.to(device), self.deviation.to(device)
         self.spectrum = None if self.spectrum is None else self.spectrum.to(device)
+        self.count = self.count.to(device)
 
     def draw(self, rng: torch.Generator) -> Draw:
         """Put fresh noise on a random window, mirrored at random."""
         window = random_window(self.grid, self.window, rng)
         filled, deviation = window.of(self.filled), window.of(self.deviation)
-        noise = torch.empty_like(filled).normal_(generator=rng)
+        noise = self._white(deviation, rng)
         if self.spectrum is not None:
             noise = torch.fft.irfft2(torch.fft.rfft2(noise) * self.spectrum, s=self.window[-2:])
         noise = noise * deviation
@@ -111,6 +123,16 @@ class RecorruptedCode(Prior):
             window=window,
             taken=noise / self.strength,
         )
+
+    def _white(self, deviation: Tensor, rng: torch.Generator) -> Tensor:
+        """Draw noise of variance 1, as skewed as counts are that deviate by so much."""
+        white = torch.empty_like(deviation).normal_(generator=rng)
+        expected = (deviation / self.count) ** 2
+        few = expected < MANY
+        if not bool(few.any()):
+            return white
+        counts = torch.poisson(expected.clamp(max=MANY), generator=rng)
+        return torch.where(few, (counts - expected) / expected.sqrt(), white)
 
     def glance(self) -> Draw:
         """Show the measurement as it is, but for what judges."""
@@ -125,11 +147,21 @@ class RecorruptedCode(Prior):
         return Estimate(output)
 
 
+def _shared(spectrum: Tensor, size: tuple[int, ...]) -> float:
+    """How many times less skewed white noise is after such a filter; its variance stays 1."""
+    kernel = torch.fft.irfft2(spectrum.to(torch.complex64), s=size)
+    return float((kernel**3).sum() / (kernel**2).sum() ** 1.5)
+
+
 def _near(image: Tensor) -> Tensor:
-    """Mean of each pixel's surroundings in its plane."""
+    """Mean of each pixel's surroundings in its plane, without itself.
+
+    With itself, more noise would go where the measured noise is high.
+    """
     planes = image.reshape(-1, 1, *image.shape[-2:])
     framed = F.pad(planes, (NEAR // 2,) * 4, mode="replicate")
-    return F.avg_pool2d(framed, NEAR, 1).reshape(image.shape)
+    around = (NEAR**2 * F.avg_pool2d(framed, NEAR, 1) - planes) / (NEAR**2 - 1)
+    return around.reshape(image.shape)
 
 
 def _spectrum(
