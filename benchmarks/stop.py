@@ -113,7 +113,7 @@ def follow(crop: Crop, prior: str, preset: str) -> dict[str, Any]:
         seed=one.seed,
         preview_due=every(one.schedule.report_every),
     )
-    history = []
+    history, best_so_far = [], []
     for progress in loop:
         if progress.estimate is not None:
             picture = to_units(calibration, unit, progress.estimate.mean)
@@ -121,8 +121,9 @@ def follow(crop: Crop, prior: str, preset: str) -> dict[str, Any]:
             quality[progress.iteration] = crop.judge(picture, truth)
         elif not progress.swept:
             history.append(progress.judgement)
+            best_so_far.append(progress.best_iteration)
     stopped = next((i + 1 for i in range(len(history)) if one.stop(history[: i + 1])), len(history))
-    kept = min(history[:stopped], key=lambda entry: entry.held_out).iteration
+    kept = best_so_far[stopped - 1]
     best = max(quality, key=lambda iteration: quality[iteration])
     return {
         "crop": crop.name,

@@ -302,6 +302,20 @@ def test_history_is_judged_on_the_average() -> None:
     assert seen[0].iteration == 10
 
 
+def test_losses_that_hardly_differ_count_as_equal_where_the_last_look_shows_all() -> None:
+    kept = []
+    for reveals in (False, True):
+        problem, prior, _ = scene((24, 24))
+        prior.reveals = reveals
+        losses = iter([5.0, 4.0, 4.05, 4.09, 4.4])  # a tenth of what was gained is 0.1
+        judged = replace(problem, unseen=lambda _, losses=losses: torch.tensor(1e3 * next(losses)))
+        schedule = one_phase(50, 0.005, report_every=10)
+        _, result = drain(fit(judged, prior, schedule, never, seed=0))
+        assert result is not None
+        kept.append(result.best_iteration)
+    assert kept == [20, 40]
+
+
 def test_released_pixels_pull_the_picture_to_them() -> None:
     distances = []
     for release in (0, 40):

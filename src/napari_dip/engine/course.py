@@ -17,9 +17,11 @@ if TYPE_CHECKING:
 
 #: A mean loss this many times the usual one is no fluctuation of a mini-batch but a breakdown.
 JUMP = 10.0
-#: Where a trial is judged, which is not the picture itself, losses count as equal within this share
-#: of what has been gained. On bird of Set5, made coarse by 4, they lay within 5 % from step 75 on,
-#: while the picture went on gaining 0.6 dB.
+#: Where a trial is judged, which is not the picture itself, or held-out pixels are filled in that
+#: the last look shows, losses count as equal within this share of what has been gained since the
+#: first report. On bird of Set5, made coarse by 4, they lay within 5 % from step 75 on, while the
+#: picture went on gaining 0.6 dB; on FMD WideField_BPAE_R, 10,000 judges took step 50 for better
+#: than 250 by 5 % with one seed and for worse with another: 35.22 and 35.55 dB.
 SLACK = 0.1
 #: Why a fit ended that a person ended.
 KEPT = "you kept the picture"
@@ -75,7 +77,7 @@ class Course:
             not isfinite(held_out) and self.history and isfinite(self.history[-1].held_out)
         ):
             return self._roll_back()
-        if self._no_worse(held_out, SLACK if step.tried else 0.0):
+        if self._no_worse(held_out, SLACK if step.tried or step.reveals else 0.0):
             self.best, self.best_iteration = step.average_state(), step.iteration
         self.history.append(Judgement(step.iteration, fitted, held_out))
         self.rollback = step.state()
@@ -110,7 +112,7 @@ class Course:
         earlier = [entry.held_out for entry in self.history if not isnan(entry.held_out)]
         if isnan(held_out) or not earlier:
             return True
-        return held_out <= min(earlier) + slack * (max(earlier) - min(earlier))
+        return held_out <= min(earlier) + slack * (earlier[0] - min(earlier))
 
     def _roll_back(self) -> str:
         step = self.step

@@ -48,7 +48,7 @@ DOUBT_LIMITS = (0.05, 20.0)
 LEAST_JUDGES = 8
 #: Iterations without a better held-out loss before a fit ends, as a share of its budget.
 PATIENCE = 0.35
-#: Share of its budget that a fit with hidden pixels takes at least: it overfits less than others,
+#: Share of its budget that a fit with hidden pixels or more noise takes at least: it overfits less,
 #: and a dip of the curve before the rate has come down is no end (FMD WideField_BPAE_B 3:
 #: 32.64 dB where the rule ended it at iteration 175 of 250, 33.88 at the end).
 SETTLED = 0.9
@@ -104,8 +104,7 @@ def make_fit(
     half = name in HALF and scene.noise_level > LEAST_NOISE and scene.measurement.ndim == 4
     schedule = schedule_for(budget, average, unit.iterations, half=half)
     patience = max(4 * schedule.report_every, int(PATIENCE * unit.iterations))
-    settles = not (prior.covers_grid or prior.reveals)
-    least = int(SETTLED * unit.iterations) if settles else 0
+    least = 0 if prior.covers_grid else int(SETTLED * unit.iterations)
     stop = held_out_rule(patience, least)
     return Fit(unit, plan.recipe.task.problem(scene), prior, schedule, stop, unit.seed, scene)
 

@@ -1,0 +1,107 @@
+"""What each part of denoising is worth: one part left out at a time; resumable.
+
+Usage: python benchmarks/ablation.py [--only "no skewness" ...] [--captures 1]
+The middle 256 x 256 pixels of captures of each FMD field, `fast`, seed 0; for repeats `best`, one
+and four fits. A part is left out by putting what does nothing in its place while a run is on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
+
+import numpy as np
+
+import napari_dip as dip
+from napari_dip.engine.fidelity import posterior
+from shared_data import FMD_FIELDS, OUT, fmd, psnr, write
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+SIDE = 256
+BEST = {"preset": "best"}
+BLIND = {"prior": "blind-spot"}
+
+
+def _posterior_without_own_word(*given: Any, **named: Any) -> Any:
+    return posterior(*given, **{**named, "own_word": False})
+
+
+def _no_skewness(measurement: Any, known: Any, noise: Any, correlation: Any = None) -> Any:
+    return 0 * noise.gain
+
+
+#: What is put in the place of what, by the dotted name of the module that uses it.
+Changes = dict[str, "Callable[..., Any]"]
+WHITE: Changes = {
+    "napari_dip.engine.noise.hidden_block": lambda *_: (1, 1),
+    "napari_dip.run.prepare.coarse_grid": lambda *_: None,
+}
+#: (name, settings, changes), each beside the settings alone.
+PARTS: tuple[tuple[str, dict[str, Any], Changes], ...] = (
+    ("all", {}, {}),
+    ("no correlation", {}, WHITE),
+    ("no skewness", {}, {"napari_dip.engine.recorruption.skewness_of_counts": _no_skewness}),
+    ("no last filter", {}, {"napari_dip.tasks.recorrupted.refined": lambda *_: None}),
+    ("no lines along the border", {}, {"napari_dip.engine.frame.frame_put_back": lambda *a: a[2]}),
+    ("no half size", {}, {"napari_dip.run.prepare.coarse_grid": lambda *_: None}),
+    ("blind spot", BLIND, {}),
+    (
+        "blind spot, no posterior",
+        BLIND,
+        {"napari_dip.engine.fidelity.posterior": _posterior_without_own_word},
+    ),
+    ("best, one fit", {**BEST, "restarts": 1}, {}),
+    ("best, four fits", BEST, {}),
+)
+
+
+@contextmanager
+def without(changes: Changes) -> Iterator[None]:
+    """Leave parts out for a while."""
+    with ExitStack() as stack:
+        for name, stand_in in changes.items():
+            stack.enter_context(patch(name, stand_in))
+        yield
+
+
+def main() -> None:
+    """Run what is missing, and write all there is."""
+    ask = argparse.ArgumentParser(description=__doc__)
+    ask.add_argument("--only", nargs="*", default=[name for name, *_ in PARTS])
+    ask.add_argument("--captures", nargs="*", type=int, default=[1])
+    asked = ask.parse_args()
+    OUT.mkdir(parents=True, exist_ok=True)
+    kept = OUT / "ablation.lines.json"
+    lines = json.loads(kept.read_text(encoding="utf-8")) if kept.is_file() else []
+    for field in FMD_FIELDS:
+        for capture in asked.captures:
+            noisy, truth = (_middle(one) for one in fmd(field, capture))
+            for name, settings, changes in PARTS:
+                place = (f"{field} {capture}", name)
+                if name not in asked.only or any(tuple(line[:2]) == place for line in lines):
+                    continue
+                with without(changes):
+                    result = dip.denoise(noisy, **{"preset": "fast", **settings})
+                lines.append((*place, psnr(result.image, truth)))
+                kept.write_text(json.dumps(lines), encoding="utf-8")
+                print(*lines[-1], flush=True)
+    crops = list(dict.fromkeys(line[0] for line in lines))
+    figures = {(crop, name): value for crop, name, value in lines}
+    names = [name for name, *_ in PARTS if all((crop, name) in figures for crop in crops)]
+    rows = [{"crop": crop, **{name: figures[crop, name] for name in names}} for crop in crops]
+    write("ablation", rows, {name: float(np.mean([row[name] for row in rows])) for name in names})
+
+
+def _middle(picture: Any) -> Any:
+    """Cut the middle out."""
+    starts = [(side - SIDE) // 2 for side in picture.shape[:2]]
+    return picture[tuple(slice(start, start + SIDE) for start in starts)]
+
+
+if __name__ == "__main__":
+    main()
