@@ -13,6 +13,7 @@ import zipfile
 from importlib import import_module
 from importlib.metadata import metadata
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import yaml
@@ -53,13 +54,19 @@ def call(*command: str | Path, where: Path) -> str:
     return done.stdout
 
 
-def look_at(folder: Path, *, package_in: Path) -> None:
-    """State that the install in `folder` works, and that its package is the one in `package_in`."""
+class Install(NamedTuple):
+    """What an install is seen to be: its package, its manifest, and what napari finds of it."""
+
+    package: Path
+    manifest: str
+    commands: list[str]
+
+
+def look_at(folder: Path) -> Install:
+    """Load the package, and its manifest as napari does, from the install in `folder`."""
     libraries = sysconfig.get_path("purelib")
     seen = json.loads(call(sys.executable, "-I", "-S", "-c", LOOK, folder, libraries, where=folder))
-    assert Path(seen["file"]).resolve() == (package_in / "napari_dip" / "__init__.py").resolve()
-    assert seen["text"] == MANIFEST
-    assert "napari-dip.denoise" in seen["commands"]
+    return Install(Path(seen["file"]).resolve().parent, seen["text"], seen["commands"])
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +133,10 @@ def test_all_samples_together_stay_below_one_megabyte():
 
 def test_the_plugin_works_from_the_wheel(wheel, tmp_path):
     wheel.extractall(tmp_path)
-    look_at(tmp_path, package_in=tmp_path)
+    seen = look_at(tmp_path)
+    assert seen.package == (tmp_path / "napari_dip").resolve()
+    assert seen.manifest == MANIFEST
+    assert "napari-dip.denoise" in seen.commands
 
 
 def test_the_sdist_holds_the_manifest_at_its_root(built):
@@ -139,18 +149,26 @@ def test_the_sdist_holds_the_manifest_at_its_root(built):
 def test_the_plugin_works_from_an_installed_sdist(built, tmp_path):
     sdist = next(built.glob("*.tar.gz"))
     pip_install("--target", tmp_path, sdist, where=tmp_path)
-    look_at(tmp_path, package_in=tmp_path)
+    seen = look_at(tmp_path)
+    assert seen.package == (tmp_path / "napari_dip").resolve()
+    assert seen.manifest == MANIFEST
+    assert "napari-dip.denoise" in seen.commands
 
 
 def test_the_plugin_works_from_a_plain_install(checkout, tmp_path):
     pip_install("--target", tmp_path, checkout, where=tmp_path)
-    look_at(tmp_path, package_in=tmp_path)
+    seen = look_at(tmp_path)
+    assert seen.package == (tmp_path / "napari_dip").resolve()
+    assert seen.manifest == MANIFEST
+    assert "napari-dip.denoise" in seen.commands
 
 
 def test_the_plugin_works_from_an_editable_install_and_follows_edits(checkout, tmp_path):
     pip_install("--prefix", tmp_path, "--editable", checkout, where=tmp_path)
-    folder = next(tmp_path.rglob("napari_dip-*.dist-info")).parent
-    look_at(folder, package_in=checkout / "src")
+    seen = look_at(next(tmp_path.rglob("napari_dip-*.dist-info")).parent)
+    assert seen.package == (checkout / "src" / "napari_dip").resolve()
+    assert seen.manifest == MANIFEST
+    assert "napari-dip.denoise" in seen.commands
     inside = checkout / "src" / "napari_dip" / "napari.yaml"
     if inside.is_symlink():  # elsewhere it is a copy, made again by each install
         assert inside.resolve() == (checkout / "napari.yaml").resolve()

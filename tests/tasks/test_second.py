@@ -39,9 +39,11 @@ def refusal_of(image: np.ndarray, second: np.ndarray) -> str:
     return caught.value.refusal.code
 
 
-@pytest.mark.parametrize("prior", ["blind-spot", "noise"])
-def test_two_shots_give_a_better_picture_than_either_and_than_their_mean(prior: str) -> None:
-    settings = {"preset": "fast", "prior": prior, "max_iterations": 150}
+@pytest.mark.parametrize(("prior", "iterations"), [("blind-spot", 60), ("noise", 150)])
+def test_two_shots_give_a_better_picture_than_either_and_than_their_mean(
+    prior: str, iterations: int
+) -> None:
+    settings = {"preset": "fast", "prior": prior, "max_iterations": iterations}
     first, second = shot(0), shot(1, exposure=2) + 100
     both = dip.denoise(first, second=second, **settings)
     alone = dip.denoise(first, **settings)

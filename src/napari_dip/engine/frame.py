@@ -41,7 +41,8 @@ def frame_put_back(noise: NoiseVariance, measurement: Tensor, picture: Tensor) -
     """
     if min(picture.shape[2:]) < 4 * ALONG:
         return picture
-    residual = (measurement - picture) / noise.at(picture).sqrt()
+    deviation = noise.at(picture).sqrt()
+    residual = (measurement - picture) / deviation
     answer = picture.clone()
     for axis in (2, 3):
         for place in (*range(DEPTH), *range(-DEPTH, 0)):
@@ -51,8 +52,7 @@ def frame_put_back(noise: NoiseVariance, measurement: Tensor, picture: Tensor) -
             chance = 1 / ALONG
             share = torch.where(power > CERTAIN * chance, 1 - chance / power, 0)
             target = answer.select(axis, place)
-            scale = noise.at(picture).select(axis, place).sqrt()
-            target += share * found * scale
+            target += share * found * deviation.select(axis, place)
     return answer
 
 

@@ -17,10 +17,16 @@ if TYPE_CHECKING:
 
     from napari_dip.engine.fidelity import NoiseVariance
 
+#: What is made of the 3 x 3 pixels about one.
+Weights = tuple[tuple[float, ...], ...]
 #: A pixel without the mean of its neighbours, and its second difference along both axes. The
 #: first is surer where nothing is to be seen, the second blind to more of a picture.
-WITHOUT_NEIGHBOURS = ((-1 / 8, -1 / 8, -1 / 8), (-1 / 8, 1.0, -1 / 8), (-1 / 8, -1 / 8, -1 / 8))
-SECOND_DIFFERENCE = ((1.0, -2.0, 1.0), (-2.0, 4.0, -2.0), (1.0, -2.0, 1.0))
+WITHOUT_NEIGHBOURS: Weights = (
+    (-1 / 8, -1 / 8, -1 / 8),
+    (-1 / 8, 1.0, -1 / 8),
+    (-1 / 8, -1 / 8, -1 / 8),
+)
+SECOND_DIFFERENCE: Weights = ((1.0, -2.0, 1.0), (-2.0, 4.0, -2.0), (1.0, -2.0, 1.0))
 #: Share of the pixels that are looked at, those that lie flattest.
 FLATTEST = {WITHOUT_NEIGHBOURS: 0.25, SECOND_DIFFERENCE: 0.5}
 #: Side of the mean from which the slope and the variance of a pixel's surroundings are told.
@@ -70,7 +76,7 @@ def _ratio(
     measurement: Tensor,
     known: Tensor,
     noise: NoiseVariance,
-    weights: tuple[tuple[float, ...], ...],
+    weights: Weights,
     apart: tuple[int, ...],
 ) -> Tensor:
     """Third moment of what `weights` leave of the flattest pixels, over gain times variance."""

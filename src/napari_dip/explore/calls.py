@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from contextlib import closing
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from napari_dip.errors import Failed, refusal
+from napari_dip.explore.designs import chosen
 from napari_dip.explore.subject import subject_of, truth_of
+from napari_dip.run.draining import drained, mapped
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable, Generator, Iterable
 
+    from napari_dip.explore.comparison import Architectures
     from napari_dip.explore.energies import Impedance
     from napari_dip.explore.spectra import Spectrum
     from napari_dip.run.events import Event
+
+#: A comparison fits every design twice: pixels along a side, and iterations, unless others are
+#: asked for.
+COMPARED = {"crop": 128, "max_iterations": 300}
 
 
 def impedance(
@@ -96,18 +103,60 @@ def spectrum(
     return found
 
 
+def architectures(
+    image: Any,
+    *,
+    truth: Any = None,
+    only: str | Iterable[str] | None = None,
+    progress: Callable[[Event], object] | None = None,
+    **settings: Any,
+) -> Architectures:
+    """Fit several networks to an image, and say which prior suits it.
+
+    Parameters
+    ----------
+    image : array-like or path
+        One plane, noisy as it is.
+    truth : array-like or path, optional
+        The same without noise, in the same units: tells the PSNR of each design.
+    only : str or iterable of str, optional
+        Names of the designs to be compared with that of the preset; default: all.
+    progress : callable, optional
+        Called with an `Event` after each iteration.
+    **settings
+        As for `impedance`, but `crop` 128 and `max_iterations` 300.
+
+    Returns
+    -------
+    Architectures
+        Its `verdict` says which prior suits the image; its `save(folder)` writes page, pictures
+        and tables.
+
+    Raises
+    ------
+    Refused
+        If an image or a setting cannot be used.
+
+    References
+    ----------
+    Heckel, Hand, Deep decoder: concise image representations from untrained non-convolutional
+    networks, ICLR 2019, arXiv:1810.03982.
+    """
+    subject = subject_of(image, **{**COMPARED, **settings})
+    clean = None if truth is None else truth_of(truth, subject)
+    designs = chosen(subject, only)
+    from napari_dip.explore.comparison import explore_architectures
+
+    found: Architectures = _drained(explore_architectures(subject, designs, clean), progress)
+    return found
+
+
 def _drained(
     steps: Generator[tuple[Any, ...], None, Any], progress: Callable[[Event], object] | None
 ) -> Any:
-    """Run to the end; an interrupt or an error in `progress` closes the run on its way out."""
-    with closing(steps):
-        while True:
-            try:
-                event = next(steps)[0]
-            except StopIteration as stop:
-                if stop.value is None:  # only a control that says so can end it with nothing
-                    why = "the experiment ended before its last iteration"
-                    raise Failed(refusal("unexpected", why=why)) from None
-                return stop.value
-            if progress is not None:
-                progress(event)
+    """Run to the end, with the event of each step for `progress`."""
+    found = drained(mapped(steps, itemgetter(0)), progress)
+    if found is None:  # only a control that says so can end it with nothing
+        why = "the experiment ended before its last iteration"
+        raise Failed(refusal("unexpected", why=why))
+    return found

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_dip.engine.control import Control
-from napari_dip.explore.course import readings, threads
+from napari_dip.explore.course import readings
 from napari_dip.explore.subject import standardised
+from napari_dip.run.draining import mapped
 from napari_dip.run.events import Event
-from napari_dip.run.machine import load_torch
+from napari_dip.run.machine import load_torch, torch_threads
 
 if TYPE_CHECKING:
     import os
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from napari_dip.explore.course import Reading
     from napari_dip.explore.subject import Picture, Subject
 
     Curve = npt.NDArray[np.float64]
@@ -162,21 +164,28 @@ def explore_impedance(
         None if it was ended.
     """
     load_torch()
-    made, energies, count = targets_of(subject.picture, subject.seed), {}, subject.iterations
-    with threads(subject.plan.threads):
-        for place, (name, target) in enumerate(made.items()):
-            found: list[float] = []
-            fitted = readings(target, subject, control=control)
-            while True:
-                try:
-                    one = next(fitted)
-                except StopIteration as stop:
-                    if not stop.value:
-                        return None
-                    break
-                found.append(one.energy)
-                done = (place + one.iteration / count) / len(made)
-                words = f"Fitting the {TARGETS[name]}"
-                yield Event(words, done, one.iteration, count), name, one.energy
-            energies[name] = np.array(found)
+    made, energies = targets_of(subject.picture, subject.seed), {}
+    with torch_threads(subject.plan.threads):
+        for name, target in made.items():
+            curve = yield from _curve(name, target, subject, control)
+            if curve is None:
+                return None
+            energies[name] = curve
     return Impedance(subject, made, energies, score_of(energies["noise"], energies["image"]))
+
+
+def _curve(
+    name: str, target: Picture, subject: Subject, control: Callable[[], Control]
+) -> Generator[tuple[Event, str, float], None, Curve | None]:
+    """Fit to one target; its energies, None if someone ended it."""
+    found: list[float] = []
+    place, count = list(TARGETS).index(name), subject.iterations
+
+    def told(one: Reading) -> tuple[Event, str, float]:
+        found.append(one.energy)
+        done = (place + one.iteration / count) / len(TARGETS)
+        event = Event(f"Fitting the {TARGETS[name]}", done, one.iteration, count)
+        return event, name, one.energy
+
+    whole = yield from mapped(readings(target, subject, control=control), told)
+    return np.array(found) if whole else None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from io import BytesIO
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -10,31 +9,33 @@ import numpy as np
 
 from napari_dip.explore.bands import BANDS, edges
 from napari_dip.explore.energies import TARGETS
+from napari_dip.run.report import contrast_limits, new_figure, png_of, show_picture, stretched
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
+    from napari_dip.explore.comparison import Architectures
     from napari_dip.explore.energies import Impedance
     from napari_dip.explore.spectra import Spectrum
     from napari_dip.explore.subject import Picture
 
-#: Share of the darkest and of the brightest pixels that may be clipped, as in other reports.
-_CLIPPED = 0.3
-_DOTS = 120
 _COLOURS = ("tab:blue", "tab:green", "tab:orange", "tab:red")
 #: The lowest band dark, the highest light; ends before what is too light to be seen on white.
 _DARK_TO_LIGHT = np.linspace(0, 0.85, BANDS)
 
+#: Pictures side by side.
+_ABREAST = 5
+
 
 def energy_curves(found: Impedance) -> bytes:
     """Draw the targets, and below them energy against iteration; a PNG file."""
-    figure = _figure(8.6, 6.4)
+    figure = new_figure(8.6, 6.4)
     rows: Any = figure.subfigures(2, 1, height_ratios=(1, 2))
     panels = rows[0].subplots(1, len(TARGETS))
     axes = rows[1].subplots()
     for panel, (name, words), colour in zip(panels, TARGETS.items(), _COLOURS, strict=True):
-        _show(panel, found.targets[name], words, *_limits(found.targets[name]))
+        target = found.targets[name]
+        _show(panel, target, words, contrast_limits(target))
         curve = found.energies[name]
         place = np.arange(1, len(curve) + 1)
         axes.plot(place, curve, color=colour, label=words)
@@ -45,21 +46,21 @@ def energy_curves(found: Impedance) -> bytes:
     axes.set_ylim(bottom=0)
     axes.set_ylabel("Energy (mean square,\ntarget's variance = 1)")
     axes.legend(frameon=False)
-    return _png(figure)
+    return png_of(figure)
 
 
 def power_curves(found: Spectrum) -> bytes:
     """Draw the spectra of target, truth and outputs, and the outputs; a PNG file."""
-    figure = _figure(8.6, 6.4)
+    figure = new_figure(8.6, 6.4)
     rows: Any = figure.subfigures(2, 1, height_ratios=(1, 3.4))
     shown = {"Target": found.subject.picture}
     if found.truth is not None:
         shown["Truth"] = found.truth
     shown |= {f"Iteration {at}": one for at, one in found.pictures.items()}
-    limits = _limits(found.subject.picture if found.truth is None else found.truth)
+    limits = contrast_limits(found.subject.picture if found.truth is None else found.truth)
     panels = rows[0].subplots(1, len(shown), squeeze=False)[0]
     for panel, (title, picture) in zip(panels, shown.items(), strict=True):
-        _show(panel, picture, title, *limits)
+        _show(panel, picture, title, limits)
     axes = rows[1].subplots()
     shades = _shades(len(found.pictures))
     for at, shade in zip(found.pictures, shades, strict=True):
@@ -72,12 +73,12 @@ def power_curves(found: Spectrum) -> bytes:
     axes.set_xlabel("Radial frequency (cycles per pixel)")
     axes.set_ylabel("Power spectral density\n(squared intensity)")
     axes.legend(frameon=False, ncols=2)
-    return _png(figure)
+    return png_of(figure)
 
 
 def band_curves(found: Spectrum) -> bytes:
     """Draw how much of each band is there at each iteration, twice: as curves and as a map."""
-    figure = _figure(8.6, 6.4)
+    figure = new_figure(8.6, 6.4)
     upper, lower = figure.subplots(2, 1, sharex=True)
     count = len(found.correspondence)
     place, limits = np.arange(1, count + 1), edges()
@@ -96,13 +97,13 @@ def band_curves(found: Spectrum) -> bytes:
     lower.set_yticks(limits)
     lower.set_ylabel("Radial frequency\n(cycles per pixel)")
     lower.set_xlabel("Iteration")
-    return _png(figure)
+    return png_of(figure)
 
 
 def stopping_curves(found: Spectrum) -> bytes:
     """Draw both stops: that of blurriness over sharpness, and that of held-out pixels."""
     rows = 2 if found.psnr is None else 3
-    figure = _figure(8.6, 2.2 * rows)
+    figure = new_figure(8.6, 2.2 * rows)
     panels = list(figure.subplots(rows, 1, sharex=True))
     place = np.arange(1, len(found.ratio) + 1)
     panels[0].plot(place, found.ratio, color="tab:blue")
@@ -131,7 +132,57 @@ def stopping_curves(found: Spectrum) -> bytes:
         f"{found.held_out.best_iteration}.",
         fontsize=10,
     )
-    return _png(figure)
+    return png_of(figure)
+
+
+def design_scores(found: Architectures) -> bytes:
+    """Draw the scores of each design on a line of its own, the preset's dashed; a PNG file."""
+    fits = found.fits
+    figure = new_figure(8.6, 1.6 + 0.28 * len(fits))
+    columns = {
+        "Impedance score": [one.impedance for one in fits],
+        "Band score": [one.band_score for one in fits],
+        "Held-out error\n(image's variance = 1)": [one.held_out_error for one in fits],
+        "Weights per pixel": [one.weights / found.subject.picture.size for one in fits],
+    }
+    panels = figure.subplots(1, len(columns) + (found.truth is not None), sharey=True)
+    place = np.arange(len(fits))
+    for axes, (title, values) in zip(panels, columns.items(), strict=False):
+        axes.plot(values, place, "o", color="tab:blue")
+        axes.axvline(values[0], color="0.5", linestyle="--", linewidth=1)
+        axes.set_xlabel(title)
+    panels[3].set_xscale("log")
+    if found.truth is not None:
+        last = panels[-1]
+        last.plot([one.oracle for one in fits], place, "o", color="tab:green", label="oracle")
+        taken = [one.taken_psnr for one in fits]
+        last.plot(taken, place, "o", color="tab:green", mfc="none", label="taken")
+        last.axvline(taken[0], color="0.5", linestyle="--", linewidth=1)
+        last.set_xlabel("PSNR (dB)")
+    for axes in panels:
+        axes.grid(axis="y", alpha=0.25)
+    panels[0].set_yticks(place, [one.design.name for one in fits])
+    panels[0].invert_yaxis()
+    return png_of(figure)
+
+
+def design_pictures(found: Architectures) -> bytes:
+    """Draw what held-out pixels take of each design; a PNG file."""
+    shown = {"given": found.subject.picture}
+    if found.truth is not None:
+        shown["truth"] = found.truth
+    for one in found.fits:
+        told = "" if one.taken_psnr is None else f", {one.taken_psnr:.2f} dB"
+        shown[f"{one.design.name}\n{one.held_out_error:.4f}{told}"] = one.picture
+    limits = contrast_limits(found.subject.picture if found.truth is None else found.truth)
+    rows = -(-len(shown) // _ABREAST)
+    figure = new_figure(8.6, 2.1 * rows)
+    panels = figure.subplots(rows, _ABREAST, squeeze=False).ravel()
+    for panel, (title, picture) in zip(panels, shown.items(), strict=False):
+        _show(panel, picture, title, limits)
+    for panel in panels[len(shown) :]:
+        panel.set_axis_off()
+    return png_of(figure)
 
 
 def _by_iteration(axes: Axes, count: int, *, logarithmic: bool) -> None:
@@ -143,34 +194,12 @@ def _by_iteration(axes: Axes, count: int, *, logarithmic: bool) -> None:
     axes.set_xlabel("Iteration")
 
 
-def _figure(width: float, height: float) -> Figure:
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=(width, height), dpi=_DOTS, layout="constrained")
-
-
-def _png(figure: Figure) -> bytes:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-    canvas = FigureCanvasAgg(figure)  # a figure of its own: pyplot's state stays untouched
-    file = BytesIO()
-    canvas.print_png(file)  # type: ignore[no-untyped-call]
-    return file.getvalue()
-
-
 def _shades(count: int) -> Any:
     from matplotlib import colormaps
 
     return colormaps["viridis"](np.linspace(_DARK_TO_LIGHT[0], _DARK_TO_LIGHT[-1], count))
 
 
-def _limits(picture: Picture) -> tuple[float, float]:
-    low, high = np.percentile(picture, [_CLIPPED, 100 - _CLIPPED])
-    return float(low), float(high)
-
-
-def _show(axes: Axes, picture: Picture, title: str, low: float, high: float) -> None:
-    shown = np.clip((picture.astype(np.float64) - low) / max(high - low, 1e-12), 0, 1)
-    axes.imshow(shown, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+def _show(axes: Axes, picture: Picture, title: str, limits: tuple[float, float]) -> None:
+    show_picture(axes, stretched(picture, *limits))
     axes.set_title(title, fontsize=8)
-    axes.set_axis_off()

@@ -9,11 +9,12 @@ import numpy as np
 
 from napari_dip.engine.control import Control
 from napari_dip.explore.bands import Correspondence, edges, radial_power, reached
-from napari_dip.explore.course import held_out_stop, readings, threads
+from napari_dip.explore.course import held_out_stop, readings
 from napari_dip.explore.sharpness import settled_at, sight
-from napari_dip.explore.subject import standardised
+from napari_dip.explore.subject import hidden_block, psnr_of, standardised
+from napari_dip.run.draining import mapped
 from napari_dip.run.events import Event
-from napari_dip.run.machine import load_torch
+from napari_dip.run.machine import load_torch, torch_threads
 from napari_dip.run.prepare import ROBUST
 
 if TYPE_CHECKING:
@@ -163,27 +164,22 @@ def explore_spectrum(
     load_torch()
     target, count = standardised(subject.picture), subject.iterations
     watch = _Watch(subject, truth)
-    block = _hidden_block(subject)
-    with threads(subject.plan.threads):
+    block = hidden_block(subject)
+
+    def seen(one: Reading) -> tuple[Event, Reading]:
+        watch.see(one)
+        done = 0.5 * one.iteration / count
+        return Event("Watching the frequencies", done, one.iteration, count), one
+
+    def judged(at: int) -> tuple[Event, None]:
+        return Event("Fitting with held-out pixels", 0.5 + 0.5 * at / count, at, count), None
+
+    with torch_threads(subject.plan.threads):
         fitted = readings(target, subject, control=control, pictures=True)
-        while True:
-            try:
-                one = next(fitted)
-            except StopIteration as stop:
-                if not stop.value:
-                    return None
-                break
-            watch.see(one)
-            done = 0.5 * one.iteration / count
-            yield Event("Watching the frequencies", done, one.iteration, count), one
-        judged = held_out_stop(target, subject, block, control=control)
-        while True:
-            try:
-                at = next(judged)
-            except StopIteration as stop:
-                held_out: HeldOut | None = stop.value
-                break
-            yield Event("Fitting with held-out pixels", 0.5 + 0.5 * at / count, at, count), None
+        if not (yield from mapped(fitted, seen)):
+            return None
+        stop = held_out_stop(target, subject, block, control=control)
+        held_out = yield from mapped(stop, judged)
     return None if held_out is None else watch.ended(held_out)
 
 
@@ -244,15 +240,4 @@ class _Watch:
         return np.asarray(picture * self._unit + self._offset, np.float32)
 
     def _psnr(self, picture: Picture) -> float:
-        if self._truth is None:
-            return float("nan")
-        error = np.mean((picture.astype(np.float64) - self._truth) ** 2)
-        peak = float(self._truth.max() - self._truth.min())
-        return float(10 * np.log10(peak**2 / max(float(error), 1e-30)))
-
-
-def _hidden_block(subject: Subject) -> tuple[int, int]:
-    """Measure how wide held-out pixels must be guarded: as other fits do."""
-    from napari_dip.run.measuring import measure_noise
-
-    return measure_noise(subject.picture, "YX").hidden_block
+        return float("nan") if self._truth is None else psnr_of(picture, self._truth)

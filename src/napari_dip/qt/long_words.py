@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from qtpy.QtCore import QEvent, Qt
 from qtpy.QtWidgets import QFrame, QScrollArea, QSizePolicy, QWidget
 
 if TYPE_CHECKING:
@@ -13,9 +14,9 @@ if TYPE_CHECKING:
 #: Most lines in sight: in a window of 1280 x 720 as much height is left for what lies below.
 LINES = 11
 
-#: Fewest lines where there are words: a run's progress takes two in a narrow dock, and before the
-#: dock's font is known its height is told too small.
-LEAST_LINES = 2
+#: What else than a resize changes the height of the same words: napari's style, and with it the
+#: font, comes to a dock after its words, and again with each theme.
+_RESTYLED = (QEvent.Type.LayoutRequest, QEvent.Type.StyleChange, QEvent.Type.FontChange)
 
 
 class LongWords(QScrollArea):
@@ -30,9 +31,13 @@ class LongWords(QScrollArea):
         super().__init__(parent)
         self._label = label
         self.setFrameShape(QFrame.Shape.NoFrame)
+        # napari pads all widgets by a pixel: here it would be taken off the words
+        self.setStyleSheet("QScrollArea { padding: 0px; }")
         self.setWidgetResizable(True)
         self.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Fixed)
         self.setWidget(label)
+        # what a label hints at, a block of three lines for one long one, is no height that it needs
+        label.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Ignored)
         self.show_words("")
 
     def show_words(self, words: str) -> None:
@@ -48,8 +53,23 @@ class LongWords(QScrollArea):
         super().resizeEvent(event)
         self._fit()
 
+    def event(self, event: QEvent | None) -> bool:
+        """Sentences take more height in a larger font."""
+        done = super().event(event)
+        if event is not None and event.type() in _RESTYLED:
+            self._fit()
+        return done
+
     def _fit(self) -> None:
-        line = self._label.fontMetrics().lineSpacing()
-        least = (LEAST_LINES + 1) * line if self._label.text() else 1  # and the label's padding
+        """Take the height of the words; a bar, which takes width off them, only for too many.
+
+        Were Qt to choose, a bar that came while the place was low would make a line wrap that
+        does not, and would stay for what it had wrapped itself.
+        """
         wanted = self._label.heightForWidth(max(1, self.width()))
-        self.setFixedHeight(max(least, min(wanted, LINES * line)))
+        most = LINES * self._label.fontMetrics().lineSpacing()
+        policy = Qt.ScrollBarPolicy
+        self.setVerticalScrollBarPolicy(
+            policy.ScrollBarAlwaysOn if wanted > most else policy.ScrollBarAlwaysOff
+        )
+        self.setFixedHeight(max(1, min(wanted, most)))

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from qtpy.QtWidgets import QPushButton, QVBoxLayout, QWidget
 
 from napari_dip.errors import Refusal
+from napari_dip.qt.background import BackgroundCall
 from napari_dip.qt.fold import Fold
 from napari_dip.qt.layers import level_zero
-from napari_dip.qt.measuring import BackgroundMeasuring, Measured
+from napari_dip.qt.measuring import Measured, measured
 from napari_dip.qt.noise_plot import NoisePlot
 from napari_dip.qt.run_bar import sentence_label
 from napari_dip.run.gate import check_header
@@ -39,7 +41,7 @@ class NoiseSection(Fold):
         page = QWidget()
         super().__init__("Noise", page)
         self._chooser, self._form = chooser, form
-        self._measuring: BackgroundMeasuring | None = None
+        self._measuring: BackgroundCall | None = None
         self._of: tuple[int, str] | None = None
         self.button = QPushButton("Measure")
         self.button.setToolTip("<qt>Measure the noise of the image now; nothing is restored.</qt>")
@@ -65,7 +67,7 @@ class NoiseSection(Fold):
         self._of = _identity(layer, header.axes)
         self.button.setEnabled(False)
         self.button.setText("Measuring …")
-        self._measuring = BackgroundMeasuring(header, level_zero(layer), self)
+        self._measuring = BackgroundCall(partial(measured, header, level_zero(layer)), self)
         self._measuring.ended.connect(self._on_measured)
         self._measuring.start()
 

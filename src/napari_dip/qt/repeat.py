@@ -21,9 +21,10 @@ from qtpy.QtWidgets import (
 
 from napari_dip.errors import Refusal, refusal
 from napari_dip.io import guess_axes
+from napari_dip.qt.background import BackgroundCall
 from napari_dip.qt.further import drawn
 from napari_dip.qt.layers import METADATA_KEY, level_zero
-from napari_dip.qt.saving import BackgroundSaving, Unsaved
+from napari_dip.qt.saving import Unsaved, saved
 from napari_dip.qt.sources import inputs_noted, made_by_us, repetition, without_file
 from napari_dip.run.command import command_line
 from napari_dip.run.methods import methods_text
@@ -70,7 +71,7 @@ class RepeatButtons(QWidget):
         super().__init__(parent)
         self._viewer, self._form = viewer, form
         self._chooser, self._further = chooser, further
-        self._saving: BackgroundSaving | None = None
+        self._saving: BackgroundCall | None = None
         self._busy = False
         self.combo = QComboBox()
         self.combo.setAccessibleName("Result")
@@ -192,7 +193,7 @@ class RepeatButtons(QWidget):
         if not folder:
             return
         whole = tuple(one for one in ones if isinstance(one, Unsaved))
-        self._saving = BackgroundSaving(whole, Path(folder), self)
+        self._saving = BackgroundCall(partial(saved, whole, Path(folder)), self)
         self._saving.ended.connect(partial(self._on_saved, layer, write, what))
         self.said.emit("Saving what the script needs")
         self._saving.start()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import csv
 import html
 import io
@@ -10,6 +9,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from napari_dip.io.paths import printable
+from napari_dip.run.page import html_page, picture_tag
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -58,29 +58,16 @@ def page_text(outcomes: Iterable[FileOutcome], recipe: Recipe) -> str:
         for state, words in STATES.items()
         if (count := sum(one.state == state for one in outcomes))
     )
-    title = html.escape(f"{recipe.task.title}: {len(outcomes)} files")
     rows = "\n".join(map(_page_row, outcomes))
-    return f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width">
-<title>{title}</title>
-<style>{_STYLE}</style>
-</head>
-<body>
-<h1>{title}</h1>
-<p>{html.escape(counts)}.</p>
+    body = f"""<p>{html.escape(counts)}.</p>
 <details><summary>Recipe</summary><pre>{html.escape(recipe.to_json())}</pre></details>
 <table>
 <thead><tr><th>File</th><th>Input, result, held-out loss</th><th>What to know</th></tr></thead>
 <tbody>
 {rows}
 </tbody>
-</table>
-</body>
-</html>
-"""
+</table>"""
+    return html_page(f"{recipe.task.title}: {len(outcomes)} files", _STYLE, body)
 
 
 def _row(one: FileOutcome) -> dict[str, Any]:
@@ -126,8 +113,7 @@ def _page_row(one: FileOutcome) -> str:
     picture = ""
     if one.picture is not None:
         with suppress(OSError):
-            coded = base64.b64encode(one.picture.read_bytes()).decode("ascii")
-            picture = f'<img alt="" src="data:image/png;base64,{coded}">'
+            picture = picture_tag(one.picture.read_bytes())
     if one.refusal is not None:
         words = [one.refusal.sentence, one.refusal.remedy]
     else:

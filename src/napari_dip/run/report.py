@@ -11,12 +11,15 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import numpy.typing as npt
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 #: Share of the darkest and of the brightest pixels that may be clipped, as napari's users expect.
 _CLIPPED = 0.3
 _PANEL_INCHES = 4.0
-#: Width and height of an overview at 100 dots per inch: small enough for a page of 500 of them.
-_OVERVIEW_INCHES = (5.2, 1.7)
+_DOTS = 120
+#: Width and height of an overview, and dots per inch: small enough for a page of 500 of them.
+_OVERVIEW_INCHES, _OVERVIEW_DOTS = (5.2, 1.7), 100
 #: Pixels along a thumbnail's longer side, at least, where the image has as many.
 _THUMBNAIL = 160
 
@@ -42,24 +45,16 @@ def before_after(
     bytes
         A PNG file.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     panels = [before, after] if reference is None else [before, after, reference]
-    low, high = np.percentile(after, [_CLIPPED, 100 - _CLIPPED])
+    limits = contrast_limits(after)
     height, width = after.shape[:2]
     size = (_PANEL_INCHES * len(panels), _PANEL_INCHES * height / width + 0.4)
-    figure = Figure(figsize=size, dpi=120, layout="constrained")
-    canvas = FigureCanvasAgg(figure)  # a figure of its own: pyplot's state stays untouched
+    figure = new_figure(*size)
     for place, (panel, title) in enumerate(zip(panels, titles, strict=False), start=1):
         axes = figure.add_subplot(1, len(panels), place)
-        shown = np.clip((panel.astype(np.float64) - low) / max(high - low, 1e-12), 0, 1)
-        axes.imshow(shown, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+        show_picture(axes, stretched(panel, *limits))
         axes.set_title(title)
-        axes.set_axis_off()
-    file = BytesIO()
-    canvas.print_png(file)  # type: ignore[no-untyped-call]
-    return file.getvalue()
+    return png_of(figure)
 
 
 def overview(
@@ -84,19 +79,12 @@ def overview(
     bytes
         A PNG file.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    low, high = np.percentile(after, [_CLIPPED, 100 - _CLIPPED])
-    figure = Figure(figsize=_OVERVIEW_INCHES, dpi=100, layout="constrained")
-    canvas = FigureCanvasAgg(figure)
+    limits = contrast_limits(after)
+    figure = new_figure(*_OVERVIEW_INCHES, dots=_OVERVIEW_DOTS)
     left, middle, right = figure.subplots(1, 3, width_ratios=(1, 1, 1.3))
     for axes, panel, title in ((left, before, "Input"), (middle, after, "Restored")):
-        thinned = _thinned(panel).astype(np.float64)
-        shown = np.clip((thinned - low) / max(high - low, 1e-12), 0, 1)
-        axes.imshow(np.nan_to_num(shown), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+        show_picture(axes, np.nan_to_num(stretched(_thinned(panel), *limits)))
         axes.set_title(title, fontsize=8)
-        axes.set_axis_off()
     told = [(one[0], one[1]) for one in held_out if one[1] is not None]
     steps, losses = [one[0] for one in told], [one[1] for one in told]
     right.plot(steps, losses, ".-", color="tab:blue", linewidth=1, markersize=3)
@@ -104,9 +92,42 @@ def overview(
         right.axvline(best_iteration, color="tab:orange", linewidth=1)
     right.set_title("Held-out loss (line: taken)", fontsize=8)
     right.tick_params(labelsize=6)
+    return png_of(figure)
+
+
+def new_figure(width: float, height: float, dots: int = _DOTS) -> Figure:
+    """Make an empty figure of that many inches, with so many dots in each."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), dpi=dots, layout="constrained")
+
+
+def png_of(figure: Figure) -> bytes:
+    """Draw a figure; a PNG file."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    canvas = FigureCanvasAgg(figure)  # a figure of its own: pyplot's state stays untouched
     file = BytesIO()
     canvas.print_png(file)  # type: ignore[no-untyped-call]
     return file.getvalue()
+
+
+def contrast_limits(picture: npt.NDArray[Any]) -> tuple[float, float]:
+    """Tell what to show black and white, so that a few odd pixels do not darken all others."""
+    low, high = np.percentile(picture, [_CLIPPED, 100 - _CLIPPED])
+    return float(low), float(high)
+
+
+def stretched(picture: npt.NDArray[Any], low: float, high: float) -> npt.NDArray[np.float64]:
+    """Bring what lies between the limits to 0 to 1, and clip what lies beyond."""
+    shown = (picture.astype(np.float64) - low) / max(high - low, 1e-12)
+    return np.clip(shown, 0, 1)
+
+
+def show_picture(axes: Axes, shown: npt.NDArray[np.float64]) -> None:
+    """Show a picture of 0 to 1, or one in colours, pixel by pixel and without a frame."""
+    axes.imshow(shown, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+    axes.set_axis_off()
 
 
 def middle_plane(image: npt.NDArray[Any], axes: str) -> npt.NDArray[Any]:
