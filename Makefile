@@ -15,7 +15,7 @@ ifeq ($(shell uname -s),Linux)
 DISPLAYED := env -u WAYLAND_DISPLAY QT_QPA_PLATFORM=xcb LIBGL_ALWAYS_SOFTWARE=1 xvfb-run -a -s "-screen 0 1400x900x24"
 endif
 
-.PHONY: help demo test lint test-headless test-gl screenshots bench-fmd bench-named-noise bench-quality bench-stop bench-calibration bench-speed bench-seeds bench-uncertainty bench-impedance bench-tasks pages libraries window-libraries
+.PHONY: help demo test lint test-headless test-gl screenshots bench-fmd bench-named-noise bench-quality bench-stop bench-calibration bench-speed bench-tiles bench-ablation bench-seeds bench-uncertainty bench-impedance bench-architectures bench-tasks faults pages libraries window-libraries
 
 help:  ## name the targets
 	@grep -hE '^[a-z-]+:.*  ## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*  ## /\1\t/' | awk -F'\t' '{printf "make %-14s %s\n", $$1, $$2}'
@@ -57,6 +57,9 @@ bench-stop: $(STAMP)  ## how far the stop lies from the best iterate
 bench-speed: $(STAMP)  ## the loop beside one written by hand, and the network's layers alone
 	$(BIN)/python benchmarks/overhead.py $(ARGS)
 
+bench-ablation: $(STAMP)  ## what each part of denoising is worth; resumable
+	$(BIN)/python benchmarks/ablation.py $(ARGS)
+
 bench-seeds: $(STAMP)  ## how much results differ from seed to seed; resumable
 	$(BIN)/python benchmarks/seeds.py $(ARGS)
 
@@ -66,6 +69,12 @@ bench-uncertainty: $(STAMP)  ## how sure results are, against the truth
 bench-impedance: $(STAMP)  ## energies of image, noise and shuffled pixels on twenty pictures; resumable
 	$(BIN)/python benchmarks/impedance.py $(ARGS)
 
+bench-architectures: $(STAMP)  ## whether the scores of an architecture foretell its best PSNR; resumable
+	$(BIN)/python benchmarks/architectures.py $(ARGS)
+
+bench-tiles: $(STAMP)  ## memory, speed and seams of pictures in tiles; ARGS=large for 268 megapixels
+	$(BIN)/python benchmarks/tiles.py $(ARGS)
+
 bench-calibration: $(STAMP)  ## how well noise is told from one image
 	$(BIN)/python benchmarks/calibration.py $(ARGS)
 
@@ -73,6 +82,9 @@ bench-tasks: $(STAMP)  ## every task on the shared images, resumable; hours
 	for one in inpaint super_resolve super_resolve_axial deblur deblur_stacks "blind_deblur widths" \
 	  "blind_deblur levin" "blind_deblur told" guide stacks filling_stacks smoothing two_measurements jpeg; \
 	do set -- $$one; $(BIN)/python benchmarks/$$1.py $$2 $(ARGS) || exit 1; done
+
+faults: $(STAMP)  ## bad input, kills, full disks, hostile files, in earnest; resumable; ARGS="--only kills"
+	PYTHONPATH=tests OMP_NUM_THREADS=1 QT_QPA_PLATFORM=offscreen $(BIN)/python -m faults $(ARGS)
 
 pages: $(STAMP)  ## write again what the documentation takes from the code: messages, settings
 	$(BIN)/python scripts/write_pages.py

@@ -24,6 +24,16 @@ the facts of the case. On the command line a refusal ends with exit code 2 befor
 and nothing is written; a failure of work that had begun ends with 1, and earlier files are
 untouched.
 
+`make faults` does to the program what these messages are about, at the command line, in Python, in
+a batch and in the dock: bad input, files made to do harm ([guards](../SECURITY.md)), kills, full
+memory, full disks. [Figures](benchmarks.md).
+
+When the memory runs out within a fit, all of it is freed and the fit goes on from its last
+judgement, with windows of half the size where they are larger than 64 pixels, four times in a fit
+at most; after that the best picture so far is kept, and the notes of the result say so. When a
+result cannot be saved, the finished picture is kept beside its input, in your home folder or in the
+folder for temporary files, and the message says where.
+
 | code | what is wrong | what to do |
 |---|---|---|
 """

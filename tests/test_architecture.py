@@ -51,7 +51,7 @@ ONLY_IN = {
     "cyclopts": {"cli"},
     "rich": {"cli"},
     "matplotlib": {"run/report.py", "explore/report.py"},
-    "safetensors": {"run/checkpoints.py"},
+    "safetensors": {"run/checkpoint_file.py"},
     "distributed": {"run/batch.py"},
     "dask": {"io", "qt", "run/batch.py"},
 }

@@ -106,3 +106,11 @@ def test_the_words_name_the_part_where_there_are_several() -> None:
     assert (event.unit, event.units) == (2, 3)
     alone = Clock(plan(), hands.control, None, hands.monotonic)
     assert alone.event(progress(50), None).words == "Restoring"
+
+
+def test_the_words_count_frames_of_a_movie_and_planes_of_a_stack() -> None:
+    for axis, word in (("T", "frame"), ("Z", "plane")):
+        stack = plan((8, 64, 64), f"{axis}YX", stacks="planes", restarts=1)
+        clock = Clock(stack, Hands().control, None)
+        clock.begin(3, 0)
+        assert clock.event(progress(5), None).words == f"Restoring, {word} 3 of 8"

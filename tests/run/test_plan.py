@@ -195,22 +195,25 @@ def test_the_time_is_bounded_by_most_looks_and_the_bar_paced_by_the_usual() -> N
 @pytest.mark.parametrize(
     ("prior", "side", "channels", "growth"),
     [
-        ("blind-spot", 256, 1, 238e6),
-        ("blind-spot", 768, 1, 617e6),
-        ("blind-spot", 256, 3, 248e6),
-        ("blind-spot", 768, 3, 640e6),
-        ("noise", 256, 1, 325e6),
-        ("noise", 512, 1, 781e6),
-        ("noise", 768, 1, 1415e6),
+        ("blind-spot", 256, 1, 162e6),
+        ("recorrupted", 512, 1, 302e6),
+        ("recorrupted", 768, 1, 562e6),
+        ("blind-spot", 1024, 1, 930e6),
+        ("recorrupted", 2048, 1, 3263e6),
+        ("recorrupted", 256, 3, 276e6),
+        ("recorrupted", 512, 3, 561e6),
+        ("noise", 256, 1, 248e6),
+        ("noise", 512, 1, 814e6),
+        ("noise", 1024, 1, 2487e6),
     ],
 )
-def test_the_memory_is_estimated_within_a_quarter_of_what_was_measured(
+def test_the_memory_is_estimated_within_fifteen_percent_of_what_was_measured(
     prior: str, side: int, channels: int, growth: float
 ) -> None:
-    shape, axes = ((side, side), "YX") if channels == 1 else ((channels, side, side), "CYX")
+    shape, axes = ((side, side), "YX") if channels == 1 else ((side, side, channels), "YXS")
     plan = ask(shape, axes, prior=prior, preset="fast")
     assert isinstance(plan, Plan)
-    assert plan.peak_bytes == pytest.approx(growth, rel=0.25)
+    assert plan.peak_bytes == pytest.approx(growth, rel=0.15)
 
 
 @pytest.mark.parametrize(("side", "scales"), [(1, 1), (2, 1), (3, 2), (4, 2), (16, 4), (17, 5)])

@@ -12,12 +12,13 @@ from napari_dip.cli.words import say, tell
 from napari_dip.io.paths import printable
 from napari_dip.run.batch import run_batch
 from napari_dip.run.batch_plan import plan_batch
+from napari_dip.run.draining import drained
 from napari_dip.run.plan import duration
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from napari_dip.run.batch import BatchResult
+    from napari_dip.run.batch import BatchEvent, BatchResult
     from napari_dip.run.batch_file import FileOutcome
     from napari_dip.run.batch_plan import BatchPlan
     from napari_dip.run.runner import Control
@@ -113,19 +114,16 @@ def _after(result: BatchResult) -> str:
 def _watched(plan: BatchPlan, control: Callable[[], Control], *, quiet: bool) -> BatchResult:
     """Run to the end: how far each file is, where its result lies, or why there is none."""
     said = {source for source, _ in plan.refused}
-    events = run_batch(plan, control=control)
-    with closing(reporter_for(quiet)) as reporter, closing(events):
-        while True:
-            try:
-                one = next(events)
-            except StopIteration as stop:
-                result: BatchResult = stop.value
-                return result
+    with closing(reporter_for(quiet)) as reporter:
+
+        def see(one: BatchEvent) -> None:
             if one.event is not None:
                 place = f"{one.number} of {one.count}, {printable(one.source.name)}"
                 reporter.show(replace(one.event, words=f"{place}: {one.event.words}"))
             if one.outcome is not None and one.source not in said:
                 _tell(one.outcome, quiet=quiet)
+
+        return drained(run_batch(plan, control=control), see)
 
 
 def _tell(outcome: FileOutcome, *, quiet: bool) -> None:

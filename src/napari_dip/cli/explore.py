@@ -1,4 +1,4 @@
-"""`napari-dip explore impedance|spectrum IMAGE -o FOLDER`: see the prior on one's own picture."""
+"""`napari-dip explore EXPERIMENT IMAGE -o FOLDER`: see the prior on one's own picture."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ def explore(
         Folder of the page, the pictures and the tables.
     overwrite, quiet : bool
     **settings : str
-        As for `napari_dip.explore.impedance` and `spectrum`.
+        As for the functions of `napari_dip.explore`.
 
     Raises
     ------
     Refused, Failed
-        As these two.
+        As these.
     """
     from napari_dip import explore as experiments
     from napari_dip.explore.place import check_place

@@ -96,6 +96,7 @@ def explore_arguments(experiment: str) -> list[Argument]:
     (axes,) = (one for one in recipe_arguments() if one.name == "axes")
     shared = ("seed", "device")
     words = "Whose network is fitted: fast, balanced or best. Default: fast."
+    count, side = (300, 128) if experiment == "architectures" else (500, 256)
     arguments = [
         Argument("image", Argument.POSITIONAL_ONLY, annotation=Annotated[str, image]),
         Argument("output", Argument.KEYWORD_ONLY, annotation=Annotated[str, output]),
@@ -105,16 +106,19 @@ def explore_arguments(experiment: str) -> list[Argument]:
             if name in shared
         ),
         _text("preset", words, "NAME", COMMON_GROUP),
-        _text("max_iterations", "Of each fit. Default: 500.", "WHOLE", COMMON_GROUP),
+        _text("max_iterations", f"Of each fit. Default: {count}.", "WHOLE", COMMON_GROUP),
         _text(
             "crop",
-            "Pixels along a side: of a larger image the middle is looked at. Default: 256.",
+            f"Pixels along a side: of a larger image the middle is looked at. Default: {side}.",
             "WHOLE",
             COMMON_GROUP,
         ),
         axes,
     ]
-    if experiment == "spectrum":
+    if experiment == "architectures":
+        words = "Designs to compare with the preset's, with commas between. Default: all."
+        arguments.append(_text("only", words, "NAMES", COMMON_GROUP))
+    if experiment != "impedance":
         words = "The same picture without noise: tells how good each estimate is."
         arguments.append(_text("truth", words, "FILE", FILES_GROUP))
     arguments.append(flag("overwrite", "Replace files that exist.", FILES_GROUP))

@@ -8,7 +8,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Any, Protocol
 
 from napari_dip.cli.words import say
-from napari_dip.run.api import drained
+from napari_dip.run.draining import drained
 from napari_dip.run.plan import duration
 
 if TYPE_CHECKING:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import time
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,11 +13,18 @@ from napari_dip.cli.interrupt import Interrupt
 from napari_dip.cli.options import extra_files
 from napari_dip.cli.progress import watched
 from napari_dip.cli.words import say, tell
-from napari_dip.errors import Refusal, Refused, refusal
-from napari_dip.io.outputs import IMAGE_SUFFIXES, JSON_SUFFIXES, check_output, check_outputs_differ
-from napari_dip.io.reading import read_pixels, read_spec
+from napari_dip.errors import Failed, Refusal, Refused, refusal
+from napari_dip.io.outputs import (
+    IMAGE_SUFFIXES,
+    JSON_SUFFIXES,
+    check_folder,
+    check_output,
+    check_outputs_differ,
+)
+from napari_dip.io.provenance import read_provenance
+from napari_dip.io.reading import read_spec
 from napari_dip.io.spec import plane_spec
-from napari_dip.io.writing import write_text
+from napari_dip.io.writing import remove_parts, write_text
 from napari_dip.run.api import load_recipe
 from napari_dip.run.checkpoints import Store
 from napari_dip.run.inputs import sort_inputs
@@ -23,9 +32,11 @@ from napari_dip.run.keep_after import keeping_after
 from napari_dip.run.machine import this_machine
 from napari_dip.run.plan import duration, preflight
 from napari_dip.run.recipe import Common, make_recipe, recipe_from_dict
+from napari_dip.run.rescue import free_name, kept_elsewhere, name_beside
 from napari_dip.run.results import json_text, save_picture
 from napari_dip.run.runner import run
 from napari_dip.run.saturation import cut_off
+from napari_dip.run.survey import look_over, opened
 from napari_dip.run.verdict import cut_off_words
 from napari_dip.tasks import TASKS
 
@@ -38,6 +49,11 @@ if TYPE_CHECKING:
     from napari_dip.run.recipe import Recipe
 
 DONE, INTERRUPTED = 0, 130
+#: Bytes on the disk for each value of a result in tiles: pictures and deviations of tiles, and
+#: picture, deviation and residual put together, beside the result itself.
+TILE_BYTES = 28
+
+_AGAIN = "The same command with --resume goes on from there."
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +85,15 @@ class Request:
 
 def restore_file(task: str, image: str, **options: Any) -> int:
     """Carry out `napari-dip TASK IN -o OUT ...`; returns the exit code."""
+    began = time.time()
     request = _request(task, image, options)
     recipe = _recipe(task, request)
     spec = read_spec(image, request.axes)
     _check_outputs(request, recipe, spec)
     plan = _plan(recipe, spec, request)
+    if plan.tiles:
+        folder = Path(request.outputs["output"]).parent
+        check_folder(folder, TILE_BYTES * prod(plan.result_shape))
     keeping_after(request.keep_after)  # says no before any work
     data = _pixels(plan)
     before = [plan.line, *_notes(plan), *_cut_off(plan, data)]
@@ -84,7 +104,10 @@ def restore_file(task: str, image: str, **options: Any) -> int:
     with Interrupt(quiet=request.quiet) as interrupt:
         control = keeping_after(request.keep_after, interrupt.control)
         loop = run(plan, data, control=control, store=store)
-        result = watched(loop, quiet=request.quiet)
+        try:
+            result = watched(loop, quiet=request.quiet)
+        except Failed as failure:
+            raise _going_on(failure, store) from failure
     if store.failure is not None:
         say(store.failure.message)
     if result is not None and not request.quiet:
@@ -98,6 +121,9 @@ def restore_file(task: str, image: str, **options: Any) -> int:
         raise RuntimeError("the run ended without a picture")
     _save(request, plan, result)
     store.remove()
+    remove_parts(Path(request.outputs["output"]).parent, began)
+    if request.resume:
+        _forget_partial(request, result)
     return DONE
 
 
@@ -170,16 +196,15 @@ def _notes(plan: Plan) -> list[str]:
 
 def _cut_off(plan: Plan, data: Mapping[str, Any]) -> tuple[str, ...]:
     """Say which pixels hold no brightness, before time is spent; after it, where some are holes."""
-    if plan.recipe.task.keeps_measured():
+    if plan.recipe.task.keeps_measured() or plan.tiles:
         return ()
     return cut_off_words(*cut_off(data["image"]))
 
 
 def _pixels(plan: Plan) -> dict[str, Any]:
-    spec = plan.source
-    data = {"image": read_pixels(spec)}
-    data |= {name: read_pixels(other) for name, other in plan.others.items()}
-    sorted_ = sort_inputs(plan, data)  # the run asks again, but loads torch first
+    data = opened(plan)
+    # the run asks again, but loads torch first
+    sorted_ = look_over(plan, data["image"]) if plan.tiles else sort_inputs(plan, data)
     if isinstance(sorted_, Refusal):
         raise Refused(sorted_)
     return data
@@ -188,7 +213,11 @@ def _pixels(plan: Plan) -> dict[str, Any]:
 def _save(request: Request, plan: Plan, result: Restoration) -> None:
     """Write the result first: it is what the time went into."""
     outputs, overwrite, finer = request.outputs, request.overwrite, plan.result_scale
-    save_picture(outputs["output"], result.image, plan.source, finer, result, overwrite)
+    try:
+        save_picture(outputs["output"], result.image, plan.source, finer, result, overwrite)
+    except Failed as failure:  # hours of work must not end with a full disk
+        place = Path(outputs["output"])
+        raise kept_elsewhere(failure, place, plan, result) from failure
     if "uncertainty" in outputs:
         doubt = result.uncertainty
         save_picture(outputs["uncertainty"], doubt, plan.source, finer, result, overwrite)
@@ -211,11 +240,31 @@ def _save(request: Request, plan: Plan, result: Restoration) -> None:
         tell(outputs["output"])
 
 
+def _forget_partial(request: Request, result: Restoration) -> None:
+    """Remove the picture that an interrupted run of the same kind left, now that it is finished."""
+    before = name_beside(Path(request.outputs["output"]), "partial")
+    with suppress(Exception):  # whoever wrote it: what cannot be read is not ours
+        told = read_provenance(before) or {}
+        same = told.get("report", {}).get("input_sha256") == result.report["input_sha256"]
+        if same and told["recipe"] == result.recipe.to_dict():
+            before.unlink()
+            if not request.quiet:
+                say(f"'{before}' of the interrupted run was removed.")
+
+
+def _going_on(failure: Failed, store: Store) -> Failed:
+    """Say that the same command goes on from there, if it does."""
+    if not store.path.exists():
+        return failure
+    words = f"{failure.refusal.remedy} {_AGAIN}"
+    return Failed(replace(failure.refusal, remedy=words))
+
+
 def _store(request: Request) -> Store:
     """Keep the checkpoint beside OUT, and say so if one lies there already."""
     output = Path(request.outputs["output"])
     store = Store(output.with_name(output.name + ".unfinished"), resume=request.resume)
-    there = store.path.exists()
+    there = store.begun()
     if request.resume and not there and not request.quiet:
         say(f"There is no unfinished run at '{store.path}'; starting from the beginning.")
     if there and not request.resume and not request.quiet:
@@ -232,19 +281,11 @@ def _keep(request: Request, plan: Plan, result: Restoration | None, store: Store
     save_picture(path, result.image, plan.source, plan.result_scale, result, False)
     if not request.quiet:
         say(f"Interrupted; the best picture so far was saved as '{path}'.")
-        if store.path.exists():
-            say("The same command with --resume goes on from there.")
+        if store.begun():
+            say(_AGAIN)
     return INTERRUPTED
 
 
 def partial_path(output: Path) -> Path:
     """Name the picture of an interrupted run: OUT.partial.tif, or a numbered one if that exists."""
-    stem = output.name[: -len(output.suffix)]
-    suffix = f".ome{output.suffix}" if stem.lower().endswith(".ome") else output.suffix
-    stem = stem[:-4] if stem.lower().endswith(".ome") else stem
-    free = output.with_name(f"{stem}.partial{suffix}")
-    number = 2
-    while free.exists() or free.is_symlink():
-        free = output.with_name(f"{stem}.partial-{number}{suffix}")
-        number += 1
-    return free
+    return free_name(output, "partial")

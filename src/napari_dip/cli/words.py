@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 #: The experiments of `explore`, with what they show.
 EXPERIMENTS = {
+    "architectures": "Fit several networks to an image, and say which prior suits it.",
     "impedance": "Fit an image, the same with noise, its pixels shuffled, and noise: energies.",
     "spectrum": "Watch which frequencies of an image are learned when, and where to stop.",
 }

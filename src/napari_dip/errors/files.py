@@ -23,6 +23,14 @@ FILES = {
         "'{path}' is cut off or damaged: {why}.", "Copy or export it again from its source."
     ),
     "file-empty": Fault("'{path}' holds no bytes.", "Copy or export it again from its source."),
+    "file-long": Fault(
+        "'{path}' holds {size}, far more than {kind} does.",
+        "Check that it is the right file.",
+    ),
+    "file-elsewhere": Fault(
+        "'{path}' says that a part of it lies in '{other}', which is outside its own folder.",
+        "Put all its files into one folder, or save it as one file.",
+    ),
     "file-codec": Fault(
         "'{path}' is compressed with {codec}, which cannot be read here.",
         "Save the image without compression, or with LZW or Deflate.",
@@ -92,6 +100,10 @@ FILES = {
     "batch-foreign": Fault(
         "'{path}' already exists, does not come from this batch, and would be lost.",
         "Move it away, or choose another folder for the results.",
+    ),
+    "output-linked": Fault(
+        "'{path}' is a link, so what belongs to this result would be written elsewhere.",
+        "Remove that link, or choose another place for the result.",
     ),
     "batch-recipe": Fault(
         "The results in '{folder}' come from another recipe.",

@@ -33,6 +33,11 @@ SETTINGS = {
         "Save the recipe as a file of your own instead.",
     ),
     "setting-wrong": Fault("The setting '{field}' cannot be {value}: {why}.", "{hint}"),
+    "tile-impossible": Fault(
+        "'{name}' cannot be restored in tiles: with these settings each part of it depends on the "
+        "whole.",
+        "Leave 'Tile' (--tile) empty.",
+    ),
     "setting-unknown": Fault(
         "There is no setting called '{field}' here.",
         "Remove it, or check its spelling: {known}.",

@@ -9,6 +9,9 @@ from pathlib import Path
 
 from napari_dip.errors import Refused, refusal
 
+#: Most bytes that a file of settings holds, and one that tells how a run went: a recipe has some
+#: hundred bytes, the report of a movie of a thousand frames about ten million.
+SETTINGS_BYTES, REPORT_BYTES = 2**20, 2**28
 #: Errors that blame the path itself rather than what lies behind it.
 _BAD_PATH = {errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ}
 
@@ -54,6 +57,35 @@ def look_at(path: str | os.PathLike[str]) -> tuple[Path, os.stat_result | None]:
     except OSError as error:
         code = "path-wrong" if error.errno in _BAD_PATH else "file-unreadable"
         raise Refused(refusal(code, path=shown, why=why_not(error))) from None
+
+
+def small_text(path: str | os.PathLike[str], kind: str, most: int) -> str:
+    """Read a text file that is no longer than those of its kind are.
+
+    Parameters
+    ----------
+    path : path
+    kind : str
+        What it should be, such as "a recipe".
+    most : int
+        Bytes that it may have.
+
+    Raises
+    ------
+    Refused
+        If it cannot be opened, or is longer.
+    UnicodeDecodeError
+        If it is no text in UTF-8.
+    """
+    found, count = readable_file(path)
+    shown = printable(str(found))
+    if count > most:
+        facts = {"size": f"{count / 1e6:.0f} MB", "kind": kind}
+        raise Refused(refusal("file-long", path=shown, **facts))
+    try:
+        return found.read_text(encoding="utf-8")
+    except OSError as error:
+        raise Refused(refusal("file-unreadable", path=shown, why=why_not(error))) from None
 
 
 def readable_file(path: str | os.PathLike[str]) -> tuple[Path, int]:

@@ -49,7 +49,7 @@ def read_spec(path: str | os.PathLike[str], axes: str | None = None) -> ImageSpe
         If the file is missing, of another kind, cut off, or its header cannot be true.
     """
     found, count = readable_file(path)
-    with _naming(found):
+    with naming(found):
         spec: ImageSpec = _kind(found).read_spec(found, axes.upper() if axes else None)
     if spec.pixels * np.dtype(spec.dtype).itemsize > _MOST_PACKED * count:
         sizes = " × ".join(str(side) for side in spec.shape)
@@ -81,13 +81,19 @@ def read_pixels(spec: ImageSpec) -> npt.NDArray[Any]:
     if spec.path is None:
         raise ValueError(f"'{spec.name}' does not come from a file.")
     found, _ = readable_file(spec.path)
-    with _naming(found):
+    with naming(found):
         raw = _kind(found).read_pixels(found)
     pixels = _without_alpha(raw, spec)
     if pixels.shape != spec.shape or pixels.dtype.name != spec.dtype:
         why = "its size or type changed while it was being read"
         raise Refused(refusal("file-broken", path=printable(spec.path), why=why))
     return pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
+
+
+def is_tiff(path: Path) -> bool:
+    """Whether a file begins as a TIFF does."""
+    with path.open("rb") as file:
+        return file.read(8).startswith(_TIFF)
 
 
 def _kind(path: Path) -> Any:
@@ -115,7 +121,7 @@ def _without_alpha(raw: npt.NDArray[Any], spec: ImageSpec) -> npt.NDArray[Any]:
 
 
 @contextmanager
-def _naming(path: Path) -> Iterator[None]:
+def naming(path: Path) -> Iterator[None]:
     """Turn whatever a parser raises into a refusal that names the file."""
     shown = printable(str(path))
     try:

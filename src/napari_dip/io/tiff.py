@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import html
+import re
+from dataclasses import dataclass
 from math import isfinite, prod
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,8 +18,6 @@ from napari_dip.io.spec import ImageSpec
 from napari_dip.io.units import unit_name
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from tifffile import TiffFile, TiffPage, TiffPageSeries
 
 _SERIES = "'{name}' holds {count} images; only the first is restored."
@@ -59,10 +61,55 @@ def read_pixels(path: Path) -> npt.NDArray[Any]:
         return np.asarray(_first_series(file, path).asarray())
 
 
+@dataclass(frozen=True, slots=True)
+class Lying:
+    """Where the pixels of a file's first image lie.
+
+    Attributes
+    ----------
+    path : Path
+    offset : int or None
+        Of the first one, in bytes; None where they are compressed or in pieces.
+    shape : tuple of int
+        Alpha still there.
+    dtype : numpy.dtype
+        With the file's byte order.
+    """
+
+    path: Path
+    offset: int | None
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+    def unpack(self, raw: Path) -> None:
+        """Write the pixels to another file, one after the other, in this computer's byte order."""
+        from tifffile import TiffFile
+
+        with TiffFile(self.path) as file:
+            _first_series(file, self.path).asarray(out=str(raw))
+
+
+def where_pixels_lie(path: Path) -> Lying:
+    """Find out where the pixels of a TIFF's first image lie, without reading them."""
+    from tifffile import TiffFile
+
+    with TiffFile(path) as file:
+        series = _first_series(file, path)
+        plain = series.dataoffset is not None and series.keyframe.is_memmappable
+        offset = int(series.dataoffset) if plain and series.dataoffset is not None else None
+        dtype = np.dtype(series.dtype).newbyteorder(file.byteorder)
+        return Lying(path, offset, tuple(series.shape), dtype)
+
+
 def _first_series(file: TiffFile, path: Path) -> TiffPageSeries:
     if file.ome_metadata and _ome_planes(file.ome_metadata) > _MOST_PLANES:
         why = "its header speaks of more planes than any file holds"
         raise Refused(refusal("file-broken", path=printable(str(path)), why=why))
+    for other in _ome_files(file.ome_metadata or ""):
+        # the reader would follow it anywhere; and an entity of the file's own may stand for more
+        if other != Path(other).name or set(other) & {"\\", "&"}:
+            facts = {"path": printable(str(path)), "other": printable(other)}
+            raise Refused(refusal("file-elsewhere", **facts))
     if not file.series:
         why = "no image is found in it"
         raise Refused(refusal("file-broken", path=printable(str(path)), why=why))
@@ -182,6 +229,12 @@ def _ome_pixels(xml: str) -> list[dict[str, Any]]:
 
     images = xml2dict(xml).get("OME", {}).get("Image", {})
     return [one.get("Pixels", {}) for one in (images if isinstance(images, list) else [images])]
+
+
+def _ome_files(xml: str) -> set[str]:
+    """Name the files that hold planes of an image, as its OME-XML tells; it need not be sound."""
+    coded = re.findall(r"""FileName\s*=\s*(?:"([^"]*)"|'([^']*)')""", xml)
+    return {html.unescape(one or other) for one, other in coded} - {""}
 
 
 def _ome_planes(xml: str) -> int:

@@ -19,6 +19,7 @@ import numpy.typing as npt
 from napari_dip.errors import Failed, refusal
 from napari_dip.io.outputs import target_of
 from napari_dip.io.paths import printable, why_not
+from napari_dip.io.regions import OnDisk, chunks
 from napari_dip.io.units import meters, unit_symbol
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ def write_image(
     ----------
     path : path ending in .tif or .tiff; .ome.tif and .ome.tiff make an OME-TIFF
     image : ndarray of integers or float32
+        One that stays on the disk is copied part by part.
     axes : str
         One letter for each axis out of T, C, Z, Y, X and S.
     scale, units : tuples as in `ImageSpec`
@@ -64,8 +66,6 @@ def write_image(
     Failed
         If the disk does not take it; what was there before is untouched.
     """
-    from tifffile import TiffWriter
-
     if len(axes) != image.ndim:
         raise ValueError(f"The axes '{axes}' do not fit an image of shape {image.shape}.")
     sizes = _sizes(axes, scale, units)
@@ -75,18 +75,15 @@ def write_image(
     if ome and not axes.endswith(("YX", "YXS", "YXC")):  # OME-TIFF knows no other order
         order = [axis for axis in "TCZYXS" if axis in axes]
         image, axes = image.transpose([axes.index(axis) for axis in order]), "".join(order)
-    image = np.ascontiguousarray(image)
+    pixels = _in_order(image)
     kind = _ome_options if ome else _imagej_options if imagej else _plain_options
     options = kind(image, axes, sizes, text)
     if axes.endswith(("S", "YXC")):  # samples of a pixel lie together
         options["planarconfig"] = "contig"
-
-    def write(file: IO[bytes]) -> None:
-        big = image.nbytes > _CLASSIC_BYTES
-        with TiffWriter(file, ome=ome, imagej=imagej, bigtiff=big and not imagej) as tiff:
-            tiff.write(image, photometric="rgb" if "S" in axes else "minisblack", **options)
-
-    return _in_one_step(Path(path), write, overwrite)
+    options["photometric"] = "rgb" if "S" in axes else "minisblack"
+    big = image.nbytes > _CLASSIC_BYTES and not imagej
+    flavour = {"ome": ome, "imagej": imagej, "bigtiff": big}
+    return _in_one_step(Path(path), lambda file: _pages(file, pixels, flavour, options), overwrite)
 
 
 def write_text(path: str | os.PathLike[str], text: str, *, overwrite: bool = False) -> Path:
@@ -114,6 +111,36 @@ def remove_parts(folder: Path, before: float) -> None:
             ours = part.name.startswith(".napari-dip-") or part.name.endswith(".unfinished.part")
             if ours and part.stat().st_mtime < before:
                 part.unlink()
+
+
+def _pages(
+    file: IO[bytes],
+    pixels: npt.NDArray[Any] | OnDisk,
+    flavour: Mapping[str, Any],
+    options: Mapping[str, Any],
+) -> None:
+    """Write header and pixels; those on the disk part by part."""
+    from tifffile import TiffWriter
+
+    with TiffWriter(file, **flavour) as tiff:
+        if isinstance(pixels, np.ndarray):
+            tiff.write(pixels, **options)
+            return
+        shape, kind = pixels.shape, pixels.dtype
+        place = tiff.write(None, shape=shape, dtype=kind, returnoffset=True, **options)
+    assert place is not None  # nothing is compressed
+    file.seek(place[0])
+    for part in chunks(pixels):
+        file.write(part.tobytes())
+
+
+def _in_order(image: npt.NDArray[Any]) -> npt.NDArray[Any] | OnDisk:
+    """Give pixels one after the other; as they lie on the disk, if they do so there."""
+    if isinstance(image, np.memmap) and image.flags.c_contiguous and image.filename is not None:
+        path = Path(image.filename)
+        if path.exists():
+            return OnDisk(path, image.offset, image.shape, image.dtype.str)
+    return np.ascontiguousarray(image)
 
 
 def _all(file: IO[bytes], content: bytes) -> None:
@@ -229,7 +256,10 @@ def _ome_options(
     import uuid
 
     # tifffile would put the time and this computer's network address into the identifier
-    digest = hashlib.sha256(image.tobytes()).hexdigest()
+    whole = hashlib.sha256()
+    for part in chunks(image):
+        whole.update(part.tobytes())
+    digest = whole.hexdigest()
     metadata: dict[str, Any] = {
         "axes": axes,
         "UUID": str(uuid.uuid5(uuid.NAMESPACE_OID, digest)),

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
-from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 from napari_dip.errors import Failed, Refusal, Refused, refusal
 from napari_dip.io import ImageSpec, guess_axes
+from napari_dip.io.regions import on_disk
+from napari_dip.run.draining import drained
 from napari_dip.run.recipe import Recipe, recipe_from_dict, recipe_from_json
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Mapping
+    from collections.abc import Callable, Mapping
 
     import numpy.typing as npt
 
@@ -74,7 +75,8 @@ def restore(
     plan = preflight(wish, spec, this_machine(), headers)
     if isinstance(plan, Refusal):
         raise Refused(plan)
-    data = {"image": pixels(), **{name: read() for name, (_, read) in others.items()}}
+    image = on_disk(spec) if plan.tiles and spec.path else pixels()
+    data = {"image": image, **{name: read() for name, (_, read) in others.items()}}
     seconds = _PREVIEW_SECONDS if progress else None
     result = drained(run(plan, data, control=control, preview_seconds=seconds), progress)
     if result is None:  # only a control that says so can end a run with nothing
@@ -107,32 +109,15 @@ def load_recipe(recipe: object) -> Recipe:
 
 
 def _recipe_file(path: str) -> Recipe:
-    from napari_dip.io.paths import printable, readable_file
+    from napari_dip.io.paths import SETTINGS_BYTES, printable, small_text
 
-    found, _ = readable_file(path)
-    shown = printable(str(found))
+    shown = printable(path)
     try:
-        text = found.read_text(encoding="utf-8")
+        text = small_text(path, "a recipe", SETTINGS_BYTES)
     except UnicodeDecodeError:
         why = "it is no text in UTF-8"
         raise Refused(refusal("recipe-broken", path=shown, why=why)) from None
     return recipe_from_json(text, origin=shown)
-
-
-def drained(
-    events: Generator[Event, None, Restoration | None],
-    progress: Callable[[Event], object] | None,
-) -> Restoration | None:
-    """Run to the end; an interrupt or an error in `progress` closes the run on its way out."""
-    with closing(events):
-        while True:
-            try:
-                event = next(events)
-            except StopIteration as stop:
-                result: Restoration | None = stop.value
-                return result
-            if progress is not None:
-                progress(event)
 
 
 def describe(name: str, image: Any, axes: str | None) -> tuple[ImageSpec, Callable[[], Any]]:

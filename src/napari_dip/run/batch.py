@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -15,6 +14,7 @@ from napari_dip.io.writing import remove_parts, write_text
 from napari_dip.run.batch_file import ENDS, FileOutcome, restore_file
 from napari_dip.run.batch_plan import plan_batch
 from napari_dip.run.batch_receipts import PAGE, RECEIPTS, TABLE, write_list
+from napari_dip.run.draining import drained, mapped
 
 if TYPE_CHECKING:
     import os
@@ -116,15 +116,7 @@ def batch(
         no = plan.refused[0][1]
         facts = {"count": len(plan.jobs), "sentence": no.sentence, "remedy": no.remedy}
         raise Refused(refusal("batch-refused", **facts))
-    with closing(run_batch(plan)) as events:
-        while True:
-            try:
-                event = next(events)
-            except StopIteration as stop:
-                result: BatchResult = stop.value
-                return result
-            if progress is not None:
-                progress(event)
+    return drained(run_batch(plan), progress)
 
 
 def run_batch(
@@ -180,14 +172,8 @@ def _file(
         return FileOutcome(job.source, "refused", refusal=job.plan)
     if control() in ENDS:
         return FileOutcome(job.source, "waiting")
-    with closing(restore_file(job, job.plan, resume=plan.resume, control=control)) as events:
-        while True:
-            try:
-                event = next(events)
-            except StopIteration as stop:
-                outcome: FileOutcome = stop.value
-                return outcome
-            yield say(event)
+    events = restore_file(job, job.plan, resume=plan.resume, control=control)
+    return (yield from mapped(events, say))
 
 
 def _claim(plan: BatchPlan) -> None:

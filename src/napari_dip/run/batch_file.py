@@ -12,7 +12,7 @@ from napari_dip.engine.control import Control
 from napari_dip.errors import Failed, Refused, refusal
 from napari_dip.io.outputs import check_folder
 from napari_dip.io.paths import why_not
-from napari_dip.io.reading import read_pixels
+from napari_dip.io.regions import OnDisk
 from napari_dip.io.spec import plane_spec
 from napari_dip.io.writing import write_bytes
 from napari_dip.run.batch_receipts import confirmed, hashes_of, write_receipt
@@ -20,8 +20,10 @@ from napari_dip.run.checkpoints import Store
 from napari_dip.run.events import Event
 from napari_dip.run.machine import is_memory_error
 from napari_dip.run.report import middle_plane, overview
+from napari_dip.run.rescue import kept_elsewhere
 from napari_dip.run.results import save_picture
 from napari_dip.run.runner import run
+from napari_dip.run.survey import opened
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
@@ -39,6 +41,8 @@ if TYPE_CHECKING:
 State = Literal["restored", "kept", "refused", "failed", "waiting"]
 #: Answers that end a batch.
 ENDS = (Control.KEEP, Control.DISCARD)
+#: Pixels along the longer side of a plane from which on not all of it is looked at to draw it.
+_DRAWN = 2048
 #: Faults of a checkpoint, which cost no more than beginning anew.
 _UNUSABLE = ("resume-other", "resume-broken")
 
@@ -126,8 +130,7 @@ def _restored(
     at = job.at
     check_folder(at.result.parent, 4 * prod(plan.result_shape))
     hashes.update(hashes_of(job.inputs))
-    specs = {"image": plan.source, **plan.others}
-    data = {name: read_pixels(spec) for name, spec in specs.items()}
+    data = opened(plan)
     wish = _Wish(control)
     store = Store(at.unfinished, resume=resume)
     try:
@@ -148,20 +151,32 @@ def _restored(
     return FileOutcome(job.source, "restored", at.result, at.picture, receipt=receipt)
 
 
-def _save(job: Job, plan: Plan, image: npt.NDArray[Any], result: Restoration) -> list[Path]:
+def _save(
+    job: Job, plan: Plan, image: npt.NDArray[Any] | OnDisk, result: Restoration
+) -> list[Path]:
     """Write the result, what was learned beside it, and a drawing; give back the first two."""
     at, source = job.at, plan.source
-    save_picture(at.result, result.image, source, plan.result_scale, result, True)
+    try:
+        save_picture(at.result, result.image, source, plan.result_scale, result, True)
+    except Failed as failure:  # a night's work must not end with a full disk
+        raise kept_elsewhere(failure, at.result, plan, result) from failure
     results = [at.result]
     for name in plan.recipe.task.gives:
         found = result.learned[name]
         spec = plane_spec(source, found.shape)
         save_picture(at.learned(name), found, spec, spec.scale, result, True)
         results.append(at.learned(name))
-    before, after = (middle_plane(one, source.axes) for one in (image, result.image))
+    pictures = (one.mapped() if isinstance(one, OnDisk) else one for one in (image, result.image))
+    before, after = (_thinned(middle_plane(one, source.axes)) for one in pictures)
     drawn = overview(before, after, result.report["held_out"], result.best_iteration)
     write_bytes(at.picture, drawn, overwrite=True)
     return results
+
+
+def _thinned(plane: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Leave pixels out of a plane too large to be drawn from whole."""
+    step = max(1, max(plane.shape[:2]) // _DRAWN)
+    return plane[::step, ::step]
 
 
 def _without_result(

@@ -17,6 +17,7 @@ from napari_dip.run.api import load_recipe
 from napari_dip.run.batch_receipts import (
     LIST,
     PAGE,
+    RECEIPTS,
     TABLE,
     Places,
     address,
@@ -195,6 +196,9 @@ def _check_nothing_is_lost(
     resume: bool,
 ) -> None:
     """Refuse to begin where a file would be lost that is not this batch's own."""
+    links = [folder / RECEIPTS, *(place for job in jobs for place in job.at)]
+    if linked := next((place for place in links if place.is_symlink()), None):
+        raise Refused(refusal("output-linked", path=printable(str(linked))))
     inputs = {_identity(job.source) for job in jobs}
     inputs |= {_identity(Path(spec.path)) for spec in others.values() if spec.path}
     taken = [] if earlier else [folder / name for name in (LIST, TABLE, PAGE)]

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 from napari_dip.errors import Refused, refusal
 from napari_dip.io.digest import file_sha256
-from napari_dip.io.paths import printable, why_not
+from napari_dip.io.paths import REPORT_BYTES, printable, small_text, why_not
 from napari_dip.io.writing import write_text
 from napari_dip.run.results import json_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from napari_dip.errors import Refusal
     from napari_dip.io import ImageSpec
@@ -48,6 +48,10 @@ class Places:
     receipt: Path
     picture: Path
     unfinished: Path
+
+    def __iter__(self) -> Iterator[Path]:
+        """Give all of them."""
+        return iter((self.result, self.receipt, self.picture, self.unfinished))
 
     def learned(self, name: str) -> Path:
         """Where something else that was found goes, such as a PSF."""
@@ -79,7 +83,7 @@ def listed(folder: Path, recipe: Recipe) -> Mapping[str, str]:
     if not os.path.lexists(path):
         return {}
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
+        raw = json.loads(small_text(path, "a list of files", REPORT_BYTES))
         files = {str(name): str(source) for name, source in raw["files"].items()}
         same = raw["schema"] == SCHEMA and raw["recipe"] == recipe.to_dict()
     except OSError as error:
@@ -182,8 +186,8 @@ def write_receipt(
 
 def believed(at: Places, source: ImageSpec, recipe: Recipe) -> dict[str, Any] | None:
     """Read the receipt of a result that was made by this recipe, without a look at the files."""
-    with suppress(OSError, ValueError, RecursionError):
-        found = json.loads(at.receipt.read_text(encoding="utf-8"))
+    with suppress(Refused, OSError, ValueError, RecursionError):
+        found = json.loads(small_text(at.receipt, "a receipt", REPORT_BYTES))
         if not isinstance(found, dict) or found.get("schema") != SCHEMA:
             return None
         told = found.get("recipe"), found.get("axes")

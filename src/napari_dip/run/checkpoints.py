@@ -7,7 +7,7 @@ a JSON header that says which run it belongs to. No pickle, so opening one runs 
 from __future__ import annotations
 
 import json
-import os
+import shutil
 import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -16,9 +16,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_dip.errors import Refusal, Refused, refusal
+from napari_dip.run.checkpoint_file import Damaged, read_tensors, read_words, write_tensors
 from napari_dip.run.merge import UnitOutcome
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Mapping
 
     import numpy.typing as npt
@@ -28,9 +30,12 @@ if TYPE_CHECKING:
     from napari_dip.run.plan import Plan
 
 #: Raised by one whenever a checkpoint written before could not be gone on from.
-SCHEMA = 3
-#: Seconds between two writings: a crash costs no more than this, the writing next to nothing.
-INTERVAL = 20.0
+SCHEMA = 4
+#: Seconds between two writings at most and at least, and the share of the time that writing may
+#: take in between: a crash costs a second or two where checkpoints are small.
+INTERVAL, LEAST_INTERVAL, WRITING_SHARE = 20.0, 1.0, 0.02
+#: What a file that is no checkpoint, or a damaged one, makes of its reader, beside SafetensorError.
+_BROKEN = (OSError, ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError)
 
 
 class Store:
@@ -49,17 +54,20 @@ class Store:
         Of the network of the last unit that is done: the next one may begin with them.
     failure : Refusal or None
         Why the last writing did not succeed. It never ends the run: the picture is worth more.
+    resume : bool
     """
 
     def __init__(self, path: str | os.PathLike[str], *, resume: bool) -> None:
         self.path = Path(path)
         self.failure: Refusal | None = None
-        self._resume = resume
+        self.resume = resume
         self._identity: dict[str, Any] = {}
         self.weights: Mapping[str, Any] | None = None
         self._latest: tuple[Checkpoint, str] | None = None
         self._done: _Done | None = None
         self._written = time.monotonic()
+        self._wait = LEAST_INTERVAL
+        self._most = 0
 
     def open(
         self, plan: Plan, data: Mapping[str, npt.NDArray[Any]], merge: Merge
@@ -85,7 +93,8 @@ class Store:
             "device": plan.device,
             "threads": plan.threads,
         }
-        if not self._resume or not self.path.exists():
+        self._most = 2 * plan.peak_bytes
+        if not self.resume or not self.path.exists():
             return None
         return self._read(merge)
 
@@ -94,7 +103,7 @@ class Store:
         if not checkpoint.history:
             return
         self._latest = (checkpoint, unit)
-        if time.monotonic() - self._written >= INTERVAL:
+        if time.monotonic() - self._written >= self._wait:
             self.write()
 
     def finished(self, merge: Merge, weights: Mapping[str, Any]) -> None:
@@ -115,49 +124,75 @@ class Store:
             return
         tensors, header = _pack(self._latest, self._done)
         header["identity"] = self._identity
-        part = self.path.with_name(self.path.name + ".part")
-        from safetensors import SafetensorError
-        from safetensors.torch import save_file
-
+        began = time.monotonic()
         try:
-            save_file(tensors, part, metadata={"napari_dip": json.dumps(header)})
-            with part.open("rb+") as file:
-                os.fsync(file.fileno())
-            part.replace(self.path)
+            write_tensors(self.path, tensors, header)
             self.failure = None
-        except (OSError, SafetensorError) as error:
-            with suppress(OSError):
-                part.unlink(missing_ok=True)
+        except OSError as error:
             why = getattr(error, "strerror", None) or "the disk did not take it"
             self.failure = refusal("disk-full", path=self.path, why=why.lower())
         self._written = time.monotonic()
+        took = self._written - began
+        self._wait = min(INTERVAL, max(LEAST_INTERVAL, took / WRITING_SHARE))
+
+    def write_if_possible(self) -> None:
+        """Write on the way out of a run that failed, whatever it failed of."""
+        with suppress(MemoryError, RuntimeError):  # torch's word for a full memory
+            self.write()
+
+    @property
+    def shelf(self) -> Path:
+        """Folder beside the checkpoint, for tiles that are done."""
+        return self.path.with_name(self.path.name + ".tiles")
+
+    def begun(self) -> bool:
+        """Whether something is there to go on from."""
+        return self.path.exists() or self.shelf.exists()
 
     def remove(self) -> None:
-        """Delete the checkpoint once the result is safe."""
+        """Delete all that was kept once the result is safe."""
+        self.forget()
+        shutil.rmtree(self.shelf, ignore_errors=True)
+
+    def forget(self) -> None:
+        """Delete what was kept of fits."""
+        self._latest = self._done = None
         with suppress(OSError):
             self.path.unlink(missing_ok=True)
 
     def _read(self, merge: Merge) -> Checkpoint | None:
-        from safetensors import SafetensorError, safe_open
-
         try:
-            with safe_open(self.path, framework="pt") as file:
-                header = json.loads((file.metadata() or {})["napari_dip"])
-                tensors = {name: file.get_tensor(name) for name in file.keys()}
+            if self.path.stat().st_size > self._most:
+                raise Damaged("no checkpoint of this run is so large")
+            header = read_words(self.path)
             if header["identity"] != self._identity:
                 raise Refused(refusal("resume-other", path=self.path))
-            self._latest, self._done = _unpack(tensors, header)
-        except (SafetensorError, KeyError, ValueError, TypeError, OSError) as error:
+            self._latest, self._done = _unpack(read_tensors(self.path), header)
+            if self._done is not None:
+                self._fill(merge, self._done)
+        except _BROKEN as error:
             why = "it is damaged or cut off"
             raise Refused(refusal("resume-broken", path=self.path, why=why)) from error
-        if self._done is not None:
-            merge.sums[...] = self._done.sums
-            merge.predictions[...] = self._done.predictions
-            merge.learned.update(self._done.learned)
-            self.weights = self._done.weights
-            merge.count[...] = self._done.count
-            merge.outcomes.extend(self._done.outcomes)
         return None if self._latest is None else self._latest[0]
+
+    def _fill(self, merge: Merge, done: _Done) -> None:
+        """Put back what was done."""
+        merge.sums[...] = done.sums
+        merge.predictions[...] = done.predictions
+        merge.learned.update(done.learned)
+        self.weights = done.weights
+        merge.count[...] = done.count
+        merge.outcomes.extend(done.outcomes)
+
+
+def write_weights(path: Path, weights: Mapping[str, Any]) -> None:
+    """Keep a network's weights, whole or not at all; raises OSError if the disk takes none."""
+    write_tensors(path, {name: value.contiguous().cpu() for name, value in weights.items()}, {})
+
+
+def read_weights(path: Path) -> dict[str, Any] | None:
+    """Read a network's weights; None where none are kept."""
+    return read_tensors(path) if path.exists() else None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -71,6 +71,7 @@ class Clock:
         self._raced = budget.iterations * len(budget.rivals)
         self._fit_share = plan.fit_share
         self._units = len(plan.units)
+        self._called = called(plan)
 
     @property
     def seconds(self) -> float:
@@ -124,7 +125,7 @@ class Clock:
             share = self._fit_share + (1 - self._fit_share) * progress.swept
         words = "Taking a last close look" if progress.swept else "Restoring"
         if self._units > 1:
-            words += f", part {self._unit} of {self._units}"
+            words += f", {self._called} {self._unit} of {self._units}"
         if self._place:  # a rival's losses are no part of the curve that the first has drawn
             judgement = Judgement(0, nan, nan)
             words = "Finding out which prior suits"
@@ -167,6 +168,15 @@ class Clock:
             return left
         rest = max(0.0, self._limit - self.seconds)
         return rest if left is None else min(left, rest)
+
+
+def called(plan: Plan) -> str:
+    """Name what the fits of a run are to the user, where each of them is one such thing."""
+    if plan.tiles:
+        return "tile" if len(plan.units) == len(plan.tiles) else "part"
+    names = {"T": "frame", "Z": "plane"}
+    alone = len(plan.units) == plan.layout.count(plan.source)
+    return names.get(plan.layout.along(plan.source), "part") if alone else "part"
 
 
 def number(value: float) -> float | None:

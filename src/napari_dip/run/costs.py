@@ -30,9 +30,11 @@ START_SECONDS = 3.0
 JUDGE_EVERY = 25
 #: Sides that a hidden block can have.
 BLOCK_SIDES = (1, 3, 5, 7)
-#: What a first fit of 32 x 32 pixels loads and never gives back, and a little for the scratch
-#: space of convolutions.
-START_BYTES = 160e6
+#: What a first fit loads and never gives back: of planes, where the line of peaks over pixels
+#: begins; of volumes, what one of 32 x 32 pixels takes, and a little for scratch space.
+START_BYTES, START_BYTES_OF_VOLUMES = 75e6, 160e6
+#: Part of a step's memory that is still taken while the whole is looked at.
+LEFT_BY_STEPS = 0.5
 #: Bytes for each pixel and channel of a layer: of a step, forward and backward, by prior (the
 #: fixed noise has 32 channels of code and normalised layers), and of a look that learns nothing.
 STEP_BYTES = {
@@ -43,15 +45,20 @@ STEP_BYTES = {
     "coarser-scales": 70,
     "image": 70,
     "image-shapes": 40,
-    "noise": 67,
-    "guided-noise": 67,
-    "deep": 67,
+    "noise": 74,
+    "guided-noise": 74,
+    "deep": 74,
 }
 LOOK_BYTES = 17
 #: Passes through the network of one look at the picture, where it is shown from several sides.
 SIDES = {"coarser-scales": 8}
 #: Bytes for each pixel of a channel: the input and what all fits leave; a look's code and picture.
-PLANE_BYTES, CODE_BYTES = 120, 180
+PLANE_BYTES, CODE_BYTES, CODE_BYTES_OF_VOLUMES = 120, 137, 180
+#: Bytes for each channel of the last filter, of patches that look alike: for each pixel of a line
+#: of the picture, since it goes band by band, and for each pixel of the picture.
+FILTER_LINE_BYTES, FILTER_BYTES = 240_000, 70
+#: Priors whose pictures are filtered so.
+FILTERED = ("blind-spot", "recorrupted", "guided")
 #: The same where the code holds what the planes before and after show: measured in the same way on
 #: 16 x 128 x 128 and 40 x 256 x 256.
 STACK_CODE_BYTES = 265
@@ -164,9 +171,9 @@ def estimate_planes(grid: tuple[int, ...], planes: int) -> int:
 def estimate_fit(grid: tuple[int, ...], channels: int, budget: Budget) -> int:
     """Estimate the memory beyond Python and torch: one step, or a look at the whole image.
 
-    The constants come from the growth of the peak of the resident memory (`ru_maxrss`) since
-    torch was loaded, in a process of its own for each of 256 x 256, 512 x 512 and 768 x 768
-    pixels, both priors, 1 and 3 channels, 3 iterations with 2 threads: within 25 % of it.
+    The constants come from the peak of the resident memory above what a process holds that has
+    loaded torch and this package, one for each of six sizes from 256 x 256 to 2048 x 2048 pixels
+    (`benchmarks/tiles.py`, 3 iterations, one thread): within 15 % of it.
 
     Parameters
     ----------
@@ -179,11 +186,16 @@ def estimate_fit(grid: tuple[int, ...], channels: int, budget: Budget) -> int:
     whole, shrink = prod(grid), 0.5 ** _network_dims(grid, budget)
     features = sum(width * shrink**scale for scale, width in enumerate(budget.widths))
     step = _step_pixels(grid, budget) * features * STEP_BYTES[budget.prior]
-    shown, code = whole, CODE_BYTES
+    shown, code, start = whole, CODE_BYTES, START_BYTES
+    if len(grid) > 2:
+        code, start = CODE_BYTES_OF_VOLUMES, START_BYTES_OF_VOLUMES
     if len(grid) > 2 and budget.prior in PLANE_WISE:
         shown, code = min(whole, max(AT_A_TIME, prod(grid[-2:]))), STACK_CODE_BYTES
-    work = max(step, shown * features * LOOK_BYTES) + whole * code * channels
-    return int(START_BYTES + work)
+    left = LEFT_BY_STEPS * step if len(grid) == 2 else 0.0
+    work = max(step, shown * features * LOOK_BYTES + left) + whole * code * channels
+    if len(grid) == 2 and budget.prior in FILTERED:
+        work = max(work, channels * (grid[-1] * FILTER_LINE_BYTES + whole * FILTER_BYTES))
+    return int(start + work)
 
 
 def estimate_costs(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_dip.run.noise import noise_variance
+from napari_dip.run.regular_pattern import Pattern, pattern_in
 from napari_dip.run.saturation import WHOLE, CutOff, cut_off
 from napari_dip.tasks.inpaint import DEEP
 
@@ -84,6 +85,8 @@ class Findings:
     finer : bool
         Whether the result has finer pixels than the input.
     least, largest : CutOff
+    pattern : Pattern or None
+        A fine regular pattern that was taken out.
     """
 
     residual: Residual | None
@@ -96,6 +99,7 @@ class Findings:
     finer: bool = False
     least: CutOff = WHOLE
     largest: CutOff = WHOLE
+    pattern: Pattern | None = None
 
 
 def residual_of(left: Numbers, prediction: Numbers, known: Known, noise: NoiseEstimate) -> Residual:
@@ -265,4 +269,14 @@ def look_at(
         max(plan.factors) > 1,
         least,
         largest,
+        strongest_pattern(lost, parts) if noise_told and known is None else None,
     )
+
+
+def strongest_pattern(lost: npt.NDArray[Any], parts: Planes) -> Pattern | None:
+    """Find the strongest regular pattern that a channel has lost; (parts, C, *grid) each."""
+    patterns = [
+        pattern_in(*(one[:, c].reshape(-1, *one.shape[-2:]) for one in (lost, parts)))
+        for c in range(parts.shape[1])
+    ]
+    return max(filter(None, patterns), key=lambda one: one.share, default=None)

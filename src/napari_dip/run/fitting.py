@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from napari_dip.engine.holdout import held_out_centres, spread
+from napari_dip.engine.holdout import spread
 from napari_dip.engine.schedule import Phase, Schedule
 from napari_dip.engine.steadiness import Before
 from napari_dip.engine.stopping import StopRule, held_out_rule
 from napari_dip.run.budgets import choose_budget
 from napari_dip.run.frames import NO_FRAMES, Frames
+from napari_dip.run.judging import judges, output_average, patience
 from napari_dip.run.network_units import beside, correlation_of, network_noise
 from napari_dip.tasks.base import Scene
 from napari_dip.tasks.blind_spot import IMAGE_FED
@@ -29,25 +30,19 @@ if TYPE_CHECKING:
     from napari_dip.engine.progress import Result
     from napari_dip.run.costs import Budget
     from napari_dip.run.inputs import Planes
+    from napari_dip.run.memory import Bites
     from napari_dip.run.plan import Plan
     from napari_dip.run.prepare import Calibration
     from napari_dip.run.units import WorkUnit
 
-#: Decay of the running average: of weights, which settle as the rate falls, and of outputs at most.
-WEIGHT_AVERAGE, OUTPUT_AVERAGE = 0.95, 0.99
-#: Share of its iterations over which outputs are averaged, where they are few: with 0.99 a fit of
-#: 200 remembers how it began (two deblurred crops of 96 x 96: 0.5 and 1.2 dB less than with 0.95).
-REMEMBERED = 0.1
+#: Decay of the running average of weights, which settle as the rate falls.
+WEIGHT_AVERAGE = 0.95
 #: Share of the measured noise that a blind-spot fit takes for certain. With all of it, an estimate
 #: that is a quarter too high leaves the network no doubt to speak of, and the pixel no say.
 GRANTED_NOISE = 0.6
 #: Furthest that held-out residuals may correct the uncertainty, as a factor of the variance:
 #: beyond that, a few judging pixels were odd.
 DOUBT_LIMITS = (0.05, 20.0)
-#: Fewest pixels that judge; the share that may judge is doubled until there are as many.
-LEAST_JUDGES = 8
-#: Iterations without a better held-out loss before a fit ends, as a share of its budget.
-PATIENCE = 0.35
 #: Share of its budget that a fit with hidden pixels or more noise takes at least: it overfits less,
 #: and a dip of the curve before the rate has come down is no end (FMD WideField_BPAE_B 3:
 #: 32.64 dB where the rule ended it at iteration 175 of 250, 33.88 at the end).
@@ -78,6 +73,7 @@ def make_fit(
     unit: WorkUnit,
     chosen: str | None = None,
     frames: Frames = NO_FRAMES,
+    bites: Bites | None = None,
 ) -> Fit:
     """Cast one unit's channels into network units and build its problem and prior.
 
@@ -89,6 +85,8 @@ def make_fit(
         Another prior than the plan's.
     frames : Frames
         What other frames of a movie show of this one.
+    bites : Bites, optional
+        How much the memory takes at a time.
     """
     name = chosen or calibration.prior
     budget = (
@@ -96,16 +94,14 @@ def make_fit(
         if chosen
         else plan.budget
     )
+    budget = budget if bites is None else bites.of(budget)
     scene = _scene(plan, calibration, parts, unit, budget, frames)
     prior = _prior(plan, scene, unit)
-    average = WEIGHT_AVERAGE
-    if prior.covers_grid:
-        average = min(OUTPUT_AVERAGE, 1 - 1 / max(REMEMBERED * unit.iterations, 1.5))
+    average = output_average(unit.iterations) if prior.covers_grid else WEIGHT_AVERAGE
     half = name in HALF and scene.noise_level > LEAST_NOISE and scene.measurement.ndim == 4
     schedule = schedule_for(budget, average, unit.iterations, half=half)
-    patience = max(4 * schedule.report_every, int(PATIENCE * unit.iterations))
     least = 0 if prior.covers_grid else int(SETTLED * unit.iterations)
-    stop = held_out_rule(patience, least)
+    stop = held_out_rule(patience(unit.iterations, schedule.report_every), least)
     return Fit(unit, plan.recipe.task.problem(scene), prior, schedule, stop, unit.seed, scene)
 
 
@@ -133,7 +129,9 @@ def _scene(
     noises = (calibration.noise,) if second is None else (calibration.noise, second.noise)
     noise = network_noise(noises, calibration, channels, device, dims)
     known = _known(calibration, unit, measurement)
-    centres = _judges(plan, calibration, known)
+    halves = 1 if size is None else 2
+    origin = tuple(start // halves for start in unit.origin)
+    centres = _judges(plan, calibration, known, origin)
     scene = Scene(
         measurement=measurement * known,
         noise=noise,
@@ -279,14 +277,11 @@ def _known(calibration: Calibration, unit: WorkUnit, measurement: Tensor) -> Ten
     return known[None, None].to(measurement.device)
 
 
-def _judges(plan: Plan, calibration: Calibration, known: Tensor) -> Tensor:
+def _judges(plan: Plan, calibration: Calibration, known: Tensor, origin: tuple[int, ...]) -> Tensor:
     """Choose the judging pixels: enough of them, the same for all fits of the file."""
     share, seed = calibration.held_out_share, plan.recipe.common.seed
     grid, judging = tuple(known.shape[2:]), plan.recipe.task.judging(known)
     patch, allowed = (None, known) if judging is None else judging
-    while True:
-        centres = held_out_centres(grid, calibration.block, share, seed, patch=patch)
-        centres = centres.to(known.device) * allowed
-        if share >= 0.5 or float(centres.sum()) >= LEAST_JUDGES:
-            return centres
-        share *= 2
+    return judges(
+        grid, calibration.block, share, seed, origin=origin or None, patch=patch, allowed=allowed
+    )

@@ -64,12 +64,12 @@ def sort_inputs(plan: Plan, data: Mapping[str, npt.NDArray[Any]]) -> Inputs | Re
     others = {name: np.asarray(data[name], dtype=np.float32) for name in plan.others}
     again = next((one.name for one in task.inputs if one.measures and one.name in others), None)
     for key, spec in plan.others.items():
-        if no := _check_finite(others[key], spec.name):
+        if no := check_finite(others[key], spec.name):
             return no
     layout = plan.layout
     if no := task.admit(plan.source, _overlaid(plan, others, layout)):
         return no
-    parts, known = _measured(plan, image, others, layout)
+    parts, known = laid_out(plan, image, others, layout)
     if no := task.check_known(plan.source, known):
         return no
     if known is not None and not known.any():
@@ -79,7 +79,7 @@ def sort_inputs(plan: Plan, data: Mapping[str, npt.NDArray[Any]]) -> Inputs | Re
         if not rest:
             return refusal("plane-unknown", name=plan.source.name, count=hollow, total=len(known))
         layout = rest.pop(0)
-        parts, known = _measured(plan, image, others, layout)
+        parts, known = laid_out(plan, image, others, layout)
     if no := check_content(image if known is None else parts[known], plan.source.name):
         return no
     if no := task.admit_image(plan.source, parts):
@@ -119,7 +119,7 @@ def check_content(array: npt.NDArray[Any], name: str) -> Refusal | None:
     return None
 
 
-def _measured(
+def laid_out(
     plan: Plan, image: npt.NDArray[Any], others: Mapping[str, Planes], layout: Layout
 ) -> tuple[Planes, npt.NDArray[np.bool_] | None]:
     """Lay the image out, and say where there is a measurement; None: everywhere."""
@@ -159,7 +159,8 @@ def _further_layouts(plan: Plan) -> list[Layout]:
     return [one for one in ways if one != plan.layout and min(one.depth(plan.source)) >= least]
 
 
-def _check_finite(array: Planes, name: str) -> Refusal | None:
+def check_finite(array: Planes, name: str) -> Refusal | None:
+    """Say no to a further input with values that are no finite numbers."""
     if wrong := int((~np.isfinite(array)).sum()):
         return refusal("input-not-finite", name=name, count=wrong, total=array.size)
     return None

@@ -123,18 +123,24 @@ class Merge:
         variance = variances + np.maximum(squares - pictures**2, 0)
         return pictures.astype(np.float32), np.sqrt(variance).astype(np.float32)
 
+    def so_far(self) -> tuple[Planes, Planes, Planes]:
+        """Give picture, deviation, and prediction, of all parts: (parts, C, *grid) each."""
+        mean, prediction = self._mean(), self._prediction()
+        return mean.astype(np.float32), self._deviation(), prediction.astype(np.float32)
+
     def preview(self, unit: WorkUnit, picture: Planes) -> npt.NDArray[np.float32]:
         """Show the whole image with one unit's picture so far where nothing is finished."""
         mean = self._mean()
         if not self._has(unit):
             mean[unit.part, list(unit.channels)] = picture
+        if (kept := self._kept()) is not None:
+            mean = np.where(kept, self._parts, mean)
         return self._arranged(mean.astype(np.float32))
 
     def restoration(self, seconds: float, *, timed_out: bool) -> Restoration:
         """Merge, put the mean back, and write the report."""
         mean, prediction = self._mean(), self._prediction()
-        known = self._calibration.known
-        kept = known if self._plan.recipe.task.keeps_measured() else None
+        known, kept = self._calibration.known, self._kept()
         if kept is not None:  # nothing is left of it, not even a rounding
             prediction = np.where(kept, self._parts, prediction)
         left = self._parts - prediction
@@ -149,7 +155,7 @@ class Merge:
             shown = np.where(kept, self._parts, shown)
             noise = np.stack([self._noise(c) for c in range(mean.shape[1])], 1)
             deviation = np.where(kept, noise, deviation)
-        image = _cast(self._arranged(shown), self._array.dtype, self._plan)
+        image = as_input(self._arranged(shown), self._array.dtype, self._plan)
         if image.dtype != np.float32:  # rounding and clipping may shift the mean
             shown = to_parts(image, self._plan.source.axes, self._plan.layout)
         evidence = [outcome.evidence for outcome in self.outcomes]
@@ -189,6 +195,10 @@ class Merge:
         """Average so far; the input itself where nothing was restored yet."""
         count = self._count()
         return np.where(count > 0, self.sums[0] / np.maximum(count, 1), self._enlarged)
+
+    def _kept(self) -> npt.NDArray[np.bool_] | None:
+        """Where measured pixels come back as they were; None for nowhere."""
+        return self._calibration.known if self._plan.recipe.task.keeps_measured() else None
 
     def _prediction(self) -> npt.NDArray[np.float64]:
         """Average of what the detector would have seen; the input where nothing was restored."""
@@ -276,7 +286,7 @@ class Merge:
         return notes
 
 
-def _cast(image: npt.NDArray[np.float32], dtype: np.dtype[Any], plan: Plan) -> npt.NDArray[Any]:
+def as_input(image: npt.NDArray[np.float32], dtype: np.dtype[Any], plan: Plan) -> npt.NDArray[Any]:
     """Round to the input's own type if the recipe asks for it."""
     if plan.recipe.common.dtype == "float32":
         return image

@@ -19,6 +19,7 @@ from napari_dip.run.costs import (
 from napari_dip.run.gate import MOST_CHANNELS, check_headers
 from napari_dip.run.layout import Layout, layout_of
 from napari_dip.run.machine import Machine, threads_for
+from napari_dip.run.tiling import choose_tiles, grid_of, memory_of, tile_note
 from napari_dip.run.units import WorkUnit, units_of
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
     from napari_dip.io import ImageSpec
     from napari_dip.run.recipe import Recipe
+    from napari_dip.run.tiles import Tile
 
 #: Notes on a plan.
 GUESSED = (
@@ -60,6 +62,8 @@ class Plan:
     costs : Costs
     notes : tuple of str
         One sentence each, shown to the user.
+    tiles : tuple of Tile
+        That the picture plane is restored in, one after another; empty: all of it at once.
     """
 
     recipe: Recipe
@@ -73,6 +77,7 @@ class Plan:
     layout: Layout
     notes: tuple[str, ...] = ()
     others: Mapping[str, ImageSpec] = field(default_factory=dict)
+    tiles: tuple[Tile, ...] = ()
 
     @property
     def factors(self) -> tuple[int, ...]:
@@ -156,23 +161,42 @@ def preflight(
         return no
     budget, notes = choose_budget(recipe, source, volume=layout.volume)
     notes += (*words, *recipe.task.remarks(source, others))
-    units = units_of(recipe, source, budget, layout)
-    channels = len(units[0].channels)
-    grid = recipe.task.network_grid(source, others, layout.grid)
-    whole = estimate_planes(grid, channel_count(source) * layout.count(source))
-    peak = whole + estimate_fit(grid, channels, budget)
-    here = peak
-    if device == "cuda":  # nothing tells how much a card has free without loading torch
-        notes += (CARD_UNKNOWN,)
-        here = whole
-    if here > machine.memory_bytes:
-        have = size(machine.memory_bytes, floor)
-        code = "image-large" if grid == source.along(layout.grid) else "result-large"
-        return refusal(code, name=source.name, need=size(here), have=have)
+    ready = recipe, source, others, layout, budget
+    whole, peak = memory_of(*ready)
+    # nothing tells how much a card has free without loading torch
+    here = whole if device == "cuda" else peak
+    cut: tuple[int, tuple[Tile, ...]] = (0, ())
+    if recipe.common.tile or here > machine.memory_bytes:
+        chosen = choose_tiles(*ready, machine)
+        if isinstance(chosen, Refusal):
+            return chosen
+        cut = chosen
+    side, tiles = cut
+    if here > machine.memory_bytes and not tiles:
+        return _too_large(recipe, source, others, layout, here, machine)
+    notes += (CARD_UNKNOWN,) * (device == "cuda") + tile_note(side, tiles)
+    peak = memory_of(*ready, tiles)[1]
+    grid = grid_of(recipe, source, others, layout, tiles)
     threads = threads_for(machine.cores, prod(grid[-2:]))
-    iterations = [unit.iterations for unit in units]
-    costs = estimate_costs(grid, iterations, device, threads, budget)
-    return Plan(recipe, source, units, device, threads, budget, peak, costs, layout, notes, others)
+    units = units_of(recipe, source, budget, layout, tiles)
+    costs = estimate_costs(grid, [one.iterations for one in units], device, threads, budget)
+    return Plan(
+        recipe, source, units, device, threads, budget, peak, costs, layout, notes, others, tiles
+    )
+
+
+def _too_large(
+    recipe: Recipe,
+    source: ImageSpec,
+    others: Mapping[str, ImageSpec],
+    layout: Layout,
+    need: int,
+    machine: Machine,
+) -> Refusal:
+    grid = recipe.task.network_grid(source, others, layout.grid)
+    code = "image-large" if grid == source.along(layout.grid) else "result-large"
+    have = size(machine.memory_bytes, floor)
+    return refusal(code, name=source.name, need=size(need), have=have)
 
 
 def choose_layout(
@@ -212,16 +236,15 @@ def with_prior(plan: Plan, prior: str, why: str) -> Plan:
     volume = plan.layout.volume
     budget, notes = choose_budget(plan.recipe, plan.source, prior, volume=volume)
     gone = choose_budget(plan.recipe, plan.source, plan.budget.prior, volume=volume)[1]
-    parts = plan.layout.count(plan.source)
-    units = units_of(plan.recipe, plan.source, budget, plan.layout)
-    grid = plan.recipe.task.network_grid(plan.source, plan.others, plan.layout.grid)
-    peak = estimate_planes(grid, channel_count(plan.source) * parts)
+    units = units_of(plan.recipe, plan.source, budget, plan.layout, plan.tiles)
+    ready = plan.recipe, plan.source, plan.others, plan.layout
+    grid = grid_of(*ready, plan.tiles)
     iterations = [unit.iterations for unit in units]
     return replace(
         plan,
         units=units,
         budget=replace(budget, why=why),
-        peak_bytes=peak + estimate_fit(grid, len(units[0].channels), budget),
+        peak_bytes=memory_of(*ready, budget, plan.tiles)[1],
         costs=estimate_costs(grid, iterations, plan.device, plan.threads, budget),
         notes=tuple(dict.fromkeys((*(one for one in plan.notes if one not in gone), *notes))),
     )

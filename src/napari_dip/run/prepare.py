@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from math import prod
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from napari_dip.run.coarse import HALVED, coarse_grid
+from napari_dip.run.judging import held_out_share
 from napari_dip.run.noise import channels_noise, noise_model, noise_variance
 from napari_dip.run.noise_doubt import doubt_notes
 
@@ -25,10 +25,6 @@ if TYPE_CHECKING:
 
 #: Percentiles that span the image without its hot and dead pixels.
 ROBUST = (0.5, 99.5)
-#: Share of the pixels that judging may take from the fit, as a rule and at most: 4 % of a
-#: 512 x 512 image are 10,000 judges, whose mean loss is sure to 0.02.
-HELD_OUT_SHARE = 0.04
-MOST_HELD_OUT = 0.25
 #: A note on a plan.
 TOGETHER = (
     "Nothing is known of a whole plane, so the planes along {axis} are fitted together, not one by "
@@ -38,8 +34,6 @@ TOGETHER = (
 #: little of a network that is shown the others: of cc15 (0.002 to 0.004) one of four fits lost
 #: 7.8 dB so. Micrographs of FMD, W2S and Hagen et al. have 0.04 to 0.18.
 WEAK_NOISE = 0.02
-#: Fewest held-out pixels that tell a better picture from a worse one.
-LEAST_HELD_OUT = 48
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -91,7 +85,7 @@ class Calibration:
         """Give what holds for the pixels that are fitted, which may be coarser than the image's."""
         if self.coarse is None:
             return self
-        share = _held_out_share(self.coarse.block, self.coarse.parts[0, 0].size)
+        share = held_out_share(self.coarse.block, self.coarse.parts[0, 0].size)
         return replace(
             self,
             noise=self.coarse.noise,
@@ -145,7 +139,7 @@ def prepare(plan: Plan, inputs: Inputs) -> tuple[Calibration, Planes]:
         scale=tuple(scale),
         noise=noise,
         block=block,
-        held_out_share=_held_out_share(block, some),
+        held_out_share=held_out_share(block, some),
         constant=constant,
         model=noise_model(varied, task.noise_wish()),
         prior=plan.budget.prior,
@@ -156,11 +150,6 @@ def prepare(plan: Plan, inputs: Inputs) -> tuple[Calibration, Planes]:
         coarse=coarse,
     )
     return calibration, parts
-
-
-def _held_out_share(block: tuple[int, ...], pixels: int) -> float:
-    """Share of the pixels that judging takes: enough of them, and no more than can be spared."""
-    return min(MOST_HELD_OUT, max(HELD_OUT_SHARE, LEAST_HELD_OUT * prod(block) / pixels))
 
 
 def settled(plan: Plan, inputs: Inputs) -> Plan:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_dip.io.regions import chunks
 from napari_dip.run.noise import noise_variance
 
 if TYPE_CHECKING:
@@ -17,16 +18,18 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from napari_dip.io.regions import OnDisk
     from napari_dip.run.merge import UnitOutcome
     from napari_dip.run.plan import Plan
     from napari_dip.run.prepare import Calibration
 
 
-def sha256(array: npt.NDArray[Any]) -> str:
+def sha256(array: npt.NDArray[Any] | OnDisk) -> str:
     """Hash of shape, type and pixels, whatever the memory order or byte order."""
-    plain = np.ascontiguousarray(array.astype(array.dtype.newbyteorder("="), copy=False))
-    digest = hashlib.sha256(f"{plain.dtype.str}{plain.shape}".encode())
-    digest.update(plain.tobytes())
+    kind = np.dtype(array.dtype).newbyteorder("=")
+    digest = hashlib.sha256(f"{kind.str}{tuple(array.shape)}".encode())
+    for part in chunks(array):
+        digest.update(part.astype(kind, copy=False).tobytes())
     return digest.hexdigest()
 
 

@@ -91,6 +91,17 @@ class Common(BaseModel):
             choices={"auto": "Automatic", "planes": "Plane by plane", "volume": "As a volume"},
         ),
     ] = "auto"
+    tile: Annotated[
+        Annotated[int, Field(ge=128, le=2**16)] | None,
+        Setting(
+            "Tile",
+            "Pixels along a side of the parts that a large plane is restored in, one after "
+            "another; they overlap and blend into each other. Empty: the whole at once, or as many "
+            "parts as the memory asks for.",
+            least=128,
+            most=2**16,
+        ),
+    ] = None
     dtype: Annotated[
         Literal["float32", "same"],
         Setting(

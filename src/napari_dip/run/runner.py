@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -12,10 +12,11 @@ from napari_dip.engine.control import Control
 from napari_dip.errors import Failed, Refusal, Refused, refusal
 from napari_dip.run.events import Event, Restoration
 from napari_dip.run.frames import Movie
-from napari_dip.run.machine import is_memory_error, load_torch
+from napari_dip.run.machine import is_memory_error, load_torch, torch_threads
+from napari_dip.run.memory import Bites, enduring
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator, Mapping
+    from collections.abc import Callable, Generator, Mapping
 
     from napari_dip.engine.progress import Checkpoint
     from napari_dip.run.checkpoints import Store
@@ -72,11 +73,13 @@ def run(
         If work began and could not end well.
     """
     yield Event("Starting the engine")
-    torch = load_torch()
-    with _threads(torch, plan.threads):
+    load_torch()
+    with torch_threads(plan.threads):
         try:
             return (yield from _restore(plan, data, control, preview_seconds, store))
         except Exception as error:
+            if store is not None and not isinstance(error, Refused):
+                store.write_if_possible()
             if is_memory_error(error):
                 raise Failed(refusal("memory-out", name=plan.source.name)) from error
             raise
@@ -89,6 +92,10 @@ def _restore(
     preview_seconds: float | None,
     store: Store | None,
 ) -> Generator[Event, None, Restoration | None]:
+    if plan.tiles:
+        from napari_dip.run.tiled import restore_tiles
+
+        return (yield from restore_tiles(plan, data, control, store))
     from napari_dip.run.clock import Clock
     from napari_dip.run.inputs import sort_inputs
     from napari_dip.run.merge import Merge
@@ -98,7 +105,7 @@ def _restore(
     yield Event("Reading the image", seconds=clock.seconds)
     arrays = {name: np.asarray(data[name]) for name in ("image", *plan.others)}
     yield Event("Measuring the noise", seconds=clock.seconds)
-    inputs = _allowed(sort_inputs(plan, arrays))
+    inputs = allowed(sort_inputs(plan, arrays))
     plan = settled(plan, inputs)
     calibration, planes = prepare(plan, inputs)
     plan, calibration = trusting(plan, calibration)
@@ -106,9 +113,9 @@ def _restore(
     merge = Merge(plan, calibration, planes, arrays["image"])
     resume = None if store is None else store.open(plan, arrays, merge)
     done = {outcome.unit for outcome in merge.outcomes}
-    course = _Course(plan, calibration, planes, clock, merge, store)
+    course = Course(plan, calibration, planes, clock, merge, store)
     for number, unit in enumerate(plan.units, 1):
-        unit = _without(unit, calibration.constant)
+        unit = without(unit, calibration.constant)
         if unit.id in done or not unit.channels:
             continue
         ended = yield from course.fit_unit(unit, number, resume)
@@ -125,20 +132,26 @@ def _restore(
     return merge.restoration(clock.seconds, timed_out=clock.timed_out)
 
 
-def _allowed(answer: Answer | Refusal) -> Answer:
+def allowed(answer: Answer | Refusal) -> Answer:
     """Go on with what was not refused."""
     if isinstance(answer, Refusal):
         raise Refused(answer)
     return answer
 
 
-def _without(unit: WorkUnit, constant: tuple[int, ...]) -> WorkUnit:
+def without(unit: WorkUnit, constant: tuple[int, ...]) -> WorkUnit:
     """Take the channels out of a unit that hold one value only."""
     return replace(unit, channels=tuple(c for c in unit.channels if c not in constant))
 
 
-class _Course:
-    """What the fits of one run share."""
+class Course:
+    """What the fits of one run share.
+
+    Attributes
+    ----------
+    weights : mapping of str to Tensor, or None
+        Of the fit before: the next one may begin with them.
+    """
 
     def __init__(
         self,
@@ -158,12 +171,21 @@ class _Course:
         self._movie = Movie(plan.recipe.task, calibration, planes, merge)
         self._wish = Control.GO
         self._racing = False
-        self._weights = None if store is None else store.weights  # of the unit before
+        self._bites = Bites()
+        self.weights = None if store is None else store.weights
 
     def fit_unit(
         self, unit: WorkUnit, number: int, resume: Checkpoint | None
     ) -> Generator[Event, None, Control]:
         """Fit one unit; whether to go on, or how the run was ended."""
+        attempt = partial(self._attempt, unit, number)
+        sides = self._plan.budget.window, max(self._planes.shape[2:])
+        return (yield from enduring(attempt, resume, self._bites, *sides, self._merge.outcomes))
+
+    def _attempt(
+        self, unit: WorkUnit, number: int, resume: Checkpoint | None
+    ) -> Generator[Event, None, Control]:
+        """Fit one unit, unless the memory runs out."""
         names = self._contenders(unit)
         done = 0 if resume is None else resume.history[-1].iteration
         self._clock.begin(number, done)
@@ -207,10 +229,14 @@ class _Course:
         from napari_dip.run.race import Runner
 
         frames = self._movie.around(unit, prior)
-        ready = make_fit(self._plan, self._calibration, self._planes, unit, prior, frames)
+        bites, told = self._bites, (self._plan, self._calibration, self._planes)
+        ready = make_fit(*told, unit, prior, frames, bites)
 
         def keep(point: Checkpoint) -> None:
-            if self._store is not None and not self._racing:
+            if self._racing:
+                return
+            bites.latest = point if point.history else None
+            if self._store is not None:
                 self._store.offer(point, unit.id)
 
         loop = fit(
@@ -220,10 +246,10 @@ class _Course:
             ready.stop,
             seed=ready.seed,
             resume=resume,
-            warm_start=self._weights if unit.warm else None,
+            warm_start=self.weights if unit.warm else None,
             control=self._ask,
             preview_due=self._clock.preview_due,
-            keep_checkpoint=None if self._store is None else keep,
+            keep_checkpoint=keep,
         )
         return Runner(ready, loop)
 
@@ -237,18 +263,19 @@ class _Course:
                 picture = to_units(self._calibration, unit, progress.estimate.mean)
                 preview = self._merge.preview(unit, picture)
                 self._clock.previewed()
-            yield self._clock.event(progress, preview)
+            event = self._clock.event(progress, preview)
+            self._bites.shown = replace(event, preview=None)
+            yield event
 
     def _ask(self) -> Control:
         """Ask what to do, and remember: a fit that ends with nothing does not say why."""
-        self._wish = self._clock.control()
+        self._wish = Control.KEEP if self._bites.spent else self._clock.control()
         return self._wish
 
     def _take(self, unit: WorkUnit, one: Runner) -> Control:
         """Hand a fit's answer to the merge and the store."""
-        from napari_dip.run.evidence import held_out_evidence
         from napari_dip.run.fitting import doubt, predicted, to_units
-        from napari_dip.run.merge import UnitOutcome
+        from napari_dip.run.outcomes import outcome_of
 
         ready, result = one.ready, one.result
         assert result is not None
@@ -258,39 +285,15 @@ class _Course:
         if result.kept and self._store is not None:
             self._store.write()  # before the merge takes in a picture that is not finished
         learned = {name: one.cpu().numpy() for name, one in result.learned.items()}
-        notes = (*result.notes, *self._plan.recipe.task.found(learned))
-        if result.broke_down:
-            notes = (*notes, f"Part '{unit.id}' was ended early: {result.stop_reason}.")
-        outcome = UnitOutcome(
-            unit.id,
-            result.stop_reason,
-            result.kept,
-            result.best_iteration,
-            result.iterations,
-            tuple((one.iteration, one.fitted, one.held_out) for one in result.history),
-            notes,
-            ready.scene.prior,
-            held_out_evidence(ready, result.blind),
-            ready.problem.refine is not None and not result.kept,
-        )
+        found = tuple(self._plan.recipe.task.found(learned))
+        outcome = outcome_of(unit, ready, result, found, self._bites)
         picture = to_units(self._calibration, unit, result.estimate.mean)
         deviation = doubt(ready, self._calibration, result)
         prediction = predicted(ready, self._calibration, result.blind, result.estimate)
         self._merge.add(unit, picture, deviation, prediction, outcome, learned)
         if result.kept:
             return Control.KEEP
-        self._weights = result.weights
+        self.weights = result.weights
         if self._store is not None:
             self._store.finished(self._merge, result.weights)
         return Control.GO
-
-
-@contextmanager
-def _threads(torch: Any, count: int) -> Iterator[None]:
-    """Set torch's threads for this run and put them back."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

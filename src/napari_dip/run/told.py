@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from napari_dip.errors import Refused, refusal
-from napari_dip.io.paths import printable, readable_file, why_not
+from napari_dip.io.paths import REPORT_BYTES, printable, readable_file, small_text, why_not
 from napari_dip.run.recipe import recipe_from_dict
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def _beside(picture: Path, report: dict[str, Any]) -> dict[str, Any]:
 
 def _json(path: Path) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(small_text(path, "a report", REPORT_BYTES))
     except (ValueError, RecursionError, OSError) as error:
         shown = printable(str(path))
         raise Refused(refusal("result-untold", path=shown, why=why_not(error))) from None

@@ -6,16 +6,20 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from napari_dip.run.costs import channel_count
+from napari_dip.tasks.recorrupted import SHOWN
 
 if TYPE_CHECKING:
     from napari_dip.io import ImageSpec
     from napari_dip.run.costs import Budget
     from napari_dip.run.layout import Layout
     from napari_dip.run.recipe import Recipe
+    from napari_dip.run.tiles import Tile
 
 #: Share of the iterations that a plane takes which begins with what the one before has learned,
 #: and the fewest of them: with its last look such a plane takes less than a fifth of the time.
 LATER, LEAST_LATER = 0.2, 25
+#: Between the seeds of neighbouring tiles: further apart than those of channels and repeats.
+SEEDS = 1_000_003
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +48,10 @@ class WorkUnit:
         movie the next plane; None: there is none.
     timely : bool
         Whether these are neighbours in time.
+    tile : int or None
+        Which tile of the picture plane; None: all of it.
+    origin : tuple of int
+        Where the first pixel of that tile lies in the image, along Y and X; () for all of it.
     """
 
     id: str
@@ -57,6 +65,8 @@ class WorkUnit:
     before: int | None = None
     after: int | None = None
     timely: bool = False
+    tile: int | None = None
+    origin: tuple[int, ...] = ()
 
     @property
     def beside(self) -> tuple[int, ...]:
@@ -65,16 +75,16 @@ class WorkUnit:
 
 
 def units_of(
-    recipe: Recipe, source: ImageSpec, budget: Budget, layout: Layout
+    recipe: Recipe,
+    source: ImageSpec,
+    budget: Budget,
+    layout: Layout,
+    tiles: tuple[Tile, ...] = (),
 ) -> tuple[WorkUnit, ...]:
     """List the fits: for each group of channels and each restart a chain through the parts."""
+    if tiles:
+        return tile_units_of(recipe, source, budget, tiles)
     parts, stride = layout.count(source), layout.stride(source)
-    count = channel_count(source)
-    groups = (
-        [tuple(range(count))]
-        if recipe.task.together(source)
-        else [(index,) for index in range(count)]
-    )
     later = max(min(LEAST_LATER, budget.iterations), round(LATER * budget.iterations))
     return tuple(
         WorkUnit(
@@ -91,7 +101,44 @@ def units_of(
             after=part + stride if stride and part + stride < parts else None,
             timely=layout.along(source) == "T",
         )
-        for number, group in enumerate(groups)
+        for number, group in enumerate(groups_of(recipe, source))
         for restart in range(budget.restarts)
         for part in range(parts)
     )
+
+
+def tile_units_of(
+    recipe: Recipe, source: ImageSpec, budget: Budget, tiles: tuple[Tile, ...]
+) -> tuple[WorkUnit, ...]:
+    """List the fits of a picture in tiles: all those of one tile, then those of the next.
+
+    The first tile takes all iterations. Where a network is shown the picture, the others begin
+    with what it has learned there, and none of them needs another: which process restores a tile,
+    and when, makes no difference.
+    """
+    learns = budget.prior in SHOWN
+    later = max(min(LEAST_LATER, budget.iterations), round(LATER * budget.iterations))
+    return tuple(
+        WorkUnit(
+            f"t{tile.index}c{number}r{restart}",
+            group,
+            restart,
+            recipe.common.seed + 1000 * number + restart + SEEDS * tile.index,
+            later if learns and place else budget.iterations,
+            warm=learns and place > 0,
+            first=f"t{tile.index}c{number}r0",
+            tile=tile.index,
+            origin=tile.start,
+        )
+        for place, tile in enumerate(tiles)
+        for number, group in enumerate(groups_of(recipe, source))
+        for restart in range(budget.restarts)
+    )
+
+
+def groups_of(recipe: Recipe, source: ImageSpec) -> list[tuple[int, ...]]:
+    """Channels that are fitted together."""
+    count = channel_count(source)
+    if recipe.task.together(source):
+        return [tuple(range(count))]
+    return [(index,) for index in range(count)]

@@ -11,6 +11,7 @@ from math import sqrt
 from typing import TYPE_CHECKING, Any
 
 from napari_dip.run.findings import STEEP
+from napari_dip.run.regular_pattern import LEAST, LOST
 
 if TYPE_CHECKING:
     from napari_dip.run.evidence import Confirmed
@@ -67,6 +68,7 @@ def verdict(found: Findings) -> dict[str, Any]:
         *_of_contrast(found),
         *_of_holes(found),
         *([] if found.filled and found.residual is None else [_of_residual(found.residual)]),
+        *_of_pattern(found),
         _of_intensity(found),
         *(Remark(words, warns=True) for words in cut_off_words(found.least, found.largest)),
         *_of_finer(found),
@@ -84,6 +86,7 @@ def verdict(found: Findings) -> dict[str, Any]:
             "bias": BIAS,
             "confirmed": CONFIRMED,
             "far": FAR,
+            "pattern": [LEAST, LOST],
         },
     }
 
@@ -138,6 +141,21 @@ def _of_residual(residual: Residual | None) -> Remark:
             warns=True,
         )
     return Remark("The residual looks like noise.")
+
+
+def _of_pattern(found: Findings) -> list[Remark]:
+    pattern = found.pattern
+    if pattern is None:
+        return []
+    return [
+        Remark(
+            f"A fine regular pattern with a period of {pattern.period:.1f} pixels was taken out "
+            f"with the noise, {pattern.lost:.0%} of its power. That is well if it is the "
+            "detector's. If it is the object's, run again with gain and read noise filled in, "
+            "since such a pattern can be measured as noise.",
+            warns=True,
+        )
+    ]
 
 
 def _of_intensity(found: Findings) -> Remark:

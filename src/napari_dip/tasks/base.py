@@ -22,7 +22,11 @@ if TYPE_CHECKING:
     from napari_dip.errors import Refusal
     from napari_dip.io import ImageSpec
 
-__all__ = ["IMAGE", "Input", "NoiseWish", "Scene", "Setting", "Task"]
+__all__ = ["IMAGE", "SEEN", "Input", "NoiseWish", "Scene", "Setting", "Task"]
+
+#: Pixels around a place that most of what a network says of it comes from; patches that look alike
+#: are looked for over 16.
+SEEN = 32
 
 
 class Task(ABC):
@@ -128,6 +132,13 @@ class Task(ABC):
     ) -> tuple[int, ...]:
         """Size, along each of the axes of a fit, of what the network speaks of."""
         return source.along(axes)
+
+    def reach(self, source: ImageSpec, others: Mapping[str, ImageSpec], axes: str) -> int | None:
+        """How far beyond itself part of a plane has to see, in pixels, to be restored by itself.
+
+        None where parts cannot be: the whole then has to fit into the memory.
+        """
+        return None
 
     def first_choice(self, source: ImageSpec, *, volume: bool) -> str:
         """Prior to plan with: the user's, or what suits most images; a row of the presets.

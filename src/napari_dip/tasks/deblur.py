@@ -164,8 +164,7 @@ class Deblur(Task):
         cleaned = cleaned_picture(torch.from_numpy(others["psf"]))
         if isinstance(cleaned, Refusal):
             return cleaned
-        sizes = tuple(cleaned[0].shape)
-        return check_size(source, sizes, "ZYX"[-len(sizes) :])
+        return check_size(source, tuple(cleaned[0].shape), "ZYX"[-cleaned[0].ndim :])
 
     def arranged(
         self,
@@ -188,6 +187,10 @@ class Deblur(Task):
         frame = source.along(axes)
         sizes = self.known.sizes(source, others.get("psf"), axes)
         return frame if self.border == "circular" else padded(frame, beyond(frame, sizes))
+
+    def reach(self, source: ImageSpec, others: Mapping[str, ImageSpec], axes: str) -> int | None:
+        """As far as light comes from, and then as far as a network sees."""
+        return None if self.border == "circular" else self.known.reach(source, others, axes)
 
     def why(self, prior: str, block: tuple[int, ...]) -> str:
         """Name the paper's prior."""

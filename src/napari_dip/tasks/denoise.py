@@ -8,7 +8,7 @@ from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 
 from napari_dip.errors import refusal
-from napari_dip.tasks.base import IMAGE, Input, NoiseWish, Scene, Setting, Task
+from napari_dip.tasks.base import IMAGE, SEEN, Input, NoiseWish, Scene, Setting, Task
 from napari_dip.tasks.blind_spot import blind_spot_code, blind_spot_problem, hidden_words
 from napari_dip.tasks.halving import in_full
 from napari_dip.tasks.impulses import (
@@ -194,6 +194,10 @@ class Denoise(Task):
 
     def _fills(self) -> bool:
         return self.noise == IMPULSES and self.prior == "auto"
+
+    def reach(self, source: ImageSpec, others: Mapping[str, ImageSpec], axes: str) -> int | None:
+        """As far as a network sees; what is found of whole lines or blocks needs the whole."""
+        return SEEN if self.noise in DETECTOR and not others else None
 
     def seen(self, scene: Scene) -> Scene:
         """Let whole blocks judge where compression is to be undone; take stripes out."""

@@ -10,10 +10,12 @@ from math import ceil
 from typing import TYPE_CHECKING
 
 from napari_dip.errors import Refusal, Refused, refusal
-from napari_dip.tasks.base import Input
+from napari_dip.tasks.base import SEEN, Input
 from napari_dip.tasks.larger_object import GAUSSIAN_REACH
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from torch import Tensor
 
     from napari_dip.io import ImageSpec
@@ -106,6 +108,10 @@ class KnownPsf:
             sigmas = {"Z": self.sigma_z or 0.0, "Y": self.sigma, "X": self.sigma}
             return tuple(2 * ceil(GAUSSIAN_REACH * sigmas[axis]) + 1 for axis in axes)
         return self.optics.sizes(source, axes)
+
+    def reach(self, source: ImageSpec, others: Mapping[str, ImageSpec], axes: str) -> int:
+        """How far beyond itself part of a plane has to see, in pixels."""
+        return max(self.sizes(source, others.get("psf"), axes)) // 2 + SEEN
 
     def kernel(
         self, source: ImageSpec, picture: Tensor | None, axes: str

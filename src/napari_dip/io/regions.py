@@ -1,0 +1,147 @@
+"""Images on a disk, read region by region: none of it stays in memory."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_dip.io.reading import is_tiff, naming, read_pixels
+from napari_dip.io.tiff import where_pixels_lie
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import numpy.typing as npt
+
+    from napari_dip.io.spec import ImageSpec
+
+#: Bytes of an image that are held at a time while all of it is gone through.
+CHUNK = 2**26
+
+
+@dataclass(frozen=True, slots=True)
+class OnDisk:
+    """Pixels that lie in a file as they are, one after the other.
+
+    Reads as an array does, by slices: each reading maps the file, copies what is asked for and
+    lets go of the rest, so that memory holds no more than that.
+
+    Attributes
+    ----------
+    path : Path
+    offset : int
+        Of the first pixel, in bytes.
+    shape : tuple of int
+    stored : str
+        NumPy's name for the type with its byte order, such as ">u2".
+    keeper : object
+        What deletes the file once nobody reads it any more.
+    """
+
+    path: Path
+    offset: int
+    shape: tuple[int, ...]
+    stored: str
+    keeper: object = None
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type in this computer's byte order, as pixels are handed over."""
+        return np.dtype(self.stored).newbyteorder("=")
+
+    @property
+    def ndim(self) -> int:
+        """Count the axes."""
+        return len(self.shape)
+
+    def __getitem__(self, place: Any) -> npt.NDArray[Any]:
+        """Read a region; a copy."""
+        whole = np.memmap(self.path, self.stored, "r", self.offset, self.shape)
+        return np.array(whole[place], dtype=self.dtype)
+
+    def __setitem__(self, place: Any, pixels: npt.ArrayLike) -> None:
+        """Write a region."""
+        whole = np.memmap(self.path, self.stored, "r+", self.offset, self.shape)
+        whole[place] = pixels
+
+    def mapped(self) -> np.memmap[Any, Any]:
+        """Give all of it as an array that stays on the disk."""
+        return np.memmap(self.path, self.stored, "r", self.offset, self.shape)
+
+
+def on_disk(spec: ImageSpec) -> OnDisk | npt.NDArray[Any]:
+    """Get at the pixels of a file without reading them.
+
+    Parameters
+    ----------
+    spec : ImageSpec
+        From `read_spec`.
+
+    Returns
+    -------
+    OnDisk or ndarray
+        A TIFF whose pixels lie one after the other is read where it is; one that is compressed is
+        unpacked into a temporary file first. Other kinds of files are read whole.
+
+    Raises
+    ------
+    Refused
+        If the file is damaged, or changed since its header was read.
+    """
+    assert spec.path is not None
+    path = Path(spec.path)
+    with naming(path):
+        found = where_pixels_lie(path) if is_tiff(path) else None
+        if found is None or found.shape != spec.shape or found.dtype.name != spec.dtype:
+            return read_pixels(spec)
+        if found.offset is not None:
+            return OnDisk(path, found.offset, found.shape, found.dtype.str)
+        keeper = _Folder()
+        raw = keeper.path / "pixels"
+        found.unpack(raw)
+        return OnDisk(raw, 0, found.shape, found.dtype.newbyteorder("=").str, keeper)
+
+
+class _Folder:
+    """A temporary folder that goes with the last one who holds this."""
+
+    def __init__(self) -> None:
+        self.path = Path(tempfile.mkdtemp(prefix="napari-dip-"))
+
+    def __del__(self) -> None:
+        shutil.rmtree(self.path, ignore_errors=True)
+
+
+def new_on_disk(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> OnDisk:
+    """Make room for pixels in a new file."""
+    with path.open("wb") as file:
+        file.truncate(int(np.prod(shape, dtype=np.int64)) * dtype.itemsize)
+    return OnDisk(path, 0, shape, dtype.str)
+
+
+def chunks(image: Any) -> Iterator[npt.NDArray[Any]]:
+    """Go through all pixels in order, a part of them at a time.
+
+    Parameters
+    ----------
+    image : OnDisk or array
+    """
+    yield from _chunks(image, image.shape, ())
+
+
+def _chunks(
+    image: Any, shape: tuple[int, ...], outer: tuple[int, ...]
+) -> Iterator[npt.NDArray[Any]]:
+    each = int(np.prod(shape[1:], dtype=np.int64)) * image.dtype.itemsize
+    if each > CHUNK and len(shape) > 1:
+        for number in range(shape[0]):
+            yield from _chunks(image, shape[1:], (*outer, number))
+        return
+    some = max(1, CHUNK // max(1, each))
+    for first in range(0, shape[0], some):
+        yield np.ascontiguousarray(image[(*outer, slice(first, first + some))])

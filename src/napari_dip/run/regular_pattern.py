@@ -1,0 +1,138 @@
+"""Fine regular patterns in what was taken out: they count as noise where noise is measured.
+
+A grating, a weave or a detector's hum holds its power at a few single frequencies; noise spreads it
+over all. So a residual that holds far more at one frequency than around it holds a pattern.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy.typing as npt
+
+    Power = npt.NDArray[np.float64]
+
+#: Longest period, in pixels, that counts as fine: lines of 6 pixels are learned after ten
+#: iterations, lines of 16 with the picture (docs/where-it-fails.md).
+COARSEST = 8.0
+#: Power of a frequency in units of that around it, from which it is no chance. Of 100 fields of
+#: white noise, 60 of noise that neighbours share and 60 with striped rows (64 to 256 pixels a side)
+#: the largest was 16; of what Gaussian filters took from ten pictures of scikit-image and nine
+#: planes of our samples 13, but for lines of print (page, text), 55.
+CLEAR = 40.0
+#: Least share of the residual's variance, below which a pattern is 0.2 of the noise's standard
+#: deviation and hardly seen, and of the pattern itself, that must have been taken out. Lines of
+#: print stay below the first.
+LEAST, LOST = 0.02, 0.25
+#: Frequencies on each side that are averaged for what lies around, and those next to a peak that
+#: belong to it: a Hann window spreads a single frequency over two.
+_AROUND, _PEAK = 8, 2
+#: Planes that are looked at, at most.
+_PLANES = 8
+#: Smallest side on which frequencies can be told apart from what lies around them.
+_SMALLEST = 4 * _AROUND
+
+
+@dataclass(frozen=True, slots=True)
+class Pattern:
+    """A regular pattern in a residual.
+
+    Attributes
+    ----------
+    period : float
+        In pixels.
+    share : float
+        Of the residual's variance.
+    lost : float
+        Share of the measured pattern's power that is in the residual.
+    """
+
+    period: float
+    share: float
+    lost: float
+
+
+def pattern_in(left: npt.NDArray[Any], measured: npt.NDArray[Any]) -> Pattern | None:
+    """Look for the strongest fine regular pattern that was taken out.
+
+    Parameters
+    ----------
+    left, measured : ndarray
+        (planes, Y, X): the residual, and the measurement.
+
+    Returns
+    -------
+    Pattern or None
+        None if there is none that is clear and strong enough, or the planes are too small.
+    """
+    if min(left.shape[1:]) < _SMALLEST:
+        return None
+    chosen = np.unique(np.linspace(0, len(left) - 1, min(len(left), _PLANES)).astype(int))
+    power = np.mean([_power(left[one]) for one in chosen], 0)
+    down, across = (np.fft.fftfreq(count) for count in power.shape)
+    radius = np.hypot(down[:, None], across[None])
+    ratio = np.where(radius >= 1 / COARSEST, power / _level(power), 0)
+    top = np.unravel_index(int(ratio.argmax()), ratio.shape)
+    if ratio[top] < CLEAR:
+        return None
+    near = np.ix_(
+        *(_next_to(int(place), size) for place, size in zip(top, power.shape, strict=True))
+    )
+    mirrored = any(2 * int(place) % size for place, size in zip(top, power.shape, strict=True))
+    held, total = (1 + mirrored) * float(power[near].sum()), float(power.sum())
+    share = held / total if total else 0.0
+    given = np.mean([_power(measured[one]) for one in chosen], 0)
+    lost = float(power[near].sum() / max(float(given[near].sum()), 1e-300))
+    if share < LEAST or lost < LOST:
+        return None
+    return Pattern(1 / float(radius[top]), min(share, 1.0), min(lost, 1.0))
+
+
+def _power(plane: npt.NDArray[Any]) -> Power:
+    """Power of each frequency, the mean taken off and the borders faded out."""
+    window = np.outer(*(np.hanning(count + 2)[1:-1] for count in plane.shape))
+    centred = (plane - plane.mean(dtype=np.float64)) * window
+    return np.asarray(np.abs(np.fft.fft2(centred)) ** 2)
+
+
+def _level(power: Power) -> Power:
+    """Power around each frequency: the most of that in a box, along Y and along X.
+
+    Stripes and lost edges raise whole lines of frequencies, which are no pattern.
+    """
+    wide = 2 * _AROUND + 1
+    return np.asarray(
+        np.maximum.reduce(
+            [_mean(power, size) for size in ((wide, wide), (4 * wide, 1), (1, 4 * wide))]
+        )
+    )
+
+
+def _mean(power: Power, size: tuple[int, int]) -> Power:
+    """Mean over a box about each frequency, without the peak in its middle."""
+    wide = [min(one, side // 2) | 1 for one, side in zip(size, power.shape, strict=True)]
+    peak = [min(one, 2 * _PEAK + 1) for one in wide]
+    around = _sum(power, wide) - _sum(power, peak)
+    return np.asarray(np.maximum(around / (np.prod(wide) - np.prod(peak)), 1e-300))
+
+
+def _sum(power: Power, size: Sequence[int]) -> Power:
+    """Sum over a box of odd sides about each frequency; frequencies have no border."""
+    for axis, count in enumerate(size):
+        beyond = [(0, 0)] * axis + [(count // 2 + 1, count // 2)] + [(0, 0)] * (1 - axis)
+        sums = np.pad(power, beyond, mode="wrap").cumsum(axis)
+        last, first = (
+            sums.take(range(begin, begin + power.shape[axis]), axis) for begin in (count, 0)
+        )
+        power = last - first
+    return power
+
+
+def _next_to(place: int, size: int) -> npt.NDArray[np.int64]:
+    return np.arange(place - _PEAK, place + _PEAK + 1) % size

@@ -1,0 +1,76 @@
+"""A finished picture that its place does not take is kept in another one, and that is said."""
+
+from __future__ import annotations
+
+import tempfile
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from napari_dip.errors import Failed
+from napari_dip.io.paths import printable
+from napari_dip.run.results import save_picture
+
+if TYPE_CHECKING:
+    from napari_dip.run.events import Restoration
+    from napari_dip.run.plan import Plan
+
+_KEPT = "The finished picture is kept as '{path}'."
+_LOST = "No other place took the finished picture either: {places}."
+
+
+def kept_elsewhere(failure: Failed, output: Path, plan: Plan, result: Restoration) -> Failed:
+    """Save a result that could not be saved, near its input, at home, or where temporary files go.
+
+    Parameters
+    ----------
+    failure : Failed
+        Why it could not be saved.
+    output : Path
+        Where it should have gone.
+    plan : Plan
+    result : Restoration
+
+    Returns
+    -------
+    Failed
+        The same failure, which says where the picture is now.
+    """
+    tried = []
+    for folder in _places(plan):
+        path = free_name(folder / output.name, "rescued")
+        with suppress(Failed, OSError):
+            save_picture(path, result.image, plan.source, plan.result_scale, result, False)
+            return _also(failure, _KEPT.format(path=printable(str(path))))
+        tried.append(printable(str(folder)))
+    return _also(failure, _LOST.format(places=", ".join(tried)))
+
+
+def free_name(output: Path, kind: str) -> Path:
+    """Name a picture beside a result: OUT.kind.tif, or a numbered one if that exists."""
+    free, number = name_beside(output, kind), 2
+    while free.exists() or free.is_symlink():
+        free, number = name_beside(output, f"{kind}-{number}"), number + 1
+    return free
+
+
+def name_beside(output: Path, kind: str) -> Path:
+    """Put a word between a result's name and its ending."""
+    stem = output.name[: -len(output.suffix)]
+    suffix = f".ome{output.suffix}" if stem.lower().endswith(".ome") else output.suffix
+    stem = stem[:-4] if stem.lower().endswith(".ome") else stem
+    return output.with_name(f"{stem}.{kind}{suffix}")
+
+
+def _places(plan: Plan) -> list[Path]:
+    near = [Path(plan.source.path).resolve().parent] if plan.source.path else []
+    with suppress(RuntimeError):  # no home is known
+        near.append(Path.home())
+    with suppress(OSError):  # no folder for temporary files takes any
+        near.append(Path(tempfile.gettempdir()))
+    return list(dict.fromkeys(near))
+
+
+def _also(failure: Failed, words: str) -> Failed:
+    return Failed(replace(failure.refusal, remedy=f"{failure.refusal.remedy} {words}"))

@@ -1,0 +1,195 @@
+"""Tiles that are done, on the disk: whole or not at all, so that a run may be ended at any moment.
+
+A tile is two files: its pictures, and how they came about; the second is written last and makes the
+tile count. Nothing in them depends on which process wrote them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_dip.errors import Failed, Refused, refusal
+from napari_dip.run.checkpoints import read_weights, write_weights
+from napari_dip.run.merge import UnitOutcome
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    import numpy.typing as npt
+
+    from napari_dip.run.inputs import Planes
+
+#: Raised by one whenever a shelf written before could not be gone on with.
+SCHEMA = 1
+_LIST = "tiles.json"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Piece:
+    """What was restored of one tile.
+
+    Attributes
+    ----------
+    pictures : ndarray
+        (2, C, Y, X) float32, in the image's units: picture and its standard deviation.
+    prediction : ndarray or None
+        (C, Y, X): what the detector would have seen; None where that is the picture itself.
+    left : tuple of float
+        Of each channel, the sum of what was measured less what the detector would have seen, each
+        pixel weighed by the tile's share in it: sums of all tiles add up.
+    outcomes : tuple of UnitOutcome
+    learned : mapping of str to list
+        What else was fitted.
+    """
+
+    pictures: Planes
+    prediction: Planes | None
+    left: tuple[float, ...]
+    outcomes: tuple[UnitOutcome, ...]
+    learned: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Shelf:
+    """Keeps the tiles of one run in a folder.
+
+    Parameters
+    ----------
+    folder : Path
+        Made if it is not there.
+    identity : mapping
+        What the tiles come from, in plain JSON types.
+    resume : bool
+        Whether to go on with the tiles that are there; else they are removed.
+
+    Raises
+    ------
+    Refused
+        If the folder is to be gone on with and belongs to another run.
+    Failed
+        If the disk takes nothing.
+    """
+
+    def __init__(self, folder: Path, identity: Mapping[str, Any], *, resume: bool) -> None:
+        self.folder = folder
+        self._kept: dict[int, Piece] = {}
+        if folder.is_symlink():  # whose files would be removed
+            raise Refused(refusal("output-linked", path=folder))
+        with self._writing():
+            folder.mkdir(exist_ok=True)
+            there = folder / _LIST
+            wanted = {"schema": SCHEMA, **json.loads(json.dumps(dict(identity)))}
+            if resume and there.exists():
+                if json.loads(there.read_text(encoding="utf-8")) != wanted:
+                    raise Refused(refusal("resume-other", path=folder))
+                return
+            for old in folder.iterdir():
+                old.unlink()
+            self._whole(there, json.dumps(wanted).encode())
+
+    def has(self, index: int) -> bool:
+        """Whether a tile is done."""
+        return self._words(index).exists()
+
+    def put(self, index: int, piece: Piece) -> None:
+        """Take in a tile that is done."""
+        words = {
+            "left": list(piece.left),
+            "outcomes": [asdict(one) for one in piece.outcomes],
+            "learned": {name: np.asarray(one).tolist() for name, one in piece.learned.items()},
+        }
+        with self._writing():
+            self._array(self._pictures(index), piece.pictures)
+            if piece.prediction is not None:
+                self._array(self._predictions(index), piece.prediction)
+            self._whole(self._words(index), json.dumps(words).encode())
+
+    def hold(self, index: int, piece: Piece) -> None:
+        """Take in a tile that a person ended, for this run alone."""
+        self._kept[index] = piece
+
+    def there(self, index: int) -> bool:
+        """Whether there is a picture of a tile."""
+        return index in self._kept or self.has(index)
+
+    def pictures(self, index: int) -> npt.NDArray[np.float32]:
+        """Give a tile's pictures as an array that stays on the disk."""
+        if index in self._kept:
+            return self._kept[index].pictures
+        return _opened(self._pictures(index))
+
+    def prediction(self, index: int) -> npt.NDArray[np.float32]:
+        """Give what the detector would have seen of a tile, (C, Y, X)."""
+        if index in self._kept:
+            one = self._kept[index]
+            return one.pictures[0] if one.prediction is None else one.prediction
+        path = self._predictions(index)
+        return _opened(path) if path.exists() else self.pictures(index)[0]
+
+    def told(self, index: int) -> tuple[tuple[float, ...], tuple[UnitOutcome, ...], dict[str, Any]]:
+        """Give a tile's `left`, `outcomes` and `learned`."""
+        if index in self._kept:
+            one = self._kept[index]
+            return one.left, one.outcomes, dict(one.learned)
+        words = json.loads(self._words(index).read_text(encoding="utf-8"))
+        outcomes = []
+        for raw in words["outcomes"]:
+            history = tuple((int(i), float(a), float(b)) for i, a, b in raw["history"])
+            lists = {name: tuple(raw[name]) for name in ("notes", "evidence")}
+            outcomes.append(UnitOutcome(**{**raw, "history": history, **lists}))
+        return tuple(words["left"]), tuple(outcomes), words["learned"]
+
+    def keep_weights(self, name: str, weights: Mapping[str, Any]) -> None:
+        """Keep what a network has learned."""
+        with self._writing():
+            write_weights(self.folder / f"{name}.weights", weights)
+
+    def weights(self, name: str) -> dict[str, Any] | None:
+        """Give what a network has learned; None if nothing was kept."""
+        return read_weights(self.folder / f"{name}.weights")
+
+    def _pictures(self, index: int) -> Path:
+        return self.folder / f"{index}.npy"
+
+    def _predictions(self, index: int) -> Path:
+        return self.folder / f"{index}.prediction.npy"
+
+    def _words(self, index: int) -> Path:
+        return self.folder / f"{index}.json"
+
+    def _array(self, path: Path, array: Planes) -> None:
+        part = path.with_name(path.name + ".part")
+        with part.open("wb") as file:
+            np.save(file, array)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+
+    def _whole(self, path: Path, content: bytes) -> None:
+        part = path.with_name(path.name + ".part")
+        part.write_bytes(content)
+        part.replace(path)
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            why = (error.strerror or "the disk did not take it").lower()
+            raise Failed(refusal("disk-full", path=self.folder, why=why)) from error
+
+
+def _opened(path: Path) -> npt.NDArray[np.float32]:
+    whole: npt.NDArray[np.float32] = np.load(path, mmap_mode="r")
+    return whole
+
+
+def all_outcomes(shelf: Shelf, order: Sequence[int]) -> list[UnitOutcome]:
+    """Give the outcomes of all tiles that there are, in order."""
+    return [one for index in order if shelf.there(index) for one in shelf.told(index)[1]]

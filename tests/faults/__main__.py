@@ -1,0 +1,121 @@
+"""`make faults`: do to the program what goes wrong in earnest, and write down what was seen.
+
+    python -m faults [--only PART]... [--match TEXT]... [--small] [--again]
+
+Each trial is written down as it ends, in benchmarks/out/faults/PART.jsonl, and is not done again
+when the command is repeated; --again begins anew. Ends with 1 if a trial did not go as it should.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+#: Parts in their order, with the module that holds each.
+PARTS = {
+    "bad-input": "bad_input",
+    "properties": "properties",
+    "numerics": "numerics",
+    "hostile": "hostile",
+    "kills": "kills",
+    "memory": "memory",
+    "disk": "disk",
+    "long-life": "long_life",
+    "mutations": "mutations",
+}
+
+
+def main() -> int:
+    """Run the parts that were asked for; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="make faults", description=__doc__)
+    parser.add_argument("--only", action="append", choices=PARTS, help="one part; may be repeated")
+    parser.add_argument("--match", action="append", help="only trials that begin so, of all")
+    parser.add_argument("--small", action="store_true", help="a few trials of each part")
+    parser.add_argument("--again", action="store_true", help="forget what was done before")
+    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "out")
+    wish = parser.parse_args()
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
+    rows = [row for part in wish.only or PARTS for row in _part(part, wish)]
+    failed = [row for row in rows if not row["ok"]]
+    if not wish.small:
+        _write(wish.out, wish.only)
+    for row in failed:
+        print(f"FAILED {row['part']}: {row['trial']}: {row['seen']}")
+    return 1 if failed else 0
+
+
+def _part(part: str, wish: argparse.Namespace) -> list[dict[str, Any]]:
+    """Do what is left of one part, writing down each trial as it ends."""
+    folder = wish.out / "faults"
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{part}{'.small' if wish.small else ''}.jsonl"
+    if wish.again:
+        path.unlink(missing_ok=True)
+    done = {row["trial"]: row for row in _read(path)}
+    rows = []
+    module = import_module(f"faults.{PARTS[part]}")
+    with path.open("a", encoding="utf-8") as file:
+        # with --match, a part's trials are all looked through, however few are asked for
+        for trial in module.trials(small=wish.small and not wish.match):
+            if wish.match and not trial.name.startswith(tuple(wish.match)):
+                continue
+            if trial.name not in done:
+                began = time.monotonic()
+                row = trial.run()
+                row |= {"part": part, "seconds": round(time.monotonic() - began, 2)}
+                file.write(json.dumps(row) + "\n")
+                file.flush()
+                done[trial.name] = row
+                if not row["ok"]:
+                    print(f"{part}: {trial.name}: {row['seen']}", flush=True)
+            rows.append(done[trial.name])
+    print(f"{part}: {_count(rows)} trials, {_count(rows, False)} failed", flush=True)
+    return rows
+
+
+def _read(path: Path) -> list[dict[str, Any]]:
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def _count(rows: list[dict[str, Any]], ok: bool | None = None) -> int:
+    found = [row for row in rows if ok is None or row["ok"] is ok]
+    return sum(row.get("count", row.get("kills", 1)) for row in found)
+
+
+def _write(out: Path, only: list[str] | None) -> None:
+    """Write the table of all parts that have been done, whichever call did them."""
+    sys.path.insert(0, str(ROOT / "benchmarks"))
+    import shared_data
+
+    shared_data.OUT = out
+    rows = []
+    for part in PARTS:
+        found = {row["trial"]: row for row in _read(out / "faults" / f"{part}.jsonl")}
+        if not found:
+            continue
+        seen = list(found.values())
+        kinds: dict[str, int] = {}
+        for row in seen:
+            kind = row.get("kind", "")
+            kinds[kind] = kinds.get(kind, 0) + _count([row])
+        ends = ", ".join(f"{count} {kind}" for kind, count in kinds.items() if kind)
+        seconds = sum(row["seconds"] for row in seen)
+        failed = _count(seen, False)
+        rows.append(
+            {"part": part, "trials": _count(seen), "failed": failed, "seen": ends, "s": seconds}
+        )
+    shared_data.write("faults", rows, {"command": "make faults", "trials in all": len(rows)})
+
+
+if __name__ == "__main__":
+    sys.exit(main())

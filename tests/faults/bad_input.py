@@ -1,0 +1,137 @@
+"""Bad inputs at all four doors: each is refused in two sentences, and touches nothing."""
+
+from __future__ import annotations
+
+import io
+import logging
+import subprocess
+import sysconfig
+import tempfile
+from contextlib import redirect_stderr, redirect_stdout
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import napari_dip as dip
+from bad_inputs import CASES, PYTHON_CASES, Case
+from faults.trials import Trial, bad, code_of, good, told
+from napari_dip.cli import main
+from test_bad_input import contents
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from faults.trials import Seen
+
+#: Every how many-th case goes through the installed command as well, and through the batch.
+SHELL = 20
+#: Options of a command that say nothing of how to restore.
+FILES_OF_RESULTS = ("o", "overwrite", "report", "recipe", "residual", "uncertainty", "psf-out")
+
+
+def trials(*, small: bool) -> Iterator[Trial]:
+    """Give all cases at the command line, in Python, in a batch, and further ones in the dock."""
+    logging.getLogger("tifffile").addHandler(logging.NullHandler())  # as the command does it
+    step = 12 if small else 1
+    for case in CASES[::step]:
+        yield Trial(f"command: {case.name}", partial(at_the_command, case))
+    for case in PYTHON_CASES[::step]:
+        yield Trial(f"Python: {case.name}", partial(in_python, case))
+        yield Trial(f"batch: {case.name}", partial(in_a_batch, case))
+    for case in () if small else CASES[::SHELL]:
+        yield Trial(f"shell: {case.name}", partial(in_a_shell, case))
+    from faults.in_the_dock import dock_trials
+
+    yield from dock_trials(small=small)
+
+
+def at_the_command(case: Case) -> Seen:
+    """Type it, in this process."""
+    with tempfile.TemporaryDirectory() as made:
+        folder = Path(made)
+        argv = case.make(folder)
+        before = contents(folder)
+        out, err = io.StringIO(), io.StringIO()
+        with redirect_stdout(out), redirect_stderr(err):
+            code = main(argv)
+        return _judged(case, code, out.getvalue(), err.getvalue(), contents(folder) == before)
+
+
+def in_a_shell(case: Case) -> Seen:
+    """Type it, as the installed command in a process of its own."""
+    command = Path(sysconfig.get_path("scripts")) / "napari-dip"
+    with tempfile.TemporaryDirectory() as made:
+        folder = Path(made)
+        argv = case.make(folder)
+        if any("\0" in text for text in argv):
+            return good("no shell hands over a NUL", kind="not to be typed", count=0)
+        before = contents(folder)
+        done = subprocess.run([command, *argv], capture_output=True, text=True, timeout=120)
+        whole = contents(folder) == before
+        return _judged(case, done.returncode, done.stdout, done.stderr, whole)
+
+
+def _judged(case: Case, code: int, out: str, err: str, whole: bool) -> Seen:
+    found = code_of(err)
+    if (code, out, found, whole) != (2, "", case.code, True):
+        return bad(f"exit {code}, {found}, touched: {not whole}, said: {out}{err}"[:600])
+    return good(found, kind="refused")
+
+
+def in_python(case: Case) -> Seen:
+    """Call the task's function with the same image and settings."""
+    with tempfile.TemporaryDirectory() as made:
+        folder = Path(made)
+        argv = case.make(folder)
+        before = contents(folder)
+        settings = given(argv)
+        try:
+            if "from_recipe" in settings:
+                named = settings["from_recipe"]
+                answer = dip.restore(argv[1], Path(named) if named else "")
+            else:
+                answer = getattr(dip, argv[0].replace("-", "_"))(argv[1], **settings)
+        except dip.Refused as no:
+            if no.refusal.code != case.code or not told(no.refusal):
+                return bad(f"{no.refusal.code}: {no.refusal.message}")
+            if contents(folder) != before:
+                return bad("files were touched")
+            return good(no.refusal.code, kind="refused")
+        return bad(f"an answer of shape {answer.image.shape}")
+
+
+def in_a_batch(case: Case) -> Seen:
+    """Run the same recipe on the same file as a batch of one."""
+    with tempfile.TemporaryDirectory() as made:
+        folder = Path(made)
+        argv = case.make(folder)
+        settings = given(argv)
+        others = {name: settings.pop(name) for name in ("mask", "psf", "guide") if name in settings}
+        axes = settings.pop("axes", None)
+        named = settings.pop("from_recipe", None)
+        try:
+            task = {"schema": 1, "task": argv[0], "settings": _plain(settings)}
+            recipe = task if named is None else Path(named) if named else ""
+            result = dip.batch(recipe, [argv[1]], folder / "results", axes=axes, **others)
+        except dip.Refused as no:
+            return good(no.refusal.code, kind="refused") if told(no.refusal) else bad(str(no))
+        one = result.outcomes[0]
+        if one.refusal is None or not told(one.refusal) or one.state not in ("refused", "failed"):
+            return bad(f"{one.state}: {one.refusal}")
+        return good(one.refusal.code, kind="refused")
+
+
+def given(argv: list[str]) -> dict[str, Any]:
+    """Read what was typed after the image as the settings of a call."""
+    settings: dict[str, Any] = {}
+    options, place = argv[2:], 0
+    while place < len(options):
+        name, joined, value = options[place].partition("=")
+        value, place = (value, place + 1) if joined else (options[place + 1], place + 2)
+        if name.lstrip("-") not in FILES_OF_RESULTS:
+            settings[name.lstrip("-").replace("-", "_")] = value
+    return settings
+
+
+def _plain(settings: dict[str, Any]) -> dict[str, Any]:
+    return {name: str(value) for name, value in settings.items()}

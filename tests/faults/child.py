@@ -1,0 +1,126 @@
+"""The command line in a child process that can be killed, starved and watched.
+
+The child is forked from this process, which has loaded the program but run nothing: it calls the
+same `main` as the installed command, on the same code, a second or two sooner.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import sys
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a child ended.
+
+    Attributes
+    ----------
+    code : int
+        Exit code; negative: the signal that ended it.
+    said : str
+        What it wrote, results and messages together.
+    seconds : float
+        Time on the clock.
+    cpu : float
+        Seconds of the processor.
+    peak : int
+        Most bytes that it held in memory.
+    """
+
+    code: int
+    said: str
+    seconds: float
+    cpu: float
+    peak: int
+
+
+class Child:
+    """One command in a process of its own.
+
+    Parameters
+    ----------
+    argv : sequence of str
+        What is typed after `napari-dip`.
+    log : Path
+        File that takes what it says.
+    before : callable, optional
+        Called in the child before the command begins.
+    memory : int, optional
+        Most bytes of address space beyond what the child begins with.
+    """
+
+    def __init__(
+        self,
+        argv: Sequence[str],
+        log: Path,
+        before: Callable[[], object] = lambda: None,
+        memory: int | None = None,
+    ) -> None:
+        self.log = log
+        self.began = time.monotonic()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        self.pid = os.fork()
+        if self.pid == 0:  # pragma: no cover - the child
+            code = 70
+            try:
+                handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+                os.dup2(handle, 1)
+                os.dup2(handle, 2)
+                if memory is not None:
+                    most = held() + memory
+                    resource.setrlimit(resource.RLIMIT_AS, (most, most))
+                before()
+                from napari_dip.cli.app import _hush_libraries, main
+
+                _hush_libraries()
+                code = main(list(argv))
+                sys.stdout.flush()
+                sys.stderr.flush()
+            finally:
+                os._exit(code)
+
+    def kill(self) -> None:
+        """End it as a power cut does."""
+        os.kill(self.pid, signal.SIGKILL)
+
+    def ended(self, patience: float = 600.0) -> Ended | None:
+        """Wait for the end; None if it did not come in time."""
+        end = time.monotonic() + patience
+        while True:
+            pid, status, usage = os.wait4(self.pid, os.WNOHANG)
+            if pid:
+                break
+            if time.monotonic() > end:
+                return None
+            time.sleep(0.002)
+        code = os.waitstatus_to_exitcode(status)
+        said = self.log.read_text("utf-8", "replace") if self.log.exists() else ""
+        seconds = time.monotonic() - self.began
+        return Ended(code, said, seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024)
+
+
+def held() -> int:
+    """Bytes of address space that this process holds."""
+    with open("/proc/self/statm", encoding="ascii") as file:
+        return int(file.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def typed(argv: Sequence[str], log: Path, **how: object) -> Ended:
+    """Run a command to its end."""
+    child = Child(argv, log, **how)  # type: ignore[arg-type]
+    ended = child.ended()
+    if ended is None:
+        child.kill()
+        raise TimeoutError(f"{argv} did not end")
+    return ended

@@ -1,0 +1,78 @@
+"""Files and recipes made to do harm: none is executed, writes elsewhere, or takes much."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bad_inputs import noisy
+from faults.child import typed
+from faults.hostile_pictures import ATTACKS as PICTURES
+from faults.hostile_texts import ATTACKS as TEXTS
+from faults.trials import Trial, bad, code_of, good
+from napari_dip.cli import main
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from faults.attack import Attack
+    from faults.trials import Seen
+
+#: Most that one may take.
+MOST_BYTES, MOST_SECONDS = 10**9, 5.0
+
+
+def trials(*, small: bool) -> Iterator[Trial]:
+    """Give every attack; of a few trials, every fifth."""
+    _warm()
+    for attack in (*PICTURES, *TEXTS)[:: 5 if small else 1]:
+        yield Trial(attack.name, partial(_attacked, attack))
+
+
+def _warm() -> None:
+    """Load what a refusal needs, and no torch, so that children begin with it."""
+    import tifffile
+
+    with tempfile.TemporaryDirectory() as made:
+        tifffile.imwrite(Path(made) / "in.tif", noisy(20, 20), compression="zlib")
+        main(["plan", "denoise", str(Path(made) / "in.tif")])
+
+
+def _attacked(attack: Attack) -> Seen:
+    """Lay the trap, type the command in a child with little memory, and look what happened."""
+    with tempfile.TemporaryDirectory() as made:
+        field, outside = Path(made) / "field", Path(made) / "outside"
+        field.mkdir()
+        outside.mkdir()
+        (outside / "treasure").write_text("mine")
+        argv = attack.make(field, outside)
+        before = _state(outside)
+        ended = typed(argv, Path(made) / "log", memory=MOST_BYTES, before=lambda: os.chdir(field))
+        facts = {"cpu": round(ended.cpu, 2), "peak_MB": round(ended.peak / 1e6)}
+        if _state(outside) != before:
+            return bad(f"outside was touched: {_state(outside)}", **facts)
+        if ended.cpu > MOST_SECONDS or ended.peak > MOST_BYTES:
+            return bad(f"took {ended.cpu:.1f} s and {ended.peak / 1e6:.0f} MB", **facts)
+        if ended.code not in attack.ends:
+            return bad(f"exit {ended.code}: {ended.said}"[:600], **facts)
+        if ended.code == 2 and not code_of(_last(ended.said)):
+            return bad(f"said: {ended.said}"[:600], **facts)
+        if attack.unsaid and attack.unsaid in ended.said:
+            return bad(f"gave away: {ended.said}"[:600], **facts)
+        if found := attack.found(field):
+            return bad(found, **facts)
+        seen = code_of(_last(ended.said)) if ended.code == 2 else "restored without harm"
+        return good(str(seen), kind="refused" if ended.code == 2 else "harmless", **facts)
+
+
+def _last(said: str) -> str:
+    """Give the last line, which says why; earlier ones may be about other files."""
+    lines = [line for line in said.splitlines() if line.strip()]
+    return lines[-1] if lines else ""
+
+
+def _state(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*")}

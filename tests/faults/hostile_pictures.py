@@ -1,0 +1,233 @@
+"""Pictures made to do harm: absurd headers, bombs, files that lead elsewhere, pickles."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zipfile
+import zlib
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import tifffile
+
+from bad_inputs import chunk, noisy
+from faults.attack import SHORT, Attack, Bomb, denoise, pickled, raw
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+
+def tags(*entries: tuple[int, int, int, int], following: int = 0) -> bytes:
+    """Write a directory of a classic TIFF: tag, type, count, value."""
+    packed = b"".join(struct.pack("<HHII", *entry) for entry in entries)
+    return struct.pack("<H", len(entries)) + packed + struct.pack("<I", following)
+
+
+def plain_tags(width: int, height: int, count: int, **others: int) -> list[tuple[int, ...]]:
+    compression, strip = others.get("compression", 1), others.get("strip", 8)
+    bits = others.get("bits", 16)
+    return [
+        (256, 4, 1, width),
+        (257, 4, 1, height),
+        (258, 3, 1, bits),
+        (259, 3, 1, compression),
+        (262, 3, 1, 1),
+        (273, 4, 1, strip),
+        (277, 3, 1, 1),
+        (278, 4, 1, height),
+        (279, 4, 1, count),
+    ]
+
+
+def classic(content: bytes, entries: Any, following: int = 0) -> bytes:
+    head = b"II*\0" + struct.pack("<I", 8 + len(content))
+    return head + content + tags(*entries, following=following)
+
+
+def claimed(width: int, height: int, content: bytes = bytes(4096), **others: int) -> bytes:
+    return classic(content, plain_tags(width, height, len(content), **others))
+
+
+def claimed_big() -> bytes:
+    """Claim 2^40 pixels in a row, as only BigTIFF can."""
+    sides = [(256, 16, 1, 2**40), (257, 16, 1, 1), (258, 3, 1, 16), (259, 3, 1, 1), (262, 3, 1, 1)]
+    places = [(273, 16, 1, 16), (277, 3, 1, 1), (278, 16, 1, 1), (279, 16, 1, 2**41)]
+    packed = b"".join(struct.pack("<HHQQ", *entry) for entry in (*sides, *places))
+    body = struct.pack("<Q", 9) + packed + struct.pack("<Q", 0)
+    return b"II+\0" + struct.pack("<HHQ", 8, 0, 16 + 4096) + bytes(4096) + body
+
+
+def looping() -> bytes:
+    """Let the directory of pages lead back to itself."""
+    return claimed(32, 32, bytes(2048))[:-4] + struct.pack("<I", 8 + 2048)
+
+
+def zipped(size: int) -> bytes:
+    packer = zlib.compressobj(9)
+    block = bytes(2**20)
+    return b"".join(packer.compress(block) for _ in range(size >> 20)) + packer.flush()
+
+
+def strip_bomb() -> bytes:
+    """A picture of 32 x 32 whose strip unpacks to 4 GiB."""
+    return claimed(32, 32, zipped(2**32), compression=8)
+
+
+def honest_bomb() -> bytes:
+    """100 million pixels of zeros in 200 KB, as the header says."""
+    return claimed(10_000, 10_000, zipped(200_000_000 + 2**20), compression=8)
+
+
+def one_strip_missing(field: Path, outside: Path) -> list[str]:
+    """Let the second half of the picture lie nowhere: readers take it for zeros."""
+    how = {"photometric": "minisblack", "rowsperstrip": 16}
+    tifffile.imwrite(field / "in.tif", noisy(), **how)
+    with tifffile.TiffFile(field / "in.tif", mode="r+b") as file:
+        tags_of = file.pages[0].tags
+        tags_of["StripByteCounts"].overwrite((tags_of["StripByteCounts"].value[0], 0))
+    return denoise(field, "in.tif", *SHORT)
+
+
+def many_pages() -> bytes:
+    """200,000 pages that share one strip."""
+    entries = plain_tags(32, 32, 2048)
+    size, start = len(tags(*entries)), 8 + 2048
+    pages = [
+        tags(*entries, following=start + (number + 1) * size if number < 199_999 else 0)
+        for number in range(200_000)
+    ]
+    return b"II*\0" + struct.pack("<I", start) + bytes(2048) + b"".join(pages)
+
+
+def described(text: bytes | Callable[[], bytes]) -> Any:
+    """Denoise a TIFF with this description."""
+
+    def make(field: Path, outside: Path) -> list[str]:
+        content = text() if callable(text) else text
+        content = content.replace(b"{outside}", str(outside).encode())
+        how = {"description": content, "metadata": None, "photometric": "minisblack"}
+        tifffile.imwrite(field / "in.tif", noisy(), **how)
+        tifffile.imwrite(outside / "other.ome.tif", noisy(2, 32, 32), photometric="minisblack")
+        return denoise(field, "in.tif", *SHORT)
+
+    return make
+
+
+OME = b'<?xml version="1.0"?>%b<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06">%b</OME>'
+PIXELS = (
+    b'<Image ID="Image:0"><Pixels ID="Pixels:0" DimensionOrder="XYZCT" Type="uint16" SizeX="32" '
+    b'SizeY="32" SizeC="1" SizeZ="1" SizeT="%b">%b</Pixels></Image>'
+)
+
+
+def laughs() -> bytes:
+    """Write entities that grow tenfold nine times."""
+    lines = [b'<!ENTITY l0 "lolololololol">']
+    lines += [b'<!ENTITY l%d "%b">' % (n, b"&l%d;" % (n - 1) * 10) for n in range(1, 10)]
+    name = b'<Image ID="Image:0" Name="&l9;"/>'
+    return OME % (b"<!DOCTYPE OME [" + b"".join(lines) + b"]>", name)
+
+
+def reading_out() -> bytes:
+    head = b'<!DOCTYPE OME [<!ENTITY x SYSTEM "file://{outside}/treasure">]>'
+    return OME % (head, PIXELS % (b"1", b"") + b"<Text>&x;</Text>")
+
+
+def elsewhere() -> bytes:
+    """Say that the second plane lies in another file, outside."""
+    named = (
+        b'<TiffData FirstT="0" IFD="0"><UUID FileName="in.tif">urn:uuid:1</UUID></TiffData>'
+        b'<TiffData FirstT="1" IFD="0"><UUID FileName="../outside/other.ome.tif">urn:uuid:2</UUID>'
+        b"</TiffData>"
+    )
+    return OME % (b"", PIXELS % (b"2", named))
+
+
+def png(width: int, height: int, *before: bytes, data: bytes = b"") -> bytes:
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    body = chunk(b"IDAT", data or zlib.compress(bytes(100)))
+    start = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header)
+    return start + b"".join(before) + body + chunk(b"IEND", b"")
+
+
+def text_bomb() -> bytes:
+    rows = b"".join(b"\0" + row.tobytes() for row in noisy(32, 32, dtype="uint8"))
+    note = chunk(b"zTXt", b"Comment\0\0" + zipped(2**30))
+    profile = chunk(b"iCCP", b"icc\0\0" + zipped(2**30))
+    return png(32, 32, note, profile, data=zlib.compress(rows))
+
+
+def huge_jpeg() -> bytes:
+    from PIL import Image
+
+    file = io.BytesIO()
+    Image.fromarray(noisy(32, 32, dtype="uint8")).save(file, "JPEG")
+    content = bytearray(file.getvalue())
+    place = content.index(b"\xff\xc0") + 5
+    content[place : place + 4] = b"\xff\xff\xff\xff"
+    return bytes(content)
+
+
+def archive() -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as packed:
+        packed.writestr("../../outside/treasure", bytes(2**28))
+    return file.getvalue()
+
+
+def npy_with_objects(field: Path, outside: Path) -> list[str]:
+    array = np.empty(1, object)
+    array[0] = Bomb(outside / "executed")
+    with (field / "in.tif").open("wb") as file:
+        np.save(file, array, allow_pickle=True)
+    return denoise(field, "in.tif")
+
+
+def deep(text: str) -> Callable[[], bytes]:
+    return lambda: (text * 2_000_000).encode()
+
+
+ATTACKS = [
+    Attack("TIFF that claims 2^40 pixels", raw(partial(claimed, 2**20, 2**20))),
+    Attack("BigTIFF that claims a row of 2^40 pixels", raw(claimed_big)),
+    Attack("TIFF that claims 2^62 pixels", raw(partial(claimed, 2**31, 2**31))),
+    Attack("TIFF of one bit a pixel that claims 2^34", raw(partial(claimed, 2**17, 2**17, bits=1))),
+    Attack("TIFF whose pages go in a circle", raw(looping), (0, 2)),
+    Attack("TIFF of 200,000 pages", raw(many_pages)),
+    Attack("TIFF whose strip unpacks to 4 GiB", raw(strip_bomb), (0, 2)),
+    Attack("TIFF of 100 million zeros in 200 KB", raw(honest_bomb)),
+    Attack(
+        "TIFF whose tag has 2^32 values",
+        raw(lambda: classic(bytes(2048), [*plain_tags(32, 32, 2048), (34665, 4, 2**32 - 1, 8)])),
+        (0, 2),
+    ),
+    Attack(
+        "TIFF with a description of 2^31 bytes",
+        raw(lambda: classic(bytes(2048), [*plain_tags(32, 32, 2048), (270, 2, 2**31, 8)])),
+        (0, 2),
+    ),
+    Attack(
+        "TIFF whose strips lie at negative places",
+        raw(partial(claimed, 32, 32, bytes(2048), strip=2**32 - 4)),
+    ),
+    Attack("TIFF with a strip that is missing", one_strip_missing),
+    Attack("OME-XML of a billion laughs", described(laughs), (0, 2)),
+    Attack("OME-XML that reads a file outside", described(reading_out), (0, 2), unsaid="mine"),
+    Attack("OME-TIFF whose second plane is a file outside", described(elsewhere)),
+    Attack("OME-XML nested two million deep", described(deep("<a>")), (0, 2)),
+    Attack("PNG that claims 2^40 pixels", raw(partial(png, 2**20, 2**20), "in.png")),
+    Attack("PNG that claims 10^8 pixels", raw(partial(png, 10_000, 10_000), "in.png")),
+    Attack("PNG whose texts unpack to 2 GiB", raw(text_bomb, "in.png"), (0, 2)),
+    Attack("JPEG that claims 65535 x 65535", raw(huge_jpeg, "in.jpg")),
+    Attack("zip that would unpack elsewhere", raw(archive)),
+    Attack(
+        "pickle called in.tif",
+        lambda field, outside: [
+            text.replace("in.tif", "bomb.tif") for text in pickled("bomb.tif")(field, outside)
+        ],
+    ),
+    Attack("array of objects called in.tif", npy_with_objects),
+]

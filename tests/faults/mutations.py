@@ -1,0 +1,221 @@
+"""Each guard taken away in a copy of the code: the part that watches it must fail."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from faults.trials import Trial, bad, good
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from faults.trials import Seen
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """One guard taken away.
+
+    Attributes
+    ----------
+    guard : str
+        What it guards.
+    file : str
+        Below src/napari_dip.
+    before, after : str
+        Text that occurs once, and what takes its place.
+    part, match : str
+        Part of `make faults`, and the beginning of the trial that must fail.
+    """
+
+    guard: str
+    file: str
+    before: str
+    after: str
+    part: str
+    match: str
+
+
+MUTATIONS = [
+    Mutation(
+        "pixels that are no numbers are refused",
+        "run/inputs.py",
+        "if nans := int(np.isnan(array).sum()):",
+        "if nans := 0:",
+        "bad-input",
+        "command: one NaN",
+    ),
+    Mutation(
+        "a refusal in the dock is said",
+        "qt/worker.py",
+        "        return error.refusal\n",
+        "        return None\n",
+        "bad-input",
+        "dock, denoise: one infinite",
+    ),
+    Mutation(
+        "an image over its own result is refused",
+        "io/outputs.py",
+        'raise Refused(refusal("output-is-input", path=shown))',
+        "pass",
+        "bad-input",
+        "command: output is the input",
+    ),
+    Mutation(
+        "ranges that single precision does not hold are refused",
+        "run/inputs.py",
+        "or span < 16 * float(np.spacing(np.float32(largest)))",
+        "or False",
+        "bad-input",
+        "command: beyond single precision",
+    ),
+    Mutation(
+        "the mean is put back",
+        "run/merge.py",
+        "np.asarray(mean + shift, np.float32)",
+        "np.asarray(mean, np.float32)",
+        "numerics",
+        "problems from 0",
+    ),
+    Mutation(
+        "recipes are short",
+        "io/paths.py",
+        "    if count > most:\n",
+        "    if False:\n",
+        "hostile",
+        "recipe of 8 GB",
+    ),
+    Mutation(
+        "planes do not lie outside the folder",
+        "io/tiff.py",
+        'raise Refused(refusal("file-elsewhere", **facts))',
+        "pass",
+        "hostile",
+        "OME-TIFF whose second plane",
+    ),
+    Mutation(
+        "a batch does not write through links",
+        "run/batch_plan.py",
+        'raise Refused(refusal("output-linked", path=printable(str(linked))))',
+        "pass",
+        "hostile",
+        "receipts that lie outside",
+    ),
+    Mutation(
+        "names are escaped in the page of a batch",
+        "run/batch_table.py",
+        "{html.escape(row['file'])}",
+        "{row['file']}",
+        "hostile",
+        "name that is HTML",
+    ),
+    Mutation(
+        "names are no formulas in the table of a batch",
+        "run/batch_table.py",
+        "value.startswith(_FORMULA)",
+        "False",
+        "hostile",
+        "name that is a formula",
+    ),
+    Mutation(
+        "pixels that are missing are no zeros",
+        "io/tiff.py",
+        "    if 0 in series.shape:\n        return\n",
+        "    return\n",
+        "hostile",
+        "TIFF with a strip that is missing",
+    ),
+    Mutation(
+        "the random numbers go on where they were",
+        "engine/step.py",
+        'self._rng.set_state(state["rng"].cpu())',
+        "pass",
+        "kills",
+        "from a checkpoint, denoise",
+    ),
+    Mutation(
+        "a damaged checkpoint is told from a sound one",
+        "run/checkpoint_file.py",
+        'raise Damaged("its digest is another")',
+        "pass",
+        "kills",
+        "flipped",
+    ),
+    Mutation(
+        "results appear whole or not at all",
+        "io/writing.py",
+        "        name = target.parent / f",
+        "        target.unlink(missing_ok=True)\n        name = target.parent / f",
+        "disk",
+        "denoise 12",
+    ),
+    Mutation(
+        "a picture that finds no place is kept elsewhere",
+        "cli/restore.py",
+        "raise kept_elsewhere(failure, place, plan, result) from failure",
+        "raise",
+        "disk",
+        "denoise 12",
+    ),
+    Mutation(
+        "a run goes on when the memory runs out",
+        "run/memory.py",
+        "if not is_memory_error(error) or",
+        "if True or",
+        "memory",
+        "card, inpaint 1",
+    ),
+    Mutation(
+        "nothing is left open by a run",
+        "qt/worker.py",
+        "        self._worker = None\n",
+        '        self._worker = None\n        _OPEN.append(open("/dev/null"))\n',
+        "long-life",
+        "a few runs",
+    ),
+]
+#: What the last mutation needs beside it.
+_ALSO = {"qt/worker.py": "\n_OPEN: list = []\n"}
+
+
+def trials(*, small: bool) -> Iterator[Trial]:
+    """Give every mutation; of a few trials, the first two."""
+    for one in MUTATIONS[: 2 if small else None]:
+        yield Trial(one.guard, partial(_mutated, one))
+
+
+def _mutated(one: Mutation) -> Seen:
+    """Copy the code, take the guard away, and run the part that must notice."""
+    with tempfile.TemporaryDirectory() as made:
+        copy = Path(made) / "src"
+        shutil.copytree(ROOT / "src", copy, ignore=shutil.ignore_patterns("__pycache__"))
+        path = copy / "napari_dip" / one.file
+        text = path.read_text(encoding="utf-8")
+        if text.count(one.before) != 1:
+            return bad(f"'{one.before}' occurs {text.count(one.before)} times in {one.file}")
+        text = text.replace(one.before, one.after) + _ALSO.get(one.file, "")
+        path.write_text(text, encoding="utf-8")
+        argv = [sys.executable, "-m", "faults", "--small", "--only", one.part]
+        argv += ["--match", one.match, "--out", str(Path(made) / "out")]
+        paths = os.pathsep.join([str(copy), str(ROOT / "tests")])
+        done = subprocess.run(
+            argv,
+            env={**os.environ, "PYTHONPATH": paths},
+            capture_output=True,
+            text=True,
+            timeout=1200,
+        )
+        failed = [line for line in done.stdout.splitlines() if line.startswith("FAILED")]
+        if done.returncode != 1 or not failed:
+            return bad(f"not noticed: {done.stdout}{done.stderr}"[-500:])
+        return good(failed[0][:160], kind="noticed")

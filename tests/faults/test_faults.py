@@ -1,0 +1,65 @@
+"""A few trials of `make faults`, each as the command does it, in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from faults.mutations import MUTATIONS
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+#: A few seconds of the processor each, but on a busy machine that may take long.
+pytestmark = pytest.mark.timeout(400)
+ROOT = Path(__file__).resolve().parents[2]
+linux = pytest.mark.skipif(sys.platform != "linux", reason="limits and forks as Linux has them")
+
+
+def faults(out: Path, *words: str) -> str:
+    paths = [str(ROOT / "tests"), *filter(None, [os.environ.get("PYTHONPATH")])]
+    argv: Sequence[str] = [sys.executable, "-m", "faults", "--small", "--out", str(out), *words]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(argv, env=environment, capture_output=True, text=True, timeout=380)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_arrays_and_small_problems_are_restored_rightly_or_refused(tmp_path):
+    said = faults(tmp_path, "--only", "properties", "--only", "numerics")
+    assert "properties: 15 trials, 0 failed" in said
+    assert "numerics: 10 trials, 0 failed" in said
+
+
+@linux
+def test_hostile_files_are_refused_in_little_memory(tmp_path):
+    quick = ["TIFF that claims", "OME-TIFF whose", "recipe of 8 GB", "list of a batch"]
+    quick += ["pickle called", "pickle as recipe"]
+    words = [word for name in quick for word in ("--match", name)]
+    assert "hostile: 7 trials, 0 failed" in faults(tmp_path, "--only", "hostile", *words)
+
+
+@linux
+def test_a_killed_run_goes_on_to_the_same_bytes_and_survives_a_full_memory(tmp_path):
+    words = (
+        "--match",
+        "from a checkpoint, denoise",
+        "--match",
+        "flipped byte 0",
+        "--match",
+        "card, inpaint 1",
+    )
+    said = faults(tmp_path, "--only", "kills", "--only", "memory", *words)
+    assert "kills: 2 trials, 0 failed" in said
+    assert "memory: 1 trials, 0 failed" in said
+
+
+def test_every_mutation_still_finds_its_guard():
+    for one in MUTATIONS:
+        text = (ROOT / "src" / "napari_dip" / one.file).read_text(encoding="utf-8")
+        assert text.count(one.before) == 1, one.guard

@@ -1,0 +1,68 @@
+"""What every part of `make faults` is made of: named trials, each with what was seen."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from napari_dip.errors import FAULTS, Refusal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+#: What a trial saw: "ok" and "seen" at least; "count" where it stands for several.
+Seen = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One thing that is done to the program.
+
+    Attributes
+    ----------
+    name : str
+        Unique within its part.
+    act : callable
+        Does it and says what was seen; an error counts as a failure.
+    """
+
+    name: str
+    act: Callable[[], Seen]
+
+    def run(self) -> Seen:
+        """Do it; whatever is raised becomes a failure in words."""
+        try:
+            return {"trial": self.name, **self.act()}
+        except Exception as error:
+            return {"trial": self.name, "ok": False, "seen": f"{type(error).__name__}: {error}"}
+
+
+def good(seen: str, **facts: Any) -> Seen:
+    """Say that it went as it should."""
+    return {"ok": True, "seen": seen, **facts}
+
+
+def bad(seen: str, **facts: Any) -> Seen:
+    """Say that it did not."""
+    return {"ok": False, "seen": seen, **facts}
+
+
+def pattern(code: str) -> re.Pattern[str]:
+    """Match the fault's two sentences, whatever its facts are."""
+    fault = FAULTS[code]
+    parts = re.split(r"\{\w+\}", f"{fault.sentence} {fault.remedy}")
+    return re.compile(".*?".join(map(re.escape, parts)), re.DOTALL)
+
+
+def code_of(message: str) -> str | None:
+    """Find the fault whose two sentences a message is; None if it is none of them."""
+    for code in FAULTS:
+        if code != "unexpected" and pattern(code).fullmatch(message.strip()):
+            return code
+    return None
+
+
+def told(no: Refusal) -> bool:
+    """Whether a refusal says what is wrong and what to do, and was foreseen."""
+    return no.code != "unexpected" and bool(no.sentence.strip()) and bool(no.remedy.strip())
