@@ -145,3 +145,7 @@ if __name__ == "__main__":
             dock_pictures()
         for task in sys.argv[1:] or TASK_DOCKS:
             task_picture(task)
+    if not sys.argv[1:]:
+        import judge_pictures
+
+        judge_pictures.main()

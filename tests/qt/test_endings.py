@@ -8,7 +8,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from qtpy.QtCore import QTimer
+from qtpy.QtCore import QThreadPool, QTimer
+from qtpy.QtWidgets import QApplication
 
 from napari_dip.qt import dock as dock_module
 from napari_dip.qt import worker
@@ -267,6 +268,10 @@ def test_closing_the_viewer_between_the_result_and_the_end_touches_nothing_delet
     scripted.qtbot.wait(100)
     gc.collect()
     scripted.qtbot.wait(50)
+    assert not worker.GeneratorWorker._worker_set
+    assert QThreadPool.globalInstance().activeThreadCount() == 0
+    widgets = QApplication.allWidgets()
+    assert not [one for one in widgets if type(one).__module__.startswith("napari_dip")]
 
 
 def test_words_of_a_result_are_whole_sentences(noisy):
@@ -275,3 +280,18 @@ def test_words_of_a_result_are_whole_sentences(noisy):
     result = replace(answer(noisy, notes=["channel 2 is as it was", ""]), stop_reason="it ended.")
     words = Answer("cells", {}, result).words("cells denoised", ["", "One more"])
     assert words == "Done: 'cells denoised'. It ended. Channel 2 is as it was. One more."
+
+
+def test_warnings_stand_before_long_notes_and_calm_sentences_behind_them(noisy):
+    from napari_dip.qt.ending import Answer
+
+    said = {
+        "sentences": ["Detail may be invented.", "Mean kept."],
+        "warnings": ["Detail may be invented."],
+    }
+    result = answer(noisy, notes=["a long note " * 40], verdict=said, seconds=3.0)
+    lines = Answer("cells", {}, result).words("cells denoised").splitlines()
+    assert lines[0] == "Done: 'cells denoised'. The held-out loss stopped falling."
+    assert lines[1] == "⚠ Detail may be invented."
+    assert lines[2].startswith("A long note") and lines[2].endswith("It took 3 s.")
+    assert lines[3] == "Mean kept."

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from napari.utils import Colormap
 
-from napari_dip.qt.layers import undisturbed, with_provenance
+from napari_dip.qt.layers import with_provenance
+from napari_dip.qt.undisturbed import undisturbed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

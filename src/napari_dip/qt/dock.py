@@ -7,39 +7,40 @@ The dock holds no settings and no pictures of its own: it reads a recipe from th
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
-from weakref import ref
 
 from napari.utils.notifications import show_error
 from napari.utils.progress import progress
 from napari.utils.theme import get_theme
-from qtpy.QtCore import QEvent, QTimer
-from qtpy.QtWidgets import QFrame, QScrollArea, QVBoxLayout, QWidget
 
 from napari_dip.errors import Refusal, Refused
+from napari_dip.qt.asked import Asked, asked_of
 from napari_dip.qt.chooser import InputChooser
-from napari_dip.qt.ending import DISCARDED, TOO_EARLY, Answer, Results, attempt
+from napari_dip.qt.docked import Docked, lay_out, single_shot
+from napari_dip.qt.ending import DISCARDED, DISCARDED_REST, TOO_EARLY, Results, attempt
 from napari_dip.qt.fold import Fold
 from napari_dip.qt.form import SettingsForm, has_noise
 from napari_dip.qt.further import FurtherInputs
-from napari_dip.qt.layers import Preview, level_zero, look_of
+from napari_dip.qt.history import History
 from napari_dip.qt.noise_section import NoiseSection
 from napari_dip.qt.plot import HeldOutCurve
+from napari_dip.qt.preferences import first_preset, my_machine
 from napari_dip.qt.repeat_fold import RepeatFold
 from napari_dip.qt.run_bar import RunBar, State, sentence_label
-from napari_dip.qt.sources import inputs_of
+from napari_dip.qt.run_queue import Place, run_queue
 from napari_dip.qt.trust import ResultView
+from napari_dip.qt.trying import TryFold
 from napari_dip.qt.worker import BackgroundRun, News, Outcome
 from napari_dip.run.events import Restoration
-from napari_dip.run.machine import this_machine
 from napari_dip.run.plan import Plan, preflight
 from napari_dip.tasks import TASKS
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     import napari.viewer
-    from napari.layers import Image
 
 
-class TaskDock(QWidget):
+class TaskDock(Docked):
     """One task in napari.
 
     Parameters
@@ -58,19 +59,16 @@ class TaskDock(QWidget):
     def __init__(self, viewer: napari.viewer.Viewer) -> None:
         super().__init__()
         self._viewer = viewer
-        self._docked = False
         self._run: BackgroundRun | None = None
-        self._preview: Preview | None = None
+        self._asked: Asked | None = None
+        self._place: Place | None = None
+        self._then: list[Asked] = []
         self._activity: Any = None
         self._last_words = ""
         self._remarks: list[str] = []
         self.view = ResultView(viewer)
         self._results = Results(viewer, self.view.show)
-        self._closing = QTimer(self)  # a child: it never fires after the dock is gone
-        self._closing.setSingleShot(True)
-        self._closing.setInterval(0)
-        self._input: tuple[str, dict[str, Any]] = ("", {})
-        self._source: tuple[Any, dict[str, Any]] = (lambda: None, {})
+        self._closing = single_shot(self)
         self.chooser = InputChooser(viewer)
         self.further = FurtherInputs(viewer, TASKS[self.task].inputs[1:])
         self.form = SettingsForm(self.task)
@@ -78,13 +76,16 @@ class TaskDock(QWidget):
         self.plan_line = sentence_label()
         self.run_bar = RunBar()
         self.curve = HeldOutCurve()
+        self.history = History(viewer)
         self.noise = NoiseSection(self.chooser, self.form)
         self.settings = Fold("Settings", self.form.folded)
+        self.trying = TryFold(viewer, self.chooser, self.further, self.form, self.plan)
         self._arrange()
         self._listen()
         self._on_theme()
         self._on_image()
         self.run_bar.say(self.repeat.take_up())
+        self.form.widgets["preset"].value = first_preset() or self.form.widgets["preset"].value
 
     def plan(self) -> Plan | Refusal:
         """Say what Run would do now, or why it would not; from headers alone."""
@@ -92,13 +93,13 @@ class TaskDock(QWidget):
         if isinstance(header, Refusal):
             return header
         try:
-            return preflight(self.form.recipe(), header, this_machine(), self.further.headers())
+            return preflight(self.form.recipe(), header, my_machine(), self.further.headers())
         except Refused as error:
             return error.refusal
 
     def show_plan(self) -> None:
         """Bring the line above the buttons up to date; while a run is on it stays."""
-        if self._run is not None:
+        if self.busy:
             return
         plan = self.plan()
         if isinstance(plan, Refusal):
@@ -110,69 +111,88 @@ class TaskDock(QWidget):
 
     @property
     def busy(self) -> bool:
-        """Whether a run is on."""
-        return self._run is not None
+        """Whether a run is on, or waits for its turn."""
+        return self._asked is not None
 
     def start(self) -> None:
-        """Begin what the plan line says."""
+        """Begin what the plan line says, or wait in line for other docks."""
         layer, plan = self.chooser.layer(), self.plan()
         if self.busy or layer is None or isinstance(plan, Refusal):
             self.show_plan()
             return
-        if trouble := attempt(lambda: self._begin(layer, plan), "The run could not be started"):
+        asked: list[Asked] = []
+        failing = "The run could not be started"
+        if trouble := attempt(lambda: asked.append(asked_of(plan, layer, self.further)), failing):
+            self.run_bar.say(trouble)
+            return
+        self.repeat.remember(plan.recipe)
+        self.run(asked)
+
+    def run(self, asked: Sequence[Asked]) -> None:
+        """Run what was asked for, one after another, when the queue lets it."""
+        self._asked, *self._then = asked
+        self._set_busy(True)
+        run_queue().join(self._asked.label, self, self._on_turn)
+
+    def _on_turn(self, place: Place) -> None:
+        """Begin, or say what is waited for."""
+        asked, self._place = self._asked, place
+        if asked is None:  # discarded in the meantime
+            place.leave()
+        elif not place.begun:
+            self.run_bar.show_state(State.WAITING)
+            self.run_bar.say(place.words)
+        elif trouble := attempt(lambda: self._begin(asked, place), "The run could not be started"):
             self.discard()
             self.run_bar.say(trouble)
 
-    def _begin(self, layer: Image, plan: Plan) -> None:
-        inputs = inputs_of(layer, plan.source.axes, self.further.chosen())
-        self._input = (layer.name, look_of(layer, plan, inputs))
-        self._source = (ref(layer), look_of(layer, None, inputs))
-        self.repeat.remember(plan.recipe)
-        self.view.comparison.forget()
-        self._preview = Preview(self._viewer, *self._input)
-        self._remarks = []
-        pixels = {"image": level_zero(layer), **self.further.pixels()}
-        self._run = BackgroundRun(plan, pixels, self)
+    def _begin(self, asked: Asked, place: Place) -> None:
+        self._run = BackgroundRun(asked.plan, asked.pixels, self, place.leave, asked.begin)
         self._run.reported.connect(self._on_news)
         self._run.ended.connect(self._on_end)
+        self.view.comparison.forget()
+        self.history.begin(asked)
+        self._remarks = []
         self.curve.restart()
-        self._set_busy(True)
+        self.plan_line.setText("\n".join([asked.plan.line, *asked.plan.notes]))
+        self.run_bar.show_state(State.RUNNING)
         self.run_bar.say("Getting ready")
-        title = TASKS[self.task].title
-        self._activity = progress(total=100, desc=f"{title} {layer.name}")
+        self._activity = progress(total=100, desc=place.label)
         self._run.start()
 
     def keep(self) -> None:
         """Stop the run; its best picture becomes the result."""
-        if self._run is not None:
-            self.run_bar.show_state(State.STOPPING)
-            self.run_bar.say("Stopping, the best picture so far is kept")
-            self._run.keep()
+        words = "Stopping, the best picture so far is kept"
+        self._wish(State.STOPPING, words, BackgroundRun.keep)
 
     def pause(self) -> None:
         """Hold the run."""
-        if self._run is not None:
-            self.run_bar.show_state(State.PAUSED)
-            self.run_bar.say("Paused")
-            self._run.pause()
+        self._wish(State.PAUSED, "Paused", BackgroundRun.pause)
 
     def resume(self) -> None:
         """Go on after a pause."""
+        self._wish(State.RUNNING, "Going on", BackgroundRun.resume)
+
+    def _wish(self, state: State, words: str, ask: Callable[[BackgroundRun], None]) -> None:
         if self._run is not None:
-            self.run_bar.show_state(State.RUNNING)
-            self.run_bar.say("Going on")
-            self._run.resume()
+            self.run_bar.show_state(state)
+            self.run_bar.say(words)
+            ask(self._run)
 
     def discard(self) -> None:
         """Stop the run and leave nothing of it; the dock is free at once."""
+        self._then = []
         if self._closing.isActive():  # its result is in the viewer already
             self._closing.stop()
             self._finish()
         elif self._run is not None:
-            run = self._run
-            run.reported.disconnect(self._on_news)
-            run.ended.disconnect(self._on_end)
-            run.discard()
+            self._run.reported.disconnect(self._on_news)
+            self._run.ended.disconnect(self._on_end)
+            self._run.discard()
+            self._finish(DISCARDED if not self.history.any_kept else DISCARDED_REST)
+            self.history.forget()
+        elif self._place is not None:  # its turn has not come
+            self._place.leave()
             self._finish(DISCARDED)
 
     def shut_down(self) -> None:
@@ -180,38 +200,29 @@ class TaskDock(QWidget):
         self.discard()
         self.noise.shut_down()
         self.repeat.shut_down()
+        self.trying.shut_down()
         self.view.shut_down()
+        self.history.forget()
         self.chooser.disconnect_viewer()
         self.further.disconnect_viewer()
         self._viewer.events.theme.disconnect(self._on_theme)
 
-    def event(self, event: QEvent | None) -> bool:
-        """Notice being closed: napari takes the widget out of its dock and forgets it."""
-        if event is not None and event.type() == QEvent.Type.ParentChange:
-            if self.parentWidget() is not None:
-                self._docked = True
-            elif self._docked:
-                self._docked = False
-                self.shut_down()
-                self.deleteLater()
-        return bool(super().event(event))
-
     def _on_news(self, news: News) -> None:
-        event, preview, activity = news.event, self._preview, self._activity
-        if preview is not None:
-            failing = "The preview cannot be shown, but the run goes on"
-            trouble = attempt(lambda: preview.show(event.preview), failing)
-            self._remarks += filter(None, [trouble])
+        event, activity = news.event, self._activity
+        failing = "The preview cannot be shown, but the run goes on"
+        trouble = attempt(lambda: self.history.show_event(event), failing)
+        self._remarks += filter(None, [trouble])
         self.run_bar.show_event(event, self._remarks)
         self.curve.extend(news.points, event.best_iteration)
         if activity is not None:  # last, since napari lets other events in here
             activity.update(max(0, round(100 * event.fraction) - activity.n))
 
     def _on_end(self, outcome: Outcome) -> None:
-        if isinstance(outcome, Restoration):
+        asked = self._asked
+        if isinstance(outcome, Restoration) and asked is not None:
             self.run_bar.discard_button.setEnabled(False)  # too late for that
-            answer = Answer(*self._input, outcome, *self._source)
-            self._last_words = self._results.add(answer, self._remarks)
+            self.history.note(outcome)
+            self._last_words = self._results.add(asked.answered(outcome), self._remarks)
             self.run_bar.add_button.setVisible(self._results.waiting)
             # napari collects garbage whenever a layer goes: not in the same breath as adding one
             self._closing.start()
@@ -227,27 +238,28 @@ class TaskDock(QWidget):
 
     def _finish(self, words: str = "") -> None:
         """Drop all that belonged to the run and make the dock ready again, come what may."""
-        if self._run is None:  # discarded in the meantime
+        if self._asked is None:  # discarded in the meantime
             return
-        preview, activity = self._preview, self._activity
-        self._run = self._preview = self._activity = None
-        self._input, self._source = ("", {}), (lambda: None, {})
+        activity, then = self._activity, [] if words else self._then
+        self._run = self._asked = self._activity = self._place = None
         said = [words or self._last_words]
-        if preview is not None:
-            said.append(attempt(preview.remove, "The preview layer could not be removed"))
+        said.append(attempt(self.history.end, "The preview layer could not be removed"))
         self._set_busy(False)
         self.run_bar.say(" ".join(filter(None, said)))
         if activity is not None:
             attempt(activity.close, "The activity could not be closed")
+        if then:
+            self.run(then)
+        else:
+            attempt(self.trying.end, "The results could not be shown side by side")
 
     def _set_busy(self, busy: bool) -> None:
         form = self.form
         for part in (self.chooser, self.further, form.top, form.folded, self.noise):
             part.setEnabled(not busy)
         self.repeat.set_busy(busy)
-        if busy:
-            self.run_bar.show_state(State.RUNNING)
-        else:
+        self.trying.set_busy(busy)
+        if not busy:
             self.run_bar.show_state(State.READY)  # whatever the new plan says
             attempt(self.chooser.refresh, "The list of images could not be brought up to date")
 
@@ -262,7 +274,12 @@ class TaskDock(QWidget):
         self.run_bar.discard_pressed.connect(self.discard)
         self.run_bar.add_pressed.connect(self._on_add)
         self._closing.timeout.connect(self._finish)
-        self.repeat.said.connect(self.run_bar.say_also)
+        self.trying.wanted.connect(self.run)
+        self.trying.applied.connect(self.start)
+        for part in (self.repeat, self.trying):
+            part.said.connect(self.run_bar.say_also)
+        self.history.moved.connect(self.curve.mark)
+        self.view.comparison.slider.valueChanged.connect(self.history.rest)
         self._viewer.events.theme.connect(self._on_theme)
 
     def _on_image(self) -> None:
@@ -271,29 +288,12 @@ class TaskDock(QWidget):
 
     def _on_theme(self, _: object = None) -> None:
         theme = get_theme(self._viewer.theme)
-        for plot in (self.curve, self.noise.plot):
+        for plot in (self.curve, self.noise.plot, self.view.profile.plot):
             plot.recolour(theme.text.as_hex(), theme.background.as_hex())
 
     def _arrange(self) -> None:
-        """Everything up to the buttons is always in sight; what may be long scrolls below."""
         self.noise.setVisible(has_noise(self.form))
-        below = QWidget()
-        below.setMinimumWidth(240)
-        scrolled = QVBoxLayout(below)
-        scrolled.setContentsMargins(0, 0, 0, 0)
-        folds = (self.noise, self.settings, self.repeat)
-        long: tuple[QWidget, ...] = (self.view.also, self.curve, *folds)
-        for widget in long:
-            scrolled.addWidget(widget)
-        scrolled.addStretch()
-        area = QScrollArea()
-        area.setWidgetResizable(True)
-        area.setFrameShape(QFrame.Shape.NoFrame)
-        area.setWidget(below)
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(8, 8, 8, 8)
-        seen = (self.chooser, self.further, self.form.top, self.plan_line, self.run_bar)
-        for widget in (*seen, self.view.comparison):
-            layout.addWidget(widget)
-        layout.addWidget(area, 1)
-        self.setMinimumWidth(310)
+        asked = (self.chooser, self.further, self.form.top, self.plan_line, self.run_bar)
+        folds = (self.trying, self.view.profile, self.noise, self.settings, self.repeat)
+        long = (self.history, self.view.also, self.curve, *folds)
+        lay_out(self, (*asked, self.view.comparison), long)

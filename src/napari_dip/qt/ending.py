@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 DISCARDED = "Discarded, nothing was kept."
+DISCARDED_REST = "Discarded; only the pictures that you kept from its history are left."
 TOO_EARLY = (
     "The run was ended before there was a first picture to keep, so no layer was added. "
     "Give it a little more time."
@@ -42,6 +43,8 @@ class Answer:
         Gives the input layer, or None if it is gone.
     input_look : mapping
         As `look`, for pictures of the input's size.
+    trial : str
+        Name of what was tried on a part of the input; else empty.
     """
 
     name: str
@@ -49,6 +52,7 @@ class Answer:
     result: Restoration
     source: Callable[[], Any] = lambda: None
     input_look: Mapping[str, Any] = field(default_factory=dict)
+    trial: str = ""
 
     def add(self, viewer: napari.viewer.Viewer) -> tuple[str, str]:
         """Add it as a layer, in the input's place and colours or, where these fail, without.
@@ -64,14 +68,14 @@ class Answer:
             If napari takes no layer at all; any kind, since other plugins listen to its layers.
         """
         try:
-            return add_result(viewer, self.name, self.look, self.result).name, ""
+            return add_result(viewer, self.name, self.look, self.result, self.trial).name, ""
         except Exception as error:
             _write_down(f"Adding the result of '{self.name}' failed", error)
             if there := self._layers(viewer):  # whoever failed came after napari's own part
                 return there, f"While it was added, something else failed: {in_words(error)}."
             plain = {key: self.look[key] for key in ("rgb", "metadata")}
             try:
-                name = add_result(viewer, self.name, plain, self.result).name
+                name = add_result(viewer, self.name, plain, self.result, self.trial).name
             except Exception:
                 name = self._layers(viewer)
                 if not name:
@@ -82,17 +86,21 @@ class Answer:
             )
 
     def words(self, layer: str, remarks: Iterable[str] = ()) -> str:
-        """Say that it is done, why the fit ended, and all that should be known about it.
+        """Say that it is done and why the fit ended, and all that should be known about it.
 
-        What the result is worth stands below, a line for each sentence.
+        Warnings come first, a line for each, and what else the result is worth last.
         """
         report = self.result.report
         took = report.get("seconds")
-        notes = (self.result.stop_reason, *report.get("notes", ()))
         spent = f"It took {duration(took)}" if isinstance(took, int | float) else ""
-        parts = dict.fromkeys((*notes, spent, *remarks))  # each once
-        done = " ".join([f"Done: '{layer}'.", *(sentence(part) for part in parts if part)])
-        return "\n".join([done, *judged_lines(report)])
+        parts = dict.fromkeys((*report.get("notes", ()), spent, *remarks))  # each once
+        rest = " ".join(sentence(part) for part in parts if part)
+        reason = self.result.stop_reason
+        done = " ".join([f"Done: '{layer}'.", *([sentence(reason)] if reason else [])])
+        warnings, calm = judged(report)
+        if not warnings:
+            done, rest = " ".join(filter(None, [done, rest])), ""
+        return "\n".join(filter(None, [done, *warnings, rest, calm]))
 
     def _layers(self, viewer: napari.viewer.Viewer) -> str:
         """Name the layer that holds the result already, if one does."""
@@ -145,11 +153,11 @@ class Results:
         return "\n".join([self.add(answer) for answer in waiting])
 
 
-def judged_lines(report: Mapping[str, Any]) -> list[str]:
-    """Put a report's verdict into lines: one for each warning, and one for all that is well."""
+def judged(report: Mapping[str, Any]) -> tuple[list[str], str]:
+    """Put a report's verdict into a line for each warning, and one for all that is well."""
     said = report.get("verdict", {"sentences": [], "warnings": []})
     calm = [one for one in said["sentences"] if one not in said["warnings"]]
-    return [*(f"⚠ {one}" for one in said["warnings"]), *([" ".join(calm)] if calm else [])]
+    return [f"⚠ {one}" for one in said["warnings"]], " ".join(calm)
 
 
 def sentence(words: str) -> str:

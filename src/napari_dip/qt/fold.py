@@ -29,6 +29,8 @@ class Fold(QCollapsible):
         page.setMaximumHeight(0)
         self.setContent(page)
         self.setDuration(0)
+        if (layout := self.layout()) is not None:  # several folds below each other need the height
+            layout.setContentsMargins(0, 2, 0, 2)
         page.setVisible(False)  # or the tab key would go to what nobody sees
         self.toggled.connect(self._on_fold)
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +11,7 @@ from napari.utils.transforms import Affine
 
 import napari_dip
 from napari_dip.io import ImageSpec, guess_axes
+from napari_dip.qt.undisturbed import undisturbed
 
 if TYPE_CHECKING:
     import napari.layers
@@ -159,6 +159,12 @@ class Preview:
         else:
             self._layer.data = picture
 
+    @property
+    def dismissed(self) -> bool:
+        """Whether no more pictures are shown, as where the user has removed the layer."""
+        gone = self._layer is not None and self._layer not in self._viewer.layers
+        return self._dismissed or gone
+
     def remove(self) -> None:
         """Take the layer away; no more pictures are shown."""
         layer, self._layer, self._dismissed = self._layer, None, True
@@ -168,7 +174,7 @@ class Preview:
 
 
 def is_preview(layer: napari.layers.Layer) -> bool:
-    """Whether a layer is the preview of a run, which is no input."""
+    """Whether a layer is the preview of a run, or a line of ours: these are no input."""
     ours = layer.metadata.get(METADATA_KEY)
     return isinstance(ours, Mapping) and bool(ours.get("preview"))
 
@@ -180,16 +186,32 @@ def made_from(layer: napari.layers.Layer) -> Mapping[str, Any] | None:
 
 
 def add_result(
-    viewer: napari.viewer.Viewer, name: str, look: Mapping[str, Any], result: Restoration
+    viewer: napari.viewer.Viewer,
+    name: str,
+    look: Mapping[str, Any],
+    result: Restoration,
+    trial: str = "",
 ) -> napari.layers.Image:
-    """Add the answer as a new layer, which napari names apart from those already there."""
-    metadata = with_provenance(look, name, result)
+    """Add the answer as a new layer, which napari names apart from those already there.
+
+    Parameters
+    ----------
+    viewer : napari.viewer.Viewer
+    name : str
+        Of the input layer.
+    look : mapping
+        What the layer takes over from it.
+    result : Restoration
+    trial : str
+        What it is called where it shows a part of the input only; else empty.
+    """
+    metadata = with_provenance(look, name, result, "trial" if trial else "result")
     with undisturbed(viewer):
         for found in result.recipe.task.gives:
             _add_found(viewer, f"{name} {found.upper()}", look, result.learned[found], metadata)
         return viewer.add_image(
             result.image,
-            name=f"{name} {result.recipe.task.done}",
+            name=f"{name} {trial or result.recipe.task.done}",
             **{**look, "metadata": metadata},
         )
 
@@ -252,38 +274,3 @@ def provenance(name: str, result: Restoration) -> dict[str, Any]:
         "seconds": report.get("seconds"),
         "report": report,
     }
-
-
-@contextmanager
-def undisturbed(viewer: napari.viewer.Viewer) -> Iterator[None]:
-    """Give the user back selection, camera and sliders, which napari moves for a new layer."""
-    layers = viewer.layers
-    selected, active = set(layers.selection), layers.selection.active
-    camera = viewer.scene.camera if hasattr(viewer, "scene") else viewer.camera  # napari < 0.9
-    view = {"center": camera.center, "zoom": camera.zoom, "angles": camera.angles}
-    step = viewer.dims.current_step
-    try:
-        yield
-    finally:
-        _put_back(viewer, selected, active, camera, view, step)
-
-
-def _put_back(
-    viewer: napari.viewer.Viewer,
-    selected: set[Any],
-    active: Any,
-    camera: Any,
-    view: Mapping[str, Any],
-    step: tuple[int, ...],
-) -> None:
-    layers = viewer.layers
-    kept = {layer for layer in selected if layer in layers}
-    if set(layers.selection) != kept:
-        layers.selection = kept
-    if active is not None and active in layers and layers.selection.active is not active:
-        layers.selection.active = active
-    for key, value in view.items():
-        if getattr(camera, key) != value:
-            setattr(camera, key, value)
-    if len(viewer.dims.current_step) == len(step) and viewer.dims.current_step != step:
-        viewer.dims.current_step = step

@@ -40,6 +40,9 @@ class HeldOutCurve(pg.PlotWidget):  # type: ignore[misc]  # pyqtgraph ships no t
         self._held_out = self.plot(pen=pg.mkPen(HELD_OUT_COLOUR, width=2))
         best = {"symbol": "o", "symbolSize": 9, "symbolBrush": HELD_OUT_COLOUR}
         self._best = self.plot(pen=None, **best)
+        self._mark = pg.InfiniteLine(angle=90, pen=pg.mkPen(FITTED_COLOUR, width=1))
+        self._mark.setVisible(False)
+        self.addItem(self._mark, ignoreBounds=True)
         as_picture(self)
         self.setVisible(False)  # until there is something to see
         self.setToolTip(
@@ -66,6 +69,12 @@ class HeldOutCurve(pg.PlotWidget):  # type: ignore[misc]  # pyqtgraph ships no t
             self._points.append((iteration, fitted, held_out))
         self._draw(best)
 
+    def mark(self, place: tuple[int, int] | None) -> None:
+        """Draw a line where a picture of the history is from: (unit, iteration), None for none."""
+        self._mark.setVisible(place is not None and place[0] == self._unit)
+        if place is not None:
+            self._mark.setValue(place[1])
+
     @property
     def count(self) -> int:
         """Number of points shown."""
@@ -76,6 +85,7 @@ class HeldOutCurve(pg.PlotWidget):  # type: ignore[misc]  # pyqtgraph ships no t
         words = {"bottom": "Iteration", "left": "Loss (low is good)"}
         recolour(self, text, background, words, _LEGEND)
         self._best.setSymbolPen(text)
+        self._mark.setPen(text)
 
     def _draw(self, best: int) -> None:
         self.setVisible(bool(self._points))

@@ -26,6 +26,7 @@ class State(Enum):
 
     REFUSED = "refused"
     READY = "ready"
+    WAITING = "waiting"
     RUNNING = "running"
     PAUSED = "paused"
     STOPPING = "stopping"
@@ -65,18 +66,19 @@ class RunBar(QWidget):
 
     def show_state(self, state: State) -> None:
         """Label and enable the buttons for what can be done now."""
-        if state is State.RUNNING and self.state is State.READY:
+        if state is State.RUNNING and self.state in (State.READY, State.WAITING):
             self._since = time.monotonic()
         self.state = state
         busy = state in (State.RUNNING, State.PAUSED, State.STOPPING)
-        self.run_button.setText("Stop and keep" if busy else "Run")
+        waits = state is State.WAITING
+        self.run_button.setText("Stop and keep" if busy else "Waiting" if waits else "Run")
         self.run_button.setToolTip(
             "Stop now and keep the best picture so far" if busy else "Start, as the line above says"
         )
-        self.run_button.setEnabled(state not in (State.REFUSED, State.STOPPING))
+        self.run_button.setEnabled(state in (State.READY, State.RUNNING, State.PAUSED))
         self.pause_button.setText("Resume" if state is State.PAUSED else "Pause")
         self.pause_button.setEnabled(state in (State.RUNNING, State.PAUSED))
-        self.discard_button.setEnabled(busy)
+        self.discard_button.setEnabled(busy or waits)
         self.bar.setVisible(busy)
 
     def show_event(self, event: Event, remarks: Iterable[str] = ()) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from weakref import ref
 
 from qtpy.QtCore import QSignalBlocker, Qt, Signal
@@ -13,6 +13,8 @@ from napari_dip.qt.beside import EXTRAS, add_beside
 from napari_dip.qt.ending import attempt
 from napari_dip.qt.form import WheelGuard
 from napari_dip.qt.layers import made_from
+from napari_dip.qt.preferences import page
+from napari_dip.qt.profile_fold import ProfileFold
 
 if TYPE_CHECKING:
     import napari.viewer
@@ -32,6 +34,7 @@ class ResultView:
     ----------
     also : AlsoAdd
     comparison : Comparison
+    profile : ProfileFold
     """
 
     def __init__(self, viewer: napari.viewer.Viewer) -> None:
@@ -40,6 +43,7 @@ class ResultView:
         self._added: set[str] = set()
         self.also = AlsoAdd()
         self.comparison = Comparison(viewer)
+        self.profile = ProfileFold(viewer)
         self.also.changed.connect(self._add)
         self.comparison.ended.connect(self._drop)
 
@@ -48,12 +52,14 @@ class ResultView:
         above, below = self._viewer.layers[layer], answer.source()
         if below is not None and below in self._viewer.layers:
             self.comparison.show_pair(below, above)
+            self.profile.show_pair(below, above)
         self._answer, self._added = answer, set()
         return self._add()
 
     def shut_down(self) -> None:
         """Let go of the viewer and of the latest result."""
         self.comparison.disconnect_viewer()
+        self.profile.shut_down()
 
     def _drop(self) -> None:
         """Free the pictures that were kept in case somebody ticks a box."""
@@ -83,7 +89,7 @@ class AlsoAdd(QWidget):
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(QLabel("Also add"))
         self.boxes = {name: QCheckBox(label) for name, (label, _) in EXTRAS.items()}
-        remembered = _remembered()
+        remembered = page("layers")
         for name, box in self.boxes.items():
             box.setToolTip(f"<qt>{EXTRAS[name][1]}</qt>")
             box.setChecked(bool(getattr(remembered, name, False)))
@@ -97,21 +103,11 @@ class AlsoAdd(QWidget):
         return tuple(name for name, box in self.boxes.items() if box.isChecked())
 
     def _on_toggle(self) -> None:
-        remembered = _remembered()
+        remembered = page("layers")
         for name, box in self.boxes.items():
             if hasattr(remembered, name):
                 setattr(remembered, name, box.isChecked())
         self.changed.emit()
-
-
-def _remembered() -> Any:
-    """Our page of napari's settings; None where it is not known, as in napari before 0.9."""
-    try:
-        from napari.settings import get_plugin_settings
-
-        return get_plugin_settings("napari-dip").layers
-    except (ImportError, KeyError, AttributeError):
-        return None
 
 
 class Comparison(QWidget):

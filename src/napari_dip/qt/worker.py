@@ -25,7 +25,7 @@ from napari_dip.run.machine import is_memory_error
 from napari_dip.run.runner import Control, run
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Mapping
+    from collections.abc import Callable, Generator, Mapping
 
     from napari_dip.run.plan import Plan
 
@@ -119,7 +119,12 @@ class Mailbox:
 
 
 def shielded(
-    plan: Plan, pixels: Mapping[str, Any], switch: Switch, mailbox: Mailbox
+    plan: Plan,
+    pixels: Mapping[str, Any],
+    switch: Switch,
+    mailbox: Mailbox,
+    over: Callable[[], object] = lambda: None,
+    begin: Callable[..., Any] | None = None,
 ) -> Generator[None, None, Outcome]:
     """Drain a run; yields when the mailbox should be emptied, returns how it ended.
 
@@ -131,6 +136,10 @@ def shielded(
         here, in this thread.
     switch : Switch
     mailbox : Mailbox
+    over : callable
+        Called when nothing is computed any more, in this thread.
+    begin : callable, optional
+        Begins another job than `run`, from the same arguments.
 
     Returns
     -------
@@ -142,7 +151,7 @@ def shielded(
         data = {name: np.asarray(array) for name, array in pixels.items()}
         if switch() is Control.DISCARD:
             return None
-        job = run(plan, data, control=switch, preview_seconds=NEWS_SECONDS)
+        job = (begin or run)(plan, data, control=switch, preview_seconds=NEWS_SECONDS)
         while True:
             try:
                 event = next(job)
@@ -153,10 +162,11 @@ def shielded(
     except DipError as error:
         return error.refusal
     except Exception as error:
-        return _as_refusal(error, plan)
+        return as_refusal(error, "Restoring", plan.source.name)
     finally:
         if job is not None:
             job.close()
+        over()
 
 
 class BackgroundRun(QObject):
@@ -169,13 +179,26 @@ class BackgroundRun(QObject):
         The inputs by name, "image" in the order of `plan.source.axes`.
     parent : QObject
         Whose end is the end of the run.
+    over : callable
+        Called once nothing is computed any more, from any thread, also if nobody listens then.
+    begin : callable, optional
+        As for `shielded`.
     """
 
     reported = Signal(object)  # News
     ended = Signal(object)  # Outcome, once
 
-    def __init__(self, plan: Plan, pixels: Mapping[str, Any], parent: QObject) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        pixels: Mapping[str, Any],
+        parent: QObject,
+        over: Callable[[], object] = lambda: None,
+        begin: Callable[..., Any] | None = None,
+    ) -> None:
         super().__init__(parent)
+        self._over = over
+        self._started = False
         self._switch = Switch()
         self._mailbox = Mailbox()
         self._worker: GeneratorWorker[None, None, Outcome] | None = create_worker(
@@ -184,6 +207,8 @@ class BackgroundRun(QObject):
             pixels,
             self._switch,
             self._mailbox,
+            over,
+            begin,
             _start_thread=False,
             _connect={
                 "yielded": self._take,
@@ -198,6 +223,7 @@ class BackgroundRun(QObject):
     def start(self) -> None:
         """Begin; the first news come from the event loop."""
         if self._worker is not None:
+            self._started = True
             self._worker.start()
 
     def keep(self) -> None:
@@ -207,6 +233,8 @@ class BackgroundRun(QObject):
     def discard(self) -> None:
         """Stop and hand back nothing."""
         self._switch.set(Control.DISCARD)
+        if not self._started:
+            self._over()
 
     def pause(self) -> None:
         """Hold without computing."""
@@ -244,10 +272,11 @@ def _end_all() -> None:
             pool.waitForDone(_LAST_SECONDS * 1000)
 
 
-def _as_refusal(error: Exception, plan: Plan) -> Refusal:
-    log.error("Restoring '%s' failed.", plan.source.name, exc_info=error)
+def as_refusal(error: Exception, doing: str, name: str) -> Refusal:
+    """Put an error that nobody foresaw into a sentence, and log what was being done to what."""
+    log.error("%s '%s' failed.", doing, name, exc_info=error)
     if is_memory_error(error):
-        return refusal("memory-out", name=plan.source.name)
+        return refusal("memory-out", name=name)
     return refusal("unexpected", why=in_words(error))
 
 

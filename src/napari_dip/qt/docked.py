@@ -1,0 +1,99 @@
+"""A widget in a dock of napari: how it is laid out, and how it notices that it is closed."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from qtpy.QtCore import QEvent, QTimer
+from qtpy.QtWidgets import QFrame, QScrollArea, QVBoxLayout, QWidget
+
+from napari_dip.qt.fold import Fold
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from qtpy.QtCore import QObject
+
+#: In pixels: what the dock takes at least, and what scrolls in it.
+_WIDTH, _WIDTH_BELOW = 310, 240
+
+
+class Docked(QWidget):
+    """A widget that shuts down when napari closes its dock."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._docked = False
+
+    def shut_down(self) -> None:
+        """Stop all work and let go of the viewer."""
+        raise NotImplementedError
+
+    def event(self, event: QEvent | None) -> bool:
+        """Notice being closed: napari takes the widget out of its dock and forgets it."""
+        if event is not None and event.type() == QEvent.Type.ParentChange:
+            if self.parentWidget() is not None:
+                self._docked = True
+            elif self._docked:
+                self._docked = False
+                self.shut_down()
+                self.deleteLater()
+        return bool(super().event(event))
+
+
+def single_shot(parent: QObject, milliseconds: int = 0) -> QTimer:
+    """Make a timer that fires once after each start, and never when its parent is gone."""
+    timer = QTimer(parent)
+    timer.setSingleShot(True)
+    timer.setInterval(milliseconds)
+    return timer
+
+
+def lay_out(dock: QWidget, seen: Sequence[QWidget], long: Sequence[QWidget]) -> None:
+    """Put parts below each other: some are always in sight, what may be long scrolls below.
+
+    Parameters
+    ----------
+    dock : QWidget
+    seen, long : sequence of QWidget
+        From top to bottom.
+    """
+    below = QWidget()
+    below.setMinimumWidth(_WIDTH_BELOW)
+    scrolled = QVBoxLayout(below)
+    scrolled.setContentsMargins(0, 0, 0, 0)
+    for widget in long:
+        scrolled.addWidget(widget)
+    scrolled.addStretch()
+    area = QScrollArea()
+    area.setWidgetResizable(True)
+    area.setFrameShape(QFrame.Shape.NoFrame)
+    area.setWidget(below)
+    for widget in long:
+        if isinstance(widget, Fold):
+            widget.toggled.connect(partial(_reveal, area, widget))
+    layout = QVBoxLayout(dock)
+    layout.setContentsMargins(8, 8, 8, 8)
+    for widget in seen:
+        layout.addWidget(widget)
+    layout.addWidget(area, 1)
+    dock.setMinimumWidth(_WIDTH)
+
+
+def _reveal(area: QScrollArea, fold: Fold, unfolded: bool) -> None:
+    """Scroll so far that as much as can be of what was just unfolded is in sight."""
+    bar = area.verticalScrollBar()
+    if not unfolded or bar is None:
+        return
+    timer = single_shot(area)
+    timer.timeout.connect(lambda: bar.setValue(max(bar.value(), _needed(area, fold))))
+    timer.timeout.connect(timer.deleteLater)
+    timer.start()
+
+
+def _needed(area: QScrollArea, fold: Fold) -> int:
+    """Give the least place of the scroll bar at which a fold's end is in sight, or its begin."""
+    view = area.viewport()
+    height = view.height() if view is not None else 0
+    return min(fold.y(), fold.y() + fold.height() - height)

@@ -1,0 +1,201 @@
+"""The pictures of a run on its way: a slider that goes back to them, and a button that keeps one.
+
+At its right end the slider follows the run or, after it, shows its result.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from qtpy.QtCore import QSignalBlocker, Qt, Signal
+from qtpy.QtWidgets import QGridLayout, QLabel, QPushButton, QSizePolicy, QSlider, QWidget
+
+from napari_dip.qt.ending import attempt
+from napari_dip.qt.form import WheelGuard
+from napari_dip.qt.keeping import KeptSnapshots, place_of
+from napari_dip.qt.layers import Preview
+from napari_dip.qt.run_bar import sentence_label
+from napari_dip.qt.snapshots import Film, Snapshot
+from napari_dip.run.plan import size
+
+if TYPE_CHECKING:
+    import napari.viewer
+
+    from napari_dip.qt.asked import Asked
+    from napari_dip.run.events import Event, Restoration
+
+_TIP = (
+    "Go back to the pictures that the run went through. 'Keep this one' makes a layer of the one "
+    "in sight; nothing else is changed. At the right end: the run as it goes on, then its result."
+)
+
+
+class History(QWidget):
+    """Slider, words and button; owns the preview layer.
+
+    Parameters
+    ----------
+    viewer : napari.viewer.Viewer
+    """
+
+    #: Unit and iteration of the snapshot in sight, or None.
+    moved = Signal(object)
+
+    def __init__(self, viewer: napari.viewer.Viewer, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._viewer = viewer
+        self._asked: Asked | None = None
+        self._kept: KeptSnapshots | None = None
+        self._preview: Preview | None = None
+        self._running = False
+        self._seen: Snapshot | None = None
+        self._told = ""
+        self.film = Film()
+        self.slider = QSlider(Qt.Orientation.Horizontal)
+        self.slider.setAccessibleName("History")
+        self.slider.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
+        self._wheel = WheelGuard()
+        self.slider.installEventFilter(self._wheel)
+        self.words = sentence_label()
+        self.keep_button = QPushButton("Keep this one")
+        self.keep_button.setToolTip("<qt>Add the picture in sight as a layer of its own</qt>")
+        self._arrange()
+        self.slider.valueChanged.connect(self._on_move)
+        self.keep_button.clicked.connect(self.keep)
+
+    @property
+    def live(self) -> bool:
+        """Whether no snapshot is in sight, but the run or its result."""
+        return self._seen is None
+
+    @property
+    def any_kept(self) -> bool:
+        """Whether a snapshot of the latest run was kept."""
+        return bool(self._kept)
+
+    def begin(self, asked: Asked) -> None:
+        """Forget the run before and follow a new one."""
+        self.forget()
+        asked = replace(asked, pixels={})  # the history outlives the run; its inputs need not
+        self._asked, self._kept, self._running = asked, KeptSnapshots(asked), True
+        self._preview = Preview(self._viewer, asked.name, asked.look)
+
+    def show_event(self, event: Event) -> None:
+        """Take in a picture and show it, unless an earlier one is looked at.
+
+        Raises
+        ------
+        Exception
+            As `Preview.show`.
+        """
+        self.film.add(event)
+        self._fit()
+        if self._preview is not None and self.live:
+            self._preview.show(event.preview)
+
+    def note(self, result: Restoration) -> None:
+        """Write into what was kept how the run ended."""
+        if self._kept is not None:
+            self._kept.end(result)
+
+    def end(self) -> None:
+        """Take the preview away and go to the right end, where the result is.
+
+        Raises
+        ------
+        Exception
+            If napari does not let the preview go.
+        """
+        self._running, self._seen = False, None
+        self._fit()
+        self._hide()
+
+    def forget(self) -> None:
+        """Let go of all snapshots."""
+        self.film = Film()
+        self._running, self._asked, self._seen = False, None, None
+        attempt(self._hide, "The preview layer could not be removed")
+        self._fit()
+
+    def rest(self) -> None:
+        """Go to the right end."""
+        self.slider.setValue(self.slider.maximum())
+
+    def keep(self) -> None:
+        """Make a layer of the snapshot in sight."""
+        kept, seen = self._kept, self._seen
+        if kept is None or seen is None:
+            return
+        names: list[str] = []
+        failing = "The picture could not be kept"
+        trouble = attempt(lambda: names.append(kept.add(self._viewer, seen)), failing)
+        self._say(trouble or f"Kept: '{names[0]}'.")
+
+    def _hide(self) -> None:
+        preview, self._preview = self._preview, None
+        if preview is not None:
+            preview.remove()
+
+    def _fit(self) -> None:
+        """Bring the slider in line with the film; what is in sight stays so."""
+        snapshots = self.film.snapshots
+        if self._seen is not None and self._seen not in snapshots:  # thinned out
+            number = self._seen.number
+            self._seen = min(snapshots, key=lambda one: abs(one.number - number), default=None)
+        place = len(snapshots) if self._seen is None else snapshots.index(self._seen)
+        with QSignalBlocker(self.slider):
+            self.slider.setRange(0, len(snapshots))
+            self.slider.setPageStep(max(1, len(snapshots) // 10))
+            self.slider.setValue(place)
+        self.setVisible(bool(snapshots))
+        self._say(self._told if self._seen is not None else "")
+
+    def _on_move(self, place: int) -> None:
+        snapshots = self.film.snapshots
+        self._seen = snapshots[place] if place < len(snapshots) else None
+        trouble = attempt(self._show_seen, "The picture cannot be shown")
+        self._say(trouble)
+
+    def _show_seen(self) -> None:
+        seen, asked = self._seen, self._asked
+        if asked is None:
+            return
+        if seen is None:
+            if self._running and self.film.snapshots and self._preview is not None:
+                self._preview.show(self.film.snapshots[-1].picture)
+            elif not self._running:
+                self._hide()
+            return
+        if self._preview is None or self._preview.dismissed:
+            self._preview = Preview(self._viewer, asked.name, asked.look)
+        self._preview.show(seen.picture)
+
+    def _say(self, told: str = "") -> None:
+        """Say where the slider stands, or what there is else to tell of that place."""
+        self._told = told
+        film, seen = self.film, self._seen
+        self.keep_button.setVisible(seen is not None)
+        self.moved.emit(None if seen is None else (seen.unit, seen.iteration))
+        if seen is not None:
+            place = place_of(seen)
+            self.words.setText(told or f"{place[:1].upper()}{place[1:]} of {seen.iterations}")
+            return
+        count = len(film.snapshots)
+        pictures = "1 picture" if count == 1 else f"{count} pictures"
+        self.words.setText(
+            told or f"{pictures} in {size(film.bytes)} of at most {size(film.most_bytes)}"
+        )
+
+    def _arrange(self) -> None:
+        layout = QGridLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.setVerticalSpacing(2)
+        layout.setColumnStretch(1, 1)
+        layout.addWidget(QLabel("History"), 0, 0)
+        layout.addWidget(self.slider, 0, 1, 1, 2)
+        self.words.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Minimum)
+        layout.addWidget(self.words, 1, 0, 1, 2)
+        layout.addWidget(self.keep_button, 1, 2)
+        self.setToolTip(f"<qt>{_TIP}</qt>")
+        self.setVisible(False)  # until there is something to go back to

@@ -1,0 +1,246 @@
+"""Trying first: on a part of the image, with one preset or all of them, then on all of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, get_args
+
+from napari.layers import Image, Shapes
+from qtpy.QtCore import QSignalBlocker, Signal
+from qtpy.QtWidgets import QComboBox, QFormLayout, QGridLayout, QPushButton, QWidget
+
+from napari_dip.errors import Refusal
+from napari_dip.qt.asked import Asked, asked_of, on_region
+from napari_dip.qt.fold import Fold
+from napari_dip.qt.layers import METADATA_KEY, is_preview
+from napari_dip.qt.preferences import my_machine
+from napari_dip.qt.regions import region_in
+from napari_dip.qt.run_bar import sentence_label
+from napari_dip.qt.side_by_side import SideBySide
+from napari_dip.run.plan import Plan, duration, preflight
+from napari_dip.run.recipe import Common, recipe_from_dict
+from napari_dip.run.trial import plan_trial
+
+if TYPE_CHECKING:
+    import napari.viewer
+
+    from napari_dip.qt.chooser import InputChooser
+    from napari_dip.qt.form import SettingsForm
+    from napari_dip.qt.further import FurtherInputs
+
+#: First in the list of regions.
+IN_VIEW = "What is in view"
+_COMPARED = "Choose one of the trials under Try first, and press Apply to all."
+_HINT = (
+    "Restores a part only: what you see, or a rectangle drawn in a Shapes layer. Range and noise "
+    "are measured on the whole image, as for a run on all of it."
+)
+
+
+class TryFold(Fold):
+    """Region, buttons, and the trials that were made.
+
+    Parameters
+    ----------
+    viewer : napari.viewer.Viewer
+    chooser, further, form
+        Of the dock.
+    plan : callable
+        Gives the plan for the whole image.
+    """
+
+    #: A list of `Asked`, to be run one after another.
+    wanted = Signal(object)
+    said = Signal(str)
+    #: The form is set; the whole is to be run.
+    applied = Signal()
+
+    def __init__(
+        self,
+        viewer: napari.viewer.Viewer,
+        chooser: InputChooser,
+        further: FurtherInputs,
+        form: SettingsForm,
+        plan: Callable[[], Plan | Refusal],
+    ) -> None:
+        page = QWidget()
+        super().__init__("Try first", page)
+        self._viewer, self._chooser, self._further = viewer, chooser, further
+        self._form, self._plan = form, plan
+        self.grid = SideBySide(viewer)
+        self._comparing: Asked | None = None
+        self._before: set[str] = set()
+        self.regions = _combo("Region", "The part of the image to try on")
+        self.trials = _combo("Trial", "The trial whose preset the whole image gets")
+        self.try_button = _button("Try", "Run on this part, with the settings as they are")
+        self.compare_button = _button(
+            "Compare presets",
+            "Run on this part with each preset, and show the results side by side",
+        )
+        self.apply_button = _button(
+            "Apply to all", "Run on the whole image with the settings of this trial"
+        )
+        self.words = sentence_label()
+        self.words.setText(_HINT)
+        self._arrange(page)
+        self.try_button.clicked.connect(self.try_one)
+        self.compare_button.clicked.connect(self.compare)
+        self.apply_button.clicked.connect(self.apply)
+        self._connect(True)
+        self.refresh()
+
+    def try_one(self) -> None:
+        """Ask for a run on the region."""
+        self._ask(())
+
+    def compare(self) -> None:
+        """Ask for a run on the region with each preset."""
+        self._ask(get_args(Common.model_fields["preset"].annotation))
+
+    def apply(self) -> None:
+        """Set the form as it was for the chosen trial, and ask for the whole."""
+        made = self._made()
+        if made is None:
+            return
+        self.grid.end()
+        self._form.show(recipe_from_dict(made["recipe"]))
+        name, axes = made["input"]["name"], made["report"]["axes"]
+        if not self._chooser.choose(name, axes):
+            self._say(f"The layer '{name}' that was tried is no longer there.")
+            return
+        self.applied.emit()
+
+    def end(self) -> None:
+        """Show what a comparison has brought, if one was on, beside the input."""
+        asked, self._comparing = self._comparing, None
+        layers = [
+            one
+            for one in self._viewer.layers
+            if _tried(one) is not None and one.name not in self._before
+        ]
+        if asked is not None and len(layers) > 1 and asked.source() in self._viewer.layers:
+            self.grid.show([asked.source(), *layers])
+            self.said.emit(_COMPARED)
+
+    def refresh(self, _: object = None) -> None:
+        """Bring both lists in line with the viewer; a layer that has just come is chosen."""
+        layers = list(self._viewer.layers)[::-1]
+        drawn = [one.name for one in layers if isinstance(one, Shapes) and not is_preview(one)]
+        _fill(self.regions, [IN_VIEW, *drawn], drawn)
+        made = [one.name for one in layers if _tried(one) is not None]
+        active = self._viewer.layers.selection.active
+        _fill(self.trials, made, made, active.name if active is not None else "")
+        self.apply_button.setEnabled(bool(made))
+
+    def set_busy(self, busy: bool) -> None:
+        """While a run is on, nothing here begins another."""
+        for part in (self.regions, self.trials, self.try_button, self.compare_button):
+            part.setEnabled(not busy)
+        self.apply_button.setEnabled(not busy and self.trials.count() > 0)
+
+    def shut_down(self) -> None:
+        """Stop listening to the viewer, and leave the grid."""
+        self._connect(False)
+        self.grid.end()
+
+    def _ask(self, presets: tuple[str, ...]) -> None:
+        plan, image = self._plan(), self._chooser.layer()
+        if isinstance(plan, Refusal) or image is None:
+            self._say(plan.message if isinstance(plan, Refusal) else "")
+            return
+        name = self.regions.currentText()
+        layers = self._viewer.layers
+        shapes = layers[name] if name in layers and isinstance(layers[name], Shapes) else None
+        if shapes is not None and not len(shapes.data):
+            self._say(f"Draw a rectangle in '{name}' first.")
+            return
+        self.grid.end()
+        asked = self._asked(plan, image, shapes, presets or (plan.recipe.common.preset,))
+        if isinstance(asked, Refusal):
+            self._say(asked.message)
+            return
+        height, width = asked[0].plan.source.grid
+        seconds = sum(one.plan.seconds for one in asked)
+        runs = f" in {len(asked)} runs" if len(asked) > 1 else ""
+        self._say(f"{width} × {height} pixels: up to {duration(seconds)}{runs}.")
+        self._comparing = asked[0] if len(asked) > 1 else None
+        self._before = {one.name for one in self._viewer.layers}
+        self.wanted.emit(asked)
+
+    def _asked(
+        self, plan: Plan, image: Image, shapes: Shapes | None, presets: tuple[str, ...]
+    ) -> list[Asked] | Refusal:
+        region = region_in(self._viewer, plan, image, shapes)
+        machine, asked = my_machine(), []
+        whole = asked_of(plan, image, self._further)
+        for preset in presets:
+            recipe = plan.recipe.with_common(preset=preset)
+            large = preflight(recipe, plan.source, machine, plan.others)
+            if isinstance(large, Refusal):
+                return large
+            small = plan_trial(large, region, machine)
+            if isinstance(small, Refusal):
+                return small
+            asked.append(on_region(replace(whole, plan=large), region, small))
+        return asked
+
+    def _made(self) -> Mapping[str, Any] | None:
+        """Give what the chosen trial says of its making."""
+        name = self.trials.currentText()
+        return _tried(self._viewer.layers[name]) if name in self._viewer.layers else None
+
+    def _say(self, words: str) -> None:
+        self.words.setText(words)
+        self.grown()
+
+    def _connect(self, on: bool) -> None:
+        layers = self._viewer.layers
+        signals = (layers.events.inserted, layers.events.removed, layers.events.renamed)
+        for signal in (*signals, layers.selection.events.active):
+            (signal.connect if on else signal.disconnect)(self.refresh)
+
+    def _arrange(self, page: QWidget) -> None:
+        region, trial = QFormLayout(), QFormLayout()
+        region.addRow("Region", self.regions)
+        trial.addRow("Trial", self.trials)
+        layout = QGridLayout(page)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addLayout(region, 0, 0, 1, 2)
+        layout.addWidget(self.try_button, 1, 0)
+        layout.addWidget(self.compare_button, 1, 1)
+        layout.addWidget(self.words, 2, 0, 1, 2)
+        layout.addLayout(trial, 3, 0, 1, 2)
+        layout.addWidget(self.apply_button, 4, 0, 1, 2)
+        layout.setRowStretch(5, 1)
+
+
+def _tried(layer: Any) -> Mapping[str, Any] | None:
+    """Give what a trial's layer says of its making; None if it is no trial."""
+    ours = layer.metadata.get(METADATA_KEY)
+    return ours if isinstance(ours, Mapping) and ours.get("shows") == "trial" else None
+
+
+def _fill(combo: QComboBox, names: list[str], fresh: list[str], active: str = "") -> None:
+    """List names; a fresh one is chosen, or the active layer, or what was chosen before."""
+    before = combo.currentText()
+    known = {combo.itemText(number) for number in range(combo.count())}
+    wanted = next((one for one in fresh if one not in known), active if active in names else before)
+    with QSignalBlocker(combo):
+        combo.clear()
+        combo.addItems(names)
+        combo.setCurrentIndex(max(combo.findText(wanted), 0 if names else -1))
+
+
+def _combo(name: str, tip: str) -> QComboBox:
+    combo = QComboBox()
+    combo.setAccessibleName(name)
+    combo.setToolTip(f"<qt>{tip}</qt>")
+    combo.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+    return combo
+
+
+def _button(words: str, tip: str) -> QPushButton:
+    button = QPushButton(words)
+    button.setToolTip(f"<qt>{tip}</qt>")
+    return button
