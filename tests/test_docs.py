@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import os
+import io
 import re
 import runpy
 import shlex
-import subprocess
-import sys
+from contextlib import redirect_stdout
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tifffile
 
+from napari_dip.cli import main
 from napari_dip.samples import MITOCHONDRIA
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -41,22 +42,26 @@ def test_links_within_the_repository_lead_somewhere(page):
     assert not [target for target in inner if not (page.parent / target).exists()]
 
 
+@cache
+def options_of(*command):
+    """Give the options that a command's help names."""
+    shown = io.StringIO()
+    with redirect_stdout(shown):
+        assert main([*command, "--help"]) == 0
+    return set(re.findall(r"--[a-z][a-z-]+", shown.getvalue()))
+
+
 @pytest.mark.parametrize("page", each(PAGES))
-def test_commands_on_the_pages_use_options_that_exist(page):
+def test_commands_on_the_pages_use_options_that_exist(page, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "300")
+    monkeypatch.setenv("NO_COLOR", "1")
     blocks = re.findall(r"^```(\w*)\n(.*?)^```", page.read_text(encoding="utf-8"), re.S | re.M)
     lines = [line.split("  #")[0] for _, block in blocks for line in block.splitlines()]
     commands = [line for line in lines if line.startswith("napari-dip ")]
     for words in map(shlex.split, commands):
         task = words[1:3] if words[1] == "explore" else words[1:2]
         used = {word for word in words if word.startswith("--")} - {"--help"}
-        shown = subprocess.run(
-            [sys.executable, "-m", "napari_dip", *task, "--help"],
-            capture_output=True,
-            text=True,
-            check=True,
-            env={**os.environ, "COLUMNS": "300", "NO_COLOR": "1"},
-        ).stdout
-        assert used <= set(re.findall(r"--[a-z][a-z-]+", shown)), task
+        assert used <= options_of(*task), task
 
 
 def test_the_python_example_of_the_readme_runs(tmp_path, monkeypatch, capsys):

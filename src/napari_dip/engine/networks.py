@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from napari_dip.engine.upsampling import Upsampling, smooth
+
 #: Up to that product of the first four sizes torch 2 leaves a volume's convolution to code of its
 #: own, 2 to 7 times slower than the same taken as convolutions of planes (12 x 48 x 48, 16
 #: channels, one core: 138 ms forward and back, 19 ms as planes).
@@ -21,7 +23,6 @@ _NORMS: dict[int, type[nn.BatchNorm2d] | type[nn.BatchNorm3d]] = {
     3: nn.BatchNorm3d,
 }
 _POOLS = {2: F.avg_pool2d, 3: F.avg_pool3d}
-_UPSAMPLING = {2: "bilinear", 3: "trilinear"}
 #: Scale of each residual block's last weights at the start, so that a chain begins near its input.
 _RESIDUAL = 0.3
 _SLOPE = 0.1  # of the leaky rectifier, as in the U-Net of Laine et al. 2019, arXiv:1901.10277
@@ -48,6 +49,8 @@ class Hourglass(nn.Module):
         Whether each layer but the last passes on signals as strong, in the mean square, as it
         receives them. Else they fade by a factor of about 2.4 with each layer, as torch draws
         weights, and without normalisation learning what lies ten layers deep takes long.
+    upsampling : Upsampling
+        From each scale to the finer one.
 
     References
     ----------
@@ -65,6 +68,7 @@ class Hourglass(nn.Module):
         normalised: bool,
         rng: torch.Generator,
         even: bool = False,
+        upsampling: Upsampling = smooth,
     ) -> None:
         super().__init__()
         self.dims = dims
@@ -97,6 +101,7 @@ class Hourglass(nn.Module):
         )
         self.last = layer(finest, finest)
         self.head = convolution(dims, finest, channels_out, 1, rng)
+        self.upsampling = nn.ModuleList(upsampling(dims, coarser, rng) for coarser in widths[1:])
         if even:
             self._begin_even(rng)
         if (
@@ -128,7 +133,7 @@ class Hourglass(nn.Module):
         flow = self.middle(flow)
         for scale in reversed(range(len(self.decoder))):
             size = features[scale].shape[2:]
-            flow = F.interpolate(flow, size=size, mode=_UPSAMPLING[self.dims], align_corners=False)
+            flow = self.upsampling[scale](flow, size)
             if self.passes:
                 parts = [flow, self.skips[scale](features[scale])]
                 for part in parts:

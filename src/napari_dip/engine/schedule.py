@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import cos, pi
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from napari_dip.engine.optimisers import Optimiser
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +52,8 @@ class Schedule:
         fit as well: they are measurements, and a picture that ignores them is the poorer for it.
     half : bool
         Whether steps may be computed in half precision, where the device is made for it.
+    optimiser : Optimiser or None
+        What moves the weights; None: Adam.
     """
 
     phases: tuple[Phase, ...]
@@ -59,6 +65,7 @@ class Schedule:
     clip: float = 1.0
     release: int = 0
     half: bool = False
+    optimiser: Optimiser | None = None
 
     def rate(self, iteration: int) -> tuple[float, float]:
         """Learning rates of network and operator at a 1-based iteration.

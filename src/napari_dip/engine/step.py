@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from napari_dip.engine.averaging import average_for
+from napari_dip.engine.optimisers import adam
 from napari_dip.engine.precision import in_half, made_for_half
 from napari_dip.engine.problem import Estimate, Learning, Problem, Term, predicted
 
@@ -102,9 +103,8 @@ class EagerStep:
         self._rng = torch.Generator(like.device).manual_seed(seed)
         learned = [weight for term in problem.terms for weight in term.operator.parameters()]
         groups = [{"params": list(prior.net.parameters())}, {"params": learned}]
-        self._optimizer = torch.optim.Adam(
-            [group for group in groups if group["params"]], lr=0.0, foreach=True
-        )
+        make = schedule.optimiser or adam
+        self._optimizer = make([group for group in groups if group["params"]])
         self._weights = [*prior.net.parameters(), *learned]
         self._shape = (*like.shape[:2], *prior.grid)
         self._average = average_for(prior, self._shape, schedule.average, like)

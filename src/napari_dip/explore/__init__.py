@@ -4,6 +4,7 @@
 
     explore.impedance("cells.tif").save("impedance")
     explore.spectrum("cells.tif", truth="clean.tif").save("spectrum")
+    explore.architectures("cells.tif").save("architectures")
 
 Importing this loads no torch.
 """
@@ -14,15 +15,18 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from napari_dip.explore.calls import impedance, spectrum
+    from napari_dip.explore.calls import architectures, impedance, spectrum
+    from napari_dip.explore.comparison import Architectures
     from napari_dip.explore.energies import Impedance
     from napari_dip.explore.spectra import Spectrum
 
-__all__ = ["Impedance", "Spectrum", "impedance", "spectrum"]
+__all__ = ["Architectures", "Impedance", "Spectrum", "architectures", "impedance", "spectrum"]
 
 _HOMES = {
+    "Architectures": "comparison",
     "Impedance": "energies",
     "Spectrum": "spectra",
+    "architectures": "calls",
     "impedance": "calls",
     "spectrum": "calls",
 }

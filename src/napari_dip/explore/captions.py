@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 #: Iterations whose energies the caption tells, as far as the fit has gone, beside the last.
 TOLD = (10, 50, 100)
-_SHI = (
+SHI = (
     "Shi, Mettes, Maji, Snoek, On measuring and controlling the spectral bias of the deep image "
     "prior, IJCV 130, 2022, doi:10.1007/s11263-021-01572-7."
 )
@@ -32,7 +32,7 @@ _BAHRAMI = (
     "Bahrami, Kot, A fast approach for no-reference image sharpness assessment based on maximum "
     "local variation, IEEE Signal Processing Letters 21(6), 2014, pages 751 to 755."
 )
-_PAPER = (PAPERS["deep image prior"], PAPERS["guide"])
+PAPER = (PAPERS["deep image prior"], PAPERS["guide"])
 
 
 def impedance_page(found: Impedance, picture: bytes) -> str:
@@ -45,7 +45,7 @@ def impedance_page(found: Impedance, picture: bytes) -> str:
     )
     figures = (Shown(picture, "Energy against iteration", _energies(found)),)
     title = f"Impedance: {found.subject.name}"
-    return page_text(title, summary, figures, found.subject.recipe, _PAPER)
+    return page_text(title, summary, figures, found.subject.recipe, PAPER)
 
 
 def spectrum_page(found: Spectrum, pictures: tuple[bytes, bytes, bytes]) -> str:
@@ -56,7 +56,7 @@ def spectrum_page(found: Spectrum, pictures: tuple[bytes, bytes, bytes]) -> str:
         Shown(pictures[2], "Where to stop", _stops(found)),
     )
     title = f"Spectrum: {found.subject.name}"
-    references = (_SHI, _CRETE, _BAHRAMI, *_PAPER)
+    references = (SHI, _CRETE, _BAHRAMI, *PAPER)
     return page_text(title, _what(found.subject), figures, found.subject.recipe, references)
 
 

@@ -1,10 +1,10 @@
-"""One fit of the fixed-noise code, watched at each iteration, through the loop of all fits."""
+"""One fit of a network to fixed noise, watched at each iteration, through the loop of all fits."""
 
 from __future__ import annotations
 
-from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
+from operator import attrgetter
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -12,24 +12,28 @@ import torch
 
 from napari_dip.engine.fidelity import NoiseVariance, squares
 from napari_dip.engine.fit import MOST_ROLLBACKS, fit
-from napari_dip.engine.holdout import held_out_centres, spread
+from napari_dip.engine.holdout import spread
 from napari_dip.engine.operators import Identity
 from napari_dip.engine.problem import Problem, Term
 from napari_dip.engine.schedule import Phase, Schedule
 from napari_dip.engine.stopping import held_out_rule, never
 from napari_dip.errors import Failed, refusal
-from napari_dip.run.fitting import LEAST_JUDGES, OUTPUT_AVERAGE, PATIENCE, REMEMBERED
-from napari_dip.run.prepare import HELD_OUT_SHARE, LEAST_HELD_OUT, MOST_HELD_OUT
+from napari_dip.explore.building import OPTIMISERS, built
+from napari_dip.run.draining import mapped
+from napari_dip.run.judging import held_out_share, judges, output_average, patience
 from napari_dip.tasks.base import Scene
 from napari_dip.tasks.noise_code import noise_code
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator
+    from collections.abc import Callable, Generator
 
+    import numpy.typing as npt
     from torch import Tensor
 
     from napari_dip.engine.control import Control
-    from napari_dip.engine.prior import NoiseCode
+    from napari_dip.engine.prior import Prior
+    from napari_dip.engine.progress import Progress, Result
+    from napari_dip.explore.designs import Design
     from napari_dip.explore.subject import Picture, Subject
 
 #: The rate stays where it is, as in the paper, so that what happens at iteration 50 does not
@@ -37,7 +41,7 @@ if TYPE_CHECKING:
 #: What rounding is left of that moves the energy of noise at 128 x 128 by 1 % there.
 _STEADY = 1000
 #: Iterations between two judgements of held-out pixels, as in all fits.
-_JUDGED_EVERY = 25
+JUDGED_EVERY = 25
 
 
 class Reading(NamedTuple):
@@ -50,12 +54,16 @@ class Reading(NamedTuple):
     energy : float
         Mean square of output minus target, in variances of the target.
     picture : ndarray (Y, X) float32 or None
-        The output itself, in units of the target; only where pictures are asked for.
+        The output itself, or its running average, in units of the target; only where pictures are
+        asked for.
+    held_out : float
+        The same mean square of that picture at held-out pixels; NaN if there are none.
     """
 
     iteration: int
     energy: float
     picture: Picture | None = None
+    held_out: float = float("nan")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -82,9 +90,16 @@ class HeldOut:
 
 
 def readings(
-    target: Picture, subject: Subject, *, control: Callable[[], Control], pictures: bool = False
+    target: Picture,
+    subject: Subject,
+    *,
+    control: Callable[[], Control],
+    pictures: bool = False,
+    design: Design | None = None,
+    block: tuple[int, int] | None = None,
+    average: float = 0.0,
 ) -> Generator[Reading, None, bool]:
-    """Fit to a target with nothing held out, no jitter and no average, to the last iteration.
+    """Fit to a target without jitter, to the last iteration, whatever held-out pixels say.
 
     Parameters
     ----------
@@ -95,6 +110,12 @@ def readings(
     control : callable
     pictures : bool
         Whether each output is wanted, too.
+    design : Design or None
+        The network; None: that of the subject's preset.
+    block : tuple of int or None
+        Size of the blocks around held-out pixels; None: nothing is held out.
+    average : float
+        Decay of the running average that is pictured; 0: the output itself.
 
     Returns
     -------
@@ -106,27 +127,13 @@ def readings(
     Failed
         If the fit broke down.
     """
-    problem, prior = _problem(target, subject, block=None)
-    schedule = _schedule(subject, average=0.0, report_every=1)
+    problem, prior = _problem(target, subject, block, design)
+    schedule = _designed(_schedule(subject, average=average, report_every=1), subject, design)
     looks = (lambda: True) if pictures else (lambda: False)
     loop = fit(
         problem, prior, schedule, never, seed=subject.seed, control=control, preview_due=looks
     )
-    reading = None
-    while True:
-        try:
-            progress = next(loop)
-        except StopIteration as stop:
-            result = stop.value
-            break
-        if progress.note:  # it broke down, and that iteration comes again
-            reading = None
-        elif progress.estimate is None:
-            reading = Reading(progress.judgement.iteration, progress.judgement.fitted)
-            if not pictures:
-                yield reading
-        elif reading is not None:
-            yield reading._replace(picture=_picture(progress.estimate.mean))
+    result = yield from _read(loop, pictures=pictures)
     if result is None or result.kept:
         return False
     if result.broke_down:
@@ -148,16 +155,11 @@ def held_out_stop(
         Size of the blocks around held-out pixels, per axis: wider than the noise is correlated.
     """
     problem, prior = _problem(target, subject, block=block)
-    average = min(OUTPUT_AVERAGE, 1 - 1 / max(REMEMBERED * subject.iterations, 1.5))
-    schedule = _schedule(subject, average=average, report_every=_JUDGED_EVERY)
-    stop = held_out_rule(max(4 * _JUDGED_EVERY, int(PATIENCE * subject.iterations)))
+    average = output_average(subject.iterations)
+    schedule = _schedule(subject, average=average, report_every=JUDGED_EVERY)
+    stop = held_out_rule(patience(subject.iterations, JUDGED_EVERY))
     loop = fit(problem, prior, schedule, stop, seed=subject.seed, control=control)
-    while True:
-        try:
-            yield next(loop).iteration
-        except StopIteration as ended:
-            result = ended.value
-            break
+    result = yield from mapped(loop, attrgetter("iteration"))
     if result is None or result.kept:
         return None
     judged = tuple((one.iteration, one.held_out) for one in result.history)
@@ -165,20 +167,20 @@ def held_out_stop(
     return HeldOut(judged, result.best_iteration, result.iterations, result.stop_reason, picture)
 
 
-@contextmanager
-def threads(count: int) -> Iterator[None]:
-    """Set torch's threads, and put them back."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+def held_out_pixels(
+    shape: tuple[int, ...], subject: Subject, block: tuple[int, int]
+) -> npt.NDArray[np.bool_]:
+    """Tell which pixels judge: (Y, X), True where one does."""
+    found = judges(shape, block, held_out_share(block, prod(shape)), subject.seed)
+    return np.asarray(found[0, 0].numpy() > 0)
 
 
 def _problem(
-    target: Picture, subject: Subject, block: tuple[int, int] | None
-) -> tuple[Problem, NoiseCode]:
+    target: Picture,
+    subject: Subject,
+    block: tuple[int, int] | None,
+    design: Design | None = None,
+) -> tuple[Problem, Prior]:
     """Ask for the target itself by plain squares, and make the network that is asked."""
     scene = _scene(target, subject, block)
     error = squares(1.0)
@@ -192,7 +194,11 @@ def _problem(
         measured=scene.known,
     )
     rng = torch.Generator().manual_seed(subject.seed)
-    prior = noise_code(scene, scene.grid, rng, skip=subject.skip, jitter=0.0)
+    prior: Prior
+    if design is None:
+        prior = noise_code(scene, scene.grid, rng, skip=subject.skip, jitter=0.0)
+    else:
+        prior = built(design, scene.grid, rng)
     prior.to(scene.measurement.device)
     prior.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return Problem((term,)), prior
@@ -204,7 +210,8 @@ def _scene(target: Picture, subject: Subject, block: tuple[int, int] | None) -> 
     known = torch.ones_like(measurement)
     held_out = torch.zeros_like(known)
     if block is not None:
-        held_out = _judges(target.shape, block, subject.seed).to(device)
+        chosen = held_out_pixels(target.shape, subject, block)
+        held_out = torch.from_numpy(chosen.astype(np.float32))[None, None].to(device)
     one = measurement.new_ones((1, 1, 1, 1))
     return Scene(
         measurement=measurement,
@@ -221,23 +228,43 @@ def _scene(target: Picture, subject: Subject, block: tuple[int, int] | None) -> 
     )
 
 
-def _judges(grid: tuple[int, ...], block: tuple[int, int], seed: int) -> Tensor:
-    """Choose the held-out pixels: a share, and enough of them, as other fits do."""
-    share = max(HELD_OUT_SHARE, LEAST_HELD_OUT * prod(block) / prod(grid))
-    share = min(MOST_HELD_OUT, share)
-    while True:
-        centres = held_out_centres(grid, block, share, seed)
-        if share >= 0.5 or float(centres.sum()) >= LEAST_JUDGES:
-            return centres
-        share *= 2
-
-
 def _schedule(subject: Subject, *, average: float, report_every: int) -> Schedule:
     count = subject.iterations
     phases = (Phase(count, subject.rate),)
     return Schedule(
         phases, _STEADY * count, count, warm_up=0.0, average=average, report_every=report_every
     )
+
+
+def _read(
+    loop: Generator[Progress, None, Result | None], *, pictures: bool
+) -> Generator[Reading, None, Result | None]:
+    """Give each iteration once, with its picture where that is wanted."""
+    reading = None
+    while True:
+        try:
+            progress = next(loop)
+        except StopIteration as stop:
+            result: Result | None = stop.value
+            return result
+        if progress.note:  # it broke down, and that iteration comes again
+            reading = None
+        elif progress.estimate is None:
+            seen = progress.judgement
+            reading = Reading(seen.iteration, seen.fitted, held_out=seen.held_out)
+            if not pictures:
+                yield reading
+        elif reading is not None:
+            yield reading._replace(picture=_picture(progress.estimate.mean))
+
+
+def _designed(schedule: Schedule, subject: Subject, design: Design | None) -> Schedule:
+    """Take the rate and the optimiser of a design."""
+    if design is None:
+        return schedule
+    moved = OPTIMISERS[design.optimiser]
+    phases = (Phase(subject.iterations, design.rate),)
+    return replace(schedule, phases=phases, optimiser=moved.make, clip=moved.clip)
 
 
 def _picture(mean: Tensor) -> Picture:

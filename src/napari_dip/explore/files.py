@@ -7,9 +7,18 @@ import io
 from typing import TYPE_CHECKING, Any
 
 from napari_dip.errors import Refused, refusal
+from napari_dip.explore.architecture_page import architecture_page
 from napari_dip.explore.captions import impedance_page, spectrum_page
+from napari_dip.explore.comparison import rows_of
 from napari_dip.explore.place import check_place
-from napari_dip.explore.report import band_curves, energy_curves, power_curves, stopping_curves
+from napari_dip.explore.report import (
+    band_curves,
+    design_pictures,
+    design_scores,
+    energy_curves,
+    power_curves,
+    stopping_curves,
+)
 from napari_dip.io.paths import printable, why_not
 from napari_dip.io.writing import write_bytes, write_text
 from napari_dip.run.results import json_text
@@ -19,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
+    from napari_dip.explore.comparison import Architectures
     from napari_dip.explore.energies import Impedance
     from napari_dip.explore.spectra import Spectrum
 
@@ -55,6 +65,23 @@ def save_spectrum(found: Spectrum, folder: str | os.PathLike[str], *, overwrite:
     return _written(place, content, overwrite=overwrite)
 
 
+def save_architectures(
+    found: Architectures, folder: str | os.PathLike[str], *, overwrite: bool
+) -> Path:
+    """Write `FILES["architectures"]`; gives the page."""
+    place = _made("architectures", folder, overwrite=overwrite)
+    pictures = (design_scores(found), design_pictures(found))
+    rows = rows_of(found)
+    content: dict[str, str | bytes] = {
+        "architectures.html": architecture_page(found, pictures),
+        **dict(zip(("architectures.png", "pictures.png"), pictures, strict=True)),
+        "architectures.csv": table(tuple(rows[0]), (tuple(row.values()) for row in rows)),
+        "curves.csv": _curves(found),
+        "architectures.json": json_text(found.to_dict()),
+    }
+    return _written(place, content, overwrite=overwrite)
+
+
 def table(heads: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     """Write a table as CSV; numbers with all their digits, so that they are those of the run."""
     text = io.StringIO()
@@ -75,6 +102,21 @@ def _bands(found: Spectrum) -> str:
         columns.append(found.psnr)
     count = range(1, len(found.energy) + 1)
     return table(heads, zip(count, *(one.tolist() for one in columns), strict=True))
+
+
+def _curves(found: Architectures) -> str:
+    """Write one line for each design and iteration."""
+    heads = ["design", "iteration", "energy", "energy_of_noise", "held_out_error"]
+    heads += [f"band_{number}" for number in range(1, found.fits[0].correspondence.shape[1] + 1)]
+    heads += [] if found.truth is None else ["psnr"]
+    lines: list[tuple[Any, ...]] = []
+    for one in found.fits:
+        columns = [one.energy, one.noise, one.held_out, *one.correspondence.T]
+        columns += [] if one.psnr is None else [one.psnr]
+        count = range(1, len(one.energy) + 1)
+        values = zip(count, *(curve.tolist() for curve in columns), strict=True)
+        lines += [(one.design.name, *line) for line in values]
+    return table(heads, lines)
 
 
 def _made(experiment: str, folder: str | os.PathLike[str], *, overwrite: bool) -> Path:

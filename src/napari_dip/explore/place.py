@@ -14,6 +14,14 @@ if TYPE_CHECKING:
 
 #: Files of each experiment; the page first.
 FILES = {
+    "architectures": (
+        "architectures.html",
+        "architectures.png",
+        "pictures.png",
+        "architectures.csv",
+        "curves.csv",
+        "architectures.json",
+    ),
     "impedance": ("impedance.html", "impedance.png", "impedance.csv", "impedance.json"),
     "spectrum": (
         "spectrum.html",

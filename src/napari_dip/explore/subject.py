@@ -163,6 +163,20 @@ def standardised(picture: npt.NDArray[Any]) -> Picture:
     return np.asarray(centred / centred.std(), np.float32)
 
 
+def hidden_block(subject: Subject) -> tuple[int, int]:
+    """Measure how wide held-out pixels must be guarded: as other fits do."""
+    from napari_dip.run.measuring import measure_noise
+
+    return measure_noise(subject.picture, "YX").hidden_block
+
+
+def psnr_of(picture: Picture, truth: Picture) -> float:
+    """Peak signal-to-noise ratio in dB; the peak is the truth's range."""
+    error = np.mean((picture.astype(np.float64) - truth) ** 2)
+    peak = float(truth.max() - truth.min())
+    return float(10 * np.log10(peak**2 / max(float(error), 1e-30)))
+
+
 def _fitted(plan: Plan, torch: str) -> dict[str, Any]:
     """Give the network and how it is fitted, in plain JSON types."""
     budget, common = plan.budget, plan.recipe.common

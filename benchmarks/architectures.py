@@ -1,0 +1,151 @@
+"""Do the scores of an architecture foretell how well it can restore: rank correlations.
+
+    python benchmarks/architectures.py --side 96 --iterations 200
+
+Five free pictures with noise of half their standard deviation; designs of `napari-dip explore
+architectures`. For each picture the designs are ranked by impedance score, band score and held-out
+error, and by what only the truth knows: the PSNR of the best running average (oracle) and of the
+one that held-out pixels take. A fit that is done is not computed again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from scipy.stats import spearmanr
+from skimage import data
+from tifffile import imread
+
+from napari_dip.explore.designs import designs_of
+from napari_dip.explore.subject import hidden_block, subject_of
+from napari_dip.run.draining import drained
+from napari_dip.run.machine import torch_threads
+from napari_dip.samples import TWO_CHANNELS
+from shared_data import OUT, write
+
+#: The order is that of the work: the micrograph second, so that a part of it says something, too.
+PICTURES = ("camera", "mitochondria", "coins", "cell", "brick")
+DESIGNS = (
+    "preset",
+    "no-skips",
+    "decoder",
+    "depth-1",
+    "depth-2",
+    "depth-6",
+    "half-width",
+    "nearest",
+    "coordinates",
+    "sgd",
+    "deep-decoder",
+    "wide-deep-decoder",
+)
+#: Left out in a second look, after the fact: on most pictures still getting better at the end.
+SLOW = ("coordinates", "deep-decoder", "wide-deep-decoder")
+NOISE = 0.5  # of the picture's standard deviation
+SCORES = ("impedance", "band_score", "held_out_error")
+TRUTHS = ("oracle_psnr", "taken_psnr")
+
+
+class Wish(NamedTuple):
+    """Side of the pictures, and iterations of each fit."""
+
+    side: int
+    iterations: int
+
+
+def clean(name: str, side: int) -> npt.NDArray[np.float32]:
+    """Cut the middle out of a picture of scikit-image, or of the mitochondria that we ship."""
+    whole = imread(TWO_CHANNELS)[0] if name == "mitochondria" else getattr(data, name)()
+    top, left = ((count - side) // 2 for count in whole.shape)
+    return whole[top : top + side, left : left + side].astype(np.float32)
+
+
+def fitted(name: str, design: str, wish: Wish, noise: dict[Any, Any]) -> dict[str, Any]:
+    """Fit one design to one picture, and to noise where that is not known yet."""
+    from napari_dip.explore.trying import tried
+
+    truth = clean(name, wish.side)
+    drawn = np.random.default_rng(0).standard_normal(truth.shape)
+    noisy = (truth + NOISE * truth.std() * drawn).astype(np.float32)
+    subject = subject_of(
+        noisy, crop=wish.side, max_iterations=wish.iterations, device="cpu", preset="fast"
+    )
+    block = hidden_block(subject)
+    known = noise.get((design, block))
+    with torch_threads(subject.plan.threads):
+        found = drained(tried(designs_of(subject)[design], subject, truth, block, noise=known))
+    noise[design, block] = found.noise
+    return {
+        "name": design,
+        "weights": found.weights,
+        "impedance": found.impedance,
+        "band_score": found.band_score,
+        "held_out_error": found.held_out_error,
+        "oracle_psnr": found.oracle,
+        "oracle_iteration": int(found.psnr.argmax()) + 1,
+        "taken_psnr": found.taken_psnr,
+        "taken": found.stop.taken,
+        "milliseconds": 1000 * found.seconds,
+        "block": list(block),
+        "noise": found.noise.tolist(),
+        "energy": found.energy.tolist(),
+    }
+
+
+def main() -> None:
+    """Measure what is not measured yet, and write the tables."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--side", type=int, default=96)
+    parser.add_argument("--iterations", type=int, default=200)
+    given = parser.parse_args()
+    wish = Wish(given.side, given.iterations)
+    name = f"architectures_{wish.side}_{wish.iterations}"
+    folder = OUT / name
+    folder.mkdir(parents=True, exist_ok=True)
+    rows: list[dict[str, Any]] = []
+    noise: dict[Any, Any] = {}
+    for picture in PICTURES:
+        for design in DESIGNS:
+            kept = folder / f"{picture}_{design}.json"
+            if not kept.is_file():
+                found = fitted(picture, design, wish, noise)
+                kept.write_text(json.dumps(found), encoding="utf-8")
+                print(picture, design, f"{found['oracle_psnr']:.2f} dB", flush=True)
+            row = json.loads(kept.read_text(encoding="utf-8"))
+            noise[design, tuple(row["block"])] = np.array(row["noise"])
+            rows.append({"picture": picture, **row})
+    quick = [row for row in rows if row["name"] not in SLOW]
+    without = {
+        f"without {', '.join(SLOW)}: {key}": said for key, said in correlations(quick).items()
+    }
+    summary = correlations(rows) | without
+    told = ("picture", "name", *SCORES, *TRUTHS, "oracle_iteration", "taken", "milliseconds")
+    write(name, [{key: _rounded(row[key]) for key in told} for row in rows], summary)
+
+
+def correlations(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Rank correlation of each score with each truth, picture by picture, and their mean."""
+    found: dict[str, Any] = {}
+    for truth in TRUTHS:
+        for score in SCORES:
+            sign = -1 if score == "held_out_error" else 1  # less is better there
+            each = []
+            for picture in dict.fromkeys(row["picture"] for row in rows):
+                mine = [row for row in rows if row["picture"] == picture]
+                scores, goal = ([row[key] for row in mine] for key in (score, truth))
+                each.append(sign * float(spearmanr(scores, goal).statistic))
+            words = ", ".join(f"{one:+.2f}" for one in each)
+            found[f"{score} and {truth}"] = f"{words}; mean {np.mean(each):+.2f}"
+    return found
+
+
+def _rounded(value: Any) -> Any:
+    return round(value, 4) if isinstance(value, float) else value
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,126 @@
+"""Compute the examples of docs/where-it-fails.md: the table there, and its picture.
+
+    python scripts/where_it_fails.py
+
+Energies of single targets, and *Denoise* (`fast`) on mitochondria of the samples, 96 x 96 pixels,
+with noise of half their standard deviation: as they are, with a fine grating, with salt and pepper.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from tifffile import imread
+
+import napari_dip
+from napari_dip.engine.control import Control
+from napari_dip.explore.course import readings
+from napari_dip.explore.subject import psnr_of, standardised, subject_of
+from napari_dip.run.machine import torch_threads
+from napari_dip.run.report import contrast_limits, new_figure, png_of, show_picture, stretched
+from napari_dip.samples import TWO_CHANNELS
+
+SIDE, ITERATIONS = 96, 60
+#: Of the noise and of the grating, in standard deviations of the picture.
+NOISE, GRATING = 0.5, 0.5
+#: Share of the pixels that are replaced by black or white.
+IMPULSES = 0.05
+PICTURE = Path(__file__).resolve().parents[1] / "docs" / "images" / "where_it_fails.png"
+
+Picture = npt.NDArray[np.float32]
+
+
+def mitochondria() -> Picture:
+    """Cut the middle out."""
+    whole = imread(TWO_CHANNELS)[0].astype(np.float32)
+    top, left = ((count - SIDE) // 2 for count in whole.shape)
+    return whole[top : top + SIDE, left : left + SIDE]
+
+
+def grating(period: float) -> Picture:
+    """Give oblique lines of unit variance; the period is in pixels."""
+    down, across = np.mgrid[:SIDE, :SIDE] / period
+    return (np.sqrt(2) * np.sin(2 * np.pi * (0.8 * across + 0.6 * down))).astype(np.float32)
+
+
+def peppered(picture: Picture) -> Picture:
+    """Replace single pixels by the picture's extremes."""
+    rng = np.random.default_rng(1)
+    drawn, black = rng.random(picture.shape) < IMPULSES, rng.random(picture.shape) < 0.5
+    return np.where(drawn, np.where(black, picture.min(), picture.max()), picture)
+
+
+def energies() -> None:
+    """Print how soon the network of `fast` learns each target."""
+    clean = mitochondria()
+    down, across = np.mgrid[:SIDE, :SIDE]
+    targets = {
+        "mitochondria": clean,
+        "lines, period 16": grating(16),
+        "lines, period 6": grating(6),
+        "lines, period 3.5": grating(3.5),
+        "lines, period 2.4": grating(2.4),
+        "checkerboard of single pixels": (-1.0) ** (down + across),
+        "salt and pepper alone": peppered(clean) - clean,
+        "noise": np.random.default_rng(0).standard_normal(clean.shape),
+    }
+    subject = subject_of(clean, max_iterations=ITERATIONS, device="cpu")
+    print("| target | energy at 10 | at 25 | at 60 |\n|---|---|---|---|")
+    for name, target in targets.items():
+        steps = readings(standardised(target), subject, control=lambda: Control.GO)
+        with torch_threads(subject.plan.threads):
+            curve = [one.energy for one in steps]
+        print(f"| {name} | {curve[9]:.3f} | {curve[24]:.3f} | {curve[59]:.3f} |", flush=True)
+
+
+def denoised() -> None:
+    """Print what *Denoise* makes of each picture, and draw it."""
+    clean = mitochondria()
+    unit = float(clean.std())
+    drawn = NOISE * unit * np.random.default_rng(0).standard_normal(clean.shape)
+    fine = clean + GRATING * unit * grating(2.4)
+    noisy, lined = ((one + drawn).astype(np.float32) for one in (clean, fine))
+    peppery = peppered(noisy)
+    cases: dict[str, tuple[Picture, Picture, dict[str, Any]]] = {
+        "as it is": (noisy, clean, {}),
+        "lines of period 2.4, automatic": (lined, fine, {}),
+        "lines, noise told": (lined, fine, {"gain": 0, "read_noise": NOISE * unit}),
+        "lines, the paper's code": (lined, fine, {"prior": "noise", "max_iterations": 200}),
+        "salt and pepper, taken for noise": (peppery, clean, {"noise": "poisson-gaussian"}),
+        "salt and pepper, named": (peppery, clean, {"noise": "salt-and-pepper"}),
+    }
+    shown = {}
+    print("\n| picture | input | output | lines kept | warnings |\n|---|---|---|---|---|")
+    for name, (given, truth, settings) in cases.items():
+        found = napari_dip.denoise(given, preset="fast", seed=0, device="cpu", **settings)
+        lines = grating(2.4)
+        kept = float(np.mean((found.image - clean) * lines)) / (GRATING * unit)
+        told = f"{kept:.0%}" if "lines" in name else "-"
+        words = " ".join(found.report["verdict"]["warnings"]) or "none"
+        before, after = psnr_of(given, truth), psnr_of(found.image, truth)
+        print(f"| {name} | {before:.2f} dB | {after:.2f} dB | {told} | {words} |", flush=True)
+        shown[name] = (truth, given, found.image, given - found.image)
+    draw(shown)
+
+
+def draw(shown: dict[str, tuple[Picture, ...]]) -> None:
+    """Draw truth, input, output and residual of each case."""
+    figure = new_figure(8.6, 2.2 * len(shown))
+    rows = figure.subplots(len(shown), 4)
+    heads = ("truth", "input", "output", "residual")
+    for panels, (name, pictures) in zip(rows, shown.items(), strict=True):
+        limits = contrast_limits(pictures[0])
+        span = limits[1] - limits[0]
+        for panel, head, picture in zip(panels, heads, pictures, strict=True):
+            low, high = (-span / 2, span / 2) if head == "residual" else limits
+            show_picture(panel, stretched(picture, low, high))
+            panel.set_title(head if head != "truth" else f"{name}\n{head}", fontsize=8)
+    PICTURE.write_bytes(png_of(figure))
+
+
+if __name__ == "__main__":
+    energies()
+    denoised()

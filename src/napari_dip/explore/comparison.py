@@ -1,0 +1,212 @@
+"""Architectures: several networks fitted to one picture, and which of them suits it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from napari_dip.engine.control import Control
+from napari_dip.errors import Failed
+from napari_dip.explore.designs import PRESET, settings_of
+from napari_dip.explore.subject import hidden_block
+from napari_dip.explore.trial_fit import worse_for_certain
+from napari_dip.explore.trying import tried
+from napari_dip.run.draining import mapped
+from napari_dip.run.events import Event
+from napari_dip.run.machine import load_torch, torch_threads
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Callable, Generator, Iterable
+    from pathlib import Path
+
+    from napari_dip.explore.designs import Design
+    from napari_dip.explore.subject import Picture, Subject
+    from napari_dip.explore.trial_fit import TrialFit
+
+#: Standard errors beyond which held-out pixels tell two designs apart.
+SURE = 2.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Architectures:
+    """Designs on one picture.
+
+    Attributes
+    ----------
+    subject : Subject
+    truth : ndarray (Y, X) or None
+    block : tuple of int
+        Size of the blocks around held-out pixels.
+    fits : tuple of TrialFit
+        That of the preset first.
+    broken : tuple of str
+        Designs whose fit broke down.
+    """
+
+    subject: Subject
+    truth: Picture | None
+    block: tuple[int, int]
+    fits: tuple[TrialFit, ...]
+    broken: tuple[str, ...]
+
+    @property
+    def best(self) -> TrialFit:
+        """The design that explains the held-out pixels best."""
+        return min(self.fits, key=lambda one: one.held_out_error)
+
+    @property
+    def level(self) -> tuple[TrialFit, ...]:
+        """Designs that the held-out pixels cannot tell from the best one."""
+        best = self.best
+        return tuple(
+            one
+            for one in self.fits
+            if one is not best and not worse_for_certain(one.errors, best.errors, SURE)
+        )
+
+    @property
+    def verdict(self) -> str:
+        """Which prior suits this picture, in a sentence."""
+        best, level = self.best, self.level
+        others = ", ".join(one.design.name for one in level if one.design.name != PRESET)
+        told = f"its held-out error is {best.held_out_error:.4f}"
+        if best.design.name == PRESET:
+            words = f"The network of the preset suits this image: {told}, the least of all."
+        elif any(one.design.name == PRESET for one in level):
+            return (
+                "The network of the preset suits this image: held-out pixels cannot tell it from "
+                f"the best of {len(self.fits)} designs. Level are {best.design.name}"
+                f"{', ' if others else ''}{others}."
+            )
+        else:
+            share = 1 - best.held_out_error / self.fits[0].held_out_error
+            words = (
+                f"'{best.design.name}' ({best.design.words}) suits this image best: {told}, "
+                f"{share:.1%} below that of the preset's network."
+            )
+        return f"{words} Not to be told from it: {others}." if others else words
+
+    @property
+    def sentences(self) -> tuple[str, ...]:
+        """The outcome in words."""
+        said = [self.verdict]
+        if self.truth is not None:
+            oracle = max(self.fits, key=lambda one: one.oracle or 0)
+            said.append(
+                f"By the truth: the picture taken has {self.best.taken_psnr:.2f} dB; the best that "
+                f"any design came by is {oracle.oracle:.2f} dB ('{oracle.design.name}')."
+            )
+        if self.broken:
+            said.append(f"Broke down: {', '.join(self.broken)}.")
+        return tuple(said)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give recipe and figures in plain JSON types."""
+        return {
+            "experiment": "architectures",
+            "recipe": dict(self.subject.recipe),
+            "notes": list(self.subject.notes),
+            "block": list(self.block),
+            "best": self.best.design.name,
+            "level": [one.design.name for one in self.level],
+            "broken": list(self.broken),
+            "designs": [
+                {**settings_of(one.design), **row, "held_out": one.held_out.tolist()}
+                for one, row in zip(self.fits, rows_of(self), strict=True)
+            ],
+        }
+
+    def save(self, folder: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
+        """Save page, pictures, tables and recipe; gives the page.
+
+        Raises
+        ------
+        Refused
+            If the folder cannot be used, or holds such files already.
+        Failed
+            If the disk does not take them.
+        """
+        from napari_dip.explore.files import save_architectures
+
+        return save_architectures(self, folder, overwrite=overwrite)
+
+
+def rows_of(found: Architectures) -> list[dict[str, Any]]:
+    """Give the table: a line for each design, with all digits."""
+    rows = []
+    for one in found.fits:
+        row: dict[str, Any] = {
+            "name": one.design.name,
+            "weights": one.weights,
+            "weights_per_pixel": one.weights / found.subject.picture.size,
+            "impedance": one.impedance,
+            "band_score": one.band_score,
+            "held_out_error": one.held_out_error,
+            "taken": one.stop.taken,
+            "ended": one.stop.ended,
+            "milliseconds": 1000 * one.seconds,
+        }
+        if one.psnr is not None:
+            row |= {"oracle_psnr": one.oracle, "taken_psnr": one.taken_psnr}
+            row["oracle_iteration"] = int(one.psnr.argmax()) + 1
+        rows.append(row)
+    return rows
+
+
+def explore_architectures(
+    subject: Subject,
+    designs: Iterable[Design],
+    truth: Picture | None = None,
+    *,
+    control: Callable[[], Control] = lambda: Control.GO,
+) -> Generator[tuple[Event, str], None, Architectures | None]:
+    """Fit each design to the picture and to noise, the same pixels held out of all.
+
+    Parameters
+    ----------
+    subject : Subject
+    designs : iterable of Design
+    truth : ndarray (Y, X) or None
+        What the picture should have been, in its units.
+    control : callable
+        Polled at each iteration; anything but going on or a pause ends the experiment.
+
+    Yields
+    ------
+    (Event, str)
+        How far it is, and which design is being fitted.
+
+    Returns
+    -------
+    Architectures or None
+        None if it was ended.
+    """
+    load_torch()
+    asked, block = tuple(designs), hidden_block(subject)
+    fits: list[TrialFit] = []
+    broken: list[str] = []
+    with torch_threads(subject.plan.threads):
+        for number, design in enumerate(asked):
+            steps = tried(design, subject, truth, block, control=control)
+            told = partial(_event, design, number / len(asked), 1 / len(asked), subject.iterations)
+            try:
+                fitted = yield from mapped(steps, told)
+            except Failed:
+                if design.name == PRESET:
+                    raise
+                broken.append(design.name)  # no reason to lose what the others say
+                continue
+            if fitted is None:
+                return None
+            fits.append(fitted)
+    return Architectures(subject, truth, block, tuple(fits), tuple(broken))
+
+
+def _event(
+    design: Design, began: float, span: float, count: int, place: tuple[float, int]
+) -> tuple[Event, str]:
+    """Tell how far the whole comparison is from how far a design's two fits are."""
+    done, iteration = place
+    return Event(f"Fitting '{design.name}'", began + span * done, iteration, count), design.name

@@ -1,0 +1,149 @@
+"""Designs are compared under the same conditions, and the verdict follows from that."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import tifffile
+from skimage import data
+
+from napari_dip import explore
+from napari_dip.cli import main
+from napari_dip.errors import Refused
+from napari_dip.explore.designs import DEEPEST, chosen, designs_of
+from napari_dip.explore.subject import subject_of
+from napari_dip.explore.trial_fit import Stop, stop_of, worse_for_certain
+
+ONLY = ("half-width", "decoder", "sgd", "deep-decoder")
+
+
+def clean(side: int = 32) -> np.ndarray:
+    return data.camera()[64:448:8, 64:448:8][:side, :side].astype(np.float32)
+
+
+def noisy(side: int = 32) -> np.ndarray:
+    noise = np.random.default_rng(0).normal(0, 25, (side, side))
+    return (clean(side) + noise).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def found():
+    return explore.architectures(noisy(), truth=clean(), only=ONLY, max_iterations=12, device="cpu")
+
+
+def test_each_design_learns_and_the_one_of_the_preset_stands_first(found):
+    assert [one.design.name for one in found.fits] == [
+        "preset",
+        "decoder",
+        "half-width",
+        "sgd",
+        "deep-decoder",
+    ]
+    for one in found.fits:
+        assert one.energy[-1] < one.energy[0] and len(one.noise) == len(one.energy) == 12
+        assert one.correspondence.shape == (12, 5) and np.isfinite(one.held_out).all()
+
+
+def test_the_design_of_the_preset_is_the_network_of_the_other_experiments():
+    settings = {"max_iterations": 4, "device": "cpu"}
+    alone = explore.impedance(clean(24), **settings)
+    from napari_dip.engine.control import Control
+    from napari_dip.explore.course import readings
+
+    subject = subject_of(clean(24), **settings)
+    design = designs_of(subject)["preset"]
+    target = alone.targets["image"]
+    same = [
+        one.energy for one in readings(target, subject, control=lambda: Control.GO, design=design)
+    ]
+    assert same == alone.energies["image"].tolist()
+
+
+def test_scores_and_picture_are_those_of_the_curves(found):
+    for one in found.fits:
+        assert one.held_out_error == pytest.approx(one.errors.mean(), rel=1e-4)
+        error = np.mean((one.picture.astype(float) - clean()) ** 2)
+        peak = float(np.ptp(clean()))
+        assert one.taken_psnr == pytest.approx(10 * np.log10(peak**2 / error), abs=1e-3)
+        assert one.oracle == one.psnr.max() >= one.taken_psnr
+
+
+def test_the_verdict_names_the_least_error_unless_the_preset_is_level(found):
+    errors = {one.design.name: one.held_out_error for one in found.fits}
+    assert errors[found.best.design.name] == min(errors.values())
+    worse = [replace(one, errors=one.errors + 1, held_out=one.held_out + 1) for one in found.fits]
+    alone = replace(found, fits=(worse[0], found.fits[1], *worse[2:]))
+    assert alone.verdict.startswith("'decoder' (decoder only) suits this image best")
+    assert alone.level == ()
+    tie = replace(found, fits=(found.fits[1], *worse[1:]))
+    tie = replace(tie, fits=(replace(tie.fits[0], design=found.fits[0].design), *worse[1:]))
+    assert tie.verdict.startswith("The network of the preset suits this image")
+
+
+def test_a_difference_counts_only_beyond_its_chance():
+    rng = np.random.default_rng(0)
+    one = rng.chisquare(1, 400)
+    assert worse_for_certain(one + 0.02, one, 2.0)  # pixel by pixel alike, so it is certain
+    assert not worse_for_certain(one[::-1] + 0.02, one, 2.0)
+    assert not worse_for_certain(one, one, 2.0)
+
+
+def test_the_stop_is_where_a_fit_would_have_ended_not_where_this_one_did():
+    falls_then_rises = np.abs(np.arange(1, 401) - 100) / 100 + 1
+    found = stop_of(falls_then_rises)
+    assert found.taken == 100 and found.ended < 400
+    assert stop_of(np.linspace(2, 1, 400)) == Stop(400, 400)
+
+
+def test_all_designs_are_different_and_the_narrow_deep_decoder_is_under_parametrised():
+    from napari_dip.explore.building import weights_of
+
+    known = designs_of(subject_of(clean(), device="cpu"))
+    assert len({replace(one, name="", words="") for one in known.values()}) == len(known) > 16
+    assert {f"depth-{count}" for count in range(1, DEEPEST + 1) if count != 4} < set(known)
+    assert weights_of(known["deep-decoder"], (128, 128)) < 128**2 / 4
+    assert weights_of(known["preset"], (128, 128)) > 128**2
+
+
+def test_unknown_designs_are_refused_with_those_that_there_are():
+    subject = subject_of(clean(), device="cpu")
+    assert [one.name for one in chosen(subject, "sgd, nearest")] == ["preset", "nearest", "sgd"]
+    with pytest.raises(Refused, match=r"magic.*there are preset, no-skips"):
+        chosen(subject, "sgd,magic")
+
+
+def test_the_tables_hold_the_numbers_of_the_run_and_the_page_needs_nothing_else(found, tmp_path):
+    page = found.save(tmp_path / "out")
+    rows = read(tmp_path / "out" / "architectures.csv")
+    for row, one in zip(rows, found.fits, strict=True):
+        assert row["name"] == one.design.name and float(row["impedance"]) == one.impedance
+        assert float(row["oracle_psnr"]) == one.oracle
+    curves = read(tmp_path / "out" / "curves.csv")
+    energy = [float(row["energy"]) for row in curves if row["design"] == "sgd"]
+    assert energy == found.fits[3].energy.tolist()
+    told = json.loads((tmp_path / "out" / "architectures.json").read_text(encoding="utf-8"))
+    assert told["best"] == found.best.design.name and told["designs"][3]["optimiser"] == "sgd"
+    text = page.read_text(encoding="utf-8")
+    assert f"{found.best.held_out_error:.4f}" in text and f"{found.fits[1].impedance:.3f}" in text
+    assert not re.search(r"(?i)(src|href)\s*=\s*[\"'](?!data:)|https?:|<script|<link|@import", text)
+
+
+def test_the_command_compares_what_is_named_and_says_which_suits(tmp_path, capsys):
+    tifffile.imwrite(tmp_path / "in.tif", noisy(24))
+    line = ["explore", "architectures", str(tmp_path / "in.tif"), "-o", str(tmp_path / "out")]
+    assert main([*line, "--only", "magic"]) == 2
+    assert "magic" in capsys.readouterr().err and not (tmp_path / "out").exists()
+    assert main([*line, "--only", "depth-1", "--max-iterations", "3", "--device", "cpu"]) == 0
+    shown = capsys.readouterr()
+    assert shown.out.strip() == str(tmp_path / "out" / "architectures.html")
+    assert "suits this image" in shown.err
+    assert len(read(tmp_path / "out" / "curves.csv")) == 6
+
+
+def read(path):
+    return list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
