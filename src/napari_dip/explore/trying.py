@@ -94,18 +94,6 @@ def _resistance(
     target: Picture, subject: Subject, ways: dict[str, Any]
 ) -> Generator[tuple[float, int], None, Curve | None]:
     """Fit to noise: its energies, or None if it was ended."""
-    if noise is None:
-        noise = yield from _resistance(targets["noise"], subject, ways)
-    if noise is None:
-        return None
-    judges = held_out_pixels(image.shape, subject, block)
-    return watch.ended(design, weights_of(design, image.shape), noise, judges, seconds)
-
-
-def _resistance(
-    target: Picture, subject: Subject, ways: dict[str, Any]
-) -> Generator[tuple[float, int], None, Curve | None]:
-    """Fit to noise: its energies, or None if it was ended."""
     energies: list[float] = []
 
     def resisted(one: Reading) -> tuple[float, int]:
@@ -113,20 +101,6 @@ def _resistance(
         return 0.5 + 0.5 * one.iteration / subject.iterations, one.iteration
 
     whole = yield from mapped(readings(target, subject, **ways), resisted)
-    return np.array(energies) if whole else None
-
-
-def _resistance(
-    noise: Picture, subject: Subject, ways: dict[str, Any]
-) -> Generator[tuple[float, int], None, Curve | None]:
-    """Fit to noise; its energies, None if someone ended it."""
-    energies: list[float] = []
-
-    def seen(one: Reading) -> tuple[float, int]:
-        energies.append(one.energy)
-        return 0.5 + 0.5 * one.iteration / subject.iterations, one.iteration
-
-    whole = yield from mapped(readings(noise, subject, **ways), seen)
     return np.array(energies) if whole else None
 
 
