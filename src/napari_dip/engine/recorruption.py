@@ -12,11 +12,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
-from torch.nn import functional as F
 
 from napari_dip.engine.prior import Draw, Prior, fill
 from napari_dip.engine.problem import Estimate
-from napari_dip.engine.skewness import skewness_of_counts
+from napari_dip.engine.skewness import plane_mean, skewness_of_counts
 from napari_dip.engine.window import random_window
 
 if TYPE_CHECKING:
@@ -158,10 +157,7 @@ def _near(image: Tensor) -> Tensor:
 
     With itself, more noise would go where the measured noise is high.
     """
-    planes = image.reshape(-1, 1, *image.shape[-2:])
-    framed = F.pad(planes, (NEAR // 2,) * 4, mode="replicate")
-    around = (NEAR**2 * F.avg_pool2d(framed, NEAR, 1) - planes) / (NEAR**2 - 1)
-    return around.reshape(image.shape)
+    return (NEAR**2 * plane_mean(image, NEAR) - image) / (NEAR**2 - 1)
 
 
 def _spectrum(

@@ -82,7 +82,7 @@ def _ratio(
     """Third moment of what `weights` leave of the flattest pixels, over gain times variance."""
     batch, channels, *_ = measurement.shape
     taken = torch.tensor(weights).to(measurement)[None, None]
-    around = _mean(measurement * known) / _mean(known).clamp(min=1e-6)
+    around = plane_mean(measurement * known, AROUND) / plane_mean(known, AROUND).clamp(min=1e-6)
     variance = noise.at(around)
     valid = _filtered(known, (taken != 0).to(taken), apart) >= int((taken != 0).sum()) - 0.5
     valid = valid.expand_as(measurement)
@@ -114,11 +114,11 @@ def _slope(around: Tensor) -> Tensor:
     return (down**2 + right**2).reshape(around.shape)
 
 
-def _mean(image: Tensor) -> Tensor:
-    """Mean of each pixel's surroundings in its plane."""
+def plane_mean(image: Tensor, side: int) -> Tensor:
+    """Mean of each pixel's surroundings in its plane, as many pixels wide; an odd number."""
     flat = image.reshape(-1, 1, *image.shape[-2:])
-    framed = F.pad(flat, (AROUND // 2,) * 4, mode="replicate")
-    return F.avg_pool2d(framed, AROUND, 1).reshape(image.shape)
+    framed = F.pad(flat, (side // 2,) * 4, mode="replicate")
+    return F.avg_pool2d(framed, side, 1).reshape(image.shape)
 
 
 def _reach(along: tuple[float, ...]) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -274,3 +274,11 @@ def provenance(name: str, result: Restoration) -> dict[str, Any]:
         "seconds": report.get("seconds"),
         "report": report,
     }
+
+
+def follow_layers(viewer: napari.viewer.Viewer, slot: Callable[..., None], *, on: bool) -> None:
+    """Call, or call no longer, when a layer comes, goes, is renamed or becomes the active one."""
+    layers = viewer.layers
+    signals = (layers.events.inserted, layers.events.removed, layers.events.renamed)
+    for signal in (*signals, layers.selection.events.active):
+        (signal.connect if on else signal.disconnect)(slot)

@@ -15,15 +15,15 @@ from qtpy.QtWidgets import (
     QFileDialog,
     QFormLayout,
     QGridLayout,
-    QPushButton,
     QWidget,
 )
 
 from napari_dip.errors import Refusal, refusal
 from napari_dip.io import guess_axes
 from napari_dip.qt.background import BackgroundCall
+from napari_dip.qt.button import explained_button
 from napari_dip.qt.further import drawn
-from napari_dip.qt.layers import METADATA_KEY, level_zero
+from napari_dip.qt.layers import METADATA_KEY, follow_layers, level_zero
 from napari_dip.qt.saving import Unsaved, saved
 from napari_dip.qt.sources import inputs_noted, made_by_us, repetition, without_file
 from napari_dip.run.command import command_line
@@ -82,20 +82,20 @@ class RepeatButtons(QWidget):
         self.combo.setSizeAdjustPolicy(
             QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon
         )
-        self.again_button = _button(
+        self.again_button = explained_button(
             "Run again from this layer",
             "Set this dock as it was for this result: image, further pictures and all settings. "
             "Nothing runs until you press Run.",
         )
-        self.python_button = _button(
+        self.python_button = explained_button(
             "Copy as Python",
             "Copy a script that makes this result again, to paste into a file or a notebook.",
         )
-        self.command_button = _button(
+        self.command_button = explained_button(
             "Copy as command",
             "Copy the line that makes this result again, to paste into a terminal.",
         )
-        self.methods_button = _button(
+        self.methods_button = explained_button(
             "Copy methods text",
             "Copy what to write about this result in a paper: version, settings, what was "
             "measured, and the references for what was used.",
@@ -242,10 +242,7 @@ class RepeatButtons(QWidget):
         self.said.emit(f"{what} was copied; paste it where you want it.{more}")
 
     def _connect(self, on: bool) -> None:
-        layers = self._viewer.layers
-        signals = (layers.events.inserted, layers.events.removed, layers.events.renamed)
-        for signal in (*signals, layers.selection.events.active):
-            (signal.connect if on else signal.disconnect)(self.refresh)
+        follow_layers(self._viewer, self.refresh, on=on)
 
     def _arrange(self) -> None:
         form = QFormLayout()
@@ -258,9 +255,3 @@ class RepeatButtons(QWidget):
         layout.addWidget(self.command_button, 1, 1)
         layout.addWidget(self.methods_button, 2, 0, 1, 2)
         layout.addWidget(self.again_button, 3, 0, 1, 2)
-
-
-def _button(words: str, tip: str) -> QPushButton:
-    button = QPushButton(words)
-    button.setToolTip(f"<qt>{tip}</qt>")
-    return button

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from napari.layers import Image, Shapes
 from qtpy.QtCore import QSignalBlocker, Signal
-from qtpy.QtWidgets import QComboBox, QFormLayout, QGridLayout, QPushButton, QWidget
+from qtpy.QtWidgets import QComboBox, QFormLayout, QGridLayout, QWidget
 
 from napari_dip.errors import Refusal
 from napari_dip.qt.asked import Asked, asked_of, on_region
+from napari_dip.qt.button import explained_button
 from napari_dip.qt.fold import Fold
-from napari_dip.qt.layers import METADATA_KEY, is_preview
+from napari_dip.qt.layers import METADATA_KEY, follow_layers, is_preview
 from napari_dip.qt.preferences import my_machine
 from napari_dip.qt.regions import region_in
 from napari_dip.qt.run_bar import sentence_label
@@ -73,12 +74,12 @@ class TryFold(Fold):
         self._before: set[str] = set()
         self.regions = _combo("Region", "The part of the image to try on")
         self.trials = _combo("Trial", "The trial whose preset the whole image gets")
-        self.try_button = _button("Try", "Run on this part, with the settings as they are")
-        self.compare_button = _button(
+        self.try_button = explained_button("Try", "Run on this part, with the settings as they are")
+        self.compare_button = explained_button(
             "Compare presets",
             "Run on this part with each preset, and show the results side by side",
         )
-        self.apply_button = _button(
+        self.apply_button = explained_button(
             "Apply to all", "Run on the whole image with the settings of this trial"
         )
         self.words = sentence_label()
@@ -195,10 +196,7 @@ class TryFold(Fold):
         self.grown()
 
     def _connect(self, on: bool) -> None:
-        layers = self._viewer.layers
-        signals = (layers.events.inserted, layers.events.removed, layers.events.renamed)
-        for signal in (*signals, layers.selection.events.active):
-            (signal.connect if on else signal.disconnect)(self.refresh)
+        follow_layers(self._viewer, self.refresh, on=on)
 
     def _arrange(self, page: QWidget) -> None:
         region, trial = QFormLayout(), QFormLayout()
@@ -238,9 +236,3 @@ def _combo(name: str, tip: str) -> QComboBox:
     combo.setToolTip(f"<qt>{tip}</qt>")
     combo.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
     return combo
-
-
-def _button(words: str, tip: str) -> QPushButton:
-    button = QPushButton(words)
-    button.setToolTip(f"<qt>{tip}</qt>")
-    return button

@@ -195,6 +195,13 @@ def read_weights(path: Path) -> dict[str, Any] | None:
     return read_tensors(path) if path.exists() else None
 
 
+def read_outcome(raw: Mapping[str, Any]) -> UnitOutcome:
+    """Undo `asdict` of an outcome that was kept as JSON."""
+    history = tuple((int(i), float(a), float(b)) for i, a, b in raw["history"])
+    lists = {name: tuple(raw[name]) for name in ("notes", "evidence")}
+    return UnitOutcome(**{**raw, "history": history, **lists})
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class _Done:
     """The units that are done: copies, so that later units do not creep in."""
@@ -251,12 +258,7 @@ def _unpack(
 
     done = None
     if "done/sums" in tensors:
-        outcomes = []
-        for raw in header["outcomes"]:
-            history = tuple((int(i), float(a), float(b)) for i, a, b in raw["history"])
-            lists = {name: tuple(raw[name]) for name in ("notes", "evidence")}
-            changes = {"history": history, **lists}
-            outcomes.append(UnitOutcome(**{**raw, **changes}))
+        outcomes = [read_outcome(raw) for raw in header["outcomes"]]
         sums, predictions, count = (
             tensors[f"done/{name}"].numpy() for name in ("sums", "predictions", "count")
         )

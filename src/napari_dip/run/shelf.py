@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_dip.errors import Failed, Refused, refusal
-from napari_dip.run.checkpoints import read_weights, write_weights
-from napari_dip.run.merge import UnitOutcome
+from napari_dip.run.checkpoints import read_outcome, read_weights, write_weights
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from napari_dip.run.inputs import Planes
+    from napari_dip.run.merge import UnitOutcome
 
 #: Raised by one whenever a shelf written before could not be gone on with.
 SCHEMA = 1
@@ -138,12 +138,8 @@ class Shelf:
             one = self._kept[index]
             return one.left, one.outcomes, dict(one.learned)
         words = json.loads(self._words(index).read_text(encoding="utf-8"))
-        outcomes = []
-        for raw in words["outcomes"]:
-            history = tuple((int(i), float(a), float(b)) for i, a, b in raw["history"])
-            lists = {name: tuple(raw[name]) for name in ("notes", "evidence")}
-            outcomes.append(UnitOutcome(**{**raw, "history": history, **lists}))
-        return tuple(words["left"]), tuple(outcomes), words["learned"]
+        outcomes = tuple(read_outcome(raw) for raw in words["outcomes"])
+        return tuple(words["left"]), outcomes, words["learned"]
 
     def keep_weights(self, name: str, weights: Mapping[str, Any]) -> None:
         """Keep what a network has learned."""
