@@ -143,3 +143,14 @@ def test_what_neighbours_share_is_taken_for_picture() -> None:
     kept = white_part(told)
     assert kept.intercept == pytest.approx(LEAST_WHITE * 300)
     assert kept.gain == pytest.approx(LEAST_WHITE * 2)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_few_blocks_of_one_brightness_do_not_make_a_slope(seed: int) -> None:
+    from napari_dip.engine.noise_line import SIDE, Energies, finest, noise_line
+
+    draws = np.random.default_rng(seed)
+    means = torch.from_numpy(draws.uniform(101, 102, 16))  # as little as clipping may leave
+    power = torch.from_numpy(2500 * draws.chisquare(1, (16, SIDE, SIDE)))
+    line = noise_line(Energies(means, power, 1.0), finest(), 1.0, 1.0)
+    assert 1500 < line.gain * 230 + line.intercept < 3500

@@ -135,7 +135,11 @@ def noise_line(blocks: Energies, bands: Tensor, share: float, least: float) -> L
         noise = (near * energy[:, None] / texture[:_NEXT_TO_NONE]).sum(1) / sure
         weight = sure * half / expected**2
         gain, intercept = _weighted_line(means, noise, weight, darkest, least)
-    return _with_errors(gain, intercept, means, belief[:, 0], half, blocks.independent, least)
+    line = _with_errors(gain, intercept, means, belief[:, 0], half, blocks.independent, least)
+    if line.gain >= line.gain_error:
+        return line
+    # what a few blocks of one brightness say must not be prolonged to all
+    return line._replace(gain=0.0, intercept=max(float((sure * noise).sum() / sure.sum()), least))
 
 
 def _chi_square(energy: Tensor, half: Tensor, scale: Tensor) -> Tensor:
