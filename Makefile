@@ -15,7 +15,7 @@ ifeq ($(shell uname -s),Linux)
 DISPLAYED := env -u WAYLAND_DISPLAY QT_QPA_PLATFORM=xcb LIBGL_ALWAYS_SOFTWARE=1 xvfb-run -a -s "-screen 0 1400x900x24"
 endif
 
-.PHONY: help demo test lint test-headless test-gl screenshots bench-fmd bench-named-noise bench-quality bench-stop bench-calibration bench-speed bench-tiles bench-ablation bench-seeds bench-uncertainty bench-impedance bench-architectures bench-tasks faults pages libraries window-libraries
+.PHONY: help demo test lint test-headless test-gl screenshots looks bench-fmd bench-named-noise bench-quality bench-stop bench-calibration bench-cluster bench-speed bench-overhead bench-plan bench-startup bench-gpu bench-tiles bench-volumes bench-ablation bench-seeds bench-uncertainty bench-impedance bench-architectures bench-features bench-warm-start gallery bench-tasks faults audit docs pages libraries window-libraries
 
 help:  ## name the targets
 	@grep -hE '^[a-z-]+:.*  ## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*  ## /\1\t/' | awk -F'\t' '{printf "make %-14s %s\n", $$1, $$2}'
@@ -38,7 +38,10 @@ test-gl: libraries $(STAMP)  ## the tests that draw with OpenGL, on a virtual di
 	$(DISPLAYED) $(PYTHON) -m pytest -q -m gl -n 2 --dist worksteal $(ARGS)
 
 screenshots: libraries $(STAMP)  ## make the pictures in docs/images again
-	$(DISPLAYED) $(PYTHON) scripts/screenshots.py
+	$(DISPLAYED) $(PYTHON) scripts/screenshots.py $(ARGS)
+
+looks: libraries $(STAMP)  ## every dock in two sizes and both themes, into docs/_build/looks, to be looked at
+	$(subst 1400x900,2000x1200,$(DISPLAYED)) $(PYTHON) scripts/dock_looks.py docs/_build/looks $(ARGS)
 
 bench-fmd: $(STAMP)  ## PSNR on the raw images of the FMD set
 	$(BIN)/python benchmarks/fmd.py $(ARGS)
@@ -54,8 +57,21 @@ bench-named-noise: $(STAMP)  ## salt and pepper, stripes and speckle under their
 bench-stop: $(STAMP)  ## how far the stop lies from the best iterate
 	$(BIN)/python benchmarks/stop.py $(ARGS)
 
-bench-speed: $(STAMP)  ## the loop beside one written by hand, and the network's layers alone
+bench-speed: $(STAMP)  ## quality against CPU seconds beside the reference network and others; resumable, hours
+	@$(BIN)/python -c "import bm3d" 2>/dev/null || $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt bm3d==4.0.3
+	$(BIN)/python benchmarks/speed.py $(ARGS)
+
+bench-overhead: $(STAMP)  ## the loop beside one written by hand, and the network's layers alone
 	$(BIN)/python benchmarks/overhead.py $(ARGS)
+
+bench-plan: $(STAMP)  ## how long runs take against what the plan says
+	$(BIN)/python benchmarks/speed_plan.py $(ARGS)
+
+bench-startup: libraries $(STAMP)  ## from the menu to the dock, and from Run to the first preview
+	$(DISPLAYED) $(BIN)/python benchmarks/startup.py $(ARGS)
+
+bench-gpu: $(STAMP)  ## steps recorded on an NVIDIA card, and whether it agrees with the processor
+	$(BIN)/python benchmarks/gpu.py $(ARGS)
 
 bench-ablation: $(STAMP)  ## what each part of denoising is worth; resumable
 	$(BIN)/python benchmarks/ablation.py $(ARGS)
@@ -72,8 +88,23 @@ bench-impedance: $(STAMP)  ## energies of image, noise and shuffled pixels on tw
 bench-architectures: $(STAMP)  ## whether the scores of an architecture foretell its best PSNR; resumable
 	$(BIN)/python benchmarks/architectures.py $(ARGS)
 
+bench-warm-start: $(STAMP)  ## fits that begin with weights fitted to other images; resumable
+	$(BIN)/python benchmarks/warm_start.py $(ARGS)
+
+gallery: $(STAMP)  ## compute docs/explore-gallery.md and its figures again
+	$(BIN)/python scripts/explore_gallery.py $(ARGS)
+
+bench-features: $(STAMP)  ## what layers of a network keep of an image, by three priors; resumable
+	$(BIN)/python benchmarks/features.py $(ARGS)
+
 bench-tiles: $(STAMP)  ## memory, speed and seams of pictures in tiles; ARGS=large for 268 megapixels
 	$(BIN)/python benchmarks/tiles.py $(ARGS)
+
+bench-cluster: $(STAMP)  ## two workers against two single processes, and what a task costs; resumable
+	$(BIN)/python benchmarks/cluster.py $(ARGS)
+
+bench-volumes: $(STAMP)  ## memory and quality of stacks in tiles, as OME-Zarr; resumable; ARGS="memory --megabytes 2000"
+	$(BIN)/python benchmarks/volumes.py $(ARGS)
 
 bench-calibration: $(STAMP)  ## how well noise is told from one image
 	$(BIN)/python benchmarks/calibration.py $(ARGS)
@@ -85,6 +116,15 @@ bench-tasks: $(STAMP)  ## every task on the shared images, resumable; hours
 
 faults: $(STAMP)  ## bad input, kills, full disks, hostile files, in earnest; resumable; ARGS="--only kills"
 	PYTHONPATH=tests OMP_NUM_THREADS=1 QT_QPA_PLATFORM=offscreen $(BIN)/python -m faults $(ARGS)
+
+docs: $(STAMP)  ## build the documentation into docs/_build; a warning is an error
+	@$(BIN)/python -c "import furo, myst_parser" 2>/dev/null || $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e ".[docs]"
+	$(BIN)/python -m sphinx -b html -W --keep-going -d docs/_build/state docs docs/_build/html
+
+# In an environment of its own: what the auditor needs must not change what is audited.
+audit:  ## ask whether a pinned dependency has a known weakness; needs the network
+	@[ -x .venv-audit/bin/pip-audit ] || { $(PY) -m venv .venv-audit && .venv-audit/bin/pip install -qq pip-audit; }
+	.venv-audit/bin/pip-audit -r constraints.txt --no-deps --disable-pip
 
 pages: $(STAMP)  ## write again what the documentation takes from the code: messages, settings
 	$(BIN)/python scripts/write_pages.py

@@ -17,9 +17,9 @@ import torch
 from skimage import data
 
 from napari_dip.engine.fit import fit
+from napari_dip.engine.learning import packed
 from napari_dip.engine.networks import Hourglass
 from napari_dip.engine.precision import in_half, made_for_half
-from napari_dip.engine.step import _packed
 from napari_dip.engine.stopping import never
 from napari_dip.io import ImageSpec
 from napari_dip.run.fitting import Fit, make_fit
@@ -36,16 +36,19 @@ if TYPE_CHECKING:
 SIDE, SIGMA = 256, 20.0
 
 
-def picture() -> np.ndarray:
-    """Crop of camera with Gaussian noise."""
+def picture(side: int = SIDE) -> np.ndarray:
+    """Crop of camera with Gaussian noise; larger ones are mirrored."""
     truth = data.camera()[128 : 128 + SIDE, 128 : 128 + SIDE].astype(np.float64)
+    truth = np.pad(truth, (0, max(0, side - SIDE)), mode="symmetric")[:side, :side]
     return np.asarray(truth + np.random.default_rng(0).normal(0, SIGMA, truth.shape), np.float32)
 
 
-def ready(iterations: int) -> Fit:
+def ready(
+    iterations: int, device: str = "cpu", preset: str = "fast", image: np.ndarray | None = None
+) -> Fit:
     """One unit, ready for the loop."""
-    image = picture()
-    recipe = make_recipe("denoise", preset="fast", max_iterations=iterations, device="cpu")
+    image = picture() if image is None else image
+    recipe = make_recipe("denoise", preset=preset, max_iterations=iterations, device=device)
     plan = preflight(recipe, ImageSpec("camera", image.shape, "float32", "YX"), this_machine())
     assert isinstance(plan, Plan)
     inputs = sort_inputs(plan, {"image": image})
@@ -76,7 +79,7 @@ def by_hand(one: Fit) -> float:
     for iteration in range(1, schedule.stop_at + 1):
         optimizer.param_groups[0]["lr"] = schedule.rate(iteration)[0]
         noise = torch.empty_like(measurement).normal_(generator=rng) * sigma
-        code = _packed(measurement + 0.5 * noise)
+        code = packed(measurement + 0.5 * noise)
         residual = measurement - noise / 0.5 - (in_half(net, code) if half else net(code))
         loss = (residual**2 * weight).sum() / weight.sum() / one.scene.noise_level**2
         optimizer.zero_grad(set_to_none=True)
@@ -93,7 +96,7 @@ def layers_alone(one: Fit, schedule: Schedule) -> float:
     """CPU seconds of the network's forward and backward passes alone."""
     net = one.prior.net
     assert isinstance(net, Hourglass)
-    code = _packed(one.scene.measurement)
+    code = packed(one.scene.measurement)
     half = schedule.half and made_for_half(code.device)
     began = time.process_time()
     for _ in range(schedule.stop_at):

@@ -38,9 +38,15 @@ def layer(before: int, after: int, size: int, stride: int = 1) -> nn.Sequential:
 
 
 class Reference(nn.Module):
-    """Encoder and decoder of Ulyanov et al. 2018, table of the supplement, as published."""
+    """Encoder and decoder of Ulyanov et al. 2018, table of the supplement, as published.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    channels : int
+        Of the picture: 2,217,573 weights for one, as the published code counts.
+    """
+
+    def __init__(self, channels: int = 1) -> None:
         super().__init__()
         widths = [NOISE_CHANNELS] + [WIDTH] * SCALES
         self.down = nn.ModuleList(
@@ -56,10 +62,10 @@ class Reference(nn.Module):
             )
             for _ in range(SCALES)
         )
-        self.head = nn.Conv2d(WIDTH, 1, 1)
+        self.head = nn.Conv2d(WIDTH, channels, 1)
 
     def forward(self, code: Tensor) -> Tensor:
-        """(1, 32, Y, X) -> (1, 1, Y, X)."""
+        """(1, 32, Y, X) -> (1, channels, Y, X)."""
         passed, flow = [], code
         for down, skip in zip(self.down, self.skip, strict=True):
             passed.append(skip(flow))

@@ -1,6 +1,7 @@
 """Make the pictures in docs/images again; needs a display, so call it by `make screenshots`.
 
-They are made from the sample with the preset that the pages name, and show what came out.
+They are made from the samples with the preset that the pages name, in docks that are opened as
+from the menu, and show what came out.
 """
 
 from __future__ import annotations
@@ -11,18 +12,22 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     import napari
     from napari.layers import Layer
+    from qtpy.QtWidgets import QWidget
+
+    from napari_dip.qt.dock import TaskDock
 
 IMAGES = Path(__file__).resolve().parents[1] / "docs" / "images"
 #: Seconds that a run may take on a slow computer.
-PATIENCE = 600.0
+PATIENCE = 1800.0
 
 
 def demo_picture() -> None:
@@ -33,73 +38,75 @@ def demo_picture() -> None:
         shutil.copy(Path(folder) / "demo" / "before_after.png", IMAGES / "demo_before_after.png")
 
 
-def dock_pictures() -> None:
-    """Restore the sample in napari; take the window during the run and with the result."""
-    import napari
+def denoise_pictures() -> None:
+    """Restore the sample; take the window before, during and after the run, and looked at."""
+    import judge_pictures
 
-    from napari_dip.qt.docks import DenoiseDock
-    from napari_dip.qt.samples import mitochondria
-
-    viewer = napari.Viewer(show=False, title="napari-dip", show_welcome_screen=False)
-    viewer.window.resize(1280, 720)
-    pixels, look, _ = mitochondria()[-1]
-    viewer.add_image(pixels, **look)
-    dock = DenoiseDock(viewer)
-    viewer.window.add_dock_widget(dock, name="Denoise (Deep Image Prior)", area="right")
-    dock.form.widgets["preset"].value = "fast"
-    let_pass(1)
+    viewer, dock = opened("Denoise", "mitochondria")
     photograph(viewer, "denoise_dock_ready.png")
     dock.run_bar.run_button.click()
     wait_until(lambda: dock.curve.count >= 4 or not dock.busy)
+    if not dock.busy:
+        sys.exit(f"The run was over too soon: {dock.run_bar.words.text()}")
     photograph(viewer, "denoise_dock_running.png")
-    wait_until(lambda: not dock.busy)
-    if len(viewer.layers) != 2:
-        sys.exit(f"The dock made no picture: {dock.run_bar.words.text()}")
+    finish(viewer, dock, more=1)
+    judge_pictures.history(viewer, dock)
+    judge_pictures.profile(viewer, dock)
     viewer.canvas.grid.enabled = True
     photograph(viewer, "denoise_dock.png")
     viewer.theme = "light"
     dock.settings.expand(animate=False)
+    photograph(viewer, "denoise_dock_light.png")  # lays out
+    scroll_to(dock, dock.settings)
     photograph(viewer, "denoise_dock_light.png")
     viewer.close()
 
 
-#: Task: the sample that its picture shows, and settings beside the preset.
-TASK_DOCKS: dict[str, tuple[str, dict[str, object]]] = {
-    "inpaint": ("scratched", {}),
-    "super-resolve": ("coarse_pixels", {"factor": "2"}),
-    "deblur": ("blurred_with_psf", {}),
-    "blind-deblur": ("blurred_with_psf", {}),
-    "guide": ("weak_beside_clean", {}),
+#: Picture: the dock, the sample that it shows, and settings beside the preset.
+TASK_DOCKS: dict[str, tuple[str, str, dict[str, object]]] = {
+    "inpaint": ("Inpaint", "scratched", {}),
+    "super-resolve": ("Super-resolve", "coarse", {"factor": "2"}),
+    "deblur": ("Deblur", "blurred", {}),
+    "blind-deblur": ("Blind deblur", "blurred", {}),
+    "guide": ("Restore with a guide", "weak_channel", {}),
 }
 
 
-def task_picture(task: str) -> None:
+def task_picture(name: str) -> None:
     """Run a task on its sample in its dock; take the window with the result."""
+    entry, sample, settings = TASK_DOCKS[name]
+    viewer, dock = opened(entry, sample, **settings)
+    layers = len(viewer.layers)
+    dock.run_bar.run_button.click()
+    finish(viewer, dock, more=1, before=layers)
+    viewer.canvas.grid.enabled = True
+    photograph(viewer, f"{name}_dock.png")
+    viewer.close()
+
+
+def opened(entry: str, sample: str, **settings: object) -> tuple[napari.Viewer, TaskDock]:
+    """Open a window with a sample and the dock of that name in the menu, set to `fast`."""
     import napari
-    from napari.layers import Layer
 
-    from napari_dip.qt import samples
-    from napari_dip.qt.docks import dock_of
-
-    sample, settings = TASK_DOCKS[task]
     viewer = napari.Viewer(show=False, title="napari-dip", show_welcome_screen=False)
     viewer.window.resize(1280, 720)
-    made = [Layer.create(*one) for one in getattr(samples, sample)()]
-    viewer.layers.extend(made)
-    viewer.layers.selection.active = [one for one in made if one.visible and not _marks(one)][-1]
-    dock = dock_of(task)(viewer)
-    viewer.window.add_dock_widget(dock, name=f"{task} (Deep Image Prior)", area="right")
+    viewer.open_sample("napari-dip", sample)
+    shown = [one for one in viewer.layers if one.visible and not _marks(one)]
+    viewer.layers.selection.active = shown[-1]
+    if sample == "mitochondria":  # the long exposure would stand among the results
+        viewer.layers.remove(viewer.layers[0])
+    _, dock = viewer.window.add_plugin_dock_widget("napari-dip", entry)
     for name, value in {"preset": "fast", **settings}.items():
         dock.form.widgets[name].value = value
-    layers = len(viewer.layers)
     let_pass(1)
-    dock.run_bar.run_button.click()
+    return viewer, dock
+
+
+def finish(viewer: napari.Viewer, dock: TaskDock, more: int, before: int = 1) -> None:
+    """Wait for the end of a run, and give up if it has left no picture."""
     wait_until(lambda: not dock.busy)
-    if len(viewer.layers) == layers:
+    if len(viewer.layers) < before + more:
         sys.exit(f"The dock made no picture: {dock.run_bar.words.text()}")
-    viewer.canvas.grid.enabled = True
-    photograph(viewer, f"{task}_dock.png")
-    viewer.close()
 
 
 def _marks(layer: Layer) -> bool:
@@ -108,12 +115,21 @@ def _marks(layer: Layer) -> bool:
     return isinstance(layer, Labels)
 
 
-def photograph(viewer: napari.Viewer, name: str) -> None:
+def photograph(viewer: napari.Viewer, name: str, *, reset: bool = True) -> None:
     """Save the whole window, drawn to the end."""
     viewer.screenshot(canvas_only=False, flash=False)  # lays out what has not been seen yet
-    viewer.reset_view()
+    if reset:
+        viewer.reset_view()
     let_pass(0.5)
     viewer.screenshot(str(IMAGES / name), canvas_only=False, flash=False)
+
+
+def scroll_to(dock: TaskDock, part: QWidget) -> None:
+    """Scroll as far as it takes to see a part of the dock from its first line on."""
+    from qtpy.QtWidgets import QScrollArea
+
+    (area,) = [one for one in dock.findChildren(QScrollArea) if one.isAncestorOf(part)]
+    area.verticalScrollBar().setValue(part.y())
 
 
 def wait_until(happened: Callable[[], bool]) -> None:
@@ -135,17 +151,28 @@ def let_pass(seconds: float) -> None:
         time.sleep(0.02)
 
 
-if __name__ == "__main__":
-    IMAGES.mkdir(parents=True, exist_ok=True)
-    if not sys.argv[1:]:  # names of tasks: only their pictures
-        demo_picture()
-    with tempfile.TemporaryDirectory() as folder:  # the user's own settings play no part
-        os.environ["NAPARI_CONFIG"] = str(Path(folder) / "settings.yaml")
-        if not sys.argv[1:]:
-            dock_pictures()
-        for task in sys.argv[1:] or TASK_DOCKS:
-            task_picture(task)
-    if not sys.argv[1:]:
-        import judge_pictures
+def pictures() -> dict[str, Callable[[], Any]]:
+    """By the names that the command takes."""
+    import explorer_pictures
+    import judge_pictures
 
-        judge_pictures.main()
+    tasks = {name: partial(task_picture, name) for name in TASK_DOCKS}
+    judged = {"queue": judge_pictures.queue, "trial": judge_pictures.trial}
+    judged["explorer"] = explorer_pictures.explorer
+    return {"demo": demo_picture, "denoise": denoise_pictures, **tasks, **judged}
+
+
+def main(*names: str) -> None:
+    """Make some of the pictures, or all; each in a process of its own that finds no settings."""
+    IMAGES.mkdir(parents=True, exist_ok=True)
+    for name in names or pictures():
+        with tempfile.TemporaryDirectory() as folder:
+            os.environ["NAPARI_CONFIG"] = str(Path(folder) / "settings.yaml")
+            subprocess.run([sys.executable, __file__, "--alone", name], check=True)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--alone"]:
+        pictures()[sys.argv[2]]()
+    else:
+        main(*sys.argv[1:])

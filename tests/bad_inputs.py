@@ -597,6 +597,43 @@ BLIND_DEBLUR = [
     Case("unknown kind of blur", "setting-wrong", task("blind-deblur", "--blur", "box")),
 ]
 
+INVERTING = ("--network", "{folder}/net.pt2", "--layer", "body.1")
+
+
+def inverting(name: str, content: bytes, *options: str) -> Callable[[Path], list[str]]:
+    """Invert features of a good image by a network file of these bytes."""
+
+    def make(folder: Path) -> list[str]:
+        (folder / name).write_bytes(content)
+        named = ("--network", f"{{folder}}/{name}", "--layer", "body.1")
+        return task("invert-features", *named, *options)(folder)
+
+    return make
+
+
+def no_layer(folder: Path) -> list[str]:
+    (folder / "net.pt2").write_bytes(b"x")
+    return task("invert-features", "--network", "{folder}/net.pt2", "--layer=")(folder)
+
+
+INVERT_FEATURES = [
+    Case("no network", "network-missing", task("invert-features")),
+    Case("no network file", "file-missing", task("invert-features", *INVERTING)),
+    Case("network is a pickle", "network-type", inverting("net.pth", b"\x80\x04N.")),
+    Case("network is empty", "file-empty", inverting("net.pt2", b"")),
+    Case("network is text", "network-foreign", inverting("net.pt2", b"not a network")),
+    Case("no layer", "layer-missing", no_layer),
+    Case("architecture alone", "weights-missing", task("invert-features", "--network", "vgg16")),
+    Case(
+        "weights of a program",
+        "weights-extra",
+        inverting("net.pt2", b"x", "--weights", "w.safetensors"),
+    ),
+    Case("mean in words", "setting-wrong", inverting("net.pt2", b"x", "--mean", "half")),
+    Case("white is black", "setting-wrong", inverting("net.pt2", b"x", "--black=5", "--white=5")),
+    Case("smoothing below 0", "setting-wrong", inverting("net.pt2", b"x", "--smoothing=-1")),
+]
+
 CASES = [
     *FILES,
     *PIXELS,
@@ -609,6 +646,7 @@ CASES = [
     *INPAINT,
     *GUIDE,
     *BLIND_DEBLUR,
+    *INVERT_FEATURES,
 ]
 #: The Python call has no files of results and no words to misspell.
 PYTHON_CASES = [
@@ -621,4 +659,5 @@ PYTHON_CASES = [
     *INPAINT,
     *GUIDE,
     *BLIND_DEBLUR,
+    *INVERT_FEATURES,
 ]

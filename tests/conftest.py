@@ -47,6 +47,7 @@ KEPT_THREADS = (
     "asyncio_",
     "pytest_timeout",
     "ThreadPoolExecutor",
+    "zarr_",
     "Dummy-",
 )
 

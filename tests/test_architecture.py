@@ -51,9 +51,14 @@ ONLY_IN = {
     "cyclopts": {"cli"},
     "rich": {"cli"},
     "matplotlib": {"run/report.py", "explore/report.py"},
-    "safetensors": {"run/checkpoint_file.py"},
-    "distributed": {"run/batch.py"},
-    "dask": {"io", "qt", "run/batch.py"},
+    "safetensors": {
+        "run/checkpoint_file.py",
+        "tasks/network_child.py",
+        "tasks/network_loading.py",
+        "tasks/torchvision_network.py",
+    },
+    "distributed": {"run/cluster.py"},
+    "dask": {"io", "qt", "run/cluster.py"},
 }
 EMPTY_WORDS = {"utils", "util", "helpers", "helper", "manager", "handler", "common", "misc"}
 
@@ -107,6 +112,7 @@ def test_every_library_is_declared():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
     wanted = [*project["dependencies"], *extras["app"], *extras["zarr"], *extras["cluster"]]
+    wanted += extras["networks"]
     declared = {
         distribution(re.split(r"[\[<>=!~; ]", line)[0]) for line in [*wanted, *extras["formats"]]
     }

@@ -197,3 +197,35 @@ def test_tables_name_images_below_their_input_and_the_gain_over_blind_bm3d():
     assert "Below their input: fast: WideField_BPAE_R_raw1." in text
     assert "| fast | 2 | 29.00 | 24.00 | 29.00 | +1.50 | 1 |" in text
     assert "| -0.50 | -2.00 | +2.0 |" in differences(there)[1]
+
+
+def test_the_reference_network_has_as_many_weights_as_the_published_one():
+    from reference_network import Reference
+    from speed_reference import WEIGHTS
+
+    for channels, weights in ((1, WEIGHTS), (3, WEIGHTS + 2 * 129)):
+        assert sum(one.numel() for one in Reference(channels).parameters()) == weights
+
+
+def test_the_reference_s_coarse_pixels_lie_in_the_middle_of_the_fine_ones():
+    import torch
+
+    from speed_reference import downsampler
+
+    ramp = torch.arange(64.0).expand(1, 2, 64, 64)
+    coarse = downsampler(4, 2)(ramp)
+    assert coarse.shape == (1, 2, 16, 16)
+    middle = torch.arange(16.0) * 4 + 1.5
+    torch.testing.assert_close(coarse[0, 1, 8, 2:-2], middle[2:-2], atol=1e-3, rtol=0)
+
+
+def test_time_to_a_picture_is_that_of_the_first_as_good():
+    from speed_tables import reached
+
+    curve = [
+        {"seconds": 1.0, "dB": 20.0},
+        {"seconds": 2.0, "dB": 25.0},
+        {"seconds": 3.0, "dB": 24.0},
+    ]
+    assert reached({"curve": curve}, 22.0) == 2.0
+    assert reached({"curve": curve}, 26.0) is None

@@ -14,11 +14,13 @@ import numpy as np
 import pytest
 import tifffile
 
+import napari_dip
 from napari_dip.cli import main
 from napari_dip.samples import MITOCHONDRIA
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
+DOCS = ROOT / "docs"
+PAGES = [*ROOT.glob("*.md"), *DOCS.rglob("*.md")]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
@@ -40,6 +42,58 @@ def test_links_within_the_repository_lead_somewhere(page):
     targets = re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8"))
     inner = [target for target in targets if "://" not in target]
     assert not [target for target in inner if not (page.parent / target).exists()]
+
+
+def sections_of(page):
+    """Titles of a page's sections as they are linked: small letters, hyphens, no punctuation."""
+    titles = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.M)
+    return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("page", each(PAGES))
+def test_sections_that_are_linked_exist(page):
+    links = re.findall(r"\]\(([^):#]*)#([^)]+)\)", page.read_text(encoding="utf-8"))
+    inner = [(page.parent / file if file else page, section) for file, section in links]
+    shown = {DOCS / "readme.md": ROOT / "README.md"}
+    lost = [name for file, name in inner if name not in sections_of(shown.get(file, file))]
+    assert not lost
+
+
+def test_every_page_is_listed_on_the_first_one():
+    """The site makes its contents of these lists, and leaves no page out."""
+    first = (DOCS / "index.md").read_text(encoding="utf-8")
+    listed = set(re.findall(r"\]\(([^)]+\.md)\)", first))
+    stubs = {"readme.md", "contributing.md", "security.md", "changes.md"}
+    pages = {page.relative_to(DOCS).as_posix() for page in DOCS.rglob("*.md")}
+    unlisted = pages - listed - stubs - {"index.md"}
+    assert {page for page in unlisted if not page.startswith(("adr/", "_build/"))} == set()
+    assert any(page.startswith("adr/") for page in listed)
+
+
+def test_every_public_name_has_its_place_in_the_reference():
+    page = (DOCS / "api.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"^\.\. auto\w+:: napari_dip\.(\S+)$", page, re.M))
+    assert set(napari_dip.__all__) - {"__version__"} <= named
+
+
+WISHES = (DOCS / "wishes.md").read_text(encoding="utf-8")
+
+
+def test_every_wish_has_its_row_here_and_elsewhere():
+    for part in (WISHES.split("## Journeys")[0], WISHES.split("## Elsewhere")[1]):
+        numbers = [int(one) for one in re.findall(r"^\| (\d+) ", part, re.M)]
+        assert numbers == list(range(1, 26))
+
+
+def test_every_test_that_the_wishes_name_exists():
+    named = re.findall(r"`([\w/]+\.py)::(test_\w+)`", WISHES)
+    assert len(named) > 40
+    gone = [
+        f"{file}::{name}"
+        for file, name in named
+        if f"def {name}(" not in (ROOT / "tests" / file).read_text(encoding="utf-8")
+    ]
+    assert not gone
 
 
 @cache

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from napari_dip.run.calls import blind_deblur, deblur, denoise, guide, inpaint, super_resolve
     from napari_dip.run.events import Event, Restoration
     from napari_dip.run.measuring import NoiseReport, measure_noise
+    from napari_dip.run.network_calls import invert_features
     from napari_dip.run.recipe import Recipe, make_recipe, recipe_from_json
 
 __version__ = "0.1.0"
@@ -41,6 +42,7 @@ __all__ = [
     "denoise",
     "guide",
     "inpaint",
+    "invert_features",
     "make_recipe",
     "measure_noise",
     "recipe_from_json",
@@ -64,6 +66,7 @@ _HOMES = {
     "denoise": "run.calls",
     "guide": "run.calls",
     "inpaint": "run.calls",
+    "invert_features": "run.network_calls",
     "make_recipe": "run.recipe",
     "measure_noise": "run.measuring",
     "recipe_from_json": "run.recipe",

@@ -2,18 +2,22 @@
 
     python -m faults [--only PART]... [--match TEXT]... [--small] [--again]
 
-Each trial is written down as it ends, in benchmarks/out/faults/PART.jsonl, and is not done again
-when the command is repeated; --again begins anew. Ends with 1 if a trial did not go as it should.
+Each trial is written down as it ends, in benchmarks/out/faults/PART.jsonl, with a digest of the
+code, and is not done again when the command is repeated on the same code; --again begins anew. Ends
+with 1 if a trial did not go as it should.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import sys
 import time
+from functools import cache
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +30,10 @@ PARTS = {
     "hostile": "hostile",
     "kills": "kills",
     "memory": "memory",
+    "lost-card": "lost_card",
+    "recovery": "recovery",
     "disk": "disk",
+    "many": "many",
     "long-life": "long_life",
     "mutations": "mutations",
 }
@@ -59,7 +66,7 @@ def _part(part: str, wish: argparse.Namespace) -> list[dict[str, Any]]:
     path = folder / f"{part}{'.small' if wish.small else ''}.jsonl"
     if wish.again:
         path.unlink(missing_ok=True)
-    done = {row["trial"]: row for row in _read(path)}
+    done = {row["trial"]: row for row in _read(path) if row.get("code") == code_state()}
     rows = []
     module = import_module(f"faults.{PARTS[part]}")
     with path.open("a", encoding="utf-8") as file:
@@ -70,7 +77,11 @@ def _part(part: str, wish: argparse.Namespace) -> list[dict[str, Any]]:
             if trial.name not in done:
                 began = time.monotonic()
                 row = trial.run()
-                row |= {"part": part, "seconds": round(time.monotonic() - began, 2)}
+                row |= {
+                    "part": part,
+                    "code": code_state(),
+                    "seconds": round(time.monotonic() - began, 2),
+                }
                 file.write(json.dumps(row) + "\n")
                 file.flush()
                 done[trial.name] = row
@@ -79,6 +90,18 @@ def _part(part: str, wish: argparse.Namespace) -> list[dict[str, Any]]:
             rows.append(done[trial.name])
     print(f"{part}: {_count(rows)} trials, {_count(rows, False)} failed", flush=True)
     return rows
+
+
+@cache
+def code_state() -> str:
+    """Give a digest of the code that is tried: figures of another are not its own."""
+    found = find_spec("napari_dip")
+    assert found is not None
+    folder = Path(str(found.origin)).parent
+    whole = hashlib.sha256()
+    for path in sorted(one for one in folder.rglob("*") if one.suffix in (".py", ".json")):
+        whole.update(f"{path.relative_to(folder).as_posix()}\0".encode() + path.read_bytes())
+    return whole.hexdigest()[:12]
 
 
 def _read(path: Path) -> list[dict[str, Any]]:
@@ -100,7 +123,8 @@ def _write(out: Path, only: list[str] | None) -> None:
     shared_data.OUT = out
     rows = []
     for part in PARTS:
-        found = {row["trial"]: row for row in _read(out / "faults" / f"{part}.jsonl")}
+        every = _read(out / "faults" / f"{part}.jsonl")
+        found = {row["trial"]: row for row in every if row.get("code") == every[-1].get("code")}
         if not found:
             continue
         seen = list(found.values())
@@ -112,7 +136,14 @@ def _write(out: Path, only: list[str] | None) -> None:
         seconds = sum(row["seconds"] for row in seen)
         failed = _count(seen, False)
         rows.append(
-            {"part": part, "trials": _count(seen), "failed": failed, "seen": ends, "s": seconds}
+            {
+                "part": part,
+                "trials": _count(seen),
+                "failed": failed,
+                "seen": ends,
+                "s": seconds,
+                "code": seen[-1].get("code", ""),
+            }
         )
     shared_data.write("faults", rows, {"command": "make faults", "trials in all": len(rows)})
 

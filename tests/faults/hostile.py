@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from bad_inputs import noisy
 from faults.child import typed
+from faults.hostile_networks import ATTACKS as NETWORKS
 from faults.hostile_pictures import ATTACKS as PICTURES
 from faults.hostile_texts import ATTACKS as TEXTS
 from faults.trials import Trial, bad, code_of, good
@@ -28,7 +29,7 @@ MOST_BYTES, MOST_SECONDS = 10**9, 5.0
 def trials(*, small: bool) -> Iterator[Trial]:
     """Give every attack; of a few trials, every fifth."""
     _warm()
-    for attack in (*PICTURES, *TEXTS)[:: 5 if small else 1]:
+    for attack in (*PICTURES, *TEXTS, *NETWORKS)[:: 5 if small else 1]:
         yield Trial(attack.name, partial(_attacked, attack))
 
 

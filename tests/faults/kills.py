@@ -6,6 +6,7 @@ saves the seconds of loading; some are the installed command itself, killed from
 
 from __future__ import annotations
 
+import json
 import random
 import subprocess
 import sysconfig
@@ -15,28 +16,35 @@ from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from faults.child import Child, typed
-from faults.scenes import COMMANDS, command, digest, lay_out, undisturbed, warm
+from faults.scenes import COMMANDS, command, digest, lay_out, spent, undisturbed, warm
 from faults.trials import Trial, bad, good
+from napari_dip.run.checkpoint_file import read_tensors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from faults.trials import Seen
 
-#: Runs; with those that are killed twice or three times, 180 + 20 kills.
-FORKED, REAL, FLIPS = 114, 20, 10
+#: Kills of forked runs and of the installed command, and checkpoints that are damaged.
+FORKED, REAL, FLIPS = 180, 20, 10
 #: What lies under the name of the result before, and must not be harmed by a run that is killed.
 EARLIER = b"an earlier result"
+#: What a run leaves beside its result when it is killed: its checkpoint, and tiles that are done.
+UNFINISHED, TILES = "out.tif.unfinished", "out.tif.unfinished.tiles"
+#: How often a run may end before the moment at which it should be killed.
+MOST_EARLY_ENDS = 8
 
 
 def trials(*, small: bool) -> Iterator[Trial]:
     """Give kills in turn over the cases."""
     warm()
     cases = list(COMMANDS)
-    for number in range(3 if small else FORKED):
+    for number, times in enumerate((1, 2, 1) if small else _times(FORKED)):
         case = cases[number % len(cases)]
-        yield Trial(f"{case} {number}", partial(_killed, case, number))
+        yield Trial(f"{case} {number}", partial(_killed, case, number, times))
     for case in cases[: 1 if small else None]:
         yield Trial(f"from a checkpoint, {case}", partial(_from_a_checkpoint, case))
     for number in range(1 if small else FLIPS):
@@ -46,29 +54,72 @@ def trials(*, small: bool) -> Iterator[Trial]:
         yield Trial(f"installed command, {case} {number}", partial(_killed_command, case, number))
 
 
-def _killed(case: str, number: int) -> Seen:
-    """Kill a run, up to three times, then let it end."""
-    right, seconds = undisturbed(case)
+def _times(kills: int) -> Iterator[int]:
+    """Give how often each run is killed, once to four times, so many times together."""
+    rng = random.Random("times")
+    while kills:
+        times = min(kills, rng.randint(1, 4))
+        kills -= times
+        yield times
+
+
+def _killed(case: str, number: int, times: int) -> Seen:
+    """Kill a run that often, then let it end."""
+    right, _ = undisturbed(case)
     rng = random.Random(f"{case} {number}")
+    found: list[bool] = []
+    ended_first = 0
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
-        lay_out(folder)
-        (folder / "out.tif").write_bytes(EARLIER)
-        resume: list[str] = []
-        found = []
-        for _ in range(rng.choice((1, 1, 1, 2, 3))):
+        _lay_out(folder)
+        while len(found) < times:
+            resume = ["--resume"] if found else []
             argv = command(case, folder, "--overwrite", "--quiet", *resume)
             child = Child(argv, folder / "log")
-            time.sleep(rng.uniform(0, 1.1) * seconds)
+            child.wait_until_spent(rng.uniform(0, 1) * spent(case))
             child.kill()
-            child.ended()
-            state = digest(folder / "out.tif")
-            if (folder / "out.tif").read_bytes() != EARLIER and state != right:
-                return bad("the killed run left a damaged result")
-            found.append((folder / "out.tif.unfinished").exists())
-            resume = ["--resume"]
+            ended = child.ended()
+            if ended is not None and ended.code == 0:  # before it could be killed: not counted
+                if digest(folder / "out.tif") != right:
+                    return bad("the run that had ended has other bytes")
+                (folder / "out.tif").write_bytes(EARLIER)
+                ended_first += 1
+                if ended_first > MOST_EARLY_ENDS:
+                    return bad("the run always ended before it could be killed")
+                continue
+            if damage := _damage(folder, right):
+                return bad(f"after kill {len(found) + 1}: {damage}")
+            found.append(_kept(folder))
         argv = command(case, folder, "--overwrite", "--quiet", "--resume")
         return _resumed(typed(argv, folder / "log2"), folder, right, found)
+
+
+def _lay_out(folder: Path) -> None:
+    lay_out(folder)
+    (folder / "out.tif").write_bytes(EARLIER)
+
+
+def _kept(folder: Path) -> bool:
+    """Whether there is something to go on from: a checkpoint, or a tile that is done."""
+    return (folder / UNFINISHED).exists() or bool(list(folder.glob(f"{TILES}/*.npy")))
+
+
+def _damage(folder: Path, right: str) -> str:
+    """Say which file a killed run left neither as it was nor whole; nothing if all are."""
+    if (folder / "out.tif").read_bytes() != EARLIER and digest(folder / "out.tif") != right:
+        return "the result is damaged"
+    try:
+        if (folder / UNFINISHED).exists():
+            read_tensors(folder / UNFINISHED)
+        for path in folder.glob(f"{TILES}/*.npy"):
+            np.load(path)
+        for path in folder.glob(f"{TILES}/*.json"):
+            json.loads(path.read_text(encoding="utf-8"))
+        for path in folder.glob(f"{TILES}/*.weights"):
+            read_tensors(path)
+    except (OSError, ValueError) as error:
+        return f"a file that was kept is damaged: {error}"
+    return ""
 
 
 def _resumed(ended: object, folder: Path, right: str, found: list[bool]) -> Seen:
@@ -83,7 +134,7 @@ def _resumed(ended: object, folder: Path, right: str, found: list[bool]) -> Seen
     if left:
         return bad(f"left behind: {sorted(left)}")
     kind = "same bytes from a checkpoint" if any(found) else "same bytes from the beginning"
-    return good(kind, kind=kind, kills=len(found))
+    return good(kind, kind=kind, kills=len(found), with_checkpoint=sum(found))
 
 
 def _flipped(number: int) -> Seen:
@@ -92,8 +143,8 @@ def _flipped(number: int) -> Seen:
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
         lay_out(folder)
-        path = folder / "out.tif.unfinished"
-        path.write_bytes(_checkpoint("denoise"))
+        path = folder / UNFINISHED
+        path.write_bytes(_checkpoint("denoise")[UNFINISHED])
         with path.open("r+b") as file:
             place = rng.randrange(path.stat().st_size)
             file.seek(place)
@@ -112,25 +163,28 @@ def _from_a_checkpoint(case: str) -> Seen:
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
         lay_out(folder)
-        (folder / "out.tif.unfinished").write_bytes(_checkpoint(case))
+        for name, content in _checkpoint(case).items():
+            (folder / name).parent.mkdir(exist_ok=True)
+            (folder / name).write_bytes(content)
         argv = command(case, folder, "--quiet", "--resume")
         return _resumed(typed(argv, folder / "log2"), folder, right, [True])
 
 
 @cache
-def _checkpoint(case: str) -> bytes:
-    """Give a checkpoint that a killed run has left."""
+def _checkpoint(case: str) -> dict[str, bytes]:
+    """Give what a killed run has left beside its result, by the names of the files."""
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
         lay_out(folder)
         child = Child(command(case, folder, "--quiet"), folder / "log")
-        path = folder / "out.tif.unfinished"
-        while not path.exists():
+        while not (folder / UNFINISHED).exists():
             if child.ended(patience=0.01) is not None:
                 raise RuntimeError((folder / "log").read_text())
         child.kill()
         child.ended()
-        return path.read_bytes()
+        left = [path for path in folder.rglob("*") if path.is_file()]
+        names = {str(path.relative_to(folder)): path.read_bytes() for path in left}
+        return {name: one for name, one in names.items() if name.startswith(UNFINISHED)}
 
 
 def _killed_command(case: str, number: int) -> Seen:
@@ -138,23 +192,24 @@ def _killed_command(case: str, number: int) -> Seen:
     right, seconds = undisturbed(case)
     rng = random.Random(f"command {case} {number}")
     program = str(Path(sysconfig.get_path("scripts")) / "napari-dip")
+    early = rng.random() < 0.25  # some before there is a checkpoint, while all is loaded
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
-        lay_out(folder)
-        (folder / "out.tif").write_bytes(EARLIER)
+        _lay_out(folder)
         argv = [program, *command(case, folder, "--overwrite", "--quiet")]
-        began = time.monotonic()
         with subprocess.Popen(argv, stderr=subprocess.DEVNULL) as process:
-            while not list(folder.glob("*.unfinished")) and process.poll() is None:
-                if rng.random() < 0.001:  # now and then before there is a checkpoint
-                    break
-                time.sleep(0.01)
-            time.sleep(rng.uniform(0, 0.7) * seconds)
+            if early:
+                time.sleep(rng.uniform(0.1, 1.5) * seconds)
+            else:
+                while not list(folder.glob(f"{UNFINISHED}*")) and process.poll() is None:
+                    time.sleep(0.01)
+                time.sleep(rng.uniform(0, 0.5) * seconds)
             process.kill()
-        if (folder / "out.tif").read_bytes() != EARLIER and digest(folder / "out.tif") != right:
-            return bad("the killed run left a damaged result")
-        found = [(folder / "out.tif.unfinished").exists()]
-        done = subprocess.run([*argv, "--resume"], capture_output=True, text=True, timeout=300)
+        if process.returncode == 0:
+            return bad("the command ended before it could be killed")
+        if damage := _damage(folder, right):
+            return bad(damage)
+        found = [_kept(folder)]
+        done = subprocess.run([*argv, "--resume"], capture_output=True, text=True, timeout=600)
         ended = type("Ended", (), {"code": done.returncode, "said": done.stderr})
-        took = round(time.monotonic() - began, 1)
-        return {**_resumed(ended, folder, right, found), "took": took}
+        return _resumed(ended, folder, right, found)

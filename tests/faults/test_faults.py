@@ -39,7 +39,7 @@ def test_arrays_and_small_problems_are_restored_rightly_or_refused(tmp_path):
 @linux
 def test_hostile_files_are_refused_in_little_memory(tmp_path):
     quick = ["TIFF that claims", "OME-TIFF whose", "recipe of 8 GB", "list of a batch"]
-    quick += ["pickle called", "pickle as recipe"]
+    quick += ["pickle called in.tif", "pickle as recipe"]
     words = [word for name in quick for word in ("--match", name)]
     assert "hostile: 7 trials, 0 failed" in faults(tmp_path, "--only", "hostile", *words)
 

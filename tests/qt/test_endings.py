@@ -15,6 +15,7 @@ from napari_dip.qt import dock as dock_module
 from napari_dip.qt import worker
 from napari_dip.qt.layers import METADATA_KEY
 from napari_dip.qt.run_bar import State
+from napari_dip.run import keeping
 from napari_dip.run.events import Event, Restoration
 from napari_dip.run.recipe import make_recipe
 from napari_dip.run.runner import Control
@@ -43,7 +44,7 @@ def scripted(desk, noisy, monkeypatch):
     picture = noisy.astype(np.float32)
 
     def play(outcome=None, waits=False, **report):
-        def run(plan, data, control, preview_seconds):
+        def run(plan, data, control, preview_seconds, store=None):
             yield Event("Restoring", iteration=1, iterations=2, preview=picture)
             while waits and control() is Control.GO:
                 yield Event("Restoring", iteration=1, iterations=2, preview=picture.copy())
@@ -51,7 +52,8 @@ def scripted(desk, noisy, monkeypatch):
                 return None
             return answer(picture + np.float32(1), **report)
 
-        monkeypatch.setattr(worker, "run", run)
+        for module in (worker, keeping):
+            monkeypatch.setattr(module, "run", run)
         desk.run()
 
     desk.play = play

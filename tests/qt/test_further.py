@@ -106,3 +106,18 @@ def test_what_was_drawn_is_taken_until_the_user_says_otherwise(viewer, qtbot):
     viewer.add_labels(np.zeros((8, 9), int), name="more")
     assert further.layer("mask") is None
     further.disconnect_viewer()
+
+
+def test_a_long_label_stands_above_its_list_where_the_dock_is_narrow(viewer, qtbot):
+    long = Input("second", "Second image of the same object", "Words.", ("image",), optional=True)
+    further = FurtherInputs(viewer, (long,))
+    qtbot.addWidget(further)
+    width = further.layout().minimumSize().width()
+    further.resize(width, further.layout().heightForWidth(width))
+    further.show()
+    combo = further.combos["second"]
+    label = further.layout().labelForField(combo)
+    assert label.width() >= label.sizeHint().width()
+    assert not label.geometry().intersects(combo.geometry())
+    assert combo.geometry().bottom() < further.height()
+    further.disconnect_viewer()

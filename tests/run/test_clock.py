@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 
 from napari_dip.engine.control import Control
@@ -12,6 +14,10 @@ from napari_dip.run.clock import Clock
 from napari_dip.run.machine import Machine
 from napari_dip.run.plan import Plan, preflight
 from napari_dip.run.recipe import make_recipe
+from napari_dip.run.time_left import ending_iterations
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 MACHINE = Machine(2, 8 * 10**9, ("cpu",), "2.13.0", "no NVIDIA driver was found")
 
@@ -114,3 +120,42 @@ def test_the_words_count_frames_of_a_movie_and_planes_of_a_stack() -> None:
         clock = Clock(stack, Hands().control, None)
         clock.begin(3, 0)
         assert clock.event(progress(5), None).words == f"Restoring, {word} 3 of 8"
+
+
+def told_left(
+    iterations: Iterable[int], each: float, first: float = 0.0, shape: tuple[int, ...] = (64, 64)
+) -> list[float | None]:
+    """What is said to be left at each report of a run, on a clock of our own."""
+    hands = Hands()
+    clock = Clock(plan(shape), hands.control, None, hands.monotonic)
+    clock.begin(1, 0)
+    began = hands.time
+    said = []
+    for iteration in iterations:
+        hands.time = began + first + each * iteration
+        said.append(clock.event(progress(iteration), None).seconds_left)
+    return said
+
+
+def test_the_time_left_is_a_bound_and_right_within_a_quarter() -> None:
+    iterations, ending = (1, 10, 25, 50, 90), ending_iterations(plan())
+    assert ending > 1
+    for each in (0.05, 0.5):
+        said = told_left(iterations, each, first=4.0)
+        for iteration, left in zip(iterations[1:], said[1:], strict=True):
+            comes = each * (100 - iteration + ending)
+            assert left is not None
+            assert comes <= left <= 1.25 * comes
+
+
+def test_nothing_is_said_of_the_time_left_from_a_first_iteration_alone() -> None:
+    """It is the slowest by far: 75 s were said where 24 came."""
+    assert told_left((1,), 0.1, first=20.0) == [None]
+
+
+def test_what_follows_the_last_iteration_is_counted_and_grows_with_the_picture() -> None:
+    small, large = (told_left((1, 100), 0.1, shape=(side, side))[-1] for side in (256, 1024))
+    assert small is not None
+    assert large is not None
+    assert small > 0.1
+    assert large > 8 * small  # iterations look at a window, filter and verdict at all of it

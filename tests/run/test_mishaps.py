@@ -7,13 +7,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import tifffile
+import torch
 
+from napari_dip.engine.progress import Checkpoint
 from napari_dip.engine.step import EagerStep
+from napari_dip.engine.stopping import Judgement
 from napari_dip.errors import Failed, Refused, refusal
+from napari_dip.io.regions import new_on_disk
 from napari_dip.run.checkpoints import Store
+from napari_dip.run.lost_device import is_device_error, on_device
 from napari_dip.run.memory import LEAST_WINDOW, MOST_TRIES, Bites
 from napari_dip.run.rescue import kept_elsewhere
 from napari_dip.run.runner import Control
+from napari_dip.run.shelf import Piece, Shelf
 from run_scene import drain, plan_for, shot
 
 if TYPE_CHECKING:
@@ -61,6 +67,64 @@ def test_a_memory_that_stays_full_ends_with_what_there_is(monkeypatch):
     assert "the best picture so far was kept" in told[-1]
 
 
+LOST = torch.AcceleratorError("CUDA error: unspecified launch failure\nmore that nobody reads")
+
+
+def test_a_card_that_is_lost_ends_in_the_picture_of_the_last_report(whole, monkeypatch):
+    full(monkeypatch, lambda step: step > 40, LOST)
+    _, result = drain(PLAN, IMAGE)
+    assert result is not None
+    assert result.best_iteration == 25
+    assert result.stop_reason == "the graphics card stopped answering"
+    told = "stopped answering after iteration 25; the best picture so far was kept"
+    assert any(told in note for note in result.report["notes"])
+    error = np.abs(result.image - whole.image).mean()
+    assert 0 < error < 0.1 * np.ptp(whole.image)
+
+
+def test_a_card_that_is_lost_before_the_first_report_is_said(monkeypatch):
+    full(monkeypatch, lambda step: step > 3, LOST)
+    with pytest.raises(Failed) as caught:
+        drain(PLAN, IMAGE)
+    assert caught.value.refusal.code == "device-lost"
+    assert "launch failure." in caught.value.refusal.sentence
+
+
+def test_what_a_card_says_is_told_from_its_full_memory_and_from_other_errors():
+    assert is_device_error(LOST)
+    assert is_device_error(RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"))
+    assert not is_device_error(RuntimeError("CUDA error: out of memory"))
+    assert not is_device_error(RuntimeError("the shapes do not fit"))
+    assert not is_device_error(ValueError("CUDA error"))
+
+
+def test_from_a_card_a_checkpoint_is_copied_off_now_and_then():
+    bites = Bites()
+    assert bites.keep(there(25)) is not None
+    assert bites.latest is not None and not on_device(bites.latest)
+    assert bites.keep(there(26)) is None  # too soon
+    assert bites.latest.history[-1].iteration == 25
+    bites.renew()
+    assert bites.keep(there(30), "noise") is None  # in a race nothing is kept on the disk
+    bites.latest = None
+    bites.let_go()
+    assert (bites.prior, bites.spent) == ("noise", True)
+    assert bites.latest is not None and bites.placed(PLAN).device == "cpu"
+
+
+def there(iteration: int) -> Checkpoint:
+    """Give a checkpoint whose tensors lie on a card, or what stands for one here."""
+
+    class OnCard:
+        device = torch.device("cuda")
+
+        def cpu(self) -> torch.Tensor:
+            return torch.zeros(1)
+
+    state: Any = {"weight.0": OnCard(), "rng": OnCard()}
+    return Checkpoint(state, state, state, iteration, (Judgement(iteration, 0.0, 0.0),), 0)
+
+
 def test_a_memory_that_is_full_from_the_start_is_said(monkeypatch):
     tries = []
     full(monkeypatch, lambda step: not tries.append(step), MemoryError())
@@ -97,6 +161,21 @@ def test_a_checkpoint_with_one_flipped_bit_is_refused(tmp_path):
     with pytest.raises(Refused) as caught:
         drain(PLAN, IMAGE, store=Store(path, resume=True))
     assert caught.value.refusal.code == "resume-broken"
+
+
+def test_tiles_are_not_written_through_links_that_lie_in_their_place(tmp_path):
+    outside, folder = tmp_path / "outside", tmp_path / "tiles"
+    outside.write_bytes(b"not to be touched")
+    shelf = Shelf(folder, {}, resume=False)
+    for name in ("0.npy", "0.npy.part", "0.json", "0.json.part", "c0r0.weights", "picture.raw"):
+        (folder / name).symlink_to(outside)
+    shelf.put(0, Piece(np.ones((2, 1, 3, 3), np.float32), None, (0.0,), ()))
+    shelf.keep_weights("c0r0", {"weight": torch.ones(2)})
+    new_on_disk(folder / "picture.raw", (3, 3), np.dtype(np.float32))[0] = 1
+    assert outside.read_bytes() == b"not to be touched"
+    assert shelf.pictures(0).sum() == 18 and not (folder / "0.npy").is_symlink()
+    left = {path.name for path in folder.iterdir() if path.name.startswith(".napari-dip-")}
+    assert not left
 
 
 def test_a_run_that_fails_leaves_a_checkpoint(tmp_path, monkeypatch):

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import App, CycloptsError, Parameter
 
 from napari_dip import __version__
+from napari_dip.cli.feature_options import feature_arguments
 from napari_dip.cli.options import (
     batch_arguments,
     explore_arguments,
@@ -99,7 +100,8 @@ def _app() -> App:
     app.command(plan)
     explore = App(name="explore", help="See the prior: why an untrained network restores.")
     for name, words in EXPERIMENTS.items():
-        explore.command(signed(_explore(name), explore_arguments(name), words), name=name)
+        arguments = feature_arguments() if name == "features" else explore_arguments(name)
+        explore.command(signed(_explore(name), arguments, words), name=name)
     app.command(explore)
     words = "Write the methods section of a result: what was done, with what, and the references."
     app.command(signed(_methods, methods_arguments(), words), name="methods")

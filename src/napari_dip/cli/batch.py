@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from contextlib import closing
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from napari_dip.cli.batch_progress import side_by_side_reporter
 from napari_dip.cli.interrupt import Interrupt
-from napari_dip.cli.progress import reporter_for
 from napari_dip.cli.words import say, tell
 from napari_dip.io.paths import printable
 from napari_dip.run.batch import run_batch
-from napari_dip.run.batch_plan import plan_batch
+from napari_dip.run.cluster import planning
 from napari_dip.run.draining import drained
 from napari_dip.run.plan import duration
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from napari_dip.run.batch import BatchEvent, BatchResult
     from napari_dip.run.batch_file import FileOutcome
     from napari_dip.run.batch_plan import BatchPlan
+    from napari_dip.run.cluster_crew import DaskCrew
     from napari_dip.run.runner import Control
 
 DONE, FAILED, REFUSED, INTERRUPTED = 0, 1, 2, 130
@@ -38,6 +39,9 @@ def batch(
     axes: str | None = None,
     resume: bool = False,
     quiet: bool = False,
+    workers: str | None = None,
+    scheduler: str | None = None,
+    threads: str | None = None,
     **others: str | None,
 ) -> int:
     """Carry out the command.
@@ -53,6 +57,8 @@ def batch(
     axes : str or None
         Names of the axes of each file, if not those that it says.
     resume, quiet : bool
+    workers, scheduler, threads : str or None
+        As they were typed.
     **others : str or None
         Paths of further inputs, by name.
 
@@ -68,20 +74,25 @@ def batch(
         As `napari_dip.batch`.
     """
     given = {name: path for name, path in others.items() if path is not None}
-    plan = plan_batch(recipe, inputs, output, resume=resume, axes=axes, others=given)
-    for source, no in plan.refused:
-        say(f"{printable(str(source))}: {no.message}")
-    if len(plan.refused) == len(plan.jobs):
-        return REFUSED
-    if not quiet:
-        for line in _before(plan):
-            say(line)
-    with Interrupt(quiet=quiet, said=_STOPPING) as interrupt:
-        try:
-            result = _watched(plan, interrupt.control, quiet=quiet)
-        except KeyboardInterrupt:
-            say(_AT_ONCE)
-            return INTERRUPTED
+    how: dict[str, Any] = {"resume": resume, "axes": axes, "others": given}
+    how |= {"workers": workers, "scheduler": scheduler, "threads": threads}
+    with planning(recipe, inputs, output, **how) as (plan, staff):
+        for source, no in plan.refused:
+            say(f"{printable(str(source))}: {no.message}")
+        if len(plan.refused) == len(plan.jobs):
+            return REFUSED
+        with Interrupt(quiet=quiet, said=_STOPPING) as interrupt:
+            try:
+                with staff() as crew:
+                    result = _watched(plan, interrupt.control, crew, quiet=quiet)
+            except KeyboardInterrupt:
+                say(_AT_ONCE)
+                return INTERRUPTED
+    return _ended(result, quiet=quiet)
+
+
+def _ended(result: BatchResult, *, quiet: bool) -> int:
+    """Say what came of it; the exit code."""
     if not quiet:
         say(_after(result))
     if result.count("waiting"):
@@ -90,13 +101,16 @@ def batch(
     return FAILED if result.count("refused", "failed") else DONE
 
 
-def _before(plan: BatchPlan) -> list[str]:
+def _before(plan: BatchPlan, crew: DaskCrew | None) -> list[str]:
     ready = len(plan.jobs) - len(plan.refused)
     left = len(plan.left)
     done = f", {ready - left} with a receipt" if ready > left else ""
     refused = f", {len(plan.refused)} refused" if plan.refused else ""
-    time = f": up to {duration(plan.seconds)}" if left else ""
-    return [*plan.notes, f"{len(plan.jobs)} files{done}{refused}, {left} to restore{time}."]
+    side_by_side = 1 if crew is None else max(1, min(crew.count, left))
+    time = f": up to {duration(plan.seconds / side_by_side)}" if left else ""
+    by = "" if crew is None else f" by {crew.count} worker{'s' * (crew.count > 1)}"
+    files = f"{len(plan.jobs)} files{done}{refused}, {left} to restore{by}{time}."
+    return [*plan.notes, *(() if crew is None else crew.notes), files]
 
 
 def _after(result: BatchResult) -> str:
@@ -111,19 +125,27 @@ def _after(result: BatchResult) -> str:
     return f"Of {len(result.outcomes)} files: {counts}. Table: '{printable(str(result.page))}'."
 
 
-def _watched(plan: BatchPlan, control: Callable[[], Control], *, quiet: bool) -> BatchResult:
+def _watched(
+    plan: BatchPlan, control: Callable[[], Control], crew: DaskCrew | None, *, quiet: bool
+) -> BatchResult:
     """Run to the end: how far each file is, where its result lies, or why there is none."""
     said = {source for source, _ in plan.refused}
-    with closing(reporter_for(quiet)) as reporter:
+    if not quiet:
+        for line in _before(plan, crew):
+            say(line)
+    with closing(side_by_side_reporter(quiet)) as reporter:
 
         def see(one: BatchEvent) -> None:
             if one.event is not None:
                 place = f"{one.number} of {one.count}, {printable(one.source.name)}"
-                reporter.show(replace(one.event, words=f"{place}: {one.event.words}"))
-            if one.outcome is not None and one.source not in said:
-                _tell(one.outcome, quiet=quiet)
+                words = f"{place}: {one.event.words}"
+                reporter.show(one.number, replace(one.event, words=words))
+            if one.outcome is not None:
+                reporter.end(one.number)
+                if one.source not in said:
+                    _tell(one.outcome, quiet=quiet)
 
-        return drained(run_batch(plan, control=control), see)
+        return drained(run_batch(plan, control=control, crew=crew), see)
 
 
 def _tell(outcome: FileOutcome, *, quiet: bool) -> None:

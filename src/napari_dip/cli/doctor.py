@@ -37,6 +37,8 @@ def _lines(found: Examination) -> list[str]:
         f"PyTorch      {torch}",
         f"Devices      {', '.join(found.devices) or 'none'}{cards}",
     ]
+    if found.bridge:
+        lines.append(found.bridge)
     if found.no_card:
         lines.append(f"No graphics card: {found.no_card}.")
     lines += [

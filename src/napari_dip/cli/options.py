@@ -156,7 +156,34 @@ def batch_arguments() -> list[Argument]:
         ),
         axes,
         flag("resume", words, FILES_GROUP),
+        *_worker_arguments(),
         flag("quiet", "Say nothing but errors.", COMMON_GROUP),
+    ]
+
+
+def _worker_arguments() -> list[Argument]:
+    """Arguments for work that is shared between processes."""
+    return [
+        _text(
+            "workers",
+            "Restore so many files at once, each in a process of its own on this computer.",
+            "WHOLE",
+            COMMON_GROUP,
+        ),
+        _text(
+            "scheduler",
+            "Hand the files to the workers of a running dask cluster, which see them under the "
+            "same names: its address, or the file of --scheduler-file.",
+            "ADDRESS",
+            COMMON_GROUP,
+        ),
+        _text(
+            "threads",
+            "Most threads of each fit, which pixels depend on in their last digits. Default: the "
+            "cores, shared by the workers.",
+            "WHOLE",
+            COMMON_GROUP,
+        ),
     ]
 
 

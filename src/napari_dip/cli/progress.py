@@ -42,10 +42,10 @@ def watched(
 
 def describe(event: Event) -> str:
     """One line about an event, as it is printed into a pipe."""
-    return ", ".join((event.words, *_facts(event)))
+    return ", ".join((event.words, *facts_of(event)))
 
 
-def _facts(event: Event) -> list[str]:
+def facts_of(event: Event) -> list[str]:
     """Return what is known beside the words, which name the part where there are several."""
     parts = []
     if event.iteration:
@@ -104,7 +104,7 @@ class Bar:
 
     def show(self, event: Event) -> None:
         """Move the bar."""
-        facts = ", ".join(_facts(event))
+        facts = ", ".join(facts_of(event))
         self._progress.update(
             self._task, description=event.words, completed=event.fraction, facts=facts
         )

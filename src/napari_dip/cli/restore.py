@@ -14,6 +14,7 @@ from napari_dip.cli.options import extra_files
 from napari_dip.cli.progress import watched
 from napari_dip.cli.words import say, tell
 from napari_dip.errors import Failed, Refusal, Refused, refusal
+from napari_dip.io.leftovers import remove_parts, remove_result
 from napari_dip.io.outputs import (
     IMAGE_SUFFIXES,
     JSON_SUFFIXES,
@@ -24,7 +25,7 @@ from napari_dip.io.outputs import (
 from napari_dip.io.provenance import read_provenance
 from napari_dip.io.reading import read_spec
 from napari_dip.io.spec import plane_spec
-from napari_dip.io.writing import remove_parts, write_text
+from napari_dip.io.writing import write_text
 from napari_dip.run.api import load_recipe
 from napari_dip.run.checkpoints import Store
 from napari_dip.run.inputs import sort_inputs
@@ -247,14 +248,14 @@ def _forget_partial(request: Request, result: Restoration) -> None:
         told = read_provenance(before) or {}
         same = told.get("report", {}).get("input_sha256") == result.report["input_sha256"]
         if same and told["recipe"] == result.recipe.to_dict():
-            before.unlink()
+            remove_result(before)
             if not request.quiet:
                 say(f"'{before}' of the interrupted run was removed.")
 
 
 def _going_on(failure: Failed, store: Store) -> Failed:
     """Say that the same command goes on from there, if it does."""
-    if not store.path.exists():
+    if not store.begun():
         return failure
     words = f"{failure.refusal.remedy} {_AGAIN}"
     return Failed(replace(failure.refusal, remedy=words))

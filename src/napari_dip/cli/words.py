@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 #: The experiments of `explore`, with what they show.
 EXPERIMENTS = {
     "architectures": "Fit several networks to an image, and say which prior suits it.",
+    "features": "Show what layers of a network keep of an image, by three priors each.",
     "impedance": "Fit an image, the same with noise, its pixels shuffled, and noise: energies.",
     "spectrum": "Watch which frequencies of an image are learned when, and where to stop.",
 }

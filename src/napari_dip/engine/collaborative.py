@@ -181,7 +181,8 @@ def _band(
     sums = shown.new_zeros(patches[0].shape[1], (channels + 1) * PATCH**2 + channels)
     for alike in _alike(shown, rows, top):  # (G, GROUP)
         pilot, measured = (torch.einsum("kj,cgjp->cgkp", signs, one[:, alike]) for one in patches)
-        share = pilot**2 / (pilot**2 + power)
+        strength = pilot.square_()
+        share = strength / (strength + power)
         share[:, :, 0, 0] = 1  # the mean of a group is known well, however dark it is
         certain = 1 / (share**2 * power).sum((0, 2, 3)).clamp(min=1e-9)  # (G,)
         filtered = torch.einsum("kj,cgkp->cgjp", signs, share * measured) @ flat
@@ -201,9 +202,9 @@ def _joined(sums: Tensor, channels: int, size: tuple[int, int], window: Tensor) 
     pictures, weights, left = sums.split([channels * PATCH**2, PATCH**2, channels], 1)
     certain = weights.sum(1, keepdim=True) / window.sum()
     variances = left / certain.clamp(min=1e-30)
-    variances = (variances[:, :, None] * weights[:, None]).flatten(1)
-    laid = F.fold(torch.cat([pictures, variances, weights], 1).T[None], size, PATCH)
-    return laid[0]
+    spread = weights.T.contiguous()  # laid pixel by pixel of a patch: turned round once
+    parts = [pictures.T, *(variance * spread for variance in variances.T), spread]
+    return torch.cat([F.fold(part[None], size, PATCH)[0] for part in parts])
 
 
 def _alike(shown: Tensor, rows: range, top: int) -> Iterator[Tensor]:
@@ -230,7 +231,8 @@ def _alike(shown: Tensor, rows: range, top: int) -> Iterator[Tensor]:
                 REACH + down + part.start : REACH + down + part.stop,
                 REACH + aside : REACH + aside + width,
             ]
-            squares = (own - moved).square().sum(0)
+            squares = (own - moved).square_()
+            squares = squares.sum(0) if len(squares) > 1 else squares[0]
             distance = F.avg_pool2d(squares[None], PATCH, STEP)[0]
             beside = own_columns + aside
             beyond = (beside < 0) | (beside >= across)

@@ -161,6 +161,9 @@ def _report(
 ) -> tuple[str, str]:
     """Judge, ask the rule, leave a checkpoint; a note for the user and why to stop, if any."""
     note = course.judge(problem)
+    if (said := course.step.note) and said not in course.notes:
+        course.notes.append(said)
+        note = note or said
     reason = _ending(course, stop)
     if keep_checkpoint is not None:
         keep_checkpoint(course.checkpoint())

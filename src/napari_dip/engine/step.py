@@ -6,12 +6,14 @@ from math import isfinite
 from typing import TYPE_CHECKING, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from napari_dip.engine.averaging import average_for
-from napari_dip.engine.optimisers import adam
-from napari_dip.engine.precision import in_half, made_for_half
-from napari_dip.engine.problem import Estimate, Learning, Problem, Term, predicted
+from napari_dip.engine.graph_step import learner_for, recordable
+from napari_dip.engine.learning import look_at, packed
+from napari_dip.engine.optimisers import adam, adam_on_card
+from napari_dip.engine.precision import made_for_half
+from napari_dip.engine.problem import Estimate, Learning, Problem
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,6 +33,11 @@ class Step(Protocol):
     released: bool
     tried: bool  # whether held-out pixels judge a trial, not the glance
     reveals: bool  # whether the sweep knows of held-out pixels, so that it must not be judged
+
+    @property
+    def note(self) -> str:
+        """What the user should know of how steps are computed; "" if nothing."""
+        ...
 
     def advance(self) -> None:
         """Take one step; waits for the device only where a draw asks it for a number."""
@@ -78,7 +85,7 @@ class Step(Protocol):
 
 
 class EagerStep:
-    """Runs the network operation by operation, on any device.
+    """Draws at each step, and lets a learner teach the weights: on a card by a recorded graph.
 
     Parameters
     ----------
@@ -99,65 +106,38 @@ class EagerStep:
         self.tried = prior.trial() is not None
         self.reveals = prior.reveals
         like = problem.terms[0].measurement
-        self._half = schedule.half and made_for_half(like.device)
         self._rng = torch.Generator(like.device).manual_seed(seed)
         learned = [weight for term in problem.terms for weight in term.operator.parameters()]
         groups = [{"params": list(prior.net.parameters())}, {"params": learned}]
-        make = schedule.optimiser or adam
+        make = schedule.optimiser or (adam_on_card if recordable(problem, schedule) else adam)
         self._optimizer = make([group for group in groups if group["params"]])
+        half = schedule.half and made_for_half(like.device)
+        self.learner = learner_for(problem, prior, schedule, self._optimizer, half=half)
         self._weights = [*prior.net.parameters(), *learned]
         self._shape = (*like.shape[:2], *prior.grid)
         self._average = average_for(prior, self._shape, schedule.average, like)
         self._loss = like.new_zeros(())
         self._steps = 0
 
+    @property
+    def note(self) -> str:
+        """Of the learner."""
+        return self.learner.note
+
     def advance(self) -> None:
         """Draw, predict, compare, learn, average."""
         self.iteration += 1
-        for group, rate in zip(
-            self._optimizer.param_groups, self.schedule.rate(self.iteration), strict=False
-        ):
-            group["lr"] = rate * self.rate_factor
-        draw = self.prior.draw(self._rng)
-        net, code = self.prior.net, _packed(draw.code)
-        estimate = self.prior.estimate(in_half(net, code) if self._half else net(code))
-        loss, judged = self._compare(draw, estimate)
-        self._optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(self._weights, self.schedule.clip, foreach=True)
-        self._optimizer.step()
+        rates = self.schedule.rate(self.iteration)
+        self.learner.rate(tuple(rate * self.rate_factor for rate in rates))
+        with self.learner.drawing():
+            draw = self.prior.draw(self._rng)
+            look = look_at(self.problem, draw, released=self.released)
+        self.learner.drawn(look, draw)
+        estimate, judged = self.learner.learn(look)
         with torch.no_grad():
             self._average.update(draw, estimate)
             self._loss += judged.detach()
         self._steps += 1
-
-    def _compare(self, draw: Draw, estimate: Estimate) -> tuple[Tensor, Tensor]:
-        """Loss to learn from, penalties included, and the likelihood that judges; two scalars.
-
-        Both are means over the driven, fitted pixels of all terms.
-        """
-        loss, judged = estimate.mean.new_zeros(()), estimate.mean.new_zeros(())
-        for term in self.problem.terms:
-            measurement, weight = term.measurement, self._driving(term)
-            if draw.window is not None:
-                measurement, weight = draw.window.of(measurement), draw.window.of(weight)
-            if draw.driven is not None:
-                weight = weight * draw.driven
-            prediction = estimate if draw.direct else predicted(term, estimate)
-            fidelity = (term.released if self.released else None) or term.fidelity
-            asked = measurement if draw.taken is None else measurement - draw.taken
-            loss_of_pixel = fidelity(prediction, asked) * weight  # (B, C, *size)
-            count = (weight.sum() * loss_of_pixel.shape[1]).clamp(min=1)
-            loss = loss + loss_of_pixel.sum() / count
-            with torch.no_grad():  # the same measure as of the held-out pixels, to show beside it
-                judged = judged + (term.likelihood(prediction, measurement) * weight).sum() / count
-        for factor, penalty in self.problem.penalties:
-            loss = loss + factor * penalty(estimate.mean)
-        return loss, judged
-
-    def _driving(self, term: Term) -> Tensor:
-        """Pixels that drive the weights: those held out, too, once they have judged."""
-        return term.measured if self.released else term.fitted
 
     def read(self) -> float:
         """Mean judging loss since the last reading; NaN where a weight is not finite."""
@@ -175,14 +155,14 @@ class EagerStep:
         outputs = self._average.outputs()
         if outputs is not None:
             return outputs
-        return self.prior.estimate(self._average.network()(_packed(self.prior.glance().code)))
+        return self.prior.estimate(self._average.network()(packed(self.prior.glance().code)))
 
     @torch.no_grad()
     def trial(self) -> Estimate:
         """Look through the averaged weights at what the prior is tried on."""
         draw = self.prior.trial()
         assert draw is not None  # nothing is tried otherwise
-        answer = self.prior.estimate(self._average.network()(_packed(draw.code)))
+        answer = self.prior.estimate(self._average.network()(packed(draw.code)))
         grid = tuple(self.problem.terms[0].measurement.shape[2:])
         variance = answer.log_variance
         return Estimate(
@@ -202,7 +182,7 @@ class EagerStep:
         log_variance: Tensor | None = None
         trusted_share, whole = 0.0, float(mean[0, 0].numel())
         for draw in self.prior.sweep():
-            estimate = self.prior.estimate(net(_packed(draw.code)))
+            estimate = self.prior.estimate(net(packed(draw.code)))
             trusted = torch.ones_like(mean[:, :1]) if draw.trusted is None else draw.trusted
             mean += _onto(draw, trusted * estimate.mean, self.prior.grid)
             if estimate.log_variance is not None:
@@ -232,7 +212,7 @@ class EagerStep:
             for index, weight in enumerate(self._weights):
                 weight.copy_(state[f"weight.{index}"])
                 kept = {
-                    name.split(".", 2)[2]: _beside(weight, value)
+                    name.split(".", 2)[2]: self._beside(weight, value)
                     for name, value in state.items()
                     if name.startswith(f"optimizer.{index}.")
                 }
@@ -249,6 +229,14 @@ class EagerStep:
         self.rate_factor = float(state["rate_factor"])
         self._loss.zero_()
         self._steps = 0
+        self.learner.forget()
+
+    def _beside(self, weight: Tensor, value: Tensor) -> Tensor:
+        """Copy an optimiser's tensor to where its weight is; the count to where Adam counts."""
+        if value.shape == weight.shape:
+            return torch.empty_like(weight).copy_(value)
+        counts_there = self._optimizer.defaults.get("capturable", False)
+        return value.clone().to(weight.device) if counts_there else value.clone()
 
     def average_state(self) -> State:
         """Copy of the average alone."""
@@ -275,18 +263,6 @@ class EagerStep:
         }
 
 
-def _beside(weight: Tensor, value: Tensor) -> Tensor:
-    """Copy an optimiser's tensor to where its weight is; its step count stays on the CPU."""
-    if value.shape != weight.shape:
-        return value.clone()
-    return torch.empty_like(weight).copy_(value)
-
-
 def _onto(draw: Draw, part: Tensor, grid: tuple[int, ...]) -> Tensor:
     """Put what a draw was told of back onto the whole grid."""
     return part if draw.window is None else draw.window.onto(part, grid)
-
-
-def _packed(code: Tensor) -> Tensor:
-    """Channels last, which the CPU's and the GPU's convolutions read fastest (2-D only)."""
-    return code.contiguous(memory_format=torch.channels_last) if code.ndim == 4 else code

@@ -15,16 +15,20 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from napari_dip.errors.files import FILES
+from napari_dip.errors.networks import NETWORKS
 from napari_dip.errors.pixels import PIXELS
 from napari_dip.errors.runs import RUNS
 from napari_dip.errors.settings import SETTINGS
+from napari_dip.errors.workers import WORKERS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from napari_dip.errors.fault import Fault
 
-FAULTS: Mapping[str, Fault] = MappingProxyType({**FILES, **SETTINGS, **PIXELS, **RUNS})
+FAULTS: Mapping[str, Fault] = MappingProxyType(
+    {**FILES, **SETTINGS, **PIXELS, **NETWORKS, **RUNS, **WORKERS}
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,6 +35,26 @@ FILES = {
         "'{path}' is compressed with {codec}, which cannot be read here.",
         "Save the image without compression, or with LZW or Deflate.",
     ),
+    "extra-missing": Fault(
+        "'{path}' is {kind}, and what reads and writes that is not installed.",
+        'Install it with: pip install "napari-dip[{extra}]"; or save the image as TIFF.',
+    ),
+    "zarr-none": Fault(
+        "'{path}' holds no OME-Zarr image: {why}.",
+        "Name the folder of one image, in which .zattrs or zarr.json speaks of multiscales.",
+    ),
+    "zarr-version": Fault(
+        "'{path}' is an OME-Zarr of version {version}; versions 0.4 and 0.5 are read.",
+        "Convert it to one of these, or save the image as TIFF.",
+    ),
+    "zarr-gaps": Fault(
+        "'{path}' lacks {count} of {total} chunks of its pixels, which would be read as {fill}.",
+        "Copy it again from its source; if it is meant to be empty there, save it with all chunks.",
+    ),
+    "zarr-foreign": Fault(
+        "'{path}' is a folder that holds no Zarr, and would be lost.",
+        "Move it away, or choose another name for the result.",
+    ),
     "result-untold": Fault(
         "'{path}' does not say how it was made: {why}.",
         "Choose a TIFF that napari-dip saved, or the report of its run (--report).",
@@ -56,8 +76,8 @@ FILES = {
         "Add a file name that ends in .tif.",
     ),
     "output-type": Fault(
-        "Results are saved as TIFF, but '{path}' ends in '{suffix}'.",
-        "Let the name end in .tif or .tiff.",
+        "Results are saved as TIFF or OME-Zarr, but '{path}' ends in '{suffix}'.",
+        "Let the name end in .tif, .tiff or .ome.zarr.",
     ),
     "output-json": Fault(
         "Recipes and reports are saved as JSON, but '{path}' ends in '{suffix}'.",

@@ -9,6 +9,10 @@ RUNS = {
         "The memory ran out while restoring '{name}'.",
         "Crop the image, close other programs, or choose the device 'cpu'.",
     ),
+    "device-lost": Fault(
+        "The graphics card stopped answering while restoring '{name}': {why}.",
+        "Restart the computer if it goes on so, or choose the device 'cpu'.",
+    ),
     "time-over": Fault(
         "The time limit of {limit} s was over before '{name}' had gone one iteration.",
         "Allow more time, or take a smaller crop.",
@@ -36,6 +40,14 @@ RUNS = {
     "repeat-changed": Fault(
         "'{layer}' holds other pixels than when '{result}' was made from it.",
         "Open the first one again under that name.",
+    ),
+    "unfinished-gone": Fault(
+        "The pixels of '{layer}' in the unfinished run cannot be read from '{path}' any more.",
+        "Bring that file back, or discard the unfinished run.",
+    ),
+    "unfinished-changed": Fault(
+        "'{path}' holds other pixels than '{layer}' had when the unfinished run was begun.",
+        "Bring the first file back, or discard the unfinished run.",
     ),
     "unexpected": Fault(
         "Something unexpected happened: {why}.",

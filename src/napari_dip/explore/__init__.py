@@ -5,6 +5,7 @@
     explore.impedance("cells.tif").save("impedance")
     explore.spectrum("cells.tif", truth="clean.tif").save("spectrum")
     explore.architectures("cells.tif").save("architectures")
+    explore.features("cells.tif", "network.pt2").save("features")
 
 Importing this loads no torch.
 """
@@ -18,15 +19,28 @@ if TYPE_CHECKING:
     from napari_dip.explore.calls import architectures, impedance, spectrum
     from napari_dip.explore.comparison import Architectures
     from napari_dip.explore.energies import Impedance
+    from napari_dip.explore.feature_calls import features
+    from napari_dip.explore.feature_rows import FeatureRows
     from napari_dip.explore.spectra import Spectrum
 
-__all__ = ["Architectures", "Impedance", "Spectrum", "architectures", "impedance", "spectrum"]
+__all__ = [
+    "Architectures",
+    "FeatureRows",
+    "Impedance",
+    "Spectrum",
+    "architectures",
+    "features",
+    "impedance",
+    "spectrum",
+]
 
 _HOMES = {
     "Architectures": "comparison",
+    "FeatureRows": "feature_rows",
     "Impedance": "energies",
     "Spectrum": "spectra",
     "architectures": "calls",
+    "features": "feature_calls",
     "impedance": "calls",
     "spectrum": "calls",
 }

@@ -27,15 +27,20 @@ def architecture_page(found: Architectures, pictures: tuple[bytes, bytes]) -> st
     pictures : tuple of bytes
         PNG files: the scores, and the pictures that are taken.
     """
-    figures = (
-        Shown(pictures[0], "The designs beside each other", _scores(found)),
-        Shown(pictures[1], "What held-out pixels take of each", _taken(found)),
-    )
+    figures = architecture_figures(found, pictures)
     summary = (*found.sentences, _what(found.subject), *found.subject.notes)
     title = f"Architectures: {found.subject.name}"
     references = (*PAPER, SHI, _HECKEL)
     recipe = found.subject.recipe
     return page_text(title, summary, figures, recipe, references, table=_table(found))
+
+
+def architecture_figures(found: Architectures, pictures: tuple[bytes, bytes]) -> tuple[Shown, ...]:
+    """Put captions below the pictures of a comparison."""
+    return (
+        Shown(pictures[0], "The designs beside each other", _scores(found)),
+        Shown(pictures[1], "What held-out pixels take of each", _taken(found)),
+    )
 
 
 def _what(subject: Subject) -> str:

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 
 #: Bands of equal width, as Shi et al. have them.
 BANDS = 5
+#: Shares of a band whose iteration is told: half of it, and nearly all.
+LEVELS = (0.5, 0.9)
+#: As tables name them, lowest first.
+BAND_NAMES = tuple(f"band_{number}" for number in range(1, BANDS + 1))
 #: Finest radial frequency that is looked at, in cycles per pixel.
 FINEST = 0.5
 

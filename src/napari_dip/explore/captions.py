@@ -6,11 +6,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_dip.explore.bands import BANDS, edges, reached
-from napari_dip.explore.energies import ADDED_NOISE, TARGETS
+from napari_dip.explore.bands import BANDS, LEVELS, edges, reached
 from napari_dip.explore.page import Shown, page_text
 from napari_dip.explore.sharpness import AVERAGED, SETTLED
-from napari_dip.explore.spectra import LEVELS
+from napari_dip.explore.targets import ADDED_NOISE, TARGETS, TOLD
 from napari_dip.run.references import PAPERS
 
 if TYPE_CHECKING:
@@ -18,8 +17,6 @@ if TYPE_CHECKING:
     from napari_dip.explore.spectra import Spectrum
     from napari_dip.explore.subject import Subject
 
-#: Iterations whose energies the caption tells, as far as the fit has gone, beside the last.
-TOLD = (10, 50, 100)
 SHI = (
     "Shi, Mettes, Maji, Snoek, On measuring and controlling the spectral bias of the deep image "
     "prior, IJCV 130, 2022, doi:10.1007/s11263-021-01572-7."
@@ -43,21 +40,31 @@ def impedance_page(found: Impedance, picture: bytes) -> str:
         "readily as the image, 1 that it learns the image at once and noise never.",
         *_what(found.subject),
     )
-    figures = (Shown(picture, "Energy against iteration", _energies(found)),)
     title = f"Impedance: {found.subject.name}"
+    figures = impedance_figures(found, picture)
     return page_text(title, summary, figures, found.subject.recipe, PAPER)
+
+
+def impedance_figures(found: Impedance, picture: bytes) -> tuple[Shown, ...]:
+    """Put captions below the picture of an impedance experiment."""
+    return (Shown(picture, "Energy against iteration", _energies(found)),)
 
 
 def spectrum_page(found: Spectrum, pictures: tuple[bytes, bytes, bytes]) -> str:
     """Write the page of a spectrum experiment."""
-    figures = (
+    title = f"Spectrum: {found.subject.name}"
+    references = (SHI, _CRETE, _BAHRAMI, *PAPER)
+    figures = spectrum_figures(found, pictures)
+    return page_text(title, _what(found.subject), figures, found.subject.recipe, references)
+
+
+def spectrum_figures(found: Spectrum, pictures: tuple[bytes, bytes, bytes]) -> tuple[Shown, ...]:
+    """Put captions below the pictures of a spectrum experiment."""
+    return (
         Shown(pictures[0], "Power spectral density", _power(found)),
         Shown(pictures[1], "Which band is learned when", _bands(found)),
         Shown(pictures[2], "Where to stop", _stops(found)),
     )
-    title = f"Spectrum: {found.subject.name}"
-    references = (SHI, _CRETE, _BAHRAMI, *PAPER)
-    return page_text(title, _what(found.subject), figures, found.subject.recipe, references)
 
 
 def _what(subject: Subject) -> tuple[str, ...]:

@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 from napari_dip.engine.control import Control
 from napari_dip.errors import Failed
-from napari_dip.explore.designs import PRESET, settings_of
+from napari_dip.explore.designs import PRESET, called, kept_by, settings_of
+from napari_dip.explore.seen import Seen
 from napari_dip.explore.subject import hidden_block
 from napari_dip.explore.trial_fit import worse_for_certain
 from napari_dip.explore.trying import tried
 from napari_dip.run.draining import mapped
 from napari_dip.run.events import Event
 from napari_dip.run.machine import load_torch, torch_threads
+from napari_dip.run.recipe import make_recipe
 
 if TYPE_CHECKING:
     import os
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
     from napari_dip.explore.designs import Design
     from napari_dip.explore.subject import Picture, Subject
     from napari_dip.explore.trial_fit import TrialFit
+    from napari_dip.explore.trying import Going
+    from napari_dip.run.recipe import Recipe
 
 #: Standard errors beyond which held-out pixels tell two designs apart.
 SURE = 2.0
@@ -43,6 +47,8 @@ class Architectures:
         That of the preset first.
     broken : tuple of str
         Designs whose fit broke down.
+    left_out : tuple of str
+        Designs that were not fitted, since someone ended the comparison.
     """
 
     subject: Subject
@@ -50,6 +56,7 @@ class Architectures:
     block: tuple[int, int]
     fits: tuple[TrialFit, ...]
     broken: tuple[str, ...]
+    left_out: tuple[str, ...] = ()
 
     @property
     def best(self) -> TrialFit:
@@ -65,6 +72,20 @@ class Architectures:
             for one in self.fits
             if one is not best and not worse_for_certain(one.errors, best.errors, SURE)
         )
+
+    @property
+    def suits(self) -> TrialFit:
+        """The design to take: the best one, but that of the preset where it is level with it."""
+        first = self.fits[0]
+        return first if first in self.level else self.best
+
+    @property
+    def denoising(self) -> Recipe:
+        """A recipe that restores with that design, as far as a recipe can say it."""
+        recipe = self.subject.plan.recipe
+        network = kept_by(self.suits.design) or PRESET
+        common = {"preset": recipe.common.preset, "seed": recipe.common.seed}
+        return make_recipe("denoise", prior="noise", network=network, **common)
 
     @property
     def verdict(self) -> str:
@@ -95,11 +116,14 @@ class Architectures:
         if self.truth is not None:
             oracle = max(self.fits, key=lambda one: one.oracle or 0)
             said.append(
-                f"By the truth: the picture taken has {self.best.taken_psnr:.2f} dB; the best that "
-                f"any design came by is {oracle.oracle:.2f} dB ('{oracle.design.name}')."
+                f"By the truth: its picture has {self.suits.taken_psnr:.2f} dB; the best that any "
+                f"design came by is {oracle.oracle:.2f} dB ('{oracle.design.name}')."
             )
         if self.broken:
             said.append(f"Broke down: {', '.join(self.broken)}.")
+        if self.left_out:
+            said.append(f"Ended by hand; not fitted: {', '.join(self.left_out)}.")
+        said.append(self._kept())
         return tuple(said)
 
     def to_dict(self) -> dict[str, Any]:
@@ -112,11 +136,23 @@ class Architectures:
             "best": self.best.design.name,
             "level": [one.design.name for one in self.level],
             "broken": list(self.broken),
+            "left_out": list(self.left_out),
+            "suits": self.suits.design.name,
             "designs": [
                 {**settings_of(one.design), **row, "held_out": one.held_out.tolist()}
                 for one, row in zip(self.fits, rows_of(self), strict=True)
             ],
         }
+
+    def _kept(self) -> str:
+        """How to restore with it."""
+        name = self.suits.design.name
+        words = "denoising.json is a recipe for denoising with fixed noise and"
+        if name == PRESET:
+            return f"{words} the preset's network."
+        if kept_by(self.suits.design):
+            return f"{words} the network '{name}'."
+        return f"{words} the preset's network: a recipe has no place for the optimiser of '{name}'."
 
     def save(self, folder: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
         """Save page, pictures, tables and recipe; gives the page.
@@ -161,7 +197,7 @@ def explore_architectures(
     truth: Picture | None = None,
     *,
     control: Callable[[], Control] = lambda: Control.GO,
-) -> Generator[tuple[Event, str], None, Architectures | None]:
+) -> Generator[Seen, None, Architectures | None]:
     """Fit each design to the picture and to noise, the same pixels held out of all.
 
     Parameters
@@ -171,17 +207,17 @@ def explore_architectures(
     truth : ndarray (Y, X) or None
         What the picture should have been, in its units.
     control : callable
-        Polled at each iteration; anything but going on or a pause ends the experiment.
+        Polled at each iteration. Keeping ends the comparison with the designs that are done.
 
     Yields
     ------
-    (Event, str)
-        How far it is, and which design is being fitted.
+    Seen
+        After each iteration: an energy of the design that is being fitted.
 
     Returns
     -------
     Architectures or None
-        None if it was ended.
+        None if it was discarded, or ended before the first design was done.
     """
     load_torch()
     asked, block = tuple(designs), hidden_block(subject)
@@ -190,7 +226,7 @@ def explore_architectures(
     with torch_threads(subject.plan.threads):
         for number, design in enumerate(asked):
             steps = tried(design, subject, truth, block, control=control)
-            told = partial(_event, design, number / len(asked), 1 / len(asked), subject.iterations)
+            told = partial(_seen, design, number, len(asked), subject.iterations)
             try:
                 fitted = yield from mapped(steps, told)
             except Failed:
@@ -199,14 +235,17 @@ def explore_architectures(
                 broken.append(design.name)  # no reason to lose what the others say
                 continue
             if fitted is None:
-                return None
+                break
             fits.append(fitted)
-    return Architectures(subject, truth, block, tuple(fits), tuple(broken))
+    if not fits or control() is Control.DISCARD:
+        return None
+    done = len(fits) + len(broken)
+    left_out = tuple(one.name for one in asked[done:])
+    return Architectures(subject, truth, block, tuple(fits), tuple(broken), left_out)
 
 
-def _event(
-    design: Design, began: float, span: float, count: int, place: tuple[float, int]
-) -> tuple[Event, str]:
+def _seen(design: Design, number: int, designs: int, count: int, one: Going) -> Seen:
     """Tell how far the whole comparison is from how far a design's two fits are."""
-    done, iteration = place
-    return Event(f"Fitting '{design.name}'", began + span * done, iteration, count), design.name
+    words = f"Fitting network {number + 1} of {designs}: {called(design)}"
+    event = Event(words, (number + one.done) / designs, one.iteration, count)
+    return Seen(event, {one.target: one.energy}, design.name, one.picture)

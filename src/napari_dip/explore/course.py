@@ -18,10 +18,11 @@ from napari_dip.engine.problem import Problem, Term
 from napari_dip.engine.schedule import Phase, Schedule
 from napari_dip.engine.stopping import held_out_rule, never
 from napari_dip.errors import Failed, refusal
-from napari_dip.explore.building import OPTIMISERS, built
+from napari_dip.explore.building import OPTIMISERS
 from napari_dip.run.draining import mapped
 from napari_dip.run.judging import held_out_share, judges, output_average, patience
 from napari_dip.tasks.base import Scene
+from napari_dip.tasks.designs import built
 from napari_dip.tasks.noise_code import noise_code
 
 if TYPE_CHECKING:
@@ -153,6 +154,11 @@ def held_out_stop(
     target, subject, control : as for `readings`
     block : tuple of int
         Size of the blocks around held-out pixels, per axis: wider than the noise is correlated.
+
+    Returns
+    -------
+    HeldOut or None
+        None if it was discarded.
     """
     problem, prior = _problem(target, subject, block=block)
     average = output_average(subject.iterations)
@@ -160,11 +166,12 @@ def held_out_stop(
     stop = held_out_rule(patience(subject.iterations, JUDGED_EVERY))
     loop = fit(problem, prior, schedule, stop, seed=subject.seed, control=control)
     result = yield from mapped(loop, attrgetter("iteration"))
-    if result is None or result.kept:
+    if result is None:
         return None
     judged = tuple((one.iteration, one.held_out) for one in result.history)
     picture = _picture(result.estimate.mean)
-    return HeldOut(judged, result.best_iteration, result.iterations, result.stop_reason, picture)
+    reason = "it was ended by hand" if result.kept else result.stop_reason
+    return HeldOut(judged, result.best_iteration, result.iterations, reason, picture)
 
 
 def held_out_pixels(

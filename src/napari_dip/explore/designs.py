@@ -1,93 +1,48 @@
-"""Designs of networks that are set beside each other: what is varied, one thing at a time."""
+"""Which designs are set beside each other, and what of the one that is chosen can be kept."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from napari_dip.errors import Refused, refusal
 from napari_dip.io.paths import printable
+from napari_dip.tasks.designs import DEEPEST, PRESET, Design, Network, designs_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from napari_dip.explore.subject import Subject
 
-#: Rates of the other optimisers, with which the energy of camera (scikit-image, its middle of
-#: 64 x 64 pixels) fell fastest in 60 iterations without breaking down: docs/explore.md.
-RATES = {"sgd": 0.1, "l-bfgs": 1.0}
-#: Channels of the deep decoders, the narrow one with fewer weights than there are pixels, and their
-#: grids: Heckel and Hand take 64 or 128 channels and 6 grids for pictures of 512 x 512.
-NARROW, WIDE, GRIDS = 24, 64, 6
-#: Most grids of an hourglass that are tried; one is without any coarser one.
-DEEPEST = 6
-#: What is compared with all others.
-PRESET = "preset"
+__all__ = [
+    "DEEPEST",
+    "PRESET",
+    "Design",
+    "called",
+    "chosen",
+    "designs_of",
+    "every_design",
+    "kept_by",
+    "settings_of",
+]
 
-
-@dataclass(frozen=True, slots=True)
-class Design:
-    """A network, what it is fed with and how its weights move.
-
-    Attributes
-    ----------
-    name : str
-        As commands and tables call it.
-    words : str
-        What is different from the preset's.
-    structure : str
-        "hourglass", "decoder" or "deep decoder".
-    widths : tuple of int
-        Channels at each grid, finest first.
-    rate : float
-    skip : int
-        Channels that a skip passes on.
-    upsampling : str
-        "bilinear", "nearest" or "transposed".
-    weights : str
-        How they begin: "uniform", as torch draws them, or "He".
-    code : str
-        "uniform", "Gaussian" or "coordinates".
-    optimiser : str
-        "adam", "sgd" or "l-bfgs".
-    """
-
-    name: str
-    words: str
-    structure: str
-    widths: tuple[int, ...]
-    rate: float
-    skip: int = 0
-    upsampling: str = "bilinear"
-    weights: str = "uniform"
-    code: str = "uniform"
-    optimiser: str = "adam"
+#: Names that a denoising knows.
+_KNOWN = get_args(get_args(Network)[0])
 
 
 def designs_of(subject: Subject) -> dict[str, Design]:
     """Give all designs by name, that of the preset first."""
-    widths = subject.plan.budget.widths
-    scales = " → ".join(map(str, widths))
-    words = f"hourglass of {scales} channels, skips of {subject.skip}"
-    base = Design(PRESET, words, "hourglass", widths, subject.rate, skip=subject.skip)
-    half = tuple(max(1, width // 2) for width in widths)
-    found = (
-        base,
-        replace(base, name="no-skips", words="no skips", skip=0),
-        replace(base, name="decoder", words="decoder only", structure="decoder", skip=0),
-        *_depths(base),
-        replace(base, name="half-width", words="half the channels", widths=half),
-        replace(base, name="nearest", words="nearest upsampling", upsampling="nearest"),
-        replace(base, name="transposed", words="learned upsampling", upsampling="transposed"),
-        replace(base, name="he-weights", words="weights begin after He", weights="He"),
-        replace(base, name="gaussian-code", words="fed Gaussian noise", code="Gaussian"),
-        replace(base, name="coordinates", words="fed coordinates", code="coordinates"),
-        _moved(base, "sgd", "SGD with momentum"),
-        _moved(base, "l-bfgs", "L-BFGS, no line search"),
-        _deep_decoder(base, "deep-decoder", NARROW),
-        _deep_decoder(base, "wide-deep-decoder", WIDE),
-    )
-    return {one.name: one for one in found}
+    return designs_for(subject.plan.budget.widths, subject.rate, subject.skip)
+
+
+def every_design() -> dict[str, Design]:
+    """Give all designs that there are for any network, by name; only what they are called counts.
+
+    A network has none of its own depth.
+    """
+    names = list(designs_for((1, 1), 0.0))
+    names.insert(names.index("depth-1") + 1, "depth-2")
+    both = designs_for((1, 1), 0.0) | designs_for((1,), 0.0)
+    return {name: both[name] for name in names}
 
 
 def chosen(subject: Subject, only: str | Iterable[str] | None) -> tuple[Design, ...]:
@@ -118,6 +73,16 @@ def chosen(subject: Subject, only: str | Iterable[str] | None) -> tuple[Design, 
     return tuple(one for name, one in known.items() if name == PRESET or name in names)
 
 
+def kept_by(design: Design) -> str:
+    """Name the network by which a denoising takes a design over; "" if none can."""
+    return design.name if design.name in _KNOWN else ""
+
+
+def called(design: Design) -> str:
+    """Name a design for people who type no names."""
+    return "the preset's" if design.name == PRESET else design.words
+
+
 def settings_of(design: Design) -> Mapping[str, object]:
     """Give a design in plain JSON types."""
     return {
@@ -131,25 +96,3 @@ def settings_of(design: Design) -> Mapping[str, object]:
         "optimiser": design.optimiser,
         "rate": design.rate,
     }
-
-
-def _depths(base: Design) -> list[Design]:
-    """Vary how many grids there are; the coarsest of the preset's is repeated."""
-    made = []
-    for count in range(1, DEEPEST + 1):
-        if count == len(base.widths):
-            continue
-        widths = (base.widths + base.widths[-1:] * DEEPEST)[:count]
-        words = f"{count} grids" if count > 1 else "1 grid, no coarser one"
-        made.append(replace(base, name=f"depth-{count}", words=words, widths=widths))
-    return made
-
-
-def _moved(base: Design, optimiser: str, words: str) -> Design:
-    return replace(base, name=optimiser, words=words, optimiser=optimiser, rate=RATES[optimiser])
-
-
-def _deep_decoder(base: Design, name: str, width: int) -> Design:
-    words = f"deep decoder of {width} channels"
-    widths = (width,) * GRIDS
-    return replace(base, name=name, words=words, structure="deep decoder", widths=widths, skip=0)

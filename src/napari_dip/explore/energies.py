@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -9,8 +10,9 @@ import numpy as np
 
 from napari_dip.engine.control import Control
 from napari_dip.explore.course import readings
+from napari_dip.explore.seen import LEAST_KEPT, Seen, ended_after, until_whole
 from napari_dip.explore.subject import standardised
-from napari_dip.run.draining import mapped
+from napari_dip.explore.targets import ADDED_NOISE, TARGETS
 from napari_dip.run.events import Event
 from napari_dip.run.machine import load_torch, torch_threads
 
@@ -21,20 +23,18 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from napari_dip.explore.course import Reading
     from napari_dip.explore.subject import Picture, Subject
 
     Curve = npt.NDArray[np.float64]
 
-#: Standard deviation of the noise that is added to the image, in its own.
-ADDED_NOISE = 0.5
-#: The targets by their names in tables, and in words.
-TARGETS = {
-    "image": "image",
-    "image_and_noise": "image + noise",
-    "shuffled": "shuffled pixels",
-    "noise": "noise",
-}
+__all__ = [
+    "ADDED_NOISE",
+    "TARGETS",
+    "Impedance",
+    "explore_impedance",
+    "score_of",
+    "targets_of",
+]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -144,48 +144,46 @@ def score_of(noise: Curve, image: Curve) -> float:
 
 def explore_impedance(
     subject: Subject, *, control: Callable[[], Control] = lambda: Control.GO
-) -> Generator[tuple[Event, str, float], None, Impedance | None]:
-    """Fit the same network from the same start to each target.
+) -> Generator[Seen, None, Impedance | None]:
+    """Fit the same network from the same start to each target, all of them side by side.
 
     Parameters
     ----------
     subject : Subject
     control : callable
-        Polled at each iteration; anything but going on or a pause ends the experiment.
+        Polled at each iteration. Keeping ends the experiment with what it has come to.
 
     Yields
     ------
-    (Event, str, float)
-        After each iteration: how far it is, which target it is of, and its energy.
+    Seen
+        After each iteration: the energies of all targets.
 
     Returns
     -------
     Impedance or None
-        None if it was ended.
+        None if it was discarded, or ended before there was anything to be seen.
     """
     load_torch()
-    made, energies = targets_of(subject.picture, subject.seed), {}
-    with torch_threads(subject.plan.threads):
-        for name, target in made.items():
-            curve = yield from _curve(name, target, subject, control)
-            if curve is None:
-                return None
-            energies[name] = curve
-    return Impedance(subject, made, energies, score_of(energies["noise"], energies["image"]))
-
-
-def _curve(
-    name: str, target: Picture, subject: Subject, control: Callable[[], Control]
-) -> Generator[tuple[Event, str, float], None, Curve | None]:
-    """Fit to one target; its energies, None if someone ended it."""
-    found: list[float] = []
-    place, count = list(TARGETS).index(name), subject.iterations
-
-    def told(one: Reading) -> tuple[Event, str, float]:
-        found.append(one.energy)
-        done = (place + one.iteration / count) / len(TARGETS)
-        event = Event(f"Fitting the {TARGETS[name]}", done, one.iteration, count)
-        return event, name, one.energy
-
-    whole = yield from mapped(readings(target, subject, control=control), told)
-    return np.array(found) if whole else None
+    made, count = targets_of(subject.picture, subject.seed), subject.iterations
+    curves: dict[str, list[float]] = {name: [] for name in made}
+    with ExitStack() as ends, torch_threads(subject.plan.threads):
+        whole = until_whole(control)
+        fits = {name: readings(one, subject, control=whole) for name, one in made.items()}
+        for fit in fits.values():
+            ends.callback(fit.close)
+        for at in range(1, count + 1):
+            if control() is Control.KEEP:
+                break
+            for name, fit in fits.items():
+                reading = next(fit, None)
+                if reading is None:  # discarded
+                    return None
+                curves[name].append(reading.energy)
+            points = {name: curve[-1] for name, curve in curves.items()}
+            yield Seen(Event("Fitting image and noise", at / count, at, count), points)
+    reached = len(curves["noise"])
+    if reached < min(count, LEAST_KEPT):
+        return None
+    energies = {name: np.array(curve) for name, curve in curves.items()}
+    score = score_of(energies["noise"], energies["image"])
+    return Impedance(ended_after(subject, reached), made, energies, score)

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 def save_impedance(found: Impedance, folder: str | os.PathLike[str], *, overwrite: bool) -> Path:
     """Write `FILES["impedance"]`; gives the page."""
-    place = _made("impedance", folder, overwrite=overwrite)
+    place = made("impedance", folder, overwrite=overwrite)
     picture = energy_curves(found)
     count = len(found.energies["image"])
     columns = [range(1, count + 1), *(curve.tolist() for curve in found.energies.values())]
@@ -45,12 +45,12 @@ def save_impedance(found: Impedance, folder: str | os.PathLike[str], *, overwrit
         "impedance.csv": table(("iteration", *found.energies), zip(*columns, strict=True)),
         "impedance.json": json_text(found.to_dict()),
     }
-    return _written(place, content, overwrite=overwrite)
+    return written(place, content, overwrite=overwrite)
 
 
 def save_spectrum(found: Spectrum, folder: str | os.PathLike[str], *, overwrite: bool) -> Path:
     """Write `FILES["spectrum"]`; gives the page."""
-    place = _made("spectrum", folder, overwrite=overwrite)
+    place = made("spectrum", folder, overwrite=overwrite)
     pictures = (power_curves(found), band_curves(found), stopping_curves(found))
     power = [found.frequency.tolist(), *(curve.tolist() for curve in found.power.values())]
     heads = [f"iteration_{name}" if name.isdigit() else name for name in found.power]
@@ -62,14 +62,14 @@ def save_spectrum(found: Spectrum, folder: str | os.PathLike[str], *, overwrite:
         "held_out.csv": table(("iteration", "held_out_error"), found.held_out.judged),
         "spectrum.json": json_text(found.to_dict()),
     }
-    return _written(place, content, overwrite=overwrite)
+    return written(place, content, overwrite=overwrite)
 
 
 def save_architectures(
     found: Architectures, folder: str | os.PathLike[str], *, overwrite: bool
 ) -> Path:
     """Write `FILES["architectures"]`; gives the page."""
-    place = _made("architectures", folder, overwrite=overwrite)
+    place = made("architectures", folder, overwrite=overwrite)
     pictures = (design_scores(found), design_pictures(found))
     rows = rows_of(found)
     content: dict[str, str | bytes] = {
@@ -78,8 +78,9 @@ def save_architectures(
         "architectures.csv": table(tuple(rows[0]), (tuple(row.values()) for row in rows)),
         "curves.csv": _curves(found),
         "architectures.json": json_text(found.to_dict()),
+        "denoising.json": found.denoising.to_json(),
     }
-    return _written(place, content, overwrite=overwrite)
+    return written(place, content, overwrite=overwrite)
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
@@ -119,7 +120,8 @@ def _curves(found: Architectures) -> str:
     return table(heads, lines)
 
 
-def _made(experiment: str, folder: str | os.PathLike[str], *, overwrite: bool) -> Path:
+def made(experiment: str, folder: str | os.PathLike[str], *, overwrite: bool) -> Path:
+    """Make the folder of an experiment; raises Refused where that cannot be."""
     place = check_place(experiment, folder, overwrite=overwrite)
     try:
         place.mkdir(exist_ok=True)
@@ -129,7 +131,7 @@ def _made(experiment: str, folder: str | os.PathLike[str], *, overwrite: bool) -
     return place
 
 
-def _written(place: Path, content: dict[str, str | bytes], *, overwrite: bool) -> Path:
+def written(place: Path, content: dict[str, str | bytes], *, overwrite: bool) -> Path:
     """Write the page last: where it is, all is."""
     for name in reversed(content):
         whole = content[name]

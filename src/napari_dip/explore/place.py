@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from napari_dip.errors import Refused, refusal
 from napari_dip.io.outputs import check_folder
 from napari_dip.io.paths import printable
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 #: Files of each experiment; the page first.
 FILES = {
@@ -21,7 +18,9 @@ FILES = {
         "architectures.csv",
         "curves.csv",
         "architectures.json",
+        "denoising.json",
     ),
+    "features": ("features.html", "features.png", "features.csv", "features.json"),
     "impedance": ("impedance.html", "impedance.png", "impedance.csv", "impedance.json"),
     "spectrum": (
         "spectrum.html",
@@ -34,6 +33,22 @@ FILES = {
         "spectrum.json",
     ),
 }
+
+
+def free_folder(parent: str | os.PathLike[str], name: str) -> Path:
+    """Name a folder that is not there yet, after what it is to hold; with a number if need be.
+
+    Parameters
+    ----------
+    parent : path
+    name : str
+        Signs that file names do not take everywhere become hyphens.
+    """
+    stem = "".join(one if one.isalnum() or one in " ._-" else "-" for one in name).strip(" .")
+    place, number = Path(parent) / (stem or "report"), 2
+    while os.path.lexists(place):
+        place, number = Path(parent) / f"{stem}-{number}", number + 1
+    return place
 
 
 def check_place(experiment: str, folder: str | os.PathLike[str], *, overwrite: bool) -> Path:

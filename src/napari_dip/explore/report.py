@@ -8,14 +8,23 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_dip.explore.bands import BANDS, edges
-from napari_dip.explore.energies import TARGETS
-from napari_dip.run.report import contrast_limits, new_figure, png_of, show_picture, stretched
+from napari_dip.explore.feature_rows import SHOWN
+from napari_dip.explore.targets import TARGETS
+from napari_dip.run.report import (
+    contrast_limits,
+    middle_plane,
+    new_figure,
+    png_of,
+    show_picture,
+    stretched,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from napari_dip.explore.comparison import Architectures
     from napari_dip.explore.energies import Impedance
+    from napari_dip.explore.feature_rows import FeatureRows
     from napari_dip.explore.spectra import Spectrum
     from napari_dip.explore.subject import Picture
 
@@ -25,6 +34,9 @@ _DARK_TO_LIGHT = np.linspace(0, 0.85, BANDS)
 
 #: Pictures side by side.
 _ABREAST = 5
+#: From this ratio of most to least on, an axis is logarithmic: below, its numbers would run into
+#: each other.
+_WIDE = 30
 
 
 def energy_curves(found: Impedance) -> bytes:
@@ -109,6 +121,7 @@ def stopping_curves(found: Spectrum) -> bytes:
     panels[0].plot(place, found.ratio, color="tab:blue")
     panels[0].set_yscale("log")
     panels[0].yaxis.set_major_formatter("{x:g}")
+    panels[0].yaxis.set_minor_formatter("{x:g}")
     panels[0].set_ylabel("Blurriness\n/ sharpness")
     judged = np.array(found.held_out.judged)
     panels[1].plot(judged[:, 0], judged[:, 1], ".-", color="tab:orange")
@@ -151,7 +164,10 @@ def design_scores(found: Architectures) -> bytes:
         axes.plot(values, place, "o", color="tab:blue")
         axes.axvline(values[0], color="0.5", linestyle="--", linewidth=1)
         axes.set_xlabel(title)
-    panels[3].set_xscale("log")
+    weights = columns["Weights per pixel"]
+    if max(weights) > _WIDE * min(weights):
+        panels[3].set_xscale("log")
+        panels[3].xaxis.set_major_formatter("{x:g}")
     if found.truth is not None:
         last = panels[-1]
         last.plot([one.oracle for one in fits], place, "o", color="tab:green", label="oracle")
@@ -182,6 +198,21 @@ def design_pictures(found: Architectures) -> bytes:
         _show(panel, picture, title, limits)
     for panel in panels[len(shown) :]:
         panel.set_axis_off()
+    return png_of(figure)
+
+
+def feature_pictures(found: FeatureRows) -> bytes:
+    """Draw the image and what came back of it, a row for each layer; a PNG file."""
+    shown = middle_plane(found.image, found.axes)
+    limits = contrast_limits(shown)
+    across = 1 + len(found.rows[0])
+    figure = new_figure(2.1 * across, 2.35 * len(found.rows))
+    panels = figure.subplots(len(found.rows), across, squeeze=False)
+    for row, places in zip(found.rows, panels, strict=True):
+        _show(places[0], shown, f"{row[0].layer}\n{row[0].answer} values", limits)
+        for one, place in zip(row, places[1:], strict=True):
+            title = f"{SHOWN[one.prior]}\ncorrelation {one.correlation:.2f}"
+            _show(place, middle_plane(one.picture, found.axes), title, limits)
     return png_of(figure)
 
 

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from napari_dip.engine.control import Control
-from napari_dip.explore.bands import Correspondence, edges, radial_power, reached
+from napari_dip.explore.bands import (
+    BAND_NAMES,
+    LEVELS,
+    Correspondence,
+    edges,
+    radial_power,
+    reached,
+)
 from napari_dip.explore.course import held_out_stop, readings
+from napari_dip.explore.seen import LEAST_KEPT, Seen, ended_after, until_whole
 from napari_dip.explore.sharpness import settled_at, sight
 from napari_dip.explore.subject import hidden_block, psnr_of, standardised
-from napari_dip.run.draining import mapped
 from napari_dip.run.events import Event
 from napari_dip.run.machine import load_torch, torch_threads
 from napari_dip.run.prepare import ROBUST
@@ -29,11 +37,9 @@ if TYPE_CHECKING:
 
     Curve = npt.NDArray[np.float64]
 
-#: Shares of a band whose iteration is told: half of it, and nearly all.
-LEVELS = (0.5, 0.9)
-#: Estimates whose power and pictures are kept: evenly spread over the logarithm of the iteration,
-#: from a fiftieth of the fit on.
-_KEPT, _FIRST = 6, 50
+#: Estimates whose power and pictures are shown, and those that are kept to be looked through:
+#: evenly spread over the logarithm of the iteration, the former from a fiftieth of the fit on.
+_SHOWN, _KEPT, _FIRST = 6, 24, 50
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -52,7 +58,9 @@ class Spectrum:
     psnr : ndarray (iterations,) or None
         Against the truth, in dB; the peak is the truth's range.
     pictures : mapping of int to ndarray (Y, X) float32
-        Outputs by iteration, in the image's units.
+        Outputs by iteration, in the image's units: those of the report.
+    evolution : mapping of int to ndarray (Y, X) float32
+        These and more.
     frequency : ndarray (rings,)
         In cycles per pixel.
     power : mapping of str to ndarray (rings,)
@@ -73,6 +81,7 @@ class Spectrum:
     sharpness: Curve
     psnr: Curve | None
     pictures: Mapping[int, Picture]
+    evolution: Mapping[int, Picture]
     frequency: Curve
     power: Mapping[str, Curve]
     ratio_stop: int
@@ -140,8 +149,8 @@ def explore_spectrum(
     truth: Picture | None = None,
     *,
     control: Callable[[], Control] = lambda: Control.GO,
-) -> Generator[tuple[Event, Reading | None], None, Spectrum | None]:
-    """Fit once with nothing held out and look at each output, then once with pixels held out.
+) -> Generator[Seen, None, Spectrum | None]:
+    """Fit with nothing held out and look at each output; beside it once with pixels held out.
 
     Parameters
     ----------
@@ -149,38 +158,65 @@ def explore_spectrum(
     truth : ndarray (Y, X) or None
         What the picture should have been, in its units.
     control : callable
-        Polled at each iteration; anything but going on or a pause ends the experiment.
+        Polled at each iteration. Keeping ends the experiment with what it has come to.
 
     Yields
     ------
-    (Event, Reading or None)
-        How far it is, and the output of that iteration in standard units.
+    Seen
+        After each iteration: the correspondences of the bands, and the output.
 
     Returns
     -------
     Spectrum or None
-        None if it was ended.
+        None if it was discarded, or ended before there was anything to be seen.
     """
     load_torch()
     target, count = standardised(subject.picture), subject.iterations
-    watch = _Watch(subject, truth)
-    block = hidden_block(subject)
-
-    def seen(one: Reading) -> tuple[Event, Reading]:
-        watch.see(one)
-        done = 0.5 * one.iteration / count
-        return Event("Watching the frequencies", done, one.iteration, count), one
-
-    def judged(at: int) -> tuple[Event, None]:
-        return Event("Fitting with held-out pixels", 0.5 + 0.5 * at / count, at, count), None
-
-    with torch_threads(subject.plan.threads):
-        fitted = readings(target, subject, control=control, pictures=True)
-        if not (yield from mapped(fitted, seen)):
+    watch, block = _Watch(subject, truth), hidden_block(subject)
+    fitted = readings(target, subject, control=until_whole(control), pictures=True)
+    judged = held_out_stop(target, subject, block, control=control)
+    with torch_threads(subject.plan.threads), closing(fitted), closing(judged):
+        judge = _Judge(judged)
+        for at in range(1, count + 1):
+            judge.follow(at)
+            reading = None if control() is Control.KEEP else next(fitted, None)
+            if reading is None:
+                break
+            points, picture = watch.see(reading)
+            event = Event("Watching the frequencies", at / count, at, count)
+            yield Seen(event, points, picture=picture)
+        if control() is Control.DISCARD or watch.count < min(count, LEAST_KEPT):
             return None
-        stop = held_out_stop(target, subject, block, control=control)
-        held_out = yield from mapped(stop, judged)
-    return None if held_out is None else watch.ended(held_out)
+        held_out = judge.last()
+    if held_out is None:
+        return None
+    return watch.ended(held_out, ended_after(subject, watch.count))
+
+
+class _Judge:
+    """Runs the fit that is judged beside the one that is watched, never far ahead of it."""
+
+    def __init__(self, fit: Generator[int, None, HeldOut | None]) -> None:
+        self._fit = fit
+        self._at, self._over = 0, False
+        self._found: HeldOut | None = None
+
+    def follow(self, at: int) -> None:
+        """Go on to the next judgement behind an iteration."""
+        while not self._over and self._at < at:
+            self._go_on()
+
+    def last(self) -> HeldOut | None:
+        """Come to the end: by the rule, by the budget or, if someone asks for it, now."""
+        while not self._over:
+            self._go_on()
+        return self._found
+
+    def _go_on(self) -> None:
+        try:
+            self._at = next(self._fit)
+        except StopIteration as end:
+            self._found, self._over = end.value, True
 
 
 class _Watch:
@@ -194,41 +230,55 @@ class _Watch:
         self._range = max(float(high - self._low), 1e-12)
         self._correspondence = Correspondence(standardised(picture))
         count = subject.iterations
-        kept = np.geomspace(max(1, count // _FIRST), count, _KEPT)
-        self._kept = {int(one) for one in np.round(kept)}
+        self._shown, self._kept = (
+            {int(one) for one in np.round(np.geomspace(first, count, many))}
+            for first, many in ((max(1, count // _FIRST), _SHOWN), (1, _KEPT))
+        )
+        self._last: Picture | None = None
         self._rows: list[tuple[float, ...]] = []
         self._bands: list[Curve] = []
         self._pictures: dict[int, Picture] = {}
 
-    def see(self, one: Reading) -> None:
-        """Measure the output of one iteration."""
+    @property
+    def count(self) -> int:
+        """Iterations that were seen."""
+        return len(self._rows)
+
+    def see(self, one: Reading) -> tuple[dict[str, float], Picture]:
+        """Measure the output of one iteration; its bands by their names, and the picture."""
         assert one.picture is not None
         picture = self._in_units(one.picture)
         seen = sight((picture - self._low) / self._range)
         psnr = self._psnr(picture)
         self._rows.append((one.energy, seen.blurriness, seen.sharpness, psnr))
         self._bands.append(self._correspondence.of(one.picture))
-        if one.iteration in self._kept:
+        if one.iteration in self._kept | self._shown:
             self._pictures[one.iteration] = picture
+        self._last = picture
+        return dict(zip(BAND_NAMES, self._bands[-1].tolist(), strict=True)), picture
 
-    def ended(self, held_out: HeldOut) -> Spectrum:
+    def ended(self, held_out: HeldOut, subject: Subject) -> Spectrum:
         """Put all together."""
+        assert self._last is not None
+        evolution = {**self._pictures, self.count: self._last}
+        shown = {at: one for at, one in evolution.items() if at in self._shown | {self.count}}
         energy, blurriness, sharpness, psnr = np.array(self._rows).T
         frequency, target = radial_power(self._subject.picture)
         power = {"target": target}
         if self._truth is not None:
             power["truth"] = radial_power(self._truth)[1]
-        power |= {str(at): radial_power(one)[1] for at, one in self._pictures.items()}
+        power |= {str(at): radial_power(one)[1] for at, one in shown.items()}
         known = self._truth is not None
         return Spectrum(
-            subject=self._subject,
+            subject=subject,
             truth=self._truth,
             energy=energy,
             correspondence=np.array(self._bands),
             blurriness=blurriness,
             sharpness=sharpness,
             psnr=psnr if known else None,
-            pictures=self._pictures,
+            pictures=shown,
+            evolution=evolution,
             frequency=frequency,
             power=power,
             ratio_stop=settled_at(blurriness / np.maximum(sharpness, 1e-12)),

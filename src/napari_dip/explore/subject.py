@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from napari_dip.io import ImageSpec
+    from napari_dip.run.machine import Machine
     from napari_dip.run.plan import Plan
+    from napari_dip.run.recipe import Recipe
 
     Picture = npt.NDArray[np.float32]
 
@@ -54,6 +56,8 @@ class Subject:
         In plain JSON types: what repeats the experiment.
     notes : tuple of str
         What was done to the image, in words.
+    ended_after : int or None
+        Iterations after which someone ended the fits.
     """
 
     name: str
@@ -63,11 +67,12 @@ class Subject:
     skip: int
     recipe: Mapping[str, Any]
     notes: tuple[str, ...]
+    ended_after: int | None = None
 
     @property
     def iterations(self) -> int:
         """Of each fit."""
-        return self.plan.budget.iterations
+        return self.ended_after or self.plan.budget.iterations
 
     @property
     def seed(self) -> int:
@@ -95,6 +100,8 @@ def subject_of(
     seed: int | str = 0,
     device: str = "auto",
     crop: int | str = CROP,
+    name: str = "image",
+    machine: Machine | None = None,
 ) -> Subject:
     """Read an image and choose the network, or say no.
 
@@ -107,6 +114,10 @@ def subject_of(
         Of each fit.
     crop : int
         Pixels along a side of the middle that is looked at, where the image is larger.
+    name : str
+        What an image that lies in no file is called.
+    machine : Machine, optional
+        What may be used of this computer; default: all.
 
     Raises
     ------
@@ -114,23 +125,76 @@ def subject_of(
         If the image or a setting cannot be used.
     """
     settings = {"preset": preset, "max_iterations": max_iterations, "seed": seed, "device": device}
-    recipe = make_recipe("denoise", prior="noise", **settings)
-    side = _side(crop)
-    grey, spec, notes, read = _grey("image", image, axes)
+    recipe, side = wish_of(**settings), side_of(crop)
+    grey, spec, notes, read = _grey(name, image, axes)
     picture = middle(grey, side)
     if picture.shape != grey.shape:
         notes = (*notes, f"Of the image its middle of {_size(picture.shape)} is looked at.")
-    spec = replace(spec, shape=picture.shape, dtype="float32", axes="YX", scale=None, units=None)
     if no := check_content(picture, spec.name):
         raise Refused(no)
-    machine = this_machine()
-    plan = preflight(recipe, spec, machine)
+    machine = machine or this_machine()
+    plan = plan_of(recipe, spec, side, machine)
     if isinstance(plan, Refusal):
         raise Refused(plan)
     told = {"image": spec.name, "pixels_sha256": _sha256(read), "axes": axes, "crop": side}
     told |= _fitted(plan, machine.torch)
     notes = (*notes, *plan.notes)
     return Subject(spec.name, picture, plan, grey.shape, SKIP, told, notes)
+
+
+def wish_of(**settings: Any) -> Recipe:
+    """Ask for the network of a preset, as a recipe.
+
+    Parameters
+    ----------
+    **settings
+        `preset`, `max_iterations`, `seed`, `device`.
+
+    Raises
+    ------
+    Refused
+        If a setting is not allowed.
+    """
+    return make_recipe("denoise", prior="noise", restarts=1, **settings)
+
+
+def plan_of(recipe: Recipe, spec: ImageSpec, side: int, machine: Machine) -> Plan | Refusal:
+    """Plan a fit to the middle of an image, from its header alone.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        By `wish_of`.
+    spec : ImageSpec
+        Of one plane, grey or in colours.
+    side : int
+        Pixels along a side that are looked at, at most.
+    machine : Machine
+    """
+    if no := check_header(spec, stacks=False):
+        return no
+    height, width = (min(side, count) for count in spec.grid)
+    part = replace(spec, shape=(height, width), dtype="float32", axes="YX", scale=None, units=None)
+    return preflight(recipe, part, machine)
+
+
+def side_of(crop: int | str) -> int:
+    """Read how many pixels along a side are to be looked at.
+
+    Raises
+    ------
+    Refused
+        If it is no whole number, or too few for a network.
+    """
+    try:
+        side = int(crop)
+    except ValueError:
+        side = 0
+    if side < LEAST_SIDE or isinstance(crop, bool):
+        why = f"it should be a whole number of pixels, {LEAST_SIDE} or more"
+        hint = "Leave it out to look at 256 × 256 pixels."
+        raise Refused(refusal("setting-wrong", field="crop", value=repr(crop), why=why, hint=hint))
+    return side
 
 
 def truth_of(truth: Any, subject: Subject) -> Picture:
@@ -230,15 +294,3 @@ def _described(
 def _size(shape: tuple[int, ...]) -> str:
     height, width = shape
     return f"{width} × {height} pixels"
-
-
-def _side(crop: int | str) -> int:
-    try:
-        side = int(crop)
-    except ValueError:
-        side = 0
-    if side < LEAST_SIDE or isinstance(crop, bool):
-        why = f"it should be a whole number of pixels, {LEAST_SIDE} or more"
-        hint = "Leave it out to look at 256 × 256 pixels."
-        raise Refused(refusal("setting-wrong", field="crop", value=repr(crop), why=why, hint=hint))
-    return side

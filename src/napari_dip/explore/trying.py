@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -30,6 +30,29 @@ if TYPE_CHECKING:
     Curve = npt.NDArray[np.float64]
 
 
+class Going(NamedTuple):
+    """How far the trial of a design is.
+
+    Attributes
+    ----------
+    done : float
+        Share of both fits.
+    iteration : int
+    target : str
+        "image" or "noise".
+    energy : float
+        Of the target there.
+    picture : ndarray (Y, X) float32 or None
+        The running average, in the image's units.
+    """
+
+    done: float
+    iteration: int
+    target: str
+    energy: float
+    picture: Picture | None = None
+
+
 def tried(
     design: Design,
     subject: Subject,
@@ -38,7 +61,7 @@ def tried(
     *,
     control: Callable[[], Control] = lambda: Control.GO,
     noise: Curve | None = None,
-) -> Generator[tuple[float, int], None, TrialFit | None]:
+) -> Generator[Going, None, TrialFit | None]:
     """Fit a design to the picture, then to noise.
 
     Parameters
@@ -55,8 +78,8 @@ def tried(
 
     Yields
     ------
-    (float, int)
-        Share that is done, and the iteration.
+    Going
+        After each iteration.
 
     Returns
     -------
@@ -75,9 +98,10 @@ def tried(
     image = targets["image"]
     watch = _Watch(subject, truth, image)
 
-    def seen(one: Reading) -> tuple[float, int]:
-        watch.see(one)
-        return 0.5 * one.iteration / count, one.iteration
+    def seen(one: Reading) -> Going:
+        picture = watch.see(one)
+        done = 0.5 * one.iteration / count
+        return Going(done, one.iteration, "image", one.energy, picture)
 
     if not (yield from mapped(readings(image, subject, pictures=True, **ways), seen)):
         return None
@@ -92,13 +116,14 @@ def tried(
 
 def _resistance(
     target: Picture, subject: Subject, ways: dict[str, Any]
-) -> Generator[tuple[float, int], None, Curve | None]:
+) -> Generator[Going, None, Curve | None]:
     """Fit to noise: its energies, or None if it was ended."""
     energies: list[float] = []
 
-    def resisted(one: Reading) -> tuple[float, int]:
+    def resisted(one: Reading) -> Going:
         energies.append(one.energy)
-        return 0.5 + 0.5 * one.iteration / subject.iterations, one.iteration
+        done = 0.5 + 0.5 * one.iteration / subject.iterations
+        return Going(done, one.iteration, "noise", one.energy)
 
     whole = yield from mapped(readings(target, subject, **ways), resisted)
     return np.array(energies) if whole else None
@@ -115,13 +140,15 @@ class _Watch:
         self._bands: list[Curve] = []
         self._psnr: list[float] = []
 
-    def see(self, one: Reading) -> None:
-        """Measure the running average of one iteration."""
+    def see(self, one: Reading) -> Picture:
+        """Measure the running average of one iteration; gives it in the image's units."""
         assert one.picture is not None
         self._readings.append(one)
         self._bands.append(self._correspondence.of(one.picture))
+        picture = self._in_units(one.picture)
         if self._truth is not None:
-            self._psnr.append(psnr_of(self._in_units(one.picture), self._truth))
+            self._psnr.append(psnr_of(picture, self._truth))
+        return picture
 
     def ended(
         self,

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 #: What counts as an image in a folder; a file that is named by itself may be called anything.
-_IMAGES = (".tif", ".tiff", ".png", ".jpg", ".jpeg")
+_IMAGES = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".czi", ".nd2", ".lif")
 #: A folder that is one image.
 _FOLDER_IMAGE = ".zarr"
 _OTHERS = "Files in '{folder}' that are no images by their names were left out: {count}."

@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_dip.errors import Refused, refusal
-from napari_dip.io.paths import look_at, printable, why_not
+from napari_dip.io.paths import is_zarr, look_at, printable, why_not
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-IMAGE_SUFFIXES = (".tif", ".tiff")
+IMAGE_SUFFIXES = (".tif", ".tiff", ".zarr")
+#: The ending of results that are folders.
+FOLDER_SUFFIX = ".zarr"
 JSON_SUFFIXES = (".json",)
 
 
@@ -52,17 +54,21 @@ def check_output(
     """
     found, status = look_at(path)
     shown = printable(str(found))
-    if status is not None and stat.S_ISDIR(status.st_mode):
+    zarr = found.suffix.lower() == FOLDER_SUFFIX and FOLDER_SUFFIX in suffixes
+    if status is not None and stat.S_ISDIR(status.st_mode) and not zarr:
         raise Refused(refusal("output-is-folder", path=shown, suffix=suffixes[0]))
     if found.suffix.lower() not in suffixes:
         code = "output-type" if suffixes == IMAGE_SUFFIXES else "output-json"
         raise Refused(refusal(code, path=shown, suffix=printable(found.suffix)))
-    if status is not None and not stat.S_ISREG(status.st_mode):
+    special = status is not None and not stat.S_ISREG(status.st_mode)
+    if special and not (zarr and found.is_dir()):
         raise Refused(refusal("output-special", path=shown))
-    if status is not None and any(_same(found, other) for other in inputs):
+    if any(_same(found, other) for other in inputs):
         raise Refused(refusal("output-is-input", path=shown))
     if os.path.lexists(found) and not overwrite:
         raise Refused(refusal("output-exists", path=shown))
+    if zarr:
+        _check_zarr(found, status)
     _check_folder(target_of(found).parent, status is not None, found, bytes_needed)
     return found
 
@@ -105,9 +111,27 @@ def target_of(path: Path) -> Path:
 
 
 def _same(path: Path, other: str | os.PathLike[str]) -> bool:
-    with suppress(OSError):
-        return os.path.samefile(path, other)
+    """Whether one is the other, or lies in the folder that it is."""
+    with suppress(OSError, ValueError):
+        if os.path.lexists(path) and os.path.samefile(path, other):
+            return True
+        here, there = os.path.realpath(path), os.path.realpath(other)
+        if os.path.isdir(there) and here.startswith(there + os.sep):
+            return True
+        return os.path.isdir(here) and there.startswith(here + os.sep)
     return False
+
+
+def _check_zarr(path: Path, status: os.stat_result | None) -> None:
+    """Say no where Zarr cannot be written, or something else would be replaced by it."""
+    from napari_dip.io.zarr_reading import check_zarr
+
+    check_zarr(path)
+    shown = printable(str(path))
+    if status is not None and not path.is_dir():
+        raise Refused(refusal("folder-is-file", path=shown))
+    if status is not None and any(path.iterdir()) and not is_zarr(path):
+        raise Refused(refusal("zarr-foreign", path=shown))
 
 
 def _check_folder(folder: Path, replaces: bool, path: Path, bytes_needed: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from contextlib import suppress
 from pathlib import Path
 
 from napari_dip.errors import Refused, refusal
@@ -57,6 +58,13 @@ def look_at(path: str | os.PathLike[str]) -> tuple[Path, os.stat_result | None]:
     except OSError as error:
         code = "path-wrong" if error.errno in _BAD_PATH else "file-unreadable"
         raise Refused(refusal(code, path=shown, why=why_not(error))) from None
+
+
+def is_zarr(folder: Path) -> bool:
+    """Whether a folder says that it is a Zarr, of either format."""
+    with suppress(OSError, ValueError):  # a name that nothing can have; who opens it will say so
+        return any((folder / name).is_file() for name in ("zarr.json", ".zgroup", ".zattrs"))
+    return False
 
 
 def small_text(path: str | os.PathLike[str], kind: str, most: int) -> str:

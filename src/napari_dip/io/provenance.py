@@ -1,14 +1,14 @@
-"""What a TIFF says of how it was made: the counterpart of what `write_image` puts there."""
+"""What a file says of how it was made: the counterpart of what `write_image` puts there."""
 
 from __future__ import annotations
 
 import json
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
 if TYPE_CHECKING:
-    import os
-
     from tifffile import TiffFile
 
 
@@ -17,13 +17,18 @@ def read_provenance(path: str | os.PathLike[str]) -> dict[str, Any] | None:
 
     Parameters
     ----------
-    path : path of a TIFF file that can be read
+    path : path of a TIFF file, or of an OME-Zarr, that can be read
 
     Returns
     -------
     dict or None
         Plain JSON types; None if it holds nothing of the kind.
     """
+    if os.path.isdir(path):
+        from napari_dip.io.zarr_metadata import attributes
+
+        inside = attributes(Path(path)).get("napari_dip")
+        return inside if isinstance(inside, dict) and "recipe" in inside else None
     from tifffile import TiffFile
 
     with TiffFile(path) as file:

@@ -1,25 +1,26 @@
 """Read images: the header first, the pixels once a plan says yes.
 
 The kind of a file is told by its first bytes, never by its name; what they mean beyond that
-is left to tifffile and Pillow. These parsers meet hostile bytes here, so whatever they raise
-becomes a `Refused` that names the file.
+is left to tifffile, Pillow, zarr and bioio. These parsers meet hostile bytes here, so whatever
+they raise becomes a `Refused` that names the file.
 """
 
 from __future__ import annotations
 
+import stat
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from napari_dip.errors import Refused, refusal
-from napari_dip.io.paths import printable, readable_file, why_not
+from napari_dip.io.paths import is_zarr, look_at, printable, readable_file, why_not
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Iterator
-    from pathlib import Path
 
     from napari_dip.io.spec import ImageSpec
 
@@ -34,7 +35,7 @@ def read_spec(path: str | os.PathLike[str], axes: str | None = None) -> ImageSpe
 
     Parameters
     ----------
-    path : path of a TIFF, OME-TIFF, PNG or JPEG file
+    path : path of a TIFF, OME-TIFF, PNG, JPEG, CZI, ND2 or LIF file, or of an OME-Zarr's folder
     axes : str, optional
         Overrides the file's own axes: one letter each out of T, C, Z, Y, X and S.
 
@@ -48,9 +49,14 @@ def read_spec(path: str | os.PathLike[str], axes: str | None = None) -> ImageSpe
     Refused
         If the file is missing, of another kind, cut off, or its header cannot be true.
     """
+    letters = axes.upper() if axes else None
+    if _is_folder(path):
+        from napari_dip.io import zarr_reading
+
+        return zarr_reading.read_spec(Path(path), letters)
     found, count = readable_file(path)
     with naming(found):
-        spec: ImageSpec = _kind(found).read_spec(found, axes.upper() if axes else None)
+        spec: ImageSpec = _kind(found).read_spec(found, letters)
     if spec.pixels * np.dtype(spec.dtype).itemsize > _MOST_PACKED * count:
         sizes = " × ".join(str(side) for side in spec.shape)
         why = f"its header speaks of {sizes} pixels, but it holds {count} bytes"
@@ -80,14 +86,33 @@ def read_pixels(spec: ImageSpec) -> npt.NDArray[Any]:
     """
     if spec.path is None:
         raise ValueError(f"'{spec.name}' does not come from a file.")
-    found, _ = readable_file(spec.path)
-    with naming(found):
-        raw = _kind(found).read_pixels(found)
+    if _is_folder(spec.path):
+        from napari_dip.io import zarr_reading
+
+        raw = zarr_reading.read_pixels(Path(spec.path))
+    else:
+        found, _ = readable_file(spec.path)
+        with naming(found):
+            raw = _kind(found).read_pixels(found)
     pixels = _without_alpha(raw, spec)
     if pixels.shape != spec.shape or pixels.dtype.name != spec.dtype:
         why = "its size or type changed while it was being read"
         raise Refused(refusal("file-broken", path=printable(spec.path), why=why))
     return pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
+
+
+def _is_folder(path: str | os.PathLike[str]) -> bool:
+    """Whether a path leads to a folder that is one image."""
+    found, status = look_at(path)
+    return status is not None and stat.S_ISDIR(status.st_mode) and is_zarr(found)
+
+
+def is_lazy(path: Path) -> bool:
+    """Whether a file is of a kind whose own reader reads it by regions."""
+    from napari_dip.io.bioio_reading import kind_of
+
+    with path.open("rb") as file:
+        return kind_of(file.read(8)) is not None
 
 
 def is_tiff(path: Path) -> bool:
@@ -98,7 +123,7 @@ def is_tiff(path: Path) -> bool:
 
 def _kind(path: Path) -> Any:
     """Choose the module that reads this kind of file, by its first bytes."""
-    from napari_dip.io import picture, tiff
+    from napari_dip.io import bioio_reading, picture, tiff
 
     with path.open("rb") as file:
         start = file.read(8)
@@ -106,6 +131,8 @@ def _kind(path: Path) -> Any:
         return tiff
     if start.startswith(_PICTURES):
         return picture
+    if bioio_reading.kind_of(start):
+        return bioio_reading
     why = "it starts like none of them"
     raise Refused(refusal("file-type", path=printable(str(path)), why=why))
 

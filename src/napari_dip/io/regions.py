@@ -10,7 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_dip.io.reading import is_tiff, naming, read_pixels
+from napari_dip.errors import Refused, refusal
+from napari_dip.io import bioio_reading
+from napari_dip.io.paths import printable
+from napari_dip.io.reading import is_lazy, is_tiff, naming, read_pixels
 from napari_dip.io.tiff import where_pixels_lie
 
 if TYPE_CHECKING:
@@ -18,7 +21,9 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from napari_dip.io.bioio_reading import Lazy
     from napari_dip.io.spec import ImageSpec
+    from napari_dip.io.zarr_reading import Chunked
 
 #: Bytes of an image that are held at a time while all of it is gone through.
 CHUNK = 2**26
@@ -74,7 +79,7 @@ class OnDisk:
         return np.memmap(self.path, self.stored, "r", self.offset, self.shape)
 
 
-def on_disk(spec: ImageSpec) -> OnDisk | npt.NDArray[Any]:
+def on_disk(spec: ImageSpec) -> OnDisk | Chunked | Lazy | npt.NDArray[Any]:
     """Get at the pixels of a file without reading them.
 
     Parameters
@@ -84,9 +89,10 @@ def on_disk(spec: ImageSpec) -> OnDisk | npt.NDArray[Any]:
 
     Returns
     -------
-    OnDisk or ndarray
+    OnDisk, Chunked, Lazy or ndarray
         A TIFF whose pixels lie one after the other is read where it is; one that is compressed is
-        unpacked into a temporary file first. Other kinds of files are read whole.
+        unpacked into a temporary file first. OME-Zarr, CZI, ND2 and LIF are read where they are.
+        Other kinds of files are read whole.
 
     Raises
     ------
@@ -95,6 +101,12 @@ def on_disk(spec: ImageSpec) -> OnDisk | npt.NDArray[Any]:
     """
     assert spec.path is not None
     path = Path(spec.path)
+    if path.is_dir():
+        from napari_dip.io import zarr_reading
+
+        return _as_planned(path, spec, zarr_reading.regions(path))
+    if is_lazy(path):
+        return _as_planned(path, spec, bioio_reading.regions(path))
     with naming(path):
         found = where_pixels_lie(path) if is_tiff(path) else None
         if found is None or found.shape != spec.shape or found.dtype.name != spec.dtype:
@@ -105,6 +117,13 @@ def on_disk(spec: ImageSpec) -> OnDisk | npt.NDArray[Any]:
         raw = keeper.path / "pixels"
         found.unpack(raw)
         return OnDisk(raw, 0, found.shape, found.dtype.newbyteorder("=").str, keeper)
+
+
+def _as_planned(path: Path, spec: ImageSpec, found: Chunked | Lazy) -> Chunked | Lazy:
+    if found.shape != spec.shape or found.dtype.name != spec.dtype:
+        why = "its size or type changed while it was being read"
+        raise Refused(refusal("file-broken", path=printable(str(path)), why=why))
+    return found
 
 
 class _Folder:
@@ -119,7 +138,8 @@ class _Folder:
 
 def new_on_disk(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> OnDisk:
     """Make room for pixels in a new file."""
-    with path.open("wb") as file:
+    path.unlink(missing_ok=True)  # a link there would lead elsewhere
+    with path.open("xb") as file:
         file.truncate(int(np.prod(shape, dtype=np.int64)) * dtype.itemsize)
     return OnDisk(path, 0, shape, dtype.str)
 

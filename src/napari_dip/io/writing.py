@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_dip.errors import Failed, refusal
-from napari_dip.io.outputs import target_of
+from napari_dip.io.outputs import FOLDER_SUFFIX, target_of
 from napari_dip.io.paths import printable, why_not
 from napari_dip.io.regions import OnDisk, chunks
 from napari_dip.io.units import meters, unit_symbol
@@ -40,12 +40,13 @@ def write_image(
     units: tuple[str, ...] | None = None,
     provenance: Mapping[str, Any] | None = None,
     overwrite: bool = False,
+    like: str | None = None,
 ) -> Path:
-    """Save an image as TIFF, with the size of its pixels and how it came about.
+    """Save an image as TIFF or OME-Zarr, with the size of its pixels and how it came about.
 
     Parameters
     ----------
-    path : path ending in .tif or .tiff; .ome.tif and .ome.tiff make an OME-TIFF
+    path : path ending in .tif, .tiff, .zarr; .ome.tif and .ome.tiff make an OME-TIFF
     image : ndarray of integers or float32
         One that stays on the disk is copied part by part.
     axes : str
@@ -55,6 +56,8 @@ def write_image(
         Goes into the file as text that ImageJ shows (Image, Show Info) or as OME annotation.
     overwrite : bool
         Whether a file of that name may be replaced.
+    like : str, optional
+        Path of an OME-Zarr whose version one is to have.
 
     Returns
     -------
@@ -69,7 +72,23 @@ def write_image(
     if len(axes) != image.ndim:
         raise ValueError(f"The axes '{axes}' do not fit an image of shape {image.shape}.")
     sizes = _sizes(axes, scale, units)
+    if str(path).lower().endswith(FOLDER_SUFFIX):
+        from napari_dip.io.zarr_writing import write_zarr
+
+        told = {"provenance": dict(provenance or {}), "like": like}
+        return write_zarr(Path(path), _in_order(image), axes, sizes, overwrite=overwrite, **told)
     text = json.dumps(dict(provenance or {}), ensure_ascii=True)
+    return _tiff(Path(path), image, axes, sizes, text, overwrite)
+
+
+def _tiff(
+    path: Path,
+    image: npt.NDArray[Any],
+    axes: str,
+    sizes: Mapping[str, tuple[float, str]],
+    text: str,
+    overwrite: bool,
+) -> Path:
     ome = str(path).lower().endswith((".ome.tif", ".ome.tiff"))
     imagej = not ome and _fits_imagej(image, axes)
     if ome and not axes.endswith(("YX", "YXS", "YXC")):  # OME-TIFF knows no other order
@@ -83,7 +102,7 @@ def write_image(
     options["photometric"] = "rgb" if "S" in axes else "minisblack"
     big = image.nbytes > _CLASSIC_BYTES and not imagej
     flavour = {"ome": ome, "imagej": imagej, "bigtiff": big}
-    return _in_one_step(Path(path), lambda file: _pages(file, pixels, flavour, options), overwrite)
+    return _in_one_step(path, lambda file: _pages(file, pixels, flavour, options), overwrite)
 
 
 def write_text(path: str | os.PathLike[str], text: str, *, overwrite: bool = False) -> Path:
@@ -95,22 +114,6 @@ def write_text(path: str | os.PathLike[str], text: str, *, overwrite: bool = Fal
 def write_bytes(path: str | os.PathLike[str], content: bytes, *, overwrite: bool = False) -> Path:
     """Save bytes as they are; raises as `write_image` does."""
     return _in_one_step(Path(path), lambda file: _all(file, content), overwrite)
-
-
-def remove_parts(folder: Path, before: float) -> None:
-    """Remove what a program left that was killed while it wrote.
-
-    Parameters
-    ----------
-    folder : Path
-    before : float
-        Seconds since the epoch: a younger part may be one that is being written.
-    """
-    with suppress(OSError):
-        for part in folder.glob("*.part"):
-            ours = part.name.startswith(".napari-dip-") or part.name.endswith(".unfinished.part")
-            if ours and part.stat().st_mtime < before:
-                part.unlink()
 
 
 def _pages(

@@ -12,7 +12,9 @@ from napari.utils.transforms import Affine
 
 from napari_dip.qt.ending import Answer
 from napari_dip.qt.layers import level_zero, look_of
+from napari_dip.qt.recovery_notes import place_for
 from napari_dip.qt.sources import inputs_of
+from napari_dip.run.keeping import Place, run_kept
 from napari_dip.run.trial import run_trial
 
 if TYPE_CHECKING:
@@ -46,6 +48,8 @@ class Asked:
     region : Region or None
     trial : str
         Goes behind the image's name to name what was tried on the region.
+    place : Place or None
+        Where the run is kept, so that it can go on after a crash.
     """
 
     plan: Plan
@@ -57,6 +61,7 @@ class Asked:
     whole: Plan | None = None
     region: Region | None = None
     trial: str = ""
+    place: Place | None = None
 
     @property
     def label(self) -> str:
@@ -71,9 +76,9 @@ class Asked:
     @property
     def begin(self) -> Callable[..., Any] | None:
         """What begins the run where it is no ordinary one."""
-        if self.whole is None or self.region is None:
-            return None
-        return partial(run_trial, self.whole, self.region)
+        if self.whole is not None and self.region is not None:
+            return partial(run_trial, self.whole, self.region)
+        return None if self.place is None else partial(run_kept, self.place)
 
 
 def asked_of(plan: Plan, layer: Image, further: FurtherInputs) -> Asked:
@@ -87,7 +92,8 @@ def asked_of(plan: Plan, layer: Image, further: FurtherInputs) -> Asked:
     further : FurtherInputs
         What is chosen beside it.
     """
-    inputs = inputs_of(layer, plan.source.axes, further.chosen())
+    chosen = further.chosen()
+    inputs = inputs_of(layer, plan.source.axes, chosen)
     return Asked(
         plan,
         layer.name,
@@ -95,6 +101,7 @@ def asked_of(plan: Plan, layer: Image, further: FurtherInputs) -> Asked:
         look_of(layer, None, inputs),
         ref(layer),
         {"image": level_zero(layer), **further.pixels()},
+        place=place_for(plan, layer, chosen),
     )
 
 

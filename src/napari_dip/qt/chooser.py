@@ -23,13 +23,22 @@ class InputChooser(QWidget):
     Parameters
     ----------
     viewer : napari.viewer.Viewer
+    asks_axes : bool
+        Whether the meaning of the axes is asked for.
     """
 
     changed = Signal()
 
-    def __init__(self, viewer: napari.viewer.Viewer, parent: QWidget | None = None) -> None:
+    def __init__(
+        self,
+        viewer: napari.viewer.Viewer,
+        parent: QWidget | None = None,
+        *,
+        asks_axes: bool = True,
+    ) -> None:
         super().__init__(parent)
         self._viewer = viewer
+        self._asks_axes = asks_axes
         self._by_hand: str | None = None
         self._watched: Image | None = None
         self._axes_given: dict[str, str] = {}
@@ -158,7 +167,7 @@ class InputChooser(QWidget):
         if layer is not None:
             text = self._axes_given.get(layer.name, likely_axes(layer))
         self.axes.setText(text)
-        asked = layer is not None and len(header(layer, "").shape) > 2
+        asked = self._asks_axes and layer is not None and len(header(layer, "").shape) > 2
         self._axes_label.setVisible(asked)
         self.axes.setVisible(asked)
 

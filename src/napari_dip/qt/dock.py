@@ -15,7 +15,7 @@ from napari.utils.theme import get_theme
 from napari_dip.errors import Refusal, Refused
 from napari_dip.qt.asked import Asked, asked_of
 from napari_dip.qt.chooser import InputChooser
-from napari_dip.qt.docked import Docked, lay_out, single_shot
+from napari_dip.qt.docked import Docked, lay_out, single_shot, unveiled
 from napari_dip.qt.ending import DISCARDED, DISCARDED_REST, TOO_EARLY, Results, attempt
 from napari_dip.qt.fold import Fold
 from napari_dip.qt.form import SettingsForm, has_noise
@@ -24,6 +24,7 @@ from napari_dip.qt.history import History
 from napari_dip.qt.noise_section import NoiseSection
 from napari_dip.qt.plot import HeldOutCurve
 from napari_dip.qt.preferences import first_preset, my_machine
+from napari_dip.qt.recovery import RecoveryOffer
 from napari_dip.qt.repeat_fold import RepeatFold
 from napari_dip.qt.run_bar import RunBar, State, sentence_label
 from napari_dip.qt.run_queue import Place, run_queue
@@ -58,7 +59,7 @@ class TaskDock(Docked):
 
     def __init__(self, viewer: napari.viewer.Viewer) -> None:
         super().__init__()
-        self._viewer = viewer
+        self._viewer = viewer = unveiled(viewer)
         self._run: BackgroundRun | None = None
         self._asked: Asked | None = None
         self._place: Place | None = None
@@ -80,6 +81,7 @@ class TaskDock(Docked):
         self.noise = NoiseSection(self.chooser, self.form)
         self.settings = Fold("Settings", self.form.folded)
         self.trying = TryFold(viewer, self.chooser, self.further, self.form, self.plan)
+        self.recovery = RecoveryOffer(viewer, self.chooser, self.further, self.form)
         self._arrange()
         self._listen()
         self._on_theme()
@@ -198,10 +200,8 @@ class TaskDock(Docked):
     def shut_down(self) -> None:
         """Stop all work and let go of the viewer; for a dock that is closed."""
         self.discard()
-        self.noise.shut_down()
-        self.repeat.shut_down()
-        self.trying.shut_down()
-        self.view.shut_down()
+        for part in (self.noise, self.repeat, self.trying, self.recovery, self.view):
+            part.shut_down()
         self.history.forget()
         self.chooser.disconnect_viewer()
         self.further.disconnect_viewer()
@@ -257,8 +257,8 @@ class TaskDock(Docked):
         form = self.form
         for part in (self.chooser, self.further, form.top, form.folded, self.noise):
             part.setEnabled(not busy)
-        self.repeat.set_busy(busy)
-        self.trying.set_busy(busy)
+        for fold in (self.repeat, self.trying, self.recovery):
+            fold.set_busy(busy)
         if not busy:
             self.run_bar.show_state(State.READY)  # whatever the new plan says
             attempt(self.chooser.refresh, "The list of images could not be brought up to date")
@@ -275,8 +275,9 @@ class TaskDock(Docked):
         self.run_bar.add_pressed.connect(self._on_add)
         self._closing.timeout.connect(self._finish)
         self.trying.wanted.connect(self.run)
+        self.recovery.wanted.connect(self.run)
         self.trying.applied.connect(self.start)
-        for part in (self.repeat, self.trying):
+        for part in (self.repeat, self.trying, self.recovery):
             part.said.connect(self.run_bar.say_also)
         self.history.moved.connect(self.curve.mark)
         self.view.comparison.slider.valueChanged.connect(self.history.rest)
@@ -296,4 +297,4 @@ class TaskDock(Docked):
         asked = (self.chooser, self.further, self.form.top, self.plan_line, self.run_bar)
         folds = (self.trying, self.view.profile, self.noise, self.settings, self.repeat)
         long = (self.history, self.view.also, self.curve, *folds)
-        lay_out(self, (*asked, self.view.comparison), long)
+        lay_out(self, (self.recovery, *asked, self.view.comparison), long)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QEvent, QTimer
 from qtpy.QtWidgets import QFrame, QScrollArea, QVBoxLayout, QWidget
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from qtpy.QtCore import QObject
 
 #: In pixels: what the dock takes at least, and what scrolls in it.
-_WIDTH, _WIDTH_BELOW = 310, 240
+WIDTH, _WIDTH_BELOW = 310, 240
 
 
 class Docked(QWidget):
@@ -40,6 +40,15 @@ class Docked(QWidget):
                 self.shut_down()
                 self.deleteLater()
         return bool(super().event(event))
+
+
+def unveiled(viewer: Any) -> Any:
+    """Give the viewer itself where napari hands a proxy to a dock that is opened from a menu.
+
+    Each layer that comes through the proxy is a new object: it is no other's equal by identity,
+    and a weak reference to it is dead at once.
+    """
+    return getattr(viewer, "__wrapped__", viewer)
 
 
 def single_shot(parent: QObject, milliseconds: int = 0) -> QTimer:
@@ -78,7 +87,7 @@ def lay_out(dock: QWidget, seen: Sequence[QWidget], long: Sequence[QWidget]) -> 
     for widget in seen:
         layout.addWidget(widget)
     layout.addWidget(area, 1)
-    dock.setMinimumWidth(_WIDTH)
+    dock.setMinimumWidth(WIDTH)
 
 
 def _reveal(area: QScrollArea, fold: Fold, unfolded: bool) -> None:

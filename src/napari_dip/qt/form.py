@@ -16,6 +16,7 @@ from qtpy.QtCore import QEvent, QObject, Qt
 from qtpy.QtWidgets import QComboBox, QFormLayout, QLabel, QWidget
 
 from napari_dip.errors import Refused, refusal
+from napari_dip.qt.offering import Offer, let_browse
 from napari_dip.run.recipe import Common, Recipe, make_recipe
 from napari_dip.tasks import TASKS, Setting
 
@@ -87,6 +88,11 @@ class SettingsForm:
         self._fields = {field.name: field for field in fields_of(task)}
         self.widgets = {name: _widget(field) for name, field in self._fields.items()}
         self._wheel = WheelGuard()
+        self.offers = {
+            name: Offer(self.widgets[name].native, name, lambda: self.recipe().task)
+            for name, field in self._fields.items()
+            if field.setting.offered
+        }
         for widget in self.widgets.values():
             widget.changed.connect(self._tell)
             native: QWidget = widget.native
@@ -230,6 +236,8 @@ def _widget(field: Field) -> ValueWidget[Any]:
     if hasattr(widget.native, "setDecimals"):
         step = setting.step
         widget.native.setDecimals(len(f"{step:.10g}".partition(".")[2]) if step else _DECIMALS)
+    if setting.files:
+        let_browse(widget.native, setting.label, setting.files)
     widget.native.setAccessibleName(setting.label)
     return widget  # type: ignore[return-value]
 

@@ -51,6 +51,8 @@ class FurtherInputs(QWidget):
         layout = QFormLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
+        # in a narrow dock a long label would get no width at all
+        layout.setRowWrapPolicy(QFormLayout.RowWrapPolicy.WrapLongRows)
         for one in self._inputs:
             layout.addRow(one.label, self.combos[one.name])
             self.combos[one.name].activated.connect(partial(self._on_choice, one.name))

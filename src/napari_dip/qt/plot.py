@@ -44,6 +44,7 @@ class HeldOutCurve(pg.PlotWidget):  # type: ignore[misc]  # pyqtgraph ships no t
         self._mark.setVisible(False)
         self.addItem(self._mark, ignoreBounds=True)
         as_picture(self)
+        self.setLimits(minXRange=10)  # or a single point would stand at iteration 11.8
         self.setVisible(False)  # until there is something to see
         self.setToolTip(
             "Some pixels are hidden from the fit. While their loss falls, the picture gets better; "

@@ -33,7 +33,13 @@ class State(Enum):
 
 
 class RunBar(QWidget):
-    """Three buttons, a progress bar and a sentence; knows no run, only says what was pressed."""
+    """Three buttons, a progress bar and a sentence; knows no run, only says what was pressed.
+
+    Parameters
+    ----------
+    kept : str
+        What stopping keeps.
+    """
 
     run_pressed = Signal()
     keep_pressed = Signal()
@@ -42,8 +48,11 @@ class RunBar(QWidget):
     discard_pressed = Signal()
     add_pressed = Signal()
 
-    def __init__(self, parent: QWidget | None = None) -> None:
+    def __init__(
+        self, parent: QWidget | None = None, *, kept: str = "the best picture so far"
+    ) -> None:
         super().__init__(parent)
+        self._kept = kept
         self.state = State.REFUSED
         self._since = 0.0
         self._said = ""
@@ -73,7 +82,7 @@ class RunBar(QWidget):
         waits = state is State.WAITING
         self.run_button.setText("Stop and keep" if busy else "Waiting" if waits else "Run")
         self.run_button.setToolTip(
-            "Stop now and keep the best picture so far" if busy else "Start, as the line above says"
+            f"Stop now and keep {self._kept}" if busy else "Start, as the line above says"
         )
         self.run_button.setEnabled(state in (State.READY, State.RUNNING, State.PAUSED))
         self.pause_button.setText("Resume" if state is State.PAUSED else "Pause")

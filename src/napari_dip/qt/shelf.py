@@ -15,10 +15,11 @@ def shelf_of(task: str) -> Shelf:
     task : str
         Key in `TASKS`.
     """
-    return Shelf(_folder(), task)
+    return Shelf(home_folder(), task)
 
 
-def _folder() -> Path | None:
+def home_folder() -> Path | None:
+    """Find the folder for what we keep, beside napari's own settings; None if there is none."""
     file = _settings_file()
     return None if file is None else Path(file).parent / "napari-dip"
 

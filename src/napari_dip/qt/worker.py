@@ -183,6 +183,8 @@ class BackgroundRun(QObject):
         Called once nothing is computed any more, from any thread, also if nobody listens then.
     begin : callable, optional
         As for `shielded`.
+    mailbox : Mailbox, optional
+        Holds what is reported, where that is no `Event`.
     """
 
     reported = Signal(object)  # News
@@ -195,12 +197,13 @@ class BackgroundRun(QObject):
         parent: QObject,
         over: Callable[[], object] = lambda: None,
         begin: Callable[..., Any] | None = None,
+        mailbox: Any = None,
     ) -> None:
         super().__init__(parent)
         self._over = over
         self._started = False
         self._switch = Switch()
-        self._mailbox = Mailbox()
+        self._mailbox = mailbox or Mailbox()
         self._worker: GeneratorWorker[None, None, Outcome] | None = create_worker(
             shielded,
             plan,

@@ -5,14 +5,14 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from napari_dip.engine.control import Control
-from napari_dip.errors import Refusal, Refused, refusal
+from napari_dip.errors import Failed, Refusal, Refused, refusal
+from napari_dip.io.leftovers import remove_parts
 from napari_dip.io.paths import printable, why_not
-from napari_dip.io.writing import remove_parts, write_text
+from napari_dip.io.writing import write_text
 from napari_dip.run.batch_file import ENDS, FileOutcome, restore_file
-from napari_dip.run.batch_plan import plan_batch
 from napari_dip.run.batch_receipts import PAGE, RECEIPTS, TABLE, write_list
 from napari_dip.run.draining import drained, mapped
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from napari_dip.run.batch_file import State
     from napari_dip.run.batch_plan import BatchPlan, Job
+    from napari_dip.run.cluster_batch import Crew
     from napari_dip.run.events import Event
 
 
@@ -39,6 +40,8 @@ class BatchEvent:
         Of the run in progress.
     outcome : FileOutcome or None
         Where the file has come to its end.
+    worker : str
+        Address of who works on it; "" for this process.
     """
 
     number: int
@@ -46,6 +49,7 @@ class BatchEvent:
     source: Path
     event: Event | None = None
     outcome: FileOutcome | None = None
+    worker: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +83,9 @@ def batch(
     *,
     progress: Callable[[BatchEvent], object] | None = None,
     axes: str | None = None,
+    workers: int | None = None,
+    scheduler: str | None = None,
+    threads: int | None = None,
     **others: str | os.PathLike[str],
 ) -> BatchResult:
     """Run a recipe on many files; one that cannot be restored never stops the others.
@@ -87,7 +94,7 @@ def batch(
     ----------
     recipe : Recipe, path of a recipe file, JSON text or the mapping it holds
     inputs : path, pattern, or several of them
-        Files, folders (the images in them) and patterns such as "data/*.tif".
+        Files, folders (the images in them) and patterns such as ``data/*.tif``.
     outdir : path
         Folder of the results, named as their inputs; made if its own folder is there.
     resume : bool
@@ -97,6 +104,14 @@ def batch(
         Called with each `BatchEvent`, in this thread.
     axes : str, optional
         Names of the axes of each file, as for `restore`. Default: as the files say.
+    workers : int, optional
+        Processes to start on this computer that work side by side. In a script this call must
+        then stand below ``if __name__ == "__main__":``, since each of them reads the script.
+    scheduler : str, optional
+        Address of a running dask scheduler, whose workers see the same files.
+    threads : int, optional
+        Most threads of each fit, which pixels depend on in their last digits. Default: the cores,
+        shared by the workers; in a batch that is gone on with, as it began.
     **others : path
         Further inputs of the task by their names, each one file for all.
 
@@ -111,18 +126,23 @@ def batch(
     Failed
         If lists or tables cannot be written.
     """
-    plan = plan_batch(recipe, inputs, outdir, resume=resume, axes=axes, others=others)
-    if len(plan.refused) == len(plan.jobs):
-        no = plan.refused[0][1]
-        facts = {"count": len(plan.jobs), "sentence": no.sentence, "remedy": no.remedy}
-        raise Refused(refusal("batch-refused", **facts))
-    return drained(run_batch(plan), progress)
+    from napari_dip.run.cluster import planning
+
+    how: dict[str, Any] = {"resume": resume, "axes": axes, "others": others}
+    how |= {"workers": workers, "scheduler": scheduler, "threads": threads}
+    with planning(recipe, inputs, outdir, **how) as (plan, staff):
+        _check_some_is_left(plan)
+        with staff() as crew:
+            return drained(run_batch(plan, crew=crew), progress)
 
 
 def run_batch(
-    plan: BatchPlan, *, control: Callable[[], Control] = lambda: Control.GO
+    plan: BatchPlan,
+    *,
+    control: Callable[[], Control] = lambda: Control.GO,
+    crew: Crew | None = None,
 ) -> Generator[BatchEvent, None, BatchResult]:
-    """Do what was planned, file after file in the order of the inputs.
+    """Do what was planned: file after file in the order of the inputs, or side by side.
 
     Parameters
     ----------
@@ -130,6 +150,8 @@ def run_batch(
     control : callable
         Polled at every step of every file. Once it says keep or discard, the file in progress
         leaves a checkpoint, and the tables are written for what is done.
+    crew : Crew, optional
+        Workers to hand the files to.
 
     Yields
     ------
@@ -142,23 +164,45 @@ def run_batch(
     Raises
     ------
     Failed
-        If lists or tables cannot be written.
+        If lists or tables cannot be written, or all workers are lost; what is done is kept.
     """
     from napari_dip.run.batch_table import page_text, table_text
 
     began = time.time()
     _claim(plan)
+    if crew is None:
+        outcomes = yield from _one_by_one(plan, control)
+    else:
+        from napari_dip.run.cluster_batch import side_by_side
+
+        outcomes = yield from side_by_side(plan, control, crew)
+    result = BatchResult(plan.folder, outcomes, plan.folder / TABLE, plan.folder / PAGE)
+    write_text(result.table, table_text(result.outcomes), overwrite=True)
+    write_text(result.page, page_text(result.outcomes, plan.recipe), overwrite=True)
+    for folder in (plan.folder, plan.folder / RECEIPTS):
+        remove_parts(folder, began)
+    if crew is not None and crew.lost is not None:
+        raise Failed(crew.lost)
+    return result
+
+
+def _check_some_is_left(plan: BatchPlan) -> None:
+    if len(plan.refused) == len(plan.jobs):
+        no = plan.refused[0][1]
+        facts = {"count": len(plan.jobs), "sentence": no.sentence, "remedy": no.remedy}
+        raise Refused(refusal("batch-refused", **facts))
+
+
+def _one_by_one(
+    plan: BatchPlan, control: Callable[[], Control]
+) -> Generator[BatchEvent, None, tuple[FileOutcome, ...]]:
+    """Restore all files in this process."""
     outcomes = []
     for number, job in enumerate(plan.jobs, 1):
         say = partial(BatchEvent, number, len(plan.jobs), job.source)
         outcomes.append((yield from _file(plan, job, control, say)))
         yield say(outcome=outcomes[-1])
-    result = BatchResult(plan.folder, tuple(outcomes), plan.folder / TABLE, plan.folder / PAGE)
-    write_text(result.table, table_text(result.outcomes), overwrite=True)
-    write_text(result.page, page_text(result.outcomes, plan.recipe), overwrite=True)
-    for folder in (plan.folder, plan.folder / RECEIPTS):
-        remove_parts(folder, began)
-    return result
+    return tuple(outcomes)
 
 
 def _file(
@@ -180,7 +224,7 @@ def _claim(plan: BatchPlan) -> None:
     """Make the folders, and write down which files will be this batch's own."""
     try:
         plan.folder.mkdir(exist_ok=True)
-        write_list(plan.folder, plan.recipe, plan.files, plan.refused)
+        write_list(plan.folder, plan.recipe, plan.files, plan.refused, plan.machine.cores)
         (plan.folder / RECEIPTS).mkdir(exist_ok=True)
     except OSError as error:
         facts = {"folder": printable(str(plan.folder)), "why": why_not(error)}

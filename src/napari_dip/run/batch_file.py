@@ -116,7 +116,7 @@ def restore_file(
     except Exception as error:
         no = _unforeseen(error, source.name)
         log = "".join(traceback.format_exception(error))
-    return _without_result(job, plan, hashes, state, no, log)
+    return without_result(job, plan, hashes, state, no, log)
 
 
 def _restored(
@@ -179,10 +179,22 @@ def _thinned(plane: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return plane[::step, ::step]
 
 
-def _without_result(
-    job: Job, plan: Plan, hashes: Mapping[str, str], state: State, no: Refusal, log: str
+def without_result(
+    job: Job, plan: Plan, hashes: Mapping[str, str], state: State, no: Refusal, log: str = ""
 ) -> FileOutcome:
-    """Write down why there is no result; a disk that does not even take that stops nothing."""
+    """Write down why there is no result; a disk that does not even take that stops nothing.
+
+    Parameters
+    ----------
+    job : Job
+    plan : Plan
+    hashes : mapping of str to str
+        Of the files that were read.
+    state : str
+    no : Refusal
+    log : str
+        For a report, where nobody foresaw it.
+    """
     receipt: Mapping[str, Any] = {}
     with suppress(Failed):
         receipt = write_receipt(job.at, plan.source, plan.recipe, hashes, no=no, log=log)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,6 +24,7 @@ from napari_dip.run.batch_receipts import (
     believed,
     comes_from,
     listed,
+    listed_cores,
     places,
 )
 from napari_dip.run.machine import this_machine
@@ -76,6 +77,10 @@ class BatchPlan:
     files : mapping of str to str
         Names of the results that come from this batch, those of earlier calls included, and the
         addresses of their inputs.
+    machine : Machine
+        What all files were planned with.
+    axes : str or None
+        Names of the axes of each file, if not those that it says.
     notes : tuple of str
         One sentence each about what was left out.
     """
@@ -85,6 +90,8 @@ class BatchPlan:
     jobs: tuple[Job, ...]
     resume: bool
     files: Mapping[str, str]
+    machine: Machine
+    axes: str | None = None
     notes: tuple[str, ...] = ()
 
     @property
@@ -114,22 +121,28 @@ def plan_batch(
     resume: bool = False,
     axes: str | None = None,
     others: Mapping[str, str | os.PathLike[str]] | None = None,
+    machine: Machine | None = None,
+    threads: int | None = None,
+    sharing: int = 1,
 ) -> BatchPlan:
     """Read all headers and say what will be done; writes nothing and loads no engine.
 
     Parameters
     ----------
-    recipe : Recipe, path of a recipe file, JSON text or the mapping it holds
-    inputs : path, pattern, or several of them
-        Files, folders and patterns; see `napari_dip.io.gathering.gather`.
-    outdir : path
-        Folder of the results.
+    recipe, inputs, outdir
+        As for `napari_dip.batch`.
     resume : bool
         Whether `outdir` may hold results of the same batch.
     axes : str, optional
         Names of the axes of each file, if not those that it says.
     others : mapping of str to path, optional
         Further inputs of the task, such as a PSF: one for all files.
+    machine : Machine, optional
+        What to plan with. Default: this one.
+    threads : int, optional
+        Most threads of each fit. Default: as earlier calls in that folder, else all cores.
+    sharing : int
+        Files that are worked on at once, which share the cores.
 
     Returns
     -------
@@ -139,8 +152,7 @@ def plan_batch(
     Raises
     ------
     Refused
-        If the batch as a whole cannot be done: two results of one name, files that would be lost,
-        a folder that does not let itself be written to.
+        If the batch as a whole cannot be done, such as for two results of one name.
     """
     wish = load_recipe(recipe)
     further = _further(wish, others or {})
@@ -148,19 +160,35 @@ def plan_batch(
     check_folder(os.fspath(outdir))
     named = [inputs] if isinstance(inputs, str | os.PathLike) else list(inputs)
     gathered = gather(named, folder)
-    machine = this_machine()
-    jobs = tuple(
-        Job(one, _plan(wish, one, axes, further, machine), places(folder, result_name(one)))
-        for one in gathered.files
-    )
+    earlier = listed(folder, wish) if resume else {}
+    before = listed_cores(folder) if earlier else None
+    machine = _counting_on(machine or this_machine(), threads or before, sharing)
+    ready = wish, axes, further, machine
+    jobs = tuple(_job(one, folder, *ready) for one in gathered.files)
     sound = [job for job in jobs if not isinstance(job.plan, Refusal)]
     check_names_differ(job.source for job in sound)
-    earlier = listed(folder, wish) if resume else {}
     _check_nothing_is_lost(folder, sound, further, earlier, resume)
     files = {**earlier, **{job.at.result.name: address(job.source, folder) for job in sound}}
-    plan = BatchPlan(wish, folder, jobs, resume, files, gathered.notes)
+    plan = BatchPlan(wish, folder, jobs, resume, files, machine, axes, gathered.notes)
     check_folder(folder, sum(4 * prod(one.result_shape) for one in plan.left))
     return plan
+
+
+def _job(
+    source: Path,
+    folder: Path,
+    recipe: Recipe,
+    axes: str | None,
+    others: Mapping[str, ImageSpec],
+    machine: Machine,
+) -> Job:
+    plan = plan_file(recipe, source, axes, others, machine)
+    return Job(source, plan, places(folder, result_name(source)))
+
+
+def _counting_on(machine: Machine, cores: int | None, sharing: int) -> Machine:
+    """Leave of a machine the cores that each fit counts on: its share, or those asked for."""
+    return replace(machine, cores=max(1, min(cores or machine.cores // sharing, machine.cores)))
 
 
 def _further(recipe: Recipe, others: Mapping[str, str | os.PathLike[str]]) -> dict[str, ImageSpec]:
@@ -175,13 +203,25 @@ def _further(recipe: Recipe, others: Mapping[str, str | os.PathLike[str]]) -> di
     return {name: read_spec(path) for name, path in others.items()}
 
 
-def _plan(
+def plan_file(
     recipe: Recipe,
     source: Path,
     axes: str | None,
     others: Mapping[str, ImageSpec],
     machine: Machine,
 ) -> Plan | Refusal:
+    """Read one header and say what will be done, or why not.
+
+    Parameters
+    ----------
+    recipe : Recipe
+    source : Path
+    axes : str or None
+        Names of the axes, if not those that the file says.
+    others : mapping of str to ImageSpec
+        Headers of the further inputs.
+    machine : Machine
+    """
     try:
         return preflight(recipe, read_spec(source, axes), machine, others)
     except Refused as no:

@@ -42,16 +42,19 @@ class Places:
         Drawing of input, result and held-out loss.
     unfinished : Path
         Checkpoint, while the file is being restored.
+    begun : Path
+        How often a worker has begun with the file, while one does.
     """
 
     result: Path
     receipt: Path
     picture: Path
     unfinished: Path
+    begun: Path
 
     def __iter__(self) -> Iterator[Path]:
         """Give all of them."""
-        return iter((self.result, self.receipt, self.picture, self.unfinished))
+        return iter((self.result, self.receipt, self.picture, self.unfinished, self.begun))
 
     def learned(self, name: str) -> Path:
         """Where something else that was found goes, such as a PSF."""
@@ -61,8 +64,8 @@ class Places:
 def places(folder: Path, name: str) -> Places:
     """Name the places of what belongs to a result."""
     kept = folder / RECEIPTS
-    receipt, picture, unfinished = (kept / f"{name}.{end}" for end in ("json", "png", "unfinished"))
-    return Places(folder / name, receipt, picture, unfinished)
+    ends = ("json", "png", "unfinished", "begun")
+    return Places(folder / name, *(kept / f"{name}.{end}" for end in ends))
 
 
 def listed(folder: Path, recipe: Recipe) -> Mapping[str, str]:
@@ -96,6 +99,14 @@ def listed(folder: Path, recipe: Recipe) -> Mapping[str, str]:
     return files
 
 
+def listed_cores(folder: Path) -> int | None:
+    """Read how many cores an earlier call in this folder counted on; None: not known."""
+    with suppress(Refused, OSError, ValueError, RecursionError, KeyError, TypeError):
+        cores = json.loads(small_text(folder / LIST, "a list of files", REPORT_BYTES))["cores"]
+        return cores if isinstance(cores, int) and cores > 0 else None
+    return None
+
+
 def address(source: Path, folder: Path) -> str:
     """Say where an input lies: as seen from the results, so that both may move together."""
     found, seen_from = os.path.realpath(source), os.path.realpath(folder)
@@ -109,6 +120,7 @@ def write_list(
     recipe: Recipe,
     files: Mapping[str, str],
     refused: Iterable[tuple[Path, Refusal]],
+    cores: int,
 ) -> None:
     """Write down which results will come from this batch, before any does.
 
@@ -120,10 +132,14 @@ def write_list(
         Names of the results, and the addresses of their inputs.
     refused : iterable of (Path, Refusal)
         Files that no work will be done for.
+    cores : int
+        That each fit counts on: pixels depend on it a little, so that what goes on with this
+        batch counts on as many.
     """
     content = {
         "schema": SCHEMA,
         "recipe": recipe.to_dict(),
+        "cores": cores,
         "files": dict(files),
         "refused": [{"source": str(source), **refusal_words(no)} for source, no in refused],
     }

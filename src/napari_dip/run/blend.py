@@ -23,12 +23,13 @@ if TYPE_CHECKING:
     from napari_dip.run.prepare import Calibration
     from napari_dip.run.shelf import Shelf
 
-#: Values of a result that are worked on at a time while it is put together.
-BAND = 2**20
+#: Values of a result that are worked on at a time while it is put together; and how many planes of
+#: a stack they lie in, so that its chunks are not unpacked for each plane anew.
+BAND, PLANES = 2**20, 4
 
 
 class Region(NamedTuple):
-    """What is known of a region, (C, Y, X) each, in the image's units.
+    """What is known of a region, (C, *size) each, in the image's units.
 
     Attributes
     ----------
@@ -68,23 +69,29 @@ class Blend:
 
     def region(self, place: Tile) -> Region:
         """Blend one region, given in the image's pixels."""
-        plan = self._plan
-        measured = to_parts(place.of(self._image, plan.source.axes), plan.source.axes, plan.layout)
+        plan, axes = self._plan, self._plan.source.axes
+        measured = place.laid(to_parts(place.of(self._image, axes), axes, plan.layout))
         fine = place.times(self._factors)
         picture, variance, prediction = (
-            np.zeros((measured.shape[1], *size)) for size in (fine.size, fine.size, place.size)
+            np.zeros((len(measured), *size)) for size in (fine.size, fine.size, place.size)
         )
         for tile in plan.tiles:
             if not _meet(tile, place):
                 continue
-            there = tile.times(self._factors)
-            inside, weight, part = _shared(there, fine)
-            values, doubts = self._of_tile(tile, measured[0], place)
-            picture[:, *inside] += weight * values[:, *part]
-            variance[:, *inside] += weight * doubts[:, *part] ** 2
+            there = self._shelf.there(tile.index)
+            inside, weight, part = _shared(tile.times(self._factors), fine)
+            values, doubts = (
+                self._shelf.pictures(tile.index)[:, :, *part]
+                if there
+                else self._as_measured(measured, inside)
+            )
+            picture[:, *inside] += weight * values
+            variance[:, *inside] += weight * doubts**2
             inside, weight, part = _shared(tile, place)
-            prediction[:, *inside] += weight * self._prediction(tile, measured[0], place)[:, *part]
-        return Region(picture, np.sqrt(variance), measured[0].astype(np.float64), prediction)
+            prediction[:, *inside] += weight * (
+                self._shelf.prediction(tile.index)[:, *part] if there else measured[:, *inside]
+            )
+        return Region(picture, np.sqrt(variance), measured.astype(np.float64), prediction)
 
     def written(self, shift: npt.NDArray[np.float64], folder: Path) -> tuple[OnDisk, ...]:
         """Write picture, uncertainty and residual to files, band by band.
@@ -103,7 +110,7 @@ class Blend:
             new_on_disk(folder / "deviation.raw", plan.result_shape, single),
             new_on_disk(folder / "residual.raw", plan.source.shape, single),
         )
-        offset = shift[:, None, None]
+        offset = shift.reshape(-1, *[1] * len(plan.tiles[0].spans))
         for band in self._bands():
             found, fine = self.region(band), band.times(self._factors)
             shown = self._arranged(found.picture + offset, fine)
@@ -114,65 +121,55 @@ class Blend:
                 (answer[1], self._arranged(found.deviation, fine), fine),
                 (answer[2], self._arranged(left, band), band),
             ):
-                rows = slice(tile.y.start, tile.y.stop)
-                axes = plan.source.axes
-                whole[tuple(rows if axis == "Y" else slice(None) for axis in axes)] = part
+                whole[tile.place(plan.source.axes)] = part
         return answer
 
     def _bands(self) -> Iterator[Tile]:
         height, width = self._plan.source.grid
-        across = prod(self._plan.result_shape) // (height * self._factors[0])
+        deep = self._plan.tiles[0].z is not None
+        depth = self._plan.source.along("Z")[0] if deep else 1
+        planes = min(PLANES, depth)
+        across = prod(self._plan.result_shape) // (height * self._factors[0]) // depth * planes
         rows = max(1, BAND // (across * self._factors[0]))
-        for first in range(0, height, rows):
-            last = min(height, first + rows)
-            yield Tile(0, Span(first, last, first, last), Span(0, width, 0, width))
+        for z in range(0, depth, planes):
+            levels = Span(z, min(depth, z + planes), z, min(depth, z + planes)) if deep else None
+            for first in range(0, height, rows):
+                last = min(height, first + rows)
+                yield Tile(0, Span(first, last, first, last), Span(0, width, 0, width), levels)
 
-    def _arranged(self, planes: npt.NDArray[np.float64], place: Tile) -> npt.NDArray[np.float32]:
-        """Bring (C, Y, X) to the image's axes."""
+    def _arranged(self, pixels: npt.NDArray[np.float64], place: Tile) -> npt.NDArray[np.float32]:
+        """Bring (C, *size) to the image's axes."""
         source = place.header(self._plan.source)
-        parts = planes[None].astype(np.float32)
+        parts = place.parted(pixels.astype(np.float32), self._plan.layout.grid)
         return np.asarray(from_parts(parts, source.axes, source.shape, self._plan.layout))
 
-    def _of_tile(
-        self, tile: Tile, measured: npt.NDArray[Any], place: Tile
+    def _as_measured(
+        self, measured: npt.NDArray[Any], inside: tuple[slice, ...]
     ) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-        if self._shelf.there(tile.index):
-            picture, deviation = self._shelf.pictures(tile.index)
-            return picture, deviation
-        shown = self._whole_tile(tile, measured, place)
-        for axis, factor in enumerate(self._factors, 1):
+        """Let part of a region stand for a tile that is missing, and its noise for the doubt."""
+        shown = measured
+        for axis, factor in enumerate(self._factors, shown.ndim - 2):
             shown = np.repeat(shown, factor, axis)
+        shown = shown[:, *inside]
         doubt = [np.sqrt(noise_variance(one, shown[c])) for c, one in enumerate(self._noise)]
         return shown, np.stack(doubt)
-
-    def _prediction(self, tile: Tile, measured: npt.NDArray[Any], place: Tile) -> npt.NDArray[Any]:
-        if self._shelf.there(tile.index):
-            return self._shelf.prediction(tile.index)
-        return self._whole_tile(tile, measured, place)
-
-    def _whole_tile(self, tile: Tile, measured: npt.NDArray[Any], place: Tile) -> npt.NDArray[Any]:
-        """Lay what was measured in a region into a tile; what lies outside is not asked for."""
-        whole = np.zeros((len(measured), *tile.size), np.float32)
-        inside, _, part = _shared(tile, place)
-        whole[:, *part] = measured[:, *inside]
-        return whole
 
 
 def _meet(tile: Tile, place: Tile) -> bool:
     return all(
         one.start < other.stop and other.start < one.stop
-        for one, other in ((tile.y, place.y), (tile.x, place.x))
+        for one, other in zip(tile.spans, place.spans, strict=True)
     )
 
 
 def _shared(
     tile: Tile, place: Tile
-) -> tuple[tuple[slice, slice], npt.NDArray[np.float64], tuple[slice, slice]]:
+) -> tuple[tuple[slice, ...], npt.NDArray[np.float64], tuple[slice, ...]]:
     """Give what tile and region share: where in either, and the tile's weights, between them."""
-    inside, weights, part = [], [], []
-    for one, other in ((tile.y, place.y), (tile.x, place.x)):
+    inside, part, weights = [], [], np.ones(())
+    for one, other in zip(tile.spans, place.spans, strict=True):
         start, stop = max(one.start, other.start), min(one.stop, other.stop)
         inside.append(slice(start - other.start, stop - other.start))
         part.append(slice(start - one.start, stop - one.start))
-        weights.append(one.weights(start, stop))
-    return (inside[0], inside[1]), weights[0][:, None] * weights[1], (part[0], part[1])
+        weights = weights[..., None] * one.weights(start, stop)
+    return tuple(inside), weights, tuple(part)

@@ -44,7 +44,7 @@ def choose_budget(
     prior = prior or task.first_choice(source, volume=volume)
     row = _presets(task.name)[prior][common.preset]
     row = {**row, **row.get("volume", {})} if volume else row
-    most, widths = scales_within(min(source.grid)), tuple(row["widths"])
+    most, widths = scales_within(min(source.grid)), task.widths(prior, tuple(row["widths"]))
     notes = (SMALL.format(most=most, usual=len(widths)),) if most < len(widths) else ()
     release = row.get("release", 0)
     iterations = row["iterations"]

@@ -9,8 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import tempfile
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _WORDS, _DIGEST = "napari_dip", "sha256"
+#: Bytes that safetensors itself takes for a header at most.
+_MOST_HEADER = 100_000_000
 
 
 class Damaged(ValueError):
@@ -43,20 +46,19 @@ def write_tensors(path: Path, tensors: Mapping[str, Any], words: Mapping[str, An
 
     text = json.dumps(words)
     told = {_WORDS: text, _DIGEST: _digest(tensors, text)}
-    # a name that nobody can foresee, so that no link can lie there
-    handle, part = tempfile.mkstemp(prefix=".napari-dip-", suffix=".part", dir=path.parent)
-    os.close(handle)
+    # a name that nobody can foresee, so that no link can lie there; a folder, since safetensors
+    # writes beside its place under a name of its own, which nobody would find after a crash
+    folder = tempfile.mkdtemp(prefix=".napari-dip-", suffix=".part", dir=path.parent)
+    part = os.path.join(folder, "tensors")
     try:
         save_file(dict(tensors), part, metadata=told)
         with open(part, "rb+") as file:
             os.fsync(file.fileno())
         os.replace(part, path)
-    except BaseException as error:
-        with suppress(OSError):
-            os.unlink(part)
-        if isinstance(error, SafetensorError):  # its word for a full disk
-            raise OSError(str(error)) from error
-        raise
+    except SafetensorError as error:  # its word for a full disk
+        raise OSError(str(error)) from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def read_words(path: Path) -> Any:
@@ -69,6 +71,21 @@ def read_words(path: Path) -> Any:
     """
     with _opened(path) as file:
         return json.loads(_told(file)[_WORDS])
+
+
+def read_header(path: Path) -> Any:
+    """Read the same without loading torch; nothing of it is proven.
+
+    Raises
+    ------
+    OSError, ValueError, KeyError, RecursionError
+        If it is damaged.
+    """
+    with path.open("rb") as file:  # safetensors: a length in 8 bytes, then JSON
+        count = int.from_bytes(file.read(8), "little")
+        if count > _MOST_HEADER:
+            raise Damaged("no header is so long")
+        return json.loads(json.loads(file.read(count))["__metadata__"][_WORDS])
 
 
 def read_tensors(path: Path) -> dict[str, Any]:

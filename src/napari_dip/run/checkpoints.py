@@ -6,22 +6,19 @@ a JSON header that says which run it belongs to. No pickle, so opening one runs 
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
 from contextlib import suppress
-from dataclasses import asdict, dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_dip.errors import Refusal, Refused, refusal
 from napari_dip.run.checkpoint_file import Damaged, read_tensors, read_words, write_tensors
-from napari_dip.run.merge import UnitOutcome
+from napari_dip.run.checkpoint_parts import Done, identity_of, pack, unpack
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     import numpy.typing as npt
 
@@ -47,6 +44,13 @@ class Store:
         Of the checkpoint.
     resume : bool
         Whether to go on from the file if it is there.
+    after : float
+        Seconds of a run before the first writing.
+    before : callable, optional
+        Called once before the first writing, to keep what else it takes to go on; raises OSError if
+        the disk does not take it.
+    lasting : bool
+        Whether a run that a person ended may be gone on with.
 
     Attributes
     ----------
@@ -57,16 +61,26 @@ class Store:
     resume : bool
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, resume: bool) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        resume: bool,
+        after: float = LEAST_INTERVAL,
+        before: Callable[[], object] = lambda: None,
+        lasting: bool = True,
+    ) -> None:
         self.path = Path(path)
         self.failure: Refusal | None = None
         self.resume = resume
         self._identity: dict[str, Any] = {}
         self.weights: Mapping[str, Any] | None = None
         self._latest: tuple[Checkpoint, str] | None = None
-        self._done: _Done | None = None
+        self._done: Done | None = None
         self._written = time.monotonic()
-        self._wait = LEAST_INTERVAL
+        self._wait = after
+        self._before: Callable[[], object] | None = before
+        self._lasting = lasting
         self._most = 0
 
     def open(
@@ -79,20 +93,10 @@ class Store:
         Refused
             If the file belongs to another run, or is damaged.
         """
-        from napari_dip import __version__
         from napari_dip.run.receipt import sha256
 
-        self._identity = {
-            "schema": SCHEMA,
-            "version": __version__,
-            "torch": metadata.version("torch"),
-            "recipe": plan.recipe.to_dict(),
-            "budget": json.loads(json.dumps(asdict(plan.budget))),
-            "inputs": {name: sha256(array) for name, array in data.items()},
-            "axes": plan.source.axes,
-            "device": plan.device,
-            "threads": plan.threads,
-        }
+        hashes = {name: sha256(array) for name, array in data.items()}
+        self._identity = {"schema": SCHEMA, **identity_of(plan, hashes)}
         self._most = 2 * plan.peak_bytes
         if not self.resume or not self.path.exists():
             return None
@@ -109,7 +113,7 @@ class Store:
     def finished(self, merge: Merge, weights: Mapping[str, Any]) -> None:
         """Take note that one more unit is done and none is in progress."""
         self._latest, self.weights = None, weights
-        self._done = _Done(
+        self._done = Done(
             merge.sums.copy(),
             merge.predictions.copy(),
             merge.count.copy(),
@@ -118,14 +122,22 @@ class Store:
             weights,
         )
 
+    def ended_by_hand(self) -> None:
+        """Write where a person ended the run, if it may be gone on with from there."""
+        if self._lasting:
+            self.write()
+
     def write(self) -> None:
         """Write the latest checkpoint whole or not at all; `failure` says if it did not work."""
         if self._latest is None and self._done is None:
             return
-        tensors, header = _pack(self._latest, self._done)
+        tensors, header = pack(self._latest, self._done)
         header["identity"] = self._identity
         began = time.monotonic()
         try:
+            if self._before is not None:
+                self._before()
+                self._before = None
             write_tensors(self.path, tensors, header)
             self.failure = None
         except OSError as error:
@@ -167,7 +179,7 @@ class Store:
             header = read_words(self.path)
             if header["identity"] != self._identity:
                 raise Refused(refusal("resume-other", path=self.path))
-            self._latest, self._done = _unpack(read_tensors(self.path), header)
+            self._latest, self._done = unpack(read_tensors(self.path), header)
             if self._done is not None:
                 self._fill(merge, self._done)
         except _BROKEN as error:
@@ -175,7 +187,7 @@ class Store:
             raise Refused(refusal("resume-broken", path=self.path, why=why)) from error
         return None if self._latest is None else self._latest[0]
 
-    def _fill(self, merge: Merge, done: _Done) -> None:
+    def _fill(self, merge: Merge, done: Done) -> None:
         """Put back what was done."""
         merge.sums[...] = done.sums
         merge.predictions[...] = done.predictions
@@ -193,99 +205,3 @@ def write_weights(path: Path, weights: Mapping[str, Any]) -> None:
 def read_weights(path: Path) -> dict[str, Any] | None:
     """Read a network's weights; None where none are kept."""
     return read_tensors(path) if path.exists() else None
-
-
-def read_outcome(raw: Mapping[str, Any]) -> UnitOutcome:
-    """Undo `asdict` of an outcome that was kept as JSON."""
-    history = tuple((int(i), float(a), float(b)) for i, a, b in raw["history"])
-    lists = {name: tuple(raw[name]) for name in ("notes", "evidence")}
-    return UnitOutcome(**{**raw, "history": history, **lists})
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Done:
-    """The units that are done: copies, so that later units do not creep in."""
-
-    sums: npt.NDArray[Any]
-    predictions: npt.NDArray[Any]
-    count: npt.NDArray[Any]
-    learned: Mapping[str, npt.NDArray[Any]]
-    outcomes: tuple[UnitOutcome, ...]
-    weights: Mapping[str, Any]
-
-
-_PARTS = ("step", "rollback", "best")
-
-
-def _pack(
-    latest: tuple[Checkpoint, str] | None, done: _Done | None
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Flatten to named tensors and a JSON header."""
-    import torch
-
-    tensors: dict[str, Any] = {}
-    header: dict[str, Any] = {"fit": None, "outcomes": []}
-    if done is not None:
-        tensors["done/sums"] = torch.from_numpy(done.sums)
-        tensors["done/predictions"] = torch.from_numpy(done.predictions)
-        for name, array in done.learned.items():
-            tensors[f"learned/{name}"] = torch.from_numpy(array)
-        for name, value in done.weights.items():
-            tensors[f"weights/{name}"] = value.contiguous()
-        tensors["done/count"] = torch.from_numpy(done.count)
-        header["outcomes"] = [asdict(outcome) for outcome in done.outcomes]
-    if latest is not None:
-        point, unit = latest
-        for part in _PARTS:
-            for name, value in getattr(point, part).items():
-                tensors[f"{part}/{name}"] = value.contiguous()
-        header["fit"] = {
-            "unit": unit,
-            "best_iteration": point.best_iteration,
-            "rollbacks": point.rollbacks,
-            "notes": list(point.notes),
-            "history": [[one.iteration, one.fitted, one.held_out] for one in point.history],
-        }
-    return tensors, header
-
-
-def _unpack(
-    tensors: dict[str, Any], header: dict[str, Any]
-) -> tuple[tuple[Checkpoint, str] | None, _Done | None]:
-    """Undo `_pack`."""
-    from napari_dip.engine.progress import Checkpoint
-    from napari_dip.engine.stopping import Judgement
-
-    done = None
-    if "done/sums" in tensors:
-        outcomes = [read_outcome(raw) for raw in header["outcomes"]]
-        sums, predictions, count = (
-            tensors[f"done/{name}"].numpy() for name in ("sums", "predictions", "count")
-        )
-        learned = {
-            name.removeprefix("learned/"): value.numpy()
-            for name, value in tensors.items()
-            if name.startswith("learned/")
-        }
-        weights = {
-            name.removeprefix("weights/"): value
-            for name, value in tensors.items()
-            if name.startswith("weights/")
-        }
-        done = _Done(sums, predictions, count, learned, tuple(outcomes), weights)
-    fit = header["fit"]
-    if fit is None:
-        return None, done
-    parts: dict[str, dict[str, Any]] = {part: {} for part in _PARTS}
-    for name, value in tensors.items():
-        part, _, rest = name.partition("/")
-        if part in parts:
-            parts[part][rest] = value
-    point = Checkpoint(
-        **parts,
-        best_iteration=int(fit["best_iteration"]),
-        history=tuple(Judgement(int(i), float(a), float(b)) for i, a, b in fit["history"]),
-        rollbacks=int(fit["rollbacks"]),
-        notes=tuple(fit["notes"]),
-    )
-    return (point, str(fit["unit"])), done

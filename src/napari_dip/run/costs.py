@@ -15,17 +15,26 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from napari_dip.io import ImageSpec
+    from napari_dip.run.units import WorkUnit
 
-#: Floating-point operations a second that convolutions of these widths reach. Per CPU thread:
-#: 0.105 s for a step of 256 x 256 and 0.14 s for a look at 512 x 512 were measured with 2 threads
-#: on an idle machine, which is 50e9; a tenth less is counted on. On a graphics card: a cautious
-#: guess, no card was at hand.
-THREAD_RATE, CARD_RATE = 45e9, 2e12
-#: Share of that rate which convolutions of volumes reach: a step of widths 8, 16, 32, 64 took 0.9 s
-#: for 24 x 96 x 96 voxels on one core, blur included, where 0.36 s were counted on.
-VOLUME_SHARE = 0.4
-#: Loading torch and measuring the noise, on the same machine.
-START_SECONDS = 3.0
+#: Floating-point operations a second that convolutions of these widths reach. Per CPU thread, in
+#: single precision: a step of 256 x 256 pixels and widths 16, 32, 64, 64 takes 0.105 s of one
+#: thread of an Intel Xeon with AMX that is shared (`benchmarks/speed_plan.py`, as all below). On a
+#: graphics card: a cautious guess, no card was at hand.
+THREAD_RATE, CARD_RATE = 100e9, 2e12
+#: That rate's multiple of steps in half precision (0.077 s), of volumes (0.63 s for a step and
+#: 0.22 s for a look at 16 x 96 x 96 voxels) and of networks with normalised layers (0.18 s).
+HALF_GAIN, VOLUME_SHARE, NORMALISED_SHARE = 1.35, 0.7, 0.58
+#: Priors whose steps are in half precision where the processor is made for it, and those whose
+#: networks have normalised layers.
+HALF = (RECORRUPTED, "blind-spot")
+NORMALISED = ("noise", "guided-noise", "deep")
+#: Loading torch; and measuring the noise: for a picture, and for each of its pixels.
+START_SECONDS, MEASURE_SECONDS, MEASURE_PIXEL_SECONDS = 3.0, 0.1, 1.5e-6
+#: What comes after a fit, for each pixel: residual and verdict of a channel, and the last filter of
+#: one channel and of each further one (1.05 s for 192 x 512 pixels, 1.03 s for 96 x 512 of three).
+JUDGE_PIXEL_SECONDS = 2.5e-6
+FILTER_PIXEL_SECONDS, FILTER_CHANNEL_SECONDS = 11e-6, 5e-6
 #: Iterations between two judgements, as the engine's schedule has it.
 JUDGE_EVERY = 25
 #: Sides that a hidden block can have.
@@ -48,6 +57,8 @@ STEP_BYTES = {
     "noise": 74,
     "guided-noise": 74,
     "deep": 74,
+    "total-variation": 74,
+    "pixels": 74,
 }
 LOOK_BYTES = 17
 #: Passes through the network of one look at the picture, where it is shown from several sides.
@@ -90,20 +101,24 @@ class Budget:
 
 @dataclass(frozen=True, slots=True)
 class Costs:
-    """Estimated seconds of all fits, judging included, and of the last close looks.
+    """Estimated seconds of all fits, of the last close looks, and of what follows them.
 
     Attributes
     ----------
     fit : float
+        Loading, measuring the noise, iterations and judging.
     usual_look : float
         Last looks where the noise differs from pixel to pixel, as it mostly does.
     longest_look : float
         Last looks at the noise that takes most of them.
+    ending : float
+        The last filter, residual and verdict.
     """
 
     fit: float
     usual_look: float
     longest_look: float
+    ending: float = 0.0
 
 
 def looks(block: tuple[int, ...], core: tuple[int, ...]) -> int:
@@ -199,32 +214,53 @@ def estimate_fit(grid: tuple[int, ...], channels: int, budget: Budget) -> int:
 
 
 def estimate_costs(
-    grid: tuple[int, ...], iterations: Sequence[int], device: str, threads: int, budget: Budget
+    grid: tuple[int, ...],
+    units: Sequence[WorkUnit],
+    device: str,
+    threads: int,
+    budget: Budget,
+    *,
+    half: bool = False,
 ) -> Costs:
-    """Estimate fits and last looks, in seconds.
+    """Estimate what a run takes, in seconds.
 
     Parameters
     ----------
     grid : tuple of int
         Of the network.
-    iterations : sequence of int
-        Of each unit.
+    units : sequence of WorkUnit
     device : str
     threads : int
     budget : Budget
+    half : bool
+        Whether the processor is made for half precision.
     """
-    rate = THREAD_RATE * threads if device == "cpu" else CARD_RATE
-    dims, units = _network_dims(grid, budget), len(iterations)
-    if dims > 2:
-        rate *= VOLUME_SHARE
-    pixel: float = 2 * _multiplications(budget.widths, dims) / rate
+    dims, fits = _network_dims(grid, budget), len(units)
+    operations: float = 2 * _multiplications(budget.widths, dims)
+    pixel = operations / _rate(budget, dims, device, threads)
     look = pixel * prod(grid) if budget.prior in SHOWN else 0.0
-    total = sum(iterations) + units * (budget.release + budget.iterations * len(budget.rivals))
-    fit = 3 * total * _step_pixels(grid, budget) * pixel
-    fit += total / JUDGE_EVERY * look + units * SIDES.get(budget.prior, 0) * pixel * prod(grid)
+    total = sum(one.iterations for one in units)
+    total += fits * (budget.release + budget.iterations * len(budget.rivals))
+    quick = HALF_GAIN if half and device == "cpu" and budget.prior in HALF and dims == 2 else 1.0
+    fit = 3 * total * _step_pixels(grid, budget) * pixel / quick
+    fit += total / JUDGE_EVERY * look + fits * SIDES.get(budget.prior, 0) * pixel * prod(grid)
+    channels = sum(len(one.channels) for one in units)
+    start = START_SECONDS + MEASURE_SECONDS + MEASURE_PIXEL_SECONDS * prod(grid) * channels
+    ending = JUDGE_PIXEL_SECONDS * prod(grid) * channels
+    if len(grid) == 2 and budget.prior in FILTERED:
+        filtered = FILTER_PIXEL_SECONDS * fits + FILTER_CHANNEL_SECONDS * (channels - fits)
+        ending += (1 + len(budget.rivals)) * filtered * prod(grid)
     # the noise is only known once the pixels are read
     usual, most = (1, 1) if budget.prior == RECORRUPTED else last_looks(dims)
-    return Costs(START_SECONDS + fit, units * usual * look, units * most * look)
+    return Costs(start + fit, fits * usual * look, fits * most * look, ending)
+
+
+def _rate(budget: Budget, dims: int, device: str, threads: int) -> float:
+    """Floating-point operations a second, in single precision."""
+    if device != "cpu":
+        return CARD_RATE
+    share = NORMALISED_SHARE if budget.prior in NORMALISED else 1.0
+    return THREAD_RATE * threads * (min(share, VOLUME_SHARE) if dims > 2 else share)
 
 
 def _network_dims(grid: tuple[int, ...], budget: Budget) -> int:

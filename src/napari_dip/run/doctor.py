@@ -11,10 +11,13 @@ from importlib import metadata
 from importlib.util import find_spec
 from typing import Any
 
-from napari_dip.run.machine import Machine, this_machine
+from napari_dip.run.machine import MPS_FALLBACK, Machine, this_machine
 
 #: Bindings of Qt that napari runs on, in the order it looks for them.
 QT_BINDINGS = ("PyQt6", "PySide6", "PyQt5", "PySide2")
+
+#: Said of Apple graphics.
+BRIDGED = f"What Apple graphics cannot compute is done by the processor ({MPS_FALLBACK}=1)."
 
 #: Asked in a process of its own: a torch with a broken library takes its process down.
 _ASK_TORCH = """
@@ -84,6 +87,11 @@ class Examination:
     def works(self) -> bool:
         """Whether anything can be restored here."""
         return bool(self.devices)
+
+    @property
+    def bridge(self) -> str:
+        """What stands in for operations that a device lacks, in words; "" where none does."""
+        return BRIDGED if "mps" in self.devices else ""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types."""

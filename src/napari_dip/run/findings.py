@@ -238,9 +238,9 @@ def look_at(
     from napari_dip.run.evidence import confirmed
 
     known = calibration.known
-    noise_told = calibration.model != "jpeg" and (
-        known is None or not plan.recipe.task.keeps_measured()
-    )
+    task = plan.recipe.task
+    noise_told = task.fits_pixels() and calibration.model != "jpeg"
+    noise_told &= known is None or not task.keeps_measured()
     residuals = [
         residual_of(
             parts[:, c] - prediction[:, c],

@@ -13,12 +13,13 @@ from napari_dip.engine.schedule import Phase, Schedule
 from napari_dip.engine.steadiness import Before
 from napari_dip.engine.stopping import StopRule, held_out_rule
 from napari_dip.run.budgets import choose_budget
+from napari_dip.run.costs import HALF
 from napari_dip.run.frames import NO_FRAMES, Frames
 from napari_dip.run.judging import judges, output_average, patience
 from napari_dip.run.network_units import beside, correlation_of, network_noise
 from napari_dip.tasks.base import Scene
 from napari_dip.tasks.blind_spot import IMAGE_FED
-from napari_dip.tasks.recorrupted import RECORRUPTED, SHOWN
+from napari_dip.tasks.recorrupted import SHOWN
 from napari_dip.tasks.second import pooled
 
 if TYPE_CHECKING:
@@ -47,9 +48,8 @@ DOUBT_LIMITS = (0.05, 20.0)
 #: and a dip of the curve before the rate has come down is no end (FMD WideField_BPAE_B 3:
 #: 32.64 dB where the rule ended it at iteration 175 of 250, 33.88 at the end).
 SETTLED = 0.9
-#: Priors whose steps may be computed in half precision, and the noise, as a share of the range,
-#: from which on its rounding (1/512 of a value) is lost in it.
-HALF = (RECORRUPTED, "blind-spot")
+#: Noise, as a share of the range, from which on the rounding of half precision (1/512 of a value)
+#: is lost in it.
 LEAST_NOISE = 0.02
 
 

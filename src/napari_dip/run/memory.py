@@ -1,25 +1,37 @@
 """Going on when the memory runs out within a fit: let go of everything, take smaller bites.
 
 Other programs may have taken what a plan counted on, so a fit that met a full memory begins again
-where its last judgement was, a stated number of times, and is then ended with what it has.
+where its last judgement was, a stated number of times, and is then ended with what it has. A fit
+whose graphics card is lost is ended so at once, on the processor.
 """
 
 from __future__ import annotations
 
 import gc
 import sys
+import time
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from napari_dip.run.events import Event
+from napari_dip.run.lost_device import (
+    NO_DEVICE,
+    in_memory,
+    is_device_error,
+    on_device,
+    without_draws,
+)
 from napari_dip.run.machine import is_memory_error
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Sequence
+    from collections.abc import Callable, Generator
 
     from napari_dip.engine.control import Control
     from napari_dip.engine.progress import Checkpoint
     from napari_dip.run.costs import Budget
+    from napari_dip.run.merge import UnitOutcome
+    from napari_dip.run.plan import Plan
 
     Attempt = Callable[[Checkpoint | None], Generator[Event, None, Control]]
 
@@ -30,6 +42,9 @@ MOST_TRIES = 4
 LEAST_WINDOW = 64
 #: Why a fit was ended that the memory did not suffice for.
 NO_MEMORY = "the memory ran out"
+#: Seconds between two copies off a card, at least: what a lost card costs. Copying takes
+#: milliseconds (some 40 MB at 10 GB/s or so), a share of them that nobody notices.
+COPY_INTERVAL = 1.0
 
 
 @dataclass(slots=True, eq=False)
@@ -48,6 +63,10 @@ class Bites:
         What was last told.
     notes : list of str
         One sentence for each time.
+    lost : bool
+        Whether the graphics card no longer answers.
+    prior : str
+        Whose fit is to be ended, where several raced when the card was lost; else "".
     """
 
     window: int | None = None
@@ -55,11 +74,79 @@ class Bites:
     latest: Checkpoint | None = None
     shown: Event = field(default_factory=lambda: Event("Restoring"))
     notes: list[str] = field(default_factory=list)
+    lost: bool = False
+    prior: str = ""
+    _raced: tuple[str, Checkpoint] | None = None
+    _copied: float = -COPY_INTERVAL
 
     @property
     def spent(self) -> bool:
         """Whether the fit is only to be ended with what it has."""
-        return self.tries > MOST_TRIES
+        return self.lost or self.tries > MOST_TRIES
+
+    @property
+    def reason(self) -> str:
+        """Why the fit was ended, if it was ended here; else ""."""
+        if self.lost:
+            return NO_DEVICE
+        return NO_MEMORY if self.spent else ""
+
+    def keep(self, point: Checkpoint, rival: str = "") -> Checkpoint | None:
+        """Take note of where a fit stands; from a card, a copy of it now and then.
+
+        Parameters
+        ----------
+        point : Checkpoint
+        rival : str
+            The prior, while several race: such a fit is only gone on with if the card is lost.
+
+        Returns
+        -------
+        Checkpoint or None
+            What may be kept on the disk; None if nothing is new, or in a race.
+        """
+        if not point.history:
+            self.latest = None
+            return None
+        if on_device(point):
+            if time.monotonic() - self._copied < COPY_INTERVAL:
+                return None
+            point, self._copied = in_memory(point), time.monotonic()
+        if not rival:
+            self.latest = point
+            return point
+        before = self._raced
+        if before is None or point.history[-1].iteration >= before[1].history[-1].iteration:
+            self._raced = rival, point
+        return None
+
+    def placed(self, plan: Plan) -> Plan:
+        """Leave a card that no longer answers."""
+        return replace(plan, device="cpu") if self.lost else plan
+
+    def let_go(self) -> str:
+        """Go on without the card; the sentence about it."""
+        self.lost = True
+        if self.latest is None and self._raced is not None:
+            self.prior, self.latest = self._raced
+        where = "before the first picture"
+        if self.latest is not None:
+            where = f"after iteration {self.latest.history[-1].iteration}"
+            self.latest = without_draws(self.latest)
+        words = f"The graphics card stopped answering {where}; the best picture so far was kept."
+        self.notes.append(words)
+        return words
+
+    def left(self, *, lost: bool) -> bool:
+        """Whether there is a picture to keep, or a try left to make one."""
+        if lost:
+            return self.latest is not None or self._raced is not None
+        return self.latest is not None or self.tries < MOST_TRIES
+
+    def renew(self) -> None:
+        """Begin the next fit with all tries."""
+        self.tries, self._raced, self._copied = 0, None, -COPY_INTERVAL
+        self.notes.clear()
 
     def of(self, budget: Budget) -> Budget:
         """Keep a budget's windows within what the memory takes."""
@@ -90,9 +177,9 @@ def enduring(
     bites: Bites,
     planned: int | None,
     side: int,
-    outcomes: Sequence[Any],
+    outcomes: list[UnitOutcome],
 ) -> Generator[Event, None, Control]:
-    """Make attempts at a fit until one is not ended by a full memory.
+    """Make attempts at a fit until one is not ended by a full memory or a lost card.
 
     Parameters
     ----------
@@ -105,29 +192,36 @@ def enduring(
         The budget's window.
     side : int
         Of the picture, in pixels.
-    outcomes : sequence
-        Of the fits that are done: once this one is among them, it is not made again.
+    outcomes : list of UnitOutcome
+        Of the fits that are done: once this one is among them, it is not made again. If it came to
+        nothing, what there is to say goes to the last of them.
 
     Raises
     ------
     Exception
-        The memory's own, if not even a picture could be kept.
+        The memory's or the card's own, if not even a picture could be kept.
     """
     done = len(outcomes)
     bites.latest = resume
     while True:
         try:
             ended = yield from attempt(bites.latest)
-            bites.tries = 0  # the next fit has as many
-            bites.notes.clear()
+            if bites.notes and outcomes and len(outcomes) == done:
+                last = outcomes[-1]
+                outcomes[-1] = replace(last, notes=(*last.notes, *bites.notes))
+            bites.renew()
             return ended
         except Exception as error:
-            nothing = bites.tries == MOST_TRIES and bites.latest is None and not outcomes
-            if not is_memory_error(error) or len(outcomes) > done or bites.spent or nothing:
+            lost = is_device_error(error)
+            foreseen = lost or is_memory_error(error)
+            if not foreseen or len(outcomes) > done or bites.spent:
+                raise
+            if not outcomes and not bites.left(lost=lost):
                 raise
         # outside of the handler, where the error no longer holds on to the fit's arrays
         free()
-        yield replace(bites.shown, words=bites.shrink(planned, side), preview=None)
+        words = bites.let_go() if lost else bites.shrink(planned, side)
+        yield replace(bites.shown, words=words, preview=None)
 
 
 def free() -> None:
@@ -135,4 +229,5 @@ def free() -> None:
     gc.collect()
     torch: Any = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():
-        torch.cuda.empty_cache()
+        with suppress(RuntimeError):  # of a card that no longer answers
+            torch.cuda.empty_cache()

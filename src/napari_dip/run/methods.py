@@ -23,6 +23,7 @@ _DONE = {
     "deblur": "deblurred with a known point spread function",
     "blind-deblur": "deblurred with a point spread function estimated from the image itself",
     "guide": "restored with the help of a guide image",
+    "invert-features": "restored from the activations of a layer of a network",
 }
 #: What the network was fed, to follow "The network was fed", and the papers to cite there.
 _FED = {
@@ -42,6 +43,12 @@ _FED = {
     "guided-noise": ("the guide and fixed random noise", ("guide",)),
     "recompression": ("the image compressed once more", ("recompression",)),
     "coarser-scales": ("coarser copies of the image", ("coarser scales",)),
+}
+#: Priors without a network of their own.
+_FREE = {
+    "total-variation": "the pixels themselves were, with a penalty on their total variation "
+    "{total variation}",
+    "pixels": "the pixels themselves were, with no prior",
 }
 #: How the noise was modelled, to follow "The noise was modelled as".
 _NOISE = {
@@ -108,6 +115,8 @@ def _what(report: Report) -> str:
 
 
 def _network(report: Report) -> str:
+    if report["prior"]["chosen"] in _FREE:
+        return f"No network was fitted: {_FREE[report['prior']['chosen']]}."
     chosen, why = report["prior"]["chosen"], report["prior"]["why"].partition(";")[0]
     fed, papers = _FED.get(chosen, (f"by the prior '{chosen}'", ()))
     if report["task"] in ("deblur", "blind-deblur") and "Lucy" in papers_of(report):
@@ -120,6 +129,8 @@ def _network(report: Report) -> str:
 
 def _noise(report: Report) -> str:
     """Give the model with its figures, in the image's units, and what was hidden."""
+    if report["task"] == "invert-features":
+        return ""  # no pixel was fitted
     noise, cited = report["noise"], papers_of(report)
     words = f"The noise was modelled as {_NOISE.get(noise['model'], noise['model'])}"
     if noise["model"] == "speckle":
@@ -161,8 +172,9 @@ def _course(report: Report) -> str:
     reason = {"you kept the picture": "it was ended by hand"}.get(reason, reason)
     network = " → ".join(map(str, fit.get("network", ())))
     shape = f" of {network} channels" if network else ""
+    fitted = "The pixels" if report["prior"]["chosen"] in _FREE else f"The network{shape}"
     return (
-        f"The network{shape} took {report['iterations']} iterations{fits}{limit}; the fit ended "
+        f"{fitted} took {report['iterations']} iterations{fits}{limit}; the fit ended "
         f"since {reason}, and its picture of iteration {report['best_iteration']} was taken."
     )
 

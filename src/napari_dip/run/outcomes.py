@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from napari_dip.run.evidence import held_out_evidence
-from napari_dip.run.memory import NO_MEMORY
 from napari_dip.run.merge import UnitOutcome
 
 if TYPE_CHECKING:
@@ -28,14 +27,14 @@ def outcome_of(
     found : tuple of str
         What the task has to say of what was learned.
     bites : Bites
-        Of the run: how often its memory ran out.
+        Of the run: how often its memory ran out, and whether its card was lost.
     """
     notes = (*bites.notes, *result.notes, *found)
     if result.broke_down:
         notes = (*notes, f"Part '{unit.id}' was ended early: {result.stop_reason}.")
     return UnitOutcome(
         unit.id,
-        NO_MEMORY if bites.spent else result.stop_reason,
+        bites.reason or result.stop_reason,
         result.kept,
         result.best_iteration,
         result.iterations,

@@ -64,6 +64,8 @@ class Plan:
         One sentence each, shown to the user.
     tiles : tuple of Tile
         That the picture plane is restored in, one after another; empty: all of it at once.
+    half : bool
+        Whether the processor is made for half precision, which the estimate of the time needs.
     """
 
     recipe: Recipe
@@ -78,6 +80,7 @@ class Plan:
     notes: tuple[str, ...] = ()
     others: Mapping[str, ImageSpec] = field(default_factory=dict)
     tiles: tuple[Tile, ...] = ()
+    half: bool = False
 
     @property
     def factors(self) -> tuple[int, ...]:
@@ -103,14 +106,19 @@ class Plan:
     @property
     def seconds(self) -> float:
         """Most that the run is expected to take, no fit stopping early; at most the time limit."""
-        whole = self.costs.fit + self.costs.longest_look
+        whole = self.costs.fit + self.costs.longest_look + self.costs.ending
         limit = self.recipe.common.time_limit
         return whole if limit is None else min(whole, limit)
 
     @property
     def fit_share(self) -> float:
-        """Share of the time that iterations mostly take; the last looks take the rest."""
-        return self.costs.fit / (self.costs.fit + self.costs.usual_look)
+        """Share of the time that iterations mostly take; looks and the filter take the rest.
+
+        Where there are no looks, nothing is told after the last iteration, so that is the end.
+        """
+        if not self.costs.usual_look:
+            return 1.0
+        return self.costs.fit / (self.costs.fit + self.costs.usual_look + self.costs.ending)
 
     @property
     def line(self) -> str:
@@ -179,10 +187,9 @@ def preflight(
     grid = grid_of(recipe, source, others, layout, tiles)
     threads = threads_for(machine.cores, prod(grid[-2:]))
     units = units_of(recipe, source, budget, layout, tiles)
-    costs = estimate_costs(grid, [one.iterations for one in units], device, threads, budget)
-    return Plan(
-        recipe, source, units, device, threads, budget, peak, costs, layout, notes, others, tiles
-    )
+    costs = estimate_costs(grid, units, device, threads, budget, half=machine.half)
+    made = recipe, source, units, device, threads, budget, peak, costs, layout, notes
+    return Plan(*made, others, tiles, machine.half)
 
 
 def _too_large(
@@ -239,13 +246,13 @@ def with_prior(plan: Plan, prior: str, why: str) -> Plan:
     units = units_of(plan.recipe, plan.source, budget, plan.layout, plan.tiles)
     ready = plan.recipe, plan.source, plan.others, plan.layout
     grid = grid_of(*ready, plan.tiles)
-    iterations = [unit.iterations for unit in units]
+    costs = estimate_costs(grid, units, plan.device, plan.threads, budget, half=plan.half)
     return replace(
         plan,
         units=units,
         budget=replace(budget, why=why),
         peak_bytes=memory_of(*ready, budget, plan.tiles)[1],
-        costs=estimate_costs(grid, iterations, plan.device, plan.threads, budget),
+        costs=costs,
         notes=tuple(dict.fromkeys((*(one for one in plan.notes if one not in gone), *notes))),
     )
 

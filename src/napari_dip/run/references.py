@@ -77,6 +77,8 @@ PAPERS = {
     "deblurring, CVPR 2013, doi:10.1109/CVPR.2013.147.",
     "learned blur": "Ren, Zhang, Wang, Hu, Zuo, Neural blind deconvolution using deep priors, "
     "CVPR 2020, doi:10.1109/CVPR42600.2020.00340.",
+    "features": "Mahendran, Vedaldi, Understanding deep image representations by inverting them, "
+    "CVPR 2015, doi:10.1109/CVPR.2015.7299155.",
 }
 
 
@@ -129,6 +131,8 @@ def _measured(report: Report) -> bool:
     """Whether gain or read noise come from the image: line and model are then fitted to it."""
     given = None not in (setting(report, "gain"), setting(report, "read_noise"))
     detector = _noise("gaussian", "poisson-gaussian")(report)
+    if report["task"] == "invert-features":
+        return False
     return detector and not given and not _two_shots(report)
 
 
@@ -214,7 +218,9 @@ _USED: Mapping[str, Callable[[Report], bool]] = {
     "collaborative": filtered,
     "noise line": _measured,
     "overfitting": _unseen,
-    "total variation": _smoothed("isotropic"),
+    "total variation": lambda report: (
+        _smoothed("isotropic")(report) or _prior("total-variation")(report)
+    ),
     "anisotropic total variation": _smoothed("anisotropic"),
     "halved": _lanczos,
     "explaining": _explained,
@@ -236,4 +242,5 @@ _USED: Mapping[str, Callable[[Report], bool]] = {
     "blur evidence": _blur(free=False),
     "sharp edges": _blur(free=True),
     "learned blur": _blur(free=True),
+    "features": _task("invert-features"),
 }

@@ -24,7 +24,7 @@ def save_picture(
     result: Restoration,
     overwrite: bool,
 ) -> None:
-    """Save one picture of a result as TIFF, whole or not at all.
+    """Save one picture of a result as TIFF or OME-Zarr, whole or not at all.
 
     Nothing in the file depends on when and where it was written: the same pixels give the same
     bytes.
@@ -65,6 +65,7 @@ def save_picture(
         units=spec.units,
         provenance=provenance,
         overwrite=overwrite,
+        like=spec.path,
     )
 
 

@@ -12,7 +12,8 @@ from napari_dip.engine.control import Control
 from napari_dip.errors import Failed, Refusal, Refused, refusal
 from napari_dip.run.events import Event, Restoration
 from napari_dip.run.frames import Movie
-from napari_dip.run.machine import is_memory_error, load_torch, torch_threads
+from napari_dip.run.lost_device import refused_by_machine
+from napari_dip.run.machine import load_torch, torch_threads
 from napari_dip.run.memory import Bites, enduring
 
 if TYPE_CHECKING:
@@ -80,8 +81,8 @@ def run(
         except Exception as error:
             if store is not None and not isinstance(error, Refused):
                 store.write_if_possible()
-            if is_memory_error(error):
-                raise Failed(refusal("memory-out", name=plan.source.name)) from error
+            if no := refused_by_machine(error, plan.source.name):
+                raise Failed(no) from error
             raise
 
 
@@ -217,6 +218,8 @@ class Course:
     def _contenders(self, unit: WorkUnit) -> tuple[str, ...]:
         """Priors to begin with: repeats take the one that their first fit was left with."""
         budget = self._plan.budget
+        if self._bites.prior:
+            return (self._bites.prior,)
         if unit.restart and budget.rivals:
             first = {one.unit: one.prior for one in self._merge.outcomes}
             return (first.get(unit.first, budget.prior),)
@@ -229,15 +232,13 @@ class Course:
         from napari_dip.run.race import Runner
 
         frames = self._movie.around(unit, prior)
-        bites, told = self._bites, (self._plan, self._calibration, self._planes)
-        ready = make_fit(*told, unit, prior, frames, bites)
+        bites, told = self._bites, (self._calibration, self._planes)
+        ready = make_fit(bites.placed(self._plan), *told, unit, prior, frames, bites)
 
         def keep(point: Checkpoint) -> None:
-            if self._racing:
-                return
-            bites.latest = point if point.history else None
-            if self._store is not None:
-                self._store.offer(point, unit.id)
+            kept = bites.keep(point, prior if self._racing else "")
+            if kept is not None and self._store is not None:
+                self._store.offer(kept, unit.id)
 
         loop = fit(
             ready.problem,
@@ -283,7 +284,7 @@ class Course:
             facts = {"name": self._plan.source.name, "count": len(result.notes)}
             raise Failed(refusal("diverged", **facts))
         if result.kept and self._store is not None:
-            self._store.write()  # before the merge takes in a picture that is not finished
+            self._store.ended_by_hand()  # before the merge takes in an unfinished picture
         learned = {name: one.cpu().numpy() for name, one in result.learned.items()}
         found = tuple(self._plan.recipe.task.found(learned))
         outcome = outcome_of(unit, ready, result, found, self._bites)
@@ -293,7 +294,7 @@ class Course:
         self._merge.add(unit, picture, deviation, prediction, outcome, learned)
         if result.kept:
             return Control.KEEP
-        self.weights = result.weights
+        self.weights = {name: value.cpu() for name, value in result.weights.items()}
         if self._store is not None:
-            self._store.finished(self._merge, result.weights)
+            self._store.finished(self._merge, self.weights)
         return Control.GO

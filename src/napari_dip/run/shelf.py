@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import json
 import os
-from contextlib import contextmanager
+import tempfile
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
 from napari_dip.errors import Failed, Refused, refusal
-from napari_dip.run.checkpoints import read_outcome, read_weights, write_weights
+from napari_dip.run.checkpoint_parts import read_outcome
+from napari_dip.run.checkpoints import read_weights, write_weights
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     import numpy.typing as npt
@@ -38,9 +40,9 @@ class Piece:
     Attributes
     ----------
     pictures : ndarray
-        (2, C, Y, X) float32, in the image's units: picture and its standard deviation.
+        (2, C, *size) float32, in the image's units: picture and its standard deviation.
     prediction : ndarray or None
-        (C, Y, X): what the detector would have seen; None where that is the picture itself.
+        (C, *size): what the detector would have seen; None where that is the picture itself.
     left : tuple of float
         Of each channel, the sum of what was measured less what the detector would have seen, each
         pixel weighed by the tile's share in it: sums of all tiles add up.
@@ -125,7 +127,7 @@ class Shelf:
         return _opened(self._pictures(index))
 
     def prediction(self, index: int) -> npt.NDArray[np.float32]:
-        """Give what the detector would have seen of a tile, (C, Y, X)."""
+        """Give what the detector would have seen of a tile, (C, *size)."""
         if index in self._kept:
             one = self._kept[index]
             return one.pictures[0] if one.prediction is None else one.prediction
@@ -160,17 +162,24 @@ class Shelf:
         return self.folder / f"{index}.json"
 
     def _array(self, path: Path, array: Planes) -> None:
-        part = path.with_name(path.name + ".part")
-        with part.open("wb") as file:
-            np.save(file, array)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
+        self._placed(path, lambda file: np.save(file, array))
 
     def _whole(self, path: Path, content: bytes) -> None:
-        part = path.with_name(path.name + ".part")
-        part.write_bytes(content)
-        part.replace(path)
+        self._placed(path, lambda file: file.write(content))
+
+    def _placed(self, path: Path, write: Callable[[IO[bytes]], object]) -> None:
+        # a name that nobody can foresee, so that no link can lie there
+        handle, part = tempfile.mkstemp(prefix=".napari-dip-", suffix=".part", dir=self.folder)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                write(file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(part, path)
+        except BaseException:
+            with suppress(OSError):
+                os.unlink(part)
+            raise
 
     @contextmanager
     def _writing(self) -> Iterator[None]:

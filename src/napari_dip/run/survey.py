@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,12 +15,14 @@ from napari_dip.run.tiles import Span, Tile
 from napari_dip.run.tiling import MEASURED_WHOLE, SAMPLE_SIDE, SAMPLES
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     import numpy.typing as npt
 
     from napari_dip.run.plan import Plan
 
+#: Regions of a stack at most, where its planes are small.
+MOST_SAMPLES = 64
 #: Steps along X from one region to the next, of as many as there are: no two lie below each other.
 _STRIDE = 3
 
@@ -65,15 +68,15 @@ def look_over(plan: Plan, image: Any) -> Survey | Refusal:
     nans = infinite = 0
     lows, highs, spread = [], [], []
     for tile in plan.tiles:
-        array = _core(tile).of(image, axes)
+        array = tile.core.of(image, axes)
         if array.dtype.kind == "f":
             nans += int(np.isnan(array).sum())
             infinite += int(np.isinf(array).sum())
         lows.append(array.min())
         highs.append(array.max())
         with np.errstate(over="ignore", invalid="ignore"):  # what cannot be held is refused below
-            parts = to_parts(array, axes, plan.layout)[0]
-            spread.append(parts.std((1, 2), dtype=np.float64))
+            parts = np.moveaxis(to_parts(array, axes, plan.layout), 1, 0)
+            spread.append(parts.reshape(len(parts), -1).std(1, dtype=np.float64))
     total = plan.source.pixels
     if nans:
         return refusal("pixels-nan", count=nans, total=total, name=name)
@@ -88,27 +91,30 @@ def look_over(plan: Plan, image: Any) -> Survey | Refusal:
 def regions_of(plan: Plan, survey: Survey) -> tuple[Tile, ...]:
     """Choose regions that stand for the image: all of it if it is small, else some, evenly.
 
-    Where a channel varies most is always among them.
+    Where a channel varies most is always among them. Those of a stack lie in one plane each.
     """
-    height, width = plan.source.grid
-    if height * width <= MEASURED_WHOLE:
-        return (_region(0, (0, 0), (height, width)),)
-    size = min(SAMPLE_SIDE, height), min(SAMPLE_SIDE, width)
+    grid, depth = plan.source.grid, _depths(plan.tiles)
+    planes: Sequence[int | None] = range(depth) if depth else [None]
+    if prod(grid) * max(1, depth) <= MEASURED_WHOLE:
+        return tuple(_in_plane(number, z, (0, 0), grid) for number, z in enumerate(planes))
+    size = min(SAMPLE_SIDE, grid[0]), min(SAMPLE_SIDE, grid[1])
+    count = SAMPLES
+    if depth:  # small planes tell less each
+        count = min(depth, MOST_SAMPLES, max(SAMPLES, MEASURED_WHOLE // prod(size)))
+    along = [(place + 0.5) / count for place in range(count)]
+    across = [(place * _STRIDE % count + 0.5) / count for place in range(count)]
     middles = [
-        ((place + 0.5) / SAMPLES * height, (place * _STRIDE % SAMPLES + 0.5) / SAMPLES * width)
-        for place in range(SAMPLES)
+        (one * depth, one * grid[0], other * grid[1])
+        for one, other in zip(along, across, strict=True)
     ]
     telling = dict.fromkeys(plan.tiles[int(index)] for index in survey.spread.argmax(0))
     for place, tile in enumerate(list(telling)[: SAMPLES // 2]):
-        middles[place] = (tile.y.first + tile.y.last) / 2, (tile.x.first + tile.x.last) / 2
-    starts = (
-        tuple(
-            min(max(0, round(middle - side / 2)), count - side)
-            for middle, side, count in zip(place, size, (height, width), strict=True)
-        )
-        for place in middles
+        z, y, x = ((one.first + one.last) / 2 for one in (tile.z or tile.y, tile.y, tile.x))
+        middles[place] = z, y, x
+    return tuple(
+        _in_plane(number, int(middle[0]) if depth else None, _starts(middle[1:], size, grid), size)
+        for number, middle in enumerate(middles)
     )
-    return tuple(_region(number, start, size) for number, start in enumerate(starts))
 
 
 def sample_of(
@@ -119,7 +125,8 @@ def sample_of(
     Returns
     -------
     Inputs, ndarray
-        Parts are (regions, C, Y, X); and the same pixels as they came, with an axis before.
+        Parts are (regions, C, Y, X), or (regions, C, 1, Y, X) of a volume; and the same pixels as
+        they came, with an axis before.
     """
     array = np.stack([region.of(data["image"], plan.source.axes) for region in regions])
     parts = np.concatenate([to_parts(one, plan.source.axes, plan.layout) for one in array])
@@ -128,15 +135,27 @@ def sample_of(
     return Inputs(parts, others, None, step, plan.layout), array
 
 
-def _core(tile: Tile) -> Tile:
-    """Give what no other tile has."""
-    y, x = (Span(one.first, one.last, one.first, one.last) for one in (tile.y, tile.x))
-    return Tile(tile.index, y, x)
+def _in_plane(number: int, z: int | None, start: tuple[int, ...], size: tuple[int, ...]) -> Tile:
+    return _region(number, start, size) if z is None else _region(number, (z, *start), (1, *size))
 
 
-def _region(number: int, start: tuple[int, ...], size: tuple[int, int]) -> Tile:
-    spans = [
+def _starts(
+    middle: tuple[float, ...], size: tuple[int, ...], grid: tuple[int, ...]
+) -> tuple[int, ...]:
+    return tuple(
+        min(max(0, round(one - side / 2)), count - side)
+        for one, side, count in zip(middle, size, grid, strict=True)
+    )
+
+
+def _depths(tiles: tuple[Tile, ...]) -> int:
+    """Count the planes of a stack; 0 for a picture plane."""
+    return max((tile.z.last for tile in tiles if tile.z is not None), default=0)
+
+
+def _region(number: int, start: tuple[int, ...], size: tuple[int, ...]) -> Tile:
+    *deep, y, x = (
         Span(first, first + count, first, first + count)
         for first, count in zip(start, size, strict=True)
-    ]
-    return Tile(number, *spans)
+    )
+    return Tile(number, y, x, deep[0] if deep else None)

@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_dip.run.blend import Region
 from napari_dip.run.layout import Layout
 from napari_dip.run.merge import Merge
 from napari_dip.run.receipt import sha256
 from napari_dip.run.shelf import all_outcomes
 from napari_dip.run.tiles import largest
+from napari_dip.run.tiling import IN_MEMORY
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,8 +29,6 @@ if TYPE_CHECKING:
     from napari_dip.run.shelf import Shelf
     from napari_dip.run.tiles import Tile
 
-#: Bytes up to which pictures are handed over in memory, not as arrays that stay on the disk.
-IN_MEMORY = 2**28
 #: Notes on a run.
 SAMPLED = "What is said of residual, detail and intensity was measured on {count} regions of it."
 UNFINISHED = (
@@ -79,7 +79,7 @@ def reported(
     judged = _judged(ready, blend, all_outcomes(shelf, order))
     answer = judged.restoration(clock.seconds, timed_out=clock.timed_out)
     report = dict(answer.report)
-    height, width = largest(plan.tiles).size
+    *deep, height, width = largest(plan.tiles).size
     left = sum(not shelf.there(tile.index) for tile in plan.tiles)
     notes = list(report["notes"])
     if len(regions) > 1:
@@ -93,10 +93,12 @@ def reported(
         "input_sha256": ready.hashes["image"],
         "output_sha256": sha256(written[0]),
         "notes": list(dict.fromkeys(notes)),
-        "tiles": {"count": len(plan.tiles), "height": height, "width": width, "first": order[0]},
+        "tiles": {"count": len(plan.tiles), "height": height, "width": width, "first": order[0]}
+        | ({"depth": deep[0]} if deep else {}),
     }
     scale = plan.source.scale
     report["fit"] = {**report["fit"], "scale": None if scale is None else list(scale)}
+    report["fit"]["axes"] = plan.layout.grid
     report["fit"]["units"] = None if plan.source.units is None else list(plan.source.units)
     return replace(answer, image=picture, uncertainty=deviation, residual=residual, report=report)
 
@@ -111,8 +113,9 @@ def _judged(ready: Measured, blend: Blend, outcomes: list[Any]) -> Merge:
         scale=None,
         units=None,
     )
-    layout = Layout("T", plan.layout.channels, plan.layout.grid)
-    found = [blend.region(region) for region in ready.regions]
+    planes = "".join(axis for axis in "Z" if axis in plan.source.axes)
+    layout = Layout("T" + planes, plan.layout.channels, "YX")
+    found = [_flat(blend.region(region)) for region in ready.regions]
     parts = np.stack([one.measured for one in found]).astype(np.float32)
     merge = Merge(replace(plan, source=source, layout=layout), ready.calibration, parts, sample)
     merge.sums[0] = [one.picture for one in found]
@@ -122,6 +125,11 @@ def _judged(ready: Measured, blend: Blend, outcomes: list[Any]) -> Merge:
     merge.count[...] = 1
     merge.outcomes.extend(outcomes)
     return merge
+
+
+def _flat(region: Region) -> Region:
+    """Give a region of one plane without its depth, (C, Y, X)."""
+    return Region(*(one.reshape(len(one), *one.shape[-2:]) for one in region))
 
 
 def _handed_over(whole: OnDisk) -> npt.NDArray[Any]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import tempfile
 from contextlib import ExitStack
-from dataclasses import asdict, replace
-from importlib import metadata
+from dataclasses import replace
 from itertools import groupby
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,12 +15,14 @@ import numpy as np
 from napari_dip.engine.control import Control
 from napari_dip.errors import Failed, Refused, refusal
 from napari_dip.run.blend import Blend
+from napari_dip.run.checkpoint_parts import identity_of
 from napari_dip.run.checkpoints import Store
 from napari_dip.run.clock import Clock
 from napari_dip.run.coarse import coarse_grid
 from napari_dip.run.events import Event
 from napari_dip.run.inputs import check_finite
 from napari_dip.run.layout import to_parts
+from napari_dip.run.lost_device import refused_by_machine
 from napari_dip.run.merge import Merge
 from napari_dip.run.prepare import prepare, settled, trusting
 from napari_dip.run.receipt import sha256
@@ -79,7 +81,9 @@ def restore_tiles(
         if store is None:
             keeper = tempfile.TemporaryDirectory(prefix="napari-dip-", ignore_cleanup_errors=True)
             store = Store(Path(stack.enter_context(keeper)) / "run", resume=False)
-        shelf = Shelf(store.shelf, _identity(plan, ready.hashes), resume=store.resume)
+        tiles = [[*tile.start, *tile.size] for tile in plan.tiles]
+        identity = {**identity_of(plan, ready.hashes), "tiles": tiles}
+        shelf = Shelf(store.shelf, identity, resume=store.resume)
         course = _Tiles(plan, ready.calibration, image, clock, store, shelf)
         ended = yield from course.restored()
         if ended is Control.DISCARD:
@@ -147,7 +151,14 @@ class _Tiles:
             group = list(units)
             first, number = number + 1, number + len(group)
             if not self._shelf.has(index):
-                ended = yield from self._tile(self._plan.tiles[index], group, first)
+                try:
+                    ended = yield from self._tile(self._plan.tiles[index], group, first)
+                except Exception as error:
+                    no = refused_by_machine(error, self._plan.source.name)
+                    if no is None or not self.order:
+                        raise
+                    yield Event(f"{no.sentence} The tiles that are done were kept.")
+                    ended = Control.KEEP
                 if ended is not Control.GO:
                     return ended
             self.order.append(index)
@@ -168,17 +179,19 @@ class _Tiles:
         done = {one.unit for one in merge.outcomes}
         course = Course(plan, calibration, parts, self._clock, merge, self._store)
         ended = Control.GO
+        begin = units[0].part
         for place, unit in enumerate(units):
             fitted = without(unit, calibration.constant)
             if unit.id in done or not fitted.channels:
                 continue
             name = f"c{unit.channels[0]}r{unit.restart}"
-            course.weights = self._shelf.weights(name) if unit.warm else None
+            if unit.part == begin:  # later planes of the tile go on with what the one before has
+                course.weights = self._shelf.weights(name) if unit.warm else None
             ended = yield from course.fit_unit(fitted, number + place, resume)
             resume = None
             if ended is not Control.GO:
                 break
-            if not unit.warm and course.weights is not None and tile is self._first:
+            if course.weights is not None and tile is self._first:  # of its last plane in the end
                 self._shelf.keep_weights(name, course.weights)
         return self._settled(tile, merge, parts, ended)
 
@@ -199,10 +212,9 @@ class _Tiles:
         """Put away what a tile came to."""
         if ended is Control.DISCARD or (ended is Control.KEEP and not merge.outcomes):
             return ended
-        mean, deviation, prediction = (one[0] for one in merge.so_far())
-        weight = tile.y.weights(tile.y.start, tile.y.stop)[:, None]
-        weight = weight * tile.x.weights(tile.x.start, tile.x.stop)
-        left = (weight * (parts[0] - prediction.astype(np.float64))).sum((1, 2))
+        mean, deviation, prediction = (tile.laid(one) for one in merge.so_far())
+        lost = tile.weights() * (tile.laid(parts) - prediction.astype(np.float64))
+        left = lost.sum(tuple(range(1, lost.ndim)))
         same = np.array_equal(mean, prediction)
         piece = Piece(
             np.stack([mean, deviation]),
@@ -223,7 +235,8 @@ class _Tiles:
 def _halved(plan: Plan, calibration: Calibration, parts: Any) -> Calibration:
     """Find out of a sample whether the image is oversampled, as is done of a whole one."""
     task = plan.recipe.task
-    if len(parts) == 1 or not task.halves() or calibration.second is not None:
+    deep = plan.tiles[0].z is not None
+    if deep or len(parts) == 1 or not task.halves() or calibration.second is not None:
         return calibration
     from napari_dip.run.coarse import HALVED
 
@@ -259,38 +272,25 @@ def _cut_anew(plan: Plan) -> Plan:
 
 def _holding(tiles: tuple[Tile, ...], other: Tile) -> Tile:
     """Give the tile that holds the middle of another one."""
-    y, x = ((one.first + one.last) // 2 for one in (other.y, other.x))
+    middle = [(one.first + one.last) // 2 for one in other.spans]
     return next(
         tile
         for tile in tiles
-        if y in range(tile.y.first, tile.y.last) and x in range(tile.x.first, tile.x.last)
+        if all(
+            place in range(one.first, one.last)
+            for place, one in zip(middle, tile.spans, strict=True)
+        )
     )
 
 
 def _begun_with(plan: Plan, teacher: Tile) -> Plan:
     """Let that tile be restored first."""
     order = (teacher, *(tile for tile in plan.tiles if tile is not teacher))
-    return replace(plan, units=tile_units_of(plan.recipe, plan.source, plan.budget, order))
+    units = tile_units_of(plan.recipe, plan.source, plan.budget, plan.layout, order)
+    return replace(plan, units=units)
 
 
 def _shift(plan: Plan, shelf: Shelf) -> Any:
     """Give what the fits have lost of each channel's mean."""
     sums = [shelf.told(tile.index)[0] for tile in plan.tiles if shelf.there(tile.index)]
-    height, width = plan.source.grid
-    return np.sum(sums, axis=0) / (height * width)
-
-
-def _identity(plan: Plan, hashes: Mapping[str, str]) -> dict[str, Any]:
-    from napari_dip import __version__
-
-    return {
-        "version": __version__,
-        "torch": metadata.version("torch"),
-        "recipe": plan.recipe.to_dict(),
-        "budget": asdict(plan.budget),
-        "tiles": [[*tile.start, *tile.size] for tile in plan.tiles],
-        "inputs": dict(hashes),
-        "axes": plan.source.axes,
-        "device": plan.device,
-        "threads": plan.threads,
-    }
+    return np.sum(sums, axis=0) / prod(plan.source.along(plan.tiles[0].axes))

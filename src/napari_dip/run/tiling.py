@@ -1,4 +1,4 @@
-"""Whether a picture is restored in tiles, and in which: asked before the start."""
+"""Whether a picture or a stack is restored in tiles, and in which: asked before the start."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 
 from napari_dip.errors import Refusal, refusal
 from napari_dip.run.costs import channel_count, estimate_fit, estimate_planes
-from napari_dip.run.tiles import GRAIN, largest, tiles_of
+from napari_dip.run.layout import stacked_axes
+from napari_dip.run.tiles import GRAIN, deep_tiles_of, largest, tiles_of
+from napari_dip.tasks.base import SEEN
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from napari_dip.io import ImageSpec
     from napari_dip.run.costs import Budget
@@ -23,6 +25,12 @@ if TYPE_CHECKING:
 #: pixel, a look at 1,024 x 1,024 already takes twice the time of one at 512 x 512, since it does
 #: not stay in the processor's cache.
 SIDES = (1024, 768, 512, 384, 256)
+#: The same for stacks, of which a tile holds that many planes; one plane beside them is looked at.
+STACK_SIDES, PLANES = (512, 384, 256), 16
+#: Planes and side of volumes that are tried, without what they share; and how far they share along
+#: Z and within the plane, besides a PSF: half of what planes do, since three axes overlap.
+VOLUMES = ((32, 192), (32, 128), (16, 96), (16, 64))
+DEEP_REACH, FLAT_REACH = 8, 16
 #: Overlaps that a tile has, side by side, so that most of it is its own.
 OVERLAPS = 4
 #: Least side where a picture is fitted at half its size: with 144 x 144 fitted pixels in each of
@@ -38,10 +46,20 @@ MEASURING_BYTES = 155
 #: of a finished tile that checkpoints are made of; in all, and for each pixel of a tile (1,024 and
 #: 1,536 pixels in four tiles each: 77 and 103 MB).
 BESIDE, BESIDE_BYTES = 55e6, 75
+#: Bytes up to which a picture is handed over in memory, not as an array that stays on the disk; and
+#: how many are. With four times as many, they took more than the tiles of a stack of 128 MB did.
+IN_MEMORY, PICTURES = 2**26, 3
 #: Bytes for each value of an image that is no file: its picture, uncertainty and residual, which
 #: are handed over as arrays.
 HANDED_OVER = 12
 #: A note on a plan.
+TILED_DEEP = (
+    "The stack is restored in {count} tiles of up to {depth} × {height} × {width} voxels, one "
+    "after another, {joined}; noise and range are measured once for all of them. "
+    "'Tile' {side} (--tile {side}) cuts it so on any computer."
+)
+JOINED = "which overlap and blend into each other"
+APART = "plane by plane, which overlap within the plane and blend there"
 TILED = (
     "The image is restored in {count} tiles of up to {height} × {width} pixels, one after another, "
     "which overlap and blend into each other; noise and range are measured once for all of them. "
@@ -68,24 +86,43 @@ def choose_tiles(
     none: tuple[int, tuple[Tile, ...]] = (0, ())
     wish = recipe.common.tile
     reach = None
-    if len(layout.grid) == 2 and layout.count(source) == 1:
+    if "T" not in stacked_axes(source):
         reach = recipe.task.reach(source, others, layout.grid)
     if reach is None:
         return refusal("tile-impossible", name=source.name) if wish else none
     if source.path is None and HANDED_OVER * prod(source.shape) > machine.memory_bytes:
         return none
-    reach = ceil(reach / GRAIN) * GRAIN
-    least = OVERLAPS * reach
-    if wish:
-        tiles = tiles_of(source.grid, max(wish, least), reach)
-        return (wish, tiles) if len(tiles) > 1 else none
-    for side in SIDES:
-        tiles = tiles_of(source.grid, max(side, least), reach)
-        if len(tiles) > 1 and memory_of(recipe, source, others, layout, budget, tiles)[1] <= (
-            machine.memory_bytes
+    for side, tiles in _ways(source, layout, reach, wish):
+        if len(tiles) > 1 and (
+            wish
+            or memory_of(recipe, source, others, layout, budget, tiles)[1] <= machine.memory_bytes
         ):
             return side, tiles
     return none
+
+
+def _ways(
+    source: ImageSpec, layout: Layout, reach: int, wish: int | None
+) -> Iterator[tuple[int, tuple[Tile, ...]]]:
+    """Cut in all ways that are to be tried, best first; in that which was asked for alone."""
+    if not stacked_axes(source):
+        reach = ceil(reach / GRAIN) * GRAIN
+        for side in (wish,) if wish else SIDES:
+            yield side, tiles_of(source.grid, max(side, OVERLAPS * reach), reach)
+        return
+    grid = source.along("ZYX")
+    if not layout.volume:
+        reach = ceil(reach / GRAIN) * GRAIN
+        for side in (wish,) if wish else STACK_SIDES:
+            sides = PLANES, max(side, OVERLAPS * reach)
+            yield side, deep_tiles_of(grid, sides, (1, reach), apart=True)
+        return
+    # what a network sees counts less than in a plane; what a PSF spreads counts in full
+    spread = ceil((reach - SEEN) / GRAIN) * GRAIN
+    for depth, side in ((VOLUMES[0][0], wish),) if wish else VOLUMES:
+        shared = spread + DEEP_REACH, spread + FLAT_REACH
+        sides = max(depth, OVERLAPS * spread), max(side, OVERLAPS * shared[1])
+        yield side, deep_tiles_of(grid, sides, shared, apart=False)
 
 
 def tiles_if_halved(
@@ -122,11 +159,14 @@ def memory_of(
     grid = grid_of(recipe, source, others, layout, tiles)
     count = channel_count(source)
     together = count if recipe.task.together(source) else 1
-    planes = estimate_planes(grid, count * layout.count(source))
+    seen = fitted_header(source, tiles)
+    planes = estimate_planes(grid, count * layout.count(seen))
     whole = planes + estimate_fit(grid, together, budget)
     if tiles:
-        whole += int(BESIDE + count * prod(fitted_header(source, tiles).grid) * BESIDE_BYTES)
-        whole = max(whole, MEASURING_BYTES * count * min(prod(source.grid), MEASURED_WHOLE))
+        whole += int(BESIDE + seen.pixels * BESIDE_BYTES)
+        if tiles[0].z is not None:  # of planes, that is part of what was measured beside
+            whole += PICTURES * min(4 * source.pixels, IN_MEMORY)
+        whole = max(whole, MEASURING_BYTES * min(source.pixels, count * MEASURED_WHOLE))
     return planes, whole
 
 
@@ -150,5 +190,9 @@ def tile_note(side: int, tiles: tuple[Tile, ...]) -> tuple[str, ...]:
     """Say that there are tiles."""
     if not tiles:
         return ()
-    height, width = largest(tiles).size
-    return (TILED.format(count=len(tiles), height=height, width=width, side=side),)
+    *deep, height, width = largest(tiles).size
+    sizes = {"count": len(tiles), "height": height, "width": width, "side": side}
+    if not deep:
+        return (TILED.format(**sizes),)
+    apart = any(tile.z is not None and tile.z.apart for tile in tiles)
+    return (TILED_DEEP.format(**sizes, depth=deep[0], joined=APART if apart else JOINED),)

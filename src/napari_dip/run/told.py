@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_dip.errors import Refused, refusal
-from napari_dip.io.paths import REPORT_BYTES, printable, readable_file, small_text, why_not
+from napari_dip.io.paths import (
+    REPORT_BYTES,
+    is_zarr,
+    printable,
+    readable_file,
+    small_text,
+    why_not,
+)
 from napari_dip.run.recipe import recipe_from_dict
 
 if TYPE_CHECKING:
     import os
-    from pathlib import Path
 
 #: What a report must have to be told from any other JSON.
 _NEEDED = ("task", "recipe", "version", "noise", "prior", "iterations", "stop_reason")
@@ -20,12 +27,12 @@ _NEEDED = ("task", "recipe", "version", "noise", "prior", "iterations", "stop_re
 def report_in(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Find the report of the run that made a file.
 
-    A TIFF that napari-dip saved holds it. Of one that does not, the report may lie beside under the
-    same name (`OUT.json`); then the pixels must be those that it speaks of.
+    A TIFF or OME-Zarr that napari-dip saved holds it. Of one that does not, the report may lie
+    beside under the same name (`OUT.json`); then the pixels must be those that it speaks of.
 
     Parameters
     ----------
-    path : path of a TIFF, or of a report
+    path : path of a TIFF, of an OME-Zarr, or of a report
 
     Raises
     ------
@@ -35,7 +42,9 @@ def report_in(path: str | os.PathLike[str]) -> dict[str, Any]:
     from napari_dip.io.provenance import read_provenance
     from napari_dip.io.reading import read_spec
 
-    found, _ = readable_file(path)
+    found = Path(path)
+    if not is_zarr(found):
+        found, _ = readable_file(path)
     if found.suffix.lower() == ".json":
         return _checked(_json(found), found)
     read_spec(found)  # says no to what is no picture

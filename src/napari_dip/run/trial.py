@@ -10,7 +10,8 @@ import numpy as np
 from napari_dip.engine.control import Control
 from napari_dip.errors import Failed, Refusal, refusal
 from napari_dip.run.events import Event
-from napari_dip.run.machine import is_memory_error, load_torch, torch_threads
+from napari_dip.run.lost_device import refused_by_machine
+from napari_dip.run.machine import load_torch, torch_threads
 from napari_dip.run.plan import preflight, with_prior
 
 if TYPE_CHECKING:
@@ -151,8 +152,8 @@ def run_trial(
         try:
             return (yield from _restored(plan, region, small, data, control, preview_seconds))
         except Exception as error:
-            if is_memory_error(error):
-                raise Failed(refusal("memory-out", name=plan.source.name)) from error
+            if no := refused_by_machine(error, plan.source.name):
+                raise Failed(no) from error
             raise
 
 

@@ -49,9 +49,9 @@ class WorkUnit:
     timely : bool
         Whether these are neighbours in time.
     tile : int or None
-        Which tile of the picture plane; None: all of it.
+        Which tile of the picture plane, or of the stack; None: all of it.
     origin : tuple of int
-        Where the first pixel of that tile lies in the image, along Y and X; () for all of it.
+        Where the first pixel of that tile lies in the image, per axis of the fit; () for all of it.
     """
 
     id: str
@@ -83,7 +83,7 @@ def units_of(
 ) -> tuple[WorkUnit, ...]:
     """List the fits: for each group of channels and each restart a chain through the parts."""
     if tiles:
-        return tile_units_of(recipe, source, budget, tiles)
+        return tile_units_of(recipe, source, budget, layout, tiles)
     parts, stride = layout.count(source), layout.stride(source)
     later = max(min(LEAST_LATER, budget.iterations), round(LATER * budget.iterations))
     return tuple(
@@ -108,32 +108,43 @@ def units_of(
 
 
 def tile_units_of(
-    recipe: Recipe, source: ImageSpec, budget: Budget, tiles: tuple[Tile, ...]
+    recipe: Recipe, source: ImageSpec, budget: Budget, layout: Layout, tiles: tuple[Tile, ...]
 ) -> tuple[WorkUnit, ...]:
     """List the fits of a picture in tiles: all those of one tile, then those of the next.
 
     The first tile takes all iterations. Where a network is shown the picture, the others begin
     with what it has learned there, and none of them needs another: which process restores a tile,
-    and when, makes no difference.
+    and when, makes no difference. Planes of a tile that are restored one by one are a chain.
     """
     learns = budget.prior in SHOWN
     later = max(min(LEAST_LATER, budget.iterations), round(LATER * budget.iterations))
     return tuple(
         WorkUnit(
-            f"t{tile.index}c{number}r{restart}",
+            f"t{tile.index}{named}c{number}r{restart}",
             group,
             restart,
             recipe.common.seed + 1000 * number + restart + SEEDS * tile.index,
-            later if learns and place else budget.iterations,
-            warm=learns and place > 0,
-            first=f"t{tile.index}c{number}r0",
+            later if link or (learns and place) else budget.iterations,
+            part,
+            warm=link > 0 or (learns and place > 0),
+            first=f"t{tile.index}{named}c{number}r0",
+            before=part - 1 if named and part else None,
+            after=part + 1 if named and part + 1 < tile.size[0] else None,
             tile=tile.index,
-            origin=tile.start,
+            origin=tile.start[-len(layout.grid) :],
         )
         for place, tile in enumerate(tiles)
         for number, group in enumerate(groups_of(recipe, source))
         for restart in range(budget.restarts)
+        for link, (part, named) in enumerate(_planes(tile, layout))
     )
+
+
+def _planes(tile: Tile, layout: Layout) -> list[tuple[int, str]]:
+    """List the planes of a tile that are restored one by one, and their names in the stack."""
+    if tile.z is None or layout.volume:
+        return [(0, "")]
+    return [(one - tile.z.start, f"p{one}") for one in range(tile.z.first, tile.z.last)]
 
 
 def groups_of(recipe: Recipe, source: ImageSpec) -> list[tuple[int, ...]]:

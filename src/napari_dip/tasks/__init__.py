@@ -8,10 +8,12 @@ from napari_dip.tasks.deblur import Deblur
 from napari_dip.tasks.denoise import Denoise
 from napari_dip.tasks.guide import Guide
 from napari_dip.tasks.inpaint import Inpaint
+from napari_dip.tasks.invert_features import InvertFeatures
 from napari_dip.tasks.super_resolve import SuperResolve
 
 TASKS: dict[str, type[Task]] = {
-    task.name: task for task in (Denoise, Inpaint, SuperResolve, Deblur, BlindDeblur, Guide)
+    task.name: task
+    for task in (Denoise, Inpaint, SuperResolve, Deblur, BlindDeblur, Guide, InvertFeatures)
 }
 
 __all__ = [
@@ -23,6 +25,7 @@ __all__ = [
     "Guide",
     "Inpaint",
     "Input",
+    "InvertFeatures",
     "Setting",
     "SuperResolve",
     "Task",

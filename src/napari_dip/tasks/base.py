@@ -107,6 +107,10 @@ class Task(ABC):
         """Whether pixels that were measured come back as they were, not as they were fitted."""
         return False
 
+    def fits_pixels(self) -> bool:
+        """Whether the image's own pixels are explained, so that what is left of them is noise."""
+        return True
+
     def together(self, source: ImageSpec) -> bool:
         """Whether one fit takes all channels at once: colours share edges, channels need not."""
         return "S" in source.axes
@@ -150,6 +154,10 @@ class Task(ABC):
             Whether planes are fitted together.
         """
         return "noise"
+
+    def widths(self, prior: str, preset: tuple[int, ...]) -> tuple[int, ...]:
+        """Give the network's channels at each grid, finest first, from those of the preset."""
+        return preset
 
     def settled(self, prior: str, known: npt.NDArray[np.bool_] | None) -> tuple[str, str]:
         """Choose the prior anew by where there is a measurement, (parts, C, *grid); and say why.
@@ -203,6 +211,10 @@ class Task(ABC):
     def looks_back(self) -> bool:
         """Whether the picture of the frame before is of use, too."""
         return False
+
+    def offers(self, name: str) -> tuple[str, ...] | Refusal:
+        """List what may stand in a setting whose values come from elsewhere; may take a second."""
+        return ()
 
     def noise_wish(self) -> NoiseWish:
         """Say what the user knows about the noise."""

@@ -10,6 +10,7 @@ from pydantic.dataclasses import dataclass
 from napari_dip.errors import refusal
 from napari_dip.tasks.base import IMAGE, SEEN, Input, NoiseWish, Scene, Setting, Task
 from napari_dip.tasks.blind_spot import blind_spot_code, blind_spot_problem, hidden_words
+from napari_dip.tasks.designs import PRESET, Network, check_network, designed_code, widths_of
 from napari_dip.tasks.halving import in_full
 from napari_dip.tasks.impulses import (
     FILLING,
@@ -95,6 +96,7 @@ class Denoise(Task):
             },
         ),
     ] = "auto"
+    network: Network = PRESET
     noise: NoiseOrCompression = "auto"
     read_noise: ReadNoise = None
     gain: Gain = None
@@ -116,6 +118,7 @@ class Denoise(Task):
         """Say no to a second image of another size, or to what was never compressed so."""
         no = check_jpeg(source, others) if self.noise == "jpeg" else None
         no = no or check_named(self.noise, others)
+        no = no or check_network(self.network, self.prior, self.noise)
         return no or (check_second(source, others["second"]) if "second" in others else None)
 
     def check_axes(
@@ -211,10 +214,14 @@ class Denoise(Task):
 
     def first_choice(self, source: ImageSpec, *, volume: bool) -> str:
         """Blind spot, unless the user wants the paper's prior."""
-        if self.prior != "auto":
-            return self.prior
+        if self.prior != "auto" or self.network != PRESET:
+            return "noise" if self.prior == "auto" else self.prior
         named = {"jpeg": RECOMPRESSION, IMPULSES: FILLING}.get(self.noise)
         return named or (RECORRUPTED if self._simple(source) else "blind-spot")
+
+    def widths(self, prior: str, preset: tuple[int, ...]) -> tuple[int, ...]:
+        """Those of the network that was asked for."""
+        return widths_of(self.network, prior, preset)
 
     def _simple(self, source: ImageSpec) -> bool:
         """Whether the noise is a detector's, and there are no frames beside to be looked at."""
@@ -276,8 +283,6 @@ class Denoise(Task):
 
     def prior_for(self, scene: Scene, rng: torch.Generator) -> Prior:
         """Blind spot, the paper's fixed noise, or the picture compressed once more."""
-        from napari_dip.tasks.noise_code import noise_code
-
         if scene.prior == RECOMPRESSION:
             return recompression(scene, rng)
         if scene.prior == FILLING:
@@ -289,4 +294,4 @@ class Denoise(Task):
             return shown_beside(code, scene)
         if scene.prior == RECORRUPTED:
             return recorrupted_code(scene, rng)
-        return noise_code(scene, scene.grid, rng)
+        return designed_code(self.network, scene, rng)

@@ -25,6 +25,10 @@ class Setting:
         Limits and step of a number, in its unit.
     advanced : bool
         Folded away at first.
+    files : str
+        Of a text that names a file: which files to show, such as "Networks (*.pt2)".
+    offered : bool
+        Whether `Task.offers` lists what may stand in a text.
     """
 
     label: str
@@ -34,6 +38,8 @@ class Setting:
     most: float | None = None
     step: float | None = None
     advanced: bool = True
+    files: str = ""
+    offered: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,278 @@
+"""What handing files to workers costs: time and bytes per task, load of the scheduler, throughput.
+
+Usage: python benchmarks/cluster.py [overhead] [throughput] [--small] [--again]
+
+overhead     a real dask scheduler and two workers in processes of their own: tasks that do nothing,
+             and files that are done already (header, plan, hashes), so that nothing is fitted
+throughput   a batch by two workers, against two single processes at once with half the files each,
+             all with one thread: files per minute with and without the start, and seconds of the
+             processor, which tell more where other programs run beside it
+
+The files are crops of single shots of FMD and W2S. Rows are written as they come and are not done
+again; --again begins anew. Run it where two cores are idle: `make bench-cluster`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import pickle
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import contextmanager
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import psutil
+import tifffile
+from skimage.io import imread
+
+import napari_dip as dip
+from napari_dip.run.batch import run_batch
+from napari_dip.run.batch_plan import plan_batch
+from napari_dip.run.cluster import joining, on_worker
+from napari_dip.run.cluster_batch import unit_of
+from napari_dip.run.draining import drained
+from shared_data import OUT, data_folder, write
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROWS = OUT / "cluster" / "rows.jsonl"
+SHOTS = ("fmd/*_raw?.png", "w2s/*_noisy_avg1.png")
+#: Tasks that do nothing, files, pixels along a side, iterations; and the same for --small.
+USUAL, SMALL = (500, 32, 128, 60), (100, 6, 64, 20)
+WORKERS = 2
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("parts", nargs="*", default=["overhead", "throughput"])
+    parser.add_argument("--small", action="store_true", help="few small files")
+    parser.add_argument("--again", action="store_true", help="forget what was measured before")
+    wish = parser.parse_args()
+    ROWS.parent.mkdir(parents=True, exist_ok=True)
+    if wish.again:
+        ROWS.unlink(missing_ok=True)
+    size = SMALL if wish.small else USUAL
+    with tempfile.TemporaryDirectory() as made:
+        folder = Path(made)
+        lay_out(folder, *size[1:])
+        for part in wish.parts:
+            for name, measure in PARTS[part].items():
+                if (name, list(size)) not in [(row["what"], row["size"]) for row in known()]:
+                    row = {"what": name, "size": size, **measure(folder, size)}
+                    with ROWS.open("a", encoding="utf-8") as file:
+                        file.write(json.dumps(row) + "\n")
+    rows = [row for row in known() if row["size"] == list(size)]
+    heads = list(dict.fromkeys(head for row in rows for head in row if head != "size"))
+    tasks, files, side, iterations = size
+    summary = {
+        "command": "make bench-cluster",
+        "files": f"{files} of {side} x {side} pixels, {iterations} iterations, 1 thread",
+        "empty tasks": tasks,
+        "workers to two single processes": ratio(rows, "files_per_minute_running"),
+        "the same with the start": ratio(rows, "files_per_minute"),
+        "the same by seconds of the processor": ratio(rows, "cpu_s_per_file", less=True),
+    }
+    write("cluster", [{head: row.get(head, "") for head in heads} for row in rows], summary)
+
+
+def known() -> list[dict[str, Any]]:
+    if not ROWS.exists():
+        return []
+    return [json.loads(line) for line in ROWS.read_text(encoding="utf-8").splitlines()]
+
+
+def ratio(rows: list[dict[str, Any]], figure: str, *, less: bool = False) -> float | str:
+    """Set the workers beside the single processes; `less`: the smaller figure is the better."""
+    found = {row["what"]: row[figure] for row in rows if figure in row}
+    ours, theirs = found.get("two workers"), found.get("two single processes")
+    if not ours or not theirs:
+        return "not measured"
+    return round(theirs / ours if less else ours / theirs, 3)
+
+
+def lay_out(folder: Path, count: int, side: int, iterations: int) -> None:
+    """Cut the files out, in two halves."""
+    paths = [path for shot in SHOTS for path in sorted(data_folder().glob(shot))]
+    rng = np.random.default_rng(0)
+    for number in range(count):
+        image = imread(paths[number % len(paths)])
+        y, x = (int(rng.integers(0, size - side)) for size in image.shape)
+        place = folder / f"in{number % WORKERS}"
+        place.mkdir(exist_ok=True)
+        tifffile.imwrite(place / f"{number:03d}.tif", image[y : y + side, x : x + side])
+    recipe = dip.make_recipe("denoise", preset="fast", device="cpu", max_iterations=iterations)
+    (folder / "recipe.json").write_text(recipe.to_json(), encoding="utf-8")
+
+
+@contextmanager
+def cluster(folder: Path) -> Iterator[tuple[str, psutil.Process, list[psutil.Process]]]:
+    """Start a scheduler and workers; give its file, and their processes."""
+    place = folder / "scheduler.json"
+    place.unlink(missing_ok=True)
+    at = ("--host", "127.0.0.1", "--no-dashboard", "--scheduler-file", str(place))
+    started = [dask("scheduler", "--port", "0", *at)]
+    try:
+        while not place.exists():
+            time.sleep(0.1)
+        started += [dask("worker", "--nthreads", "1", *at) for _ in range(WORKERS)]
+        with joining(str(place)) as crew:
+            assert crew is not None
+            crew.client.wait_for_workers(WORKERS)
+            pids = crew.client.run(_pid).values()
+        yield str(place), psutil.Process(started[0].pid), [psutil.Process(pid) for pid in pids]
+    finally:
+        for process in started:
+            for one in (*psutil.Process(process.pid).children(recursive=True), process):
+                one.kill()
+            process.wait()
+
+
+def empty_tasks(folder: Path, size: tuple[int, ...]) -> dict[str, Any]:
+    """Hand out tasks that do nothing, as many at once as there are workers."""
+    with cluster(folder) as (place, scheduler, _), joining(place) as crew:
+        assert crew is not None
+        client = crew.client
+        client.submit(_nothing, -1, pure=False).result()
+        before, sent, began = cpu(scheduler), through(scheduler), time.monotonic()
+        for number in range(0, size[0], WORKERS):
+            client.gather([client.submit(_nothing, number + i, pure=False) for i in range(WORKERS)])
+        seconds = time.monotonic() - began
+        return {
+            "ms_per_task": 1e3 * seconds / size[0] * WORKERS,
+            "scheduler_cpu_ms_per_task": 1e3 * (cpu(scheduler) - before) / size[0],
+            "bytes_per_task": (through(scheduler) - sent) / size[0],
+        }
+
+
+def done_files(folder: Path, size: tuple[int, ...]) -> dict[str, Any]:
+    """Hand out files that are done, again and again."""
+    out = folder / "done"
+    inputs = [folder / f"in{half}" for half in range(WORKERS)]
+    dip.batch(folder / "recipe.json", inputs, out, threads=1)
+    with cluster(folder) as (place, scheduler, workers), joining(place) as crew:
+        assert crew is not None
+        how = {"resume": True, "threads": 1, "machine": crew.machine}
+        plan = plan_batch(folder / "recipe.json", inputs, out, **how)
+        unit = unit_of(plan, 1, "session", crew.root, WORKERS)
+        answer = crew.client.submit(on_worker, unit, pure=False).result()
+        drained(run_batch(plan, crew=crew))
+        times = max(1, size[0] // len(plan.jobs))
+        before, sent, began = cpu(scheduler), through(scheduler), time.monotonic()
+        for _ in range(times):
+            drained(run_batch(plan, crew=crew))
+        seconds, count = time.monotonic() - began, times * len(plan.jobs)
+        return {
+            "ms_per_task": 1e3 * seconds / count * WORKERS,
+            "scheduler_cpu_ms_per_task": 1e3 * (cpu(scheduler) - before) / count,
+            "bytes_per_task": (through(scheduler) - sent) / count,
+            "bytes_of_unit": len(pickle.dumps(unit)),
+            "bytes_of_answer": len(pickle.dumps(answer)),
+            "scheduler_mb": scheduler.memory_info().rss / 1e6,
+            "worker_mb": max(one.memory_info().rss for one in workers) / 1e6,
+        }
+
+
+def two_workers(folder: Path, size: tuple[int, ...]) -> dict[str, Any]:
+    """Restore all files by two workers."""
+    out = folder / "by_workers"
+    with cluster(folder) as (place, scheduler, workers):
+        before = cpu(scheduler) + sum(map(cpu, workers))
+        alone = cpu(scheduler)
+        told = timed([[folder / "in0", folder / "in1", "-o", out, "--scheduler", place]], folder)
+        told["cpu_s"] += cpu(scheduler) + sum(map(cpu, workers)) - before
+        return {
+            **figures(told, [out]),
+            "scheduler_cpu_ms_per_task": 1e3 * (cpu(scheduler) - alone) / size[1],
+            "worker_mb": max(one.memory_info().rss for one in workers) / 1e6,
+        }
+
+
+def two_processes(folder: Path, size: tuple[int, ...]) -> dict[str, Any]:
+    """Restore half the files each by two processes at once that know nothing of each other."""
+    outs = [folder / f"alone{half}" for half in range(WORKERS)]
+    halves = [[folder / f"in{half}", "-o", out] for half, out in enumerate(outs)]
+    return figures(timed(halves, folder), outs)
+
+
+PARTS = {
+    "overhead": {"empty tasks": empty_tasks, "files that are done": done_files},
+    "throughput": {"two single processes": two_processes, "two workers": two_workers},
+}
+
+
+def timed(commands: list[list[Any]], folder: Path) -> dict[str, float]:
+    """Run batches at once; seconds on the clock and of the processor."""
+    began, wall = time.monotonic(), time.time()
+    running = []
+    for words in commands:
+        line = [sys.executable, "-m", "napari_dip", "batch", folder / "recipe.json", *words]
+        running.append(subprocess.Popen([*map(str, line), "--threads", "1", "--quiet"]))
+    spent = [0.0] * len(running)
+    while any(process.poll() is None for process in running):
+        for place, process in enumerate(running):
+            if process.poll() is None:
+                spent[place] = cpu(psutil.Process(process.pid))
+        time.sleep(0.05)
+    if any(process.returncode for process in running):
+        raise SystemExit("A batch did not end well.")
+    return {"s": time.monotonic() - began, "began": wall, "cpu_s": sum(spent)}
+
+
+def figures(told: dict[str, float], outs: list[Path]) -> dict[str, float]:
+    """Files per minute, from the start on and from the first result on."""
+    ends = sorted(one.stat().st_mtime for out in outs for one in out.glob("receipts/*.json"))
+    running = (len(ends) - 1) / (ends[-1] - ends[0])
+    return {
+        "files_per_minute": 60 * len(ends) / told["s"],
+        "files_per_minute_running": 60 * running,
+        "cpu_s_per_file": told["cpu_s"] / len(ends),
+    }
+
+
+def cpu(process: psutil.Process) -> float:
+    times = process.cpu_times()
+    return float(times.user + times.system)
+
+
+def through(process: psutil.Process) -> int:
+    """Bytes that went through a process's connections that are open now; 0 where `ss` is missing.
+
+    Both ends lie on this computer, so that what the process sent and received is all there was.
+    """
+    if shutil.which("ss") is None:
+        return 0
+    shown = subprocess.run(["ss", "-tinpH"], capture_output=True, text=True, check=True).stdout
+    lines = shown.splitlines()
+    total = 0
+    for head, facts in pairwise(lines):
+        if f"pid={process.pid}," in head:
+            total += sum(map(int, re.findall(r"bytes_(?:sent|received):(\d+)", facts)))
+    return total
+
+
+def dask(*words: str) -> subprocess.Popen[bytes]:
+    quiet = subprocess.DEVNULL
+    return subprocess.Popen([sys.executable, "-m", "dask", *words], stdout=quiet, stderr=quiet)
+
+
+def _nothing(number: int) -> int:
+    return number
+
+
+def _pid() -> int:
+    import os
+
+    return os.getpid()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,76 @@
+"""What a run inside napari costs beside the same run without it, in processor time.
+
+    xvfb-run -a python benchmarks/overhead_napari.py [--pairs 10] [--iterations 100]
+
+One napari with its dock; in turns, the dock's Run with its previews, curve and result layer, and
+the same plan drained without any. Processor time of the whole process: drawing by software counts,
+which a graphics card does elsewhere.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from gui import desk, event_loop, sample
+from shared_data import write
+
+SIDE = 256
+
+
+def main() -> None:
+    """Time in turns and write the median."""
+    from napari_dip.io import ImageSpec
+    from napari_dip.run.draining import drained
+    from napari_dip.run.machine import this_machine
+    from napari_dip.run.plan import Plan, preflight
+    from napari_dip.run.recipe import make_recipe
+    from napari_dip.run.runner import run
+
+    ask = argparse.ArgumentParser(description=__doc__)
+    ask.add_argument("--pairs", type=int, default=10)
+    ask.add_argument("--iterations", type=int, default=100)
+    asked = ask.parse_args()
+    pixels = sample(SIDE)
+    viewer, dock = desk(pixels, preset="fast", max_iterations=str(asked.iterations))
+    recipe = make_recipe("denoise", preset="fast", max_iterations=asked.iterations)
+    plan = preflight(
+        recipe, ImageSpec("cells", pixels.shape, str(pixels.dtype), "YX"), this_machine()
+    )
+    assert isinstance(plan, Plan)
+
+    def inside() -> float:
+        began = time.process_time()
+        dock.run_bar.run_button.click()
+        event_loop(900, lambda: not dock.busy)
+        took = time.process_time() - began
+        viewer.layers.remove(viewer.layers[-1])
+        event_loop(0.5)
+        return took
+
+    def bare() -> float:
+        began = time.process_time()
+        drained(run(plan, {"image": pixels}))
+        return time.process_time() - began
+
+    rows = []
+    for pair in range(asked.pairs + 1):  # the first loads torch and is left out
+        row = {"pair": pair, "inside napari": inside(), "bare": bare()}
+        row["inside by bare"] = row["inside napari"] / row["bare"]
+        rows.append(row)
+        print(row, file=sys.stderr, flush=True)
+    viewer.close()
+    ratio = float(np.median([row["inside by bare"] for row in rows[1:]]))
+    write("overhead_napari", rows[1:], {"inside by bare, median": ratio, "asked for": 1.05})
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as folder:  # the user's own settings play no part
+        os.environ["NAPARI_CONFIG"] = str(Path(folder) / "settings.yaml")
+        main()

@@ -1,0 +1,138 @@
+"""Quality against CPU seconds, side by side, one file for each result; resumable.
+
+Usage: python benchmarks/speed.py [--only NAME ...] [--methods NAME ...] [--minutes N] [--table]
+Each result is made in a process of its own, on one thread, import left out; one that is there is
+not made again, and a reference fit that was cut off goes on where it was. `--minutes` begins
+nothing new after so many CPU minutes, so that the queue can be worked off in parts.
+
+The reference is the network and the schedule of Deep Image Prior (speed_reference.py). Where a
+processor is made for bfloat16 its curve is computed in that, sooner; its time is that of a step in
+float32, as published, times the step of its best picture.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+from importlib.util import find_spec
+from typing import Any
+
+from shared_data import OUT, machine
+from speed_cases import Case, cases
+from speed_tables import write_tables
+
+FOLDER = OUT / "speed"
+DENOISING = ("micrograph", "photograph")
+#: Methods in the order of the queue, each for which kinds of pictures.
+METHODS: dict[str, tuple[str, ...]] = {
+    "fast": (*DENOISING, "inpaint", "super-resolve"),
+    "step": (),  # one of each kind is enough; see `wanted`
+    "nlm": DENOISING,
+    "tv": DENOISING,
+    "vst_bm3d": ("micrograph",),
+    "bm3d": ("photograph",),
+    "balanced": ("photograph", "inpaint", "super-resolve"),
+    "reference": (*DENOISING, "inpaint", "super-resolve"),
+    "deepinv": (),
+}
+#: Methods that are the same for all pictures of a kind.
+ONE_EACH = ("step", "deepinv")
+
+
+def wanted(case: Case, method: str, firsts: dict[str, str]) -> bool:
+    """Whether a method is for a picture."""
+    if method in ONE_EACH:
+        denoises = case.kind in DENOISING or method == "step"
+        return firsts[case.kind] == case.name and denoises
+    return case.kind in METHODS[method]
+
+
+def queue() -> list[tuple[Case, str]]:
+    """All there is to do, what is short first, then reference fits, one of each kind first."""
+    every = list(cases())
+    firsts: dict[str, str] = {}
+    for case in every:
+        firsts.setdefault(case.kind, case.name)
+    work = [(case, method) for method in METHODS for case in every if wanted(case, method, firsts)]
+    later = ("reference", "deepinv")
+
+    def rank(job: tuple[Case, str]) -> tuple[int, int]:
+        case, method = job
+        place = [one.name for one in every if one.kind == case.kind].index(case.name)
+        return (method in later, place if method in later else 0)
+
+    return sorted(work, key=rank)
+
+
+def make(case: Case, method: str) -> dict[str, Any]:
+    """Make one result in this process."""
+    import torch
+
+    import speed_methods
+
+    torch.set_num_threads(1)
+    problem = case.load()
+    if method in ("fast", "balanced", "best"):
+        return speed_methods.ours(problem, method)
+    if method == "deepinv":
+        return speed_methods.deepinv(problem)
+    if method not in ("step", "reference"):
+        return speed_methods.classical(method)(problem)
+    import speed_reference
+
+    if method == "step":
+        return {**speed_methods.reference_memory(problem), **speed_reference.timed(problem)}
+    return speed_reference.curve(problem, FOLDER / f"{case.name}.copy.pt")
+
+
+def result(case: Case, method: str) -> dict[str, Any] | None:
+    """Read one result, or make it in a process of its own; None if that failed."""
+    path = FOLDER / f"{case.name}.{method}.json"
+    if path.exists():
+        known: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return known
+    command = [sys.executable, __file__, "one", case.name, method]
+    ended = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    if ended.returncode:
+        print(f"{case.name} {method}: failed", file=sys.stderr, flush=True)
+        return None
+    made = json.loads(ended.stdout.splitlines()[-1])
+    row = {"case": case.name, "kind": case.kind, "method": method, **made, "machine": machine()}
+    path.write_text(json.dumps(row, indent=1) + "\n", encoding="utf-8")
+    told = {key: value for key, value in made.items() if key not in ("curve", "history")}
+    print(f"{case.name} {method}: {told}", file=sys.stderr, flush=True)
+    return row
+
+
+def main() -> None:
+    """Work the queue off, and write the tables of what is there."""
+    if sys.argv[1:2] == ["one"]:
+        case = next(case for case in cases() if case.name == sys.argv[2])
+        print(json.dumps(make(case, sys.argv[3])))
+        return
+    ask = argparse.ArgumentParser(description=__doc__)
+    ask.add_argument("--only", nargs="+", metavar="NAME")
+    ask.add_argument("--methods", nargs="+", choices=METHODS)
+    ask.add_argument("--minutes", type=float, default=float("inf"))
+    ask.add_argument("--table", action="store_true", help="write the tables of what is there")
+    asked = ask.parse_args()
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    for case, method in () if asked.table else queue():
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)
+        if (used.ru_utime + used.ru_stime) / 60 > asked.minutes:
+            break
+        chosen = asked.only is None or any(one in case.name for one in asked.only)
+        if not chosen or (asked.methods is not None and method not in asked.methods):
+            continue
+        if method == "deepinv" and find_spec("deepinv") is None:
+            print("deepinv is not installed, and is left out.", file=sys.stderr)
+            continue
+        result(case, method)
+    write_tables(FOLDER)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,172 @@
+"""What is timed, each in a process of its own: CPU seconds, quality, and memory above the imports.
+
+Import time is left out for all. Ours is the whole of a run: the noise measurement, previews as
+often as there are reports, the last filter, the judgement of the result.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from speed_cases import Problem
+
+#: Iterations between two previews; the engine judges as often.
+EVERY = 25
+#: Steps after which deepinv's is stopped and judged; it hands out nothing on the way.
+DEEPINV_STEPS = (20, 100)
+
+
+def held(what: str) -> int:
+    """Read one of this process's memory figures, in bytes."""
+    text = Path("/proc/self/status").read_text(encoding="ascii")
+    found = re.search(rf"{what}:\s+(\d+)", text)
+    assert found is not None
+    return int(found.group(1)) * 1024
+
+
+class Peak:
+    """Memory that a stretch of work takes above what the process held before."""
+
+    def __init__(self) -> None:
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak starts anew
+        self.before = held("VmRSS")
+
+    def megabytes(self) -> float:
+        """So far, in MB."""
+        return (held("VmHWM") - self.before) / 1e6
+
+
+def ours(problem: Problem, preset: str) -> dict[str, Any]:
+    """Our preset, as `napari_dip.denoise` and its like run it: dB against CPU seconds."""
+    from napari_dip.run.machine import load_torch
+
+    load_torch()
+    for name in ("engine.fit", "engine.collaborative", "run.fitting", "run.clock", "run.merge"):
+        import_module(f"napari_dip.{name}")
+    from napari_dip.run.clock import Clock
+
+    Clock.preview_due = _every_report()  # type: ignore[method-assign]
+    peak, course = Peak(), _run(problem, preset)
+    spent, curve = 0.0, []
+    while True:
+        began = time.process_time()
+        try:
+            event = next(course)
+        except StopIteration as ended:
+            spent += time.process_time() - began
+            answer = ended.value
+            break
+        spent += time.process_time() - began  # judging by the truth is not on the clock
+        if event.preview is not None:
+            curve.append({"seconds": spent, "dB": problem.judge(event.preview)})
+    last = problem.judge(answer.image)
+    curve.append({"seconds": spent, "dB": last})
+    told = {"prior": answer.report["prior"]["chosen"], "iterations": answer.report["iterations"]}
+    return {"dB": last, "seconds": spent, "MB": peak.megabytes(), "curve": curve, **told}
+
+
+def _run(problem: Problem, preset: str) -> Iterator[Any]:
+    from napari_dip.io import ImageSpec
+    from napari_dip.run.machine import this_machine
+    from napari_dip.run.plan import Plan, preflight
+    from napari_dip.run.recipe import make_recipe
+    from napari_dip.run.runner import run
+
+    wish: dict[str, Any] = {"preset": preset, "device": "cpu"}
+    data = {"image": _counts(problem.noisy)}
+    task = {"inpaint": "inpaint", "super-resolve": "super-resolve"}.get(problem.kind, "denoise")
+    if task == "super-resolve":  # no noise in these pictures: all residuals count alike
+        wish |= {"factor": problem.factor, "noise": "gaussian"}
+    if problem.known is not None:
+        data["mask"] = np.where(problem.known, 0, 255).astype(np.uint8)
+    specs = {
+        name: ImageSpec(name, one.shape, str(one.dtype), "YX" if one.ndim == 2 else "YXS")
+        for name, one in data.items()
+    }
+    image = specs.pop("image")
+    plan = preflight(make_recipe(task, **wish), image, this_machine(), specs)
+    assert isinstance(plan, Plan), plan
+    return run(plan, data, preview_seconds=0)
+
+
+def _every_report() -> Callable[[Any], bool]:
+    count = 0
+
+    def due(_: Any) -> bool:
+        nonlocal count
+        count += 1
+        return count % EVERY == 0
+
+    return due
+
+
+def reference_memory(problem: Problem) -> dict[str, Any]:
+    """Take three steps of the reference network: what it takes in memory, and a step in time."""
+    import torch
+
+    from speed_reference import Fit
+
+    torch.optim.Adam([torch.nn.Parameter(torch.zeros(1))])
+    peak, fit = Peak(), Fit(problem, half=False)
+    for _ in range(3):
+        fit.advance()
+    return {"MB": peak.megabytes()}
+
+
+def classical(name: str) -> Callable[[Problem], dict[str, Any]]:
+    """Make a way to time one of the other methods of the quality benchmark."""
+
+    def run(problem: Problem) -> dict[str, Any]:
+        from baselines import METHODS
+
+        if "bm3d" in name:
+            import bm3d
+
+            bm3d.bm3d(np.random.default_rng(0).normal(size=(32, 32)), 1.0)  # loads its library
+        peak, began = Peak(), time.process_time()
+        output = METHODS[name].run(problem.source, problem.noisy, problem.truth)
+        spent = time.process_time() - began
+        return {"dB": problem.judge(output.image), "seconds": spent, "MB": peak.megabytes()}
+
+    return run
+
+
+def deepinv(problem: Problem) -> dict[str, Any]:
+    """Deep Image Prior of deepinv, as its own example has it."""
+    import deepinv as dinv
+    import torch
+
+    planes = problem.noisy[None] if problem.noisy.ndim == 2 else np.moveaxis(problem.noisy, -1, 0)
+    measured = torch.from_numpy(np.ascontiguousarray(planes, np.float32))[None] / 255
+    physics = dinv.physics.Denoising()
+    curve = []
+    peak = Peak()
+    for steps in DEEPINV_STEPS:
+        torch.manual_seed(0)
+        size = (problem.truth.shape[0] // 32, problem.truth.shape[1] // 32)
+        net = dinv.models.ConvDecoder(img_size=measured.shape[1:], in_size=size)
+        prior = dinv.models.DeepImagePrior(
+            net, iterations=steps, learning_rate=1e-2, img_size=[256, *size]
+        )
+        began = time.process_time()
+        shown = prior(measured, physics)[0].detach().double().numpy() * 255
+        picture = shown[0] if len(shown) == 1 else np.moveaxis(shown, 0, -1)
+        spent = time.process_time() - began
+        curve.append({"seconds": spent, "dB": problem.judge(picture), "steps": steps})
+    best = max(curve, key=lambda one: one["dB"])
+    return {**best, "MB": peak.megabytes(), "curve": curve, "version": dinv.__version__}
+
+
+def _counts(picture: Any) -> Any:
+    """8 bit where it is 8 bit: its grey steps are part of its noise."""
+    counts = picture.astype(np.uint8)
+    return counts if (counts == picture).all() else picture.astype(np.float32)

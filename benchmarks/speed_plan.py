@@ -1,0 +1,121 @@
+"""What the plan says a run takes, against what it took: CPU seconds of one thread.
+
+Usage: python benchmarks/speed_plan.py [--only NAME ...]
+Few iterations of each prior on a part of the package's samples, and runs in which the last filter
+counts most; the import of torch is left out on both sides. Where the time went is told as well:
+before the first step, in steps, and in all the rest (looks, judging, the last filter).
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from skimage import data
+
+from napari_dip.engine.step import EagerStep
+from napari_dip.io import ImageSpec
+from napari_dip.run.costs import START_SECONDS
+from napari_dip.run.draining import drained
+from napari_dip.run.machine import load_torch, this_machine
+from napari_dip.run.plan import Plan, preflight
+from napari_dip.run.recipe import make_recipe
+from napari_dip.run.runner import run
+from shared_data import write
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+SIGMA = 20.0
+
+
+def noisy(*shape: int) -> np.ndarray:
+    """Camera, mirrored to a size, with Gaussian noise."""
+    truth = data.camera().astype(np.float64)
+    truth = np.block([[truth, truth[:, ::-1]], [truth[::-1], truth[::-1, ::-1]]])
+    plane = truth[: shape[-2], : shape[-1]]
+    return np.float32(plane + np.random.default_rng(0).normal(0, SIGMA, shape))
+
+
+def scattered(image: np.ndarray) -> np.ndarray:
+    """Half of the pixels."""
+    return np.uint8(np.random.default_rng(1).random(image.shape) < 0.5)
+
+
+#: Name: task, settings, shape of the image, further inputs made from it.
+RUNS: dict[str, tuple[str, dict[str, Any], tuple[int, ...], dict[str, Callable[..., Any]]]] = {
+    "more noise": ("denoise", {"prior": "recorrupted", "max_iterations": 50}, (256, 256), {}),
+    "more noise, 3 steps": ("denoise", {"max_iterations": 3}, (512, 512), {}),
+    "more noise, 3 steps, large": ("denoise", {"max_iterations": 3}, (1024, 1024), {}),
+    "blind spot": ("denoise", {"prior": "blind-spot", "max_iterations": 30}, (256, 256), {}),
+    "fixed noise": ("denoise", {"prior": "noise", "max_iterations": 15}, (256, 256), {}),
+    "inpaint": ("inpaint", {"max_iterations": 12}, (256, 256), {"mask": scattered}),
+    "super-resolve": ("super-resolve", {"factor": 4, "max_iterations": 20}, (64, 64), {}),
+    "deblur": ("deblur", {"gaussian_sigma": 2.0, "max_iterations": 15}, (256, 256), {}),
+    "guide": ("guide", {"max_iterations": 20}, (256, 256), {"guide": np.array}),
+    "volume": ("denoise", {"max_iterations": 6}, (16, 96, 96), {}),
+}
+
+
+def measure(name: str) -> dict[str, Any]:
+    """Plan and run one of them."""
+    task, settings, shape, further = RUNS[name]
+    arrays = {"image": noisy(*shape)}
+    arrays |= {what: make(arrays["image"]) for what, make in further.items()}
+    specs = {
+        what: ImageSpec(what, one.shape, str(one.dtype), "ZYX"[-one.ndim :])
+        for what, one in arrays.items()
+    }
+    recipe = make_recipe(task, preset="fast", device="cpu", **settings)
+    machine = replace(this_machine(), cores=1)
+    plan = preflight(recipe, specs.pop("image"), machine, specs)
+    assert isinstance(plan, Plan), plan
+    steps: list[float] = []
+    before: list[float] = []
+    advance = EagerStep.advance
+
+    def timed(step: EagerStep) -> None:
+        began = time.process_time()
+        before.append(began)
+        advance(step)
+        steps.append(time.process_time() - began)
+
+    EagerStep.advance = timed  # type: ignore[method-assign]
+    began = time.process_time()
+    answer = drained(run(plan, arrays))
+    took = time.process_time() - began
+    EagerStep.advance = advance  # type: ignore[method-assign]
+    assert answer is not None
+    said = plan.costs.fit + plan.costs.usual_look + plan.costs.ending - START_SECONDS
+    return {
+        "run": name,
+        "pixels": " × ".join(map(str, shape)),
+        "prior": answer.report["prior"]["chosen"],
+        "steps": len(steps),
+        "planned, s": said,
+        "took, s": took,
+        "planned by took": said / took,
+        "before the first step, s": before[0] - began,
+        "a step, ms": 1000 * float(np.median(steps)),
+        "rest, s": took - sum(steps) - (before[0] - began),
+    }
+
+
+def main() -> None:
+    """Run them in turn and write the table."""
+    ask = argparse.ArgumentParser(description=__doc__)
+    ask.add_argument("--only", nargs="+", choices=RUNS, default=list(RUNS))
+    load_torch()
+    rows = []
+    for name in ask.parse_args().only:
+        rows.append(measure(name))
+        print(rows[-1], flush=True)
+    off = [row["planned by took"] for row in rows]
+    write("speed_plan", rows, {"least": min(off), "most": max(off)})
+
+
+if __name__ == "__main__":
+    main()

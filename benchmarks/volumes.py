@@ -1,0 +1,201 @@
+"""Stacks larger than memory, as OME-Zarr: memory, and quality as a volume against plane by plane.
+
+Usage: python benchmarks/volumes.py [memory] [earnest] [--megabytes 32 128 512] [--crop 4]
+           [--ways planes volume] [--preset fast] [--side 1024] [--tile 512]
+           [--keep-after STEPS]
+
+memory   peak above the import baseline of `napari-dip denoise in.ome.zarr -o out.ome.zarr
+         --max-iterations 3`, in tiles, one process for each size. The embryo of the shared stacks,
+         mirrored until it is as large as asked for, 16 bit; sizes differ in their planes. Each
+         result is opened again: shape, units, provenance, levels. Where the packages ome-zarr and
+         ome-zarr-models are found (an environment of their own, named by OME_ZARR_PYTHON, since
+         they want other versions of other packages), these have to take it as well.
+         With --keep-after the run is ended after so many steps, in the first tiles, and the rest of
+         the result is the input: all is read, hashed, put together and written as ever, so that
+         the peak is the same, in minutes instead of hours.
+earnest  a crop of the same stack with noise of our own (Poisson at a peak of 30 counts, normal of
+         standard deviation 2), in tiles: plane by plane and as a volume, PSNR against the stack as
+         it came. `--crop 64` takes hours.
+
+Resumable: rows that are there already are kept; so are the input and what a run has come to.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import tifffile
+
+from napari_dip.io.reading import read_pixels, read_spec
+from napari_dip.io.zarr_writing import write_zarr
+from shared_data import OUT, data_folder, write
+
+#: Peak of the photon counts, and standard deviation of the read noise.
+PEAK, READ = 30.0, 2.0
+#: Sides of tiles: those which are taken where the memory asks for them.
+TILES = {"planes": 512, "volume": 192}
+SIZES = {"Z": (0.5, "micrometer"), "Y": (0.5, "micrometer"), "X": (0.5, "micrometer")}
+#: Carried out where ome-zarr is installed.
+VALIDATE = """
+import sys, zarr, ome_zarr_models
+from ome_zarr.io import parse_url
+from ome_zarr.reader import Reader
+path = sys.argv[1]
+ome_zarr_models.open_ome_zarr(zarr.open_group(path, mode="r"))
+node = next(iter(Reader(parse_url(path))()))
+assert len(node.data) > 0 and node.metadata["axes"][0]["unit"] == "micrometer"
+"""
+
+
+class Mirrored:
+    """A real stack and its mirror images side by side, as large as asked for; 16 bit."""
+
+    def __init__(self, shape: tuple[int, int, int]) -> None:
+        found = tifffile.imread(data_folder() / "stacks3d" / "arabidopsis_embryo.tif")
+        self._stack = found.astype(np.uint16)
+        self.shape, self.dtype, self.ndim = shape, np.dtype(np.uint16), 3
+
+    def __getitem__(self, place: Any) -> npt.NDArray[np.uint16]:
+        lines = []
+        for one, side, there in zip(place, self.shape, self._stack.shape, strict=True):
+            line = np.arange(side)[one] % (2 * there)
+            lines.append(np.minimum(line, 2 * there - 1 - line))
+        return np.asarray(self._stack[np.ix_(*lines)])
+
+
+def shape_of(megabytes: float, side: int) -> tuple[int, int, int]:
+    """Give the shape of a stack of that size, in 16 bit."""
+    return max(8, round(megabytes * 2**19 / side**2)), side, side
+
+
+def restored(source: Path, result: Path, way: str, tile: int, *further: str) -> dict[str, Any]:
+    """Restore through the command line, in a process of its own; what it took."""
+    asked = ["denoise", str(source), "-o", str(result), "--stacks", way, "--device", "cpu"]
+    asked += ["--tile", str(tile or TILES[way]), "--resume", "--overwrite", *further]
+    began = time.monotonic()
+    ended = subprocess.run(
+        [sys.executable, str(Path(__file__).with_name("tiles.py")), "command", *asked],
+        text=True,
+        check=True,
+        stdout=subprocess.PIPE,
+        env={**os.environ},
+    )
+    told: dict[str, Any] = json.loads(ended.stdout.splitlines()[-1])
+    assert told["exit"] == 0, told
+    return {"peak, MB": told["peak, MB"], "seconds": time.monotonic() - began}
+
+
+def checked(result: Path, shape: tuple[int, ...]) -> str:
+    """Open a result as its reader would; say what has taken it."""
+    spec = read_spec(result)
+    assert (spec.shape, spec.axes) == (shape, "ZYX"), spec
+    assert spec.units == ("micrometer",) * 3, spec
+    python = os.environ.get("OME_ZARR_PYTHON")
+    if not python:
+        return "this package"
+    subprocess.run([python, "-c", VALIDATE, str(result)], check=True)
+    return "ome-zarr, ome-zarr-models"
+
+
+def memory(wish: argparse.Namespace) -> None:
+    """Peak against size."""
+    rows = rows_of("volumes_memory")
+    for way in wish.ways:
+        for megabytes in wish.megabytes:
+            told = {"way": way, "MB": megabytes, "tile": wish.tile or TILES[way]}
+            told |= {"ended after": wish.keep_after or ""}
+            if any(told.items() <= row.items() for row in rows):
+                continue
+            shape = shape_of(megabytes, wish.side)
+            folder = OUT / "volumes" / f"{way}_{megabytes:g}"
+            folder.mkdir(parents=True, exist_ok=True)
+            source, result = folder / "in.ome.zarr", folder / "out.ome.zarr"
+            if not source.exists():
+                write_zarr(source, Mirrored(shape), "ZYX", SIZES, provenance={})
+            further = ["--max-iterations", "3"]
+            further += ["--keep-after", str(wish.keep_after)] if wish.keep_after else []
+            took = restored(source, result, way, wish.tile, *further)
+            row = {**told, "shape": "×".join(map(str, shape)), **took}
+            rows.append({**row, "taken by": checked(result, shape)})
+            keep("volumes_memory", rows)
+            shutil.rmtree(folder)  # twice the input's size
+    peaks = {way: [row["peak, MB"] for row in rows if row["way"] == way] for way in TILES}
+    summary = {
+        f"{way}: most by least": max(each) / min(each) for way, each in peaks.items() if each
+    }
+    write("volumes_memory", rows, {"most allowed, MB": 3000.0, **summary})
+
+
+def earnest(wish: argparse.Namespace) -> None:
+    """Quality as a volume against plane by plane, both in tiles."""
+    name = f"volumes_{wish.preset}_{wish.crop:g}MB"
+    rows = rows_of(name)
+    side = 2 * round((wish.crop * 2**19) ** (1 / 3))
+    shape = shape_of(wish.crop, side)
+    truth = Mirrored(shape)[(slice(None),) * 3].astype(np.float64)
+    truth = truth - truth.min()
+    truth *= PEAK / np.percentile(truth, 99.9)
+    rng = np.random.default_rng(0)
+    noisy = (rng.poisson(truth) + rng.normal(0, READ, shape)).astype(np.float32)
+    folder = OUT / "volumes" / name
+    folder.mkdir(parents=True, exist_ok=True)
+    source = folder / "in.ome.zarr"
+    if not source.exists():
+        write_zarr(source, noisy, "ZYX", SIZES, provenance={})
+    for way in wish.ways:
+        if any(row["way"] == way for row in rows):
+            continue
+        result = folder / f"{way}.ome.zarr"
+        took = restored(source, result, way, wish.tile, "--preset", wish.preset)
+        picture = read_pixels(read_spec(result))
+        errors = [np.mean((one - truth) ** 2) for one in (noisy, picture)]
+        before, after = (float(10 * np.log10(PEAK**2 / one)) for one in errors)
+        size = "×".join(map(str, shape))
+        rows.append({"way": way, "shape": size, "input dB": before, "dB": after, **took})
+        keep(name, rows)
+    found = {row["way"]: row["dB"] for row in rows}
+    gain = {"volume over planes, dB": found["volume"] - found["planes"]} if len(found) > 1 else {}
+    write(name, rows, gain)
+
+
+def rows_of(name: str) -> list[dict[str, Any]]:
+    """Read the rows that are done."""
+    there = OUT / f"{name}.rows.json"
+    return json.loads(there.read_text(encoding="utf-8")) if there.exists() else []
+
+
+def keep(name: str, rows: list[dict[str, Any]]) -> None:
+    """Keep the rows that are done."""
+    print(rows[-1], file=sys.stderr, flush=True)
+    (OUT / f"{name}.rows.json").write_text(json.dumps(rows), encoding="utf-8")
+
+
+def main() -> None:
+    """Do what was asked for."""
+    ask = argparse.ArgumentParser(description=__doc__)
+    ask.add_argument("parts", nargs="*", choices=["memory", "earnest", []], default=[])
+    ask.add_argument("--megabytes", type=float, nargs="+", default=[32.0, 128.0, 512.0])
+    ask.add_argument("--crop", type=float, default=4.0, help="megabytes of the part 'earnest'")
+    ask.add_argument("--ways", nargs="+", choices=list(TILES), default=list(TILES))
+    ask.add_argument("--preset", default="fast")
+    ask.add_argument("--side", type=int, default=1024, help="of the planes of the part 'memory'")
+    ask.add_argument("--tile", type=int, default=0, help="another side of tiles")
+    ask.add_argument("--keep-after", type=int, default=0, help="steps after which to end")
+    wish = ask.parse_args()
+    OUT.mkdir(parents=True, exist_ok=True)
+    for name in wish.parts or ("memory", "earnest"):
+        {"memory": memory, "earnest": earnest}[name](wish)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,163 @@
+"""A prior from other images: a fit that begins with weights fitted to a sister, and a cold one.
+
+    NAPARI_DIP_DATA=FOLDER python benchmarks/warm_start.py
+
+Crops of 96 x 96: a field of FMD, and camera of scikit-image with noise of 20 grey levels. The
+weights come from another shot of the same place (an upper bound: that is a second measurement),
+from another place of the same picture (a sister), or from another subject. Each budget of
+iterations is a fit of its own with its own rates and its own stop, as a run of that length has. A
+fit that is done is not computed again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+from skimage import data
+
+from napari_dip.run.draining import drained
+from napari_dip.run.machine import load_torch, this_machine, torch_threads
+from napari_dip.run.plan import preflight
+from napari_dip.run.recipe import make_recipe
+from shared_data import OUT, fmd, write
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torch import Tensor
+
+SIDE = 96
+BUDGETS = (25, 50, 100, 250)
+#: Of the fit that the weights come from: that of the preset `fast` where the network is shown the
+#: image.
+BEFORE = 250
+NOISE = 20.0
+PRIORS = ("noise", "recorrupted")
+FIELD = "Confocal_BPAE_G"
+#: Where crops begin: the one that is restored, and its sister.
+PLACES: dict[str, tuple[tuple[int, int], tuple[int, int]]] = {
+    FIELD: ((128, 128), (320, 320)),
+    "camera": ((96, 144), (300, 60)),
+}
+STARTS = ("cold", "same place, another shot", "another place", "another subject")
+
+
+@dataclass(frozen=True, eq=False)
+class Shot:
+    """A noisy crop and what it should have been."""
+
+    noisy: npt.NDArray[np.float32]
+    truth: npt.NDArray[np.float64]
+
+
+def shot(name: str, place: tuple[int, int], number: int) -> Shot:
+    """Take one shot of one place; the noise of scikit-image's pictures is drawn by its number."""
+    cut = tuple(slice(begin, begin + SIDE) for begin in place)
+    if name == FIELD:
+        raw, truth = fmd(name, number)
+        return Shot(raw[cut].astype(np.float32), truth[cut])
+    whole = getattr(data, name)().astype(np.float64)
+    drawn = np.random.default_rng(number).normal(0, NOISE, whole.shape)
+    return Shot((whole + drawn)[cut].astype(np.float32), whole[cut])
+
+
+def begun_from(name: str, start: str) -> Shot | None:
+    """Give the shot whose weights a fit begins with; None: with none."""
+    here, there = PLACES[name]
+    other = "camera" if name == FIELD else FIELD
+    return {
+        "cold": None,
+        "same place, another shot": shot(name, here, 2),
+        "another place": shot(name, there, 1),
+        "another subject": shot(other, PLACES[other][0], 1),
+    }[start]
+
+
+def fitted(
+    one: Shot, prior: str, count: int, weights: Mapping[str, Tensor] | None = None
+) -> tuple[float, Mapping[str, Tensor]]:
+    """Denoise with that many iterations; PSNR at a peak of 255, and the weights."""
+    from napari_dip.engine.fit import fit
+    from napari_dip.io import ImageSpec
+    from napari_dip.run.fitting import make_fit, to_units
+    from napari_dip.run.inputs import sort_inputs
+    from napari_dip.run.prepare import prepare
+
+    recipe = make_recipe("denoise", prior=prior, preset="fast", max_iterations=count, device="cpu")
+    plan = preflight(recipe, ImageSpec("crop", one.noisy.shape, "float32", "YX"), this_machine())
+    calibration, parts = prepare(plan, sort_inputs(plan, {"image": one.noisy}))
+    with torch_threads(plan.threads):
+        ready = make_fit(plan, calibration, parts, plan.units[0])
+        loop = fit(
+            ready.problem,
+            ready.prior,
+            ready.schedule,
+            ready.stop,
+            seed=ready.seed,
+            warm_start=weights,
+        )
+        result = drained(loop)
+    picture = to_units(calibration, plan.units[0], result.estimate.mean)[0]
+    error = np.mean((picture.astype(np.float64) - one.truth) ** 2)
+    return float(10 * np.log10(255**2 / error)), result.weights
+
+
+def main() -> None:
+    """Measure what is not measured yet, and write the table."""
+    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
+    load_torch()
+    folder = OUT / "warm_start"
+    folder.mkdir(parents=True, exist_ok=True)
+    rows: list[dict[str, Any]] = []
+    for name in PLACES:
+        for prior in PRIORS:
+            for start in STARTS:
+                kept = folder / f"{prior}_{name}_{start.replace(', ', '_').replace(' ', '_')}.json"
+                if not kept.is_file():
+                    kept.write_text(json.dumps(line(prior, name, start)), encoding="utf-8")
+                rows.append(json.loads(kept.read_text(encoding="utf-8")))
+                print(rows[-1], flush=True)
+    write("warm_start", rows, summary(rows))
+
+
+def line(prior: str, name: str, start: str) -> dict[str, Any]:
+    """One line of the table: PSNR after each budget."""
+    begun = time.process_time()
+    before, target = begun_from(name, start), shot(name, PLACES[name][0], 1)
+    weights = None if before is None else fitted(before, prior, BEFORE)[1]
+    found = {f"{count}": fitted(target, prior, count, weights)[0] for count in BUDGETS}
+    error = np.mean((target.noisy - target.truth) ** 2)
+    return {
+        "prior": prior,
+        "picture": name,
+        "begins with": start,
+        "input": float(10 * np.log10(255**2 / error)),
+        **found,
+        "CPU s": time.process_time() - begun,
+    }
+
+
+def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Mean gain over a cold start, over the pictures."""
+    found: dict[str, Any] = {}
+    cold = {(row["prior"], row["picture"]): row for row in rows if row["begins with"] == "cold"}
+    for prior in PRIORS:
+        for start in STARTS[1:]:
+            mine = [row for row in rows if row["prior"] == prior and row["begins with"] == start]
+            gains = [
+                np.mean([row[f"{n}"] - cold[prior, row["picture"]][f"{n}"] for row in mine])
+                for n in BUDGETS
+            ]
+            words = ", ".join(f"{one:+.2f}" for one in gains)
+            found[f"{prior}, {start}: dB over a cold start at {BUDGETS}"] = words
+    return found
+
+
+if __name__ == "__main__":
+    main()

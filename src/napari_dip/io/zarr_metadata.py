@@ -1,0 +1,256 @@
+"""What an OME-Zarr says of its pixels, versions 0.4 and 0.5: read with doubt, and written.
+
+The specification is at https://ngff.openmicroscopy.org. Whatever a file says is checked here
+before anything is opened by it: a path may lead elsewhere, a codec may carry out what it unpacks.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import BaseModel, Field, FiniteFloat, ValidationError
+
+from napari_dip.errors import Refused, refusal
+from napari_dip.io.paths import printable, small_text
+from napari_dip.io.units import unit_name
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+#: Versions of OME-Zarr, and the Zarr format that each is made of.
+FORMATS: dict[str, Literal[2, 3]] = {"0.4": 2, "0.5": 3}
+#: The one that is written where the input has none.
+NEWEST = "0.5"
+#: Most bytes of a file of metadata: one that lists each plane of a long movie has some megabytes.
+METADATA_BYTES = 2**24
+#: Codecs that only unpack bytes. Others may do anything: `pickle` runs what the file holds.
+_PLAIN = frozenset(
+    "blosc zstd zlib gzip bz2 lz4 lzma shuffle delta fixedscaleoffset packbits bitround crc32 "
+    "crc32c adler32 fletcher32 bytes transpose sharding_indexed".split()
+)
+_LETTERS = {"t": "T", "c": "C", "z": "Z", "y": "Y", "x": "X"}
+_KINDS = {"T": "time", "C": "channel", "Z": "space", "Y": "space", "X": "space"}
+
+
+class _Axis(BaseModel):
+    name: str
+    unit: str | None = None
+
+
+class _Transformation(BaseModel):
+    type: str
+    scale: list[FiniteFloat] | None = None
+
+
+class _Dataset(BaseModel):
+    path: str
+    coordinateTransformations: list[_Transformation] = []
+
+
+class _Multiscale(BaseModel):
+    axes: list[_Axis] = Field(min_length=1, max_length=5)
+    datasets: list[_Dataset] = Field(min_length=1)
+    version: str | None = None
+    coordinateTransformations: list[_Transformation] = []
+
+
+@dataclass(frozen=True, slots=True)
+class Pyramid:
+    """What a file says of one image.
+
+    Attributes
+    ----------
+    folder : Path
+        Of the image, which may lie within the one that was named.
+    version : str
+        "0.4" or "0.5".
+    level : str
+        Path of the finest level within the folder.
+    axes : str
+        One letter for each axis out of T, C, Z, Y and X.
+    sizes : tuple of (float, str)
+        Size and unit of a pixel along each axis.
+    further : bool
+        Whether there are more images in the file.
+    """
+
+    folder: Path
+    version: str
+    level: str
+    axes: str
+    sizes: tuple[tuple[float, str], ...]
+    further: bool = False
+
+
+def read_pyramid(path: Path) -> Pyramid:
+    """Read what an OME-Zarr says of its first image.
+
+    Raises
+    ------
+    Refused
+        If it is none, of another version, or says what cannot be true.
+    """
+    told, folder, several = attributes(path), path, False
+    ome = told.get("ome") or told
+    if isinstance(ome, dict) and "multiscales" not in ome and "bioformats2raw.layout" in ome:
+        folder, several = path / "0", (path / "1").is_dir()
+        told = attributes(folder)
+        ome = told.get("ome") or told
+    if not isinstance(ome, dict) or "multiscales" not in ome:
+        plate = isinstance(ome, dict) and "plate" in ome
+        why = "it is a plate of many images" if plate else "it says nothing of an image"
+        raise Refused(refusal("zarr-none", path=printable(str(path)), why=why))
+    listed = ome["multiscales"]
+    try:
+        one = _Multiscale.model_validate(listed[0])
+    except (ValidationError, LookupError, TypeError) as error:
+        raise broken(path, f"what it says of its levels makes no sense{_where(error)}") from None
+    version = str(ome.get("version", one.version or "0.4"))
+    if version not in FORMATS:
+        raise Refused(
+            refusal("zarr-version", path=printable(str(path)), version=printable(version))
+        )
+    several = several or len(listed) > 1
+    return Pyramid(folder, version, _inside(path, one), *_axes(path, one), several)
+
+
+def attributes(folder: Path) -> dict[str, Any]:
+    """Read the attributes of a group, of either format."""
+    there = folder / "zarr.json"
+    found = _json(there).get("attributes") if there.is_file() else _json(folder / ".zattrs")
+    return found if isinstance(found, dict) else {}
+
+
+def check_codecs(folder: Path, level: str) -> None:
+    """Say no to what would be carried out, not unpacked.
+
+    Raises
+    ------
+    Refused
+        With the name of the codec.
+    """
+    there = folder / level / "zarr.json"
+    told = _json(there) if there.is_file() else _json(folder / level / ".zarray")
+    for name in _codecs(told):
+        if name.removeprefix("numcodecs.") not in _PLAIN:
+            facts = {"path": printable(str(folder)), "codec": printable(name)}
+            raise Refused(refusal("file-codec", **facts))
+
+
+def multiscales(
+    axes: str, levels: Sequence[Sequence[float]], units: Mapping[str, str], name: str, version: str
+) -> dict[str, Any]:
+    """Say of an image what the specification wants.
+
+    Parameters
+    ----------
+    axes : str
+        In the order t, c, z, y, x, as capital letters.
+    levels : sequence of sequence of float
+        Size of a pixel along each axis, finest level first; its path is its number.
+    units : mapping of str to str
+        Of the axes that have one.
+    name : str
+    version : str
+        "0.4" or "0.5".
+    """
+    told = [
+        {"name": axis.lower(), "type": _KINDS[axis]}
+        | ({"unit": units[axis]} if axis in units else {})
+        for axis in axes
+    ]
+    datasets = []
+    for number, sizes in enumerate(levels):
+        # the middle of the first pixel of a coarser level lies between those it is the mean of
+        moved = [(here - finest) / 2 for here, finest in zip(sizes, levels[0], strict=True)]
+        steps: list[dict[str, Any]] = [{"type": "scale", "scale": list(sizes)}]
+        if any(moved):
+            steps.append({"type": "translation", "translation": moved})
+        datasets.append({"path": str(number), "coordinateTransformations": steps})
+    one: dict[str, Any] = {"name": name, "axes": told, "datasets": datasets, "type": "local mean"}
+    if version == "0.4":
+        return {"multiscales": [{"version": version, **one}]}
+    return {"ome": {"version": version, "multiscales": [one]}}
+
+
+def broken(path: Path, why: str) -> Refused:
+    """Say that a file is cut off or damaged."""
+    return Refused(refusal("file-broken", path=printable(str(path)), why=why))
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(small_text(path, "the metadata of an image", METADATA_BYTES))
+    except (ValueError, RecursionError):
+        raise broken(path, "its metadata are no JSON") from None
+    if not isinstance(found, dict):
+        raise broken(path, "its metadata are no list of names and values")
+    return found
+
+
+def _inside(path: Path, one: _Multiscale) -> str:
+    """Give the path of the finest level; none may lead out of the folder."""
+    for level in (dataset.path for dataset in one.datasets):
+        parts = PurePosixPath(level).parts
+        outside = not parts or level.startswith("/") or ".." in parts
+        if outside or not level.isprintable() or set(level) & {"\\", ":"}:
+            facts = {"path": printable(str(path)), "other": printable(level)}
+            raise Refused(refusal("file-elsewhere", **facts))
+    return one.datasets[0].path
+
+
+def _axes(path: Path, one: _Multiscale) -> tuple[str, tuple[tuple[float, str], ...]]:
+    letters = [_LETTERS.get(axis.name.lower(), "") for axis in one.axes]
+    if "" in letters or len(set(letters)) != len(letters):
+        names = printable(", ".join(axis.name for axis in one.axes))
+        why = f"its axes are called {names}, where t, c, z, y and x are known"
+        raise broken(path, why)
+    sizes = [1.0] * len(letters)
+    for step in (*one.datasets[0].coordinateTransformations, *one.coordinateTransformations):
+        if step.scale is not None:
+            if len(step.scale) != len(sizes) or min(step.scale) <= 0:
+                raise broken(path, "the sizes of its pixels make no sense")
+            sizes = [size * more for size, more in zip(sizes, step.scale, strict=True)]
+    units = [unit_name(axis.unit or "") for axis in one.axes]
+    return "".join(letters), tuple(zip(sizes, units, strict=True))
+
+
+def _codecs(told: Mapping[str, Any]) -> list[str]:
+    """Name all codecs of an array, those within others included."""
+    if told.get("storage_transformers"):
+        return ["a storage transformer"]
+    found, left = [], [told.get("compressor"), told.get("filters"), told.get("codecs")]
+    while left:
+        one = left.pop()
+        if isinstance(one, list):
+            left += one
+        elif isinstance(one, dict):
+            found.append(str(one.get("id") or one.get("name")))
+            inner = one.get("configuration")
+            if isinstance(inner, dict):
+                left += [inner.get("codecs"), inner.get("index_codecs")]
+        elif isinstance(one, str):
+            found.append(one)
+    return found
+
+
+def _where(error: Exception) -> str:
+    if not isinstance(error, ValidationError):
+        return ""
+    return " ('" + ".".join(str(part) for part in error.errors()[0]["loc"]) + "')"
+
+
+def leads_out(path: Path, folder: str) -> bool:
+    """Whether a file lies outside a folder once links are followed.
+
+    Parameters
+    ----------
+    path : Path
+    folder : str
+        Without links.
+    """
+    return not os.path.realpath(path).startswith(folder + os.sep)

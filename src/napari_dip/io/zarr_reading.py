@@ -1,0 +1,200 @@
+"""OME-Zarr through zarr: header and regions; never the whole unless it is asked for."""
+
+from __future__ import annotations
+
+import os
+import stat
+from dataclasses import dataclass
+from importlib.util import find_spec
+from math import ceil, prod
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_dip.errors import Refused, refusal
+from napari_dip.io.paths import is_zarr, printable
+from napari_dip.io.reading import naming
+from napari_dip.io.spec import ImageSpec
+from napari_dip.io.zarr_metadata import (
+    FORMATS,
+    NEWEST,
+    Pyramid,
+    broken,
+    check_codecs,
+    leads_out,
+    read_pyramid,
+)
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+_SERIES = "'{name}' holds several images; only the first is restored."
+#: Most chunks whose presence is looked up before work begins, evenly spread: 0.1 s.
+_MOST_LOOKED = 20_000
+#: Most bytes of one chunk, which is unpacked whole whatever part of it is asked for.
+_MOST_CHUNK = 2**30
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Chunked:
+    """The finest level of an OME-Zarr: reads as an array does, by slices.
+
+    Attributes
+    ----------
+    path : Path
+    array : zarr.Array
+    """
+
+    path: Path
+    array: Any
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Size along each axis."""
+        return tuple(int(side) for side in self.array.shape)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type in this computer's byte order, as pixels are handed over."""
+        kind: np.dtype[Any] = np.dtype(self.array.dtype)
+        return kind.newbyteorder("=")
+
+    @property
+    def ndim(self) -> int:
+        """Count the axes."""
+        return len(self.shape)
+
+    def __getitem__(self, place: Any) -> npt.NDArray[Any]:
+        """Read a region.
+
+        Raises
+        ------
+        Refused
+            If a chunk is damaged.
+        """
+        with naming(self.path):
+            return np.asarray(self.array[place], self.dtype)
+
+
+def read_spec(path: Path, axes: str | None) -> ImageSpec:
+    """Read the header of an OME-Zarr; see `napari_dip.io.reading.read_spec`."""
+    with naming(path):
+        told = read_pyramid(path)
+        found = _finest(path, told)
+        _check_chunks(path, told, found.array)
+    name = printable(path.name)
+    if axes is None and len(told.axes) != found.ndim:
+        raise broken(path, f"it names {len(told.axes)} axes of an image that has {found.ndim}")
+    scale: tuple[float, ...] | None = tuple(size for size, _ in told.sizes)
+    units: tuple[str, ...] | None = tuple(unit for _, unit in told.sizes)
+    if set(told.sizes) == {(1.0, "pixel")} or len(told.axes) != found.ndim:
+        scale = units = None
+    notes = (_SERIES.format(name=name),) if told.further else ()
+    shape, kind = found.shape, found.dtype.name
+    return ImageSpec(name, shape, kind, axes or told.axes, str(path), scale, units, notes)
+
+
+def regions(path: Path) -> Chunked:
+    """Get at the pixels of an OME-Zarr without reading them."""
+    with naming(path):
+        return _finest(path, read_pyramid(path))
+
+
+def read_pixels(path: Path) -> npt.NDArray[Any]:
+    """Read all pixels of the finest level."""
+    return regions(path)[...]
+
+
+def version_of(path: str | None) -> str:
+    """Tell which version an OME-Zarr has; of anything else, the one that is written."""
+    if path is None or not is_zarr(Path(path)):
+        return NEWEST
+    return read_pyramid(Path(path)).version
+
+
+def check_zarr(path: Path) -> None:
+    """Say no where what reads and writes Zarr is not installed.
+
+    Raises
+    ------
+    Refused
+        With how to install it.
+    """
+    if find_spec("zarr") is None or find_spec("zarr.codecs") is None:  # zarr 2 has none
+        facts = {"path": printable(str(path)), "kind": "OME-Zarr", "extra": "zarr"}
+        raise Refused(refusal("extra-missing", **facts))
+
+
+def _finest(path: Path, told: Pyramid) -> Chunked:
+    check_zarr(path)
+    check_codecs(told.folder, told.level)
+    import zarr
+
+    store = _inside(told.folder)
+    kind = FORMATS[told.version]
+    array = zarr.open_array(store, path=told.level, mode="r", zarr_format=kind)
+    return Chunked(path, array)
+
+
+def _inside(folder: Path) -> Any:
+    """Open a folder so that no link in it leads out."""
+    from zarr.storage import LocalStore
+
+    root = os.path.realpath(folder)
+
+    class Inside(LocalStore):
+        """Reads what lies in the folder, and nothing that a link there points to."""
+
+        def _check(self, key: str) -> None:
+            if leads_out(self.root / key, root):
+                other = printable(os.path.realpath(self.root / key))
+                facts = {"path": printable(str(folder)), "other": other}
+                raise Refused(refusal("file-elsewhere", **facts))
+
+        async def get(self, key: str, *rest: Any, **options: Any) -> Any:
+            self._check(key)
+            return await super().get(key, *rest, **options)
+
+        def get_sync(self, key: str, **options: Any) -> Any:
+            self._check(key)
+            return super().get_sync(key, **options)
+
+        async def get_partial_values(self, prototype: Any, key_ranges: Any) -> Any:
+            wanted = list(key_ranges)
+            for key, _ in wanted:
+                self._check(key)
+            return await super().get_partial_values(prototype, wanted)
+
+    return Inside(folder, read_only=True)
+
+
+def _check_chunks(path: Path, told: Pyramid, array: Any) -> None:
+    """Say no to chunks that are missing, which would be read as empty, or are absurdly large."""
+    if 0 in array.shape:
+        return  # preflight says so
+    each = prod(array.chunks) * np.dtype(array.dtype).itemsize
+    if each > _MOST_CHUNK:
+        raise broken(path, f"its header speaks of chunks of {each / 1e9:.1f} GB each")
+    stored = array.shards or array.chunks
+    counts = [ceil(side / part) for side, part in zip(array.shape, stored, strict=True)]
+    total = prod(counts)
+    step = max(1, total // _MOST_LOOKED)
+    looked = range(0, total, step)
+    folder = told.folder / told.level
+    missing = sum(not _is_there(folder, array, number, counts) for number in looked)
+    if missing:
+        facts = {"count": missing, "total": len(looked), "fill": array.fill_value or 0}
+        raise Refused(refusal("zarr-gaps", path=printable(str(path)), **facts))
+
+
+def _is_there(folder: Path, array: Any, number: int, counts: list[int]) -> bool:
+    place = []
+    for count in reversed(counts):
+        number, here = divmod(number, count)
+        place.append(here)
+    try:
+        status = os.stat(folder / array.metadata.encode_chunk_key(tuple(reversed(place))))
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return stat.S_ISREG(status.st_mode) and status.st_size > 0

@@ -1,0 +1,245 @@
+"""Save results as OME-Zarr, a folder of chunks, so that it appears whole or not at all.
+
+It is written beside its place under another name, chunk by chunk, with coarser levels made of the
+finer ones, forced to the disk, and only then put in place.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+from contextlib import suppress
+from itertools import product
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_dip.errors import Failed, refusal
+from napari_dip.io.outputs import target_of
+from napari_dip.io.paths import is_zarr, printable, why_not
+from napari_dip.io.units import unit_symbol
+from napari_dip.io.zarr_metadata import FORMATS, multiscales
+from napari_dip.io.zarr_reading import check_zarr, version_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+    import numpy.typing as npt
+
+#: Pixels of a chunk: 4 MB in single precision, in one plane or in four of a stack, so that a plane
+#: is shown without unpacking many others.
+_PLANE, _STACK = (1, 1024, 1024), (4, 512, 512)
+#: The coarsest level has no longer side in the picture plane: it is shown at once.
+_COARSEST = 256
+#: Widest voxel along Z, in pixels of the plane, for which depth is halved along with the plane.
+_ISOTROPIC = 1.5
+
+
+def write_zarr(
+    path: Path,
+    image: Any,
+    axes: str,
+    sizes: Mapping[str, tuple[float, str]],
+    *,
+    provenance: Any,
+    like: Any = None,
+    overwrite: bool = False,
+) -> Path:
+    """Save an image with all its levels.
+
+    Parameters
+    ----------
+    path : path ending in .zarr
+    image : ndarray or `OnDisk`
+        Read region by region.
+    axes : str
+        One letter for each axis out of T, C, Z, Y, X and S; samples become channels.
+    sizes : mapping of str to (float, str)
+        Size of a pixel and its unit, of the axes that have one.
+    provenance : dict in plain JSON types
+        Goes into the attributes as "napari_dip".
+    like : str, optional
+        Path of an OME-Zarr whose version it is to have; else it has the newest one.
+    overwrite : bool
+        Whether what is there may be replaced.
+
+    Returns
+    -------
+    Path
+        Where it was saved.
+
+    Raises
+    ------
+    Refused
+        If what writes Zarr is not installed.
+    Failed
+        If the disk does not take it; what was there before is untouched.
+    """
+    check_zarr(path)
+    target = target_of(path)
+    part = target.parent / f".napari-dip-{secrets.token_hex(8)}.part"
+    try:
+        _write(part, _Ordered(image, axes), sizes, provenance, version_of(like))
+        _settle(part)
+        _place(part, target, overwrite)
+    except BaseException as error:  # an interrupt must not leave a part behind either
+        shutil.rmtree(part, ignore_errors=True)
+        if isinstance(error, OSError):
+            why = why_not(error)
+            raise Failed(refusal("disk-full", path=printable(str(path)), why=why)) from error
+        raise
+    return path
+
+
+class _Ordered:
+    """An image with its axes in the order that OME-Zarr wants."""
+
+    def __init__(self, image: Any, axes: str) -> None:
+        self._image = image
+        self._places = [axes.index(axis) for axis in "TCSZYX" if axis in axes]
+        self.axes = "".join(axes[place] for place in self._places).replace("S", "C")
+        self.shape = tuple(int(image.shape[place]) for place in self._places)
+        self.dtype = np.dtype(image.dtype).newbyteorder("=")
+
+    def __getitem__(self, region: tuple[slice, ...]) -> npt.NDArray[Any]:
+        there = [slice(None)] * len(region)
+        for one, place in zip(region, self._places, strict=True):
+            there[place] = one
+        return np.asarray(self._image[tuple(there)]).transpose(self._places)
+
+
+def _write(
+    part: Path,
+    image: _Ordered,
+    sizes: Mapping[str, tuple[float, str]],
+    provenance: dict[str, Any],
+    version: str,
+) -> None:
+    import zarr
+
+    axes = image.axes
+    finest = [sizes.get(axis, (1.0, "pixel"))[0] for axis in axes]
+    units = {
+        axis: unit
+        for axis, (_, unit) in sizes.items()
+        if axis in axes and unit_symbol(unit) and unit != "pixel"
+    }
+    group = zarr.open_group(part, mode="w-", zarr_format=FORMATS[version])
+    levels, above = [finest], _level(group, 0, image.shape, image, version)
+    for region in _regions(above):
+        above[region] = image[region]
+    while max(above.shape[-2:]) > _COARSEST:
+        steps = _steps(axes, above.shape, levels[-1], deep="Z" in units)
+        levels.append([size * step for size, step in zip(levels[-1], steps, strict=True)])
+        above = _coarser(group, len(levels) - 1, above, steps, image, version)
+    told = multiscales(axes, levels, units, str(provenance.get("source", "image")), version)
+    group.attrs.update({**told, "napari_dip": provenance})
+
+
+def _level(group: Any, number: int, shape: tuple[int, ...], image: _Ordered, version: str) -> Any:
+    """Make room for one level."""
+    from numcodecs import Blosc
+    from zarr.codecs import BloscCodec
+
+    axes = image.axes
+    planes = shape[axes.index("Z")] if "Z" in axes else 1
+    wish = dict(zip("ZYX", _STACK if planes > 1 else _PLANE, strict=True))
+    options: dict[str, Any] = (
+        {
+            "compressors": Blosc("zstd", 3, Blosc.SHUFFLE),
+            "chunk_key_encoding": {"name": "v2", "separator": "/"},
+        }
+        if version == "0.4"
+        else {
+            "compressors": BloscCodec(cname="zstd", clevel=3, shuffle="shuffle"),
+            "dimension_names": [axis.lower() for axis in axes],
+        }
+    )
+    return group.create_array(
+        str(number),
+        shape=shape,
+        chunks=tuple(min(side, wish.get(axis, 1)) for side, axis in zip(shape, axes, strict=True)),
+        dtype=image.dtype,
+        fill_value=0,
+        config={"write_empty_chunks": True},  # what is missing is known to be lost, then
+        **options,
+    )
+
+
+def _coarser(
+    group: Any, number: int, above: Any, steps: list[int], image: _Ordered, version: str
+) -> Any:
+    """Write a level of means over blocks of the one above."""
+    shape = tuple(-(-side // step) for side, step in zip(above.shape, steps, strict=True))
+    below = _level(group, number, shape, image, version)
+    for region in _regions(below):
+        fine = tuple(
+            slice(one.start * step, min(side, one.stop * step))
+            for one, step, side in zip(region, steps, above.shape, strict=True)
+        )
+        means = _means(above[fine], steps)
+        below[region] = np.rint(means) if image.dtype.kind in "iu" else means
+    return below
+
+
+def _means(pixels: npt.NDArray[Any], steps: list[int]) -> npt.NDArray[np.float64]:
+    """Means over blocks; those at the far border of what is there."""
+    found = pixels.astype(np.float64)
+    for axis, step in enumerate(steps):
+        if step > 1:
+            starts = np.arange(0, found.shape[axis], step)
+            counts = np.minimum(step, found.shape[axis] - starts)
+            sums = np.add.reduceat(found, starts, axis=axis)
+            found = sums / counts.reshape([-1 if one == axis else 1 for one in range(found.ndim)])
+    return found
+
+
+def _steps(axes: str, shape: tuple[int, ...], sizes: list[float], *, deep: bool) -> list[int]:
+    """Halve the plane, and the depth where voxels are no deeper than wide."""
+    width = sizes[-1]
+    steps = [1] * (len(axes) - 2) + [2 if side > 1 else 1 for side in shape[-2:]]
+    if "Z" in axes:
+        place = axes.index("Z")
+        if deep and shape[place] > 1 and sizes[place] <= _ISOTROPIC * width:
+            steps[place] = 2
+    return steps
+
+
+def _regions(array: Any) -> Iterator[tuple[slice, ...]]:
+    """Go through an array chunk by chunk."""
+    for place in product(
+        *(range(0, side, step) for side, step in zip(array.shape, array.chunks, strict=True))
+    ):
+        yield tuple(
+            slice(start, min(side, start + step))
+            for start, side, step in zip(place, array.shape, array.chunks, strict=True)
+        )
+
+
+def _settle(folder: Path) -> None:
+    """Force all files to the disk: a name must not stand for what a crash would empty."""
+    for root, _, names in os.walk(folder):
+        for name in names:
+            with open(os.path.join(root, name), "rb") as file:
+                os.fsync(file.fileno())
+
+
+def _place(part: Path, target: Path, overwrite: bool) -> None:
+    """Give the folder its name; an earlier one goes once the new one is there."""
+    if not os.path.lexists(target):
+        os.rename(part, target)
+        return
+    foreign = not target.is_dir() or (any(target.iterdir()) and not is_zarr(target))
+    if foreign or not overwrite:
+        raise FileExistsError(17, "something of that name is there and would be lost")
+    earlier = target.parent / f".napari-dip-{secrets.token_hex(8)}.earlier"
+    os.rename(target, earlier)
+    try:
+        os.rename(part, target)
+    except OSError:
+        with suppress(OSError):
+            os.rename(earlier, target)
+        raise
+    shutil.rmtree(earlier, ignore_errors=True)

@@ -1,0 +1,250 @@
+"""The one place that knows dask.distributed: workers on this computer, or of a running cluster.
+
+Here lie no decisions about files (`cluster_batch`), none about room (`cluster_room`), and no work
+(`cluster_unit`): only how workers are started or joined.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from contextlib import contextmanager, suppress
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from napari_dip.errors import Refusal, Refused, refusal
+from napari_dip.io.paths import printable, why_not
+from napari_dip.run.batch_plan import plan_batch
+from napari_dip.run.cluster_crew import DaskCrew
+from napari_dip.run.cluster_room import (
+    About,
+    cards_here,
+    check_wish,
+    crowded,
+    least_machine,
+    resources_of,
+    workers_for,
+)
+from napari_dip.run.cluster_worker import about, work
+from napari_dip.run.machine import this_machine
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
+    from types import ModuleType
+
+    from napari_dip.run.batch_plan import BatchPlan
+    from napari_dip.run.cluster_unit import Unit
+
+LOOPBACK = "127.0.0.1"
+#: Seconds that a scheduler has to answer, and its first worker to come.
+ANSWER, FIRST = 30, 60
+#: Deaths of workers that the scheduler may hold against a task: it counts those of all workers
+#: that a task lay with, begun or not, so that a bad file would take others with it. We count.
+DEATHS = 1_000_000
+#: Threads of torch's libraries as they are in this process; and a worker that was killed is started
+#: again however long that takes: dask's own 15 s are too few on a busy computer, where all workers
+#: were lost one by one.
+HERE = {
+    "distributed.nanny.pre-spawn-environ": {},
+    "distributed.deploy.lost-worker-timeout": "1000 days",
+}
+#: First thing that a worker here does: Ctrl-C reaches all processes of a terminal, and workers end
+#: when they are told, with what they have done so far.
+DEAF = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"
+
+
+@contextmanager
+def planning(
+    *places: Any,
+    workers: object,
+    scheduler: str | None,
+    threads: object,
+    **how: Any,
+) -> Iterator[tuple[BatchPlan, Callable[[], AbstractContextManager[DaskCrew | None]]]]:
+    """Plan a batch with what its workers can do.
+
+    Parameters
+    ----------
+    *places, **how
+        As for `plan_batch`.
+    workers : int or str or None
+        Processes to start on this computer.
+    scheduler : str or None
+        Address of a running cluster.
+    threads : int or str or None
+        Most threads of each fit.
+
+    Yields
+    ------
+    plan : BatchPlan
+    staff : callable
+        Makes the context in which there are workers; None stands for this process alone.
+
+    Raises
+    ------
+    Refused
+        As `plan_batch`; if the workers cannot be had as asked for.
+    """
+    count, most = check_wish(workers, scheduler, threads)
+    with joining(scheduler) as joined:
+        if count:
+            _distributed()  # what is missing is said first
+        machine = None if joined is None else joined.machine
+        how |= {"machine": machine, "threads": most, "sharing": count or 1}
+        plan = plan_batch(*places, **how)
+        yield plan, partial(staffing, plan, count, joined)
+
+
+@contextmanager
+def joining(address: str | None) -> Iterator[DaskCrew | None]:
+    """Join a running cluster.
+
+    Parameters
+    ----------
+    address : str or None
+        Of the scheduler, such as "tcp://10.0.0.1:8786", or its file (`--scheduler-file`), which
+        ends with ".json"; None: no cluster.
+
+    Raises
+    ------
+    Refused
+        If it does not answer, or its workers are not fit for work.
+    """
+    if address is None:
+        yield None
+        return
+    distributed = _distributed()
+    shown = printable(address)
+    place = {"scheduler_file" if address.endswith(".json") else "address": address}
+    try:
+        client = distributed.Client(**place, timeout=ANSWER, set_as_default=False)
+    except (OSError, TimeoutError, ValueError, TypeError, KeyError) as error:
+        why = why_not(error) if isinstance(error, OSError) else "nothing answers there"
+        raise Refused(refusal("cluster-unreachable", address=shown, why=why)) from None
+    with client:
+        machine = least_machine(_asked(client, shown), shown)
+        crew = _crew(distributed, client, address, root=os.getcwd(), fixed=0, machine=machine)
+        try:
+            yield crew
+        finally:
+            crew.close()
+
+
+@contextmanager
+def staffing(
+    plan: BatchPlan, wanted: int, joined: DaskCrew | None = None
+) -> Iterator[DaskCrew | None]:
+    """Start workers on this computer, if any are wanted; they listen to nobody beyond it.
+
+    Parameters
+    ----------
+    plan : BatchPlan
+    wanted : int
+        0: none.
+    joined : DaskCrew, optional
+        Workers that there are already.
+    """
+    if not wanted:
+        yield joined
+        return
+    distributed = _distributed()
+    sound = [job.plan for job in plan.jobs if not isinstance(job.plan, Refusal)]
+    cards = cards_here() if any(one.device == "cuda" for one in sound) else []
+    peaks = [one.peak_bytes for one in sound]
+    number, why = workers_for(min(wanted, len(sound)), peaks, plan.machine, len(cards))
+    notes = tuple(filter(None, (why, crowded(number, plan.machine.cores, this_machine().cores))))
+    import dask
+
+    # an address of this computer alone, and no page to look at
+    with (
+        dask.config.set(HERE),
+        distributed.SpecCluster(
+            scheduler={
+                "cls": distributed.Scheduler,
+                "options": {
+                    "host": LOOPBACK,
+                    "port": 0,
+                    "dashboard": False,
+                    "dashboard_address": f"{LOOPBACK}:0",
+                    "allowed_failures": DEATHS,
+                },
+            },
+            workers={
+                place: _worker(distributed, plan.machine.memory_bytes // number, cards, place)
+                for place in range(number)
+            },
+            silence_logs=logging.CRITICAL,
+        ) as cluster,
+        distributed.Client(cluster, set_as_default=False) as client,
+    ):
+        address = cluster.scheduler_address
+        how = {"machine": plan.machine, "notes": notes}
+        crew = _crew(distributed, client, address, root="", fixed=number, **how)
+        try:
+            yield crew
+        finally:
+            crew.close()
+
+
+def on_worker(unit: Unit) -> dict[str, Any]:
+    """Restore one file in a worker; what comes back is as `restore_unit` says."""
+    from distributed import Reschedule, get_worker
+
+    answer = work(unit, get_worker())
+    if answer is None:
+        raise Reschedule
+    return answer
+
+
+def _asked(client: Any, shown: str) -> list[About]:
+    """Ask all workers what they offer; the first one may take a while to come."""
+    with suppress(TimeoutError):
+        client.wait_for_workers(1, timeout=FIRST)
+    known = client.scheduler_info(n_workers=-1)["workers"]
+    if not known:
+        raise Refused(refusal("cluster-empty", address=shown))
+    try:
+        said = client.run(about)
+    except Exception as error:
+        facts = {"address": shown, "why": why_not(error)}
+        raise Refused(refusal("cluster-package", **facts)) from None
+    found = []
+    for address in known.keys() & said.keys():
+        one, (machine, made_of) = known[address], said[address]
+        limits = one["resources"], int(one["memory_limit"] or 0)
+        found.append(About(one["host"], machine, made_of, one["nthreads"], *limits))
+    return found
+
+
+def _crew(distributed: ModuleType, client: Any, address: str, **how: Any) -> DaskCrew:
+    return DaskCrew(client, on_worker, distributed.KilledWorker, address, **how)
+
+
+def _worker(distributed: ModuleType, memory: int, cards: list[str], place: int) -> dict[str, Any]:
+    """Say how one worker here is started; each has a card to itself where there are cards."""
+    return {
+        "cls": distributed.Nanny,
+        "options": {
+            "host": LOOPBACK,
+            "nthreads": 1,
+            "dashboard": False,
+            "memory_limit": 0,  # what files take is planned, and a full memory is minded there
+            "resources": resources_of(memory, bool(cards)),
+            "env": {"CUDA_VISIBLE_DEVICES": cards[place]} if cards else {},
+            "preload": [DEAF],
+            "silence_logs": logging.CRITICAL,
+        },
+    }
+
+
+def _distributed() -> ModuleType:
+    try:
+        import distributed
+    except ImportError:
+        raise Refused(refusal("cluster-missing")) from None
+    for name in ("distributed", "tornado", "asyncio", *logging.root.manager.loggerDict):
+        if name.partition(".")[0] in ("distributed", "tornado", "asyncio"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)  # we say what matters
+    module: ModuleType = distributed
+    return module

@@ -1,0 +1,224 @@
+"""One file of a batch as a task for another process: a few paths go there, a few words come back.
+
+Pixels never travel: the worker reads the file and writes the result itself, so that both must lie
+where it sees them. What is planned depends on nothing but the header and what is said here, so that
+every worker makes the same of it.
+"""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from napari_dip.errors import Failed, Refusal, Refused, refusal
+from napari_dip.io.paths import REPORT_BYTES, printable, small_text
+from napari_dip.io.reading import read_spec
+from napari_dip.io.writing import write_text
+from napari_dip.run.batch_file import ENDS, FileOutcome, restore_file, without_result
+from napari_dip.run.batch_plan import Job, plan_file
+from napari_dip.run.batch_receipts import places, refusal_words
+from napari_dip.run.draining import drained
+from napari_dip.run.events import Event
+from napari_dip.run.recipe import recipe_from_json
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from napari_dip.engine.control import Control
+    from napari_dip.run.batch_receipts import Places
+    from napari_dip.run.machine import Machine
+
+#: Workers that one file may end before it is left alone: one may have been lost by chance.
+MOST_DEATHS = 2
+#: What of an event is worth sending: no picture.
+_SENT = (
+    *("words", "fraction", "iteration", "iterations", "held_out_loss", "best_iteration"),
+    *("seconds", "seconds_left", "unit", "units"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """What a worker needs to know of one file: less than a kilobyte, whatever the file's size.
+
+    Attributes
+    ----------
+    number : int
+        1-based, in the order of the inputs.
+    session : str
+        Names this call; deaths of workers in earlier calls do not count.
+    root : str
+        Folder that relative paths are seen from; "" for the process's own.
+    source, folder, name : str
+        The file, the folder of results, and the name of the result there.
+    recipe : str
+        As JSON.
+    axes : str or None
+    others : mapping of str to str
+        Paths of the further inputs.
+    machine : Machine
+        What is planned with: the same for all workers.
+    beat : float
+        Least seconds between two words about the same work.
+    versions : tuple of str
+        Of napari-dip and torch.
+    """
+
+    number: int
+    session: str
+    root: str
+    source: str
+    folder: str
+    name: str
+    recipe: str
+    axes: str | None
+    machine: Machine
+    others: Mapping[str, str] = field(default_factory=dict)
+    beat: float = 1.0
+    versions: tuple[str, ...] = ()
+
+
+def restore_unit(
+    unit: Unit, control: Callable[[], Control], see: Callable[[Event], object]
+) -> dict[str, Any]:
+    """Restore one file here, unless that is done or has ended two workers before.
+
+    Parameters
+    ----------
+    unit : Unit
+    control : callable
+        Polled at every step.
+    see : callable
+        Called with each event.
+
+    Returns
+    -------
+    dict
+        The outcome in plain types; see `outcome_from`.
+    """
+    at = places(Path(unit.root) / unit.folder, unit.name)
+    job = _job(unit, at)
+    if isinstance(job.plan, Refusal):
+        return _plain("refused", no=job.plan)
+    if control() in ENDS:
+        return _plain("waiting")
+    begun = _Beginnings(at, unit.session)
+    try:
+        if begun.count() >= MOST_DEATHS:
+            name = printable(job.source.name)
+            no = refusal("cluster-killed", name=name, count=MOST_DEATHS)
+            outcome = without_result(job, job.plan, {}, "failed", no)
+        else:
+            begun.add()
+            # what a worker had done before it was lost is never done again
+            steps = restore_file(job, job.plan, resume=True, control=control)
+            outcome = drained(steps, see)
+    except Failed as error:  # the folder takes nothing
+        outcome = FileOutcome(job.source, "failed", refusal=error.refusal)
+    begun.forget()
+    return _plain(outcome.state, no=outcome.refusal, receipt=outcome.receipt)
+
+
+def failed_unit(no: Refusal) -> dict[str, Any]:
+    """Give the answer of a worker that cannot begin."""
+    return _plain("failed", no=no)
+
+
+def outcome_from(job: Job, answer: Mapping[str, Any], *, resume: bool) -> FileOutcome:
+    """Make an outcome of what a worker answered.
+
+    Parameters
+    ----------
+    job : Job
+    answer : mapping
+        From `restore_unit`.
+    resume : bool
+        Whether there was an earlier call; if not, what a worker found done is of this one.
+    """
+    state = answer["state"]
+    if state == "kept" and not resume:
+        state = "restored"
+    done = state in ("restored", "kept")
+    no = None if answer["refusal"] is None else Refusal(**answer["refusal"])
+    result, picture = (job.at.result, job.at.picture) if done else (None, None)
+    return FileOutcome(job.source, state, result, picture, no, answer["receipt"])
+
+
+def event_words(event: Event) -> dict[str, Any]:
+    """Put an event in plain types, without its picture."""
+    return {name: _number(getattr(event, name)) for name in _SENT}
+
+
+def event_from(words: Mapping[str, Any]) -> Event:
+    """Undo `event_words`."""
+    return Event(**words)
+
+
+def versions() -> tuple[str, ...]:
+    """Name what pixels depend on, beside the recipe and the machine: napari-dip and torch."""
+    from napari_dip import __version__
+
+    return __version__, metadata.version("torch")
+
+
+def _job(unit: Unit, at: Places) -> Job:
+    """Read headers and plan, as the one who sent this has done."""
+    root = Path(unit.root)
+    source = root / unit.source
+    recipe = recipe_from_json(unit.recipe)
+    try:
+        others = {name: read_spec(root / path) for name, path in unit.others.items()}
+        plan = plan_file(recipe, source, unit.axes, others, unit.machine)
+    except Refused as no:
+        plan = no.refusal
+    if isinstance(plan, Refusal) and plan.code == "file-missing":
+        wanted = (source, *(root / path for path in unit.others.values()))
+        gone = next((path for path in wanted if not path.exists()), source)
+        plan = refusal("cluster-unseen", path=printable(str(gone)))
+    return Job(source, plan, at)
+
+
+def _plain(
+    state: str, *, no: Refusal | None = None, receipt: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    words = None if no is None else refusal_words(no)
+    return {"state": state, "refusal": words, "receipt": dict(receipt or {})}
+
+
+def _number(value: Any) -> Any:
+    """Numbers of numpy and torch do not travel everywhere."""
+    return value if value is None or isinstance(value, str | int) else float(value)
+
+
+class _Beginnings:
+    """Counts on the disk how often a file was begun in this session and not ended.
+
+    The scheduler counts as well, but it holds a worker's death against all tasks that lay there,
+    and how many deaths it allows is not ours to say on a cluster of others.
+    """
+
+    def __init__(self, at: Places, session: str) -> None:
+        self._path = at.begun
+        self._session = session
+
+    def count(self) -> int:
+        """Give how often it was begun."""
+        with suppress(Refused, OSError, ValueError, RecursionError, TypeError, KeyError):
+            found = json.loads(small_text(self._path, "a list of beginnings", REPORT_BYTES))
+            if found["session"] == self._session:
+                return int(found["begun"])
+        return 0
+
+    def add(self) -> None:
+        """Count this one, before anything is risked; raises `Failed` if the disk takes nothing."""
+        words = {"session": self._session, "begun": self.count() + 1}
+        write_text(self._path, json.dumps(words), overwrite=True)
+
+    def forget(self) -> None:
+        """Take note that it came to an end."""
+        with suppress(OSError):
+            self._path.unlink(missing_ok=True)

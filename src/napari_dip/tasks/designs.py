@@ -1,0 +1,277 @@
+"""Designs of the network that is fed fixed noise: what differs from the preset's, one thing each.
+
+`napari-dip explore architectures` says which of them suits an image, and a denoising can take that
+one over.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Annotated, Final, Literal
+
+from napari_dip.errors import Refusal, refusal
+from napari_dip.tasks.base import Setting
+from napari_dip.tasks.noise_code import CHANNELS, JITTER, RANGE, SKIP, noise_code
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from napari_dip.engine.prior import Prior
+    from napari_dip.tasks.base import Scene
+
+    Grid = tuple[int, ...]
+
+#: Rates of the other optimisers, with which the energy of camera (scikit-image, its middle of
+#: 64 x 64 pixels) fell fastest in 60 iterations without breaking down: docs/explore.md.
+RATES = {"sgd": 0.1, "l-bfgs": 1.0}
+#: Channels of the deep decoders, the narrow one with fewer weights than there are pixels, and their
+#: grids: Heckel and Hand take 64 or 128 channels and 6 grids for pictures of 512 x 512.
+NARROW, WIDE, GRIDS = 24, 64, 6
+#: Most grids of an hourglass that are tried; one is without any coarser one.
+DEEPEST = 6
+#: What is compared with all others.
+PRESET: Final = "preset"
+#: Priors and kinds of noise with which a design of its own goes.
+_WITH_PRIORS, _WITH_NOISE = ("auto", "noise"), ("auto", "gaussian", "poisson-gaussian")
+
+#: Those that a denoising can take over: all that differ in the network or in what it is fed, and
+#: none that differ in the optimiser.
+Network = Annotated[
+    Literal[
+        "preset",
+        "no-skips",
+        "decoder",
+        "depth-1",
+        "depth-2",
+        "depth-3",
+        "depth-4",
+        "depth-5",
+        "depth-6",
+        "half-width",
+        "nearest",
+        "transposed",
+        "he-weights",
+        "gaussian-code",
+        "coordinates",
+        "deep-decoder",
+        "wide-deep-decoder",
+    ],
+    Setting(
+        "Network",
+        "Which network is fed the fixed noise: that of the preset, or one that differs from it in "
+        "one thing. The Prior explorer says which of them suits an image. Another one than the "
+        "preset's goes with the prior 'Fixed noise' only, which 'Automatic' then takes.",
+        choices={
+            "preset": "Preset's",
+            "no-skips": "No skips",
+            "decoder": "Decoder only",
+            "depth-1": "1 grid",
+            "depth-2": "2 grids",
+            "depth-3": "3 grids",
+            "depth-4": "4 grids",
+            "depth-5": "5 grids",
+            "depth-6": "6 grids",
+            "half-width": "Half the channels",
+            "nearest": "Nearest upsampling",
+            "transposed": "Learned upsampling",
+            "he-weights": "Weights after He",
+            "gaussian-code": "Fed Gaussian noise",
+            "coordinates": "Fed coordinates",
+            "deep-decoder": "Deep decoder, 24 channels",
+            "wide-deep-decoder": "Deep decoder, 64 channels",
+        },
+    ),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Design:
+    """A network, what it is fed with and how its weights move.
+
+    Attributes
+    ----------
+    name : str
+        As commands and tables call it.
+    words : str
+        What is different from the preset's.
+    structure : str
+        "hourglass", "decoder" or "deep decoder".
+    widths : tuple of int
+        Channels at each grid, finest first.
+    rate : float
+    skip : int
+        Channels that a skip passes on.
+    upsampling : str
+        "bilinear", "nearest" or "transposed".
+    weights : str
+        How they begin: "uniform", as torch draws them, or "He".
+    code : str
+        "uniform", "Gaussian" or "coordinates".
+    optimiser : str
+        "adam", "sgd" or "l-bfgs".
+    """
+
+    name: str
+    words: str
+    structure: str
+    widths: tuple[int, ...]
+    rate: float
+    skip: int = 0
+    upsampling: str = "bilinear"
+    weights: str = "uniform"
+    code: str = "uniform"
+    optimiser: str = "adam"
+
+
+def designs_for(widths: tuple[int, ...], rate: float, skip: int = SKIP) -> dict[str, Design]:
+    """Give all designs by name, that of the preset first.
+
+    Parameters
+    ----------
+    widths : tuple of int
+        Channels of the preset's network at each grid, finest first.
+    rate : float
+        Its learning rate.
+    skip : int
+        Channels that its skips pass on.
+    """
+    scales = " → ".join(map(str, widths))
+    words = f"hourglass of {scales} channels, skips of {skip}"
+    base = Design(PRESET, words, "hourglass", widths, rate, skip=skip)
+    half = tuple(max(1, width // 2) for width in widths)
+    found = (
+        base,
+        replace(base, name="no-skips", words="no skips", skip=0),
+        replace(base, name="decoder", words="decoder only", structure="decoder", skip=0),
+        *_depths(base),
+        replace(base, name="half-width", words="half the channels", widths=half),
+        replace(base, name="nearest", words="nearest upsampling", upsampling="nearest"),
+        replace(base, name="transposed", words="learned upsampling", upsampling="transposed"),
+        replace(base, name="he-weights", words="weights begin after He", weights="He"),
+        replace(base, name="gaussian-code", words="fed Gaussian noise", code="Gaussian"),
+        replace(base, name="coordinates", words="fed coordinates", code="coordinates"),
+        _moved(base, "sgd", "SGD with momentum"),
+        _moved(base, "l-bfgs", "L-BFGS, no line search"),
+        _deep_decoder(base, "deep-decoder", NARROW),
+        _deep_decoder(base, "wide-deep-decoder", WIDE),
+    )
+    return {one.name: one for one in found}
+
+
+def check_network(network: str, prior: str, noise: str) -> Refusal | None:
+    """Say no to a design where another prior has a network of its own."""
+    if network == PRESET or (prior in _WITH_PRIORS and noise in _WITH_NOISE):
+        return None
+    other = f"the prior '{prior}'" if prior not in _WITH_PRIORS else f"the noise model '{noise}'"
+    why = f"{other} has a network of its own"
+    hint = "Choose the prior of fixed noise (--prior noise) and a detector's noise with it."
+    return refusal("setting-wrong", field="network", value=f"'{network}'", why=why, hint=hint)
+
+
+def widths_of(network: str, prior: str, preset: tuple[int, ...]) -> tuple[int, ...]:
+    """Give the channels at each grid of a design, from those of the preset's network."""
+    if network == PRESET or prior != "noise":
+        return preset
+    found = designs_for(preset, 0.0)
+    return found[network].widths if network in found else preset  # as deep as the preset's
+
+
+def designed_code(network: str, scene: Scene, rng: torch.Generator) -> Prior:
+    """Make the network and the code of a fixed-noise fit.
+
+    Parameters
+    ----------
+    network : str
+        One of `Network`.
+    scene : Scene
+        Whose widths are those of the design already.
+    rng : torch.Generator
+    """
+    found = designs_for(scene.widths, 0.0)
+    if network == PRESET or network not in found or network.startswith("depth"):
+        return noise_code(scene, scene.grid, rng)
+    design = replace(found[network], widths=scene.widths)
+    return built(design, scene.grid, rng, scene.measurement.shape[1], JITTER)
+
+
+def built(
+    design: Design, grid: Grid, rng: torch.Generator, channels: int = 1, jitter: float = 0.0
+) -> Prior:
+    """Make the network and then its code, as the fixed-noise code does.
+
+    Parameters
+    ----------
+    design : Design
+    grid : tuple of int
+        Size of the picture.
+    rng : torch.Generator
+        Draws weights and code.
+    channels : int
+        Of the picture.
+    jitter : float
+        Standard deviation of what is added to the code at each step; codes on a grid of their own
+        have none.
+    """
+    from napari_dip.engine.architectures import CoarseCode, Decoder, DeepDecoder, grids_of
+    from napari_dip.engine.networks import Hourglass
+    from napari_dip.engine.prior import NoiseCode
+    from napari_dip.engine.upsampling import nearest, smooth, transposed
+
+    upsampling = {"bilinear": smooth, "nearest": nearest, "transposed": transposed}
+    widths, between = design.widths, upsampling[design.upsampling]
+    if design.structure == "hourglass":
+        fed = len(grid) if design.code == "coordinates" else CHANNELS
+        net = Hourglass(
+            len(grid),
+            fed,
+            channels,
+            widths,
+            skip=design.skip,
+            normalised=True,
+            rng=rng,
+            even=design.weights == "He",
+            upsampling=between,
+        )
+        return NoiseCode(net, _code(design, fed, grid, rng), jitter)
+    coarse = grids_of(grid, len(widths))[-1]
+    if design.structure == "decoder":
+        decoder = Decoder(grid, CHANNELS, channels, widths, rng=rng, upsampling=between)
+        return CoarseCode(decoder, _code(design, CHANNELS, coarse, rng), grid)
+    deep = DeepDecoder(grid, channels, widths[0], len(widths), rng=rng)
+    return CoarseCode(deep, _code(design, widths[0], coarse, rng), grid)
+
+
+def _code(design: Design, channels: int, grid: Grid, rng: torch.Generator) -> Tensor:
+    """Draw, or lay out, what the network is fed with: (1, channels, *grid)."""
+    import torch
+
+    if design.code == "coordinates":
+        axes = [torch.linspace(0, 1, count) for count in grid]
+        return torch.stack(torch.meshgrid(*axes, indexing="ij"))[None]
+    code = torch.empty(1, channels, *grid)
+    if design.code == "Gaussian":
+        return code.normal_(0, RANGE, generator=rng)
+    return code.uniform_(0, RANGE, generator=rng)
+
+
+def _depths(base: Design) -> list[Design]:
+    """Vary how many grids there are; the coarsest of the preset's is repeated."""
+    made = []
+    for count in range(1, DEEPEST + 1):
+        if count == len(base.widths):
+            continue
+        widths = (base.widths + base.widths[-1:] * DEEPEST)[:count]
+        words = f"{count} grids" if count > 1 else "1 grid, no coarser one"
+        made.append(replace(base, name=f"depth-{count}", words=words, widths=widths))
+    return made
+
+
+def _moved(base: Design, optimiser: str, words: str) -> Design:
+    return replace(base, name=optimiser, words=words, optimiser=optimiser, rate=RATES[optimiser])
+
+
+def _deep_decoder(base: Design, name: str, width: int) -> Design:
+    words = f"deep decoder of {width} channels"
+    widths = (width,) * GRIDS
+    return replace(base, name=name, words=words, structure="deep decoder", widths=widths, skip=0)

@@ -1,0 +1,297 @@
+"""Invert features: restore an image from what a layer of a network answers to it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
+
+from napari_dip.errors import Refusal, Refused, refusal
+from napari_dip.tasks.base import Scene, Setting, Task
+from napari_dip.tasks.network_input import Numbers, NumbersText, normalisation_of, range_of
+from napari_dip.tasks.network_loading import NetworkFile, layers_of, load_network
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import numpy as np
+    import numpy.typing as npt
+    import torch
+
+    from napari_dip.engine.feature_operator import FeatureOperator
+    from napari_dip.engine.prior import Prior
+    from napari_dip.engine.problem import Problem
+    from napari_dip.io import ImageSpec
+    from napari_dip.tasks.network_loading import Network
+
+#: Prior of each choice, as reports and presets name it.
+PRIORS = {"deep": "noise", "total-variation": "total-variation", "none": "pixels"}
+#: Standard deviation of the pixels at the start where there is no network, of what goes into the
+#: sigmoid: a nearly even grey, as in Mahendran, Vedaldi 2015.
+START = 0.1
+#: Pixels along Y and X for which layers are listed where no image is looked at: what architectures
+#: of torchvision were trained on.
+SIZE = (224, 224)
+Text = Annotated[str, Field(max_length=4096)]
+
+
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+class InvertFeatures(Task):
+    """Settings of a restoration from activations: which network, which layer, which prior."""
+
+    name: ClassVar[str] = "invert-features"
+    title: ClassVar[str] = "Invert features"
+    done: ClassVar[str] = "inverted"
+
+    network: Annotated[
+        Text,
+        Setting(
+            "Network",
+            "A program of torch.export on the disk (.pt2), or the name of an architecture of "
+            "torchvision, such as vgg16, whose weights are named as well.",
+            advanced=False,
+            files="Programs of torch.export (*.pt2)",
+        ),
+    ] = ""
+    layer: Annotated[
+        Text,
+        Setting(
+            "Layer",
+            "Path of the module whose result is inverted, such as features.5; 'list' says which "
+            "there are.",
+            advanced=False,
+            offered=True,
+        ),
+    ] = ""
+    prior: Annotated[
+        Literal["deep", "total-variation", "none"],
+        Setting(
+            "Prior",
+            "What tells the picture apart from all others with the same activations: an untrained "
+            "network, few and short edges (total variation), or nothing.",
+            choices={
+                "deep": "Untrained network",
+                "total-variation": "Total variation",
+                "none": "None",
+            },
+            advanced=False,
+        ),
+    ] = "deep"
+    weights: Annotated[
+        Text,
+        Setting(
+            "Weights",
+            "Weights of an architecture of torchvision, as safetensors. Empty for a program, which "
+            "brings its own.",
+            files="Weights (*.safetensors)",
+        ),
+    ] = ""
+    normalisation: Annotated[
+        Literal["auto", "imagenet", "none"],
+        Setting(
+            "Normalisation",
+            "What the network expects once its range is 0 to 1. ImageNet: that set's mean and "
+            "standard deviation of red, green and blue. Automatic: those for an architecture of "
+            "torchvision, none for a program.",
+            choices={"auto": "Automatic", "imagenet": "ImageNet", "none": "None"},
+        ),
+    ] = "auto"
+    mean: Annotated[
+        NumbersText,
+        Setting(
+            "Mean",
+            "Mean that the network expects to be taken off, in its range of 0 to 1: one number, or "
+            "one for each channel with commas between. Empty: as the normalisation says.",
+        ),
+    ] = ""
+    deviation: Annotated[
+        NumbersText,
+        Setting(
+            "Standard deviation",
+            "By which the network expects its input to be divided; as for the mean.",
+        ),
+    ] = ""
+    black: Annotated[
+        Annotated[float, Field(ge=-1e9, le=1e9, allow_inf_nan=False)] | None,
+        Setting(
+            "Black",
+            "Value of the image that the network takes for 0. Empty: automatic, 0 for images of 8 "
+            "bits and for those from 0 to 1, else the least value.",
+            least=-1e9,
+            most=1e9,
+        ),
+    ] = None
+    white: Annotated[
+        Annotated[float, Field(ge=-1e9, le=1e9, allow_inf_nan=False)] | None,
+        Setting(
+            "White",
+            "Value of the image that the network takes for 1. Empty: automatic, 255 or 1 for such "
+            "images, else the largest value.",
+            least=-1e9,
+            most=1e9,
+        ),
+    ] = None
+    smoothing: Annotated[
+        Annotated[float, Field(ge=0, le=1000, allow_inf_nan=False)],
+        Setting(
+            "Smoothing",
+            "Weight of the total variation where that is the prior, without unit.",
+            least=0,
+            most=1000,
+            step=0.05,
+        ),
+    ] = 1.0
+
+    @property
+    def file(self) -> NetworkFile:
+        """Where the network comes from."""
+        return NetworkFile(self.network.strip(), self.weights.strip() or None)
+
+    def check(self, source: ImageSpec, others: Mapping[str, ImageSpec]) -> Refusal | None:
+        """Want a network, a layer, and a range that is one; opens no file."""
+        if no := self.file.check():
+            return no
+        if not self.layer.strip():
+            return refusal("layer-missing")
+        black, white = self.black, self.white
+        if black is not None and white is not None and black >= white:
+            why = f"it should lie above black, {black:g}"
+            hint = "Leave both empty for the automatic range."
+            facts = {"field": "white", "value": f"{white:g}"}
+            return refusal("setting-wrong", why=why, hint=hint, **facts)
+        return None
+
+    def admit_image(self, source: ImageSpec, parts: npt.NDArray[np.float32]) -> Refusal | None:
+        """Read the network, and say no where it cannot be used with this image."""
+        found = self._network(source.grid)
+        if isinstance(found, Refusal):
+            return found
+        count = parts.shape[1]
+        if count not in (1, found.channels) and found.channels != 1:
+            facts = {"wanted": found.channels, "name": source.name, "count": count}
+            return refusal("network-channels", **facts)
+        even = [c for c in range(count) if parts[:, c].min() == parts[:, c].max()]
+        if even:  # it would be left out of the fit, and the network wants all
+            return refusal("network-constant", name=source.name, channel=even[0] + 1)
+        return self._numbers(found).check(found.channels)
+
+    def fits_pixels(self) -> bool:
+        """Only activations are explained."""
+        return False
+
+    def together(self, source: ImageSpec) -> bool:
+        """One look of the network takes all channels."""
+        return "S" in source.axes or "C" in source.axes
+
+    def arranged(
+        self,
+        image: npt.NDArray[np.float32],
+        others: Mapping[str, npt.NDArray[np.float32]],
+        headers: Mapping[str, ImageSpec],
+    ) -> tuple[Mapping[str, npt.NDArray[np.float32]], tuple[str, ...]]:
+        """Find the range that the network is to see, and say what it sees."""
+        import numpy as np
+
+        source = headers["image"]
+        black, white = range_of(image, source.dtype, self.black, self.white)
+        found = self._network(source.grid)
+        if isinstance(found, Refusal):
+            raise Refused(found)
+        told = (
+            f"'{self.network}' (SHA-256 {found.sha256[:12]}…) was cut at '{self.layer}', which "
+            f"answers with {self.answer(source.grid)} values to {image.size} pixels.",
+            f"It was shown {black:g} as 0 and {white:g} as 1; {self._numbers(found).words}.",
+            "No pixel was fitted: what the activations leave open, the prior has filled in.",
+        )
+        return {**others, "range": np.array([black, white], np.float32)}, told
+
+    def first_choice(self, source: ImageSpec, *, volume: bool) -> str:
+        """Take the prior that the user has chosen."""
+        return PRIORS[self.prior]
+
+    def why(self, prior: str, block: tuple[int, ...]) -> str:
+        """Say what tells the picture apart."""
+        return {
+            "noise": "the structure of an untrained network, fed fixed noise, fills in what the "
+            "activations leave open",
+            "total-variation": "you chose it; few and short edges fill in what they leave open",
+            "pixels": "you chose it; nothing fills in what the activations leave open",
+        }[prior]
+
+    def offers(self, name: str) -> tuple[str, ...] | Refusal:
+        """List the layers of the network."""
+        found = layers_of(self.file, SIZE)
+        return found if isinstance(found, Refusal) else tuple(path for path, _ in found)
+
+    def answer(self, size: tuple[int, ...]) -> str:
+        """Tell the size of the layer's answer to an image of that size, in words.
+
+        Raises
+        ------
+        Refused
+            If the network cannot be used.
+        """
+        found = self._network(size)
+        if isinstance(found, Refusal):
+            raise Refused(found)
+        return " × ".join(map(str, found.shape))
+
+    def problem(self, scene: Scene) -> Problem:
+        """Explain the activations, and no pixel."""
+        from napari_dip.engine.feature_problem import features_problem
+        from napari_dip.engine.penalties import total_variation
+
+        operator = self._operator(scene)
+        # in units of the network's range, so that a weight means the same for every image
+        steps = total_variation(float(operator.get_buffer("unit").mean()))
+        penalties = ((self.smoothing, steps),) if scene.prior == "total-variation" else ()
+        problem = features_problem(scene.measurement, operator, penalties)
+        if problem is None:
+            raise Refused(refusal("layer-silent", layer=self.layer, name="the image"))
+        return problem
+
+    def prior_for(self, scene: Scene, rng: torch.Generator) -> Prior:
+        """Make the untrained network and its code, or pixels that are free."""
+        import torch
+
+        from napari_dip.engine.feature_prior import Pixels, Within
+        from napari_dip.engine.prior import NoiseCode
+        from napari_dip.tasks.noise_code import noise_code
+
+        zero, unit = _network_range(scene)
+        if scene.prior == "noise":
+            return Within(noise_code(scene, scene.grid, rng), zero, zero + unit)
+        net = Pixels(scene.measurement.shape[1], scene.grid, START, rng)
+        return Within(NoiseCode(net, torch.zeros(1, 1, *scene.grid), 0.0), zero, zero + unit)
+
+    def _operator(self, scene: Scene) -> FeatureOperator:
+        import torch
+
+        from napari_dip.engine.feature_graph import FeatureGraph
+        from napari_dip.engine.feature_operator import FeatureOperator
+
+        found = self._network(scene.grid)
+        if isinstance(found, Refusal):
+            raise Refused(found)
+        tensors = {name: torch.from_numpy(array) for name, array in found.tensors.items()}
+        graph = FeatureGraph(found.description, tensors)
+        numbers = self._numbers(found)
+        operator = FeatureOperator(
+            graph, *_network_range(scene), found.channels, numbers.mean, numbers.deviation
+        )
+        return operator.to(scene.measurement.device)
+
+    def _network(self, size: tuple[int, ...]) -> Network | Refusal:
+        return load_network(self.file, self.layer.strip(), size)
+
+    def _numbers(self, found: Network) -> Numbers:
+        program = self.file.is_program
+        return normalisation_of(self.normalisation, self.mean, self.deviation, program=program)
+
+
+def _network_range(scene: Scene) -> tuple[torch.Tensor, torch.Tensor]:
+    """Give what the network takes for 0, and the length of its range: (1, C, 1, 1) each."""
+    assert scene.zero is not None and scene.unit is not None
+    black, white = (float(value) for value in scene.others["range"])
+    return scene.zero + black * scene.unit, (white - black) * scene.unit

@@ -1,0 +1,78 @@
+"""An experiment that is ended by hand keeps what it has come to, and says so."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from skimage import data
+
+from napari_dip import explore
+from napari_dip.engine.control import Control
+from napari_dip.explore.comparison import explore_architectures
+from napari_dip.explore.designs import chosen
+from napari_dip.explore.energies import explore_impedance
+from napari_dip.explore.spectra import explore_spectrum
+from napari_dip.explore.subject import subject_of
+
+SETTINGS = {"max_iterations": 14, "device": "cpu"}
+
+
+def picture() -> np.ndarray:
+    return data.camera()[64:448:16, 64:448:16].astype(np.float32)
+
+
+def ended(steps, switch, when):
+    """Drain an experiment, and wish to keep once `when` is true of what it shows."""
+    while True:
+        try:
+            seen = next(steps)
+        except StopIteration as end:
+            return end.value
+        if when(seen):
+            switch[0] = Control.KEEP
+
+
+def test_impedance_keeps_the_energies_of_all_targets_so_far(tmp_path):
+    subject, switch = subject_of(picture(), **SETTINGS), [Control.GO]
+    steps = explore_impedance(subject, control=lambda: switch[0])
+    found = ended(steps, switch, lambda seen: seen.event.iteration == 11)
+    whole = explore.impedance(picture(), **SETTINGS)
+    for name, curve in found.energies.items():
+        assert curve.tolist() == whole.energies[name][:11].tolist()
+    assert found.subject.iterations == 11 and found.score != whole.score
+    page = found.save(tmp_path / "out").read_text(encoding="utf-8")
+    assert "Ended by hand after 11 of 14 iterations" in page and "Iteration 11: image" in page
+    recipe = json.loads((tmp_path / "out" / "impedance.json").read_text())["recipe"]
+    assert (recipe["max_iterations"], recipe["ended_after"]) == (14, 11)
+
+
+def test_a_spectrum_keeps_its_bands_its_last_picture_and_what_was_judged():
+    subject, switch = subject_of(picture(), **SETTINGS), [Control.GO]
+    steps = explore_spectrum(subject, control=lambda: switch[0])
+    found = ended(steps, switch, lambda seen: seen.event.iteration == 12)
+    assert found.correspondence.shape == (12, 5) and found.subject.iterations == 12
+    assert max(found.pictures) == max(found.evolution) == 12
+    assert set(found.pictures) <= set(found.evolution)
+    assert found.held_out.judged and found.held_out.best_iteration > 0
+    assert found.power["12"].shape == found.frequency.shape
+
+
+def test_a_comparison_keeps_the_designs_that_are_done_and_names_the_others():
+    subject, switch = subject_of(picture(), **SETTINGS), [Control.GO]
+    designs = chosen(subject, "depth-2,decoder")
+    steps = explore_architectures(subject, designs, control=lambda: switch[0])
+    found = ended(steps, switch, lambda seen: seen.group == "decoder")
+    assert [one.design.name for one in found.fits] == ["preset"]
+    assert found.left_out == ("decoder", "depth-2")
+    assert "Ended by hand; not fitted: decoder, depth-2." in found.sentences
+    assert found.suits is found.fits[0]
+
+
+@pytest.mark.parametrize("explored", [explore_impedance, explore_spectrum])
+def test_discarding_or_ending_too_early_leaves_nothing(explored):
+    subject, switch = subject_of(picture(), **SETTINGS), [Control.GO]
+    assert ended(explored(subject, control=lambda: switch[0]), switch, lambda seen: True) is None
+    switch[0] = Control.DISCARD
+    assert ended(explored(subject, control=lambda: switch[0]), switch, lambda seen: False) is None

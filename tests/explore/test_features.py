@@ -1,0 +1,57 @@
+"""Layers beside each other: a row for each, with three priors, on one page."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import numpy as np
+import pytest
+from skimage import data
+
+from napari_dip import explore
+from napari_dip.cli import main
+from napari_dip.errors import Refused
+from napari_dip.explore.feature_rows import correlation
+from programs import entries, packed, small
+
+
+def coins():
+    return data.coins()[200:224, 100:124]
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory):
+    return packed(tmp_path_factory.mktemp("network") / "net.pt2", entries(*small()))
+
+
+@pytest.fixture(scope="module")
+def found(network):
+    return explore.features(coins(), network, layers="body.1", max_iterations=12, device="cpu")
+
+
+def test_each_layer_has_a_row_with_three_priors(found, tmp_path):
+    page = found.save(tmp_path)
+    rows = list(csv.DictReader((tmp_path / "features.csv").read_text().splitlines()))
+    assert [row["layer"] for row in rows] == ["body.1"]
+    told = [float(rows[0][f"{prior}_correlation"]) for prior in ("deep", "total_variation", "none")]
+    assert told == [one.correlation for one in found.rows[0]] and len(set(told)) == 3
+    text = page.read_text()
+    assert f"{found.rows[0][0].correlation:.3f}" in text and "data:image/png;base64" in text
+    assert "http" not in text.replace("https://doi.org", "")
+    assert json.loads((tmp_path / "features.json").read_text())["recipe"]["layers"] == ["body.1"]
+
+
+def test_the_correlation_is_that_of_the_picture_with_what_was_looked_at(found):
+    for one in found.rows[0]:
+        wanted = np.corrcoef(one.picture.ravel(), coins().ravel())[0, 1]
+        assert one.correlation == pytest.approx(wanted, abs=1e-6)
+    assert correlation(np.ones((4, 4)), coins()[:4, :4]) == 0
+
+
+def test_a_wrong_layer_is_refused_before_anything_is_fitted(network, tmp_path, capsys):
+    with pytest.raises(Refused) as caught:
+        explore.features(coins(), network, layers=["body.1", "body.9"])
+    assert caught.value.refusal.code == "layer-unknown"
+    assert main(["explore", "features", "none.png", "-o", str(tmp_path), "--network", "x"]) == 2
+    assert "none.png" in capsys.readouterr().err

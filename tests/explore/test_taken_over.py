@@ -1,0 +1,95 @@
+"""The design that suits an image can be taken over by a denoising."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import get_args
+
+import numpy as np
+import pytest
+import tifffile
+import torch
+from skimage import data
+
+import napari_dip as dip
+from napari_dip import explore
+from napari_dip.cli import main
+from napari_dip.errors import Refused
+from napari_dip.io import ImageSpec
+from napari_dip.run.budgets import choose_budget
+from napari_dip.run.recipe import make_recipe, recipe_from_json
+from napari_dip.tasks.designs import Network, built, designs_for
+
+SPEC = ImageSpec("cells", (64, 64), "float32", "YX")
+NETWORKS = get_args(get_args(Network)[0])
+
+
+def noisy(side: int = 24) -> np.ndarray:
+    noise = np.random.default_rng(0).normal(0, 25, (side, side))
+    return (data.camera()[64:448:16, 64:448:16][:side, :side] + noise).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def found():
+    return explore.architectures(noisy(), only="decoder,sgd", max_iterations=8, device="cpu")
+
+
+def test_a_comparison_leaves_a_recipe_that_the_command_takes(found, tmp_path):
+    first, other = found.fits[0], next(one for one in found.fits if one.design.name == "decoder")
+    better = replace(other, held_out=0 * other.held_out, errors=0 * other.errors)
+    found = replace(found, fits=(first, better))
+    assert found.suits is better and "the network 'decoder'" in found.sentences[-1]
+    found.save(tmp_path / "out")
+    recipe = recipe_from_json((tmp_path / "out" / "denoising.json").read_text(encoding="utf-8"))
+    assert recipe.task.network == "decoder" and recipe.common.preset == "fast"
+    tifffile.imwrite(tmp_path / "in.tif", noisy())
+    line = ["denoise", str(tmp_path / "in.tif"), "-o", str(tmp_path / "result.tif"), "--quiet"]
+    line += ["--from-recipe", str(tmp_path / "out" / "denoising.json"), "--device", "cpu"]
+    assert main([*line, "--max-iterations", "3"]) == 0
+    assert tifffile.imread(tmp_path / "result.tif").shape == (24, 24)
+
+
+def test_an_optimiser_has_no_place_in_a_recipe_and_that_is_said(found):
+    first, other = found.fits[0], next(one for one in found.fits if one.design.name == "sgd")
+    better = replace(other, held_out=0 * other.held_out, errors=0 * other.errors)
+    found = replace(found, fits=(first, better))
+    assert found.denoising.task.network == "preset"
+    assert "no place for the optimiser of 'sgd'" in found.sentences[-1]
+
+
+def test_every_network_of_a_recipe_is_a_design_and_the_preset_is_as_before():
+    designs = designs_for((16, 32, 64), 0.01)
+    assert {*NETWORKS} - {"depth-3"} == {*designs} - {"sgd", "l-bfgs"}
+    plain = dip.denoise(noisy(), prior="noise", preset="fast", max_iterations=3, device="cpu")
+    assert "network" not in plain.recipe.task.to_dict()
+
+
+@pytest.mark.parametrize("network", ["no-skips", "coordinates", "deep-decoder"])
+def test_another_network_makes_another_picture_from_the_same_seed(network):
+    settings = {"preset": "fast", "max_iterations": 3, "device": "cpu"}
+    plain = dip.denoise(noisy(), prior="noise", **settings)
+    other = dip.denoise(noisy(), network=network, **settings)  # automatic: fixed noise
+    assert other.report["prior"]["chosen"] == "noise"
+    assert not np.array_equal(plain.image, other.image) and np.isfinite(other.image).all()
+
+
+def test_depth_and_width_are_known_to_the_plan():
+    usual, half, deep = (
+        choose_budget(make_recipe("denoise", prior="noise", network=one), SPEC)[0].widths
+        for one in ("preset", "half-width", "depth-2")
+    )
+    assert half == tuple(width // 2 for width in usual) and deep == usual[:2]
+
+
+@pytest.mark.parametrize("settings", [{"prior": "blind-spot"}, {"noise": "salt-and-pepper"}])
+def test_a_network_where_another_prior_has_its_own_is_refused(settings):
+    with pytest.raises(Refused, match="network of its own"):
+        dip.denoise(noisy(), network="decoder", **settings)
+
+
+@pytest.mark.parametrize("name", ["decoder", "wide-deep-decoder", "he-weights"])
+def test_designs_draw_volumes_and_colours(name):
+    design = designs_for((4, 8), 0.01)[name]
+    rng = torch.Generator().manual_seed(0)
+    code = built(design, (4, 16, 16), rng, 3)
+    assert code.net(code.glance().code).shape == (1, 3, 4, 16, 16)

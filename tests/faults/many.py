@@ -1,0 +1,254 @@
+"""Sixty small real pictures, six of them bad: a batch that is killed again and again.
+
+Crops of the benchmark images are restored by one process, by workers and by a running scheduler.
+Each of these is killed in the middle, and what comes of it has to be the same, byte for byte.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psutil
+from distributed import Client
+
+from faults.child import Child
+from faults.many_scene import PATIENCE, argv_of, codes, fresh, results, right
+from faults.scenes import warm
+from faults.trials import Trial, bad, good
+from napari_dip.errors import FAULTS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from faults.trials import Seen
+
+#: Files that can be restored, times that the command is killed, and workers that are.
+GOOD, KILLS, WORKER_KILLS = 54, 10, 5
+#: What must not be left behind.
+LEFT_OVER = (".unfinished", ".begun", ".part", ".tiles")
+
+
+def trials(*, small: bool) -> Iterator[Trial]:
+    """Give the undisturbed batch, and each way to disturb it."""
+    warm()
+    size = (3, 1, 1) if small else (GOOD, KILLS, WORKER_KILLS)
+    yield Trial("undisturbed", partial(_undisturbed, size[0]))
+    yield Trial("killed", partial(_killed, *size[:2]))
+    yield Trial("workers killed", partial(_workers_killed, size[0], size[2]))
+    yield Trial("command and scheduler killed", partial(_scheduler_killed, size[0]))
+
+
+@dataclass
+class Watched:
+    """The folder of a batch that is disturbed.
+
+    Attributes
+    ----------
+    right : dict of str to bytes
+        What has to come of it.
+    marks : dict
+        Which files were written when, of those with a receipt.
+    """
+
+    folder: Path
+    right: dict[str, bytes]
+    marks: dict[str, tuple[int, int]] = field(default_factory=dict)
+
+    def look(self) -> str:
+        """Say what is wrong with what lies there now; "" if nothing is."""
+        for path in self.folder.glob("*.tif"):
+            if path.read_bytes() != self.right.get(path.name):
+                return f"{path.name} holds other bytes"
+        found = {}
+        for receipt in self.folder.glob("receipts/*.json"):
+            if json.loads(receipt.read_text("utf-8"))["report"] is not None:
+                for path in (receipt, self.folder / receipt.stem):
+                    found[path.name] = path.stat().st_ino, path.stat().st_mtime_ns
+        again = [name for name, mark in self.marks.items() if found.get(name) != mark]
+        self.marks = found
+        return f"computed twice: {again}" if again else ""
+
+    @property
+    def done(self) -> int:
+        """How many files have an end."""
+        return len(list(self.folder.glob("receipts/*.json")))
+
+    def ended(self, seen: str, code: int, said: str, **facts: Any) -> Seen:
+        """Compare what came of it with what should."""
+        if wrong := self.look():
+            return bad(wrong)
+        if code != 1 or "Traceback" in said:  # one, since six files have no result
+            return bad(f"exit {code}: {said}"[-600:])
+        if missing := self.right.keys() - {path.name for path in self.folder.glob("*.tif")}:
+            return bad(f"missing: {sorted(missing)}")
+        left = [path.name for path in self.folder.rglob("*") if path.suffix in LEFT_OVER]
+        if left:
+            return bad(f"left behind: {sorted(left)}")
+        return good(f"{len(self.right)} results with the same bytes; {seen}", **facts)
+
+
+def _undisturbed(count: int) -> Seen:
+    """Restore all that can be restored, and refuse the six clearly."""
+    folder = right(count)
+    found = codes(folder)
+    unclear = [code for code in found.values() if code == "unexpected" or code not in FAULTS]
+    there = len(list(folder.glob("*.tif")))
+    if there != count or len(found) != 6 or unclear:
+        return bad(f"{there} results, refused: {found}")
+    said = ", ".join(f"{name} {code}" for name, code in sorted(found.items()))
+    return good(f"{there} results; {said}", count=there + len(found), kind="as it should be")
+
+
+def _killed(count: int, kills: int) -> Seen:
+    """Kill the command at random moments, and go on each time."""
+    batch = Watched(fresh("killed", count), results(right(count)))
+    rng = random.Random("killed")
+    cut = []
+    for _ in range(kills):
+        child = Child(argv_of(count, batch.folder, "--resume"), batch.folder.parent / "log")
+        _wait(batch, batch.done + rng.randrange(0, 1 + 2 * count // (kills + 2)))
+        time.sleep(rng.uniform(0, 2))
+        child.kill()  # an error here: it was over before, which would be no kill
+        child.ended()
+        cut.append(batch.done)
+        if wrong := batch.look():
+            return bad(f"after kill {len(cut)}: {wrong}")
+    child = Child(argv_of(count, batch.folder, "--resume"), batch.folder.parent / "log2")
+    ended = child.ended(PATIENCE)
+    if ended is None:
+        child.kill()
+        return bad("it did not end")
+    seen = f"killed after {cut} of {count + 6} files"
+    return batch.ended(seen, ended.code, ended.said, kills=kills, kind="same bytes")
+
+
+def _workers_killed(count: int, kills: int) -> Seen:
+    """Kill workers in the middle of files."""
+    batch = Watched(fresh("workers", count), results(right(count)))
+    rng = random.Random("workers killed")
+    command = _Command(argv_of(count, batch.folder, "--workers", "2"))
+    hit: list[str] = []
+    for number in range(kills):
+        enough = (number + rng.random()) * count / (kills + 1)
+        _wait(batch, enough, command)
+        _wait(batch, 1, command, begun=True)
+        time.sleep(rng.uniform(0, 1))
+        begun = _begun(batch.folder)
+        if command.over or not begun or any(times > 1 for times in begun.values()):
+            continue  # a file that is hit twice would be left alone, as it should be
+        rng.choice(command.workers()).send_signal(signal.SIGKILL)
+        hit.append("+".join(sorted(begun)))
+        if wrong := batch.look():
+            command.end()
+            return bad(f"after kill {len(hit)}: {wrong}")
+    code, said = command.ended()
+    if not hit:
+        return bad("no worker was killed in the middle of a file")
+    seen = f"{len(hit)} workers killed while at {hit}"
+    return batch.ended(seen, code, said, kills=len(hit), kind="same bytes")
+
+
+def _scheduler_killed(count: int) -> Seen:
+    """Kill the command, go on with the cluster; kill the scheduler, go on without."""
+    batch = Watched(fresh("scheduler", count), results(right(count)))
+    place = batch.folder.parent / "scheduler.json"
+    place.unlink(missing_ok=True)
+    rng = random.Random("scheduler killed")
+    at = ("--host", "127.0.0.1", "--no-dashboard", "--scheduler-file", str(place))
+    processes = [_dask("scheduler", "--port", "0", *at)]
+    try:
+        while not place.exists():
+            time.sleep(0.1)
+        processes += [_dask("worker", "--nthreads", "1", *at) for _ in range(2)]
+        with Client(scheduler_file=str(place), set_as_default=False, timeout=PATIENCE) as client:
+            client.wait_for_workers(2)
+        killed = []
+        for who in ("command", "scheduler"):
+            command = _Command(argv_of(count, batch.folder, "--resume", "--scheduler", str(place)))
+            enough = batch.done + rng.randrange(1, max(2, count // 3))
+            _wait(batch, enough, command)
+            time.sleep(rng.uniform(0, 2))
+            if command.over:
+                return bad(f"over before the {who} was killed: {command.ended()}"[:500])
+            (command.process if who == "command" else processes[0]).kill()
+            code, said = command.ended()
+            killed.append(f"{who} after {batch.done}")
+            if wrong := batch.look():
+                return bad(f"after the {who}: {wrong}")
+            if who == "scheduler" and (code != 1 or "is lost; all that is done" not in said):
+                return bad(f"exit {code}: {said}"[-500:])
+        command = _Command(argv_of(count, batch.folder, "--resume"))
+        code, said = command.ended()
+        seen = f"killed: {', '.join(killed)} of {count + 6} files"
+        return batch.ended(seen, code, said, kills=2, kind="same bytes")
+    finally:
+        for process in processes:
+            for one in (*psutil.Process(process.pid).children(recursive=True), process):
+                one.kill()
+            process.wait()
+
+
+class _Command:
+    """The command in a process of its own, whose workers can be found."""
+
+    def __init__(self, argv: list[str]) -> None:
+        self._log = Path(argv[argv.index("-o") + 1]).parent / "log"
+        line = [sys.executable, "-m", "napari_dip", *argv]
+        with self._log.open("w") as log:
+            self.process = subprocess.Popen(line, stdout=log, stderr=log)
+
+    @property
+    def over(self) -> bool:
+        return self.process.poll() is not None
+
+    def workers(self) -> list[psutil.Process]:
+        children = psutil.Process(self.process.pid).children(recursive=True)
+        return [one for one in children if "spawn_main" in " ".join(one.cmdline())]
+
+    def ended(self) -> tuple[int, str]:
+        code = self.process.wait(PATIENCE)
+        return code, self._log.read_text("utf-8", "replace")
+
+    def end(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+
+def _begun(folder: Path) -> dict[str, int]:
+    """Give the files that workers are at, and how often they were begun."""
+    found = {}
+    for path in folder.glob("receipts/*.begun"):
+        try:
+            found[path.name.partition(".")[0]] = json.loads(path.read_text("utf-8"))["begun"]
+        except FileNotFoundError:  # it came to its end right now
+            continue
+    return found
+
+
+def _dask(*words: str) -> subprocess.Popen[bytes]:
+    line = [sys.executable, "-m", "dask", *words]
+    quiet = subprocess.DEVNULL
+    return subprocess.Popen(line, stdout=quiet, stderr=quiet, env={**os.environ})
+
+
+def _wait(
+    batch: Watched, enough: float, command: _Command | None = None, *, begun: bool = False
+) -> None:
+    """Wait until so many files have an end, or are begun, or the command is over."""
+    end = time.monotonic() + PATIENCE
+    while (len(_begun(batch.folder)) if begun else batch.done) < enough:
+        if command is not None and command.over:
+            return
+        if time.monotonic() > end:
+            raise TimeoutError
+        time.sleep(0.02)

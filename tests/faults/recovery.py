@@ -1,0 +1,123 @@
+"""A napari that is killed in mid-run: the next one offers the run and goes on to the same pixels.
+
+Both are processes of their own, with the dock on a viewer without a window; the code is unmodified,
+so a run is kept from its fifth second on.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import tifffile
+
+import napari_dip as dip
+from faults.scenes import lay_out
+from faults.trials import Trial, bad, good
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from faults.trials import Seen
+
+#: Settings of each task, for runs of some ten seconds on an idle core.
+TASKS: dict[str, dict[str, Any]] = {
+    "denoise": {"preset": "fast", "prior": "noise", "max_iterations": 1500},
+    "inpaint": {"preset": "fast", "max_iterations": 1000},
+    "blind-deblur": {"preset": "fast", "psf_size": 7, "max_iterations": 800},
+}
+TIMES = 6
+PATIENCE = 1200.0
+
+
+def trials(*, small: bool) -> Iterator[Trial]:
+    """Kill at random moments after the run was kept for the first time."""
+    for number in range(1 if small else TIMES):
+        task = list(TASKS)[number % len(TASKS)]
+        yield Trial(f"{task} {number}", partial(_killed, task, number))
+
+
+def _killed(task: str, number: int) -> Seen:
+    rng = random.Random(f"{task} {number}")
+    with tempfile.TemporaryDirectory() as made:
+        folder = Path(made)
+        lay_out(folder)
+        kept = folder / "napari-dip" / "unfinished"
+        with _napari(folder, "begin", task) as process:
+            while not list(kept.glob("run-*/checkpoint")):
+                if process.poll() is not None:
+                    return bad(f"it ended before it was kept: {process.communicate()[1]}"[-500:])
+                time.sleep(0.01)
+            time.sleep(rng.uniform(0, 4))
+            process.kill()
+        if process.returncode == 0:
+            return bad("it ended before it could be killed")
+        if not list(kept.glob("run-*")):
+            return bad("nothing is left of it")
+        with _napari(folder, "go on", task) as process:
+            out, err = process.communicate(timeout=PATIENCE)
+        if process.returncode:
+            return bad(err[-500:])
+        if list(kept.iterdir()):
+            return bad("what was kept is still there")
+        image, mask = (tifffile.imread(folder / f"{name}.tif") for name in ("in", "mask"))
+        inputs = {"mask": mask} if task == "inpaint" else {}
+        call = getattr(dip, task.replace("-", "_"))
+        right = call(image, **inputs, **TASKS[task]).image
+        if not np.array_equal(np.load(folder / "out.npy"), right):
+            return bad("other pixels")
+        return good(out.splitlines()[-1], kind="offered, and went on to the same pixels")
+
+
+def _napari(folder: Path, what: str, task: str) -> subprocess.Popen[str]:
+    argv = [sys.executable, "-m", "faults.recovery", what, task, str(folder)]
+    settings = {"NAPARI_CONFIG": str(folder / "settings.yaml"), "QT_QPA_PLATFORM": "offscreen"}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(argv, env={**os.environ, **settings}, **pipes)
+
+
+def main(what: str, task: str, folder: Path) -> None:
+    """Begin a run, or go on with the one that is offered and save its pixels."""
+    from napari.components import ViewerModel
+    from qtpy.QtWidgets import QApplication
+
+    from napari_dip.qt.docks import dock_of
+
+    application = QApplication([])
+    viewer = ViewerModel()
+    dock = dock_of(task)(viewer)
+    if what == "begin":
+        viewer.add_image(tifffile.imread(folder / "in.tif"), name="cells")
+        if task == "inpaint":
+            viewer.add_labels(tifffile.imread(folder / "mask.tif"), name="holes")
+            dock.further.choose({"mask": "holes"})
+        for name, value in TASKS[task].items():
+            widget = dock.form.widgets[name]
+            widget.value = value if name in ("preset", "prior", "psf_size") else str(value)
+        dock.start()
+    else:
+        assert not dock.recovery.isHidden(), "nothing was offered"
+        print(dock.recovery.words.text())
+        dock.recovery.go_on()
+    end = time.monotonic() + PATIENCE
+    while (dock.busy or not dock.run_bar.words.text().startswith("Done")) and (
+        time.monotonic() < end
+    ):
+        application.processEvents()
+        time.sleep(0.005)
+    np.save(folder / "out.npy", viewer.layers[-1].data)
+    dock.shut_down()
+    sys.stdout.flush()
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2], Path(sys.argv[3]))

@@ -1,0 +1,110 @@
+"""Programs of torch.export, laid out by hand as torch 2.13 does, or as it never would."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+SIZES = (1, 1, 32, 32)
+KINDS = {"float32": 7, "float64": 8, "int64": 5}
+
+
+def tensor(name: str) -> dict[str, Any]:
+    """Stand for a tensor."""
+    return {"as_tensor": {"name": name}}
+
+
+def step(target: str, result: str, modules: str = "", **arguments: Any) -> dict[str, Any]:
+    """One operation; arguments as the file has them, such as {"as_int": 2}."""
+    parts = modules.split(".") if modules else []
+    paths = [".".join(parts[: place + 1]) for place in range(len(parts))]
+    stack = ";".join(["L__self__,,Net", *(f"L__self__{path},{path},Module" for path in paths)])
+    given = [{"name": name, "arg": value, "kind": 1} for name, value in arguments.items()]
+    told = {"nn_module_stack": stack}
+    return {"target": target, "inputs": given, "outputs": [tensor(result)], "metadata": told}
+
+
+def relu(source: str, result: str, modules: str) -> dict[str, Any]:
+    return step("torch.ops.aten.relu.default", result, modules, self=tensor(source))
+
+
+def convolution(source: str, weight: str, result: str, modules: str) -> dict[str, Any]:
+    given = {"input": tensor(source), "weight": tensor(weight), "padding": {"as_ints": [1, 1]}}
+    return step("torch.ops.aten.conv2d.default", result, modules, **given)
+
+
+def listed(array: np.ndarray, path: str, **changes: Any) -> dict[str, Any]:
+    """Say where a weight lies, and how it is laid out; changes make that a lie."""
+    strides = [stride // array.itemsize for stride in array.strides]
+    meta = {
+        "dtype": KINDS[array.dtype.name],
+        "sizes": [{"as_int": count} for count in changes.get("sizes", array.shape)],
+        "strides": [{"as_int": count} for count in changes.get("strides", strides)],
+        "storage_offset": {"as_int": changes.get("offset", 0)},
+        "device": {"type": "cpu", "index": None},
+        "layout": 7,
+        "requires_grad": True,
+    }
+    pickled = changes.get("use_pickle", False)
+    return {"path_name": path, "is_param": True, "use_pickle": pickled, "tensor_meta": meta}
+
+
+def entries(
+    steps: list[dict[str, Any]],
+    weights: Mapping[str, np.ndarray] | None = None,
+    changes: Mapping[str, Mapping[str, Any]] | None = None,
+    sizes: tuple[int, ...] = SIZES,
+) -> dict[str, bytes]:
+    """Give the entries of an archive whose graph has these steps, by their names in it."""
+    weights = dict(weights or {})
+    config, content = {}, {}
+    specs = []
+    for place, (name, array) in enumerate(weights.items()):
+        config[name] = listed(array, f"weight_{place}", **(changes or {}).get(name, {}))
+        content[f"data/weights/weight_{place}"] = np.ascontiguousarray(array).tobytes()
+        specs.append({"parameter": {"arg": {"name": name}, "parameter_name": name}})
+    specs.append({"user_input": {"arg": tensor("x")}})
+    picture = {"sizes": [{"as_int": count} for count in sizes], "dtype": 7}
+    graph = {"nodes": steps, "tensor_values": {"x": picture}}
+    model = {
+        "schema_version": {"major": 8, "minor": 20},
+        "graph_module": {"graph": graph, "signature": {"input_specs": specs}},
+    }
+    return {
+        "models/model.json": json.dumps(model).encode(),
+        "data/weights/model_weights_config.json": json.dumps({"config": config}).encode(),
+        "data/constants/model_constants_config.json": b'{"config": {}}',
+        **content,
+    }
+
+
+def packed(path: Path, content: Mapping[str, bytes], root: str = "net/", **how: Any) -> Path:
+    """Write the archive."""
+    with zipfile.ZipFile(path, "w", **how) as file:
+        for name, whole in content.items():
+            file.writestr(root + name, whole)
+    return path
+
+
+def small(widths: tuple[int, int] = (4, 8)) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
+    """Two convolutions with rectifiers: steps, and weights drawn at random."""
+    rng = np.random.default_rng(0)
+    first, second = widths
+    weights = {
+        "p_first": rng.normal(0, 0.5, (first, 1, 3, 3)).astype(np.float32),
+        "p_second": rng.normal(0, 0.3, (second, first, 3, 3)).astype(np.float32),
+    }
+    steps = [
+        convolution("x", "p_first", "conv", "body.0"),
+        relu("conv", "act", "body.1"),
+        convolution("act", "p_second", "conv_1", "body.2"),
+        relu("conv_1", "act_1", "body.3"),
+    ]
+    return steps, weights

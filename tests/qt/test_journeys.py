@@ -1,0 +1,189 @@
+"""What a user does from end to end: a sample is opened, a dock from the menu, its buttons clicked.
+
+Buttons are found by the words on them and scrolled into sight, as a user does it; samples are cut
+small, so that the real engine takes seconds. Journeys that other files make in full stand in the
+table of docs/wishes.md.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import tifffile
+from qtpy.QtCore import QPoint, Qt
+from qtpy.QtWidgets import QAbstractButton, QApplication, QFileDialog, QScrollArea
+
+from napari_dip.qt.layers import METADATA_KEY
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+pytestmark = pytest.mark.gl
+
+PATIENCE = 60_000
+#: A click within half a second of Run counts as a double click.
+DOUBLE_CLICK = 600
+
+
+@dataclass
+class User:
+    """Somebody who knows words on buttons and names of layers."""
+
+    qtbot: Any
+    viewer: Any = None
+    dock: Any = None
+
+    def open_sample(self, key: str, side: int) -> None:
+        """File, Open Sample; then all layers are cut to one corner of what they show."""
+        self.viewer.open_sample("napari-dip", key)
+        for layer in self.viewer.layers:
+            layer.data = np.ascontiguousarray(layer.data[..., 20 : 20 + side, 40 : 40 + side])
+        self.viewer.screenshot(canvas_only=False, flash=False)  # lays the window out
+        camera = self.viewer.scene.camera  # napari's own reset still sees the layers uncut
+        camera.center, camera.zoom = (side / 2, side / 2), 400 / side
+
+    def open_dock(self, entry: str) -> None:
+        """Plugins, Deep Image Prior; and a run that ends within seconds."""
+        _, self.dock = self.viewer.window.add_plugin_dock_widget("napari-dip", entry)
+        self.set(preset="fast")
+
+    def set(self, **settings: Any) -> None:
+        for name, value in settings.items():
+            self.dock.form.widgets[name].value = value
+
+    def button(self, words: str) -> QAbstractButton:
+        """The one button in the dock that can be seen and has these words on it."""
+        within = self.dock.findChildren(QAbstractButton)
+        (found,) = [one for one in within if one.text() == words and one.isVisibleTo(self.dock)]
+        for area in self.dock.findChildren(QScrollArea):
+            if area.isAncestorOf(found):
+                area.ensureWidgetVisible(found)
+        return found
+
+    def press(self, words: str) -> None:
+        button = self.button(words)
+        assert button.isEnabled(), f"'{words}' cannot be pressed"
+        self.qtbot.mouseClick(button, Qt.MouseButton.LeftButton)
+
+    def wait_until(self, happened: Callable[[], bool]) -> None:
+        self.qtbot.waitUntil(happened, timeout=PATIENCE)
+
+    def wait_for_end(self) -> None:
+        self.wait_until(lambda: not self.dock.busy)
+
+
+@pytest.fixture
+def user(make_napari_viewer: Any, qtbot: Any, npe2pm: Any) -> Iterator[User]:
+    """At a napari that has nothing open."""
+    from npe2 import PluginManifest
+
+    if "napari-dip" not in npe2pm:
+        npe2pm.register(PluginManifest.from_distribution("napari-dip"))
+    user = User(qtbot, make_napari_viewer())
+    yield user
+    if user.dock is not None and user.dock.busy:
+        user.dock.discard()
+    user.viewer = user.dock = None  # pytest holds on to the user until after the leak check
+
+
+def test_a_sample_is_denoised_stopped_and_kept_and_its_script_gives_the_same_pixels(
+    user, tmp_path, monkeypatch, capsys
+):
+    user.open_sample("mitochondria", side=32)
+    user.open_dock("Denoise")
+    user.set(max_iterations="2000")
+    user.press("Run")
+    user.wait_until(lambda: user.dock.curve.count >= 1)
+    user.qtbot.wait(DOUBLE_CLICK)
+    user.press("Stop and keep")
+    user.wait_for_end()
+    result = user.viewer.layers["mitochondria denoised"]
+    assert result.metadata[METADATA_KEY]["stop_reason"] == "you kept the picture"
+    comparison = user.dock.view.comparison  # napari hands a proxy of its viewer to this dock
+    assert comparison.isVisibleTo(user.dock)
+    comparison.slider.setValue(40)
+    assert result.opacity == pytest.approx(0.4)
+    monkeypatch.setattr(QFileDialog, "getExistingDirectory", lambda *_: str(tmp_path))
+    QApplication.clipboard().setText("nothing yet")
+    user.press("Repeat")
+    user.press("Copy as Python")
+    user.wait_until(lambda: "keep_after=" in QApplication.clipboard().text())
+    monkeypatch.chdir(tmp_path)
+    exec(QApplication.clipboard().text(), {})
+    assert capsys.readouterr().out == "The same pixels as then.\n"
+    pixels = tifffile.imread(tmp_path / "mitochondria denoised.tif")
+    np.testing.assert_array_equal(pixels, result.data)
+
+
+def test_a_mask_is_painted_with_the_mouse_filled_scrubbed_and_another_picture_kept(user):
+    user.open_sample("scratched", side=48)
+    viewer = user.viewer
+    viewer.layers.remove("mask")
+    image = viewer.layers.selection.active = viewer.layers["scratched mitochondria"]
+    measured = image.data.copy()
+    holes = viewer.add_labels(np.zeros(measured.shape, np.uint8), name="my mask")
+    holes.mode, holes.brush_size = "paint", 7
+    canvas = viewer.window._qt_viewer.canvas.native
+    middle = canvas.rect().center()
+    for step in (-40, 0, 40):
+        place = middle + QPoint(step, step)
+        user.qtbot.mouseMove(canvas, place)
+        user.qtbot.mouseClick(canvas, Qt.MouseButton.LeftButton, pos=place)
+    painted = holes.data > 0
+    assert 40 < painted.sum() < 400
+    viewer.layers.selection.active = image
+    user.open_dock("Inpaint")
+    assert user.dock.further.combos["mask"].currentText() == "my mask"
+    user.set(max_iterations="40")
+    user.press("Run")
+    user.wait_for_end()
+    automatic = viewer.layers["scratched mitochondria inpainted"].data.copy()
+    user.qtbot.keyClick(user.dock.history.slider, Qt.Key.Key_Left)
+    user.press("Keep this one")
+    (kept,) = [one for one in viewer.layers if ", iteration " in one.name]
+    for pixels in (automatic, kept.data):
+        np.testing.assert_array_equal(pixels[~painted], measured[~painted])
+        assert (pixels[painted] != measured[painted]).any()
+    assert (kept.data != automatic).any()
+    assert kept.metadata[METADATA_KEY]["inputs"]["mask"]["layer"] == "my mask"
+
+
+def test_of_two_channels_the_clean_one_guides_the_weak_one(user):
+    user.open_sample("weak_channel", side=40)
+    viewer = user.viewer
+    weak = viewer.layers.selection.active = viewer.layers[-1]
+    user.open_dock("Restore with a guide")
+    assert user.dock.further.combos["guide"].currentText() == "guide"
+    user.set(max_iterations="12")
+    user.press("Run")
+    user.wait_for_end()
+    result = viewer.layers[f"{weak.name} guided"]
+    said = result.metadata[METADATA_KEY]
+    assert said["inputs"]["guide"]["layer"] == "guide"
+    assert said["report"]["prior"]["why"]
+    assert np.abs(np.diff(result.data)).mean() < np.abs(np.diff(weak.data.astype(float))).mean()
+
+
+def test_a_preset_that_was_saved_is_there_when_napari_is_started_again(user, make_napari_viewer):
+    from napari import settings
+
+    user.viewer.add_image(np.eye(32), name="cells")
+    user.open_dock("Denoise")
+    user.set(seed=21, gain="2.5", max_iterations="77")
+    wanted = user.dock.form.recipe()
+    user.press("Repeat")
+    user.qtbot.keyClicks(user.dock.repeat.presets.line, "Cells at 30 C")
+    user.press("Save")
+    user.viewer.close()
+    settings._clear_plugin_settings_cache()  # what is in memory goes with a program
+    user.viewer = make_napari_viewer()
+    user.viewer.add_image(np.eye(32), name="other cells")
+    user.open_dock("Denoise")
+    assert user.dock.form.recipe() != wanted
+    user.press("Repeat")
+    user.dock.repeat.presets.combo.setCurrentText("Cells at 30 C")
+    user.press("Use")
+    assert user.dock.form.recipe() == wanted

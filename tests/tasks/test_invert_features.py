@@ -1,0 +1,104 @@
+"""What a layer keeps of an image comes back; where it keeps little, the prior tells."""
+
+from __future__ import annotations
+
+import runpy
+from pathlib import Path
+
+import numpy as np
+import pytest
+from skimage import data
+
+import napari_dip as dip
+from napari_dip.run.methods import methods_text
+
+ROOT = Path(__file__).resolve().parents[2]
+EXPECTS = {"mean": 0.5, "deviation": 0.25}
+SMALL = {"preset": "fast", "device": "cpu"}
+
+
+def coins():
+    return data.coins()[200:232, 100:132]
+
+
+def alike(one, other):
+    return float(np.corrcoef(one.ravel(), other.ravel())[0, 1])
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory):
+    """Train a small classifier, if only a little, and save it as torch does."""
+    made = runpy.run_path(str(ROOT / "scripts" / "small_classifier.py"))
+    classifier, _ = made["trained"](steps=8, side=32)
+    place = tmp_path_factory.mktemp("network") / "small.pt2"
+    made["save"](classifier, place, side=32)
+    return place
+
+
+@pytest.fixture(scope="module")
+def inverted(network):
+    """Invert the same layer with each prior."""
+
+    def by(prior):
+        settings = {**EXPECTS, **SMALL, "prior": prior, "max_iterations": 100}
+        return dip.invert_features(coins(), network, "features.5", **settings)
+
+    return {prior: by(prior) for prior in ("deep", "total-variation", "none")}
+
+
+def test_the_image_comes_back_from_its_activations_in_its_own_units(inverted):
+    image = coins()
+    found = inverted["deep"].image
+    assert found.shape == image.shape and found.dtype == np.float32
+    assert alike(found, image) > 0.8
+    assert abs(found.mean() - image.mean()) < 0.3 * image.std()
+
+
+def test_the_untrained_network_tells_more_than_free_pixels_do(inverted):
+    image = coins()
+    found = {prior: alike(result.image, image) for prior, result in inverted.items()}
+    assert found["deep"] > found["total-variation"] > found["none"]
+
+
+def test_the_report_says_which_layer_of_which_file_and_that_no_pixel_was_fitted(inverted):
+    notes = " ".join(inverted["deep"].report["notes"])
+    assert "cut at 'features.5', which answers with 32 × 8 × 8 values" in notes
+    assert "SHA-256" in notes and "No pixel was fitted" in notes
+    assert not [one for one in inverted["deep"].report["verdict"]["sentences"] if "noise as" in one]
+    assert "No network was fitted" in methods_text(inverted["none"].report)
+    assert "Mahendran" in methods_text(inverted["deep"].report)
+
+
+def test_the_mean_of_the_image_is_not_handed_over(network):
+    # black and white told wrongly: the same activations then belong to another brightness
+    settings = {**EXPECTS, **SMALL, "max_iterations": 25, "black": 0, "white": 2000}
+    found = dip.invert_features(coins(), network, "features.5", **settings).image
+    assert abs(found.mean() - coins().mean()) > 100
+
+
+@pytest.mark.parametrize(
+    ("settings", "code"),
+    [
+        ({"mean": "half"}, "setting-wrong"),
+        ({"mean": "0.5,0.4"}, "setting-wrong"),
+        ({"deviation": "0"}, "setting-wrong"),
+        ({"black": 5, "white": 5}, "setting-wrong"),
+        ({"weights": "more.safetensors"}, "weights-extra"),
+        ({"layer": ""}, "layer-missing"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(network, settings, code):
+    chosen = {"layer": "features.5", **SMALL, **settings}
+    with pytest.raises(dip.Refused) as caught:
+        dip.invert_features(coins(), network, **chosen)
+    assert caught.value.refusal.code == code
+
+
+def test_channels_are_averaged_for_a_network_of_one_unless_one_is_empty(network):
+    pair = np.stack([coins(), coins()])
+    chosen = {**SMALL, "max_iterations": 2, "axes": "CYX"}
+    assert dip.invert_features(pair, network, "features.5", **chosen).image.shape == pair.shape
+    pair[1] = 7
+    with pytest.raises(dip.Refused) as caught:
+        dip.invert_features(pair, network, "features.5", **chosen)
+    assert caught.value.refusal.code == "network-constant"
