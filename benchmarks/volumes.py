@@ -41,9 +41,8 @@ from napari_dip import denoise
 from napari_dip.io.reading import read_pixels, read_spec
 from napari_dip.io.zarr_writing import write_zarr
 from shared_data import OUT, data_folder, write
+from stacks import PEAK, READ, decibels
 
-#: Peak of the photon counts, and standard deviation of the read noise.
-PEAK, READ = 30.0, 2.0
 #: Sides of tiles: those which are taken where the memory asks for them.
 TILES = {"planes": 512, "volume": 192}
 #: Without tiles: one network for all planes, or each of a few planes by itself.
@@ -186,11 +185,6 @@ def earnest(wish: argparse.Namespace) -> None:
         if "alone" in found and way != "alone"
     }
     write(name, rows, {"planes each by itself": len(few), **gains})
-
-
-def decibels(picture: npt.NDArray[Any], truth: npt.NDArray[Any]) -> float:
-    """PSNR with the truth's peak count."""
-    return float(10 * np.log10(PEAK**2 / np.mean((picture - truth) ** 2)))
 
 
 def rows_of(name: str) -> list[dict[str, Any]]:

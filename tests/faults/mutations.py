@@ -194,8 +194,8 @@ MUTATIONS = [
     Mutation(
         "two runs do not share their tiles",
         "run/shelf.py",
-        "            if not resume:\n",
-        "            if False:\n",
+        "            if resume:\n",
+        "            if True:\n",
         "disk",
         "two runs on one output, tiled",
     ),

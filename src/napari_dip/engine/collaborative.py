@@ -19,8 +19,6 @@ from napari_dip.engine.noise_line import SIDE, cosines
 from napari_dip.engine.problem import Estimate
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from napari_dip.engine.fidelity import NoiseVariance
 
 #: Side of a patch, patches in a group, distance of neighbouring groups, and how far away patches
@@ -222,7 +220,7 @@ def _joined(sums: Tensor, channels: int, size: tuple[int, int], window: Tensor) 
     return laid
 
 
-def _alike(shown: Tensor, rows: range, top: int) -> Sequence[Tensor]:
+def _alike(shown: Tensor, rows: range, top: int) -> tuple[Tensor, ...]:
     """Find the patches that look most like each group's own: indices (G, GROUP), row by row.
 
     A picture smaller than a group's patches repeats some of them.
@@ -259,7 +257,5 @@ def _alike(shown: Tensor, rows: range, top: int) -> Sequence[Tensor]:
     nearest = torch.stack(distances).flatten(1).topk(GROUP, dim=0, largest=False).indices
     starts = (own_rows[:, None] * across + own_columns).flatten().to(shown.device)
     chosen = starts[:, None] + torch.tensor(shifts, device=shown.device)[nearest].T
-    return [
-        chosen[first : first + len(own_columns)]
-        for first in range(0, len(chosen), len(own_columns))
-    ]
+    rows_of_groups: tuple[Tensor, ...] = chosen.split(len(own_columns))
+    return rows_of_groups

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from abc import ABC, abstractmethod
 from typing import Generic, TypeVar
 
 #: A dock is brought up to date at most this often, and at least: in seconds.
@@ -16,7 +17,7 @@ Report = TypeVar("Report")
 Told = TypeVar("Told")
 
 
-class Inbox(Generic[Report, Told]):
+class Inbox(ABC, Generic[Report, Told]):
     """Takes reports in from one thread and is emptied by another, at a pace that a window bears.
 
     Subclasses say how reports are put together: `_put` and `_emptied`, both under the lock.
@@ -58,8 +59,10 @@ class Inbox(Generic[Report, Told]):
             self._costs = (self._costs[1], self._spent - before)
         return min(MOST_SECONDS, max(NEWS_SECONDS, min(self._costs) / WINDOW_SHARE))
 
+    @abstractmethod
     def _put(self, report: Report) -> None:
-        raise NotImplementedError
+        """Take a report in."""
 
+    @abstractmethod
     def _emptied(self) -> Told | None:
-        raise NotImplementedError
+        """Give what is in it, and start anew."""

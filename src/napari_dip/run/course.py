@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from napari_dip.engine.control import Control
 from napari_dip.errors import Failed, refusal
 from napari_dip.run.frames import Movie
+from napari_dip.run.lost_device import state_in_memory
 from napari_dip.run.memory import Bites, enduring
 from napari_dip.run.sharing import OWN, SHARED, SHOWN, TRIAL, gain_of, settled_by, sharing_words
 
@@ -208,7 +209,7 @@ class Course:
         if result.kept:
             return Control.GO if quick(unit) else Control.KEEP
         if unit.role == OWN:
-            self.weights = {name: value.cpu() for name, value in result.weights.items()}
+            self.weights = state_in_memory(result.weights)
         if self._store is not None and self.weights is not None:
             self._store.finished(self._merge, self.weights)
             if not unit.iterations:  # or it was offered on the way
@@ -227,7 +228,7 @@ class Course:
         if unit.role == SHARED:
             told = TOGETHER.format(members=len(unit.members))
             outcome = replace(outcome, notes=(told, *outcome.notes))
-            self.weights = {name: value.cpu() for name, value in result.weights.items()}
+            self.weights = state_in_memory(result.weights)
         else:
             assert self.weights is not None
             outcome = replace(outcome, gain=held_out_gain(ready, self.weights, result))

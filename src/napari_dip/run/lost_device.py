@@ -14,6 +14,10 @@ from napari_dip.errors import Refusal, refusal
 from napari_dip.run.machine import is_memory_error
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torch import Tensor
+
     from napari_dip.engine.progress import Checkpoint
     from napari_dip.engine.step import State
 
@@ -66,7 +70,10 @@ def refused_by_machine(error: BaseException, name: str) -> Refusal | None:
 def in_memory(point: Checkpoint) -> Checkpoint:
     """Copy a checkpoint off its device."""
     return replace(
-        point, step=_copied(point.step), rollback=_copied(point.rollback), best=_copied(point.best)
+        point,
+        step=state_in_memory(point.step),
+        rollback=state_in_memory(point.rollback),
+        best=state_in_memory(point.best),
     )
 
 
@@ -90,5 +97,6 @@ def without_draws(point: Checkpoint) -> Checkpoint:
     return replace(point, step=drawn(point.step), rollback=drawn(point.rollback))
 
 
-def _copied(state: State) -> State:
+def state_in_memory(state: Mapping[str, Tensor]) -> State:
+    """Copy weights and what goes with them off their device."""
     return {name: value.cpu() for name, value in state.items()}

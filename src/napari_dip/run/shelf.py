@@ -244,11 +244,11 @@ class Shelf:
         try:
             return Held(folder)
         except (BlockingIOError, PermissionError):
-            if not resume:
-                raise Refused(refusal("run-twice", path=printable(str(folder)))) from None
+            if resume:
+                return None
+            raise Refused(refusal("run-twice", path=printable(str(folder)))) from None
         except OSError:  # a network's disk may know no locks
-            pass
-        return None
+            return None
 
     def _words(self, index: int) -> Path:
         return self._folders.path(_WORDS.format(index))

@@ -127,13 +127,8 @@ def load_network(
         told = ", ".join(f"{printable(path)} ({sizes})" for path, sizes in layers)[:_LONGEST]
         facts = {"path": printable(file.network), "count": len(layers), "layers": told}
         return refusal("layer-list", **facts)
-    if no := file.check():
-        return no
-    try:
-        found = _load(file, layer, size, memory, _states(file))
-    except Refused as error:
-        return error.refusal
-    assert isinstance(found, Network)
+    found = _read(file, layer, size, memory)
+    assert not isinstance(found, tuple)
     return found
 
 
@@ -150,14 +145,21 @@ def layers_of(file: NetworkFile, size: tuple[int, ...]) -> tuple[tuple[str, str]
     -------
     tuple of (path, size of its answer) or Refusal
     """
+    found = _read(file, None, size, MOST_BYTES)
+    assert not isinstance(found, Network)
+    return found
+
+
+def _read(
+    file: NetworkFile, layer: str | None, size: tuple[int, ...], memory: int
+) -> Network | tuple[tuple[str, str], ...] | Refusal:
+    """Read a network up to a layer, or its layers where none is named, unless that is refused."""
     if no := file.check():
         return no
     try:
-        found = _load(file, None, size, MOST_BYTES, _states(file))
+        return _load(file, layer, size, memory, _states(file))
     except Refused as error:
         return error.refusal
-    assert isinstance(found, tuple)
-    return found
 
 
 def _states(file: NetworkFile) -> tuple[Any, ...]:
