@@ -247,8 +247,16 @@ MUTATIONS = [
         "long-life",
         "a few runs",
     ),
+    Mutation(
+        "a layer that is removed leaves the graphics card in the canvas's own context",
+        "qt/run_dock.py",
+        "        make_canvas_current(self)\n",
+        "        return\n",
+        "long-life",
+        "runs in one drawn",
+    ),
 ]
-#: What the last mutation needs beside it.
+#: What the mutation of open files needs beside it.
 _ALSO = {"qt/worker.py": "\n_OPEN: list = []\n"}
 
 

@@ -7,6 +7,8 @@ import sys
 
 import pytest
 from qtpy.QtCore import QThreadPool
+from qtpy.QtGui import QOpenGLContext
+from qtpy.QtOpenGLWidgets import QOpenGLWidget
 
 pytestmark = pytest.mark.gl
 
@@ -78,6 +80,21 @@ def test_closing_the_viewer_stops_the_run(short_steps):
     short_steps.dock = None
     wait_until_idle(short_steps.qtbot)
     assert QThreadPool.globalInstance().activeThreadCount() == 0
+
+
+@pytest.mark.parametrize("floating", [False, True])
+def test_a_removed_layer_is_freed_in_the_context_that_it_was_drawn_in(desk, noisy, floating):
+    viewer = desk.viewer
+    viewer.window.show()
+    desk.dock.parentWidget().setFloating(floating)
+    canvas = viewer.window._qt_window.findChild(QOpenGLWidget)
+    desk.wait_until(canvas.isValid)
+    later = viewer.add_image(noisy, name="later")
+    seen = []
+    viewer.layers.events.removed.connect(lambda _: seen.append(QOpenGLContext.currentContext()))
+    canvas.doneCurrent()
+    viewer.layers.remove(later)
+    assert seen == [canvas.context()]
 
 
 PROGRAM = """

@@ -9,6 +9,7 @@ from napari.utils.theme import get_theme
 
 from napari_dip.errors import Refusal
 from napari_dip.qt.activity import Activity
+from napari_dip.qt.canvas_context import make_canvas_current
 from napari_dip.qt.docked import Docked, single_shot, unveiled
 from napari_dip.qt.ending import DISCARDED, attempt
 from napari_dip.qt.run_bar import RunBar, State, sentence_label
@@ -62,6 +63,7 @@ class RunDock(Docked):
         run_bar.discard_pressed.connect(self.discard)
         self._closing.timeout.connect(self._finish)
         self._viewer.events.theme.connect(self._on_theme)
+        self._viewer.layers.events.removing.connect(self._on_removing)
 
     @property
     def busy(self) -> bool:
@@ -108,6 +110,7 @@ class RunDock(Docked):
         """Stop all work and let go of the viewer; for a dock that is closed."""
         self.discard()
         self._viewer.events.theme.disconnect(self._on_theme)
+        self._viewer.layers.events.removing.disconnect(self._on_removing)
 
     def _made(self, asked: Any, over: Callable[[], object]) -> BackgroundRun:
         """Make the run; `over` is to be called when nothing is computed any more."""
@@ -223,6 +226,9 @@ class RunDock(Docked):
     def _plots(self) -> Sequence[Any]:
         """Name the plots, which follow napari's theme."""
         return ()
+
+    def _on_removing(self, _: object) -> None:
+        make_canvas_current(self)
 
     def _on_theme(self, _: object = None) -> None:
         theme = get_theme(self._viewer.theme)
