@@ -1,4 +1,4 @@
-"""A disk that fills up at a random moment: earlier files stay whole, no picture is lost."""
+"""A disk, or quota, that fills up at a random moment: earlier files stay, no picture is lost."""
 
 from __future__ import annotations
 
@@ -19,13 +19,16 @@ from faults.scenes import COMMANDS, command, digest, lay_out, spent, undisturbed
 from faults.trials import Trial, bad, good
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
 
     from faults.trials import Seen
 
-MOMENTS = 20
+MOMENTS, QUOTAS = 20, 8
 #: Size of the disk: room for a checkpoint and its successor, and for the result.
 DISK = "12m"
+#: Size of the disk that has a quota: as small as btrfs makes them.
+BTRFS = 128 * 2**20
 EARLIER = b"an earlier result"
 
 
@@ -35,7 +38,12 @@ def trials(*, small: bool) -> Iterator[Trial]:
     cases = list(COMMANDS)
     for number in range(2 if small else MOMENTS):
         moment = (number + 0.5) / (2 if small else MOMENTS)
-        yield Trial(f"{cases[number % len(cases)]} {number}", partial(_full, cases, number, moment))
+        run = partial(_full, small_disk, cases[number % len(cases)], number, moment)
+        yield Trial(f"{cases[number % len(cases)]} {number}", run)
+    for number in range(0 if small or not shutil.which("mkfs.btrfs") else QUOTAS):
+        moment = (number + 0.5) / QUOTAS
+        run = partial(_full, quota, cases[number % len(cases)], number, moment)
+        yield Trial(f"quota, {cases[number % len(cases)]} {number}", run)
     for case in () if small else ("denoise", "tiled"):
         yield Trial(f"folder removed, {case}", partial(_removed, case))
         yield Trial(f"two runs on one output, {case}", partial(_twice, case))
@@ -52,8 +60,31 @@ def small_disk(place: Path) -> Iterator[Path]:
         subprocess.run(["umount", "-l", place], check=True)
 
 
+@contextmanager
+def quota(place: Path) -> Iterator[Path]:
+    """Mount a disk of which a folder may take a part only, of btrfs; only root may."""
+    disk = place.with_name("quota")
+    image = place.with_name("quota.img")
+    disk.mkdir()
+    with image.open("wb") as file:
+        file.truncate(BTRFS)
+    subprocess.run(["mkfs.btrfs", "-q", "-M", image], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(["mount", "-o", "loop", image, disk], check=True)
+    try:
+        place = disk / place.name
+        for step in (
+            ["subvolume", "create", place],
+            ["quota", "enable", disk],
+            ["qgroup", "limit", DISK, place],
+        ):
+            subprocess.run(["btrfs", *step], check=True, stdout=subprocess.DEVNULL)
+        yield place
+    finally:
+        subprocess.run(["umount", "-l", disk], check=True)
+
+
 def fill(place: Path) -> None:
-    """Take all that is free."""
+    """Take all that is free, or allowed."""
     handle = os.open(place / "filler", os.O_WRONLY | os.O_CREAT)
     try:
         while True:
@@ -68,15 +99,16 @@ def fill(place: Path) -> None:
         os.close(handle)
 
 
-def _full(cases: list[str], number: int, moment: float) -> Seen:
+def _full(
+    made_full: Callable[[Path], AbstractContextManager[Path]], case: str, number: int, moment: float
+) -> Seen:
     """Run with the results on the small disk, and fill it."""
-    case = cases[number % len(cases)]
     right = undisturbed(case)[0]
     rng = random.Random(number)
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
         lay_out(folder)
-        with small_disk(folder / "disk") as disk:
+        with made_full(folder / "disk") as disk:
             output = disk / "out.tif"
             output.write_bytes(EARLIER)
             (disk / "other.tif").write_bytes(EARLIER)
