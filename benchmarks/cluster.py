@@ -37,7 +37,7 @@ import napari_dip as dip
 from napari_dip.run.batch import run_batch
 from napari_dip.run.batch_plan import plan_batch
 from napari_dip.run.cluster import joining, on_worker
-from napari_dip.run.cluster_batch import unit_of
+from napari_dip.run.cluster_course import unit_of
 from napari_dip.run.draining import drained
 from shared_data import OUT, data_folder, write
 

@@ -19,7 +19,7 @@ from napari_dip.cli import main
 from napari_dip.errors import Failed
 from napari_dip.run.batch import run_batch
 from napari_dip.run.batch_plan import plan_batch
-from napari_dip.run.cluster_batch import MOST_TRIES, Heard, unit_of
+from napari_dip.run.cluster_course import MOST_TRIES, unit_of
 from napari_dip.run.cluster_room import (
     OWN_BYTES,
     About,
@@ -29,17 +29,14 @@ from napari_dip.run.cluster_room import (
     needs,
     workers_for,
 )
-from napari_dip.run.cluster_unit import event_words, restore_unit, versions
+from napari_dip.run.cluster_unit import restore_unit, versions
 from napari_dip.run.machine import Machine
 from napari_dip.run.runner import Control
+from run.played_crew import Here, go
 
 RECIPE = dip.make_recipe("denoise", preset="fast", max_iterations=2, device="cpu")
 GOOD = ["a_deadly.tif", "cell_0.tif", "cell_1.tif"]
 MACHINE = Machine(4, 8_000_000_000, ("cpu",), "2.13.0")
-
-
-def go() -> Control:
-    return Control.GO
 
 
 @pytest.fixture(scope="module")
@@ -64,48 +61,6 @@ def results(folder: Path) -> dict[str, bytes]:
 
 def planned(whole: Path, out: Path, resume: bool = False):
     return plan_batch(RECIPE, whole / "in", out, threads=1, resume=resume)
-
-
-class Here:
-    """A crew of one: this process, which restores a file whenever somebody listens."""
-
-    count, ahead, root = 1, 0, ""
-
-    def __init__(self, deaths: int = 0, lost_after: int = 1000, asleep: bool = False) -> None:
-        self.lost = None
-        self.units: list = []
-        self.sent: list[int] = []
-        self.taken_back: list[int] = []
-        self.wishes: list[Control] = []
-        self._deaths, self._left, self._asleep = deaths, lost_after, asleep
-
-    def send(self, unit, memory: int, device: str) -> None:
-        self.units.append(unit)
-        self.sent.append(unit.number)
-
-    def withdraw(self, number: int) -> None:
-        self.taken_back.append(number)
-
-    def wish(self, session: str, control: Control) -> None:
-        self.wishes.append(control)
-
-    def heard(self, seconds: float):
-        if self._asleep or not self.units:
-            return
-        unit = self.units.pop()
-        if self._deaths:
-            self._deaths -= 1
-            yield Heard(unit.number, given_up=True)
-            return
-        if not self._left:
-            self.lost = dip.errors.refusal("cluster-lost", address="tcp://there")
-            return
-        self._left -= 1
-        events: list = []
-        answer = restore_unit(unit, go, events.append)
-        for event in events:
-            yield Heard(unit.number, "tcp://me", event=json.loads(json.dumps(event_words(event))))
-        yield Heard(unit.number, answer=json.loads(json.dumps(answer)))
 
 
 def test_a_unit_is_small_and_comes_back_whole(whole, tmp_path):
@@ -142,7 +97,7 @@ def test_units_make_the_same_bytes_and_receipts_as_one_process(whole, by_units):
 
 def test_a_unit_that_the_scheduler_gave_up_unbegun_is_handed_out_again(by_units):
     _, crew, events = by_units
-    assert crew.sent == [1, 1, 1, 2, 3]
+    assert crew.sent == ["1", "1", "1", "2", "3"]
     assert any(one.event and one.event.words == "Saving the result" for one in events)
     assert all(one.worker == "tcp://me" for one in events if one.event)
 
@@ -182,7 +137,7 @@ def test_a_wish_to_end_takes_back_what_nobody_began_and_tells_the_workers(whole,
     steps = run_batch(planned(whole, tmp_path / "out"), control=lambda: next(wish), crew=crew)
     ends = [one.outcome.state for one in steps if one.outcome]
     assert ends == ["refused", "waiting", "waiting", "waiting"]
-    assert (crew.sent, crew.taken_back, crew.wishes) == ([1], [1], [Control.KEEP])
+    assert (crew.sent, crew.taken_back, crew.wishes) == (["1"], ["1"], [Control.KEEP])
 
 
 def test_a_file_that_has_ended_two_workers_is_not_begun_a_third_time(whole, tmp_path):

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from napari_dip.run.batch_file import State
     from napari_dip.run.batch_plan import BatchPlan, Job
-    from napari_dip.run.cluster_batch import Crew
+    from napari_dip.run.cluster_protocol import Crew
     from napari_dip.run.events import Event
 
 

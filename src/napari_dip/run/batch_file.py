@@ -16,7 +16,7 @@ from napari_dip.io.regions import OnDisk
 from napari_dip.io.spec import plane_spec
 from napari_dip.io.writing import write_bytes
 from napari_dip.run.batch_receipts import confirmed, hashes_of, write_receipt
-from napari_dip.run.checkpoints import Store
+from napari_dip.run.checkpoints import UNUSABLE, Store
 from napari_dip.run.events import Event
 from napari_dip.run.machine import is_memory_error
 from napari_dip.run.report import middle_plane, overview
@@ -43,8 +43,6 @@ State = Literal["restored", "kept", "refused", "failed", "waiting"]
 ENDS = (Control.KEEP, Control.DISCARD)
 #: Pixels along the longer side of a plane from which on not all of it is looked at to draw it.
 _DRAWN = 2048
-#: Faults of a checkpoint, which cost no more than beginning anew.
-_UNUSABLE = ("resume-other", "resume-broken")
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +134,7 @@ def _restored(
     try:
         result = yield from run(plan, data, control=wish, store=store)
     except Refused as error:
-        if error.refusal.code not in _UNUSABLE:
+        if error.refusal.code not in UNUSABLE:
             raise
         store = Store(at.unfinished, resume=False)
         result = yield from run(plan, data, control=wish, store=store)

@@ -36,6 +36,10 @@ INTERVAL, LEAST_INTERVAL, WRITING_SHARE = 20.0, 1.0, 0.02
 _BROKEN = (OSError, ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError)
 
 
+#: Faults of a checkpoint, which cost no more than beginning anew.
+UNUSABLE = ("resume-other", "resume-broken")
+
+
 class Store:
     """Keeps the checkpoint of one run in one file.
 
@@ -52,6 +56,8 @@ class Store:
         the disk does not take it.
     lasting : bool
         Whether a run that a person ended may be gone on with.
+    shelf : Path, optional
+        Folder for tiles that are done; beside the checkpoint if it is not given.
 
     Attributes
     ----------
@@ -62,6 +68,7 @@ class Store:
     moved : Refusal or None
         Where tiles that are done lie if not on their own disk.
     resume : bool
+    shelf : Path
     """
 
     def __init__(
@@ -72,8 +79,10 @@ class Store:
         after: float = LEAST_INTERVAL,
         before: Callable[[], object] = lambda: None,
         lasting: bool = True,
+        shelf: Path | None = None,
     ) -> None:
         self.path = Path(path)
+        self.shelf = shelf or self.path.with_name(self.path.name + ".tiles")
         self.failure: Refusal | None = None
         self.moved: Refusal | None = None
         self.resume = resume
@@ -158,11 +167,6 @@ class Store:
         """Write on the way out of a run that failed, whatever it failed of."""
         with suppress(MemoryError, RuntimeError):  # torch's word for a full memory
             self.write()
-
-    @property
-    def shelf(self) -> Path:
-        """Folder beside the checkpoint, for tiles that are done."""
-        return self.path.with_name(self.path.name + ".tiles")
 
     def begun(self) -> bool:
         """Whether something is there to go on from."""

@@ -209,8 +209,9 @@ class Clock:
 def called(plan: Plan) -> str:
     """Name what the fits of a run are to the user, where each of them is one such thing."""
     count = sum(unit.pictured for unit in plan.units)
-    if plan.tiles:
-        return "tile" if count == len(plan.tiles) else "part"
+    if plan.tiles:  # of which a share may be restored here
+        tiles = {unit.tile for unit in plan.units if unit.pictured}
+        return "tile" if count == len(tiles) else "part"
     names = {"T": "frame", "Z": "plane"}
     alone = count == plan.layout.count(plan.source)
     return names.get(plan.layout.along(plan.source), "part") if alone else "part"

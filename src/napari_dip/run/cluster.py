@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from napari_dip.errors import Refusal, Refused, refusal
 from napari_dip.io.paths import printable, why_not
 from napari_dip.run.batch_plan import plan_batch
+from napari_dip.run.cluster_course import most_at_once
 from napari_dip.run.cluster_crew import DaskCrew
 from napari_dip.run.cluster_room import (
     About,
@@ -152,7 +153,8 @@ def staffing(
     sound = [job.plan for job in plan.jobs if not isinstance(job.plan, Refusal)]
     cards = cards_here() if any(one.device == "cuda" for one in sound) else []
     peaks = [one.peak_bytes for one in sound]
-    number, why = workers_for(min(wanted, len(sound)), peaks, plan.machine, len(cards))
+    most = min(wanted, sum(map(most_at_once, sound)))
+    number, why = workers_for(most, peaks, plan.machine, len(cards))
     notes = tuple(filter(None, (why, crowded(number, plan.machine.cores, this_machine().cores))))
     import dask
 

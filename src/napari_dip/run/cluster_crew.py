@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari_dip.errors import Refusal, refusal
 from napari_dip.io.paths import printable
-from napari_dip.run.cluster_batch import Heard
+from napari_dip.run.cluster_protocol import Heard
 from napari_dip.run.cluster_room import needs
 from napari_dip.run.cluster_worker import TOPIC, hear
 
@@ -81,7 +81,7 @@ class DaskCrew:
         self._seen = (float("-inf"), 1)
         self._declared: tuple[str, ...] = ()
         self._words: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        self._futures: dict[int, Any] = {}
+        self._futures: dict[str, Any] = {}
         self._tries = counted()
         self._telling: threading.Thread | None = None
         self._session = ""
@@ -109,16 +109,16 @@ class DaskCrew:
     def send(self, unit: Unit, memory: int, device: str) -> None:
         """Hand out one unit."""
         self._session = unit.session
-        key = f"napari-dip-{unit.session}-{unit.number}-{next(self._tries)}"
+        key = f"napari-dip-{unit.session}-{unit.name}-{next(self._tries)}"
         wanted = needs(memory, device, self._declared)
         with self._losing():
             future = self.client.submit(self._task, unit, key=key, pure=False, resources=wanted)
-            self._futures[unit.number] = future
-            future.add_done_callback(partial(self._ended, unit.number))
+            self._futures[unit.name] = future
+            future.add_done_callback(partial(self._ended, unit.name))
 
-    def withdraw(self, number: int) -> None:
+    def withdraw(self, name: str) -> None:
         """Take back a unit; a worker that has begun it after all ends it at its next step."""
-        future = self._futures.pop(number, None)
+        future = self._futures.pop(name, None)
         if future is not None:
             with self._losing():
                 self.client.cancel([future])
@@ -142,7 +142,7 @@ class DaskCrew:
                 return
             if isinstance(word, dict):
                 if word.get("session") == self._session:
-                    yield Heard(word["number"], word["worker"], event=word["event"])
+                    yield Heard(word["unit"], word["worker"], event=word["event"])
             elif self._futures.get(word[0]) is word[1]:
                 if one := self._answer(*word):
                     yield one
@@ -161,29 +161,29 @@ class DaskCrew:
         elif time.monotonic() - self._last_seen > GONE:
             self._lose()
 
-    def _ended(self, number: int, future: Any) -> None:
+    def _ended(self, name: str, future: Any) -> None:
         """Take note, in a thread of the client's."""
-        self._words.put((number, future))
+        self._words.put((name, future))
 
-    def _answer(self, number: int, future: Any) -> Heard | None:
+    def _answer(self, name: str, future: Any) -> Heard | None:
         """Fetch what came of a unit; None where that is to be waited for, or nothing will come."""
         if future.status == "cancelled":  # by the client, for its scheduler is gone
             self._lose()
             return None
         try:
-            one = Heard(number, answer=future.result(timeout=FETCH))
+            one = Heard(name, answer=future.result(timeout=FETCH))
         except self._killed:
-            one = Heard(number, given_up=True)
+            one = Heard(name, given_up=True)
         except Exception as error:
             if future.status in ("cancelled", "lost"):
                 self._lose()
                 return None
             if isinstance(error, TimeoutError) and future.status != "error":
                 # its worker is gone, and the unit is being done again, from its receipt
-                self._words.put((number, future))
+                self._words.put((name, future))
                 return None
-            one = Heard(number, broke="".join(traceback.format_exception(error)))
-        del self._futures[number]
+            one = Heard(name, broke="".join(traceback.format_exception(error)))
+        del self._futures[name]
         return one
 
     def _tell(self, session: str, control: str) -> None:

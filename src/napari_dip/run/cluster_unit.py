@@ -1,4 +1,4 @@
-"""One file of a batch as a task for another process: a few paths go there, a few words come back.
+"""A file of a batch, or a share of its tiles, as a task: a few paths go, a few words come back.
 
 Pixels never travel: the worker reads the file and writes the result itself, so that both must lie
 where it sees them. What is planned depends on nothing but the header and what is said here, so that
@@ -7,20 +7,19 @@ every worker makes the same of it.
 
 from __future__ import annotations
 
-import json
-from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_dip.errors import Failed, Refusal, Refused, refusal
-from napari_dip.io.paths import REPORT_BYTES, printable, small_text
+from napari_dip.io.paths import printable
 from napari_dip.io.reading import read_spec
-from napari_dip.io.writing import write_text
 from napari_dip.run.batch_file import ENDS, FileOutcome, restore_file, without_result
 from napari_dip.run.batch_plan import Job, plan_file
 from napari_dip.run.batch_receipts import places, refusal_words
+from napari_dip.run.checkpoints import Store
+from napari_dip.run.cluster_begun import MOST_DEATHS, SHARES, Beginnings
 from napari_dip.run.draining import drained
 from napari_dip.run.events import Event
 from napari_dip.run.recipe import recipe_from_json
@@ -31,9 +30,8 @@ if TYPE_CHECKING:
     from napari_dip.engine.control import Control
     from napari_dip.run.batch_receipts import Places
     from napari_dip.run.machine import Machine
+    from napari_dip.run.tiles import TileShare
 
-#: Workers that one file may end before it is left alone: one may have been lost by chance.
-MOST_DEATHS = 2
 #: What of an event is worth sending: no picture.
 _SENT = (
     *("words", "fraction", "iteration", "iterations", "held_out_loss", "best_iteration"),
@@ -53,7 +51,7 @@ class Unit:
         Names this call; deaths of workers in earlier calls do not count.
     root : str
         Folder that relative paths are seen from; "" for the process's own.
-    source, folder, name : str
+    source, folder, result : str
         The file, the folder of results, and the name of the result there.
     recipe : str
         As JSON.
@@ -66,6 +64,8 @@ class Unit:
         Least seconds between two words about the same work.
     versions : tuple of str
         Of napari-dip and torch.
+    share : TileShare or None
+        Which tiles of the file are asked for; None: all of it, and the result.
     """
 
     number: int
@@ -73,13 +73,24 @@ class Unit:
     root: str
     source: str
     folder: str
-    name: str
+    result: str
     recipe: str
     axes: str | None
     machine: Machine
     others: Mapping[str, str] = field(default_factory=dict)
     beat: float = 1.0
     versions: tuple[str, ...] = ()
+    share: TileShare | None = None
+
+    @property
+    def name(self) -> str:
+        """Name it among those of its session."""
+        return str(self.number) if self.share is None else f"{self.number}-{self.share.place}"
+
+    @property
+    def at(self) -> Places:
+        """Say where what belongs to the result lies."""
+        return places(Path(self.root) / self.folder, self.result)
 
 
 def restore_unit(
@@ -100,15 +111,16 @@ def restore_unit(
     dict
         The outcome in plain types; see `outcome_from`.
     """
-    at = places(Path(unit.root) / unit.folder, unit.name)
-    job = _job(unit, at)
+    at, job = unit.at, job_of(unit)
     if isinstance(job.plan, Refusal):
-        return _plain("refused", no=job.plan)
+        return answer_of("refused", no=job.plan)
     if control() in ENDS:
-        return _plain("waiting")
-    begun = _Beginnings(at, unit.session)
+        return answer_of("waiting")
+    begun = Beginnings(at.begun, unit.session)
+    shares = Store(at.unfinished, resume=True).shelf.glob(f"{SHARES}*")
     try:
-        if begun.count() >= MOST_DEATHS:
+        deaths = [begun.count(), *(Beginnings(one, unit.session).count() for one in shares)]
+        if max(deaths) >= MOST_DEATHS:
             name = printable(job.source.name)
             no = refusal("cluster-killed", name=name, count=MOST_DEATHS)
             outcome = without_result(job, job.plan, {}, "failed", no)
@@ -120,12 +132,12 @@ def restore_unit(
     except Failed as error:  # the folder takes nothing
         outcome = FileOutcome(job.source, "failed", refusal=error.refusal)
     begun.forget()
-    return _plain(outcome.state, no=outcome.refusal, receipt=outcome.receipt)
+    return answer_of(outcome.state, no=outcome.refusal, receipt=outcome.receipt)
 
 
 def failed_unit(no: Refusal) -> dict[str, Any]:
     """Give the answer of a worker that cannot begin."""
-    return _plain("failed", no=no)
+    return answer_of("failed", no=no)
 
 
 def outcome_from(job: Job, answer: Mapping[str, Any], *, resume: bool) -> FileOutcome:
@@ -165,7 +177,7 @@ def versions() -> tuple[str, ...]:
     return __version__, metadata.version("torch")
 
 
-def _job(unit: Unit, at: Places) -> Job:
+def job_of(unit: Unit) -> Job:
     """Read headers and plan, as the one who sent this has done."""
     root = Path(unit.root)
     source = root / unit.source
@@ -179,12 +191,13 @@ def _job(unit: Unit, at: Places) -> Job:
         wanted = (source, *(root / path for path in unit.others.values()))
         gone = next((path for path in wanted if not path.exists()), source)
         plan = refusal("cluster-unseen", path=printable(str(gone)))
-    return Job(source, plan, at)
+    return Job(source, plan, unit.at)
 
 
-def _plain(
+def answer_of(
     state: str, *, no: Refusal | None = None, receipt: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
+    """Put what became of a unit in plain types."""
     words = None if no is None else refusal_words(no)
     return {"state": state, "refusal": words, "receipt": dict(receipt or {})}
 
@@ -192,33 +205,3 @@ def _plain(
 def _number(value: Any) -> Any:
     """Numbers of numpy and torch do not travel everywhere."""
     return value if value is None or isinstance(value, str | int) else float(value)
-
-
-class _Beginnings:
-    """Counts on the disk how often a file was begun in this session and not ended.
-
-    The scheduler counts as well, but it holds a worker's death against all tasks that lay there,
-    and how many deaths it allows is not ours to say on a cluster of others.
-    """
-
-    def __init__(self, at: Places, session: str) -> None:
-        self._path = at.begun
-        self._session = session
-
-    def count(self) -> int:
-        """Give how often it was begun."""
-        with suppress(Refused, OSError, ValueError, RecursionError, TypeError, KeyError):
-            found = json.loads(small_text(self._path, "a list of beginnings", REPORT_BYTES))
-            if found["session"] == self._session:
-                return int(found["begun"])
-        return 0
-
-    def add(self) -> None:
-        """Count this one, before anything is risked; raises `Failed` if the disk takes nothing."""
-        words = {"session": self._session, "begun": self.count() + 1}
-        write_text(self._path, json.dumps(words), overwrite=True)
-
-    def forget(self) -> None:
-        """Take note that it came to an end."""
-        with suppress(OSError):
-            self._path.unlink(missing_ok=True)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari_dip.engine.control import Control
 from napari_dip.errors import refusal
+from napari_dip.run.cluster_share import restore_tiles_of
 from napari_dip.run.cluster_unit import event_words, failed_unit, restore_unit, versions
 from napari_dip.run.machine import this_machine
 
@@ -30,7 +31,7 @@ _ALONE = threading.Lock()
 
 
 def work(unit: Unit, worker: Any) -> dict[str, Any] | None:
-    """Restore one file in a worker.
+    """Restore one file, or a share of its tiles, in a worker.
 
     Parameters
     ----------
@@ -41,8 +42,8 @@ def work(unit: Unit, worker: Any) -> dict[str, Any] | None:
     Returns
     -------
     dict or None
-        As `restore_unit`; None if the worker is about to go, so that another one should go on from
-        the checkpoint.
+        As `restore_unit` and `restore_tiles_of`; None if the worker is about to go, so that another
+        one should go on from the checkpoint.
     """
     if unit.versions != versions():
         told = {"found": named(versions()), "here": named(unit.versions)}
@@ -65,7 +66,8 @@ def work(unit: Unit, worker: Any) -> dict[str, Any] | None:
 
     with _ALONE:
         see = speaker(unit, lambda words: worker.log_event(TOPIC, words), worker.address)
-        answer = restore_unit(unit, control, see)
+        restore = restore_unit if unit.share is None else restore_tiles_of
+        answer = restore(unit, control, see)
     if answer["state"] == "waiting" and wish() is Control.GO and wanted():
         return None
     return answer
@@ -108,7 +110,7 @@ def speaker(
         now = time.monotonic()
         if event.words != last[0] or now - last[1] >= unit.beat:
             last = (event.words, now)
-            words = {"session": unit.session, "number": unit.number, "worker": worker}
+            words = {"session": unit.session, "unit": unit.name, "worker": worker}
             tell({**words, "event": event_words(event)})
 
     return see

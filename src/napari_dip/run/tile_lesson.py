@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from napari_dip.engine.control import Control
 from napari_dip.errors import Refused
+from napari_dip.run.checkpoints import UNUSABLE
 from napari_dip.run.course import Course, without
 from napari_dip.run.layout import Layout, to_parts
 from napari_dip.run.merge import Merge
@@ -22,9 +23,6 @@ if TYPE_CHECKING:
     from napari_dip.run.plan import Plan
     from napari_dip.run.shelf import Shelf
     from napari_dip.run.tile_report import Measured
-
-#: Faults of a checkpoint within a tile, which cost no more than beginning that tile anew.
-_UNUSABLE = ("resume-other", "resume-broken")
 
 
 def lesson(
@@ -80,7 +78,7 @@ def opened(store: Store, plan: Plan, array: Any, merge: Merge) -> Checkpoint | N
     try:
         return store.open(plan, {"image": array}, merge)
     except Refused as error:  # of a part that was done meanwhile
-        if error.refusal.code not in _UNUSABLE:
+        if error.refusal.code not in UNUSABLE:
             raise
         store.forget()
         return None

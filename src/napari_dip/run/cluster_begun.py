@@ -1,0 +1,56 @@
+"""How many workers a file, or a share of its tiles, has ended."""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from napari_dip.errors import Refused
+from napari_dip.io.paths import REPORT_BYTES, small_text
+from napari_dip.io.writing import write_text
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+#: Workers that one file may end before it is left alone: one may have been lost by chance.
+MOST_DEATHS = 2
+#: Begins the name of each share's count, in the folder of the tiles.
+SHARES = "begun"
+
+
+class Beginnings:
+    """Counts on the disk how often something was begun in a session and not ended.
+
+    Parameters
+    ----------
+    path : Path
+    session : str
+
+    Notes
+    -----
+    The scheduler counts as well, but it holds a worker's death against all tasks that lay there,
+    and how many deaths it allows is not ours to say on a cluster of others.
+    """
+
+    def __init__(self, path: Path, session: str) -> None:
+        self._path = path
+        self._session = session
+
+    def count(self) -> int:
+        """Give how often it was begun."""
+        with suppress(Refused, OSError, ValueError, RecursionError, TypeError, KeyError):
+            found = json.loads(small_text(self._path, "a list of beginnings", REPORT_BYTES))
+            if found["session"] == self._session:
+                return int(found["begun"])
+        return 0
+
+    def add(self) -> None:
+        """Count this one, before anything is risked; raises `Failed` if the disk takes nothing."""
+        words = {"session": self._session, "begun": self.count() + 1}
+        write_text(self._path, json.dumps(words), overwrite=True)
+
+    def forget(self) -> None:
+        """Take note that it came to an end."""
+        with suppress(OSError):
+            self._path.unlink(missing_ok=True)

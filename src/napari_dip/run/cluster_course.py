@@ -1,0 +1,261 @@
+"""What of a batch is handed out, to be handed out, and done: files, and shares of their tiles.
+
+Where there are fewer files than workers, a file in tiles is shared: one worker restores the first
+tile and what all tiles are helped by, several restore the others side by side, and one puts them
+together, as it does where it has restored them all by itself. It finds them on the shelf beside the
+checkpoint, so that whatever becomes of a share, the file comes out the same.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections import Counter, deque
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from napari_dip.errors import Refusal, refusal
+from napari_dip.io.paths import printable
+from napari_dip.run.batch_file import FileOutcome, without_result
+from napari_dip.run.cluster_unit import Unit, event_from, outcome_from, versions
+from napari_dip.run.tiles import TileShare
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from napari_dip.run.batch_plan import BatchPlan, Job
+    from napari_dip.run.cluster_protocol import Crew, Heard
+    from napari_dip.run.events import Event
+    from napari_dip.run.plan import Plan
+
+#: Times that a unit is handed out again where the scheduler gave it up before a worker began it.
+MOST_TRIES = 5
+#: Words from all workers together that the scheduler passes on in a second, at most.
+WORDS_PER_SECOND = 50
+#: Tiles that it takes for a file to be shared: the first one, and one for each of two workers.
+LEAST_TILES = 3
+
+
+@dataclass(slots=True)
+class _Sharing:
+    """How far the shares of a file are.
+
+    Attributes
+    ----------
+    tiles : int
+    left : set of str
+        Names of those shares that are not done, the first tile left out.
+    done : dict of str to float
+        Part of each that is done, that of the first tile too.
+    """
+
+    tiles: int
+    left: set[str] = field(default_factory=set)
+    done: dict[str, float] = field(default_factory=dict)
+    first: str = ""
+
+    @property
+    def fraction(self) -> float:
+        """Part of the file that is done."""
+        others = [part for name, part in self.done.items() if name != self.first]
+        rest = sum(others) / max(1, len(others))
+        return (self.done.get(self.first, 0.0) + (self.tiles - 1) * rest) / self.tiles
+
+
+def most_at_once(plan: Plan) -> int:
+    """Give how many workers can restore a file side by side."""
+    shared = len(plan.tiles) >= LEAST_TILES and plan.recipe.common.time_limit is None
+    return len(plan.tiles) - 1 if shared else 1
+
+
+class Course:
+    """How far a batch is.
+
+    Parameters
+    ----------
+    plan : BatchPlan
+    crew : Crew
+
+    Attributes
+    ----------
+    session : str
+        Names this call.
+    left : deque of Unit
+        Those that are not handed out.
+    out : dict of str to Unit
+        Those that are, by name.
+    outcomes : dict of int to FileOutcome
+        By the number of the file.
+    """
+
+    def __init__(self, plan: BatchPlan, crew: Crew) -> None:
+        self.session = secrets.token_hex(8)
+        self.left: deque[Unit] = deque()
+        self.out: dict[str, Unit] = {}
+        self.outcomes: dict[int, FileOutcome] = {}
+        self._plan = plan
+        self._crew = crew
+        self._tries: Counter[str] = Counter()
+        self._begun: set[str] = set()
+        self._shared: dict[int, _Sharing] = {}
+
+    def job(self, number: int) -> Job:
+        """Give a file and its plan."""
+        return self._plan.jobs[number - 1]
+
+    def await_file(self, number: int) -> None:
+        """Put a file in line."""
+        self.left.append(self._unit(number))
+
+    def hand_out(self) -> None:
+        """Keep all workers busy, in the order of the files."""
+        count = self._crew.count
+        while self.left and len(self.out) < count + self._crew.ahead:
+            unit = self.left.popleft()
+            if self._is_shared(unit, count):
+                self._shared[unit.number] = _Sharing(len(self._sound(unit.number).tiles))
+                unit = self._unit(unit.number, TileShare())
+                self._shared[unit.number].first = unit.name
+            self._send(unit, count)
+
+    def withdraw(self) -> None:
+        """Begin with nothing more: hand out nothing, and take back what nobody began."""
+        self.left.clear()
+        for name in self.out.keys() - self._begun:
+            self._crew.withdraw(name)
+            del self.out[name]
+
+    def take(self, one: Heard) -> FileOutcome | None:
+        """Take in a word; the outcome, if a file has come to its end."""
+        unit = self.out[one.unit]
+        if one.event is not None:
+            self._begun.add(one.unit)
+        again = one.given_up and self._tries[one.unit] < MOST_TRIES
+        if again:
+            self._begun.discard(one.unit)
+            self._send(unit, self._crew.count)
+        if again or (one.answer is None and not one.given_up and not one.broke):
+            return None
+        if unit.share is not None:
+            self._end_share(unit, "passed" if one.answer is None else one.answer["state"])
+            return None
+        job = self.job(unit.number)
+        if one.answer is not None:
+            outcome = outcome_from(job, one.answer, resume=self._plan.resume)
+        else:
+            outcome = _broken(job, one)
+        return self.end(unit.number, outcome)
+
+    def event(self, unit: Unit, words: Mapping[str, object]) -> Event:
+        """Say how far the file is, of which a worker has said how far this unit is."""
+        event, sharing = event_from(words), self._shared.get(unit.number)
+        if sharing is None:
+            return event
+        if unit.share is None:  # what is left to be done is little
+            return replace(event, fraction=max(event.fraction, sharing.fraction))
+        sharing.done[unit.name] = event.fraction
+        share = unit.share
+        which = f"share {share.place} of {share.count}" if share.place else "the first tile"
+        return replace(event, words=f"{event.words}, {which}", fraction=sharing.fraction)
+
+    def end(self, number: int, outcome: FileOutcome) -> FileOutcome:
+        """Take note of what became of a file."""
+        for name in [name for name, unit in self.out.items() if unit.number == number]:
+            del self.out[name]
+        self.outcomes[number] = outcome
+        return outcome
+
+    def _is_shared(self, unit: Unit, workers: int) -> bool:
+        """Whether a file is begun that is to be shared: in tiles, and workers would be idle."""
+        plan = self._sound(unit.number)
+        begun = unit.share is not None or unit.number in self._shared
+        if begun or most_at_once(plan) == 1:
+            return False
+        return len(self.left) + len(self.out) + 1 < workers
+
+    def _end_share(self, unit: Unit, state: str) -> None:
+        """Hand out what comes after a share: the others, or all that is left of the file."""
+        del self.out[unit.name]
+        if state == "waiting":  # the batch was ended
+            return
+        sharing = self._shared[unit.number]
+        sharing.done[unit.name] = 1.0
+        sharing.left.discard(unit.name)
+        if unit.name == sharing.first and state == "shared":
+            count = max(1, min(self._crew.count, sharing.tiles - 1))
+            shares = [self._unit(unit.number, TileShare(i + 1, count)) for i in range(count)]
+            sharing.left = {one.name for one in shares}
+            sharing.done |= dict.fromkeys(sharing.left, 0.0)
+            self.left.extendleft(reversed(shares))
+        elif not sharing.left:
+            self.left.appendleft(self._unit(unit.number))
+
+    def _sound(self, number: int) -> Plan:
+        plan = self.job(number).plan
+        assert not isinstance(plan, Refusal)
+        return plan
+
+    def _unit(self, number: int, share: TileShare | None = None) -> Unit:
+        return unit_of(self._plan, number, self.session, self._crew.root, share=share)
+
+    def _send(self, unit: Unit, workers: int) -> None:
+        plan = self._sound(unit.number)
+        self._tries[unit.name] += 1
+        self.out[unit.name] = unit
+        self._crew.send(replace(unit, beat=_beat(workers)), plan.peak_bytes, plan.device)
+
+
+def unit_of(
+    plan: BatchPlan,
+    number: int,
+    session: str,
+    root: str,
+    workers: int = 1,
+    share: TileShare | None = None,
+) -> Unit:
+    """Say of one file what a worker needs to know.
+
+    Parameters
+    ----------
+    plan : BatchPlan
+    number : int
+        1-based.
+    session, root : str
+        As in `Unit`.
+    workers : int
+        That speak at once.
+    share : TileShare, optional
+        Of its tiles.
+    """
+    job = plan.jobs[number - 1]
+    others = {name: os.fspath(path) for name, path in job.inputs.items() if name != "image"}
+    return Unit(
+        number,
+        session,
+        root,
+        str(job.source),
+        str(plan.folder),
+        job.at.result.name,
+        plan.recipe.to_json(),
+        plan.axes,
+        plan.machine,
+        others,
+        beat=_beat(workers),
+        versions=versions(),
+        share=share,
+    )
+
+
+def _beat(workers: int) -> float:
+    return max(1.0, workers / WORDS_PER_SECOND)
+
+
+def _broken(job: Job, one: Heard) -> FileOutcome:
+    """Write down that nothing came of a file, since the worker could not."""
+    assert not isinstance(job.plan, Refusal)
+    if one.given_up:
+        name = printable(job.source.name)
+        no = refusal("cluster-killed", name=name, count=MOST_TRIES)
+    else:
+        no = refusal("unexpected", why=one.broke.strip().splitlines()[-1])
+    return without_result(job, job.plan, {}, "failed", no, one.broke)

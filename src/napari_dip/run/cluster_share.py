@@ -1,0 +1,86 @@
+"""A share of a file's tiles as a task: it leaves them on the shelf beside the file's checkpoint."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from napari_dip.engine.control import Control
+from napari_dip.errors import Refusal, Refused
+from napari_dip.run.batch_file import ENDS
+from napari_dip.run.batch_receipts import confirmed
+from napari_dip.run.checkpoints import UNUSABLE, Store
+from napari_dip.run.cluster_begun import MOST_DEATHS, SHARES, Beginnings
+from napari_dip.run.cluster_unit import answer_of, job_of
+from napari_dip.run.draining import drained
+from napari_dip.run.events import Event
+from napari_dip.run.survey import opened
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
+
+    from napari_dip.run.batch_plan import Job
+    from napari_dip.run.cluster_unit import Unit
+    from napari_dip.run.plan import Plan
+    from napari_dip.run.tiles import TileShare
+
+
+def restore_tiles_of(
+    unit: Unit, control: Callable[[], Control], see: Callable[[Event], object]
+) -> dict[str, Any]:
+    """Restore the tiles of a share here.
+
+    Parameters
+    ----------
+    unit : Unit
+        With a share.
+    control, see
+        As for `restore_unit`.
+
+    Returns
+    -------
+    dict
+        Its state is "shared" once they are there; "waiting" if the run was ended; "passed" where
+        they do not come: who restores the rest of the file restores them too, or says why not.
+    """
+    at, share, job = unit.at, unit.share, job_of(unit)
+    assert share is not None
+    if isinstance(job.plan, Refusal):
+        return answer_of("passed")
+    if control() in ENDS:
+        return answer_of("waiting")
+    shelf = Store(at.unfinished, resume=True).shelf
+    path = shelf / f"{SHARES}{share.place}" if share.place else at.begun
+    begun = Beginnings(path, unit.session)
+    if begun.count() >= MOST_DEATHS:
+        return answer_of("passed")
+    try:
+        begun.add()
+        state = drained(_restored(job, job.plan, share, control), see)
+    except Exception:  # the rest of the file meets it as well, and writes it down
+        state = "passed"
+    begun.forget()
+    return answer_of(state)
+
+
+def _restored(
+    job: Job, plan: Plan, share: TileShare, control: Callable[[], Control]
+) -> Generator[Event, None, str]:
+    from napari_dip.run.tile_share import restore_share
+
+    first = Store(job.at.unfinished, resume=True)
+    if not share.place:
+        yield Event("Checking what was done before")
+        if confirmed(job.at, plan.source, plan.recipe, job.inputs) is not None:
+            return "passed"
+        store = first
+    else:  # others are at work beside this one
+        store = Store(first.shelf / f"share{share.place}", resume=True, shelf=first.shelf)
+    data = opened(plan)
+    try:
+        ended = yield from restore_share(plan, data, share, control, store)
+    except Refused as error:
+        if share.place or error.refusal.code not in UNUSABLE:
+            raise
+        anew = Store(job.at.unfinished, resume=False)
+        ended = yield from restore_share(plan, data, share, control, anew)
+    return "shared" if ended is Control.GO else "waiting"

@@ -1,0 +1,118 @@
+"""One file in tiles restored by several workers: the same bytes, whatever becomes of them."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import tifffile
+from skimage import data
+
+import napari_dip as dip
+from napari_dip.engine.control import Control
+from napari_dip.run.batch import run_batch
+from napari_dip.run.batch_plan import plan_batch
+from napari_dip.run.cluster_course import unit_of
+from napari_dip.run.cluster_share import restore_tiles_of
+from napari_dip.run.tiles import TileShare
+from run.played_crew import Here, go
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+RECIPE = dip.make_recipe("denoise", preset="fast", max_iterations=2, device="cpu", tile=128)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> Path:
+    """Folder with a picture of six tiles, and what one process makes of it."""
+    folder = tmp_path_factory.mktemp("shares")
+    (folder / "in").mkdir()
+    truth = data.camera()[100:260, 150:410].astype(np.float64)
+    image = np.random.default_rng(0).poisson(2 * truth + 100).astype(np.uint16)
+    tifffile.imwrite(folder / "in" / "cells.tif", image)
+    dip.batch(RECIPE, folder / "in", folder / "out", threads=1)
+    return folder
+
+
+def planned(whole: Path, out: Path, resume: bool = False):
+    return plan_batch(RECIPE, whole / "in", out, threads=1, resume=resume)
+
+
+def result(folder: Path) -> bytes:
+    return (folder / "cells.tif").read_bytes()
+
+
+def test_a_file_in_tiles_is_shared_by_workers_that_would_be_idle(whole, tmp_path):
+    crew = Here(count=3)
+    events = list(run_batch(planned(whole, tmp_path / "out"), crew=crew))
+    assert crew.sent == ["1-0", "1-1", "1-2", "1-3", "1"]
+    assert events[-1].outcome.state == "restored"
+    assert result(tmp_path / "out") == result(whole / "out")
+    shown = [one.event for one in events if one.event]
+    parts = [event.fraction for event in shown]
+    assert parts == sorted(parts) and parts[-1] == 1.0
+    assert any(one.words == "Restoring, tile 2 of 2, share 1 of 3" for one in shown)
+    last = [one.words for one in shown[-6:]]
+    assert last[0] == "Checking what was done before" and last[-1] == "Saving the result"
+    assert not any("Restoring" in words for words in last)
+    kept = sorted(path.name for path in (tmp_path / "out" / "receipts").iterdir())
+    assert kept == ["cells.tif.json", "cells.tif.png"]
+
+
+@pytest.mark.parametrize("sent", ["1-0", "1-2"])
+def test_a_share_that_comes_to_nothing_is_made_up_for_by_who_ends_the_file(
+    whole, tmp_path, monkeypatch, sent
+):
+    def full(unit, control, see):
+        if unit.name == sent:
+            return {"state": "passed", "refusal": None, "receipt": {}}
+        return restore_tiles_of(unit, control, see)
+
+    monkeypatch.setattr("run.played_crew.restore_tiles_of", full)
+    crew = Here(count=3)
+    list(run_batch(planned(whole, tmp_path / "out"), crew=crew))
+    assert crew.sent == (["1-0", "1"] if sent == "1-0" else ["1-0", "1-1", "1-2", "1-3", "1"])
+    assert result(tmp_path / "out") == result(whole / "out")
+
+
+def test_a_share_that_was_ended_goes_on_where_it_was(whole, tmp_path):
+    (tmp_path / "out" / "receipts").mkdir(parents=True)
+    units = [
+        unit_of(planned(whole, tmp_path / "out"), 1, "session", "", share=share)
+        for share in (TileShare(), TileShare(1, 1))
+    ]
+    assert restore_tiles_of(units[0], go, print)["state"] == "shared"
+    asked = iter([Control.GO] * 8)
+    ended = restore_tiles_of(units[1], lambda: next(asked, Control.KEEP), print)
+    shelf = tmp_path / "out" / "receipts" / "cells.tif.unfinished.tiles"
+    done = len(list(shelf.glob("*[0-9].json")))
+    assert ended["state"] == "waiting" and 1 < done < 6
+    words: list[str] = []
+    answer = restore_tiles_of(units[1], go, lambda event: words.append(event.words))
+    assert answer["state"] == "shared" and len(list(shelf.glob("*[0-9].json"))) == 6
+    crew = Here(count=1)
+    list(run_batch(planned(whole, tmp_path / "out", resume=True), crew=crew))
+    assert crew.sent == ["1"] and result(tmp_path / "out") == result(whole / "out")
+
+
+def test_a_share_that_has_ended_two_workers_ends_no_third_one(whole, tmp_path):
+    plan = planned(whole, tmp_path / "out")
+    (tmp_path / "out" / "receipts").mkdir(parents=True)
+    restore_tiles_of(unit_of(plan, 1, "session", "", share=TileShare()), go, print)
+    unit = unit_of(plan, 1, "session", "", share=TileShare(1, 2))
+
+    def die(event: object) -> None:
+        raise SystemExit
+
+    for _ in range(2):
+        with pytest.raises(SystemExit):
+            restore_tiles_of(unit, go, die)
+    assert restore_tiles_of(unit, go, die)["state"] == "passed"
+    from napari_dip.run.cluster_unit import restore_unit
+
+    answer = restore_unit(unit_of(plan, 1, "session", ""), go, die)
+    assert answer["refusal"]["code"] == "cluster-killed"
+    assert json.loads((plan.jobs[0].at.receipt).read_text())["refusal"]["code"] == "cluster-killed"
