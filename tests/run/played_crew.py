@@ -7,7 +7,7 @@ import json
 import napari_dip as dip
 from napari_dip.engine.control import Control
 from napari_dip.run.cluster_protocol import Heard
-from napari_dip.run.cluster_share import restore_tiles_of
+from napari_dip.run.cluster_share import restore_part
 from napari_dip.run.cluster_unit import event_words, restore_unit
 
 
@@ -54,7 +54,7 @@ class Here:
             return
         self._left -= 1
         events: list = []
-        restore = restore_unit if unit.share is None else restore_tiles_of
+        restore = restore_unit if unit.share is None else restore_part
         answer = restore(unit, go, events.append)
         for event in events:
             yield Heard(unit.name, "tcp://me", event=json.loads(json.dumps(event_words(event))))

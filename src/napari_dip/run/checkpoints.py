@@ -33,7 +33,7 @@ SCHEMA = 5
 #: take in between: a crash costs a second or two where checkpoints are small.
 INTERVAL, LEAST_INTERVAL, WRITING_SHARE = 20.0, 1.0, 0.02
 #: What a file that is no checkpoint, or a damaged one, makes of its reader, beside SafetensorError.
-_BROKEN = (OSError, ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError)
+BROKEN = (OSError, ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError)
 
 
 #: Faults of a checkpoint, which cost no more than beginning anew.
@@ -69,6 +69,10 @@ class Store:
         Where tiles that are done lie if not on their own disk.
     resume : bool
     shelf : Path
+    identity : dict
+        Which run is kept, in plain JSON types, once it is known.
+    unit : str
+        Id of the unit that a checkpoint which was read is of; "" if none is in progress.
     """
 
     def __init__(
@@ -86,7 +90,8 @@ class Store:
         self.failure: Refusal | None = None
         self.moved: Refusal | None = None
         self.resume = resume
-        self._identity: dict[str, Any] = {}
+        self.identity: dict[str, Any] = {}
+        self.unit = ""
         self.weights: Mapping[str, Any] | None = None
         self._latest: tuple[Checkpoint, str] | None = None
         self._done: Done | None = None
@@ -109,7 +114,7 @@ class Store:
         from napari_dip.run.receipt import sha256
 
         hashes = {name: sha256(array) for name, array in data.items()}
-        self._identity = {"schema": SCHEMA, **identity_of(plan, hashes)}
+        self.identity = {"schema": SCHEMA, **identity_of(plan, hashes)}
         self._most = 2 * plan.peak_bytes
         if not self.resume or not self.path.exists():
             return None
@@ -149,7 +154,7 @@ class Store:
         if self._latest is None and self._done is None:
             return
         tensors, header = pack(self._latest, self._done)
-        header["identity"] = self._identity
+        header["identity"] = self.identity
         began = time.monotonic()
         try:
             if self._before is not None:
@@ -188,15 +193,18 @@ class Store:
             if self.path.stat().st_size > self._most:
                 raise Damaged("no checkpoint of this run is so large")
             header = read_words(self.path)
-            if header["identity"] != self._identity:
+            if header["identity"] != self.identity:
                 raise Refused(refusal("resume-other", path=self.path))
             self._latest, self._done = unpack(read_tensors(self.path), header)
             if self._done is not None:
                 self._fill(merge, self._done)
-        except _BROKEN as error:
+        except BROKEN as error:
             why = "it is damaged or cut off"
             raise Refused(refusal("resume-broken", path=self.path, why=why)) from error
-        return None if self._latest is None else self._latest[0]
+        if self._latest is None:
+            return None
+        point, self.unit = self._latest
+        return point
 
     def _fill(self, merge: Merge, done: Done) -> None:
         """Put back what was done."""

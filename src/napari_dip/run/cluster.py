@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 from napari_dip.errors import Refusal, Refused, refusal
 from napari_dip.io.paths import printable, why_not
 from napari_dip.run.batch_plan import plan_batch
-from napari_dip.run.cluster_course import most_at_once
 from napari_dip.run.cluster_crew import DaskCrew
 from napari_dip.run.cluster_room import (
     About,
@@ -28,6 +27,7 @@ from napari_dip.run.cluster_room import (
 )
 from napari_dip.run.cluster_worker import about, work
 from napari_dip.run.machine import this_machine
+from napari_dip.run.shares import most_shares
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -153,7 +153,7 @@ def staffing(
     sound = [job.plan for job in plan.jobs if not isinstance(job.plan, Refusal)]
     cards = cards_here() if any(one.device == "cuda" for one in sound) else []
     peaks = [one.peak_bytes for one in sound]
-    most = min(wanted, sum(map(most_at_once, sound)))
+    most = min(wanted, sum(map(most_shares, sound)))
     number, why = workers_for(most, peaks, plan.machine, len(cards))
     notes = tuple(filter(None, (why, crowded(number, plan.machine.cores, this_machine().cores))))
     import dask

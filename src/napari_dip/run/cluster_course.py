@@ -1,9 +1,10 @@
-"""What of a batch is handed out, to be handed out, and done: files, and shares of their tiles.
+"""What of a batch is handed out, to be handed out, and done: files, and shares of them.
 
-Where there are fewer files than workers, a file in tiles is shared: one worker restores the first
-tile and what all tiles are helped by, several restore the others side by side, and one puts them
-together, as it does where it has restored them all by itself. It finds them on the shelf beside the
-checkpoint, so that whatever becomes of a share, the file comes out the same.
+Where there are fewer files than workers, a file is shared. Of one in tiles, one worker restores the
+first tile and what all tiles are helped by, and several restore the others side by side; else they
+do its fits that need nothing of each other: channels, repeats, planes. Then one puts all together,
+as it does where it has done all by itself. It finds the rest on the shelf beside the checkpoint, so
+that whatever becomes of a share, the file comes out the same.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from napari_dip.errors import Refusal, refusal
 from napari_dip.io.paths import printable
 from napari_dip.run.batch_file import FileOutcome, without_result
 from napari_dip.run.cluster_unit import Unit, event_from, outcome_from, versions
-from napari_dip.run.tiles import TileShare
+from napari_dip.run.shares import Share, most_shares
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -32,8 +33,6 @@ if TYPE_CHECKING:
 MOST_TRIES = 5
 #: Words from all workers together that the scheduler passes on in a second, at most.
 WORDS_PER_SECOND = 50
-#: Tiles that it takes for a file to be shared: the first one, and one for each of two workers.
-LEAST_TILES = 3
 
 
 @dataclass(slots=True)
@@ -42,30 +41,33 @@ class _Sharing:
 
     Attributes
     ----------
-    tiles : int
+    first : float
+        Part of the file that is the first tile.
+    begun : float
+        How far the first tile is.
     left : set of str
-        Names of those shares that are not done, the first tile left out.
+        Names of those shares that are not done.
     done : dict of str to float
-        Part of each that is done, that of the first tile too.
+        How far each of them is.
     """
 
-    tiles: int
+    first: float
+    begun: float = 0.0
     left: set[str] = field(default_factory=set)
     done: dict[str, float] = field(default_factory=dict)
-    first: str = ""
+
+    def saw(self, unit: Unit, part: float) -> None:
+        """Take note of how far a share is."""
+        if unit.share is not None and not unit.share.place:
+            self.begun = part
+        else:
+            self.done[unit.name] = part
 
     @property
     def fraction(self) -> float:
         """Part of the file that is done."""
-        others = [part for name, part in self.done.items() if name != self.first]
-        rest = sum(others) / max(1, len(others))
-        return (self.done.get(self.first, 0.0) + (self.tiles - 1) * rest) / self.tiles
-
-
-def most_at_once(plan: Plan) -> int:
-    """Give how many workers can restore a file side by side."""
-    shared = len(plan.tiles) >= LEAST_TILES and plan.recipe.common.time_limit is None
-    return len(plan.tiles) - 1 if shared else 1
+        rest = sum(self.done.values()) / max(1, len(self.done))
+        return self.first * self.begun + (1 - self.first) * rest
 
 
 class Course:
@@ -113,10 +115,9 @@ class Course:
         while self.left and len(self.out) < count + self._crew.ahead:
             unit = self.left.popleft()
             if self._is_shared(unit, count):
-                self._shared[unit.number] = _Sharing(len(self._sound(unit.number).tiles))
-                unit = self._unit(unit.number, TileShare())
-                self._shared[unit.number].first = unit.name
-            self._send(unit, count)
+                self._share(unit.number)
+            else:
+                self._send(unit, count)
 
     def withdraw(self) -> None:
         """Begin with nothing more: hand out nothing, and take back what nobody began."""
@@ -153,7 +154,7 @@ class Course:
             return event
         if unit.share is None:  # what is left to be done is little
             return replace(event, fraction=max(event.fraction, sharing.fraction))
-        sharing.done[unit.name] = event.fraction
+        sharing.saw(unit, event.fraction)
         share = unit.share
         which = f"share {share.place} of {share.count}" if share.place else "the first tile"
         return replace(event, words=f"{event.words}, {which}", fraction=sharing.fraction)
@@ -166,27 +167,42 @@ class Course:
         return outcome
 
     def _is_shared(self, unit: Unit, workers: int) -> bool:
-        """Whether a file is begun that is to be shared: in tiles, and workers would be idle."""
-        plan = self._sound(unit.number)
-        begun = unit.share is not None or unit.number in self._shared
-        if begun or most_at_once(plan) == 1:
+        """Whether a file is begun that is to be shared, since workers would be idle."""
+        if unit.share is not None or unit.number in self._shared:
             return False
-        return len(self.left) + len(self.out) + 1 < workers
+        return (
+            len(self.left) + len(self.out) + 1 < workers
+            and most_shares(self._sound(unit.number)) > 1
+        )
+
+    def _share(self, number: int) -> None:
+        """Put a file's first tile in line, or all shares of one that is not in tiles."""
+        tiles = self._sound(number).tiles
+        self._shared[number] = _Sharing(1 / len(tiles) if tiles else 0.0)
+        if tiles:
+            self.left.appendleft(self._unit(number, Share()))
+        else:
+            self._share_rest(number)
+
+    def _share_rest(self, number: int) -> None:
+        """Put the shares of a file in line, one for each worker at most."""
+        count = max(1, min(self._crew.count, most_shares(self._sound(number))))
+        shares = [self._unit(number, Share(place + 1, count)) for place in range(count)]
+        sharing = self._shared[number]
+        sharing.left = {one.name for one in shares}
+        sharing.done = dict.fromkeys(sharing.left, 0.0)
+        self.left.extendleft(reversed(shares))
 
     def _end_share(self, unit: Unit, state: str) -> None:
         """Hand out what comes after a share: the others, or all that is left of the file."""
         del self.out[unit.name]
         if state == "waiting":  # the batch was ended
             return
-        sharing = self._shared[unit.number]
-        sharing.done[unit.name] = 1.0
+        sharing, share = self._shared[unit.number], unit.share
+        sharing.saw(unit, 1.0)
         sharing.left.discard(unit.name)
-        if unit.name == sharing.first and state == "shared":
-            count = max(1, min(self._crew.count, sharing.tiles - 1))
-            shares = [self._unit(unit.number, TileShare(i + 1, count)) for i in range(count)]
-            sharing.left = {one.name for one in shares}
-            sharing.done |= dict.fromkeys(sharing.left, 0.0)
-            self.left.extendleft(reversed(shares))
+        if share is not None and not share.place and state == "shared":
+            self._share_rest(unit.number)
         elif not sharing.left:
             self.left.appendleft(self._unit(unit.number))
 
@@ -195,7 +211,7 @@ class Course:
         assert not isinstance(plan, Refusal)
         return plan
 
-    def _unit(self, number: int, share: TileShare | None = None) -> Unit:
+    def _unit(self, number: int, share: Share | None = None) -> Unit:
         return unit_of(self._plan, number, self.session, self._crew.root, share=share)
 
     def _send(self, unit: Unit, workers: int) -> None:
@@ -211,7 +227,7 @@ def unit_of(
     session: str,
     root: str,
     workers: int = 1,
-    share: TileShare | None = None,
+    share: Share | None = None,
 ) -> Unit:
     """Say of one file what a worker needs to know.
 
@@ -224,7 +240,7 @@ def unit_of(
         As in `Unit`.
     workers : int
         That speak at once.
-    share : TileShare, optional
+    share : Share, optional
         Of its tiles.
     """
     job = plan.jobs[number - 1]

@@ -1,4 +1,4 @@
-"""A share of a file's tiles as a task: it leaves them on the shelf beside the file's checkpoint."""
+"""A share of a file as a task: it leaves tiles, or fits, on the shelf beside the checkpoint."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from napari_dip.run.events import Event
 from napari_dip.run.survey import opened
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable, Generator, Mapping
 
     from napari_dip.run.batch_plan import Job
     from napari_dip.run.cluster_unit import Unit
     from napari_dip.run.plan import Plan
-    from napari_dip.run.tiles import TileShare
+    from napari_dip.run.shares import Share
 
 
-def restore_tiles_of(
+def restore_part(
     unit: Unit, control: Callable[[], Control], see: Callable[[Event], object]
 ) -> dict[str, Any]:
-    """Restore the tiles of a share here.
+    """Restore the tiles of a share here, or do its fits.
 
     Parameters
     ----------
@@ -51,9 +51,11 @@ def restore_tiles_of(
     shelf = Store(at.unfinished, resume=True).shelf
     path = shelf / f"{SHARES}{share.place}" if share.place else at.begun
     begun = Beginnings(path, unit.session)
-    if begun.count() >= MOST_DEATHS:
+    if shelf.is_symlink() or begun.count() >= MOST_DEATHS:
         return answer_of("passed")
     try:
+        if not job.plan.tiles:
+            shelf.mkdir(exist_ok=True)
         begun.add()
         state = drained(_restored(job, job.plan, share, control), see)
     except Exception:  # the rest of the file meets it as well, and writes it down
@@ -63,24 +65,37 @@ def restore_tiles_of(
 
 
 def _restored(
-    job: Job, plan: Plan, share: TileShare, control: Callable[[], Control]
+    job: Job, plan: Plan, share: Share, control: Callable[[], Control]
 ) -> Generator[Event, None, str]:
-    from napari_dip.run.tile_share import restore_share
-
     first = Store(job.at.unfinished, resume=True)
-    if not share.place:
+    if not (plan.tiles and share.place):  # who is the first to look at the file
         yield Event("Checking what was done before")
         if confirmed(job.at, plan.source, plan.recipe, job.inputs) is not None:
             return "passed"
-        store = first
-    else:  # others are at work beside this one
-        store = Store(first.shelf / f"share{share.place}", resume=True, shelf=first.shelf)
+    store = first
+    if share.place:  # others are at work beside this one
+        name = f"share{share.place}of{share.count}"
+        store = Store(first.shelf / name, resume=True, shelf=first.shelf)
     data = opened(plan)
     try:
-        ended = yield from restore_share(plan, data, share, control, store)
+        ended = yield from _work(plan, data, share, control, store)
     except Refused as error:
         if share.place or error.refusal.code not in UNUSABLE:
             raise
         anew = Store(job.at.unfinished, resume=False)
-        ended = yield from restore_share(plan, data, share, control, anew)
+        ended = yield from _work(plan, data, share, control, anew)
     return "shared" if ended is Control.GO else "waiting"
+
+
+def _work(
+    plan: Plan,
+    data: Mapping[str, Any],
+    share: Share,
+    control: Callable[[], Control],
+    store: Store,
+) -> Generator[Event, None, Control]:
+    from napari_dip.run.tile_share import restore_share
+    from napari_dip.run.unit_share import restore_fits
+
+    restore = restore_share if plan.tiles else restore_fits
+    return (yield from restore(plan, data, share, control, store))

@@ -1,4 +1,4 @@
-"""A file of a batch, or a share of its tiles, as a task: a few paths go, a few words come back.
+"""A file of a batch, or a share of it, as a task: a few paths go, a few words come back.
 
 Pixels never travel: the worker reads the file and writes the result itself, so that both must lie
 where it sees them. What is planned depends on nothing but the header and what is said here, so that
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from napari_dip.engine.control import Control
     from napari_dip.run.batch_receipts import Places
     from napari_dip.run.machine import Machine
-    from napari_dip.run.tiles import TileShare
+    from napari_dip.run.shares import Share
 
 #: What of an event is worth sending: no picture.
 _SENT = (
@@ -64,8 +64,8 @@ class Unit:
         Least seconds between two words about the same work.
     versions : tuple of str
         Of napari-dip and torch.
-    share : TileShare or None
-        Which tiles of the file are asked for; None: all of it, and the result.
+    share : Share or None
+        Which part of the file is asked for; None: all of it, and the result.
     """
 
     number: int
@@ -80,7 +80,7 @@ class Unit:
     others: Mapping[str, str] = field(default_factory=dict)
     beat: float = 1.0
     versions: tuple[str, ...] = ()
-    share: TileShare | None = None
+    share: Share | None = None
 
     @property
     def name(self) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari_dip.engine.control import Control
 from napari_dip.errors import refusal
-from napari_dip.run.cluster_share import restore_tiles_of
+from napari_dip.run.cluster_share import restore_part
 from napari_dip.run.cluster_unit import event_words, failed_unit, restore_unit, versions
 from napari_dip.run.machine import this_machine
 
@@ -42,7 +42,7 @@ def work(unit: Unit, worker: Any) -> dict[str, Any] | None:
     Returns
     -------
     dict or None
-        As `restore_unit` and `restore_tiles_of`; None if the worker is about to go, so that another
+        As `restore_unit` and `restore_part`; None if the worker is about to go, so that another
         one should go on from the checkpoint.
     """
     if unit.versions != versions():
@@ -66,7 +66,7 @@ def work(unit: Unit, worker: Any) -> dict[str, Any] | None:
 
     with _ALONE:
         see = speaker(unit, lambda words: worker.log_event(TOPIC, words), worker.address)
-        restore = restore_unit if unit.share is None else restore_tiles_of
+        restore = restore_unit if unit.share is None else restore_part
         answer = restore(unit, control, see)
     if answer["state"] == "waiting" and wish() is Control.GO and wanted():
         return None

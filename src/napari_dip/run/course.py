@@ -12,6 +12,7 @@ from napari_dip.run.frames import Movie
 from napari_dip.run.lost_device import state_in_memory
 from napari_dip.run.memory import Bites, enduring
 from napari_dip.run.sharing import OWN, SHARED, SHOWN, TRIAL, gain_of, settled_by, sharing_words
+from napari_dip.run.unit_shelf import Fitted
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from napari_dip.run.plan import Plan
     from napari_dip.run.prepare import Calibration
     from napari_dip.run.race import Runner
+    from napari_dip.run.unit_shelf import UnitShelf
     from napari_dip.run.units import WorkUnit
 
 #: Why a fit ended that was none: the network of all was enough.
@@ -46,6 +48,15 @@ def quick(unit: WorkUnit) -> bool:
 class Course:
     """What the fits of one run share.
 
+    Parameters
+    ----------
+    plan, calibration, planes, clock, merge
+        Of the run.
+    store : Store or None
+        Where checkpoints go.
+    shelf : UnitShelf, optional
+        Where each fit goes that is done, for another process to merge.
+
     Attributes
     ----------
     weights : mapping of str to Tensor, or None
@@ -60,6 +71,7 @@ class Course:
         clock: Clock,
         merge: Merge,
         store: Store | None,
+        shelf: UnitShelf | None = None,
     ) -> None:
         self._plan = plan
         self._calibration = calibration
@@ -67,6 +79,7 @@ class Course:
         self._clock = clock
         self._merge = merge
         self._store = store
+        self._shelf = shelf
         self._movie = Movie(plan.recipe.task, calibration, planes, merge)
         self._wish = Control.GO
         self._racing = False
@@ -208,6 +221,8 @@ class Course:
         self._merge.add(unit, picture, deviation, prediction, outcome, learned)
         if result.kept:
             return Control.GO if quick(unit) else Control.KEEP
+        if self._shelf is not None:
+            self._shelf.put(unit, Fitted(outcome, (picture, deviation, prediction), learned))
         if unit.role == OWN:
             self.weights = state_in_memory(result.weights)
         if self._store is not None and self.weights is not None:
@@ -238,6 +253,8 @@ class Course:
         if result.kept and self._store is not None:
             self._store.ended_by_hand()
         self._merge.outcomes.append(outcome)
+        if self._shelf is not None and not result.kept:
+            self._shelf.put(unit, Fitted(outcome))
         if self._store is not None and self.weights is not None and not result.kept:
             self._store.finished(self._merge, self.weights)
         return Control.GO

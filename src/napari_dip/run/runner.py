@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -17,7 +18,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
 
     from napari_dip.run.checkpoints import Store
+    from napari_dip.run.clock import Clock
+    from napari_dip.run.inputs import Planes
     from napari_dip.run.plan import Plan
+    from napari_dip.run.prepare import Calibration
 
 __all__ = ["Control", "Event", "Restoration", "run"]
 
@@ -88,29 +92,28 @@ def _restore(
 
         return (yield from restore_tiles(plan, data, control, store))
     from napari_dip.run.clock import Clock
-    from napari_dip.run.inputs import sort_inputs
     from napari_dip.run.merge import Merge
-    from napari_dip.run.prepare import prepare, settled, trusting
+    from napari_dip.run.unit_shelf import UnitShelf
 
     clock = Clock(plan, control, preview_seconds)
-    yield Event("Reading the image", seconds=clock.seconds)
-    arrays = {name: np.asarray(data[name]) for name in ("image", *plan.others)}
-    yield Event("Measuring the noise", seconds=clock.seconds)
-    inputs = allowed(sort_inputs(plan, arrays))
-    plan = settled(plan, inputs)
-    calibration, planes = prepare(plan, inputs)
-    plan, calibration = trusting(plan, calibration)
+    ready = yield from calibrated(plan, data, clock)
+    plan, calibration, planes, arrays = ready.plan, ready.calibration, ready.planes, ready.arrays
     clock.expect(plan)
     merge = Merge(plan, calibration, planes, arrays["image"])
     resume = None if store is None else store.open(plan, arrays, merge)
+    begun = "" if store is None else store.unit
     done = {outcome.unit for outcome in merge.outcomes}
     course = Course(plan, calibration, planes, clock, merge, store)
+    kept = None if store is None else UnitShelf(store.shelf, store.identity)
+    there = frozenset[str]() if kept is None else kept.chains(plan)
     for number, unit in enumerate(plan.units, 1):
         unit = without(unit, calibration.constant)
         if unit.id in done or not unit.channels:
             continue
-        ended = yield from course.fit_unit(unit, number, resume)
-        resume = None
+        if kept is not None and unit.id in there:
+            kept.give(unit, merge)
+            continue
+        ended = yield from course.fit_unit(unit, number, resume if unit.id == begun else None)
         if ended is Control.DISCARD:
             return None
         if ended is Control.KEEP:
@@ -119,6 +122,44 @@ def _restore(
         clock.check_time(plan.source.name)
         return None
     return merge.restoration(clock.seconds, timed_out=clock.timed_out)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Calibrated:
+    """An image whose pixels were looked at.
+
+    Attributes
+    ----------
+    plan : Plan
+        With what the pixels have changed of it.
+    calibration : Calibration
+    planes : ndarray
+        (parts, C, *grid), in the image's units.
+    arrays : mapping of str to ndarray
+        The inputs as they came.
+    """
+
+    plan: Plan
+    calibration: Calibration
+    planes: Planes
+    arrays: Mapping[str, Any]
+
+
+def calibrated(
+    plan: Plan, data: Mapping[str, Any], clock: Clock
+) -> Generator[Event, None, Calibrated]:
+    """Read an image that is restored whole, and measure its noise; raises Refused as `run` does."""
+    from napari_dip.run.inputs import sort_inputs
+    from napari_dip.run.prepare import prepare, settled, trusting
+
+    yield Event("Reading the image", seconds=clock.seconds)
+    arrays = {name: np.asarray(data[name]) for name in ("image", *plan.others)}
+    yield Event("Measuring the noise", seconds=clock.seconds)
+    inputs = allowed(sort_inputs(plan, arrays))
+    plan = settled(plan, inputs)
+    calibration, planes = prepare(plan, inputs)
+    plan, calibration = trusting(plan, calibration)
+    return Calibrated(plan, calibration, planes, arrays)
 
 
 def allowed(answer: Answer | Refusal) -> Answer:

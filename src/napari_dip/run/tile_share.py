@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
     from napari_dip.run.checkpoints import Store
     from napari_dip.run.plan import Plan
-    from napari_dip.run.tiles import TileShare
+    from napari_dip.run.shares import Share
     from napari_dip.run.units import WorkUnit
 
 
 def restore_share(
     plan: Plan,
     data: Mapping[str, Any],
-    share: TileShare,
+    share: Share,
     control: Callable[[], Control],
     store: Store,
 ) -> Generator[Event, None, Control]:
@@ -35,7 +35,7 @@ def restore_share(
     ----------
     plan, data, control, store
         As for `napari_dip.run.tiled.restore_tiles`.
-    share : TileShare
+    share : Share
         The first one is to be there before the others begin; else each learns anew what all tiles
         are helped by.
 
@@ -72,7 +72,7 @@ def restore_share(
             shelf.close()
 
 
-def units_in(share: TileShare, units: Sequence[WorkUnit]) -> tuple[WorkUnit, ...]:
+def units_in(share: Share, units: Sequence[WorkUnit]) -> tuple[WorkUnit, ...]:
     """Choose the fits of a share's tiles, in their order, and those that all tiles need."""
     order = list(dict.fromkeys(unit.tile for unit in units if unit.pictured))
     mine = {tile for number, tile in enumerate(order) if share.has(number)}

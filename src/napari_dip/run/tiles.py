@@ -75,29 +75,6 @@ class Span:
 
 
 @dataclass(frozen=True, slots=True)
-class TileShare:
-    """Some of the tiles of a picture, for one of several processes.
-
-    Attributes
-    ----------
-    place : int
-        0: the first tile, and what all of them are helped by; from 1 to `count`: a share of those
-        that come after.
-    count : int
-        How many shares those are cut into.
-    """
-
-    place: int = 0
-    count: int = 1
-
-    def has(self, number: int) -> bool:
-        """Whether a tile is of this share, by its number in the order of the run, 0-based."""
-        if not self.place:
-            return number == 0
-        return number > 0 and (number - self.place) % self.count == 0
-
-
-@dataclass(frozen=True, slots=True)
 class Tile:
     """Part of the picture plane, or of a stack, that is restored by itself.
 

@@ -1,4 +1,4 @@
-"""One file in tiles restored by several workers: the same bytes, whatever becomes of them."""
+"""One file restored by several workers: the same bytes, whatever becomes of them."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from napari_dip.engine.control import Control
 from napari_dip.run.batch import run_batch
 from napari_dip.run.batch_plan import plan_batch
 from napari_dip.run.cluster_course import unit_of
-from napari_dip.run.cluster_share import restore_tiles_of
-from napari_dip.run.tiles import TileShare
+from napari_dip.run.cluster_share import restore_part
+from napari_dip.run.shares import Share
 from run.played_crew import Here, go
 
 if TYPE_CHECKING:
@@ -69,9 +69,9 @@ def test_a_share_that_comes_to_nothing_is_made_up_for_by_who_ends_the_file(
     def full(unit, control, see):
         if unit.name == sent:
             return {"state": "passed", "refusal": None, "receipt": {}}
-        return restore_tiles_of(unit, control, see)
+        return restore_part(unit, control, see)
 
-    monkeypatch.setattr("run.played_crew.restore_tiles_of", full)
+    monkeypatch.setattr("run.played_crew.restore_part", full)
     crew = Here(count=3)
     list(run_batch(planned(whole, tmp_path / "out"), crew=crew))
     assert crew.sent == (["1-0", "1"] if sent == "1-0" else ["1-0", "1-1", "1-2", "1-3", "1"])
@@ -82,16 +82,16 @@ def test_a_share_that_was_ended_goes_on_where_it_was(whole, tmp_path):
     (tmp_path / "out" / "receipts").mkdir(parents=True)
     units = [
         unit_of(planned(whole, tmp_path / "out"), 1, "session", "", share=share)
-        for share in (TileShare(), TileShare(1, 1))
+        for share in (Share(), Share(1, 1))
     ]
-    assert restore_tiles_of(units[0], go, print)["state"] == "shared"
+    assert restore_part(units[0], go, print)["state"] == "shared"
     asked = iter([Control.GO] * 8)
-    ended = restore_tiles_of(units[1], lambda: next(asked, Control.KEEP), print)
+    ended = restore_part(units[1], lambda: next(asked, Control.KEEP), print)
     shelf = tmp_path / "out" / "receipts" / "cells.tif.unfinished.tiles"
     done = len(list(shelf.glob("*[0-9].json")))
     assert ended["state"] == "waiting" and 1 < done < 6
     words: list[str] = []
-    answer = restore_tiles_of(units[1], go, lambda event: words.append(event.words))
+    answer = restore_part(units[1], go, lambda event: words.append(event.words))
     assert answer["state"] == "shared" and len(list(shelf.glob("*[0-9].json"))) == 6
     crew = Here(count=1)
     list(run_batch(planned(whole, tmp_path / "out", resume=True), crew=crew))
@@ -101,18 +101,48 @@ def test_a_share_that_was_ended_goes_on_where_it_was(whole, tmp_path):
 def test_a_share_that_has_ended_two_workers_ends_no_third_one(whole, tmp_path):
     plan = planned(whole, tmp_path / "out")
     (tmp_path / "out" / "receipts").mkdir(parents=True)
-    restore_tiles_of(unit_of(plan, 1, "session", "", share=TileShare()), go, print)
-    unit = unit_of(plan, 1, "session", "", share=TileShare(1, 2))
+    restore_part(unit_of(plan, 1, "session", "", share=Share()), go, print)
+    unit = unit_of(plan, 1, "session", "", share=Share(1, 2))
 
     def die(event: object) -> None:
         raise SystemExit
 
     for _ in range(2):
         with pytest.raises(SystemExit):
-            restore_tiles_of(unit, go, die)
-    assert restore_tiles_of(unit, go, die)["state"] == "passed"
+            restore_part(unit, go, die)
+    assert restore_part(unit, go, die)["state"] == "passed"
     from napari_dip.run.cluster_unit import restore_unit
 
     answer = restore_unit(unit_of(plan, 1, "session", ""), go, die)
     assert answer["refusal"]["code"] == "cluster-killed"
     assert json.loads((plan.jobs[0].at.receipt).read_text())["refusal"]["code"] == "cluster-killed"
+
+
+def test_channels_and_repeats_are_shared_and_a_share_goes_on_where_it_was(tmp_path):
+    """Two channels, two repeats: four fits by three workers, one of which is ended before."""
+    recipe = dip.make_recipe("denoise", preset="fast", max_iterations=4, restarts=2, device="cpu")
+    y, x = np.mgrid[:32, :32]
+    clean = np.stack([200 + 80 * np.sin(x / 5 + seed) * np.cos(y / 7) for seed in range(2)])
+    image = np.random.default_rng(0).poisson(clean).astype("uint16")
+    (tmp_path / "in").mkdir()
+    tifffile.imwrite(tmp_path / "in" / "cells.tif", image)
+    how = {"threads": 1, "axes": "CYX"}
+    dip.batch(recipe, tmp_path / "in", tmp_path / "alone", **how)
+    out = tmp_path / "out"
+    (out / "receipts").mkdir(parents=True)
+    plan = plan_batch(recipe, tmp_path / "in", out, **how)
+    first = unit_of(plan, 1, "session", "", share=Share(1, 3))
+    asked = iter([Control.GO] * 7)
+    assert restore_part(first, lambda: next(asked, Control.KEEP), print)["state"] == "waiting"
+    shelf = out / "receipts" / "cells.tif.unfinished.tiles"
+    assert sorted(path.name for path in shelf.iterdir()) == ["c0r0.fit", "share1of3"]
+    crew = Here(count=3)
+    list(run_batch(plan_batch(recipe, tmp_path / "in", out, resume=True, **how), crew=crew))
+    assert crew.sent == ["1-1", "1-2", "1-3", "1"]
+    assert result(out) == result(tmp_path / "alone")
+    here, there = (
+        json.loads((folder / "receipts" / "cells.tif.json").read_text())["report"]
+        for folder in (tmp_path / "alone", out)
+    )
+    passing = dict.fromkeys(("seconds", "peak_bytes"))
+    assert here | passing == there | passing and not shelf.exists()

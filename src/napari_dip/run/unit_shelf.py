@@ -1,0 +1,115 @@
+"""Fits that are done, one file each, for who merges them: whole or not at all, and proven."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_dip.run.checkpoint_file import read_tensors, read_words, write_tensors
+from napari_dip.run.checkpoint_parts import read_outcome
+from napari_dip.run.checkpoints import BROKEN
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from napari_dip.run.inputs import Planes
+    from napari_dip.run.merge import Merge
+    from napari_dip.run.plan import Plan
+    from napari_dip.run.units import UnitOutcome, WorkUnit
+
+_PICTURES, _LEARNED = ("picture", "deviation", "prediction"), "learned/"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Fitted:
+    """What one fit came to.
+
+    Attributes
+    ----------
+    outcome : UnitOutcome
+    pictures : tuple of ndarray
+        Picture, deviation and prediction, as `Merge.add` takes them; empty where none comes of it.
+    learned : mapping of str to ndarray
+    """
+
+    outcome: UnitOutcome
+    pictures: tuple[Planes, ...] = ()
+    learned: Mapping[str, Planes] = field(default_factory=dict)
+
+
+class UnitShelf:
+    """Keeps the fits of one run in a folder.
+
+    Parameters
+    ----------
+    folder : Path
+        Made when the first fit is put there.
+    identity : mapping
+        Which run they are of, in plain JSON types; those of another run are not there.
+    """
+
+    def __init__(self, folder: Path, identity: Mapping[str, Any]) -> None:
+        self._folder = folder
+        self._identity = dict(identity)
+
+    def put(self, unit: WorkUnit, fitted: Fitted) -> None:
+        """Keep a fit; raises OSError if the disk does not take it."""
+        import torch
+
+        arrays = dict(zip(_PICTURES, fitted.pictures, strict=False))
+        arrays |= {_LEARNED + name: one for name, one in fitted.learned.items()}
+        tensors = {name: torch.from_numpy(np.array(one, order="C")) for name, one in arrays.items()}
+        self._folder.mkdir(exist_ok=True)
+        words = {"identity": self._identity, "outcome": asdict(fitted.outcome)}
+        write_tensors(self._path(unit.id), tensors, words)
+
+    def chains(self, plan: Plan) -> frozenset[str]:
+        """Name the fits that are there with all that go on from each other."""
+        whole = (one for one in chains_of(plan) if all(self._has(unit.id) for unit in one))
+        return frozenset(unit.id for each in whole for unit in each)
+
+    def give(self, unit: WorkUnit, merge: Merge) -> None:
+        """Merge a fit that is there."""
+        path = self._path(unit.id)
+        outcome = read_outcome(read_words(path)["outcome"])
+        if not outcome.pictured:
+            merge.outcomes.append(outcome)
+            return
+        arrays = {name: one.numpy() for name, one in read_tensors(path).items()}
+        learned = {n.removeprefix(_LEARNED): a for n, a in arrays.items() if n.startswith(_LEARNED)}
+        picture, deviation, prediction = (arrays[name] for name in _PICTURES)
+        merge.add(unit, picture, deviation, prediction, outcome, learned)
+
+    def _has(self, name: str) -> bool:
+        path = self._path(name)
+        try:
+            if not path.exists() or read_words(path)["identity"] != self._identity:
+                return False
+            read_tensors(path)  # proven
+        except BROKEN:
+            return False
+        return True
+
+    def _path(self, name: str) -> Path:
+        return self._folder / f"{name}.fit"
+
+
+def chains_of(plan: Plan) -> list[list[WorkUnit]]:
+    """Part the fits of a run that is not in tiles into those that need nothing of each other.
+
+    Planes go on with the weights of the one before, or of a fit to all, unless each begins anew;
+    frames are drawn to the mean of all repeats of the one before; repeats take the prior that won.
+    """
+    joined = {(one.channels, one.restart) for one in plan.units if one.warm or one.series}
+    found: defaultdict[tuple[Any, ...], list[WorkUnit]] = defaultdict(list)
+    for unit in plan.units:
+        fits = unit.channels, unit.restart
+        if unit.timely or plan.budget.rivals:
+            found[(unit.channels,)].append(unit)
+        else:
+            found[fits if fits in joined else (*fits, unit.part)].append(unit)
+    return list(found.values())
