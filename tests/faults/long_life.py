@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 RUNS, FEW, WARM_UP = 100, 8, 5
 MOST_BYTES = 20e6
 PATIENCE = 1200.0
-POLL_MILLISECONDS = 2
+POLL_MILLISECONDS, DRAWING_MILLISECONDS = 2, 30
 #: A screen in memory, drawn by Mesa's software OpenGL, as the tests have it.
 SCREEN = ("xvfb-run", "-a", "-s", "-screen 0 1400x900x24")
 DRAWN = {"QT_QPA_PLATFORM": "xcb", "LIBGL_ALWAYS_SOFTWARE": "1"}
@@ -108,7 +108,7 @@ def _viewer(kind: str, drawn: Callable[[Any], object]) -> Any:
 
 
 def _run(viewer: Any, dock: Any) -> None:
-    """Press Run, wait for the layer, and remove it."""
+    """Press Run, wait for the layer, and remove it, with another one where layers are drawn."""
     dock.start()
     end = time.monotonic() + PATIENCE
     while dock.busy or len(viewer.layers) < 2:
@@ -116,7 +116,11 @@ def _run(viewer: Any, dock: Any) -> None:
         if time.monotonic() > end:
             raise TimeoutError(dock.run_bar.words.text())
     assert len(viewer.layers) == 2, dock.run_bar.words.text()
-    viewer.layers.remove(next(one for one in viewer.layers if one.name != "cells"))
+    if hasattr(viewer, "window"):
+        viewer.add_image(np.ones((48, 48), np.float32), name="beside")
+        _let_go_on(DRAWING_MILLISECONDS)
+    for layer in [one for one in viewer.layers if one.name != "cells"]:
+        viewer.layers.remove(layer)  # one right after the other, as of several that are selected
     dock.chooser.choose("cells", "YX")
     _let_go_on(POLL_MILLISECONDS)
 
