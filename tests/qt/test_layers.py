@@ -66,6 +66,28 @@ def test_a_result_lies_and_looks_as_its_input(viewer, turned, noisy):
     assert result.data.dtype == np.float32
 
 
+def test_one_bright_scratch_on_the_input_leaves_preview_and_result_in_sight(viewer, noisy):
+    scratched = noisy.astype(np.uint16)
+    scratched[:, 30] = 65535
+    layer = viewer.add_image(scratched, name="scratch")
+    filled = noisy.astype(np.float32)
+    preview = Preview(viewer, "scratch", look_of(layer))
+    preview.show(filled / 4)
+    preview.show(filled)
+    result = add_result(viewer, "scratch", look_of(layer), restored(filled))
+    assert result.contrast_limits == [filled.min(), filled.max()]
+    shown = viewer.layers["scratch preview"]
+    assert shown.contrast_limits == [filled.min() / 4, filled.max()]
+    shown.contrast_limits = (5, 50)
+    preview.show(2 * filled)
+    preview.show(3 * filled)
+    assert shown.contrast_limits == [5, 50]  # by hand, so they stay
+    layer.contrast_limits = (10, 3 * filled.max())
+    assert add_result(
+        viewer, "scratch", look_of(layer), restored(filled)
+    ).contrast_limits == pytest.approx([10, 3 * filled.max()])
+
+
 def test_a_result_says_how_it_came_about_in_plain_json(viewer, turned, noisy):
     answer = restored(
         noisy, iterations=12, seconds=1.5, device="cpu", input_sha256="ab" * 32, held_out=[[8, 0.1]]

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import ref
 
 import napari_dip
+from napari_dip.qt.contrast import in_sight, range_of
 from napari_dip.qt.provenance import METADATA_KEY, provenance
 from napari_dip.qt.undisturbed import undisturbed
 
@@ -45,8 +46,9 @@ class KeptSnapshots:
         name = f"{asked.name} {asked.plan.recipe.task.done}, {place_of(snapshot)}"
         metadata = {**asked.look["metadata"], METADATA_KEY: self._told(snapshot)}
         with undisturbed(viewer):
+            look = in_sight(asked.look, range_of(snapshot.picture))
             layer = viewer.add_image(
-                snapshot.picture.copy(), name=name, **{**asked.look, "metadata": metadata}
+                snapshot.picture.copy(), name=name, **{**look, "metadata": metadata}
             )
         self._kept.append((ref(layer), snapshot))
         return str(layer.name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,6 +10,7 @@ from napari.layers import Image
 from napari.utils.transforms import Affine
 
 from napari_dip.io import ImageSpec, guess_axes
+from napari_dip.qt.contrast import in_sight, range_of
 from napari_dip.qt.provenance import METADATA_KEY, told_of, with_provenance
 from napari_dip.qt.undisturbed import undisturbed
 
@@ -129,6 +131,8 @@ class Preview:
         self._look = dict(look) | {"metadata": {METADATA_KEY: {"preview": True}}}
         self._layer: Image | None = None
         self._dismissed = False
+        self._seen = (inf, -inf)  # least and greatest value so far
+        self._limits: tuple[float, ...] | None = None
 
     def show(self, picture: npt.NDArray[np.float32] | None) -> None:
         """Put a new picture, if there is one, into the layer, unless the user has removed it.
@@ -150,12 +154,23 @@ class Preview:
             raise
 
     def _put(self, picture: npt.NDArray[np.float32]) -> None:
+        look = self._look_for(picture)
         if self._layer is None:
-            self._layer = Image(picture, name=self._name, **self._look)
+            self._layer = Image(picture, name=self._name, **look)
             with undisturbed(self._viewer):
                 self._viewer.add_layer(self._layer)
         else:
             self._layer.data = picture
+            if tuple(self._layer.contrast_limits) != self._limits:  # they are the user's own now
+                return
+            self._layer.contrast_limits = look.get("contrast_limits", self._limits)
+        self._limits = tuple(self._layer.contrast_limits)
+
+    def _look_for(self, picture: npt.NDArray[np.float32]) -> dict[str, Any]:
+        """Have all pictures so far in sight: limits that only widen do not flicker."""
+        low, high = range_of(picture)
+        self._seen = min(self._seen[0], low), max(self._seen[1], high)
+        return in_sight(self._look, self._seen)
 
     @property
     def dismissed(self) -> bool:
@@ -208,7 +223,7 @@ def add_result(
         return viewer.add_image(
             result.image,
             name=f"{name} {trial or result.recipe.task.done}",
-            **{**look, "metadata": metadata},
+            **{**in_sight(look, range_of(result.image)), "metadata": metadata},
         )
 
 
