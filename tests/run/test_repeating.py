@@ -21,7 +21,7 @@ from napari_dip.run.command import command_line, command_words
 from napari_dip.run.machine import this_machine
 from napari_dip.run.methods import methods_text
 from napari_dip.run.plan import preflight
-from napari_dip.run.references import PAPERS, papers_of
+from napari_dip.run.references import PAPERS, PARTS, papers_of
 from napari_dip.run.repeating import Repetition
 from napari_dip.run.runner import Control, run
 from napari_dip.run.script import python_script
@@ -200,6 +200,23 @@ def test_the_methods_text_says_which_of_the_iterations_was_taken():
         ({"best_iteration": 3, "held_out": [[3, None]]}, "its picture of iteration 3 was taken"),
     ):
         assert words in methods_text({**report, **changes})
+
+
+def test_the_methods_text_tells_the_last_phase_from_the_iterations_that_were_judged():
+    result = dip.deblur(scene(), gaussian_sigma=2.0, preset="fast", max_iterations=16)
+    text = methods_text(result.report)
+    assert "took 16 iterations of at most 16, the last 2 of them with the held-out pixels" in text
+    assert result.stop_reason == "all 16 iterations were used"
+    assert "the picture after these last ones was taken" in text
+    assert "to judge the fit until its last iterations, in which they take part." in text
+    assert "Gaussian blur of standard deviation 2 pixels" in text
+    marks = {line[:3] for line in text.splitlines() if "Zukerman" in line}
+    assert f"the distance to the measurement, with the blur partly undone {marks.pop()}" in text
+
+
+def test_every_paper_that_no_sentence_cites_has_its_part_named():
+    sentences = (ROOT / "src/napari_dip/run/methods.py").read_text(encoding="utf-8")
+    assert {key for key in PAPERS if key not in sentences} <= set(PARTS) <= set(PAPERS)
 
 
 @pytest.mark.parametrize(

@@ -107,8 +107,8 @@ def test_detail_too_faint_to_be_seen_is_not_doubted():
 
 
 def test_without_held_out_pixels_it_says_that_detail_was_not_checked():
-    assert "was not checked" in said(detail=None, contrast=None)
-    assert not warned(detail=None, contrast=None)
+    assert "was not checked" in warned(detail=None, contrast=None)
+    assert "compare another seed or preset" in warned(detail=None, contrast=None)
 
 
 def test_large_holes_warn_and_small_ones_are_called_a_guess():

@@ -83,15 +83,24 @@ def fit(
             yield course.progress(note=note)
         if preview_due():
             yield course.progress(estimate=problem.finish(course.look()))
-    reason = _why(reason, step.iteration, schedule.stop_at)
     if (yield from _release(problem, course, schedule, reason, control, preview_due)):
         return None
+    reason = _why(reason, course, schedule)
     return (yield from _finish(problem, course, reason, control))
 
 
-def _why(reason: str, iteration: int, most: int) -> str:
-    """Say why a fit ended: at the very last iteration the rule may have enough as well."""
-    return f"all {most} iterations were used" if iteration >= most else reason
+def _why(reason: str, course: Course, schedule: Schedule) -> str:
+    """Say why a fit ended: at the very last iteration the rule may have enough as well.
+
+    Iterations are counted with those of the last phase, as whoever watches has seen them counted.
+    """
+    judged = course.history[-1].iteration if course.history else 0
+    if judged < schedule.stop_at:
+        return reason
+    taken = course.step.iteration
+    if taken > judged or not schedule.release:
+        return f"all {taken} iterations were used"
+    return f"all {taken} iterations before the last phase were used"
 
 
 def _release(

@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from napari_dip.run.recipe import Common, recipe_from_dict
-from napari_dip.run.references import filtered, papers_of, references_of
+from napari_dip.run.references import PARTS, filtered, papers_of, references_of
 from napari_dip.tasks import TASKS, Setting
 from napari_dip.tasks.blind_spot import IMAGE_FED
 
@@ -96,9 +96,9 @@ def methods_text(report: Report) -> str:
     text = re.sub(r" ?\{([^}]*)\}", lambda found: _marks(found[1].split("|"), numbers), text)
     papers = dict(zip(cited, references_of(report), strict=True))
     lines = [f"[{place}] {papers[key]}" for key, place in numbers.items()]
-    rest = [numbers[key] for key in numbers if key not in named]
+    rest = [f"{PARTS[key]} [{numbers[key]}]" for key in numbers if key not in named]
     if rest:
-        text += f" Further parts are described in {_list([f'[{one}]' for one in rest])}."
+        text += f" Also used: {'; '.join(rest)}."
     return "\n".join([text, "", *lines]) + "\n"
 
 
@@ -155,6 +155,8 @@ def _noise(report: Report) -> str:
     hidden = "single pixels" if single else f"blocks of {sizes} pixels"
     fed = report["prior"]["chosen"] in IMAGE_FED
     purpose = "from the network and to judge the fit" if fed else "to judge the fit"
+    if report.get("fit", {}).get("last_phase"):
+        purpose += " until its last iterations, in which they take part"
     return (
         f"{words} ({figures}, in intensity units of the image{several}){origin}; {hidden} were "
         f"held back {purpose}."
@@ -176,9 +178,19 @@ def _course(report: Report) -> str:
     if "shared" in fit:
         return f"{fitted} {_shared(fit['shared'])}"
     return (
-        f"{fitted} took {report['iterations']} iterations{fits}{limit}; the fit ended "
-        f"since {reason}, and {_taken(report)}."
+        f"{fitted} took {report['iterations']} iterations{fits}{limit}{_last_phase(fit)}; the "
+        f"fit ended since {reason}, and {_taken(report)}."
     )
+
+
+def _last_phase(fit: Mapping[str, Any]) -> str:
+    """Tell the iterations after the judgement from those that were judged."""
+    last = fit.get("last_phase")
+    if not last:
+        return ""
+    several = fit.get("finished", 1) + fit.get("kept", 0) > 1
+    which = f"{last} of them at the end of the fits" if several else f"the last {last} of them"
+    return f", {which.replace('last 1 ', 'last ')} with the held-out pixels as well"
 
 
 def _taken(report: Report) -> str:
@@ -186,6 +198,8 @@ def _taken(report: Report) -> str:
     best, losses = report["best_iteration"], dict(report.get("held_out", ()))
     least = min((loss for loss in losses.values() if loss is not None), default=None)
     by_hand = report["stop_reason"].startswith("you kept") or report.get("fit", {}).get("kept")
+    if report.get("fit", {}).get("last_phase") and not by_hand:
+        return "the picture after these last ones was taken"
     if by_hand or least is None or (losses.get(best) or least) <= least:
         return f"its picture of iteration {best} was taken"
     return f"of iterations that hardly differ the last, {best}, was taken"
@@ -233,7 +247,8 @@ def _others(report: Report) -> str:
         for name, value in values.items():
             if name not in _TOLD:
                 shown = _shown(kind, name)
-                words.append(f"{shown.label}: {_value(value, shown)}")
+                plain = f"{shown.label}: {_value(value, shown)}"
+                words.append(shown.written.format(value) or plain)
     return f"Settings other than the defaults: {'; '.join(words)}." if words else ""
 
 

@@ -86,6 +86,7 @@ def fit_words(
         "units": None if source.units is None else list(source.units),
         "network": list(budget.widths),
         "iterations_at_most": budget.iterations + budget.release,
+        "last_phase": sum(one.released for one in outcomes if one.pictured),
         "repeats": budget.restarts,
         "halved": calibration.coarse is not None,
         "filtered": any(one.filtered for one in outcomes),

@@ -60,6 +60,7 @@ class Common(BaseModel):
             "Empty: the preset's.",
             least=1,
             most=64,
+            written="{:g} independent fits averaged",
         ),
     ] = None
     max_iterations: Annotated[
@@ -78,6 +79,7 @@ class Common(BaseModel):
             "Seconds after which the best picture so far is kept. Empty: none.",
             least=1,
             most=1e7,
+            written="time limit of {:g} s",
         ),
     ] = None
     stacks: Annotated[
@@ -100,6 +102,7 @@ class Common(BaseModel):
             "parts as the memory asks for.",
             least=128,
             most=2**16,
+            written="tiles of {:g} pixels along a side",
         ),
     ] = None
     dtype: Annotated[

@@ -80,6 +80,24 @@ PAPERS = {
     "features": "Mahendran, Vedaldi, Understanding deep image representations by inverting them, "
     "CVPR 2015, doi:10.1109/CVPR.2015.7299155.",
 }
+#: What each paper is cited for, where the methods text has no sentence of its own about it.
+PARTS = {
+    "overfitting": "the measure of how much noise a picture repeats, by which the fit is stopped",
+    "total variation": "the penalty on total variation",
+    "anisotropic total variation": "the penalty on total variation along rows and columns",
+    "halved": "the filter between coarse and fine pixels",
+    "explaining": "the addition of what an enlarged picture leaves unexplained",
+    "registration": "the alignment of the pictures",
+    "steadiness": "the penalty on changes from frame to frame",
+    "backprojection": "the distance to the measurement, with the blur partly undone",
+    "few bends": "the penalty on bends of the first deconvolution",
+    "optics": "the computed point spread function",
+    "confocal": "that of a confocal microscope",
+    "blur evidence": "the point spread function under which the image's spectrum is the likeliest",
+    "sharp edges": "the first estimate of the point spread function, from sharp edges",
+    "learned blur": "the network and the point spread function fitted together",
+    "features": "the restoration of an image from activations",
+}
 
 
 def references_of(report: Report) -> tuple[str, ...]:

@@ -133,6 +133,13 @@ class UnitOutcome:
         """Whether a picture came of it, or another fit was helped."""
         return self.role in (OWN, SHOWN)
 
+    @property
+    def released(self) -> int:
+        """Iterations of the last phase, which held-out pixels drive, too: nothing judges them."""
+        if self.kept or not self.history:
+            return 0
+        return max(0, self.iterations - self.history[-1][0])
+
 
 def units_of(
     recipe: Recipe,

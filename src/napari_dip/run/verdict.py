@@ -179,10 +179,13 @@ def _of_contrast(found: Findings) -> list[Remark]:
     if found.filled and found.residual is None:
         return []  # measured pixels came back as they were, and of holes held-out pixels know none
     if detail is None or contrast is None:
-        words = (
-            "Whether its detail is real was not checked, since no pixel was left out to the end."
-        )
-        return [Remark(words)]
+        return [
+            Remark(
+                "Whether its detail is real was not checked, since no pixel was left out to the "
+                "end. Texture inside even areas may be invented: compare another seed or preset.",
+                warns=True,
+            )
+        ]
     visible = detail.strength > VISIBLE * contrast.strength
     if doubtful(contrast):
         return [Remark(f"What the picture shows may be invented: {_asked(contrast)}.", warns=True)]

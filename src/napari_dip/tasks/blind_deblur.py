@@ -69,6 +69,7 @@ class BlindDeblur(Task):
             most=201,
             step=2,
             advanced=False,
+            written="PSF size: {:g} pixels",
         ),
     ] = 31
     noise: NoiseModel = "auto"

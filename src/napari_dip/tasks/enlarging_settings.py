@@ -42,6 +42,7 @@ PsfWidth = Annotated[
         least=0,
         most=20,
         step=0.05,
+        written="Gaussian blur of standard deviation {:g} pixels of the result",
     ),
 ]
 
@@ -53,6 +54,7 @@ PsfDepth = Annotated[
         least=0,
         most=20,
         step=0.05,
+        written="along Z of standard deviation {:g} planes of the result",
     ),
 ]
 

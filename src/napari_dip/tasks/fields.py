@@ -29,6 +29,9 @@ class Setting:
         Of a text that names a file: which files to show, such as "Networks (*.pt2)".
     offered : bool
         Whether `Task.offers` lists what may stand in a text.
+    written : str
+        How the methods text writes a number, with its unit and meaning, "{:g}" in its place;
+        empty: the label, a colon and the value say it.
     """
 
     label: str
@@ -40,6 +43,7 @@ class Setting:
     advanced: bool = True
     files: str = ""
     offered: bool = False
+    written: str = ""
 
 
 @dataclass(frozen=True, slots=True)

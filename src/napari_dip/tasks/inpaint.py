@@ -103,6 +103,7 @@ class Inpaint(Task):
             most=64,
             step=1,
             advanced=False,
+            written="holes widened by {:g} pixels on all sides",
         ),
     ] = 0
     known: Annotated[

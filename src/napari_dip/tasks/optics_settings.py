@@ -24,6 +24,7 @@ GaussianWidth = Annotated[
         least=0,
         most=100,
         advanced=False,
+        written="Gaussian blur of standard deviation {:g} pixels",
     ),
 ]
 GaussianDepth = Annotated[
@@ -34,6 +35,7 @@ GaussianDepth = Annotated[
         "as a volume. Empty: each plane is blurred by itself.",
         least=0,
         most=100,
+        written="along Z of standard deviation {:g} planes",
     ),
 ]
 Microscope = Annotated[
@@ -53,6 +55,7 @@ Aperture = Annotated[
         "Numerical aperture (NA) of the objective, as written on it. Empty: none.",
         least=0,
         most=4,
+        written="numerical aperture {:g}",
     ),
 ]
 Wavelength = Annotated[
@@ -62,6 +65,7 @@ Wavelength = Annotated[
         "Wavelength of the emitted light, in nanometres. Empty: none.",
         least=0,
         most=1e6,
+        written="emission at {:g} nm",
     ),
 ]
 PixelSize = Annotated[
@@ -71,6 +75,7 @@ PixelSize = Annotated[
         "Size of a pixel in the sample, in nanometres. Empty: as the image says.",
         least=0,
         most=1e6,
+        written="pixels of {:g} nm",
     ),
 ]
 ZStep = Annotated[
@@ -80,6 +85,7 @@ ZStep = Annotated[
         "Distance of the planes of a stack in the sample, in nanometres. Empty: as the image says.",
         least=0,
         most=1e6,
+        written="planes {:g} nm apart",
     ),
 ]
 RefractiveIndex = Annotated[
@@ -90,6 +96,7 @@ RefractiveIndex = Annotated[
         least=1,
         most=4,
         step=0.001,
+        written="refractive index {:g}",
     ),
 ]
 Excitation = Annotated[
@@ -100,6 +107,7 @@ Excitation = Annotated[
         "that of the emission.",
         least=0,
         most=1e6,
+        written="excitation at {:g} nm",
     ),
 ]
 Pinhole = Annotated[
@@ -110,5 +118,6 @@ Pinhole = Annotated[
         least=0,
         most=100,
         step=0.1,
+        written="pinhole of {:g} Airy units",
     ),
 ]

@@ -21,6 +21,7 @@ Smoothing = Annotated[
         least=0,
         most=100,
         step=0.05,
+        written="Smoothing: {:g} (weight of the penalty on total variation, without unit)",
     ),
 ]
 
