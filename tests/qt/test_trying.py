@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 
@@ -70,6 +72,12 @@ def test_presets_are_compared_side_by_side_and_the_chosen_one_is_applied(large):
     assert not viewer.layers["aside"].visible and not viewer.layers["region"].visible
     shown = [one.name for one in viewer.layers if one.visible]
     assert shown == ["cells", *(f"cells trial, {one}" for one in ("Fast", "Balanced", "Best"))]
+    assert trying.trials.currentText() == "cells trial, Fast"  # the form's own preset
+    viewer.layers.selection.active = viewer.layers["cells trial, Balanced"]
+    assert trying.trials.currentText() == "cells trial, Balanced"
+    assert re.fullmatch(
+        r"The whole image with Balanced: up to \d+ (s|min)\.", trying.cost.text()
+    ), trying.cost.text()
     viewer.layers.selection.active = viewer.layers["cells trial, Fast"]
     assert trying.trials.currentText() == "cells trial, Fast"
     large.press(trying.apply_button)

@@ -79,7 +79,7 @@ class History(QWidget):
         self.forget()
         asked = replace(asked, pixels={})  # the history outlives the run; its inputs need not
         self._asked, self._kept, self._running = asked, KeptSnapshots(asked), True
-        self._preview = Preview(self._viewer, asked.name, asked.look)
+        self._preview = _preview(self._viewer, asked)
 
     def show_event(self, event: Event) -> None:
         """Take in a picture and show it, unless an earlier one is looked at.
@@ -168,7 +168,7 @@ class History(QWidget):
                 self._hide()
             return
         if self._preview is None or self._preview.dismissed:
-            self._preview = Preview(self._viewer, asked.name, asked.look)
+            self._preview = _preview(self._viewer, asked)
         self._preview.show(seen.picture)
 
     def _say(self, told: str = "") -> None:
@@ -199,3 +199,7 @@ class History(QWidget):
         layout.addWidget(self.keep_button, 1, 2)
         self.setToolTip(f"<qt>{_TIP}</qt>")
         self.setVisible(False)  # until there is something to go back to
+
+
+def _preview(viewer: napari.viewer.Viewer, asked: Asked) -> Preview:
+    return Preview(viewer, asked.name, asked.look, part=bool(asked.trial))

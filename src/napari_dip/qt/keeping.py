@@ -46,7 +46,7 @@ class KeptSnapshots:
         name = f"{asked.name} {asked.plan.recipe.task.done}, {place_of(snapshot)}"
         metadata = {**asked.look["metadata"], METADATA_KEY: self._told(snapshot)}
         with undisturbed(viewer):
-            look = in_sight(asked.look, range_of(snapshot.picture))
+            look = in_sight(asked.look, range_of(snapshot.picture), part=bool(asked.trial))
             layer = viewer.add_image(
                 snapshot.picture.copy(), name=name, **{**look, "metadata": metadata}
             )

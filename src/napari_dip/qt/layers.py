@@ -123,10 +123,28 @@ def look_of(
 
 
 class Preview:
-    """The one layer that shows a running restoration; gone when the run is."""
+    """The one layer that shows a running restoration; gone when the run is.
 
-    def __init__(self, viewer: napari.viewer.Viewer, name: str, look: Mapping[str, Any]) -> None:
-        self._viewer = viewer
+    Parameters
+    ----------
+    viewer : napari.viewer.Viewer
+    name : str
+        Of the input layer.
+    look : mapping
+        By `look_of`.
+    part : bool
+        Whether a part of the layer is restored.
+    """
+
+    def __init__(
+        self,
+        viewer: napari.viewer.Viewer,
+        name: str,
+        look: Mapping[str, Any],
+        *,
+        part: bool = False,
+    ) -> None:
+        self._viewer, self._part = viewer, part
         self._name = f"{name} preview"
         self._look = dict(look) | {"metadata": {METADATA_KEY: {"preview": True}}}
         self._layer: Image | None = None
@@ -170,7 +188,7 @@ class Preview:
         """Have all pictures so far in sight: limits that only widen do not flicker."""
         low, high = range_of(picture)
         self._seen = min(self._seen[0], low), max(self._seen[1], high)
-        return in_sight(self._look, self._seen)
+        return in_sight(self._look, self._seen, part=self._part)
 
     @property
     def dismissed(self) -> bool:
@@ -217,13 +235,14 @@ def add_result(
         What it is called where it shows a part of the input only; else empty.
     """
     metadata = with_provenance(look, name, result, "trial" if trial else "result")
+    look = in_sight(look, range_of(result.image), part=bool(trial))
     with undisturbed(viewer):
         for found in result.recipe.task.gives:
             _add_found(viewer, f"{name} {found.upper()}", look, result.learned[found], metadata)
         return viewer.add_image(
             result.image,
             name=f"{name} {trial or result.recipe.task.done}",
-            **{**in_sight(look, range_of(result.image)), "metadata": metadata},
+            **{**look, "metadata": metadata},
         )
 
 

@@ -13,7 +13,7 @@ from napari_dip.errors import Refusal
 from napari_dip.qt.asked import Asked, asked_of, on_region
 from napari_dip.qt.button import explained_button
 from napari_dip.qt.fold import Fold
-from napari_dip.qt.layers import follow_layers, is_preview
+from napari_dip.qt.layers import follow_layers, header, is_preview
 from napari_dip.qt.preferences import my_machine
 from napari_dip.qt.provenance import told_of
 from napari_dip.qt.regions import region_in
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from napari_dip.qt.chooser import InputChooser
     from napari_dip.qt.form import SettingsForm
     from napari_dip.qt.further import FurtherInputs
+    from napari_dip.run.recipe import Recipe
 
 #: First in the list of regions.
 IN_VIEW = "What is in view"
@@ -74,6 +75,7 @@ class TryFold(Fold):
         self.grid = SideBySide(viewer)
         self._comparing: Asked | None = None
         self._before: set[str] = set()
+        self._preset = ""
         self.regions = _combo("Region", "The part of the image to try on")
         self.trials = _combo("Trial", "The trial whose preset the whole image gets")
         self.try_button = explained_button("Try", "Run on this part, with the settings as they are")
@@ -86,10 +88,13 @@ class TryFold(Fold):
         )
         self.words = sentence_label()
         self.words.setText(_HINT)
+        self.cost = sentence_label()
         self._arrange(page)
         self.try_button.clicked.connect(self.try_one)
         self.compare_button.clicked.connect(self.compare)
         self.apply_button.clicked.connect(self.apply)
+        self.trials.currentIndexChanged.connect(self._show_cost)
+        further.changed.connect(self._show_cost)
         self._connect(True)
         self.refresh()
 
@@ -124,6 +129,8 @@ class TryFold(Fold):
         ]
         if asked is not None and len(layers) > 1 and asked.source() in self._viewer.layers:
             self.grid.show([asked.source(), *layers])
+            own = (one.name for one in layers if _recipe(one).common.preset == self._preset)
+            self.trials.setCurrentText(next(own, self.trials.currentText()))
             self.said.emit(_COMPARED)
 
     def refresh(self, _: object = None) -> None:
@@ -135,6 +142,7 @@ class TryFold(Fold):
         active = self._viewer.layers.selection.active
         _fill(self.trials, made, made, active.name if active is not None else "")
         self.apply_button.setEnabled(bool(made))
+        self._show_cost()
 
     def set_busy(self, busy: bool) -> None:
         """While a run is on, nothing here begins another."""
@@ -169,6 +177,7 @@ class TryFold(Fold):
         self._say(f"{width} × {height} pixels: up to {duration(seconds)}{runs}.")
         self._comparing = asked[0] if len(asked) > 1 else None
         self._before = {one.name for one in self._viewer.layers}
+        self._preset = plan.recipe.common.preset
         self.wanted.emit(asked)
 
     def _asked(
@@ -193,6 +202,24 @@ class TryFold(Fold):
         name = self.trials.currentText()
         return _tried(self._viewer.layers[name]) if name in self._viewer.layers else None
 
+    def _show_cost(self, _: object = None) -> None:
+        """Say what *Apply to all* would take."""
+        self.cost.setText(self._cost())
+        self.cost.setVisible(bool(self.cost.text()))
+        self.grown()
+
+    def _cost(self) -> str:
+        made, layers = self._made(), self._viewer.layers
+        image = layers[made["input"]["name"]] if made and made["input"]["name"] in layers else None
+        if made is None or not isinstance(image, Image):
+            return ""
+        recipe, source = recipe_from_dict(made["recipe"]), header(image, made["report"]["axes"])
+        plan = preflight(recipe, source, my_machine(), self._further.headers())
+        if isinstance(plan, Refusal):
+            return plan.message
+        preset = recipe.common.preset.capitalize()
+        return f"The whole image with {preset}: up to {duration(plan.seconds)}."
+
     def _say(self, words: str) -> None:
         self.words.setText(words)
         self.grown()
@@ -211,14 +238,19 @@ class TryFold(Fold):
         layout.addWidget(self.compare_button, 1, 1)
         layout.addWidget(self.words, 2, 0, 1, 2)
         layout.addLayout(trial, 3, 0, 1, 2)
-        layout.addWidget(self.apply_button, 4, 0, 1, 2)
-        layout.setRowStretch(5, 1)
+        layout.addWidget(self.cost, 4, 0, 1, 2)
+        layout.addWidget(self.apply_button, 5, 0, 1, 2)
+        layout.setRowStretch(6, 1)
 
 
 def _tried(layer: Any) -> Mapping[str, Any] | None:
     """Give what a trial's layer says of its making; None if it is no trial."""
     ours = told_of(layer)
     return ours if ours.get("shows") == "trial" else None
+
+
+def _recipe(layer: Any) -> Recipe:
+    return recipe_from_dict(told_of(layer)["recipe"])
 
 
 def _fill(combo: QComboBox, names: list[str], fresh: list[str], active: str = "") -> None:
