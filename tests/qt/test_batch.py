@@ -133,7 +133,9 @@ def test_files_are_run_and_held_to_the_bytes_of_the_command(bench, scene, tmp_pa
     assert bench.said.startswith("Of 4 files: 3 restored, 1 refused.")
     assert tables(out) == tables(scene / "whole")
     bench.wait_for_plan()
-    assert "3 done before" in bench.dock.plan_line.text()
+    line = bench.dock.plan_line.text()
+    assert "3 done before" in line and "1 file was refused: click it to see why" in line
+    assert bench.bar.run_button.text() == "Check again"
     assert bench.states == ["restored", "restored", "refused", "restored"]  # as it was said
 
 

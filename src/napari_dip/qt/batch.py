@@ -44,7 +44,9 @@ _TYPED = 400
 _HINT = "Add the files to restore. Results go into a folder of their own."
 _READING = "Reading the headers …"
 _NONE = "None of them can be restored: the table says why."
-_ALL = "All is done. Go on checks it once more."
+_ALL = "All that can be restored is done."
+_ONE_REFUSED = "1 file was refused: click it to see why."
+_REFUSED = "{count} files were refused: click one to see why."
 _REST = "Go on takes up the rest, here or on the command line with --resume."
 
 
@@ -161,9 +163,10 @@ class BatchDock(RunDock):
         self._reading = found
         self.results.show_reading(found, (self._last.get(one.source, one) for one in found.rows))
         hopeless = len(found.plan.refused) == len(found.rows)
-        more = _NONE if hopeless else "" if found.left else _ALL
+        more = _NONE if hopeless else "" if found.left else _all_done(len(found.plan.refused))
         self.plan_line.setText("\n".join(filter(None, [found.line, more, *found.plan.notes])))
-        self.run_bar.call_start("Go on" if found.begun else "Run")
+        on = "Go on" if found.left else "Check again"
+        self.run_bar.call_start(on if found.begun else "Run")
         self.run_bar.show_state(State.REFUSED if hopeless else State.READY)
 
     def _on_folder(self) -> None:
@@ -212,6 +215,12 @@ class BatchDock(RunDock):
     @property
     def _discarded(self) -> str:
         return "Stopped; what is done is kept."
+
+
+def _all_done(refused: int) -> str:
+    """Say that nothing is left to do, and where to see why files were refused."""
+    why = _ONE_REFUSED if refused == 1 else _REFUSED.format(count=refused)
+    return f"{_ALL} {why}" if refused else _ALL
 
 
 def _sound(raw: dict[str, Any]) -> Recipe | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from html import escape
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QAbstractTableModel, QModelIndex, Qt, Signal
@@ -28,7 +29,7 @@ _STATES = {
 #: in a window of 1280 x 720.
 _ROW, _LEAST = 22, 118
 #: Widths of the first two columns, in pixels, in the narrowest dock.
-_NAME, _STATE = 96, 78
+_NAME, _STATE = 96, 72
 
 
 class FileRows(QAbstractTableModel):
@@ -71,7 +72,8 @@ class FileRows(QAbstractTableModel):
             first = row.words[0] if row.words else ""
             return (printable(row.source.name), state_of(row), first)[index.column()]
         if role == Qt.ItemDataRole.ToolTipRole:
-            return "\n".join([printable(str(row.source)), *row.words])
+            words = (escape(one) for one in (printable(str(row.source)), *row.words))
+            return f"<qt>{'<br>'.join(words)}</qt>"  # as rich text it wraps
         return None
 
 
