@@ -167,6 +167,27 @@ def test_a_worker_that_does_not_see_the_file_says_so(whole, tmp_path):
     assert answer["refusal"]["code"] == "cluster-unseen"
 
 
+CLEARED = """
+import resource, numpy
+from napari_dip.run.allocator import keep_freed_memory
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(50):
+        numpy.ones(2**17)  # a megabyte
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+print(faults(), keep_freed_memory(), faults())
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the setting is that of glibc")
+def test_a_worker_of_dask_keeps_freed_memory_for_the_next_step():
+    argv = [sys.executable, "-c", CLEARED]
+    env = {**os.environ, "MALLOC_TRIM_THRESHOLD_": "65536"}
+    done = subprocess.run(argv, capture_output=True, text=True, env=env, check=True)
+    before, kept, after = done.stdout.split()
+    assert kept == "True" and int(before) > 50 * 200 and int(after) < 600
+
+
 def about(**changes) -> About:
     return replace(About("host", MACHINE, versions(), 1, {}), **changes)
 
