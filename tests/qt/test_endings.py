@@ -243,10 +243,10 @@ def test_channels_that_were_not_restored_are_named_in_the_dock(long_run, noisy):
     long_run.qtbot.wait(600)
     long_run.press(long_run.dock.run_bar.run_button)
     long_run.wait_for_end()
-    notes = long_run.viewer.layers["pair denoised"].metadata[METADATA_KEY]["report"]["notes"]
-    (note,) = (one for one in notes if "was ended before" in one)
-    assert "2" in note
-    assert note.rstrip(".")[1:] in long_run.said
+    report = long_run.viewer.layers["pair denoised"].metadata[METADATA_KEY]["report"]
+    first = report["verdict"]["warnings"][0]
+    assert first == "Channel 2 was not restored; it is as in the input."
+    assert f"⚠ {first}" in long_run.said
 
 
 def test_keeping_before_there_is_a_picture_is_said_in_words(scripted):
@@ -306,6 +306,8 @@ def test_words_of_a_result_are_whole_sentences(noisy):
     result = replace(answer(noisy, notes=["channel 2 is as it was", ""]), stop_reason="it ended.")
     words = Answer("cells", {}, result).words("cells denoised", ["", "One more"])
     assert words == "Done: 'cells denoised'. It ended. Channel 2 is as it was. One more."
+    said_above = Answer("cells", {}, result, told=("channel 2 is as it was",))
+    assert said_above.words("cells denoised") == "Done: 'cells denoised'. It ended."
 
 
 def test_warnings_stand_before_long_notes_and_calm_sentences_behind_them(noisy):

@@ -110,7 +110,9 @@ def test_a_stack_in_tiles_that_was_ended_goes_on_to_the_same_bytes(
     wish = lambda: Control.KEEP if next(asked) >= 14 else Control.GO  # noqa: E731
     plan, path = planned("planes", tile=TILE), tmp_path / "run"
     ended = restored(plan, control=wish, store=Store(path, resume=False))
-    assert "tiles were restored; they are as in the input." in " ".join(ended.report["notes"])
+    warnings = " ".join(ended.report["verdict"]["warnings"])
+    assert "tiles were not restored; they are as in the input." in warnings
+    assert "ended early" in warnings
     resumed = restored(plan, store=Store(path, resume=True))
     assert np.array_equal(resumed.image, planes.image)
     assert resumed.report["iterations"] == planes.report["iterations"]

@@ -218,7 +218,9 @@ def test_a_person_who_keeps_while_all_is_learned_gets_every_frame() -> None:
         plan_of(), movie(), control=lambda: Control.KEEP if next(asked) > 5 else Control.GO
     )
     assert answer is not None
-    assert not any("as in the input" in note for note in answer.report["notes"])
+    warnings = answer.report["verdict"]["warnings"]
+    assert not any("as in the input" in one for one in warnings)
+    assert any("ended early" in one for one in warnings)
     assert answer.stop_reason == "you kept the picture"
     assert (answer.image != movie()).all()
 

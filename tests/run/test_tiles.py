@@ -106,7 +106,9 @@ def test_a_run_in_tiles_that_was_ended_goes_on_to_the_same_bytes(
     wish = lambda: Control.KEEP if next(asked) >= after else Control.GO  # noqa: E731
     path = tmp_path / "run"
     ended = restored(planned(tile=TILE), control=wish, store=Store(path, resume=False))
-    assert "tiles were restored; they are as in the input." in " ".join(ended.report["notes"])
+    warnings = " ".join(ended.report["verdict"]["warnings"])
+    assert "tiles were not restored; they are as in the input." in warnings
+    assert "ended early" in warnings
     store = Store(path, resume=True)
     resumed = restored(planned(tile=TILE), store=store)
     assert np.array_equal(resumed.image, tiled.image)

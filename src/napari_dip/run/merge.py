@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_dip.run.clock import number
+from napari_dip.run.ended_early import early_words, untouched_words
 from napari_dip.run.events import Restoration
 from napari_dip.run.findings import look_at
 from napari_dip.run.layout import from_parts, to_parts
@@ -120,8 +121,10 @@ class Merge:
             mean = np.where(kept, self._parts, mean)
         return self._arranged(mean.astype(np.float32))
 
-    def restoration(self, seconds: float, *, timed_out: bool) -> Restoration:
-        """Merge, put the mean back, and write the report."""
+    def restoration(
+        self, seconds: float, *, timed_out: bool, untouched: tuple[str, ...] = ()
+    ) -> Restoration:
+        """Merge, put the mean back, and write the report; `untouched` is what the parts hide."""
         mean, prediction = self._mean(), self._prediction()
         known, kept = self._calibration.known, self._kept()
         if kept is not None:  # nothing is left of it, not even a rounding
@@ -143,6 +146,11 @@ class Merge:
             shown = to_parts(image, self._plan.source.axes, self._plan.layout)
         evidence = [outcome.evidence for outcome in self.outcomes]
         found = look_at(self._plan, self._calibration, self._parts, prediction, shown, evidence)
+        early = (
+            *untouched,
+            *untouched_words(self._plan, self.count == 0),
+            *early_words(self._plan, self.outcomes),
+        )
         first, last = self.outcomes[0], self.outcomes[-1]
         reason = (last if last.kept else first).stop_reason
         if timed_out:
@@ -157,7 +165,7 @@ class Merge:
             "fit": fit_words(self._plan, self._calibration, self.outcomes),
             "held_out": [[iteration, number(loss)] for iteration, _, loss in first.history],
             "residual": residual,
-            "verdict": verdict(found),
+            "verdict": verdict(found, early),
             "input_sha256": sha256(self._array),
             "output_sha256": sha256(image),
             "notes": self._notes(),
@@ -256,16 +264,6 @@ class Merge:
             f"Channel {channel + 1} holds one value only and was left as it is."
             for channel in self._calibration.constant
         ]
-        notes += [
-            f"The run was ended before channel {channel + 1} was restored; it is as in the input."
-            for channel in np.flatnonzero((self.count == 0).all(0))
-        ]
-        left = int((self.count == 0).any(1).sum())
-        if left and len(self.count) > 1 and not (self.count == 0).all(0).any():
-            notes.append(
-                f"The run was ended before {left} of the {len(self.count)} planes were restored; "
-                "they are as in the input."
-            )
         return notes
 
 

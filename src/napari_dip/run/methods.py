@@ -279,8 +279,3 @@ def _marks(keys: Sequence[str], numbers: Mapping[str, int]) -> str:
     """Turn keys of papers into " [1, 2]", those that are not cited left out."""
     found = sorted({numbers[key] for key in keys if key in numbers})
     return f" [{', '.join(map(str, found))}]" if found else ""
-
-
-def _list(words: Sequence[str]) -> str:
-    *most, last = words
-    return f"{', '.join(most)} and {last}" if most else last

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_dip.run.blend import Region
+from napari_dip.run.ended_early import untouched_tiles
 from napari_dip.run.layout import Layout
 from napari_dip.run.merge import Merge
 from napari_dip.run.receipt import sha256
@@ -30,11 +31,8 @@ if TYPE_CHECKING:
     from napari_dip.run.shelf import Shelf
     from napari_dip.run.tiles import Tile
 
-#: Notes on a run.
+#: Note on a run.
 SAMPLED = "What is said of residual, detail and intensity was measured on {count} regions of it."
-UNFINISHED = (
-    "The run was ended before {left} of the {count} tiles were restored; they are as in the input."
-)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -78,15 +76,14 @@ def reported(
     plan, regions = ready.plan, ready.regions
     order = list(dict.fromkeys(unit.tile or 0 for unit in plan.units if unit.pictured))
     judged = _judged(ready, blend, all_outcomes(shelf, order))
-    answer = judged.restoration(clock.seconds, timed_out=clock.timed_out)
+    left = sum(not shelf.there(tile.index) for tile in plan.tiles)
+    untouched = untouched_tiles(left, len(plan.tiles))
+    answer = judged.restoration(clock.seconds, timed_out=clock.timed_out, untouched=untouched)
     report = dict(answer.report)
     *deep, height, width = largest(plan.tiles).size
-    left = sum(not shelf.there(tile.index) for tile in plan.tiles)
     notes = list(report["notes"])
     if len(regions) > 1:
         notes.append(SAMPLED.format(count=len(regions)))
-    if left:
-        notes.append(UNFINISHED.format(left=left, count=len(plan.tiles)))
     picture, deviation, residual = (_handed_over(one) for one in written)
     report |= {
         "shape": list(plan.source.shape),

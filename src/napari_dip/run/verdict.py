@@ -14,6 +14,8 @@ from napari_dip.run.findings import STEEP
 from napari_dip.run.regular_pattern import LEAST, LOST
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from napari_dip.run.evidence import Confirmed
     from napari_dip.run.findings import Findings, Residual
     from napari_dip.run.saturation import CutOff
@@ -53,12 +55,14 @@ class Remark:
     warns: bool = False
 
 
-def verdict(found: Findings) -> dict[str, Any]:
+def verdict(found: Findings, early: Sequence[str] = ()) -> dict[str, Any]:
     """Say what the numbers mean.
 
     Parameters
     ----------
     found : Findings
+    early : sequence of str
+        What to warn of where a run was ended before all was done.
 
     Returns
     -------
@@ -67,6 +71,7 @@ def verdict(found: Findings) -> dict[str, Any]:
         these alone; "figures", what they were made from, with "bounds".
     """
     remarks = [
+        *(Remark(words, warns=True) for words in early),
         *_of_contrast(found),
         *_of_holes(found),
         *([] if found.filled and found.residual is None else [_of_residual(found.residual)]),
