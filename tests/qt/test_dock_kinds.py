@@ -32,10 +32,12 @@ def test_channels_are_restored_when_the_axes_say_so(desk, noisy, qtbot):
     pair = np.stack([noisy, noisy.T]).astype(np.uint16) * 9
     desk.viewer.add_image(pair, name="pair")
     axes = desk.dock.chooser.axes
-    assert "CYX for channels" in desk.dock.plan_line.text()
+    line = desk.dock.plan_line.text()
+    assert "2 planes one after another" in line
+    assert "write in 'Axes': CYX for channels" in line  # no option of the command line
     axes.clear()
     qtbot.keyClicks(axes, "CYX")
-    assert "2 fits" in desk.dock.plan_line.text()
+    assert "2 channels one after another" in desk.dock.plan_line.text()
     desk.set(max_iterations="6")
     desk.run()
     desk.wait_for_end()

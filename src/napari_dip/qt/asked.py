@@ -71,7 +71,16 @@ class Asked:
 
     def answered(self, result: Restoration) -> Answer:
         """Put the result on its way into the viewer."""
-        return Answer(self.name, self.look, result, self.source, self.input_look, trial=self.trial)
+        whole = self.plan if self.whole is None else self.whole
+        return Answer(
+            self.name,
+            self.look,
+            result,
+            self.source,
+            self.input_look,
+            trial=self.trial,
+            told=whole.notes,
+        )
 
     @property
     def begin(self) -> Callable[..., Any] | None:

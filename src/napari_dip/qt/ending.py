@@ -45,6 +45,8 @@ class Answer:
         As `look`, for pictures of the input's size.
     trial : str
         Name of what was tried on a part of the input; else empty.
+    told : tuple of str
+        Notes that stand in the plan line, above the words, and are not said twice.
     """
 
     name: str
@@ -53,6 +55,7 @@ class Answer:
     source: Callable[[], Any] = lambda: None
     input_look: Mapping[str, Any] = field(default_factory=dict)
     trial: str = ""
+    told: tuple[str, ...] = ()
 
     def add(self, viewer: napari.viewer.Viewer) -> tuple[str, str]:
         """Add it as a layer, in the input's place and colours or, where these fail, without.
@@ -93,7 +96,8 @@ class Answer:
         report = self.result.report
         took = report.get("seconds")
         spent = f"It took {duration(took)}" if isinstance(took, int | float) else ""
-        parts = dict.fromkeys((*report.get("notes", ()), spent, *remarks))  # each once
+        notes = (note for note in report.get("notes", ()) if note not in self.told)
+        parts = dict.fromkeys((*notes, spent, *remarks))  # each once
         rest = " ".join(sentence(part) for part in parts if part)
         reason = self.result.stop_reason
         done = " ".join([f"Done: '{layer}'.", *([sentence(reason)] if reason else [])])

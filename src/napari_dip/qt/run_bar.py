@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from enum import Enum
 from typing import TYPE_CHECKING
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
     from napari_dip.run.events import Event
 
+#: An option in brackets, with its value: " (--tile 512)".
+_OPTION = re.compile(r" \(--[a-z][^()]*\)")
 #: A double click on Run must not stop what it has just started.
 _DOUBLE_CLICK_SECONDS = 0.5
 
@@ -182,9 +185,19 @@ class RunBar(QWidget):
         self.discard_button.setToolTip("Stop and throw the picture away")
 
 
+def dock_words(words: str) -> str:
+    """Leave out how the command line calls a field that stands in the dock: "'Axes' (--axes)"."""
+    return _OPTION.sub("", words)
+
+
+class _Sentences(QLabel):
+    def setText(self, words: str | None) -> None:
+        super().setText(dock_words(words or ""))
+
+
 def sentence_label() -> QLabel:
     """Make a label for whole sentences: wraps, can be copied, and never as mark-up."""
-    label = QLabel()
+    label = _Sentences()
     label.setWordWrap(True)
     label.setTextFormat(Qt.TextFormat.PlainText)
     label.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)

@@ -12,7 +12,7 @@ from napari_dip.qt.activity import Activity
 from napari_dip.qt.canvas_context import make_canvas_current
 from napari_dip.qt.docked import Docked, single_shot, unveiled
 from napari_dip.qt.ending import DISCARDED, attempt
-from napari_dip.qt.run_bar import RunBar, State, sentence_label
+from napari_dip.qt.run_bar import RunBar, State, dock_words, sentence_label
 from napari_dip.qt.run_queue import Place, run_queue
 from napari_dip.qt.worker import BackgroundRun
 from napari_dip.run.events import Event
@@ -196,7 +196,7 @@ class RunDock(Docked):
         if isinstance(outcome, Refusal):
             self._finish(outcome.message)
             self._refused()
-            show_error(outcome.message)
+            show_error(dock_words(outcome.message))
         elif outcome is None or asked is None:
             self._finish(self.too_early)
         else:

@@ -77,7 +77,7 @@ class Clock:
         self._fit_share = plan.fit_share
         self._units = len(plan.units)
         self._ending = ending_iterations(plan)
-        self._called = called(plan)
+        self._called = plan.called
         self._fits = [unit.pictured for unit in plan.units]
         self._shared = not all(self._fits)
 
@@ -204,17 +204,6 @@ class Clock:
             return left
         rest = max(0.0, self._limit - self.seconds)
         return rest if left is None else min(left, rest)
-
-
-def called(plan: Plan) -> str:
-    """Name what the fits of a run are to the user, where each of them is one such thing."""
-    count = sum(unit.pictured for unit in plan.units)
-    if plan.tiles:  # of which a share may be restored here
-        tiles = {unit.tile for unit in plan.units if unit.pictured}
-        return "tile" if count == len(tiles) else "part"
-    names = {"T": "frame", "Z": "plane"}
-    alone = count == plan.layout.count(plan.source)
-    return names.get(plan.layout.along(plan.source), "part") if alone else "part"
 
 
 def number(value: float) -> float | None:

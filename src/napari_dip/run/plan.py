@@ -117,6 +117,16 @@ class Plan:
         return self.costs.fit / (self.costs.fit + self.costs.usual_look + self.costs.ending)
 
     @property
+    def called(self) -> str:
+        """Name what the fits are to the user, where each of them is one such thing."""
+        fits = [unit for unit in self.units if unit.pictured]
+        if self.tiles:  # of which a share may be restored here
+            return "tile" if len(fits) == len({unit.tile for unit in fits}) else "part"
+        names = {"T": "frame", "Z": "plane"}
+        alone = len(fits) == self.layout.count(self.source)
+        return names.get(self.layout.along(self.source), "part") if alone else "part"
+
+    @property
     def where(self) -> str:
         """Size of the work and what does it, for the user."""
         height, width = self.source.grid
@@ -126,7 +136,12 @@ class Plan:
             "cuda": "NVIDIA graphics card",
             "mps": "Apple graphics",
         }[self.device]
-        fits = f", {len(self.units)} fits" if len(self.units) > 1 else ""
+        count = len(self.units)
+        each = {unit.channels for unit in self.units if len(unit.channels) == 1}
+        called = "channel" if len(each) == count else self.called
+        plain = called != "part" and all(unit.pictured for unit in self.units)
+        words = f", {count} {called}s one after another" if plain else f", {count} fits"
+        fits = words if count > 1 else ""
         depth = "".join(f" × {count}" for count in self.layout.depth(self.source))
         return f"{width} × {height}{depth} pixels{fits} on the {device}"
 
