@@ -16,7 +16,8 @@ from napari_dip.run.batch import run_batch
 from napari_dip.run.batch_plan import plan_batch
 from napari_dip.run.cluster_course import unit_of
 from napari_dip.run.cluster_share import restore_part
-from napari_dip.run.shares import Share
+from napari_dip.run.cluster_unit import restore_unit
+from napari_dip.run.shares import Share, most_shares
 from run.played_crew import Here, go
 
 if TYPE_CHECKING:
@@ -60,6 +61,12 @@ def test_a_file_in_tiles_is_shared_by_workers_that_would_be_idle(whole, tmp_path
     assert not any("Restoring" in words for words in last)
     kept = sorted(path.name for path in (tmp_path / "out" / "receipts").iterdir())
     assert kept == ["cells.tif.json", "cells.tif.png"]
+
+
+def test_a_file_is_shared_by_as_many_as_its_tiles_after_the_first_unless_its_time_is_limited(whole):
+    recipes = RECIPE, RECIPE.with_common(time_limit=60.0)
+    plans = [plan_batch(one, whole / "in", whole / "no", threads=1).jobs[0].plan for one in recipes]
+    assert [most_shares(plan) for plan in plans] == [5, 1]
 
 
 @pytest.mark.parametrize("sent", ["1-0", "1-2"])
@@ -111,8 +118,6 @@ def test_a_share_that_has_ended_two_workers_ends_no_third_one(whole, tmp_path):
         with pytest.raises(SystemExit):
             restore_part(unit, go, die)
     assert restore_part(unit, go, die)["state"] == "passed"
-    from napari_dip.run.cluster_unit import restore_unit
-
     answer = restore_unit(unit_of(plan, 1, "session", ""), go, die)
     assert answer["refusal"]["code"] == "cluster-killed"
     assert json.loads((plan.jobs[0].at.receipt).read_text())["refusal"]["code"] == "cluster-killed"
