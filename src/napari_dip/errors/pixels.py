@@ -217,7 +217,7 @@ PIXELS = {
     ),
     "gaussian-axial": Fault(
         "The width of the Gaussian is given along Z alone.",
-        "Fill in 'Gaussian blur' (--gaussian-sigma) too, or leave both empty.",
+        "Fill in 'Gaussian blur (SD, pixels)' (--gaussian-sigma) too, or leave both empty.",
     ),
     "gaussian-depth": Fault(
         "The Gaussian has a width along Z, but '{name}' is restored in single planes.",

@@ -19,8 +19,9 @@ _Width = Annotated[float, Field(gt=0, le=100, allow_inf_nan=False)]
 GaussianWidth = Annotated[
     _Width | None,
     Setting(
-        "Gaussian blur",
-        "Standard deviation of the blur in pixels, if it is a Gaussian. Empty: none.",
+        "Gaussian blur (SD, pixels)",
+        "Standard deviation of the blur, in pixels, if it is a Gaussian: full width at half "
+        "maximum / 2.35. Empty: none.",
         least=0,
         most=100,
         advanced=False,
@@ -32,7 +33,7 @@ GaussianDepth = Annotated[
     Setting(
         "Gaussian blur along Z",
         "Standard deviation of the blur along Z, in planes of the stack, which is then deblurred "
-        "as a volume. Empty: each plane is blurred by itself.",
+        "as a volume: full width at half maximum / 2.35. Empty: each plane is blurred by itself.",
         least=0,
         most=100,
         written="along Z of standard deviation {:g} planes",
