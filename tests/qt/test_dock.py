@@ -198,7 +198,10 @@ def test_a_refused_image_is_said_in_words_and_the_dock_is_ready_again(desk, nois
     desk.run()
     desk.wait_for_end()
     assert "cells denoised" in desk.names
-    assert desk.said.startswith("Done")
+    desk.viewer.layers.selection.active = desk.viewer.layers["cells denoised"]
+    assert desk.said.startswith("Done")  # a result is no other image
+    desk.viewer.layers.selection.active = desk.viewer.layers["empty"]
+    assert desk.said == ""
 
 
 def test_an_error_in_the_middle_is_said_in_words_and_the_dock_is_ready_again(desk):

@@ -29,6 +29,14 @@ def test_the_best_point_is_marked(show):
     assert list(curve._held_out.getData()[1]) == [3.1, 2.2, 2.5]
 
 
+def test_iterations_are_counted_from_zero_from_the_first_point_on(show):
+    curve = show()
+    for last in (25, 400):
+        curve.extend([(1, last, 3.0, 3.1)], last)
+        low, high = curve.viewRange()[0]
+        assert low == 0 and last < high < 1.1 * last
+
+
 def test_losses_that_were_not_measured_are_left_out(show):
     curve = show()
     curve.extend([(1, 25, 3.0, NAN), (1, 50, NAN, 2.2)], 0)

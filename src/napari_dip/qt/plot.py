@@ -18,6 +18,8 @@ FITTED_COLOUR, HELD_OUT_COLOUR = "#56B4E9", "#E69F00"
 #: In pixels: tall enough to read, low enough for all of it to be in sight, in a window of 1280 x
 #: 720, below a result of which there is much to say.
 _HEIGHT = 164
+#: Shortest axis; a shorter one has tenths of iterations.
+_LEAST_ITERATIONS = 10
 #: In pixels: of the words above the curves, which pyqtgraph gives 30. The topmost number needs 7.
 _LEGEND_HEIGHT = 20
 
@@ -47,7 +49,6 @@ class HeldOutCurve(pg.PlotWidget):  # type: ignore[misc]  # pyqtgraph ships no t
         self._mark.setVisible(False)
         self.addItem(self._mark, ignoreBounds=True)
         as_picture(self)
-        self.setLimits(minXRange=10)  # or a single point would stand at iteration 11.8
         self.setVisible(False)  # until there is something to see
         self.setToolTip(
             "Some pixels are hidden from the fit. While their loss falls, the picture gets better; "
@@ -100,6 +101,8 @@ class HeldOutCurve(pg.PlotWidget):  # type: ignore[misc]  # pyqtgraph ships no t
             curve.setData(iteration[seen], losses[seen])
         marked = (iteration == best) & np.isfinite(table[:, 2])
         self._best.setData(iteration[marked], table[marked, 2])
+        # fitted to a single point, the axis would go from below zero
+        self.setXRange(0, max(_LEAST_ITERATIONS, 1.03 * iteration.max(initial=0)), padding=0)
 
 
 def as_picture(plot: pg.PlotWidget) -> None:
