@@ -7,6 +7,10 @@ import pytest
 from napari.components import ViewerModel
 
 from napari_dip.qt.further import NONE, FurtherInputs, drawn
+from napari_dip.qt.layers import header
+from napari_dip.qt.preferences import my_machine
+from napari_dip.run.plan import preflight
+from napari_dip.run.recipe import make_recipe
 from napari_dip.tasks import Input
 
 MASK = Input("mask", "Mask", "What to fill in.", ("labels", "shapes", "image"))
@@ -146,3 +150,20 @@ def test_a_long_label_stands_above_its_list_where_the_dock_is_narrow(viewer, qtb
     assert not label.geometry().intersects(combo.geometry())
     assert combo.geometry().bottom() < further.height()
     further.disconnect_viewer()
+
+
+def test_a_mask_with_nothing_painted_is_refused_before_run_until_a_stroke(viewer, further, qtbot):
+    image = viewer.add_image(np.zeros((16, 16)), name="cells")
+    holes = viewer.add_labels(np.zeros((16, 16), int), name="holes")
+    further.set_image(image)
+    further.choose({"mask": "holes"})
+    plan = preflight(make_recipe("inpaint"), header(image), my_machine(), further.headers())
+    assert further.refused(plan).code == "mask-empty"
+    told = []
+    further.changed.connect(lambda: told.append(further.refused(plan)))
+    holes.paint((5, 5), 1)
+    assert told[-1] is None  # at once: Run may be pressed now
+    assert further.refused(plan) is None
+    with qtbot.waitSignal(further.changed, timeout=2000):
+        holes.undo()
+    assert further.refused(plan).code == "mask-empty"

@@ -117,10 +117,10 @@ def test_an_empty_mask_is_refused_in_words(open_dock):
     desk = open_dock("inpaint")
     desk.viewer.add_labels(np.zeros((SIDE, SIDE), int), name="nothing")
     choose(desk, "mask", "nothing")
-    desk.run()
-    desk.wait_for_end()
-    assert desk.names == ["cells", "nothing"]
-    assert desk.said.endswith(".")
+    assert "The mask marks no pixel of 'cells'." in desk.dock.plan_line.text()
+    assert not desk.dock.run_bar.run_button.isEnabled()
+    desk.viewer.layers["nothing"].paint((9, 9), 1)
+    assert desk.dock.run_bar.run_button.isEnabled()
 
 
 def test_a_finer_picture_lies_exactly_over_its_input(open_dock):

@@ -78,14 +78,15 @@ class TaskDock(LayerDock):
         self.form.widgets["preset"].value = first_preset() or self.form.widgets["preset"].value
 
     def plan(self) -> Plan | Refusal:
-        """Say what Run would do now, or why it would not; from headers alone."""
+        """Say what Run would do now, or why it would not; from headers and what is drawn."""
         header = self.chooser.header()
         if isinstance(header, Refusal):
             return header
         try:
-            return preflight(self.form.recipe(), header, my_machine(), self.further.headers())
+            plan = preflight(self.form.recipe(), header, my_machine(), self.further.headers())
         except Refused as error:
             return error.refusal
+        return plan if isinstance(plan, Refusal) else self.further.refused(plan) or plan
 
     def show_plan(self, _: object = None) -> None:
         """Bring the line above the buttons up to date; while a run is on it stays."""

@@ -13,6 +13,7 @@ from qtpy.QtCore import QSignalBlocker, Signal
 from qtpy.QtWidgets import QComboBox, QFormLayout, QWidget
 
 from napari_dip.io import ImageSpec, guess_axes
+from napari_dip.qt.docked import single_shot
 from napari_dip.qt.layers import is_preview, level_zero
 from napari_dip.qt.provenance import told_of
 
@@ -22,9 +23,14 @@ if TYPE_CHECKING:
     import napari.viewer
     import numpy.typing as npt
 
+    from napari_dip.errors import Refusal
+    from napari_dip.run.plan import Plan
     from napari_dip.tasks import Input
 
 _KINDS = {"image": Image, "labels": Labels, "shapes": Shapes}
+#: Pixels of a drawn mask up to which it is looked at with each plan, which takes some hundredths of
+#: a second for 2048 x 2048 pixels; and milliseconds after a stroke before that.
+_GLANCE, _STROKE = 2**22, 300
 #: What the list shows where a picture may be left out.
 NONE = "none"
 
@@ -48,6 +54,11 @@ class FurtherInputs(QWidget):
         self._inputs = tuple(inputs)
         self._image: Image | None = None
         self._by_hand: set[str] = set()
+        self._watched: list[Labels] = []
+        self._blank = False
+        self._soon = single_shot(self, _STROKE)
+        self._soon.timeout.connect(self.changed)
+        self.changed.connect(self._watch)
         self.combos = {one.name: _combo(one) for one in self._inputs}
         layout = QFormLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
@@ -98,6 +109,20 @@ class FurtherInputs(QWidget):
             for name, one in self.chosen().items()
         }
 
+    def refused(self, plan: Plan) -> Refusal | None:
+        """Say no where nothing is drawn yet; of what lies on the disk or is large, the run tells.
+
+        Parameters
+        ----------
+        plan : Plan
+            Of the headers.
+        """
+        drawn_on = {name: one.data for name, one in self.chosen().items() if _is_seen(one)}
+        self._blank = bool(drawn_on) and not any(pixels.any() for pixels in drawn_on.values())
+        if not self._blank:
+            return None
+        return plan.recipe.task.admit(plan.source, drawn_on)
+
     def refresh(self, _: object = None) -> None:
         """Bring the lists in line with the viewer; what was chosen stays."""
         for one in self._inputs:
@@ -123,6 +148,24 @@ class FurtherInputs(QWidget):
     def disconnect_viewer(self) -> None:
         """Stop listening; the viewer lives longer than this widget."""
         self._connect(False)
+        self._soon.stop()
+        self._watch(stop=True)
+
+    def _watch(self, *, stop: bool = False) -> None:
+        """Listen to what is drawn in the layers that are chosen."""
+        wanted = [] if stop else [one for one in self.chosen().values() if _is_seen(one)]
+        for one in {*self._watched, *wanted}:
+            if (one in self._watched) != (one in wanted):
+                for name in ("paint", "labels_update", "data", "set_data"):  # the last by undoing
+                    signal = getattr(one.events, name)
+                    (signal.connect if one in wanted else signal.disconnect)(self._on_stroke)
+        self._watched = wanted
+
+    def _on_stroke(self, _: object = None) -> None:
+        if self._blank:  # who has just painted may press Run at once
+            self.changed.emit()
+        else:
+            self._soon.start()
 
     def _connect(self, on: bool) -> None:
         events = self._viewer.layers.events
@@ -177,6 +220,12 @@ def _likely(name: str, layers: Sequence[Any]) -> str:
     called = (one.name for one in meant if name in re.findall("[a-z]+", one.name.lower()))
     drawn_ones = (one.name for one in layers if not isinstance(one, Image))
     return next(chain(called, drawn_ones), "")
+
+
+def _is_seen(layer: Any) -> bool:
+    """Whether it is a drawing in the memory that is looked at in no time."""
+    pixels = layer.data if isinstance(layer, Labels) else None
+    return type(pixels) is np.ndarray and pixels.size <= _GLANCE
 
 
 def _first(layers: Sequence[Any]) -> str:
