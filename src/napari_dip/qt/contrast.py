@@ -52,7 +52,7 @@ def in_sight(
     -------
     dict
         The look; as it was where the picture fills enough of the limits, is of one value, or in
-        red, green and blue, which napari shows without limits.
+        red, green and blue, whose balance is judged beside the layer's.
     """
     limits = look.get("contrast_limits")
     if limits is None or look.get("rgb"):
