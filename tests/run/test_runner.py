@@ -218,7 +218,8 @@ def test_keep_during_the_first_of_two_channels_leaves_the_other_as_it_was() -> N
     assert answer is not None
     assert np.array_equal(answer.image[1], array[1].astype(np.float32))
     assert answer.uncertainty[1].mean() > answer.uncertainty[0].mean() / 2
-    assert any("channel 2 was restored" in note for note in answer.report["notes"])
+    warned = answer.report["verdict"]["warnings"]
+    assert any("Channel 2 was not restored; it is as in the input." in words for words in warned)
     assert answer.stop_reason == "you kept the picture"
 
 
