@@ -34,8 +34,6 @@ SCHEMA = 5
 INTERVAL, LEAST_INTERVAL, WRITING_SHARE = 20.0, 1.0, 0.02
 #: What a file that is no checkpoint, or a damaged one, makes of its reader, beside SafetensorError.
 BROKEN = (OSError, ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError)
-
-
 #: Faults of a checkpoint, which cost no more than beginning anew.
 UNUSABLE = ("resume-other", "resume-broken")
 
@@ -86,7 +84,7 @@ class Store:
         shelf: Path | None = None,
     ) -> None:
         self.path = Path(path)
-        self.shelf = shelf or self.path.with_name(self.path.name + ".tiles")
+        self.shelf = shelf or shelf_beside(self.path)
         self.failure: Refusal | None = None
         self.moved: Refusal | None = None
         self.resume = resume
@@ -214,6 +212,11 @@ class Store:
         self.weights = done.weights
         merge.count[...] = done.count
         merge.outcomes.extend(done.outcomes)
+
+
+def shelf_beside(path: Path) -> Path:
+    """Name the folder beside a checkpoint for what is done of its run."""
+    return path.with_name(f"{path.name}.tiles")
 
 
 def write_weights(path: Path, weights: Mapping[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""How many workers a file, or a share of its tiles, has ended."""
+"""How many workers a file, or a share of it, has ended."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 #: Workers that one file may end before it is left alone: one may have been lost by chance.
 MOST_DEATHS = 2
-#: Begins the name of each share's count, in the folder of the tiles.
+#: Begins the name of each share's count, in the folder beside the checkpoint.
 SHARES = "begun"
 
 

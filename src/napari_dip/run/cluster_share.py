@@ -8,11 +8,12 @@ from napari_dip.engine.control import Control
 from napari_dip.errors import Refusal, Refused
 from napari_dip.run.batch_file import ENDS
 from napari_dip.run.batch_receipts import confirmed
-from napari_dip.run.checkpoints import UNUSABLE, Store
+from napari_dip.run.checkpoints import UNUSABLE, Store, shelf_beside
 from napari_dip.run.cluster_begun import MOST_DEATHS, SHARES, Beginnings
 from napari_dip.run.cluster_unit import answer_of, job_of
 from napari_dip.run.draining import drained
 from napari_dip.run.events import Event
+from napari_dip.run.machine import load_torch, torch_threads
 from napari_dip.run.survey import opened
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def restore_part(
         return answer_of("passed")
     if control() in ENDS:
         return answer_of("waiting")
-    shelf = Store(at.unfinished, resume=True).shelf
+    shelf = shelf_beside(at.unfinished)
     path = shelf / f"{SHARES}{share.place}" if share.place else at.begun
     begun = Beginnings(path, unit.session)
     if shelf.is_symlink() or begun.count() >= MOST_DEATHS:
@@ -67,15 +68,14 @@ def restore_part(
 def _restored(
     job: Job, plan: Plan, share: Share, control: Callable[[], Control]
 ) -> Generator[Event, None, str]:
-    first = Store(job.at.unfinished, resume=True)
     if not (plan.tiles and share.place):  # who is the first to look at the file
         yield Event("Checking what was done before")
         if confirmed(job.at, plan.source, plan.recipe, job.inputs) is not None:
             return "passed"
-    store = first
+    store = Store(job.at.unfinished, resume=True)
     if share.place:  # others are at work beside this one
         name = f"share{share.place}of{share.count}"
-        store = Store(first.shelf / name, resume=True, shelf=first.shelf)
+        store = Store(store.shelf / name, resume=True, shelf=store.shelf)
     data = opened(plan)
     try:
         ended = yield from _work(plan, data, share, control, store)
@@ -97,5 +97,8 @@ def _work(
     from napari_dip.run.tile_share import restore_share
     from napari_dip.run.unit_share import restore_fits
 
-    restore = restore_share if plan.tiles else restore_fits
-    return (yield from restore(plan, data, share, control, store))
+    yield Event("Starting the engine")
+    load_torch()
+    with torch_threads(plan.threads):
+        restore = restore_share if plan.tiles else restore_fits
+        return (yield from restore(plan, data, share, control, store))

@@ -32,7 +32,7 @@ _ALONE = threading.Lock()
 
 
 def work(unit: Unit, worker: Any) -> dict[str, Any] | None:
-    """Restore one file, or a share of its tiles, in a worker.
+    """Restore one file, or a share of it, in a worker.
 
     Parameters
     ----------

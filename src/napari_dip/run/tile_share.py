@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from napari_dip.engine.control import Control
 from napari_dip.run.clock import Clock
-from napari_dip.run.events import Event
-from napari_dip.run.machine import load_torch, torch_threads
 from napari_dip.run.tile_course import TileCourse, shelf_of
 from napari_dip.run.tile_lesson import lesson
 from napari_dip.run.tile_measuring import measured
@@ -17,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping, Sequence
 
     from napari_dip.run.checkpoints import Store
+    from napari_dip.run.events import Event
     from napari_dip.run.plan import Plan
     from napari_dip.run.shares import Share
     from napari_dip.run.units import WorkUnit
@@ -53,23 +52,20 @@ def restore_share(
     Refused, Failed
         As for `napari_dip.run.runner.run`; errors of the machine as they are.
     """
-    yield Event("Starting the engine")
-    load_torch()
-    with torch_threads(plan.threads):
-        clock = Clock(plan, control, None)
-        ready = yield from measured(plan, data, clock)
-        clock.expect(ready.plan)
-        shelf = shelf_of(ready, store)
-        try:
-            ended = yield from lesson(ready, clock, store, shelf)
-            if ended is Control.GO:
-                units = units_in(share, ready.plan.units)
-                clock.expect(replace(ready.plan, units=units))
-                course = TileCourse(ready, data["image"], clock, store, shelf)
-                ended = yield from course.restored(units)
-            return ended
-        finally:
-            shelf.close()
+    clock = Clock(plan, control, None)
+    ready = yield from measured(plan, data, clock)
+    clock.expect(ready.plan)
+    shelf = shelf_of(ready, store)
+    try:
+        ended = yield from lesson(ready, clock, store, shelf)
+        if ended is Control.GO:
+            units = units_in(share, ready.plan.units)
+            clock.expect(replace(ready.plan, units=units))
+            course = TileCourse(ready, data["image"], clock, store, shelf)
+            ended = yield from course.restored(units)
+        return ended
+    finally:
+        shelf.close()
 
 
 def units_in(share: Share, units: Sequence[WorkUnit]) -> tuple[WorkUnit, ...]:
