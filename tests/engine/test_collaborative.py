@@ -131,3 +131,28 @@ def test_a_last_step_follows_whichever_way_a_problem_ends() -> None:
     assert ended.refine is not None
     assert float(ended.refine(estimate).mean.max()) == 12
     assert followed_by(Problem(()), lambda said, done: done).refine is None
+
+
+def test_what_the_pilot_has_smoothed_away_comes_back_where_it_returns() -> None:
+    along = torch.arange(72.0)
+    stripes = (0.5 + 0.12 * torch.sin(along * 2 * torch.pi / 5)).expand(1, 1, 64, 72)
+    measured, flat = shot(stripes), torch.full((1, 1, 64, 72), 0.5)
+    filtered = collaborative(noise(), measured, flat, torch.ones_like(flat)).mean
+    assert float((filtered - stripes).square().mean()) < 0.03 * float(
+        (flat - stripes).square().mean()
+    )
+
+
+def test_noise_that_neighbours_share_does_not_guide(monkeypatch: pytest.MonkeyPatch) -> None:
+    measured = shot(truth(32, 32))
+    pilot, known = smoothed(measured), torch.ones(1, 1, 32, 32)
+    answers: dict[bool, list[torch.Tensor]] = {}
+    for shared in (True, False):
+        correlation = ((0.3, 0.0), (0.3, 0.0)) if shared else None
+        for share in (module.ROUGH, 0.9):
+            with monkeypatch.context() as patch:
+                patch.setattr(module, "ROUGH", share)
+                answer = collaborative(noise(), measured, pilot, known, correlation).mean
+            answers.setdefault(shared, []).append(answer)
+    assert torch.equal(*answers[True])
+    assert not torch.equal(*answers[False])

@@ -32,9 +32,10 @@ NORMALISED = ("noise", "guided-noise", "deep")
 #: Loading torch; and measuring the noise: for a picture, and for each of its pixels.
 START_SECONDS, MEASURE_SECONDS, MEASURE_PIXEL_SECONDS = 3.0, 0.1, 1.5e-6
 #: What comes after a fit, for each pixel: residual and verdict of a channel, and the last filter of
-#: one channel and of each further one (1.05 s for 192 x 512 pixels, 1.03 s for 96 x 512 of three).
+#: one channel and of each further one (1.05 s for 192 x 512 pixels, 1.03 s for 96 x 512 of three,
+#: and 1.33 and 1.45 times as long since its first step guides it as well).
 JUDGE_PIXEL_SECONDS = 2.5e-6
-FILTER_PIXEL_SECONDS, FILTER_CHANNEL_SECONDS = 11e-6, 5e-6
+FILTER_PIXEL_SECONDS, FILTER_CHANNEL_SECONDS = 15e-6, 8e-6
 #: Iterations between two judgements, as the engine's schedule has it.
 JUDGE_EVERY = 25
 #: Sides that a hidden block can have.
@@ -67,7 +68,7 @@ SIDES = {"coarser-scales": 8}
 PLANE_BYTES, CODE_BYTES, CODE_BYTES_OF_VOLUMES = 120, 137, 180
 #: Bytes for each channel of the last filter, of patches that look alike: for each pixel of a line
 #: of the picture, since it goes band by band, and for each pixel of the picture.
-FILTER_LINE_BYTES, FILTER_BYTES = 240_000, 70
+FILTER_LINE_BYTES, FILTER_BYTES = 240_000, 85
 #: Priors whose pictures are filtered so.
 FILTERED = ("blind-spot", "recorrupted", "guided")
 #: The same where the code holds what the planes before and after show: measured in the same way on

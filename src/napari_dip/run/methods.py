@@ -231,8 +231,8 @@ def _last_step(report: Report) -> str:
         )
     if filtered(report):
         said.append(
-            "In the end patches that look alike in the network's picture were filtered together "
-            "{collaborative}."
+            "In the end patches that look alike were filtered together, guided by the network's "
+            "picture {collaborative}."
         )
     return " ".join(said)
 
