@@ -8,6 +8,7 @@ from skimage import data
 from torch.nn import functional as F
 
 from napari_dip.engine import collaborative as module
+from napari_dip.engine import patch_groups
 from napari_dip.engine.collaborative import collaborative
 from napari_dip.engine.fidelity import NoiseVariance
 from napari_dip.engine.problem import Estimate, Problem, followed_by
@@ -78,7 +79,7 @@ def test_bands_of_rows_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
     pilot, known = smoothed(measured), torch.ones_like(measured)
     answers = []
     for rows in (3, 16):
-        monkeypatch.setattr(module, "ROWS", rows)
+        monkeypatch.setattr(patch_groups, "ROWS", rows)
         answers.append(collaborative(noise(), measured, pilot, known))
     torch.testing.assert_close(answers[0].mean, answers[1].mean, rtol=1e-4, atol=1e-5)
 

@@ -15,21 +15,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from napari_dip.engine.noise_line import SIDE, cosines
+from napari_dip.engine.noise_line import cosines
+from napari_dip.engine.patch_groups import GROUP, PATCH, STEP, bands, grouped
 from napari_dip.engine.problem import Estimate
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from napari_dip.engine.fidelity import NoiseVariance
 
-#: Side of a patch, patches in a group, distance of neighbouring groups, and how far away patches
-#: are looked for, in pixels: near those of BM3D. On five 256 x 256 crops of FMD, patches of 6 or
-#: 12, groups of 8 or 32 and a reach of 24 lie within 0.1 dB.
-PATCH, GROUP, STEP, REACH = SIDE, 16, 3, 16
 #: Share of the measurement in the picture that patches are compared by. Compared by the network's
 #: picture alone, what it has smoothed away tells nothing: with a half, `fast` gains 0.00 to 0.33 dB
-#: on seven pictures of FMD, six of Set12 (noise of 25 or 50) and Hagen's actin and nucleus, 0.2 to
+#: on five pictures of FMD, seven of Set12 (noise of 25 or 50) and Hagen's actin and nucleus, 0.2 to
 #: 1.0 on W2S 010_0, 077_2 and 100_1; 0.7 and 1 lie within 0.1 dB of it, or below.
 SEEN = 0.5
 #: Share of what stands out of the noise in the picture that guides Wiener's rule, where neighbours
@@ -41,8 +36,6 @@ ROUGH, STANDS_OUT = 0.4, 2.7
 #: for the truth: 1.5 to 2.8 on 192 x 192 crops of camera, coins and cell of scikit-image, each with
 #: Gaussian noise of 20 and with photon noise.
 OPTIMISM = 2.4
-#: Rows of groups that are worked on at a time, which bounds the memory.
-ROWS = 16
 #: Shape of the window that joins overlapping patches (beta of Kaiser's), as in BM3D.
 _KAISER = 2.0
 #: Points of the table of the variance-stabilising transform: straight lines between them are off
@@ -103,7 +96,7 @@ def collaborative(
     turn = _principal(both.pilot)
     shown, seen = (torch.einsum("dc,cyx->dyx", turn, one) for one in both[:2])
     power = _patch_power(correlation).to(shown)
-    groups = _grouped(torch.lerp(shown, seen, SEEN))
+    groups = grouped(torch.lerp(shown, seen, SEEN))
     if correlation is None:
         rough, _ = _filtered(None, seen, groups, power)
         shown = torch.lerp(shown, rough, ROUGH)
@@ -167,22 +160,6 @@ def _signs() -> Tensor:
     return rows / sqrt(GROUP)
 
 
-def _bands(height: int) -> Iterator[tuple[range, slice]]:
-    """Rows of groups that are worked on together, and the part of the picture that they look at."""
-    places = range(0, height - PATCH + 1, STEP)
-    for first in range(0, len(places), ROWS):
-        rows = places[first : first + ROWS]
-        yield rows, slice(max(0, rows[0] - REACH), min(height, rows[-1] + PATCH + REACH))
-
-
-def _grouped(compared: Tensor) -> list[list[Tensor]]:
-    """Find the groups of each band, row by row, in as few bytes as they fit into."""
-    return [
-        [row.int() for row in _alike(compared[:, part], rows, part.start)]
-        for rows, part in _bands(compared.shape[1])
-    ]
-
-
 def _filtered(
     shown: Tensor | None, seen: Tensor, groups: list[list[Tensor]], power: Tensor
 ) -> tuple[Tensor, Tensor]:
@@ -194,7 +171,7 @@ def _filtered(
     sums = seen.new_zeros(2 * channels + 1, height, width)
     window = torch.kaiser_window(PATCH, periodic=False, beta=_KAISER).to(seen)
     window = (window[:, None] * window).flatten()
-    for (_, part), alike in zip(_bands(height), groups, strict=True):
+    for (_, part), alike in zip(bands(height), groups, strict=True):
         pilot = None if shown is None else shown[:, part]
         sums[:, part] += _band(pilot, seen[:, part], alike, power, window)
     mean, variance, weight = sums.split([channels, channels, 1])
@@ -254,44 +231,3 @@ def _joined(sums: Tensor, channels: int, size: tuple[int, int], window: Tensor) 
         laid[channels + channel] = F.fold((variance * spread)[None], size, PATCH)[0, 0]
     laid[-1] = F.fold(spread[None], size, PATCH)[0, 0]
     return laid
-
-
-def _alike(compared: Tensor, rows: range, top: int) -> tuple[Tensor, ...]:
-    """Find the patches that look most like each group's own: indices (G, GROUP), row by row.
-
-    A picture smaller than a group's patches repeats some of them.
-    """
-    _, height, width = compared.shape
-    across = width - PATCH + 1
-    own_rows = torch.arange(rows[0] - top, rows[-1] - top + 1, STEP)
-    own_columns = torch.arange(0, across, STEP)
-    padded = F.pad(compared, (REACH,) * 4)
-    part = slice(rows[0] - top, rows[-1] - top + PATCH)
-    own = compared[:, part]
-    distances, shifts = [], []
-    for down in range(-REACH, REACH + 1):
-        there = own_rows + down
-        outside = (there < 0) | (there > height - PATCH)
-        if bool(outside.all()):
-            continue
-        for aside in range(-REACH, REACH + 1):
-            moved = padded[
-                :,
-                REACH + down + part.start : REACH + down + part.stop,
-                REACH + aside : REACH + aside + width,
-            ]
-            squares = (own - moved).square_()
-            squares = squares.sum(0) if len(squares) > 1 else squares[0]
-            distance = F.avg_pool2d(squares[None], PATCH, STEP)[0]
-            beside = own_columns + aside
-            beyond = (beside < 0) | (beside >= across)
-            distance[outside[:, None] | beyond] = torch.inf
-            if down == aside == 0:  # first of equals, or flat places would be left out
-                distance.fill_(-1)
-            distances.append(distance)
-            shifts.append(down * across + aside)
-    nearest = torch.stack(distances).flatten(1).topk(GROUP, dim=0, largest=False).indices
-    starts = (own_rows[:, None] * across + own_columns).flatten().to(compared.device)
-    chosen = starts[:, None] + torch.tensor(shifts, device=compared.device)[nearest].T
-    rows_of_groups: tuple[Tensor, ...] = chosen.split(len(own_columns))
-    return rows_of_groups

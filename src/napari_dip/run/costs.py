@@ -33,9 +33,9 @@ NORMALISED = ("noise", "guided-noise", "deep")
 START_SECONDS, MEASURE_SECONDS, MEASURE_PIXEL_SECONDS = 3.0, 0.1, 1.5e-6
 #: What comes after a fit, for each pixel: residual and verdict of a channel, and the last filter of
 #: one channel and of each further one (1.05 s for 192 x 512 pixels, 1.03 s for 96 x 512 of three,
-#: and 1.33 and 1.45 times as long since its first step guides it as well).
+#: and 1.17 and 1.35 times as long since its first step guides it as well).
 JUDGE_PIXEL_SECONDS = 2.5e-6
-FILTER_PIXEL_SECONDS, FILTER_CHANNEL_SECONDS = 15e-6, 8e-6
+FILTER_PIXEL_SECONDS, FILTER_CHANNEL_SECONDS = 13e-6, 7.5e-6
 #: Iterations between two judgements, as the engine's schedule has it.
 JUDGE_EVERY = 25
 #: Sides that a hidden block can have.

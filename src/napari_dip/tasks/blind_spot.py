@@ -127,8 +127,9 @@ def refined(
 
     Some of the network's picture is kept (`KEPT`): the errors of the two are not the same.
     """
-    from napari_dip.engine.collaborative import PATCH, collaborative
+    from napari_dip.engine.collaborative import collaborative
     from napari_dip.engine.frame import frame_put_back
+    from napari_dip.engine.patch_groups import PATCH
 
     if scene.measurement.ndim > 4 or min(scene.grid) < PATCH:
         return None
