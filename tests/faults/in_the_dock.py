@@ -123,6 +123,7 @@ def _with_layers(
     from napari.components import ViewerModel
 
     from napari_dip.qt.docks import dock_of
+    from napari_dip.qt.run_bar import dock_words
 
     viewer = ViewerModel()
     add(viewer)
@@ -140,7 +141,7 @@ def _with_layers(
         said = _ending(dock)
         if len(viewer.layers) != before:
             return bad(f"a layer was added; it said: {said}"[:400])
-        code = code_of(said)
+        code = code_of(said, dock_words)
         return good(code, kind="refused") if code else bad(f"it said: {said}"[:400])
     finally:
         dock.shut_down()

@@ -48,17 +48,22 @@ def bad(seen: str, **facts: Any) -> Seen:
     return {"ok": False, "seen": seen, **facts}
 
 
-def pattern(code: str) -> re.Pattern[str]:
-    """Match the fault's two sentences, whatever its facts are."""
+def as_it_is(words: str) -> str:
+    """Leave a message as the table has it."""
+    return words
+
+
+def pattern(code: str, said: Callable[[str], str] = as_it_is) -> re.Pattern[str]:
+    """Match the fault's two sentences, as a door says them, whatever its facts are."""
     fault = FAULTS[code]
-    parts = re.split(r"\{\w+\}", f"{fault.sentence} {fault.remedy}")
+    parts = re.split(r"\{\w+\}", said(f"{fault.sentence} {fault.remedy}"))
     return re.compile(".*?".join(map(re.escape, parts)), re.DOTALL)
 
 
-def code_of(message: str) -> str | None:
+def code_of(message: str, said: Callable[[str], str] = as_it_is) -> str | None:
     """Find the fault whose two sentences a message is; None if it is none of them."""
     for code in FAULTS:
-        if code != "unexpected" and pattern(code).fullmatch(message.strip()):
+        if code != "unexpected" and pattern(code, said).fullmatch(message.strip()):
             return code
     return None
 
