@@ -117,6 +117,7 @@ def test_a_double_click_on_run_does_not_stop_it(long_run):
     long_run.run()
     long_run.press(long_run.dock.run_bar.run_button)
     assert long_run.dock.run_bar.state is State.RUNNING
+    long_run.wait_for_fit(1)  # from then on a run ends within an iteration
 
 
 def test_discard_leaves_no_layer(long_run):
