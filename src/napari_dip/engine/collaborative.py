@@ -16,11 +16,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from napari_dip.engine.noise_line import cosines
-from napari_dip.engine.patch_groups import GROUP, PATCH, STEP, bands, grouped
+from napari_dip.engine.patch_groups import GROUP, PATCH, STEP, grouped
 from napari_dip.engine.problem import Estimate
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from napari_dip.engine.fidelity import NoiseVariance
+    from napari_dip.engine.patch_groups import Band
 
 #: Share of the measurement in the picture that patches are compared by. Compared by the network's
 #: picture alone, what it has smoothed away tells nothing: with a half, `fast` gains 0.00 to 0.33 dB
@@ -96,11 +99,11 @@ def collaborative(
     turn = _principal(both.pilot)
     shown, seen = (torch.einsum("dc,cyx->dyx", turn, one) for one in both[:2])
     power = _patch_power(correlation).to(shown)
-    groups = grouped(torch.lerp(shown, seen, SEEN))
+    bands = grouped(torch.lerp(shown, seen, SEEN))
     if correlation is None:
-        rough, _ = _filtered(None, seen, groups, power)
+        rough, _ = _filtered([seen], bands, power)
         shown = torch.lerp(shown, rough, ROUGH)
-    mean, left = _filtered(shown, seen, groups, power)
+    mean, left = _filtered([seen, shown], bands, power)
     mean = torch.einsum("dc,dyx->cyx", turn, mean)
     left = torch.einsum("dc,dyx->cyx", turn**2, left)
     picture = whole[0] + (both.deviation * (mean - both.pilot))[None]
@@ -161,46 +164,45 @@ def _signs() -> Tensor:
 
 
 def _filtered(
-    shown: Tensor | None, seen: Tensor, groups: list[list[Tensor]], power: Tensor
+    pictures: Sequence[Tensor], bands: Sequence[Band], power: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Filter groups band by band, and join them: mean and variance, (C, Y, X) each.
 
-    With nothing shown, what stands out of the noise is kept, and nothing else.
+    The pictures are what is filtered, and what guides. With no guide, what stands out of the noise
+    is kept, and nothing else.
     """
-    channels, height, width = seen.shape
-    sums = seen.new_zeros(2 * channels + 1, height, width)
-    window = torch.kaiser_window(PATCH, periodic=False, beta=_KAISER).to(seen)
+    channels, height, width = pictures[0].shape
+    sums = power.new_zeros(2 * channels + 1, height, width)
+    window = torch.kaiser_window(PATCH, periodic=False, beta=_KAISER).to(power)
     window = (window[:, None] * window).flatten()
-    for (_, part), alike in zip(bands(height), groups, strict=True):
-        pilot = None if shown is None else shown[:, part]
-        sums[:, part] += _band(pilot, seen[:, part], alike, power, window)
+    for part, groups in bands:
+        sums[:, part] += _band([one[:, part] for one in pictures], groups, power, window)
     mean, variance, weight = sums.split([channels, channels, 1])
     return mean / weight, variance / weight
 
 
 def _band(
-    shown: Tensor | None, seen: Tensor, groups: list[Tensor], power: Tensor, window: Tensor
+    pictures: Sequence[Tensor], groups: Sequence[Tensor], power: Tensor, window: Tensor
 ) -> Tensor:
     """Weighted sums of all patches of some rows of groups: (2 C + 1, Y, X)."""
-    sums = _summed(shown, seen, groups, power, window)  # its patches are let go of here
-    channels, height, width = seen.shape
+    sums = _summed(pictures, groups, power, window)  # its patches are let go of here
+    channels, height, width = pictures[0].shape
     return _joined(sums, channels, (height, width), window)
 
 
 def _summed(
-    shown: Tensor | None, seen: Tensor, groups: list[Tensor], power: Tensor, window: Tensor
+    pictures: Sequence[Tensor], groups: Sequence[Tensor], power: Tensor, window: Tensor
 ) -> Tensor:
     """Add up what all groups say of each patch: (L, (C + 1) P² + C)."""
-    channels = len(seen)
-    basis, signs = cosines().to(seen), _signs().to(seen)
+    channels = len(pictures[0])
+    basis, signs = cosines().to(power), _signs().to(power)
     flat = torch.kron(basis, basis)
-    pictures = (seen,) if shown is None else (seen, shown)
     patches = [F.unfold(one[:, None], PATCH).mT @ flat.T for one in pictures]  # (C, L, P²)
-    sums = seen.new_zeros(patches[0].shape[1], (channels + 1) * PATCH**2 + channels)
+    sums = power.new_zeros(patches[0].shape[1], (channels + 1) * PATCH**2 + channels)
     for alike in (row.long() for row in groups):  # (G, GROUP)
-        measured, *pilot = (torch.einsum("kj,cgjp->cgkp", signs, one[:, alike]) for one in patches)
-        if pilot:
-            strength = pilot[0].square_()
+        measured, *guide = (torch.einsum("kj,cgjp->cgkp", signs, one[:, alike]) for one in patches)
+        if guide:
+            strength = guide[0].square_()
             share = strength / (strength + power)
         else:
             share = (measured.square() > STANDS_OUT**2 * power).to(measured)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
@@ -23,44 +23,40 @@ PATCH, GROUP, STEP, REACH = SIDE, 16, 3, 16
 ROWS = 16
 
 
-def bands(height: int) -> Iterator[tuple[range, slice]]:
-    """Rows of groups that are worked on together, and the part of the picture that they look at.
+class Band(NamedTuple):
+    """Groups that are worked on together.
 
-    Parameters
+    Attributes
     ----------
-    height : int
-        Of the picture, a whole number of steps and a patch.
-
-    Yields
-    ------
-    rows : range
-        Where their patches begin.
     part : slice
-        Rows of the picture.
+        Rows of the picture that they look at.
+    groups : list of Tensor
+        For each row of groups (G, GROUP) int32: places of patches in the part, row by row.
     """
+
+    part: slice
+    groups: list[Tensor]
+
+
+def _bands(height: int) -> Iterator[tuple[range, slice]]:
+    """Rows of groups that are worked on together, and the part of the picture that they look at."""
     places = range(0, height - PATCH + 1, STEP)
     for first in range(0, len(places), ROWS):
         rows = places[first : first + ROWS]
         yield rows, slice(max(0, rows[0] - REACH), min(height, rows[-1] + PATCH + REACH))
 
 
-def grouped(compared: Tensor) -> list[list[Tensor]]:
+def grouped(compared: Tensor) -> list[Band]:
     """Find the patches that look alike, in as few bytes as their places fit into.
 
     Parameters
     ----------
     compared : Tensor
-        (C, Y, X)
-
-    Returns
-    -------
-    list of list of Tensor
-        For each band, for each row of groups: (G, GROUP) int32, places of patches in the band,
-        counted row by row.
+        (C, Y, X), Y and X a whole number of steps and a patch.
     """
     return [
-        [row.int() for row in _alike(compared[:, part], rows, part.start)]
-        for rows, part in bands(compared.shape[1])
+        Band(part, [row.int() for row in _alike(compared[:, part], rows, part.start)])
+        for rows, part in _bands(compared.shape[1])
     ]
 
 

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from napari_dip.run.layout import PART_NAMES
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
@@ -13,9 +15,6 @@ if TYPE_CHECKING:
 
     from napari_dip.run.plan import Plan
     from napari_dip.run.units import UnitOutcome, WorkUnit
-
-#: What the parts of an image are called, by the axis that they lie along.
-_PARTS = {"T": "Frame", "Z": "Plane"}
 
 
 def early_words(plan: Plan, outcomes: Sequence[UnitOutcome]) -> tuple[str, ...]:
@@ -54,7 +53,7 @@ def _whose(plan: Plan, unit: WorkUnit) -> str:
         return " of a tile"
     long = _long_axes(plan)
     if len(long) == 1:
-        return f" of {_PARTS[long].lower()} {unit.part + 1}"
+        return f" of {PART_NAMES[long]} {unit.part + 1}"
     return " of a plane" if long else ""
 
 
@@ -81,12 +80,12 @@ def untouched_words(plan: Plan, missing: npt.NDArray[np.bool_]) -> tuple[str, ..
     channels = missing.all(0)
     rest = missing[:, ~channels]
     parts = rest.all(1) & ~channels.all()
-    told = _sentences("Channel", np.flatnonzero(channels))
+    told = _sentences("channel", np.flatnonzero(channels))
     told += _of_parts(plan, np.flatnonzero(parts))
     for channel in np.flatnonzero(~channels):
         some = np.flatnonzero(missing[:, channel] & ~parts)
-        told += [f"Channel {channel + 1}: {_small(words)}" for words in _of_parts(plan, some)]
-    return tuple(told)
+        told += [f"channel {channel + 1}: {words}" for words in _of_parts(plan, some)]
+    return tuple(words[:1].upper() + words[1:] for words in told)
 
 
 def untouched_tiles(left: int, count: int) -> tuple[str, ...]:
@@ -104,13 +103,13 @@ def _of_parts(plan: Plan, parts: npt.NDArray[np.intp]) -> list[str]:
     """Name parts as a person counts them: frames, planes, or planes of frames."""
     long = _long_axes(plan)
     if len(long) < 2:
-        return _sentences(_PARTS.get(long, "Part"), parts)
+        return _sentences(PART_NAMES.get(long, "part"), parts)
     deep = plan.source.shape[plan.source.axes.index(plan.layout.parts[1])]
     frames, planes = np.divmod(parts, deep)
     whole = [one for one in np.unique(frames) if (frames == one).sum() == deep]
-    told = _sentences("Frame", np.array(whole, np.intp))
+    told = _sentences(PART_NAMES["T"], np.array(whole, np.intp))
     for frame in np.setdiff1d(frames, whole):
-        told += _sentences("Plane", planes[frames == frame], f" of frame {frame + 1}")
+        told += _sentences(PART_NAMES["Z"], planes[frames == frame], f" of frame {frame + 1}")
     return told
 
 
@@ -139,7 +138,3 @@ def _numbers(indices: Iterable[int]) -> str:
             words += [str(one + 1) for one in run]
     *most, last = words
     return f"{', '.join(most)} and {last}" if most else last
-
-
-def _small(words: str) -> str:
-    return words[:1].lower() + words[1:]

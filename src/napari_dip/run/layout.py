@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from napari_dip.io import ImageSpec
 
 
+#: What parts are called, by the axis that they lie along.
+PART_NAMES = {"T": "frame", "Z": "plane"}
+
+
 @dataclass(frozen=True, slots=True)
 class Layout:
     """What each axis of an image is used for.

@@ -17,7 +17,7 @@ from napari_dip.run.costs import (
     estimate_planes,
 )
 from napari_dip.run.gate import MOST_CHANNELS, check_headers, depth_words
-from napari_dip.run.layout import Layout, layout_of
+from napari_dip.run.layout import PART_NAMES, Layout, layout_of
 from napari_dip.run.machine import Machine, threads_for
 from napari_dip.run.tiling import choose_tiles, grid_of, memory_of, tile_note
 from napari_dip.run.units import WorkUnit, units_of
@@ -122,9 +122,8 @@ class Plan:
         fits = [unit for unit in self.units if unit.pictured]
         if self.tiles:  # of which a share may be restored here
             return "tile" if len(fits) == len({unit.tile for unit in fits}) else "part"
-        names = {"T": "frame", "Z": "plane"}
         alone = len(fits) == self.layout.count(self.source)
-        return names.get(self.layout.along(self.source), "part") if alone else "part"
+        return PART_NAMES.get(self.layout.along(self.source), "part") if alone else "part"
 
     @property
     def where(self) -> str:
