@@ -1,12 +1,14 @@
 """What handing files to workers costs: time and bytes per task, load of the scheduler, throughput.
 
-Usage: python benchmarks/cluster.py [overhead] [throughput] [--small] [--again]
+Usage: python benchmarks/cluster.py [overhead] [throughput] [--small | --large] [--again]
 
 overhead     a real dask scheduler and two workers in processes of their own: tasks that do nothing,
              and files that are done already (header, plan, hashes), so that nothing is fitted
-throughput   a batch by two workers, against two single processes at once with half the files each,
-             all with one thread: files per minute with and without the start, and seconds of the
-             processor, which tell more where other programs run beside it
+throughput   a batch by two workers that are there already, as dask starts them and with dask's looks
+             at itself made rare (docs/cluster.md), and by two of its own (--workers 2), against two
+             single processes at once with half the files each, all with one thread: files per
+             minute with and without the start, and seconds of the processor, which tell more where
+             other programs run beside it
 
 The files are crops of single shots of FMD and W2S. Rows are written as they come and are not done
 again; --again begins anew. Run it where two cores are idle: `make bench-cluster`.
@@ -16,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import pickle
 import re
 import shutil
@@ -23,7 +26,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,7 +40,7 @@ from skimage.io import imread
 import napari_dip as dip
 from napari_dip.run.batch import run_batch
 from napari_dip.run.batch_plan import plan_batch
-from napari_dip.run.cluster import joining, on_worker
+from napari_dip.run.cluster import QUIET, joining, on_worker
 from napari_dip.run.cluster_course import unit_of
 from napari_dip.run.draining import drained
 from shared_data import OUT, data_folder, write
@@ -46,21 +50,24 @@ if TYPE_CHECKING:
 
 ROWS = OUT / "cluster" / "rows.jsonl"
 SHOTS = ("fmd/*_raw?.png", "w2s/*_noisy_avg1.png")
-#: Tasks that do nothing, files, pixels along a side, iterations; and the same for --small.
-USUAL, SMALL = (500, 32, 128, 60), (100, 6, 64, 20)
+#: Tasks that do nothing, files, pixels along a side, iterations; the same for --small; and for
+#: --large, with as many iterations as the preset has.
+USUAL, SMALL, LARGE = (500, 32, 128, 60), (100, 6, 64, 20), (500, 12, 256, 250)
 WORKERS = 2
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("parts", nargs="*", default=["overhead", "throughput"])
-    parser.add_argument("--small", action="store_true", help="few small files")
+    sizes = parser.add_mutually_exclusive_group()
+    sizes.add_argument("--small", action="store_true", help="few small files")
+    sizes.add_argument("--large", action="store_true", help="few files, the whole preset")
     parser.add_argument("--again", action="store_true", help="forget what was measured before")
     wish = parser.parse_args()
     ROWS.parent.mkdir(parents=True, exist_ok=True)
     if wish.again:
         ROWS.unlink(missing_ok=True)
-    size = SMALL if wish.small else USUAL
+    size = SMALL if wish.small else LARGE if wish.large else USUAL
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
         lay_out(folder, *size[1:])
@@ -77,10 +84,10 @@ def main() -> None:
         "command": "make bench-cluster",
         "files": f"{files} of {side} x {side} pixels, {iterations} iterations, 1 thread",
         "empty tasks": tasks,
-        "workers to two single processes": ratio(rows, "files_per_minute_running"),
-        "the same with the start": ratio(rows, "files_per_minute"),
-        "the same by seconds of the processor": ratio(rows, "cpu_s_per_file", less=True),
     }
+    for way in list(PARTS["throughput"])[1:]:
+        for words, figure in RATIOS.items():
+            summary[f"{way} to single processes, {words}"] = ratio(rows, way, figure)
     write("cluster", [{head: row.get(head, "") for head in heads} for row in rows], summary)
 
 
@@ -90,13 +97,13 @@ def known() -> list[dict[str, Any]]:
     return [json.loads(line) for line in ROWS.read_text(encoding="utf-8").splitlines()]
 
 
-def ratio(rows: list[dict[str, Any]], figure: str, *, less: bool = False) -> float | str:
-    """Set the workers beside the single processes; `less`: the smaller figure is the better."""
+def ratio(rows: list[dict[str, Any]], way: str, figure: str) -> float | str:
+    """Set a way beside the single processes; of seconds, the fewer are the better."""
     found = {row["what"]: row[figure] for row in rows if figure in row}
-    ours, theirs = found.get("two workers"), found.get("two single processes")
+    ours, theirs = found.get(way), found.get("two single processes")
     if not ours or not theirs:
         return "not measured"
-    return round(theirs / ours if less else ours / theirs, 3)
+    return round(theirs / ours if figure == "cpu_s_per_file" else ours / theirs, 3)
 
 
 def lay_out(folder: Path, count: int, side: int, iterations: int) -> None:
@@ -114,16 +121,19 @@ def lay_out(folder: Path, count: int, side: int, iterations: int) -> None:
 
 
 @contextmanager
-def cluster(folder: Path) -> Iterator[tuple[str, psutil.Process, list[psutil.Process]]]:
-    """Start a scheduler and workers; give its file, and their processes."""
+def cluster(
+    folder: Path, settings: dict[str, Any] | None = None
+) -> Iterator[tuple[str, psutil.Process, list[psutil.Process]]]:
+    """Start a scheduler and workers with settings of dask's; give its file, and their processes."""
+    settings = settings or {}
     place = folder / "scheduler.json"
     place.unlink(missing_ok=True)
     at = ("--host", "127.0.0.1", "--no-dashboard", "--scheduler-file", str(place))
-    started = [dask("scheduler", "--port", "0", *at)]
+    started = [dask(settings, "scheduler", "--port", "0", *at)]
     try:
         while not place.exists():
             time.sleep(0.1)
-        started += [dask("worker", "--nthreads", "1", *at) for _ in range(WORKERS)]
+        started += [dask(settings, "worker", "--nthreads", "1", *at) for _ in range(WORKERS)]
         with joining(str(place)) as crew:
             assert crew is not None
             crew.client.wait_for_workers(WORKERS)
@@ -181,10 +191,10 @@ def done_files(folder: Path, size: tuple[int, ...]) -> dict[str, Any]:
         }
 
 
-def two_workers(folder: Path, size: tuple[int, ...]) -> dict[str, Any]:
+def two_workers(folder: Path, size: tuple[int, ...], **settings: Any) -> dict[str, Any]:
     """Restore all files by two workers."""
-    out = folder / "by_workers"
-    with cluster(folder) as (place, scheduler, workers):
+    out = folder / ("by_quiet_workers" if settings else "by_workers")
+    with cluster(folder, settings) as (place, scheduler, workers):
         before = cpu(scheduler) + sum(map(cpu, workers))
         alone = cpu(scheduler)
         told = timed([[folder / "in0", folder / "in1", "-o", out, "--scheduler", place]], folder)
@@ -196,6 +206,13 @@ def two_workers(folder: Path, size: tuple[int, ...]) -> dict[str, Any]:
         }
 
 
+def own_workers(folder: Path, size: tuple[int, ...]) -> dict[str, Any]:
+    """Restore all files by two workers that are started for it."""
+    out = folder / "by_its_own"
+    told = timed([[folder / "in0", folder / "in1", "-o", out, "--workers", WORKERS]], folder)
+    return figures(told, [out])
+
+
 def two_processes(folder: Path, size: tuple[int, ...]) -> dict[str, Any]:
     """Restore half the files each by two processes at once that know nothing of each other."""
     outs = [folder / f"alone{half}" for half in range(WORKERS)]
@@ -205,7 +222,18 @@ def two_processes(folder: Path, size: tuple[int, ...]) -> dict[str, Any]:
 
 PARTS = {
     "overhead": {"empty tasks": empty_tasks, "files that are done": done_files},
-    "throughput": {"two single processes": two_processes, "two workers": two_workers},
+    "throughput": {
+        "two single processes": two_processes,
+        "two workers": two_workers,
+        "two workers, rare looks": partial(two_workers, **QUIET),
+        "two workers of its own": own_workers,
+    },
+}
+#: What is set beside the single processes.
+RATIOS = {
+    "with the start": "files_per_minute",
+    "running": "files_per_minute_running",
+    "by seconds of the processor": "cpu_s_per_file",
 }
 
 
@@ -220,7 +248,7 @@ def timed(commands: list[list[Any]], folder: Path) -> dict[str, float]:
     while any(process.poll() is None for process in running):
         for place, process in enumerate(running):
             if process.poll() is None:
-                spent[place] = cpu(psutil.Process(process.pid))
+                spent[place] = max(spent[place], with_children(process.pid))
         time.sleep(0.05)
     if any(process.returncode for process in running):
         raise SystemExit("A batch did not end well.")
@@ -236,6 +264,14 @@ def figures(told: dict[str, float], outs: list[Path]) -> dict[str, float]:
         "files_per_minute_running": 60 * running,
         "cpu_s_per_file": told["cpu_s"] / len(ends),
     }
+
+
+def with_children(pid: int) -> float:
+    """Seconds of the processor of a process and of those that it started and that run still."""
+    with suppress(psutil.NoSuchProcess):  # one that ends meanwhile is counted as it was before
+        whole = psutil.Process(pid)
+        return sum(map(cpu, (whole, *whole.children(recursive=True))))
+    return 0.0
 
 
 def cpu(process: psutil.Process) -> float:
@@ -259,9 +295,15 @@ def through(process: psutil.Process) -> int:
     return total
 
 
-def dask(*words: str) -> subprocess.Popen[bytes]:
-    quiet = subprocess.DEVNULL
-    return subprocess.Popen([sys.executable, "-m", "dask", *words], stdout=quiet, stderr=quiet)
+def dask(settings: dict[str, Any], *words: str) -> subprocess.Popen[bytes]:
+    """Start a process of dask's; its settings are told as docs/cluster.md says."""
+    told = {
+        "DASK_" + name.replace(".", "__").replace("-", "_").upper(): str(value)
+        for name, value in settings.items()
+    }
+    quiet, env = subprocess.DEVNULL, os.environ | told
+    line = [sys.executable, "-m", "dask", *words]
+    return subprocess.Popen(line, stdout=quiet, stderr=quiet, env=env)
 
 
 def _nothing(number: int) -> int:

@@ -54,6 +54,15 @@ def test_an_unknown_setting_is_refused() -> None:
     assert code_of({"schema": 1, "task": "denoise", "epochs": 3}) == "setting-unknown"
 
 
+def test_an_unknown_setting_is_told_each_one_that_can_be_set_and_nothing_else() -> None:
+    with pytest.raises(Refused) as caught:
+        make_recipe("denoise", sigma=3)
+    listed = str(caught.value).split("spelling: ")[1].rstrip(".").split(", ")
+    assert len(listed) == len(set(listed))
+    assert {"gain", "preset"} < set(listed)
+    assert not {"title", "inputs", "done"} & set(listed)
+
+
 def test_a_recipe_of_a_newer_program_is_refused() -> None:
     assert code_of({"schema": SCHEMA + 1, "task": "denoise"}) == "recipe-newer"
 

@@ -43,12 +43,21 @@ ANSWER, FIRST = 30, 60
 #: Deaths of workers that the scheduler may hold against a task: it counts those of all workers
 #: that a task lay with, begun or not, so that a bad file would take others with it. We count.
 DEATHS = 1_000_000
+#: Dask looks 100 times a second where each thread is, 50 times whether its loop is late, and twice
+#: at the system, all of which a fit in the same process waits for: 3 to 8 % of two workers' time
+#: (`benchmarks/cluster.py throughput --large`).
+QUIET = {
+    "distributed.worker.profile.enabled": False,
+    "distributed.admin.tick.interval": "500ms",
+    "distributed.admin.system-monitor.interval": "5s",
+}
 #: Threads of torch's libraries as they are in this process; and a worker that was killed is started
 #: again however long that takes: dask's own 15 s are too few on a busy computer, where all workers
 #: were lost one by one.
 HERE = {
     "distributed.nanny.pre-spawn-environ": {},
     "distributed.deploy.lost-worker-timeout": "1000 days",
+    **QUIET,
 }
 #: First thing that a worker here does: Ctrl-C reaches all processes of a terminal, and workers end
 #: when they are told, with what they have done so far.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -223,9 +223,9 @@ def _checked(kind: type[Any], settings: dict[str, Any]) -> Any:
 def _first_fault(kind: type[Any], error: ValidationError) -> Refusal:
     first = error.errors()[0]
     field = str(first["loc"][0]) if first["loc"] else "?"
-    names = list(kind.model_fields if kind is Common else kind.__dataclass_fields__)
     if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-        names = sorted([*names, *Common.model_fields])
+        own = [] if kind is Common else [one.name for one in fields(kind)]
+        names = sorted({*own, *Common.model_fields})
         return refusal("setting-unknown", field=field, known=", ".join(names))
     why = first["msg"].removeprefix("Input should be ").replace("'", "")
     return refusal(
