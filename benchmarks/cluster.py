@@ -5,10 +5,10 @@ Usage: python benchmarks/cluster.py [overhead] [throughput] [--small | --large] 
 overhead     a real dask scheduler and two workers in processes of their own: tasks that do nothing,
              and files that are done already (header, plan, hashes), so that nothing is fitted
 throughput   a batch by two workers that are there already, as dask starts them and with dask's
-             looks at itself made rare (docs/cluster.md), and by two of its own (--workers 2), against two
-             single processes at once with half the files each, all with one thread: files per
-             minute with and without the start, and seconds of the processor, which tell more where
-             other programs run beside it
+             looks at itself made rare (docs/cluster.md), and by two of its own (--workers 2),
+             against two single processes at once with half the files each, all with one thread:
+             files per minute with and without the start, and seconds of the processor, which tell
+             more where other programs run beside it
 
 The files are crops of single shots of FMD and W2S. Rows are written as they come and are not done
 again; --again begins anew. Run it where two cores are idle: `make bench-cluster`.
