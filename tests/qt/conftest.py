@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -38,6 +39,22 @@ def forgetful(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]
     monkeypatch.setattr(settings, "_CFG_PATH", str(tmp_path / "settings.yaml"))
     yield
     settings._clear_plugin_settings_cache()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def manifests_are_read_once() -> Iterator[None]:
+    """Spare each viewer the reading of all manifests: npe2 keeps those it has, and drops the new.
+
+    The page of preferences, forgotten for each test, has it look for them as well.
+    """
+    from npe2 import PluginManifest
+
+    discover = PluginManifest.discover
+    found = cache(lambda paths: tuple(discover(paths)))
+    once = staticmethod(lambda paths=(): iter(found(tuple(paths))))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(PluginManifest, "discover", once)
+        yield
 
 
 @dataclass
