@@ -6,6 +6,8 @@ SHELL := bash
 
 PY ?= python3
 export PY
+# Tests start a hundred programs: the second shall not compile what the first has.
+unexport PYTHONDONTWRITEBYTECODE
 VENV := .venv
 BIN := $(VENV)/bin
 PYTHON := $(BIN)/python -X faulthandler
@@ -29,14 +31,14 @@ test: libraries lint test-headless test-gl  ## set up everything, check style, t
 lint: $(STAMP)  ## ruff, mypy, import-linter
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
+	$(BIN)/mypy --num-workers 2
 	$(BIN)/lint-imports --no-cache
 
 test-headless: $(STAMP)  ## the tests that need no display
 	QT_QPA_PLATFORM=offscreen $(PYTHON) -m pytest -q -m "not gl" -n 2 --dist worksteal $(ARGS)
 
 test-gl: libraries $(STAMP)  ## the tests that draw with OpenGL, on a virtual display
-	$(DISPLAYED) $(PYTHON) -m pytest -q -m gl -n 2 --dist worksteal $(ARGS)
+	$(DISPLAYED) $(PYTHON) -m pytest -q -m gl -n 2 --dist worksteal $(or $(ARGS),tests/qt)
 
 screenshots: libraries $(STAMP)  ## make the pictures in docs/images again
 	$(DISPLAYED) $(PYTHON) scripts/screenshots.py $(ARGS)
@@ -143,5 +145,6 @@ $(STAMP): pyproject.toml constraints.txt hatch_build.py | window-libraries
 	@$(PY) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; name one with: make PY=python3.12")'
 	@[ -x $(BIN)/python ] || $(PY) -m venv $(VENV)
 	@echo "Installing into $(VENV), up to 3 GB: nothing is printed for 2 to 10 minutes the first time."
-	$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e ".[app,test]"
+	$(BIN)/python -m pip install -qq --no-compile --disable-pip-version-check -c constraints.txt -e ".[app,test]"
+	@$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true  # on all cores; some are for other Pythons
 	@touch $@

@@ -209,3 +209,10 @@ def test_import_linter_keeps_the_contracts():
         check=False,
     )
     assert done.returncode == 0, done.stdout
+
+
+def test_only_tests_of_qt_draw():
+    """`make test-gl` looks nowhere else."""
+    tests = ROOT.glob("tests/**/test_*.py")
+    drawing = [one for one in tests if re.search(r"mark\.gl\b", one.read_text(encoding="utf-8"))]
+    assert {path.parent.name for path in drawing} == {"qt"}
