@@ -128,3 +128,10 @@ def test_a_batch_of_bad_files_alone_writes_nothing(tmp_path, capsys):
 def test_what_the_command_lacks_is_said(argv, words, capsys):
     assert main(argv) == 2
     assert capsys.readouterr().err.startswith(words)
+
+
+def test_a_folder_that_is_not_there_is_named_once(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "recipe.json").write_text(RECIPE.to_json())
+    assert main(["batch", "recipe.json", "nowhere", "-o", "out"]) == 2
+    assert capsys.readouterr().err.startswith("There is no file 'nowhere'.")

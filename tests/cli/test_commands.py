@@ -48,6 +48,29 @@ def test_notes_of_the_file_are_told(tmp_path, capsys):
     assert "alpha" in capsys.readouterr().out
 
 
+def test_a_stack_whose_file_names_no_axes_is_told_what_they_are_taken_for(tmp_path, capsys):
+    path = tmp_path / "stack.tif"
+    tifffile.imwrite(path, np.random.default_rng(0).normal(50, 5, (8, 32, 32)).astype("float32"))
+    assert main(["plan", "denoise", str(path)]) == 0
+    assert "taken for ZYX" in capsys.readouterr().out
+    assert main(["plan", "denoise", str(path), "--axes", "TYX"]) == 0
+    assert "taken for" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "words"),
+    [
+        ("--gain", "abc", "'--gain' cannot be 'abc': it should be a number."),
+        ("--max-iterations", "2.5", "'--max-iterations' cannot be '2.5': it should be a whole"),
+        ("--restarts", "0", "'--restarts' cannot be '0': it should be at least 1."),
+        ("--restarts", "65", "'--restarts' cannot be '65': it should be at most 64."),
+    ],
+)
+def test_a_wrong_value_is_told_by_the_option_that_was_typed(option, value, words, tmp_path, capsys):
+    assert main(["plan", "denoise", noisy(tmp_path), f"{option}={value}"]) == 2
+    assert words in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("task", TASKS)
 def test_every_field_of_a_task_is_an_option_with_its_help(task, capsys):
     assert main([task, "--help"]) == 0
@@ -55,6 +78,7 @@ def test_every_field_of_a_task_is_an_option_with_its_help(task, capsys):
     names = [field.name for field in dataclasses.fields(TASKS[task])]
     for name in [*names, *Common.model_fields]:
         assert f"--{name.replace('_', '-')} " in shown
+    assert "True" not in shown and "False" not in shown
 
 
 @pytest.mark.parametrize("task", TASKS)

@@ -99,4 +99,4 @@ def test_a_picture_is_kept_after_as_many_iterations_as_asked(folder, tmp_path, c
     np.testing.assert_array_equal(tifffile.imread(kept), result.image)
     assert list(tmp_path.iterdir()) == [kept]
     assert main([*command, "--overwrite", "--keep-after", "soon"]) == 2
-    assert "'keep_after' cannot be 'soon'" in capsys.readouterr().err
+    assert "'--keep-after' cannot be 'soon'" in capsys.readouterr().err

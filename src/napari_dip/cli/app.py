@@ -27,7 +27,7 @@ from napari_dip.cli.options import (
     setting_arguments,
     signed,
 )
-from napari_dip.cli.words import EXPERIMENTS, fault_of, say, summary
+from napari_dip.cli.words import EXPERIMENTS, fault_of, in_options, say, summary
 from napari_dip.errors import Failed, Refused, refusal
 from napari_dip.run.machine import is_memory_error
 from napari_dip.tasks import TASKS
@@ -65,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         say(fault_of(error, tokens).message)
         return REFUSED
     except Refused as no:
-        say(no.refusal.message)
+        say(in_options(no.refusal, tokens).message)
         return REFUSED
     except Failed as failure:
         say(failure.refusal.message)

@@ -17,7 +17,9 @@ from napari_dip.run.draining import drained
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from pathlib import Path
 
+    from napari_dip.errors import Refusal
     from napari_dip.run.batch import BatchEvent, BatchResult
     from napari_dip.run.batch_file import FileOutcome
     from napari_dip.run.batch_plan import BatchPlan
@@ -78,7 +80,7 @@ def batch(
     how |= {"workers": workers, "scheduler": scheduler, "threads": threads}
     with planning(recipe, inputs, output, **how) as (plan, staff):
         for source, no in plan.refused:
-            say(f"{printable(str(source))}: {no.message}")
+            say(_told(source, no))
         if len(plan.refused) == len(plan.jobs):
             return REFUSED
         with Interrupt(quiet=quiet, said=_STOPPING) as interrupt:
@@ -133,6 +135,12 @@ def _watched(
 def _tell(outcome: FileOutcome, *, quiet: bool) -> None:
     """Say what became of a file that was worked on."""
     if outcome.refusal is not None:
-        say(f"{printable(str(outcome.source))}: {outcome.refusal.message}")
+        say(_told(outcome.source, outcome.refusal))
     elif outcome.result is not None and not quiet:
         tell(str(outcome.result))
+
+
+def _told(source: Path, no: Refusal) -> str:
+    """Say of a file why it has no result; its path goes first, where the words do not hold it."""
+    path = printable(str(source))
+    return no.message if f"'{path}'" in no.sentence else f"{path}: {no.message}"

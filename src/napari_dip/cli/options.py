@@ -268,7 +268,8 @@ def _setting(name: str, hint: Any, kind: Any, group: Group) -> Argument:
     shown = next(mark for mark in marks if isinstance(mark, Setting))
     plain = _plain(base)
     default = kind.__pydantic_fields__[name].default
-    words = shown.help if default in (None, "") else f"{shown.help} Default: {default}."
+    usual = {True: "yes", False: "no"}[default] if plain is bool else default
+    words = shown.help if default in (None, "") else f"{shown.help} Default: {usual}."
     if plain is bool:
         annotation: Any = Annotated[bool | None, Parameter(help=words, group=group)]
     else:  # the text itself goes on: rounding 1.5 to a whole number is not for a parser to do

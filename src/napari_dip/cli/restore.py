@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from napari_dip.cli.interrupt import Interrupt
 from napari_dip.cli.options import extra_files
 from napari_dip.cli.progress import watched
-from napari_dip.cli.words import ALONE, say, tell
+from napari_dip.cli.words import ALONE, of_axes, say, tell
 from napari_dip.errors import Failed, Refusal, Refused, refusal
 from napari_dip.io.leftovers import remove_parts, remove_result
 from napari_dip.io.outputs import (
@@ -193,7 +193,7 @@ def _plan(recipe: Recipe, spec: ImageSpec, request: Request) -> Plan:
 
 
 def _notes(plan: Plan) -> list[str]:
-    return list(dict.fromkeys((*plan.source.notes, *plan.notes)))
+    return list(dict.fromkeys((*of_axes(plan.source), *plan.source.notes, *plan.notes)))
 
 
 def _cut_off(plan: Plan, data: Mapping[str, Any]) -> tuple[str, ...]:

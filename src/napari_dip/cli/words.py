@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from contextlib import suppress
+from dataclasses import replace
 from inspect import getmodule
 from typing import TYPE_CHECKING
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from napari_dip.errors import Refusal
+    from napari_dip.io import ImageSpec
     from napari_dip.tasks import Task
 
 #: The experiments of `explore`, with what they show.
@@ -58,6 +60,26 @@ def say(text: str) -> None:
 def tell(text: str) -> None:
     """Print a result to the output stream."""
     _print(text, sys.stdout)
+
+
+def in_options(no: Refusal, tokens: Sequence[str]) -> Refusal:
+    """Name a setting as it was typed: '--max-iterations' instead of 'max_iterations'."""
+    sentence = no.sentence
+    for option in (token.partition("=")[0] for token in tokens if no.code == "setting-wrong"):
+        if option.startswith("--"):
+            name = option.removeprefix("--").replace("-", "_")
+            sentence = sentence.replace(f"setting '{name}'", f"setting '{option}'")
+    return replace(no, sentence=sentence)
+
+
+def of_axes(source: ImageSpec) -> tuple[str, ...]:
+    """Say what the axes of a stack are taken for, where its file does not name them."""
+    if not source.guessed or source.axes in ("YX", "YXS"):
+        return ()
+    return (
+        f"'{printable(source.name)}' does not name its axes; they are taken for {source.axes}. If "
+        "they are others, name them, such as --axes TYX for a movie.",
+    )
 
 
 def fault_of(error: CycloptsError, tokens: Sequence[str]) -> Refusal:

@@ -201,7 +201,8 @@ PIXELS = {
     ),
     "psf-missing": Fault(
         "No PSF is given, and '{name}' cannot be deblurred without one.",
-        "Choose a layer or file that holds it, give the width of a Gaussian, or name a microscope.",
+        "Choose a layer or file that holds it (--psf), give the width of a Gaussian "
+        "(--gaussian-sigma), or name a microscope (--model).",
     ),
     "psf-twice": Fault(
         "The PSF is given twice: by {first} and by {second}.", "Leave one of the two out."
@@ -240,7 +241,7 @@ PIXELS = {
     ),
     "optics-missing": Fault(
         "To compute the PSF of a microscope, its {missing} is needed.",
-        "Give it, or choose a PSF from a layer or file.",
+        "Give it, or choose a PSF from a layer or file (--psf).",
     ),
     "optics-impossible": Fault(
         "A numerical aperture of {na} is not possible in a medium of refractive index {index}.",

@@ -13,6 +13,21 @@ from napari_dip.tasks import TASKS, Setting, Task
 
 #: Raised by one whenever a recipe written before would be read differently.
 SCHEMA = 1
+#: What is wanted instead of a value, by pydantic's name for what is wrong with it. Other words of
+#: pydantic's are plain enough.
+_WANTED = {
+    "float_parsing": "a number",
+    "float_type": "a number",
+    "finite_number": "a finite number",
+    "int_parsing": "a whole number",
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "greater_than": "above {gt:g}",
+    "greater_than_equal": "at least {ge:g}",
+    "less_than": "below {lt:g}",
+    "less_than_equal": "at most {le:g}",
+    "bool_parsing": "yes or no",
+}
 
 
 class Common(BaseModel):
@@ -227,7 +242,8 @@ def _first_fault(kind: type[Any], error: ValidationError) -> Refusal:
         own = [] if kind is Common else [one.name for one in fields(kind)]
         names = sorted({*own, *Common.model_fields})
         return refusal("setting-unknown", field=field, known=", ".join(names))
-    why = first["msg"].removeprefix("Input should be ").replace("'", "")
+    plain = first["msg"].removeprefix("Input should be ").replace("'", "")
+    why = _WANTED.get(first["type"], plain).format(**first.get("ctx", {}))
     return refusal(
         "setting-wrong",
         field=field,

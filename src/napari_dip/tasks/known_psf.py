@@ -59,7 +59,7 @@ class KnownPsf:
         optics = self.optics
         partly = optics.model == "none" and (optics.na, optics.wavelength) != (None, None)
         if partly:
-            return refusal("optics-missing", missing="kind of microscope (model)")
+            return refusal("optics-missing", missing="kind of microscope (--model)")
         if not given:
             return refusal("psf-missing", name=source.name)
         if len(given) > 1:

@@ -18,7 +18,11 @@ AIRY = 0.6098
 #: J1^2, Born and Wolf 8.5.2), and of a confocal's all but 1e-4.
 AIRY_REACH, AXIAL_REACH = 4.0, 2.0
 #: What the fields are called in the dock, and their options.
-_WORDS = {"na": "numerical aperture (na)", "wavelength": "wavelength", "pixel_size": "pixel size"}
+_WORDS = {
+    "na": "numerical aperture (--na)",
+    "wavelength": "wavelength (--wavelength)",
+    "pixel_size": "pixel size (--pixel-size)",
+}
 
 
 @dataclass(frozen=True, slots=True)
