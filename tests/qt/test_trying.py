@@ -67,7 +67,10 @@ def test_presets_are_compared_side_by_side_and_the_chosen_one_is_applied(large):
     viewer.layers.selection.active = viewer.layers["cells"]
     draw(large, 0, 0, 64, 64)
     large.press(trying.compare_button)
+    large.wait_until(lambda: "cells trial, Fast" in large.names)
+    assert large.dock.busy and not trying.apply_button.isEnabled()  # two more are to come
     large.wait_until(lambda: not large.dock.busy and "cells trial, Best" in large.names)
+    assert trying.apply_button.isEnabled()
     assert viewer.canvas.grid.enabled
     assert not viewer.layers["aside"].visible and not viewer.layers["region"].visible
     shown = [one.name for one in viewer.layers if one.visible]
@@ -91,6 +94,7 @@ def test_discarding_a_comparison_runs_no_further_preset(large):
     large.set(prior="noise", max_iterations="100000")
     large.press(large.dock.trying.compare_button)
     large.wait_for_fit()
+    assert large.dock.plan_line.text().startswith("Trial, Fast, 2 more to follow. 64 × 64 pixels")
     large.press(large.dock.run_bar.discard_button)
     assert not large.dock.busy
     large.qtbot.wait(200)

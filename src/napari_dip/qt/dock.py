@@ -140,7 +140,8 @@ class TaskDock(LayerDock):
         self.history.begin(asked)
         self._remarks = []
         self.curve.restart()
-        self.plan_line.setText(_told(asked.plan, asked.source()))  # the bar tells the time now
+        told = _told(asked.plan, asked.source())  # the bar tells the time now
+        self.plan_line.setText(f"{_called(asked.trial, len(self._then))}{told}")
 
     def _show(self, news: News) -> None:
         event = news.event
@@ -211,3 +212,11 @@ def _told(plan: Plan, layer: Image | None, time: str = "") -> str:
     line = f"{plan.where}: {time}{size(plan.peak_bytes)} of memory."
     derived = "" if layer is None else no_measurement(layer)
     return "\n".join(filter(None, [line, derived, *plan.notes]))
+
+
+def _called(trial: str, further: int) -> str:
+    """Say which of several trials is running, and how many follow."""
+    if not trial:
+        return ""
+    more = f", {further} more to follow" if further else ""
+    return f"{trial[:1].upper()}{trial[1:]}{more}. "

@@ -75,7 +75,7 @@ class TryFold(Fold):
         self.grid = SideBySide(viewer)
         self._comparing: Asked | None = None
         self._before: set[str] = set()
-        self._preset = ""
+        self._preset, self._busy = "", False
         self.regions = _combo("Region", "The part of the image to try on")
         self.trials = _combo("Trial", "The trial whose preset the whole image gets")
         self.try_button = explained_button("Try", "Run on this part, with the settings as they are")
@@ -141,13 +141,14 @@ class TryFold(Fold):
         made = [one.name for one in layers if _tried(one) is not None]
         active = self._viewer.layers.selection.active
         _fill(self.trials, made, made, active.name if active is not None else "")
-        self.apply_button.setEnabled(bool(made))
+        self.apply_button.setEnabled(bool(made) and not self._busy)
         self._show_cost()
 
     def set_busy(self, busy: bool) -> None:
         """While a run is on, nothing here begins another."""
         for part in (self.regions, self.trials, self.try_button, self.compare_button):
             part.setEnabled(not busy)
+        self._busy = busy
         self.apply_button.setEnabled(not busy and self.trials.count() > 0)
 
     def shut_down(self) -> None:
