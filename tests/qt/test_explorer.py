@@ -11,8 +11,11 @@ from napari.layers import Image
 from qtpy.QtCore import Qt, QThreadPool
 from qtpy.QtWidgets import QApplication, QFileDialog
 
+from napari_dip.explore.bands import BAND_NAMES
 from napari_dip.explore.designs import called
+from napari_dip.explore.targets import TARGETS
 from napari_dip.qt.explorer_asked import plane_in_sight
+from napari_dip.qt.explorer_plot import ExplorerPlot
 from napari_dip.qt.explorer_run import Box, Pace
 from napari_dip.qt.explorer_settings import ExplorerSettings
 from napari_dip.qt.shelf import shelf_of
@@ -200,6 +203,21 @@ def test_settings_follow_the_experiment_until_someone_sets_them(qapp):
     assert (settings.iterations.value(), settings.side.value()) == (77, 256)
     depths = {f"depth-{count}" for count in range(1, 7)}  # a network has none of its own depth
     assert settings.only()[0] == "preset" and depths | {"l-bfgs"} <= set(settings.only())
+
+
+@pytest.mark.parametrize("experiment", ["impedance", "spectrum"])
+def test_the_words_around_the_curves_have_room(experiment, qtbot):
+    plot = ExplorerPlot()
+    qtbot.addWidget(plot)
+    plot.restart(experiment)
+    names = {"impedance": TARGETS, "spectrum": BAND_NAMES}[experiment]
+    plot.extend([("", 1, dict.fromkeys(names, 0.5)), ("", 2, dict.fromkeys(names, 0.4))])
+    plot.resize(320, plot.height())
+    plot.show()
+    plot.grab()  # lays it out
+    title, left = plot.getPlotItem().titleLabel, plot.getAxis("left")
+    assert title.item.boundingRect().height() <= title.size().height() + 8  # Qt's own margins
+    assert left.label.boundingRect().width() <= plot.height()
 
 
 def test_another_network_is_asked_for_where_one_is_fitted(qapp):

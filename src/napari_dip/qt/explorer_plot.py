@@ -29,7 +29,7 @@ _COLOURS = {
 }
 #: Iterations that are named below the curves; the logarithm's own ticks run into each other here.
 _PLACES = (1, 3, 10, 30, 100, 300, 1000, 3000, 10_000, 30_000, 100_000)
-_ENERGY = "Energy (1: nothing learned)"
+_ENERGY = "Not learned (1: all)"
 _LEFT = {"impedance": _ENERGY, "spectrum": "Learned (1: all)", "architectures": _ENERGY}
 _TIPS = {
     "impedance": "How much of each target the network has not learned yet. It takes up an image "

@@ -22,6 +22,8 @@ _HEIGHT = 164
 _LEAST_ITERATIONS = 10
 #: In pixels: of the words above the curves, which pyqtgraph gives 30. The topmost number needs 7.
 _LEGEND_HEIGHT = 20
+#: Of each further line of these words.
+_LEGEND_LINE = 16
 
 #: Stands above the curves, where it can hide none of them.
 _LEGEND = "&nbsp;&nbsp;&nbsp;".join(
@@ -140,5 +142,7 @@ def recolour(
         axis.setLabel(label, color=text)
         axis.enableAutoSIPrefix(False)
     item.setTitle(legend, color=text, size="9pt")
-    item.titleLabel.setMaximumHeight(_LEGEND_HEIGHT)
-    item.layout.setRowFixedHeight(0, _LEGEND_HEIGHT)
+    more = _LEGEND_LINE * legend.count("<br>")
+    item.titleLabel.setMaximumHeight(_LEGEND_HEIGHT + more)
+    item.layout.setRowFixedHeight(0, _LEGEND_HEIGHT + more)
+    plot.setFixedHeight(_HEIGHT + more)  # the curves keep their height
