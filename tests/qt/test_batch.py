@@ -160,6 +160,12 @@ def test_a_batch_of_the_command_is_gone_on_with_stopped_and_ended_by_the_command
     assert (out / "a.tif").stat().st_mtime_ns == begun
 
 
+def test_a_batch_that_was_stopped_before_its_first_file_was_done_has_begun(bench, scene, tmp_path):
+    shutil.copy(scene / "whole" / "batch.json", tmp_path)
+    bench.ask(scene, tmp_path)
+    assert bench.bar.run_button.text() == "Go on"  # as the sentence at its end has it
+
+
 def test_a_dock_that_is_closed_amid_a_batch_loses_nothing(bench, scene):
     out = scene / "closed"
     shutil.copytree(scene / "whole", out)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_dip.qt.inbox import Inbox
 from napari_dip.run.batch import BatchEvent, check_some_is_left, run_batch
 from napari_dip.run.batch_plan import BatchPlan, plan_batch
+from napari_dip.run.batch_receipts import LIST
 from napari_dip.run.batch_rows import BatchCourse, FileRow, row_after, rows_of
 from napari_dip.run.batch_words import words_before
 from napari_dip.run.cluster import staffing
@@ -100,8 +102,8 @@ class BatchReading:
 
     @property
     def begun(self) -> bool:
-        """Whether there is something of an earlier call to go on from."""
-        return any(row.done for row in self.rows)
+        """Whether an earlier call was here, even if it was ended before its first file was done."""
+        return any(row.done for row in self.rows) or Path(self.wish.folder, LIST).is_file()
 
 
 @dataclass(frozen=True, slots=True)
