@@ -103,6 +103,15 @@ def test_no_code_words_are_shown(form):
             assert code not in words, words
 
 
+def test_an_empty_field_says_what_it_stands_for(qtbot):
+    fields = SettingsForm("inpaint")
+    qtbot.addWidget(fields.top)
+    qtbot.addWidget(fields.folded)
+    assert fields.widgets["label"].native.placeholderText() == "all"
+    assert fields.widgets["time_limit"].native.placeholderText() == "none"
+    assert fields.widgets["restarts"].native.placeholderText() == "automatic"
+
+
 def test_every_setting_explains_itself_and_says_its_name_to_a_screen_reader(form):
     for widget in form.widgets.values():
         assert len(widget.native.toolTip()) > 20

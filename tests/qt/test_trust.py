@@ -227,7 +227,7 @@ def test_ticked_extras_come_as_hidden_layers_in_the_right_place(desk, noisy):
         np.testing.assert_allclose(one.scale, layer.scale)
         np.testing.assert_allclose(one.translate, layer.translate)
         assert one.units == layer.units and not one.visible
-        assert f"'{one.name}' comes hidden" in desk.said
+    assert "'cells uncertainty' and 'cells residual' come hidden: " in desk.said
     assert uncertainty.contrast_limits[0] == 0 < uncertainty.contrast_limits[1]
     low, high = residual.contrast_limits
     assert low == -high

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 
 import pytest
@@ -53,6 +54,12 @@ def test_where_the_noise_is_not_told_only_edges_are_judged():
     assert not warned(residual=unsure)
     assert "does not tell its noise" in said(residual=unsure)
     assert "along the edges" in warned(residual=replace(unsure, at_edges=2.0))
+
+
+def test_the_figures_of_a_warning_differ_as_they_are_read():
+    just = Residual(excess_allowed(GOOD.residual) + 3e-4, 1.0, GOOD.residual.pixels)
+    found, most = re.search(r"by ([\d.]+); up to ([\d.]+) is well", warned(residual=just)).groups()
+    assert float(found) > float(most)
 
 
 def test_small_images_are_granted_more_chance():

@@ -250,7 +250,8 @@ def has_noise(form: SettingsForm) -> bool:
 def placeholder(field: Field) -> str:
     """Say what an empty field means."""
     words = field.setting.help.lower()
-    return next((word for word in ("none", "measured") if f"empty: {word}" in words), "automatic")
+    known = ("none", "measured", "all")
+    return next((word for word in known if f"empty: {word}" in words), "automatic")
 
 
 def _tooltip(words: str) -> str:

@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     from napari_dip.qt.ending import Answer
 
 
-#: Said of what comes beside a result.
-_HIDDEN = "'{name}' comes hidden: its eye in the layer list shows it."
+#: Said of what comes beside a result: one layer, or both.
+_HIDDEN = "{names} comes hidden: its eye in the layer list shows it."
+_BOTH_HIDDEN = "{names} come hidden: their eyes in the layer list show them."
 
 
 class ResultView:
@@ -71,20 +72,23 @@ class ResultView:
 
     def _add(self) -> str:
         """Add what is ticked and not there yet."""
-        answer, said = self._answer, []
+        answer, names, said = self._answer, list[str](), list[str]()
         for kind in self.also.wanted if answer is not None else ():
             if answer is None or kind in self._added:
                 continue
             self._added.add(kind)
-            said.append(self._add_one(kind, answer))
-        return " ".join(filter(None, said))
+            said.append(self._add_one(kind, answer, names))
+        hidden = (_BOTH_HIDDEN if len(names) > 1 else _HIDDEN) if names else ""
+        return " ".join(filter(None, [hidden.format(names=" and ".join(names)), *said]))
 
-    def _add_one(self, kind: str, answer: Answer) -> str:
+    def _add_one(self, kind: str, answer: Answer, names: list[str]) -> str:
+        """Add a layer, and its name to those of the others; returns what went wrong."""
         look = answer.look if kind == "uncertainty" else answer.input_look
         act = partial(add_beside, self._viewer, kind, answer.name, look, answer.result)
         added: list[Image | None] = []
         trouble = attempt(lambda: added.append(act()), f"The {kind} could not be added")
-        return trouble or " ".join(_HIDDEN.format(name=one.name) for one in added if one)
+        names += [f"'{one.name}'" for one in added if one]
+        return trouble
 
 
 class AlsoAdd(QWidget):

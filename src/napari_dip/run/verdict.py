@@ -123,10 +123,11 @@ def _of_residual(residual: Residual | None) -> Remark:
     if residual is None:
         return Remark("What was taken out is no noise from pixel to pixel, so it was not judged.")
     if residual.told and residual.excess > excess_allowed(residual):
+        found, most = _told_apart(residual.excess, excess_allowed(residual))
         return Remark(
             "The residual still holds structure: its neighbouring pixels are more alike than those "
-            f"of the noise (by {residual.excess:.2f}; up to {excess_allowed(residual):.2f} is "
-            "well). Lines and spots in it were lost from the picture.",
+            f"of the noise (by {found}; up to {most} is well). Lines and spots in it were lost "
+            "from the picture.",
             warns=True,
         )
     if residual.at_edges > edges_allowed(residual):
@@ -262,6 +263,12 @@ def _share(found: Confirmed) -> str:
 
 def _percent(share: float) -> str:
     return f"{share:.2%}" if share < 0.01 else f"{share:.0%}"
+
+
+def _told_apart(above: float, below: float) -> tuple[str, str]:
+    """Two figures with as many digits as it takes to see that they differ, two at least."""
+    digits = next((count for count in (2, 3) if f"{above:.{count}f}" != f"{below:.{count}f}"), 4)
+    return f"{above:.{digits}f}", f"{below:.{digits}f}"
 
 
 def _rounded(value: Any) -> Any:
