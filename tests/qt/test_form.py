@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from qtpy.QtWidgets import QLabel
+from qtpy.QtWidgets import QComboBox, QLabel
 
 from napari_dip.errors import Refused
 from napari_dip.qt.form import SettingsForm, fields_of
@@ -116,6 +116,17 @@ def test_every_setting_explains_itself_and_says_its_name_to_a_screen_reader(form
     for widget in form.widgets.values():
         assert len(widget.native.toolTip()) > 20
         assert widget.native.accessibleName()
+
+
+def test_in_a_narrow_dock_the_usual_choices_are_whole(form):
+    form.folded.resize(276, form.folded.sizeHint().height())  # napari's dock of 295 pixels
+    form.folded.show()
+    form.folded.grab()  # lays it out
+    for name, widget in form.widgets.items():
+        box = widget.native
+        if isinstance(box, QComboBox) and form.folded.isAncestorOf(box):
+            words = box.fontMetrics().horizontalAdvance(box.currentText())
+            assert words < box.width() - 40, name  # napari's arrow and padding
 
 
 def test_scrolling_over_a_field_does_not_change_it(form, qtbot):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
 from magicgui.widgets import create_widget
 from psygnal import Signal
 from qtpy.QtCore import QEvent, QObject, Qt
-from qtpy.QtWidgets import QComboBox, QFormLayout, QLabel, QWidget
+from qtpy.QtWidgets import QCheckBox, QComboBox, QFormLayout, QLabel, QWidget
 
 from napari_dip.errors import Refused, refusal
 from napari_dip.qt.offering import Offer, let_browse
@@ -185,6 +185,10 @@ class SettingsForm:
         layout.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
         for field in fields:
             widget = self.widgets[field.name].native
+            if isinstance(widget, QCheckBox):  # its words take no width from the fields around it
+                widget.setText(field.setting.label)
+                layout.addRow(widget)
+                continue
             label = QLabel(field.setting.label)
             label.setToolTip(_tooltip(field.setting.help))
             label.setBuddy(widget)

@@ -124,8 +124,8 @@ class Common(BaseModel):
         Literal["float32", "same"],
         Setting(
             "Result type",
-            "Single precision keeps all that was restored; 'As the input' rounds to its type.",
-            choices={"float32": "Single precision", "same": "As the input"},
+            "A 32-bit float keeps all that was restored; 'As the input' rounds to its type.",
+            choices={"float32": "32-bit float", "same": "As the input"},
         ),
     ] = "float32"
 
