@@ -26,6 +26,13 @@ def test_stop_when_the_held_out_loss_only_rises() -> None:
     assert "for 125 iterations" in reason
 
 
+def test_a_best_report_that_stood_alone_is_not_said_to_begin_the_wait() -> None:
+    lucky = [0.30, 0.5, 0.45, 0.4, 0.41, 0.42, 0.43, 0.44]  # the wait is counted from the fourth
+    reason = held_out_rule(75)(course(*lucky))
+    assert reason is not None
+    assert "no better on the whole for 100 iterations" in reason
+
+
 def test_no_stop_before_the_patience_is_over() -> None:
     rule = held_out_rule(100)
     assert rule(course(0.4, 0.5, 0.6)) is None

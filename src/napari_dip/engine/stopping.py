@@ -51,10 +51,17 @@ def held_out_rule(patience: int, least: int = 0) -> StopRule:
         judged = any(isfinite(entry.held_out) for entry in history)
         if not judged or history[-1].iteration < least:
             return None
-        waited = history[-1].iteration - history[smoothed_best(history)].iteration
+        best = smoothed_best(history)
+        waited = history[-1].iteration - history[best].iteration
         if waited < patience:
             return None
-        return f"the pixels held out from the fit were explained no better for {waited} iterations"
+        alone = min(entry.held_out for entry in history if isfinite(entry.held_out))
+        # a picture that a single report made the best is of another iteration than the wait's
+        whole = "" if history[best].held_out == alone else " on the whole"
+        return (
+            f"the pixels held out from the fit were explained no better{whole} for {waited} "
+            "iterations"
+        )
 
     return rule
 
