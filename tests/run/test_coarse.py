@@ -36,7 +36,7 @@ def test_an_oversampled_image_keeps_its_size_and_says_how_it_was_fitted(prior: s
 
 
 def test_fitting_half_the_pixels_takes_the_noise_away() -> None:
-    result = dip.denoise(shot(), **{**QUICK, "max_iterations": 120})
+    result = dip.denoise(shot(), **{**QUICK, "max_iterations": 60})
     assert error(result.image) < 0.4 * error(shot())
 
 
