@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import time
@@ -42,6 +43,7 @@ def test_opening_loads_no_torch():
 def test_the_plan_is_shown_before_anything_runs_and_follows_every_change(desk, noisy):
     line = desk.dock.plan_line
     assert "64 × 64 pixels" in line.text()
+    assert re.search(r"up to \d+\u00a0s .* \d+\u00a0MB of memory", line.text())  # wrap elsewhere
     desk.viewer.add_image(noisy[:40], name="part")
     assert "64 × 40 pixels" in line.text()
     desk.set(gain="abc")

@@ -6,6 +6,7 @@ The dock holds no settings and no pictures of its own: it reads a recipe from th
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from napari_dip.errors import Refusal, Refused
@@ -36,6 +37,9 @@ if TYPE_CHECKING:
     from napari.layers import Image
 
     from napari_dip.run.events import Restoration
+
+#: The space between a number and its unit, where no line is to end.
+_UNIT = re.compile(r"(?<=\d) (?=(s|min|h|MB|GB)\b)")
 
 
 class TaskDock(LayerDock):
@@ -209,7 +213,7 @@ class TaskDock(LayerDock):
 
 def _told(plan: Plan, layer: Image | None, time: str = "") -> str:
     """Say what is computed where, how long that takes if it is to be said, and what to know."""
-    line = f"{plan.where}: {time}{size(plan.peak_bytes)} of memory."
+    line = _UNIT.sub("\u00a0", f"{plan.where}: {time}{size(plan.peak_bytes)} of memory.")
     derived = "" if layer is None else no_measurement(layer)
     return "\n".join(filter(None, [line, derived, *plan.notes]))
 

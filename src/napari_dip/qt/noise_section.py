@@ -92,7 +92,9 @@ class NoiseSection(Fold):
             name: " / ".join(f"{getattr(one, figure):.4g}" for one in found.channels)
             for name, figure in (("gain", "gain"), ("read_noise", "noise_in_dark"))
         }
-        self._form.say_measured({key: f"{value}, measured" for key, value in figures.items()})
+        said = {key: f"{value}, measured" for key, value in figures.items()}
+        said["read_noise"] += " in the dark"  # the detector's own may be less
+        self._form.say_measured(said)
         self.plot.show_noise(found.channels)
         self._say("\n".join(found.sentences))
 
