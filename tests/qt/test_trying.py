@@ -41,9 +41,12 @@ def test_a_drawn_rectangle_is_tried_in_its_place_and_then_applied_to_all(large):
     draw(large, 40, 16, 104, 112)
     assert trying.regions.currentText() == "region"
     assert not trying.apply_button.isEnabled()
+    large.dock.view.also.boxes["residual"].setChecked(True)
     large.press(trying.try_button)
     assert large.dock.busy and "96 × 64 pixels" in trying.words.text()
     large.wait_for_end()
+    assert "cells trial, Fast residual" in large.names  # of several trials, each has its own
+    large.dock.view.also.boxes["residual"].setChecked(False)
     trial = large.viewer.layers["cells trial, Fast"]
     assert trial.data.shape == (64, 96)
     np.testing.assert_allclose(trial.translate, (10 + 20, 20 + 8))

@@ -49,6 +49,7 @@ def add_beside(
     name: str,
     look: Mapping[str, Any],
     result: Restoration,
+    trial: str = "",
 ) -> napari.layers.Image | None:
     """Add one of `EXTRAS` above the result, hidden at first; None if the result has none.
 
@@ -62,6 +63,8 @@ def add_beside(
     look : mapping
         Place and metadata: of the result for the uncertainty, of the input for the residual.
     result : Restoration
+    trial : str
+        What was tried, if the result is not of the whole; goes into the layer's name.
     """
     pixels = getattr(result, kind)
     if pixels is None:
@@ -72,7 +75,7 @@ def add_beside(
     with undisturbed(viewer):
         return viewer.add_image(
             pixels,
-            name=f"{name} {kind}",
+            name=" ".join(filter(None, [name, trial, kind])),
             **{key: look[key] for key in _PLACE if key in look},
             colormap=colours,
             contrast_limits=(low, high),

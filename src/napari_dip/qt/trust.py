@@ -84,7 +84,8 @@ class ResultView:
     def _add_one(self, kind: str, answer: Answer, names: list[str]) -> str:
         """Add a layer, and its name to those of the others; returns what went wrong."""
         look = answer.look if kind == "uncertainty" else answer.input_look
-        act = partial(add_beside, self._viewer, kind, answer.name, look, answer.result)
+        shown = answer.name, look, answer.result, answer.trial
+        act = partial(add_beside, self._viewer, kind, *shown)
         added: list[Image | None] = []
         trouble = attempt(lambda: added.append(act()), f"The {kind} could not be added")
         names += [f"'{one.name}'" for one in added if one]
