@@ -11,7 +11,7 @@ from skimage import data
 import run_scene
 from napari_dip.engine.noise import NoiseEstimate, measure_noise
 from napari_dip.run.evidence import Confirmed, confirmed
-from napari_dip.run.findings import far_from_measured, residual_of
+from napari_dip.run.findings import ENOUGH, enough, far_from_measured, residual_of
 from napari_dip.run.saturation import cut_off
 from napari_dip.run.verdict import EDGES, EXCESS, excess_allowed
 
@@ -124,3 +124,10 @@ def test_shares_of_several_units_are_added_up():
     assert both[0].strength == pytest.approx(1.0)
     assert confirmed([(), ()]) is None
     assert isinstance(both[1], Confirmed)
+
+
+def test_of_many_planes_some_stand_for_all_and_of_few_none_is_left_out():
+    dark = np.float32(0)
+    assert enough(np.broadcast_to(dark, (ENOUGH // 2**20, 1, 1024, 1024))) == slice(None)
+    assert enough(np.broadcast_to(dark, (100, 1, 1024, 1024))).tolist() == [0, 33, 66, 99]
+    assert enough(np.broadcast_to(dark, (2, 1, 4096, 4096))).tolist() == [0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import numpy as np
 from napari_dip.run.clock import number
 from napari_dip.run.ended_early import early_words, untouched_words
 from napari_dip.run.events import Restoration
-from napari_dip.run.findings import look_at
+from napari_dip.run.findings import enough, look_at
 from napari_dip.run.layout import from_parts, to_parts
 from napari_dip.run.noise import noise_variance
 from napari_dip.run.receipt import fit_words, receipt, residual_words, sha256
@@ -126,16 +127,14 @@ class Merge:
     ) -> Restoration:
         """Merge, put the mean back, and write the report; `untouched` is what the parts hide."""
         mean, prediction = self._mean(), self._prediction()
-        known, kept = self._calibration.known, self._kept()
+        kept = self._kept()
         if kept is not None:  # nothing is left of it, not even a rounding
             prediction = np.where(kept, self._parts, prediction)
-        left = self._parts - prediction
-        weight = np.ones(left.shape) if known is None else known.astype(np.float64)
-        residual = residual_words(left * weight, prediction, self._calibration)
-        grid = tuple(range(2, left.ndim))
-        total = np.maximum(weight.sum(grid, keepdims=True), 1)
-        shift = (left * weight).sum(grid, keepdims=True) / total
-        shown = np.asarray(mean + shift, np.float32)
+        left, shift = self._left(prediction)
+        some = enough(left)
+        residual = residual_words(left[some], prediction[some], self._calibration)
+        mean += shift
+        shown = np.asarray(mean, np.float32)
         deviation = self._deviation()
         if kept is not None:
             shown = np.where(kept, self._parts, shown)
@@ -179,7 +178,7 @@ class Merge:
             self._plan.recipe,
             self._learned(),
             receipt(self._plan, self._calibration, **facts),
-            self._measured((left - shift) * weight),
+            self._measured(self._where_measured(left - shift)),
         )
 
     def _mean(self) -> npt.NDArray[np.float64]:
@@ -195,6 +194,17 @@ class Merge:
         """Average of what the detector would have seen; the input where nothing was restored."""
         count = self._count()
         return np.where(count > 0, self.predictions / np.maximum(count, 1), self._parts)
+
+    def _left(self, prediction: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float64], Planes]:
+        """Give the residual, 0 where nothing was measured, and each channel's mean of it."""
+        left = self._where_measured(self._parts - prediction)
+        known, grid = self._calibration.known, tuple(range(2, left.ndim))
+        measured = prod(left.shape[2:]) if known is None else known.sum(grid, keepdims=True)
+        return left, left.sum(grid, keepdims=True) / np.maximum(measured, 1)
+
+    def _where_measured(self, values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        known = self._calibration.known
+        return values if known is None else values * known
 
     def _count(self) -> npt.NDArray[np.int64]:
         """Count of the pictures in each mean, shaped to be used beside (parts, C, *grid)."""
@@ -226,13 +236,15 @@ class Merge:
 
     def _deviation(self) -> npt.NDArray[np.float32]:
         """Give the standard deviation; where nothing was restored, that of the noise."""
-        count = np.maximum(self._count(), 1)
-        spread = np.maximum(self.sums[1] / count - (self.sums[0] / count) ** 2, 0)
-        variance = self.sums[2] / count + spread
+        answer = np.empty(self._enlarged.shape, np.float32)
+        for part, counts in enumerate(np.maximum(self._count(), 1)):  # of a stack it takes 40 bytes
+            pictures, squares, variances = self.sums[:, part]
+            spread = np.maximum(squares / counts - (pictures / counts) ** 2, 0)
+            answer[part] = np.sqrt(variances / counts + spread)
         for part, channel in np.argwhere(self.count == 0):
-            variance[part, channel] = self._noise(int(channel))[part] ** 2
-        variance[:, list(self._calibration.constant)] = 0
-        return np.asarray(np.sqrt(variance), np.float32)
+            answer[part, channel] = self._noise(int(channel))[part]
+        answer[:, list(self._calibration.constant)] = 0
+        return answer
 
     def _noise(self, channel: int) -> npt.NDArray[np.float32]:
         """Give the noise's standard deviation at each pixel of a channel, in the result's size."""

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from napari_dip.run.inputs import Planes
+
     Power = npt.NDArray[np.float64]
 
 #: Longest period, in pixels, that counts as fine: lines of 6 pixels are learned after ten
@@ -136,3 +138,12 @@ def _sum(power: Power, size: Sequence[int]) -> Power:
 
 def _next_to(place: int, size: int) -> npt.NDArray[np.int64]:
     return np.arange(place - _PEAK, place + _PEAK + 1) % size
+
+
+def strongest_pattern(lost: npt.NDArray[Any], parts: Planes) -> Pattern | None:
+    """Find the strongest regular pattern that a channel has lost; (parts, C, *grid) each."""
+    patterns = [
+        pattern_in(*(one[:, c].reshape(-1, *one.shape[-2:]) for one in (lost, parts)))
+        for c in range(parts.shape[1])
+    ]
+    return max(filter(None, patterns), key=lambda one: one.share, default=None)

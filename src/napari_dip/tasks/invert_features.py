@@ -73,7 +73,7 @@ class InvertFeatures(Task):
             choices={
                 "deep": "Untrained network",
                 "total-variation": "Total variation",
-                "none": "None",
+                "none": "Nothing",
             },
             advanced=False,
         ),
@@ -94,7 +94,7 @@ class InvertFeatures(Task):
             "What the network expects once its range is 0 to 1. ImageNet: that set's mean and "
             "standard deviation of red, green and blue. Automatic: those for an architecture of "
             "torchvision, none for a program.",
-            choices={"auto": "Automatic", "imagenet": "ImageNet", "none": "None"},
+            choices={"auto": "Automatic", "imagenet": "ImageNet", "none": "Left as it is"},
         ),
     ] = "auto"
     mean: Annotated[

@@ -45,7 +45,7 @@ Microscope = Annotated[
         "Microscope",
         "Compute the PSF of this kind of microscope from its aperture, the wavelength and the "
         "pixel size.",
-        choices={"none": "None", "widefield": "Widefield", "confocal": "Confocal"},
+        choices={"none": "Not chosen", "widefield": "Widefield", "confocal": "Confocal"},
         advanced=False,
     ),
 ]
