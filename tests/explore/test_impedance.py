@@ -122,8 +122,8 @@ def test_the_command_writes_a_folder_and_prints_its_page(tmp_path, capsys):
     [
         (["--crop", "8"], "crop"),
         (["--crop", "many"], "crop"),
-        (["--max-iterations", "0"], "max_iterations"),
-        (["--preset", "slow"], "preset"),
+        (["--max-iterations", "0"], "--max-iterations"),
+        (["--preset", "slow"], "--preset"),
         (["--axes", "CYX"], "channels"),
     ],
 )

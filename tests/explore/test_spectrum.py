@@ -162,7 +162,7 @@ def test_the_command_takes_the_truth_and_refuses_one_of_another_size(tmp_path, c
         tifffile.imwrite(tmp_path / f"{name}.tif", image)
     line = ["explore", "spectrum", str(tmp_path / "in.tif"), "-o", str(tmp_path / "out")]
     assert main([*line, "--network", "lipschitz-0"]) == 2
-    assert "'network' cannot be 'lipschitz-0'" in capsys.readouterr().err
+    assert "'--network' cannot be 'lipschitz-0'" in capsys.readouterr().err
     assert main([*line, "--truth", str(tmp_path / "other.tif")]) == 2
     assert "is 32 × 32 pixels, but 'in.tif' is 24 × 24" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

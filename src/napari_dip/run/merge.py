@@ -133,8 +133,7 @@ class Merge:
         left, shift = self._left(prediction)
         some = enough(left)
         residual = residual_words(left[some], prediction[some], self._calibration)
-        mean += shift
-        shown = np.asarray(mean, np.float32)
+        shown = np.asarray(mean + shift, np.float32)
         deviation = self._deviation()
         if kept is not None:
             shown = np.where(kept, self._parts, shown)
