@@ -46,7 +46,7 @@ SHARED_OUT = bool(PLACE and CORES and os.environ.get("QT_QPA_PLATFORM") == "offs
 if SHARED_OUT:
     os.sched_setaffinity(0, {sorted(CORES)[int(PLACE) % len(CORES)]})
 #: What names of tests say that hangs on the number of threads: these get all cores.
-OF_THREADS = re.compile("bytes|pixels|threads|torch|alone|lone")
+OF_THREADS = re.compile("bytes|pixels|threads|torch|lone")
 
 #: Seconds that a thread may take to end after its test.
 GRACE = 3.0

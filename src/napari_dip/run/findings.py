@@ -243,11 +243,11 @@ def look_at(
     known = calibration.known
     task = plan.recipe.task
     lost, some = parts - prediction, enough(parts)
-    seen, there = prediction[some], None if known is None else known[some]
+    judged, seen, there = lost[some], prediction[some], None if known is None else known[some]
     noise_told = task.fits_pixels() and calibration.model != "jpeg"
     noise_told &= known is None or not task.keeps_measured()
     residuals = [
-        residual_of(lost[some][:, c], seen[:, c], None if there is None else there[:, c], noise)
+        residual_of(judged[:, c], seen[:, c], None if there is None else there[:, c], noise)
         for c, noise in enumerate(calibration.noise)
         if noise_told and c not in calibration.constant
     ]
@@ -268,7 +268,7 @@ def look_at(
         max(plan.factors) > 1,
         least,
         largest,
-        strongest_pattern(lost[some], parts[some]) if noise_told and known is None else None,
+        strongest_pattern(judged, parts[some]) if noise_told and known is None else None,
     )
 
 

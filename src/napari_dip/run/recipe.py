@@ -242,8 +242,10 @@ def _first_fault(kind: type[Any], error: ValidationError) -> Refusal:
         own = [] if kind is Common else [one.name for one in fields(kind)]
         names = sorted({*own, *Common.model_fields})
         return refusal("setting-unknown", field=field, known=", ".join(names))
-    plain = first["msg"].removeprefix("Input should be ").replace("'", "")
-    why = _WANTED.get(first["type"], plain).format(**first.get("ctx", {}))
+    if wanted := _WANTED.get(first["type"]):
+        why = wanted.format(**first.get("ctx", {}))
+    else:  # not to be formatted: it may hold braces of the user's
+        why = first["msg"].removeprefix("Input should be ").replace("'", "")
     return refusal(
         "setting-wrong",
         field=field,
