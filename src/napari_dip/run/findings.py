@@ -219,6 +219,7 @@ def look_at(
     plan: Plan,
     calibration: Calibration,
     parts: Planes,
+    left: npt.NDArray[np.float64],
     prediction: npt.NDArray[np.float64],
     result: npt.NDArray[Any],
     evidence: Iterable[tuple[float, ...]],
@@ -231,8 +232,9 @@ def look_at(
     calibration : Calibration
     parts : ndarray
         (parts, C, *grid): the input, in the image's units.
-    prediction : ndarray
-        Of the same shape: what the detector would have seen, before its mean was put back.
+    left, prediction : ndarray
+        Of the same shape: the residual, 0 where nothing was measured, and what the detector would
+        have seen, before its mean was put back.
     result : ndarray
         (parts, C, *grid), or finer: the picture as it is handed over.
     evidence : iterable of tuple of float
@@ -242,12 +244,12 @@ def look_at(
 
     known = calibration.known
     task = plan.recipe.task
-    lost, some = parts - prediction, enough(parts)
-    judged, seen, there = lost[some], prediction[some], None if known is None else known[some]
+    some = enough(parts)
+    lost, seen, there = left[some], prediction[some], None if known is None else known[some]
     noise_told = task.fits_pixels() and calibration.model != "jpeg"
     noise_told &= known is None or not task.keeps_measured()
     residuals = [
-        residual_of(judged[:, c], seen[:, c], None if there is None else there[:, c], noise)
+        residual_of(lost[:, c], seen[:, c], None if there is None else there[:, c], noise)
         for c, noise in enumerate(calibration.noise)
         if noise_told and c not in calibration.constant
     ]
@@ -260,7 +262,7 @@ def look_at(
     return Findings(
         worst(residuals),
         (shown - mean) / above,
-        float((lost if known is None else lost[known]).mean(dtype=np.float64)) / above,
+        float((left if known is None else left[known]).mean(dtype=np.float64)) / above,
         detail,
         contrast,
         filled,
@@ -268,7 +270,7 @@ def look_at(
         max(plan.factors) > 1,
         least,
         largest,
-        strongest_pattern(judged, parts[some]) if noise_told and known is None else None,
+        strongest_pattern(lost, parts[some]) if noise_told and known is None else None,
     )
 
 

@@ -143,7 +143,8 @@ class Merge:
         if image.dtype != np.float32:  # rounding and clipping may shift the mean
             shown = to_parts(image, self._plan.source.axes, self._plan.layout)
         evidence = [outcome.evidence for outcome in self.outcomes]
-        found = look_at(self._plan, self._calibration, self._parts, prediction, shown, evidence)
+        seen = self._parts, left, prediction, shown
+        found = look_at(self._plan, self._calibration, *seen, evidence)
         early = (
             *untouched,
             *untouched_words(self._plan, self.count == 0),
