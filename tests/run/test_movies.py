@@ -13,6 +13,7 @@ from napari_dip.run.frames import NO_FRAMES, Drift, Movie, drift_between
 from napari_dip.run.inputs import sort_inputs
 from napari_dip.run.merge import Merge
 from napari_dip.run.prepare import Calibration, prepare
+from napari_dip.run.segments import segment_notes
 from napari_dip.run.units import UnitOutcome
 from napari_dip.tasks import Denoise
 from run_scene import drain, plan_for, shot, truth
@@ -216,3 +217,48 @@ def test_units_are_told_apart_by_their_neighbours_only_in_movies() -> None:
     first, second, third = plan_for(movie, "TYX").units
     assert (first.beside, second.beside, third.beside) == ((1,), (0, 2), (1,))
     assert replace(second, before=None).beside == (2,)
+
+
+def test_a_long_movie_begins_anew_with_each_segment() -> None:
+    movie = np.stack([shot(16)] * 70)
+    plan = plan_for(movie, "TYX", sharing="in-turn", max_iterations=250)
+    assert [unit.part for unit in plan.units if unit.opens] == [0, 24, 47]
+    assert [unit.part for unit in plan.units if not unit.warm] == [0, 24, 47]
+    spent = {unit.part: unit.iterations for unit in plan.units}
+    assert spent[0] == spent[24] == spent[47] > 4 * spent[23]
+    # the noisy frames on both sides of the cut are still seen
+    assert plan.units[24].beside == (23, 25)
+
+
+def test_volumes_of_a_movie_are_cut_between_frames_only() -> None:
+    movie = np.stack([np.stack([shot(16)] * 3)] * 33)
+    plan = plan_for(movie, "TZYX", stacks="planes", sharing="in-turn")
+    assert [unit.part for unit in plan.units if unit.opens] == [0, 1, 2, 51, 52, 53]
+    assert [unit.part for unit in plan.units if not unit.warm] == [0, 51]
+
+
+def test_the_first_frame_of_a_segment_is_drawn_to_none() -> None:
+    movie = np.stack([shot(16)] * 33)
+    plan = plan_for(movie, "TYX")
+    inputs = sort_inputs(plan, {"image": movie})
+    assert not hasattr(inputs, "code")
+    calibration, parts = prepare(plan, inputs)
+    merge = Merge(plan, calibration, parts, movie)
+    merge.count[...] = 1
+    frames = Movie(plan.recipe.task, calibration, parts, merge)
+    shown = [unit for unit in plan.units if unit.pictured]
+    drawn = [frames.around(unit, "recorrupted").picture is not None for unit in shown]
+    assert [part for part, is_drawn in enumerate(drawn) if not is_drawn] == [0, 17]
+
+
+def test_a_long_movie_says_where_it_begins_anew() -> None:
+    def told(frames: int, axes: str = "TYX", **settings: Any) -> tuple[str, ...]:
+        return segment_notes(plan_for(np.stack([shot(16)] * frames), axes, **settings))
+
+    assert told(32) == ()
+    (note,) = told(70)
+    assert "3 segments" in note and "begins anew, at frames 1, 25 and 48." in note
+    # planes that are shown one network, and frames that nothing draws to each other
+    assert told(70, "ZYX", stacks="planes") == told(70, steadiness=0.0) == ()
+    (note,) = told(40, "ZYX", stacks="planes", sharing="in-turn")
+    assert "at planes 1 and 21." in note

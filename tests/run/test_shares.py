@@ -151,3 +151,99 @@ def test_channels_and_repeats_are_shared_and_a_share_goes_on_where_it_was(tmp_pa
     )
     passing = dict.fromkeys(("seconds", "peak_bytes"))
     assert here | passing == there | passing and not shelf.exists()
+
+
+@pytest.fixture
+def short_segments(monkeypatch) -> None:
+    monkeypatch.setattr("napari_dip.run.segments.LONGEST", 8)
+
+
+def moving(folder: Path, frames: int = 16, side: int = 16) -> dict:
+    """Put a movie of waves that drift into a folder of inputs; say how it is to be read."""
+    (folder / "in").mkdir()
+    y, x = np.mgrid[:side, :side]
+    clean = [200 + 80 * np.sin((x + t / 3) / 4) * np.cos(y / 5) for t in range(frames)]
+    image = np.random.default_rng(0).poisson(clean).astype("uint16")
+    tifffile.imwrite(folder / "in" / "cells.tif", image)
+    return {"threads": 1, "axes": "TYX"}
+
+
+def same(one: Path, other: Path) -> bool:
+    """Whether two folders hold the same result, and say the same of it but for the time."""
+    reports = [
+        json.loads((folder / "receipts" / "cells.tif.json").read_text())["report"]
+        for folder in (one, other)
+    ]
+    passing = dict.fromkeys(("seconds", "peak_bytes"))
+    first, second = (report | passing for report in reports)
+    return result(one) == result(other) and first == second
+
+
+@pytest.mark.usefixtures("short_segments")
+@pytest.mark.parametrize("lost", ["", "1-lesson1", "1-2"])
+def test_a_movie_is_shared_in_segments_once_its_network_is_there(tmp_path, monkeypatch, lost):
+    recipe = dip.make_recipe("denoise", preset="fast", max_iterations=2, device="cpu")
+    how = moving(tmp_path)
+    dip.batch(recipe, tmp_path / "in", tmp_path / "alone", **how)
+
+    def full(unit, control, see):
+        if unit.name == lost:
+            return {"state": "passed", "refusal": None, "receipt": {}}
+        return restore_part(unit, control, see)
+
+    monkeypatch.setattr("run.played_crew.restore_part", full)
+    out, crew = tmp_path / "out", Here(count=3)
+    events = list(run_batch(plan_batch(recipe, tmp_path / "in", out, **how), crew=crew))
+    after = [] if lost == "1-lesson1" else ["1-1", "1-2"]
+    assert crew.sent == ["1-lesson1", *after, "1"]
+    assert same(out, tmp_path / "alone")
+    shown = [one.event for one in events if one.event]
+    parts = [event.fraction for event in shown]
+    assert parts == sorted(parts)
+    assert not after or any(e.words == "Restoring, frame 8 of 8, share 1 of 2" for e in shown)
+    merging = [event for event in shown if "share" not in event.words]
+    assert lost or not any("Restoring" in event.words for event in merging)
+
+
+@pytest.mark.usefixtures("short_segments")
+def test_a_share_learns_what_its_segment_is_shown_if_that_is_not_there(tmp_path):
+    recipe = dip.make_recipe("denoise", preset="fast", max_iterations=2, device="cpu")
+    how = moving(tmp_path)
+    dip.batch(recipe, tmp_path / "in", tmp_path / "alone", **how)
+    out = tmp_path / "out"
+    (out / "receipts").mkdir(parents=True)
+    plan = plan_batch(recipe, tmp_path / "in", out, **how)
+    words: list[list[str]] = []
+    for share in (Share(2, 2), Share(1, 2)):
+        said: list[str] = []
+        unit = unit_of(plan, 1, "session", "", share=share)
+        answer = restore_part(unit, go, lambda event, said=said: said.append(event.words))
+        assert answer["state"] == "shared"
+        words.append(said)
+    assert ["Learning from many at once" in said for said in words] == [True, False]
+    list(run_batch(plan_batch(recipe, tmp_path / "in", out, resume=True, **how), crew=Here()))
+    assert same(out, tmp_path / "alone")
+
+
+@pytest.mark.usefixtures("short_segments")
+def test_frames_in_turn_are_shared_in_segments_that_begin_anew(tmp_path):
+    settings = {"sharing": "in-turn", "restarts": 2, "max_iterations": 2}
+    recipe = dip.make_recipe("denoise", preset="fast", device="cpu", **settings)
+    how = moving(tmp_path, frames=9)
+    dip.batch(recipe, tmp_path / "in", tmp_path / "alone", **how)
+    out, crew = tmp_path / "out", Here(count=4)
+    list(run_batch(plan_batch(recipe, tmp_path / "in", out, **how), crew=crew))
+    assert crew.sent == ["1-1", "1-2", "1"]
+    assert same(out, tmp_path / "alone")
+
+
+def test_tiles_that_are_shown_one_network_are_left_by_their_shares(whole, tmp_path):
+    told = {"preset": "fast", "max_iterations": 2, "device": "cpu", "tile": 128}
+    recipe = dip.make_recipe("denoise", sharing="together", **told)
+    plan = plan_batch(recipe, whole / "in", tmp_path / "out", threads=1)
+    (tmp_path / "out" / "receipts").mkdir(parents=True)
+    for share in (Share(), Share(1, 2)):
+        unit = unit_of(plan, 1, "session", "", share=share)
+        assert restore_part(unit, go, print)["state"] == "shared"
+    shelf = tmp_path / "out" / "receipts" / "cells.tif.unfinished.tiles"
+    assert len(list(shelf.glob("*[0-9].json"))) == 4

@@ -86,7 +86,8 @@ def fit(
     if (yield from _release(problem, course, schedule, reason, control, preview_due)):
         return None
     reason = _why(reason, course, schedule)
-    return (yield from _finish(problem, course, reason, control))
+    closely = schedule.last_look and reason != KEPT
+    return (yield from _finish(problem, course, reason, control, closely=closely))
 
 
 def _why(reason: str, course: Course, schedule: Schedule) -> str:
@@ -191,7 +192,12 @@ def _ending(course: Course, stop: StopRule) -> str:
 
 
 def _finish(
-    problem: Problem, course: Course, reason: str, control: Callable[[], Control]
+    problem: Problem,
+    course: Course,
+    reason: str,
+    control: Callable[[], Control],
+    *,
+    closely: bool,
 ) -> Generator[Progress, None, Result | None]:
     """Take the best average, look at it as closely as time allows, and hand it over."""
     step = course.step
@@ -199,7 +205,7 @@ def _finish(
     if course.best_iteration:
         step.load_average(course.best)
     blind = None
-    for part in () if kept else step.sweep():
+    for part in step.sweep() if closely else ():
         if isinstance(part, Estimate):
             blind = part
             break

@@ -54,6 +54,9 @@ class Schedule:
         Whether steps may be computed in half precision, where the device is made for it.
     optimiser : Optimiser or None
         What moves the weights; None: Adam.
+    last_look : bool
+        Whether the picture is looked at as closely as can be in the end; where only the weights are
+        wanted, one look shows that they are sound.
     """
 
     phases: tuple[Phase, ...]
@@ -66,6 +69,7 @@ class Schedule:
     release: int = 0
     half: bool = False
     optimiser: Optimiser | None = None
+    last_look: bool = True
 
     def rate(self, iteration: int) -> tuple[float, float]:
         """Learning rates of network and operator at a 1-based iteration.

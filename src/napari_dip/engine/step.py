@@ -180,7 +180,7 @@ class EagerStep:
         net = self._average.network()
         mean = self.problem.terms[0].measurement.new_zeros(self._shape)
         log_variance: Tensor | None = None
-        trusted_share, whole = 0.0, float(mean[0, 0].numel())
+        trusted_share, whole = 0.0, mean[0, 0].numel()
         for draw in self.prior.sweep():
             estimate = self.prior.estimate(_answers(net, draw.code))
             trusted = torch.ones_like(mean[:, :1]) if draw.trusted is None else draw.trusted
@@ -188,7 +188,7 @@ class EagerStep:
             if estimate.log_variance is not None:
                 part = _onto(draw, trusted * estimate.log_variance, self.prior.grid)
                 log_variance = part if log_variance is None else log_variance + part
-            trusted_share += float(trusted.sum()) / whole
+            trusted_share += float(trusted.sum()) / len(trusted) / whole
             yield trusted_share
         yield Estimate(mean, log_variance)
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from napari_dip.run.plan import Plan
 
 #: Raised by one whenever a checkpoint written before could not be gone on from.
-SCHEMA = 5
+SCHEMA = 6
 #: Seconds between two writings at most and at least, and the share of the time that writing may
 #: take in between: a crash costs a second or two where checkpoints are small.
 INTERVAL, LEAST_INTERVAL, WRITING_SHARE = 20.0, 1.0, 0.02

@@ -16,12 +16,13 @@ from napari_dip.run.events import Event
 from napari_dip.run.time_left import Pace, bound, ending_iterations
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     import numpy as np
     import numpy.typing as npt
 
     from napari_dip.run.plan import Plan
+    from napari_dip.run.units import WorkUnit
 
 #: Share of what comes after the iterations that looks take, and not the filter and the verdict:
 #: 1.4 of 3.0 s (`benchmarks/time_left.py --cpu`).
@@ -67,19 +68,20 @@ class Clock:
         self._unit = 1
         self._pace = Pace(self.started, 0)
 
-    def expect(self, plan: Plan) -> None:
-        """Count on what a plan spends; the pixels may have changed it."""
-        budget = plan.budget
-        self._each = [unit.iterations + budget.release for unit in plan.units]
+    def expect(self, plan: Plan, units: Sequence[WorkUnit] = ()) -> None:
+        """Count on what a plan spends, or these units of it; the pixels may have changed it."""
+        budget, units = plan.budget, units or plan.units
+        self._each = [unit.iterations + budget.release for unit in units]
         self._iterations = self._each[0]
         self._race = budget.iterations  # of each prior in a race
         self._raced = budget.iterations * len(budget.rivals)
         self._fit_share = plan.fit_share
-        self._units = len(plan.units)
+        self._units = len(units)
         self._ending = ending_iterations(plan)
         self._called = plan.called
-        self._fits = [unit.pictured for unit in plan.units]
-        self._shared = not all(self._fits)
+        self._fits = [unit.pictured for unit in units]
+        self._shared = any(unit.series for unit in units)
+        self._shown = 0.0
 
     @property
     def seconds(self) -> float:
@@ -176,10 +178,15 @@ class Clock:
         )
 
     def _fraction(self, share: float) -> float:
-        """Share of the run that is done, of this unit so much."""
+        """Share of the run that is done, of this unit so much; it never falls.
+
+        More may be left than was thought, where frames go on from what all have learned.
+        """
         # where a network is shared, most of the time goes into what follows the fits
         each = [one + self._ending * self._shared for one in self._each]
-        return (sum(each[: self._unit - 1]) + share * each[self._unit - 1]) / sum(each)
+        done = (sum(each[: self._unit - 1]) + share * each[self._unit - 1]) / sum(each)
+        self._shown = max(self._shown, done)
+        return self._shown
 
     def _now(self) -> float:
         """Seconds of the clock that stands still in pauses."""

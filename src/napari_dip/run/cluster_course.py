@@ -2,7 +2,8 @@
 
 Where there are fewer files than workers, a file is shared. Of one in tiles, one worker restores the
 first tile and what all tiles are helped by, and several restore the others side by side; else they
-do its fits that need nothing of each other: channels, repeats, planes. Then one puts all together,
+fit the networks that its planes or frames share, and then do the fits that need nothing of each
+other: channels, repeats, planes, segments of a movie. Then one puts all together,
 as it does where it has done all by itself. It finds the rest on the shelf beside the checkpoint, so
 that whatever becomes of a share, the file comes out the same.
 """
@@ -19,10 +20,10 @@ from napari_dip.errors import Refusal, refusal
 from napari_dip.io.paths import printable
 from napari_dip.run.batch_file import FileOutcome, without_result
 from napari_dip.run.cluster_unit import Unit, event_from, outcome_from, versions
-from napari_dip.run.shares import Share, most_shares
+from napari_dip.run.shares import Share, first_part, lesson_shares, most_shares
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from napari_dip.run.batch_plan import BatchPlan, Job
     from napari_dip.run.cluster_protocol import Crew, Heard
@@ -42,32 +43,34 @@ class _Sharing:
     Attributes
     ----------
     first : float
-        Part of the file that is the first tile.
-    begun : float
-        How far the first tile is.
+        Part of the file that its first step is: the first tile, or the networks.
+    opening : bool
+        Whether that step is not done.
+    failed : bool
+        Whether a share came to nothing.
     left : set of str
-        Names of those shares that are not done.
+        Names of those shares of the step that are not done.
     done : dict of str to float
         How far each of them is.
     """
 
     first: float
-    begun: float = 0.0
+    opening: bool = True
+    failed: bool = False
     left: set[str] = field(default_factory=set)
     done: dict[str, float] = field(default_factory=dict)
 
-    def saw(self, unit: Unit, part: float) -> None:
-        """Take note of how far a share is."""
-        if unit.share is not None and not unit.share.place:
-            self.begun = part
-        else:
-            self.done[unit.name] = part
+    def begin(self, names: Iterable[str], *, opening: bool) -> None:
+        """Go on to a step of these shares."""
+        self.opening = opening
+        self.left = set(names)
+        self.done = dict.fromkeys(self.left, 0.0)
 
     @property
     def fraction(self) -> float:
         """Part of the file that is done."""
-        rest = sum(self.done.values()) / max(1, len(self.done))
-        return self.first * self.begun + (1 - self.first) * rest
+        here = sum(self.done.values()) / max(1, len(self.done))
+        return self.first * here if self.opening else self.first + (1 - self.first) * here
 
 
 class Course:
@@ -154,9 +157,8 @@ class Course:
             return event
         if unit.share is None:  # what is left to be done is little
             return replace(event, fraction=max(event.fraction, sharing.fraction))
-        sharing.saw(unit, event.fraction)
-        share = unit.share
-        which = f"share {share.place} of {share.count}" if share.place else "the first tile"
+        sharing.done[unit.name] = event.fraction
+        which = unit.share.words
         return replace(event, words=f"{event.words}, {which}", fraction=sharing.fraction)
 
     def end(self, number: int, outcome: FileOutcome) -> FileOutcome:
@@ -176,34 +178,42 @@ class Course:
         )
 
     def _share(self, number: int) -> None:
-        """Put a file's first tile in line, or all shares of one that is not in tiles."""
-        tiles = self._sound(number).tiles
-        self._shared[number] = _Sharing(1 / len(tiles) if tiles else 0.0)
-        if tiles:
-            self.left.appendleft(self._unit(number, Share()))
+        """Put in line what is to be there before the shares of a file, or these."""
+        plan = self._sound(number)
+        self._shared[number] = _Sharing(first_part(plan))
+        if plan.tiles:
+            self._begin(number, [Share()], opening=True)
+        elif lessons := min(self._crew.count, lesson_shares(plan)):
+            shares = [Share(place + 1, lessons, lesson=True) for place in range(lessons)]
+            self._begin(number, shares, opening=True)
         else:
             self._share_rest(number)
 
     def _share_rest(self, number: int) -> None:
         """Put the shares of a file in line, one for each worker at most."""
         count = max(1, min(self._crew.count, most_shares(self._sound(number))))
-        shares = [self._unit(number, Share(place + 1, count)) for place in range(count)]
-        sharing = self._shared[number]
-        sharing.left = {one.name for one in shares}
-        sharing.done = dict.fromkeys(sharing.left, 0.0)
-        self.left.extendleft(reversed(shares))
+        shares = [Share(place + 1, count) for place in range(count)]
+        self._begin(number, shares, opening=False)
+
+    def _begin(self, number: int, shares: list[Share], *, opening: bool) -> None:
+        units = [self._unit(number, share) for share in shares]
+        self._shared[number].begin((one.name for one in units), opening=opening)
+        self.left.extendleft(reversed(units))
 
     def _end_share(self, unit: Unit, state: str) -> None:
-        """Hand out what comes after a share: the others, or all that is left of the file."""
+        """Hand out what comes after a step: the next one, or all that is left of the file."""
         del self.out[unit.name]
         if state == "waiting":  # the batch was ended
             return
-        sharing, share = self._shared[unit.number], unit.share
-        sharing.saw(unit, 1.0)
+        sharing = self._shared[unit.number]
+        sharing.done[unit.name] = 1.0
+        sharing.failed |= state != "shared"
         sharing.left.discard(unit.name)
-        if share is not None and not share.place and state == "shared":
+        if sharing.left:
+            return
+        if sharing.opening and not sharing.failed:
             self._share_rest(unit.number)
-        elif not sharing.left:
+        else:
             self.left.appendleft(self._unit(unit.number))
 
     def _sound(self, number: int) -> Plan:

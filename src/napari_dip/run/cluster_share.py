@@ -50,7 +50,7 @@ def restore_part(
     if control() in ENDS:
         return answer_of("waiting")
     shelf = shelf_beside(at.unfinished)
-    path = shelf / f"{SHARES}{share.place}" if share.place else at.begun
+    path = shelf / f"{SHARES}{share.name}" if share.place else at.begun
     begun = Beginnings(path, unit.session)
     if shelf.is_symlink() or begun.count() >= MOST_DEATHS:
         return answer_of("passed")
@@ -74,7 +74,7 @@ def _restored(
             return "passed"
     store = Store(job.at.unfinished, resume=True)
     if share.place:  # others are at work beside this one
-        name = f"share{share.place}of{share.count}"
+        name = f"share{share.name}of{share.count}"
         store = Store(store.shelf / name, resume=True, shelf=store.shelf)
     data = opened(plan)
     try:

@@ -23,6 +23,7 @@ from napari_dip.run.cluster_begun import MOST_DEATHS, SHARES, Beginnings
 from napari_dip.run.draining import drained
 from napari_dip.run.events import Event
 from napari_dip.run.recipe import recipe_from_json
+from napari_dip.run.shared_network import KEY, read_network
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -85,7 +86,7 @@ class Unit:
     @property
     def name(self) -> str:
         """Name it among those of its session."""
-        return str(self.number) if self.share is None else f"{self.number}-{self.share.place}"
+        return str(self.number) if self.share is None else f"{self.number}-{self.share.name}"
 
     @property
     def at(self) -> Places:
@@ -183,8 +184,10 @@ def job_of(unit: Unit) -> Job:
     source = root / unit.source
     recipe = recipe_from_json(unit.recipe)
     try:
-        others = {name: read_spec(root / path) for name, path in unit.others.items()}
-        plan = plan_file(recipe, source, unit.axes, others, unit.machine)
+        named = {name: root / path for name, path in unit.others.items()}
+        network = read_network(named.pop(KEY)) if KEY in named else None
+        others = {name: read_spec(path) for name, path in named.items()}
+        plan = plan_file(recipe, source, unit.axes, others, unit.machine, network)
     except Refused as no:
         plan = no.refusal
     if isinstance(plan, Refusal) and plan.code == "file-missing":

@@ -254,6 +254,8 @@ class Course:
             self._store.ended_by_hand()
         self._merge.outcomes.append(outcome)
         if self._shelf is not None and not result.kept:
+            if unit.role == SHARED and self.weights is not None:
+                self._shelf.put_weights(unit.series, self.weights)
             self._shelf.put(unit, Fitted(outcome))
         if self._store is not None and self.weights is not None and not result.kept:
             self._store.finished(self._merge, self.weights)

@@ -149,7 +149,7 @@ class Movie:
         if self._task.looks_beside(prior) and unit.beside:
             there = [self._drift(unit, one).lay(parts[one, channels]) for one in unit.beside]
             frames = replace(frames, beside=np.concatenate([there[0], there[-1]]))
-        if unit.timely and unit.pictured and unit.before is not None and self._task.looks_back():
+        if self._looks_back(unit) and unit.before is not None:
             picture, deviation = self._merge.finished(unit.before, channels)
             drift = self._drift(unit, unit.before).finer(parts.shape[2:], picture.shape[1:])
             frames = replace(
@@ -159,6 +159,11 @@ class Movie:
                 seen=drift.seen(picture.shape[1:]),
             )
         return frames
+
+    def _looks_back(self, unit: WorkUnit) -> bool:
+        """Whether a unit is drawn to the picture of the frame before it."""
+        there = unit.timely and unit.pictured and not unit.opens
+        return there and self._task.looks_back()
 
     def _drift(self, unit: WorkUnit, other: int) -> Drift:
         """Find out once how two frames lie to each other; planes of a stack lie where they lie."""

@@ -14,6 +14,7 @@ from napari_dip.run.findings import enough, look_at
 from napari_dip.run.layout import from_parts, to_parts
 from napari_dip.run.noise import noise_variance
 from napari_dip.run.receipt import fit_words, receipt, residual_words, sha256
+from napari_dip.run.segments import segment_notes
 from napari_dip.run.verdict import verdict
 from napari_dip.tasks.blind_spot import IMAGE_FED
 
@@ -264,7 +265,7 @@ class Merge:
         return {"chosen": chosen, "why": why}
 
     def _notes(self) -> list[str]:
-        notes = [*self._plan.notes, *self._calibration.notes]
+        notes = [*self._plan.notes, *segment_notes(self._plan), *self._calibration.notes]
         notes += [note for one in self.outcomes for note in one.notes]
         height, width = self._calibration.block[-2:]
         if height * width > 1 and self._calibration.prior in IMAGE_FED:

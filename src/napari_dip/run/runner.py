@@ -95,9 +95,12 @@ def _restore(
     from napari_dip.run.merge import Merge
     from napari_dip.run.unit_shelf import UnitShelf
 
+    network, weights = plan.network, weights_for(plan)
     clock = Clock(plan, control, preview_seconds)
     ready = yield from calibrated(plan, data, clock)
     plan, calibration, planes, arrays = ready.plan, ready.calibration, ready.planes, ready.arrays
+    if network is not None:
+        plan = suited(plan, calibration, network)
     clock.expect(plan)
     merge = Merge(plan, calibration, planes, arrays["image"])
     resume = None if store is None else store.open(plan, arrays, merge)
@@ -112,6 +115,8 @@ def _restore(
             continue
         if kept is not None and unit.id in there:
             kept.give(unit, merge)
+            if not unit.pictured:
+                course.weights = kept.weights(unit.series)
             continue
         ended = yield from course.fit_unit(unit, number, resume if unit.id == begun else None)
         if ended is Control.DISCARD:

@@ -71,7 +71,8 @@ def make_series_fit(
     if unit.role != SHARED:
         return replace(ready, problem=problem)
     every = max(ready.schedule.report_every, unit.iterations // REPORTS)
-    return replace(ready, problem=problem, schedule=replace(ready.schedule, report_every=every))
+    schedule = replace(ready.schedule, report_every=every, last_look=False)
+    return replace(ready, problem=problem, schedule=schedule)
 
 
 @torch.no_grad()

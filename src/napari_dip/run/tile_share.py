@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from napari_dip.engine.control import Control
@@ -60,7 +59,7 @@ def restore_share(
         ended = yield from lesson(ready, clock, store, shelf)
         if ended is Control.GO:
             units = units_in(share, ready.plan.units)
-            clock.expect(replace(ready.plan, units=units))
+            clock.expect(ready.plan, units)
             course = TileCourse(ready, data["image"], clock, store, shelf)
             ended = yield from course.restored(units)
         return ended

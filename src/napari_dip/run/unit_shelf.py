@@ -67,9 +67,21 @@ class UnitShelf:
         words = {"identity": self._identity, "outcome": asdict(fitted.outcome)}
         write_tensors(self._path(unit.id), tensors, words)
 
+    def put_weights(self, series: str, weights: Mapping[str, Any]) -> None:
+        """Keep a network that many are shown; raises OSError if the disk does not take it."""
+        self._folder.mkdir(exist_ok=True)
+        tensors = {name: one.contiguous() for name, one in weights.items()}
+        write_tensors(self._weights(series), tensors, {"identity": self._identity})
+
+    def weights(self, series: str) -> Mapping[str, Any]:
+        """Give a network that is there."""
+        return read_tensors(self._weights(series))
+
     def chains(self, plan: Plan) -> frozenset[str]:
         """Name the fits that are there with all that go on from each other."""
-        whole = (one for one in chains_of(plan) if all(self._has(unit.id) for unit in one))
+        lessons = (one for one in lessons_of(plan) if self._proven(self._weights(one[0].series)))
+        every = (*lessons, *chains_of(plan))
+        whole = (one for one in every if all(self._proven(self._path(unit.id)) for unit in one))
         return frozenset(unit.id for each in whole for unit in each)
 
     def give(self, unit: WorkUnit, merge: Merge) -> None:
@@ -84,8 +96,7 @@ class UnitShelf:
         picture, deviation, prediction = (arrays[name] for name in _PICTURES)
         merge.add(unit, picture, deviation, prediction, outcome, learned)
 
-    def _has(self, name: str) -> bool:
-        path = self._path(name)
+    def _proven(self, path: Path) -> bool:
         try:
             if not path.exists() or read_words(path)["identity"] != self._identity:
                 return False
@@ -97,19 +108,36 @@ class UnitShelf:
     def _path(self, name: str) -> Path:
         return self._folder / f"{name}.fit"
 
+    def _weights(self, series: str) -> Path:
+        return self._folder / f"{series}.weights"
+
 
 def chains_of(plan: Plan) -> list[list[WorkUnit]]:
-    """Part the fits of a run that is not in tiles into those that need nothing of each other.
+    """Part the fits that pictures come of into those that need nothing of each other.
 
-    Planes go on with the weights of the one before, or of a fit to all, unless each begins anew;
-    frames are drawn to the mean of all repeats of the one before; repeats take the prior that won.
+    Within a segment, planes and frames go on with the weights of the one before, unless each begins
+    anew or is shown a network; frames are drawn to the mean of all repeats of the one before;
+    repeats take the prior that won. Those that are shown a network need it first: see `lessons_of`.
     """
-    joined = {(one.channels, one.restart) for one in plan.units if one.warm or one.series}
+    linked = {(one.channels, one.restart) for one in plan.units if one.warm and not one.series}
     found: defaultdict[tuple[Any, ...], list[WorkUnit]] = defaultdict(list)
     for unit in plan.units:
         fits = unit.channels, unit.restart
+        if not unit.pictured:
+            continue
         if unit.timely or plan.budget.rivals:
-            found[(unit.channels,)].append(unit)
+            found[unit.channels, unit.segment].append(unit)
+        elif fits in linked:
+            found[*fits, unit.segment].append(unit)
         else:
-            found[fits if fits in joined else (*fits, unit.part)].append(unit)
+            found[*fits, unit.part].append(unit)
+    return list(found.values())
+
+
+def lessons_of(plan: Plan) -> list[list[WorkUnit]]:
+    """Give, of each network that many are shown, the fits to all and the trials."""
+    found: defaultdict[str, list[WorkUnit]] = defaultdict(list)
+    for unit in plan.units:
+        if not unit.pictured:
+            found[unit.series].append(unit)
     return list(found.values())

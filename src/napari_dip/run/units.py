@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from napari_dip.run.costs import channel_count
+from napari_dip.run.segments import segment_of
 from napari_dip.run.sharing import (
     OWN,
     SHOWN,
@@ -59,6 +60,10 @@ class WorkUnit:
         movie the next plane; None: there is none.
     timely : bool
         Whether these are neighbours in time.
+    segment : int
+        Which segment of the movie or stack; see `napari_dip.run.segments`.
+    opens : bool
+        Whether it is in the first frame of its segment, which nothing is handed on to.
     tile : int or None
         Which tile of the picture plane, or of the stack; None: all of it.
     origin : tuple of int
@@ -86,6 +91,8 @@ class WorkUnit:
     before: int | None = None
     after: int | None = None
     timely: bool = False
+    segment: int = 0
+    opens: bool = False
     tile: int | None = None
     origin: tuple[int, ...] = ()
     role: str = OWN
@@ -154,6 +161,10 @@ def units_of(
     parts, stride = layout.count(source), layout.stride(source)
     later = later_iterations(budget)
     way = "in-turn" if layout.volume else recipe.task.shares(budget.prior, parts)
+    segments = [segment_of(part, parts, stride) for part in range(parts)]
+    # those that go on with the weights of the part before, which is of the same segment
+    ahead = [-1, *segments[:-1]]
+    linked = [way != "alone" and one == two for one, two in zip(ahead, segments, strict=True)]
     units = [
         WorkUnit(
             f"c{number}r{restart}" if parts == 1 else f"p{part}c{number}r{restart}",
@@ -161,13 +172,15 @@ def units_of(
             restart,
             # the same for all parts: the next one goes on with the same code
             recipe.common.seed + 1000 * number + restart,
-            later if part and way != "alone" else budget.iterations,
+            later if linked[part] else budget.iterations,
             part,
-            warm=part > 0 and way != "alone",
+            warm=linked[part],
             first=f"c{number}r0" if parts == 1 else f"p{part}c{number}r0",
             before=neighbours(part, parts, stride)[0],
             after=neighbours(part, parts, stride)[1],
             timely=layout.along(source) == "T",
+            segment=segments[part],
+            opens=part < max(1, stride) or segments[part - max(1, stride)] != segments[part],
         )
         for number, group in enumerate(groups_of(recipe, source))
         for restart in range(budget.restarts)
