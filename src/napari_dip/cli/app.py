@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import App, CycloptsError, Parameter
 
 from napari_dip import __version__
+from napari_dip.cli.batch_options import batch_arguments
 from napari_dip.cli.feature_options import feature_arguments
 from napari_dip.cli.help_order import ordered
 from napari_dip.cli.options import (
-    batch_arguments,
     explore_arguments,
     flag,
     input_arguments,

@@ -44,6 +44,7 @@ def batch(
     workers: str | None = None,
     scheduler: str | None = None,
     threads: str | None = None,
+    one_network: bool = False,
     **others: str | None,
 ) -> int:
     """Carry out the command.
@@ -58,7 +59,7 @@ def batch(
         Folder of the results.
     axes : str or None
         Names of the axes of each file, if not those that it says.
-    resume, quiet : bool
+    resume, quiet, one_network : bool
     workers, scheduler, threads : str or None
         As they were typed.
     **others : str or None
@@ -76,8 +77,8 @@ def batch(
         As `napari_dip.batch`.
     """
     given = {name: path for name, path in others.items() if path is not None}
-    how: dict[str, Any] = {"resume": resume, "axes": axes, "others": given}
-    how |= {"workers": workers, "scheduler": scheduler, "threads": threads}
+    how: dict[str, Any] = {"resume": resume, "axes": axes, "one_network": one_network}
+    how |= {"workers": workers, "scheduler": scheduler, "threads": threads, "others": given}
     with planning(recipe, inputs, output, **how) as (plan, staff):
         for source, no in plan.refused:
             say(_told(source, no))
@@ -121,7 +122,8 @@ def _watched(
 
         def see(one: BatchEvent) -> None:
             if one.event is not None:
-                place = f"{one.number} of {one.count}, {printable(one.source.name)}"
+                place = f"{one.number} of {one.count}, " if one.number else ""
+                place += printable(one.source.name)
                 words = f"{place}: {one.event.words}"
                 reporter.show(replace(one.event, words=words), one.number)
             if one.outcome is not None:

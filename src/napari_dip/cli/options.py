@@ -59,12 +59,12 @@ def input_arguments(task: str) -> list[Argument]:
     for other in others:
         words = f"{other.help} An image file."
         if other.optional:
-            arguments.append(_text(other.name, words, "FILE", FILES_GROUP))
+            arguments.append(text(other.name, words, "FILE", FILES_GROUP))
             continue
         mark = Parameter(help=words, metavar="FILE", group=FILES_GROUP)
         kind = Argument.KEYWORD_ONLY
         arguments.append(Argument(other.name, kind, annotation=Annotated[str, mark]))
-    return arguments
+    return arguments + ([network_argument()] if "sharing" in TASKS[task].setting_names() else [])
 
 
 def noise_arguments() -> list[Argument]:
@@ -73,13 +73,13 @@ def noise_arguments() -> list[Argument]:
     return [
         _image("The image to measure: TIFF, OME-TIFF, OME-Zarr, PNG or JPEG."),
         axes,
-        _text(
+        text(
             "dark", "Frames without light, which tell offset and read noise.", "FILE", FILES_GROUP
         ),
-        _text(
+        text(
             "flat", "Two frames or more of one even light: they tell the gain.", "FILE", FILES_GROUP
         ),
-        _text("report", "Save all figures as JSON.", "FILE", FILES_GROUP),
+        text("report", "Save all figures as JSON.", "FILE", FILES_GROUP),
         flag("overwrite", "Replace a report that exists.", FILES_GROUP),
         flag("json", "Print all figures as JSON instead of sentences.", FILES_GROUP),
     ]
@@ -101,9 +101,9 @@ def explore_arguments(experiment: str) -> list[Argument]:
             for name, hint in _fields(Common)
             if name in shared
         ),
-        _text("preset", words, "NAME", COMMON_GROUP),
-        _text("max_iterations", f"Of each fit. Default: {count}.", "WHOLE", COMMON_GROUP),
-        _text(
+        text("preset", words, "NAME", COMMON_GROUP),
+        text("max_iterations", f"Of each fit. Default: {count}.", "WHOLE", COMMON_GROUP),
+        text(
             "crop",
             f"Pixels along a side: of a larger image the middle is looked at. Default: {side}.",
             "WHOLE",
@@ -113,17 +113,17 @@ def explore_arguments(experiment: str) -> list[Argument]:
     ]
     if experiment == "architectures":
         words = "Designs to compare with the preset's, with commas between. Default: all."
-        arguments.append(_text("only", words, "NAMES", COMMON_GROUP))
+        arguments.append(text("only", words, "NAMES", COMMON_GROUP))
     elif experiment != "features":  # which has a network of another kind
         words = (
             "Another network than the preset's: a design of 'explore architectures', such as "
             "no-skips, lipschitz-2 (any bound) or decoder+lipschitz-2+upsampling-0.5. Default: "
             "preset."
         )
-        arguments.append(_text("network", words, "NAME", COMMON_GROUP))
+        arguments.append(text("network", words, "NAME", COMMON_GROUP))
     if experiment in ("architectures", "spectrum"):
         words = "The same picture without noise: tells how good each estimate is."
-        arguments.append(_text("truth", words, "FILE", FILES_GROUP))
+        arguments.append(text("truth", words, "FILE", FILES_GROUP))
     arguments.append(flag("overwrite", "Replace files that exist.", FILES_GROUP))
     arguments.append(flag("quiet", "Say nothing but errors.", COMMON_GROUP))
     return arguments
@@ -136,70 +136,25 @@ def methods_arguments() -> list[Argument]:
     return [Argument("result", Argument.POSITIONAL_ONLY, annotation=hint)]
 
 
-def batch_arguments() -> list[Argument]:
-    """Arguments of the command for many files; further inputs are those of all tasks."""
-    recipe = Parameter(name="RECIPE", help="A recipe, as --recipe or the dock saves it.")
-    images = Parameter(
-        name="IN", help="Images, folders of images, or patterns in quotes, such as 'data/*.tif'."
+def network_argument() -> Argument:
+    """Argument for a network that was fitted before."""
+    words = (
+        "Show the image a network that was fitted to other files of its series (batch "
+        "--one-network) instead of fitting one to it."
     )
-    output = Parameter(
-        name=("--output", "-o"), help="Folder of the results.", metavar="OUTDIR", group=FILES_GROUP
-    )
-    inputs = [one for task in TASKS.values() for one in task.inputs[1:]]
-    further = {one.name: one.help for one in inputs if not one.measures}
-    (axes,) = (one for one in recipe_arguments() if one.name == "axes")
-    words = "Go on with the batch in OUTDIR: what is done and still whole is left as it is."
-    return [
-        Argument("recipe", Argument.POSITIONAL_ONLY, annotation=Annotated[str, recipe]),
-        Argument("inputs", Argument.VAR_POSITIONAL, annotation=Annotated[str, images]),
-        Argument("output", Argument.KEYWORD_ONLY, annotation=Annotated[str, output]),
-        *(
-            _text(name, f"{told} One image file for all of IN.", "FILE", FILES_GROUP)
-            for name, told in further.items()
-        ),
-        axes,
-        flag("resume", words, FILES_GROUP),
-        *_worker_arguments(),
-        flag("quiet", "Say nothing but errors.", COMMON_GROUP),
-    ]
-
-
-def _worker_arguments() -> list[Argument]:
-    """Arguments for work that is shared between processes."""
-    return [
-        _text(
-            "workers",
-            "Restore so many files at once, each in a process of its own on this computer.",
-            "WHOLE",
-            COMMON_GROUP,
-        ),
-        _text(
-            "scheduler",
-            "Hand the files to the workers of a running dask cluster, which see them under the "
-            "same names: its address, or the file of --scheduler-file.",
-            "ADDRESS",
-            COMMON_GROUP,
-        ),
-        _text(
-            "threads",
-            "Most threads of each fit, which pixels depend on in their last digits. Default: the "
-            "cores, shared by the workers.",
-            "WHOLE",
-            COMMON_GROUP,
-        ),
-    ]
+    return text("shared_network", words, "FILE", FILES_GROUP)
 
 
 def recipe_arguments() -> list[Argument]:
     """How the image and its recipe are read."""
     return [
-        _text(
+        text(
             "from_recipe",
             "Take the settings from this recipe; options given beside it win.",
             "FILE",
             COMMON_GROUP,
         ),
-        _text(
+        text(
             "axes",
             "Names of the axes of IN, one letter each out of T, C, Z, Y, X and S (S = red, green, "
             "blue). Default: as the file says.",
@@ -225,12 +180,12 @@ def output_arguments(task: str) -> list[Argument]:
     )
     arguments = [Argument("output", Argument.KEYWORD_ONLY, annotation=Annotated[str, mark])]
     files = extra_files(task).items()
-    arguments += [_text(name, words, "FILE", FILES_GROUP) for name, words in files]
+    arguments += [text(name, words, "FILE", FILES_GROUP) for name, words in files]
     words = (
         "Iterations after which the best picture so far is kept, as by Ctrl-C or 'Stop and keep': "
         "repeats a run that was ended so."
     )
-    arguments.append(_text("keep_after", words, "WHOLE", COMMON_GROUP))
+    arguments.append(text("keep_after", words, "WHOLE", COMMON_GROUP))
     arguments.append(flag("resume", "Go on from where a run with this OUT was ended.", FILES_GROUP))
     arguments.append(flag("overwrite", "Replace files that exist.", FILES_GROUP))
     arguments.append(flag("quiet", "Say nothing but errors.", COMMON_GROUP))
@@ -295,6 +250,7 @@ def _image(words: str) -> Argument:
     return Argument("image", Argument.POSITIONAL_ONLY, annotation=hint)
 
 
-def _text(name: str, words: str, metavar: str, group: Group) -> Argument:
+def text(name: str, words: str, metavar: str, group: Group) -> Argument:
+    """Return an option with a value, as it was typed."""
     hint = Annotated[str | None, Parameter(help=words, metavar=metavar, group=group)]
     return Argument(name, Argument.KEYWORD_ONLY, default=None, annotation=hint)

@@ -37,6 +37,7 @@ from napari_dip.run.rescue import free_name, kept_elsewhere, name_beside
 from napari_dip.run.results import json_text, save_picture
 from napari_dip.run.runner import run
 from napari_dip.run.saturation import cut_off
+from napari_dip.run.shared_network import KEY, read_network, served_by
 from napari_dip.run.survey import look_over, opened
 from napari_dip.run.verdict import cut_off_words
 from napari_dip.tasks import TASKS
@@ -143,7 +144,7 @@ def plan_file(task: str, image: str, **options: Any) -> int:
 def _request(task: str, image: str, options: Mapping[str, Any]) -> Request:
     given = {name: value for name, value in options.items() if value is not None}
     known = {*(name for name in TASKS[task].setting_names()), *Common.model_fields}
-    others = [one.name for one in TASKS[task].inputs[1:]]
+    others = [*(one.name for one in TASKS[task].inputs[1:]), KEY]
     return Request(
         settings={name: given[name] for name in options if name in given and name in known},
         images={"image": image, **{name: given[name] for name in others if name in given}},
@@ -185,8 +186,10 @@ def _check_outputs(request: Request, recipe: Recipe, spec: ImageSpec) -> None:
 
 
 def _plan(recipe: Recipe, spec: ImageSpec, request: Request) -> Plan:
-    others = {name: read_spec(path) for name, path in request.images.items() if name != "image"}
-    plan = preflight(recipe, spec, this_machine(), others)
+    named = {name: path for name, path in request.images.items() if name != "image"}
+    network = read_network(named.pop(KEY)) if KEY in named else None
+    others = {name: read_spec(path) for name, path in named.items()}
+    plan = served_by(preflight(recipe, spec, this_machine(), others), network)
     if isinstance(plan, Refusal):
         raise Refused(plan)
     return plan

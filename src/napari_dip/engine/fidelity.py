@@ -16,6 +16,8 @@ import torch
 from napari_dip.engine.problem import Estimate, Fidelity
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from torch import Tensor
 
 #: Share of the pixels of an image that are flat enough for their spread to be all noise.
@@ -60,6 +62,24 @@ class NoiseVariance:
         one = slice(number, number + 1)
         square = None if self.square is None else self.square[one]
         return NoiseVariance(self.gain[one], self.intercept[one], self.floor[one], square)
+
+    @classmethod
+    def beside(cls, each: Sequence[NoiseVariance]) -> NoiseVariance:
+        """Lay those of several measurements side by side: (B, C, 1, ...)."""
+        gain, intercept, floor = (
+            torch.cat([getattr(one, name) for one in each])
+            for name in ("gain", "intercept", "floor")
+        )
+        if all(one.square is None for one in each):
+            return cls(gain, intercept, floor)
+        squares = [torch.zeros_like(o.gain) if o.square is None else o.square for o in each]
+        return cls(gain, intercept, floor, torch.cat(squares))
+
+    def mean(self) -> NoiseVariance:
+        """Average over the measurements."""
+        square = None if self.square is None else self.square.mean(0, keepdim=True)
+        gain, rest = self.gain.mean(0, keepdim=True), self.intercept.mean(0, keepdim=True)
+        return NoiseVariance(gain, rest, self.floor.mean(0, keepdim=True), square)
 
     def at(self, signal: Tensor) -> Tensor:
         """Variance for each pixel of `signal` (B, C, *grid)."""

@@ -51,14 +51,13 @@ class RecorruptedCode(Prior):
     net : nn.Module
         C channels in, C out.
     measurement : Tensor
-        (B, C, *grid), of two or three dimensions; of several pictures of one detector, each step
-        looks at one.
+        (B, C, *grid), of two or three dimensions; of several pictures each step looks at one.
     known, held_out_blocks : Tensor
         (B, 1, *grid): 1 where there is a measurement, and at held-out pixels and their guard band.
     block : tuple of int, odd
         Size of the guard band.
     noise : NoiseVariance
-        Of the measurement.
+        Of the measurement: one for all pictures, or one for each.
     correlation : tuple of two tuples of float or None
         Autocorrelation of the noise at lags 1, 2, ... along Y and X; None: white. Along depth it
         is white.
@@ -98,7 +97,11 @@ class RecorruptedCode(Prior):
         self.window = self.grid if window is None else tuple(map(min, window, self.grid))
         self.spectrum = None if correlation is None else _spectrum(correlation, self.window[-2:])
         pictures = zip(measurement.split(1), self.visible.split(1), strict=True)
-        each = [skewness_of_counts(*one, noise, correlation) for one in pictures]
+        noises = [noise.of(number % len(noise.gain)) for number in range(len(measurement))]
+        each = [
+            skewness_of_counts(*one, of_it, correlation)
+            for one, of_it in zip(pictures, noises, strict=True)
+        ]
         skewness = torch.cat(each).mean(0, keepdim=True)
         shared = 1.0 if self.spectrum is None else _shared(self.spectrum, self.window[-2:])
         self.count = (skewness * noise.gain / (self.strength * shared)).clamp(min=LEAST_COUNT)
@@ -115,7 +118,7 @@ class RecorruptedCode(Prior):
         """Put fresh noise on a random window, mirrored at random."""
         window = random_window(self.grid, self.window, rng, members=len(self.measurement))
         filled, deviation = window.of(self.filled), window.of(self.deviation)
-        noise = self._white(deviation, rng)
+        noise = self._white(deviation, window.of_member(self.count), rng)
         if self.spectrum is not None:
             noise = torch.fft.irfft2(torch.fft.rfft2(noise) * self.spectrum, s=self.window[-2:])
         noise = noise * deviation
@@ -126,10 +129,10 @@ class RecorruptedCode(Prior):
             taken=noise / self.strength,
         )
 
-    def _white(self, deviation: Tensor, rng: torch.Generator) -> Tensor:
-        """Draw noise of variance 1, as skewed as counts are that deviate by so much."""
+    def _white(self, deviation: Tensor, count: Tensor, rng: torch.Generator) -> Tensor:
+        """Draw noise of variance 1, as skewed as counts of that worth which deviate by so much."""
         white = torch.empty_like(deviation).normal_(generator=rng)
-        expected = (deviation / self.count) ** 2
+        expected = (deviation / count) ** 2
         few = expected < MANY
         if not bool(few.any()):
             return white

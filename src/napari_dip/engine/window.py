@@ -35,14 +35,19 @@ class Window:
 
     def of(self, whole: Tensor) -> Tensor:
         """Cut (B, C, *grid) down to (B, C, *size), or to (1, C, *size) of a member."""
-        if self.member is not None and len(whole) > 1:
-            whole = whole[self.member : self.member + 1]
+        whole = self.of_member(whole)
         for axis, (start, count) in enumerate(zip(self.start, self.size, strict=True)):
             if self.planes is None or axis:
                 whole = whole.narrow(axis + 2, start, count)
         if self.planes is not None:
             whole = whole[:, :, list(self.planes)]
         return whole.flip(self.mirrored) if self.mirrored else whole
+
+    def of_member(self, whole: Tensor) -> Tensor:
+        """Give the one picture of (B, ...) that was drawn; all where none was, or B is 1."""
+        if self.member is None or len(whole) == 1:
+            return whole
+        return whole[self.member : self.member + 1]
 
     def onto(self, part: Tensor, grid: tuple[int, ...]) -> Tensor:
         """Put (B, C, *size) back where it was cut from: (B, C, *grid), 0 elsewhere."""

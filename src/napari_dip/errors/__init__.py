@@ -18,6 +18,7 @@ from napari_dip.errors.files import FILES
 from napari_dip.errors.networks import NETWORKS
 from napari_dip.errors.pixels import PIXELS
 from napari_dip.errors.runs import RUNS
+from napari_dip.errors.series import SERIES
 from napari_dip.errors.settings import SETTINGS
 from napari_dip.errors.workers import WORKERS
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from napari_dip.errors.fault import Fault
 
 FAULTS: Mapping[str, Fault] = MappingProxyType(
-    {**FILES, **SETTINGS, **PIXELS, **NETWORKS, **RUNS, **WORKERS}
+    {**FILES, **SETTINGS, **PIXELS, **NETWORKS, **RUNS, **WORKERS, **SERIES}
 )
 
 

@@ -46,7 +46,8 @@ def restore(
         Iterations after which the best picture so far is kept, as by "Stop and keep": repeats a
         run that was ended so.
     **inputs : array-like or path
-        Further images that the task takes, by their names.
+        Further images that the task takes, by their names; ``shared_network`` is the path of a
+        network that was fitted to other files of the series (`napari_dip.batch`).
 
     Returns
     -------
@@ -63,16 +64,19 @@ def restore(
     from napari_dip.run.machine import this_machine
     from napari_dip.run.plan import preflight
     from napari_dip.run.runner import run
+    from napari_dip.run.shared_network import KEY, read_network, served_by
 
     wish = load_recipe(recipe)
+    named = inputs.pop(KEY, None)
     _check_names(wish, inputs)
+    network = None if named is None else read_network(named)
     control = keeping_after(keep_after)
     spec, pixels = describe("image", image, axes)
     others = {
         name: describe(name, value, None) for name, value in inputs.items() if value is not None
     }
     headers = {name: header for name, (header, _) in others.items()}
-    plan = preflight(wish, spec, this_machine(), headers)
+    plan = served_by(preflight(wish, spec, this_machine(), headers), network)
     if isinstance(plan, Refusal):
         raise Refused(plan)
     image = on_disk(spec) if plan.tiles and spec.path else pixels()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_dip.engine.control import Control
@@ -13,13 +14,14 @@ from napari_dip.io.leftovers import remove_parts
 from napari_dip.io.paths import printable, why_not
 from napari_dip.io.writing import write_text
 from napari_dip.run.batch_file import ENDS, FileOutcome, restore_file
-from napari_dip.run.batch_receipts import PAGE, RECEIPTS, TABLE, write_list
+from napari_dip.run.batch_receipts import NETWORK, PAGE, RECEIPTS, TABLE, write_list
+from napari_dip.run.batch_series import learned
 from napari_dip.run.draining import drained, mapped
+from napari_dip.run.shared_network import read_series
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Generator, Iterable
-    from pathlib import Path
 
     from napari_dip.run.batch_file import State
     from napari_dip.run.batch_plan import BatchPlan, Job
@@ -34,7 +36,7 @@ class BatchEvent:
     Attributes
     ----------
     number, count : int
-        Which file this is about, 1-based, and how many there are.
+        Which file this is about, 1-based, and how many there are; 0 is the network for all.
     source : Path
     event : Event or None
         Of the run in progress.
@@ -86,6 +88,7 @@ def batch(
     workers: int | None = None,
     scheduler: str | None = None,
     threads: int | None = None,
+    one_network: bool = False,
     **others: str | os.PathLike[str],
 ) -> BatchResult:
     """Run a recipe on many files; one that cannot be restored never stops the others.
@@ -112,8 +115,13 @@ def batch(
     threads : int, optional
         Most threads of each fit, which pixels depend on in their last digits. Default: the cores,
         shared by the workers; in a batch that is gone on with, as it began.
+    one_network : bool
+        Whether one network is fitted to up to 32 of the files first, left in the folder as
+        ``series.network``, and then shown each, which takes a fraction of the time. Eight files at
+        least, of one microscope and with the same settings.
     **others : path
-        Further inputs of the task by their names, each one file for all.
+        Further inputs of the task by their names, each one file for all; ``shared_network`` is a
+        network that was fitted before.
 
     Returns
     -------
@@ -130,6 +138,7 @@ def batch(
 
     how: dict[str, Any] = {"resume": resume, "axes": axes, "others": others}
     how |= {"workers": workers, "scheduler": scheduler, "threads": threads}
+    how |= {"one_network": one_network}
     with planning(recipe, inputs, outdir, **how) as (plan, staff):
         check_some_is_left(plan)
         with staff() as crew:
@@ -169,13 +178,21 @@ def run_batch(
     from napari_dip.run.batch_table import page_text, table_text
 
     began = time.time()
+    if plan.network is not None and plan.network.sha256:
+        read_series(plan.network)  # damage is said once, before any work
     _claim(plan)
-    if crew is None:
-        outcomes = yield from _one_by_one(plan, control)
+    going_on = plan
+    if plan.lesson is not None:
+        say = partial(BatchEvent, 0, len(plan.jobs), plan.folder / NETWORK)
+        going_on = (yield from mapped(learned(plan, plan.lesson, control), say)) or plan
+    if going_on.lesson is not None:  # it was ended
+        outcomes = yield from _one_by_one(plan, _ended)
+    elif crew is None:
+        outcomes = yield from _one_by_one(going_on, control)
     else:
         from napari_dip.run.cluster_batch import side_by_side
 
-        outcomes = yield from side_by_side(plan, control, crew)
+        outcomes = yield from side_by_side(going_on, control, crew)
     result = BatchResult(plan.folder, outcomes, plan.folder / TABLE, plan.folder / PAGE)
     write_text(result.table, table_text(result.outcomes), overwrite=True)
     write_text(result.page, page_text(result.outcomes, plan.recipe), overwrite=True)
@@ -221,11 +238,16 @@ def _file(
     return (yield from mapped(events, say))
 
 
+def _ended() -> Control:
+    return Control.KEEP
+
+
 def _claim(plan: BatchPlan) -> None:
     """Make the folders, and write down which files will be this batch's own."""
     try:
         plan.folder.mkdir(exist_ok=True)
-        write_list(plan.folder, plan.recipe, plan.files, plan.refused, plan.machine.cores)
+        own = plan.network is not None and Path(plan.network.path) == plan.folder / NETWORK
+        write_list(plan.folder, plan.recipe, plan.files, plan.refused, plan.machine.cores, own)
         (plan.folder / RECEIPTS).mkdir(exist_ok=True)
     except OSError as error:
         facts = {"folder": printable(str(plan.folder)), "why": why_not(error)}

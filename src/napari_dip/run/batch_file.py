@@ -129,7 +129,7 @@ def _restored(
     check_folder(at.result.parent, 4 * prod(plan.result_shape))
     hashes.update(hashes_of(job.inputs))
     data = opened(plan)
-    wish = _Wish(control)
+    wish = Wish(control)
     store = Store(at.unfinished, resume=resume)
     try:
         result = yield from run(plan, data, control=wish, store=store)
@@ -205,7 +205,7 @@ def _unforeseen(error: Exception, name: str) -> Refusal:
     return refusal("unexpected", why=why_not(error))
 
 
-class _Wish:
+class Wish:
     """Passes the answers of a control on, and remembers whether one was to end."""
 
     def __init__(self, control: Callable[[], Control]) -> None:
@@ -213,6 +213,7 @@ class _Wish:
         self._control = control
 
     def __call__(self) -> Control:
+        """Ask."""
         answer = self._control()
         self.ended = self.ended or answer in ENDS
         return answer

@@ -27,8 +27,10 @@ from napari_dip.run.batch_receipts import (
     listed_cores,
     places,
 )
+from napari_dip.run.batch_series import series_for, with_lesson
 from napari_dip.run.machine import this_machine
 from napari_dip.run.plan import preflight
+from napari_dip.run.shared_network import KEY, served_by
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -37,6 +39,8 @@ if TYPE_CHECKING:
     from napari_dip.run.machine import Machine
     from napari_dip.run.plan import Plan
     from napari_dip.run.recipe import Recipe
+    from napari_dip.run.series_plan import Lesson
+    from napari_dip.run.shared_network import SharedNetwork
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +63,12 @@ class Job:
     @property
     def inputs(self) -> dict[str, Path]:
         """Files that the result comes from, by the names that the task has for them."""
-        others = {} if isinstance(self.plan, Refusal) else self.plan.others
-        return {"image": self.source, **{name: Path(str(one.path)) for name, one in others.items()}}
+        if isinstance(self.plan, Refusal):
+            return {"image": self.source}
+        others = {name: Path(str(one.path)) for name, one in self.plan.others.items()}
+        if self.plan.network is not None:
+            others[KEY] = Path(self.plan.network.path)
+        return {"image": self.source, **others}
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +91,10 @@ class BatchPlan:
         Names of the axes of each file, if not those that it says.
     notes : tuple of str
         One sentence each about what was left out.
+    network : SharedNetwork or None
+        That files are shown; of one that `lesson` is still to fit, only its place is known.
+    lesson : Lesson or None
+        What a network is to be fitted to before the files.
     """
 
     recipe: Recipe
@@ -93,6 +105,8 @@ class BatchPlan:
     machine: Machine
     axes: str | None = None
     notes: tuple[str, ...] = ()
+    network: SharedNetwork | None = None
+    lesson: Lesson | None = None
 
     @property
     def refused(self) -> tuple[tuple[Path, Refusal], ...]:
@@ -119,6 +133,7 @@ def plan_batch(
     machine: Machine | None = None,
     threads: int | None = None,
     sharing: int = 1,
+    one_network: bool = False,
 ) -> BatchPlan:
     """Read all headers and say what will be done; writes nothing and loads no engine.
 
@@ -138,6 +153,8 @@ def plan_batch(
         Most threads of each fit. Default: as earlier calls in that folder, else all cores.
     sharing : int
         Files that are worked on at once, which share the cores.
+    one_network : bool
+        Whether one network is fitted to many of the files first, and shown each.
 
     Returns
     -------
@@ -158,13 +175,18 @@ def plan_batch(
     earlier = listed(folder, wish) if resume else {}
     before = listed_cores(folder) if earlier else None
     machine = _counting_on(machine or this_machine(), threads or before, sharing)
+    series = series_for(folder, (others or {}).get(KEY), one_network, begun=bool(earlier))
     ready = wish, axes, further, machine
-    jobs = tuple(_job(one, folder, *ready) for one in gathered.files)
+    jobs = tuple(_job(one, folder, *ready, series.network) for one in gathered.files)
+    jobs, lesson = with_lesson(jobs, series, machine.cores)
     sound = [job for job in jobs if not isinstance(job.plan, Refusal)]
     check_names_differ(job.source for job in sound)
     _check_nothing_is_lost(folder, sound, further, earlier, resume)
+    series.check_place(earlier)
     files = {**earlier, **{job.at.result.name: address(job.source, folder) for job in sound}}
-    plan = BatchPlan(wish, folder, jobs, resume, files, machine, axes, gathered.notes)
+    notes = (*gathered.notes, *series.notes)
+    told = wish, folder, jobs, resume, files, machine, axes, notes, series.network, lesson
+    plan = BatchPlan(*told)
     check_folder(folder, sum(4 * prod(one.result_shape) for one in plan.left))
     return plan
 
@@ -176,8 +198,9 @@ def _job(
     axes: str | None,
     others: Mapping[str, ImageSpec],
     machine: Machine,
+    network: SharedNetwork | None,
 ) -> Job:
-    plan = plan_file(recipe, source, axes, others, machine)
+    plan = plan_file(recipe, source, axes, others, machine, network)
     return Job(source, plan, places(folder, result_name(source)))
 
 
@@ -192,10 +215,10 @@ def _further(recipe: Recipe, others: Mapping[str, str | os.PathLike[str]]) -> di
     A second shot of the same object is of one file's object, so there is none for all.
     """
     names = [one.name for one in recipe.task.inputs[1:] if not one.measures]
-    if unknown := set(others) - set(names):
+    if unknown := set(others) - {*names, KEY}:
         facts = {"field": min(unknown), "known": ", ".join(names) or "this task takes none"}
         raise Refused(refusal("setting-unknown", **facts))
-    return {name: read_spec(path) for name, path in others.items()}
+    return {name: read_spec(path) for name, path in others.items() if name != KEY}
 
 
 def plan_file(
@@ -204,6 +227,7 @@ def plan_file(
     axes: str | None,
     others: Mapping[str, ImageSpec],
     machine: Machine,
+    network: SharedNetwork | None = None,
 ) -> Plan | Refusal:
     """Read one header and say what will be done, or why not.
 
@@ -216,9 +240,11 @@ def plan_file(
     others : mapping of str to ImageSpec
         Headers of the further inputs.
     machine : Machine
+    network : SharedNetwork, optional
+        That the file is to be shown.
     """
     try:
-        return preflight(recipe, read_spec(source, axes), machine, others)
+        return served_by(preflight(recipe, read_spec(source, axes), machine, others), network)
     except Refused as no:
         return no.refusal
 

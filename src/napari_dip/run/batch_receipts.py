@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 #: Raised by one whenever a receipt written before would be read differently.
 SCHEMA = 1
 LIST, TABLE, PAGE, RECEIPTS = "batch.json", "batch.csv", "batch.html", "receipts"
+#: Where one network for all files is kept.
+NETWORK = "series.network"
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +127,14 @@ def listed_cores(folder: Path) -> int | None:
     return None
 
 
+def listed_network(folder: Path) -> bool:
+    """Whether an earlier call in this folder was to fit one network to all files."""
+    with suppress(Refused, OSError, ValueError, RecursionError, KeyError, TypeError):
+        text = small_text(folder / LIST, "a list of files", REPORT_BYTES)
+        return json.loads(text)["one_network"] is True
+    return False
+
+
 def address(source: Path, folder: Path) -> str:
     """Say where an input lies: as seen from the results, so that both may move together."""
     found, seen_from = os.path.realpath(source), os.path.realpath(folder)
@@ -139,6 +149,7 @@ def write_list(
     files: Mapping[str, str],
     refused: Iterable[tuple[Path, Refusal]],
     cores: int,
+    one_network: bool = False,
 ) -> None:
     """Write down which results will come from this batch, before any does.
 
@@ -153,11 +164,14 @@ def write_list(
     cores : int
         That each fit counts on: pixels depend on it a little, so that what goes on with this
         batch counts on as many.
+    one_network : bool
+        Whether one is fitted to many of the files first.
     """
     content = {
         "schema": SCHEMA,
         "recipe": recipe.to_dict(),
         "cores": cores,
+        **({"one_network": True} if one_network else {}),
         "files": dict(files),
         "refused": [{"source": str(source), **refusal_words(no)} for source, no in refused],
     }

@@ -118,6 +118,8 @@ class BatchCourse:
             for number, (job, row) in jobs
             if row.state == "ready" and not isinstance(job.plan, Refusal)
         }
+        if plan.lesson is not None:
+            self._planned[0] = plan.lesson.seconds
         self._count, self._workers = len(plan.jobs), workers
         self._going: dict[int, Event] = {}
         self._ended: set[int] = set()
@@ -150,6 +152,8 @@ class BatchCourse:
                 rest = slower * seconds * (1 - event.fraction)
                 left += rest if event.seconds_left is None else event.seconds_left
         words = f"{len(self._ended)} of {self._count} files"
+        if not told.number:
+            words = "One network for all files"
         side_by_side = max(1, min(self._workers, len(self._planned) or 1))
         return Event(words, fraction=done / total, seconds_left=left / side_by_side)
 

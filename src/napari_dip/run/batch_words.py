@@ -29,6 +29,8 @@ def words_before(plan: BatchPlan, workers: int | None = None) -> str:
         parts.append(f"{len(plan.refused)} refused")
     by = "" if workers is None else f" by {workers} worker{'s' * (workers > 1)}"
     seconds = sum(one.seconds for one in left) / max(1, min(workers or 1, len(left)))
+    if left and plan.lesson is not None:
+        seconds += plan.lesson.seconds
     time = f": up to {duration(seconds)}" if left else ""
     return f"{', '.join(parts)}, {len(left)} to restore{by}{time}."
 

@@ -21,9 +21,10 @@ def denoise(
     progress: Callable[[Event], object] | None = None,
     axes: str | None = None,
     second: Any = None,
+    shared_network: Any = None,
     **settings: Any,
 ) -> Restoration:
-    """Remove the noise of one image, with nothing learned from any other.
+    """Remove the noise of one image, with nothing learned from any other unless you ask for it.
 
     Parameters
     ----------
@@ -40,6 +41,9 @@ def denoise(
         "YXS" for a colour image. Default: "YX" for two axes, "ZYX" for three; a file's own.
     second : array-like or path, optional
         Another shot of the same object, of the same shape; its exposure may differ.
+    shared_network : path, optional
+        A network that was fitted to files of the same series (``batch(..., one_network=True)``),
+        which is then shown this image.
     **settings
         Any other setting of a recipe, such as ``prior="noise"`` or ``max_iterations=200``.
 
@@ -60,7 +64,8 @@ def denoise(
     Ulyanov, Vedaldi, Lempitsky, Deep Image Prior, CVPR 2018.
     """
     recipe = make_recipe("denoise", preset=preset, seed=seed, device=device, **settings)
-    return restore(image, recipe, progress=progress, axes=axes, second=second)
+    further = {"second": second, "shared_network": shared_network}
+    return restore(image, recipe, progress=progress, axes=axes, **further)
 
 
 def inpaint(

@@ -12,7 +12,7 @@ import os
 import shutil
 import tempfile
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -53,6 +53,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Any], words: Mapping[str, An
     try:
         save_file(dict(tensors), part, metadata=told)
         with open(part, "rb+") as file:
+            _order(file)
             os.fsync(file.fileno())
         os.replace(part, path)
     except SafetensorError as error:  # its word for a full disk
@@ -113,6 +114,20 @@ def _opened(path: Path) -> Iterator[Any]:
             yield file
     except SafetensorError as error:
         raise Damaged(str(error)) from error
+
+
+def _order(file: BinaryIO) -> None:
+    """Put what a header says of itself in order, which safetensors does not: same bytes each time.
+
+    Words and digest are ASCII, so the header keeps its length; if not, it stays as it is.
+    """
+    count = int.from_bytes(file.read(8), "little")
+    header = json.loads(file.read(count))
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode().ljust(count)
+    if len(text) == count:
+        file.seek(8)
+        file.write(text)
 
 
 def _told(file: Any) -> dict[str, str]:

@@ -40,6 +40,7 @@ def identity_of(plan: Plan, hashes: Mapping[str, str]) -> dict[str, Any]:
         "axes": plan.source.axes,
         "device": plan.device,
         "threads": plan.threads,
+        **({} if plan.network is None else {"network": plan.network.sha256}),
     }
 
 

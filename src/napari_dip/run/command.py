@@ -29,7 +29,7 @@ def command_words(run: Repetition) -> list[str]:
     recipe = run.recipe
     words = ["napari-dip", recipe.task.name, run.paths["image"], "--output", run.result]
     words += ["--axes", run.axes]
-    for name, path in run.paths.items():
+    for name, path in run.files.items():
         if name != "image":
             words += [_option(name), path]
     for name, value in settings_of(recipe).items():

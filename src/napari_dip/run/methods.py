@@ -212,6 +212,12 @@ def _shared(told: Mapping[str, Any]) -> str:
         f"was fitted to {many} of the data together, in {told['iterations']} iterations, and then "
         f"shown each of {told['shown']} (frames, planes or tiles, and channels)"
     )
+    if "file" in told:
+        words = (
+            f"was fitted to {told['members']} images of the series together ('{told['file']}', "
+            f"SHA-256 {told['sha256']}), in {told['iterations']} iterations, and then shown this "
+            "one"
+        )
     if "trials" not in told:
         return f"{words}."
     went = "each went on" if told["went_on"] else "none went on"

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from napari_dip.io import ImageSpec
     from napari_dip.run.recipe import Recipe
+    from napari_dip.run.shared_network import SharedNetwork
     from napari_dip.run.tiles import Tile
 
 #: Notes on a plan.
@@ -62,6 +63,8 @@ class Plan:
         That the picture plane is restored in, one after another; empty: all of it at once.
     half : bool
         Whether the processor is made for half precision, which the estimate of the time needs.
+    network : SharedNetwork or None
+        That was fitted to other files, and that this one is shown.
     """
 
     recipe: Recipe
@@ -77,6 +80,7 @@ class Plan:
     others: Mapping[str, ImageSpec] = field(default_factory=dict)
     tiles: tuple[Tile, ...] = ()
     half: bool = False
+    network: SharedNetwork | None = None
 
     @property
     def factors(self) -> tuple[int, ...]:

@@ -65,6 +65,8 @@ class Calibration:
         Another measurement of what the image shows.
     coarse : Coarse or None
         What is fitted instead of the image, where that is oversampled.
+    each : tuple of Calibration
+        Of each part by itself, where parts are of files of their own; empty: all share this one.
     """
 
     offset: tuple[float, ...]
@@ -80,6 +82,7 @@ class Calibration:
     notes: tuple[str, ...] = ()
     second: Second | None = None
     coarse: Coarse | None = None
+    each: tuple[Calibration, ...] = ()
 
     def as_fitted(self) -> Calibration:
         """Give what holds for the pixels that are fitted, which may be coarser than the image's."""

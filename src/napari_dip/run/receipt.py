@@ -79,6 +79,9 @@ def fit_words(
     outcomes : sequence of UnitOutcome
     """
     source, budget = plan.source, plan.budget
+    shared = sharing_report(outcomes)
+    if plan.network is not None:
+        shared["shared"] |= plan.network.words
     return {
         "axes": plan.layout.grid,
         "inputs": list(plan.others),
@@ -92,7 +95,7 @@ def fit_words(
         "filtered": any(one.filtered for one in outcomes),
         "finished": sum(one.pictured and not one.kept for one in outcomes),
         "kept": sum(one.pictured and one.kept for one in outcomes),
-        **sharing_report(outcomes),
+        **shared,
     }
 
 

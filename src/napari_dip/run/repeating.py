@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari_dip.io import ImageSpec
 from napari_dip.run.recipe import recipe_from_dict
+from napari_dip.run.shared_network import KEY
 from napari_dip.tasks.coarser_scales import COARSER_SCALES
 from napari_dip.tasks.deblur import Deblur
 from napari_dip.tasks.jpeg import RECOMPRESSION
@@ -15,6 +16,12 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from napari_dip.run.recipe import Recipe
+
+#: What it takes beside the image, where that was shown a network of its series.
+NETWORK_WANTED = (
+    "It was shown the network '{name}' (SHA-256 {digest}): write where that file lies, since "
+    "without it other pixels come out."
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -44,6 +51,13 @@ class Repetition:
         return _without_header(recipe, self.report)
 
     @property
+    def files(self) -> dict[str, str]:
+        """All files that it takes: `paths`, and the network of a series, by its name alone."""
+        told = self.report.get("fit", {}).get("shared", {})
+        network = {KEY: str(told["file"])} if "file" in told else {}
+        return {**network, **self.paths}
+
+    @property
     def axes(self) -> str:
         """One letter for each axis of the image."""
         return str(self.report["axes"])
@@ -65,6 +79,8 @@ class Repetition:
     def doubt(self) -> str:
         """Why other pixels may come out; empty if there is no reason."""
         fit = self.report.get("fit", {})
+        if "file" in (told := fit.get("shared", {})) and KEY not in self.paths:
+            return NETWORK_WANTED.format(name=told["file"], digest=told["sha256"])
         if not fit.get("kept"):
             return ""
         if fit["finished"] + fit["kept"] > 1 or self.recipe.task.contenders():

@@ -13,6 +13,7 @@ from napari_dip.run.course import Course, without
 from napari_dip.run.events import Event, Restoration
 from napari_dip.run.lost_device import refused_by_machine
 from napari_dip.run.machine import load_torch, torch_threads
+from napari_dip.run.shared_network import read_series, suited
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
@@ -95,15 +96,16 @@ def _restore(
     from napari_dip.run.merge import Merge
     from napari_dip.run.unit_shelf import UnitShelf
 
-    network, weights = plan.network, weights_for(plan)
+    weights = {} if plan.network is None else read_series(plan.network)
     clock = Clock(plan, control, preview_seconds)
     ready = yield from calibrated(plan, data, clock)
     plan, calibration, planes, arrays = ready.plan, ready.calibration, ready.planes, ready.arrays
-    if network is not None:
-        plan = suited(plan, calibration, network)
+    plan = suited(plan, calibration)
     clock.expect(plan)
     merge = Merge(plan, calibration, planes, arrays["image"])
     resume = None if store is None else store.open(plan, arrays, merge)
+    if plan.network is not None:
+        plan.network.tell(merge, plan.units)
     begun = "" if store is None else store.unit
     done = {outcome.unit for outcome in merge.outcomes}
     course = Course(plan, calibration, planes, clock, merge, store)
@@ -118,6 +120,7 @@ def _restore(
             if not unit.pictured:
                 course.weights = kept.weights(unit.series)
             continue
+        course.weights = weights.get(unit.series, course.weights)
         ended = yield from course.fit_unit(unit, number, resume if unit.id == begun else None)
         if ended is Control.DISCARD:
             return None

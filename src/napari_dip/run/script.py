@@ -35,7 +35,7 @@ def python_script(run: Repetition) -> str:
     """
     report, recipe = run.report, run.recipe
     settings = [f"{name}={_literal(value)}" for name, value in settings_of(recipe).items()]
-    paths = {name: path for name, path in run.paths.items() if name != "image"}
+    paths = {name: path for name, path in run.files.items() if name != "image"}
     inputs = [_literal(run.paths["image"]), "recipe", f"axes={_literal(run.axes)}"]
     inputs += [f"{name}={_literal(path)}" for name, path in paths.items()]
     if run.keep_after is not None:

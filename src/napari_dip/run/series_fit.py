@@ -1,12 +1,14 @@
-"""The fit of one network to many frames or regions of one file, and what going on alone gains."""
+"""The fit of one network to many frames, regions or files, and what going on alone gains."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import zip_longest
 from typing import TYPE_CHECKING
 
 import torch
 
+from napari_dip.engine.fidelity import NoiseVariance
 from napari_dip.engine.problem import Estimate, predicted
 from napari_dip.run.fitting import Fit, budget_of, fit_of, scene_of
 from napari_dip.run.sharing import REPORTS, SHARED
@@ -45,7 +47,8 @@ def make_series_fit(
     plan, calibration, parts
         As for `make_fit`.
     unit : WorkUnit
-        Its members are what the network sees: all of them share range and noise.
+        Its members are what the network sees. They share range and noise, unless the calibration
+        has one of each.
     prior : str
     movie : Movie
         Shows the frames beside.
@@ -66,7 +69,8 @@ def make_series_fit(
             frames = replace(frames, beside=frames.beside[:, *_place(member)])
         small, seen = _cut(calibration, parts, member)
         scenes.append(scene_of(plan, small, seen, replace(one, part=0), budget, frames))
-    ready = fit_of(plan, unit, _joined(scenes), budget)
+    joined = _joined(scenes, apart=bool(calibration.each))
+    ready = fit_of(plan, unit, joined, budget)
     problem = replace(ready.problem, finish=_as_it_is, refine=None)
     if unit.role != SHARED:
         return replace(ready, problem=problem)
@@ -113,7 +117,12 @@ def _place(member: Member, halves: int = 1) -> tuple[slice, ...]:
 
 
 def _cut(calibration: Calibration, parts: Planes, member: Member) -> tuple[Calibration, Planes]:
-    """Give one part alone, cut to what is seen of it: (1, C, *size)."""
+    """Give one part alone, cut to what is seen of it: (1, C, *size).
+
+    Parts of several files come cut, each with what was measured of its own file.
+    """
+    if calibration.each:
+        return calibration.each[member.part], parts[member.part : member.part + 1]
 
     def one(whole: npt.NDArray[np.float32], halves: int = 1) -> npt.NDArray[np.float32]:
         return whole[member.part : member.part + 1, :, *_place(member, halves)]
@@ -126,13 +135,14 @@ def _cut(calibration: Calibration, parts: Planes, member: Member) -> tuple[Calib
     return calibration, one(parts)
 
 
-def _joined(scenes: list[Scene]) -> Scene:
-    """Lay scenes of one size side by side: (B, C, *grid)."""
+def _joined(scenes: list[Scene], *, apart: bool) -> Scene:
+    """Lay scenes of one size side by side: (B, C, *grid), each with noise of its own if `apart`."""
 
     def both(tensors: list[Tensor]) -> Tensor:
         return torch.cat(tensors)
 
     first = scenes[0]
+    noises = NoiseVariance.beside([one.noise for one in scenes]) if apart else None
     beside = [one.beside for one in scenes if one.beside is not None]
     return replace(
         first,
@@ -142,7 +152,24 @@ def _joined(scenes: list[Scene]) -> Scene:
         guarded=both([one.guarded for one in scenes]),
         beside=both(beside) if beside else None,
         noise_level=sum(one.noise_level for one in scenes) / len(scenes),
+        noise=first.noise if noises is None else noises.mean(),
+        noises=noises,
+        correlation=_mean_correlation(scenes) if apart else first.correlation,
     )
+
+
+def _mean_correlation(
+    scenes: list[Scene],
+) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+    """Average the noise's correlation over files; white counts as 0 at all lags."""
+    found = [one.correlation for one in scenes if one.correlation is not None]
+    if not found:
+        return None
+    y, x = (
+        tuple(sum(lags) / len(scenes) for lags in zip_longest(*along, fillvalue=0.0))
+        for along in zip(*found, strict=True)
+    )
+    return y, x
 
 
 def _as_it_is(estimate: Estimate) -> Estimate:

@@ -85,7 +85,9 @@ def member_size(grid: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(min(side, MEMBER_SIDE) for side in grid)
 
 
-def members_of(parts: int, grid: tuple[int, ...], stride: int) -> tuple[Member, ...]:
+def members_of(
+    parts: int, grid: tuple[int, ...], stride: int, size: tuple[int, ...] = ()
+) -> tuple[Member, ...]:
     """Choose what the fit to all sees: frames evenly spread, each cut at another place.
 
     Parameters
@@ -96,8 +98,10 @@ def members_of(parts: int, grid: tuple[int, ...], stride: int) -> tuple[Member, 
         Their size.
     stride : int
         Frames from one to its neighbour; 0 where there are no neighbours.
+    size : tuple of int
+        Of what is cut out; (): as large as is usual.
     """
-    size = member_size(grid)
+    size = size or member_size(grid)
     most = min(MOST_MEMBERS, max(LEAST_MEMBERS, MEMBER_PIXELS // prod(size)))
     count = min(parts, most)
     members = []
@@ -205,7 +209,7 @@ def sharing_words(gain: Gain) -> str:
     )
 
 
-def sharing_report(outcomes: Iterable[UnitOutcome]) -> dict[str, object]:
+def sharing_report(outcomes: Iterable[UnitOutcome]) -> dict[str, dict[str, object]]:
     """Say in plain types how a network was shared; empty if it was not."""
     every = list(outcomes)
     first = next((one for one in every if one.role == SHARED), None)

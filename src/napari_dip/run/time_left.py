@@ -60,7 +60,7 @@ def ending_iterations(plan: Plan) -> float:
     budget, fits = plan.budget, len(plan.units)
     iterations = sum(one.iterations for one in plan.units)
     iterations += fits * (budget.release + budget.iterations * len(budget.rivals))
-    each = max(plan.costs.fit - START_SECONDS, LEAST_SECONDS) / iterations
+    each = max(plan.costs.fit - START_SECONDS, LEAST_SECONDS) / max(1, iterations)
     return (plan.costs.usual_look + plan.costs.ending) / fits / each
 
 

@@ -220,6 +220,10 @@ class Task(ABC):
         """How so many planes, frames or tiles share what is learned."""
         return "in-turn"
 
+    def serves(self, prior: str) -> bool:
+        """Whether a network of that prior is shown the image, and so may serve other images."""
+        return False
+
     def noise_wish(self) -> NoiseWish:
         """Say what the user knows about the noise."""
         return NoiseWish()

@@ -190,7 +190,7 @@ class Denoise(Task):
 
     def block(self, measured: tuple[int, int]) -> tuple[int, int]:
         """Hide single pixels where impulses are filled: what neighbours tell is wanted there."""
-        return (1, 1) if self._fills() else measured
+        return (1, 1) if self.noise == IMPULSES and self.prior == "auto" else measured
 
     def doubts_noise(self) -> bool:
         """Say so: nothing but the noise has to be known here."""
@@ -199,9 +199,6 @@ class Denoise(Task):
     def halves(self) -> bool:
         """Where all that the user says of the noise holds for coarser pixels, too."""
         return self.noise in DETECTOR and self.read_noise is None and self.gain is None
-
-    def _fills(self) -> bool:
-        return self.noise == IMPULSES and self.prior == "auto"
 
     def reach(self, source: ImageSpec, others: Mapping[str, ImageSpec], axes: str) -> int | None:
         """As far as a network sees; what is found of whole lines or blocks needs the whole."""
@@ -236,8 +233,11 @@ class Denoise(Task):
 
     def shares(self, prior: str, count: int) -> Way:
         """As the setting says, where a network is shown the noise of a detector."""
-        shown = prior in BESIDE and self.noise in DETECTOR
-        return way_of_sharing(self.sharing, count, shown=shown)
+        return way_of_sharing(self.sharing, count, shown=self.serves(prior))
+
+    def serves(self, prior: str) -> bool:
+        """Where it is shown the noise of a detector."""
+        return prior in BESIDE and self.noise in DETECTOR
 
     def trusting(self, prior: str, *, doubted: bool, weak: bool) -> tuple[str, str]:
         """Hide pixels where the noise is too little known, or too weak, to be put on top."""

@@ -55,7 +55,7 @@ def recorrupted_code(scene: Scene, rng: torch.Generator, *, further: int = 0) ->
         scene.known,
         scene.guarded,
         scene.block,
-        scene.noise,
+        scene.noise if scene.noises is None else scene.noises,
         scene.correlation,
         window=None if scene.window is None else window_for(dims, scene.window),
     )

@@ -56,6 +56,9 @@ class Scene:
     enlarged : tuple of int or None
         Size that the picture is to have, where the grid holds an oversampled image at half its
         size; None: that of the grid.
+    noises : NoiseVariance or None
+        Of each of B pictures that a network is fitted to together, where they do not share one:
+        `noise` then is their mean.
     worked_out : mapping of str to object
         What `Task.seen` has worked out from all this, for both prior and problem.
     """
@@ -78,6 +81,7 @@ class Scene:
     before: Before | None = None
     correlation: tuple[tuple[float, ...], tuple[float, ...]] | None = None
     enlarged: tuple[int, ...] | None = None
+    noises: NoiseVariance | None = None
     worked_out: Mapping[str, object] = field(default_factory=dict)
 
     @property

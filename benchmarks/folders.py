@@ -1,0 +1,171 @@
+"""One network for the files of a folder, against fits of their own.
+
+Usage: python benchmarks/folders.py [SERIES ...] [--preset fast] [--files N]
+
+confocal   single shots of FMD, Confocal_BPAE B, G and R, capture 1, four quarters of 256 x 256
+           pixels each; the truth is the mean of 50 shots.
+twophoton  the same of TwoPhoton_BPAE B and R.
+widefield  the same of WideField_BPAE B and R, which are oversampled.
+w2s        seven fields of W2S, a quarter of each in turn and the one opposite; mean of 400 shots.
+frames     32 frames of the shared movie of migrating cells, 96 x 96 pixels, each a TIFF of its own
+           with an exposure of its own: Poisson of a peak between 15 and 60 counts, normal of
+           standard deviation 2, gain of 1 to 3, offset 100 (default_rng(number of the frame)).
+
+Each file by itself is what `napari-dip batch` does without `--one-network`. CPU seconds of this
+process, which other programs on the same core do not count to. Resumable: what is done is kept.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import time
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import tifffile
+from skimage.io import imread
+
+import napari_dip as dip
+from movies import movie_of
+from shared_data import OUT, data_folder, fmd, write
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import numpy.typing as npt
+
+    Picture = npt.NDArray[Any]
+
+ALONE, TOGETHER = "each by itself", "one network"
+#: Fields of FMD by series.
+FIELDS = {
+    "confocal": ("Confocal_BPAE_B", "Confocal_BPAE_G", "Confocal_BPAE_R"),
+    "twophoton": ("TwoPhoton_BPAE_B", "TwoPhoton_BPAE_R"),
+    "widefield": ("WideField_BPAE_B", "WideField_BPAE_R"),
+}
+W2S = ("010_0", "031_2", "044_0", "049_0", "077_2", "099_0", "100_1")
+SERIES = (*FIELDS, "w2s", "frames")
+#: Side of what is cut out of a field, in pixels, and the corners of its quarters.
+SIDE = 256
+QUARTERS = ((0, 0), (256, 256), (0, 256), (256, 0))
+FRAMES, FRAME_SIDE = 32, 96
+
+
+def files_of(series: str) -> dict[str, tuple[Picture, Picture, float]]:
+    """Give the noisy picture, the truth and the peak of each file of a series."""
+    if series == "frames":
+        return {f"frame{number:02}": _frame(number) for number in range(FRAMES)}
+    found = {}
+    for place, name in enumerate(FIELDS.get(series, W2S)):
+        if series == "w2s":
+            folder = data_folder() / "w2s"
+            raw = imread(folder / f"{name}_noisy_avg1.png")
+            truth = imread(folder / f"{name}_gt_avg400.png").astype(np.float64)
+            corners = (QUARTERS[place % 4], QUARTERS[(place % 4) ^ 1])
+        else:
+            raw, truth = fmd(name, 1)
+            corners = QUARTERS
+        for top, left in corners:
+            cut = slice(top, top + SIDE), slice(left, left + SIDE)
+            found[f"{name}_{top}_{left}"] = raw[cut], truth[cut], 255.0
+    return found
+
+
+def _frame(number: int) -> tuple[Picture, Picture, float]:
+    """Expose one frame of a movie by itself: counts of a camera with a gain and an offset."""
+    clean = movie_of("cancer_cell_migration", FRAMES, FRAME_SIDE)[number]
+    rng = np.random.default_rng(number)
+    peak, gain = rng.uniform(15, 60), rng.uniform(1, 3)
+    truth = clean / 30 * peak  # `movie_of` scales to a peak of 30
+    counts = gain * (rng.poisson(truth) + rng.normal(0, 2, truth.shape)) + 100
+    noisy = np.clip(np.rint(counts), 0, 65535).astype(np.uint16)
+    return noisy, gain * truth + 100, gain * peak
+
+
+def decibels(image: Picture, truth: Picture, peak: float) -> float:
+    """Peak signal-to-noise ratio."""
+    return float(10 * np.log10(peak**2 / np.mean((image.astype(np.float64) - truth) ** 2)))
+
+
+def restored(series: str, way: str, wish: argparse.Namespace) -> tuple[dict[str, Picture], float]:
+    """Restore a folder one way; what was done before is taken, with the time that it took."""
+    place = OUT / "folders" / f"{series}_{wish.preset}"
+    files = dict(list(files_of(series).items())[: wish.files or None])
+    (place / "in").mkdir(parents=True, exist_ok=True)
+    for name, (noisy, _, _) in files.items():
+        tifffile.imwrite(place / "in" / f"{name}.tif", noisy)
+    results, clock = place / way.replace(" ", "_"), place / f"{way.replace(' ', '_')}.json"
+    if not clock.exists():
+        shutil.rmtree(results, ignore_errors=True)
+        recipe = dip.make_recipe("denoise", preset=wish.preset, device="cpu")
+        paths = [place / "in" / f"{name}.tif" for name in files]
+        began = time.process_time()
+        done = dip.batch(recipe, paths, results, one_network=way == TOGETHER)
+        seconds = time.process_time() - began
+        assert done.count("restored") == len(files), [one.refusal for one in done.outcomes]
+        clock.write_text(json.dumps(seconds), encoding="utf-8")
+    pictures = {name: tifffile.imread(results / f"{name}.tif") for name in files}
+    return pictures, float(json.loads(clock.read_text(encoding="utf-8")))
+
+
+def row_of(series: str, way: str, wish: argparse.Namespace) -> dict[str, Any]:
+    """Restore one series one way, and compare it with the truth."""
+    pictures, seconds = restored(series, way, wish)
+    truths = files_of(series)
+    each = [decibels(one, *truths[name][1:]) for name, one in pictures.items()]
+    noisy = [decibels(*truths[name]) for name in pictures]
+    receipts = _receipts(series, way, wish)
+    shared = [one["report"]["fit"].get("shared", {}) for one in receipts]
+    pixels = sum(one.size for one in pictures.values())
+    return {
+        "series": series,
+        "files": len(pictures),
+        "way": way,
+        "shown": sum("file" in one for one in shared),
+        "input dB": float(np.mean(noisy)),
+        "dB": float(np.mean(each)),
+        "worst dB": min(each),
+        "each dB": each,
+        "CPU s per megapixel": seconds / (pixels / 2**20),
+        "gain of going on": next((one["gain"] for one in shared if "gain" in one), ""),
+        "its error": next((one["error"] for one in shared if "error" in one), ""),
+    }
+
+
+def _receipts(series: str, way: str, wish: argparse.Namespace) -> list[dict[str, Any]]:
+    folder: Path = OUT / "folders" / f"{series}_{wish.preset}" / way.replace(" ", "_")
+    found = sorted((folder / "receipts").glob("*.tif.json"))
+    return [json.loads(one.read_text(encoding="utf-8")) for one in found]
+
+
+def main() -> None:
+    """Do what was asked for."""
+    ask = argparse.ArgumentParser(description=__doc__)
+    ask.add_argument("series", nargs="*", choices=[*SERIES, []], default=[])
+    ask.add_argument("--preset", default="fast")
+    ask.add_argument("--files", type=int, default=0, help="only the first so many; 0: all")
+    wish = ask.parse_args()
+    title = f"folders_{wish.preset}"
+    there = OUT / f"{title}.json"
+    rows = json.loads(there.read_text(encoding="utf-8"))["rows"] if there.exists() else []
+    for series in wish.series or SERIES:
+        rows = [row for row in rows if row["series"] != series]
+        rows += [row_of(series, way, wish) for way in (TOGETHER, ALONE)]
+        summary: dict[str, Any] = {}
+        for one, other in zip(rows[::2], rows[1::2], strict=True):
+            lost = np.subtract(one["each dB"], other["each dB"])
+            cost = one["CPU s per megapixel"] / other["CPU s per megapixel"]
+            summary[f"{one['series']}: time by {ALONE}"] = cost
+            summary[f"{one['series']}: gain, dB; least and most of a file"] = (
+                f"{lost.mean():+.3f}; {lost.min():+.3f}, {lost.max():+.3f}"
+            )
+        plain = [{key: value for key, value in row.items() if key != "each dB"} for row in rows]
+        write(title, plain, summary)
+        text = json.loads(there.read_text(encoding="utf-8")) | {"rows": rows}
+        there.write_text(json.dumps(text, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
