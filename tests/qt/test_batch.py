@@ -270,3 +270,39 @@ def test_settings_are_offered_from_presets_of_ones_own_and_the_last_run(bench):
 )
 def test_results_are_suggested_beside_their_inputs(source, folder):
     assert Path(beside(source, "denoised")) == Path(folder)
+
+
+def test_one_network_for_all_files_is_a_tick_and_the_command_knows_it(bench, tmp_path):
+    shot = tifffile.imread(MITOCHONDRIA)[0]
+    (tmp_path / "in").mkdir()
+    for number in range(8):
+        crop = np.ascontiguousarray(shot[20:52, 10 + 30 * number : 42 + 30 * number])
+        tifffile.imwrite(tmp_path / "in" / f"{number}.tif", crop)
+    (tmp_path / "recipe.json").write_text(RECIPE.with_common(max_iterations=1).to_json())
+    box, out = bench.dock.one_network, tmp_path / "out"
+    bench.ask(tmp_path, out)
+    alone = bench.dock.plan_line.text()
+    box.click()
+    bench.wait(lambda: bench.dock.plan_line.text() not in (alone, "Reading the headers …"))
+    bench.wait_for_plan()
+    bench.press(bench.bar.run_button)
+    assert not box.isEnabled()
+    bench.wait_for_end()
+    assert bench.states == ["restored"] * 8 and (out / "series.network").is_file()
+    again = ["batch", str(tmp_path / "recipe.json"), str(tmp_path / "in"), "-o", str(out)]
+    before = (out / "0.tif").stat().st_mtime_ns
+    assert main([*again, "--resume", "--quiet"]) == 0
+    assert (out / "0.tif").stat().st_mtime_ns == before
+    bench.wait(box.isEnabled)
+    bench.dock.recipe.tasks.setCurrentIndex(bench.dock.recipe.tasks.findData("deblur"))
+    assert not box.isEnabled() and not box.wanted
+
+
+def test_the_folder_of_a_batch_with_one_network_ticks_the_box(bench, scene, tmp_path):
+    shutil.copy(scene / "whole" / "batch.json", tmp_path)
+    told = json.loads((tmp_path / "batch.json").read_text(encoding="utf-8"))
+    (tmp_path / "batch.json").write_text(json.dumps(told | {"one_network": True}))
+    bench.dock.folder.setText(str(tmp_path))
+    assert bench.dock.one_network.wanted
+    bench.dock.folder.setText(str(scene / "whole"))
+    assert not bench.dock.one_network.wanted

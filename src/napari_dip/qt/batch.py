@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from napari_dip.errors import Refusal, Refused
 from napari_dip.qt.background import BackgroundCall, answered
 from napari_dip.qt.batch_files import FilesChooser
-from napari_dip.qt.batch_options import BatchOptions, ResultsFolder
+from napari_dip.qt.batch_options import BatchOptions, OneNetwork, ResultsFolder
 from napari_dip.qt.batch_recipe import RecipeChooser
 from napari_dip.qt.batch_results import BatchResults
 from napari_dip.qt.batch_run import BatchBox, BatchNews, BatchReading, BatchWish, batched
@@ -24,7 +24,7 @@ from napari_dip.qt.run_bar import RunBar, State
 from napari_dip.qt.run_dock import RunDock
 from napari_dip.qt.worker import BackgroundRun
 from napari_dip.run.api import load_recipe
-from napari_dip.run.batch_receipts import begun_in
+from napari_dip.run.batch_receipts import begun_in, listed_network
 from napari_dip.run.batch_words import words_after
 from napari_dip.tasks import TASKS
 
@@ -72,6 +72,7 @@ class BatchDock(RunDock):
         self.files = FilesChooser()
         self.recipe = RecipeChooser(self._form_of)
         self.folder = ResultsFolder()
+        self.one_network = OneNetwork()
         self.options = BatchOptions()
         self.results = BatchResults(self._viewer)
         bar = self.run_bar
@@ -80,10 +81,12 @@ class BatchDock(RunDock):
         bar.discard_button.setToolTip("Give up the place in the line; the files stay chosen")
         settings = Fold("Axes and processes", self.options)
         self.recipe.rows.addRow("Results in", self.folder)
+        self.recipe.rows.addRow("", self.one_network)
         above = (self.files, self.recipe, self.plan_line, bar)
         lay_out(self, above, (self.results, settings))
-        for part in (self.files, self.recipe, self.options):
+        for part in (self.files, self.recipe, self.options, self.one_network):
             part.changed.connect(self.show_plan)
+        self.recipe.changed.connect(lambda: self.one_network.fit_task(self.recipe.task))
         self.folder.changed.connect(self._on_folder)
         self._soon.timeout.connect(self._read)
         self.recipe.said.connect(bar.say_also)
@@ -122,6 +125,7 @@ class BatchDock(RunDock):
             self.recipe.paths(),
             self.options.axes.text().strip().upper() or None,
             self.options.processes.value(),
+            self.one_network.wanted,
         )
 
     def _look_again(self) -> None:
@@ -175,6 +179,8 @@ class BatchDock(RunDock):
         alone = not self.files.inputs()
         recipe = None if begun is None else _sound(begun[0])
         self.recipe.offer_begun(recipe, choose=alone)
+        if begun is not None:
+            self.one_network.take_up(listed_network(Path(self.folder.path)))
         if begun is not None and recipe is not None and alone:
             self.files.show_inputs(begun[1])
         self.show_plan()
@@ -207,7 +213,9 @@ class BatchDock(RunDock):
     def _close_parts(self, busy: bool) -> None:
         for part in (self.files, self.recipe, self.options):
             part.setEnabled(not busy)
+        self.one_network.setEnabled(False)
         if not busy:  # what was said of each file stays, but what is left to do is another
+            self.one_network.fit_task(self.recipe.task)
             self._reading = None
             self._last = {row.source: row for row in self.results.table.files.rows}
             self._look_again()

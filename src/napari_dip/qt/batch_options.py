@@ -7,11 +7,12 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from qtpy.QtCore import QSignalBlocker, Qt, Signal
-from qtpy.QtWidgets import QFormLayout, QLineEdit, QSpinBox, QWidget
+from qtpy.QtWidgets import QCheckBox, QFormLayout, QLineEdit, QSpinBox, QWidget
 
 from napari_dip.io.paths import is_zarr
 from napari_dip.qt.form import WheelGuard
 from napari_dip.qt.offering import let_browse_folders
+from napari_dip.tasks import TASKS
 
 _FOLDER_TIP = (
     "Where the results go, each under its input's name. A new folder is made. With the folder of "
@@ -29,6 +30,14 @@ _NO_PROCESSES = (
     "Several files side by side need what is not installed here: pip install "
     '"napari-dip[cluster]". For more computers, see the command line.'
 )
+_ONE_NETWORK_TIP = (
+    "For eight files or more of one microscope, taken with the same settings: a network is fitted "
+    "to up to 32 of them, each with gain, range and noise of its own, and then shown each file, "
+    "which takes a fraction of the time. A result then does not come from its own file alone; its "
+    "report names the network, which stays with the results. Pixels that were held out decide "
+    "whether all files go on by themselves from there."
+)
+_NO_NETWORK = "This task fits what a file holds, so that no network can serve several."
 _MAGIC = frozenset("*?[")
 
 
@@ -60,6 +69,33 @@ class ResultsFolder(QLineEdit):
     def _on_text(self, text: str) -> None:
         self._by_hand = bool(text.strip())
         self.changed.emit()
+
+
+class OneNetwork(QCheckBox):
+    """Whether one network is fitted to all files; for tasks where one can serve several."""
+
+    changed = Signal()
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__("One network for all files", parent)
+        self.toggled.connect(lambda _: self.changed.emit())
+        self.fit_task("denoise")
+
+    def fit_task(self, task: str) -> None:
+        """Offer it where it is of use; what was chosen stays for when it is again."""
+        useful = "sharing" in TASKS[task].setting_names()
+        self.setEnabled(useful)
+        self.setToolTip(f"<qt>{_ONE_NETWORK_TIP if useful else _NO_NETWORK}</qt>")
+
+    @property
+    def wanted(self) -> bool:
+        """Whether it is asked for."""
+        return self.isEnabled() and self.isChecked()
+
+    def take_up(self, begun: bool) -> None:
+        """Show what a batch was begun with, saying nothing."""
+        with QSignalBlocker(self):
+            self.setChecked(begun)
 
 
 class BatchOptions(QWidget):

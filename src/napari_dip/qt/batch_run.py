@@ -44,6 +44,8 @@ class BatchWish:
         Names of the axes of each file, if not those that it says.
     processes : int
         That work side by side; 1: this one.
+    one_network : bool
+        Whether one network is fitted to many of the files first.
     """
 
     recipe: Recipe
@@ -53,6 +55,7 @@ class BatchWish:
     others: Mapping[str, str] = field(default_factory=dict)
     axes: str | None = None
     processes: int = 1
+    one_network: bool = False
 
     def read(self) -> BatchReading:
         """Read all headers; raises `Refused` where the batch as a whole cannot be done."""
@@ -65,6 +68,7 @@ class BatchWish:
             others=self.others,
             machine=self.machine,
             sharing=self.processes,
+            one_network=self.one_network,
         )
         rows = rows_of(plan)
         workers = self.processes if self.processes > 1 else None
@@ -149,7 +153,7 @@ class BatchBox(Inbox[BatchReport, BatchNews]):
         if report.reading is not None:
             self._reading = report.reading
             self._rows, self._moved = dict(enumerate(report.reading.rows)), set()
-        if (told := report.of_file) is not None:
+        if (told := report.of_file) is not None and told.number:
             place = told.number - 1
             self._rows[place] = row_after(self._rows[place], told)
             self._moved.add(place)

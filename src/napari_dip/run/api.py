@@ -46,8 +46,7 @@ def restore(
         Iterations after which the best picture so far is kept, as by "Stop and keep": repeats a
         run that was ended so.
     **inputs : array-like or path
-        Further images that the task takes, by their names; ``shared_network`` is the path of a
-        network that was fitted to other files of the series (`napari_dip.batch`).
+        Further images that the task takes, by name; ``shared_network``: see `denoise`.
 
     Returns
     -------
@@ -67,14 +66,11 @@ def restore(
     from napari_dip.run.shared_network import KEY, read_network, served_by
 
     wish = load_recipe(recipe)
-    named = inputs.pop(KEY, None)
+    network = None if (named := inputs.pop(KEY, None)) is None else read_network(named)
     _check_names(wish, inputs)
-    network = None if named is None else read_network(named)
     control = keeping_after(keep_after)
     spec, pixels = describe("image", image, axes)
-    others = {
-        name: describe(name, value, None) for name, value in inputs.items() if value is not None
-    }
+    others = {name: describe(name, one, None) for name, one in inputs.items() if one is not None}
     headers = {name: header for name, (header, _) in others.items()}
     plan = served_by(preflight(wish, spec, this_machine(), headers), network)
     if isinstance(plan, Refusal):

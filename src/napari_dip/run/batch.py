@@ -101,27 +101,22 @@ def batch(
     outdir : path
         Folder of the results, named as their inputs; made if its own folder is there.
     resume : bool
-        Go on with the batch in that folder: what has a receipt that still holds is left as it is.
-        Without it, nothing that exists is ever replaced.
+        Go on with the batch in that folder: results whose receipts still hold stay.
     progress : callable, optional
         Called with each `BatchEvent`, in this thread.
     axes : str, optional
         Names of the axes of each file, as for `restore`. Default: as the files say.
     workers : int, optional
-        Processes to start on this computer that work side by side. In a script this call must
-        then stand below ``if __name__ == "__main__":``, since each of them reads the script.
+        Processes to start here that work side by side. In a script this call must then stand
+        below ``if __name__ == "__main__":``, since each of them reads the script.
     scheduler : str, optional
         Address of a running dask scheduler, whose workers see the same files.
     threads : int, optional
-        Most threads of each fit, which pixels depend on in their last digits. Default: the cores,
-        shared by the workers; in a batch that is gone on with, as it began.
+        Most of each fit: pixels depend on them a little. Default: the cores, shared, or as begun.
     one_network : bool
-        Whether one network is fitted to up to 32 of the files first, left in the folder as
-        ``series.network``, and then shown each, which takes a fraction of the time. Eight files at
-        least, of one microscope and with the same settings.
+        Whether one network is fitted to up to 32 of the files first, and then shown each.
     **others : path
-        Further inputs of the task by their names, each one file for all; ``shared_network`` is a
-        network that was fitted before.
+        Further inputs of the task by name, one file for all; ``shared_network``: fitted before.
 
     Returns
     -------
@@ -136,9 +131,8 @@ def batch(
     """
     from napari_dip.run.cluster import planning
 
-    how: dict[str, Any] = {"resume": resume, "axes": axes, "others": others}
-    how |= {"workers": workers, "scheduler": scheduler, "threads": threads}
-    how |= {"one_network": one_network}
+    how: dict[str, Any] = {"resume": resume, "axes": axes, "one_network": one_network}
+    how |= {"workers": workers, "scheduler": scheduler, "threads": threads, "others": others}
     with planning(recipe, inputs, outdir, **how) as (plan, staff):
         check_some_is_left(plan)
         with staff() as crew:

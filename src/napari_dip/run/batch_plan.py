@@ -139,12 +139,8 @@ def plan_batch(
 
     Parameters
     ----------
-    recipe, inputs, outdir
+    recipe, inputs, outdir, resume, axes, one_network
         As for `napari_dip.batch`.
-    resume : bool
-        Whether `outdir` may hold results of the same batch.
-    axes : str, optional
-        Names of the axes of each file, if not those that it says.
     others : mapping of str to path, optional
         Further inputs of the task, such as a PSF: one for all files.
     machine : Machine, optional
@@ -153,8 +149,6 @@ def plan_batch(
         Most threads of each fit. Default: as earlier calls in that folder, else all cores.
     sharing : int
         Files that are worked on at once, which share the cores.
-    one_network : bool
-        Whether one network is fitted to many of the files first, and shown each.
 
     Returns
     -------
@@ -170,23 +164,20 @@ def plan_batch(
     further = _further(wish, others or {})
     folder = Path(os.fspath(outdir) or "")
     check_folder(os.fspath(outdir))
-    named = [inputs] if isinstance(inputs, str | os.PathLike) else list(inputs)
-    gathered = gather(named, folder)
+    gathered = gather([inputs] if isinstance(inputs, str | os.PathLike) else list(inputs), folder)
     earlier = listed(folder, wish) if resume else {}
     before = listed_cores(folder) if earlier else None
     machine = _counting_on(machine or this_machine(), threads or before, sharing)
     series = series_for(folder, (others or {}).get(KEY), one_network, begun=bool(earlier))
-    ready = wish, axes, further, machine
-    jobs = tuple(_job(one, folder, *ready, series.network) for one in gathered.files)
+    ready = wish, axes, further, machine, series.network
+    jobs = tuple(_job(one, folder, *ready) for one in gathered.files)
     jobs, lesson = with_lesson(jobs, series, machine.cores)
     sound = [job for job in jobs if not isinstance(job.plan, Refusal)]
-    check_names_differ(job.source for job in sound)
     _check_nothing_is_lost(folder, sound, further, earlier, resume)
     series.check_place(earlier)
     files = {**earlier, **{job.at.result.name: address(job.source, folder) for job in sound}}
-    notes = (*gathered.notes, *series.notes)
-    told = wish, folder, jobs, resume, files, machine, axes, notes, series.network, lesson
-    plan = BatchPlan(*told)
+    told = files, machine, axes, (*gathered.notes, *series.notes), series.network, lesson
+    plan = BatchPlan(wish, folder, jobs, resume, *told)
     check_folder(folder, sum(4 * prod(one.result_shape) for one in plan.left))
     return plan
 
@@ -256,7 +247,8 @@ def _check_nothing_is_lost(
     earlier: Mapping[str, str],
     resume: bool,
 ) -> None:
-    """Refuse to begin where a file would be lost that is not this batch's own."""
+    """Refuse to begin where a file would be lost: of this batch by a twin, or not its own."""
+    check_names_differ(job.source for job in jobs)
     links = [folder / RECEIPTS, *(place for job in jobs for place in job.at)]
     if linked := next((place for place in links if place.is_symlink()), None):
         raise Refused(refusal("output-linked", path=printable(str(linked))))
