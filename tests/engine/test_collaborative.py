@@ -157,3 +157,13 @@ def test_noise_that_neighbours_share_does_not_guide(monkeypatch: pytest.MonkeyPa
             answers.setdefault(shared, []).append(answer)
     assert torch.equal(*answers[True])
     assert not torch.equal(*answers[False])
+
+
+def test_a_pilot_that_knows_more_than_the_measurement_guides_alone() -> None:
+    measured, known = shot(truth()), torch.ones(1, 1, 64, 72)
+    pilot = truth() + 0.1 * (shot(truth(), seed=1) - truth())
+    told, alone = (
+        error(collaborative(noise(), measured, pilot, known, informed=informed).mean)
+        for informed in (False, True)
+    )
+    assert alone < 0.95 * told

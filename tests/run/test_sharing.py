@@ -85,6 +85,12 @@ def test_many_frames_share_one_network_and_a_person_has_the_last_word(
     assert task.shares("recorrupted", count) == way
 
 
+def test_tiles_share_one_network_only_where_that_is_sooner() -> None:
+    few, many = (Denoise().shares("recorrupted", count, tiles=True) for count in (31, 32))
+    assert (few, many) == ("in-turn", "together")
+    assert Denoise(sharing="together").shares("recorrupted", 2, tiles=True) == "together"
+
+
 def test_a_code_of_fixed_noise_is_never_shared() -> None:
     assert Denoise(sharing="together").shares("noise", 96) == "in-turn"
     assert Denoise(sharing="together", noise="jpeg").shares("recompression", 96) == "in-turn"

@@ -62,6 +62,8 @@ def collaborative(
     pilot: Tensor,
     known: Tensor,
     correlation: tuple[tuple[float, ...], tuple[float, ...]] | None = None,
+    *,
+    informed: bool = False,
 ) -> Estimate:
     """Filter a measurement by what a picture of it shows.
 
@@ -79,6 +81,10 @@ def collaborative(
         (1, 1, Y, X), 1 where there is a measurement; elsewhere the pilot stands for it.
     correlation : tuple of two tuples of float or None
         Autocorrelation of the noise at lags 1, 2, ... along Y and X; None: white.
+    informed : bool
+        Whether the pilot knows more than this measurement, from the frames beside: then it alone
+        guides (0.26 and 0.30 dB more on two crops of 20 planes of an embryo, 0.36 on 20 frames of
+        membranes, all with Poisson noise of a peak of 30 counts and normal noise of 2).
 
     Returns
     -------
@@ -100,7 +106,7 @@ def collaborative(
     shown, seen = (torch.einsum("dc,cyx->dyx", turn, one) for one in both[:2])
     power = _patch_power(correlation).to(shown)
     bands = grouped(torch.lerp(shown, seen, SEEN))
-    if correlation is None:
+    if correlation is None and not informed:
         rough, _ = _filtered([seen], bands, power)
         shown = torch.lerp(shown, rough, ROUGH)
     mean, left = _filtered([seen, shown], bands, power)

@@ -234,7 +234,7 @@ def tile_units_of(
     members : tuple of Member
         Regions of the picture, once they are known, where one network is fitted to them.
     """
-    way = recipe.task.shares(budget.prior, len(tiles))
+    way = recipe.task.shares(budget.prior, len(tiles), tiles=True)
     learns = budget.prior in SHOWN_PRIORS and way != "alone"
     later = later_iterations(budget)
     units = [

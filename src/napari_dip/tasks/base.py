@@ -216,8 +216,10 @@ class Task(ABC):
         """List what may stand in a setting whose values come from elsewhere; may take a second."""
         return ()
 
-    def shares(self, prior: str, count: int) -> Literal["together", "in-turn", "alone"]:
-        """How so many planes, frames or tiles share what is learned."""
+    def shares(
+        self, prior: str, count: int, *, tiles: bool = False
+    ) -> Literal["together", "in-turn", "alone"]:
+        """How so many planes or frames, or `tiles`, share what is learned."""
         return "in-turn"
 
     def serves(self, prior: str) -> bool:

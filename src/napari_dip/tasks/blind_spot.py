@@ -140,7 +140,8 @@ def refined(
         if scene.correlation is None:
             seen = pilot.mean + scene.known * (measured - pilot.mean)
             pilot = pilot._replace(mean=frame_put_back(noise, seen, pilot.mean))
-        filtered = collaborative(noise, measured, pilot.mean, scene.known, scene.correlation)
+        told = noise, measured, pilot.mean, scene.known, scene.correlation
+        filtered = collaborative(*told, informed=scene.beside is not None)
         kept = KEPT if scene.correlation is None else KEPT_IF_SHARED
         return filtered._replace(mean=filtered.mean + kept * (pilot.mean - filtered.mean))
 

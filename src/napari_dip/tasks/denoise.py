@@ -231,9 +231,9 @@ class Denoise(Task):
         many = not volume and is_movie(source) and self.shares(RECORRUPTED, count) == "together"
         return self.noise in DETECTOR and (count == 1 or many)
 
-    def shares(self, prior: str, count: int) -> Way:
+    def shares(self, prior: str, count: int, *, tiles: bool = False) -> Way:
         """As the setting says, where a network is shown the noise of a detector."""
-        return way_of_sharing(self.sharing, count, shown=self.serves(prior))
+        return way_of_sharing(self.sharing, count, shown=self.serves(prior), tiles=tiles)
 
     def serves(self, prior: str) -> bool:
         """Where it is shown the noise of a detector."""

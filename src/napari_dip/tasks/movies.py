@@ -52,9 +52,12 @@ Steadiness = Annotated[
 
 #: What one network for all, the weights of the one before, and nothing shared are called.
 Way = Literal["together", "in-turn", "alone"]
-#: Frames, planes or tiles from which on one network is fitted to all of them: 12 frames of 64 x 64
-#: took 12.9 CPU seconds so, and 13.0 in turn (cancer_cell_migration, `fast`).
+#: Frames or planes from which on one network is fitted to all of them: 12 frames of 64 x 64 took
+#: 12.9 CPU seconds so, and 13.0 in turn (cancer_cell_migration, `fast`).
 LEAST_SHARED = 16
+#: And tiles, whose steps in turn look at less: 16 of 128 x 128 took 182 and 162 CPU seconds a
+#: megapixel with one network for all, 155 and 141 in turn (TwoPhoton_BPAE_B, Confocal_BPAE_R).
+LEAST_TILES_SHARED = 32
 
 Sharing = Annotated[
     Literal["auto", "together", "in-turn", "alone"],
@@ -64,7 +67,7 @@ Sharing = Annotated[
         "tiles of a large picture share what is learned. One network for all: it is fitted to all "
         "of them and then shown each, which goes on by itself only where pixels that were held out "
         "ask for it. In turn: each begins with what an earlier one has learned. Each by itself: "
-        "slowest. Automatic: one network from 16 on, else in turn.",
+        "slowest. Automatic: one network from 16 frames or planes, or 32 tiles, on; else in turn.",
         choices={
             "auto": "Automatic",
             "together": "One network for all",
@@ -75,7 +78,7 @@ Sharing = Annotated[
 ]
 
 
-def way_of_sharing(wish: str, count: int, *, shown: bool) -> Way:
+def way_of_sharing(wish: str, count: int, *, shown: bool, tiles: bool) -> Way:
     """Choose how so many frames, planes or tiles share what a network learns.
 
     One network can only serve all where it is `shown` the image: fed with fixed noise, it holds one
@@ -83,7 +86,8 @@ def way_of_sharing(wish: str, count: int, *, shown: bool) -> Way:
     """
     if wish == "alone":
         return "alone"
-    wanted = wish == "together" or (wish == "auto" and count >= LEAST_SHARED)
+    least = LEAST_TILES_SHARED if tiles else LEAST_SHARED
+    wanted = wish == "together" or (wish == "auto" and count >= least)
     return "together" if wanted and shown and count > 1 else "in-turn"
 
 
