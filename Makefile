@@ -94,8 +94,8 @@ bench-architectures: $(STAMP)  ## whether the scores of an architecture foretell
 bench-warm-start: $(STAMP)  ## fits that begin with weights fitted to other images; resumable
 	$(BIN)/python benchmarks/warm_start.py $(ARGS)
 
-bench-series: $(STAMP)  ## one network for the frames of a movie, or the tiles of a picture; resumable, hours
-	$(BIN)/python benchmarks/movies.py $(ARGS)
+bench-series: $(STAMP)  ## one network for the frames of a movie, the tiles of a picture, or a folder (ARGS=folders); resumable, hours
+	$(BIN)/python benchmarks/$(if $(filter folders,$(ARGS)),folders.py $(filter-out folders,$(ARGS)),movies.py $(ARGS))
 
 gallery: $(STAMP)  ## compute docs/explore-gallery.md and its figures again
 	$(BIN)/python scripts/explore_gallery.py $(ARGS)

@@ -4,8 +4,8 @@ Usage: python benchmarks/folders.py [SERIES ...] [--preset fast] [--files N]
 
 confocal   single shots of FMD, Confocal_BPAE B, G and R, capture 1, four quarters of 256 x 256
            pixels each; the truth is the mean of 50 shots.
-twophoton  the same of TwoPhoton_BPAE B and R.
-widefield  the same of WideField_BPAE B and R, which are oversampled.
+twophoton  the same of TwoPhoton_BPAE B and R, sixteen squares of 128 x 128 pixels each.
+widefield  the same of WideField_BPAE B and R, quarters; they are oversampled.
 w2s        seven fields of W2S, a quarter of each in turn and the one opposite; mean of 400 shots.
 frames     32 frames of the shared movie of migrating cells, 96 x 96 pixels, each a TIFF of its own
            with an exposure of its own: Poisson of a peak between 15 and 60 counts, normal of
@@ -47,7 +47,8 @@ FIELDS = {
 }
 W2S = ("010_0", "031_2", "044_0", "049_0", "077_2", "099_0", "100_1")
 SERIES = (*FIELDS, "w2s", "frames")
-#: Side of what is cut out of a field, in pixels, and the corners of its quarters.
+#: Side of what is cut out of a field of 512 x 512, in pixels; and the corners of its quarters.
+SIDES = {"twophoton": 128}
 SIDE = 256
 QUARTERS = ((0, 0), (256, 256), (0, 256), (256, 0))
 FRAMES, FRAME_SIDE = 32, 96
@@ -57,7 +58,8 @@ def files_of(series: str) -> dict[str, tuple[Picture, Picture, float]]:
     """Give the noisy picture, the truth and the peak of each file of a series."""
     if series == "frames":
         return {f"frame{number:02}": _frame(number) for number in range(FRAMES)}
-    found = {}
+    found, side = {}, SIDES.get(series, SIDE)
+    squares = tuple((top, left) for top in range(0, 512, side) for left in range(0, 512, side))
     for place, name in enumerate(FIELDS.get(series, W2S)):
         if series == "w2s":
             folder = data_folder() / "w2s"
@@ -66,9 +68,9 @@ def files_of(series: str) -> dict[str, tuple[Picture, Picture, float]]:
             corners = (QUARTERS[place % 4], QUARTERS[(place % 4) ^ 1])
         else:
             raw, truth = fmd(name, 1)
-            corners = QUARTERS
+            corners = QUARTERS if side == SIDE else squares
         for top, left in corners:
-            cut = slice(top, top + SIDE), slice(left, left + SIDE)
+            cut = slice(top, top + side), slice(left, left + side)
             found[f"{name}_{top}_{left}"] = raw[cut], truth[cut], 255.0
     return found
 

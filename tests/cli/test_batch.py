@@ -135,3 +135,46 @@ def test_a_folder_that_is_not_there_is_named_once(tmp_path, monkeypatch, capsys)
     (tmp_path / "recipe.json").write_text(RECIPE.to_json())
     assert main(["batch", "recipe.json", "nowhere", "-o", "out"]) == 2
     assert capsys.readouterr().err.startswith("There is no file 'nowhere'.")
+
+
+@pytest.fixture(scope="module")
+def series(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eight files of one series, a recipe, and in 'whole' what one network makes of them."""
+    tmp_path = tmp_path_factory.mktemp("series")
+    y, x = np.mgrid[:24, :24]
+    (tmp_path / "in").mkdir()
+    for seed in range(8):
+        clean = 100 + 80 * np.sin(x / 5 + seed) * np.cos(y / 7)
+        image = np.random.default_rng(seed).poisson(clean).astype("uint16")
+        tifffile.imwrite(tmp_path / "in" / f"cell_{seed}.tif", image)
+    (tmp_path / "recipe.json").write_text(RECIPE.to_json())
+    assert main(typed(tmp_path, "whole", "--one-network", "--quiet")) == 0
+    return tmp_path
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows sends no such signal")
+def test_a_batch_with_one_network_killed_at_any_moment_goes_on_to_the_same_bytes(series, capsys):
+    moment = random.Random().randrange(2, 50)
+    process = command(typed(series, "killed", "--one-network"))
+    assert process.stderr is not None
+    for _ in range(moment):
+        process.stderr.readline()
+    process.kill()
+    process.communicate(timeout=60)
+    before = marks(series / "killed")
+    assert main(typed(series, "killed", "--resume", "--one-network")) == 0, moment
+    assert before.items() <= marks(series / "killed").items(), moment
+    assert "Traceback" not in capsys.readouterr().err
+    for name in ("series.network", *(f"cell_{number}.tif" for number in range(8))):
+        whole, killed = (series / place / name for place in ("whole", "killed"))
+        assert whole.read_bytes() == killed.read_bytes(), moment
+    assert not list((series / "killed").rglob("*.unfinished*"))
+
+
+def test_too_few_files_for_one_network_are_refused_with_what_to_do(series, capsys):
+    seven = [str(series / "in" / f"cell_{number}.tif") for number in range(7)]
+    _, recipe, _, *rest = typed(series, "out", "--one-network")
+    assert main(["batch", recipe, *seven, *rest]) == 2
+    said = capsys.readouterr().err
+    assert "takes 8 of them or more, but only 7" in said and "--one-network" in said
+    assert not (series / "out").exists()
