@@ -22,7 +22,9 @@ from napari_dip.qt.batch_options import beside
 from napari_dip.qt.provenance import METADATA_KEY
 from napari_dip.qt.run_bar import State
 from napari_dip.qt.shelf import shelf_of
-from napari_dip.qt.sources import made_by_us, without_file
+from napari_dip.qt.sources import inputs_noted, made_by_us, repetition, without_file
+from napari_dip.run.command import command_line
+from napari_dip.run.script import python_script
 from napari_dip.samples import MITOCHONDRIA
 
 #: The first run of a session also imports torch.
@@ -306,3 +308,19 @@ def test_the_folder_of_a_batch_with_one_network_ticks_the_box(bench, scene, tmp_
     assert bench.dock.one_network.wanted
     bench.dock.folder.setText(str(scene / "whole"))
     assert not bench.dock.one_network.wanted
+
+
+def test_a_result_that_was_shown_a_network_says_how_it_is_repeated(scene):
+    """As a layer that the dock opens notes it."""
+    shared = {"file": "series.network", "sha256": "0" * 64}
+    receipt = json.loads((scene / "whole" / "receipts" / "a.tif.json").read_text())
+    report = receipt["report"]
+    report["fit"]["shared"] = shared
+    inputs = {
+        "image": {"layer": "a.tif", "path": str(scene / "in" / "a.tif"), "axes": "YX"},
+        "shared_network": {"layer": "series.network", "path": "/there/series.network"},
+    }
+    made = {"report": report, "input": {"name": "a.tif"}, "inputs": inputs}
+    assert without_file(made) == [] and set(inputs_noted(made)) == {"image"}
+    assert '"/there/series.network"' in python_script(repetition(made, {}))
+    assert "--shared-network /there/series.network" in command_line(repetition(made, {}))

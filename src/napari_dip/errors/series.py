@@ -55,6 +55,11 @@ SERIES = {
         "The batch in '{folder}' was begun without one network for all files.",
         "Go on without it, or choose another folder for the results.",
     ),
+    "series-repeat": Fault(
+        "'{layer}' was shown the network of its series, '{network}', and this dock fits one to the "
+        "image alone.",
+        "Repeat it by 'Copy as Python' or 'Copy as command', which name that network.",
+    ),
     "series-device": Fault(
         "The network for all files is fitted where the batch is started, but the device '{device}' "
         "that it is planned for is missing there: {why}.",

@@ -137,6 +137,11 @@ class RepeatButtons(QWidget):
         made = None if layer is None else made_by_us(layer)
         if layer is None or made is None:
             return
+        shared = made["report"].get("fit", {}).get("shared", {})
+        if "file" in shared:
+            no = refusal("series-repeat", layer=layer.name, network=shared["file"])
+            self.said.emit(no.message)
+            return
         recipe = recipe_from_dict(made["recipe"])
         if recipe.task.name != self._form.task:
             title = TASKS[recipe.task.name].title

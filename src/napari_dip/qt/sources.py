@@ -10,6 +10,7 @@ from napari_dip.errors import DipError
 from napari_dip.io.reading import read_spec
 from napari_dip.qt.provenance import told_of
 from napari_dip.run.repeating import Repetition
+from napari_dip.run.shared_network import KEY
 
 if TYPE_CHECKING:
     from napari.layers import Image, Layer
@@ -44,9 +45,10 @@ def made_by_us(layer: Any) -> Mapping[str, Any] | None:
 
 
 def inputs_noted(made: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Give the inputs that were noted; of a result that notes none, its image."""
+    """Give the images that were noted; of a result that notes none, its own."""
     image = {"layer": made["input"]["name"], "path": None, "axes": made["report"]["axes"]}
-    return dict(made.get("inputs") or {"image": image})
+    noted = dict(made.get("inputs") or {"image": image})
+    return {name: one for name, one in noted.items() if name != KEY}
 
 
 def without_file(made: Mapping[str, Any]) -> list[str]:
@@ -71,6 +73,8 @@ def repetition(made: Mapping[str, Any], saved: Mapping[str, str]) -> Repetition:
         Files of inputs that lay in none.
     """
     paths = {name: str(one.get("path")) for name, one in inputs_noted(made).items()}
+    if (network := dict(made.get("inputs") or {}).get(KEY)) is not None:
+        paths[KEY] = str(network["path"])
     return Repetition(made["report"], {**paths, **saved}, str(made["input"]["name"]))
 
 
