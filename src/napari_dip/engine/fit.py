@@ -44,10 +44,8 @@ def fit(
 
     Parameters
     ----------
-    problem, prior, schedule, stop
-        What to explain, with what, how fast, and until when.
-    seed : int
-        Of the draws.
+    problem, prior, schedule, stop, seed
+        What to explain, with what, how fast, until when; and what the draws begin with.
     resume : Checkpoint or None
         Go on exactly where it was taken.
     warm_start : mapping of str to Tensor or None

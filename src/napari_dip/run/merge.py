@@ -151,13 +151,16 @@ class Merge:
             *untouched_words(self._plan, self.count == 0),
             *early_words(self._plan, self.outcomes),
         )
-        first, last = self.outcomes[0], self.outcomes[-1]
+        # how a network was fitted to other files is told apart: this run did none of that
+        own = [one for one in self.outcomes if one.pictured or self._plan.network is None]
+        own = own or self.outcomes  # it was ended before there was a picture
+        first, last = own[0], own[-1]
         reason = (last if last.kept else first).stop_reason
         if timed_out:
             limit = self._plan.recipe.common.time_limit
             reason = f"the time limit of {limit:g} s was reached"
         facts = {
-            "iterations": sum(outcome.iterations for outcome in self.outcomes),
+            "iterations": sum(outcome.iterations for outcome in own),
             "best_iteration": first.best_iteration,
             "stop_reason": reason,
             "seconds": round(seconds, 2),
