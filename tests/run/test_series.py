@@ -126,9 +126,9 @@ def test_a_single_image_and_the_command_give_the_pixels_of_the_batch(whole, tmp_
 def test_the_methods_text_and_the_script_name_the_network(whole):
     report = told(whole / "out", NAMES[0])["report"]
     digest = report["fit"]["shared"]["sha256"]
-    assert f"8 images of the series together ('series.network', SHA-256 {digest})" in methods_text(
-        report
-    )
+    text = methods_text(report)
+    assert f"8 images of the series together ('series.network', SHA-256 {digest})" in text
+    assert "to images of one series" in text and "measurement itself" not in text
     script = python_script(Repetition(report, {"image": "cell_0.tif"}, "cell_0.tif"))
     assert 'shared_network="series.network"' in script and digest in script
 

@@ -151,9 +151,7 @@ class Merge:
             *untouched_words(self._plan, self.count == 0),
             *early_words(self._plan, self.outcomes),
         )
-        # how a network was fitted to other files is told apart: this run did none of that
-        own = [one for one in self.outcomes if one.pictured or self._plan.network is None]
-        own = own or self.outcomes  # it was ended before there was a picture
+        own = self._own() or self.outcomes
         first, last = own[0], own[-1]
         reason = (last if last.kept else first).stop_reason
         if timed_out:
@@ -184,6 +182,10 @@ class Merge:
             receipt(self._plan, self._calibration, **facts),
             self._measured(self._where_measured(left - shift)),
         )
+
+    def _own(self) -> list[UnitOutcome]:
+        """Give how this run's fits went, without those of a network that came from other files."""
+        return [one for one in self.outcomes if one.pictured or self._plan.network is None]
 
     def _mean(self) -> npt.NDArray[np.float64]:
         """Average so far; the input itself where nothing was restored yet."""

@@ -109,9 +109,15 @@ def _what(report: Report) -> str:
     return (
         f"The image was {done} with napari-dip {report['version']} (task "
         f"'{TASKS[report['task']].title}', preset '{preset.capitalize()}', seed "
-        f"{report['seed']}), which fits an untrained convolutional network to the measurement "
-        "itself and to no other data (Deep Image Prior {deep image prior})."
+        f"{report['seed']}), which fits an untrained convolutional network to {_measured(report)} "
+        "and to no other data (Deep Image Prior {deep image prior})."
     )
+
+
+def _measured(report: Report) -> str:
+    """Say what was fitted to; a network of a series was fitted to other files, too."""
+    series = "file" in report.get("fit", {}).get("shared", {})
+    return "images of one series, one network for all," if series else "the measurement itself"
 
 
 def _network(report: Report) -> str:
