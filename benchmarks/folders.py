@@ -6,7 +6,8 @@ confocal   single shots of FMD, Confocal_BPAE B, G and R, capture 1, four quarte
            pixels each; the truth is the mean of 50 shots.
 twophoton  the same of TwoPhoton_BPAE B and R, sixteen squares of 128 x 128 pixels each.
 widefield  the same of WideField_BPAE B and R, quarters; they are oversampled.
-w2s        seven fields of W2S, a quarter of each in turn and the one opposite; mean of 400 shots.
+w2s        seven fields of W2S, two quarters of each; the truth is the mean of 400 shots. Both were
+           stretched to 8 bit by themselves, so results are brought to the truth by a straight line.
 frames     32 frames of the shared movie of migrating cells, 96 x 96 pixels, each a TIFF of its own
            with an exposure of its own: Poisson of a peak between 15 and 60 counts, normal of
            standard deviation 2, gain of 1 to 3, offset 100 (default_rng(number of the frame)).
@@ -29,6 +30,7 @@ from skimage.io import imread
 
 import napari_dip as dip
 from movies import movie_of
+from quality_sets import line_psnr
 from shared_data import OUT, data_folder, fmd, write
 
 if TYPE_CHECKING:
@@ -91,6 +93,13 @@ def decibels(image: Picture, truth: Picture, peak: float) -> float:
     return float(10 * np.log10(peak**2 / np.mean((image.astype(np.float64) - truth) ** 2)))
 
 
+def compared(series: str, image: Picture, truth: Picture, peak: float) -> float:
+    """Compare with the truth as the series asks for."""
+    if series == "w2s":
+        return line_psnr(image, truth)
+    return decibels(image, truth, peak)
+
+
 def restored(series: str, way: str, wish: argparse.Namespace) -> tuple[dict[str, Picture], float]:
     """Restore a folder one way; what was done before is taken, with the time that it took."""
     place = OUT / "folders" / f"{series}_{wish.preset}"
@@ -116,8 +125,8 @@ def row_of(series: str, way: str, wish: argparse.Namespace) -> dict[str, Any]:
     """Restore one series one way, and compare it with the truth."""
     pictures, seconds = restored(series, way, wish)
     truths = files_of(series)
-    each = [decibels(one, *truths[name][1:]) for name, one in pictures.items()]
-    noisy = [decibels(*truths[name]) for name in pictures]
+    each = [compared(series, one, *truths[name][1:]) for name, one in pictures.items()]
+    noisy = [compared(series, *truths[name]) for name in pictures]
     receipts = _receipts(series, way, wish)
     shared = [one["report"]["fit"].get("shared", {}) for one in receipts]
     pixels = sum(one.size for one in pictures.values())
