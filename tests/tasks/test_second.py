@@ -39,7 +39,7 @@ def refusal_of(image: np.ndarray, second: np.ndarray) -> str:
     return caught.value.refusal.code
 
 
-@pytest.mark.parametrize(("prior", "iterations"), [("blind-spot", 60), ("noise", 150)])
+@pytest.mark.parametrize(("prior", "iterations"), [("blind-spot", 60), ("noise", 250)])
 def test_two_shots_give_a_better_picture_than_either_and_than_their_mean(
     prior: str, iterations: int
 ) -> None:
