@@ -15,7 +15,7 @@ _TIP = (
     "below), an OME-Zarr, or a pattern such as data/**/*.tif. Lines can be changed and deleted."
 )
 #: Lines in sight.
-_LINES = 3
+_LINES = 2
 #: napari's themes leave such a field without a frame; grey is seen on both.
 _FRAMED = "QPlainTextEdit { border: 1px solid rgba(128, 128, 128, 140); border-radius: 2px; }"
 
