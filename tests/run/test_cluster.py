@@ -180,7 +180,7 @@ print(faults(), keep_freed_memory(), faults())
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the setting is that of glibc")
-def test_a_worker_of_dask_keeps_freed_memory_for_the_next_step():
+def test_freed_memory_is_kept_for_the_next_step_also_where_dask_would_give_it_back():
     argv = [sys.executable, "-c", CLEARED]
     env = {**os.environ, "MALLOC_TRIM_THRESHOLD_": "65536"}
     done = subprocess.run(argv, capture_output=True, text=True, env=env, check=True)

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from napari_dip.engine.control import Control
 from napari_dip.errors import refusal
-from napari_dip.run.allocator import keep_freed_memory
 from napari_dip.run.cluster_share import restore_part
 from napari_dip.run.cluster_unit import event_words, failed_unit, restore_unit, versions
 from napari_dip.run.machine import this_machine
@@ -66,7 +65,6 @@ def work(unit: Unit, worker: Any) -> dict[str, Any] | None:
         return going_on
 
     with _ALONE:
-        keep_freed_memory()
         see = speaker(unit, lambda words: worker.log_event(TOPIC, words), worker.address)
         restore = restore_unit if unit.share is None else restore_part
         answer = restore(unit, control, see)

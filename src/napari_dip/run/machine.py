@@ -12,6 +12,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from napari_dip.run.allocator import keep_freed_memory
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import ModuleType
@@ -65,7 +67,7 @@ def this_machine() -> Machine:
 
 
 def load_torch() -> ModuleType:
-    """Import torch so that its idle threads wait instead of spinning.
+    """Import torch so that its idle threads wait instead of spinning, and keep freed memory.
 
     Spinning gains nothing on an idle machine and costs a factor of 4 to 7 beside other programs
     (one forward and backward pass at 256 x 256: 0.17 to 0.24 s against 0.72 to 1.1 s).
@@ -73,6 +75,7 @@ def load_torch() -> ModuleType:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch first loads
     # operations that Apple graphics lack are then done by the processor; read then, too
     os.environ.setdefault(MPS_FALLBACK, "1")
+    keep_freed_memory()
     import torch
 
     # the first optimiser of a process loads a second's worth of modules: not on a run's clock
