@@ -101,7 +101,7 @@ def batch(
     outdir : path
         Folder of the results, named as their inputs; made if its own folder is there.
     resume : bool
-        Go on with the batch in that folder: results whose receipts still hold stay.
+        Go on: results whose receipts still hold stay. Without it nothing that exists is replaced.
     progress : callable, optional
         Called with each `BatchEvent`, in this thread.
     axes : str, optional
@@ -112,7 +112,7 @@ def batch(
     scheduler : str, optional
         Address of a running dask scheduler, whose workers see the same files.
     threads : int, optional
-        Most of each fit: pixels depend on them a little. Default: the cores, shared, or as begun.
+        Most threads of a fit; last digits depend on them. Default: the cores, shared, or as begun.
     one_network : bool
         Whether one network is fitted to up to 32 of the files first, and then shown each.
     **others : path

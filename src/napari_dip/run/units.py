@@ -162,6 +162,7 @@ def units_of(
     later = later_iterations(budget)
     way = "in-turn" if layout.volume else recipe.task.shares(budget.prior, parts)
     segments = [segment_of(part, parts, stride) for part in range(parts)]
+    beside = [neighbours(part, parts, stride) for part in range(parts)]
     # those that go on with the weights of the part before, which is of the same segment
     ahead = [-1, *segments[:-1]]
     linked = [way != "alone" and one == two for one, two in zip(ahead, segments, strict=True)]
@@ -176,15 +177,15 @@ def units_of(
             part,
             warm=linked[part],
             first=f"c{number}r0" if parts == 1 else f"p{part}c{number}r0",
-            before=neighbours(part, parts, stride)[0],
-            after=neighbours(part, parts, stride)[1],
+            before=before,
+            after=after,
             timely=layout.along(source) == "T",
             segment=segments[part],
-            opens=part < max(1, stride) or segments[part - max(1, stride)] != segments[part],
+            opens=before is None or segments[before] != segments[part],
         )
         for number, group in enumerate(groups_of(recipe, source))
         for restart in range(budget.restarts)
-        for part in range(parts)
+        for part, (before, after) in enumerate(beside)
     ]
     if way != "together" or budget.rivals:
         return tuple(units)
