@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 #: Iterations between two previews; the engine judges as often.
 EVERY = 25
 #: Steps after which deepinv's is stopped and judged; it hands out nothing on the way.
-DEEPINV_STEPS = (20, 100)
+DEEPINV_STEPS = (20,)
 
 
 def held(what: str) -> int:
@@ -142,8 +142,16 @@ def classical(name: str) -> Callable[[Problem], dict[str, Any]]:
 
 def deepinv(problem: Problem) -> dict[str, Any]:
     """Deep Image Prior of deepinv, as its own example has it."""
-    import deepinv as dinv
     import torch
+
+    # Builds of torchvision for CUDA do not load beside a PyTorch for processors unless the two
+    # operators exist that they describe at import. They find boxes; no denoising calls them.
+    boxes = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
+    if not hasattr(torch.ops.torchvision, "nms"):
+        library = torch.library.Library("torchvision", "DEF")
+        for name in ("nms", "qnms"):
+            library.define(name + boxes)
+    import deepinv as dinv
 
     planes = problem.noisy[None] if problem.noisy.ndim == 2 else np.moveaxis(problem.noisy, -1, 0)
     measured = torch.from_numpy(np.ascontiguousarray(planes, np.float32))[None] / 255

@@ -1,11 +1,13 @@
 """How close the held-out stop comes to the best iterate, for one prior; resumable.
 
 Usage: python benchmarks/stop.py [--prior noise] [--preset fast] [--sets fmd w2s ...]
+       [--whole color9-25/F16]
 Without --sets ten named crops of FMD; with it, the middle 256 x 256 pixels of four pictures of
-each set, chosen by seed 0. Pictures that were stretched to 8 bit are brought to the truth by a
-straight line before they are judged.
+each set, chosen by seed 0; or named pictures, whole. Pictures that were stretched to 8 bit are
+brought to the truth by a straight line before they are judged.
 Each fit runs to its last iteration; the stop rule is then asked, report by report, where it would
-have ended and which iterate it would have kept. The truth is only used to judge.
+have ended and which iterate it would have kept. The truth is only used to judge. Held-out losses
+and PSNR of all reports are kept in the JSON of the lines, for benchmarks/race.py.
 """
 
 from __future__ import annotations
@@ -79,6 +81,14 @@ def seeded_crops(names: list[str]) -> Iterator[Crop]:
             yield Crop(f"{name}/{case.name}", noisy, truth, judge)
 
 
+def whole_pictures(names: list[str]) -> Iterator[Crop]:
+    """Take pictures as they are, each named by its set and its own name."""
+    for name in names:
+        group, own = name.split("/")
+        case = next(case for case in SETS[group]() if case.name == own)
+        yield Crop(f"{name}, whole", *case.load(), line_psnr if case.stretched else psnr)
+
+
 def follow(crop: Crop, prior: str, preset: str) -> dict[str, Any]:
     """Fit one crop to the end and compare the rule's choice with the oracle's."""
     import torch
@@ -89,9 +99,7 @@ def follow(crop: Crop, prior: str, preset: str) -> dict[str, Any]:
     from napari_dip.run.inputs import Inputs, sort_inputs
     from napari_dip.run.prepare import prepare
 
-    raw, truth = crop.noisy, crop.truth
-    whole = not np.any(raw % 1)
-    raw = np.asarray(raw, np.uint8 if whole and raw.min() >= 0 and raw.max() < 256 else np.float32)
+    raw, truth = counts(crop.noisy), crop.truth
     recipe = make_recipe("denoise", prior=prior, preset=preset)
     axes = "YXS" if raw.ndim == 3 else "YX"
     plan = preflight(recipe, ImageSpec("crop", raw.shape, str(raw.dtype), axes), this_machine())
@@ -134,7 +142,14 @@ def follow(crop: Crop, prior: str, preset: str) -> dict[str, Any]:
         "best iterate": best,
         "best dB": quality[best],
         "lost dB": quality[best] - quality[kept],
+        "course": [(one.iteration, one.held_out, quality.get(one.iteration)) for one in history],
     }
+
+
+def counts(raw: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """8 bit where it is 8 bit: its grey steps are part of its noise."""
+    whole = not np.any(raw % 1)
+    return np.asarray(raw, np.uint8 if whole and raw.min() >= 0 and raw.max() < 256 else np.float32)
 
 
 def every(reports: int) -> Callable[[], bool]:
@@ -155,12 +170,15 @@ def main() -> None:
     parser.add_argument("--prior", default="noise")
     parser.add_argument("--preset", default="fast")
     parser.add_argument("--sets", nargs="*", default=[])
+    parser.add_argument("--whole", nargs="*", default=[])
     wish = parser.parse_args()
-    name = f"stop_{wish.prior}_{wish.preset}" + ("_sets" if wish.sets else "")
+    part = "_whole" if wish.whole else "_sets" if wish.sets else ""
+    name = f"stop_{wish.prior}_{wish.preset}{part}"
     OUT.mkdir(parents=True, exist_ok=True)
     kept = OUT / f"{name}.lines.json"
     rows = json.loads(kept.read_text(encoding="utf-8")) if kept.is_file() else []
-    for crop in seeded_crops(wish.sets) if wish.sets else named_crops():
+    sets = seeded_crops(wish.sets) if wish.sets else named_crops()
+    for crop in whole_pictures(wish.whole) if wish.whole else sets:
         if any(row["crop"] == crop.name for row in rows):
             continue
         rows.append(follow(crop, wish.prior, wish.preset))
@@ -173,7 +191,7 @@ def main() -> None:
         "mean lost dB": float(np.mean([row["lost dB"] for row in rows])),
         "most lost dB": max(row["lost dB"] for row in rows),
     }
-    write(name, rows, summary)
+    write(name, [{key: row[key] for key in row if key != "course"} for row in rows], summary)
 
 
 if __name__ == "__main__":

@@ -49,6 +49,14 @@ def test_isotropic_noise_asks_for_square_blocks(name: str) -> None:
     assert max(block) <= 7
 
 
+@pytest.mark.parametrize("name", ["camera", "cell", "moon"])
+def test_what_the_picture_itself_repeats_hardly_widens_the_block(name: str) -> None:
+    # a lag of 0.4 and next to nothing beyond: 3 x 3, and pictures add 0.1 to every lag
+    height, width = block_of(noisy(name, (0.59, 0.59), 5))
+    assert 3 <= height <= 5
+    assert 3 <= width <= 5
+
+
 @pytest.mark.parametrize("name", PICTURES)
 def test_the_level_of_gaussian_noise_is_found(name: str) -> None:
     planes = noisy(name, (0, 0), 20)

@@ -23,7 +23,7 @@ from napari_dip.engine.noise_line import (
     frequencies,
     noise_line,
 )
-from napari_dip.engine.noise_reach import Reach, band_shares, noise_reach
+from napari_dip.engine.noise_reach import Reach, band_shares, noise_reach, of_noise_alone
 from napari_dip.engine.photon_transfer import dark_plateau
 from napari_dip.engine.whole_blocks import clipping_limits, telling
 
@@ -34,8 +34,9 @@ CORRELATED = 0.22
 #: Lag-1 correlation up to which the variance is that of the finest frequencies: structure that is
 #: left in flat blocks makes as much; taken for noise, it cost gains on mitochondria and coins.
 DOUBTFUL = 0.12
-#: Correlation that is too small to be learned from; ends the hidden block.
-NEGLIGIBLE = 0.08
+#: Correlation that is too small to be learned from, with the picture's own taken off; ends the
+#: hidden block.
+NEGLIGIBLE = 0.05
 #: Widest half block. On FMD widefield, whose noise reaches 4 pixels, blocks of 7 x 7 beat 5 x 5
 #: by 1 dB and 11 x 11 by 1.4 dB: past that the fit has too little to see.
 MOST_REACH = 3
@@ -268,13 +269,13 @@ def _reach(correlation: list[float]) -> int:
     """Half width of the hidden block along one axis, 0 if the noise is white.
 
     A picture's own correlation falls slowly, so what is left of it at the longest lag is taken
-    off before the first lag is judged.
+    off all of them.
     """
-    plateau = min(max(0.0, correlation[-1]), 0.9)
-    if (correlation[0] - plateau) / (1 - plateau) <= CORRELATED:
+    first, *further = of_noise_alone(tuple(correlation))
+    if first <= CORRELATED:
         return 0
     reach = 1
-    for value in correlation[1:MOST_REACH]:
+    for value in further[: MOST_REACH - 1]:
         if value <= NEGLIGIBLE:
             break
         reach += 1

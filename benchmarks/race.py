@@ -1,0 +1,86 @@
+"""What a race of priors on a crop would choose, and gain, beside the choice by rule; resumable.
+
+Usage: python benchmarks/race.py
+Reads what `stop.py --sets` has written for the three priors: each runs the same part of its own
+iterations, the least held-out loss wins, and is taken to its end. *Before*: PSNR of the network's
+pictures; *after*: of whole `fast` runs, which end with the last filter. The rule, `recorrupted`
+here, shows the network more noise where the noise is strong enough, and hides pixels elsewhere.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from math import isfinite
+from typing import Any
+
+import numpy as np
+
+import napari_dip as dip
+from shared_data import OUT, write
+from stop import Crop, counts, seeded_crops
+
+SETS = ["fmd", "w2s", "hagen", "color9-25", "set12-25", "bsd68-25"]
+#: Priors that race, and the iterations of their `fast` presets.
+PRIORS = {"recorrupted": 250, "blind-spot": 250, "noise": 800}
+RULE = "recorrupted"
+#: Parts of the iterations that the race takes.
+PARTS = (0.2, 0.4, 1.0)
+KEPT = OUT / "race.lines.json"
+
+
+def least(row: dict[str, Any], until: float) -> float:
+    """Least held-out loss up to an iteration."""
+    losses = [loss for iteration, loss, _ in row["course"] if iteration <= until]
+    return min((loss for loss in losses if isfinite(loss)), default=float("inf"))
+
+
+def after(crop: Crop, known: dict[str, float]) -> dict[str, float]:
+    """PSNR of whole runs, by prior."""
+    raw = counts(crop.noisy)
+    for prior in PRIORS:
+        key = f"{crop.name} {prior}"
+        if key not in known:
+            axes = "YXS" if raw.ndim == 3 else "YX"
+            result = dip.denoise(raw, prior=prior, preset="fast", axes=axes)
+            known[key] = crop.judge(np.asarray(result.image), crop.truth)
+            KEPT.write_text(json.dumps(known), encoding="utf-8")
+            print(key, known[key], file=sys.stderr, flush=True)
+    return {prior: known[f"{crop.name} {prior}"] for prior in PRIORS}
+
+
+def compare(crop: Crop, lines: dict[str, dict[str, Any]], ends: dict[str, float]) -> dict[str, Any]:
+    """Make one line of the table."""
+    starts = {prior: lines[prior]["kept dB"] for prior in PRIORS}
+    row: dict[str, Any] = {"crop": crop.name}
+    for words, quality in (("before", starts), ("after", ends)):
+        row |= {f"{prior}, {words}": value for prior, value in quality.items()}
+    for part in PARTS:
+        won = min(PRIORS, key=lambda one: least(lines[one], part * PRIORS[one]))
+        row[f"won at {part:.0%}"] = won
+        for words, quality in (("before", starts), ("after", ends)):
+            row[f"gain at {part:.0%}, {words}"] = quality[won] - quality[RULE]
+    for words, quality in (("before", starts), ("after", ends)):
+        row[f"gain by oracle, {words}"] = max(quality.values()) - quality[RULE]
+    return row
+
+
+def main() -> None:
+    """Compare, crop by crop."""
+    found: dict[str, dict[str, Any]] = {}
+    for prior in PRIORS:
+        lines = json.loads((OUT / f"stop_{prior}_fast_sets.lines.json").read_text("utf-8"))
+        found[prior] = {line["crop"]: line for line in lines}
+    known = json.loads(KEPT.read_text("utf-8")) if KEPT.is_file() else {}
+    rows = []
+    for crop in seeded_crops(SETS):
+        lines = {prior: found[prior][crop.name] for prior in PRIORS}
+        rows.append(compare(crop, lines, after(crop, known)))
+    gains = [key for key in rows[0] if key.startswith("gain")]
+    mean = {f"{key}, mean": float(np.mean([row[key] for row in rows])) for key in gains}
+    worst = {f"{key}, worst": float(min(row[key] for row in rows)) for key in gains}
+    write("race", rows, {**mean, **worst})
+
+
+if __name__ == "__main__":
+    main()
