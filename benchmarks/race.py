@@ -5,6 +5,7 @@ Reads what `stop.py --sets` has written for the three priors: each runs the same
 iterations, the least held-out loss wins, and is taken to its end. *Before*: PSNR of the network's
 pictures; *after*: of whole `fast` runs, which end with the last filter. The rule, `recorrupted`
 here, shows the network more noise where the noise is strong enough, and hides pixels elsewhere.
+Fixed noise has no last filter: its picture is the same before and after.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from stop import Crop, counts, seeded_crops
 SETS = ["fmd", "w2s", "hagen", "color9-25", "set12-25", "bsd68-25"]
 #: Priors that race, and the iterations of their `fast` presets.
 PRIORS = {"recorrupted": 250, "blind-spot": 250, "noise": 800}
-RULE = "recorrupted"
+RULE, UNFILTERED = "recorrupted", "noise"
 #: Parts of the iterations that the race takes.
 PARTS = (0.2, 0.4, 1.0)
 KEPT = OUT / "race.lines.json"
@@ -37,8 +38,8 @@ def least(row: dict[str, Any], until: float) -> float:
 
 def after(crop: Crop, known: dict[str, float]) -> dict[str, float]:
     """PSNR of whole runs, by prior."""
-    raw = counts(crop.noisy)
-    for prior in PRIORS:
+    raw, filtered = counts(crop.noisy), [prior for prior in PRIORS if prior != UNFILTERED]
+    for prior in filtered:
         key = f"{crop.name} {prior}"
         if key not in known:
             axes = "YXS" if raw.ndim == 3 else "YX"
@@ -46,12 +47,13 @@ def after(crop: Crop, known: dict[str, float]) -> dict[str, float]:
             known[key] = crop.judge(np.asarray(result.image), crop.truth)
             KEPT.write_text(json.dumps(known), encoding="utf-8")
             print(key, known[key], file=sys.stderr, flush=True)
-    return {prior: known[f"{crop.name} {prior}"] for prior in PRIORS}
+    return {prior: known[f"{crop.name} {prior}"] for prior in filtered}
 
 
 def compare(crop: Crop, lines: dict[str, dict[str, Any]], ends: dict[str, float]) -> dict[str, Any]:
     """Make one line of the table."""
     starts = {prior: lines[prior]["kept dB"] for prior in PRIORS}
+    ends = starts | ends
     row: dict[str, Any] = {"crop": crop.name}
     for words, quality in (("before", starts), ("after", ends)):
         row |= {f"{prior}, {words}": value for prior, value in quality.items()}

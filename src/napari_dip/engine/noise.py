@@ -9,6 +9,7 @@ says so, and is the least that the image allows.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from math import inf
 
 import torch
 from torch import Tensor
@@ -92,6 +93,8 @@ class NoiseEstimate:
     offset, read_noise : float or None
         Signal without light and standard deviation there, from the image's dark pixels; None if
         it has none to tell them by.
+    cut_off : (float, float)
+        Grey values below and above which nothing is told, noise included; infinite if none is.
     """
 
     gain: float
@@ -104,6 +107,7 @@ class NoiseEstimate:
     gain_error: float = 0.0
     offset: float | None = None
     read_noise: float | None = None
+    cut_off: tuple[float, float] = (-inf, inf)
 
 
 def measure_noise(planes: Tensor, step: float, known: Tensor | None = None) -> NoiseEstimate:
@@ -158,7 +162,14 @@ def measure_noise(planes: Tensor, step: float, known: Tensor | None = None) -> N
         gain_error=line.gain_error,
         offset=None if dark is None else dark.offset,
         read_noise=None if dark is None else dark.read_noise,
+        cut_off=_ends(limits, float(planes.mean())),
     )
+
+
+def _ends(limits: list[float], middle: float) -> tuple[float, float]:
+    """Tell the lower limit from the upper one."""
+    lower, upper = ([one for one in limits if (one < middle) == low] for low in (True, False))
+    return max(lower, default=-inf), min(upper, default=inf)
 
 
 def _untold(variance: float, doubt: str) -> NoiseEstimate:

@@ -181,12 +181,14 @@ class Course:
 
     def _events(self, unit: WorkUnit, one: Runner) -> Generator[Event, None, None]:
         """Put a fit's reports into words and pictures."""
+        from napari_dip.run.clipped import unclipped
         from napari_dip.run.fitting import to_units
 
         for progress in one.reports():
             preview = None
             if progress.estimate is not None:
                 picture = to_units(self._calibration, unit, progress.estimate.mean)
+                picture, _ = unclipped(self._plan, self._calibration, unit, picture)
                 if picture.shape[1:] == self._planes.shape[2:] or unit.pictured:
                     preview = self._merge.preview(unit, picture)
                 self._clock.previewed()
@@ -202,6 +204,7 @@ class Course:
     def _take(self, unit: WorkUnit, one: Runner) -> Control:
         """Hand a fit's answer to the merge and the store."""
         from napari_dip.engine.course import KEPT
+        from napari_dip.run.clipped import unclipped
         from napari_dip.run.fitting import doubt, predicted, to_units
         from napari_dip.run.outcomes import outcome_of
 
@@ -216,7 +219,8 @@ class Course:
         if unit.role == SHOWN and not unit.iterations:
             outcome = replace(outcome, stop_reason=KEPT if result.kept else ENOUGH)
         picture = to_units(self._calibration, unit, result.estimate.mean)
-        deviation = doubt(ready, self._calibration, result)
+        picture, growth = unclipped(self._plan, self._calibration, unit, picture)
+        deviation = growth * doubt(ready, self._calibration, result)
         prediction = predicted(ready, self._calibration, result.blind, result.estimate)
         self._merge.add(unit, picture, deviation, prediction, outcome, learned)
         if result.kept:

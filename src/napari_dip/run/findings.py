@@ -5,7 +5,7 @@ Numbers only; `napari_dip.run.verdict` puts them into words.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -240,10 +240,10 @@ def look_at(
     evidence : iterable of tuple of float
         What the held-out pixels of each unit said.
     """
+    from napari_dip.run.clipped import as_measured, reckoned_back
     from napari_dip.run.evidence import confirmed
 
-    known = calibration.known
-    task = plan.recipe.task
+    known, task = calibration.known, plan.recipe.task
     some = enough(parts)
     lost, seen, there = left[some], prediction[some], None if known is None else known[some]
     noise_told = task.fits_pixels() and calibration.model != "jpeg"
@@ -254,11 +254,14 @@ def look_at(
         if noise_told and c not in calibration.constant
     ]
     mean, above = brightness(parts, known)
+    result = as_measured(plan, calibration, result)
     shown = float(result.mean(dtype=np.float64)) if known is None else brightness(result, known)[0]
     detail, contrast = confirmed(evidence) or (None, None)
     filled, far = (0.0, 0.0) if known is None else far_from_measured(known, DEEP)
     own = parts.astype(plan.source.dtype) if plan.source.dtype[0] in "iu" else parts
-    least, largest = cut_off(own if known is None else own[known])
+    ends = cut_off(own if known is None else own[known])
+    back = reckoned_back(plan, calibration)
+    least, largest = (replace(one, reckoned=so) for one, so in zip(ends, back, strict=True))
     return Findings(
         worst(residuals),
         (shown - mean) / above,

@@ -233,14 +233,21 @@ def cut_off_words(least: CutOff, largest: CutOff) -> tuple[str, ...]:
     """Say what was cut off at the ends of the range, which can be known before any work."""
     said = []
     if largest.share:
+        stay = "and stay too dark"
+        if largest.reckoned:
+            stay = "which no signal goes beyond: brighter places stay too dark"
         said.append(
-            f"{_percent(largest.share)} of the pixels are saturated, at {largest.value:g}, and "
-            "stay too dark."
+            f"{_percent(largest.share)} of the pixels are saturated, at {largest.value:g}, {stay}."
         )
     if least.share:
+        dark = (
+            "unless the detector counts single photons, the dark was cut off and comes out too "
+            "bright"
+        )
+        if least.reckoned:
+            dark = "what was cut off of the noise there was reckoned back, and no signal is below"
         said.append(
-            f"{_percent(least.share)} of the pixels have the least value, {least.value:g}: unless "
-            "the detector counts single photons, the dark was cut off and comes out too bright."
+            f"{_percent(least.share)} of the pixels have the least value, {least.value:g}: {dark}."
         )
     return tuple(said)
 

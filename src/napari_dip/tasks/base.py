@@ -234,6 +234,10 @@ class Task(ABC):
         """Whether the notes are to say where an image cannot tell its noise."""
         return False
 
+    def unclips(self) -> bool:
+        """Whether what is cut off of the noise, at black or white, is reckoned back."""
+        return False
+
     def halves(self) -> bool:
         """Whether an oversampled image may be fitted at half its size."""
         return False

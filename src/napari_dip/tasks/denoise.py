@@ -47,12 +47,7 @@ from napari_dip.tasks.movies import (
 )
 from napari_dip.tasks.named_noise import check_named, hints
 from napari_dip.tasks.noise_settings import Gain, NoiseOrCompression, ReadNoise
-from napari_dip.tasks.recorrupted import (
-    DOUBTED,
-    RECORRUPTED,
-    WEAK,
-    recorrupted_problem,
-)
+from napari_dip.tasks.recorrupted import DOUBTED, RECORRUPTED, WEAK, recorrupted_problem
 from napari_dip.tasks.second import SECOND, check_second
 from napari_dip.tasks.smoothing import Smoothing, SmoothingKind, smoothed
 from napari_dip.tasks.speckle import SPECKLE, admit_speckle
@@ -195,6 +190,10 @@ class Denoise(Task):
     def doubts_noise(self) -> bool:
         """Say so: nothing but the noise has to be known here."""
         return True
+
+    def unclips(self) -> bool:
+        """Where a detector made the noise: each pixel's own is cut, before anything else."""
+        return self.noise in DETECTOR
 
     def halves(self) -> bool:
         """Where all that the user says of the noise holds for coarser pixels, too."""

@@ -1,0 +1,152 @@
+"""Signal behind a measurement whose noise was cut off, at black or at white.
+
+Where the noise of dark pixels ends at grey value 0, what lies below comes back as 0, and the mean
+of many such pixels is brighter than they are; at white it is darker. A restoration estimates that
+mean. With the noise known, so is the mean that each signal leads to, and the way back.
+"""
+
+from __future__ import annotations
+
+from math import isfinite
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from napari_dip.run.noise import noise_variance
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import numpy.typing as npt
+
+    from napari_dip.engine.noise import NoiseEstimate
+    from napari_dip.run.plan import Plan
+    from napari_dip.run.prepare import Calibration
+    from napari_dip.run.units import WorkUnit
+
+    Numbers = npt.NDArray[np.float64]
+    Picture = npt.NDArray[np.float32]
+
+#: Standard deviations from the limit beyond which nothing is cut (1e-9 of the noise), and signals
+#: in the table up to there: straight lines between them are off by 2e-5 of the noise.
+FAR, POINTS = 6.0, 512
+#: How often the distance is reckoned anew: there the noise is stronger than at the limit itself.
+_ROUNDS = 30
+#: How many times the standard deviation may grow: as much as it does at the limit, where half of
+#: the noise is cut.
+MOST_GROWTH = 2.0
+
+
+class Table(NamedTuple):
+    """Signals of one channel in order, and the mean that is measured of each: (K,) both."""
+
+    signals: Numbers
+    means: Numbers
+
+
+def expected(noise: NoiseEstimate, signals: Numbers) -> Numbers:
+    """Mean of what is measured of signals with normal noise that is cut off.
+
+    Parameters
+    ----------
+    noise : NoiseEstimate
+        With the limits in `cut_off`.
+    signals : ndarray
+        In the image's units.
+
+    References
+    ----------
+    Foi, Clipped noisy images: heteroskedastic modeling and practical denoising, Signal Processing
+    89(12), 2009, doi:10.1016/j.sigpro.2009.04.035.
+    """
+    import torch
+
+    deviation = torch.from_numpy(np.sqrt(noise_variance(noise, signals)))
+    mean = signal = torch.from_numpy(np.asarray(signals, np.float64))
+    for limit, side in zip(noise.cut_off, (1.0, -1.0), strict=True):
+        if isfinite(limit):  # what lies beyond it comes back as the limit
+            away = side * (limit - signal) / deviation
+            tail = torch.exp(-(away**2) / 2) / np.sqrt(2 * np.pi)
+            mean = mean + side * deviation * (tail + away * torch.special.ndtr(away))
+    found: Numbers = mean.numpy()
+    return found
+
+
+def unclipped(
+    plan: Plan, calibration: Calibration, unit: WorkUnit, picture: Picture
+) -> tuple[Picture, Picture]:
+    """Give the signal that leads to a picture, and how many times a standard deviation grows.
+
+    Parameters
+    ----------
+    plan, calibration, unit
+    picture : ndarray
+        (C, *grid), in the image's units: the mean of what is measured.
+
+    Returns
+    -------
+    signal, growth : ndarray
+        Of the same shape; signals end at the limits.
+    """
+    signal, growth = picture.copy(), np.ones_like(picture)
+    for place, noise in _cut(plan, calibration, unit.channels):
+        table = _table(noise, picture[place])
+        rises = np.diff(table.signals) / np.maximum(np.diff(table.means), 1e-300)
+        middles = (table.means[1:] + table.means[:-1]) / 2
+        signal[place] = _along(picture[place], table.means, table.signals)
+        growth[place] = np.interp(picture[place], middles, rises.clip(1.0, MOST_GROWTH))
+    return signal, growth
+
+
+def as_measured(
+    plan: Plan, calibration: Calibration, parts: npt.NDArray[np.float32]
+) -> npt.NDArray[np.float32]:
+    """Give the mean of what would be measured of parts (parts, C, *grid): `unclipped` undone."""
+    measured = parts
+    for place, noise in _cut(plan, calibration, range(parts.shape[1])):
+        measured = parts.copy() if measured is parts else measured
+        table = _table(noise, parts[:, place])
+        measured[:, place] = _along(parts[:, place], table.signals, table.means)
+    return measured
+
+
+def reckoned_back(plan: Plan, calibration: Calibration) -> tuple[bool, bool]:
+    """Whether noise that was cut off at the lower and at the upper limit is reckoned back."""
+    channels = range(len(calibration.noise))
+    ends = [noise.cut_off for _, noise in _cut(plan, calibration, channels)]
+    return any(isfinite(low) for low, _ in ends), any(isfinite(high) for _, high in ends)
+
+
+def _cut(
+    plan: Plan, calibration: Calibration, channels: tuple[int, ...] | range
+) -> Iterator[tuple[int, NoiseEstimate]]:
+    """Places and noise of the channels that are cut off, by a noise that is known."""
+    if not plan.recipe.task.unclips():
+        return
+    for place, channel in enumerate(channels):
+        noise = calibration.noise[channel]
+        if any(map(isfinite, noise.cut_off)) and not noise.doubt:
+            yield place, noise
+
+
+def _table(noise: NoiseEstimate, picture: npt.NDArray[np.float32]) -> Table:
+    """Tabulate from limit to limit, or to the end of the picture: densely where noise is cut."""
+    low, high = noise.cut_off
+    ends = (
+        low if isfinite(low) else float(picture.min()),
+        high if isfinite(high) else float(picture.max()),
+    )
+    signals = [np.asarray(ends)]
+    for limit, side in zip(noise.cut_off, (1.0, -1.0), strict=True):
+        if isfinite(limit):
+            far = 0.0
+            for _ in range(_ROUNDS):
+                far = FAR * float(np.sqrt(noise_variance(noise, limit + side * far)))
+            signals.append(limit + side * np.linspace(0, far, POINTS))
+    ordered = np.unique(np.clip(np.concatenate(signals), min(ends), max(ends)))
+    return Table(ordered, np.maximum.accumulate(expected(noise, ordered)))
+
+
+def _along(values: npt.NDArray[np.float32], start: Numbers, end: Numbers) -> Picture:
+    """Go from one scale to the other; what lies beyond a table goes on as it is, or to its end."""
+    return np.asarray(np.interp(values, start, end), np.float32)
