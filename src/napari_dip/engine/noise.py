@@ -137,6 +137,7 @@ def measure_noise(planes: Tensor, step: float, known: Tensor | None = None) -> N
     rounded = step**2 / 12
     least = max(rounded, (1e-4 * spread) ** 2)
     limits = clipping_limits(planes)
+    ends = _ends(limits, float(planes.mean()))
     fine = _energies(planes, known, limits)
     clipped = ""
     if len(fine.means) < LEAST_BLOCKS and limits:  # better clipped blocks than none
@@ -162,7 +163,7 @@ def measure_noise(planes: Tensor, step: float, known: Tensor | None = None) -> N
         gain_error=line.gain_error,
         offset=None if dark is None else dark.offset,
         read_noise=None if dark is None else dark.read_noise,
-        cut_off=_ends(limits, float(planes.mean())),
+        cut_off=ends,
     )
 
 
