@@ -39,13 +39,31 @@ def measured(**wishes):
     return plan, calibration
 
 
-@pytest.mark.parametrize("signal", [0.0, 10.0, 60.0, 200.0, 250.0])
-def test_the_mean_of_what_is_measured_is_that_of_a_million_draws(signal):
-    noise = NoiseEstimate(2.0, 100.0, 1.0, (0.0,), (0.0,), cut_off=(0.0, 255.0))
-    deviation = np.sqrt(2 * signal + 100)
-    draws = signal + deviation * np.random.default_rng(0).normal(size=1_000_000)
-    found = expected(noise, np.array([signal]))
-    assert found[0] == pytest.approx(draws.clip(0, 255).mean(), abs=5e-3 * deviation)
+@pytest.mark.parametrize("gain", [0.0, 0.05, 2.0, 40.0])
+@pytest.mark.parametrize("signal", [0.0, 10.0, 60.0])
+def test_the_mean_of_what_is_measured_is_that_of_a_million_draws(signal, gain):
+    noise = NoiseEstimate(gain, 100.0, 1.0, (0.0,), (0.0,), cut_off=(0.0, inf))
+    rng = np.random.default_rng(0)
+    light = gain * rng.poisson(signal / gain, 1_000_000) if gain else signal
+    draws = np.maximum(light + rng.normal(0, 10, 1_000_000), 0)
+    deviation = np.sqrt(gain * signal + 100)
+    assert expected(noise, np.array([signal]))[0] == pytest.approx(
+        draws.mean(), abs=4e-3 * deviation
+    )
+
+
+def test_bright_places_are_darker_on_average_where_white_cuts_their_noise():
+    noise = NoiseEstimate(2.0, 100.0, 1.0, (0.0,), (0.0,), cut_off=(-inf, 255.0))
+    rng = np.random.default_rng(0)
+    draws = np.minimum(2 * rng.poisson(125, 1_000_000) + rng.normal(0, 10, 1_000_000), 255)
+    assert expected(noise, np.array([250.0]))[0] == pytest.approx(draws.mean(), abs=0.4)
+    assert draws.mean() < 243
+
+
+def test_photons_that_are_none_are_not_cut_off():
+    noise = NoiseEstimate(60.0, 0.0, 1.0, (0.0,), (0.0,), cut_off=(0.0, inf))
+    signals = np.array([0.0, 5.0, 30.0, 200.0])
+    assert (expected(noise, signals) == signals).all()
 
 
 def test_grey_values_where_noise_ends_are_found():

@@ -2,12 +2,13 @@
 
 Where the noise of dark pixels ends at grey value 0, what lies below comes back as 0, and the mean
 of many such pixels is brighter than they are; at white it is darker. A restoration estimates that
-mean. With the noise known, so is the mean that each signal leads to, and the way back.
+mean. With the noise known, so is the mean that each signal leads to, and the way back. Photons are
+never fewer than none: where no noise is without light, nothing is cut, however many pixels are 0.
 """
 
 from __future__ import annotations
 
-from math import isfinite
+from math import ceil, isfinite, pi, sqrt
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 #: Standard deviations from the limit beyond which nothing is cut (1e-9 of the noise), and signals
 #: in the table up to there: straight lines between them are off by 2e-5 of the noise.
 FAR, POINTS = 6.0, 512
+#: Counts of photons that are told apart at most: normal noise is as good beyond.
+MOST_COUNTS = 1000
 #: How often the distance is reckoned anew: there the noise is stronger than at the limit itself.
 _ROUNDS = 30
 #: How many times the standard deviation may grow: as much as it does at the limit, where half of
@@ -49,7 +52,11 @@ class Table(NamedTuple):
 
 
 def expected(noise: NoiseEstimate, signals: Numbers) -> Numbers:
-    """Mean of what is measured of signals with normal noise that is cut off.
+    """Mean of what is measured of signals whose noise is cut off.
+
+    Photons never are fewer than none, so at black only the noise is cut that is there without
+    light: what each count of photons leaves below black is weighed by how often it comes. At white
+    photons are many, and their noise is normal.
 
     Parameters
     ----------
@@ -63,17 +70,44 @@ def expected(noise: NoiseEstimate, signals: Numbers) -> Numbers:
     Foi, Clipped noisy images: heteroskedastic modeling and practical denoising, Signal Processing
     89(12), 2009, doi:10.1016/j.sigpro.2009.04.035.
     """
+    low, high = noise.cut_off
+    means = signals.astype(np.float64)
+    if isfinite(low):
+        means = means + _lifted(noise, signals, low)
+    if isfinite(high):
+        means = means - _beyond(signals - high, np.sqrt(noise_variance(noise, signals)))
+    return means
+
+
+def _lifted(noise: NoiseEstimate, signals: Numbers, low: float) -> Numbers:
+    """How much brighter signals are on average since nothing is below black."""
+    dark = _without_light(noise, low)
+    light = np.maximum(signals - low, 0)
+    if not dark:
+        return np.zeros_like(light)
+    if noise.gain * MOST_COUNTS < FAR * dark:  # photons by the hundred: normal, too
+        return _beyond(-light, np.sqrt(dark**2 + noise.gain * light))
+    counts = np.arange(ceil(FAR * dark / noise.gain) + 1, dtype=np.float64)
+    photons = np.maximum(light / noise.gain, 1e-300)[:, None]
+    factorials = np.cumsum(np.log(np.maximum(counts, 1)))
+    often = np.exp(counts * np.log(photons) - photons - factorials)
+    lifted: Numbers = often @ _beyond(-noise.gain * counts, np.full(len(counts), dark, np.float64))
+    return lifted
+
+
+def _without_light(noise: NoiseEstimate, low: float) -> float:
+    """Give the standard deviation of what is measured at black."""
+    return sqrt(max(noise.gain * low + noise.intercept, 0.0))
+
+
+def _beyond(above: Numbers, deviation: Numbers) -> Numbers:
+    """Mean excess over a limit of normal values whose means lie so far above it."""
     import torch
 
-    deviation = torch.from_numpy(np.sqrt(noise_variance(noise, signals)))
-    mean = signal = torch.from_numpy(np.asarray(signals, np.float64))
-    for limit, side in zip(noise.cut_off, (1.0, -1.0), strict=True):
-        if isfinite(limit):  # what lies beyond it comes back as the limit
-            away = side * (limit - signal) / deviation
-            tail = torch.exp(-(away**2) / 2) / np.sqrt(2 * np.pi)
-            mean = mean + side * deviation * (tail + away * torch.special.ndtr(away))
-    found: Numbers = mean.numpy()
-    return found
+    away = torch.from_numpy(above / deviation)
+    tail = torch.exp(-(away**2) / 2) / sqrt(2 * pi)
+    excess: Numbers = deviation * (tail + away * torch.special.ndtr(away)).numpy()
+    return excess
 
 
 def unclipped(
@@ -117,8 +151,10 @@ def as_measured(
 def reckoned_back(plan: Plan, calibration: Calibration) -> tuple[bool, bool]:
     """Whether noise that was cut off at the lower and at the upper limit is reckoned back."""
     channels = range(len(calibration.noise))
-    ends = [noise.cut_off for _, noise in _cut(plan, calibration, channels)]
-    return any(isfinite(low) for low, _ in ends), any(isfinite(high) for _, high in ends)
+    noises = [noise for _, noise in _cut(plan, calibration, channels)]
+    cut = [one for one in noises if isfinite(one.cut_off[0])]
+    lower = any(_without_light(one, one.cut_off[0]) > 0 for one in cut)
+    return lower, any(isfinite(one.cut_off[1]) for one in noises)
 
 
 def _cut(
