@@ -78,6 +78,7 @@ def verdict(found: Findings, early: Sequence[str] = ()) -> dict[str, Any]:
         *_of_pattern(found),
         _of_intensity(found),
         *(Remark(words, warns=True) for words in cut_off_words(found.least, found.largest)),
+        *_of_cut_noise(found),
         *_of_finer(found),
     ]
     warnings = [one.words for one in remarks if one.warns]
@@ -233,23 +234,24 @@ def cut_off_words(least: CutOff, largest: CutOff) -> tuple[str, ...]:
     """Say what was cut off at the ends of the range, which can be known before any work."""
     said = []
     if largest.share:
-        stay = "and stay too dark"
-        if largest.reckoned:
-            stay = "which no signal goes beyond: brighter places stay too dark"
         said.append(
-            f"{_percent(largest.share)} of the pixels are saturated, at {largest.value:g}, {stay}."
+            f"{_percent(largest.share)} of the pixels are saturated, at {largest.value:g}: what is "
+            "brighter stays too dark."
         )
     if least.share:
-        dark = (
-            "unless the detector counts single photons, the dark was cut off and comes out too "
-            "bright"
-        )
-        if least.reckoned:
-            dark = "what was cut off of the noise there was reckoned back, and no signal is below"
         said.append(
-            f"{_percent(least.share)} of the pixels have the least value, {least.value:g}: {dark}."
+            f"{_percent(least.share)} of the pixels have the least value, {least.value:g}: unless "
+            "the detector counts single photons, what is darker was cut off and stays too bright."
         )
     return tuple(said)
+
+
+def _of_cut_noise(found: Findings) -> list[Remark]:
+    ends = (one for one in (found.least, found.largest) if one.reckoned and one.share)
+    values = " and ".join(f"{one.value:g}" for one in ends)
+    if not values:
+        return []
+    return [Remark(f"What was cut off of the noise, at {values}, was reckoned back.")]
 
 
 def _of_finer(found: Findings) -> list[Remark]:
