@@ -1,6 +1,6 @@
 """What each part of denoising is worth: one part left out at a time; resumable.
 
-Usage: python benchmarks/ablation.py [--only "no skewness" ...] [--captures 1]
+Usage: python benchmarks/ablation.py [--only "no skewness" ...] [--captures 1] [--fields NAME ...]
 The middle 256 x 256 pixels of captures of each FMD field, `fast`, seed 0; for repeats `best`, one
 and four fits. A part is left out by putting what does nothing in its place while a run is on.
 """
@@ -74,11 +74,12 @@ def main() -> None:
     ask = argparse.ArgumentParser(description=__doc__)
     ask.add_argument("--only", nargs="*", default=[name for name, *_ in PARTS])
     ask.add_argument("--captures", nargs="*", type=int, default=[1])
+    ask.add_argument("--fields", nargs="*", default=list(FMD_FIELDS))
     asked = ask.parse_args()
     OUT.mkdir(parents=True, exist_ok=True)
     kept = OUT / "ablation.lines.json"
     lines = json.loads(kept.read_text(encoding="utf-8")) if kept.is_file() else []
-    for field in FMD_FIELDS:
+    for field in asked.fields:
         for capture in asked.captures:
             noisy, truth = (_middle(one) for one in fmd(field, capture))
             for name, settings, changes in PARTS:
