@@ -12,7 +12,7 @@ import numpy.typing as npt
 import tifffile
 from skimage.io import imread
 
-from shared_data import FMD_FIELDS, OUT, data_folder, psnr
+from shared_data import FMD_FIELDS, OUT, counts, data_folder, psnr
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -177,10 +177,7 @@ def given_file(case: Case, noisy: Picture) -> Path:
     """Write the noisy picture where there is no shared file of it, as a TIFF."""
     if not case.given.is_file():
         case.given.parent.mkdir(parents=True, exist_ok=True)
-        counts = noisy.astype(np.uint8)  # 8 bit stays 8 bit: its grey steps are part of its noise
-        tifffile.imwrite(
-            case.given, counts if (counts == noisy).all() else noisy.astype(np.float32)
-        )
+        tifffile.imwrite(case.given, counts(noisy))
     return case.given
 
 

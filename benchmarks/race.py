@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 
 import napari_dip as dip
-from shared_data import OUT, write
-from stop import Crop, counts, seeded_crops
+from shared_data import OUT, counts, write
+from stop import Crop, seeded_crops
 
 SETS = ["fmd", "w2s", "hagen", "color9-25", "set12-25", "bsd68-25"]
 #: Priors that race, and the iterations of their `fast` presets.

@@ -43,6 +43,12 @@ def fmd(field: str, capture: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np
     return raw, imread(folder / f"{field}_gt.png").astype(np.float64)
 
 
+def counts(picture: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """8 bit where it is 8 bit: its grey steps are part of its noise."""
+    whole = not np.any(picture % 1) and picture.min() >= 0 and picture.max() < 256
+    return picture.astype(np.uint8 if whole else np.float32)
+
+
 def psnr(image: npt.NDArray[Any], truth: npt.NDArray[np.float64]) -> float:
     """Peak signal-to-noise ratio at 8 bit: rounded, clipped, peak 255."""
     shown = np.clip(np.rint(image.astype(np.float64)), 0, 255)

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from shared_data import counts
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -82,7 +84,7 @@ def _run(problem: Problem, preset: str) -> Iterator[Any]:
     from napari_dip.run.runner import run
 
     wish: dict[str, Any] = {"preset": preset, "device": "cpu"}
-    data = {"image": _counts(problem.noisy)}
+    data = {"image": counts(problem.noisy)}
     task = {"inpaint": "inpaint", "super-resolve": "super-resolve"}.get(problem.kind, "denoise")
     if task == "super-resolve":  # no noise in these pictures: all residuals count alike
         wish |= {"factor": problem.factor, "noise": "gaussian"}
@@ -172,9 +174,3 @@ def deepinv(problem: Problem) -> dict[str, Any]:
         curve.append({"seconds": spent, "dB": problem.judge(picture), "steps": steps})
     best = max(curve, key=lambda one: one["dB"])
     return {**best, "MB": peak.megabytes(), "curve": curve, "version": dinv.__version__}
-
-
-def _counts(picture: Any) -> Any:
-    """8 bit where it is 8 bit: its grey steps are part of its noise."""
-    counts = picture.astype(np.uint8)
-    return counts if (counts == picture).all() else picture.astype(np.float32)

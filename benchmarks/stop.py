@@ -25,7 +25,7 @@ from napari_dip.run.machine import this_machine
 from napari_dip.run.plan import Plan, preflight
 from napari_dip.run.recipe import make_recipe
 from quality_sets import SETS, line_psnr
-from shared_data import OUT, fmd, psnr, write
+from shared_data import OUT, counts, fmd, psnr, write
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -144,12 +144,6 @@ def follow(crop: Crop, prior: str, preset: str) -> dict[str, Any]:
         "lost dB": quality[best] - quality[kept],
         "course": [(one.iteration, one.held_out, quality.get(one.iteration)) for one in history],
     }
-
-
-def counts(raw: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """8 bit where it is 8 bit: its grey steps are part of its noise."""
-    whole = not np.any(raw % 1)
-    return np.asarray(raw, np.uint8 if whole and raw.min() >= 0 and raw.max() < 256 else np.float32)
 
 
 def every(reports: int) -> Callable[[], bool]:

@@ -9,7 +9,6 @@ says so, and is the least that the image allows.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from math import inf
 
 import torch
 from torch import Tensor
@@ -26,7 +25,7 @@ from napari_dip.engine.noise_line import (
 )
 from napari_dip.engine.noise_reach import Reach, band_shares, noise_reach, of_noise_alone
 from napari_dip.engine.photon_transfer import dark_plateau
-from napari_dip.engine.whole_blocks import clipping_limits, telling
+from napari_dip.engine.whole_blocks import WHOLE, clipping_limits, telling
 
 #: Lag-1 correlation above which noise is treated as correlated. On seven FMD fields the white
 #: ones measure up to 0.18 (structure that was left), the correlated ones from 0.59 on; a confocal
@@ -107,7 +106,7 @@ class NoiseEstimate:
     gain_error: float = 0.0
     offset: float | None = None
     read_noise: float | None = None
-    cut_off: tuple[float, float] = (-inf, inf)
+    cut_off: tuple[float, float] = WHOLE
 
 
 def measure_noise(planes: Tensor, step: float, known: Tensor | None = None) -> NoiseEstimate:
@@ -136,12 +135,11 @@ def measure_noise(planes: Tensor, step: float, known: Tensor | None = None) -> N
     spread = float(planes.max() - planes.min())
     rounded = step**2 / 12
     least = max(rounded, (1e-4 * spread) ** 2)
-    limits = clipping_limits(planes)
-    ends = _ends(limits, float(planes.mean()))
+    limits = cut_off = clipping_limits(planes)
     fine = _energies(planes, known, limits)
     clipped = ""
-    if len(fine.means) < LEAST_BLOCKS and limits:  # better clipped blocks than none
-        clipped, limits = "clipped", []
+    if len(fine.means) < LEAST_BLOCKS and limits != WHOLE:  # better clipped blocks than none
+        clipped, limits = "clipped", WHOLE
         fine = _energies(planes, known, limits)
     if len(fine.means) < LEAST_BLOCKS:
         return _untold(max((UNTOLD * spread) ** 2, rounded), clipped or "blocks")
@@ -163,14 +161,8 @@ def measure_noise(planes: Tensor, step: float, known: Tensor | None = None) -> N
         gain_error=line.gain_error,
         offset=None if dark is None else dark.offset,
         read_noise=None if dark is None else dark.read_noise,
-        cut_off=ends,
+        cut_off=cut_off,
     )
-
-
-def _ends(limits: list[float], middle: float) -> tuple[float, float]:
-    """Tell the lower limit from the upper one."""
-    lower, upper = ([one for one in limits if (one < middle) == low] for low in (True, False))
-    return max(lower, default=-inf), min(upper, default=inf)
 
 
 def _untold(variance: float, doubt: str) -> NoiseEstimate:
@@ -179,7 +171,7 @@ def _untold(variance: float, doubt: str) -> NoiseEstimate:
     return NoiseEstimate(0.0, variance, variance, none, none, doubt=doubt, gain_error=float("inf"))
 
 
-def _energies(planes: Tensor, known: Tensor | None, limits: list[float]) -> Energies:
+def _energies(planes: Tensor, known: Tensor | None, limits: tuple[float, float]) -> Energies:
     """Transform the blocks that tell of the noise."""
     every = SIDE if planes.numel() > FEW_PIXELS else SIDE // 2
     whole = telling(planes, SIDE, every, known, limits).nonzero()[:, 0]
@@ -191,7 +183,7 @@ def _energies(planes: Tensor, known: Tensor | None, limits: list[float]) -> Ener
 
 
 def _reach_of(
-    planes: Tensor, known: Tensor | None, limits: list[float], line: Line, least: float
+    planes: Tensor, known: Tensor | None, limits: tuple[float, float], line: Line, least: float
 ) -> Reach:
     """Measure the correlation in blocks as wide as it may reach."""
     side = block_side(tuple(planes.shape[1:]))

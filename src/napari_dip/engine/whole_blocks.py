@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import inf, isfinite
+
 import torch
 from torch import Tensor
 
@@ -13,10 +15,12 @@ PILE, HEAP = 2e-4, 2.0
 MOST_CLIPPED, MOST_AT_BRIGHTNESS = 0.03, 0.005
 #: Groups of like brightness that the clipped share is read in.
 _GROUPS = 64
+#: Limits of an image of which nothing was cut off.
+WHOLE = (-inf, inf)
 
 
-def clipping_limits(planes: Tensor) -> list[float]:
-    """Find the grey values at which the image was cut off: none, one or two.
+def clipping_limits(planes: Tensor) -> tuple[float, float]:
+    """Find the lowest and the highest grey value if the image was cut off there, else infinities.
 
     Where noise is cut, its whole tail lies on the last grey value, many times as much as on the
     next one, while the next ones are alike. Rare photons pile up on the lowest value, too, but
@@ -24,18 +28,18 @@ def clipping_limits(planes: Tensor) -> list[float]:
     """
     values, counts = planes.flatten().unique(return_counts=True)
     if len(values) < 4:
-        return []
+        return WHOLE
     total = int(counts.sum())
-    limits = []
+    limits = list(WHOLE)
     for last, near, far in ((0, 1, 2), (-1, -2, -3)):
         heap, first, second = (int(counts[place]) for place in (last, near, far))
         if heap > PILE * total and heap > HEAP * first and first < HEAP * second:
-            limits.append(float(values[last]))
-    return limits
+            limits[last] = float(values[last])
+    return limits[0], limits[-1]
 
 
 def telling(
-    planes: Tensor, side: int, every: int, known: Tensor | None, limits: list[float]
+    planes: Tensor, side: int, every: int, known: Tensor | None, limits: tuple[float, float]
 ) -> Tensor:
     """Blocks that were measured whole, vary, and are of a brightness that is not clipped.
 
@@ -50,7 +54,8 @@ def telling(
         Of the blocks, and from one to the next, in pixels.
     known : Tensor or None
         (P, Y, X), true where a pixel was measured.
-    limits : list of float
+    limits : (float, float)
+        As `clipping_limits` finds them.
 
     Returns
     -------
@@ -67,7 +72,7 @@ def telling(
         tell &= blocks(known).all(1)
     means = cut.mean(1)
     middle = float(means.median())
-    for limit in limits:
+    for limit in filter(isfinite, limits):
         share = (cut == limit).to(planes.dtype).mean(1)
         tell &= share <= MOST_CLIPPED
         order = means.argsort(stable=True)

@@ -38,7 +38,6 @@ _ROUNDS = 30
 #: How many times the standard deviation may grow: as much as it does at the limit, where half of
 #: the noise is cut.
 MOST_GROWTH = 2.0
-
 #: Doubts that leave noise to reckon with: none, or that all of the image is clipped here and there,
 #: which makes the noise look weaker than it is, and what is reckoned back too little.
 KNOWN = ("", "clipped")
@@ -148,13 +147,16 @@ def as_measured(
     return measured
 
 
-def reckoned_back(plan: Plan, calibration: Calibration) -> tuple[bool, bool]:
-    """Whether noise that was cut off at the lower and at the upper limit is reckoned back."""
-    channels = range(len(calibration.noise))
-    noises = [noise for _, noise in _cut(plan, calibration, channels)]
-    cut = [one for one in noises if isfinite(one.cut_off[0])]
-    lower = any(_without_light(one, one.cut_off[0]) > 0 for one in cut)
-    return lower, any(isfinite(one.cut_off[1]) for one in noises)
+def reckoned_back(plan: Plan, calibration: Calibration) -> tuple[float, ...]:
+    """Grey values at which noise was cut off that is reckoned back, in order."""
+    limits = set()
+    for _, noise in _cut(plan, calibration, range(len(calibration.noise))):
+        low, high = noise.cut_off
+        if isfinite(low) and _without_light(noise, low) > 0:
+            limits.add(low)
+        if isfinite(high):
+            limits.add(high)
+    return tuple(sorted(limits))
 
 
 def _cut(

@@ -5,7 +5,7 @@ Numbers only; `napari_dip.run.verdict` puts them into words.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -90,6 +90,8 @@ class Findings:
     least, largest : CutOff
     pattern : Pattern or None
         A fine regular pattern that was taken out.
+    reckoned : tuple of float
+        Grey values at which noise was cut off that was reckoned back.
     """
 
     residual: Residual | None
@@ -103,6 +105,7 @@ class Findings:
     least: CutOff = WHOLE
     largest: CutOff = WHOLE
     pattern: Pattern | None = None
+    reckoned: tuple[float, ...] = ()
 
 
 def residual_of(left: Numbers, prediction: Numbers, known: Known, noise: NoiseEstimate) -> Residual:
@@ -259,9 +262,7 @@ def look_at(
     detail, contrast = confirmed(evidence) or (None, None)
     filled, far = (0.0, 0.0) if known is None else far_from_measured(known, DEEP)
     own = parts.astype(plan.source.dtype) if plan.source.dtype[0] in "iu" else parts
-    ends = cut_off(own if known is None else own[known])
-    back = reckoned_back(plan, calibration)
-    least, largest = (replace(one, reckoned=so) for one, so in zip(ends, back, strict=True))
+    least, largest = cut_off(own if known is None else own[known])
     return Findings(
         worst(residuals),
         (shown - mean) / above,
@@ -274,6 +275,7 @@ def look_at(
         least,
         largest,
         strongest_pattern(lost, parts[some]) if noise_told and known is None else None,
+        reckoned_back(plan, calibration),
     )
 
 

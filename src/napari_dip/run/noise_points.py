@@ -31,7 +31,7 @@ def block_points(
     import torch
 
     from napari_dip.engine.flat_blocks import autocorrelation, block_side, cut_blocks, flattest
-    from napari_dip.engine.whole_blocks import clipping_limits, telling
+    from napari_dip.engine.whole_blocks import WHOLE, clipping_limits, telling
 
     some = spread_planes(len(planes))
     pixels = torch.from_numpy(planes[some]).to(torch.float64)
@@ -40,7 +40,7 @@ def block_points(
     means, residuals = cut_blocks(pixels, side)
     whole = telling(pixels, side, side // 2, there, clipping_limits(pixels))
     if not bool(whole.any()):  # better clipped blocks than none
-        whole = telling(pixels, side, side // 2, there, [])
+        whole = telling(pixels, side, side // 2, there, WHOLE)
     means, residuals = means[whole], residuals[whole]
     if not len(means):
         return ()

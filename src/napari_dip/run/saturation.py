@@ -34,13 +34,10 @@ class CutOff:
         Of all pixels, 0 if nothing was cut off.
     value : float
         The extreme itself.
-    reckoned : bool
-        Whether what was cut off of the noise there was reckoned back.
     """
 
     share: float
     value: float
-    reckoned: bool = False
 
 
 #: Nothing was cut off.

@@ -247,10 +247,9 @@ def cut_off_words(least: CutOff, largest: CutOff) -> tuple[str, ...]:
 
 
 def _of_cut_noise(found: Findings) -> list[Remark]:
-    ends = (one for one in (found.least, found.largest) if one.reckoned and one.share)
-    values = " and ".join(f"{one.value:g}" for one in ends)
-    if not values:
+    if not found.reckoned:
         return []
+    values = " and ".join(f"{limit:g}" for limit in found.reckoned)
     return [Remark(f"What was cut off of the noise, at {values}, was reckoned back.")]
 
 
@@ -283,6 +282,8 @@ def _told_apart(above: float, below: float) -> tuple[str, str]:
 def _rounded(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _rounded(one) for key, one in value.items()}
+    if isinstance(value, tuple):
+        return [_rounded(one) for one in value]
     return _digits(value) if isinstance(value, float) else value
 
 
