@@ -74,7 +74,7 @@ def load_all() -> None:
         import_module(f"napari_dip.{name}")
 
 
-def one(side: int, prior: str, tile: int | None) -> dict[str, Any]:
+def one(side: int, prior: str, tile: int | None, channels: int) -> dict[str, Any]:
     """Restore one picture in this process, and say what it took."""
     from napari_dip.io import ImageSpec
     from napari_dip.run.draining import drained
@@ -84,10 +84,13 @@ def one(side: int, prior: str, tile: int | None) -> dict[str, Any]:
     from napari_dip.run.runner import run
 
     load_all()
-    image = mirrored(side)
+    image, axes = mirrored(side), "YX"
+    if channels > 1:  # the shot itself, and what lies beside it
+        image = np.stack([np.roll(image, 50 * first, 1) for first in range(channels)], -1)
+        axes = "YXS"
     wish = {"preset": "fast", "max_iterations": 3, "device": "cpu", "prior": prior, "tile": tile}
     recipe = make_recipe("denoise", **wish)
-    plan = preflight(recipe, ImageSpec("shot", image.shape, "uint16", "YX"), this_machine())
+    plan = preflight(recipe, ImageSpec("shot", image.shape, "uint16", axes), this_machine())
     assert isinstance(plan, Plan), plan
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak starts anew
     before, began = held("VmRSS"), time.process_time()
@@ -95,6 +98,7 @@ def one(side: int, prior: str, tile: int | None) -> dict[str, Any]:
     assert answer is not None
     return {
         "side": side,
+        "channels": channels,
         "tile": tile or "",
         "tiles": len(plan.tiles) or "",
         "prior": answer.report["prior"]["chosen"],
@@ -105,9 +109,9 @@ def one(side: int, prior: str, tile: int | None) -> dict[str, Any]:
     }
 
 
-def apart(side: int, prior: str, tile: int | None = None) -> dict[str, Any]:
+def apart(side: int, prior: str, tile: int | None = None, channels: int = 1) -> dict[str, Any]:
     """Do the same in a process of its own."""
-    asked = [sys.executable, __file__, "one", str(side), prior, str(tile or 0)]
+    asked = [sys.executable, __file__, "one", str(side), prior, str(tile or 0), str(channels)]
     ended = subprocess.run(asked, check=True, capture_output=True, text=True)
     row: dict[str, Any] = json.loads(ended.stdout.splitlines()[-1])
     print(row, flush=True)
@@ -117,6 +121,7 @@ def apart(side: int, prior: str, tile: int | None = None) -> dict[str, Any]:
 def memory() -> None:
     """Compare plan and peak."""
     rows = [apart(side, "auto") for side in SIDES]
+    rows += [apart(side, "auto", channels=3) for side in SIDES[:3]]
     rows += [apart(side, "noise") for side in (512, 1024)]
     rows += [apart(side, "auto", tile) for side, tile in IN_TILES]
     for row in rows:
@@ -226,8 +231,8 @@ def command(arguments: list[str]) -> None:
 def main() -> None:
     """Do what was asked for."""
     if sys.argv[1:2] == ["one"]:
-        side, prior, tile = sys.argv[2:]
-        print(json.dumps(one(int(side), prior, int(tile) or None)))
+        side, prior, tile, channels = sys.argv[2:]
+        print(json.dumps(one(int(side), prior, int(tile) or None, int(channels))))
         return
     if sys.argv[1:2] == ["command"]:
         command(sys.argv[2:])

@@ -74,17 +74,19 @@ def test_another_unit_of_intensity_gives_the_same_picture() -> None:
     torch.testing.assert_close(other.mean / 1e3, plain.mean, rtol=1e-3, atol=1e-4)
 
 
-def test_bands_of_rows_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_blocks_of_groups_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
     measured = shot(truth())
     pilot, known = smoothed(measured), torch.ones_like(measured)
     answers = []
-    for rows in (3, 16):
-        monkeypatch.setattr(patch_groups, "ROWS", rows)
-        answers.append(collaborative(noise(), measured, pilot, known))
-    torch.testing.assert_close(answers[0].mean, answers[1].mean, rtol=1e-4, atol=1e-5)
+    for groups in (3, 16):
+        monkeypatch.setattr(patch_groups, "AT_A_TIME", groups)
+        answers.append(collaborative(noise(), measured, pilot, known).mean)
+    apart = (answers[0] - answers[1]).abs()  # rounding chooses a patch for one like it, seldom
+    assert float(apart.max()) < 0.01 * DEVIATION
+    assert float((apart < 1e-5).float().mean()) > 0.9
 
 
-@pytest.mark.parametrize("size", [(16, 16), (17, 33), (40, 19)])
+@pytest.mark.parametrize("size", [(8, 8), (9, 60), (16, 16), (17, 33), (40, 19)])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_any_size_and_channels_come_back_finite(size: tuple[int, int], channels: int) -> None:
     picture = truth(*size).repeat(1, channels, 1, 1)

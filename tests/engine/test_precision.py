@@ -7,6 +7,8 @@ import pytest
 import torch
 
 import napari_dip as dip
+from napari_dip.engine.hidden_pixels import FromFilling
+from napari_dip.engine.networks import Hourglass
 from napari_dip.engine.precision import in_half, made_for_half
 
 CPU = torch.device("cpu")
@@ -48,3 +50,30 @@ def test_half_precision_learns_the_same_picture(
         errors.append(float(np.mean((picture - truth) ** 2)))
     assert errors[0] != errors[1]
     assert errors[1] == pytest.approx(errors[0], rel=0.1)
+
+
+def test_a_filling_is_not_rounded_but_what_changes_it_is() -> None:
+    rng = torch.Generator().manual_seed(0)
+    net = Hourglass(2, 3, 1, (8, 8), skip=None, normalised=False, rng=rng)
+    filled = FromFilling(net, 3, 1, 2, rng)
+    code = 1000 + torch.rand(1, 3, 16, 16, generator=rng)
+    assert torch.equal(in_half(filled, code)[:, :1], code[:, :1])  # a first change is zero
+    torch.nn.init.normal_(net.head.weight, generator=rng)
+    change, exact = (said[:, :1] - code[:, :1] for said in (in_half(filled, code), filled(code)))
+    apart = (change - exact).abs().max() / exact.abs().max()
+    assert 0 < float(apart.detach()) < 0.05
+
+
+def test_half_precision_fills_in_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    y, x = np.mgrid[:64, :64]
+    truth = (100 + 60 * np.sin(x / 3) * np.cos(y / 4)).astype(np.float32)
+    mask = (np.random.default_rng(0).random(truth.shape) < 0.5).astype(np.uint8)
+    seen = np.where(mask > 0, 0, truth).astype(np.float32)
+    errors = []
+    for half in (False, True):
+        monkeypatch.setattr("napari_dip.engine.step.made_for_half", lambda _, half=half: half)
+        quick = {"preset": "fast", "max_iterations": 40, "device": "cpu"}
+        picture = dip.inpaint(seen, mask=mask, **quick).image
+        errors.append(float(np.mean((picture - truth) ** 2)))
+    assert errors[0] != errors[1]
+    assert errors[1] == pytest.approx(errors[0], rel=0.15)

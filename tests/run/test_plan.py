@@ -217,9 +217,10 @@ def test_the_plan_takes_a_processor_for_as_quick_as_the_engine_does() -> None:
 @pytest.mark.parametrize(
     ("shape", "prior", "iterations", "took"),
     [
-        ((256, 256), "recorrupted", 50, 6.08),
-        ((512, 512), "recorrupted", 3, 4.96),
-        ((256, 256), "blind-spot", 30, 4.20),
+        # one thread of an AMD EPYC, where the last filter counts; else of an Intel Xeon
+        ((256, 256), "recorrupted", 50, 4.56),
+        ((512, 512), "recorrupted", 3, 2.74),
+        ((256, 256), "blind-spot", 30, 2.86),
         ((256, 256), "noise", 15, 2.97),
         ((16, 96, 96), "blind-spot", 6, 9.42),
     ],
@@ -247,25 +248,30 @@ def test_half_precision_is_counted_on_where_the_processor_and_the_prior_have_it(
 
 
 @pytest.mark.parametrize(
-    ("prior", "side", "channels", "growth"),
+    ("prior", "side", "channels", "half", "growth"),
     [
-        ("blind-spot", 256, 1, 162e6),
-        ("recorrupted", 512, 1, 302e6),
-        ("recorrupted", 768, 1, 562e6),
-        ("blind-spot", 1024, 1, 930e6),
-        ("recorrupted", 2048, 1, 3263e6),
-        ("recorrupted", 256, 3, 276e6),
-        ("recorrupted", 512, 3, 561e6),
-        ("noise", 256, 1, 248e6),
-        ("noise", 512, 1, 814e6),
-        ("noise", 1024, 1, 2487e6),
+        ("blind-spot", 256, 1, True, 143e6),
+        ("recorrupted", 256, 1, True, 137e6),
+        ("recorrupted", 256, 1, False, 172e6),
+        ("recorrupted", 512, 1, True, 325e6),
+        ("recorrupted", 512, 1, False, 395e6),
+        ("recorrupted", 768, 1, True, 611e6),
+        ("blind-spot", 1024, 1, True, 1034e6),
+        ("recorrupted", 1024, 1, False, 981e6),
+        ("recorrupted", 2048, 1, True, 3375e6),
+        ("recorrupted", 256, 3, True, 157e6),
+        ("recorrupted", 256, 3, False, 179e6),
+        ("recorrupted", 512, 3, True, 406e6),
+        ("noise", 256, 1, True, 241e6),
+        ("noise", 512, 1, True, 768e6),
+        ("noise", 1024, 1, True, 2422e6),
     ],
 )
 def test_the_memory_is_estimated_within_fifteen_percent_of_what_was_measured(
-    prior: str, side: int, channels: int, growth: float
+    prior: str, side: int, channels: int, half: bool, growth: float
 ) -> None:
     shape, axes = ((side, side), "YX") if channels == 1 else ((side, side, channels), "YXS")
-    plan = ask(shape, axes, prior=prior, preset="fast")
+    plan = ask(shape, axes, machine=replace(MACHINE, half=half), prior=prior, preset="fast")
     assert isinstance(plan, Plan)
     assert plan.peak_bytes == pytest.approx(growth, rel=0.15)
 

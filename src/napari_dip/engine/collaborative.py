@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from napari_dip.engine.fidelity import NoiseVariance
-    from napari_dip.engine.patch_groups import Band
+    from napari_dip.engine.patch_groups import Block
 
 #: Share of the measurement in the picture that patches are compared by. Compared by the network's
 #: picture alone, what it has smoothed away tells nothing: with a half, `fast` gains 0.00 to 0.33 dB
@@ -105,11 +105,11 @@ def collaborative(
     turn = _principal(both.pilot)
     shown, seen = (torch.einsum("dc,cyx->dyx", turn, one) for one in both[:2])
     power = _patch_power(correlation).to(shown)
-    bands = grouped(torch.lerp(shown, seen, SEEN))
+    blocks = grouped(torch.lerp(shown, seen, SEEN))
     if correlation is None and not informed:
-        rough, _ = _filtered([seen], bands, power)
+        rough, _ = _filtered([seen], blocks, power)
         shown = torch.lerp(shown, rough, ROUGH)
-    mean, left = _filtered([seen, shown], bands, power)
+    mean, left = _filtered([seen, shown], blocks, power)
     mean = torch.einsum("dc,dyx->cyx", turn, mean)
     left = torch.einsum("dc,dyx->cyx", turn**2, left)
     picture = whole[0] + (both.deviation * (mean - both.pilot))[None]
@@ -170,72 +170,62 @@ def _signs() -> Tensor:
 
 
 def _filtered(
-    pictures: Sequence[Tensor], bands: Sequence[Band], power: Tensor
+    pictures: Sequence[Tensor], blocks: Sequence[Block], power: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Filter groups band by band, and join them: mean and variance, (C, Y, X) each.
+    """Filter groups block by block, and join them: mean and variance, (C, Y, X) each.
 
     The pictures are what is filtered, and what guides. With no guide, what stands out of the noise
     is kept, and nothing else.
     """
     channels, height, width = pictures[0].shape
     sums = power.new_zeros(2 * channels + 1, height, width)
-    window = torch.kaiser_window(PATCH, periodic=False, beta=_KAISER).to(power)
-    window = (window[:, None] * window).flatten()
-    for part, groups in bands:
-        sums[:, part] += _band([one[:, part] for one in pictures], groups, power, window)
+    for rows, columns, places in blocks:
+        parts = [one[:, rows, columns] for one in pictures]
+        sums[:, rows, columns] += _block(parts, places, power)
     mean, variance, weight = sums.split([channels, channels, 1])
     return mean / weight, variance / weight
 
 
-def _band(
-    pictures: Sequence[Tensor], groups: Sequence[Tensor], power: Tensor, window: Tensor
-) -> Tensor:
-    """Weighted sums of all patches of some rows of groups: (2 C + 1, Y, X)."""
-    sums = _summed(pictures, groups, power, window)  # its patches are let go of here
+def _block(pictures: Sequence[Tensor], first: Tensor, power: Tensor) -> Tensor:
+    """Weighted sums of all patches of some groups: (2 C + 1, Y, X).
+
+    Parameters
+    ----------
+    pictures : sequence of Tensor
+        (C, Y, X) each: the part of the picture that the groups look at.
+    first : Tensor
+        (G, GROUP): first pixels of patches in it.
+    power : Tensor
+        (P²,).
+    """
     channels, height, width = pictures[0].shape
-    return _joined(sums, channels, (height, width), window)
-
-
-def _summed(
-    pictures: Sequence[Tensor], groups: Sequence[Tensor], power: Tensor, window: Tensor
-) -> Tensor:
-    """Add up what all groups say of each patch: (L, (C + 1) P² + C)."""
-    channels = len(pictures[0])
     basis, signs = cosines().to(power), _signs().to(power)
     flat = torch.kron(basis, basis)
-    patches = [F.unfold(one[:, None], PATCH).mT @ flat.T for one in pictures]  # (C, L, P²)
-    sums = power.new_zeros(patches[0].shape[1], (channels + 1) * PATCH**2 + channels)
-    for alike in (row.long() for row in groups):  # (G, GROUP)
-        measured, *guide = (torch.einsum("kj,cgjp->cgkp", signs, one[:, alike]) for one in patches)
-        if guide:
-            strength = guide[0].square_()
-            share = strength / (strength + power)
-        else:
-            share = (measured.square() > STANDS_OUT**2 * power).to(measured)
-        share[:, :, 0, 0] = 1  # the mean of a group is known well, however dark it is
-        certain = 1 / (share**2 * power).sum((0, 2, 3)).clamp(min=1e-9)  # (G,)
-        filtered = torch.einsum("kj,cgkp->cgjp", signs, share * measured) @ flat
-        left = (share * power).mean((2, 3))  # (C, G)
-        weighted = [
-            (filtered * window).movedim(0, 2).flatten(2),  # (G, GROUP, C P²)
-            window.expand(*alike.shape, -1),
-            left.T[:, None].expand(-1, GROUP, -1),
-        ]
-        said = torch.cat(weighted, 2) * certain[:, None, None]
-        sums.index_add_(0, alike.flatten(), said.flatten(0, 1))
-    return sums
+    window = torch.kaiser_window(PATCH, periodic=False, beta=_KAISER).to(power)
+    window = (window[:, None] * window).flatten()
+    steps = torch.arange(PATCH, device=power.device, dtype=torch.int32)
+    places = first[..., None] + (steps[:, None] * width + steps).flatten()  # (G, GROUP, P²)
+    measured, *guide = (
+        torch.einsum("kj,cgjp->cgkp", signs, _at(one, places) @ flat.T) for one in pictures
+    )
+    if guide:
+        strength = guide[0].square_()
+        share = strength / (strength + power)
+    else:
+        share = (measured.square() > STANDS_OUT**2 * power).to(measured)
+    share[:, :, 0, 0] = 1  # the mean of a group is known well, however dark it is
+    certain = 1 / (share**2 * power).sum((0, 2, 3)).clamp(min=1e-9)  # (G,)
+    filtered = torch.einsum("kj,cgkp->cgjp", signs, measured.mul_(share)) @ flat
+    left = (share * power).mean((2, 3))  # (C, G)
+    weight = (certain[:, None, None] * window).expand(-1, GROUP, -1)
+    said = (*(weight * filtered), *(weight * left[..., None, None]), weight)
+    sums = power.new_zeros(2 * channels + 1, height * width)
+    for laid, values in zip(sums, said, strict=True):
+        laid.index_add_(0, places.flatten(), values.flatten())
+    return sums.reshape(-1, height, width)
 
 
-def _joined(sums: Tensor, channels: int, size: tuple[int, int], window: Tensor) -> Tensor:
-    """Lay summed patches (L, ...) back onto the picture: (2 C + 1, *size)."""
-    patches, left = sums.split([(channels + 1) * PATCH**2, channels], 1)
-    *pictures, weights = patches.split(PATCH**2, 1)
-    certain = weights.sum(1, keepdim=True) / window.sum()
-    variances = left / certain.clamp(min=1e-30)
-    spread = weights.T.contiguous()  # laid pixel by pixel of a patch: turned round once
-    laid = sums.new_empty(2 * channels + 1, *size)
-    for channel, (picture, variance) in enumerate(zip(pictures, variances.T, strict=True)):
-        laid[channel] = F.fold(picture.T[None], size, PATCH)[0, 0]
-        laid[channels + channel] = F.fold((variance * spread)[None], size, PATCH)[0, 0]
-    laid[-1] = F.fold(spread[None], size, PATCH)[0, 0]
-    return laid
+def _at(picture: Tensor, places: Tensor) -> Tensor:
+    """Pixels (C, *places) of a picture (C, Y, X), which are counted row by row."""
+    chosen = [one.flatten().index_select(0, places.flatten()) for one in picture]
+    return torch.stack(chosen).reshape(-1, *places.shape)

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from napari_dip.engine.filling import filling_windows, smooth_fillings
 from napari_dip.engine.networks import convolution
+from napari_dip.engine.precision import in_half
 from napari_dip.engine.prior import Draw, Prior, mean_and_variance
 from napari_dip.engine.window import Window, random_window
 
@@ -80,7 +81,13 @@ class FromFilling(nn.Module):
 
     def forward(self, code: Tensor) -> Tensor:
         """(B, D, *grid) -> (B, 2 C, *grid): mean and raw variance."""
-        change = self.net(code)
+        return self._told(code, self.net(code))
+
+    def partly_in_half(self, code: Tensor) -> Tensor:
+        """Keep the filling, which half precision would round: the change alone is made in it."""
+        return self._told(code, in_half(self.net, code))
+
+    def _told(self, code: Tensor, change: Tensor) -> Tensor:
         raw = self.doubt(torch.cat([code, change.detach()], 1))
         return torch.cat([code[:, : self.channels] + change, raw], 1)
 

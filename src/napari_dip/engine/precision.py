@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Protocol, runtime_checkable
+
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
@@ -20,6 +22,15 @@ def made_for_half(device: torch.device) -> bool:
     return False
 
 
+@runtime_checkable
+class PartlyHalf(Protocol):
+    """A network of which a part would suffer from half precision."""
+
+    def partly_in_half(self, code: Tensor) -> Tensor:
+        """Run all but that part in half precision."""
+        ...
+
+
 def in_half(net: nn.Module, code: Tensor) -> Tensor:
     """Run a network without normalisation in bfloat16; its weights stay float32, as its answer is.
 
@@ -34,6 +45,8 @@ def in_half(net: nn.Module, code: Tensor) -> Tensor:
     code : Tensor
         (B, D, *size) float32.
     """
+    if isinstance(net, PartlyHalf):
+        return net.partly_in_half(code)
     weights = {name: weight.to(torch.bfloat16) for name, weight in net.named_parameters()}
     output: Tensor = functional_call(net, weights, (code.to(torch.bfloat16),))
     return output.float()

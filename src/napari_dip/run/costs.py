@@ -27,29 +27,30 @@ THREAD_RATE, CARD_RATE = 100e9, 2e12
 HALF_GAIN, VOLUME_SHARE, NORMALISED_SHARE = 1.35, 0.7, 0.58
 #: Priors whose steps are in half precision where the processor is made for it, and those whose
 #: networks have normalised layers.
-HALF = (RECORRUPTED, "blind-spot")
+HALF = (RECORRUPTED, "blind-spot", *PLANE_WISE)
 NORMALISED = ("noise", "guided-noise", "deep")
 #: Loading torch; and measuring the noise: for a picture, and for each of its pixels.
 START_SECONDS, MEASURE_SECONDS, MEASURE_PIXEL_SECONDS = 3.0, 0.1, 1.5e-6
 #: What comes after a fit, for each pixel: residual and verdict of a channel, and the last filter of
-#: one channel and of each further one (1.05 s for 192 x 512 pixels, 1.03 s for 96 x 512 of three,
-#: and 1.17 and 1.35 times as long since its first step guides it as well).
+#: one channel and of each further one (0.55 s for 200 x 512 pixels, 0.63 s for 100 x 512 of three,
+#: on one thread of an AMD EPYC, which is a fifth quicker than the Xeon that is counted on here).
 JUDGE_PIXEL_SECONDS = 2.5e-6
-FILTER_PIXEL_SECONDS, FILTER_CHANNEL_SECONDS = 13e-6, 7.5e-6
+FILTER_PIXEL_SECONDS, FILTER_CHANNEL_SECONDS = 6.5e-6, 4.5e-6
 #: Iterations between two judgements, as the engine's schedule has it.
 JUDGE_EVERY = 25
 #: Sides that a hidden block can have.
 BLOCK_SIDES = (1, 3, 5, 7)
 #: What a first fit loads and never gives back: of planes, where the line of peaks over pixels
 #: begins; of volumes, what one of 32 x 32 pixels takes, and a little for scratch space.
-START_BYTES, START_BYTES_OF_VOLUMES = 75e6, 160e6
-#: Part of a step's memory that is still taken while the whole is looked at.
-LEFT_BY_STEPS = 0.5
+START_BYTES, START_BYTES_OF_VOLUMES = 60e6, 160e6
+#: Part of a step's memory that is still taken while the whole is looked at: if the step is in half
+#: precision, and if not.
+LEFT_BY_HALF, LEFT_BY_STEPS = 0.5, 0.8
 #: Bytes for each pixel and channel of a layer: of a step, forward and backward, by prior (the
 #: fixed noise has 32 channels of code and normalised layers), and of a look that learns nothing.
 STEP_BYTES = {
-    "blind-spot": 40,
-    "recorrupted": 40,
+    "blind-spot": 46,
+    "recorrupted": 46,
     "guided": 40,
     "recompression": 40,
     "coarser-scales": 70,
@@ -61,14 +62,17 @@ STEP_BYTES = {
     "total-variation": 74,
     "pixels": 74,
 }
+#: The same of steps of planes in half precision.
+HALF_STEP_BYTES = {"blind-spot": 40, "recorrupted": 40, "image": 45, "image-shapes": 40}
 LOOK_BYTES = 17
 #: Passes through the network of one look at the picture, where it is shown from several sides.
 SIDES = {"coarser-scales": 8}
-#: Bytes for each pixel of a channel: the input and what all fits leave; a look's code and picture.
-PLANE_BYTES, CODE_BYTES, CODE_BYTES_OF_VOLUMES = 120, 137, 180
-#: Bytes for each channel of the last filter, of patches that look alike: for each pixel of a line
-#: of the picture, since it goes band by band, and for each pixel of the picture.
-FILTER_LINE_BYTES, FILTER_BYTES = 240_000, 85
+#: Bytes for each pixel of a channel: the input and what all fits leave; a look's code and picture,
+#: which further channels of a plane add nothing to that could be seen.
+PLANE_BYTES, CODE_BYTES, CODE_BYTES_OF_VOLUMES = 120, 190, 180
+#: Bytes for each pixel and channel of the last filter, of patches that look alike: it goes block by
+#: block (256 to 2,048 pixels a side, one and three channels: 82 to 130, less the last 15 MB).
+FILTER_BYTES = 100
 #: Priors whose pictures are filtered so.
 FILTERED = ("blind-spot", "recorrupted", "guided")
 #: The same where the code holds what the planes before and after show: measured in the same way on
@@ -184,12 +188,12 @@ def estimate_planes(grid: tuple[int, ...], planes: int) -> int:
     return prod(grid) * PLANE_BYTES * planes
 
 
-def estimate_fit(grid: tuple[int, ...], channels: int, budget: Budget) -> int:
+def estimate_fit(grid: tuple[int, ...], channels: int, budget: Budget, *, half: bool) -> int:
     """Estimate the memory beyond Python and torch: one step, or a look at the whole image.
 
     The constants come from the peak of the resident memory above what a process holds that has
-    loaded torch and this package, one for each of six sizes from 256 x 256 to 2048 x 2048 pixels
-    (`benchmarks/tiles.py`, 3 iterations, one thread): within 15 % of it.
+    loaded torch and this package, one for each of six sizes from 256 x 256 to 2048 x 2048 pixels,
+    three of three channels (`benchmarks/tiles.py`, 3 iterations, one thread): within 15 % of it.
 
     Parameters
     ----------
@@ -198,19 +202,24 @@ def estimate_fit(grid: tuple[int, ...], channels: int, budget: Budget) -> int:
     channels : int
         Channels of one fit.
     budget : Budget
+    half : bool
+        Whether the processor is made for half precision.
     """
     whole, shrink = prod(grid), 0.5 ** _network_dims(grid, budget)
     features = sum(width * shrink**scale for scale, width in enumerate(budget.widths))
-    step = _step_pixels(grid, budget) * features * STEP_BYTES[budget.prior]
-    shown, code, start = whole, CODE_BYTES, START_BYTES
-    if len(grid) > 2:
-        code, start = CODE_BYTES_OF_VOLUMES, START_BYTES_OF_VOLUMES
-    if len(grid) > 2 and budget.prior in PLANE_WISE:
-        shown, code = min(whole, max(AT_A_TIME, prod(grid[-2:]))), STACK_CODE_BYTES
-    left = LEFT_BY_STEPS * step if len(grid) == 2 else 0.0
-    work = max(step, shown * features * LOOK_BYTES + left) + whole * code * channels
+    bytes_of = STEP_BYTES | HALF_STEP_BYTES if half and len(grid) == 2 else STEP_BYTES
+    step = _step_pixels(grid, budget) * features * bytes_of[budget.prior]
+    shown, code, start, left = whole, CODE_BYTES, START_BYTES, 0.0
+    if len(grid) == 2:
+        left = step * (LEFT_BY_HALF if bytes_of is not STEP_BYTES else LEFT_BY_STEPS)
+    else:
+        code, start = CODE_BYTES_OF_VOLUMES * channels, START_BYTES_OF_VOLUMES
+        if budget.prior in PLANE_WISE:
+            shown = min(whole, max(AT_A_TIME, prod(grid[-2:])))
+            code = STACK_CODE_BYTES * channels
+    work = max(step, shown * features * LOOK_BYTES + left) + whole * code
     if len(grid) == 2 and budget.prior in FILTERED:
-        work = max(work, channels * (grid[-1] * FILTER_LINE_BYTES + whole * FILTER_BYTES))
+        work = max(work, channels * whole * FILTER_BYTES)
     return int(start + work)
 
 

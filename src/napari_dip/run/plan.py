@@ -187,7 +187,7 @@ def preflight(
     budget, notes = choose_budget(recipe, source, volume=layout.volume)
     notes += (*words, *recipe.task.remarks(source, others))
     ready = recipe, source, others, layout, budget
-    whole, peak = memory_of(*ready)
+    whole, peak = memory_of(*ready, half=machine.half)
     # nothing tells how much a card has free without loading torch
     here = whole if device == "cuda" else peak
     cut: tuple[int, tuple[Tile, ...]] = (0, ())
@@ -200,7 +200,7 @@ def preflight(
     if here > machine.memory_bytes and not tiles:
         return _too_large(recipe, source, others, layout, here, machine)
     notes += (CARD_UNKNOWN,) * (device == "cuda") + tile_note(side, tiles)
-    peak = memory_of(*ready, tiles)[1]
+    peak = memory_of(*ready, tiles, half=machine.half)[1]
     grid = grid_of(recipe, source, others, layout, tiles)
     threads = threads_for(machine.cores, prod(grid[-2:]))
     units = units_of(recipe, source, budget, layout, tiles)
@@ -250,7 +250,7 @@ def choose_layout(
     grid = recipe.task.network_grid(source, others, volume.grid)
     budget = choose_budget(recipe, source, volume=True)[0]
     channels = channel_count(source)
-    need = estimate_fit(grid, channels, budget)
+    need = estimate_fit(grid, channels, budget, half=machine.half)
     need += estimate_planes(grid, channels * volume.count(source))
     return (volume if need <= machine.memory_bytes else planes), notes
 
@@ -268,7 +268,7 @@ def with_prior(plan: Plan, prior: str, why: str) -> Plan:
         plan,
         units=units,
         budget=replace(budget, why=why),
-        peak_bytes=memory_of(*ready, budget, plan.tiles)[1],
+        peak_bytes=memory_of(*ready, budget, plan.tiles, half=plan.half)[1],
         costs=costs,
         notes=tuple(dict.fromkeys((*(one for one in plan.notes if one not in gone), *notes))),
     )

@@ -85,6 +85,7 @@ def choose_tiles(
         tiles fit; a refusal where the recipe asks for tiles that cannot be.
     """
     none: tuple[int, tuple[Tile, ...]] = (0, ())
+    ready = recipe, source, others, layout, budget
     wish = recipe.common.tile
     reach = None
     if "T" not in stacked_axes(source):
@@ -95,8 +96,7 @@ def choose_tiles(
         return none
     for side, tiles in _ways(source, layout, reach, wish):
         if len(tiles) > 1 and (
-            wish
-            or memory_of(recipe, source, others, layout, budget, tiles)[1] <= machine.memory_bytes
+            wish or memory_of(*ready, tiles, half=machine.half)[1] <= machine.memory_bytes
         ):
             return side, tiles
     return none
@@ -147,6 +147,8 @@ def memory_of(
     layout: Layout,
     budget: Budget,
     tiles: tuple[Tile, ...] = (),
+    *,
+    half: bool,
 ) -> tuple[int, int]:
     """Estimate the memory that pictures take wherever they are fitted, and all of it, in bytes.
 
@@ -156,13 +158,15 @@ def memory_of(
         Of the plan.
     tiles : tuple of Tile
         Empty: the whole at once.
+    half : bool
+        Whether the processor is made for half precision.
     """
     grid = grid_of(recipe, source, others, layout, tiles)
     count = channel_count(source)
     together = count if recipe.task.together(source) else 1
     seen = fitted_header(source, tiles)
     planes = estimate_planes(grid, count * layout.count(seen))
-    whole = planes + estimate_fit(grid, together, budget)
+    whole = planes + estimate_fit(grid, together, budget, half=half)
     parts = layout.count(source)
     if not layout.volume and recipe.task.shares(budget.prior, parts) == "together":
         whole += members_bytes(parts, source.grid, together)
