@@ -451,3 +451,18 @@ def test_later_frames_begin_with_what_was_learned_and_take_less_than_a_fifth() -
     assert [unit.iterations for unit in plan.units] == [500, 100, 100, 100]
     assert [unit.warm for unit in plan.units] == [False, True, True, True]
     assert len({unit.seed for unit in plan.units}) == 1
+
+
+@pytest.mark.parametrize(("preset", "half"), [("fast", True), ("balanced", False), ("best", False)])
+def test_only_fast_fills_in_in_half_precision(preset: str, half: bool) -> None:
+    """With `balanced`, textures lose half a decibel by it (docs/benchmarks.md)."""
+    quick = replace(MACHINE, half=True)
+    peaks = []
+    for machine in (MACHINE, quick):
+        image = ImageSpec("cells", (256, 256), "float32", "YX")
+        plan = preflight(make_recipe("inpaint", preset=preset), image, machine)
+        assert isinstance(plan, Plan)
+        assert plan.budget.half == half
+        peaks.append((plan.peak_bytes, plan.seconds))
+    assert (peaks[1] < peaks[0]) == half
+    assert half or peaks[0] == peaks[1]

@@ -62,6 +62,7 @@ def choose_budget(
         rivals=tuple(one for one in task.contenders() if one != prior),
         joint=min(row.get("joint", 0), iterations),
         operator_rate=row.get("operator_rate", 0.0),
+        half=row.get("half", False) and not volume,
     )
     return budget, notes
 

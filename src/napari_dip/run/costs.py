@@ -27,7 +27,7 @@ THREAD_RATE, CARD_RATE = 100e9, 2e12
 HALF_GAIN, VOLUME_SHARE, NORMALISED_SHARE = 1.35, 0.7, 0.58
 #: Priors whose steps are in half precision where the processor is made for it, and those whose
 #: networks have normalised layers.
-HALF = (RECORRUPTED, "blind-spot", *PLANE_WISE)
+HALF = (RECORRUPTED, "blind-spot")
 NORMALISED = ("noise", "guided-noise", "deep")
 #: Loading torch; and measuring the noise: for a picture, and for each of its pixels.
 START_SECONDS, MEASURE_SECONDS, MEASURE_PIXEL_SECONDS = 3.0, 0.1, 1.5e-6
@@ -63,7 +63,7 @@ STEP_BYTES = {
     "pixels": 74,
 }
 #: The same of steps of planes in half precision.
-HALF_STEP_BYTES = {"blind-spot": 40, "recorrupted": 40, "image": 45, "image-shapes": 40}
+HALF_STEP_BYTES = {"blind-spot": 40, "recorrupted": 40, "image": 45}
 LOOK_BYTES = 17
 #: Passes through the network of one look at the picture, where it is shown from several sides.
 SIDES = {"coarser-scales": 8}
@@ -89,6 +89,7 @@ class Budget:
     `why` says why the pixels asked for this prior, if they did.
     `joint` counts the first iterations, in which a learned operator is fitted along with the
     picture, at `operator_rate`; then it stays as it is.
+    `half` says that steps may be in half precision however little noise there is.
     """
 
     prior: str
@@ -102,6 +103,7 @@ class Budget:
     why: str = ""
     joint: int = 0
     operator_rate: float = 0.0
+    half: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,11 +209,12 @@ def estimate_fit(grid: tuple[int, ...], channels: int, budget: Budget, *, half: 
     """
     whole, shrink = prod(grid), 0.5 ** _network_dims(grid, budget)
     features = sum(width * shrink**scale for scale, width in enumerate(budget.widths))
-    bytes_of = STEP_BYTES | HALF_STEP_BYTES if half and len(grid) == 2 else STEP_BYTES
-    step = _step_pixels(grid, budget) * features * bytes_of[budget.prior]
+    halved = half and _halves(grid, budget)
+    bytes_of = (STEP_BYTES | HALF_STEP_BYTES if halved else STEP_BYTES)[budget.prior]
+    step = _step_pixels(grid, budget) * features * bytes_of
     shown, code, start, left = whole, CODE_BYTES, START_BYTES, 0.0
     if len(grid) == 2:
-        left = step * (LEFT_BY_HALF if bytes_of is not STEP_BYTES else LEFT_BY_STEPS)
+        left = step * (LEFT_BY_HALF if halved else LEFT_BY_STEPS)
     else:
         code, start = CODE_BYTES_OF_VOLUMES * channels, START_BYTES_OF_VOLUMES
         if budget.prior in PLANE_WISE:
@@ -251,7 +254,7 @@ def estimate_costs(
     look = pixel * prod(grid) if budget.prior in SHOWN else 0.0
     planned = sum(one.iterations for one in units)
     total = planned + fits * (budget.release + budget.iterations * len(budget.rivals))
-    quick = HALF_GAIN if half and device == "cpu" and budget.prior in HALF and dims == 2 else 1.0
+    quick = HALF_GAIN if half and device == "cpu" and _halves(grid, budget) else 1.0
     fit = 3 * total * _step_pixels(grid, budget) * pixel / quick
     # one that is fitted to many looks at all of them, but ten times only
     judged = sum(max(one.iterations / JUDGE_EVERY, 10 * len(one.members)) for one in units)
@@ -274,6 +277,11 @@ def _rate(budget: Budget, dims: int, device: str, threads: int) -> float:
         return CARD_RATE
     share = NORMALISED_SHARE if budget.prior in NORMALISED else 1.0
     return THREAD_RATE * threads * (min(share, VOLUME_SHARE) if dims > 2 else share)
+
+
+def _halves(grid: tuple[int, ...], budget: Budget) -> bool:
+    """Whether steps are in half precision where the processor is made for it."""
+    return len(grid) == 2 and (budget.half or budget.prior in HALF)
 
 
 def _network_dims(grid: tuple[int, ...], budget: Budget) -> int:

@@ -19,7 +19,6 @@ from napari_dip.run.judging import judges, output_average, patience
 from napari_dip.run.network_units import beside, correlation_of, network_noise
 from napari_dip.tasks.base import Scene
 from napari_dip.tasks.blind_spot import IMAGE_FED
-from napari_dip.tasks.hidden_code import PLANE_WISE
 from napari_dip.tasks.recorrupted import SHOWN
 from napari_dip.tasks.second import pooled
 
@@ -50,7 +49,7 @@ DOUBT_LIMITS = (0.05, 20.0)
 #: 32.64 dB where the rule ended it at iteration 175 of 250, 33.88 at the end).
 SETTLED = 0.9
 #: Noise, as a share of the range, from which on the rounding of half precision (1/512 of a value)
-#: is lost in it. Where a filling is changed by a little, it is the little that is rounded.
+#: is lost in it.
 LEAST_NOISE = 0.02
 
 
@@ -107,8 +106,8 @@ def fit_of(plan: Plan, unit: WorkUnit, scene: Scene, budget: Budget) -> Fit:
     """Make the problem, the network and the schedule for what a fit sees."""
     prior, name = _prior(plan, scene, unit), budget.prior
     average = output_average(unit.iterations) if prior.covers_grid else WEIGHT_AVERAGE
-    above_rounding = name in PLANE_WISE or scene.noise_level > LEAST_NOISE
-    half = name in HALF and above_rounding and scene.measurement.ndim == 4
+    half = budget.half or (name in HALF and scene.noise_level > LEAST_NOISE)
+    half = half and scene.measurement.ndim == 4
     schedule = schedule_for(budget, average, unit.iterations, half=half)
     least = 0 if prior.covers_grid else int(SETTLED * unit.iterations)
     stop = held_out_rule(patience(unit.iterations, schedule.report_every), least)
