@@ -49,6 +49,14 @@ def test_a_sharp_picture_under_blurred_noise_is_not(name: str) -> None:
     assert not oversampled(image, measure_noise(image, 0))
 
 
+def test_texture_all_over_under_white_noise_is_not() -> None:
+    """Each block is as like the next one as noise is, but the finest frequencies hold noise."""
+    rng = torch.Generator().manual_seed(0)
+    texture = blurred(torch.randn((192, 200), generator=rng), 1)
+    image = (100 + 40 * texture + 25 * torch.randn((192, 200), generator=rng))[None]
+    assert not oversampled(image, measure_noise(image, 0))
+
+
 @pytest.mark.parametrize("size", [(64, 80), (65, 81)])
 def test_what_has_no_fine_detail_comes_back_from_half_its_size(size: tuple[int, int]) -> None:
     smooth = blurred(torch.rand(size, generator=torch.Generator().manual_seed(0)), 6)[None, None]
