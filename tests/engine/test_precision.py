@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 import pytest
 import torch
@@ -11,7 +13,27 @@ from napari_dip.engine.hidden_pixels import FromFilling
 from napari_dip.engine.networks import Hourglass
 from napari_dip.engine.precision import in_half, made_for_half
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 CPU = torch.device("cpu")
+
+
+def errors_in_single_and_half(
+    monkeypatch: pytest.MonkeyPatch,
+    restore: Callable[..., Any],
+    truth: np.ndarray,
+    seen: np.ndarray,
+    **further: Any,
+) -> list[float]:
+    """Mean squared errors of 40 iterations in each precision."""
+    errors = []
+    for half in (False, True):
+        monkeypatch.setattr("napari_dip.engine.step.made_for_half", lambda _, half=half: half)
+        quick = {"preset": "fast", "max_iterations": 40, "device": "cpu"}
+        picture = restore(seen, **quick, **further).image
+        errors.append(float(np.mean((picture - truth) ** 2)))
+    return errors
 
 
 def test_only_processors_with_instructions_for_it_compute_in_half_precision(
@@ -42,12 +64,7 @@ def test_half_precision_learns_the_same_picture(
     y, x = np.mgrid[:64, :64]
     truth = 100 + 60 * np.sin(x / 7) * np.cos(y / 9)
     seen = (truth + np.random.default_rng(0).normal(0, 20, truth.shape)).astype(np.float32)
-    errors = []
-    for half in (False, True):
-        monkeypatch.setattr("napari_dip.engine.step.made_for_half", lambda _, half=half: half)
-        quick = {"preset": "fast", "max_iterations": 40, "device": "cpu"}
-        picture = dip.denoise(seen, prior=prior, **quick).image
-        errors.append(float(np.mean((picture - truth) ** 2)))
+    errors = errors_in_single_and_half(monkeypatch, dip.denoise, truth, seen, prior=prior)
     assert errors[0] != errors[1]
     assert errors[1] == pytest.approx(errors[0], rel=0.1)
 
@@ -69,11 +86,6 @@ def test_half_precision_fills_in_as_well(monkeypatch: pytest.MonkeyPatch) -> Non
     truth = (100 + 60 * np.sin(x / 3) * np.cos(y / 4)).astype(np.float32)
     mask = (np.random.default_rng(0).random(truth.shape) < 0.5).astype(np.uint8)
     seen = np.where(mask > 0, 0, truth).astype(np.float32)
-    errors = []
-    for half in (False, True):
-        monkeypatch.setattr("napari_dip.engine.step.made_for_half", lambda _, half=half: half)
-        quick = {"preset": "fast", "max_iterations": 40, "device": "cpu"}
-        picture = dip.inpaint(seen, mask=mask, **quick).image
-        errors.append(float(np.mean((picture - truth) ** 2)))
+    errors = errors_in_single_and_half(monkeypatch, dip.inpaint, truth, seen, mask=mask)
     assert errors[0] != errors[1]
     assert errors[1] == pytest.approx(errors[0], rel=0.15)

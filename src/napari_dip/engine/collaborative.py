@@ -179,14 +179,20 @@ def _filtered(
     """
     channels, height, width = pictures[0].shape
     sums = power.new_zeros(2 * channels + 1, height, width)
+    basis, signs = cosines().to(power), _signs().to(power)
+    flat = torch.kron(basis, basis)
+    window = torch.kaiser_window(PATCH, periodic=False, beta=_KAISER).to(power)
+    window = (window[:, None] * window).flatten()
     for rows, columns, places in blocks:
         parts = [one[:, rows, columns] for one in pictures]
-        sums[:, rows, columns] += _block(parts, places, power)
+        sums[:, rows, columns] += _block(parts, places, power, (flat, signs, window))
     mean, variance, weight = sums.split([channels, channels, 1])
     return mean / weight, variance / weight
 
 
-def _block(pictures: Sequence[Tensor], first: Tensor, power: Tensor) -> Tensor:
+def _block(
+    pictures: Sequence[Tensor], first: Tensor, power: Tensor, fixed: tuple[Tensor, Tensor, Tensor]
+) -> Tensor:
     """Weighted sums of all patches of some groups: (2 C + 1, Y, X).
 
     Parameters
@@ -197,12 +203,11 @@ def _block(pictures: Sequence[Tensor], first: Tensor, power: Tensor) -> Tensor:
         (G, GROUP): first pixels of patches in it.
     power : Tensor
         (P²,).
+    fixed : (Tensor, Tensor, Tensor)
+        Transforms of a patch (P², P²) and of a group (GROUP, GROUP), and the window (P²,).
     """
     channels, height, width = pictures[0].shape
-    basis, signs = cosines().to(power), _signs().to(power)
-    flat = torch.kron(basis, basis)
-    window = torch.kaiser_window(PATCH, periodic=False, beta=_KAISER).to(power)
-    window = (window[:, None] * window).flatten()
+    flat, signs, window = fixed
     steps = torch.arange(PATCH, device=power.device, dtype=torch.int32)
     places = first[..., None] + (steps[:, None] * width + steps).flatten()  # (G, GROUP, P²)
     measured, *guide = (
