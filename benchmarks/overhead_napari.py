@@ -1,6 +1,6 @@
 """What a run inside napari costs beside the same run without it, in processor time.
 
-    xvfb-run -a python benchmarks/overhead_napari.py [--pairs 10] [--iterations 100]
+    xvfb-run -a python benchmarks/overhead_napari.py [--pairs 10] [--side 256] [--iterations 100]
 
 One napari with its dock; in turns, the dock's Run with its previews, curve and result layer, and
 the same plan drained without any. Processor time of the whole process: drawing by software counts,
@@ -21,8 +21,6 @@ import numpy as np
 from gui import desk, event_loop, sample
 from shared_data import write
 
-SIDE = 256
-
 
 def main() -> None:
     """Time in turns and write the median."""
@@ -35,10 +33,11 @@ def main() -> None:
 
     ask = argparse.ArgumentParser(description=__doc__)
     ask.add_argument("--pairs", type=int, default=10)
-    ask.add_argument("--iterations", type=int, default=100)
+    ask.add_argument("--side", type=int, default=256)
+    ask.add_argument("--iterations", type=int, help="left out: all that the preset has")
     asked = ask.parse_args()
-    pixels = sample(SIDE)
-    viewer, dock = desk(pixels, preset="fast", max_iterations=str(asked.iterations))
+    pixels = sample(asked.side)
+    viewer, dock = desk(pixels, preset="fast", max_iterations=str(asked.iterations or ""))
     recipe = make_recipe("denoise", preset="fast", max_iterations=asked.iterations)
     plan = preflight(
         recipe, ImageSpec("cells", pixels.shape, str(pixels.dtype), "YX"), this_machine()
@@ -67,7 +66,8 @@ def main() -> None:
         print(row, file=sys.stderr, flush=True)
     viewer.close()
     ratio = float(np.median([row["inside by bare"] for row in rows[1:]]))
-    write("overhead_napari", rows[1:], {"inside by bare, median": ratio, "asked for": 1.05})
+    summary = {"inside by bare, median": ratio, "asked for": 1.05}
+    write(f"overhead_napari_{asked.side}", rows[1:], summary)
 
 
 if __name__ == "__main__":

@@ -6,14 +6,15 @@ import pytest
 import torch
 from torch import nn
 
-from napari_dip.engine import networks
-from napari_dip.engine.networks import Hourglass, convolution
+from napari_dip.engine import layers
+from napari_dip.engine.layers import convolution
+from napari_dip.engine.networks import Hourglass
 
 
 @pytest.mark.parametrize("size", [1, 3])
 @pytest.mark.parametrize("slow", [0, 10**9])
 def test_volumes_are_convolved_as_torch_does_with_its_gradients(monkeypatch, size, slow) -> None:
-    monkeypatch.setattr(networks, "_SLOW", slow)
+    monkeypatch.setattr(layers, "_SLOW", slow)
     layer = convolution(3, 4, 5, size, torch.Generator().manual_seed(0))
     mode = {"padding": size // 2, "padding_mode": layer.padding_mode}
     theirs = nn.Conv3d(4, 5, size, **mode)

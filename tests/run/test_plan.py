@@ -14,13 +14,11 @@ import pytest
 from napari_dip.errors import Refusal
 from napari_dip.io import ImageSpec
 from napari_dip.run.costs import (
-    BLOCK_SIDES,
     START_SECONDS,
-    last_looks,
-    looks_at,
     scales_within,
 )
 from napari_dip.run.gate import LEAST_SIDE
+from napari_dip.run.looks import BLOCK_SIDES, last_looks, looks_at
 from napari_dip.run.machine import Machine, is_memory_error, this_machine, threads_for
 from napari_dip.run.plan import Plan, duration, preflight, size
 from napari_dip.run.recipe import make_recipe
@@ -258,10 +256,16 @@ def test_half_precision_is_counted_on_where_the_processor_and_the_prior_have_it(
         ("recorrupted", 768, 1, True, 611e6),
         ("blind-spot", 1024, 1, True, 1034e6),
         ("recorrupted", 1024, 1, False, 981e6),
-        ("recorrupted", 2048, 1, True, 3375e6),
+        ("recorrupted", 1088, 1, True, 435e6),
+        ("recorrupted", 2048, 1, True, 1055e6),
+        ("recorrupted", 1536, 1, True, 703e6),
+        ("blind-spot", 2048, 1, True, 995e6),
+        ("recorrupted", 4096, 1, True, 3253e6),
         ("recorrupted", 256, 3, True, 157e6),
         ("recorrupted", 256, 3, False, 179e6),
         ("recorrupted", 512, 3, True, 406e6),
+        ("recorrupted", 1536, 3, True, 1515e6),
+        ("recorrupted", 2048, 3, True, 2127e6),
         ("noise", 256, 1, True, 241e6),
         ("noise", 512, 1, True, 768e6),
         ("noise", 1024, 1, True, 2422e6),

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from napari_dip.engine.networks import convolution
+from napari_dip.engine.layers import convolution
 from napari_dip.engine.prior import Draw, Prior
 from napari_dip.engine.problem import Estimate
 from napari_dip.engine.upsampling import smooth

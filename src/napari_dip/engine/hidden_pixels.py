@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from napari_dip.engine.filling import filling_windows, smooth_fillings
-from napari_dip.engine.networks import convolution
+from napari_dip.engine.layers import convolution
+from napari_dip.engine.looking import Local
 from napari_dip.engine.precision import in_half
 from napari_dip.engine.prior import Draw, Prior, mean_and_variance
 from napari_dip.engine.window import Window, random_window
@@ -78,6 +79,17 @@ class FromFilling(nn.Module):
             nn.ReLU(inplace=True),
             convolution(dims, DOUBT_WIDTH, channels, 1, rng),
         )
+
+    @property
+    def grain(self) -> int:
+        """That of the network."""
+        return self.net.grain if isinstance(self.net, Local) else 1
+
+    @property
+    def reach(self) -> int | None:
+        """That of the network, and one pixel more to tell how sure it is."""
+        reach = self.net.reach if isinstance(self.net, Local) else None
+        return None if reach is None else reach + 1
 
     def forward(self, code: Tensor) -> Tensor:
         """(B, D, *grid) -> (B, 2 C, *grid): mean and raw variance."""

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from napari_dip.engine.averaging import average_for
 from napari_dip.engine.graph_step import learner_for, recordable
 from napari_dip.engine.learning import look_at, packed
+from napari_dip.engine.looking import answer
 from napari_dip.engine.optimisers import adam, adam_on_card
 from napari_dip.engine.precision import made_for_half
 from napari_dip.engine.problem import Estimate, Learning, Problem
@@ -162,11 +163,11 @@ class EagerStep:
         """Look through the averaged weights at what the prior is tried on."""
         draw = self.prior.trial()
         assert draw is not None  # nothing is tried otherwise
-        answer = self.prior.estimate(self._average.network()(packed(draw.code)))
+        tried = self.prior.estimate(self._average.network()(packed(draw.code)))
         grid = tuple(self.problem.terms[0].measurement.shape[2:])
-        variance = answer.log_variance
+        variance = tried.log_variance
         return Estimate(
-            _onto(draw, answer.mean, grid),
+            _onto(draw, tried.mean, grid),
             None if variance is None else _onto(draw, variance, grid),
         )
 
@@ -265,7 +266,7 @@ class EagerStep:
 
 def _answers(net: nn.Module, code: Tensor) -> Tensor:
     """Ask a network of one picture after another: together they may not fit into the memory."""
-    return torch.cat([net(packed(one)) for one in code.split(1)])
+    return torch.cat([answer(net, one) for one in code.split(1)])
 
 
 def _onto(draw: Draw, part: Tensor, grid: tuple[int, ...]) -> Tensor:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import pairwise, product
+from itertools import pairwise
 from math import ceil, prod
 from typing import TYPE_CHECKING
 
-from napari_dip.tasks.blind_spot import trusted_core, window_for
-from napari_dip.tasks.hidden_code import AT_A_TIME, BLOCKS, PLANE_WISE, stack_window
+from napari_dip.run.looks import last_looks, pixels_at_a_time
+from napari_dip.tasks.blind_spot import window_for
+from napari_dip.tasks.hidden_code import BLOCKS, PLANE_WISE, stack_window
 from napari_dip.tasks.recorrupted import RECORRUPTED, SHOWN
 
 if TYPE_CHECKING:
@@ -38,8 +39,6 @@ JUDGE_PIXEL_SECONDS = 2.5e-6
 FILTER_PIXEL_SECONDS, FILTER_CHANNEL_SECONDS = 6.5e-6, 4.5e-6
 #: Iterations between two judgements, as the engine's schedule has it.
 JUDGE_EVERY = 25
-#: Sides that a hidden block can have.
-BLOCK_SIDES = (1, 3, 5, 7)
 #: What a first fit loads and never gives back: of planes, where the line of peaks over pixels
 #: begins; of volumes, what one of 32 x 32 pixels takes, and a little for scratch space.
 START_BYTES, START_BYTES_OF_VOLUMES = 60e6, 160e6
@@ -68,11 +67,11 @@ LOOK_BYTES = 17
 #: Passes through the network of one look at the picture, where it is shown from several sides.
 SIDES = {"coarser-scales": 8}
 #: Bytes for each pixel of a channel: the input and what all fits leave; a look's code and picture,
-#: which further channels of a plane add nothing to that could be seen.
-PLANE_BYTES, CODE_BYTES, CODE_BYTES_OF_VOLUMES = 120, 190, 180
-#: Bytes for each pixel and channel of the last filter, of patches that look alike: it goes block by
-#: block (256 to 2,048 pixels a side, one and three channels: 82 to 130, less the last 15 MB).
-FILTER_BYTES = 100
+#: which further channels of a plane add nothing to that could be seen, as a whole and in pieces.
+PLANE_BYTES, CODE_BYTES, CODE_BYTES_IN_PIECES, CODE_BYTES_OF_VOLUMES = 120, 190, 80, 180
+#: Bytes for each pixel and channel of the last filter, of patches that look alike, beyond what the
+#: looks have left: 2,048 pixels a side, three channels: 44; 1,536: 85; 4,096, one channel: 70.
+FILTER_BYTES = 65
 #: Priors whose pictures are filtered so.
 FILTERED = ("blind-spot", "recorrupted", "guided")
 #: The same where the code holds what the planes before and after show: measured in the same way on
@@ -128,29 +127,6 @@ class Costs:
     ending: float = 0.0
 
 
-def looks(block: tuple[int, ...], core: tuple[int, ...]) -> int:
-    """Count the looks of a last sweep: shifts of a lattice of blocks until their cores tile.
-
-    Parameters
-    ----------
-    block, core : tuple of int
-        Sizes of a hidden block and of the middle of it that is trusted, per axis.
-    """
-    return prod(ceil((size + 2) / middle) for size, middle in zip(block, core, strict=True))
-
-
-def looks_at(block: tuple[int, ...]) -> int:
-    """Count the looks of a last sweep with blocks of that size."""
-    return looks(block, tuple(trusted_core(side) for side in block))
-
-
-def last_looks(dims: int) -> tuple[int, int]:
-    """Count the looks of a last sweep where the noise is white, as it mostly is, and at most."""
-    ahead = (1,) * (dims - 2)
-    most = max(looks_at((*ahead, *block)) for block in product(BLOCK_SIDES, BLOCK_SIDES))
-    return looks_at((*ahead, 1, 1)), most
-
-
 def channel_count(source: ImageSpec) -> int:
     """Count the channels or colour samples."""
     return next(
@@ -194,8 +170,8 @@ def estimate_fit(grid: tuple[int, ...], channels: int, budget: Budget, *, half: 
     """Estimate the memory beyond Python and torch: one step, or a look at the whole image.
 
     The constants come from the peak of the resident memory above what a process holds that has
-    loaded torch and this package, one for each of six sizes from 256 x 256 to 2048 x 2048 pixels,
-    three of three channels (`benchmarks/tiles.py`, 3 iterations, one thread): within 15 % of it.
+    loaded torch and this package, one for each of nine sizes from 256 x 256 to 4096 x 4096 pixels,
+    five of three channels (`benchmarks/tiles.py`, 3 iterations, one thread): within 15 % of it.
 
     Parameters
     ----------
@@ -212,13 +188,13 @@ def estimate_fit(grid: tuple[int, ...], channels: int, budget: Budget, *, half: 
     halved = half and _halves(grid, budget)
     bytes_of = (STEP_BYTES | HALF_STEP_BYTES if halved else STEP_BYTES)[budget.prior]
     step = _step_pixels(grid, budget) * features * bytes_of
-    shown, code, start, left = whole, CODE_BYTES, START_BYTES, 0.0
+    shown, start, left = pixels_at_a_time(grid, budget), START_BYTES, 0.0
     if len(grid) == 2:
         left = step * (LEFT_BY_HALF if halved else LEFT_BY_STEPS)
+        code = CODE_BYTES if shown == whole else CODE_BYTES_IN_PIECES
     else:
         code, start = CODE_BYTES_OF_VOLUMES * channels, START_BYTES_OF_VOLUMES
         if budget.prior in PLANE_WISE:
-            shown = min(whole, max(AT_A_TIME, prod(grid[-2:])))
             code = STACK_CODE_BYTES * channels
     work = max(step, shown * features * LOOK_BYTES + left) + whole * code
     if len(grid) == 2 and budget.prior in FILTERED:

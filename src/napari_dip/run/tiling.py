@@ -23,8 +23,7 @@ if TYPE_CHECKING:
     from napari_dip.run.tiles import Tile
 
 #: Sides that are tried where the memory asks for tiles, widest first. Wider ones gain nothing: per
-#: pixel, a look at 1,024 x 1,024 already takes twice the time of one at 512 x 512, since it does
-#: not stay in the processor's cache.
+#: pixel, the whole of 2,048 x 2,048 takes no less time than four tiles of it.
 SIDES = (1024, 768, 512, 384, 256)
 #: The same for stacks, of which a tile holds that many planes; one plane beside them is looked at.
 STACK_SIDES, PLANES = (512, 384, 256), 16
