@@ -100,10 +100,10 @@ def _run(problem: Problem, preset: str) -> Iterator[Any]:
     return run(plan, data, preview_seconds=0)
 
 
-def _every_report() -> Callable[[Any], bool]:
+def _every_report() -> Callable[[Any, bool], bool]:
     count = 0
 
-    def due(_: Any) -> bool:
+    def due(_: Any, at_hand: bool) -> bool:
         nonlocal count
         count += 1
         return count % EVERY == 0

@@ -146,11 +146,11 @@ def follow(crop: Crop, prior: str, preset: str) -> dict[str, Any]:
     }
 
 
-def every(reports: int) -> Callable[[], bool]:
+def every(reports: int) -> Callable[[bool], bool]:
     """Ask for a picture at each report."""
     count = 0
 
-    def due() -> bool:
+    def due(_: bool) -> bool:
         nonlocal count
         count += 1
         return count % reports == 0

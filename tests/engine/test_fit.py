@@ -228,13 +228,26 @@ def test_a_preview_changes_no_pixel() -> None:
     for due in (False, True):
         problem, prior, _ = scene((24, 24))
         loop = fit(
-            problem, prior, one_phase(20, 0.005), never, seed=0, preview_due=lambda due=due: due
+            problem, prior, one_phase(20, 0.005), never, seed=0, preview_due=lambda _, due=due: due
         )
         seen, result = drain(loop)
         assert any(progress.estimate is not None for progress in seen) is due
         assert result is not None
         answers.append(result.estimate.mean)
     assert torch.equal(*answers)
+
+
+def test_a_picture_that_was_just_judged_is_shown_without_another_look() -> None:
+    looks = []
+    for due in (lambda _: False, lambda at_hand: at_hand, lambda _: True):
+        problem, prior, _ = scene((24, 24))
+        glance, taken = prior.glance, []
+        prior.glance = lambda taken=taken, glance=glance: taken.append(1) or glance()
+        drain(fit(problem, prior, one_phase(50, 0.005), never, seed=0, preview_due=due))
+        looks.append(len(taken))
+    judged_only, at_hand, every = looks
+    assert at_hand == judged_only
+    assert every == judged_only + 50 - 50 // 25
 
 
 def breaking(at: int, times: int) -> Callable[[torch.Tensor], torch.Tensor]:

@@ -43,9 +43,10 @@ def scripted(desk, noisy, monkeypatch):
     """A desk whose runs end, after one preview, as the test says; no engine is needed."""
     picture = noisy.astype(np.float32)
 
-    def play(outcome=None, waits=False, **report):
+    def play(outcome=None, waits=False, shown=True, **report):
         def run(plan, data, control, preview_seconds, store=None):
-            yield Event("Restoring", iteration=1, iterations=2, preview=picture)
+            preview = picture if shown else None
+            yield Event("Restoring", iteration=1, iterations=2, preview=preview)
             while waits and control() is Control.GO:
                 yield Event("Restoring", iteration=1, iterations=2, preview=picture.copy())
             if outcome == "nothing":
@@ -86,7 +87,7 @@ def is_ready(desk):
 def test_a_look_that_fails_is_left_out_and_the_result_is_added(scripted, monkeypatch):
     viewer = scripted.viewer
     refuse(monkeypatch, viewer, lambda look: "colormap" in look)
-    scripted.play()
+    scripted.play(shown=False)
     scripted.wait_for_end()
     assert is_ready(scripted)
     layer = viewer.layers["cells denoised"]
@@ -122,7 +123,7 @@ def test_a_result_that_cannot_be_added_is_offered_again(scripted, monkeypatch, n
     viewer, bar = scripted.viewer, scripted.dock.run_bar
     with monkeypatch.context() as patch:
         refuse(patch, viewer)
-        scripted.play()
+        scripted.play(shown=False)
         scripted.wait_for_end()
         assert is_ready(scripted)
         assert scripted.names == ["cells"]
@@ -142,9 +143,9 @@ def test_a_result_that_waits_survives_another_run(scripted, monkeypatch):
     viewer = scripted.viewer
     with monkeypatch.context() as patch:
         refuse(patch, viewer)
-        scripted.play()
+        scripted.play(shown=False)
         scripted.wait_for_end()
-    scripted.play()
+    scripted.play(shown=False)
     scripted.wait_for_end()
     scripted.press(scripted.dock.run_bar.add_button)
     assert scripted.names == ["cells", "cells denoised", "cells denoised [1]"]
@@ -156,7 +157,7 @@ def test_another_plugin_that_fails_on_new_layers_does_not_hold_the_dock_up(scrip
             raise RuntimeError("a listener broke")
 
     scripted.viewer.layers.events.inserted.connect(fail)
-    scripted.play()
+    scripted.play(shown=False)
     scripted.wait_for_end()
     scripted.viewer.layers.events.inserted.disconnect(fail)
     assert is_ready(scripted)
@@ -188,6 +189,7 @@ def test_a_preview_layer_that_cannot_be_removed_does_not_hold_the_dock_up(script
 
     scripted.play(waits=True)
     scripted.wait_until(lambda: "cells preview" in scripted.names)
+    scripted.viewer.add_points(name="above")  # or the preview would become the result
     scripted.viewer.layers.events.removed.connect(fail)
     scripted.qtbot.wait(600)
     scripted.press(scripted.dock.run_bar.run_button)
@@ -196,6 +198,22 @@ def test_a_preview_layer_that_cannot_be_removed_does_not_hold_the_dock_up(script
     assert is_ready(scripted)
     assert "cells denoised" in scripted.names
     assert "could not be removed: a listener broke." in scripted.said
+
+
+def test_the_preview_becomes_the_result_whatever_else_listens(scripted):
+    renamed = []
+    scripted.viewer.layers.events.renamed.connect(lambda event: renamed.append(scripted.names))
+    scripted.play(waits=True)
+    scripted.wait_until(lambda: "cells preview" in scripted.names)
+    preview = scripted.viewer.layers["cells preview"]
+    scripted.qtbot.wait(600)
+    scripted.press(scripted.dock.run_bar.run_button)
+    scripted.wait_for_end()
+    assert is_ready(scripted)
+    assert renamed == [["cells", "cells denoised"]]
+    assert scripted.viewer.layers["cells denoised"] is preview
+    assert METADATA_KEY in preview.metadata
+    assert "report" in preview.metadata[METADATA_KEY]
 
 
 def test_the_input_and_the_preview_may_be_removed_during_the_run(scripted):
@@ -269,7 +287,7 @@ def in_the_gap(desk, act):
             QTimer.singleShot(0, lambda: (act(), done.append(desk)))
 
     desk.viewer.layers.events.inserted.connect(soon)
-    desk.play()
+    desk.play(shown=False)
     desk.wait_until(lambda: bool(done))
     done.clear()
 

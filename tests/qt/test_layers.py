@@ -10,15 +10,16 @@ import pytest
 from napari.components import ViewerModel
 from napari.layers import Image
 
+from napari_dip.qt.ending import Answer
 from napari_dip.qt.layers import (
     METADATA_KEY,
-    Preview,
     add_result,
     header,
     is_preview,
     look_of,
     undisturbed,
 )
+from napari_dip.qt.preview import Preview
 from napari_dip.run.events import Restoration
 from napari_dip.run.recipe import make_recipe
 
@@ -197,3 +198,99 @@ def test_the_size_of_a_pixel_goes_with_each_axis():
     spec = header(Image(np.zeros((32, 40, 3), np.uint8), rgb=True, scale=(0.2, 0.3), units="um"))
     assert spec.scale == (0.2, 0.3, 1.0)
     assert spec.units == ("micrometer", "micrometer", "pixel")
+
+
+def shown_and_new(viewer, turned):
+    """Take one result into the layer of a preview, and add the same to another viewer."""
+    rng = np.random.default_rng(5)
+    first, last = (rng.normal(3, 1, turned.data.shape).astype(np.float32) for _ in range(2))
+    preview = Preview(viewer, turned.name, look_of(turned))
+    preview.show(first)
+    shown = viewer.layers[-1]
+    result = restored(last, note="kept")
+    into = add_result(viewer, turned.name, look_of(turned), result, preview=preview)
+    other = ViewerModel()
+    other.add_layer(Image(turned.data, name=turned.name))
+    new = add_result(other, turned.name, look_of(turned), result)
+    return preview, shown, into, new
+
+
+def test_the_layer_of_the_preview_shows_the_result_as_a_new_one_would(viewer, turned):
+    preview, shown, into, new = shown_and_new(viewer, turned)
+    assert into is shown
+    assert list(viewer.layers) == [turned, into]
+    (data, state, kind), (expected, wish, same) = (
+        into.as_layer_data_tuple(),
+        new.as_layer_data_tuple(),
+    )
+    assert kind == same
+    assert data is expected
+    assert state.keys() == wish.keys()
+    for key, value in wish.items():
+        np.testing.assert_equal(state[key], value, key)
+    assert into.name == new.name == "turned denoised"
+    assert into.contrast_limits_range == new.contrast_limits_range
+    assert not is_preview(into)
+    preview.remove()
+    assert into in viewer.layers
+    preview.show(np.zeros_like(into.data))
+    assert into.data is data
+
+
+def test_what_was_set_for_the_preview_alone_does_not_stay(viewer, turned):
+    preview = Preview(viewer, turned.name, look_of(turned))
+    picture = np.ones(turned.data.shape, np.float32)
+    preview.show(picture)
+    shown = viewer.layers[-1]
+    shown.visible, shown.opacity, shown.colormap = False, 0.2, "magma"
+    into = add_result(viewer, turned.name, look_of(turned), restored(picture), preview=preview)
+    assert into is shown
+    assert (into.visible, into.opacity, into.colormap) == (
+        turned.visible,
+        turned.opacity,
+        turned.colormap,
+    )
+
+
+def test_a_second_result_has_a_name_of_its_own(viewer, turned):
+    names = [shown_and_new(viewer, turned)[2].name for _ in range(2)]
+    assert names == ["turned denoised", "turned denoised [1]"]
+
+
+@pytest.mark.parametrize("why", ["removed", "below another", "another size", "never shown"])
+def test_a_preview_that_cannot_show_the_result_leaves_it_a_layer_of_its_own(viewer, turned, why):
+    preview = Preview(viewer, turned.name, look_of(turned))
+    picture = np.ones(turned.data.shape, np.float32)
+    if why != "never shown":
+        preview.show(picture[:-1] if why == "another size" else picture)
+        shown = viewer.layers[-1]
+    if why == "removed":
+        viewer.layers.remove(shown)
+    elif why == "below another":
+        viewer.add_image(picture, name="kept")
+    new = add_result(viewer, turned.name, look_of(turned), restored(picture), preview=preview)
+    assert viewer.layers[-1] is new
+    assert new.data is not None
+    preview.remove()
+    assert not any(is_preview(layer) for layer in viewer.layers)
+    assert new in viewer.layers
+
+
+@pytest.mark.parametrize("failing", ["data", "name"])
+def test_a_result_is_not_lost_with_a_preview_that_fails_to_show_it(viewer, turned, failing):
+    picture = np.ones(turned.data.shape, np.float32)
+    preview = Preview(viewer, turned.name, look_of(turned))
+    preview.show(0 * picture)
+    shown = viewer.layers[-1]
+
+    def fail(event):
+        raise RuntimeError("another plugin")
+
+    getattr(shown.events, failing).connect(fail)
+    answer = Answer(turned.name, look_of(turned), restored(picture), preview=preview)
+    name, remark = answer.add(viewer)
+    preview.remove()
+    assert "another plugin" in remark
+    assert any(layer.data is picture for layer in viewer.layers)
+    assert name in [layer.name for layer in viewer.layers]
+    assert not any(is_preview(layer) for layer in viewer.layers)

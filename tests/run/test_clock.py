@@ -98,9 +98,26 @@ def test_a_preview_is_not_due_because_of_a_pause() -> None:
     clock = Clock(plan(), hands.control, 0.2, hands.monotonic)
     paused_for(60, hands, clock)
     clock.control()
-    assert not clock.preview_due()
+    assert not clock.preview_due(at_hand=True)
     hands.time += 0.3
-    assert clock.preview_due()
+    assert clock.preview_due(at_hand=True)
+
+
+def test_looks_for_the_sake_of_previews_take_a_hundredth_of_the_time() -> None:
+    hands = Hands()
+    clock = Clock(plan(), hands.control, 0.2, hands.monotonic)
+    hands.time += 0.3
+    assert clock.preview_due(at_hand=False)
+    hands.time += 0.05
+    clock.previewed()
+    hands.time += 4.9
+    assert not clock.preview_due(at_hand=False)
+    assert clock.preview_due(at_hand=True)  # it costs no look
+    clock.previewed()
+    hands.time += 4.9
+    assert not clock.preview_due(at_hand=False)
+    hands.time += 0.2
+    assert clock.preview_due(at_hand=False)
 
 
 def test_the_words_name_the_part_where_there_are_several() -> None:

@@ -72,6 +72,12 @@ class Course:
         self.seen = (self.step.iteration, estimate)
         return estimate
 
+    def shown(self) -> Estimate:
+        """Picture of the average as it is now, looked at unless it has just been."""
+        if self.seen is not None and self.seen[0] == self.step.iteration:
+            return self.seen[1]
+        return self.look()
+
     def judge(self, problem: Problem) -> str:
         """Read the losses, remember the best average, or go back if the fit broke down."""
         step = self.step
@@ -138,6 +144,7 @@ class Course:
         broke_at = step.iteration
         factor = step.rate_factor / 2
         step.load(self.rollback)
+        self.seen = None  # of iterations that will be gone through anew
         step.rate_factor = factor
         self.rollbacks += 1
         note = (

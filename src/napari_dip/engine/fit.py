@@ -37,7 +37,7 @@ def fit(
     resume: Checkpoint | None = None,
     warm_start: Mapping[str, Tensor] | None = None,
     control: Callable[[], Control] = lambda: Control.GO,
-    preview_due: Callable[[], bool] = lambda: False,
+    preview_due: Callable[[bool], bool] = lambda _: False,
     keep_checkpoint: Callable[[Checkpoint], None] | None = None,
 ) -> Generator[Progress, None, Result | None]:
     """Fit the prior to the problem until the stop rule, the schedule or a person ends it.
@@ -51,7 +51,8 @@ def fit(
     warm_start : mapping of str to Tensor or None
         Weights to begin from, as `prior.net.state_dict()` names them.
     control, preview_due : callable
-        Polled before, and asked after, every iteration; a preview only reads.
+        Polled before, and asked after, every iteration; asked whether to show a picture, told
+        whether it is at hand, just judged. A preview only reads.
     keep_checkpoint : callable or None
         Handed a checkpoint after each judgement.
 
@@ -76,16 +77,20 @@ def fit(
             reason = course.kept(problem)
             break
         step.advance()
-        if step.iteration % schedule.report_every == 0 or step.iteration == schedule.stop_at:
+        if judged := _judging(step.iteration, schedule):
             note, reason = _report(problem, course, stop, keep_checkpoint)
             yield course.progress(note=note)
-        if preview_due():
-            yield course.progress(estimate=problem.finish(course.look()))
+        if preview_due(judged and not step.tried):
+            yield course.progress(estimate=problem.finish(course.shown()))
     if (yield from _release(problem, course, schedule, reason, control, preview_due)):
         return None
     reason = _why(reason, course, schedule)
     closely = schedule.last_look and reason != KEPT
     return (yield from _finish(problem, course, reason, control, closely=closely))
+
+
+def _judging(iteration: int, schedule: Schedule) -> bool:
+    return iteration % schedule.report_every == 0 or iteration == schedule.stop_at
 
 
 def _why(reason: str, course: Course, schedule: Schedule) -> str:
@@ -108,7 +113,7 @@ def _release(
     schedule: Schedule,
     reason: str,
     control: Callable[[], Control],
-    preview_due: Callable[[], bool],
+    preview_due: Callable[[bool], bool],
 ) -> Generator[Progress, None, bool]:
     """Let the held-out pixels drive the fit as well, now that they have judged.
 
@@ -126,7 +131,7 @@ def _release(
         step.advance()
         if step.iteration % schedule.report_every == 0:
             yield course.progress()
-        if preview_due():
+        if preview_due(False):
             yield course.progress(estimate=problem.finish(step.glance()))
     if isfinite(step.read()):
         course.best, course.seen = step.average_state(), None

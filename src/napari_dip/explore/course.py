@@ -130,7 +130,7 @@ def readings(
     design = design or subject.design
     problem, prior = _problem(target, subject, block, design)
     schedule = _schedule(subject, design, average=average, report_every=1)
-    looks = (lambda: True) if pictures else (lambda: False)
+    looks = (lambda _: True) if pictures else (lambda _: False)
     loop = fit(
         problem, prior, schedule, never, seed=subject.seed, control=control, preview_due=looks
     )

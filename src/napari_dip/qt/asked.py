@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from napari.layers import Image
 
     from napari_dip.qt.further import FurtherInputs
+    from napari_dip.qt.preview import Preview
     from napari_dip.run.events import Restoration
     from napari_dip.run.plan import Plan
     from napari_dip.run.trial import Region
@@ -69,8 +70,8 @@ class Asked:
         title = self.plan.recipe.task.title
         return " ".join(filter(None, [title, self.name, self.trial]))
 
-    def answered(self, result: Restoration) -> Answer:
-        """Put the result on its way into the viewer."""
+    def answered(self, result: Restoration, preview: Preview | None = None) -> Answer:
+        """Put the result on its way into the viewer, in the preview's place if there is one."""
         whole = self.plan if self.whole is None else self.whole
         return Answer(
             self.name,
@@ -80,6 +81,7 @@ class Asked:
             self.input_look,
             trial=self.trial,
             told=whole.notes,
+            preview=preview,
         )
 
     @property

@@ -157,7 +157,7 @@ class TaskDock(LayerDock):
 
     def _taken(self, asked: Asked, outcome: Restoration) -> str:
         self.history.note(outcome)
-        words = self._results.add(asked.answered(outcome), self._remarks)
+        words = self._results.add(asked.answered(outcome, self.history.preview), self._remarks)
         self.run_bar.add_button.setVisible(self._results.waiting)
         return words
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     import napari.viewer
 
+    from napari_dip.qt.preview import Preview
     from napari_dip.run.events import Restoration
 
 log = logging.getLogger(__name__)
@@ -47,6 +48,8 @@ class Answer:
         Name of what was tried on a part of the input; else empty.
     told : tuple of str
         Notes that stand in the plan line, above the words, and are not said twice.
+    preview : Preview or None
+        That showed the run; its layer shows the result from then on.
     """
 
     name: str
@@ -56,6 +59,7 @@ class Answer:
     input_look: Mapping[str, Any] = field(default_factory=dict)
     trial: str = ""
     told: tuple[str, ...] = ()
+    preview: Preview | None = None
 
     def add(self, viewer: napari.viewer.Viewer) -> tuple[str, str]:
         """Add it as a layer, in the input's place and colours or, where these fail, without.
@@ -71,7 +75,8 @@ class Answer:
             If napari takes no layer at all; any kind, since other plugins listen to its layers.
         """
         try:
-            return add_result(viewer, self.name, self.look, self.result, self.trial).name, ""
+            shown = self.result, self.trial, self.preview
+            return add_result(viewer, self.name, self.look, *shown).name, ""
         except Exception as error:
             _write_down(f"Adding the result of '{self.name}' failed", error)
             if there := self._layers(viewer):  # whoever failed came after napari's own part

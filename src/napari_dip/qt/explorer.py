@@ -16,7 +16,7 @@ from napari_dip.qt.explorer_run import Box, News, explored
 from napari_dip.qt.explorer_settings import ExplorerSettings
 from napari_dip.qt.fold import Fold
 from napari_dip.qt.layer_dock import LayerDock
-from napari_dip.qt.layers import Preview
+from napari_dip.qt.preview import Preview
 from napari_dip.qt.run_bar import RunBar, State
 from napari_dip.qt.worker import BackgroundRun
 from napari_dip.tasks import Input

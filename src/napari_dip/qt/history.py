@@ -14,7 +14,7 @@ from qtpy.QtWidgets import QGridLayout, QLabel, QPushButton, QSizePolicy, QSlide
 from napari_dip.qt.ending import attempt
 from napari_dip.qt.form import WheelGuard
 from napari_dip.qt.keeping import KeptSnapshots, place_of
-from napari_dip.qt.layers import Preview
+from napari_dip.qt.preview import Preview
 from napari_dip.qt.run_bar import sentence_label
 from napari_dip.qt.snapshots import Film, Snapshot
 from napari_dip.run.plan import size
@@ -68,6 +68,11 @@ class History(QWidget):
     def live(self) -> bool:
         """Whether no snapshot is in sight, but the run or its result."""
         return self._seen is None
+
+    @property
+    def preview(self) -> Preview | None:
+        """The layer that shows the run, if it is on."""
+        return self._preview
 
     @property
     def any_kept(self) -> bool:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from math import inf
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from napari.layers import Image
 from napari.utils.transforms import Affine
 
 from napari_dip.io import ImageSpec, guess_axes
@@ -22,6 +20,7 @@ if TYPE_CHECKING:
     import napari.viewer
     import numpy.typing as npt
 
+    from napari_dip.qt.preview import Preview
     from napari_dip.run.events import Restoration
     from napari_dip.run.plan import Plan
 
@@ -122,88 +121,6 @@ def look_of(
     return look | {"metadata": metadata, "multiscale": False}
 
 
-class Preview:
-    """The one layer that shows a running restoration; gone when the run is.
-
-    Parameters
-    ----------
-    viewer : napari.viewer.Viewer
-    name : str
-        Of the input layer.
-    look : mapping
-        By `look_of`.
-    part : bool
-        Whether a part of the layer is restored.
-    """
-
-    def __init__(
-        self,
-        viewer: napari.viewer.Viewer,
-        name: str,
-        look: Mapping[str, Any],
-        *,
-        part: bool = False,
-    ) -> None:
-        self._viewer, self._part = viewer, part
-        self._name = f"{name} preview"
-        self._look = dict(look) | {"metadata": {METADATA_KEY: {"preview": True}}}
-        self._layer: Image | None = None
-        self._dismissed = False
-        self._seen = (inf, -inf)  # least and greatest value so far
-        self._limits: tuple[float, ...] | None = None
-
-    def show(self, picture: npt.NDArray[np.float32] | None) -> None:
-        """Put a new picture, if there is one, into the layer, unless the user has removed it.
-
-        Raises
-        ------
-        Exception
-            If napari does not take it, of any kind; no more pictures are shown then.
-        """
-        if self._dismissed or picture is None:
-            return
-        if self._layer is not None and self._layer not in self._viewer.layers:
-            self._dismissed, self._layer = True, None
-            return
-        try:
-            self._put(picture)
-        except Exception:
-            self._dismissed = True
-            raise
-
-    def _put(self, picture: npt.NDArray[np.float32]) -> None:
-        look = self._look_for(picture)
-        if self._layer is None:
-            self._layer = Image(picture, name=self._name, **look)
-            with undisturbed(self._viewer):
-                self._viewer.add_layer(self._layer)
-        else:
-            self._layer.data = picture
-            if tuple(self._layer.contrast_limits) != self._limits:  # they are the user's own now
-                return
-            self._layer.contrast_limits = look.get("contrast_limits", self._limits)
-        self._limits = tuple(self._layer.contrast_limits)
-
-    def _look_for(self, picture: npt.NDArray[np.float32]) -> dict[str, Any]:
-        """Have all pictures so far in sight: limits that only widen do not flicker."""
-        low, high = range_of(picture)
-        self._seen = min(self._seen[0], low), max(self._seen[1], high)
-        return in_sight(self._look, self._seen, part=self._part)
-
-    @property
-    def dismissed(self) -> bool:
-        """Whether no more pictures are shown, as where the user has removed the layer."""
-        gone = self._layer is not None and self._layer not in self._viewer.layers
-        return self._dismissed or gone
-
-    def remove(self) -> None:
-        """Take the layer away; no more pictures are shown."""
-        layer, self._layer, self._dismissed = self._layer, None, True
-        if layer is not None and layer in self._viewer.layers:
-            with undisturbed(self._viewer):
-                self._viewer.layers.remove(layer)
-
-
 def is_preview(layer: napari.layers.Layer) -> bool:
     """Whether a layer is the preview of a run, or a line of ours: these are no input."""
     return bool(told_of(layer).get("preview"))
@@ -220,8 +137,9 @@ def add_result(
     look: Mapping[str, Any],
     result: Restoration,
     trial: str = "",
+    preview: Preview | None = None,
 ) -> napari.layers.Image:
-    """Add the answer as a new layer, which napari names apart from those already there.
+    """Make a layer of the answer, which napari names apart from those already there.
 
     Parameters
     ----------
@@ -233,17 +151,17 @@ def add_result(
     result : Restoration
     trial : str
         What it is called where it shows a part of the input only; else empty.
+    preview : Preview, optional
+        That showed the run, whose layer is taken for it where nothing lies above.
     """
     metadata = with_provenance(look, name, result, "trial" if trial else "result")
     look = in_sight(look, range_of(result.image), part=bool(trial))
     with undisturbed(viewer):
         for found in result.recipe.task.gives:
             _add_found(viewer, f"{name} {found.upper()}", look, result.learned[found], metadata)
-        return viewer.add_image(
-            result.image,
-            name=f"{name} {trial or result.recipe.task.done}",
-            **{**look, "metadata": metadata},
-        )
+        called, told = f"{name} {trial or result.recipe.task.done}", {**look, "metadata": metadata}
+        layer = None if preview is None else preview.become(result.image, called, told)
+        return layer or viewer.add_image(result.image, name=called, **told)
 
 
 def _add_found(

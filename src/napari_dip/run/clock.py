@@ -27,9 +27,10 @@ if TYPE_CHECKING:
 #: Share of what comes after the iterations that looks take, and not the filter and the verdict:
 #: 1.4 of 3.0 s (`benchmarks/time_left.py --cpu`).
 LOOKS_SHARE = 0.45
-#: Share of the time that previews take at most: a run in napari is to cost a twentieth more than
-#: one without, and the window wants its part of that.
-PREVIEW_SHARE = 0.04
+#: Share of the time that looks for the sake of previews take at most, beside pictures that were
+#: just judged, which cost none: a run in napari is to cost a twentieth more than one without, and
+#: the window wants most of that.
+PREVIEW_SHARE = 0.01
 
 
 class Clock:
@@ -64,7 +65,7 @@ class Clock:
         self._ask = control
         self._preview_seconds = preview_seconds
         self._last_preview = self._asked_preview = self.started
-        self._preview_cost = 0.0
+        self._preview_cost, self._looked = 0.0, False
         self._unit = 1
         self._pace = Pace(self.started, 0)
 
@@ -128,21 +129,28 @@ class Clock:
         if self.timed_out:
             raise Failed(refusal("time-over", limit=f"{self._limit:g}", name=name))
 
-    def preview_due(self) -> bool:
-        """Say whether to look now."""
+    def preview_due(self, at_hand: bool) -> bool:
+        """Say whether to show a picture now.
+
+        Parameters
+        ----------
+        at_hand : bool
+            Whether there is one; else it has to be looked at.
+        """
         if self._preview_seconds is None:
             return False
         now = self._now()
-        wait = max(self._preview_seconds, self._preview_cost / PREVIEW_SHARE)
-        if now - self._last_preview < wait:
+        dear = 0.0 if at_hand else self._preview_cost / PREVIEW_SHARE
+        if now - self._last_preview < max(self._preview_seconds, dear):
             return False
-        self._asked_preview = now
+        self._asked_preview, self._looked = now, not at_hand
         return True
 
     def previewed(self) -> None:
         """Take note of what the preview cost."""
         self._last_preview = self._now()
-        self._preview_cost = self._last_preview - self._asked_preview
+        if self._looked:
+            self._preview_cost = self._last_preview - self._asked_preview
 
     def event(self, progress: Any, preview: npt.NDArray[np.float32] | None) -> Event:
         """Put the engine's report into words."""
