@@ -280,6 +280,16 @@ def test_the_memory_is_estimated_within_fifteen_percent_of_what_was_measured(
     assert plan.peak_bytes == pytest.approx(growth, rel=0.15)
 
 
+@pytest.mark.parametrize(("side", "growth"), [(2048, 555e6), (4096, 737e6)])
+def test_so_is_the_memory_of_tiles_and_of_the_pictures_that_they_make(
+    side: int, growth: float
+) -> None:
+    plan = ask((side, side), "YX", preset="fast", tile=1024, machine=replace(MACHINE, half=True))
+    assert isinstance(plan, Plan)
+    assert len(plan.tiles) == (side // 1024) ** 2
+    assert plan.peak_bytes == pytest.approx(growth, rel=0.15)
+
+
 @pytest.mark.parametrize(("side", "scales"), [(1, 1), (2, 1), (3, 2), (4, 2), (16, 4), (17, 5)])
 def test_scales_end_while_two_pixels_are_left(side: int, scales: int) -> None:
     assert scales_within(side) == scales

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from math import inf
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
@@ -140,8 +141,12 @@ def _show(
     """Make a layer what a new one of that picture, name and look would be."""
     layer.metadata = dict(look["metadata"])  # no preview any more when others hear its name
     layer.data = picture
+    had = layer.as_layer_data_tuple()[1]
     for key, value in look.items():
-        if key not in ("metadata", "rgb", "multiscale", "contrast_limits"):
+        if key in ("metadata", "rgb", "multiscale", "contrast_limits"):
+            continue
+        # each change is drawn: as bytes, what is the same may look changed, never the reverse
+        if pickle.dumps(had[key]) != pickle.dumps(value):
             setattr(layer, key, value)
     if (limits := look.get("contrast_limits")) is None:
         layer.reset_contrast_limits()

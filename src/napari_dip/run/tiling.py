@@ -171,8 +171,7 @@ def memory_of(
         whole += members_bytes(parts, source.grid, together)
     if tiles:
         whole += int(BESIDE + seen.pixels * BESIDE_BYTES)
-        if tiles[0].z is not None:  # of planes, that is part of what was measured beside
-            whole += PICTURES * min(4 * source.pixels, IN_MEMORY)
+        whole += PICTURES * min(4 * source.pixels, IN_MEMORY)
         whole = max(whole, MEASURING_BYTES * min(source.pixels, count * MEASURED_WHOLE))
     return planes, whole
 
