@@ -42,9 +42,8 @@ def answer(net: nn.Module, code: Tensor) -> Tensor:
     The pieces of a picture whose sides are no multiples of the grain are those of one that is
     mirrored beyond its last pixels, as the layers themselves mirror it.
     """
-    if code.ndim != 4 or prod(code.shape[2:]) <= WHOLE or not isinstance(net, Local):
-        return net(packed(code))  # type: ignore[no-any-return]
-    if net.reach is None:
+    small = code.ndim != 4 or prod(code.shape[2:]) <= WHOLE
+    if small or not isinstance(net, Local) or net.reach is None:
         return net(packed(code))  # type: ignore[no-any-return]
     margin, core = piece(net.reach, net.grain)
     height, width = code.shape[2:]

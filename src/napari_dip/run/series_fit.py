@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from napari_dip.engine.fidelity import NoiseVariance
+from napari_dip.engine.looking import answer
 from napari_dip.engine.problem import Estimate, predicted
 from napari_dip.run.fitting import Fit, budget_of, fit_of, scene_of
 from napari_dip.run.sharing import REPORTS, SHARED
@@ -99,7 +100,7 @@ def held_out_gain(
     """
     prior, term = ready.prior, ready.problem.terms[0]
     prior.net.load_state_dict(dict(weights))
-    before = prior.estimate(prior.net(prior.glance().code))
+    before = prior.estimate(answer(prior.net, prior.glance().code))
     first, last = (
         term.likelihood(predicted(term, one), term.measurement) for one in (before, result.blind)
     )
