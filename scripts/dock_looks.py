@@ -33,6 +33,8 @@ DOCKS = {
     "Prior explorer": "mitochondria",
     "Batch": "mitochondria",
 }
+#: Folds that hold settings.
+FOLDS = ("Settings", "Axes and processes")
 #: Side of the cut samples, and iterations.
 SIDE, ITERATIONS = 64, "12"
 
@@ -72,12 +74,12 @@ def take(folder: Path, entry: str) -> None:
         viewer.theme = theme
         for size in SIZES:
             photograph("done", *size)
-    for fold in dock.findChildren(QCollapsible):
-        if fold.text() in ("Settings", "Axes and processes"):
-            fold.toggleButton().click()
-            let_pass(1)
-            for size in SIZES:
-                photograph("settings", *size)
+    folds = [one for one in dock.findChildren(QCollapsible) if one.text() in FOLDS]
+    for fold in folds:
+        fold.toggleButton().click()
+        let_pass(1)
+        for size in SIZES:
+            photograph("settings", *size)
     viewer.close()
 
 

@@ -133,16 +133,14 @@ def distribution(name: str) -> str:
 
 
 @pytest.mark.parametrize("path", named(MODULES))
-def test_modules_stay_below_300_lines_and_functions_below_60(path):
-    text = path.read_text(encoding="utf-8")
-    assert len(text.splitlines()) <= 300
-    long = {
-        node.name: node.end_lineno - node.lineno + 1
-        for node in ast.walk(ast.parse(text))
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
-        and node.end_lineno - node.lineno + 1 > 60
-    }
-    assert not long
+def test_modules_stay_below_600_lines(path):
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 600
+
+
+def test_ruff_refuses_functions_with_more_than_ten_branches():
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["ruff"]
+    assert "C90" in settings["lint"]["select"]
+    assert settings["lint"]["mccabe"]["max-complexity"] == 10
 
 
 @pytest.mark.parametrize("path", named(MODULES))

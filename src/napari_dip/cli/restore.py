@@ -43,7 +43,7 @@ from napari_dip.run.verdict import cut_off_words
 from napari_dip.tasks import TASKS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from napari_dip.io import ImageSpec
     from napari_dip.run.events import Restoration
@@ -110,14 +110,7 @@ def restore_file(task: str, image: str, **options: Any) -> int:
             result = watched(loop, quiet=request.quiet)
         except Failed as failure:
             raise _going_on(failure, store) from failure
-    for trouble in (store.moved, store.failure):
-        if trouble is not None:
-            say(trouble.message)
-    if result is not None and not request.quiet:
-        judged = result.report.get("verdict", {"sentences": []})["sentences"]
-        for note in dict.fromkeys((*result.report.get("notes", ()), *judged)):
-            if note not in before:  # those were said before the start
-                say(note)
+    _say_the_end(request, result, store, before)
     if interrupt.asked:
         return _keep(request, plan, result, store)
     if result is None:  # only a control that says so can end a run with nothing
@@ -128,6 +121,21 @@ def restore_file(task: str, image: str, **options: Any) -> int:
     if request.resume:
         _forget_partial(request, result)
     return DONE
+
+
+def _say_the_end(
+    request: Request, result: Restoration | None, store: Store, before: Sequence[str]
+) -> None:
+    """Say what went wrong with keeping, then notes and verdict that were not said at the start."""
+    for trouble in (store.moved, store.failure):
+        if trouble is not None:
+            say(trouble.message)
+    if result is None or request.quiet:
+        return
+    judged = result.report.get("verdict", {"sentences": []})["sentences"]
+    for note in dict.fromkeys((*result.report.get("notes", ()), *judged)):
+        if note not in before:
+            say(note)
 
 
 def plan_file(task: str, image: str, **options: Any) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 #: Number of a type in the file, and the name that torch has for it.
 DTYPES = {
@@ -30,6 +30,19 @@ _SHARING = frozenset(
         *("view_as", "movedim", "lift_fresh_copy", "feature_dropout"),
     )
 )
+#: Kinds of arguments that name no value of the graph, and how each becomes plain. Everything is
+#: computed where the picture is, and laid out as torch likes, so a device or a layout says nothing.
+_PLAIN: dict[str, Callable[[Any], Any]] = {
+    **dict.fromkeys(("as_none", "as_device", "as_layout", "as_memory_format"), lambda value: None),
+    **dict.fromkeys(("as_int", "as_bool", "as_string"), lambda value: value),
+    **dict.fromkeys(("as_ints", "as_bools"), list),
+    "as_float": float,
+    "as_floats": lambda value: [float(number) for number in value],
+    "as_scalar_type": lambda value: {"dtype": DTYPES[value]},
+}
+#: Kinds that stand for a value by its name, for nothing, or for a plain number; and lists of them.
+_NAMES = ("as_optional_tensor", "as_sym_int", "as_sym_float", "as_sym_bool")
+_LISTS_OF_NAMES = ("as_optional_tensors", "as_sym_ints", "as_sym_floats", "as_sym_bools")
 
 
 class Aliases:
@@ -114,29 +127,15 @@ def value_of(kind: str, value: Any, aliases: Aliases) -> Any:
     ValueError
         If it is of a kind that no network here needs, such as a graph or an object.
     """
-    if kind in ("as_none", "as_device", "as_layout", "as_memory_format"):
-        return None  # everything is computed where the picture is, and laid out as torch likes
-    if kind in ("as_int", "as_bool", "as_string"):
-        return value
-    if kind == "as_float":
-        return float(value)
-    if kind in ("as_ints", "as_bools"):
-        return list(value)
-    if kind == "as_floats":
-        return [float(one) for one in value]
-    if kind == "as_scalar_type":
-        return {"dtype": DTYPES[value]}
+    if kind in _PLAIN:
+        return _PLAIN[kind](value)
     if kind == "as_tensor":
         return _named(value["name"], aliases)
     if kind == "as_tensors":
         return [_named(one["name"], aliases) for one in value]
-    if kind == "as_optional_tensor":
+    if kind in _NAMES:
         return _one(value, aliases)
-    if kind == "as_optional_tensors":
-        return [_one(one, aliases) for one in value]
-    if kind in ("as_sym_int", "as_sym_float", "as_sym_bool"):
-        return _one(value, aliases)
-    if kind in ("as_sym_ints", "as_sym_floats", "as_sym_bools"):
+    if kind in _LISTS_OF_NAMES:
         return [_one(one, aliases) for one in value]
     raise ValueError(kind)
 

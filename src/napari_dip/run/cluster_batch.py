@@ -12,7 +12,7 @@ from napari_dip.run.cluster_course import Course
 from napari_dip.run.events import Event
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable, Generator, Iterator
 
     from napari_dip.run.batch import BatchEvent
     from napari_dip.run.batch_plan import BatchPlan
@@ -52,12 +52,7 @@ def side_by_side(
 
     count = len(plan.jobs)
     course = Course(plan, crew)
-    for number, job in enumerate(plan.jobs, 1):
-        if isinstance(job.plan, Refusal):
-            no = course.end(number, FileOutcome(job.source, "refused", refusal=job.plan))
-            yield BatchEvent(number, count, job.source, outcome=no)
-        else:
-            course.await_file(number)
+    yield from _admitted(plan, course)
     wishes = _Wishes(crew, course.session, control)
     last = time.monotonic()
     while course.left or course.out:
@@ -85,6 +80,18 @@ def side_by_side(
         left = course.end(number, FileOutcome(source, "waiting"))
         yield BatchEvent(number, count, source, outcome=left)
     return tuple(course.outcomes[number] for number in range(1, count + 1))
+
+
+def _admitted(plan: BatchPlan, course: Course) -> Iterator[BatchEvent]:
+    """Line up the files that can be restored; an event for each of the others."""
+    from napari_dip.run.batch import BatchEvent
+
+    for number, job in enumerate(plan.jobs, 1):
+        if isinstance(job.plan, Refusal):
+            no = course.end(number, FileOutcome(job.source, "refused", refusal=job.plan))
+            yield BatchEvent(number, len(plan.jobs), job.source, outcome=no)
+        else:
+            course.await_file(number)
 
 
 class _Wishes:

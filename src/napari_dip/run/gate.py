@@ -32,10 +32,8 @@ def check_headers(task: Task, source: ImageSpec, others: Mapping[str, ImageSpec]
 def check_header(source: ImageSpec, *, stacks: bool = True) -> Refusal | None:
     """Say no to an image that is none, or to a stack where there must be none."""
     name, shape, axes = source.name, source.shape, source.axes
-    if not shape:
-        return refusal("image-scalar", name=name)
-    if len(shape) == 1:
-        return refusal("image-line", name=name, count=shape[0])
+    if len(shape) < 2:
+        return _no_picture(source)
     if len(axes) != len(shape) or len(set(axes)) != len(axes) or set(axes) - set("TCZYXS"):
         return refusal("axes-wrong", axes=axes, name=name, count=len(shape), shape=_sizes(shape))
     if "Y" not in axes or "X" not in axes:
@@ -56,6 +54,13 @@ def check_header(source: ImageSpec, *, stacks: bool = True) -> Refusal | None:
     if min(height, width) < LEAST_SIDE:
         return refusal("image-small", name=name, height=height, width=width, least=LEAST_SIDE)
     return None
+
+
+def _no_picture(source: ImageSpec) -> Refusal:
+    """Say no to a number, or to a line of them."""
+    if not source.shape:
+        return refusal("image-scalar", name=source.name)
+    return refusal("image-line", name=source.name, count=source.shape[0])
 
 
 def _check_others(task: Task, others: Mapping[str, ImageSpec]) -> Refusal | None:

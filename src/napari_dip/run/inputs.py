@@ -66,11 +66,34 @@ def sort_inputs(plan: Plan, data: Mapping[str, npt.NDArray[Any]]) -> Inputs | Re
     for key, spec in plan.others.items():
         if no := check_finite(others[key], spec.name):
             return no
-    layout = plan.layout
-    if no := task.admit(plan.source, _overlaid(plan, others, layout)):
+    if no := task.admit(plan.source, _overlaid(plan, others, plan.layout)):
         return no
+    laid = _without_hollows(plan, image, others)
+    if isinstance(laid, Refusal):
+        return laid
+    layout, parts, known = laid
+    if no := check_content(image if known is None else parts[known], plan.source.name):
+        return no
+    if no := task.admit_image(plan.source, parts):
+        return no
+    second = None if again is None else to_parts(others.pop(again), plan.source.axes, layout)
+    if (
+        again is not None
+        and second is not None
+        and (no := admit_second(parts, second, plan.others[again].name, plan.source.name))
+    ):
+        return no
+    step = 1.0 if image.dtype.kind in "iu" else 0.0
+    return Inputs(parts, _overlaid(plan, others, layout), known, step, layout, second)
+
+
+def _without_hollows(
+    plan: Plan, image: npt.NDArray[Any], others: Mapping[str, Planes]
+) -> tuple[Layout, Planes, npt.NDArray[np.bool_] | None] | Refusal:
+    """Lay the image out, in another way than planned where a plane holds no known pixel."""
+    layout = plan.layout
     parts, known = laid_out(plan, image, others, layout)
-    if no := task.check_known(plan.source, known):
+    if no := plan.recipe.task.check_known(plan.source, known):
         return no
     if known is not None and not known.any():
         return refusal("nothing-known", name=plan.source.name)
@@ -80,17 +103,7 @@ def sort_inputs(plan: Plan, data: Mapping[str, npt.NDArray[Any]]) -> Inputs | Re
             return refusal("plane-unknown", name=plan.source.name, count=hollow, total=len(known))
         layout = rest.pop(0)
         parts, known = laid_out(plan, image, others, layout)
-    if no := check_content(image if known is None else parts[known], plan.source.name):
-        return no
-    if no := task.admit_image(plan.source, parts):
-        return no
-    second = None
-    if again is not None:
-        second = to_parts(others.pop(again), plan.source.axes, layout)
-        if no := admit_second(parts, second, plan.others[again].name, plan.source.name):
-            return no
-    step = 1.0 if image.dtype.kind in "iu" else 0.0
-    return Inputs(parts, _overlaid(plan, others, layout), known, step, layout, second)
+    return layout, parts, known
 
 
 def check_content(array: npt.NDArray[Any], name: str) -> Refusal | None:
