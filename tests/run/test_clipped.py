@@ -7,16 +7,28 @@ from math import inf
 import numpy as np
 import pytest
 import torch
+from skimage.data import camera
 
 import napari_dip as dip
 from napari_dip.engine.noise import NoiseEstimate, measure_noise
 from napari_dip.io import ImageSpec
-from napari_dip.run.clipped import as_measured, expected, reckoned_back, unclipped
+from napari_dip.run.clipped import (
+    MEAN_EXCESS,
+    _table,
+    as_measured,
+    expected,
+    reckoned_back,
+    unclipped,
+    with_believed_limits,
+)
+from napari_dip.run.findings import Findings
 from napari_dip.run.inputs import sort_inputs
 from napari_dip.run.machine import this_machine
+from napari_dip.run.noise import noise_variance
 from napari_dip.run.plan import preflight
 from napari_dip.run.prepare import prepare
 from napari_dip.run.recipe import make_recipe
+from napari_dip.run.verdict import verdict
 
 SIDE, LEVEL = 96, 25.0
 #: Grey values of the four quarters: two that are cut at black, two that are not cut.
@@ -106,3 +118,90 @@ def test_noise_that_is_not_known_reckons_nothing_back():
     noisy = np.where(quarters()[1] > 60, 200, 10).astype(np.uint8)  # a mask tells no noise
     inputs = sort_inputs(plan, {"image": noisy})
     assert reckoned_back(plan, prepare(plan, inputs)[0]) == ()
+
+
+def at_random(seed: int):
+    """Draw a picture, what a detector that cuts off measures of it, and a noise near the true."""
+    rng = np.random.default_rng(seed)
+    high, side = float(rng.choice([100, 255, 1023, 4095])), 32
+    gain = float(10 ** rng.uniform(-2, 1.5)) * (rng.random() < 0.8)
+    read = float(10 ** rng.uniform(0, 1.5))
+    coarse = rng.uniform(0, rng.uniform(0.3, 1.2) * high, (4, 4)) ** rng.choice([1, 2])
+    coarse *= rng.uniform(0.3, 1.2) * high / coarse.max()
+    truth = np.kron(coarse, np.ones((side // 4, side // 4)))
+    light = gain * rng.poisson(truth / gain) if gain else truth
+    offset = float(rng.choice([0.0, 3 * read]))
+    measured = np.clip(np.rint(light + offset + rng.normal(0, read, truth.shape)), 0, high)
+    wrong = float(10 ** rng.uniform(-0.3, 0.7))  # half to five times the true variance
+    none = (0.0,) * 5
+    variance = wrong * (read**2 - gain * offset)
+    noise = NoiseEstimate(wrong * gain, variance, 0.1 * read**2, none, none, cut_off=(0.0, high))
+    return truth + offset, measured[None].astype(np.float32), noise
+
+
+def corrected(noise: NoiseEstimate, picture: np.ndarray) -> np.ndarray:
+    table = _table(noise, picture.astype(np.float32))
+    assert (np.diff(table.means) >= 0).all()
+    return np.interp(picture, table.means, table.signals)
+
+
+@pytest.mark.parametrize("first", range(0, 1000, 100))
+def test_a_correction_is_small_where_few_pixels_are_cut_off_however_wrong_the_noise(first):
+    for seed in range(first, first + 100):
+        truth, measured, noise = at_random(seed)
+        low, high = noise.cut_off
+        noise = with_believed_limits(noise, measured, None)
+        picture = np.clip(truth, low, high)
+        answer = corrected(noise, picture)
+        deviation = np.sqrt(noise_variance(noise, picture))
+        away = np.minimum(picture - low, high - picture) > 6.001 * deviation
+        assert np.abs(answer - picture)[away].max(initial=0) < 1e-6 * high, seed
+        # the signals that these means come from: no mean of theirs goes further than counted
+        counted = [(measured <= low).mean(), (measured >= high).mean()]
+        strength = [np.sqrt(noise_variance(noise, limit)) for limit in (low, high)]
+        strength[0] = max(strength[0], noise.gain)
+        seen = corrected_back(noise, picture)
+        change = (picture - seen).mean()
+        most = MEAN_EXCESS * np.multiply(counted, strength)
+        assert -1.5 * most[0] - 1e-3 * high <= change <= 1.5 * most[1] + 1e-3 * high, seed
+
+
+def corrected_back(noise: NoiseEstimate, signal: np.ndarray) -> np.ndarray:
+    table = _table(noise, signal.astype(np.float32))
+    return np.interp(signal, table.signals, table.means)
+
+
+def test_one_more_saturated_pixel_changes_a_correction_by_as_much_as_one_pixel_can():
+    for seed in range(100):
+        truth, measured, noise = at_random(seed)
+        picture = np.clip(truth, *noise.cut_off)
+        more = measured.copy()
+        more.flat[int(measured.argmax())] = noise.cut_off[1]
+        more.flat[int(np.random.default_rng(seed).integers(more.size))] = noise.cut_off[1]
+        means = [
+            corrected_back(with_believed_limits(noise, one, None), picture).mean()
+            for one in (measured, more)
+        ]
+        one_pixel = 6 * np.sqrt(noise_variance(noise, noise.cut_off[1])) / measured.size
+        assert abs(means[0] - means[1]) < one_pixel, seed
+
+
+def test_large_gains_do_not_lift_a_picture_that_white_cuts_off_here_and_there():
+    """Photons of 20 grey values each: 0.9 % of the pixels at 255 once lifted the mean by 6 %."""
+    rng = np.random.default_rng(0)
+    truth = (camera()[:384:2, :384:2] / 255.0) ** 2 * 200 + 3
+    noisy = 20 * rng.poisson(truth / 20) + rng.normal(8, 4, truth.shape)
+    noisy = np.clip(np.rint(noisy), 0, 255).astype(np.uint8)
+    result = dip.denoise(noisy, preset="fast", max_iterations=20)
+    assert result.image.mean() == pytest.approx(noisy.mean(), rel=0.01)
+    figures = result.report["verdict"]["figures"]
+    assert figures["corrected"] == pytest.approx(result.image.mean() / noisy.mean() - 1, abs=0.005)
+    assert figures["unexplained"] == 0
+
+
+def test_brightness_is_judged_against_the_input_as_it_came():
+    """A correction that lifts the result beyond what the cut-off pixels explain is a warning."""
+    found = Findings(None, bias=0.0, reckoned=(255.0,), corrected=0.06, unexplained=0.05)
+    said = verdict(found)
+    assert "On average the result is 5.0% brighter than the input." in said["warnings"]
+    assert not any("was kept" in sentence for sentence in said["sentences"])

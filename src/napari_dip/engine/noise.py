@@ -94,6 +94,8 @@ class NoiseEstimate:
         it has none to tell them by.
     cut_off : (float, float)
         Grey values below and above which nothing is told, noise included; infinite if none is.
+    cut_belief : (float, float)
+        How much of what the noise foretells to be cut off there counts, 0 to 1.
     """
 
     gain: float
@@ -107,6 +109,7 @@ class NoiseEstimate:
     offset: float | None = None
     read_noise: float | None = None
     cut_off: tuple[float, float] = WHOLE
+    cut_belief: tuple[float, float] = (1.0, 1.0)
 
 
 def measure_noise(planes: Tensor, step: float, known: Tensor | None = None) -> NoiseEstimate:

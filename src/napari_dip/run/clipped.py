@@ -4,12 +4,16 @@ Where the noise of dark pixels ends at grey value 0, what lies below comes back 
 of many such pixels is brighter than they are; at white it is darker. A restoration estimates that
 mean. With the noise known, so is the mean that each signal leads to, and the way back. Photons are
 never fewer than none: where no noise is without light, nothing is cut, however many pixels are 0.
+
+The measured noise also foretells how many pixels lie at a limit. Where fewer are there, as much
+less is corrected, so that a noise measured too strong cannot lift a picture.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import ceil, isfinite, pi, sqrt
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -33,8 +37,13 @@ if TYPE_CHECKING:
 FAR, POINTS = 6.0, 512
 #: Counts of photons that are told apart at most: normal noise is as good beyond.
 MOST_COUNTS = 1000
-#: How often the distance is reckoned anew: there the noise is stronger than at the limit itself.
-_ROUNDS = 30
+#: Halvings of an interval: to the last digit of a float.
+_HALVINGS = 60
+#: Side of the blocks whose means foretell how many pixels are cut off.
+_BLOCK = 8
+#: Mean excess over a limit of the noise that goes beyond it, in standard deviations, of a signal at
+#: the limit itself; of a darker one it is less.
+MEAN_EXCESS = sqrt(2 / pi)
 #: How many times the standard deviation may grow: as much as it does at the limit, where half of
 #: the noise is cut.
 MOST_GROWTH = 2.0
@@ -60,7 +69,7 @@ def expected(noise: NoiseEstimate, signals: Numbers) -> Numbers:
     Parameters
     ----------
     noise : NoiseEstimate
-        With the limits in `cut_off`.
+        With the limits in `cut_off`, and in `cut_belief` how much of what is cut there counts.
     signals : ndarray
         In the image's units.
 
@@ -72,9 +81,10 @@ def expected(noise: NoiseEstimate, signals: Numbers) -> Numbers:
     low, high = noise.cut_off
     means = signals.astype(np.float64)
     if isfinite(low):
-        means = means + _lifted(noise, signals, low)
+        means = means + noise.cut_belief[0] * _lifted(noise, signals, low)
     if isfinite(high):
-        means = means - _beyond(signals - high, np.sqrt(noise_variance(noise, signals)))
+        beyond = _beyond(signals - high, np.sqrt(noise_variance(noise, signals)))
+        means = means - noise.cut_belief[1] * beyond
     return means
 
 
@@ -84,14 +94,24 @@ def _lifted(noise: NoiseEstimate, signals: Numbers, low: float) -> Numbers:
     light = np.maximum(signals - low, 0)
     if not dark:
         return np.zeros_like(light)
-    if noise.gain * MOST_COUNTS < FAR * dark:  # photons by the hundred: normal, too
+    if _many_photons(noise, dark):
         return _beyond(-light, np.sqrt(dark**2 + noise.gain * light))
+    often, counts = _photon_odds(noise, dark, light)
+    lifted: Numbers = often @ _beyond(-noise.gain * counts, np.full(len(counts), dark, np.float64))
+    return lifted
+
+
+def _many_photons(noise: NoiseEstimate, dark: float) -> bool:
+    """Whether photons come by the hundred where noise is cut at black: normal, too."""
+    return noise.gain * MOST_COUNTS < FAR * dark
+
+
+def _photon_odds(noise: NoiseEstimate, dark: float, light: Numbers) -> tuple[Numbers, Numbers]:
+    """How often each light (K,) gives each small count of photons, (K, N), and the counts."""
     counts = np.arange(ceil(FAR * dark / noise.gain) + 1, dtype=np.float64)
     photons = np.maximum(light / noise.gain, 1e-300)[:, None]
     factorials = np.cumsum(np.log(np.maximum(counts, 1)))
-    often = np.exp(counts * np.log(photons) - photons - factorials)
-    lifted: Numbers = often @ _beyond(-noise.gain * counts, np.full(len(counts), dark, np.float64))
-    return lifted
+    return np.exp(counts * np.log(photons) - photons - factorials), counts
 
 
 def _without_light(noise: NoiseEstimate, low: float) -> float:
@@ -107,6 +127,102 @@ def _beyond(above: Numbers, deviation: Numbers) -> Numbers:
     tail = torch.exp(-(away**2) / 2) / sqrt(2 * pi)
     excess: Numbers = deviation * (tail + away * torch.special.ndtr(away)).numpy()
     return excess
+
+
+def _tail(away: Numbers) -> Numbers:
+    """Share of normal values that lie beyond a limit so far below their mean."""
+    import torch
+
+    share: Numbers = torch.special.ndtr(torch.from_numpy(np.asarray(away))).numpy()
+    return share
+
+
+def with_believed_limits(
+    noise: NoiseEstimate, planes: Picture, known: npt.NDArray[np.bool_] | None
+) -> NoiseEstimate:
+    """Compare the pixels that were cut off with those that the noise foretells.
+
+    Parameters
+    ----------
+    noise : NoiseEstimate
+        Of one channel.
+    planes : ndarray
+        (..., Y, X): what was measured of it.
+    known : ndarray of bool or None
+        Of the same shape; None: all.
+
+    Returns
+    -------
+    NoiseEstimate
+        With `cut_belief`: pixels at each limit, as a share of those foretold, 1 at most.
+    """
+    if not any(map(isfinite, noise.cut_off)):
+        return noise
+    pixels = planes.reshape(-1) if known is None else planes[known]
+    table = _table(replace(noise, cut_belief=(1.0, 1.0)), pixels)
+    signals = np.interp(_block_means(planes, known), table.means, table.signals)
+    belief = [1.0, 1.0]
+    for side, limit in enumerate(noise.cut_off):
+        if isfinite(limit):
+            counted = float(((pixels <= limit) if side == 0 else (pixels >= limit)).mean())
+            foretold = float(_share_beyond(noise, signals, side).mean()) if len(signals) else 0.0
+            belief[side] = min(1.0, counted / foretold) if foretold > 0 else 1.0
+    return replace(noise, cut_belief=(belief[0], belief[1]))
+
+
+def _block_means(planes: Picture, known: npt.NDArray[np.bool_] | None) -> Numbers:
+    """Means of the whole blocks of (..., Y, X) that were measured."""
+    rows, columns = (side // _BLOCK for side in planes.shape[-2:])
+
+    def blocks(of: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        cut = of[..., : rows * _BLOCK, : columns * _BLOCK]
+        parted = cut.reshape(*cut.shape[:-2], rows, _BLOCK, columns, _BLOCK)
+        return np.moveaxis(parted, -2, -3).reshape(-1, _BLOCK**2)
+
+    means = blocks(planes).mean(1, dtype=np.float64)
+    return np.asarray(means if known is None else means[blocks(known).all(1)])
+
+
+def _share_beyond(noise: NoiseEstimate, signals: Numbers, side: int) -> Numbers:
+    """Share of the pixels of each signal that noise takes to a limit or beyond it."""
+    limit = noise.cut_off[side]
+    if side == 1:
+        return _tail((signals - limit) / np.sqrt(noise_variance(noise, signals)))
+    light, dark = np.maximum(signals - limit, 0), _without_light(noise, limit)
+    if not dark:
+        return np.zeros_like(light)
+    if _many_photons(noise, dark):
+        return _tail(-light / np.sqrt(dark**2 + noise.gain * light))
+    often, counts = _photon_odds(noise, dark, light)
+    shares: Numbers = often @ _tail(-noise.gain * counts / dark)
+    return shares
+
+
+def most_changed(plan: Plan, calibration: Calibration, parts: Picture) -> tuple[float, float]:
+    """Most that cut-off noise can have raised and lowered the mean of a measurement.
+
+    It is told from the pixels that lie at a limit and the noise there, not from a restored picture
+    nor from the table that restored it: a check must not use what it checks.
+
+    Parameters
+    ----------
+    plan, calibration
+    parts : ndarray
+        (parts, C, *grid): what was measured.
+
+    Returns
+    -------
+    raised, lowered : float
+        In the image's units, both positive.
+    """
+    raised = lowered = 0.0
+    for place, noise in _cut(plan, calibration, range(parts.shape[1])):
+        pixels, (low, high) = parts[:, place], noise.cut_off
+        if isfinite(low):
+            raised += float((pixels <= low).mean()) * _without_light(noise, low)
+        if isfinite(high):
+            lowered += float((pixels >= high).mean()) * float(np.sqrt(noise_variance(noise, high)))
+    return MEAN_EXCESS * raised / parts.shape[1], MEAN_EXCESS * lowered / parts.shape[1]
 
 
 def unclipped(
@@ -181,12 +297,26 @@ def _table(noise: NoiseEstimate, picture: npt.NDArray[np.float32]) -> Table:
     signals = [np.asarray(ends)]
     for limit, side in zip(noise.cut_off, (1.0, -1.0), strict=True):
         if isfinite(limit):
-            far = 0.0
-            for _ in range(_ROUNDS):
-                far = FAR * float(np.sqrt(noise_variance(noise, limit + side * far)))
-            signals.append(limit + side * np.linspace(0, far, POINTS))
+            most = abs(limit - (ends[1] if side > 0 else ends[0]))
+            signals.append(limit + side * np.linspace(0, _far(noise, limit, side, most), POINTS))
     ordered = np.unique(np.clip(np.concatenate(signals), min(ends), max(ends)))
     return Table(ordered, np.maximum.accumulate(expected(noise, ordered)))
+
+
+def _far(noise: NoiseEstimate, limit: float, side: float, most: float) -> float:
+    """Distance from a limit at which it lies `FAR` standard deviations off, `most` at most.
+
+    The standard deviation changes with the distance, so it is searched for by halving: taking the
+    last distance's deviation for the next swings for ever where the gain is large.
+    """
+    near, far = 0.0, max(most, 1e-300)
+    for _ in range(_HALVINGS):
+        middle = (near + far) / 2
+        if middle < FAR * float(np.sqrt(noise_variance(noise, limit + side * middle))):
+            near = middle
+        else:
+            far = middle
+    return far
 
 
 def _along(values: npt.NDArray[np.float32], start: Numbers, end: Numbers) -> Picture:

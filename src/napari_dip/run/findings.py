@@ -78,7 +78,8 @@ class Findings:
     residual : Residual or None
         None if it tells nothing of the noise.
     bias : float
-        Mean of the result less that of the input, as a share of the input's mean above its dark.
+        Mean of the result less that of the input, as a share of the input's mean above its dark;
+        of what would be measured of the result, where noise was cut off.
     put_back : float
         How much of the mean the fit had lost before it was put back; the same share.
     detail, contrast : Confirmed or None
@@ -92,6 +93,11 @@ class Findings:
         A fine regular pattern that was taken out.
     reckoned : tuple of float
         Grey values at which noise was cut off that was reckoned back.
+    corrected : float
+        How much brighter that made the result, the same share.
+    unexplained : float
+        Mean of the result as it is less that of the input, beyond what the pixels at those grey
+        values can explain; the same share.
     """
 
     residual: Residual | None
@@ -106,6 +112,8 @@ class Findings:
     largest: CutOff = WHOLE
     pattern: Pattern | None = None
     reckoned: tuple[float, ...] = ()
+    corrected: float = 0.0
+    unexplained: float = 0.0
 
 
 def residual_of(left: Numbers, prediction: Numbers, known: Known, noise: NoiseEstimate) -> Residual:
@@ -243,7 +251,7 @@ def look_at(
     evidence : iterable of tuple of float
         What the held-out pixels of each unit said.
     """
-    from napari_dip.run.clipped import as_measured, reckoned_back
+    from napari_dip.run.clipped import as_measured, most_changed, reckoned_back
     from napari_dip.run.evidence import confirmed
 
     known, task = calibration.known, plan.recipe.task
@@ -257,15 +265,19 @@ def look_at(
         if noise_told and c not in calibration.constant
     ]
     mean, above = brightness(parts, known)
-    result = as_measured(plan, calibration, result)
-    shown = float(result.mean(dtype=np.float64)) if known is None else brightness(result, known)[0]
+    seen_again = as_measured(plan, calibration, result)
+    shown, again = (
+        float(one.mean(dtype=np.float64)) if known is None else brightness(one, known)[0]
+        for one in (result, seen_again)
+    )
+    raised, lowered = most_changed(plan, calibration, parts)
     detail, contrast = confirmed(evidence) or (None, None)
     filled, far = (0.0, 0.0) if known is None else far_from_measured(known, DEEP)
     own = parts.astype(plan.source.dtype) if plan.source.dtype[0] in "iu" else parts
     least, largest = cut_off(own if known is None else own[known])
     return Findings(
         worst(residuals),
-        (shown - mean) / above,
+        (again - mean) / above,
         float((left if known is None else left[known]).mean(dtype=np.float64)) / above,
         detail,
         contrast,
@@ -276,6 +288,8 @@ def look_at(
         largest,
         strongest_pattern(lost, parts[some]) if noise_told and known is None else None,
         reckoned_back(plan, calibration),
+        (shown - again) / above,
+        (max(shown - mean - lowered, 0.0) + min(shown - mean + raised, 0.0)) / above,
     )
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from napari_dip.run.clipped import with_believed_limits
 from napari_dip.run.coarse import HALVED, coarse_grid
 from napari_dip.run.judging import held_out_share
 from napari_dip.run.noise import channels_noise, noise_model, noise_variance
@@ -126,6 +127,10 @@ def prepare(plan: Plan, inputs: Inputs) -> tuple[Calibration, Planes]:
         middle = np.array(offset, np.float32).reshape(-1, *[1] * (parts.ndim - 2))
         parts = np.where(known, parts, middle)
     noise, second = channels_noise(inputs, parts, constant, task.noise_wish())
+    noise = tuple(
+        with_believed_limits(one, parts[:, c], None if known is None else known[:, c])
+        for c, one in enumerate(noise)
+    )
     varied = [one for c, one in enumerate(noise) if c not in constant]
     # detectors make noise plane by plane: along depth or time it is taken to be white
     block = (1,) * (parts.ndim - 4) + task.block(hidden_block(varied, plan.source.grid))

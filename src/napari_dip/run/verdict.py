@@ -33,6 +33,8 @@ ERRORS = 3.0
 STRONG, WEAK = 1.3, 0.4
 #: Mean intensity that may be lost or gained, as a share.
 BIAS = 0.005
+#: Least change of the mean that is given as a figure.
+LEAST_CHANGE = 0.001
 #: Least share of detail that the measurement must confirm, two standard errors of it taken off.
 CONFIRMED, SURE = 0.5, 2.0
 #: Largest share that is believed: more of it is chance, as where a picture shows next to nothing.
@@ -173,10 +175,11 @@ def _of_pattern(found: Findings) -> list[Remark]:
 
 
 def _of_intensity(found: Findings) -> Remark:
-    if abs(found.bias) > BIAS:
-        more = "brighter" if found.bias > 0 else "darker"
+    bias = max(found.bias, found.unexplained, key=abs)
+    if abs(bias) > BIAS:
+        more = "brighter" if bias > 0 else "darker"
         return Remark(
-            f"On average the result is {abs(found.bias):.1%} {more} than the input.", warns=True
+            f"On average the result is {abs(bias):.1%} {more} than the input.", warns=True
         )
     return Remark(f"Mean intensity was kept within {BIAS:.1%}.")
 
@@ -250,7 +253,16 @@ def _of_cut_noise(found: Findings) -> list[Remark]:
     if not found.reckoned:
         return []
     values = " and ".join(f"{limit:g}" for limit in found.reckoned)
-    return [Remark(f"What was cut off of the noise, at {values}, was reckoned back.")]
+    brighter = found.corrected > 0
+    change = f"{abs(found.corrected):.1%} {'brighter' if brighter else 'darker'}"
+    if abs(found.corrected) < LEAST_CHANGE:
+        change = f"less than {LEAST_CHANGE:.1%} brighter or darker"
+    return [
+        Remark(
+            f"What was cut off of the noise, at {values}, was reckoned back: on average that makes "
+            f"the result {change}."
+        )
+    ]
 
 
 def _of_finer(found: Findings) -> list[Remark]:
