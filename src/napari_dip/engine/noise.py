@@ -59,6 +59,9 @@ FEW_PIXELS = 200 * 200
 #: What overlapping blocks tell, as a share of what as many others would: blocks at every fourth
 #: pixel are four times as many and tell half as much again.
 OVERLAPPING = 0.4
+#: Quantiles that span an image without odd pixels, how many times their distance the range of the
+#: grey values is believed to be at most, and values that are sorted for it.
+ROBUST, ODD_RANGES, MOST_SORTED = (0.005, 0.995), 11.0, 1_000_000
 #: Standard deviation, in steps of the grey values, below which noise cannot be told: rounding
 #: then depends on the signal and is no noise of one twelfth of a squared step any more.
 FINEST_NOISE = 0.5
@@ -135,7 +138,7 @@ def measure_noise(planes: Tensor, step: float, known: Tensor | None = None) -> N
     mean, fitted to smooth parts of one image; clipping).
     """
     planes = planes.to(torch.float64)
-    spread = float(planes.max() - planes.min())
+    spread = _spread(planes)
     rounded = step**2 / 12
     least = max(rounded, (1e-4 * spread) ** 2)
     limits = cut_off = clipping_limits(planes)
@@ -166,6 +169,15 @@ def measure_noise(planes: Tensor, step: float, known: Tensor | None = None) -> N
         read_noise=None if dark is None else dark.read_noise,
         cut_off=cut_off,
     )
+
+
+def _spread(planes: Tensor) -> float:
+    """Range of the grey values, in which a few odd ones do not count."""
+    values = planes.flatten()
+    values = values[:: -(-len(values) // MOST_SORTED)].sort().values
+    low, high = (float(values[round(share * (len(values) - 1))]) for share in ROBUST)
+    every = float(planes.max() - planes.min())
+    return min(every, ODD_RANGES * (high - low)) if high > low else every
 
 
 def _untold(variance: float, doubt: str) -> NoiseEstimate:

@@ -24,7 +24,7 @@ from napari_dip.explore.sharpness import settled_at, sight
 from napari_dip.explore.subject import hidden_block, psnr_of, standardised
 from napari_dip.run.events import Event
 from napari_dip.run.machine import load_torch, torch_threads
-from napari_dip.run.prepare import ROBUST
+from napari_dip.run.outliers import ROBUST
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping

@@ -13,6 +13,7 @@ from napari_dip.run.events import Restoration
 from napari_dip.run.findings import enough, look_at
 from napari_dip.run.layout import from_parts, to_parts
 from napari_dip.run.noise import noise_variance
+from napari_dip.run.outliers import NO_LIMITS, without_odd
 from napari_dip.run.receipt import fit_words, receipt, residual_words, sha256
 from napari_dip.run.segments import segment_notes
 from napari_dip.run.verdict import verdict
@@ -143,6 +144,8 @@ class Merge:
         image = as_input(self._arranged(shown), self._array.dtype, self._plan)
         if image.dtype != np.float32:  # rounding and clipping may shift the mean
             shown = to_parts(image, self._plan.source.axes, self._plan.layout)
+        if (left_out := self._outliers()) is not None:
+            image = np.where(self._arranged(left_out), self._array.astype(image.dtype), image)
         evidence = [outcome.evidence for outcome in self.outcomes]
         seen = self._parts, left, prediction, shown
         found = look_at(self._plan, self._calibration, *seen, evidence)
@@ -183,6 +186,24 @@ class Merge:
             self._measured(self._where_measured(left - shift)),
         )
 
+    def with_outliers(self, pictures: Planes) -> Planes:
+        """Put back what was left out of the fit into pictures (parts, C, *grid) of the input."""
+        if (left_out := self._outliers()) is None:
+            return pictures
+        measured = to_parts(self._array, self._plan.source.axes, self._plan.layout)
+        return np.where(left_out, measured, pictures)
+
+    def _outliers(self) -> npt.NDArray[np.bool_] | None:
+        """Where single pixels were left out of the fit, and come back as they were measured."""
+        plan, limits = self._plan, self._calibration.outlier_limits
+        if not plan.recipe.task.same_pixels or all(one == NO_LIMITS for one in limits):
+            return None
+        measured = to_parts(self._array, plan.source.axes, plan.layout)
+        there: npt.NDArray[np.bool_] = measured != self._parts
+        if (known := self._calibration.known) is not None:
+            there &= known
+        return there
+
     def _own(self) -> list[UnitOutcome]:
         """Give how this run's fits went, without those of a network that came from other files."""
         return [one for one in self.outcomes if one.pictured or self._plan.network is None]
@@ -206,7 +227,7 @@ class Merge:
         left = self._where_measured(self._parts - prediction)
         known, grid = self._calibration.known, tuple(range(2, left.ndim))
         measured = prod(left.shape[2:]) if known is None else known.sum(grid, keepdims=True)
-        return left, left.sum(grid, keepdims=True) / np.maximum(measured, 1)
+        return left, without_odd(left).sum(grid, keepdims=True) / np.maximum(measured, 1)
 
     def _where_measured(self, values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         known = self._calibration.known

@@ -12,6 +12,13 @@ from napari_dip.run.coarse import HALVED, coarse_grid
 from napari_dip.run.judging import held_out_share
 from napari_dip.run.noise import channels_noise, noise_model, noise_variance
 from napari_dip.run.noise_doubt import doubt_notes
+from napari_dip.run.outliers import (
+    NO_LIMITS,
+    ROBUST,
+    outlier_limits,
+    outlier_note,
+    without_outliers,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,8 +31,6 @@ if TYPE_CHECKING:
     from napari_dip.run.noise import Second
     from napari_dip.run.plan import Plan
 
-#: Percentiles that span the image without its hot and dead pixels.
-ROBUST = (0.5, 99.5)
 #: A note on a plan.
 TOGETHER = (
     "Nothing is known of a whole plane, so the planes along {axis} are fitted together, not one by "
@@ -66,6 +71,8 @@ class Calibration:
         Another measurement of what the image shows.
     coarse : Coarse or None
         What is fitted instead of the image, where that is oversampled.
+    outlier_limits : tuple of (float, float)
+        Per channel, values beyond which single pixels are left out of the fit.
     each : tuple of Calibration
         Of each part by itself, where parts are of files of their own; empty: all share this one.
     """
@@ -83,6 +90,7 @@ class Calibration:
     notes: tuple[str, ...] = ()
     second: Second | None = None
     coarse: Coarse | None = None
+    outlier_limits: tuple[tuple[float, float], ...] = ()
     each: tuple[Calibration, ...] = ()
 
     def as_fitted(self) -> Calibration:
@@ -115,7 +123,8 @@ def prepare(plan: Plan, inputs: Inputs) -> tuple[Calibration, Planes]:
     """
     from napari_dip.engine.noise import hidden_block
 
-    task, parts, known = plan.recipe.task, inputs.parts, inputs.known
+    task, known = plan.recipe.task, inputs.known
+    parts, limits, strays = _usual(plan, inputs)
     measured = [
         parts[:, c] if known is None else parts[:, c][known[:, c]] for c in range(parts.shape[1])
     ]
@@ -126,6 +135,8 @@ def prepare(plan: Plan, inputs: Inputs) -> tuple[Calibration, Planes]:
     if known is not None:
         middle = np.array(offset, np.float32).reshape(-1, *[1] * (parts.ndim - 2))
         parts = np.where(known, parts, middle)
+    if inputs.second is not None:
+        inputs = replace(inputs, second=without_outliers(inputs.second, None, limits)[0])
     noise, second = channels_noise(inputs, parts, constant, task.noise_wish())
     noise = tuple(
         with_believed_limits(one, parts[:, c], None if known is None else known[:, c])
@@ -153,11 +164,28 @@ def prepare(plan: Plan, inputs: Inputs) -> tuple[Calibration, Planes]:
         prior=plan.budget.prior,
         known=known,
         others=arranged,
-        notes=(*(second.notes if second else ()), *doubts, *told, *notes, *halved),
+        outlier_limits=limits,
+        notes=(*strays, *(second.notes if second else ()), *doubts, *told, *notes, *halved),
         second=second,
         coarse=coarse,
     )
     return calibration, parts
+
+
+def _usual(
+    plan: Plan, inputs: Inputs
+) -> tuple[Planes, tuple[tuple[float, float], ...], tuple[str, ...]]:
+    """Give the parts without outliers, the limits beyond which a pixel is one, and a note."""
+    parts, known, task = inputs.parts, inputs.known, plan.recipe.task
+    if not task.fits_pixels():
+        return parts, (NO_LIMITS,) * parts.shape[1], ()
+    limits = tuple(
+        outlier_limits(parts[:, c], None if known is None else known[:, c])
+        for c in range(parts.shape[1])
+    )
+    parts, values = without_outliers(parts, known, limits)
+    notes = (outlier_note(values, put_back=task.same_pixels),) if len(values) else ()
+    return parts, limits, notes
 
 
 def settled(plan: Plan, inputs: Inputs) -> Plan:

@@ -49,6 +49,8 @@ class Task(ABC):
         Fewest planes that are fitted together.
     done : str
         Goes behind the input's name to name the result.
+    same_pixels : bool
+        Whether the result has the pixels of the image, each where it was measured.
     gives : dict of str to str
         What is found beside the picture: its key in `Restoration.learned`, and what it is.
     """
@@ -58,6 +60,7 @@ class Task(ABC):
     inputs: ClassVar[tuple[Input, ...]] = (IMAGE,)
     done: ClassVar[str]
     gives: ClassVar[dict[str, str]] = {}
+    same_pixels: ClassVar[bool] = True
     stacks: ClassVar[bool] = False
     least_depth: ClassVar[int] = 4  # the network halves the depth at least once
 

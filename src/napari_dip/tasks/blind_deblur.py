@@ -42,6 +42,7 @@ class BlindDeblur(Task):
     name: ClassVar[str] = "blind-deblur"
     title: ClassVar[str] = "Blind deblur"
     done: ClassVar[str] = "deblurred blindly"
+    same_pixels: ClassVar[bool] = False
     gives: ClassVar[dict[str, str]] = {"psf": "The PSF that was found."}
 
     blur: Annotated[

@@ -56,6 +56,7 @@ class Deblur(Task):
     title: ClassVar[str] = "Deblur"
     inputs: ClassVar[tuple[Input, ...]] = (IMAGE, PSF)
     done: ClassVar[str] = "deblurred"
+    same_pixels: ClassVar[bool] = False
     stacks: ClassVar[bool] = True
 
     gaussian_sigma: GaussianWidth = None

@@ -43,6 +43,7 @@ class InvertFeatures(Task):
     name: ClassVar[str] = "invert-features"
     title: ClassVar[str] = "Invert features"
     done: ClassVar[str] = "inverted"
+    same_pixels: ClassVar[bool] = False
 
     network: Annotated[
         Text,

@@ -65,6 +65,7 @@ class SuperResolve(Task):
     name: ClassVar[str] = "super-resolve"
     title: ClassVar[str] = "Super-resolve"
     done: ClassVar[str] = "super-resolved"
+    same_pixels: ClassVar[bool] = False
     stacks: ClassVar[bool] = True
 
     factor: Factor = "2"

@@ -1,0 +1,121 @@
+"""Single pixels so far outside the range of all others that no picture holds them.
+
+A hot pixel, a cosmic ray, a wrong value of a file: one of 10^6 in a picture of 0 to 255 makes
+range, noise and mean those of one pixel. Such pixels are filled in for the fit. Where the result
+has the pixels of the input, they come back as they were measured.
+"""
+
+from __future__ import annotations
+
+from math import inf, isfinite
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from napari_dip.run.inputs import Planes
+
+    Marks = npt.NDArray[np.bool_]
+
+#: Percentiles that span an image without its outliers.
+ROBUST = (0.5, 99.5)
+#: Ranges beyond the range at which a pixel is suspect. Of the 28 shots of FMD, 14 of W2S and Hagen
+#: et al., the brightest pixel lies 3.2 ranges above at most.
+FAR_RANGES = 5.0
+#: Side of the surroundings, the most suspects in them, and the most that the other pixels there
+#: may stand out, as a share of what the suspect does. A spot 1 pixel wide at half height gives
+#: 0.16 of its height to each of four neighbours, or fills four pixels alike; what is sharper was
+#: made by no objective.
+SIDE, MOST_TOGETHER, MOST_AROUND = 5, 3, 0.1
+#: Share of the pixels that may be suspect; more of them are a sparse picture.
+MOST_SHARE = 1e-3
+#: What a residual has at most, in medians of its size; planes and pixels that the median is of. The
+#: median of a normal law is 0.67 deviations; noise that grows tenfold with brightness reaches 60.
+ODD, MOST_PLANES, MOST_SORTED = 200.0, 8, 1_000_000
+#: No pixel lies outside.
+NO_LIMITS = (-inf, inf)
+
+
+def outlier_limits(planes: Planes, known: Marks | None) -> tuple[float, float]:
+    """Choose the values of one channel (..., Y, X) beyond which a pixel is suspect."""
+    pixels = planes.reshape(-1) if known is None else planes[known]
+    if not pixels.size:
+        return NO_LIMITS
+    low, high = (float(value) for value in np.percentile(pixels, ROBUST))
+    limits = low - FAR_RANGES * (high - low), high + FAR_RANGES * (high - low)
+    beyond = ((pixels < limits[0]) | (pixels > limits[1])).mean()
+    return limits if high > low and beyond <= MOST_SHARE else NO_LIMITS
+
+
+def without_outliers(
+    parts: Planes, known: Marks | None, limits: tuple[tuple[float, float], ...]
+) -> tuple[Planes, Planes]:
+    """Fill outliers in with the median of what is around them.
+
+    Parameters
+    ----------
+    parts : ndarray
+        (parts, C, *grid), in the image's units.
+    known : ndarray of bool or None
+        Where there is a measurement; None: everywhere.
+    limits : tuple of (float, float)
+        Of each channel.
+
+    Returns
+    -------
+    parts, values : ndarray
+        The same array if there are none; and the values that were filled in.
+    """
+    suspect = np.zeros(parts.shape, bool)
+    for channel, (low, high) in enumerate(limits):
+        if isfinite(low):
+            suspect[:, channel] = (parts[:, channel] < low) | (parts[:, channel] > high)
+    if known is not None:
+        suspect &= known
+    filled, values = parts, []
+    for place in zip(*suspect.nonzero(), strict=True):
+        median = _around(parts, known, suspect, place)
+        if median is not None:
+            filled = parts.copy() if filled is parts else filled
+            filled[place] = median
+            values.append(parts[place])
+    return filled, np.asarray(values, np.float32)
+
+
+def _around(
+    parts: Planes, known: Marks | None, suspect: Marks, place: tuple[np.intp, ...]
+) -> float | None:
+    """Give the median around a suspect that stands alone; None if it does not."""
+    plane, reach = place[:-2], SIDE // 2
+    y, x = (slice(max(0, int(at) - reach), int(at) + reach + 1) for at in place[-2:])
+    others = suspect[plane][y, x]
+    usual = ~others if known is None else ~others & known[plane][y, x]
+    if int(others.sum()) > MOST_TOGETHER or not usual.any():
+        return None
+    around = parts[plane][y, x][usual]
+    median = float(np.median(around))
+    most = MOST_AROUND * abs(float(parts[place]) - median)
+    return median if float(np.abs(around - median).max()) <= most else None
+
+
+def without_odd(left: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Set to zero what noise and picture cannot have left of a measurement, (C or parts, ...).
+
+    A few pixels that no network draws must not move the mean of all others.
+    """
+    size = np.abs(left[:: -(-len(left) // MOST_PLANES)]).reshape(-1)
+    most = ODD * float(np.median(size[:: -(-len(size) // MOST_SORTED)]))
+    return np.where(np.abs(left) > most, 0.0, left) if 0 < most < float(size.max()) else left
+
+
+def outlier_note(values: Planes, *, put_back: bool) -> str:
+    """Say how many there are, and what became of them."""
+    most = float(values[np.abs(values).argmax()])
+    now = "in the result as measured" if put_back else "filled in from their surroundings"
+    return (
+        f"Pixels far outside the range of all others: {len(values)} (up to {most:g}). They were "
+        f"left out of the fit and are {now}. If they are faulty, choose the noise model "
+        "'Salt and pepper (faulty pixels)'."
+    )
