@@ -225,7 +225,7 @@ def test_an_ome_header_that_claims_a_billion_frames_is_refused_at_once(tmp_path)
 def test_a_tiff_of_more_pages_than_a_run_restores_is_refused_before_they_are_listed(
     tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("napari_dip.io.tiff.MOST_PLANES", 3)
+    monkeypatch.setattr("napari_dip.io.tiff_pages.MOST_PLANES", 3)
     for count in (3, 4):
         how = {"photometric": "minisblack", "metadata": None}
         tifffile.imwrite(tmp_path / f"{count}.tif", pixels(count, 20, 30), **how)

@@ -129,7 +129,7 @@ MUTATIONS = [
     ),
     Mutation(
         "pixels that are missing are no zeros",
-        "io/tiff.py",
+        "io/tiff_pages.py",
         "    if 0 in series.shape:\n        return\n",
         "    return\n",
         "hostile",

@@ -204,7 +204,7 @@ def _plan(recipe: Recipe, spec: ImageSpec, request: Request) -> Plan:
 
 
 def _notes(plan: Plan) -> list[str]:
-    return list(dict.fromkeys((*of_axes(plan.source), *plan.source.notes, *plan.notes)))
+    return list(dict.fromkeys((*of_axes(plan.source), *plan.notes)))
 
 
 def _cut_off(plan: Plan, data: Mapping[str, Any]) -> tuple[str, ...]:

@@ -185,7 +185,8 @@ def preflight(
     if no := recipe.task.check_axes(source, others, layout.grid):
         return no
     budget, notes = choose_budget(recipe, source, volume=layout.volume)
-    notes += (*words, *recipe.task.remarks(source, others))
+    read = (note for one in (source, *others.values()) for note in one.notes)
+    notes = (*read, *notes, *words, *recipe.task.remarks(source, others))
     ready = recipe, source, others, layout, budget
     whole, peak = memory_of(*ready, half=machine.half)
     # nothing tells how much a card has free without loading torch
