@@ -223,7 +223,7 @@ def black_and_white(folder: Path) -> list[str]:
 
 def many_series(folder: Path) -> list[str]:
     with tifffile.TiffWriter(folder / "in.tif") as file:
-        file.write(noisy(4, 4))
+        file.write(noisy(4, 7))
         file.write(noisy(SIDE, SIDE))
     return typed(folder, "in.tif")
 
@@ -303,7 +303,7 @@ FILES = [
     Case("PDF", "file-type", raw(b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n" * 9, "in.pdf")),
     Case("zip called tif", "file-type", zipped),
     Case("16-bit colour PNG", "file-type", raw(colours_of_16_bits(), "in.png")),
-    Case("CMYK", "file-type", coded_as_cmyk),
+    Case("CMYK", "file-colours", coded_as_cmyk),
     Case("absurd PNG header", "file-type", raw(absurd_png(), "in.png")),
     Case("absurd TIFF header", "file-broken", raw(absurd_header())),
     Case("absurd OME header", "file-broken", absurd_ome),

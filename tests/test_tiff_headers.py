@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import re
+import struct
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 import tifffile
+from PIL import Image
 
 from napari_dip.cli import main
 from napari_dip.errors import Refusal, Refused
 from napari_dip.io.reading import read_pixels, read_spec
+from napari_dip.io.regions import on_disk
 from napari_dip.run.api import restore
 from napari_dip.run.machine import this_machine
 from napari_dip.run.plan import preflight
@@ -129,3 +132,169 @@ def test_an_honest_header_needs_no_note(tmp_path):
         path = tmp_path / f"{number}.tif"
         tifffile.imwrite(path, pixels(10, 20, 30), metadata={"axes": "ZYX"}, **kind, **how)
         assert read_spec(path).notes == ()
+
+
+# --- tags that say what values and pages mean
+
+
+@pytest.mark.parametrize("suffix", [".tif", ".ome.tif"])
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+def test_an_image_whose_0_is_white_gives_a_result_whose_0_is_white(tmp_path, dtype, suffix):
+    path, result = tmp_path / f"a{suffix}", tmp_path / f"b{suffix}"
+    image = pixels(32, 32, dtype=dtype)
+    tifffile.imwrite(path, image, photometric="miniswhite")
+    spec = read_spec(path)
+    np.testing.assert_array_equal(read_pixels(spec), image)
+    assert any("0 is white" in note and "as they are stored" in note for note in spec.notes)
+    assert quick(path, result, "--residual", str(tmp_path / "c.tif")) == 0
+    with tifffile.TiffFile(result) as file, tifffile.TiffFile(tmp_path / "c.tif") as residual:
+        assert file.pages[0].photometric == tifffile.PHOTOMETRIC.MINISWHITE
+        assert np.corrcoef(file.asarray().ravel(), image.ravel())[0, 1] > 0
+        assert residual.pages[0].photometric == tifffile.PHOTOMETRIC.MINISBLACK
+
+
+def quick(path: Path, result: Path, *more: str) -> int:
+    """Denoise for a few iterations on the command line."""
+    settings = ["--preset", "fast", "--max-iterations", "2", "--quiet", *more]
+    return main(["denoise", str(path), "-o", str(result), *settings])
+
+
+@pytest.mark.parametrize("suffix", [".tif", ".ome.tif"])
+def test_a_stack_that_is_stored_turned_gives_a_result_turned_alike(tmp_path, suffix):
+    path, result = tmp_path / f"a{suffix}", tmp_path / f"b{suffix}"
+    turned = {"photometric": "minisblack", "extratags": [(274, "H", 1, 6, False)]}
+    tifffile.imwrite(path, pixels(2, 24, 32), metadata={"axes": "ZYX"}, **turned)
+    assert "orientation 6" in read_spec(path).notes[0]
+    assert quick(path, result) == 0
+    with tifffile.TiffFile(result) as file:
+        assert file.series[0].shape == (2, 24, 32)
+        pages = [file.pages.get(number) for number in range(len(file.pages))]
+        assert {page.tags[274].value for page in pages} == {6}
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png"])
+def test_a_photograph_that_is_stored_turned_gives_a_result_turned_alike(tmp_path, suffix):
+    turned = Image.Exif()
+    turned[274] = 8
+    path, result = tmp_path / f"a{suffix}", tmp_path / "b.tif"
+    Image.fromarray(pixels(24, 32, dtype="uint8")).save(path, exif=turned)
+    assert "orientation 8" in read_spec(path).notes[0]
+    assert quick(path, result) == 0
+    with tifffile.TiffFile(result) as file:
+        assert file.pages[0].tags[274].value == 8 and file.pages[0].shape == (24, 32)
+
+
+def test_values_that_stand_for_the_colours_of_a_table_are_restored_as_colours(tmp_path):
+    path, image = tmp_path / "a.tif", pixels(20, 30, dtype="uint8")
+    colours = np.random.default_rng(1).integers(0, 256, (3, 256)).astype("uint16") * 257
+    tifffile.imwrite(path, image, photometric="palette", colormap=colours)
+    expected = (colours >> 8).astype("uint8").T[image]
+    spec = read_spec(path)
+    assert (spec.axes, spec.shape, spec.dtype) == ("YXS", (20, 30, 3), "uint8")
+    assert "--axes YX" in spec.notes[0]
+    np.testing.assert_array_equal(read_pixels(spec), expected)
+    np.testing.assert_array_equal(on_disk(spec)[...], expected)
+    np.testing.assert_array_equal(np.asarray(Image.open(path).convert("RGB")), expected)
+    np.testing.assert_array_equal(read_pixels(read_spec(path, "YX")), image)
+
+
+def test_a_table_of_greys_is_looked_up_and_a_ramp_changes_nothing(tmp_path):
+    image = pixels(20, 30, dtype="uint8")
+    ramp = np.arange(256, dtype="uint16") * 257
+    for name, greys in {"ramp": ramp, "turned": ramp[::-1]}.items():
+        path = tmp_path / f"{name}.tif"
+        tifffile.imwrite(path, image, photometric="palette", colormap=np.stack([greys] * 3))
+        spec = read_spec(path)
+        assert (spec.axes, bool(spec.notes)) == ("YX", name == "turned")
+        for found in (read_pixels(spec), on_disk(spec)[...]):
+            np.testing.assert_array_equal(found, image if name == "ramp" else 255 - image)
+
+
+def test_colours_in_which_imagej_shows_values_are_no_values(tmp_path):
+    path, image = tmp_path / "a.tif", pixels(20, 30, dtype="uint8")
+    colours = np.random.default_rng(1).integers(0, 65536, (3, 256)).astype("uint16")
+    tifffile.imwrite(path, image, imagej=True, colormap=colours)
+    spec = read_spec(path)
+    assert spec.axes == "YX" and "shown are left out" in spec.notes[0]
+    np.testing.assert_array_equal(read_pixels(spec), image)
+
+
+@pytest.mark.parametrize(
+    ("unit", "name", "size"),
+    [("MILLIMETER", "millimeter", 0.1), ("MICROMETER", "micrometer", 0.1)],
+)
+def test_resolution_tags_in_millimetres_and_micrometres_are_lengths(tmp_path, unit, name, size):
+    path, result = tmp_path / "a.tif", tmp_path / "b.tif"
+    tifffile.imwrite(path, pixels(32, 32), resolution=(10, 10), resolutionunit=unit)
+    assert quick(path, result) == 0
+    for one in (path, result):
+        spec = read_spec(one)
+        assert spec.units == (name, name) and spec.scale == pytest.approx((size, size))
+
+
+@pytest.mark.parametrize("flag", [0, 1])
+def test_a_thumbnail_is_not_taken_for_the_image(tmp_path, flag):
+    image = pixels(64, 48)
+    with tifffile.TiffWriter(tmp_path / "a.tif") as file:
+        file.write(image[::4, ::4], subfiletype=flag, metadata=None)
+        file.write(image, metadata=None)
+    spec = read_spec(tmp_path / "a.tif")
+    assert spec.notes == (
+        "'a.tif' holds 2 images, and the first is a small copy: the one of 64 × 48 pixels is "
+        "restored.",
+    )
+    np.testing.assert_array_equal(read_pixels(spec), image)
+    np.testing.assert_array_equal(on_disk(spec)[...], image)
+
+
+@pytest.mark.parametrize(
+    ("kind", "samples", "coded"),
+    [("separated", 4, "CMYK"), ("cielab", 3, "CIELab"), ("ycbcr", 3, "YCbCr"), ("cfa", 0, "CFA")],
+)
+def test_colours_that_are_no_brightness_are_refused_by_name(tmp_path, kind, samples, coded):
+    image = pixels(20, 30, *[samples] * bool(samples), dtype="uint8")
+    tifffile.imwrite(tmp_path / "a.tif", image, photometric=kind)
+    assert coded in refused(tmp_path / "a.tif")
+    if kind == "separated":
+        Image.fromarray(image, "CMYK").save(tmp_path / "a.jpg")
+        assert coded in refused(tmp_path / "a.jpg")
+
+
+def test_red_green_and_blue_that_jpeg_packs_as_ycbcr_are_read(tmp_path):
+    image = np.full((32, 32, 3), (200, 40, 90), "uint8")
+    tifffile.imwrite(tmp_path / "a.tif", image, photometric="rgb", compression="jpeg")
+    with tifffile.TiffFile(tmp_path / "a.tif") as file:
+        assert file.pages[0].photometric == tifffile.PHOTOMETRIC.YCBCR
+    found = read_pixels(read_spec(tmp_path / "a.tif"))
+    assert np.abs(found.astype(int) - image).max() <= 6
+
+
+# --- words
+
+
+@pytest.mark.parametrize("period", [1, 2, 3, 7, 120])
+def test_pages_that_run_in_a_circle_are_refused_as_such(tmp_path, period):
+    size, count = 2 + 9 * 12 + 4, period + 2
+    places = [8 + number * size for number in range(count)]
+    where = 8 + count * size
+    tags = [(256, 30), (257, 20), (258, 8), (259, 1), (262, 1), (273, where), (277, 1)]
+    tags += [(278, 20), (279, 600)]
+    body = b"".join(struct.pack("<HHII", code, 4, 1, value) for code, value in tags)
+    content = b"II*\0" + struct.pack("<I", 8)
+    for following in (*places[1:], places[2]):
+        content += struct.pack("<H", len(tags)) + body + struct.pack("<I", following)
+    (tmp_path / "a.tif").write_bytes(content + pixels(20, 30, dtype="uint8").tobytes())
+    assert "its list of pages runs in a circle" in refused(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "words"),
+    [
+        ("XYCZT", "XYQZT", "calls the axes 'XYQZT', where X, Y, Z, C and T are known"),
+        (' SizeZ="10"', "", "says nothing where the size along Z should be"),
+        ('SizeZ="10"', 'SizeZ="ten"', "says 'ten' where the size along Z should be"),
+    ],
+)
+def test_axes_and_sizes_that_ome_does_not_have_are_named(tmp_path, before, after, words):
+    described(tmp_path / "a.ome.tif", lambda xml: xml.replace(before, after), ome=True)
+    assert words in refused(tmp_path / "a.ome.tif")

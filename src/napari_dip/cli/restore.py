@@ -231,12 +231,14 @@ def _save(request: Request, plan: Plan, result: Restoration) -> None:
     except Failed as failure:  # hours of work must not end with a full disk
         place = Path(outputs["output"])
         raise kept_elsewhere(failure, place, plan, result) from failure
+    # brightness may count backwards, but errors do not
+    error = replace(plan.source, tags=replace(plan.source.tags, is_white_zero=False))
     if "uncertainty" in outputs:
         doubt = result.uncertainty
-        save_picture(outputs["uncertainty"], doubt, plan.source, finer, result, overwrite)
+        save_picture(outputs["uncertainty"], doubt, error, finer, result, overwrite)
     if "residual" in outputs:
         scale = plan.source.scale
-        save_picture(outputs["residual"], result.residual, plan.source, scale, result, overwrite)
+        save_picture(outputs["residual"], result.residual, error, scale, result, overwrite)
     for name in result.recipe.task.gives:
         if f"{name}_out" in outputs:
             path, found = outputs[f"{name}_out"], result.learned[name]

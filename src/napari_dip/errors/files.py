@@ -35,6 +35,10 @@ FILES = {
         "'{path}' is compressed with {codec}, which cannot be read here.",
         "Save the image without compression, or with LZW or Deflate.",
     ),
+    "file-colours": Fault(
+        "'{path}' holds its colours as {coded}, not as red, green and blue.",
+        "Convert it to RGB or to grey values, and save it as TIFF or PNG.",
+    ),
     "extra-missing": Fault(
         "'{path}' is {kind}, and what reads and writes that is not installed.",
         'Install it with: pip install "napari-dip[{extra}]"; or save the image as TIFF.',

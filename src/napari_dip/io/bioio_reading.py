@@ -58,8 +58,8 @@ def read_spec(path: Path, axes: str | None) -> ImageSpec:
     return ImageSpec(name, found.shape, kind, axes or known, str(path), scale, units, notes)
 
 
-def read_pixels(path: Path) -> npt.NDArray[Any]:
-    """Read all pixels of the first image."""
+def read_pixels(path: Path, spec: ImageSpec) -> npt.NDArray[Any]:
+    """Read all pixels of the first image; nothing in its header changes them."""
     return regions(path)[...]
 
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from napari_dip.errors import Refused, refusal
 from napari_dip.io.paths import printable
-from napari_dip.io.spec import ImageSpec
+from napari_dip.io.spec import ImageSpec, SourceTags, orientation_note
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,6 +30,8 @@ _MODES = {
     "RGB": ("uint8", "YXS", False),
     "RGBA": ("uint8", "YXS", True),
 }
+#: Number of the EXIF tag.
+_ORIENTATION = 274
 _ALPHA = "The alpha channel of '{name}' is left out."
 _FRAMES = "'{name}' is animated; only its first frame is restored."
 
@@ -43,12 +45,14 @@ def read_spec(path: Path, axes: str | None) -> ImageSpec:
         if alpha:
             notes.append(_ALPHA)
         grid = (image.height, image.width)
+        turned = image.getexif().get(_ORIENTATION, 1)
     shape = (*grid, 3) if found == "YXS" else grid
-    told = tuple(note.format(name=name) for note in notes)
-    return ImageSpec(name, shape, dtype, axes or found, str(path), notes=told)
+    tags = SourceTags(orientation=turned if turned in range(1, 9) else 1)
+    told = [note.format(name=name) for note in notes] + orientation_note(name, tags.orientation)
+    return ImageSpec(name, shape, dtype, axes or found, str(path), notes=tuple(told), tags=tags)
 
 
-def read_pixels(path: Path) -> npt.NDArray[Any]:
+def read_pixels(path: Path, spec: ImageSpec) -> npt.NDArray[Any]:
     """Decode a PNG or JPEG file, palettes expanded, alpha still there."""
     with _opened(path) as image:
         mode = _mode(image, path)
@@ -66,6 +70,8 @@ def _mode(image: Image, path: Path) -> str:
     mode = image.mode
     if mode in ("P", "PA"):
         mode = "RGBA" if mode == "PA" or "transparency" in image.info else "RGB"
+    if mode in ("CMYK", "YCbCr", "LAB", "HSV"):
+        raise Refused(refusal("file-colours", path=printable(str(path)), coded=mode))
     if mode not in _MODES:
         why = f"its colours are coded as {mode}"
     if why:

@@ -93,7 +93,7 @@ def read_pixels(spec: ImageSpec) -> npt.NDArray[Any]:
     else:
         found, _ = readable_file(spec.path)
         with naming(found):
-            raw = _kind(found).read_pixels(found)
+            raw = _kind(found).read_pixels(found, spec)
     pixels = _without_alpha(raw, spec)
     if pixels.shape != spec.shape or pixels.dtype.name != spec.dtype:
         why = "its size or type changed while it was being read"

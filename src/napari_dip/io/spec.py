@@ -10,6 +10,28 @@ from math import prod
 MOST_PLANES = 50_000
 
 
+_ORIENTATION = (
+    "'{name}' is stored turned or mirrored (orientation {number}). It is restored as it is stored, "
+    "and a TIFF of the result says the same."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class SourceTags:
+    """What a result takes over from the header of its input, beside axes and sizes.
+
+    Attributes
+    ----------
+    is_white_zero : bool
+        Whether viewers are to show 0 as white.
+    orientation : int
+        How viewers are to turn the image, as TIFF and EXIF number it; 1 is upright.
+    """
+
+    is_white_zero: bool = False
+    orientation: int = 1
+
+
 @dataclass(frozen=True, slots=True)
 class ImageSpec:
     """The header of an image: all that preflight may know.
@@ -35,6 +57,7 @@ class ImageSpec:
         Whether the axes were not named by anybody, but guessed from their number.
     notes : tuple of str
         One sentence each about what reading leaves out, such as an alpha channel.
+    tags : SourceTags
     """
 
     name: str
@@ -46,6 +69,7 @@ class ImageSpec:
     units: tuple[str, ...] | None = None
     notes: tuple[str, ...] = ()
     guessed: bool = False
+    tags: SourceTags = SourceTags()
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -60,6 +84,11 @@ class ImageSpec:
     def pixels(self) -> int:
         """Number of values, colour samples and channels counted apart."""
         return prod(self.shape)
+
+
+def orientation_note(name: str, number: int) -> list[str]:
+    """Say that an image is stored turned, where it is."""
+    return [_ORIENTATION.format(name=name, number=number)] if number != 1 else []
 
 
 def plane_spec(source: ImageSpec, shape: tuple[int, ...]) -> ImageSpec:

@@ -10,7 +10,15 @@ import numpy.typing as npt
 
 from napari_dip.errors import Refused, refusal
 from napari_dip.io.paths import printable
-from napari_dip.io.spec import ImageSpec
+from napari_dip.io.spec import ImageSpec, SourceTags
+from napari_dip.io.tiff_colours import (
+    check_colours,
+    colour_table,
+    in_colours,
+    is_white_zero,
+    orientation_of,
+    value_notes,
+)
 from napari_dip.io.tiff_pages import check_whole, chosen_series, page_notes
 from napari_dip.io.tiff_sizes import pixel_sizes
 
@@ -37,31 +45,43 @@ def read_spec(path: Path, axes: str | None) -> ImageSpec:
         series = chosen_series(file, path)
         page = series.keyframe
         _check_codec(page, path)
+        check_colours(page, path)
         check_whole(series, path)
         notes = page_notes(file, series, name)
         found = _unclaimed(series.axes, file, page)
         named = _named(found, len(series.shape), page)
         guessed = axes is None and bool(set(found) - set("TCZYXS"))
-        shape, axes, alpha = _colours_only(tuple(series.shape), axes or named, page)
+        table = colour_table(file, page)
+        stored, sides = named, tuple(series.shape)
+        if table is not None and table.ndim == 2:
+            if len(axes or "") == len(sides):  # the values themselves are wished for
+                table = None
+            else:
+                sides, named = (*sides, table.shape[1]), named + "S"
+        shape, axes, alpha = _colours_only(sides, axes or named, page)
         if alpha:
             words = _ALPHA_PLANE if _apart(axes) else _ALPHA
             as_planes = axes.replace("S", "C" if "Z" in axes else "Z")
             notes.append(words.format(name=name, axes=as_planes))
         sizes = pixel_sizes(file, page)
-        dtype = np.dtype(series.dtype).name
+        tags = SourceTags(is_white_zero(page), orientation_of(page))
+        notes += value_notes(page, name, table, stored)
+        dtype = np.dtype(series.dtype if table is None else table.dtype).name
     scale = tuple(sizes.get(axis, (1.0, "pixel"))[0] for axis in axes) if sizes else None
     units = tuple(sizes.get(axis, (1.0, "pixel"))[1] for axis in axes) if sizes else None
     if len(axes) != len(shape):  # preflight will say so; sizes would not fit either
         scale = units = None
-    return ImageSpec(name, shape, dtype, axes, str(path), scale, units, tuple(notes), guessed)
+    return ImageSpec(name, shape, dtype, axes, str(path), scale, units, tuple(notes), guessed, tags)
 
 
-def read_pixels(path: Path) -> npt.NDArray[Any]:
-    """Decode the first image of a TIFF file, alpha still there."""
+def read_pixels(path: Path, spec: ImageSpec) -> npt.NDArray[Any]:
+    """Decode the image of a TIFF file in the axes of its header, alpha still there."""
     from tifffile import TiffFile
 
     with TiffFile(path) as file:
-        return np.asarray(chosen_series(file, path).asarray())
+        series = chosen_series(file, path)
+        table = colour_table(file, series.keyframe)
+        return in_colours(table, np.asarray(series.asarray()), spec.axes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,12 +112,14 @@ class Lying:
             chosen_series(file, self.path).asarray(out=into)
 
 
-def where_pixels_lie(path: Path) -> Lying:
-    """Find out where the pixels of a TIFF's first image lie, without reading them."""
+def where_pixels_lie(path: Path) -> Lying | None:
+    """Find out where the pixels of a TIFF's image lie; None where they stand for colours."""
     from tifffile import TiffFile
 
     with TiffFile(path) as file:
         series = chosen_series(file, path)
+        if colour_table(file, series.keyframe) is not None:
+            return None
         plain = series.dataoffset is not None and series.keyframe.is_memmappable
         offset = int(series.dataoffset) if plain and series.dataoffset is not None else None
         dtype = np.dtype(series.dtype).newbyteorder(file.byteorder)

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from tifffile import TiffFile, TiffFrame, TiffPage, TiffPageSeries
 
 _SERIES = "'{name}' holds {count} images; only the first is restored."
+_SMALL_COPY = (
+    "'{name}' holds {count} images, and the first is a small copy: the one of {height} × {width} "
+    "pixels is restored."
+)
 _LEFT_OUT = (
     "'{name}' holds {total} planes, but its header names {count} of them: {rest} are left out."
 )
@@ -52,7 +56,9 @@ def chosen_series(file: TiffFile, path: Path) -> TiffPageSeries:
             raise Refused(refusal("file-elsewhere", **facts))
     if not file.series:
         raise _broken(path, "no image is found in it")
-    return file.series[0]
+    whole = [one for one in file.series if not one.keyframe.is_reduced] or file.series
+    copies = [one for one in whole if _shows_more(one, whole[0])]
+    return max([whole[0], *copies], key=lambda one: one.size)
 
 
 def page_notes(file: TiffFile, series: TiffPageSeries, name: str) -> list[str]:
@@ -67,6 +73,9 @@ def page_notes(file: TiffFile, series: TiffPageSeries, name: str) -> list[str]:
         Of the file, as it is shown.
     """
     notes = [_SERIES.format(name=name, count=len(file.series))] if len(file.series) > 1 else []
+    if notes and series is not file.series[0]:
+        sizes = {"height": series.keyframe.imagelength, "width": series.keyframe.imagewidth}
+        notes = [_SMALL_COPY.format(name=name, count=len(file.series), **sizes)]
     kinds = file.is_ome, file.is_imagej, file.is_shaped
     total = len(file.pages)
     if series.kind in _FALLBACKS and any(kinds) and total > 1:
@@ -138,6 +147,15 @@ def _check_chain(file: TiffFile, path: Path) -> None:
     if len(before) > MOST_PLANES:
         facts = {"name": printable(path.name), "most": f"{MOST_PLANES:,}"}
         raise Refused(refusal("planes-many", **facts))
+
+
+def _shows_more(large: TiffPageSeries, small: TiffPageSeries) -> bool:
+    """Whether an image may be what another is a thumbnail of: both sides so many times longer."""
+    here, there = large.keyframe, small.keyframe
+    if small.kind in _COUNTED[:2] or small.size != there.size or not there.imagelength:
+        return False
+    factor = here.imagewidth / there.imagewidth
+    return factor >= 2 and abs(here.imagelength / factor - there.imagelength) <= 1
 
 
 def _place(page: TiffPage | TiffFrame) -> tuple[str, object]:

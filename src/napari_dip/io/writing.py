@@ -20,6 +20,7 @@ from napari_dip.errors import Failed, refusal
 from napari_dip.io.outputs import FOLDER_SUFFIX, target_of
 from napari_dip.io.paths import printable, why_not
 from napari_dip.io.regions import OnDisk, chunks
+from napari_dip.io.spec import SourceTags
 from napari_dip.io.units import meters, unit_symbol
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 #: What ImageJ's own flavour of TIFF can hold, which is what most microscopists open next.
 _IMAGEJ_TYPES = ("uint8", "uint16", "float32")
+#: Number of the tag.
+_ORIENTATION = 274
 #: Classic TIFF counts bytes in 32 bits; some room is left for the header.
 _CLASSIC_BYTES = 2**32 - 2**25
 
@@ -41,6 +44,7 @@ def write_image(
     provenance: Mapping[str, Any] | None = None,
     overwrite: bool = False,
     like: str | None = None,
+    tags: SourceTags | None = None,
 ) -> Path:
     """Save an image as TIFF or OME-Zarr, with the size of its pixels and how it came about.
 
@@ -58,6 +62,8 @@ def write_image(
         Whether a file of that name may be replaced.
     like : str, optional
         Path of an OME-Zarr whose version one is to have.
+    tags : SourceTags, optional
+        Of the input, for a TIFF to say the same.
 
     Returns
     -------
@@ -78,7 +84,7 @@ def write_image(
         told = {"provenance": dict(provenance or {}), "like": like}
         return write_zarr(Path(path), _in_order(image), axes, sizes, overwrite=overwrite, **told)
     text = json.dumps(dict(provenance or {}), ensure_ascii=True)
-    return _tiff(Path(path), image, axes, sizes, text, overwrite)
+    return _tiff(Path(path), image, axes, sizes, text, tags or SourceTags(), overwrite)
 
 
 def _tiff(
@@ -87,6 +93,7 @@ def _tiff(
     axes: str,
     sizes: Mapping[str, tuple[float, str]],
     text: str,
+    tags: SourceTags,
     overwrite: bool,
 ) -> Path:
     ome = str(path).lower().endswith((".ome.tif", ".ome.tiff"))
@@ -99,7 +106,10 @@ def _tiff(
     options = kind(image, axes, sizes, text)
     if axes.endswith(("S", "YXC")):  # samples of a pixel lie together
         options["planarconfig"] = "contig"
-    options["photometric"] = "rgb" if "S" in axes else "minisblack"
+    grey = "miniswhite" if tags.is_white_zero else "minisblack"
+    options["photometric"] = "rgb" if "S" in axes else grey
+    if tags.orientation != 1:
+        options["extratags"] = [(_ORIENTATION, "H", 1, tags.orientation, False)]
     big = image.nbytes > _CLASSIC_BYTES and not imagej
     flavour = {"ome": ome, "imagej": imagej, "bigtiff": big}
     return _in_one_step(path, lambda file: _pages(file, pixels, flavour, options), overwrite)

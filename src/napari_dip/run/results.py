@@ -66,6 +66,7 @@ def save_picture(
         provenance=provenance,
         overwrite=overwrite,
         like=spec.path,
+        tags=spec.tags,
     )
 
 
