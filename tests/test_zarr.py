@@ -187,9 +187,64 @@ def test_links_that_lead_out_of_the_folder_are_not_followed(cells: Path, tmp_pat
     chunk = next(one for one in (cells / "0").rglob("*") if one.name == "0" and one.is_file())
     chunk.unlink()
     chunk.symlink_to(tmp_path / "secret")
+    assert refused(cells) == "file-elsewhere"
     with pytest.raises(Refused) as caught:
         read_pixels(spec)
     assert caught.value.refusal.code == "file-elsewhere"
+
+
+@pytest.mark.parametrize("what", ["metadata of the image", "metadata of a level", "level"])
+def test_metadata_and_levels_behind_links_that_lead_out_are_not_read(
+    cells: Path, tmp_path: Path, what: str
+) -> None:
+    level = next(one for one in (cells / "0").iterdir() if one.name in ("zarr.json", ".zarray"))
+    place = {"level": cells / "0", "metadata of a level": level}.get(what, metadata(cells))
+    place.rename(tmp_path / "elsewhere")
+    place.symlink_to(tmp_path / "elsewhere")
+    assert refused(cells) == "file-elsewhere"
+
+
+def test_an_image_of_several_behind_a_link_that_leads_out_is_not_read(tmp_path: Path) -> None:
+    (tmp_path / "outside").mkdir()
+    outside = saved(tmp_path / "outside", "0.4")
+    several = tmp_path / "several.zarr"
+    several.mkdir()
+    (several / ".zattrs").write_text('{"bioformats2raw.layout": 3}')
+    (several / "0").symlink_to(outside)
+    assert refused(several) == "file-elsewhere"
+    (several / "0").unlink()
+    outside.rename(several / "0")
+    assert read_spec(several).shape == SHAPE
+
+
+def test_the_finest_level_is_that_of_the_smallest_pixels_wherever_it_is_listed(
+    cells: Path,
+) -> None:
+    changed(cells, lambda told: told["datasets"].reverse())
+    spec = read_spec(cells)
+    assert (spec.shape, spec.scale) == (SHAPE, SCALE)
+    assert "level '0' is restored" in spec.notes[0]
+    np.testing.assert_array_equal(read_pixels(spec), stack())
+
+
+def test_of_levels_without_scales_the_largest_is_the_finest(cells: Path) -> None:
+    def change(told: Any) -> None:
+        told["datasets"].reverse()
+        for one in told["datasets"]:
+            one["coordinateTransformations"] = [{"type": "scale", "scale": [1.0, 1.0, 1.0]}]
+
+    changed(cells, change)
+    np.testing.assert_array_equal(read_pixels(read_spec(cells)), stack())
+
+
+def test_levels_whose_sizes_and_scales_contradict_are_refused(cells: Path) -> None:
+    def change(told: Any) -> None:
+        first, second = told["datasets"][:2]
+        first["path"], second["path"] = second["path"], first["path"]
+
+    changed(cells, change)
+    with pytest.raises(Refused, match="'1' has the smallest pixels, but '0' has more of them"):
+        read_spec(cells)
 
 
 def test_missing_chunks_are_not_taken_for_empty_ones(cells: Path) -> None:

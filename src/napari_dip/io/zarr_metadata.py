@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -79,6 +80,8 @@ class Pyramid:
         Size and unit of a pixel along each axis.
     further : bool
         Whether there are more images in the file.
+    place : int
+        Of the finest level in the list of all, which should begin with it.
     """
 
     folder: Path
@@ -87,6 +90,7 @@ class Pyramid:
     axes: str
     sizes: tuple[tuple[float, str], ...]
     further: bool = False
+    place: int = 0
 
 
 def read_pyramid(path: Path) -> Pyramid:
@@ -101,7 +105,7 @@ def read_pyramid(path: Path) -> Pyramid:
     ome = told.get("ome") or told
     if isinstance(ome, dict) and "multiscales" not in ome and "bioformats2raw.layout" in ome:
         folder, several = path / "0", (path / "1").is_dir()
-        told = attributes(folder)
+        told = attributes(folder, path)
         ome = told.get("ome") or told
     if not isinstance(ome, dict) or "multiscales" not in ome:
         plate = isinstance(ome, dict) and "plate" in ome
@@ -118,17 +122,30 @@ def read_pyramid(path: Path) -> Pyramid:
             refusal("zarr-version", path=printable(str(path)), version=printable(version))
         )
     several = several or len(listed) > 1
-    return Pyramid(folder, version, _inside(path, one), *_axes(path, one), several)
+    _check_inside(path, one)
+    place = _finest(path, folder, one)
+    level = one.datasets[place].path
+    return Pyramid(folder, version, level, *_axes(path, one, place), several, place)
 
 
-def attributes(folder: Path) -> dict[str, Any]:
-    """Read the attributes of a group, of either format."""
-    there = folder / "zarr.json"
-    found = _json(there).get("attributes") if there.is_file() else _json(folder / ".zattrs")
+def attributes(folder: Path, root: Path | None = None) -> dict[str, Any]:
+    """Read the attributes of a group, of either format.
+
+    Parameters
+    ----------
+    folder : Path
+    root : Path, optional
+        Folder that they must lie in; that of the group if left out.
+    """
+    there, root = folder / "zarr.json", root or folder
+    if there.is_file():
+        found = _json(there, root).get("attributes")
+    else:
+        found = _json(folder / ".zattrs", root)
     return found if isinstance(found, dict) else {}
 
 
-def check_codecs(folder: Path, level: str) -> None:
+def check_codecs(folder: Path, level: str, root: Path) -> None:
     """Say no to what would be carried out, not unpacked.
 
     Raises
@@ -136,9 +153,7 @@ def check_codecs(folder: Path, level: str) -> None:
     Refused
         With the name of the codec.
     """
-    there = folder / level / "zarr.json"
-    told = _json(there) if there.is_file() else _json(folder / level / ".zarray")
-    for name in _codecs(told):
+    for name in _codecs(_array(folder / level, root)):
         if name.removeprefix("numcodecs.") not in _PLAIN:
             facts = {"path": printable(str(folder)), "codec": printable(name)}
             raise Refused(refusal("file-codec", **facts))
@@ -185,7 +200,14 @@ def broken(path: Path, why: str) -> Refused:
     return Refused(refusal("file-broken", path=printable(str(path)), why=why))
 
 
-def _json(path: Path) -> dict[str, Any]:
+def _array(folder: Path, root: Path) -> dict[str, Any]:
+    """Read the metadata of an array, of either format."""
+    there = folder / "zarr.json"
+    return _json(there if there.is_file() else folder / ".zarray", root)
+
+
+def _json(path: Path, root: Path) -> dict[str, Any]:
+    check_link(path, root)
     try:
         found = json.loads(small_text(path, "the metadata of an image", METADATA_BYTES))
     except (ValueError, RecursionError):
@@ -195,25 +217,58 @@ def _json(path: Path) -> dict[str, Any]:
     return found
 
 
-def _inside(path: Path, one: _Multiscale) -> str:
-    """Give the path of the finest level; none may lead out of the folder."""
+def _check_inside(path: Path, one: _Multiscale) -> None:
+    """Say no to levels whose paths lead out of the folder."""
     for level in (dataset.path for dataset in one.datasets):
         parts = PurePosixPath(level).parts
         outside = not parts or level.startswith("/") or ".." in parts
         if outside or not level.isprintable() or set(level) & {"\\", ":"}:
             facts = {"path": printable(str(path)), "other": printable(level)}
             raise Refused(refusal("file-elsewhere", **facts))
-    return one.datasets[0].path
 
 
-def _axes(path: Path, one: _Multiscale) -> tuple[str, tuple[tuple[float, str], ...]]:
+def _finest(path: Path, folder: Path, one: _Multiscale) -> int:
+    """Find the level with the smallest pixels, of equal ones that with most; it may stand anywhere.
+
+    The specification wants it to be the first, and not all writers obey.
+    """
+    sizes = [_volume(one, place) for place in range(len(one.datasets))]
+    counts = [_count(folder / dataset.path, path) for dataset in one.datasets]
+    smallest = [place for place, size in enumerate(sizes) if size <= min(sizes) * (1 + 1e-9)]
+    finest = max(smallest, key=lambda place: counts[place])
+    if max(counts) > counts[finest] > 0:
+        most = one.datasets[counts.index(max(counts))].path
+        why = f"of its levels '{one.datasets[finest].path}' has the smallest pixels, "
+        raise broken(path, why + f"but '{most}' has more of them")
+    return finest
+
+
+def _volume(one: _Multiscale, place: int) -> float:
+    """Size of a pixel of a level in space."""
+    volume = 1.0
+    for step in one.datasets[place].coordinateTransformations:
+        for axis, size in zip(one.axes, step.scale or (), strict=False):
+            volume *= size if axis.name.lower() in ("z", "y", "x") else 1.0
+    return volume
+
+
+def _count(folder: Path, root: Path) -> int:
+    """Count the pixels of a level; 0 where it is missing, which only matters of the finest."""
+    if not any((folder / name).is_file() for name in ("zarr.json", ".zarray")):
+        return 0
+    shape = _array(folder, root).get("shape")
+    sides = shape if isinstance(shape, list) else [0]
+    return prod(side if isinstance(side, int) else 0 for side in sides)
+
+
+def _axes(path: Path, one: _Multiscale, place: int) -> tuple[str, tuple[tuple[float, str], ...]]:
     letters = [_LETTERS.get(axis.name.lower(), "") for axis in one.axes]
     if "" in letters or len(set(letters)) != len(letters):
         names = printable(", ".join(axis.name for axis in one.axes))
         why = f"its axes are called {names}, where t, c, z, y and x are known"
         raise broken(path, why)
     sizes = [1.0] * len(letters)
-    for step in (*one.datasets[0].coordinateTransformations, *one.coordinateTransformations):
+    for step in (*one.datasets[place].coordinateTransformations, *one.coordinateTransformations):
         if step.scale is not None:
             if len(step.scale) != len(sizes) or min(step.scale) <= 0:
                 raise broken(path, "the sizes of its pixels make no sense")
@@ -247,13 +302,15 @@ def _where(error: Exception) -> str:
     return " ('" + ".".join(str(part) for part in error.errors()[0]["loc"]) + "')"
 
 
-def leads_out(path: Path, folder: str) -> bool:
-    """Whether a file lies outside a folder once links are followed.
+def check_link(path: Path, root: Path) -> None:
+    """Say no to a file or folder that lies outside another one once links are followed.
 
-    Parameters
-    ----------
-    path : Path
-    folder : str
-        Without links.
+    Raises
+    ------
+    Refused
+        With where it leads.
     """
-    return not os.path.realpath(path).startswith(folder + os.sep)
+    other = os.path.realpath(path)
+    if not other.startswith(os.path.realpath(root) + os.sep):
+        facts = {"path": printable(str(root)), "other": printable(other)}
+        raise Refused(refusal("file-elsewhere", **facts))

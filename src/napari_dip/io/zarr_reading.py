@@ -22,7 +22,7 @@ from napari_dip.io.zarr_metadata import (
     Pyramid,
     broken,
     check_codecs,
-    leads_out,
+    check_link,
     read_pyramid,
 )
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 _SERIES = "'{name}' holds several images; only the first is restored."
+_ORDER = "The finest level of '{name}' is not the first of its list: level '{level}' is restored."
 #: Most chunks whose presence is looked up before work begins, evenly spread: 0.1 s.
 _MOST_LOOKED = 20_000
 #: Most bytes of one chunk, which is unpacked whole whatever part of it is asked for.
@@ -52,7 +53,8 @@ def read_spec(path: Path, axes: str | None) -> ImageSpec:
     units: tuple[str, ...] | None = tuple(unit for _, unit in told.sizes)
     if set(told.sizes) == {(1.0, "pixel")} or len(told.axes) != found.ndim:
         scale = units = None
-    notes = (_SERIES.format(name=name),) if told.further else ()
+    notes: tuple[str, ...] = (_SERIES.format(name=name),) if told.further else ()
+    notes += (_ORDER.format(name=name, level=printable(told.level)),) if told.place else ()
     shape, kind = found.shape, found.dtype.name
     return ImageSpec(name, shape, kind, axes or told.axes, str(path), scale, units, notes)
 
@@ -90,29 +92,24 @@ def check_zarr(path: Path) -> None:
 
 def _finest(path: Path, told: Pyramid) -> ReadInPlace:
     check_zarr(path)
-    check_codecs(told.folder, told.level)
+    check_codecs(told.folder, told.level, path)
     import zarr
 
-    store = _inside(told.folder)
+    store = _inside(told.folder, path)
     kind = FORMATS[told.version]
     array = zarr.open_array(store, path=told.level, mode="r", zarr_format=kind)
     return ReadInPlace(path, array, array.__getitem__)
 
 
-def _inside(folder: Path) -> Any:
-    """Open a folder so that no link in it leads out."""
+def _inside(folder: Path, root: Path) -> Any:
+    """Open a folder so that no link in it leads out of the one that was named."""
     from zarr.storage import LocalStore
-
-    root = os.path.realpath(folder)
 
     class Inside(LocalStore):
         """Reads what lies in the folder, and nothing that a link there points to."""
 
         def _check(self, key: str) -> None:
-            if leads_out(self.root / key, root):
-                other = printable(os.path.realpath(self.root / key))
-                facts = {"path": printable(str(folder)), "other": other}
-                raise Refused(refusal("file-elsewhere", **facts))
+            check_link(self.root / key, root)
 
         async def get(self, key: str, *rest: Any, **options: Any) -> Any:
             self._check(key)
@@ -144,7 +141,7 @@ def _check_chunks(path: Path, told: Pyramid, array: Any) -> None:
     step = max(1, total // _MOST_LOOKED)
     looked = range(0, total, step)
     folder = told.folder / told.level
-    sizes = [_bytes_of(folder, array, number, counts) for number in looked]
+    sizes = [_bytes_of(path, folder, array, number, counts) for number in looked]
     whole = prod(stored) * np.dtype(array.dtype).itemsize
     if max(sizes) > 2 * whole + _SLACK:
         raise broken(path, f"a chunk of {whole} bytes of pixels takes {max(sizes)} bytes")
@@ -153,14 +150,17 @@ def _check_chunks(path: Path, told: Pyramid, array: Any) -> None:
         raise Refused(refusal("zarr-gaps", path=printable(str(path)), **facts))
 
 
-def _bytes_of(folder: Path, array: Any, number: int, counts: list[int]) -> int:
+def _bytes_of(path: Path, folder: Path, array: Any, number: int, counts: list[int]) -> int:
     """Count the bytes of a chunk in the file; 0 where it is missing."""
     place = []
     for count in reversed(counts):
         number, here = divmod(number, count)
         place.append(here)
+    chunk = folder / array.metadata.encode_chunk_key(tuple(reversed(place)))
+    if chunk.is_symlink():
+        check_link(chunk, path)
     try:
-        status = os.stat(folder / array.metadata.encode_chunk_key(tuple(reversed(place))))
+        status = os.stat(chunk)
     except (FileNotFoundError, NotADirectoryError):
         return 0
     return status.st_size if stat.S_ISREG(status.st_mode) else 0
