@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import prod
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from napari_dip.io.ome_metadata import OmeMetadata
 
 #: Planes of an image at most. Movies of 20,000 frames are in use; 50,000 of 256 × 256 pixels take
 #: two cores several days, and the header of a TIFF that holds as many is read in 2 s.
@@ -26,10 +30,13 @@ class SourceTags:
         Whether viewers are to show 0 as white.
     orientation : int
         How viewers are to turn the image, as TIFF and EXIF number it; 1 is upright.
+    ome : OmeMetadata or None
+        Channels, positions, times and the like of an OME-TIFF.
     """
 
     is_white_zero: bool = False
     orientation: int = 1
+    ome: OmeMetadata | None = None
 
 
 @dataclass(frozen=True, slots=True)

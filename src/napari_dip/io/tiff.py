@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_dip.errors import Refused, refusal
+from napari_dip.io.ome_metadata import ome_pixels, read_ome
 from napari_dip.io.paths import printable
 from napari_dip.io.spec import ImageSpec, SourceTags
 from napari_dip.io.tiff_colours import (
@@ -25,13 +26,16 @@ from napari_dip.io.tiff_sizes import pixel_sizes
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tifffile import TiffFile, TiffPage
+    from tifffile import TiffFile, TiffPage, TiffPageSeries
+
+    from napari_dip.io.ome_metadata import OmeMetadata
 
 _ALPHA = "The alpha channel of '{name}' is left out."
 _ALPHA_PLANE = (
     "The last of four planes of '{name}' is left out, since its header calls it alpha: name the "
     "axes {axes} (--axes {axes}) if it is a plane like the others."
 )
+_OME = "Channel names, positions and times of '{name}' cannot be read and are left out."
 #: Names for axes that a file counts without naming them, outermost first.
 _UNNAMED = {1: "Z", 2: "TZ", 3: "TCZ"}
 
@@ -64,7 +68,10 @@ def read_spec(path: Path, axes: str | None) -> ImageSpec:
             as_planes = axes.replace("S", "C" if "Z" in axes else "Z")
             notes.append(words.format(name=name, axes=as_planes))
         sizes = pixel_sizes(file, page)
-        tags = SourceTags(is_white_zero(page), orientation_of(page))
+        ome = _ome(file, series, notes, name) if file.ome_metadata else None
+        if ome is not None and axes != named:
+            ome = ome.without_places()
+        tags = SourceTags(is_white_zero(page), orientation_of(page), ome)
         notes += value_notes(page, name, table, stored)
         dtype = np.dtype(series.dtype if table is None else table.dtype).name
     scale = tuple(sizes.get(axis, (1.0, "pixel"))[0] for axis in axes) if sizes else None
@@ -124,6 +131,17 @@ def where_pixels_lie(path: Path) -> Lying | None:
         offset = int(series.dataoffset) if plain and series.dataoffset is not None else None
         dtype = np.dtype(series.dtype).newbyteorder(file.byteorder)
         return Lying(path, offset, tuple(series.shape), dtype)
+
+
+def _ome(file: TiffFile, series: TiffPageSeries, notes: list[str], name: str) -> OmeMetadata | None:
+    """Read what the result takes over; of channels and planes only if they are those described."""
+    try:
+        found = read_ome(file.ome_metadata or "")
+    except (ValueError, SyntaxError):  # what XML's parser raises is one of these
+        notes.append(_OME.format(name=name))
+        return None
+    described = len(ome_pixels(file.ome_metadata or "")) == len(file.series)
+    return found if series.kind == "ome" and described else found.without_places()
 
 
 def _check_codec(page: TiffPage, path: Path) -> None:

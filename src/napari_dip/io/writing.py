@@ -104,6 +104,11 @@ def _tiff(
     pixels = _in_order(image)
     kind = _ome_options if ome else _imagej_options if imagej else _plain_options
     options = kind(image, axes, sizes, text)
+    if ome and tags.ome is not None:
+        options["metadata"] |= tags.ome.options(axes, image.shape)
+        if tags.ome.objective:
+            lens = ", ".join(f"{key} {value}" for key, value in tags.ome.objective)
+            options["metadata"]["MapAnnotation"]["objective"] = lens
     if axes.endswith(("S", "YXC")):  # samples of a pixel lie together
         options["planarconfig"] = "contig"
     grey = "miniswhite" if tags.is_white_zero else "minisblack"
