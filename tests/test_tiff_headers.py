@@ -298,3 +298,27 @@ def test_pages_that_run_in_a_circle_are_refused_as_such(tmp_path, period):
 def test_axes_and_sizes_that_ome_does_not_have_are_named(tmp_path, before, after, words):
     described(tmp_path / "a.ome.tif", lambda xml: xml.replace(before, after), ome=True)
     assert words in refused(tmp_path / "a.ome.tif")
+
+
+def test_what_a_parser_stumbles_over_is_not_shown_as_a_name_of_its_own(tmp_path):
+    described(tmp_path / "a.tif", lambda text: text.replace("10", "12"), compression="zlib")
+    assert refused(tmp_path / "a.tif").endswith("damaged: what its header says makes no sense.")
+
+
+def test_no_attribute_of_an_ome_header_that_is_missing_or_wrong_ends_in_a_bare_name(tmp_path):
+    path = tmp_path / "a.ome.tif"
+    tifffile.imwrite(path, pixels(3, 20, 30), ome=True, metadata={"axes": "CYX"})
+    whole = path.read_bytes()
+    with tifffile.TiffFile(path) as file:
+        xml = file.ome_metadata
+    attributes = re.findall(r' ([A-Z]\w+)="[^"]*"', xml)
+    assert {"SizeC", "DimensionOrder", "IFD", "PlaneCount", "ID"} <= set(attributes)
+    for name in dict.fromkeys(attributes):
+        for replaced in ("", f' {name}=""', f' {name}="?"', f' {name}="-1"', f' {name}="9e9"'):
+            path.write_bytes(whole)
+            tifffile.tiffcomment(path, re.sub(f' {name}="[^"]*"', replaced, xml).encode())
+            try:
+                assert read_pixels(read_spec(path)).ndim == 3
+            except Refused as no:
+                why = no.refusal.sentence.rpartition("damaged: ")[2]
+                assert " " in why and "int()" not in why, why

@@ -8,6 +8,7 @@ they raise becomes a `Refused` that names the file.
 from __future__ import annotations
 
 import stat
+import struct
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,18 @@ if TYPE_CHECKING:
 
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _PICTURES = (b"\x89PNG", b"\xff\xd8\xff")
+#: What parsers raise where they did not foresee a header, whose texts name variables, and texts of
+#: Python's own.
+_UNFORESEEN = (
+    LookupError,
+    AttributeError,
+    TypeError,
+    ArithmeticError,
+    AssertionError,
+    struct.error,
+)
+_OF_PYTHON = ("for int()", "to float", "to unpack")
+_SENSELESS = "what its header says makes no sense"
 #: No lossless codec in use packs real pixels tighter than this; deflate and LZW cannot at all.
 _MOST_PACKED = 2000
 
@@ -162,4 +175,6 @@ def naming(path: Path) -> Iterator[None]:
         code = "file-unreadable" if error.errno else "file-broken"
         raise Refused(refusal(code, path=shown, why=why_not(error))) from None
     except Exception as error:
-        raise Refused(refusal("file-broken", path=shown, why=why_not(error))) from None
+        unforeseen = isinstance(error, _UNFORESEEN) or any(one in str(error) for one in _OF_PYTHON)
+        why = _SENSELESS if unforeseen else why_not(error)
+        raise Refused(refusal("file-broken", path=shown, why=why)) from None
