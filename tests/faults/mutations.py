@@ -97,7 +97,7 @@ MUTATIONS = [
     ),
     Mutation(
         "planes do not lie outside the folder",
-        "io/tiff.py",
+        "io/tiff_pages.py",
         'raise Refused(refusal("file-elsewhere", **facts))',
         "pass",
         "hostile",
