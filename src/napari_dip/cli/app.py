@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import sys
 import warnings
+from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import App, CycloptsError, Parameter
@@ -27,8 +28,18 @@ from napari_dip.cli.options import (
     setting_arguments,
     signed,
 )
-from napari_dip.cli.words import EXPERIMENTS, fault_of, in_options, say, summary
+from napari_dip.cli.words import (
+    EXPERIMENTS,
+    fault_of,
+    in_options,
+    let_go,
+    say,
+    summary,
+    unprinted,
+    use_streams,
+)
 from napari_dip.errors import Failed, Refused, refusal
+from napari_dip.errors.printable import printable_lines
 from napari_dip.run.machine import is_memory_error
 from napari_dip.tasks import TASKS
 
@@ -36,6 +47,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 DONE, FAILED, REFUSED, INTERRUPTED = 0, 1, 2, 130
+
+#: What asks the parser itself to print.
+_PRINTED = frozenset(("--help", "-h", "--version"))
 
 _ABOUT = """Restore one noisy microscopy image with an untrained network fitted to it alone.
 
@@ -56,11 +70,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         Exit code.
     """
     if argv is None:
+        use_streams()
         _hush_libraries()
     tokens = list(sys.argv[1:] if argv is None else argv)
     try:
-        outcome = _app()(tokens, exit_on_error=False, print_error=False)
-        return outcome if isinstance(outcome, int) else DONE
+        return _answer(tokens)
     except CycloptsError as error:
         say(fault_of(error, tokens).message)
         return REFUSED
@@ -77,6 +91,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         return FAILED
     except Exception as error:
         return _failed(error)
+
+
+def _answer(tokens: list[str]) -> int:
+    """Carry out a command; help and version are printed by the parser, which knows no exit code."""
+    try:
+        outcome = _app()(tokens, exit_on_error=False, print_error=False)
+    except OSError as error:
+        if error.filename is not None or _PRINTED.isdisjoint(tokens):
+            raise
+        let_go(sys.stdout)
+        raise unprinted(error) from None
+    if outcome is None and sys.stdout is None:
+        raise unprinted()
+    return outcome if isinstance(outcome, int) else DONE
 
 
 def _app() -> App:
@@ -194,11 +222,12 @@ def _failed(error: Exception) -> int:
         say(refusal("memory-out", name="the image").message)
         return FAILED
     say(refusal("unexpected", why=why_not(error)).message)
-    with tempfile.NamedTemporaryFile(
-        "w", prefix="napari-dip-", suffix=".log", delete=False, encoding="utf-8"
-    ) as log:
-        log.write("".join(traceback.format_exception(error)))
-    say(f"Log: {log.name}")
+    with suppress(OSError):  # no room for it, either
+        with tempfile.NamedTemporaryFile(
+            "w", prefix="napari-dip-", suffix=".log", delete=False, encoding="utf-8"
+        ) as log:
+            log.write(printable_lines("".join(traceback.format_exception(error))))
+        say(f"Log: {log.name}")
     return FAILED
 
 

@@ -97,7 +97,7 @@ def batch(
 def _ended(result: BatchResult, *, quiet: bool) -> int:
     """Say what came of it; the exit code."""
     if not quiet:
-        say(f"{words_after(result)} Table: '{printable(str(result.page))}'.")
+        say(f"{words_after(result)} Table: '{result.page}'.")
     if result.count("waiting"):
         say(_RESUME)
         return INTERRUPTED
@@ -123,8 +123,7 @@ def _watched(
         def see(one: BatchEvent) -> None:
             if one.event is not None:
                 place = f"{one.number} of {one.count}, " if one.number else ""
-                place += printable(one.source.name)
-                words = f"{place}: {one.event.words}"
+                words = f"{place}{one.source.name}: {one.event.words}"
                 reporter.show(replace(one.event, words=words), one.number)
             if one.outcome is not None:
                 reporter.end(one.number)
@@ -139,7 +138,7 @@ def _tell(outcome: FileOutcome, *, quiet: bool) -> None:
     if outcome.refusal is not None:
         say(_told(outcome.source, outcome.refusal))
     elif outcome.result is not None and not quiet:
-        tell(str(outcome.result))
+        tell(str(outcome.result), saved=True)
 
 
 def _told(source: Path, no: Refusal) -> str:

@@ -89,6 +89,6 @@ def _pictures(preset: str) -> int:
     seconds = result.report.get("seconds")
     took = f" in {duration(seconds)}" if seconds else ""
     say(f"Done{took}, since {result.stop_reason}. Before and after, and the restored image:")
-    tell(str(picture.resolve()))
-    tell(str(result_path.resolve()))
+    tell(str(picture.resolve()), saved=True)
+    tell(str(result_path.resolve()), saved=True)
     return 0

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from napari_dip.cli.progress import ALONE, reporter_for
 from napari_dip.cli.words import say, tell
-from napari_dip.io.paths import printable
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -53,5 +52,5 @@ def explore(
     if not quiet:
         for line in found.sentences:
             say(line)
-        tell(printable(str(page)))
+        tell(str(page), saved=True)
     return 0

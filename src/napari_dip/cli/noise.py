@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 from napari_dip.cli.words import tell
@@ -10,6 +9,7 @@ from napari_dip.io.outputs import JSON_SUFFIXES, check_output
 from napari_dip.io.reading import read_spec
 from napari_dip.io.writing import write_text
 from napari_dip.run.measuring import measure_noise
+from napari_dip.run.results import json_text
 
 if TYPE_CHECKING:
     from napari_dip.run.measuring import NoiseReport
@@ -52,11 +52,11 @@ def noise(
         inputs = [one for one in (image, dark, flat) if one is not None]
         check_output(report, inputs, overwrite, suffixes=JSON_SUFFIXES)
     found = measure_noise(image, axes, dark=dark, flat=flat)
-    text = json.dumps(found.to_dict(), indent=2, ensure_ascii=False)
+    text = json_text(found.to_dict())
     if report is not None:
-        write_text(report, text + "\n", overwrite=overwrite)
-    for line in [text] if as_json else _lines(found):
-        tell(line)
+        write_text(report, text, overwrite=overwrite)
+    for line in [text.rstrip("\n")] if as_json else _lines(found):
+        tell(line, saved=report is not None)
     return 0
 
 

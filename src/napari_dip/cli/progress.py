@@ -7,7 +7,8 @@ import time
 from contextlib import closing
 from typing import TYPE_CHECKING, Any, Protocol
 
-from napari_dip.cli.words import say
+from napari_dip.cli.words import is_terminal, say
+from napari_dip.errors.printable import printable
 from napari_dip.run.draining import drained
 from napari_dip.run.plan import duration
 
@@ -130,8 +131,9 @@ class Bars:
         if number not in self._bars:
             self._bars[number] = self._added()
         facts = ", ".join(facts_of(event))
+        words = printable(event.words)  # rich lets escapes through
         self._progress.update(
-            self._bars[number], description=event.words, completed=event.fraction, facts=facts
+            self._bars[number], description=words, completed=event.fraction, facts=facts
         )
 
     def end(self, number: int) -> None:
@@ -148,4 +150,4 @@ def reporter_for(quiet: bool, *expected: int) -> Reporter:
     """Choose how events are shown here."""
     if quiet:
         return Nothing()
-    return Bars(*expected) if sys.stderr.isatty() else Lines()
+    return Bars(*expected) if is_terminal(sys.stderr) else Lines()

@@ -252,7 +252,7 @@ def _save(request: Request, plan: Plan, result: Restoration) -> None:
         seconds = result.report.get("seconds")
         took = f" in {duration(seconds)}" if seconds else ""
         say(f"Done{took}, since {result.stop_reason}.")
-        tell(outputs["output"])
+        tell(outputs["output"], saved=True)
 
 
 def _forget_partial(request: Request, result: Restoration) -> None:

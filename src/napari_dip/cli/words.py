@@ -6,11 +6,13 @@ result.
 
 from __future__ import annotations
 
+import os
 import sys
 from contextlib import suppress
 from dataclasses import replace
 from inspect import getmodule
-from typing import TYPE_CHECKING
+from io import TextIOWrapper
+from typing import TYPE_CHECKING, TextIO
 
 from cyclopts import (
     CycloptsError,
@@ -21,8 +23,9 @@ from cyclopts import (
     UnusedCliTokensError,
 )
 
-from napari_dip.errors import refusal
-from napari_dip.io.paths import printable
+from napari_dip.errors import Failed, refusal
+from napari_dip.errors.printable import printable_lines
+from napari_dip.io.paths import printable, why_not
 from napari_dip.tasks import TASKS
 
 if TYPE_CHECKING:
@@ -53,13 +56,73 @@ def summary(task: type[Task]) -> str:
 
 
 def say(text: str) -> None:
-    """Print a message to the error stream; letters that it cannot show are replaced."""
-    _print(text, sys.stderr)
+    """Print a message to the error stream; where that takes nothing, work goes on without."""
+    with suppress(OSError, ValueError):
+        _print(text, sys.stderr)
 
 
-def tell(text: str) -> None:
-    """Print a result to the output stream."""
-    _print(text, sys.stdout)
+def tell(text: str, *, saved: bool = False) -> None:
+    """Print a result to the output stream.
+
+    Parameters
+    ----------
+    text : str
+    saved : bool
+        Whether what it speaks of is kept in a file: then nothing is lost where it cannot be
+        printed.
+
+    Raises
+    ------
+    BrokenPipeError
+        If whoever read our output has gone.
+    Failed
+        If it cannot be printed for another reason.
+    """
+    if sys.stdout is None and not saved:
+        raise unprinted()
+    try:
+        _print(text, sys.stdout)
+    except BrokenPipeError:
+        if not saved:
+            raise
+    except (OSError, ValueError) as error:
+        if not saved:
+            raise unprinted(error) from None
+
+
+def unprinted(error: Exception | None = None) -> Failed:
+    """Say that what was asked for could not be printed; without an error, to a closed stream."""
+    why = "the output stream is closed" if error is None else why_not(error)
+    return Failed(refusal("output-unprinted", why=why))
+
+
+def use_streams() -> None:
+    """Make the streams that this process was given fit for use.
+
+    One that is closed leaves its number to the first file that is opened, and what a library says
+    would be written into that.
+    """
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def let_go(stream: TextIO) -> None:
+    """Send what a stream still holds nowhere: it would be tried, and fail, again at the end."""
+    with suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
+
+
+def is_terminal(stream: TextIO | None) -> bool:
+    """Whether a stream is open and leads to a terminal."""
+    return stream is not None and not stream.closed and stream.isatty()
 
 
 def in_options(no: Refusal, tokens: Sequence[str]) -> Refusal:
@@ -119,8 +182,14 @@ def _missing(error: MissingArgumentError, tokens: Sequence[str], help_line: str)
     return refusal("argument-missing", argument=f"the option {names[-1]}", help=help_line)
 
 
-def _print(text: str, stream: object) -> None:
+def _print(text: str, stream: TextIO | None) -> None:
+    """Print what a terminal can be shown of a text: all that is printed goes through here."""
+    if stream is None:
+        return
     encoding = getattr(stream, "encoding", None) or "utf-8"
-    shown = text.encode(encoding, "replace").decode(encoding)
-    with suppress(BrokenPipeError):
-        print(shown, file=stream, flush=True)  # type: ignore[call-overload]
+    shown = printable_lines(text).encode(encoding, "replace").decode(encoding)
+    try:
+        print(shown, file=stream, flush=True)
+    except (OSError, ValueError):
+        let_go(stream)
+        raise

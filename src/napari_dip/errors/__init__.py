@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from napari_dip.errors.files import FILES
 from napari_dip.errors.networks import NETWORKS
 from napari_dip.errors.pixels import PIXELS
+from napari_dip.errors.printable import printable
 from napari_dip.errors.runs import RUNS
 from napari_dip.errors.series import SERIES
 from napari_dip.errors.settings import SETTINGS
@@ -55,7 +56,7 @@ class Refusal:
 
 
 def refusal(code: str, **facts: object) -> Refusal:
-    """Fill the fault `code` with the facts of this case.
+    """Fill the fault `code` with the facts of this case, whoever wrote them.
 
     Raises
     ------
@@ -63,7 +64,8 @@ def refusal(code: str, **facts: object) -> Refusal:
         If the code is not in `FAULTS`, or a fact is missing.
     """
     fault = FAULTS[code]
-    return Refusal(code, fault.sentence.format(**facts), fault.remedy.format(**facts))
+    sentence, remedy = (one.format(**facts) for one in (fault.sentence, fault.remedy))
+    return Refusal(code, printable(sentence), printable(remedy))
 
 
 class DipError(Exception):

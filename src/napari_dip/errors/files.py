@@ -95,6 +95,10 @@ FILES = {
         "'{folder}' does not let files be written: {why}.",
         "Choose a folder that you may write to, or free some space.",
     ),
+    "output-unprinted": Fault(
+        "What was found could not be printed: {why}.",
+        "Let the output go to a terminal, or to a file on a disk with room.",
+    ),
     "output-twice": Fault(
         "Two results of this run would go to '{path}'.", "Give each result its own name."
     ),

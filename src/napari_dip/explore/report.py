@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_dip.errors.printable import printable
 from napari_dip.explore.bands import BANDS, edges
 from napari_dip.explore.feature_rows import SHOWN
 from napari_dip.explore.targets import TARGETS
@@ -241,4 +242,4 @@ def _shades(count: int) -> Any:
 
 def _show(axes: Axes, picture: Picture, title: str, limits: tuple[float, float]) -> None:
     show_picture(axes, stretched(picture, *limits))
-    axes.set_title(title, fontsize=8)
+    axes.set_title(printable(title), fontsize=8, parse_math=False)  # names of layers among them

@@ -6,6 +6,8 @@ import csv
 import io
 from typing import TYPE_CHECKING, Any
 
+from napari_dip.run.batch_table import plain_cell
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
@@ -15,5 +17,5 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(heads)
-    writer.writerows(rows)
+    writer.writerows(map(plain_cell, row) for row in rows)
     return text.getvalue()

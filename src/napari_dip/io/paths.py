@@ -9,19 +9,25 @@ from contextlib import suppress
 from pathlib import Path
 
 from napari_dip.errors import Refused, refusal
+from napari_dip.errors.printable import printable
+
+__all__ = [
+    "REPORT_BYTES",
+    "SETTINGS_BYTES",
+    "is_zarr",
+    "look_at",
+    "printable",
+    "readable_file",
+    "small_text",
+    "why_not",
+    "why_not_taken",
+]
 
 #: Most bytes that a file of settings holds, and one that tells how a run went: a recipe has some
 #: hundred bytes, the report of a movie of a thousand frames about ten million.
 SETTINGS_BYTES, REPORT_BYTES = 2**20, 2**28
 #: Errors that blame the path itself rather than what lies behind it.
 _BAD_PATH = {errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ}
-
-
-def printable(text: str) -> str:
-    """Replace what a terminal cannot show, such as line breaks in file names."""
-    return "".join(
-        letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text
-    )
 
 
 def why_not(error: BaseException) -> str:

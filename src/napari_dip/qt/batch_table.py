@@ -70,10 +70,10 @@ class FileRows(QAbstractTableModel):
         """Put a cell into words; all of them when pointed at."""
         row = self.rows[index.row()]
         if role == Qt.ItemDataRole.DisplayRole:
-            first = row.words[0] if row.words else ""
+            first = printable(row.words[0]) if row.words else ""
             return (printable(row.source.name), state_of(row), first)[index.column()]
         if role == Qt.ItemDataRole.ToolTipRole:
-            words = (escape(one) for one in (printable(str(row.source)), *row.words))
+            words = (escape(printable(one)) for one in (str(row.source), *row.words))
             return f"<qt>{'<br>'.join(words)}</qt>"  # as rich text it wraps
         return None
 

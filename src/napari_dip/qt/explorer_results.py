@@ -63,6 +63,7 @@ class ExplorerResults(QWidget):
         self.headline.setWordWrap(True)
         self.table = FiguresTable()
         self.in_sight = QLabel()
+        self.in_sight.setTextFormat(Qt.TextFormat.PlainText)  # names of layers are a stranger's
         self.in_sight.setVisible(False)
         self.layers_button = explained_button(
             "Add as layer", "Add the pictures as one layer, over the part that was looked at."

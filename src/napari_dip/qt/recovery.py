@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
+from html import escape
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QGridLayout, QWidget
 
 from napari_dip.errors import Refusal, refusal
+from napari_dip.errors.printable import printable
 from napari_dip.qt.asked import asked_of
 from napari_dip.qt.background import BackgroundCall, answered
 from napari_dip.qt.button import explained_button
@@ -98,7 +100,7 @@ class RecoveryOffer(QWidget):
         exact = self._one.exact
         self.go_on_button.setText("Go on" if exact else "Begin again")
         self.go_on_button.setToolTip(f"<qt>{_GO_ON if exact else _AGAIN}</qt>")
-        where = f"They lie in '{self._one.folder}'."
+        where = escape(f"They lie in '{printable(str(self._one.folder))}'.")
         self.discard_button.setToolTip(f"<qt>{_DISCARD}{where}</qt>")
         self.setEnabled(True)
 

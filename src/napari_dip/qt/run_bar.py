@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from qtpy.QtCore import Qt, QTimer, Signal
 from qtpy.QtWidgets import QGridLayout, QLabel, QProgressBar, QPushButton, QSizePolicy, QWidget
 
+from napari_dip.errors.printable import printable_lines
 from napari_dip.qt.long_words import LongWords
 from napari_dip.run.plan import duration
 
@@ -192,7 +193,7 @@ def dock_words(words: str) -> str:
 
 class _Sentences(QLabel):
     def setText(self, words: str | None) -> None:
-        super().setText(dock_words(words or ""))
+        super().setText(printable_lines(dock_words(words or "")))
 
 
 def sentence_label() -> QLabel:

@@ -7,6 +7,7 @@ import html
 import io
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
+from unicodedata import normalize
 
 from napari_dip.io.paths import printable
 from napari_dip.run.page import html_page, picture_tag
@@ -26,7 +27,7 @@ STATES = {
     "waiting": "not begun or not finished",
 }
 #: Beginnings that a spreadsheet takes for a formula, which a file's name must never be.
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_FORMULA = ("=", "+", "-", "@")
 _STYLE = """
 :root { color-scheme: light dark; font: 15px/1.45 system-ui, sans-serif; }
 body { margin: 2rem auto; max-width: 78rem; padding: 0 1rem; }
@@ -40,13 +41,17 @@ pre { font-size: .85em; overflow-x: auto; }
 
 
 def table_text(outcomes: Iterable[FileOutcome]) -> str:
-    """Write the table as CSV, one row for each file, with figures as the receipts have them."""
+    """Write the table as CSV, one row for each file, with figures as the receipts have them.
+
+    All text is in quotes: where cells are told apart by semicolons, one in a name would begin
+    another cell.
+    """
     text = io.StringIO()
     rows = [_row(one) for one in outcomes]
-    writer = csv.DictWriter(text, rows[0].keys(), lineterminator="\n")
+    writer = csv.DictWriter(text, rows[0].keys(), lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
     writer.writeheader()
     for row in rows:
-        writer.writerow({name: _cell(value) for name, value in row.items()})
+        writer.writerow({name: plain_cell(value) for name, value in row.items()})
     return text.getvalue()
 
 
@@ -101,11 +106,14 @@ def _sentences(report: Mapping[str, Any]) -> list[str]:
     return list(report.get("verdict", {}).get("sentences", ()))
 
 
-def _cell(value: object) -> object:
-    """Keep text from being taken for a formula; numbers stay as they are."""
-    if isinstance(value, str) and value.startswith(_FORMULA):
-        return f"'{value}"
-    return value
+def plain_cell(value: object) -> object:
+    """Keep text from being taken for a formula or a command; numbers stay as they are."""
+    if not isinstance(value, str):
+        return value
+    shown = printable(value)
+    # spreadsheets pass over spaces, and take the wide signs of East Asian keyboards for the same
+    begins = normalize("NFKC", value).lstrip()
+    return f"'{shown}" if begins.startswith(_FORMULA) else shown
 
 
 def _page_row(one: FileOutcome) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import html
 
+from napari_dip.errors.printable import printable_lines
+
 
 def html_page(title: str, style: str, body: str) -> str:
     """Write a whole page.
@@ -19,7 +21,7 @@ def html_page(title: str, style: str, body: str) -> str:
         HTML, as it is.
     """
     told = html.escape(title)
-    return f"""<!DOCTYPE html>
+    page = f"""<!DOCTYPE html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
@@ -33,6 +35,7 @@ def html_page(title: str, style: str, body: str) -> str:
 </body>
 </html>
 """
+    return printable_lines(page)  # a browser obeys marks that turn the direction of writing
 
 
 def picture_tag(png: bytes, words: str = "") -> str:

@@ -71,8 +71,19 @@ def save_picture(
 
 
 def json_text(value: Any) -> str:
-    """Write plain types as JSON, for people to read as well."""
-    return json.dumps(_finite(value), indent=2, ensure_ascii=False) + "\n"
+    """Write plain types as JSON, for people to read as well: what no terminal shows is escaped."""
+    text = json.dumps(_finite(value), indent=2, ensure_ascii=False)
+    return "\n".join(map(_escaped, text.split("\n"))) + "\n"
+
+
+def _escaped(line: str) -> str:
+    if line.isprintable():
+        return line
+    return "".join(one if one.isprintable() else _code(one) for one in line)
+
+
+def _code(letter: str) -> str:
+    return "\\u007f" if letter == "\x7f" else json.dumps(letter)[1:-1]
 
 
 def _finite(value: Any) -> Any:

@@ -1,0 +1,214 @@
+"""Names that command a terminal, turn the direction of writing, or mark text up."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+
+import napari_dip as dip
+from napari_dip.cli import main
+from napari_dip.cli.app import _failed
+from napari_dip.cli.progress import Bars
+from napari_dip.errors import Refused, refusal
+from napari_dip.errors.printable import printable
+from napari_dip.run.batch_table import plain_cell
+from napari_dip.run.events import Event
+from napari_dip.run.page import html_page
+from napari_dip.run.results import json_text
+
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="Windows takes no such names")
+
+#: A title for the window, a colour, mark-up of rich and of HTML, text that runs backwards, a letter
+#: without width, and the one-byte form of an escape.
+H = "x\x1b]0;owned\x07\x1b[31m[bold]\u202egnp\u200b\x9b1m[link=e]<img src=x>"
+COMMANDS = set("\x1b\x07\u202e\u200b\x9b\r\x7f")
+SHORT = ("--preset", "fast", "--max-iterations", "2", "--device", "cpu")
+IMAGE = f"{H}.tif"
+RECIPES = ("key", "task", "value", "setting", "text", "twice", "schema", f"{H}other")
+DOORS = (
+    ("denoise", IMAGE, "-o", f"{H}out.tif", *SHORT),
+    ("denoise", IMAGE, "-o", f"{H}out.ome.zarr", "--report", f"{H}.json", *SHORT),
+    ("denoise", IMAGE, "-o", IMAGE),
+    ("denoise", f"{H}none.tif", "-o", "x.tif"),
+    ("denoise", IMAGE, "-o", f"{H}.xyz"),
+    ("denoise", IMAGE, "-o", f"{H}none/x.tif"),
+    ("denoise", IMAGE, "-o", H),
+    ("denoise", H, "-o", "x.tif"),
+    ("denoise", IMAGE, "-o", "x.tif", f"--{H}", "1"),
+    ("denoise", IMAGE, "-o", "x.tif", "--gain", H),
+    ("denoise", IMAGE, "-o", "x.tif", "--preset", H),
+    ("denoise", IMAGE, "-o", "x.tif", "--axes", H),
+    ("denoise", IMAGE, IMAGE, "-o", "x.tif"),
+    ("denoise", IMAGE, "-o", "x.tif", "--shared-network", H),
+    ("denoise", IMAGE, "-o", "x.tif", "--second", H),
+    ("inpaint", IMAGE, "-o", "x.tif", "--mask", H),
+    ("invert-features", IMAGE, "-o", "x.tif", "--network", H, "--layer", H),
+    (H,),
+    ("plan", H),
+    ("explore", H),
+    ("noise", IMAGE),
+    ("noise", IMAGE, "--json"),
+    ("noise", f"{H}imagej.tif"),
+    ("noise", f"{H}.ome.tif"),
+    ("plan", "denoise", f"{H}stack.tif"),
+    ("plan", "denoise", f"{H}imagej.tif"),
+    ("plan", "denoise", f"{H}.ome.tif"),
+    ("methods", IMAGE),
+    ("methods", f"{H}none"),
+    *(("plan", "denoise", IMAGE, "--from-recipe", f"{one}.json") for one in RECIPES),
+    ("batch", f"{H}recipe.json", IMAGE, f"{H}.ome.tif", f"{H}none.tif", "-o", f"done{H}"),
+    ("batch", f"{H}recipe.json", IMAGE, f"{H}empty.tif", "-o", f"refused{H}"),
+    ("batch", f"{H}recipe.json", f"{H}*.none", "-o", "z"),
+    ("batch", f"{H}recipe.json", IMAGE, "-o", "z", "--workers", H),
+    ("batch", f"{H}recipe.json", IMAGE, "-o", "z", "--scheduler", H),
+    ("explore", "spectrum", IMAGE, "-o", f"seen{H}", "--max-iterations", "3", "--crop", "32"),
+    ("explore", "spectrum", IMAGE, "-o", "z", "--network", H),
+    ("explore", "architectures", IMAGE, "-o", "z", "--only", H),
+)
+
+
+@pytest.fixture
+def field(tmp_path, monkeypatch):
+    """A folder in which everything is called so, and says so in its metadata."""
+    monkeypatch.chdir(tmp_path)
+    image = np.random.default_rng(0).normal(500, 20, (48, 48)).astype("uint16")
+    tifffile.imwrite(IMAGE, image)
+    tifffile.imwrite(f"{H}empty.tif", image * 0)
+    tifffile.imwrite(f"{H}stack.tif", np.stack([image] * 5).astype("float32"))
+    size = {f"PhysicalSize{one}": 0.1 for one in "XY"}
+    size |= {f"PhysicalSize{one}Unit": H for one in "XY"}
+    told = {"axes": "YX", "Name": H, "Channel": {"Name": H}, **size}
+    tifffile.imwrite(f"{H}.ome.tif", image, ome=True, metadata=told)
+    told = {"axes": "YX", "unit": "\x1b[31m[bold]", "Info": "\x1b[31m"}
+    tifffile.imwrite(f"{H}imagej.tif", image, imagej=True, resolution=(1, 1), metadata=told)
+    recipe = {"schema": 1, "task": "denoise", "settings": {}, "preset": "fast", "device": "cpu"}
+    recipe["max_iterations"] = 1
+    for name, content in {
+        f"{H}recipe": recipe,
+        "key": {**recipe, H: 1},
+        "task": {**recipe, "task": H},
+        "value": {**recipe, "preset": H},
+        "setting": {**recipe, "settings": {H: H}},
+        "twice": {**recipe, H: 1, "settings": {H: 1}},
+        "schema": {**recipe, "schema": H},
+        f"{H}other": {**recipe, "task": "inpaint"},
+    }.items():
+        Path(f"{name}.json").write_text(json.dumps(content), encoding="utf-8")
+    Path("text.json").write_text("{" + H, encoding="utf-8")
+    Path(H).mkdir()
+    return tmp_path
+
+
+def commanding(text: str) -> list[str]:
+    """Lines that hold what no terminal may be sent."""
+    return [ascii(line) for line in text.split("\n") if COMMANDS & set(line)]
+
+
+@pytest.mark.parametrize("door", DOORS, ids=lambda door: ascii(" ".join(door)[:40]))
+def test_no_name_commands_the_terminal_or_marks_up_a_page(door, field, capsys):
+    there = set(field.rglob("*"))
+    assert main(list(door)) in (0, 1, 2)
+    said = capsys.readouterr()
+    assert said.out + said.err
+    assert commanding(said.out) == commanding(said.err) == []
+    assert "unexpected" not in said.err
+    for path in set(field.rglob("*")) - there:
+        if path.suffix in (".json", ".csv", ".html") and path.is_file():
+            text = path.read_text(encoding="utf-8")
+            assert commanding(text) == [] and (path.suffix != ".html" or "<img src=x" not in text)
+
+
+def test_a_name_that_is_no_unicode_stops_neither_a_run_nor_a_batch(field, capsys):
+    name = os.fsdecode(b"\xff\x1b[31m.tif")
+    os.rename(IMAGE, name)
+    report = ("--report", "r.json")
+    assert main(["denoise", name, "-o", f"out{name}", *SHORT, *report]) == 0
+    assert main(["batch", f"{H}recipe.json", name, "-o", "done"]) == 0
+    assert main(["batch", f"{H}recipe.json", name, "-o", "done", "--resume"]) == 0
+    said = capsys.readouterr()
+    assert commanding(said.out + said.err) == []
+    assert (field / "done" / name).exists()
+
+
+def test_a_refusal_raised_in_python_holds_no_commands_either(field):
+    with pytest.raises(Refused) as caught:
+        dip.denoise(np.ones((8, 8)), axes=H)
+    assert commanding(str(caught.value)) == []
+    assert commanding(refusal("file-missing", path=Path(H)).message) == []
+
+
+def test_the_log_of_an_unforeseen_error_holds_no_commands(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    try:
+        raise ValueError(H)
+    except ValueError as error:
+        assert _failed(error) == 1
+    (log,) = tmp_path.glob("napari-dip-*.log")
+    assert log.read_text(encoding="utf-8").count("\n") >= 3
+    assert commanding(log.read_text(encoding="utf-8") + capsys.readouterr().err) == []
+
+
+def test_where_even_the_log_has_no_place_the_error_is_told(monkeypatch, capsys):
+    monkeypatch.setattr("tempfile.tempdir", "/dev/null/none")
+    assert _failed(ValueError("no such place")) == 1
+    assert "no such place" in capsys.readouterr().err
+
+
+def test_the_bars_of_a_terminal_are_drawn_with_names_that_command_nothing(monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    bars = Bars(1)
+    bars.show(Event(f"1 of 2, {H}: Restoring", fraction=0.5), 1)
+    bars._progress.refresh()
+    bars.close()
+    drawn = terminal.getvalue()
+    assert "[bold]" in drawn and "\ufffd]0;owned\ufffd" in drawn
+    assert not any(bad in drawn for bad in ("\x1b]", "\x07", "\u202e", "\u200b", "\x9b"))
+
+
+def test_spaces_of_all_widths_are_printed_as_they_are():
+    assert printable("Screenshot at 1.00\u202fPM\u3000\xa0.png") == (
+        "Screenshot at 1.00\u202fPM\u3000\xa0.png"
+    )
+    assert printable("a\u2028b\u2066c\xadd\ue000") == "a\ufffdb\ufffdc\ufffdd\ufffd"
+
+
+@pytest.mark.parametrize("begin", ["=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20"])
+@pytest.mark.parametrize("before", ["", " ", "\t", "\r", "\n", "\xa0", "\u3000", " \t "])
+def test_no_cell_of_a_table_begins_a_formula(begin, before):
+    assert str(plain_cell(f"{before}{begin}cmd|' /C calc'!A0")).startswith("'")
+
+
+def test_figures_in_a_table_stay_figures():
+    assert plain_cell(-0.5) == -0.5 and plain_cell(None) is None and plain_cell("a=b") == "a=b"
+
+
+def test_a_semicolon_in_a_name_begins_no_cell(field, capsys):
+    os.rename(IMAGE, "a;=1+1.tif")
+    assert main(["batch", f"{H}recipe.json", "a;=1+1.tif", "-o", "done", "--quiet"]) == 0
+    table = (field / "done" / "batch.csv").read_text(encoding="utf-8")
+    assert '"a;=1+1.tif"' in table
+    (row,) = csv.DictReader(io.StringIO(table))
+    assert row["file"] == "a;=1+1.tif" and float(row["seconds"]) >= 0
+
+
+def test_json_of_ours_tells_a_name_exactly_and_commands_nothing():
+    text = json_text({H: ["\x7f\ue000\U000e0001µ", float("nan")]})
+    assert commanding(text) == [] and "µ" in text
+    assert json.loads(text) == {H: ["\x7f\ue000\U000e0001µ", None]}
+
+
+def test_a_page_turns_no_text_around():
+    assert commanding(html_page(H, "", "")) == []
