@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from reprlib import Repr
 from unicodedata import category
 
 
@@ -23,3 +24,12 @@ def printable(text: str) -> str:
 def printable_lines(text: str) -> str:
     """Replace the same, line by line, for a text of ours that has several lines."""
     return "\n".join(map(printable, text.split("\n")))
+
+
+def short(value: object) -> str:
+    """Show a value as Python writes it, cut where it is long or nested deeply."""
+    return _SHORT.repr(value)
+
+
+_SHORT = Repr()
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 100

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
+
+from napari_dip.io.plain_json import plain_json
 
 if TYPE_CHECKING:
     from tifffile import TiffFile
@@ -35,8 +36,8 @@ def read_provenance(path: str | os.PathLike[str]) -> dict[str, Any] | None:
         texts = [*_imagej(file), *_plain(file), *_ome(file)]
     for text in texts:
         try:
-            found = json.loads(text)
-        except (ValueError, RecursionError):
+            found = plain_json(text)
+        except ValueError:
             continue
         if isinstance(found, dict) and "recipe" in found:
             return found

@@ -6,7 +6,6 @@ last, so that a program killed at any moment leaves none for a result that is no
 
 from __future__ import annotations
 
-import json
 import os
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,8 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 from napari_dip.errors import Refused, refusal
 from napari_dip.io.digest import file_sha256
-from napari_dip.io.paths import REPORT_BYTES, printable, small_text, why_not
+from napari_dip.io.paths import REPORT_BYTES, small_text, why_not
+from napari_dip.io.plain_json import plain_json
 from napari_dip.io.writing import write_text
+from napari_dip.run.fields import fault_in
+from napari_dip.run.report_fields import SCHEMA, ListFields, ReceiptFields
 from napari_dip.run.results import json_text
 
 if TYPE_CHECKING:
@@ -26,8 +28,6 @@ if TYPE_CHECKING:
     from napari_dip.io import ImageSpec
     from napari_dip.run.recipe import Recipe
 
-#: Raised by one whenever a receipt written before would be read differently.
-SCHEMA = 1
 LIST, TABLE, PAGE, RECEIPTS = "batch.json", "batch.csv", "batch.html", "receipts"
 #: Where one network for all files is kept.
 NETWORK = "series.network"
@@ -83,22 +83,25 @@ def listed(folder: Path, recipe: Recipe) -> Mapping[str, str]:
     Refused
         If the list is not one, or of another recipe.
     """
-    path = folder / LIST
-    shown = printable(str(path))
-    if not os.path.lexists(path):
+    if not os.path.lexists(folder / LIST):
         return {}
+    found = _list_in(folder)
+    if found.recipe != recipe.to_dict():
+        raise Refused(refusal("batch-recipe", folder=folder))
+    return found.files
+
+
+def _list_in(folder: Path) -> ListFields:
+    """Read the list of a batch; raises Refused if it is none."""
+    path = folder / LIST
     try:
-        raw = json.loads(small_text(path, "a list of files", REPORT_BYTES))
-        files = {str(name): str(source) for name, source in raw["files"].items()}
-        same = raw["schema"] == SCHEMA and raw["recipe"] == recipe.to_dict()
-    except OSError as error:
-        raise Refused(refusal("batch-broken", path=shown, why=why_not(error))) from None
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        why = "it is no list of files and results"
-        raise Refused(refusal("batch-broken", path=shown, why=why)) from None
-    if not same:
-        raise Refused(refusal("batch-recipe", folder=printable(str(folder))))
-    return files
+        raw = plain_json(small_text(path, "a list of files", REPORT_BYTES))
+    except ValueError as error:
+        raise Refused(refusal("batch-broken", path=path, why=why_not(error))) from None
+    if fault := fault_in(raw, ListFields):
+        why = f"it is no list of files and results, since {fault}"
+        raise Refused(refusal("batch-broken", path=path, why=why))
+    return ListFields.model_validate(raw)
 
 
 def begun_in(folder: Path) -> tuple[dict[str, Any], tuple[str, ...]] | None:
@@ -111,27 +114,25 @@ def begun_in(folder: Path) -> tuple[dict[str, Any], tuple[str, ...]] | None:
     sources : tuple of str
         Paths of all its files: those with results first, then those that were refused.
     """
-    with suppress(Refused, OSError, ValueError, RecursionError, KeyError, TypeError):
-        raw = json.loads(small_text(folder / LIST, "a list of files", REPORT_BYTES))
-        own = [os.path.normpath(folder / str(place)) for place in raw["files"].values()]
-        refused = [str(one["source"]) for one in raw["refused"]]
-        return dict(raw["recipe"]), tuple(dict.fromkeys([*own, *refused]))
+    with suppress(Refused):
+        found = _list_in(folder)
+        own = [os.path.normpath(folder / place) for place in found.files.values()]
+        refused = [one.source for one in found.refused]
+        return found.recipe, tuple(dict.fromkeys([*own, *refused]))
     return None
 
 
 def listed_cores(folder: Path) -> int | None:
     """Read how many cores an earlier call in this folder counted on; None: not known."""
-    with suppress(Refused, OSError, ValueError, RecursionError, KeyError, TypeError):
-        cores = json.loads(small_text(folder / LIST, "a list of files", REPORT_BYTES))["cores"]
-        return cores if isinstance(cores, int) and cores > 0 else None
+    with suppress(Refused):
+        return _list_in(folder).cores or None
     return None
 
 
 def listed_network(folder: Path) -> bool:
     """Whether an earlier call in this folder was to fit one network to all files."""
-    with suppress(Refused, OSError, ValueError, RecursionError, KeyError, TypeError):
-        text = small_text(folder / LIST, "a list of files", REPORT_BYTES)
-        return json.loads(text)["one_network"] is True
+    with suppress(Refused):
+        return _list_in(folder).one_network
     return False
 
 
@@ -234,13 +235,13 @@ def write_receipt(
 
 def believed(at: Places, source: ImageSpec, recipe: Recipe) -> dict[str, Any] | None:
     """Read the receipt of a result that was made by this recipe, without a look at the files."""
-    with suppress(Refused, OSError, ValueError, RecursionError):
-        found = json.loads(small_text(at.receipt, "a receipt", REPORT_BYTES))
-        if not isinstance(found, dict) or found.get("schema") != SCHEMA:
+    with suppress(Refused, OSError, ValueError):
+        found: dict[str, Any] = plain_json(small_text(at.receipt, "a receipt", REPORT_BYTES))
+        if fault_in(found, ReceiptFields):
             return None
-        told = found.get("recipe"), found.get("axes")
-        if told == (recipe.to_dict(), source.axes) and isinstance(found.get("report"), dict):
-            return found
+        return (
+            found if (found["recipe"], found["axes"]) == (recipe.to_dict(), source.axes) else None
+        )
     return None
 
 
@@ -255,10 +256,10 @@ def confirmed(
         None also where something cannot be read.
     """
     found = believed(at, source, recipe)
-    if found is None or not isinstance(found.get("results_sha256"), dict):
+    if found is None:
         return None
     folder = at.result.parent
-    written = {folder / str(name): digest for name, digest in found["results_sha256"].items()}
+    written = {folder / name: digest for name, digest in found["results_sha256"].items()}
     if at.result not in written:
         return None
     with suppress(Refused):

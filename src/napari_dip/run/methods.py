@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
+from napari_dip.errors.printable import printable
 from napari_dip.run.recipe import Common, recipe_from_dict
 from napari_dip.run.references import PARTS, filtered, papers_of, references_of
 from napari_dip.tasks import TASKS, Setting
@@ -86,7 +87,7 @@ def methods_text(report: Report) -> str:
         _others(report),
         _machine(report),
     )
-    text = " ".join(filter(None, sentences))
+    text = printable(" ".join(filter(None, sentences)))  # a line break would begin a reference
     # numbers run in the order in which the text cites, then what it does not name
     named = dict.fromkeys(
         key for group in re.findall(r"\{([^}]*)\}", text) for key in group.split("|")
@@ -176,7 +177,7 @@ def _course(report: Report) -> str:
     fits = f" in {count} fits" if count > 1 else ""
     each = " each" if count > 1 else ""
     limit = f" of at most {most}{each}" if most else ""
-    reason = report["stop_reason"].rstrip(".")
+    reason = _plain(report["stop_reason"].rstrip("."))
     reason = {"you kept the picture": "it was ended by hand"}.get(reason, reason)
     network = " → ".join(map(str, fit.get("network", ())))
     shape = f" of {network} channels" if network else ""
@@ -219,9 +220,10 @@ def _shared(told: Mapping[str, Any]) -> str:
         f"shown each of {told['shown']} (frames, planes or tiles, and channels)"
     )
     if "file" in told:
+        name = _plain(told["file"])
         words = (
-            f"was fitted to {told['members']} images of the series together ('{told['file']}', "
-            f"SHA-256 {told['sha256']}), in {told['iterations']} iterations, and then shown this "
+            f"was fitted to {told['members']} images of the series together ('{name}', SHA-256 "
+            f"{told['sha256']}), in {told['iterations']} iterations, and then shown this "
             "one"
         )
     if "trials" not in told:
@@ -260,7 +262,7 @@ def _others(report: Report) -> str:
             if name not in _TOLD:
                 shown = _shown(kind, name)
                 plain = f"{shown.label}: {_value(value, shown)}"
-                words.append(shown.written.format(value) or plain)
+                words.append(_plain(shown.written.format(value) or plain))
     return f"Settings other than the defaults: {'; '.join(words)}." if words else ""
 
 
@@ -281,6 +283,11 @@ def _value(value: Any, shown: Setting) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     return str((shown.choices or {}).get(value, value))
+
+
+def _plain(text: str) -> str:
+    """Take out what marks a paper, from words that were not written here."""
+    return text.replace("{", "(").replace("}", ")")
 
 
 def _figures(values: Sequence[float]) -> str:

@@ -9,6 +9,9 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from napari_dip.errors import Refusal, Refused, refusal
+from napari_dip.errors.printable import short
+from napari_dip.io.paths import why_not
+from napari_dip.io.plain_json import plain_json
 from napari_dip.tasks import TASKS, Setting, Task
 
 #: Raised by one whenever a recipe written before would be read differently.
@@ -178,7 +181,7 @@ def make_recipe(task: str, /, **settings: Any) -> Recipe:
             refusal(
                 "setting-wrong",
                 field="task",
-                value=repr(task),
+                value=short(task),
                 why="there is no such task",
                 hint=f"Choose one of: {', '.join(TASKS)}.",
             )
@@ -222,9 +225,9 @@ def recipe_from_dict(raw: object, *, origin: str = "recipe") -> Recipe:
 def recipe_from_json(text: str, *, origin: str = "recipe") -> Recipe:
     """Read a recipe from its JSON text; raises as `recipe_from_dict` does."""
     try:
-        raw = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise Refused(refusal("recipe-broken", path=origin, why=str(error))) from None
+        raw = plain_json(text)
+    except ValueError as error:
+        raise Refused(refusal("recipe-broken", path=origin, why=why_not(error))) from None
     return recipe_from_dict(raw, origin=origin)
 
 
@@ -237,7 +240,7 @@ def _checked(kind: type[Any], settings: dict[str, Any]) -> Any:
 
 def _first_fault(kind: type[Any], error: ValidationError) -> Refusal:
     first = error.errors()[0]
-    field = str(first["loc"][0]) if first["loc"] else "?"
+    field = str(first["loc"][0])[:100] if first["loc"] else "?"
     if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         own = [] if kind is Common else [one.name for one in fields(kind)]
         names = sorted({*own, *Common.model_fields})
@@ -249,7 +252,7 @@ def _first_fault(kind: type[Any], error: ValidationError) -> Refusal:
     return refusal(
         "setting-wrong",
         field=field,
-        value=repr(first["input"]),
+        value=short(first["input"]),
         why=f"it should be {why}",
         hint="Leave it out to use the default.",
     )

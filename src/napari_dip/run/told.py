@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,13 +14,13 @@ from napari_dip.io.paths import (
     small_text,
     why_not,
 )
+from napari_dip.io.plain_json import plain_json
+from napari_dip.run.fields import fault_in
 from napari_dip.run.recipe import recipe_from_dict
+from napari_dip.run.report_fields import ReportFields
 
 if TYPE_CHECKING:
     import os
-
-#: What a report must have to be told from any other JSON.
-_NEEDED = ("task", "recipe", "version", "noise", "prior", "iterations", "stop_reason")
 
 
 def report_in(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -73,15 +72,17 @@ def _beside(picture: Path, report: dict[str, Any]) -> dict[str, Any]:
 
 def _json(path: Path) -> Any:
     try:
-        return json.loads(small_text(path, "a report", REPORT_BYTES))
-    except (ValueError, RecursionError, OSError) as error:
+        return plain_json(small_text(path, "a report", REPORT_BYTES))
+    except (ValueError, OSError) as error:
         shown = printable(str(path))
         raise Refused(refusal("result-untold", path=shown, why=why_not(error))) from None
 
 
 def _checked(report: Any, path: Path) -> dict[str, Any]:
     shown = printable(str(path))
-    if not isinstance(report, dict) or any(key not in report for key in _NEEDED):
-        raise Refused(refusal("result-untold", path=shown, why="it is no report of a run"))
+    if fault := fault_in(report, ReportFields):
+        why = f"it is no report of a run, since {fault}"
+        raise Refused(refusal("result-untold", path=shown, why=why))
     recipe_from_dict(report["recipe"], origin=shown)
-    return report
+    whole: dict[str, Any] = report
+    return whole

@@ -15,12 +15,17 @@ from dataclasses import asdict, dataclass, fields
 from datetime import datetime
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field, TypeAdapter
 
 from napari_dip.errors import DipError
+from napari_dip.errors.printable import printable
 from napari_dip.io.paths import small_text
+from napari_dip.io.plain_json import plain_json
 from napari_dip.io.writing import write_text
 from napari_dip.run.checkpoint_file import read_header
+from napari_dip.run.fields import Count, Fields, Text, fault_in
 from napari_dip.run.held import is_held
 from napari_dip.run.machine import Machine
 
@@ -38,8 +43,36 @@ _TOLD_BYTES = 1_000_000
 _STALE = 60.0
 #: Runs that are kept at most; each may hold a gigabyte of pixels.
 MOST_RUNS = 5
+#: What is raised where a checkpoint's header is none.
+_NO_HEADER = (OSError, ValueError, TypeError, ArithmeticError, LookupError, RecursionError)
 #: Part of `Machine` that a plan depends on.
 _MACHINE = tuple(one.name for one in fields(Machine))
+
+
+class _Task(Fields):
+    task: Text
+
+
+class _Input(Fields):
+    layer: Text
+    sha256: Text
+    file: Text | None
+    path: Text | None
+
+
+class _RunFields(Fields):
+    """What run.json must hold."""
+
+    schema_version: Literal[1] = Field(alias="schema")
+    version: Text
+    torch: Text
+    recipe: _Task
+    label: Text
+    begun: Text
+    iterations: Count
+    tiles: Count
+    machine: dict[str, Any]
+    inputs: dict[str, _Input]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -65,8 +98,7 @@ class Unfinished:
     @property
     def machine(self) -> Machine:
         """What the computer offered when the run was planned, so that the plan comes out again."""
-        raw = dict(self.told["machine"])
-        return Machine(**{**raw, "devices": tuple(raw["devices"])})
+        return TypeAdapter(Machine).validate_python(self.told["machine"])
 
     @property
     def exact(self) -> bool:
@@ -86,7 +118,15 @@ class Unfinished:
             fit, ended = header["fit"], header["outcomes"]
             last = 0 if fit is None else int(fit["history"][-1][0])
             return last + sum(int(one["iterations"]) for one in ended)
-        except (OSError, ValueError, TypeError, KeyError, IndexError):
+        except (
+            OSError,
+            ValueError,
+            OverflowError,
+            TypeError,
+            KeyError,
+            IndexError,
+            RecursionError,
+        ):
             return 0
 
     @property
@@ -102,7 +142,7 @@ class Unfinished:
         far = f"{self.done:,} of at most {self.told['iterations']:,} iterations"
         if self.told["tiles"]:
             far = f"{self.tiles} of {self.told['tiles']} tiles"
-        return f"{self.told['label']}, begun on {when}, was cut off after {far}."
+        return printable(f"{self.told['label']}, begun on {when}, was cut off after {far}.")
 
     def remove(self) -> None:
         """Delete all of it; what makes it a run first."""
@@ -200,13 +240,13 @@ def _folders(home: Path) -> list[Path]:
 def _read(folder: Path) -> Unfinished | None:
     """Read a folder's run; None if it holds none that can be read."""
     try:
-        told = json.loads(small_text(folder / TOLD, "an unfinished run", _TOLD_BYTES))
+        told = plain_json(small_text(folder / TOLD, "an unfinished run", _TOLD_BYTES))
+        if fault_in(told, _RunFields) or set(told["machine"]) != set(_MACHINE):
+            return None
         one = Unfinished(folder, told)
-        whole = told["schema"] == SCHEMA and set(told["machine"]) == set(_MACHINE)
-        for noted in one.inputs.values():
-            file = noted["file"]
-            whole = whole and (file is None or Path(file).name == file)  # nothing lies elsewhere
-        one.words()
-        return one if whole and isinstance(told["recipe"]["task"], str) else None
-    except (DipError, OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        one.words(), one.machine
+    except (DipError, OSError, ValueError, OverflowError):  # a date of another age
         return None
+    files = [noted["file"] for noted in one.inputs.values()]
+    elsewhere = any(file is not None and Path(file).name != file for file in files)
+    return None if elsewhere else one
