@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from qtpy.QtCore import Qt
 
 from napari_dip.qt.run_bar import RunBar, State
 from napari_dip.run.events import Event
@@ -60,3 +61,9 @@ def test_until_the_bar_has_something_to_show_the_seconds_are_counted(bar, qtbot)
     assert bar.words.text() == "Restoring"
     bar.show_state(State.READY)
     assert not bar._clock.isActive()
+
+
+def test_a_name_in_a_sentence_is_neither_mark_up_nor_turned_around(bar):
+    bar.say("'a\x1b[31m\u202egnp<img src=x>' is restored.\nThe last.")
+    assert bar.words.text() == "'a\ufffd[31m\ufffdgnp<img src=x>' is restored.\nThe last."
+    assert bar.words.textFormat() == Qt.TextFormat.PlainText

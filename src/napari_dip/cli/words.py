@@ -10,8 +10,10 @@ import os
 import sys
 from contextlib import suppress
 from dataclasses import replace
+from difflib import get_close_matches
 from inspect import getmodule
 from io import TextIOWrapper
+from itertools import takewhile
 from typing import TYPE_CHECKING, TextIO
 
 from cyclopts import (
@@ -43,6 +45,10 @@ EXPERIMENTS = {
     "spectrum": "Watch which frequencies of an image are learned when, and where to stop.",
 }
 COMMANDS = (*TASKS, "batch", "noise", "explore", "plan", "methods", "doctor", "demo")
+
+#: How alike a slip and what was meant are at least, from 0 to 1: with the 0.6 of difflib '--dark'
+#: is taken for '--mask', with 0.7 '--sharpness' for '--sharing'.
+_NEAR = 0.8
 
 #: What the time that a plan tells holds for.
 ALONE = "The time holds if this computer does nothing else."
@@ -151,35 +157,69 @@ def fault_of(error: CycloptsError, tokens: Sequence[str]) -> Refusal:
     help_line = f"{chain} --help"
     left = printable((error.unused_tokens or [""])[0])
     if isinstance(error, UnknownOptionError):
-        found = printable(error.token.keyword or error.token.value)
-        return refusal("option-unknown", found=found, help=help_line)
+        return _unknown_option(error, help_line)
     if isinstance(error, UnknownCommandError):
-        if tokens and tokens[0] == "explore":
-            known = ", ".join(EXPERIMENTS)
-            return refusal("command-unknown", found=f"explore {left}", known=known)
-        if error.command_chain or (tokens and tokens[0] == "plan"):
-            return refusal("command-unknown", found=f"plan {left}", known=", ".join(TASKS))
-        return refusal("command-unknown", found=left, known=", ".join(COMMANDS))
+        return _unknown_command(error, tokens, left)
     if isinstance(error, UnusedCliTokensError):
         return refusal("argument-extra", found=left, help=help_line)
     if isinstance(error, RepeatArgumentError):
         return refusal("option-twice", option=printable(error.token.keyword or ""))
     if isinstance(error, MissingArgumentError) and error.argument is not None:
         return _missing(error, tokens, help_line)
-    why = printable(str(error).strip().splitlines()[0].rstrip("."))
+    why = printable(str(error).strip().splitlines()[0].rstrip(".?"))
     return refusal("command-line", why=why, help=help_line)
+
+
+def _unknown_option(error: UnknownOptionError, help_line: str) -> Refusal:
+    found = error.token.keyword or error.token.value
+    name = found.partition("=")[0]
+    if not os.path.lexists(found):
+        names = [name for one in error.argument_collection for name in one.names]
+        if near := get_close_matches(f"--{name.lstrip('-')}", names, n=1, cutoff=_NEAR):
+            return refusal("option-misspelt", found=name, near=near[0], help=help_line)
+        if not _is_name(found):
+            return refusal("option-unknown", found=name, help=help_line)
+    return refusal("input-dash", found=found, help=help_line)
+
+
+def _is_name(token: str) -> bool:
+    """Whether what begins with a dash is the name of a file rather than an option."""
+    option = token.startswith("--") or len(token.partition("=")[0]) == 2
+    return token.startswith("-") and (not option or os.path.lexists(token))
+
+
+def _unknown_command(error: UnknownCommandError, tokens: Sequence[str], left: str) -> Refusal:
+    known: tuple[str, ...] = COMMANDS
+    begin = ""
+    if tokens and tokens[0] == "explore":
+        known, begin = tuple(EXPERIMENTS), "explore "
+    elif error.command_chain or (tokens and tokens[0] == "plan"):
+        known, begin = tuple(TASKS), "plan "
+    found = f"{begin}{left}"
+    if near := get_close_matches(left.casefold(), known, n=1):
+        help_line = f"napari-dip {begin}--help"
+        return refusal("command-misspelt", found=found, near=f"{begin}{near[0]}", help=help_line)
+    return refusal("command-unknown", found=found, known=", ".join(known))
 
 
 def _missing(error: MissingArgumentError, tokens: Sequence[str], help_line: str) -> Refusal:
     assert error.argument is not None
     names = error.argument.names
-    given = next((name for name in names if name in tokens), None)
+    options = list(takewhile(lambda token: token != "--", tokens))  # what follows is a file
+    given = next((name for name in names if name in options), None)
     if given is not None:
+        value = "".join(options[options.index(given) + 1 :][:1])
+        if _is_name(value):
+            return refusal("value-dash", found=value, option=given, help=help_line)
         return refusal("option-value", option=given, help=help_line)
+    for token in (token.partition("=")[0] for token in options if token.startswith("--")):
+        if near := get_close_matches(token, names, n=1, cutoff=_NEAR):
+            return refusal("option-misspelt", found=token, near=near[0], help=help_line)
     if not names or not names[0].startswith("-"):
         missing = "the recipe file" if names[:1] == ("RECIPE",) else "the image file"
         return refusal("argument-missing", argument=missing, help=help_line)
-    return refusal("argument-missing", argument=f"the option {names[-1]}", help=help_line)
+    place = " before '--'" if len(options) < len(tokens) else ""
+    return refusal("argument-missing", argument=f"the option {names[-1]}{place}", help=help_line)
 
 
 def _print(text: str, stream: TextIO | None) -> None:

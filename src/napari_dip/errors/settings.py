@@ -47,6 +47,22 @@ SETTINGS = {
         "There is no option called '{found}' here.",
         "Check its spelling, or list the options with '{help}'.",
     ),
+    "option-misspelt": Fault(
+        "There is no option called '{found}' here.",
+        "Did you mean '{near}'? All options are listed by '{help}'.",
+    ),
+    "command-misspelt": Fault(
+        "There is no command called '{found}'.",
+        "Did you mean '{near}'? All commands are listed by '{help}'.",
+    ),
+    "input-dash": Fault(
+        "'{found}' begins with a dash, so it is read as an option.",
+        "Write './{found}' if it is a file, or list the options with '{help}'.",
+    ),
+    "value-dash": Fault(
+        "'{found}' begins with a dash, so it is not read as the value of '{option}'.",
+        "Write '{option}={found}' if it is the value, or see '{help}'.",
+    ),
     "option-value": Fault(
         "The option '{option}' lacks its value.",
         "Write the value after it, or see '{help}'.",
