@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, InstanceOf, ValidationError
 
 Text = Annotated[str, Field(max_length=10_000)]
+#: Of files, which need not be Unicode; pydantic takes no such text for a `str`.
+Name = InstanceOf[str]
 #: What goes into a script as well, where a line break would begin another command.
 Word = Annotated[str, Field(pattern=r"^[\w.+:-]{1,100}$")]
 Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]

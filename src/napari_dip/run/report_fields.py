@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from napari_dip.run.fields import Axes, Count, Digest, Fields, Figure, Sizes, Text, Word
+from napari_dip.run.fields import Axes, Count, Digest, Fields, Figure, Name, Sizes, Text, Word
 
 #: Of lists and receipts; raised by one whenever one written before would be read differently.
 SCHEMA = 1
@@ -34,7 +34,7 @@ class _Trials(Fields):
 
 
 class _Network(Fields):
-    file: Text
+    file: Name
     sha256: Digest
 
 
@@ -115,7 +115,7 @@ class ReportFields(Fields):
 
 
 class _Source(Fields):
-    source: Text
+    source: Name
 
 
 class ListFields(Fields):
@@ -123,7 +123,7 @@ class ListFields(Fields):
 
     version: Literal[1] = Field(alias="schema")
     recipe: dict[str, Any]
-    files: dict[str, Text]
+    files: dict[Name, Name]
     refused: list[_Source] = Field(default_factory=list)
     cores: Count = 0
     one_network: bool = False
@@ -135,6 +135,6 @@ class ReceiptFields(Fields):
     version: Literal[1] = Field(alias="schema")
     recipe: dict[str, Any]
     axes: Axes
-    inputs_sha256: dict[str, Digest]
-    results_sha256: dict[str, Digest]
+    inputs_sha256: dict[Name, Digest]
+    results_sha256: dict[Name, Digest]
     report: ReportFields

@@ -25,7 +25,7 @@ from napari_dip.io.paths import small_text
 from napari_dip.io.plain_json import plain_json
 from napari_dip.io.writing import write_text
 from napari_dip.run.checkpoint_file import read_header
-from napari_dip.run.fields import Count, Fields, Text, fault_in
+from napari_dip.run.fields import Count, Fields, Name, Text, fault_in
 from napari_dip.run.held import is_held
 from napari_dip.run.machine import Machine
 
@@ -54,10 +54,10 @@ class _Task(Fields):
 
 
 class _Input(Fields):
-    layer: Text
+    layer: Name
     sha256: Text
-    file: Text | None
-    path: Text | None
+    file: Name | None
+    path: Name | None
 
 
 class _RunFields(Fields):
@@ -67,7 +67,7 @@ class _RunFields(Fields):
     version: Text
     torch: Text
     recipe: _Task
-    label: Text
+    label: Name
     begun: Text
     iterations: Count
     tiles: Count
