@@ -37,12 +37,15 @@ class Region(NamedTuple):
         In the result's pixels.
     measured, prediction : ndarray
         In the image's.
+    untouched : ndarray of bool
+        In the result's pixels, True where it is the image: no tile has a say there.
     """
 
     picture: npt.NDArray[np.float64]
     deviation: npt.NDArray[np.float64]
     measured: npt.NDArray[np.float64]
     prediction: npt.NDArray[np.float64]
+    untouched: npt.NDArray[np.bool_]
 
 
 class Blend:
@@ -72,8 +75,9 @@ class Blend:
         plan, axes = self._plan, self._plan.source.axes
         measured = place.laid(to_parts(place.of(self._image, axes), axes, plan.layout))
         fine = place.times(self._factors)
-        picture, variance, prediction = (
-            np.zeros((len(measured), *size)) for size in (fine.size, fine.size, place.size)
+        picture, variance, prediction, say = (
+            np.zeros((len(measured), *size))
+            for size in (fine.size, fine.size, place.size, fine.size)
         )
         for tile in plan.tiles:
             if not _meet(tile, place):
@@ -87,11 +91,16 @@ class Blend:
             )
             picture[:, *inside] += weight * values
             variance[:, *inside] += weight * doubts**2
+            say[:, *inside] += weight * there
             inside, weight, part = _shared(tile, place)
             prediction[:, *inside] += weight * (
                 self._shelf.prediction(tile.index)[:, *part] if there else measured[:, *inside]
             )
-        return Region(picture, np.sqrt(variance), measured.astype(np.float64), prediction)
+        untouched = say == 0
+        untouched[list(self._constant)] = True
+        return Region(
+            picture, np.sqrt(variance), measured.astype(np.float64), prediction, untouched
+        )
 
     def written(self, shift: npt.NDArray[np.float64]) -> tuple[OnDisk | Planes, ...]:
         """Write picture, uncertainty and residual where the shelf has room, band by band.
@@ -115,8 +124,10 @@ class Blend:
             shown = self._arranged(found.picture + offset, fine)
             left = found.measured - found.prediction - offset
             left[list(self._constant)] = 0
+            array = band.of(self._image, plan.source.axes)
+            same = self._arranged(found.untouched, fine) > 0
             for whole, part, tile in (
-                (answer[0], as_input(shown, kind, plan), fine),
+                (answer[0], as_input(shown, array, plan, same), fine),
                 (answer[1], self._arranged(found.deviation, fine), fine),
                 (answer[2], self._arranged(left, band), band),
             ):
@@ -136,7 +147,7 @@ class Blend:
                 last = min(height, first + rows)
                 yield Tile(0, Span(first, last, first, last), Span(0, width, 0, width), levels)
 
-    def _arranged(self, pixels: npt.NDArray[np.float64], place: Tile) -> npt.NDArray[np.float32]:
+    def _arranged(self, pixels: npt.NDArray[Any], place: Tile) -> npt.NDArray[np.float32]:
         """Bring (C, *size) to the image's axes."""
         source = place.header(self._plan.source)
         parts = place.parted(pixels.astype(np.float32), self._plan.layout.grid)

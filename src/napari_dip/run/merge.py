@@ -29,6 +29,12 @@ if TYPE_CHECKING:
     from napari_dip.run.prepare import Calibration
     from napari_dip.run.units import UnitOutcome, WorkUnit
 
+#: Note on a run whose measured pixels do not fit the result's type.
+SHORTENED = (
+    "Measured pixels of type {dtype} have more digits than the result's 32-bit float; "
+    "'Output type' as the input (--dtype same) keeps them exactly."
+)
+
 
 class Merge:
     """Streaming mean and spread over restarts.
@@ -141,7 +147,7 @@ class Merge:
             shown = np.where(kept, self._parts, shown)
             noise = np.stack([self._noise(c) for c in range(mean.shape[1])], 1)
             deviation = np.where(kept, noise, deviation)
-        image = as_input(self._arranged(shown), self._array.dtype, self._plan)
+        image = as_input(self._arranged(shown), self._array, self._plan, self._as_it_came(kept))
         if image.dtype != np.float32:  # rounding and clipping may shift the mean
             shown = to_parts(image, self._plan.source.axes, self._plan.layout)
         if (left_out := self._outliers()) is not None:
@@ -216,6 +222,21 @@ class Merge:
     def _kept(self) -> npt.NDArray[np.bool_] | None:
         """Where measured pixels come back as they were; None for nowhere."""
         return self._calibration.known if self._plan.recipe.task.keeps_measured() else None
+
+    def _as_it_came(self, kept: npt.NDArray[np.bool_] | None) -> npt.NDArray[np.bool_]:
+        """Where the result is the input, in the result's shape: no task but `kept` has a say."""
+        same = np.zeros(self._enlarged.shape, np.bool_)
+        same[self.count == 0] = True
+        same[:, list(self._calibration.constant)] = True
+        return self._arranged(same if kept is None else same | kept)
+
+    def _shortened(self, kept: npt.NDArray[np.bool_]) -> bool:
+        """Whether single precision, in which the result is, holds measured pixels less exactly."""
+        if self._plan.recipe.common.dtype != "float32" or self._array.dtype.itemsize < 4:
+            return False
+        with np.errstate(invalid="ignore"):
+            other = self._array != self._array.astype(np.float32)
+        return bool(np.any(other & self._arranged(kept)))
 
     def _prediction(self) -> npt.NDArray[np.float64]:
         """Average of what the detector would have seen; the input where nothing was restored."""
@@ -293,6 +314,8 @@ class Merge:
     def _notes(self) -> list[str]:
         notes = [*self._plan.notes, *segment_notes(self._plan), *self._calibration.notes]
         notes += [note for one in self.outcomes for note in one.notes]
+        if (kept := self._kept()) is not None and self._shortened(kept):
+            notes.append(SHORTENED.format(dtype=self._array.dtype.name))
         height, width = self._calibration.block[-2:]
         if height * width > 1 and self._calibration.prior in IMAGE_FED:
             notes.append(
@@ -306,13 +329,40 @@ class Merge:
         return notes
 
 
-def as_input(image: npt.NDArray[np.float32], dtype: np.dtype[Any], plan: Plan) -> npt.NDArray[Any]:
-    """Round to the input's own type if the recipe asks for it."""
+def as_input(
+    image: npt.NDArray[np.float32],
+    array: npt.NDArray[Any],
+    plan: Plan,
+    same: npt.NDArray[np.bool_],
+) -> npt.NDArray[Any]:
+    """Bring a result to the input's own type if the recipe asks for it.
+
+    Parameters
+    ----------
+    image : ndarray
+        The result, in its axes.
+    array : ndarray
+        The input as it came, in the same axes; the result may be finer, by whole factors.
+    plan : Plan
+    same : ndarray of bool
+        Of the result's shape, True where it is the input: copied, since single precision does not
+        hold whole numbers beyond 2 ** 24.
+    """
     if plan.recipe.common.dtype == "float32":
         return image
-    native = dtype.newbyteorder("=")
-    if dtype.kind in "iu":
-        limits = np.iinfo(native)
-        rounded = np.rint(image.astype(np.float64))
-        return np.clip(rounded, limits.min, limits.max).astype(native)
-    return image.astype(native)
+    native = array.dtype.newbyteorder("=")
+    answer = _rounded(image, native) if native.kind in "iu" else image.astype(native)
+    if same.any():
+        for axis, (fine, count) in enumerate(zip(image.shape, array.shape, strict=True)):
+            array = array if fine == count else np.repeat(array, fine // count, axis)
+        np.copyto(answer, array, where=same)
+    return answer
+
+
+def _rounded(image: npt.NDArray[np.float32], kind: np.dtype[Any]) -> npt.NDArray[Any]:
+    """Round to whole numbers that the type holds."""
+    limits = np.iinfo(kind)
+    most = float(limits.max)
+    if most > limits.max:  # the largest numbers of 64 bits are no doubles
+        most = float(np.nextafter(most, 0))
+    return np.clip(np.rint(image.astype(np.float64)), float(limits.min), most).astype(kind)

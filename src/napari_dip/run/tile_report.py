@@ -127,7 +127,7 @@ def _judged(ready: Measured, blend: Blend, outcomes: list[Any]) -> Merge:
 
 def _flat(region: Region) -> Region:
     """Give a region of one plane without its depth, (C, Y, X)."""
-    return Region(*(one.reshape(len(one), *one.shape[-2:]) for one in region))
+    return Region._make(one.reshape(len(one), *one.shape[-2:]) for one in region)
 
 
 def _handed_over(whole: OnDisk | Planes) -> npt.NDArray[Any]:
