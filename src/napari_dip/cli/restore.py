@@ -31,6 +31,7 @@ from napari_dip.run.checkpoints import Store
 from napari_dip.run.inputs import sort_inputs
 from napari_dip.run.keep_after import keeping_after
 from napari_dip.run.machine import this_machine
+from napari_dip.run.meanwhile import stamped
 from napari_dip.run.plan import duration, preflight
 from napari_dip.run.recipe import Common, make_recipe, recipe_from_dict
 from napari_dip.run.rescue import free_name, kept_elsewhere, name_beside
@@ -97,6 +98,7 @@ def restore_file(task: str, image: str, **options: Any) -> int:
         folder = Path(request.outputs["output"]).parent
         check_folder(folder, TILE_BYTES * prod(plan.result_shape))
     keeping_after(request.keep_after)  # says no before any work
+    plan = stamped(plan)
     data = _pixels(plan)
     before = [f"{plan.line} {ALONE}", *_notes(plan), *_cut_off(plan, data)]
     if not request.quiet:

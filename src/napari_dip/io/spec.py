@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 from typing import TYPE_CHECKING
 
@@ -65,6 +65,9 @@ class ImageSpec:
     notes : tuple of str
         One sentence each about what reading leaves out, such as an alpha channel.
     tags : SourceTags
+    stamp : str
+        What `napari_dip.io.digest.stamp_of` said of the file before its pixels were read; "" if
+        nobody asked.
     """
 
     name: str
@@ -77,6 +80,7 @@ class ImageSpec:
     notes: tuple[str, ...] = ()
     guessed: bool = False
     tags: SourceTags = SourceTags()
+    stamp: str = field(default="", compare=False)
 
     @property
     def grid(self) -> tuple[int, int]:

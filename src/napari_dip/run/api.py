@@ -61,6 +61,7 @@ def restore(
     """
     from napari_dip.run.keep_after import keeping_after
     from napari_dip.run.machine import this_machine
+    from napari_dip.run.meanwhile import check_unchanged, stamped
     from napari_dip.run.plan import preflight
     from napari_dip.run.runner import run
     from napari_dip.run.shared_network import KEY, read_network, served_by
@@ -75,8 +76,10 @@ def restore(
     plan = served_by(preflight(wish, spec, this_machine(), headers), network)
     if isinstance(plan, Refusal):
         raise Refused(plan)
+    plan = stamped(plan)
     image = on_disk(spec) if plan.tiles and spec.path else pixels()
     data = {"image": image, **{name: read() for name, (_, read) in others.items()}}
+    check_unchanged(plan)
     seconds = _PREVIEW_SECONDS if progress else None
     result = drained(run(plan, data, control=control, preview_seconds=seconds), progress)
     if result is None:  # only a control that says so can end a run with nothing

@@ -19,6 +19,7 @@ from napari_dip.run.batch_receipts import confirmed, hashes_of, write_receipt
 from napari_dip.run.checkpoints import UNUSABLE, Store
 from napari_dip.run.events import Event
 from napari_dip.run.machine import is_memory_error
+from napari_dip.run.meanwhile import stamped
 from napari_dip.run.report import middle_plane, overview
 from napari_dip.run.rescue import kept_elsewhere
 from napari_dip.run.results import save_picture
@@ -127,6 +128,7 @@ def _restored(
     """Do the work; `hashes` are filled in as soon as they are known."""
     at = job.at
     check_folder(at.result.parent, 4 * prod(plan.result_shape))
+    plan = stamped(plan)
     hashes.update(hashes_of(job.inputs))
     data = opened(plan)
     wish = Wish(control)

@@ -14,6 +14,7 @@ from napari_dip.run.cluster_unit import answer_of, job_of
 from napari_dip.run.draining import drained
 from napari_dip.run.events import Event
 from napari_dip.run.machine import load_torch, torch_threads
+from napari_dip.run.meanwhile import stamped
 from napari_dip.run.survey import opened
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ def _restored(
     if share.place:  # others are at work beside this one
         name = f"share{share.name}of{share.count}"
         store = Store(store.shelf / name, resume=True, shelf=store.shelf)
-    data = opened(plan)
+    data = opened(stamped(plan))
     try:
         ended = yield from _work(plan, data, share, control, store)
     except Refused as error:

@@ -61,7 +61,7 @@ def sort_inputs(plan: Plan, data: Mapping[str, npt.NDArray[Any]]) -> Inputs | Re
         "image" in the axes and shape of `plan.source`; the task's further inputs.
     """
     image, task = data["image"], plan.recipe.task
-    others = {name: np.asarray(data[name], dtype=np.float32) for name in plan.others}
+    others = {name: np.array(data[name], dtype=np.float32) for name in plan.others}
     again = next((one.name for one in task.inputs if one.measures and one.name in others), None)
     for key, spec in plan.others.items():
         if no := check_finite(others[key], spec.name):

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +14,7 @@ from napari_dip.io.reading import read_spec
 from napari_dip.io.regions import on_disk
 from napari_dip.run.checkpoints import Store
 from napari_dip.run.held import Held
+from napari_dip.run.meanwhile import file_digest
 from napari_dip.run.plan import size
 from napari_dip.run.receipt import sha256
 from napari_dip.run.runner import Control, run
@@ -76,13 +75,13 @@ def run_kept(
         held = _hold(place, plan, data)
     except OSError:  # the picture is worth more than the means to go on
         return (yield from run(plan, data, **wishes))
-    store = Store(
-        place.folder / CHECKPOINT,
-        resume=place.resume,
-        after=AFTER,
-        before=partial(_keep_inputs, place, plan, data),
-        lasting=False,
-    )
+
+    def keep() -> None:
+        if not plan.tiles:  # those of tiles lie there by now
+            _keep_inputs(place, plan, data, store.identity["inputs"])
+
+    path = place.folder / CHECKPOINT
+    store = Store(path, resume=place.resume, after=AFTER, before=keep, lasting=False)
     over = False
     try:
         result = yield from run(plan, data, store=store, **wishes)
@@ -117,17 +116,29 @@ def _hold(place: Place, plan: Plan, data: Mapping[str, Any]) -> Held:
         raise
 
 
-def _keep_inputs(place: Place, plan: Plan, data: Mapping[str, Any]) -> None:
+def _keep_inputs(
+    place: Place, plan: Plan, data: Mapping[str, Any], hashes: Mapping[str, str] | None = None
+) -> None:
     """Copy the pixels that no file holds, and write down the rest.
+
+    Parameters
+    ----------
+    place, plan, data
+        As for `run_kept`.
+    hashes : mapping of str to str, optional
+        Of the inputs that the run has read.
 
     Raises
     ------
     OSError
-        If they are too many, or the disk does not take them.
+        If they are too many, have changed since they were read, or the disk does not take them.
     """
     if place.resume:
         return
     noted = {name: _noted(name, one, data[name]) for name, one in place.inputs.items()}
+    for name, one in noted.items():
+        if one["sha256"] != (hashes or {}).get(name, one["sha256"]):
+            raise OSError(f"the pixels of '{one['layer']}' have changed since they were read")
     copied = {name: np.asarray(data[name]) for name, one in noted.items() if one["file"]}
     count = sum(array.nbytes for array in copied.values())
     if count > MOST_BYTES:
@@ -149,19 +160,9 @@ def _noted(name: str, one: Mapping[str, Any], array: Any) -> dict[str, Any]:
     """Say how the pixels of an input are found again: in a file that holds them, or a copy."""
     digest = sha256(array)
     path = one.get("path")
-    if path is not None and _digest_of(path, tuple(array.shape)) != digest:
+    if path is not None and file_digest(path, tuple(array.shape)) != digest:
         path = None
     return {**one, "sha256": digest, "path": path, "file": None if path else f"{name}.npy"}
-
-
-def _digest_of(path: str, shape: tuple[int, ...]) -> str:
-    """Hash the pixels that a file holds; empty if it does not hold any of that shape."""
-    with suppress(DipError, OSError, ValueError):
-        spec = read_spec(path)
-        if spec.shape == shape:
-            pixels: Any = on_disk(spec)
-            return sha256(pixels)
-    return ""
 
 
 def read_back(one: Unfinished, there: Mapping[str, Any]) -> dict[str, Any]:

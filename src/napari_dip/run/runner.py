@@ -13,6 +13,7 @@ from napari_dip.run.course import Course, without
 from napari_dip.run.events import Event, Restoration
 from napari_dip.run.lost_device import refused_by_machine
 from napari_dip.run.machine import load_torch, torch_threads
+from napari_dip.run.meanwhile import own_copy, stamped, with_changes
 from napari_dip.run.shared_network import read_series, suited
 
 if TYPE_CHECKING:
@@ -43,8 +44,8 @@ def run(
     ----------
     plan : Plan
     data : mapping
-        "image": array-like in the axes and shape of `plan.source`, read here and now; the task's
-        further inputs by name, as `plan.others` describes them.
+        "image": array-like in the axes and shape of `plan.source`, copied here and now, or read
+        tile by tile; the task's further inputs by name, as `plan.others` describes them.
     control : callable
         Polled at every step: go on, pause, keep, or discard.
     preview_seconds : float or None
@@ -68,11 +69,13 @@ def run(
     Failed
         If work began and could not end well.
     """
+    plan = plan if plan.source.stamp else stamped(plan)
     yield Event("Starting the engine")
     load_torch()
     with torch_threads(plan.threads):
         try:
-            return (yield from _restore(plan, data, control, preview_seconds, store))
+            result = yield from _restore(plan, data, control, preview_seconds, store)
+            return None if result is None else with_changes(plan, data, result)
         except Exception as error:
             if store is not None and not isinstance(error, Refused):
                 store.write_if_possible()
@@ -144,7 +147,7 @@ class Calibrated:
     planes : ndarray
         (parts, C, *grid), in the image's units.
     arrays : mapping of str to ndarray
-        The inputs as they came.
+        The inputs as they came, which nobody else writes into.
     """
 
     plan: Plan
@@ -161,7 +164,8 @@ def calibrated(
     from napari_dip.run.prepare import prepare, settled, trusting
 
     yield Event("Reading the image", seconds=clock.seconds)
-    arrays = {name: np.asarray(data[name]) for name in ("image", *plan.others)}
+    take = own_copy if plan.source.path is None else np.asarray  # what was read from files is ours
+    arrays = {name: take(data[name]) for name in ("image", *plan.others)}
     yield Event("Measuring the noise", seconds=clock.seconds)
     inputs = allowed(sort_inputs(plan, arrays))
     plan = settled(plan, inputs)

@@ -26,6 +26,7 @@ from napari_dip.run.events import Event
 from napari_dip.run.layout import Layout, to_parts
 from napari_dip.run.lost_device import refused_by_machine
 from napari_dip.run.machine import load_torch, threads_for, torch_threads
+from napari_dip.run.meanwhile import stamped
 from napari_dip.run.runner import calibrated
 from napari_dip.run.series_plan import lesson_units
 from napari_dip.run.shared_network import SCHEMA, SharedNetwork, read_network
@@ -52,12 +53,13 @@ NAME = "the files of the series"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Seen:
-    """One file, measured, and cut to what is seen of it: (1, C, *size)."""
+    """One file, hashed, measured, and cut to what is seen of it: (1, C, *size)."""
 
     plan: Plan
     calibration: Calibration
     parts: npt.NDArray[np.float32]
     member: Member
+    sha256: str
 
     @property
     def kind(self) -> tuple[object, ...]:
@@ -128,10 +130,12 @@ def _measured(
         done = f"{member.part + 1} of {len(lesson.members)}"
         yield Event(f"Measuring the noise of '{plan.source.name}', {done}")
         try:
+            plan = stamped(plan)
+            digest = file_sha256(Path(str(plan.source.path)))
             ready = yield from calibrated(plan, opened(plan), Clock(plan, control, None))
         except Refused:  # its own turn says why
             continue
-        found.append(_cut(ready.plan, ready.calibration, ready.arrays["image"], member))
+        found.append(_cut(ready.plan, ready.calibration, ready.arrays["image"], member, digest))
     kinds = Counter(one.kind for one in found)
     usual = kinds.most_common(1)[0][0] if kinds else ()
     alike = [one for one in found if one.kind == usual]
@@ -141,7 +145,13 @@ def _measured(
     return alike
 
 
-def _cut(plan: Plan, calibration: Calibration, image: npt.NDArray[Any], member: Member) -> _Seen:
+def _cut(
+    plan: Plan,
+    calibration: Calibration,
+    image: npt.NDArray[Any],
+    member: Member,
+    sha256: str,
+) -> _Seen:
     axes, coarse = plan.source.axes, calibration.coarse
     sides = dict(zip("YX", zip(member.origin, member.size, strict=True), strict=True))
     place = [slice(None)] * len(axes)
@@ -151,7 +161,7 @@ def _cut(plan: Plan, calibration: Calibration, image: npt.NDArray[Any], member: 
     if coarse is not None:
         half = [slice(start // 2, (start + count) // 2) for start, count in sides.values()]
         coarse = replace(coarse, parts=coarse.parts[:, :, *half].copy())
-    return _Seen(plan, replace(calibration, coarse=coarse), parts.copy(), member)
+    return _Seen(plan, replace(calibration, coarse=coarse), parts.copy(), member, sha256)
 
 
 def _fitted(
@@ -241,7 +251,7 @@ def _write(at: Path, plan: Plan, seen: list[_Seen], weights: dict[str, Any], mer
     files = [
         {
             "name": one.plan.source.name,
-            "sha256": file_sha256(Path(str(one.plan.source.path))),
+            "sha256": one.sha256,
             "shape": list(one.plan.source.shape),
             "axes": one.plan.source.axes,
         }

@@ -11,6 +11,7 @@ import numpy as np
 from napari_dip.errors import Refusal, refusal
 from napari_dip.run.inputs import Inputs, check_content
 from napari_dip.run.layout import to_parts
+from napari_dip.run.meanwhile import check_unchanged
 from napari_dip.run.tiles import Span, Tile
 from napari_dip.run.tiling import MEASURED_WHOLE, SAMPLE_SIDE, SAMPLES
 
@@ -46,12 +47,20 @@ class Survey:
 
 
 def opened(plan: Plan) -> dict[str, Any]:
-    """Read the files of a plan, the image itself only where all of it is restored at once."""
+    """Read the files of a plan, the image itself only where all of it is restored at once.
+
+    Raises
+    ------
+    Refused
+        If one is damaged, or is written to meanwhile, where the plan says what it was before.
+    """
     from napari_dip.io.reading import read_pixels
     from napari_dip.io.regions import on_disk
 
     image = on_disk(plan.source) if plan.tiles else read_pixels(plan.source)
-    return {"image": image, **{name: read_pixels(one) for name, one in plan.others.items()}}
+    data = {"image": image, **{name: read_pixels(one) for name, one in plan.others.items()}}
+    check_unchanged(plan)
+    return data
 
 
 def look_over(plan: Plan, image: Any) -> Survey | Refusal:
