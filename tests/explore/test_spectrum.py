@@ -18,7 +18,7 @@ from napari_dip.explore.bands import Correspondence, edges, radial_power, reache
 from napari_dip.explore.course import readings
 from napari_dip.explore.sharpness import settled_at, sight
 from napari_dip.explore.subject import subject_of
-from napari_dip.run.machine import torch_threads
+from napari_dip.run.torch_state import own_state
 
 
 def clean(side: int = 48) -> np.ndarray:
@@ -140,7 +140,7 @@ def test_the_tables_hold_the_numbers_of_the_run_and_the_page_needs_nothing_else(
 def energies_of_noise(network):
     subject = subject_of(noisy(32), network=network, max_iterations=60, device="cpu")
     noise = np.random.default_rng(3).standard_normal((32, 32)).astype(np.float32)
-    with torch_threads(subject.plan.threads):
+    with own_state(subject.plan.threads):
         return [one.energy for one in readings(noise, subject, control=lambda: Control.GO)]
 
 

@@ -16,8 +16,9 @@ from napari_dip.explore.trial_fit import worse_for_certain
 from napari_dip.explore.trying import tried
 from napari_dip.run.draining import mapped
 from napari_dip.run.events import Event
-from napari_dip.run.machine import load_torch, torch_threads
+from napari_dip.run.machine import load_torch
 from napari_dip.run.recipe import make_recipe
+from napari_dip.run.torch_state import in_own_state
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable
@@ -207,23 +208,32 @@ def explore_architectures(
         None if it was discarded, or ended before the first design was done.
     """
     load_torch()
-    asked, block = tuple(designs), hidden_block(subject)
+    steps = _fitted(subject, tuple(designs), truth, control)
+    return (yield from in_own_state(steps, subject.plan.threads))
+
+
+def _fitted(
+    subject: Subject,
+    asked: tuple[Design, ...],
+    truth: Picture | None,
+    control: Callable[[], Control],
+) -> Generator[Seen, None, Architectures | None]:
+    block = hidden_block(subject)
     fits: list[TrialFit] = []
     broken: list[str] = []
-    with torch_threads(subject.plan.threads):
-        for number, design in enumerate(asked):
-            steps = tried(design, subject, truth, block, control=control)
-            told = partial(_seen, design, number, len(asked), subject.iterations)
-            try:
-                fitted = yield from mapped(steps, told)
-            except Failed:
-                if design.name == PRESET:
-                    raise
-                broken.append(design.name)  # no reason to lose what the others say
-                continue
-            if fitted is None:
-                break
-            fits.append(fitted)
+    for number, design in enumerate(asked):
+        steps = tried(design, subject, truth, block, control=control)
+        told = partial(_seen, design, number, len(asked), subject.iterations)
+        try:
+            fitted = yield from mapped(steps, told)
+        except Failed:
+            if design.name == PRESET:
+                raise
+            broken.append(design.name)  # no reason to lose what the others say
+            continue
+        if fitted is None:
+            break
+        fits.append(fitted)
     if not fits or control() is Control.DISCARD:
         return None
     done = len(fits) + len(broken)

@@ -15,7 +15,8 @@ from napari_dip.explore.seen import LEAST_KEPT, Seen, ended_after, until_whole
 from napari_dip.explore.subject import standardised
 from napari_dip.explore.targets import ADDED_NOISE, TARGETS
 from napari_dip.run.events import Event
-from napari_dip.run.machine import load_torch, torch_threads
+from napari_dip.run.machine import load_torch
+from napari_dip.run.torch_state import in_own_state
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
@@ -150,9 +151,15 @@ def explore_impedance(
         None if it was discarded, or ended before there was anything to be seen.
     """
     load_torch()
+    return (yield from in_own_state(_fitted(subject, control), subject.plan.threads))
+
+
+def _fitted(
+    subject: Subject, control: Callable[[], Control]
+) -> Generator[Seen, None, Impedance | None]:
     made, count = targets_of(subject.picture, subject.seed), subject.iterations
     curves: dict[str, list[float]] = {name: [] for name in made}
-    with ExitStack() as ends, torch_threads(subject.plan.threads):
+    with ExitStack() as ends:
         whole = until_whole(control)
         fits = {name: readings(one, subject, control=whole) for name, one in made.items()}
         for fit in fits.values():

@@ -23,8 +23,9 @@ from napari_dip.explore.seen import LEAST_KEPT, Seen, ended_after, until_whole
 from napari_dip.explore.sharpness import settled_at, sight
 from napari_dip.explore.subject import hidden_block, psnr_of, standardised
 from napari_dip.run.events import Event
-from napari_dip.run.machine import load_torch, torch_threads
+from napari_dip.run.machine import load_torch
 from napari_dip.run.outliers import ROBUST
+from napari_dip.run.torch_state import in_own_state
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
@@ -157,11 +158,17 @@ def explore_spectrum(
         None if it was discarded, or ended before there was anything to be seen.
     """
     load_torch()
+    return (yield from in_own_state(_fitted(subject, truth, control), subject.plan.threads))
+
+
+def _fitted(
+    subject: Subject, truth: Picture | None, control: Callable[[], Control]
+) -> Generator[Seen, None, Spectrum | None]:
     target, count = standardised(subject.picture), subject.iterations
     watch, block = _Watch(subject, truth), hidden_block(subject)
     fitted = readings(target, subject, control=until_whole(control), pictures=True)
     judged = held_out_stop(target, subject, block, control=control)
-    with torch_threads(subject.plan.threads), closing(fitted), closing(judged):
+    with closing(fitted), closing(judged):
         judge = _Judge(judged)
         for at in range(1, count + 1):
             judge.follow(at)

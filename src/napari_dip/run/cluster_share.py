@@ -13,9 +13,10 @@ from napari_dip.run.cluster_begun import MOST_DEATHS, SHARES, Beginnings
 from napari_dip.run.cluster_unit import answer_of, job_of
 from napari_dip.run.draining import drained
 from napari_dip.run.events import Event
-from napari_dip.run.machine import load_torch, torch_threads
+from napari_dip.run.machine import load_torch
 from napari_dip.run.meanwhile import stamped
 from napari_dip.run.survey import opened
+from napari_dip.run.torch_state import in_own_state
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
@@ -100,6 +101,6 @@ def _work(
 
     yield Event("Starting the engine")
     load_torch()
-    with torch_threads(plan.threads):
-        restore = restore_share if plan.tiles else restore_fits
-        return (yield from restore(plan, data, share, control, store))
+    restore = restore_share if plan.tiles else restore_fits
+    steps = restore(plan, data, share, control, store)
+    return (yield from in_own_state(steps, plan.threads))

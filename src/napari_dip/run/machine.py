@@ -6,7 +6,6 @@ import errno
 import os
 import platform
 import shutil
-from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -15,7 +14,6 @@ from typing import TYPE_CHECKING
 from napari_dip.run.allocator import keep_freed_memory
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from types import ModuleType
 
 #: Cores and image size decide the threads. Two were measured to be 1.8 times as fast as one
@@ -81,19 +79,6 @@ def load_torch() -> ModuleType:
     # the first optimiser of a process loads a second's worth of modules: not on a run's clock
     torch.optim.Adam([torch.nn.Parameter(torch.zeros(1))])
     return torch
-
-
-@contextmanager
-def torch_threads(count: int) -> Iterator[None]:
-    """Set torch's threads for a while, and put them back."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def is_memory_error(error: BaseException) -> bool:

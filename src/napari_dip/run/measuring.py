@@ -12,10 +12,12 @@ from napari_dip.run.api import describe
 from napari_dip.run.gate import check_header
 from napari_dip.run.inputs import Inputs, check_content
 from napari_dip.run.layout import layout_of, to_parts
+from napari_dip.run.machine import load_torch
 from napari_dip.run.noise import channels_noise, noise_variance
 from napari_dip.run.noise_points import block_points
 from napari_dip.run.receipt import rounded
 from napari_dip.run.saturation import CutOff, cut_off
+from napari_dip.run.torch_state import own_state
 from napari_dip.run.verdict import cut_off_words
 from napari_dip.tasks.base import NoiseWish
 
@@ -178,7 +180,10 @@ def measure_noise(
 
     spec, pixels = _readable("image", image, axes)
     frames = [_frames(name, one) for name, one in (("dark", dark), ("flat", flat))]
-    report = noise_report(spec, np.asarray(pixels()), measure_detector(*frames))
+    load_torch()
+    with own_state():
+        detector = measure_detector(*frames)
+    report = noise_report(spec, np.asarray(pixels()), detector)
     if isinstance(report, Refusal):
         raise Refused(report)
     return report
@@ -204,6 +209,8 @@ def noise_report(
 ) -> NoiseReport | Refusal:
     """Measure the noise of pixels whose header has been found to be good.
 
+    torch has the state of a run meanwhile.
+
     Parameters
     ----------
     spec : ImageSpec
@@ -212,10 +219,16 @@ def noise_report(
     detector : Detector or None
         What its own frames tell, which goes before what the image tells.
     """
-    from napari_dip.engine.noise import hidden_block
-    from napari_dip.run.machine import load_torch
-
     load_torch()
+    with own_state():
+        return _report(spec, array, detector)
+
+
+def _report(
+    spec: ImageSpec, array: npt.NDArray[Any], detector: Detector | None
+) -> NoiseReport | Refusal:
+    from napari_dip.engine.noise import hidden_block
+
     layout = layout_of(spec, volume=False)
     parts = to_parts(array, spec.axes, layout)
     known = None

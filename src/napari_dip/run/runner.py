@@ -12,9 +12,10 @@ from napari_dip.errors import Failed, Refusal, Refused
 from napari_dip.run.course import Course, without
 from napari_dip.run.events import Event, Restoration
 from napari_dip.run.lost_device import refused_by_machine
-from napari_dip.run.machine import load_torch, torch_threads
+from napari_dip.run.machine import load_torch
 from napari_dip.run.meanwhile import own_copy, stamped, with_changes
 from napari_dip.run.shared_network import read_series, suited
+from napari_dip.run.torch_state import in_own_state
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
@@ -72,16 +73,27 @@ def run(
     plan = plan if plan.source.stamp else stamped(plan)
     yield Event("Starting the engine")
     load_torch()
-    with torch_threads(plan.threads):
-        try:
-            result = yield from _restore(plan, data, control, preview_seconds, store)
-            return None if result is None else with_changes(plan, data, result)
-        except Exception as error:
-            if store is not None and not isinstance(error, Refused):
-                store.write_if_possible()
-            if no := refused_by_machine(error, plan.source.name):
-                raise Failed(no) from error
-            raise
+    steps = _attempted(plan, data, control, preview_seconds, store)
+    return (yield from in_own_state(steps, plan.threads))
+
+
+def _attempted(
+    plan: Plan,
+    data: Mapping[str, Any],
+    control: Callable[[], Control],
+    preview_seconds: float | None,
+    store: Store | None,
+) -> Generator[Event, None, Restoration | None]:
+    """Restore; on the way out of a run that failed, keep what there is."""
+    try:
+        result = yield from _restore(plan, data, control, preview_seconds, store)
+        return None if result is None else with_changes(plan, data, result)
+    except Exception as error:
+        if store is not None and not isinstance(error, Refused):
+            store.write_if_possible()
+        if no := refused_by_machine(error, plan.source.name):
+            raise Failed(no) from error
+        raise
 
 
 def _restore(

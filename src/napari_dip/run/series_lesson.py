@@ -25,7 +25,7 @@ from napari_dip.run.costs import estimate_costs
 from napari_dip.run.events import Event
 from napari_dip.run.layout import Layout, to_parts
 from napari_dip.run.lost_device import refused_by_machine
-from napari_dip.run.machine import load_torch, threads_for, torch_threads
+from napari_dip.run.machine import load_torch, threads_for
 from napari_dip.run.meanwhile import stamped
 from napari_dip.run.runner import calibrated
 from napari_dip.run.series_plan import lesson_units
@@ -33,6 +33,7 @@ from napari_dip.run.shared_network import SCHEMA, SharedNetwork, read_network
 from napari_dip.run.sharing import SHARED, Member
 from napari_dip.run.survey import opened
 from napari_dip.run.tile_lesson import opened as gone_on
+from napari_dip.run.torch_state import in_own_state
 from napari_dip.run.units import groups_of
 
 if TYPE_CHECKING:
@@ -102,21 +103,28 @@ def fit_series(
     yield Event("Starting the engine")
     load_torch()
     threads, wish = threads_for(lesson.cores, prod(lesson.members[0].size)), Wish(control)
-    with torch_threads(threads):
-        try:
-            seen = yield from _measured(lesson, wish)
-            if not seen:
-                return None
-            store = Store(unfinished, resume=resume)
-            return (yield from _fitted(seen, threads, at, store, wish))
-        except (Refused, Failed):
-            raise
-        except OSError as error:
-            raise Failed(refusal("disk-full", path=at, why=str(error))) from error
-        except Exception as error:
-            if no := refused_by_machine(error, NAME):
-                raise Failed(no) from error
-            raise
+    store = Store(unfinished, resume=resume)
+    steps = _learned(lesson, threads, at, store, wish)
+    try:
+        return (yield from in_own_state(steps, threads))
+    except (Refused, Failed):
+        raise
+    except OSError as error:
+        raise Failed(refusal("disk-full", path=at, why=str(error))) from error
+    except Exception as error:
+        if no := refused_by_machine(error, NAME):
+            raise Failed(no) from error
+        raise
+
+
+def _learned(
+    lesson: Lesson, threads: int, at: Path, store: Store, wish: Wish
+) -> Generator[Event, None, SharedNetwork | None]:
+    """Measure the files, and fit their network."""
+    seen = yield from _measured(lesson, wish)
+    if not seen:
+        return None
+    return (yield from _fitted(seen, threads, at, store, wish))
 
 
 def _measured(

@@ -11,8 +11,9 @@ from napari_dip.engine.control import Control
 from napari_dip.errors import Failed, Refusal, refusal
 from napari_dip.run.events import Event
 from napari_dip.run.lost_device import refused_by_machine
-from napari_dip.run.machine import load_torch, torch_threads
+from napari_dip.run.machine import load_torch
 from napari_dip.run.plan import preflight, with_prior
+from napari_dip.run.torch_state import in_own_state
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
@@ -148,13 +149,13 @@ def run_trial(
     """
     yield Event("Starting the engine")
     load_torch()
-    with torch_threads(small.threads):
-        try:
-            return (yield from _restored(plan, region, small, data, control, preview_seconds))
-        except Exception as error:
-            if no := refused_by_machine(error, plan.source.name):
-                raise Failed(no) from error
-            raise
+    steps = _restored(plan, region, small, data, control, preview_seconds)
+    try:
+        return (yield from in_own_state(steps, small.threads))
+    except Exception as error:
+        if no := refused_by_machine(error, plan.source.name):
+            raise Failed(no) from error
+        raise
 
 
 def _restored(
