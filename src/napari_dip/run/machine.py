@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_dip.run.allocator import keep_freed_memory
+from napari_dip.run.openmp import set_wait_policy
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -70,7 +71,7 @@ def load_torch() -> ModuleType:
     Spinning gains nothing on an idle machine and costs a factor of 4 to 7 beside other programs
     (one forward and backward pass at 256 x 256: 0.17 to 0.24 s against 0.72 to 1.1 s).
     """
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch first loads
+    set_wait_policy()
     # operations that Apple graphics lack are then done by the processor; read then, too
     os.environ.setdefault(MPS_FALLBACK, "1")
     keep_freed_memory()

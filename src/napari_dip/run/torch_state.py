@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from napari_dip.run.openmp import waiting_threads
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
 
@@ -53,18 +55,19 @@ def in_own_state(
     threads : int
         Of torch.
     """
-    try:
-        while True:
+    with waiting_threads(threads):
+        try:
+            while True:
+                with own_state(threads):
+                    try:
+                        step = next(steps)
+                    except StopIteration as stop:
+                        answer: Answer = stop.value
+                        return answer
+                yield step
+        finally:
             with own_state(threads):
-                try:
-                    step = next(steps)
-                except StopIteration as stop:
-                    answer: Answer = stop.value
-                    return answer
-            yield step
-    finally:
-        with own_state(threads):
-            steps.close()
+                steps.close()
 
 
 @contextmanager
