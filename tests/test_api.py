@@ -118,7 +118,7 @@ def test_colours_are_named_by_their_axes():
 @pytest.mark.parametrize(
     ("image", "code"),
     [
-        (None, "image-none"),
+        (None, "image-not-array"),
         (7, "image-scalar"),
         ([], "image-line"),
         (np.zeros((0, 64)), "image-empty"),

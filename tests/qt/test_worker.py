@@ -56,12 +56,12 @@ def test_a_lazy_image_gives_the_same_bytes_as_its_pixels(noisy):
 @pytest.mark.parametrize(
     ("error", "code"),
     [
-        (RuntimeError("the disk went away"), "unexpected"),
+        (RuntimeError("the disk went away"), "array-broken"),
         (RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"), "memory-out"),
         (MemoryError(), "memory-out"),
-        (StopIteration(), "unexpected"),
-        (KeyError("frame"), "unexpected"),
-        (OSError("cut off"), "unexpected"),
+        (StopIteration(), "array-broken"),
+        (KeyError("frame"), "array-broken"),
+        (OSError("cut off"), "array-broken"),
     ],
 )
 def test_any_error_while_reading_comes_back_as_a_sentence(noisy, error, code):
@@ -69,6 +69,16 @@ def test_any_error_while_reading_comes_back_as_a_sentence(noisy, error, code):
     assert isinstance(outcome, Refusal)
     assert outcome.code == code
     assert outcome.message.endswith(".")
+
+
+def test_a_lazy_image_that_lies_of_its_type_is_refused_by_its_name(noisy):
+    lazy = dask.array.from_array(noisy, chunks=32)
+    lying = lazy.map_blocks(lambda block: block + 0.5, dtype=noisy.dtype)
+    plan = plan_for(noisy)
+    outcome = drain(shielded(plan, {"image": lying}, Switch(), Mailbox()))
+    assert isinstance(outcome, Refusal)
+    assert outcome.code == "array-other"
+    assert outcome.message.startswith(f"'{plan.source.name}' said that it holds 64 × 64 values")
 
 
 def test_the_trace_of_an_unexpected_error_is_in_the_log(noisy, caplog):

@@ -9,6 +9,9 @@ FILES = {
     "path-wrong": Fault(
         "No file can be called '{path}': {why}.", "Check the name and shorten it if it is long."
     ),
+    "path-url": Fault(
+        "'{path}' is an address (URL), not the path of a file on this computer.", "{hint}"
+    ),
     "file-missing": Fault("There is no file '{path}'.", "Check the spelling and the folder."),
     "file-is-folder": Fault("'{path}' is a folder, not an image file.", "Name one file in it."),
     "file-unreadable": Fault(
@@ -108,6 +111,11 @@ FILES = {
     ),
     "batch-none": Fault(
         "No input is given.", "Name files, folders or patterns such as 'data/*.tif'."
+    ),
+    "batch-paths": Fault(
+        "{what} must be named by a path, but {found} was given.",
+        "Name files, folders or patterns such as 'data/*.tif' as text; arrays are taken by "
+        "napari_dip.restore.",
     ),
     "batch-empty": Fault(
         "No image file is found for '{pattern}'.",

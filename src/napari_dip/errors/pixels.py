@@ -11,6 +11,14 @@ PIXELS = {
         "'{name}' is no array of numbers: {why}.",
         "Give a NumPy array, a dask array, lists of equal length or the path of an image file.",
     ),
+    "array-broken": Fault(
+        "The pixels of '{name}' could not be computed: {why}.",
+        "Mend what makes its blocks, or save it as a file first.",
+    ),
+    "array-other": Fault(
+        "'{name}' said that it holds {said}, but came to {found}.",
+        "Mend what makes its blocks, or compute it first and give the NumPy array.",
+    ),
     "image-masked": Fault(
         "{count} of the {total} pixels of '{name}' are masked out.",
         "Fill them in first, with image.filled(...), or crop to the part without them.",

@@ -10,6 +10,10 @@ WORKERS = {
         "Install it with: pip install 'napari-dip[cluster]'; or leave out --workers and "
         "--scheduler.",
     ),
+    "cluster-main": Fault(
+        "Each worker would run the script '{path}' anew, since line {line} starts them unguarded.",
+        'Put that line below: if __name__ == "__main__":',
+    ),
     "cluster-twice": Fault(
         "Workers to start here (--workers) and a running cluster (--scheduler) are both asked for.",
         "Leave one of the two out.",

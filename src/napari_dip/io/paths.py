@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import stat
 from contextlib import suppress
 from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 from napari_dip.errors import Refused, refusal
 from napari_dip.errors.printable import printable
@@ -26,6 +29,8 @@ __all__ = [
 #: Most bytes that a file of settings holds, and one that tells how a run went: a recipe has some
 #: hundred bytes, the report of a movie of a thousand frames about ten million.
 SETTINGS_BYTES, REPORT_BYTES = 2**20, 2**28
+#: How addresses begin, also where a path was made of one; a drive of Windows has one letter.
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 #: Errors that blame the path itself rather than what lies behind it.
 _BAD_PATH = {errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ}
 
@@ -63,12 +68,22 @@ def look_at(path: str | os.PathLike[str]) -> tuple[Path, os.stat_result | None]:
     try:
         return Path(text), os.stat(text)
     except (FileNotFoundError, NotADirectoryError):
+        if _ADDRESS.match(text):
+            raise Refused(refusal("path-url", path=shown, hint=_instead(text))) from None
         return Path(text), None
     except ValueError as error:
         raise Refused(refusal("path-wrong", path=shown, why=why_not(error))) from None
     except OSError as error:
         code = "path-wrong" if error.errno in _BAD_PATH else "file-unreadable"
         raise Refused(refusal(code, path=shown, why=why_not(error))) from None
+
+
+def _instead(address: str) -> str:
+    """Say what to name instead of an address."""
+    parts = urlsplit(address)
+    if parts.scheme == "file" and parts.netloc in ("", "localhost"):
+        return f"Give the path itself: '{printable(url2pathname(parts.path))}'."
+    return "Download it, or mount the place where it lies, and give the path of the file."
 
 
 def is_zarr(folder: Path) -> bool:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from napari_dip.errors import Refusal
 from napari_dip.qt.background import answered
+from napari_dip.run.lazy import in_memory
 from napari_dip.run.measuring import NoiseReport, noise_report
 from napari_dip.run.runner import Control
 
@@ -31,7 +30,7 @@ def measured(spec: ImageSpec, pixels: Any, switch: Switch) -> Measured:
     """
 
     def work() -> Measured:
-        array = np.asarray(pixels)
+        array = in_memory(spec.name, pixels)
         return None if switch() is Control.DISCARD else noise_report(spec, array)
 
     return answered(work, "Measuring the noise of", spec.name)

@@ -14,13 +14,13 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 from weakref import WeakSet
 
-import numpy as np
 from qtpy.QtCore import QObject, QThreadPool, Signal
 from superqt.utils import GeneratorWorker, create_worker
 
 from napari_dip.errors import DipError, Refusal, refusal
 from napari_dip.qt.inbox import NEWS_SECONDS, Inbox
 from napari_dip.run.events import Event, Restoration
+from napari_dip.run.lazy import in_memory
 from napari_dip.run.machine import is_memory_error
 from napari_dip.run.runner import Control, run
 
@@ -137,7 +137,11 @@ def shielded(
     """
     job = None
     try:
-        data = {name: np.asarray(array) for name, array in pixels.items()}
+        specs = {"image": getattr(plan, "source", None), **getattr(plan, "others", {})}
+        data = {
+            key: in_memory(getattr(specs.get(key), "name", key), array)
+            for key, array in pixels.items()
+        }
         if switch() is Control.DISCARD:
             return None
         job = (begin or run)(plan, data, control=switch, preview_seconds=NEWS_SECONDS)
@@ -149,6 +153,8 @@ def shielded(
             if mailbox.post(event):
                 yield
     except DipError as error:
+        if error.refusal.code == "array-broken":  # somebody else's code, whose trace tells more
+            log.error("The pixels could not be computed", exc_info=error)
         return error.refusal
     except Exception as error:
         return as_refusal(error, "Restoring", name or plan.source.name)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator, Mapping, Set
 from typing import TYPE_CHECKING, Any
 
 from napari_dip.errors import Failed, Refusal, Refused, refusal
 from napari_dip.io import ImageSpec, guess_axes
 from napari_dip.io.regions import on_disk
 from napari_dip.run.draining import drained
+from napari_dip.run.lazy import LazyPixels, is_computed_later
 from napari_dip.run.recipe import Recipe, recipe_from_dict, recipe_from_json
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Sequence
 
     import numpy.typing as npt
 
@@ -27,7 +29,7 @@ def restore(
     recipe: Recipe | str | os.PathLike[str],
     *,
     progress: Callable[[Event], object] | None = None,
-    axes: str | None = None,
+    axes: str | Sequence[str] | None = None,
     keep_after: int | None = None,
     **inputs: Any,
 ) -> Restoration:
@@ -123,8 +125,29 @@ def _recipe_file(path: str) -> Recipe:
     return recipe_from_json(text, origin=shown)
 
 
-def describe(name: str, image: Any, axes: str | None) -> tuple[ImageSpec, Callable[[], Any]]:
+def spelled_axes(axes: object) -> str | None:
+    """Read names of axes, as one text or as a sequence of letters.
+
+    Raises
+    ------
+    Refused
+        If they are neither.
+    """
+    letters = axes if isinstance(axes, list | tuple) else [axes]
+    if axes is None:
+        return None
+    if not all(isinstance(one, str) for one in letters):
+        why = "it should be one letter for each axis"
+        hint = "Give a text such as 'ZYX', or a list of such letters."
+        raise Refused(refusal("setting-wrong", field="axes", value=repr(axes), why=why, hint=hint))
+    return "".join(map(str, letters)).upper()
+
+
+def describe(name: str, image: Any, axes: object) -> tuple[ImageSpec, Callable[[], Any]]:
     """Describe an image, and say how to get at its pixels once a plan says yes."""
+    axes = spelled_axes(axes)
+    if isinstance(image, str) and "\n" in image and not os.path.lexists(image):
+        raise Refused(refusal("image-not-array", name=name, why="it is a text of several lines"))
     if isinstance(image, str | os.PathLike):
         from napari_dip.io.reading import read_pixels, read_spec
 
@@ -136,16 +159,17 @@ def describe(name: str, image: Any, axes: str | None) -> tuple[ImageSpec, Callab
     except (TypeError, ValueError):  # dask arrays may not know their size yet
         why = "its size is not known yet"
         raise Refused(refusal("image-not-array", name=name, why=why)) from None
-    named = guess_axes(shape) if axes is None else axes.upper()
+    named = axes or ("" if axes is not None else guess_axes(shape))
     spec = ImageSpec(name, shape, str(array.dtype.name), named, guessed=axes is None)
-    return spec, lambda: array
+    pixels = LazyPixels(name, array) if is_computed_later(array) else array
+    return spec, lambda: pixels
 
 
 def _array(name: str, value: Any) -> Any:
     """Make an array of whatever can be one; dask arrays stay lazy."""
-    if value is None:
-        raise Refused(refusal("image-none"))
-    if hasattr(value, "dask") and hasattr(value, "compute"):
+    if value is None or isinstance(value, bytes | bytearray | Mapping | Iterator | Set):
+        raise Refused(refusal("image-not-array", name=name, why=_type_words(value)))
+    if is_computed_later(value):
         return value
     import numpy as np
 
@@ -154,9 +178,23 @@ def _array(name: str, value: Any) -> Any:
     except Exception as error:  # __array__ of foreign types may raise anything
         why = str(error).strip().splitlines()[0].rstrip(".") if str(error) else "it is not made so"
         raise Refused(refusal("image-not-array", name=name, why=why)) from None
+    if array.dtype == object and not array.ndim:
+        raise Refused(refusal("image-not-array", name=name, why=_type_words(value)))
+    if array.dtype.kind in "US" and array.ndim < 2:
+        why = "it holds texts, and several files are restored by napari_dip.batch"
+        raise Refused(refusal("image-not-array", name=name, why=why))
     if isinstance(value, np.ma.MaskedArray) and (hidden := int(np.ma.count_masked(value))):
         facts = {"count": hidden, "total": array.size, "name": name}
         raise Refused(refusal("image-masked", **facts))
     if array.dtype.byteorder not in "=|" and array.dtype.fields is None:
         return array.astype(array.dtype.newbyteorder("="))
     return array
+
+
+def _type_words(value: object) -> str:
+    """Say what was given that is no array."""
+    if isinstance(value, Mapping):
+        return f"it is a mapping (type {type(value).__name__}), so give one of its values"
+    if isinstance(value, Iterator):
+        return f"it can be gone through only once (type {type(value).__name__})"
+    return "it is None" if value is None else f"it is of type {type(value).__name__}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
@@ -13,7 +14,7 @@ from napari_dip.io.gathering import check_names_differ, gather, result_name
 from napari_dip.io.outputs import check_folder
 from napari_dip.io.paths import printable
 from napari_dip.io.reading import read_spec
-from napari_dip.run.api import load_recipe
+from napari_dip.run.api import load_recipe, spelled_axes
 from napari_dip.run.batch_receipts import (
     LIST,
     PAGE,
@@ -33,8 +34,6 @@ from napari_dip.run.plan import preflight
 from napari_dip.run.shared_network import KEY, served_by
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-
     from napari_dip.io import ImageSpec
     from napari_dip.run.machine import Machine
     from napari_dip.run.plan import Plan
@@ -160,11 +159,14 @@ def plan_batch(
     Refused
         If the batch as a whole cannot be done, such as for two results of one name.
     """
-    wish = load_recipe(recipe)
+    wish, axes = load_recipe(recipe), spelled_axes(axes)
+    named = _named(inputs)
+    if not isinstance(outdir, str | os.PathLike):
+        raise Refused(_no_path("The folder of the results", outdir))
     further = _further(wish, others or {})
     folder = Path(os.fspath(outdir) or "")
     check_folder(os.fspath(outdir))
-    gathered = gather([inputs] if isinstance(inputs, str | os.PathLike) else list(inputs), folder)
+    gathered = gather(named, folder)
     earlier = listed(folder, wish) if resume else {}
     before = listed_cores(folder) if earlier else None
     machine = _counting_on(machine or this_machine(), threads or before, sharing)
@@ -180,6 +182,23 @@ def plan_batch(
     plan = BatchPlan(wish, folder, jobs, resume, *told)
     check_folder(folder, sum(4 * prod(one.result_shape) for one in plan.left))
     return plan
+
+
+def _named(inputs: object) -> list[str | os.PathLike[str]]:
+    """List the inputs, or say what was given instead of paths."""
+    if isinstance(inputs, str | os.PathLike):
+        return [inputs]
+    if isinstance(inputs, bytes | bytearray | Mapping) or not isinstance(inputs, Iterable):
+        raise Refused(_no_path("Inputs", inputs))
+    for one in (named := list(inputs)):
+        if not isinstance(one, str | os.PathLike):
+            raise Refused(_no_path("Each input", one))
+    return named
+
+
+def _no_path(what: str, found: object) -> Refusal:
+    kind = "None" if found is None else f"something of type {type(found).__name__}"
+    return refusal("batch-paths", what=what, found=kind)
 
 
 def _job(

@@ -16,6 +16,7 @@ from napari_dip.errors import Refusal, Refused, refusal
 from napari_dip.io.paths import printable, why_not
 from napari_dip.run.batch_plan import plan_batch
 from napari_dip.run.cluster_crew import DaskCrew
+from napari_dip.run.cluster_main import check_main_guard
 from napari_dip.run.cluster_room import (
     About,
     cards_here,
@@ -100,6 +101,7 @@ def planning(
     with joining(scheduler) as joined:
         if count:
             _distributed()  # what is missing is said first
+            check_main_guard()
         machine = None if joined is None else joined.machine
         how |= {"machine": machine, "threads": most, "sharing": count or 1}
         plan = plan_batch(*places, **how)

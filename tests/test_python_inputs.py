@@ -1,0 +1,190 @@
+"""Whatever is given in Python instead of an image is refused in words, or taken."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import dask.array as da
+import numpy as np
+import pytest
+import tifffile
+
+import napari_dip as dip
+from napari_dip import explore
+from napari_dip.run.lazy import LazyPixels
+from napari_dip.run.runner import run
+from run_scene import drain, plan_for, shot
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+SIDE = 32
+WISH: dict[str, Any] = {"preset": "fast", "device": "cpu", "max_iterations": 2}
+
+
+def code_of(call: Callable[[], object]) -> str:
+    with pytest.raises(dip.DipError) as caught:
+        call()
+    return caught.value.refusal.code
+
+
+def blocks(change: Callable[[np.ndarray], Any], side: int = SIDE) -> Any:
+    """An array of blocks that come to something else than they say."""
+    image = da.from_array(np.resize(shot(SIDE), (side, side)), chunks=16)
+    return image.map_blocks(change, dtype="uint16", meta=np.empty((0, 0), "uint16"))
+
+
+def broken(block: np.ndarray) -> np.ndarray:
+    raise ValueError("the disk is gone")
+
+
+LIES = {
+    "shape": lambda block: block[:5, :5],
+    "size": lambda block: np.pad(block, 3),
+    "floats": lambda block: block + 0.5,
+    "complex": lambda block: block * 1j,
+    "texts": lambda block: block.astype("U5"),
+    "objects": lambda block: block.astype(object),
+}
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_dask_blocks_that_lie_of_shape_or_type_are_refused(lie: str) -> None:
+    assert code_of(lambda: dip.denoise(blocks(LIES[lie]), **WISH)) == "array-other"
+    assert code_of(lambda: dip.measure_noise(blocks(LIES[lie]))) == "array-other"
+
+
+def test_dask_blocks_that_fail_are_refused_with_what_they_said() -> None:
+    with pytest.raises(dip.Refused, match="could not be computed: the disk is gone"):
+        dip.denoise(blocks(broken), **WISH)
+    assert code_of(lambda: dip.denoise(blocks(lambda block: None), **WISH)) in (
+        "array-broken",
+        "array-other",
+    )
+    assert code_of(lambda: explore.impedance(blocks(broken), max_iterations=2)) == "array-broken"
+    assert code_of(lambda: dip.inpaint(shot(SIDE), blocks(broken), **WISH)) == "array-broken"
+
+
+@pytest.mark.parametrize(("change", "code"), [(broken, "array-broken"), ("shape", "array-other")])
+def test_dask_blocks_that_fail_or_lie_in_tiles_are_refused(change: Any, code: str) -> None:
+    plan = plan_for(np.resize(shot(SIDE), (160, 160)), tile=128)
+    assert plan.tiles
+    image = LazyPixels("shot", blocks(LIES.get(change, change), 160))
+    assert code_of(lambda: list(run(plan, {"image": image}))) == code
+
+
+def test_an_honest_dask_array_gives_the_pixels_of_its_array_whole_and_in_tiles() -> None:
+    image = np.resize(shot(SIDE), (160, 160))
+    plan = plan_for(image, tile=128, max_iterations=1)
+    lazy = LazyPixels("shot", da.from_array(image, chunks=50))
+    results = [drain(plan, one)[1] for one in (image, lazy)]
+    assert all(one is not None for one in results)
+    first, second = (one.image for one in results if one is not None)
+    assert np.array_equal(first, second)
+    whole = dip.denoise(da.from_array(shot(SIDE), chunks=16), **WISH)
+    assert np.array_equal(whole.image, dip.denoise(shot(SIDE), **WISH).image)
+
+
+@pytest.mark.parametrize("axes", [("Y", "X"), ["y", "x"], "yx"])
+def test_axes_may_be_a_sequence_of_letters(tmp_path: Path, axes: Any) -> None:
+    assert dip.denoise(shot(SIDE), axes=axes, **WISH).report["axes"] == "YX"
+    assert dip.measure_noise(shot(SIDE), axes=axes).channels
+    tifffile.imwrite(tmp_path / "in.tif", shot(SIDE))
+    recipe = dip.make_recipe("denoise", **WISH)
+    done = dip.batch(recipe, tmp_path / "in.tif", tmp_path / "out", axes=axes)
+    assert [one.state for one in done.outcomes] == ["restored"]
+
+
+@pytest.mark.parametrize("axes", [5, b"YX", ("Y", 1), {"Y": 1}, [None, None]])
+def test_axes_that_are_no_letters_are_refused(axes: Any) -> None:
+    assert code_of(lambda: dip.denoise(shot(SIDE), axes=axes, **WISH)) == "setting-wrong"
+
+
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        (None, "None"),
+        ({"a": 1}, "dict"),
+        ((row for row in [[1, 2]]), "generator"),
+        (zip([1], [2], strict=True), "zip"),
+        (b"\x00" * 64, "bytes"),
+        (bytearray(64), "bytearray"),
+        ("1 2 3\n4 5 6", "several lines"),
+        (["a.tif", "b.tif"], "napari_dip.batch"),
+        ({1, 2}, "set"),
+        (object(), "object"),
+        (np, "module"),
+    ],
+)
+def test_what_is_no_image_is_named(given: Any, named: str) -> None:
+    with pytest.raises(dip.Refused, match=named) as caught:
+        dip.denoise(given, **WISH)
+    assert caught.value.refusal.code == "image-not-array"
+
+
+@pytest.mark.parametrize(
+    "url", ["https://a.org/b.tif", "HTTP://a/b.tif", "s3://a/b.zarr", "file://host/b.tif"]
+)
+def test_addresses_are_refused_since_files_lie_on_this_computer(tmp_path: Path, url: str) -> None:
+    recipe = dip.make_recipe("denoise", **WISH)
+    tifffile.imwrite(tmp_path / "in.tif", shot(SIDE))
+    for call in (
+        lambda: dip.denoise(url, **WISH),
+        lambda: dip.inpaint(shot(SIDE), url, **WISH),
+        lambda: dip.restore(shot(SIDE), url),
+        lambda: dip.batch(recipe, [url], tmp_path / "out"),
+        lambda: dip.batch(recipe, tmp_path / "in.tif", url),
+    ):
+        with pytest.raises(dip.Refused, match=r"address \(URL\).*Download it"):
+            call()
+
+
+def test_the_address_of_a_file_here_is_answered_with_its_path(tmp_path: Path) -> None:
+    path = tmp_path / "a cell.tif"
+    with pytest.raises(dip.Refused) as caught:
+        dip.denoise(path.as_uri(), **WISH)
+    assert str(path) in caught.value.refusal.remedy
+
+
+@pytest.mark.parametrize("inputs", [None, 5, b"in.tif", {"in.tif": 1}, [np.zeros((2, 2))]])
+def test_a_batch_names_what_is_no_path(tmp_path: Path, inputs: Any) -> None:
+    recipe = dip.make_recipe("denoise", **WISH)
+    assert code_of(lambda: dip.batch(recipe, inputs, tmp_path / "out")) == "batch-paths"
+    folder: Any = None
+    assert code_of(lambda: dip.batch(recipe, tmp_path / "in.tif", folder)) == "batch-paths"
+
+
+_SCRIPT = """
+import napari_dip as dip
+
+def work():
+    recipe = dip.make_recipe("denoise", preset="fast", device="cpu", max_iterations=2)
+    result = dip.batch(recipe, {inputs!r}, {folder!r}, workers=2)
+    print([one.state for one in result.outcomes])
+
+"""
+
+
+@pytest.mark.parametrize("guard", [False, True])
+def test_workers_of_a_script_without_a_main_guard_are_refused_before_any_is_started(
+    tmp_path: Path, guard: bool
+) -> None:
+    for name in ("a.tif", "b.tif"):
+        tifffile.imwrite(tmp_path / name, shot(SIDE))
+    inputs, folder = str(tmp_path / "*.tif"), str(tmp_path / "out")
+    end = 'if __name__ == "__main__":\n    work()\n' if guard else "work()\n"
+    script = tmp_path / "script.py"
+    script.write_text(_SCRIPT.format(inputs=inputs, folder=folder) + end)
+    done = subprocess.run(
+        [sys.executable, script], capture_output=True, text=True, check=False, timeout=300
+    )
+    if guard:
+        assert "['restored', 'restored']" in done.stdout
+        return
+    last = done.stderr.strip().splitlines()[-1]
+    assert f"Each worker would run the script '{script}' anew, since line 9" in last
+    assert done.stderr.count("Traceback") == 1
+    assert not (tmp_path / "out").exists()
