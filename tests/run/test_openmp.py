@@ -17,7 +17,7 @@ needs_gnu = pytest.mark.skipif(
 
 #: Counts this process's threads before, in and after a run, and sums its pixels.
 _RUN = """
-    import os
+    import os, time
     import numpy as np
     import napari_dip as dip
 
@@ -29,6 +29,9 @@ _RUN = """
     dip.denoise(image, **wish)
     before, within = count(), []
     result = dip.denoise(image, progress=lambda _: within.append(count()), **wish)
+    end = time.monotonic() + 30  # threads of a thread that has ended go a moment later
+    while count() > before and time.monotonic() < end:
+        time.sleep(0.01)
     print(result.report["threads"], before, max(within), count(), result.report["output_sha256"])
 """
 

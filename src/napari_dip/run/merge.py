@@ -13,7 +13,7 @@ from napari_dip.run.events import Restoration
 from napari_dip.run.findings import enough, look_at
 from napari_dip.run.layout import from_parts, to_parts
 from napari_dip.run.noise import noise_variance
-from napari_dip.run.outliers import NO_LIMITS, without_odd
+from napari_dip.run.outliers import without_odd
 from napari_dip.run.receipt import fit_words, receipt, residual_words, sha256
 from napari_dip.run.segments import segment_notes
 from napari_dip.run.verdict import verdict
@@ -201,8 +201,8 @@ class Merge:
 
     def _outliers(self) -> npt.NDArray[np.bool_] | None:
         """Where single pixels were left out of the fit, and come back as they were measured."""
-        plan, limits = self._plan, self._calibration.outlier_limits
-        if not plan.recipe.task.same_pixels or all(one == NO_LIMITS for one in limits):
+        plan = self._plan
+        if not self._calibration.outliers or not plan.recipe.task.same_pixels:
             return None
         measured = to_parts(self._array, plan.source.axes, plan.layout)
         there: npt.NDArray[np.bool_] = measured != self._parts

@@ -73,6 +73,8 @@ class Calibration:
         What is fitted instead of the image, where that is oversampled.
     outlier_limits : tuple of (float, float)
         Per channel, values beyond which single pixels are left out of the fit.
+    outliers : int
+        Count of such pixels.
     each : tuple of Calibration
         Of each part by itself, where parts are of files of their own; empty: all share this one.
     """
@@ -91,6 +93,7 @@ class Calibration:
     second: Second | None = None
     coarse: Coarse | None = None
     outlier_limits: tuple[tuple[float, float], ...] = ()
+    outliers: int = 0
     each: tuple[Calibration, ...] = ()
 
     def as_fitted(self) -> Calibration:
@@ -124,7 +127,8 @@ def prepare(plan: Plan, inputs: Inputs) -> tuple[Calibration, Planes]:
     from napari_dip.engine.noise import hidden_block
 
     task, known = plan.recipe.task, inputs.known
-    parts, limits, strays = _usual(plan, inputs)
+    parts, limits, values = _usual(plan, inputs)
+    strays = (outlier_note(values, put_back=task.same_pixels),) if len(values) else ()
     measured = [
         parts[:, c] if known is None else parts[:, c][known[:, c]] for c in range(parts.shape[1])
     ]
@@ -165,6 +169,7 @@ def prepare(plan: Plan, inputs: Inputs) -> tuple[Calibration, Planes]:
         known=known,
         others=arranged,
         outlier_limits=limits,
+        outliers=len(values),
         notes=(*strays, *(second.notes if second else ()), *doubts, *told, *notes, *halved),
         second=second,
         coarse=coarse,
@@ -172,20 +177,17 @@ def prepare(plan: Plan, inputs: Inputs) -> tuple[Calibration, Planes]:
     return calibration, parts
 
 
-def _usual(
-    plan: Plan, inputs: Inputs
-) -> tuple[Planes, tuple[tuple[float, float], ...], tuple[str, ...]]:
-    """Give the parts without outliers, the limits beyond which a pixel is one, and a note."""
-    parts, known, task = inputs.parts, inputs.known, plan.recipe.task
-    if not task.fits_pixels():
-        return parts, (NO_LIMITS,) * parts.shape[1], ()
+def _usual(plan: Plan, inputs: Inputs) -> tuple[Planes, tuple[tuple[float, float], ...], Planes]:
+    """Give the parts without outliers, the limits of each channel, and what the outliers were."""
+    parts, known = inputs.parts, inputs.known
+    if not plan.recipe.task.fits_pixels():
+        return parts, (NO_LIMITS,) * parts.shape[1], np.zeros(0, np.float32)
     limits = tuple(
         outlier_limits(parts[:, c], None if known is None else known[:, c])
         for c in range(parts.shape[1])
     )
     parts, values = without_outliers(parts, known, limits)
-    notes = (outlier_note(values, put_back=task.same_pixels),) if len(values) else ()
-    return parts, limits, notes
+    return parts, limits, values
 
 
 def settled(plan: Plan, inputs: Inputs) -> Plan:

@@ -105,7 +105,7 @@ class TileCourse:
         array = tile.of(self._image, plan.source.axes)
         parts = to_parts(array, plan.source.axes, plan.layout)
         parts, values = without_outliers(parts, None, self._calibration.outlier_limits)
-        calibration = _of_tile(self._calibration, parts)
+        calibration = replace(_of_tile(self._calibration, parts), outliers=len(values))
         merge = Merge(plan, calibration, parts, array)
         resume = opened(self._store, plan, array, merge)
         done = {one.unit for one in merge.outcomes}

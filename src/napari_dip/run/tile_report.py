@@ -11,6 +11,7 @@ from napari_dip.run.blend import Region
 from napari_dip.run.ended_early import untouched_tiles
 from napari_dip.run.layout import Layout
 from napari_dip.run.merge import Merge
+from napari_dip.run.outliers import without_outliers
 from napari_dip.run.receipt import sha256
 from napari_dip.run.shelf import all_outcomes
 from napari_dip.run.tiles import largest
@@ -114,9 +115,11 @@ def _judged(ready: Measured, blend: Blend, outcomes: list[Any]) -> Merge:
     planes = "".join(axis for axis in "Z" if axis in plan.source.axes)
     layout = Layout("T" + planes, plan.layout.channels, "YX")
     found = [_flat(blend.region(region)) for region in ready.regions]
-    parts = np.stack([one.measured for one in found]).astype(np.float32)
-    merge = Merge(replace(plan, source=source, layout=layout), ready.calibration, parts, sample)
-    merge.sums[0] = [one.picture for one in found]
+    measured = np.stack([one.measured for one in found]).astype(np.float32)
+    parts, values = without_outliers(measured, None, ready.calibration.outlier_limits)
+    calibration = replace(ready.calibration, outliers=len(values))
+    merge = Merge(replace(plan, source=source, layout=layout), calibration, parts, sample)
+    merge.sums[0] = np.where(measured == parts, [one.picture for one in found], parts)
     merge.sums[1] = merge.sums[0] ** 2
     merge.sums[2] = [one.deviation**2 for one in found]
     merge.predictions[...] = [one.prediction for one in found]
