@@ -140,7 +140,7 @@ def test_channels_and_repeats_are_shared_and_a_share_goes_on_where_it_was(tmp_pa
     asked = iter([Control.GO] * 7)
     assert restore_part(first, lambda: next(asked, Control.KEEP), print)["state"] == "waiting"
     shelf = out / "receipts" / "cells.tif.unfinished.tiles"
-    assert sorted(path.name for path in shelf.iterdir()) == ["c0r0.fit", "share1of3"]
+    assert sorted(path.name for path in shelf.iterdir()) == ["c0r0.fit", "held", "share1of3"]
     crew = Here(count=3)
     list(run_batch(plan_batch(recipe, tmp_path / "in", out, resume=True, **how), crew=crew))
     assert crew.sent == ["1-1", "1-2", "1-3", "1"]

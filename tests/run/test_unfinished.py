@@ -120,6 +120,7 @@ def test_the_oldest_runs_make_room_and_those_that_are_on_stay(tmp_path):
         folder = tmp_path / f"run-{number}"
         folder.mkdir()
         (folder / TOLD).write_text("{}")
+        Held(folder).let_go()  # marks it as a run's
         os.utime(folder, (number, number))
     held = Held(tmp_path / "run-0")
     os.utime(tmp_path / "run-0", (0, 0))
@@ -129,3 +130,22 @@ def test_the_oldest_runs_make_room_and_those_that_are_on_stay(tmp_path):
     left = {path.name for path in tmp_path.iterdir()}
     assert left == {"run-0", *(f"run-{number}" for number in range(4, MOST_RUNS + 3))}
     assert not is_held(tmp_path / "run-0")
+
+
+def test_a_folder_of_the_users_among_unfinished_runs_is_never_deleted(tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("of the day")
+    (tmp_path / "mine" / TOLD).write_text("{}")
+    (tmp_path / "empty").mkdir()
+    cut_off(place_in(tmp_path))
+    (tmp_path / "run-1" / "notes.txt").write_text("of the run")
+    for folder in tmp_path.iterdir():
+        os.utime(folder, (1, 1))
+    for _ in range(MOST_RUNS + 1):
+        make_room(tmp_path)
+    (one,) = find_unfinished(tmp_path, "denoise")
+    one.remove()
+    assert find_unfinished(tmp_path, "denoise") == ()
+    left = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
+    assert left == {"mine/notes.txt", f"mine/{TOLD}", "run-1/notes.txt", "run-1/held"}
+    assert (tmp_path / "empty").is_dir()

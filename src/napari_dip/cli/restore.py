@@ -40,6 +40,7 @@ from napari_dip.run.runner import run
 from napari_dip.run.saturation import cut_off
 from napari_dip.run.shared_network import KEY, read_network, served_by
 from napari_dip.run.survey import look_over, opened
+from napari_dip.run.told import is_picture_of
 from napari_dip.run.verdict import cut_off_words
 from napari_dip.tasks import TASKS
 
@@ -263,7 +264,8 @@ def _forget_partial(request: Request, result: Restoration) -> None:
     with suppress(Exception):  # whoever wrote it: what cannot be read is not ours
         told = read_provenance(before) or {}
         same = told.get("report", {}).get("input_sha256") == result.report["input_sha256"]
-        if same and told["recipe"] == result.recipe.to_dict():
+        same = same and told["recipe"] == result.recipe.to_dict()
+        if same and not before.is_symlink() and is_picture_of(before, told["report"]):
             remove_result(before)
             if not request.quiet:
                 say(f"'{before}' of the interrupted run was removed.")
@@ -280,8 +282,11 @@ def _going_on(failure: Failed, store: Store) -> Failed:
 def _store(request: Request) -> Store:
     """Keep the checkpoint beside OUT, and say so if one lies there already."""
     output = Path(request.outputs["output"])
-    store = Store(output.with_name(output.name + ".unfinished"), resume=request.resume)
+    wanted = output.with_name(output.name + ".unfinished")
+    store = Store(wanted, resume=request.resume)
     there = store.begun()
+    if store.path != wanted and not request.quiet:
+        say(f"'{wanted}' is not of this program and stays; the run is kept in '{store.path}'.")
     if request.resume and not there and not request.quiet:
         say(f"There is no unfinished run at '{store.path}'; starting from the beginning.")
     if there and not request.resume and not request.quiet:

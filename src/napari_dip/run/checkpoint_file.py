@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 import tempfile
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -87,6 +88,34 @@ def read_header(path: Path) -> Any:
         if count > _MOST_HEADER:
             raise Damaged("no header is so long")
         return json.loads(json.loads(file.read(count))["__metadata__"][_WORDS])
+
+
+def is_checkpoint(path: Path) -> bool:
+    """Whether a file is what `write_tensors` writes, by its marks and its size; follows no links.
+
+    Parameters
+    ----------
+    path : Path
+        Pixels are not read: that a file is ours is proven, not that it is undamaged.
+    """
+    try:
+        status = path.lstat()
+        if not stat.S_ISREG(status.st_mode):
+            return False
+        with path.open("rb") as file:
+            count = int.from_bytes(file.read(8), "little")
+            if count > min(_MOST_HEADER, status.st_size):
+                return False
+            header = json.loads(file.read(count))
+        told = header.pop("__metadata__")
+        end = max((one["data_offsets"][1] for one in header.values()), default=0)
+        return (
+            set(told) == {_WORDS, _DIGEST}
+            and isinstance(json.loads(told[_WORDS]), dict)
+            and status.st_size == 8 + count + end
+        )
+    except (OSError, ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError):
+        return False
 
 
 def read_tensors(path: Path) -> dict[str, Any]:

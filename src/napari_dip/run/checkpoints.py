@@ -6,7 +6,8 @@ a JSON header that says which run it belongs to. No pickle, so opening one runs 
 
 from __future__ import annotations
 
-import shutil
+import errno
+import os
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -14,11 +15,17 @@ from typing import TYPE_CHECKING, Any
 
 from napari_dip.errors import Refusal, Refused, refusal
 from napari_dip.io.paths import why_not_taken
-from napari_dip.run.checkpoint_file import Damaged, read_tensors, read_words, write_tensors
+from napari_dip.run.checkpoint_file import (
+    Damaged,
+    is_checkpoint,
+    read_tensors,
+    read_words,
+    write_tensors,
+)
 from napari_dip.run.checkpoint_parts import Done, identity_of, pack, unpack
+from napari_dip.run.held import is_run_folder, remove_run_folder
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Callable, Mapping
 
     import numpy.typing as npt
@@ -44,7 +51,7 @@ class Store:
     Parameters
     ----------
     path : path
-        Of the checkpoint.
+        Of the checkpoint. Another name is taken where a file or folder there is not of a run.
     resume : bool
         Whether to go on from the file if it is there.
     after : float
@@ -66,7 +73,8 @@ class Store:
     moved : Refusal or None
         Where tiles that are done lie if not on their own disk.
     resume : bool
-    shelf : Path
+    path, shelf : Path
+        Where checkpoint and tiles lie.
     identity : dict
         Which run is kept, in plain JSON types, once it is known.
     unit : str
@@ -83,7 +91,7 @@ class Store:
         lasting: bool = True,
         shelf: Path | None = None,
     ) -> None:
-        self.path = Path(path)
+        self.path = Path(path) if shelf else free_path(Path(path), resume=resume)
         self.shelf = shelf or shelf_beside(self.path)
         self.failure: Refusal | None = None
         self.moved: Refusal | None = None
@@ -114,7 +122,7 @@ class Store:
         hashes = {name: sha256(array) for name, array in data.items()}
         self.identity = {"schema": SCHEMA, **identity_of(plan, hashes)}
         self._most = 2 * plan.peak_bytes
-        if not self.resume or not self.path.exists():
+        if not self.resume or not os.path.lexists(self.path):
             return None
         return self._read(merge)
 
@@ -158,6 +166,9 @@ class Store:
             if self._before is not None:
                 self._before()
                 self._before = None
+            if is_foreign(self.path):
+                why = "a file of that name is there that is not of this program"
+                raise FileExistsError(errno.EEXIST, why)
             write_tensors(self.path, tensors, header)
             self.failure = None
         except OSError as error:
@@ -173,21 +184,24 @@ class Store:
 
     def begun(self) -> bool:
         """Whether something is there to go on from."""
-        return self.path.exists() or self.shelf.exists()
+        return os.path.lexists(self.path) or os.path.lexists(self.shelf)
 
     def remove(self) -> None:
-        """Delete all that was kept once the result is safe."""
+        """Delete all that was kept once the result is safe; nothing that no run has written."""
         self.forget()
-        shutil.rmtree(self.shelf, ignore_errors=True)
+        remove_run_folder(self.shelf)
 
     def forget(self) -> None:
         """Delete what was kept of fits."""
         self._latest = self._done = None
-        with suppress(OSError):
-            self.path.unlink(missing_ok=True)
+        if is_checkpoint(self.path):
+            with suppress(OSError):
+                self.path.unlink(missing_ok=True)
 
     def _read(self, merge: Merge) -> Checkpoint | None:
         try:
+            if not is_checkpoint(self.path):
+                raise Damaged("it is not what was written")
             if self.path.stat().st_size > self._most:
                 raise Damaged("no checkpoint of this run is so large")
             header = read_words(self.path)
@@ -217,6 +231,33 @@ class Store:
 def shelf_beside(path: Path) -> Path:
     """Name the folder beside a checkpoint for what is done of its run."""
     return path.with_name(f"{path.name}.tiles")
+
+
+def free_path(path: Path, *, resume: bool) -> Path:
+    """Choose where a checkpoint goes: the first name that nothing but a run has taken.
+
+    Parameters
+    ----------
+    path : Path
+        The name that is tried first; others end in a number.
+    resume : bool
+        Whether to go on from what is there: a first file that cannot be read is kept as the choice
+        then, so that this is said, unless there is a run under another name.
+    """
+    free, number = path, 2
+    while is_foreign(free) or _is_foreign_folder(shelf_beside(free)):
+        free, number = path.with_name(f"{path.name}-{number}"), number + 1
+    begun = os.path.lexists(free) or os.path.lexists(shelf_beside(free))
+    return path if resume and not begun and is_foreign(path) else free
+
+
+def is_foreign(path: Path) -> bool:
+    """Whether something lies there that is not proven to be a checkpoint."""
+    return os.path.lexists(path) and not is_checkpoint(path)
+
+
+def _is_foreign_folder(folder: Path) -> bool:
+    return os.path.lexists(folder) and not is_run_folder(folder)
 
 
 def write_weights(path: Path, weights: Mapping[str, Any]) -> None:

@@ -8,11 +8,12 @@ from napari_dip.engine.control import Control
 from napari_dip.errors import Refusal, Refused
 from napari_dip.run.batch_file import ENDS
 from napari_dip.run.batch_receipts import confirmed
-from napari_dip.run.checkpoints import UNUSABLE, Store, shelf_beside
+from napari_dip.run.checkpoints import UNUSABLE, Store
 from napari_dip.run.cluster_begun import MOST_DEATHS, SHARES, Beginnings
 from napari_dip.run.cluster_unit import answer_of, job_of
 from napari_dip.run.draining import drained
 from napari_dip.run.events import Event
+from napari_dip.run.held import make_run_folder
 from napari_dip.run.machine import load_torch
 from napari_dip.run.meanwhile import stamped
 from napari_dip.run.survey import opened
@@ -51,14 +52,14 @@ def restore_part(
         return answer_of("passed")
     if control() in ENDS:
         return answer_of("waiting")
-    shelf = shelf_beside(at.unfinished)
+    shelf = Store(at.unfinished, resume=True).shelf
     path = shelf / f"{SHARES}{share.name}" if share.place else at.begun
     begun = Beginnings(path, unit.session)
     if shelf.is_symlink() or begun.count() >= MOST_DEATHS:
         return answer_of("passed")
     try:
         if not job.plan.tiles:
-            shelf.mkdir(exist_ok=True)
+            make_run_folder(shelf)
         begun.add()
         state = drained(_restored(job, job.plan, share, control), see)
     except Exception:  # the rest of the file meets it as well, and writes it down

@@ -18,7 +18,7 @@ from napari_dip.io.reading import read_spec
 from napari_dip.run.batch_file import ENDS, FileOutcome, restore_file, without_result
 from napari_dip.run.batch_plan import Job, plan_file
 from napari_dip.run.batch_receipts import places, refusal_words
-from napari_dip.run.checkpoints import shelf_beside
+from napari_dip.run.checkpoints import Store
 from napari_dip.run.cluster_begun import MOST_DEATHS, SHARES, Beginnings
 from napari_dip.run.draining import drained
 from napari_dip.run.events import Event
@@ -118,7 +118,7 @@ def restore_unit(
     if control() in ENDS:
         return answer_of("waiting")
     begun = Beginnings(at.begun, unit.session)
-    shares = shelf_beside(at.unfinished).glob(f"{SHARES}*")
+    shares = Store(at.unfinished, resume=True).shelf.glob(f"{SHARES}*")
     try:
         deaths = [begun.count(), *(Beginnings(one, unit.session).count() for one in shares)]
         if max(deaths) >= MOST_DEATHS:

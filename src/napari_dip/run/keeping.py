@@ -13,7 +13,7 @@ from napari_dip.errors import DipError, Refused, refusal
 from napari_dip.io.reading import read_spec
 from napari_dip.io.regions import on_disk
 from napari_dip.run.checkpoints import Store
-from napari_dip.run.held import Held
+from napari_dip.run.held import Held, make_run_folder, remove_run_folder
 from napari_dip.run.meanwhile import file_digest
 from napari_dip.run.plan import size
 from napari_dip.run.receipt import sha256
@@ -102,7 +102,9 @@ def _hold(place: Place, plan: Plan, data: Mapping[str, Any]) -> Held:
         return Held(place.folder)
     place.folder.parent.mkdir(parents=True, exist_ok=True)
     make_room(place.folder.parent)
-    place.folder.mkdir(mode=0o700)
+    if os.path.lexists(place.folder):
+        raise FileExistsError(17, "a folder of that name is there")
+    make_run_folder(place.folder, 0o700)
     held = None
     try:
         held = Held(place.folder)
@@ -112,7 +114,7 @@ def _hold(place: Place, plan: Plan, data: Mapping[str, Any]) -> Held:
     except OSError:
         if held is not None:
             held.let_go()
-        shutil.rmtree(place.folder, ignore_errors=True)
+        remove_run_folder(place.folder)
         raise
 
 

@@ -23,6 +23,7 @@ from napari_dip.run.checkpoints import Store, read_weights, write_weights
 from napari_dip.run.clock import Clock
 from napari_dip.run.costs import estimate_costs
 from napari_dip.run.events import Event
+from napari_dip.run.held import make_run_folder
 from napari_dip.run.layout import Layout, to_parts
 from napari_dip.run.lost_device import refused_by_machine
 from napari_dip.run.machine import load_torch, threads_for
@@ -202,7 +203,7 @@ def _fitted(
             return None
         if course.weights is not None and unit.role == SHARED:
             weights[unit.series] = course.weights
-            store.shelf.mkdir(exist_ok=True)
+            make_run_folder(store.shelf)
             write_weights(_place(store, unit.series), course.weights)
     _write(at, plan, seen, weights, merge)
     store.remove()

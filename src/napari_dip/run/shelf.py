@@ -22,7 +22,7 @@ from napari_dip.io.paths import printable, why_not_taken
 from napari_dip.io.regions import new_on_disk
 from napari_dip.run.checkpoint_parts import read_outcome
 from napari_dip.run.checkpoints import read_weights, write_weights
-from napari_dip.run.held import MARK, Held
+from napari_dip.run.held import Held, empty_run_folder, make_run_folder
 from napari_dip.run.machine import this_machine
 from napari_dip.run.spare_folders import Folders
 
@@ -108,7 +108,7 @@ class Shelf:
         if folder.is_symlink():  # whose files would be removed
             raise Refused(refusal("output-linked", path=folder))
         with self._writing():
-            folder.mkdir(exist_ok=True)
+            make_run_folder(folder)
             self._held = self._hold(folder, resume)
             there = folder / _LIST
             wanted = {"schema": SCHEMA, **json.loads(json.dumps(dict(identity)))}
@@ -116,9 +116,7 @@ class Shelf:
                 if json.loads(there.read_text(encoding="utf-8")) != wanted:
                     raise Refused(refusal("resume-other", path=folder))
                 return
-            for old in folder.iterdir():
-                if old.name != MARK:
-                    old.unlink()
+            empty_run_folder(folder)
             _whole(there, json.dumps(wanted).encode())
 
     def has(self, index: int) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,10 @@ from napari_dip.run.report_fields import ReportFields
 
 if TYPE_CHECKING:
     import os
+    from collections.abc import Mapping
 
+#: What `write_zarr` puts into a folder.
+_ZARR = re.compile(r"zarr\.json|\.zgroup|\.zattrs|\.zmetadata|\d+")
 
 def report_in(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Find the report of the run that made a file.
@@ -60,11 +64,26 @@ def report_in(path: str | os.PathLike[str]) -> dict[str, Any]:
     return _beside(found, _checked(_json(beside), beside))
 
 
-def _beside(picture: Path, report: dict[str, Any]) -> dict[str, Any]:
-    from napari_dip.io.reading import read_pixels, read_spec
+def is_picture_of(path: Path, report: Mapping[str, Any]) -> bool:
+    """Whether a file holds the very pixels that a report speaks of, and an OME-Zarr nothing else.
+
+    Raises
+    ------
+    Refused
+        If it cannot be read.
+    """
+    from napari_dip.io.reading import read_spec
+    from napari_dip.io.regions import on_disk
     from napari_dip.run.receipt import sha256
 
-    if sha256(read_pixels(read_spec(picture))) != report.get("output_sha256"):
+    if path.is_dir() and any(not _ZARR.fullmatch(one.name) for one in path.iterdir()):
+        return False
+    pixels: Any = on_disk(read_spec(path))
+    return sha256(pixels) == report.get("output_sha256")
+
+
+def _beside(picture: Path, report: dict[str, Any]) -> dict[str, Any]:
+    if not is_picture_of(picture, report):
         why = "the report beside it is of another picture"
         raise Refused(refusal("result-untold", path=printable(str(picture)), why=why))
     return report

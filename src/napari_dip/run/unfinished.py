@@ -8,7 +8,6 @@ is still there, the run was cut off. A run that ends by itself takes its folder 
 from __future__ import annotations
 
 import json
-import shutil
 import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
@@ -26,7 +25,7 @@ from napari_dip.io.plain_json import plain_json
 from napari_dip.io.writing import write_text
 from napari_dip.run.checkpoint_file import read_header
 from napari_dip.run.fields import Count, Fields, Name, Text, fault_in
-from napari_dip.run.held import is_held
+from napari_dip.run.held import Held, is_held, is_run_folder, remove_run_folder
 from napari_dip.run.machine import Machine
 
 if TYPE_CHECKING:
@@ -145,10 +144,11 @@ class Unfinished:
         return printable(f"{self.told['label']}, begun on {when}, was cut off after {far}.")
 
     def remove(self) -> None:
-        """Delete all of it; what makes it a run first."""
-        with suppress(OSError):
+        """Delete all that runs have written there; what makes it a run first."""
+        with suppress(OSError):  # what was read as a run is one, by whichever version
+            Held(self.folder).let_go()
             (self.folder / TOLD).unlink(missing_ok=True)
-        shutil.rmtree(self.folder, ignore_errors=True)
+        remove_run_folder(self.folder)
 
 
 def versions() -> dict[str, str]:
@@ -174,19 +174,22 @@ def find_unfinished(home: Path, task: str) -> tuple[Unfinished, ...]:
 
 
 def make_room(home: Path) -> None:
-    """Remove what a crash has left of a beginning, and the oldest runs where there are many."""
+    """Remove what a crash has left of a beginning, and the oldest runs where there are many.
+
+    What no run has written stays.
+    """
     old = time.time() - _STALE
     runs = []
     for folder in _folders(home):
         with suppress(OSError):
-            if is_held(folder):
+            if not is_run_folder(folder) or is_held(folder):
                 continue
             if (folder / TOLD).exists():
                 runs.append((folder.stat().st_mtime, folder))
             elif folder.stat().st_mtime < old:
-                shutil.rmtree(folder, ignore_errors=True)
+                remove_run_folder(folder)
     for _, folder in sorted(runs)[: max(0, len(runs) - MOST_RUNS + 1)]:
-        shutil.rmtree(folder, ignore_errors=True)
+        remove_run_folder(folder)
 
 
 def write_told(folder: Path, about: Mapping[str, Any], inputs: Mapping[str, Any]) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 from napari_dip.run.checkpoint_file import read_tensors, read_words, write_tensors
 from napari_dip.run.checkpoint_parts import read_outcome
 from napari_dip.run.checkpoints import BROKEN
+from napari_dip.run.held import make_run_folder
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -63,13 +64,13 @@ class UnitShelf:
         arrays = dict(zip(_PICTURES, fitted.pictures, strict=False))
         arrays |= {_LEARNED + name: one for name, one in fitted.learned.items()}
         tensors = {name: torch.from_numpy(np.array(one, order="C")) for name, one in arrays.items()}
-        self._folder.mkdir(exist_ok=True)
+        make_run_folder(self._folder)
         words = {"identity": self._identity, "outcome": asdict(fitted.outcome)}
         write_tensors(self._path(unit.id), tensors, words)
 
     def put_weights(self, series: str, weights: Mapping[str, Any]) -> None:
         """Keep a network that many are shown; raises OSError if the disk does not take it."""
-        self._folder.mkdir(exist_ok=True)
+        make_run_folder(self._folder)
         tensors = {name: one.contiguous() for name, one in weights.items()}
         write_tensors(self._weights(series), tensors, {"identity": self._identity})
 

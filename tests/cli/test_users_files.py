@@ -1,0 +1,173 @@
+"""Files of the user's beside results: no command deletes or replaces what it has not written."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import tifffile
+
+from napari_dip.cli import main
+from napari_dip.run.checkpoint_file import is_checkpoint
+from napari_dip.run.cluster_begun import Beginnings
+from napari_dip.run.held import empty_run_folder, is_run_folder, make_run_folder, remove_run_folder
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SHORT = ("--preset", "fast", "--max-iterations", "3", "--device", "cpu")
+LONG = ("--preset", "fast", "--max-iterations", "100000", "--device", "cpu")
+
+
+@pytest.fixture
+def noisy(tmp_path: Path) -> Path:
+    image = np.random.default_rng(0).poisson(np.full((48, 40), 200.0)).astype("uint16")
+    image[10:30, 10:20] += 100
+    tifffile.imwrite(tmp_path / "in.tif", image)
+    return tmp_path / "in.tif"
+
+
+def begun(*argv: object) -> subprocess.Popen[str]:
+    """Start a command of its own, which hears Ctrl-C."""
+    line = [sys.executable, "-m", "napari_dip", *map(str, argv)]
+    hear = None if os.name == "nt" else lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
+    return subprocess.Popen(
+        line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=hear
+    )
+
+
+def until(process: subprocess.Popen[str], words: str) -> None:
+    """Wait until a command says something."""
+    assert process.stderr is not None
+    for line in process.stderr:
+        if words in line:
+            return
+    raise AssertionError(f"it never said '{words}'")
+
+
+def users(folder: Path, name: str) -> dict[Path, str]:
+    """Put files of the user's where a run would keep its state."""
+    (folder / f"{name}.unfinished.tiles").mkdir()
+    places = (
+        folder / f"{name}.unfinished",
+        folder / f"{name}.unfinished.tiles" / "notes.txt",
+        folder / f"{name}.unfinished.tiles" / "0.npy",
+    )
+    for place in places:
+        place.write_text(f"{place.name} is mine")
+    return {place: place.read_text() for place in places}
+
+
+@pytest.mark.parametrize("options", [(), ("--resume", "--overwrite")])
+def test_a_file_of_the_users_beside_the_output_is_never_deleted(noisy, tmp_path, capsys, options):
+    mine = users(tmp_path, "q.tif")
+    if options:  # who goes on is told that it cannot be read
+        assert main(["denoise", str(noisy), "-o", str(tmp_path / "q.tif"), *SHORT, *options]) == 2
+        assert "cannot be read" in capsys.readouterr().err
+    else:
+        assert main(["denoise", str(noisy), "-o", str(tmp_path / "q.tif"), *SHORT]) == 0
+        assert "q.tif.unfinished' is not of this program and stays" in capsys.readouterr().err
+    assert {path: path.read_text() for path in mine} == mine
+    expected = {"in.tif", "q.tif.unfinished", "q.tif.unfinished.tiles"}
+    assert {one.name for one in tmp_path.iterdir()} - {"q.tif"} == expected
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such signals between processes")
+def test_a_run_beside_a_file_of_the_users_is_gone_on_with_under_another_name(noisy, tmp_path):
+    mine = users(tmp_path, "q.tif")
+    argv = ("denoise", noisy, "-o", tmp_path / "q.tif")
+    process = begun(*argv, "--preset", "fast", "--max-iterations", "700", "--device", "cpu")
+    until(process, "held-out loss")
+    process.send_signal(signal.SIGINT)
+    said = process.communicate(timeout=60)[1]
+    assert process.returncode == 130, said
+    assert is_checkpoint(tmp_path / "q.tif.unfinished-2")
+    (tmp_path / "q.partial.tif").unlink()
+    more = ("--preset", "fast", "--max-iterations", "700", "--device", "cpu", "--resume")
+    process = begun(*argv, *more)
+    said = process.communicate(timeout=200)[1]
+    assert process.returncode == 0 and "no unfinished run" not in said, said
+    assert {path: path.read_text() for path in mine} == mine
+    assert not (tmp_path / "q.tif.unfinished-2").exists()
+
+
+def test_what_lies_in_a_folder_of_tiles_and_is_not_of_a_run_stays(tmp_path):
+    folder = tmp_path / "q.tif.unfinished.tiles"
+    make_run_folder(folder)
+    ours = ("0.npy", "0.prediction.npy", "0.json", "tiles.json", "c0r0.weights", "picture.raw")
+    mine = ("notes.txt", "0.tif", "measured.json")
+    for name in (*ours, *mine):
+        (folder / name).write_text("something")
+    (folder / "7.npy").mkdir()
+    (tmp_path / "elsewhere").write_text("mine")
+    (folder / "8.npy").symlink_to(tmp_path / "elsewhere")
+    empty_run_folder(folder)
+    assert {one.name for one in folder.iterdir()} == {*mine, "7.npy", "8.npy", "held"}
+    remove_run_folder(folder)
+    assert all((folder / name).exists() for name in mine)
+    for name in mine:
+        (folder / name).unlink()
+    (folder / "7.npy").rmdir()
+    (folder / "8.npy").unlink()
+    remove_run_folder(folder)
+    assert not folder.exists() and (tmp_path / "elsewhere").exists()
+
+
+def test_a_folder_without_the_mark_of_a_run_is_neither_taken_nor_removed(tmp_path):
+    for name, mark in (("empty", None), ("other", "somebody holds this"), ("bare", "")):
+        (tmp_path / name).mkdir()
+        if mark is not None:
+            (tmp_path / name / "held").write_text(mark)
+        with pytest.raises(FileExistsError):
+            make_run_folder(tmp_path / name)
+        remove_run_folder(tmp_path / name)
+        assert (tmp_path / name).is_dir() and not is_run_folder(tmp_path / name)
+
+
+def test_a_partial_picture_that_was_changed_since_is_not_removed(noisy, tmp_path):
+    out, partial = tmp_path / "q.tif", tmp_path / "q.partial.tif"
+    argv = ["denoise", str(noisy), "-o", str(out), *SHORT]
+    assert main(argv) == 0
+    out.rename(partial)  # of the same input and recipe
+    content = bytearray(partial.read_bytes())
+    content[-1] ^= 1
+    partial.write_bytes(content)  # as if somebody had drawn into it
+    assert main([*argv, "--resume"]) == 0
+    assert partial.read_bytes() == bytes(content)
+    partial.write_bytes(out.read_bytes())
+    assert main([*argv, "--resume", "--overwrite"]) == 0
+    assert not partial.exists()
+
+
+def test_a_count_of_beginnings_never_replaces_a_file_of_the_users(tmp_path):
+    place = tmp_path / "cells.tif.begun"
+    for text in ("mine", json.dumps({"begun": 3}), "[]"):
+        place.write_text(text)
+        count = Beginnings(place, "session")
+        count.add()
+        count.forget()
+        assert place.read_text() == text and count.count() == 0
+    place.unlink()
+    count.add()
+    assert count.count() == 1
+    count.forget()
+    assert not place.exists()
+
+
+def test_a_file_that_appears_while_a_run_is_on_is_not_replaced_by_its_state(tmp_path, noisy):
+    if os.name == "nt":
+        pytest.skip("Windows has no such signals between processes")
+    process = begun("denoise", noisy, "-o", tmp_path / "q.tif", *LONG)
+    until(process, "Starting")
+    (tmp_path / "q.tif.unfinished").write_text("mine")
+    until(process, "held-out loss")
+    process.send_signal(signal.SIGINT)
+    said = process.communicate(timeout=60)[1]
+    assert (tmp_path / "q.tif.unfinished").read_text() == "mine"
+    assert "could not be saved" in said and (tmp_path / "q.partial.tif").exists()
