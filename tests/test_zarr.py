@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -317,16 +319,26 @@ def test_other_versions_plates_and_folders_are_refused_by_name(tmp_path: Path) -
     assert refused(tmp_path) == "file-is-folder"
 
 
-def test_what_a_killed_program_left_is_removed(tmp_path: Path) -> None:
-    from napari_dip.io.leftovers import remove_parts
+def name_of_the_dead() -> str:
+    """Name a part of a process that has ended."""
+    code = "from napari_dip.io.leftovers import part_name; print(part_name())"
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout.strip()
 
-    left, young = tmp_path / ".napari-dip-0.part", tmp_path / ".napari-dip-1.part"
-    for one in (left, young):
+
+def test_what_a_killed_program_left_is_removed(tmp_path: Path) -> None:
+    from napari_dip.io.leftovers import part_name, remove_parts
+
+    left = tmp_path / name_of_the_dead()
+    mine, foreign = tmp_path / part_name(), tmp_path / ".napari-dip-0.part"
+    elsewhere = tmp_path / (f".napari-dip-{0:012x}-{left.name.split('-', 3)[3]}")
+    for one in (left, mine, foreign, elsewhere):
         one.mkdir()
         (one / "zarr.json").write_text("{}")
-    os.utime(left, (0, 0))
-    remove_parts(tmp_path, before=1000.0)
-    assert [one.name for one in tmp_path.iterdir()] == [young.name]
+        os.utime(one, (0, 0))
+    remove_parts(tmp_path)
+    assert {one.name for one in tmp_path.iterdir()} == {mine.name, foreign.name, elsewhere.name}
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,8 @@ import io
 import json
 import os
 import shutil
+import subprocess
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -17,6 +19,7 @@ import tifffile
 import napari_dip as dip
 from napari_dip.errors import refusal
 from napari_dip.io.gathering import gather, result_name
+from napari_dip.io.leftovers import part_name
 from napari_dip.run.batch import run_batch
 from napari_dip.run.batch_file import FileOutcome
 from napari_dip.run.batch_plan import plan_batch
@@ -285,14 +288,14 @@ def test_one_psf_serves_all_files_and_counts_as_their_input(whole, tmp_path):
 
 
 def test_what_a_killed_program_left_half_written_is_cleared_away(done):
-    old, new = (done / "out" / f".napari-dip-{name}.part" for name in ("old", "new"))
+    code = "from napari_dip.io.leftovers import part_name; print(part_name())"
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    old, new = (done / "out" / name for name in (told.stdout.strip(), part_name()))
     for part in (old, new):
         part.write_text("half of a picture")
-    os.utime(old, (1, 1))
-    later = new.stat().st_mtime + 3600  # as if another program were writing it right now
-    os.utime(new, (later, later))
+        os.utime(part, (1, 1))
     dip.batch(RECIPE, done / "in", done / "out", resume=True)
-    assert not old.exists() and new.exists()
+    assert not old.exists() and new.exists()  # this process is alive, and might be writing it
 
 
 class Tags(HTMLParser):

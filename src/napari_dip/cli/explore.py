@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari_dip.cli.progress import ALONE, reporter_for
 from napari_dip.cli.words import say, tell
+from napari_dip.io.locks import OutputLock
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -46,9 +47,11 @@ def explore(
     check_place(experiment, output, overwrite=overwrite)  # says no before any work
     given = {name: value for name, value in settings.items() if value is not None}
     call = getattr(experiments, experiment)
-    with closing(reporter_for(quiet, ALONE)) as reporter:
-        found = call(image, progress=reporter.show, **given)
-    page: Path = found.save(output, overwrite=overwrite)
+    with OutputLock(output):
+        check_place(experiment, output, overwrite=overwrite)  # another run may have ended just now
+        with closing(reporter_for(quiet, ALONE)) as reporter:
+            found = call(image, progress=reporter.show, **given)
+        page: Path = found.save(output, overwrite=overwrite)
     if not quiet:
         for line in found.sentences:
             say(line)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
@@ -15,6 +14,7 @@ from napari_dip.cli.progress import watched
 from napari_dip.cli.words import ALONE, of_axes, say, tell
 from napari_dip.errors import Failed, Refusal, Refused, refusal
 from napari_dip.io.leftovers import remove_parts, remove_result
+from napari_dip.io.locks import OutputLock
 from napari_dip.io.outputs import (
     IMAGE_SUFFIXES,
     JSON_SUFFIXES,
@@ -89,11 +89,19 @@ class Request:
 
 def restore_file(task: str, image: str, **options: Any) -> int:
     """Carry out `napari-dip TASK IN -o OUT ...`; returns the exit code."""
-    began = time.time()
     request = _request(task, image, options)
     recipe = _recipe(task, request)
     spec = read_spec(image, request.axes)
     _check_outputs(request, recipe, spec)
+    with ExitStack() as locks:
+        for path in request.outputs.values():
+            locks.enter_context(OutputLock(path))
+        _check_outputs(request, recipe, spec)  # another run may have ended just now
+        return _restored(request, recipe, spec)
+
+
+def _restored(request: Request, recipe: Recipe, spec: ImageSpec) -> int:
+    """Restore with all outputs locked; returns the exit code."""
     plan = _plan(recipe, spec, request)
     if plan.tiles:
         folder = Path(request.outputs["output"]).parent
@@ -120,7 +128,7 @@ def restore_file(task: str, image: str, **options: Any) -> int:
         raise RuntimeError("the run ended without a picture")
     _save(request, plan, result)
     store.remove()
-    remove_parts(Path(request.outputs["output"]).parent, began)
+    remove_parts(Path(request.outputs["output"]).parent)
     if request.resume:
         _forget_partial(request, result)
     return DONE

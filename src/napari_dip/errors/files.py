@@ -102,6 +102,10 @@ FILES = {
         "What was found could not be printed: {why}.",
         "Let the output go to a terminal, or to a file on a disk with room.",
     ),
+    "output-busy": Fault(
+        "Another run is at work on '{path}' (process {process} on '{host}').",
+        "Wait for its end, or choose another name for the result.",
+    ),
     "output-twice": Fault(
         "Two results of this run would go to '{path}'.", "Give each result its own name."
     ),

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 import stat
-import tempfile
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_dip.errors import Refused, refusal
+from napari_dip.io.leftovers import part_name
 from napari_dip.io.paths import is_zarr, look_at, printable, why_not
 
 if TYPE_CHECKING:
@@ -140,9 +140,9 @@ def _check_folder(folder: Path, replaces: bool, path: Path, bytes_needed: int) -
     if not folder.is_dir():
         raise Refused(refusal("output-folder-missing", folder=printable(str(path.parent))))
     try:
-        handle, trial = tempfile.mkstemp(prefix=".napari-dip-", suffix=".part", dir=folder)
-        os.close(handle)
-        os.unlink(trial)
+        trial = folder / part_name()
+        trial.touch(exist_ok=False)
+        trial.unlink()
         if replaces and not os.access(path, os.W_OK):
             raise PermissionError(13, "the file that is there may not be changed")
         free = shutil.disk_usage(folder).free

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -17,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_dip.errors import Failed, refusal
+from napari_dip.io.leftovers import part_name
 from napari_dip.io.outputs import FOLDER_SUFFIX, target_of
 from napari_dip.io.paths import printable, why_not
 from napari_dip.io.regions import OnDisk, chunks
@@ -169,7 +169,7 @@ def _in_one_step(path: Path, write: Callable[[IO[bytes]], None], overwrite: bool
     part = ""
     target = target_of(path)
     try:
-        name = target.parent / f".napari-dip-{secrets.token_hex(8)}.part"
+        name = target.parent / part_name()
         with name.open("x+b") as file:
             part = str(name)
             write(file)

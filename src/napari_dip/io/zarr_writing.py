@@ -7,7 +7,6 @@ finer ones, forced to the disk, and only then put in place.
 from __future__ import annotations
 
 import os
-import secrets
 import shutil
 from contextlib import suppress
 from itertools import product
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_dip.errors import Failed, refusal
+from napari_dip.io.leftovers import part_name
 from napari_dip.io.outputs import target_of
 from napari_dip.io.paths import is_zarr, printable, why_not
 from napari_dip.io.units import unit_symbol
@@ -79,7 +79,7 @@ def write_zarr(
     """
     check_zarr(path)
     target = target_of(path)
-    part = target.parent / f".napari-dip-{secrets.token_hex(8)}.part"
+    part = target.parent / part_name()
     try:
         _write(part, _Ordered(image, axes), sizes, provenance, version_of(like))
         _settle(part)
@@ -234,7 +234,7 @@ def _place(part: Path, target: Path, overwrite: bool) -> None:
     foreign = not target.is_dir() or (any(target.iterdir()) and not is_zarr(target))
     if foreign or not overwrite:
         raise FileExistsError(17, "something of that name is there and would be lost")
-    earlier = target.parent / f".napari-dip-{secrets.token_hex(8)}.earlier"
+    earlier = target.parent / part_name().replace(".part", ".earlier")
     os.rename(target, earlier)
     try:
         os.rename(part, target)

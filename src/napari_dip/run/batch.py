@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import time
+import os
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,17 +12,17 @@ from typing import TYPE_CHECKING, Any
 from napari_dip.engine.control import Control
 from napari_dip.errors import Failed, Refusal, Refused, refusal
 from napari_dip.io.leftovers import remove_parts
+from napari_dip.io.locks import OutputLock
 from napari_dip.io.paths import printable, why_not
 from napari_dip.io.writing import write_text
 from napari_dip.run.batch_file import ENDS, FileOutcome, restore_file
-from napari_dip.run.batch_receipts import NETWORK, PAGE, RECEIPTS, TABLE, write_list
+from napari_dip.run.batch_receipts import LIST, NETWORK, PAGE, RECEIPTS, TABLE, write_list
 from napari_dip.run.batch_series import learned
 from napari_dip.run.draining import drained, mapped
 from napari_dip.run.shared_network import read_series
 
 if TYPE_CHECKING:
-    import os
-    from collections.abc import Callable, Generator, Iterable
+    from collections.abc import Callable, Generator, Iterable, Iterator
 
     from napari_dip.run.batch_file import State
     from napari_dip.run.batch_plan import BatchPlan, Job
@@ -169,12 +170,18 @@ def run_batch(
     Failed
         If lists or tables cannot be written, or all workers are lost; what is done is kept.
     """
-    from napari_dip.run.batch_table import page_text, table_text
-
-    began = time.time()
     if plan.network is not None and plan.network.sha256:
         read_series(plan.network)  # damage is said once, before any work
-    _claim(plan)
+    with _claimed(plan):
+        return (yield from _done(plan, control, crew))
+
+
+def _done(
+    plan: BatchPlan, control: Callable[[], Control], crew: Crew | None
+) -> Generator[BatchEvent, None, BatchResult]:
+    """Do what was planned, in a folder that is this process's own."""
+    from napari_dip.run.batch_table import page_text, table_text
+
     going_on = plan
     if plan.lesson is not None:
         say = partial(BatchEvent, 0, len(plan.jobs), plan.folder / NETWORK)
@@ -191,7 +198,7 @@ def run_batch(
     write_text(result.table, table_text(result.outcomes), overwrite=True)
     write_text(result.page, page_text(result.outcomes, plan.recipe), overwrite=True)
     for folder in (plan.folder, plan.folder / RECEIPTS):
-        remove_parts(folder, began)
+        remove_parts(folder)
     if crew is not None and crew.lost is not None:
         raise Failed(crew.lost)
     return result
@@ -236,10 +243,24 @@ def _ended() -> Control:
     return Control.KEEP
 
 
-def _claim(plan: BatchPlan) -> None:
-    """Make the folders, and write down which files will be this batch's own."""
+@contextmanager
+def _claimed(plan: BatchPlan) -> Iterator[None]:
+    """Make the folders, keep others out, and write down which files will be this batch's own."""
     try:
         plan.folder.mkdir(exist_ok=True)
+        lock = OutputLock(plan.folder / LIST)
+    except OSError as error:
+        facts = {"folder": printable(str(plan.folder)), "why": why_not(error)}
+        raise Refused(refusal("output-readonly", **facts)) from None
+    with lock:
+        _claim(plan)
+        yield
+
+
+def _claim(plan: BatchPlan) -> None:
+    if not plan.resume and os.path.lexists(plan.folder / LIST):  # another one was faster
+        raise Refused(refusal("batch-exists", path=printable(str(plan.folder / LIST))))
+    try:
         own = plan.network is not None and Path(plan.network.path) == plan.folder / NETWORK
         write_list(plan.folder, plan.recipe, plan.files, plan.refused, plan.machine.cores, own)
         (plan.folder / RECEIPTS).mkdir(exist_ok=True)

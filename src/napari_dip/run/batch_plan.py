@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from napari_dip.errors import Refusal, Refused, refusal
 from napari_dip.io.gathering import check_names_differ, gather, result_name
+from napari_dip.io.locks import check_free
 from napari_dip.io.outputs import check_folder
 from napari_dip.io.paths import printable
 from napari_dip.io.reading import read_spec
@@ -166,6 +167,7 @@ def plan_batch(
     further = _further(wish, others or {})
     folder = Path(os.fspath(outdir) or "")
     check_folder(os.fspath(outdir))
+    check_free(folder / LIST)
     gathered = gather(named, folder)
     earlier = listed(folder, wish) if resume else {}
     before = listed_cores(folder) if earlier else None

@@ -11,9 +11,10 @@ import json
 import os
 import shutil
 import stat
-import tempfile
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, BinaryIO
+
+from napari_dip.io.leftovers import part_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -49,8 +50,9 @@ def write_tensors(path: Path, tensors: Mapping[str, Any], words: Mapping[str, An
     told = {_WORDS: text, _DIGEST: _digest(tensors, text)}
     # a name that nobody can foresee, so that no link can lie there; a folder, since safetensors
     # writes beside its place under a name of its own, which nobody would find after a crash
-    folder = tempfile.mkdtemp(prefix=".napari-dip-", suffix=".part", dir=path.parent)
-    part = os.path.join(folder, "tensors")
+    folder = path.with_name(part_name())
+    part = folder / "tensors"
+    folder.mkdir(mode=0o700)
     try:
         save_file(dict(tensors), part, metadata=told)
         with open(part, "rb+") as file:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import errno
 import os
 import re
-import secrets
 import shutil
 import stat
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from napari_dip.io.leftovers import part_name
 from napari_dip.io.locks import lock, owner_text
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def make_run_folder(folder: Path, mode: int = 0o777) -> None:
         If the disk does not take it, or a folder of that name is there that no run has made.
     """
     if not os.path.lexists(folder):
-        part = folder.with_name(f".napari-dip-{secrets.token_hex(8)}.part")
+        part = folder.with_name(part_name())
         part.mkdir(mode=mode)
         try:
             handle = _opened(part)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from math import prod
@@ -18,6 +17,7 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 
 from napari_dip.errors import Failed, Refused, refusal
+from napari_dip.io.leftovers import part_name
 from napari_dip.io.paths import printable, why_not_taken
 from napari_dip.io.regions import new_on_disk
 from napari_dip.run.checkpoint_parts import read_outcome
@@ -269,9 +269,9 @@ def _whole(path: Path, content: bytes) -> None:
 
 def _placed(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     # a name that nobody can foresee, so that no link can lie there
-    handle, part = tempfile.mkstemp(prefix=".napari-dip-", suffix=".part", dir=path.parent)
+    part = path.with_name(part_name())
     try:
-        with os.fdopen(handle, "wb") as file:
+        with part.open("xb") as file:
             write(file)
             file.flush()
             os.fsync(file.fileno())

@@ -1,0 +1,166 @@
+"""Two runs at once: neither takes from the other what it is writing."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import tifffile
+
+from napari_dip.cli import main
+from napari_dip.errors import Refused
+from napari_dip.io.leftovers import remove_parts
+from napari_dip.io.locks import OutputLock, check_free, lock_place
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="processes are killed by POSIX's signals")
+
+LONG = ("--preset", "fast", "--max-iterations", "100000", "--device", "cpu")
+SHORT = ("--preset", "fast", "--max-iterations", "3", "--device", "cpu")
+RECIPE = {"schema": 1, "task": "denoise", "preset": "fast", "device": "cpu"}
+#: Writes a TIFF whose pixels take for ever, in a folder.
+WRITER = """
+import sys, time
+from pathlib import Path
+from napari_dip.io.writing import _in_one_step
+def write(file):
+    file.write(b"half of a picture")
+    file.flush()
+    print("writing", flush=True)
+    time.sleep(600)
+_in_one_step(Path(sys.argv[1]), write, False)
+"""
+#: The same of an OME-Zarr.
+ZARR_WRITER = """
+import sys, time
+from pathlib import Path
+import numpy as np
+from napari_dip.io.zarr_writing import write_zarr
+class Slow:
+    shape, dtype, ndim = (64, 64), np.dtype("float32"), 2
+    def __getitem__(self, region):
+        print("writing", flush=True)
+        time.sleep(600)
+write_zarr(Path(sys.argv[1]), Slow(), "YX", {}, provenance={})
+"""
+
+
+def started(*line: object) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, *map(str, line)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def killed(process: subprocess.Popen[str]) -> None:
+    process.kill()
+    process.communicate()
+
+
+def until(process: subprocess.Popen[str], words: str) -> None:
+    assert process.stderr is not None
+    for line in process.stderr:
+        if words in line:
+            return
+    raise AssertionError(f"it never said '{words}'")
+
+
+@pytest.fixture
+def noisy(tmp_path: Path) -> Path:
+    image = np.random.default_rng(0).poisson(np.full((48, 40), 200.0)).astype("uint16")
+    tifffile.imwrite(tmp_path / "in.tif", image)
+    return tmp_path / "in.tif"
+
+
+@pytest.mark.parametrize(("code", "name"), [(WRITER, "a.tif"), (ZARR_WRITER, "a.ome.zarr")])
+def test_what_a_living_run_is_writing_is_left_alone_and_goes_once_it_was_killed(
+    noisy, tmp_path, code, name
+):
+    process = started("-c", code, tmp_path / name)
+    try:
+        assert process.stdout is not None and process.stdout.readline() == "writing\n"
+        (part,) = tmp_path.glob(".napari-dip-*.part")
+        os.utime(part, (1, 1))  # of long ago, by the clock of a disk that goes wrong
+        assert main(["denoise", str(noisy), "-o", str(tmp_path / "b.tif"), *SHORT]) == 0
+        assert part.exists()
+    finally:
+        killed(process)
+    assert part.exists()
+    assert main(["denoise", str(noisy), "-o", str(tmp_path / "c.tif"), *SHORT]) == 0
+    assert not part.exists()
+    assert {one.name for one in tmp_path.iterdir()} == {"in.tif", "b.tif", "c.tif"}
+
+
+@pytest.mark.parametrize("name", ["q.tif", "q.ome.zarr"])
+def test_a_second_run_with_one_output_is_refused_while_the_first_lives(
+    noisy, tmp_path, capsys, name
+):
+    out = tmp_path / name
+    (tmp_path / "link").symlink_to(tmp_path)
+    process = started("-m", "napari_dip", "denoise", noisy, "-o", out, *LONG)
+    try:
+        until(process, "held-out loss")
+        for path in (out, tmp_path / "link" / name):
+            for options in ((), ("--overwrite",), ("--resume",)):
+                assert main(["denoise", str(noisy), "-o", str(path), *SHORT, *options]) == 2
+                said = capsys.readouterr().err
+                assert f"Another run is at work on '{path}' (process {process.pid} on" in said
+                assert "Wait for its end, or choose another name" in said
+        report = ("--report", str(tmp_path / "r.json"))
+        other = str(tmp_path / "other.tif")
+        assert main(["denoise", str(noisy), "-o", other, *SHORT, *report]) == 0
+    finally:
+        killed(process)
+    assert main(["denoise", str(noisy), "-o", str(out), *SHORT]) == 0
+    assert not list(tmp_path.glob(".napari-dip-*"))
+
+
+def test_the_lock_of_a_killed_run_is_removed_by_the_next_one_in_that_folder(noisy, tmp_path):
+    process = started("-m", "napari_dip", "denoise", noisy, "-o", tmp_path / "q.tif", *LONG)
+    until(process, "held-out loss")
+    killed(process)
+    place = lock_place(tmp_path / "q.tif")
+    assert json.loads(place.read_text())["process"] == process.pid
+    check_free(tmp_path / "q.tif")
+    with OutputLock(tmp_path / "other.tif"):
+        remove_parts(tmp_path)
+        assert not place.exists() and lock_place(tmp_path / "other.tif").exists()
+        with pytest.raises(Refused):
+            check_free(tmp_path / "other.tif")
+    assert not lock_place(tmp_path / "other.tif").exists()
+
+
+def test_a_file_of_the_users_that_looks_like_a_lock_is_not_removed(tmp_path):
+    mine = tmp_path / ".napari-dip-mine.lock"
+    mine.write_text("mine")
+    remove_parts(tmp_path)
+    assert mine.read_text() == "mine"
+
+
+def test_a_second_batch_into_one_folder_is_refused_while_the_first_lives(noisy, tmp_path, capsys):
+    (tmp_path / "long.json").write_text(json.dumps({**RECIPE, "max_iterations": 100_000}))
+    line = ["batch", str(tmp_path / "long.json"), str(noisy), "-o", str(tmp_path / "out")]
+    process = started("-m", "napari_dip", *line)
+    try:
+        until(process, "held-out loss")
+        for options in ([], ["--resume"]):
+            assert main([*line, *options]) == 2
+            said = capsys.readouterr().err
+            assert "Another run is at work on" in said and f"(process {process.pid} on" in said
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    (tmp_path / "long.json").write_text(json.dumps({**RECIPE, "max_iterations": 3}))
+    (tmp_path / "out" / "batch.json").unlink()
+    assert main([*line]) == 0
+    assert not list((tmp_path / "out").rglob(".napari-dip-*"))
