@@ -5,6 +5,7 @@ from __future__ import annotations
 import traceback
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from math import prod
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -99,7 +100,10 @@ def restore_file(
     at, source = job.at, plan.source
     if resume:
         yield Event("Checking what was done before")
-        kept = confirmed(at, source, plan.recipe, job.inputs)
+        try:
+            kept = confirmed(job, plan, partial(end_if_asked, control))
+        except Ended:
+            return FileOutcome(job.source, "waiting")
         if kept is not None:
             Store(at.unfinished, resume=False).remove()  # killed right after the receipt
             return FileOutcome(job.source, "kept", at.result, at.picture, receipt=kept)
@@ -108,6 +112,8 @@ def restore_file(
     log = ""
     try:
         return (yield from _restored(job, plan, hashes, resume, control))
+    except Ended:
+        return FileOutcome(job.source, "waiting")
     except Refused as error:
         state, no = "refused", error.refusal
     except Failed as error:
@@ -129,7 +135,7 @@ def _restored(
     at = job.at
     check_folder(at.result.parent, 4 * prod(plan.result_shape))
     plan = stamped(plan)
-    hashes.update(hashes_of(job.inputs))
+    hashes.update(hashes_of(job.inputs, partial(end_if_asked, control)))
     data = opened(plan)
     wish = Wish(control)
     store = Store(at.unfinished, resume=resume)
@@ -205,6 +211,16 @@ def _unforeseen(error: Exception, name: str) -> Refusal:
     if is_memory_error(error):
         return refusal("memory-out", name=name)
     return refusal("unexpected", why=why_not(error))
+
+
+class Ended(Exception):
+    """The batch is to end, said while a file was hashed."""
+
+
+def end_if_asked(control: Callable[[], Control]) -> None:
+    """Raise `Ended` if a control says that the batch is to end."""
+    if control() in ENDS:
+        raise Ended
 
 
 class Wish:

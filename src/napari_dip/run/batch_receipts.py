@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,13 +23,18 @@ from napari_dip.run.report_fields import SCHEMA, ListFields, ReceiptFields
 from napari_dip.run.results import json_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from napari_dip.errors import Refusal
     from napari_dip.io import ImageSpec
+    from napari_dip.run.batch_plan import Job
+    from napari_dip.run.plan import Plan
     from napari_dip.run.recipe import Recipe
 
 LIST, TABLE, PAGE, RECEIPTS = "batch.json", "batch.csv", "batch.html", "receipts"
+#: Bytes of a file for each pixel of a result, at most: eight, and the coarser levels of an
+#: OME-Zarr; what else a file tells is no longer than a report.
+_MOST_BYTES = 16
 #: Where one network for all files is kept.
 NETWORK = "series.network"
 
@@ -246,38 +252,55 @@ def believed(at: Places, source: ImageSpec, recipe: Recipe) -> dict[str, Any] | 
 
 
 def confirmed(
-    at: Places, source: ImageSpec, recipe: Recipe, inputs: Mapping[str, Path]
+    job: Job, plan: Plan, check: Callable[[], object] = lambda: None
 ) -> dict[str, Any] | None:
     """Read the receipt of a result, if inputs and results are still what they were.
+
+    Parameters
+    ----------
+    job : Job
+    plan : Plan
+        Of that file.
+    check : callable
+        Called while files are hashed; raises what is to end it.
 
     Returns
     -------
     dict or None
-        None also where something cannot be read.
+        None also where something cannot be read, or where the receipt names other files than a
+        result of this plan has: who wrote it is not known then.
     """
-    found = believed(at, source, recipe)
+    at, task = job.at, plan.recipe.task
+    found = believed(at, plan.source, plan.recipe)
     if found is None:
         return None
-    folder = at.result.parent
-    written = {folder / name: digest for name, digest in found["results_sha256"].items()}
-    if at.result not in written:
+    written = [at.result, *(at.learned(name) for name in task.gives)]
+    told = found["results_sha256"]
+    if set(told) != {_relative(at, path) for path in written}:
         return None
+    most = _MOST_BYTES * prod(plan.result_shape) + REPORT_BYTES
     with suppress(Refused):
-        if all(file_sha256(path) == digest for path, digest in written.items()):
-            return found if comes_from(found, inputs) else None
+        if all(file_sha256(p, check, most=most) == told[_relative(at, p)] for p in written):
+            return found if comes_from(found, job.inputs, check) else None
     return None
 
 
-def comes_from(receipt: Mapping[str, Any], inputs: Mapping[str, Path]) -> bool:
+def comes_from(
+    receipt: Mapping[str, Any],
+    inputs: Mapping[str, Path],
+    check: Callable[[], object] = lambda: None,
+) -> bool:
     """Whether these are the inputs of a receipt, byte for byte, wherever they lie."""
     with suppress(Refused):
-        return bool(receipt.get("inputs_sha256") == hashes_of(inputs))
+        return bool(receipt.get("inputs_sha256") == hashes_of(inputs, check))
     return False
 
 
-def hashes_of(inputs: Mapping[str, Path]) -> dict[str, str]:
+def hashes_of(
+    inputs: Mapping[str, Path], check: Callable[[], object] = lambda: None
+) -> dict[str, str]:
     """Hash the files that a result comes from; raises `Refused` where one cannot be read."""
-    return {name: file_sha256(path) for name, path in inputs.items()}
+    return {name: file_sha256(path, check) for name, path in inputs.items()}
 
 
 def _relative(at: Places, path: Path) -> str:

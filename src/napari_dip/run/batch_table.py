@@ -9,7 +9,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 from unicodedata import normalize
 
-from napari_dip.io.paths import printable
+from napari_dip.errors import DipError
+from napari_dip.io.paths import REPORT_BYTES, printable, readable_file
 from napari_dip.run.page import html_page, picture_tag
 
 if TYPE_CHECKING:
@@ -120,8 +121,9 @@ def _page_row(one: FileOutcome) -> str:
     row = _row(one)
     picture = ""
     if one.picture is not None:
-        with suppress(OSError):
-            picture = picture_tag(one.picture.read_bytes())
+        with suppress(OSError, DipError):  # one that a pipe has taken the place of would wait
+            path, count = readable_file(one.picture)
+            picture = picture_tag(path.read_bytes()) if count <= REPORT_BYTES else ""
     if one.refusal is not None:
         words = [one.refusal.sentence, one.refusal.remedy]
     else:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from napari_dip.engine.control import Control
 from napari_dip.errors import Refusal, Refused
-from napari_dip.run.batch_file import ENDS
+from napari_dip.run.batch_file import ENDS, Ended, end_if_asked
 from napari_dip.run.batch_receipts import confirmed
 from napari_dip.run.checkpoints import UNUSABLE, Store
 from napari_dip.run.cluster_begun import MOST_DEATHS, SHARES, Beginnings
@@ -73,8 +74,11 @@ def _restored(
 ) -> Generator[Event, None, str]:
     if not (plan.tiles and share.place):  # who is the first to look at the file
         yield Event("Checking what was done before")
-        if confirmed(job.at, plan.source, plan.recipe, job.inputs) is not None:
-            return "passed"
+        try:
+            if confirmed(job, plan, partial(end_if_asked, control)) is not None:
+                return "passed"
+        except Ended:
+            return "waiting"
     store = Store(job.at.unfinished, resume=True)
     if share.place:  # others are at work beside this one
         name = f"share{share.name}of{share.count}"
