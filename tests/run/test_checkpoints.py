@@ -68,7 +68,7 @@ def test_a_disk_that_takes_no_checkpoint_does_not_end_the_run(tmp_path: Path) ->
     _, answer = drain(plan_for(shot(32), max_iterations=60), shot(32), control=wish, store=store)
     assert answer is not None
     assert store.failure is not None
-    assert store.failure.code == "disk-full"
+    assert store.failure.code == "save-gone"
 
 
 def test_another_image_is_refused(tmp_path: Path) -> None:

@@ -95,7 +95,7 @@ def test_the_last_settings_come_back_and_a_damaged_file_is_as_none(shelf):
 def test_a_folder_that_cannot_be_made_is_said_in_words(tmp_path):
     (tmp_path / "file").write_text("x", encoding="utf-8")
     shelf = Shelf(tmp_path / "file" / "below", "denoise")
-    assert code_of(shelf.save, "mine", RECIPE) == "output-readonly"
+    assert code_of(shelf.save, "mine", RECIPE) == "output-folder-missing"
     assert code_of(Shelf(None, "denoise").save, "mine", RECIPE) == "preset-homeless"
     assert Shelf(None, "denoise").names() == ()
     assert Shelf(None, "denoise").remembered() is None

@@ -12,7 +12,7 @@ from napari_dip.cli.progress import watched
 from napari_dip.cli.words import ALONE, say, tell
 from napari_dip.errors import Failed, Refusal, Refused, refusal
 from napari_dip.io.outputs import check_output
-from napari_dip.io.paths import why_not
+from napari_dip.io.paths import unwritable
 from napari_dip.io.reading import read_pixels, read_spec
 from napari_dip.io.spec import ImageSpec
 from napari_dip.io.writing import write_bytes, write_image
@@ -67,9 +67,7 @@ def _pictures(preset: str) -> int:
     try:
         FOLDER.mkdir(exist_ok=True)
     except OSError as error:
-        raise Refused(
-            refusal("output-readonly", folder=str(Path.cwd()), why=why_not(error))
-        ) from None
+        raise Refused(unwritable(Path.cwd(), error)) from None
     check_output(picture, overwrite=True, suffixes=(".png",))
     check_output(result_path, overwrite=True)
     noisy, reference = read_pixels(read_spec(MITOCHONDRIA))

@@ -50,11 +50,11 @@ def noise(
     read_spec(image, axes)  # says no to the image before it looks at the report's name
     if report is not None:
         inputs = [one for one in (image, dark, flat) if one is not None]
-        check_output(report, inputs, overwrite, suffixes=JSON_SUFFIXES)
+        place = check_output(report, inputs, overwrite, suffixes=JSON_SUFFIXES)
     found = measure_noise(image, axes, dark=dark, flat=flat)
     text = json_text(found.to_dict())
     if report is not None:
-        write_text(report, text, overwrite=overwrite)
+        write_text(place, text, overwrite=overwrite)
     for line in [text.rstrip("\n")] if as_json else _lines(found):
         tell(line, saved=report is not None)
     return 0

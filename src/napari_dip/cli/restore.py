@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,7 @@ from napari_dip.io.outputs import (
     check_folder,
     check_output,
     check_outputs_differ,
+    check_unmoved,
 )
 from napari_dip.io.provenance import read_provenance
 from napari_dip.io.reading import read_spec
@@ -45,7 +46,7 @@ from napari_dip.run.verdict import cut_off_words
 from napari_dip.tasks import TASKS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from napari_dip.io import ImageSpec
     from napari_dip.run.events import Restoration
@@ -72,6 +73,8 @@ class Request:
         Paths of the images, by the task's names.
     outputs : mapping of str to str
         Paths of the results, "output" among them unless only a plan is wanted.
+    targets : mapping of str to Path
+        Where these led to when they were checked, so that nothing is written elsewhere.
     from_recipe, axes, keep_after : str or None
     overwrite, resume, quiet : bool
     """
@@ -85,6 +88,7 @@ class Request:
     overwrite: bool
     resume: bool
     quiet: bool
+    targets: Mapping[str, Path] = field(default_factory=dict)
 
 
 def restore_file(task: str, image: str, **options: Any) -> int:
@@ -96,8 +100,9 @@ def restore_file(task: str, image: str, **options: Any) -> int:
     with ExitStack() as locks:
         for path in request.outputs.values():
             locks.enter_context(OutputLock(path))
-        _check_outputs(request, recipe, spec)  # another run may have ended just now
-        return _restored(request, recipe, spec)
+        # again: another run may have ended just now
+        targets = _check_outputs(request, recipe, spec)
+        return _restored(replace(request, targets=targets), recipe, spec)
 
 
 def _restored(request: Request, recipe: Recipe, spec: ImageSpec) -> int:
@@ -192,7 +197,9 @@ def _recipe(task: str, request: Request) -> Recipe:
     return recipe_from_dict(raw)
 
 
-def _check_outputs(request: Request, recipe: Recipe, spec: ImageSpec) -> None:
+def _check_outputs(request: Request, recipe: Recipe, spec: ImageSpec) -> dict[str, Path]:
+    """Refuse outputs that cannot be; give where they lead to."""
+    targets = {}
     inputs = list(request.images.values())
     if request.from_recipe:
         inputs.append(request.from_recipe)
@@ -200,8 +207,11 @@ def _check_outputs(request: Request, recipe: Recipe, spec: ImageSpec) -> None:
     for name, path in request.outputs.items():
         suffixes = JSON_SUFFIXES if name in ("report", "recipe") else IMAGE_SUFFIXES
         room = 4 * spec.pixels * prod(recipe.task.factors(spec.axes)) * images
-        check_output(path, inputs, request.overwrite, suffixes=suffixes, bytes_needed=room)
+        targets[name] = check_output(
+            path, inputs, request.overwrite, suffixes=suffixes, bytes_needed=room
+        )
     check_outputs_differ(request.outputs.values())
+    return targets
 
 
 def _plan(recipe: Recipe, spec: ImageSpec, request: Request) -> Plan:
@@ -235,35 +245,48 @@ def _pixels(plan: Plan) -> dict[str, Any]:
 
 
 def _save(request: Request, plan: Plan, result: Restoration) -> None:
-    """Write the result first: it is what the time went into."""
-    outputs, overwrite, finer = request.outputs, request.overwrite, plan.result_scale
-    try:
-        save_picture(outputs["output"], result.image, plan.source, finer, result, overwrite)
-    except Failed as failure:  # hours of work must not end with a full disk
-        place = Path(outputs["output"])
-        raise kept_elsewhere(failure, place, plan, result) from failure
-    # brightness may count backwards, but errors do not
-    error = replace(plan.source, tags=replace(plan.source.tags, is_white_zero=False))
-    if "uncertainty" in outputs:
-        doubt = result.uncertainty
-        save_picture(outputs["uncertainty"], doubt, error, finer, result, overwrite)
-    if "residual" in outputs:
-        scale = plan.source.scale
-        save_picture(outputs["residual"], result.residual, error, scale, result, overwrite)
-    for name in result.recipe.task.gives:
-        if f"{name}_out" in outputs:
-            path, found = outputs[f"{name}_out"], result.learned[name]
-            spec = plane_spec(plan.source, found.shape)
-            save_picture(path, found, spec, spec.scale, result, overwrite)
-    if "report" in outputs:
-        write_text(outputs["report"], json_text(result.report), overwrite=overwrite)
-    if "recipe" in outputs:
-        write_text(outputs["recipe"], result.recipe.to_json(), overwrite=overwrite)
+    """Write the result first: it is what the time went into; what fails holds up no other file."""
+    failures = []
+    for name, write in _writers(plan, result, request.overwrite):
+        if name not in request.targets:
+            continue
+        place = request.targets[name]
+        try:
+            check_unmoved(place)
+            write(place)
+        except Failed as failure:  # hours of work must not end with a full disk
+            kept = kept_elsewhere(failure, place, plan, result) if name == "output" else failure
+            failures.append(kept)
+    if failures:
+        raise failures[0]
     if not request.quiet:
         seconds = result.report.get("seconds")
         took = f" in {duration(seconds)}" if seconds else ""
         say(f"Done{took}, since {result.stop_reason}.")
-        tell(outputs["output"], saved=True)
+        tell(request.outputs["output"], saved=True)
+
+
+def _writers(
+    plan: Plan, result: Restoration, overwrite: bool
+) -> Iterator[tuple[str, Callable[[Path], object]]]:
+    """Give what writes each output, by its name; the result first."""
+
+    def picture(image: Any, spec: ImageSpec, scale: Any) -> Callable[[Path], object]:
+        return lambda path: save_picture(path, image, spec, scale, result, overwrite)
+
+    def text(content: str) -> Callable[[Path], object]:
+        return lambda path: write_text(path, content, overwrite=overwrite)
+
+    # brightness may count backwards, but errors do not
+    error = replace(plan.source, tags=replace(plan.source.tags, is_white_zero=False))
+    yield "output", picture(result.image, plan.source, plan.result_scale)
+    yield "uncertainty", picture(result.uncertainty, error, plan.result_scale)
+    yield "residual", picture(result.residual, error, plan.source.scale)
+    for name in result.recipe.task.gives:
+        spec = plane_spec(plan.source, result.learned[name].shape)
+        yield f"{name}_out", picture(result.learned[name], spec, spec.scale)
+    yield "report", text(json_text(result.report))
+    yield "recipe", text(result.recipe.to_json())
 
 
 def _forget_partial(request: Request, result: Restoration) -> None:
@@ -309,6 +332,7 @@ def _keep(request: Request, plan: Plan, result: Restoration | None, store: Store
         return INTERRUPTED
     path = partial_path(Path(request.outputs["output"]))
     try:
+        check_unmoved(request.targets["output"])
         save_picture(path, result.image, plan.source, plan.result_scale, result, False)
     except Failed as failure:
         raise _going_on(kept_elsewhere(failure, path, plan, result), store) from failure

@@ -96,7 +96,19 @@ FILES = {
     ),
     "output-readonly": Fault(
         "'{folder}' does not let files be written: {why}.",
-        "Choose a folder that you may write to, or free some space.",
+        "Choose a folder that you may write to.",
+    ),
+    "output-full": Fault(
+        "'{folder}' has no room for the result: {why}.",
+        "Free some space, or choose a folder on another disk.",
+    ),
+    "output-failed": Fault(
+        "'{folder}' does not take files: {why}.",
+        "Choose another folder, and see to that disk or connection.",
+    ),
+    "output-moved": Fault(
+        "'{path}' leads elsewhere than when the run was begun.",
+        "See who has replaced that folder; nothing was written through it.",
     ),
     "output-unprinted": Fault(
         "What was found could not be printed: {why}.",

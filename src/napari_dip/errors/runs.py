@@ -25,10 +25,34 @@ RUNS = {
         "'{path}' could not be saved: {why}.",
         "Free some space or choose another folder; earlier files are untouched.",
     ),
+    "save-readonly": Fault(
+        "'{path}' could not be saved: {why}.",
+        "Choose a folder that you may write to; earlier files are untouched.",
+    ),
+    "save-gone": Fault(
+        "'{path}' could not be saved: {why}.",
+        "Create its folder again, or choose another one.",
+    ),
+    "save-taken": Fault(
+        "'{path}' could not be saved: {why}.",
+        "Move away what is there, or choose another name; nothing of it was touched.",
+    ),
+    "save-name": Fault(
+        "'{path}' could not be saved: {why}.",
+        "Choose a shorter name; earlier files are untouched.",
+    ),
+    "save-large": Fault(
+        "'{path}' could not be saved: {why}.",
+        "Choose a disk that takes larger files, or raise the limit; earlier files are untouched.",
+    ),
+    "save-failed": Fault(
+        "'{path}' could not be saved: {why}.",
+        "Choose another folder, and see to that disk or connection; earlier files are untouched.",
+    ),
     "tiles-moved": Fault(
         "'{path}' takes no more ({why}): what is done from here on is kept {where} until the run "
         "ends.",
-        "Free some space before the next run; earlier files are untouched.",
+        "Make it take files again before the next run; earlier files are untouched.",
     ),
     "tiles-gone": Fault(
         "Tiles that were done are gone from '{path}'.",

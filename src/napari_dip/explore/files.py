@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from napari_dip.errors import Refused, refusal
+from napari_dip.errors import Refused
 from napari_dip.explore.architecture_page import architecture_page
 from napari_dip.explore.captions import impedance_page, spectrum_page
 from napari_dip.explore.comparison import rows_of
@@ -19,7 +19,7 @@ from napari_dip.explore.report import (
     stopping_curves,
 )
 from napari_dip.explore.tables import table
-from napari_dip.io.paths import printable, why_not
+from napari_dip.io.paths import unwritable
 from napari_dip.io.writing import write_bytes, write_text
 from napari_dip.run.results import json_text
 
@@ -124,8 +124,7 @@ def _made(experiment: str, folder: str | os.PathLike[str], *, overwrite: bool) -
     try:
         place.mkdir(exist_ok=True)
     except OSError as error:
-        facts = {"folder": printable(str(place)), "why": why_not(error)}
-        raise Refused(refusal("output-readonly", **facts)) from None
+        raise Refused(unwritable(place, error)) from None
     return place
 
 

@@ -9,9 +9,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from napari_dip.errors import Refused, refusal
+from napari_dip.errors import Failed, Refused, refusal
 from napari_dip.io.leftovers import part_name
-from napari_dip.io.paths import is_zarr, look_at, printable, why_not
+from napari_dip.io.paths import is_zarr, look_at, printable, unwritable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -46,6 +46,7 @@ def check_output(
     Returns
     -------
     Path
+        Where it is to be written: links that are there now are followed.
 
     Raises
     ------
@@ -69,8 +70,9 @@ def check_output(
         raise Refused(refusal("output-exists", path=shown))
     if zarr:
         _check_zarr(found, status)
-    _check_folder(target_of(found).parent, status is not None, found, bytes_needed)
-    return found
+    target = target_of(found)
+    _check_folder(target.parent, status is not None, found, bytes_needed)
+    return target
 
 
 def check_folder(path: str | os.PathLike[str], bytes_needed: int = 0) -> Path:
@@ -110,6 +112,17 @@ def target_of(path: Path) -> Path:
     return Path(os.path.realpath(path))
 
 
+def placed(path: Path) -> Path:
+    """Follow links to the folder that is really written into, but not one of the name itself."""
+    return target_of(path.parent) / path.name
+
+
+def check_unmoved(target: Path) -> None:
+    """Raise `Failed` if the way to a place that `check_output` gave leads elsewhere by now."""
+    if placed(target) != target:
+        raise Failed(refusal("output-moved", path=printable(str(target.parent))))
+
+
 def _same(path: Path, other: str | os.PathLike[str]) -> bool:
     """Whether one is the other, or lies in the folder that it is."""
     with suppress(OSError, ValueError):
@@ -147,7 +160,7 @@ def _check_folder(folder: Path, replaces: bool, path: Path, bytes_needed: int) -
             raise PermissionError(13, "the file that is there may not be changed")
         free = shutil.disk_usage(folder).free
     except OSError as error:
-        raise Refused(refusal("output-readonly", folder=shown, why=why_not(error))) from None
+        raise Refused(unwritable(folder, error)) from None
     if free < bytes_needed:
         why = f"{bytes_needed / 1e6:.1f} MB are needed and {free / 1e6:.1f} MB are free"
-        raise Refused(refusal("output-readonly", folder=shown, why=why))
+        raise Refused(refusal("output-full", folder=shown, why=why))

@@ -11,7 +11,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-from napari_dip.errors import Refused, refusal
+from napari_dip.errors import Refusal, Refused, refusal
 from napari_dip.errors.printable import printable
 
 __all__ = [
@@ -22,6 +22,8 @@ __all__ = [
     "printable",
     "readable_file",
     "small_text",
+    "unsaved",
+    "unwritable",
     "why_not",
     "why_not_taken",
 ]
@@ -33,6 +35,25 @@ SETTINGS_BYTES, REPORT_BYTES = 2**20, 2**28
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 #: Errors that blame the path itself rather than what lies behind it.
 _BAD_PATH = {errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ}
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_BARRED = (errno.EROFS, errno.EACCES, errno.EPERM)
+_GONE = (errno.ENOENT, errno.ENOTDIR, errno.ESTALE)
+#: Faults by the errors that have a remedy of their own.
+_UNSAVED = {
+    **dict.fromkeys(_FULL, "disk-full"),
+    **dict.fromkeys(_BARRED, "save-readonly"),
+    **dict.fromkeys(_GONE, "save-gone"),
+    errno.EEXIST: "save-taken",
+    errno.ENAMETOOLONG: "save-name",
+    errno.EFBIG: "save-large",
+}
+_UNWRITABLE = {
+    **dict.fromkeys(_FULL, "output-full"),
+    **dict.fromkeys(_BARRED, "output-readonly"),
+    **dict.fromkeys(_GONE, "output-folder-missing"),
+    errno.EEXIST: "folder-is-file",
+    errno.ENAMETOOLONG: "path-wrong",
+}
 
 
 def why_not(error: BaseException) -> str:
@@ -41,6 +62,21 @@ def why_not(error: BaseException) -> str:
     first = printable(text.strip().splitlines()[0] if text.strip() else type(error).__name__)
     first = first.rstrip(".")
     return first[:1].lower() + first[1:] if first[1:2].islower() else first
+
+
+def unsaved(path: str | os.PathLike[str], error: OSError) -> Refusal:
+    """Say that a file could not be saved, with what helps against this very error."""
+    code = _UNSAVED.get(error.errno or 0, "save-failed")
+    return refusal(code, path=printable(os.fspath(path)), why=why_not_taken(error))
+
+
+def unwritable(folder: str | os.PathLike[str], error: OSError) -> Refusal:
+    """Say that a folder takes no files, with what helps against this very error."""
+    shown = printable(os.fspath(folder))
+    code = _UNWRITABLE.get(error.errno or 0, "output-failed")
+    if code == "output-folder-missing" and os.path.isdir(folder):  # as '/proc' says it
+        code = "output-readonly"
+    return refusal(code, folder=shown, path=shown, why=why_not_taken(error))
 
 
 def why_not_taken(error: OSError) -> str:

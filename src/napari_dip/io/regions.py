@@ -15,7 +15,7 @@ import numpy as np
 
 from napari_dip.errors import Refused, refusal
 from napari_dip.io import bioio_reading
-from napari_dip.io.paths import printable, why_not
+from napari_dip.io.paths import printable, unsaved
 from napari_dip.io.reading import is_lazy, is_tiff, naming, read_pixels
 from napari_dip.io.tiff import where_pixels_lie
 
@@ -119,8 +119,7 @@ def on_disk(spec: ImageSpec) -> OnDisk | ReadInPlace | npt.NDArray[Any]:
         try:
             raw = new_on_disk(keeper.path / "pixels", found.shape, found.dtype.newbyteorder("="))
         except OSError as error:
-            facts = {"path": printable(str(keeper.path)), "why": why_not(error)}
-            raise Refused(refusal("disk-full", **facts)) from None
+            raise Refused(unsaved(keeper.path, error)) from None
         found.unpack(raw.mapped("r+"))
         return replace(raw, keeper=keeper)
 

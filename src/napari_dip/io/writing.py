@@ -6,6 +6,7 @@ put in place in one step.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from contextlib import suppress
@@ -15,10 +16,10 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_dip.errors import Failed, refusal
+from napari_dip.errors import Failed
 from napari_dip.io.leftovers import part_name
-from napari_dip.io.outputs import FOLDER_SUFFIX, target_of
-from napari_dip.io.paths import printable, why_not
+from napari_dip.io.outputs import FOLDER_SUFFIX, placed
+from napari_dip.io.paths import unsaved
 from napari_dip.io.regions import OnDisk, chunks
 from napari_dip.io.spec import SourceTags
 from napari_dip.io.units import meters, unit_symbol
@@ -51,6 +52,7 @@ def write_image(
     Parameters
     ----------
     path : path ending in .tif, .tiff, .zarr; .ome.tif and .ome.tiff make an OME-TIFF
+        A link of that name is not followed: `check_output` says where one leads.
     image : ndarray of integers or float32
         One that stays on the disk is copied part by part.
     axes : str
@@ -167,7 +169,7 @@ def _all(file: IO[bytes], content: bytes) -> None:
 
 def _in_one_step(path: Path, write: Callable[[IO[bytes]], None], overwrite: bool) -> Path:
     part = ""
-    target = target_of(path)
+    target = placed(path)
     try:
         name = target.parent / part_name()
         with name.open("x+b") as file:
@@ -176,7 +178,9 @@ def _in_one_step(path: Path, write: Callable[[IO[bytes]], None], overwrite: bool
             file.flush()
             os.fsync(file.fileno())
         with suppress(FileNotFoundError):  # an earlier file hands on its permissions
-            os.chmod(part, target.stat().st_mode & 0o777)
+            os.chmod(part, target.lstat().st_mode & 0o777)
+        if target.is_symlink():
+            raise FileExistsError(errno.EEXIST, "a link of that name appeared meanwhile")
         if overwrite:
             os.replace(part, target)
         else:
@@ -187,8 +191,7 @@ def _in_one_step(path: Path, write: Callable[[IO[bytes]], None], overwrite: bool
             with suppress(OSError):
                 os.unlink(part)
         if isinstance(error, OSError):
-            why = why_not(error)
-            raise Failed(refusal("disk-full", path=printable(str(path)), why=why)) from error
+            raise Failed(unsaved(path, error)) from error
         raise
     return path
 
@@ -201,7 +204,7 @@ def _place_new(part: str, target: Path) -> None:
         raise
     except OSError:  # no hard links on this disk
         if os.path.lexists(target):
-            raise FileExistsError(17, "a file of that name appeared meanwhile") from None
+            raise FileExistsError(errno.EEXIST, "a file of that name appeared meanwhile") from None
         os.replace(part, target)
         return
     os.unlink(part)

@@ -6,6 +6,7 @@ finer ones, forced to the disk, and only then put in place.
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from contextlib import suppress
@@ -14,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_dip.errors import Failed, refusal
+from napari_dip.errors import Failed
 from napari_dip.io.leftovers import part_name
-from napari_dip.io.outputs import target_of
-from napari_dip.io.paths import is_zarr, printable, why_not
+from napari_dip.io.outputs import placed
+from napari_dip.io.paths import is_zarr, unsaved
 from napari_dip.io.units import unit_symbol
 from napari_dip.io.zarr_metadata import FORMATS, multiscales
 from napari_dip.io.zarr_reading import check_zarr, version_of
@@ -78,7 +79,7 @@ def write_zarr(
         If the disk does not take it; what was there before is untouched.
     """
     check_zarr(path)
-    target = target_of(path)
+    target = placed(path)
     part = target.parent / part_name()
     try:
         _write(part, _Ordered(image, axes), sizes, provenance, version_of(like))
@@ -87,8 +88,7 @@ def write_zarr(
     except BaseException as error:  # an interrupt must not leave a part behind either
         shutil.rmtree(part, ignore_errors=True)
         if isinstance(error, OSError):
-            why = why_not(error)
-            raise Failed(refusal("disk-full", path=printable(str(path)), why=why)) from error
+            raise Failed(unsaved(path, error)) from error
         raise
     return path
 
@@ -232,8 +232,8 @@ def _place(part: Path, target: Path, overwrite: bool) -> None:
         os.rename(part, target)
         return
     foreign = not target.is_dir() or (any(target.iterdir()) and not is_zarr(target))
-    if foreign or not overwrite:
-        raise FileExistsError(17, "something of that name is there and would be lost")
+    if foreign or target.is_symlink() or not overwrite:
+        raise FileExistsError(errno.EEXIST, "something of that name is there and would be lost")
     earlier = target.parent / part_name().replace(".part", ".earlier")
     os.rename(target, earlier)
     try:

@@ -63,8 +63,8 @@ class RecipeButtons(QWidget):
         target = path if path.lower().endswith(JSON_SUFFIXES) else f"{path}.json"
         try:
             text = self._form.recipe().to_json()
-            check_output(target, overwrite=target == path, suffixes=JSON_SUFFIXES)
-            write_text(target, text, overwrite=target == path)
+            place = check_output(target, overwrite=target == path, suffixes=JSON_SUFFIXES)
+            write_text(place, text, overwrite=target == path)
         except DipError as error:
             self.said.emit(error.refusal.message)
             return

@@ -13,7 +13,7 @@ from napari_dip.engine.control import Control
 from napari_dip.errors import Failed, Refusal, Refused, refusal
 from napari_dip.io.leftovers import remove_parts
 from napari_dip.io.locks import OutputLock
-from napari_dip.io.paths import printable, why_not
+from napari_dip.io.paths import printable, unwritable
 from napari_dip.io.writing import write_text
 from napari_dip.run.batch_file import ENDS, FileOutcome, restore_file
 from napari_dip.run.batch_receipts import LIST, NETWORK, PAGE, RECEIPTS, TABLE, write_list
@@ -250,8 +250,7 @@ def _claimed(plan: BatchPlan) -> Iterator[None]:
         plan.folder.mkdir(exist_ok=True)
         lock = OutputLock(plan.folder / LIST)
     except OSError as error:
-        facts = {"folder": printable(str(plan.folder)), "why": why_not(error)}
-        raise Refused(refusal("output-readonly", **facts)) from None
+        raise Refused(unwritable(plan.folder, error)) from None
     with lock:
         _claim(plan)
         yield
@@ -265,5 +264,4 @@ def _claim(plan: BatchPlan) -> None:
         write_list(plan.folder, plan.recipe, plan.files, plan.refused, plan.machine.cores, own)
         (plan.folder / RECEIPTS).mkdir(exist_ok=True)
     except OSError as error:
-        facts = {"folder": printable(str(plan.folder)), "why": why_not(error)}
-        raise Refused(refusal("output-readonly", **facts)) from None
+        raise Refused(unwritable(plan.folder, error)) from None

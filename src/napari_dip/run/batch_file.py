@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import traceback
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -11,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from napari_dip.engine.control import Control
 from napari_dip.errors import Failed, Refused, refusal
-from napari_dip.io.outputs import check_folder
-from napari_dip.io.paths import why_not
+from napari_dip.io.outputs import check_folder, target_of
+from napari_dip.io.paths import printable, why_not
 from napari_dip.io.regions import OnDisk
 from napari_dip.io.spec import plane_spec
 from napari_dip.io.writing import write_bytes
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
     from napari_dip.errors import Refusal
     from napari_dip.run.batch_plan import Job
+    from napari_dip.run.batch_receipts import Places
     from napari_dip.run.events import Restoration
     from napari_dip.run.plan import Plan
 
@@ -124,6 +126,38 @@ def restore_file(
     return without_result(job, plan, hashes, state, no, log)
 
 
+@dataclass(frozen=True, slots=True)
+class _Before:
+    """What was there when a file was begun: nothing that came since is replaced or followed.
+
+    Attributes
+    ----------
+    folders : tuple of Path
+        Where the folders of result and receipt lie, all links followed.
+    files : frozenset of Path
+        Files that may be replaced.
+    """
+
+    folders: tuple[Path, ...]
+    files: frozenset[Path]
+
+    @classmethod
+    def of(cls, job: Job, plan: Plan) -> _Before:
+        """Look at the places of a file."""
+        at = job.at
+        places = (at.result, *(at.learned(name) for name in plan.recipe.task.gives))
+        return cls(_folders(at), frozenset(one for one in places if os.path.lexists(one)))
+
+    def check(self, at: Places) -> None:
+        """Raise `Failed` if the folders lead elsewhere by now."""
+        if _folders(at) != self.folders:
+            raise Failed(refusal("output-moved", path=printable(str(at.result.parent))))
+
+
+def _folders(at: Places) -> tuple[Path, ...]:
+    return tuple(target_of(one.parent) for one in (at.result, at.receipt))
+
+
 def _restored(
     job: Job,
     plan: Plan,
@@ -135,6 +169,7 @@ def _restored(
     at = job.at
     check_folder(at.result.parent, 4 * prod(plan.result_shape))
     plan = stamped(plan)
+    before = _Before.of(job, plan)
     hashes.update(hashes_of(job.inputs, partial(end_if_asked, control)))
     data = opened(plan)
     wish = Wish(control)
@@ -149,7 +184,7 @@ def _restored(
     if wish.ended or result is None:
         return FileOutcome(job.source, "waiting", refusal=store.failure)
     yield Event("Saving the result", fraction=1.0)
-    results = _save(job, plan, data["image"], result)
+    results = _save(job, plan, data["image"], result, before)
     receipt = write_receipt(
         at, plan.source, plan.recipe, hashes, report=result.report, results=results
     )
@@ -158,23 +193,26 @@ def _restored(
 
 
 def _save(
-    job: Job, plan: Plan, image: npt.NDArray[Any] | OnDisk, result: Restoration
+    job: Job, plan: Plan, image: npt.NDArray[Any] | OnDisk, result: Restoration, before: _Before
 ) -> list[Path]:
     """Write the result, what was learned beside it, and a drawing; give back the first two."""
     at, source = job.at, plan.source
     try:
-        save_picture(at.result, result.image, source, plan.result_scale, result, True)
+        before.check(at)
+        again = at.result in before.files
+        save_picture(at.result, result.image, source, plan.result_scale, result, again)
     except Failed as failure:  # a night's work must not end with a full disk
         raise kept_elsewhere(failure, at.result, plan, result) from failure
     results = [at.result]
     for name in plan.recipe.task.gives:
         found = result.learned[name]
         spec = plane_spec(source, found.shape)
-        save_picture(at.learned(name), found, spec, spec.scale, result, True)
+        again = at.learned(name) in before.files
+        save_picture(at.learned(name), found, spec, spec.scale, result, again)
         results.append(at.learned(name))
     pictures = (one.mapped() if isinstance(one, OnDisk) else one for one in (image, result.image))
-    before, after = (_thinned(middle_plane(one, source.axes)) for one in pictures)
-    drawn = overview(before, after, result.report["held_out"], result.best_iteration)
+    left, right = (_thinned(middle_plane(one, source.axes)) for one in pictures)
+    drawn = overview(left, right, result.report["held_out"], result.best_iteration)
     write_bytes(at.picture, drawn, overwrite=True)
     return results
 

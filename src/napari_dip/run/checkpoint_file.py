@@ -6,9 +6,11 @@ disk from one that was written so.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import stat
 from contextlib import contextmanager
@@ -60,7 +62,9 @@ def write_tensors(path: Path, tensors: Mapping[str, Any], words: Mapping[str, An
             os.fsync(file.fileno())
         os.replace(part, path)
     except SafetensorError as error:  # its word for a full disk
-        raise OSError(str(error)) from error
+        cause = re.search(r"os error (\d+)", str(error))
+        number = int(cause[1]) if cause else errno.EIO
+        raise OSError(number, os.strerror(number)) from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_dip.errors import Refusal, Refused, refusal
-from napari_dip.io.paths import why_not_taken
+from napari_dip.io.outputs import target_of
+from napari_dip.io.paths import unsaved
 from napari_dip.run.checkpoint_file import (
     Damaged,
     is_checkpoint,
@@ -93,6 +94,7 @@ class Store:
     ) -> None:
         self.path = Path(path) if shelf else free_path(Path(path), resume=resume)
         self.shelf = shelf or shelf_beside(self.path)
+        self._folder = target_of(self.path.parent)
         self.failure: Refusal | None = None
         self.moved: Refusal | None = None
         self.resume = resume
@@ -166,13 +168,15 @@ class Store:
             if self._before is not None:
                 self._before()
                 self._before = None
+            if self._is_elsewhere():
+                raise OSError(errno.ENOENT, "its folder leads elsewhere by now")
             if is_foreign(self.path):
                 why = "a file of that name is there that is not of this program"
                 raise FileExistsError(errno.EEXIST, why)
             write_tensors(self.path, tensors, header)
             self.failure = None
         except OSError as error:
-            self.failure = refusal("disk-full", path=self.path, why=why_not_taken(error))
+            self.failure = unsaved(self.path, error)
         self._written = time.monotonic()
         took = self._written - began
         self._wait = min(INTERVAL, max(LEAST_INTERVAL, took / WRITING_SHARE))
@@ -189,14 +193,19 @@ class Store:
     def remove(self) -> None:
         """Delete all that was kept once the result is safe; nothing that no run has written."""
         self.forget()
-        remove_run_folder(self.shelf)
+        if not self._is_elsewhere():
+            remove_run_folder(self.shelf)
 
     def forget(self) -> None:
         """Delete what was kept of fits."""
         self._latest = self._done = None
-        if is_checkpoint(self.path):
+        if is_checkpoint(self.path) and not self._is_elsewhere():
             with suppress(OSError):
                 self.path.unlink(missing_ok=True)
+
+    def _is_elsewhere(self) -> bool:
+        """Whether somebody put another folder, or a link, in the place of the one it began in."""
+        return target_of(self.path.parent) != self._folder
 
     def _read(self, merge: Merge) -> Checkpoint | None:
         try:

@@ -38,7 +38,8 @@ def kept_elsewhere(failure: Failed, output: Path, plan: Plan, result: Restoratio
         The same failure, which says where the picture is now.
     """
     tried = []
-    for folder in _places(plan):
+    beside = [output.parent] if failure.refusal.code == "save-taken" else []
+    for folder in (*beside, *_places(plan)):
         path = free_name(folder / output.name, "rescued")
         with suppress(Failed, OSError):
             save_picture(path, result.image, plan.source, plan.result_scale, result, False)

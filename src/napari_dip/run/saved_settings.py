@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from napari_dip.errors import DipError, Refused, refusal
-from napari_dip.io.paths import printable, why_not
+from napari_dip.io.outputs import target_of
+from napari_dip.io.paths import printable, unwritable
 from napari_dip.io.writing import write_text
 from napari_dip.run.api import load_recipe
 
@@ -89,8 +90,7 @@ class Shelf:
         try:
             path.unlink()
         except OSError as error:
-            facts = {"folder": printable(str(path.parent)), "why": why_not(error)}
-            raise Refused(refusal("output-readonly", **facts)) from None
+            raise Refused(unwritable(path.parent, error)) from None
 
     def remember(self, recipe: Recipe) -> None:
         """Keep the settings of a run that begins; raises as `save` does."""
@@ -114,9 +114,8 @@ class Shelf:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            facts = {"folder": printable(str(path.parent)), "why": why_not(error)}
-            raise Refused(refusal("output-readonly", **facts)) from None
-        write_text(path, recipe.to_json(), overwrite=overwrite)
+            raise Refused(unwritable(path.parent, error)) from None
+        write_text(target_of(path), recipe.to_json(), overwrite=overwrite)
 
     def _find(self, name: str) -> None:
         if name not in self.names():

@@ -17,6 +17,7 @@ import numpy as np
 from napari_dip.engine.control import Control
 from napari_dip.errors import Failed, Refused, refusal
 from napari_dip.io.digest import file_sha256
+from napari_dip.io.paths import unsaved
 from napari_dip.run.batch_file import ENDS, Wish
 from napari_dip.run.checkpoint_file import write_tensors
 from napari_dip.run.checkpoints import Store, read_weights, write_weights
@@ -111,7 +112,7 @@ def fit_series(
     except (Refused, Failed):
         raise
     except OSError as error:
-        raise Failed(refusal("disk-full", path=at, why=str(error))) from error
+        raise Failed(unsaved(at, error)) from error
     except Exception as error:
         if no := refused_by_machine(error, NAME):
             raise Failed(no) from error

@@ -18,7 +18,7 @@ import numpy as np
 
 from napari_dip.errors import Failed, Refused, refusal
 from napari_dip.io.leftovers import part_name
-from napari_dip.io.paths import printable, why_not_taken
+from napari_dip.io.paths import printable, unsaved
 from napari_dip.io.regions import new_on_disk
 from napari_dip.run.checkpoint_parts import read_outcome
 from napari_dip.run.checkpoints import read_weights, write_weights
@@ -259,8 +259,7 @@ class Shelf:
         try:
             yield
         except OSError as error:
-            facts = {"path": printable(str(self._folders.own)), "why": why_not_taken(error)}
-            raise Failed(refusal("disk-full", **facts)) from error
+            raise Failed(unsaved(self._folders.own, error)) from error
 
 
 def _whole(path: Path, content: bytes) -> None:

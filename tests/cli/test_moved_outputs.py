@@ -1,0 +1,167 @@
+"""Outputs that become something else while a run is on: nothing is written through, none lost."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import tifffile
+
+from napari_dip.errors import Failed
+from napari_dip.io.outputs import check_output
+from napari_dip.io.paths import unsaved, unwritable
+from napari_dip.io.reading import read_spec
+from napari_dip.io.writing import write_image, write_text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="Windows has links for few people only")
+
+HOW = ("--preset", "fast", "--max-iterations", "200", "--device", "cpu")
+
+
+@pytest.fixture
+def noisy(tmp_path: Path) -> Path:
+    image = np.random.default_rng(0).poisson(np.full((48, 40), 200.0)).astype("uint16")
+    (tmp_path / "in").mkdir()
+    tifffile.imwrite(tmp_path / "in" / "in.tif", image)
+    (tmp_path / "away").mkdir()
+    return tmp_path / "in" / "in.tif"
+
+
+def run_while(change: Callable[[], object], *argv: object) -> tuple[int, str, str]:
+    """Run a command, and change something once the fit is on."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "napari_dip", *map(str, argv)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    for line in process.stderr:
+        if "Measuring" in line:
+            process.send_signal(signal.SIGSTOP)  # the change comes before the end for sure
+            change()
+            process.send_signal(signal.SIGCONT)
+            break
+    out, err = process.communicate(timeout=120)
+    return process.returncode, out, err
+
+
+@pytest.mark.parametrize(
+    ("name", "overwrite"), [("q.tif", False), ("q.tif", True), ("q.ome.zarr", True)]
+)
+def test_an_output_that_becomes_a_link_meanwhile_is_not_written_through(
+    noisy, tmp_path, name, overwrite
+):
+    out, elsewhere = tmp_path / name, tmp_path / "away" / name
+    more = ("--overwrite",) if overwrite else ()
+    code, _, said = run_while(
+        lambda: out.symlink_to(elsewhere), "denoise", noisy, "-o", out, *HOW, *more
+    )
+    rescued = tmp_path / name.replace("q.", "q.rescued.")
+    assert code == 1 and "Traceback" not in said
+    assert f"'{out}' could not be saved" in said and f"kept as '{rescued}'" in said
+    assert "Free some space" not in said
+    assert not list((tmp_path / "away").iterdir()) and out.is_symlink()
+    assert read_spec(rescued).shape == (48, 40)
+
+
+def test_a_folder_that_becomes_a_link_meanwhile_is_not_written_through(noisy, tmp_path):
+    folder = tmp_path / "results"
+    folder.mkdir()
+
+    def swap() -> None:
+        folder.rename(tmp_path / "results before")
+        folder.symlink_to(tmp_path / "away")
+
+    reports = ("--report", tmp_path / "r.json")
+    argv = ("denoise", noisy, "-o", folder / "q.tif", *HOW, *reports)
+    code, _, said = run_while(swap, *argv)
+    assert code == 1 and "leads elsewhere than when the run was begun" in said
+    assert not list((tmp_path / "away").iterdir())
+    assert read_spec(tmp_path / "in" / "q.rescued.tif").shape == (48, 40)
+    assert json.loads((tmp_path / "r.json").read_text())["task"] == "denoise"  # lost neither
+
+
+@pytest.mark.parametrize("kind", ["link", "file", "folder"])
+def test_a_result_of_a_batch_that_becomes_something_else_is_not_written_through(
+    noisy, tmp_path, kind
+):
+    told = {"schema": 1, "task": "denoise", "preset": "fast", "max_iterations": 200}
+    (tmp_path / "recipe.json").write_text(json.dumps({**told, "device": "cpu"}))
+    out = tmp_path / "out" / "in.tif"
+
+    def change() -> None:
+        if kind == "link":
+            out.symlink_to(tmp_path / "away" / "in.tif")
+        elif kind == "file":
+            out.write_text("mine")
+        else:
+            (tmp_path / "out").rename(tmp_path / "out before")
+            (tmp_path / "out").symlink_to(tmp_path / "away")
+
+    code, _, said = run_while(
+        change, "batch", tmp_path / "recipe.json", noisy, "-o", tmp_path / "out"
+    )
+    assert code == 1 and "Traceback" not in said and "kept as" in said
+    assert not list((tmp_path / "away").rglob("*.tif"))
+    if kind == "file":
+        assert out.read_text() == "mine"
+    rescued = tmp_path / ("in" if kind == "folder" else "out") / "in.rescued.tif"
+    assert read_spec(rescued).shape == (48, 40)
+
+
+def test_a_link_that_was_there_at_the_check_is_followed_then_and_not_again(tmp_path):
+    (tmp_path / "real.tif").write_bytes(b"old")
+    (tmp_path / "link.tif").symlink_to("real.tif")
+    place = check_output(tmp_path / "link.tif", overwrite=True)
+    (tmp_path / "link.tif").unlink()
+    (tmp_path / "link.tif").symlink_to("other.tif")
+    write_image(place, np.zeros((20, 30), "float32"), axes="YX", overwrite=True)
+    assert read_spec(tmp_path / "real.tif").shape == (20, 30)
+    assert not (tmp_path / "other.tif").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "code"),
+    [
+        *(("ENOSPC", "disk-full"), ("EDQUOT", "disk-full"), ("EROFS", "save-readonly")),
+        *(("EACCES", "save-readonly"), ("ENOENT", "save-gone"), ("EEXIST", "save-taken")),
+        *(("ENAMETOOLONG", "save-name"), ("EIO", "save-failed"), ("EFBIG", "save-large")),
+    ],
+)
+def test_free_some_space_is_said_of_a_full_disk_alone(name, code):
+    import errno
+
+    number = getattr(errno, name)
+    for say in (unsaved, unwritable):
+        no = say("/far/q.tif", OSError(number, os.strerror(number)))
+        assert ("Free some space" in no.remedy) == (name in ("ENOSPC", "EDQUOT")), no
+    assert unsaved("/far/q.tif", OSError(number, os.strerror(number))).code == code
+
+
+def test_each_way_that_a_real_disk_says_no_has_its_own_remedy(tmp_path):
+    (tmp_path / "mine.json").write_text("mine")
+    cases = {
+        tmp_path / "gone" / "a.json": "Create its folder again",
+        tmp_path / "mine.json": "Move away what is there",
+        tmp_path / f"{'x' * 260}.json": "Choose a shorter name",
+        tmp_path / "mine.json" / "a.json": "Create its folder again",
+    }
+    for path, remedy in cases.items():
+        with pytest.raises(Failed) as caught:
+            write_text(path, "{}")
+        assert remedy in caught.value.refusal.remedy
+        assert "space" not in caught.value.refusal.message
+    with pytest.raises(Failed) as caught:
+        write_text("/dev/full/a.json", "{}")
+    assert "space" not in caught.value.refusal.message
