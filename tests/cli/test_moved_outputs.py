@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +15,7 @@ import numpy as np
 import pytest
 import tifffile
 
+from napari_dip.cli import main
 from napari_dip.errors import Failed
 from napari_dip.io.outputs import check_output
 from napari_dip.io.paths import unsaved, unwritable
@@ -165,3 +168,105 @@ def test_each_way_that_a_real_disk_says_no_has_its_own_remedy(tmp_path):
     with pytest.raises(Failed) as caught:
         write_text("/dev/full/a.json", "{}")
     assert "space" not in caught.value.refusal.message
+
+
+LONGEST = 255
+
+
+@pytest.mark.parametrize(
+    "name", [f"{'x' * 245}.tif", f"{'ä' * 120}.tif", f"{'x' * 242}.ome.tif", f"{'x' * 251}.tif"]
+)
+def test_a_name_of_any_length_that_the_disk_takes_works_with_all_that_a_run_keeps(
+    noisy, tmp_path, name
+):
+    out = tmp_path / name
+    argv = ("denoise", noisy, "-o", out, *HOW[:3], "3000", *HOW[4:])
+    process = subprocess.Popen(
+        [sys.executable, "-m", "napari_dip", *map(str, argv)], stderr=subprocess.PIPE, text=True
+    )
+    assert process.stderr is not None
+    for line in process.stderr:
+        if "held-out loss" in line:
+            process.send_signal(signal.SIGINT)
+            break
+    said = process.communicate(timeout=60)[1]
+    assert process.returncode == 130 and "--resume" in said, said
+    (state,) = tmp_path.glob("*.unfinished")
+    (partial,) = tmp_path.glob("*.partial*.tif")
+    assert all(len(os.fsencode(one.name)) <= LONGEST for one in (state, partial))
+    assert read_spec(partial).shape == (48, 40)
+
+
+def test_results_of_two_long_names_that_differ_at_their_end_do_not_share_what_they_keep(tmp_path):
+    from napari_dip.run.batch_receipts import places
+
+    first, second = (places(tmp_path, f"{'x' * 240}{number}.tif") for number in (1, 2))
+    assert not set(first) & set(second)
+    assert all(len(os.fsencode(one.name)) <= LONGEST for one in (*first, first.learned("psf")))
+    short = places(tmp_path, "cells.tif")
+    assert short.receipt.name == "cells.tif.json"
+
+
+def test_a_batch_of_a_file_of_the_longest_name_ends_with_its_result(noisy, tmp_path, capsys):
+    noisy.rename(noisy.with_name("x" * 251 + ".tif"))
+    told = {"schema": 1, "task": "denoise", "preset": "fast", "max_iterations": 2, "device": "cpu"}
+    (tmp_path / "r.json").write_text(json.dumps(told))
+    line = ["batch", str(tmp_path / "r.json"), str(noisy.parent), "-o", str(tmp_path / "out")]
+    assert main(line) == 0 and main([*line, "--resume"]) == 0
+    assert "1 done before" in capsys.readouterr().err
+
+
+COMMANDS = (
+    "denoise {in} -o out.tif",
+    "denoise {in} -o {folder}/out.tif",
+    "plan denoise {in}",
+    "batch {recipe} {in} -o out",
+    "batch {recipe} {in} -o {folder}/out",
+    "noise {in} --report r.json",
+    "explore impedance {in} -o {folder}/e",
+    "methods {in}",
+    "doctor",
+    "demo --no-window",
+)
+
+
+def test_every_command_is_refused_in_words_in_a_folder_that_was_deleted(noisy, tmp_path):
+    (tmp_path / "r.json").write_text("{}")
+    facts = {"in": noisy, "folder": tmp_path, "recipe": tmp_path / "r.json"}
+    code = (
+        "import os, sys; os.mkdir(sys.argv[1]); os.chdir(sys.argv[1]); os.rmdir(sys.argv[1])\n"
+        "from napari_dip.cli import main\n"
+        "for line in sys.argv[2:]: print(main(line.split()), flush=True)"
+    )
+    lines = [line.format(**facts) for line in COMMANDS]
+    ended = subprocess.run(
+        [sys.executable, "-c", code, tmp_path / "gone", *lines, "--version"],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert ended.stdout.split()[:-2] == ["2"] * len(COMMANDS), ended.stderr
+    assert ended.stdout.split()[-1] == "0" and "Traceback" not in ended.stderr
+    assert ended.stderr.count("does not exist any more") == len(COMMANDS)
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["away", "in", "r.json"]
+
+
+def test_a_working_folder_that_is_deleted_while_a_run_is_on_costs_no_picture(noisy, tmp_path):
+    (tmp_path / "here").mkdir()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "napari_dip", "denoise", "../in/in.tif", "-o", "q.tif", *HOW],
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=tmp_path / "here",
+    )
+    assert process.stderr is not None
+    for line in process.stderr:
+        if "held-out loss" in line:
+            shutil.rmtree(tmp_path / "here")
+            break
+    said = process.communicate(timeout=100)[1]
+    assert process.returncode == 1 and "Traceback" not in said and "unexpected" not in said, said
+    assert "Create its folder again" in said and "Free some space" not in said
+    (kept,) = re.findall("kept as '(.*)'", said)
+    assert read_spec(os.path.normpath(tmp_path / "here" / kept)).shape == (48, 40)

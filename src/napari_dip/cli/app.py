@@ -40,6 +40,7 @@ from napari_dip.cli.words import (
 )
 from napari_dip.errors import Failed, Refused, refusal
 from napari_dip.errors.printable import printable_lines
+from napari_dip.io.paths import check_working_folder
 from napari_dip.run.machine import is_memory_error
 from napari_dip.tasks import TASKS
 
@@ -74,6 +75,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         _hush_libraries()
     tokens = list(sys.argv[1:] if argv is None else argv)
     try:
+        if not {"--help", "-h", "--version"} & set(tokens):
+            check_working_folder()
         return _answer(tokens)
     except CycloptsError as error:
         say(fault_of(error, tokens).message)

@@ -23,12 +23,13 @@ from napari_dip.io.outputs import (
     check_outputs_differ,
     check_unmoved,
 )
+from napari_dip.io.paths import fitting
 from napari_dip.io.provenance import read_provenance
 from napari_dip.io.reading import read_spec
 from napari_dip.io.spec import plane_spec
 from napari_dip.io.writing import write_text
 from napari_dip.run.api import load_recipe
-from napari_dip.run.checkpoints import Store
+from napari_dip.run.checkpoints import STATE_ROOM, Store
 from napari_dip.run.inputs import sort_inputs
 from napari_dip.run.keep_after import keeping_after
 from napari_dip.run.machine import this_machine
@@ -313,7 +314,7 @@ def _going_on(failure: Failed, store: Store) -> Failed:
 def _store(request: Request) -> Store:
     """Keep the checkpoint beside OUT, and say so if one lies there already."""
     output = Path(request.outputs["output"])
-    wanted = output.with_name(output.name + ".unfinished")
+    wanted = output.with_name(f"{fitting(output.name, STATE_ROOM)}.unfinished")
     store = Store(wanted, resume=request.resume)
     there = store.begun()
     if store.path != wanted and not request.quiet:

@@ -66,6 +66,10 @@ FILES = {
         "'{path}' does not say how it was made: {why}.",
         "Choose a TIFF that napari-dip saved, or the report of its run (--report).",
     ),
+    "folder-gone": Fault(
+        "The folder that this program was started in does not exist any more.",
+        "Change to a folder that exists, and try again.",
+    ),
     "output-folder-missing": Fault(
         "The folder '{folder}' for the result does not exist.",
         "Create it, or name another one.",

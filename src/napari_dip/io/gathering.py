@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_dip.errors import Refused, refusal
-from napari_dip.io.paths import look_at, printable, why_not
+from napari_dip.io.paths import fitting, look_at, printable, why_not
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -94,7 +94,7 @@ def result_name(source: Path) -> str:
             return name[: -len(".ome" + suffix)] + ".ome.tif"
         if low.endswith(suffix):
             return name[: -len(suffix)] + ".tif"
-    return name + ".tif"
+    return fitting(name, len(".tif")) + ".tif"
 
 
 def check_names_differ(sources: Iterable[Path]) -> None:

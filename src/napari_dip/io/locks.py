@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_dip.errors import Refused, refusal
-from napari_dip.io.paths import printable
+from napari_dip.io.paths import printable, target_of
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -114,7 +114,7 @@ def remove_if_free(place: Path) -> None:
 
 def lock_place(path: str | os.PathLike[str]) -> Path:
     """Name the file that is locked for a result, however the result is reached."""
-    found = Path(os.path.realpath(path))
+    found = target_of(Path(path))
     digest = hashlib.sha256(os.path.normcase(found.name).encode("utf-8", "surrogateescape"))
     return found.parent / f".napari-dip-{digest.hexdigest()[:16]}.lock"
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from napari_dip.errors import Failed, Refused, refusal
 from napari_dip.io.leftovers import part_name
-from napari_dip.io.paths import is_zarr, look_at, printable, unwritable
+from napari_dip.io.paths import is_zarr, look_at, printable, target_of, unwritable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -105,11 +105,6 @@ def check_outputs_differ(paths: Iterable[str | os.PathLike[str]]) -> None:
         if place in seen:
             raise Refused(refusal("output-twice", path=printable(str(path))))
         seen.add(place)
-
-
-def target_of(path: Path) -> Path:
-    """Follow links to the file that is really written."""
-    return Path(os.path.realpath(path))
 
 
 def placed(path: Path) -> Path:

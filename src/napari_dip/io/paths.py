@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import re
 import stat
@@ -17,11 +18,14 @@ from napari_dip.errors.printable import printable
 __all__ = [
     "REPORT_BYTES",
     "SETTINGS_BYTES",
+    "check_working_folder",
+    "fitting",
     "is_zarr",
     "look_at",
     "printable",
     "readable_file",
     "small_text",
+    "target_of",
     "unsaved",
     "unwritable",
     "why_not",
@@ -35,6 +39,8 @@ SETTINGS_BYTES, REPORT_BYTES = 2**20, 2**28
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 #: Errors that blame the path itself rather than what lies behind it.
 _BAD_PATH = {errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ}
+#: Bytes that a name has at most on nearly all disks.
+_NAME_BYTES = 255
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _BARRED = (errno.EROFS, errno.EACCES, errno.EPERM)
 _GONE = (errno.ENOENT, errno.ENOTDIR, errno.ESTALE)
@@ -54,6 +60,41 @@ _UNWRITABLE = {
     errno.EEXIST: "folder-is-file",
     errno.ENAMETOOLONG: "path-wrong",
 }
+
+
+def fitting(name: str, room: int) -> str:
+    """Shorten a file's name so that more can follow it; different names stay different.
+
+    Parameters
+    ----------
+    name : str
+    room : int
+        Bytes that are to follow.
+    """
+    coded, most = os.fsencode(name), _NAME_BYTES - room
+    if len(coded) <= most:
+        return name
+    digest = hashlib.sha256(coded).hexdigest()[:12]
+    return f"{coded[: most - 13].decode('utf-8', 'ignore')}-{digest}"
+
+
+def target_of(path: Path) -> Path:
+    """Follow links to the file that is really written."""
+    try:
+        return Path(os.path.realpath(path))
+    except OSError:  # the working folder was deleted
+        return path
+
+
+def check_working_folder() -> None:
+    """Raise `Refused` if the folder that this process works in was deleted.
+
+    PyTorch's libraries end a process there without a word.
+    """
+    try:
+        os.getcwd()
+    except OSError:
+        raise Refused(refusal("folder-gone")) from None
 
 
 def why_not(error: BaseException) -> str:

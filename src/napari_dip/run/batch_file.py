@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from napari_dip.engine.control import Control
 from napari_dip.errors import Failed, Refused, refusal
-from napari_dip.io.outputs import check_folder, target_of
-from napari_dip.io.paths import printable, why_not
+from napari_dip.io.outputs import check_folder
+from napari_dip.io.paths import printable, target_of, why_not
 from napari_dip.io.regions import OnDisk
 from napari_dip.io.spec import plane_spec
 from napari_dip.io.writing import write_bytes

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari_dip.errors import Refused, refusal
 from napari_dip.io.digest import file_sha256
-from napari_dip.io.paths import REPORT_BYTES, small_text, why_not
+from napari_dip.io.paths import REPORT_BYTES, fitting, small_text, why_not
 from napari_dip.io.plain_json import plain_json
 from napari_dip.io.writing import write_text
 from napari_dip.run.fields import fault_in
@@ -35,6 +35,8 @@ LIST, TABLE, PAGE, RECEIPTS = "batch.json", "batch.csv", "batch.html", "receipts
 #: Bytes of a file for each pixel of a result, at most: eight, and the coarser levels of an
 #: OME-Zarr; what else a file tells is no longer than a report.
 _MOST_BYTES = 16
+#: Bytes that may follow a result's name in the names of what belongs to it: all that a run keeps.
+_ROOM = 20
 #: Where one network for all files is kept.
 NETWORK = "series.network"
 
@@ -66,14 +68,14 @@ class Places:
 
     def learned(self, name: str) -> Path:
         """Where something else that was found goes, such as a PSF."""
-        return self.receipt.with_name(f"{self.result.name}.{name}.tif")
+        return self.receipt.with_name(f"{fitting(self.result.name, _ROOM)}.{name}.tif")
 
 
 def places(folder: Path, name: str) -> Places:
     """Name the places of what belongs to a result."""
     kept = folder / RECEIPTS
     ends = ("json", "png", "unfinished", "begun")
-    return Places(folder / name, *(kept / f"{name}.{end}" for end in ends))
+    return Places(folder / name, *(kept / f"{fitting(name, _ROOM)}.{end}" for end in ends))
 
 
 def listed(folder: Path, recipe: Recipe) -> Mapping[str, str]:

@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_dip.errors import Refusal, Refused, refusal
-from napari_dip.io.outputs import target_of
-from napari_dip.io.paths import unsaved
+from napari_dip.io.paths import target_of, unsaved
 from napari_dip.run.checkpoint_file import (
     Damaged,
     is_checkpoint,
@@ -37,6 +36,8 @@ if TYPE_CHECKING:
 
 #: Raised by one whenever a checkpoint written before could not be gone on from.
 SCHEMA = 6
+#: Bytes that the longest name of what a run keeps has after a result's: ".unfinished-99.tiles".
+STATE_ROOM = 20
 #: Seconds between two writings at most and at least, and the share of the time that writing may
 #: take in between: a crash costs a second or two where checkpoints are small.
 INTERVAL, LEAST_INTERVAL, WRITING_SHARE = 20.0, 1.0, 0.02

@@ -11,6 +11,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from napari_dip.io.paths import check_working_folder
 from napari_dip.run.allocator import keep_freed_memory
 from napari_dip.run.openmp import set_wait_policy
 
@@ -70,7 +71,13 @@ def load_torch() -> ModuleType:
 
     Spinning gains nothing on an idle machine and costs a factor of 4 to 7 beside other programs
     (one forward and backward pass at 256 x 256: 0.17 to 0.24 s against 0.72 to 1.1 s).
+
+    Raises
+    ------
+    Refused
+        If the working folder was deleted: its libraries end the process there.
     """
+    check_working_folder()
     set_wait_policy()
     # operations that Apple graphics lack are then done by the processor; read then, too
     os.environ.setdefault(MPS_FALLBACK, "1")

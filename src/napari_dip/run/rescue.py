@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_dip.errors import Failed
-from napari_dip.io.paths import printable
+from napari_dip.io.paths import fitting, printable, target_of
 from napari_dip.run.results import save_picture
 
 if TYPE_CHECKING:
@@ -61,12 +61,13 @@ def name_beside(output: Path, kind: str) -> Path:
     stem = output.name[: -len(output.suffix)]
     suffix = f".ome{output.suffix}" if stem.lower().endswith(".ome") else output.suffix
     stem = stem[:-4] if stem.lower().endswith(".ome") else stem
-    return output.with_name(f"{stem}.{kind}{suffix}")
+    end = f".{kind}{suffix}"
+    return output.with_name(fitting(stem, len(end)) + end)
 
 
 def _places(plan: Plan) -> list[Path]:
     """List folders that may lie on other disks: the input's, the home, that of temporary files."""
-    near = [Path(plan.source.path).resolve().parent] if plan.source.path else []
+    near = [target_of(Path(plan.source.path)).parent] if plan.source.path else []
     with suppress(RuntimeError):  # no home is known
         near.append(Path.home())
     with suppress(OSError):  # no folder for temporary files takes any

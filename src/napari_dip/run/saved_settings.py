@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from napari_dip.errors import DipError, Refused, refusal
-from napari_dip.io.outputs import target_of
-from napari_dip.io.paths import printable, unwritable
+from napari_dip.io.paths import printable, target_of, unwritable
 from napari_dip.io.writing import write_text
 from napari_dip.run.api import load_recipe
 
