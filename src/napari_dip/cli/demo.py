@@ -11,6 +11,7 @@ from pathlib import Path
 from napari_dip.cli.progress import watched
 from napari_dip.cli.words import ALONE, say, tell
 from napari_dip.errors import Failed, Refusal, Refused, refusal
+from napari_dip.explore.place import free_folder
 from napari_dip.io.outputs import check_output
 from napari_dip.io.paths import unwritable
 from napari_dip.io.reading import read_pixels, read_spec
@@ -24,8 +25,9 @@ from napari_dip.run.report import before_after
 from napari_dip.run.runner import run
 from napari_dip.samples import MITOCHONDRIA
 
-#: Where the pictures go, in the folder that the command is called from.
-FOLDER = Path("demo")
+#: Where the pictures go, in the folder that the command is called from; numbered if it has some.
+FOLDER = "demo"
+PICTURE, RESULT = "before_after.png", "mitochondria_denoised.tif"
 
 
 def demo(window: bool | None, preset: str) -> int:
@@ -63,13 +65,16 @@ def _no_window() -> str:
 
 
 def _pictures(preset: str) -> int:
-    picture, result_path = FOLDER / "before_after.png", FOLDER / "mitochondria_denoised.tif"
+    folder = Path(FOLDER)
+    if any(os.path.lexists(folder / name) for name in (PICTURE, RESULT)):
+        folder = free_folder(".", FOLDER)  # an earlier demo, or files of the user's
+    picture, result_path = folder / PICTURE, folder / RESULT
     try:
-        FOLDER.mkdir(exist_ok=True)
+        folder.mkdir(exist_ok=True)
     except OSError as error:
         raise Refused(unwritable(Path.cwd(), error)) from None
-    check_output(picture, overwrite=True, suffixes=(".png",))
-    check_output(result_path, overwrite=True)
+    check_output(picture, suffixes=(".png",))
+    check_output(result_path)
     noisy, reference = read_pixels(read_spec(MITOCHONDRIA))
     spec = ImageSpec(MITOCHONDRIA.name, noisy.shape, noisy.dtype.name, "YX")
     plan = preflight(make_recipe("denoise", preset=preset), spec, this_machine())
@@ -80,10 +85,10 @@ def _pictures(preset: str) -> int:
     if result is None:  # nobody asked it to end with nothing
         raise Failed(refusal("unexpected", why="the run ended without a picture"))
     told = {"recipe": result.recipe.to_dict(), "stop_reason": result.stop_reason}
-    write_image(result_path, result.image, axes="YX", provenance=told, overwrite=True)
+    write_image(result_path, result.image, axes="YX", provenance=told)
     titles = ("One noisy exposure", "Restored from it alone", "Long exposure, for comparison")
     drawn = before_after(noisy, result.image, reference, titles=titles)
-    write_bytes(picture, drawn, overwrite=True)
+    write_bytes(picture, drawn)
     seconds = result.report.get("seconds")
     took = f" in {duration(seconds)}" if seconds else ""
     say(f"Done{took}, since {result.stop_reason}. Before and after, and the restored image:")

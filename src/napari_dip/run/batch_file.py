@@ -14,6 +14,7 @@ from napari_dip.engine.control import Control
 from napari_dip.errors import Failed, Refused, refusal
 from napari_dip.io.outputs import check_folder
 from napari_dip.io.paths import printable, target_of, why_not
+from napari_dip.io.provenance import read_provenance
 from napari_dip.io.regions import OnDisk
 from napari_dip.io.spec import plane_spec
 from napari_dip.io.writing import write_bytes
@@ -23,10 +24,11 @@ from napari_dip.run.events import Event
 from napari_dip.run.machine import is_memory_error
 from napari_dip.run.meanwhile import stamped
 from napari_dip.run.report import middle_plane, overview
-from napari_dip.run.rescue import kept_elsewhere
+from napari_dip.run.rescue import free_name, kept_elsewhere
 from napari_dip.run.results import save_picture
 from napari_dip.run.runner import run
 from napari_dip.run.survey import opened
+from napari_dip.run.told import is_picture_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
@@ -154,6 +156,24 @@ class _Before:
             raise Failed(refusal("output-moved", path=printable(str(at.result.parent))))
 
 
+def _set_aside(result: Path) -> Path | None:
+    """Rename an earlier result that is not as it was written: somebody may have worked on it."""
+    if not os.path.lexists(result) or _is_as_written(result):
+        return None
+    aside = free_name(result, "changed")
+    with suppress(OSError):  # what cannot be moved is not replaced either
+        os.rename(result, aside)
+        return aside
+    return None
+
+
+def _is_as_written(result: Path) -> bool:
+    with suppress(Exception):  # whoever wrote it: what cannot be read is not proven
+        told = read_provenance(result) or {}
+        return is_picture_of(result, told["report"])
+    return False
+
+
 def _folders(at: Places) -> tuple[Path, ...]:
     return tuple(target_of(one.parent) for one in (at.result, at.receipt))
 
@@ -184,6 +204,8 @@ def _restored(
     if wish.ended or result is None:
         return FileOutcome(job.source, "waiting", refusal=store.failure)
     yield Event("Saving the result", fraction=1.0)
+    if at.result in before.files and (aside := _set_aside(at.result)) is not None:
+        yield Event(f"A changed result is kept as '{printable(aside.name)}'", fraction=1.0)
     results = _save(job, plan, data["image"], result, before)
     receipt = write_receipt(
         at, plan.source, plan.recipe, hashes, report=result.report, results=results
@@ -199,7 +221,7 @@ def _save(
     at, source = job.at, plan.source
     try:
         before.check(at)
-        again = at.result in before.files
+        again = at.result in before.files and _is_as_written(at.result)
         save_picture(at.result, result.image, source, plan.result_scale, result, again)
     except Failed as failure:  # a night's work must not end with a full disk
         raise kept_elsewhere(failure, at.result, plan, result) from failure

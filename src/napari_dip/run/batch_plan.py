@@ -281,12 +281,17 @@ def _check_nothing_is_lost(
             raise Refused(refusal("output-is-input", path=printable(str(job.at.result))))
         if job.at.result.name not in earlier:
             taken += [job.at.result, job.at.receipt, job.at.picture]
+            taken += [job.at.learned(name) for name in _recipe_gives(job)]
         elif not _is_own(job, folder, earlier):
             taken.append(job.at.result)
     for place in taken:
         if os.path.lexists(place):
             code = "batch-foreign" if resume else "batch-exists"
             raise Refused(refusal(code, path=printable(str(place))))
+
+
+def _recipe_gives(job: Job) -> tuple[str, ...]:
+    return () if isinstance(job.plan, Refusal) else tuple(job.plan.recipe.task.gives)
 
 
 def _is_own(job: Job, folder: Path, earlier: Mapping[str, str]) -> bool:
