@@ -6,7 +6,6 @@ import copy
 import json
 import struct
 from dataclasses import asdict
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,10 +17,12 @@ from napari_dip.io.plain_json import plain_json
 from napari_dip.io.reading import read_spec
 from napari_dip.run.api import load_recipe
 from napari_dip.run.batch_file import FileOutcome
+from napari_dip.run.batch_plan import Job
 from napari_dip.run.batch_receipts import begun_in, believed, confirmed, listed, places
 from napari_dip.run.batch_table import page_text, table_text
 from napari_dip.run.machine import this_machine
 from napari_dip.run.methods import methods_text
+from napari_dip.run.plan import preflight
 from napari_dip.run.recipe import recipe_from_dict
 from napari_dip.run.saved_settings import Shelf
 from napari_dip.run.told import report_in
@@ -212,11 +213,14 @@ def test_a_receipt_counts_only_if_a_table_can_be_made_of_it(folder):
     at, source = places(folder / "done", "in.tif"), read_spec(folder / "in.tif")
     recipe, before = recipe_from_dict(RECIPE), at.receipt.read_text(encoding="utf-8")
     assert believed(at, source, recipe) is not None
+    plan = preflight(recipe, source, this_machine())
+    job = Job(folder / "in.tif", plan, at)
+    assert confirmed(job, plan) is not None
     counted = 0
     try:
         for told, text in mutants(json.loads(before)):
             at.receipt.write_text(text, encoding="utf-8")
-            confirmed(at, source, recipe, {"image": Path(source.path)})
+            confirmed(job, plan)
             if (found := believed(at, source, recipe)) is not None:
                 outcome = FileOutcome(folder / "in.tif", "kept", at.result, receipt=found)
                 check(told, table_text([outcome]) + page_text([outcome], recipe))

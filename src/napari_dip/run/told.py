@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 #: What `write_zarr` puts into a folder.
 _ZARR = re.compile(r"zarr\.json|\.zgroup|\.zattrs|\.zmetadata|\d+")
 
+
 def report_in(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Find the report of the run that made a file.
 
