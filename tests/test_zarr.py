@@ -239,6 +239,16 @@ def test_of_levels_without_scales_the_largest_is_the_finest(cells: Path) -> None
     np.testing.assert_array_equal(read_pixels(read_spec(cells)), stack())
 
 
+def test_pixels_of_negative_size_are_refused_as_such(cells: Path) -> None:
+    def change(told: Any) -> None:
+        for one in told["datasets"]:
+            one["coordinateTransformations"] = [{"type": "scale", "scale": [1.0, 1.0, -1.0]}]
+
+    changed(cells, change)
+    with pytest.raises(Refused, match="size"):
+        read_spec(cells)
+
+
 def test_levels_whose_sizes_and_scales_contradict_are_refused(cells: Path) -> None:
     def change(told: Any) -> None:
         first, second = told["datasets"][:2]

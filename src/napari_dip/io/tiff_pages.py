@@ -115,6 +115,7 @@ def check_whole(series: TiffPageSeries, path: Path) -> None:
     counted = series.kind in _COUNTED and not series.is_truncated
     if not why and len(whole) != (planes if counted else len(pages)):
         why = f"its header speaks of {planes} planes, but {len(whole)} are found"
+        why += "; the others are missing" if len(whole) < planes else ""
     for page in whole if not why else ():
         places = list(zip(page.dataoffsets, page.databytecounts, strict=False))
         if not places or any(count == 0 or offset == 0 for offset, count in places):

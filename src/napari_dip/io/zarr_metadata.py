@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import dataclass
-from math import prod
+from math import isclose, prod
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -234,7 +234,8 @@ def _finest(path: Path, folder: Path, one: _Multiscale) -> int:
     """
     sizes = [_volume(one, place) for place in range(len(one.datasets))]
     counts = [_count(folder / dataset.path, path) for dataset in one.datasets]
-    smallest = [place for place, size in enumerate(sizes) if size <= min(sizes) * (1 + 1e-9)]
+    least = min(sizes)
+    smallest = [place for place, size in enumerate(sizes) if isclose(size, least)]
     finest = max(smallest, key=lambda place: counts[place])
     if max(counts) > counts[finest] > 0:
         most = one.datasets[counts.index(max(counts))].path
