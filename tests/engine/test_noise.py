@@ -162,3 +162,34 @@ def test_a_few_blocks_of_one_brightness_do_not_make_a_slope(seed: int) -> None:
     power = torch.from_numpy(2500 * draws.chisquare(1, (16, SIDE, SIDE)))
     line = noise_line(Energies(means, power, 1.0), finest(), 1.0, 1.0)
     assert 1500 < line.gain * 230 + line.intercept < 3500
+
+
+@pytest.mark.parametrize(
+    ("picture", "level"),
+    [
+        (data.astronaut()[:256, :256, 2], 50),  # once a gain of 360, and no noise at the mean
+        (data.retina()[:256, :256, 1], 25),  # once 0.58 of it
+        (data.camera()[:256, :256], 25),  # once 1.38 times
+        (data.coffee()[100:356, 120:376, 0], 50),  # once a gain of 231
+    ],
+    ids=["astronaut", "retina", "camera", "coffee"],
+)
+def test_pictures_of_sharp_edges_that_are_cut_off_tell_their_noise(
+    picture: np.ndarray, level: float
+) -> None:
+    """Edges carry black and white into blocks of any brightness; even noise, clipped to 8 bits."""
+    noise = np.random.default_rng(1).normal(0, level, picture.shape)
+    clipped = torch.from_numpy(np.clip(np.rint(picture + noise), 0, 255))[None]
+    estimate = measure_noise(clipped, 1.0)
+    at_mean = estimate.gain * float(clipped.mean()) + estimate.intercept
+    assert at_mean**0.5 == pytest.approx(level, rel=0.1)
+    assert block_of(clipped) == (1, 1)
+
+
+def test_a_slope_within_its_error_is_not_believed() -> None:
+    """Even noise, seen in 60 small pictures: a slope is believed in one of ten at most."""
+    rng = np.random.default_rng(0)
+    ramp = np.linspace(50, 200, 64)[None, None] + np.zeros((60, 64, 1))
+    pictures = torch.from_numpy(ramp + rng.normal(0, 20, ramp.shape))
+    sloped = [measure_noise(one[None], 0).gain > 0 for one in pictures]
+    assert sum(sloped) <= 6

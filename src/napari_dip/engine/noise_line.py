@@ -20,6 +20,10 @@ SIDE = 8
 TEXTURES = (0.0, 0.2, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 512.0, 2048.0)
 #: The first of them that still tell of the line.
 _NEXT_TO_NONE = 2
+#: Standard errors from which on a slope is believed. Of 36 shots of FMD, W2S, Hagen et al. it has
+#: 13 or more at 512 x 512 pixels; of kodak256 with even noise of 25 and 50, cut off at black and
+#: white, 29 of 78 channels have 1 or more, and 17 have 2 or more.
+SURE = 2.0
 #: Rounds of expectation and maximisation; the line settles in 40 to 60.
 ROUNDS = 80
 #: Brightness classes, and parts of each by coarse structure, that have textures of their own;
@@ -136,7 +140,7 @@ def noise_line(blocks: Energies, bands: Tensor, share: float, least: float) -> L
         weight = sure * half / expected**2
         gain, intercept = _weighted_line(means, noise, weight, darkest, least)
     line = _with_errors(gain, intercept, means, belief[:, 0], half, blocks.independent, least)
-    if line.gain >= line.gain_error:
+    if line.gain >= SURE * line.gain_error:
         return line
     # what a few blocks of one brightness say must not be prolonged to all
     return line._replace(gain=0.0, intercept=max(float((sure * noise).sum() / sure.sum()), least))

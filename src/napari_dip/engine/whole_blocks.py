@@ -13,6 +13,10 @@ PILE, HEAP = 2e-4, 2.0
 #: Share of clipped pixels that a block may hold, and that the blocks of its brightness may hold:
 #: of normal noise cut at 2.6 standard deviations, 0.5 %, its variance loses 2 %.
 MOST_CLIPPED, MOST_AT_BRIGHTNESS = 0.03, 0.005
+#: Share of a group's blocks, the flattest, that its clipped share is read in: where an edge runs
+#: through a block, its dark side is clipped at any mean. With all blocks, 24 of 1,024 were left of
+#: kodim08 (256 x 256, noise of 25), whose noise then was 95 in green.
+FLATTEST = 0.25
 #: Groups of like brightness that the clipped share is read in.
 _GROUPS = 64
 #: Limits of an image of which nothing was cut off.
@@ -70,16 +74,24 @@ def telling(
     tell = cut.amax(1) > cut.amin(1)
     if known is not None:
         tell &= blocks(known).all(1)
-    means = cut.mean(1)
+    means, spread = cut.mean(1), cut.var(1)
     middle = float(means.median())
     for limit in filter(isfinite, limits):
         share = (cut == limit).to(planes.dtype).mean(1)
         tell &= share <= MOST_CLIPPED
         order = means.argsort(stable=True)
         groups = order.tensor_split(min(_GROUPS, max(1, len(order) // 8)))
-        bad = [means[one] for one in groups if float(share[one].mean()) > MOST_AT_BRIGHTNESS]
+        bad = [
+            means[one] for one in groups if _flat_mean(share[one], spread[one]) > MOST_AT_BRIGHTNESS
+        ]
         low = limit < middle
         for one in bad:
             tell &= (means > one.max()) if low and one.max() < middle else torch.ones_like(tell)
             tell &= (means < one.min()) if not low and one.min() > middle else torch.ones_like(tell)
     return tell
+
+
+def _flat_mean(share: Tensor, spread: Tensor) -> float:
+    """Mean clipped share of the flattest blocks of a group."""
+    count = max(1, round(FLATTEST * len(share)))
+    return float(share[spread.argsort(stable=True)[:count]].mean())
