@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_dip.run.local_means import far_parts
 from napari_dip.run.noise import noise_variance
 from napari_dip.run.regular_pattern import Pattern, strongest_pattern
 from napari_dip.run.saturation import WHOLE, CutOff, cut_off
@@ -60,6 +61,10 @@ class Residual:
         brightness: noise does not care, structure that was taken out lies along edges.
     told : bool
         Whether the image could tell its noise; if not, `excess` and `strength` say little.
+    far : float
+        Share of its parts whose mean is farther from zero than its own scatter explains.
+    parts : int
+        How many parts there are.
     """
 
     excess: float
@@ -67,6 +72,8 @@ class Residual:
     pixels: int
     at_edges: float = 1.0
     told: bool = True
+    far: float = 0.0
+    parts: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,9 +145,8 @@ def residual_of(left: Numbers, prediction: Numbers, known: Known, noise: NoiseEs
         for lag, expected in enumerate(along[:LAGS], 1)
     ]
     edges = _at_edges(scaled, prediction, there > 0)
-    return Residual(
-        max(excess, default=0.0), float(np.sqrt(power)), int(total), edges, not noise.doubt
-    )
+    told, far = not noise.doubt, far_parts(left - (left * there).sum() / total, known)
+    return Residual(max(excess, default=0.0), float(np.sqrt(power)), int(total), edges, told, *far)
 
 
 def _correlation(
@@ -187,7 +193,8 @@ def worst(residuals: list[Residual]) -> Residual | None:
     most = max(residuals, key=lambda one: one.excess)
     edges = max(one.at_edges for one in residuals)
     told = all(one.told for one in residuals)
-    return Residual(most.excess, odd.strength, most.pixels, edges, told)
+    far = max(residuals, key=lambda one: one.far)
+    return Residual(most.excess, odd.strength, most.pixels, edges, told, far.far, far.parts)
 
 
 def brightness(pixels: npt.NDArray[Any], known: Known = None) -> tuple[float, float]:

@@ -11,6 +11,7 @@ from math import sqrt
 from typing import TYPE_CHECKING, Any
 
 from napari_dip.run.findings import STEEP
+from napari_dip.run.local_means import SIDE, most_far
 from napari_dip.run.regular_pattern import LEAST, LOST
 
 if TYPE_CHECKING:
@@ -73,6 +74,7 @@ def verdict(found: Findings, early: Sequence[str] = ()) -> dict[str, Any]:
         these alone; "figures", what they were made from, with "bounds".
     """
     remarks = [
+        *_of_local_means(found),
         *(Remark(words, warns=True) for words in early),
         *_of_contrast(found),
         *_of_holes(found),
@@ -157,6 +159,21 @@ def _of_residual(residual: Residual | None) -> Remark:
             warns=True,
         )
     return Remark("The residual looks like noise.")
+
+
+def _of_local_means(found: Findings) -> list[Remark]:
+    """Judge the brightness of parts, by no noise that was measured: what a fit was led by."""
+    residual = found.residual
+    if residual is None or residual.far <= most_far(residual.parts):
+        return []
+    return [
+        Remark(
+            f"Do not use this result: in {residual.far:.0%} of its parts of {SIDE} × {SIDE} pixels "
+            "its brightness is not that of the input. Run it again with gain and read noise filled "
+            "in, since they were probably measured wrong.",
+            warns=True,
+        )
+    ]
 
 
 def _of_pattern(found: Findings) -> list[Remark]:
