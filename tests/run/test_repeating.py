@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import shlex
@@ -68,6 +69,26 @@ def test_the_script_tells_another_image_from_other_pixels(shot, tmp_path, capsys
     tifffile.imwrite(shot, scene(seed=5))
     exec(text, {})
     assert "another image than the one" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("evil", ["1\nevil()\n", '"; evil(); "', "'; evil(); '", '"\r"+evil()+"'])
+def test_a_strangers_report_cannot_put_a_statement_into_the_script(evil):
+    """It comes with a layer that somebody sent; the script is pasted and run unread."""
+    report = dict(dip.denoise(scene(), **FEW).report)
+    image = {"image": "cells.tif", "second": "again.tif"}
+    plain = python_script(Repetition(report, image, "cells"))
+    report |= dict.fromkeys(report.keys() - {"recipe", "fit", "shape", "prior", "axes"}, evil)
+    report["axes"], report["fit"] = f"YX{evil}", {"shared": {"file": evil, "sha256": evil}}
+    report["fit"]["axes"] = evil
+    hostile = Repetition(report, {"image": evil, "second": evil, f"x={evil}, y": evil}, evil)
+    trees = [ast.parse(text) for text in (plain, python_script(hostile))]
+    calls = [
+        [ast.unparse(one.func) for one in ast.walk(tree) if isinstance(one, ast.Call)]
+        for tree in trees
+    ]
+    assert [type(one) for one in trees[0].body] == [type(one) for one in trees[1].body]
+    assert calls[0] == calls[1] and "evil" not in calls[1]
+    assert "x=" not in "".join(command_words(hostile)[::2])
 
 
 @pytest.mark.skipif(os.name == "nt", reason="quoted for another shell there")

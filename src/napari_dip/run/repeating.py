@@ -52,10 +52,14 @@ class Repetition:
 
     @property
     def files(self) -> dict[str, str]:
-        """All files that it takes: `paths`, and the network of a series, by its name alone."""
+        """Files that its task takes, by name; without a path, the network of a series by its own.
+
+        Names that the task does not have are left out: they would become arguments of a call.
+        """
         told = self.report.get("fit", {}).get("shared", {})
         network = {KEY: str(told["file"])} if "file" in told else {}
-        return {**network, **self.paths}
+        names = {KEY, *(one.name for one in self.recipe.task.inputs)}
+        return {name: path for name, path in {**network, **self.paths}.items() if name in names}
 
     @property
     def axes(self) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from napari_dip.errors.printable import printable
 from napari_dip.run.repeating import settings_of
 
 if TYPE_CHECKING:
@@ -13,8 +14,8 @@ if TYPE_CHECKING:
 _WIDTH = 100
 
 _CHECK = """\
-before = "{before}"
-after = "{after}"
+before = {before}
+after = {after}
 if result.report["input_sha256"] != before:
     print("This is another image than the one that was restored then.")
 elif result.report["output_sha256"] == after:
@@ -27,7 +28,8 @@ else:
 def python_script(run: Repetition) -> str:
     """Write a script that reads the files, restores with the same settings and saves a TIFF.
 
-    It then says whether the pixels are the same.
+    It then says whether the pixels are the same. A report may come from a stranger: whatever it
+    holds is a literal or one line of a comment here, never a command.
 
     Parameters
     ----------
@@ -45,10 +47,14 @@ def python_script(run: Repetition) -> str:
     saved.append(f'metadata={{"axes": {_literal(run.axes)}}}')
     threads = "1 thread" if report["threads"] == 1 else f"{report['threads']} threads"
     computed = f"{report['device']} with {threads} and PyTorch {report['torch']}"
+    remarks = [
+        f"Makes {run.result!r} again, as napari-dip {report['version']} did.",
+        f"Computed then on {computed}.",
+        *([run.doubt] if run.doubt else []),
+    ]
+    digests = {"before": report["input_sha256"], "after": report["output_sha256"]}
     lines = [
-        f"# Makes {run.result!r} again, as napari-dip {report['version']} did.",
-        f"# Computed then on {computed}.",
-        *([f"# {run.doubt}"] if run.doubt else []),
+        *(f"# {printable(one)}" for one in remarks),  # printable: on one line each
         "",
         "import tifffile",
         "",
@@ -58,7 +64,7 @@ def python_script(run: Repetition) -> str:
         _call("result = dip.restore", inputs),
         _call("tifffile.imwrite", saved),
         "",
-        _CHECK.format(before=report["input_sha256"], after=report["output_sha256"]),
+        _CHECK.format(**{name: _literal(str(digest)) for name, digest in digests.items()}),
     ]
     return "\n".join(lines)
 
