@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from napari_dip.engine.optimisers import Adam
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -123,7 +125,7 @@ class _Scene:
         blur: Sequence[nn.Parameter] = (),
     ) -> float:
         """Fit the scene, and the blur's parameters if given; the least loss."""
-        adam = torch.optim.Adam([self.level, self.fall, self.floor, *blur], lr=RATE)
+        adam = Adam([self.level, self.fall, self.floor, *blur], lr=RATE)
         with torch.enable_grad():
             for step in range(steps):
                 adam.param_groups[0]["lr"] = RATE * (1 - step / steps)

@@ -6,6 +6,7 @@ sets one.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -25,21 +26,45 @@ _MEMORY = 10
 _CURVED = 1e-6
 
 
+class Plain(Optimizer):
+    """An optimiser without what torch wraps around it in case somebody compiles it.
+
+    The wrappers import torch's compiler when they are first called, though nothing here is
+    compiled: a second or two of processor time, a folder among the temporary files, and a name in
+    the environment. What they wrap is the same code.
+    """
+
+    zero_grad = inspect.unwrap(Optimizer.zero_grad)
+    add_param_group = inspect.unwrap(Optimizer.add_param_group)
+
+
+class Adam(Plain, torch.optim.Adam):
+    """torch's own, unwrapped."""
+
+    step = torch.no_grad()(inspect.unwrap(torch.optim.Adam.step))
+
+
+class GradientDescent(Plain, torch.optim.SGD):
+    """torch's own, unwrapped."""
+
+    step = torch.no_grad()(inspect.unwrap(torch.optim.SGD.step))
+
+
 def adam(groups: list[dict[str, Any]]) -> Optimizer:
     """Kingma, Ba, Adam: a method for stochastic optimization, ICLR 2015, arXiv:1412.6980."""
-    return torch.optim.Adam(groups, lr=0.0, foreach=True)
+    return Adam(groups, lr=0.0, foreach=True)
 
 
 def adam_on_card(groups: list[dict[str, Any]]) -> Optimizer:
     """Make the same with rates and counts as tensors on the graphics card: a graph reads them."""
     for group in groups:
         group["lr"] = torch.zeros((), device=group["params"][0].device)
-    return torch.optim.Adam(groups, lr=0.0, foreach=True, capturable=True)
+    return Adam(groups, lr=0.0, foreach=True, capturable=True)
 
 
 def gradient_descent(groups: list[dict[str, Any]]) -> Optimizer:
     """Go down the gradient, with momentum."""
-    return torch.optim.SGD(groups, lr=0.0, momentum=_MOMENTUM, foreach=True)
+    return GradientDescent(groups, lr=0.0, momentum=_MOMENTUM, foreach=True)
 
 
 def limited_memory(groups: list[dict[str, Any]]) -> Optimizer:
@@ -47,7 +72,7 @@ def limited_memory(groups: list[dict[str, Any]]) -> Optimizer:
     return LimitedMemory(groups)
 
 
-class LimitedMemory(Optimizer):
+class LimitedMemory(Plain):
     """L-BFGS with one evaluation a step: the rate is the step's length, nothing is searched.
 
     A line search would look at the loss several times within one iteration, which then would not

@@ -84,8 +84,6 @@ def load_torch() -> ModuleType:
     keep_freed_memory()
     import torch
 
-    # the first optimiser of a process loads a second's worth of modules: not on a run's clock
-    torch.optim.Adam([torch.nn.Parameter(torch.zeros(1))])
     return torch
 
 
