@@ -21,6 +21,10 @@ RUNS = {
         "The fit of '{name}' broke down {count} times in a row.",
         "Try another seed, or another prior.",
     ),
+    "program-ends": Fault(
+        "PyTorch cannot be loaded any more, since the program is ending.",
+        "Call from the main thread first, or let that wait for this one (`thread.join()`).",
+    ),
     "disk-full": Fault(
         "'{path}' could not be saved: {why}.",
         "Free some space or choose another folder; earlier files are untouched.",

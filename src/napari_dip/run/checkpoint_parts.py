@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
-from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
+from napari_dip.run.machine import torch_version
 from napari_dip.run.units import UnitOutcome
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def identity_of(plan: Plan, hashes: Mapping[str, str]) -> dict[str, Any]:
 
     return {
         "version": __version__,
-        "torch": metadata.version("torch"),
+        "torch": torch_version(),
         "recipe": plan.recipe.to_dict(),
         "budget": json.loads(json.dumps(asdict(plan.budget))),
         "inputs": dict(hashes),

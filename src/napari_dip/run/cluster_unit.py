@@ -8,7 +8,6 @@ every worker makes the same of it.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +21,7 @@ from napari_dip.run.checkpoints import Store
 from napari_dip.run.cluster_begun import MOST_DEATHS, SHARES, Beginnings
 from napari_dip.run.draining import drained
 from napari_dip.run.events import Event
+from napari_dip.run.machine import torch_version
 from napari_dip.run.recipe import recipe_from_json
 from napari_dip.run.shared_network import KEY, read_network
 
@@ -175,7 +175,7 @@ def versions() -> tuple[str, ...]:
     """Name what pixels depend on, beside the recipe and the machine: napari-dip and torch."""
     from napari_dip import __version__
 
-    return __version__, metadata.version("torch")
+    return __version__, torch_version()
 
 
 def job_of(unit: Unit) -> Job:

@@ -6,16 +6,21 @@ import errno
 import os
 import platform
 import shutil
+import sys
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from napari_dip.errors import Failed, refusal
 from napari_dip.io.paths import check_working_folder
 from napari_dip.run.allocator import keep_freed_memory
-from napari_dip.run.openmp import set_wait_policy
+from napari_dip.run.openmp import note_spinning
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
     from types import ModuleType
 
 #: Cores and image size decide the threads. Two were measured to be 1.8 times as fast as one
@@ -25,6 +30,9 @@ MOST_THREADS = 8
 
 #: Asks torch to do on the processor what Apple graphics cannot.
 MPS_FALLBACK = "PYTORCH_ENABLE_MPS_FALLBACK"
+
+#: What torch's libraries read from the environment when they load, unless it says otherwise.
+_AT_LOAD = {"OMP_WAIT_POLICY": "PASSIVE", MPS_FALLBACK: "1"}
 
 #: What torch says when its memory is full.
 _MEMORY_WORDS = ("out of memory", "can't allocate memory", "defaultcpuallocator")
@@ -61,7 +69,7 @@ class Machine:
 
 def this_machine() -> Machine:
     """Look at this computer; takes milliseconds and imports nothing heavy."""
-    version = _torch_version()
+    version = torch_version()
     devices, missing = _devices(version)
     return Machine(_cores(), _free_bytes(), devices, version, missing, _half())
 
@@ -76,15 +84,34 @@ def load_torch() -> ModuleType:
     ------
     Refused
         If the working folder was deleted: its libraries end the process there.
+    Failed
+        If Python ends: only threads that outlive the main one still run then.
     """
     check_working_folder()
-    set_wait_policy()
-    # operations that Apple graphics lack are then done by the processor; read then, too
-    os.environ.setdefault(MPS_FALLBACK, "1")
+    note_spinning()
     keep_freed_memory()
-    import torch
-
+    if "torch" in sys.modules:  # its libraries have read the environment
+        return sys.modules["torch"]
+    try:
+        with _environment(_AT_LOAD):
+            import torch
+    except RuntimeError as error:
+        if "shutdown" not in str(error):
+            raise
+        raise Failed(refusal("program-ends")) from error
     return torch
+
+
+@contextmanager
+def _environment(defaults: Mapping[str, str]) -> Iterator[None]:
+    """Set what the environment does not say, and take it out again: the program has its own."""
+    new = {name: value for name, value in defaults.items() if name not in os.environ}
+    os.environ.update(new)
+    try:
+        yield
+    finally:
+        for name in new:
+            os.environ.pop(name, None)
 
 
 def is_memory_error(error: BaseException) -> bool:
@@ -115,11 +142,12 @@ def threads_for(cores: int, pixels: int) -> int:
     return max(1, min(cores, MOST_THREADS))
 
 
-def _torch_version() -> str:
+def torch_version() -> str:
+    """Version of the torch that is installed, "" if there is none."""
     try:
         return metadata.version("torch")
-    except metadata.PackageNotFoundError:
-        return ""
+    except metadata.PackageNotFoundError:  # frozen programs need not have a package's notes
+        return str(load_torch().__version__) if find_spec("torch") else ""
 
 
 def _devices(version: str) -> tuple[tuple[str, ...], str]:

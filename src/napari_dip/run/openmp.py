@@ -28,12 +28,11 @@ _POLICIES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
 _spinning: list[bool] = []
 
 
-def set_wait_policy() -> None:
-    """Let idle threads wait from the start, or note that it is too late for that."""
+def note_spinning() -> None:
+    """Find out whether idle threads spin: it is too late for a policy once torch has loaded."""
     if not _spinning:
         late = "torch" in sys.modules
         _spinning.append(late and not any(name in os.environ for name in _POLICIES))
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch first loads
 
 
 @contextmanager

@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from napari_dip.io.regions import chunks
+from napari_dip.run.machine import torch_version
 from napari_dip.run.noise import noise_variance
 from napari_dip.run.sharing import sharing_report
 
@@ -140,7 +140,7 @@ def receipt(plan: Plan, calibration: Calibration, **facts: Any) -> dict[str, Any
         "task": plan.recipe.task.name,
         "recipe": json.loads(plan.recipe.to_json()),
         "version": __version__,
-        "torch": metadata.version("torch"),
+        "torch": torch_version(),
         "device": plan.device,
         "threads": plan.threads,
         "seed": plan.recipe.common.seed,

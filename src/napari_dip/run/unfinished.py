@@ -12,7 +12,6 @@ import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -26,7 +25,7 @@ from napari_dip.io.writing import write_text
 from napari_dip.run.checkpoint_file import read_header
 from napari_dip.run.fields import Count, Fields, Name, Text, fault_in
 from napari_dip.run.held import Held, is_held, is_run_folder, remove_run_folder
-from napari_dip.run.machine import Machine
+from napari_dip.run.machine import Machine, torch_version
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -155,7 +154,7 @@ def versions() -> dict[str, str]:
     """Give the versions that pixels depend on."""
     from napari_dip import __version__
 
-    return {"version": __version__, "torch": metadata.version("torch")}
+    return {"version": __version__, "torch": torch_version()}
 
 
 def find_unfinished(home: Path, task: str) -> tuple[Unfinished, ...]:
