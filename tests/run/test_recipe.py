@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 
+import numpy as np
 import pytest
 
 from napari_dip.errors import Refused
@@ -47,6 +48,24 @@ def test_what_was_not_set_is_not_written() -> None:
 def test_a_value_out_of_bounds_is_refused_by_name(field: str, value: object) -> None:
     with pytest.raises(Refused, match=f"'{field}'"):
         make_recipe("denoise", **{field: value})
+
+
+@pytest.mark.parametrize(
+    "field", ["seed", "restarts", "max_iterations", "time_limit", "tile", "gain", "smoothing"]
+)
+@pytest.mark.parametrize("value", [True, False, np.True_])
+def test_yes_is_not_the_number_one(field: str, value: object) -> None:
+    with pytest.raises(Refused, match=f"'{field}' .* a number"):
+        make_recipe("denoise", **{field: value})
+    raw = {"schema": 1, "task": "denoise", "settings": {field: bool(value)}}
+    assert code_of(raw) == "setting-wrong"
+
+
+def test_yes_stays_yes_where_it_is_asked_for() -> None:
+    assert make_recipe("denoise", neighbours=False).task.neighbours is False
+    assert make_recipe("denoise", neighbours=np.True_).task.neighbours is True
+    with pytest.raises(Refused, match=r"'prior' .* auto, noise"):
+        make_recipe("denoise", prior=True)
 
 
 def test_an_unknown_setting_is_refused() -> None:

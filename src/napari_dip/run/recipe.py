@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, fields, replace
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -232,6 +232,9 @@ def recipe_from_json(text: str, *, origin: str = "recipe") -> Recipe:
 
 
 def _checked(kind: type[Any], settings: dict[str, Any]) -> Any:
+    numbers = [name for name, value in settings.items() if _is_truth_for_number(kind, name, value)]
+    if numbers:  # pydantic takes yes for the number 1
+        raise Refused(_wrong(numbers[0], settings[numbers[0]], "a number"))
     try:
         return kind(**settings)
     except ValidationError as error:
@@ -249,10 +252,23 @@ def _first_fault(kind: type[Any], error: ValidationError) -> Refusal:
         why = wanted.format(**first.get("ctx", {}))
     else:  # not to be formatted: it may hold braces of the user's
         why = first["msg"].removeprefix("Input should be ").replace("'", "")
+    return _wrong(field, first["input"], why)
+
+
+def _is_truth_for_number(kind: type[Any], name: str, value: object) -> bool:
+    """Whether yes or no stands where a number does; by its name, since NumPy has one of its own."""
+    if type(value).__name__ not in ("bool", "bool_") or name not in kind.__pydantic_fields__:
+        return False
+    annotation = kind.__pydantic_fields__[name].annotation
+    kinds = {annotation, *(get_args(one)[0] for one in get_args(annotation) if get_args(one))}
+    return not kinds.isdisjoint((int, float))
+
+
+def _wrong(field: str, value: object, wanted: str) -> Refusal:
     return refusal(
         "setting-wrong",
         field=field,
-        value=short(first["input"]),
-        why=f"it should be {why}",
+        value=short(value),
+        why=f"it should be {wanted}",
         hint="Leave it out to use the default.",
     )
