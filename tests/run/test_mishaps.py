@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -254,3 +255,27 @@ def test_a_picture_that_its_disk_does_not_take_is_kept_elsewhere(
     kept = tmp_path / "out.rescued.tif"
     assert np.array_equal(tifffile.imread(kept), whole.image)
     assert str(kept) in said.refusal.remedy
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="permissions as POSIX has them")
+@pytest.mark.parametrize("name", ["out.tif", "out.ome.zarr"])
+@pytest.mark.parametrize(("mode", "others"), [(0o1777, 0), (0o755, 0o044)])
+def test_a_picture_kept_where_all_may_write_is_read_by_its_owner_alone(
+    name: str,
+    mode: int,
+    others: int,
+    whole: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    tmp_path.chmod(mode)
+    before = os.umask(0o022)
+    try:
+        full_disk = Failed(refusal("disk-full", path=name, why="no space left on device"))
+        kept_elsewhere(full_disk, tmp_path / "far" / name, PLAN, whole)
+        assert os.umask(0o022) == 0o022
+    finally:
+        os.umask(before)
+    (kept,) = tmp_path.glob("out.rescued*")
+    assert kept.stat().st_mode & 0o077 == others | (0o011 if others and kept.is_dir() else 0)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import stat
 import tempfile
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +15,8 @@ from napari_dip.io.paths import fitting, printable, target_of
 from napari_dip.run.results import save_picture
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from napari_dip.run.events import Restoration
     from napari_dip.run.plan import Plan
 
@@ -41,7 +45,7 @@ def kept_elsewhere(failure: Failed, output: Path, plan: Plan, result: Restoratio
     beside = [output.parent] if failure.refusal.code == "save-taken" else []
     for folder in (*beside, *_places(plan)):
         path = free_name(folder / output.name, "rescued")
-        with suppress(Failed, OSError):
+        with suppress(Failed, OSError), _private(folder):
             save_picture(path, result.image, plan.source, plan.result_scale, result, False)
             return _also(failure, _KEPT.format(path=printable(str(path))))
         tried.append(printable(str(folder)))
@@ -78,6 +82,19 @@ def _places(plan: Plan) -> list[Path]:
 def spare_places(plan: Plan) -> list[Path]:
     """List the same for what goes with the run, last first: the system empties temporary files."""
     return _places(plan)[::-1]
+
+
+@contextmanager
+def _private(folder: Path) -> Iterator[None]:
+    """Let files in a folder that all may write to be the user's alone; others could read them."""
+    if not folder.stat().st_mode & stat.S_IWOTH:
+        yield
+        return
+    before = os.umask(0o077)
+    try:
+        yield
+    finally:
+        os.umask(before)
 
 
 def _also(failure: Failed, words: str) -> Failed:
