@@ -11,13 +11,14 @@ which the tests walk and the documentation prints.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from os import PathLike
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from napari_dip.errors.files import FILES
 from napari_dip.errors.networks import NETWORKS
 from napari_dip.errors.pixels import PIXELS
-from napari_dip.errors.printable import printable
+from napari_dip.errors.printable import cut, printable
 from napari_dip.errors.runs import RUNS
 from napari_dip.errors.series import SERIES
 from napari_dip.errors.settings import SETTINGS
@@ -56,7 +57,7 @@ class Refusal:
 
 
 def refusal(code: str, **facts: object) -> Refusal:
-    """Fill the fault `code` with the facts of this case, whoever wrote them.
+    """Fill the fault `code` with the facts of this case, whoever wrote them and however long.
 
     Raises
     ------
@@ -64,7 +65,11 @@ def refusal(code: str, **facts: object) -> Refusal:
         If the code is not in `FAULTS`, or a fact is missing.
     """
     fault = FAULTS[code]
-    sentence, remedy = (one.format(**facts) for one in (fault.sentence, fault.remedy))
+    shown = {
+        name: cut(str(fact)) if isinstance(fact, str | PathLike) else fact
+        for name, fact in facts.items()
+    }
+    sentence, remedy = (one.format(**shown) for one in (fault.sentence, fault.remedy))
     return Refusal(code, printable(sentence), printable(remedy))
 
 

@@ -5,6 +5,10 @@ from __future__ import annotations
 from reprlib import Repr
 from unicodedata import category
 
+#: Letters shown whole: a file name has up to 255, a list of all settings of a task up to 288.
+#: Of a longer text both ends are shown, each of so many letters.
+_MOST, _END = 500, 100
+
 
 def printable(text: str) -> str:
     """Replace what commands a terminal or hides what is there, such as escapes and line breaks.
@@ -24,6 +28,11 @@ def printable(text: str) -> str:
 def printable_lines(text: str) -> str:
     """Replace the same, line by line, for a text of ours that has several lines."""
     return "\n".join(map(printable, text.split("\n")))
+
+
+def cut(text: str) -> str:
+    """Leave out the middle of a text so long that it would flood a terminal or a label."""
+    return text if len(text) <= _MOST else f"{text[:_END]} … {text[-_END:]}"
 
 
 def short(value: object) -> str:

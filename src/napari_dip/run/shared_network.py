@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari_dip.errors import Refusal, Refused, refusal
 from napari_dip.io.digest import file_sha256
-from napari_dip.io.paths import printable
+from napari_dip.io.paths import printable, readable_file
 from napari_dip.run.checkpoint_file import read_header, read_tensors
 from napari_dip.run.checkpoint_parts import read_outcome
 from napari_dip.run.checkpoints import BROKEN
@@ -114,9 +114,8 @@ def read_network(path: str | os.PathLike[str]) -> SharedNetwork:
     Refused
         If it is not such a file, or cannot be read.
     """
-    place, shown = Path(os.fspath(path)), printable(os.fspath(path))
-    if not place.is_file():
-        raise Refused(refusal("file-missing", path=shown))
+    place, _ = readable_file(path)
+    shown = printable(str(place))
     digest = file_sha256(place)
     try:
         told = read_header(place)["network"]
