@@ -40,6 +40,12 @@ def test_a_result_has_the_shape_and_intensities_of_its_input(plain):
     assert plain.stop_reason and plain.history and plain.recipe.common.preset == "fast"
 
 
+def test_a_result_shows_itself_in_one_line_without_its_pixels(plain):
+    shown = repr(plain)
+    assert shown == f"<Restoration: denoise, 48 × 40, float32; ended since {plain.stop_reason}>"
+    assert len(shown) < 200
+
+
 @pytest.mark.parametrize(
     "dressed",
     [

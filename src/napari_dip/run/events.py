@@ -92,3 +92,9 @@ class Restoration:
     learned: Mapping[str, Pixels] = field(default_factory=dict)
     report: Mapping[str, Any] = field(default_factory=dict)
     residual: Pixels | None = None
+
+    def __repr__(self) -> str:
+        """Show in one line what came out, without its arrays."""
+        size = " × ".join(map(str, self.image.shape))
+        task = self.recipe.task.name
+        return f"<Restoration: {task}, {size}, {self.image.dtype}; ended since {self.stop_reason}>"
