@@ -89,7 +89,8 @@ def _whole(case: str) -> Seen:
 def _lost(case: str, number: int) -> Seen:
     """Lose the card somewhere between the first report and the end."""
     first, whole, usual = counted(case)
-    at = random.Random(f"card {case} {number}").randrange(first + 1, whole)
+    # previews come by the clock, so that another run may touch the card a few times less
+    at = random.Random(f"card {case} {number}").randrange(first + 1, whole * 19 // 20)
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
         lay_out(folder)
