@@ -14,6 +14,7 @@ import pytest
 import tifffile
 
 from napari_dip.cli import main
+from napari_dip.io.reading import read_spec
 from napari_dip.run.checkpoint_file import is_checkpoint
 from napari_dip.run.cluster_begun import Beginnings
 from napari_dip.run.held import empty_run_folder, is_run_folder, make_run_folder, remove_run_folder
@@ -171,3 +172,36 @@ def test_a_file_that_appears_while_a_run_is_on_is_not_replaced_by_its_state(tmp_
     said = process.communicate(timeout=60)[1]
     assert (tmp_path / "q.tif.unfinished").read_text() == "mine"
     assert "could not be saved" in said and (tmp_path / "q.partial.tif").exists()
+
+
+@pytest.mark.parametrize("unit", ["мкм", "ピクセル", "C:\\u"])
+def test_a_unit_in_any_language_costs_no_picture_and_comes_back(tmp_path, unit):
+    source, out = tmp_path / "in.tif", tmp_path / "out.tif"
+    image = np.random.default_rng(0).poisson(200, (48, 40)).astype("uint16")
+    text = f"ImageJ=1.53t\nunit={unit}\n".encode()
+    tifffile.imwrite(source, image, description=text, metadata=None, resolution=(9, 9))
+    before = read_spec(source)
+    assert before.units is not None and before.units[0]
+    assert main(["denoise", str(source), "-o", str(out), *SHORT]) == 0
+    after = read_spec(out)
+    assert after.units == before.units and after.scale == pytest.approx(before.scale)
+    with tifffile.TiffFile(out) as file:
+        assert file.pages[0].description.isascii()
+
+
+def test_whatever_goes_wrong_while_saving_the_picture_is_kept(noisy, tmp_path, monkeypatch, capsys):
+    write, count = tifffile.TiffWriter.write, iter(range(9))
+
+    def once(self, *values, **options):
+        if next(count) == 0:
+            raise ValueError("nobody foresaw this")
+        return write(self, *values, **options)
+
+    monkeypatch.setattr(tifffile.TiffWriter, "write", once)
+    out, report = tmp_path / "out.tif", tmp_path / "report.json"
+    argv = ["denoise", str(noisy), "-o", str(out), "--report", str(report), *SHORT]
+    assert main(argv) == 1
+    said = capsys.readouterr().err
+    kept = tmp_path / "out.rescued.tif"
+    assert "nobody foresaw this" in said and str(kept) in said
+    assert tifffile.imread(kept).shape == (48, 40) and report.exists() and not out.exists()

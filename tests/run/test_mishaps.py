@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from napari_dip.run.checkpoints import Store
 from napari_dip.run.lost_device import is_device_error, on_device
 from napari_dip.run.memory import LEAST_WINDOW, MOST_TRIES, Bites
 from napari_dip.run.rescue import kept_elsewhere
+from napari_dip.run.results import save_picture
 from napari_dip.run.runner import Control
 from napari_dip.run.shelf import Piece, Shelf
 from run_scene import drain, plan_for, shot
@@ -279,3 +281,19 @@ def test_a_picture_kept_where_all_may_write_is_read_by_its_owner_alone(
         os.umask(before)
     (kept,) = tmp_path.glob("out.rescued*")
     assert kept.stat().st_mode & 0o077 == others | (0o011 if others and kept.is_dir() else 0)
+
+
+def test_a_picture_whose_header_cannot_be_written_is_kept_with_its_pixels_alone(
+    whole: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    flat = replace(PLAN.source, scale=(0.0, 0.0), units=("micrometer", "micrometer"))
+    senseless = replace(PLAN, source=flat)
+    with pytest.raises(ZeroDivisionError) as found:
+        save_picture(tmp_path / "out.tif", whole.image, flat, flat.scale, whole, False)
+    said = kept_elsewhere(found.value, tmp_path / "out.tif", senseless, whole)
+    kept = tmp_path / "out.tif.rescued.tif"
+    assert np.array_equal(tifffile.imread(kept), whole.image)
+    assert said.refusal.code == "save-unexpected"
+    assert str(kept) in said.refusal.remedy and "without" in said.refusal.remedy

@@ -36,7 +36,7 @@ from napari_dip.run.machine import this_machine
 from napari_dip.run.meanwhile import stamped
 from napari_dip.run.plan import duration, preflight
 from napari_dip.run.recipe import Common, make_recipe, recipe_from_dict
-from napari_dip.run.rescue import free_name, kept_elsewhere, name_beside
+from napari_dip.run.rescue import as_failed, free_name, kept_elsewhere, name_beside
 from napari_dip.run.results import json_text, save_picture
 from napari_dip.run.runner import run
 from napari_dip.run.saturation import cut_off
@@ -255,9 +255,12 @@ def _save(request: Request, plan: Plan, result: Restoration) -> None:
         try:
             check_unmoved(place)
             write(place)
-        except Failed as failure:  # hours of work must not end with a full disk
-            kept = kept_elsewhere(failure, place, plan, result) if name == "output" else failure
-            failures.append(kept)
+        except (
+            Exception
+        ) as failure:  # hours of work must not end with a full disk, or a slip of ours
+            is_picture = name == "output"
+            kept = kept_elsewhere(failure, place, plan, result) if is_picture else None
+            failures.append(kept or as_failed(failure, place))
     if failures:
         raise failures[0]
     if not request.quiet:
@@ -335,7 +338,7 @@ def _keep(request: Request, plan: Plan, result: Restoration | None, store: Store
     try:
         check_unmoved(request.targets["output"])
         save_picture(path, result.image, plan.source, plan.result_scale, result, False)
-    except Failed as failure:
+    except Exception as failure:
         raise _going_on(kept_elsewhere(failure, path, plan, result), store) from failure
     if not request.quiet:
         say(f"Interrupted; the best picture so far was saved as '{path}'.")

@@ -53,6 +53,10 @@ RUNS = {
         "'{path}' could not be saved: {why}.",
         "Choose another folder, and see to that disk or connection; earlier files are untouched.",
     ),
+    "save-unexpected": Fault(
+        "'{path}' could not be saved: {why}.",
+        "Report this as a fault of napari-dip; earlier files are untouched.",
+    ),
     "tiles-moved": Fault(
         "'{path}' takes no more ({why}): what is done from here on is kept {where} until the run "
         "ends.",

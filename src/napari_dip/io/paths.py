@@ -105,9 +105,10 @@ def why_not(error: BaseException) -> str:
     return first[:1].lower() + first[1:] if first[1:2].islower() else first
 
 
-def unsaved(path: str | os.PathLike[str], error: OSError) -> Refusal:
+def unsaved(path: str | os.PathLike[str], error: Exception) -> Refusal:
     """Say that a file could not be saved, with what helps against this very error."""
-    code = _UNSAVED.get(error.errno or 0, "save-failed")
+    number = error.errno if isinstance(error, OSError) else None
+    code = _UNSAVED.get(number or 0, "save-failed")
     return refusal(code, path=printable(os.fspath(path)), why=why_not_taken(error))
 
 
@@ -120,9 +121,10 @@ def unwritable(folder: str | os.PathLike[str], error: OSError) -> Refusal:
     return refusal(code, folder=shown, path=shown, why=why_not_taken(error))
 
 
-def why_not_taken(error: OSError) -> str:
+def why_not_taken(error: Exception) -> str:
     """Say why a disk did not take something, which not all writers tell."""
-    return why_not(error) if error.strerror else "the disk did not take it"
+    silent = isinstance(error, OSError) and not error.strerror
+    return "the disk did not take it" if silent else why_not(error)
 
 
 def look_at(path: str | os.PathLike[str]) -> tuple[Path, os.stat_result | None]:

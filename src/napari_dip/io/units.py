@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 #: What files write -> name used here, which is also what napari understands.
 _NAMES = {
     "µm": "micrometer",
@@ -56,12 +58,28 @@ _SYMBOLS = {
     "hour": "h",
     "pixel": "pixel",
 }
+#: How ImageJ writes a letter that is not of ASCII.
+_ESCAPED = re.compile(r"\\u([0-9A-Fa-f]{4})")
 
 
 def unit_name(written: str) -> str:
     """Name a unit in one way, whichever way a file writes it; unknown ones stay as they are."""
-    text = written.replace("\\u00B5", "µ").replace("\\u00b5", "µ").strip()
+    text = _ESCAPED.sub(_letter, written).strip()
     return _NAMES.get(text, _NAMES.get(text.lower(), text))
+
+
+def _letter(escaped: re.Match[str]) -> str:
+    letter = chr(int(escaped[1], 16))
+    return letter if letter.isprintable() else escaped[0]
+
+
+def escaped_unit(name: str) -> str:
+    """Write a unit as ImageJ does: in ASCII, other letters by their four digits."""
+    letters = (one for one in name if one <= "\uffff")  # ImageJ, too, leaves out what is beyond
+    return "".join(
+        one if one.isprintable() and one.isascii() and one != "\\" else f"\\u{ord(one):04x}"
+        for one in letters
+    )
 
 
 def unit_symbol(name: str) -> str | None:

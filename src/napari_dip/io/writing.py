@@ -22,7 +22,7 @@ from napari_dip.io.outputs import FOLDER_SUFFIX, placed
 from napari_dip.io.paths import unsaved
 from napari_dip.io.regions import OnDisk, chunks
 from napari_dip.io.spec import SourceTags
-from napari_dip.io.units import meters, unit_symbol
+from napari_dip.io.units import escaped_unit, meters, unit_symbol
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -246,7 +246,7 @@ def _imagej_options(
     options: dict[str, Any] = {"metadata": metadata}
     if "X" in sizes and "Y" in sizes:
         unit = sizes["X"][1]
-        metadata["unit"] = {"micrometer": "micron"}.get(unit, unit)
+        metadata["unit"] = {"micrometer": "micron"}.get(unit, escaped_unit(unit))
         options["resolution"] = (1 / sizes["X"][0], 1 / sizes["Y"][0])
         options["resolutionunit"] = "NONE"
     if "Z" in sizes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from contextlib import suppress
 from importlib.util import find_spec
 from math import ceil, prod
 from pathlib import Path
@@ -74,7 +75,9 @@ def version_of(path: str | None) -> str:
     """Tell which version an OME-Zarr has; of anything else, the one that is written."""
     if path is None or not is_zarr(Path(path)):
         return NEWEST
-    return read_pyramid(Path(path)).version
+    with suppress(Refused):  # it was changed since it was read: the result is what counts
+        return read_pyramid(Path(path)).version
+    return NEWEST
 
 
 def check_zarr(path: Path) -> None:

@@ -223,7 +223,7 @@ def _save(
         before.check(at)
         again = at.result in before.files and _is_as_written(at.result)
         save_picture(at.result, result.image, source, plan.result_scale, result, again)
-    except Failed as failure:  # a night's work must not end with a full disk
+    except Exception as failure:  # a night's work must not end with a full disk
         raise kept_elsewhere(failure, at.result, plan, result) from failure
     results = [at.result]
     for name in plan.recipe.task.gives:

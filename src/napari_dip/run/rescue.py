@@ -10,8 +10,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from napari_dip.errors import Failed
-from napari_dip.io.paths import fitting, printable, target_of
+from napari_dip.errors import Failed, Refused, refusal
+from napari_dip.io.paths import fitting, printable, target_of, unsaved, why_not
+from napari_dip.io.writing import write_image
 from napari_dip.run.results import save_picture
 
 if TYPE_CHECKING:
@@ -21,16 +22,29 @@ if TYPE_CHECKING:
     from napari_dip.run.plan import Plan
 
 _KEPT = "The picture is kept as '{path}'."
+_BARE = "The picture is kept as '{path}', without its settings and the size of its pixels."
 _LOST = "No other place took the picture either: {places}."
 
 
-def kept_elsewhere(failure: Failed, output: Path, plan: Plan, result: Restoration) -> Failed:
+def as_failed(error: Exception, output: Path) -> Failed:
+    """Say of whatever went wrong while a file was saved that it could not be saved."""
+    if isinstance(error, Failed):
+        return error
+    if isinstance(error, Refused):
+        return Failed(error.refusal)
+    if isinstance(error, OSError):
+        return Failed(unsaved(output, error))
+    shown = printable(str(output))
+    return Failed(refusal("save-unexpected", path=shown, why=why_not(error)))
+
+
+def kept_elsewhere(failure: Exception, output: Path, plan: Plan, result: Restoration) -> Failed:
     """Save a result that could not be saved, near its input, at home, or where temporary files go.
 
     Parameters
     ----------
-    failure : Failed
-        Why it could not be saved.
+    failure : Exception
+        Why it could not be saved, foreseen or not.
     output : Path
         Where it should have gone.
     plan : Plan
@@ -41,15 +55,20 @@ def kept_elsewhere(failure: Failed, output: Path, plan: Plan, result: Restoratio
     Failed
         The same failure, which says where the picture is now.
     """
-    tried = []
-    beside = [output.parent] if failure.refusal.code == "save-taken" else []
-    for folder in (*beside, *_places(plan)):
+    failed = as_failed(failure, output)
+    beside = [output.parent] if failed.refusal.code in ("save-taken", "save-unexpected") else []
+    folders = (*beside, *_places(plan))
+    for folder in folders:
         path = free_name(folder / output.name, "rescued")
-        with suppress(Failed, OSError), _private(folder):
+        with suppress(Exception), _private(folder):  # the next place may take it
             save_picture(path, result.image, plan.source, plan.result_scale, result, False)
-            return _also(failure, _KEPT.format(path=printable(str(path))))
-        tried.append(printable(str(folder)))
-    return _also(failure, _LOST.format(places=", ".join(tried)))
+            return _also(failed, _KEPT.format(path=printable(str(path))))
+    for folder in folders:  # what goes with the pixels may be what cannot be saved
+        path = free_name(folder / f"{output.name}.tif", "rescued")
+        with suppress(Exception), _private(folder):
+            write_image(path, result.image, axes=plan.source.axes)
+            return _also(failed, _BARE.format(path=printable(str(path))))
+    return _also(failed, _LOST.format(places=", ".join(printable(str(one)) for one in folders)))
 
 
 def free_name(output: Path, kind: str) -> Path:
