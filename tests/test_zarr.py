@@ -162,6 +162,29 @@ def answer(path: Path, inputs: tuple[Path, ...] = (), overwrite: bool = True) ->
     return caught.value.refusal.code
 
 
+@pytest.mark.parametrize(
+    "name", ["labels.xlsx", "labels/zarr.json", "0/notes.txt", "0/c/notes/a", "tables/0/zarr.json"]
+)
+def test_a_zarr_that_holds_a_file_of_the_users_is_never_replaced(cells: Path, name: str) -> None:
+    assert check_output(cells, overwrite=True) == cells
+    foreign = cells / name
+    foreign.parent.mkdir(parents=True, exist_ok=True)
+    foreign.write_text("{}")
+    with pytest.raises(Refused) as caught:
+        check_output(cells, overwrite=True)
+    assert caught.value.refusal.code == "zarr-shared"
+    assert name.split("/")[0] in caught.value.refusal.message
+    with pytest.raises(Failed):  # one that appeared after the check
+        write_image(cells, stack(), axes="ZYX", overwrite=True)
+    assert foreign.read_text() == "{}"
+
+
+def test_a_result_named_with_a_slash_at_its_end_is_a_zarr(tmp_path: Path) -> None:
+    name = f"{tmp_path / 'out.ome.zarr'}{os.sep}"
+    write_image(name, stack(), axes="ZYX")
+    assert read_spec(name).shape == SHAPE and (tmp_path / "out.ome.zarr").is_dir()
+
+
 def test_places_where_a_folder_would_do_harm_are_refused(tmp_path: Path) -> None:
     there = saved(tmp_path, "0.5")
     assert answer(there, overwrite=False) == "output-exists"

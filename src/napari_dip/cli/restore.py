@@ -255,9 +255,7 @@ def _save(request: Request, plan: Plan, result: Restoration) -> None:
         try:
             check_unmoved(place)
             write(place)
-        except (
-            Exception
-        ) as failure:  # hours of work must not end with a full disk, or a slip of ours
+        except Exception as failure:  # hours of work must not end with a full disk or a slip
             is_picture = name == "output"
             kept = kept_elsewhere(failure, place, plan, result) if is_picture else None
             failures.append(kept or as_failed(failure, place))

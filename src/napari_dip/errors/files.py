@@ -62,6 +62,10 @@ FILES = {
         "'{path}' is a folder that holds no Zarr, and would be lost.",
         "Move it away, or choose another name for the result.",
     ),
+    "zarr-shared": Fault(
+        "'{path}' holds '{other}' beside its image, and that would be lost with it.",
+        "Move it away, or choose another name for the result.",
+    ),
     "result-untold": Fault(
         "'{path}' does not say how it was made: {why}.",
         "Choose a TIFF that napari-dip saved, or the report of its run (--report).",

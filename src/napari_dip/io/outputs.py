@@ -132,6 +132,7 @@ def _same(path: Path, other: str | os.PathLike[str]) -> bool:
 
 def _check_zarr(path: Path, status: os.stat_result | None) -> None:
     """Say no where Zarr cannot be written, or something else would be replaced by it."""
+    from napari_dip.io.zarr_members import foreign_in
     from napari_dip.io.zarr_reading import check_zarr
 
     check_zarr(path)
@@ -140,6 +141,8 @@ def _check_zarr(path: Path, status: os.stat_result | None) -> None:
         raise Refused(refusal("folder-is-file", path=shown))
     if status is not None and any(path.iterdir()) and not is_zarr(path):
         raise Refused(refusal("zarr-foreign", path=shown))
+    if status is not None and (other := foreign_in(path)):
+        raise Refused(refusal("zarr-shared", path=shown, other=printable(other)))
 
 
 def _check_folder(folder: Path, replaces: bool, path: Path, bytes_needed: int) -> None:

@@ -80,7 +80,7 @@ def write_image(
     if len(axes) != image.ndim:
         raise ValueError(f"The axes '{axes}' do not fit an image of shape {image.shape}.")
     sizes = _sizes(axes, scale, units)
-    if str(path).lower().endswith(FOLDER_SUFFIX):
+    if Path(path).suffix.lower() == FOLDER_SUFFIX:  # also with a slash behind it
         from napari_dip.io.zarr_writing import write_zarr
 
         told = {"provenance": dict(provenance or {}), "like": like}

@@ -20,6 +20,7 @@ from napari_dip.io.leftovers import part_name
 from napari_dip.io.outputs import placed
 from napari_dip.io.paths import is_zarr, unsaved
 from napari_dip.io.units import unit_symbol
+from napari_dip.io.zarr_members import foreign_in
 from napari_dip.io.zarr_metadata import FORMATS, multiscales
 from napari_dip.io.zarr_reading import check_zarr, version_of
 
@@ -232,7 +233,7 @@ def _place(part: Path, target: Path, overwrite: bool) -> None:
         os.rename(part, target)
         return
     foreign = not target.is_dir() or (any(target.iterdir()) and not is_zarr(target))
-    if foreign or target.is_symlink() or not overwrite:
+    if foreign or target.is_symlink() or not overwrite or foreign_in(target):
         raise FileExistsError(errno.EEXIST, "something of that name is there and would be lost")
     earlier = target.parent / part_name().replace(".part", ".earlier")
     os.rename(target, earlier)

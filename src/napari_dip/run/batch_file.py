@@ -122,6 +122,8 @@ def restore_file(
         state, no = "refused", error.refusal
     except Failed as error:
         no = error.refusal
+        if no.code == "save-unexpected":
+            log = "".join(traceback.format_exception(error))
     except Exception as error:
         no = _unforeseen(error, source.name)
         log = "".join(traceback.format_exception(error))

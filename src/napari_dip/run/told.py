@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,9 +22,6 @@ from napari_dip.run.report_fields import ReportFields
 if TYPE_CHECKING:
     import os
     from collections.abc import Mapping
-
-#: What `write_zarr` puts into a folder.
-_ZARR = re.compile(r"zarr\.json|\.zgroup|\.zattrs|\.zmetadata|\d+")
 
 
 def report_in(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -75,9 +71,10 @@ def is_picture_of(path: Path, report: Mapping[str, Any]) -> bool:
     """
     from napari_dip.io.reading import read_spec
     from napari_dip.io.regions import on_disk
+    from napari_dip.io.zarr_members import foreign_in
     from napari_dip.run.receipt import sha256
 
-    if path.is_dir() and any(not _ZARR.fullmatch(one.name) for one in path.iterdir()):
+    if path.is_dir() and foreign_in(path):
         return False
     pixels: Any = on_disk(read_spec(path))
     return sha256(pixels) == report.get("output_sha256")
