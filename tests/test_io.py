@@ -6,6 +6,7 @@ import json
 import os
 import struct
 import time
+import zlib
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -139,6 +140,32 @@ def test_a_palette_is_expanded_to_its_colours(tmp_path):
     spec = read_spec(tmp_path / "a.png")
     assert (spec.axes, spec.shape) == ("YXS", (20, 30, 3))
     np.testing.assert_array_equal(read_pixels(spec), np.asarray(image.convert("RGB")))
+
+
+@pytest.mark.parametrize("rows", [1, 12, 23, 24])
+def test_a_png_without_all_of_its_rows_is_refused_and_not_filled_with_black(tmp_path, rows):
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        check = struct.pack(">I", zlib.crc32(kind + content))
+        return struct.pack(">I", len(content)) + kind + content + check
+
+    image = pixels(24, 30, dtype="uint8")
+    packed = zlib.compress(b"".join(b"\0" + row.tobytes() for row in image[:rows]))
+    header = struct.pack(">IIBBBBB", 30, 24, 8, 0, 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"IDAT", packed), (b"IEND", b""))
+    path = tmp_path / "a.png"
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*one) for one in chunks))
+    spec = read_spec(path)
+    if rows < len(image):
+        assert code_of(read_pixels, spec) == "file-broken"
+    else:
+        np.testing.assert_array_equal(read_pixels(spec), image)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA"])
+def test_a_whole_png_of_each_mode_is_read(tmp_path, mode):
+    Image.fromarray(pixels(24, 30, dtype="uint8")).convert(mode).save(tmp_path / "a.png")
+    spec = read_spec(tmp_path / "a.png")
+    assert read_pixels(spec).shape == spec.shape
 
 
 def test_a_16_bit_png_keeps_all_its_bits(tmp_path):

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_dip.errors import Refused, refusal
-from napari_dip.io.paths import printable
+from napari_dip.io.paths import printable, why_not
 from napari_dip.io.spec import ImageSpec, SourceTags, orientation_note
 
 if TYPE_CHECKING:
@@ -32,6 +32,8 @@ _MODES = {
 }
 #: Number of the EXIF tag.
 _ORIENTATION = 274
+#: Longest side that libpng reads.
+_LONGEST = 1_000_000
 _ALPHA = "The alpha channel of '{name}' is left out."
 _FRAMES = "'{name}' is animated; only its first frame is restored."
 
@@ -56,9 +58,23 @@ def read_pixels(path: Path, spec: ImageSpec) -> npt.NDArray[Any]:
     """Decode a PNG or JPEG file, palettes expanded, alpha still there."""
     with _opened(path) as image:
         mode = _mode(image, path)
+        if image.format == "PNG" and max(image.size) <= _LONGEST:
+            _check_rows(path)
         if image.mode in ("P", "PA"):
             return np.asarray(image.convert(mode))
         return np.asarray(image)
+
+
+def _check_rows(path: Path) -> None:
+    """Refuse a PNG whose packed rows end before the picture does: Pillow makes the rest black."""
+    from imagecodecs import PngError, png_decode
+
+    try:
+        png_decode(path.read_bytes())
+    except PngError as error:
+        raise Refused(
+            refusal("file-broken", path=printable(str(path)), why=why_not(error))
+        ) from None
 
 
 def _mode(image: Image, path: Path) -> str:
