@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+from napari_dip.cli import main
 from napari_dip.errors import Failed, Refused
 from napari_dip.io.outputs import check_output
 from napari_dip.io.provenance import read_provenance
@@ -315,6 +316,32 @@ def test_a_codec_that_runs_what_it_unpacks_is_refused(cells: Path) -> None:
     assert refused(cells) == "file-codec"
 
 
+@pytest.mark.parametrize(
+    ("task", "moved"), [("denoise", (100.0, 200.0)), ("super-resolve", (99.875, 199.875))]
+)
+def test_a_result_lies_where_its_input_lay(tmp_path: Path, task: str, moved: Any) -> None:
+    image = stack()[0, :48, :40]
+    source = saved(tmp_path, "0.5", image, axes="YX", scale=(0.5, 0.5), units=UNITS[:2])
+
+    def shift(told: Any) -> None:
+        told["datasets"][0]["coordinateTransformations"] += [
+            {"type": "translation", "translation": [90, 190]}
+        ]
+        told["coordinateTransformations"] = [
+            {"type": "translation", "translation": [10, 10]},
+            {"type": "affine", "affine": [[1, 0, 0], [0, 1, 0]]},
+        ]
+
+    changed(source, shift)
+    assert ["'affine'" in note for note in read_spec(source).notes] == [True]
+    out = tmp_path / "out.ome.zarr"
+    how = ("--preset", "fast", "--max-iterations", "2", "--device", "cpu")
+    assert main([task, str(source), "-o", str(out), *how]) == 0
+    assert read_spec(out).tags.origin == pytest.approx(moved)
+    finer = 1 if task == "denoise" else 2
+    assert read_spec(out).scale == (0.5 / finer, 0.5 / finer)
+
+
 def spoil(**values: Any) -> Any:
     return lambda told: told.update(values)
 
@@ -330,6 +357,7 @@ def spoil(**values: Any) -> Any:
         spoil(datasets=[{"path": 7}]),
         spoil(coordinateTransformations=[{"type": "scale", "scale": [1, 0, 1]}]),
         spoil(coordinateTransformations=[{"type": "scale", "scale": [1, 1]}]),
+        spoil(coordinateTransformations=[{"type": "translation", "translation": [1, 1]}]),
         spoil(coordinateTransformations=[{"type": "scale", "scale": ["nan", 1, 1]}]),
     ],
 )

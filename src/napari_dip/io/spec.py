@@ -32,11 +32,14 @@ class SourceTags:
         How viewers are to turn the image, as TIFF and EXIF number it; 1 is upright.
     ome : OmeMetadata or None
         Channels, positions, times and the like of an OME-TIFF.
+    origin : tuple of float or None
+        Where the middle of the first pixel of an OME-Zarr lies along each axis, in its units.
     """
 
     is_white_zero: bool = False
     orientation: int = 1
     ome: OmeMetadata | None = None
+    origin: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,7 +65,7 @@ def write_image(
     like : str, optional
         Path of an OME-Zarr whose version one is to have.
     tags : SourceTags, optional
-        Of the input, for a TIFF to say the same.
+        Of the input, for the result to say the same.
 
     Returns
     -------
@@ -83,8 +83,12 @@ def write_image(
     if Path(path).suffix.lower() == FOLDER_SUFFIX:  # also with a slash behind it
         from napari_dip.io.zarr_writing import write_zarr
 
-        told = {"provenance": dict(provenance or {}), "like": like}
-        return write_zarr(Path(path), _in_order(image), axes, sizes, overwrite=overwrite, **told)
+        origin = dict(zip(axes, tags.origin, strict=True)) if tags and tags.origin else None
+        told: dict[str, Any] = {"provenance": dict(provenance or {}), "like": like}
+        pixels = _in_order(image)
+        return write_zarr(
+            Path(path), pixels, axes, sizes, origin=origin, overwrite=overwrite, **told
+        )
     text = json.dumps(dict(provenance or {}), ensure_ascii=True)
     return _tiff(Path(path), image, axes, sizes, text, tags or SourceTags(), overwrite)
 

@@ -48,6 +48,12 @@ class _Axis(BaseModel):
 class _Transformation(BaseModel):
     type: str
     scale: list[FiniteFloat] | None = Field(None, max_length=5)
+    translation: list[FiniteFloat] | None = Field(None, max_length=5)
+
+    @property
+    def is_other(self) -> bool:
+        """Whether it is one that is not read: of a later version, or kept in a file of its own."""
+        return self.type != "identity" and self.scale is None and self.translation is None
 
 
 class _Dataset(BaseModel):
@@ -82,6 +88,10 @@ class Pyramid:
         Whether there are more images in the file.
     place : int
         Of the finest level in the list of all, which should begin with it.
+    origin : tuple of float
+        Where the middle of the first pixel lies along each axis, in the unit of `sizes`.
+    others : tuple of str
+        Kinds of the transforms that are not read.
     """
 
     folder: Path
@@ -91,6 +101,8 @@ class Pyramid:
     sizes: tuple[tuple[float, str], ...]
     further: bool = False
     place: int = 0
+    origin: tuple[float, ...] = ()
+    others: tuple[str, ...] = ()
 
 
 def read_pyramid(path: Path) -> Pyramid:
@@ -125,7 +137,9 @@ def read_pyramid(path: Path) -> Pyramid:
     _check_inside(path, one)
     place = _finest(path, folder, one)
     level = one.datasets[place].path
-    return Pyramid(folder, version, level, *_axes(path, one, place), several, place)
+    axes, sizes, origin = _axes(path, one, place)
+    others = tuple(dict.fromkeys(step.type for step in _steps(one, place) if step.is_other))
+    return Pyramid(folder, version, level, axes, sizes, several, place, origin, others)
 
 
 def attributes(folder: Path, root: Path | None = None) -> dict[str, Any]:
@@ -160,7 +174,12 @@ def check_codecs(folder: Path, level: str, root: Path) -> None:
 
 
 def multiscales(
-    axes: str, levels: Sequence[Sequence[float]], units: Mapping[str, str], name: str, version: str
+    axes: str,
+    levels: Sequence[Sequence[float]],
+    units: Mapping[str, str],
+    name: str,
+    version: str,
+    origin: Sequence[float],
 ) -> dict[str, Any]:
     """Say of an image what the specification wants.
 
@@ -175,6 +194,8 @@ def multiscales(
     name : str
     version : str
         "0.4" or "0.5".
+    origin : sequence of float
+        Where the middle of the first pixel lies along each axis.
     """
     told = [
         {"name": axis.lower(), "type": _KINDS[axis]}
@@ -184,7 +205,10 @@ def multiscales(
     datasets = []
     for number, sizes in enumerate(levels):
         # the middle of the first pixel of a coarser level lies between those it is the mean of
-        moved = [(here - finest) / 2 for here, finest in zip(sizes, levels[0], strict=True)]
+        moved = [
+            start + (here - finest) / 2
+            for start, here, finest in zip(origin, sizes, levels[0], strict=True)
+        ]
         steps: list[dict[str, Any]] = [{"type": "scale", "scale": list(sizes)}]
         if any(moved):
             steps.append({"type": "translation", "translation": moved})
@@ -262,20 +286,32 @@ def _count(folder: Path, root: Path) -> int:
     return prod(side if isinstance(side, int) else 0 for side in sides)
 
 
-def _axes(path: Path, one: _Multiscale, place: int) -> tuple[str, tuple[tuple[float, str], ...]]:
+def _steps(one: _Multiscale, place: int) -> list[_Transformation]:
+    """List the transforms of a level in the order in which they apply."""
+    return [*one.datasets[place].coordinateTransformations, *one.coordinateTransformations]
+
+
+def _axes(
+    path: Path, one: _Multiscale, place: int
+) -> tuple[str, tuple[tuple[float, str], ...], tuple[float, ...]]:
     letters = [_LETTERS.get(axis.name.lower(), "") for axis in one.axes]
     if "" in letters or len(set(letters)) != len(letters):
         names = printable(", ".join(axis.name for axis in one.axes))
         why = f"its axes are called {names}, where t, c, z, y and x are known"
         raise broken(path, why)
-    sizes = [1.0] * len(letters)
-    for step in (*one.datasets[place].coordinateTransformations, *one.coordinateTransformations):
+    sizes, origin = [1.0] * len(letters), [0.0] * len(letters)
+    for step in _steps(one, place):
         if step.scale is not None:
             if len(step.scale) != len(sizes) or min(step.scale) <= 0:
                 raise broken(path, "the sizes of its pixels make no sense")
             sizes = [size * more for size, more in zip(sizes, step.scale, strict=True)]
+            origin = [start * more for start, more in zip(origin, step.scale, strict=True)]
+        if step.translation is not None:
+            if len(step.translation) != len(origin):
+                raise broken(path, "the place of its pixels makes no sense")
+            origin = [start + more for start, more in zip(origin, step.translation, strict=True)]
     units = [unit_name(axis.unit or "") for axis in one.axes]
-    return "".join(letters), tuple(zip(sizes, units, strict=True))
+    return "".join(letters), tuple(zip(sizes, units, strict=True)), tuple(origin)
 
 
 def _codecs(told: Mapping[str, Any]) -> list[str]:

@@ -16,7 +16,7 @@ from napari_dip.errors import Refused, refusal
 from napari_dip.io.paths import is_zarr, printable
 from napari_dip.io.read_in_place import ReadInPlace
 from napari_dip.io.reading import naming
-from napari_dip.io.spec import ImageSpec
+from napari_dip.io.spec import ImageSpec, SourceTags
 from napari_dip.io.zarr_metadata import (
     FORMATS,
     NEWEST,
@@ -32,6 +32,10 @@ if TYPE_CHECKING:
 
 _SERIES = "'{name}' holds several images; only the first is restored."
 _ORDER = "The finest level of '{name}' is not the first of its list: level '{level}' is restored."
+_OTHER = (
+    "'{name}' is laid out by a transform of the kind '{kind}', too, which is left out: the result "
+    "lies where its pixel size and its translation say."
+)
 #: Most chunks whose presence is looked up before work begins, evenly spread: 0.1 s.
 _MOST_LOOKED = 20_000
 #: Most bytes of one chunk, which is unpacked whole whatever part of it is asked for.
@@ -52,12 +56,16 @@ def read_spec(path: Path, axes: str | None) -> ImageSpec:
         raise broken(path, f"it names {len(told.axes)} axes of an image that has {found.ndim}")
     scale: tuple[float, ...] | None = tuple(size for size, _ in told.sizes)
     units: tuple[str, ...] | None = tuple(unit for _, unit in told.sizes)
-    if set(told.sizes) == {(1.0, "pixel")} or len(told.axes) != found.ndim:
+    origin = told.origin if any(told.origin) and len(told.axes) == found.ndim else None
+    plain = set(told.sizes) == {(1.0, "pixel")} and origin is None
+    if plain or len(told.axes) != found.ndim:
         scale = units = None
     notes: tuple[str, ...] = (_SERIES.format(name=name),) if told.further else ()
     notes += (_ORDER.format(name=name, level=printable(told.level)),) if told.place else ()
-    shape, kind = found.shape, found.dtype.name
-    return ImageSpec(name, shape, kind, axes or told.axes, str(path), scale, units, notes)
+    notes += tuple(_OTHER.format(name=name, kind=printable(one)) for one in told.others)
+    shape, kind, tags = found.shape, found.dtype.name, SourceTags(origin=origin)
+    letters = axes or told.axes
+    return ImageSpec(name, shape, kind, letters, str(path), scale, units, notes, tags=tags)
 
 
 def regions(path: Path) -> ReadInPlace:

@@ -47,6 +47,7 @@ def write_zarr(
     *,
     provenance: Any,
     like: Any = None,
+    origin: Mapping[str, float] | None = None,
     overwrite: bool = False,
 ) -> Path:
     """Save an image with all its levels.
@@ -64,6 +65,8 @@ def write_zarr(
         Goes into the attributes as "napari_dip".
     like : str, optional
         Path of an OME-Zarr whose version it is to have; else it has the newest one.
+    origin : mapping of str to float, optional
+        Where the middle of the first pixel lies, of the axes that have one.
     overwrite : bool
         Whether what is there may be replaced.
 
@@ -83,7 +86,7 @@ def write_zarr(
     target = placed(path)
     part = target.parent / part_name()
     try:
-        _write(part, _Ordered(image, axes), sizes, provenance, version_of(like))
+        _write(part, _Ordered(image, axes), sizes, provenance, version_of(like), origin or {})
         _settle(part)
         _place(part, target, overwrite)
     except BaseException as error:  # an interrupt must not leave a part behind either
@@ -117,6 +120,7 @@ def _write(
     sizes: Mapping[str, tuple[float, str]],
     provenance: dict[str, Any],
     version: str,
+    origin: Mapping[str, float],
 ) -> None:
     import zarr
 
@@ -135,7 +139,8 @@ def _write(
         steps = _steps(axes, above.shape, levels[-1], deep="Z" in units)
         levels.append([size * step for size, step in zip(levels[-1], steps, strict=True)])
         above = _coarser(group, len(levels) - 1, above, steps, image, version)
-    told = multiscales(axes, levels, units, str(provenance.get("source", "image")), version)
+    name, first = str(provenance.get("source", "image")), [origin.get(axis, 0.0) for axis in axes]
+    told = multiscales(axes, levels, units, name, version, first)
     group.attrs.update({**told, "napari_dip": provenance})
 
 

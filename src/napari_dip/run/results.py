@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from math import isfinite
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     import os
 
     from napari_dip.io import ImageSpec
+    from napari_dip.io.spec import SourceTags
     from napari_dip.run.events import Restoration
 
 
@@ -66,8 +68,20 @@ def save_picture(
         provenance=provenance,
         overwrite=overwrite,
         like=spec.path,
-        tags=spec.tags,
+        tags=_laid(spec, scale),
     )
+
+
+def _laid(spec: ImageSpec, scale: tuple[float, ...] | None) -> SourceTags:
+    """Move the first pixel's middle where pixels became smaller: both cover the same ground."""
+    origin = spec.tags.origin
+    if origin is None or spec.scale is None or scale is None:
+        return spec.tags
+    moved = tuple(
+        start + (after - before) / 2
+        for start, before, after in zip(origin, spec.scale, scale, strict=True)
+    )
+    return replace(spec.tags, origin=moved)
 
 
 def json_text(value: Any) -> str:
