@@ -18,6 +18,7 @@ from napari_dip.run.report import (
     png_of,
     show_picture,
     stretched,
+    styled,
 )
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ _BEGUN = 50
 _DECADE = 10
 
 
+@styled
 def energy_curves(found: Impedance) -> bytes:
     """Draw the targets, and below them energy against iteration; a PNG file."""
     figure = new_figure(8.6, 6.4)
@@ -67,6 +69,7 @@ def energy_curves(found: Impedance) -> bytes:
     return png_of(figure)
 
 
+@styled
 def power_curves(found: Spectrum) -> bytes:
     """Draw the spectra of target, truth and outputs, and the outputs; a PNG file."""
     figure = new_figure(8.6, 6.4)
@@ -94,6 +97,7 @@ def power_curves(found: Spectrum) -> bytes:
     return png_of(figure)
 
 
+@styled
 def band_curves(found: Spectrum) -> bytes:
     """Draw how much of each band is there at each iteration, twice: as curves and as a map."""
     figure = new_figure(8.6, 6.4)
@@ -118,6 +122,7 @@ def band_curves(found: Spectrum) -> bytes:
     return png_of(figure)
 
 
+@styled
 def stopping_curves(found: Spectrum) -> bytes:
     """Draw both stops: that of blurriness over sharpness, and that of held-out pixels."""
     rows = 2 if found.psnr is None else 3
@@ -157,6 +162,7 @@ def stopping_curves(found: Spectrum) -> bytes:
     return png_of(figure)
 
 
+@styled
 def design_scores(found: Architectures) -> bytes:
     """Draw the scores of each design on a line of its own, the preset's dashed; a PNG file."""
     fits = found.fits
@@ -191,6 +197,7 @@ def design_scores(found: Architectures) -> bytes:
     return png_of(figure)
 
 
+@styled
 def design_pictures(found: Architectures) -> bytes:
     """Draw what held-out pixels take of each design; a PNG file."""
     shown = {"given": found.subject.picture}
@@ -210,6 +217,7 @@ def design_pictures(found: Architectures) -> bytes:
     return png_of(figure)
 
 
+@styled
 def feature_pictures(found: FeatureRows) -> bytes:
     """Draw the image and what came back of it, a row for each layer; a PNG file."""
     shown = middle_plane(found.image, found.axes)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from functools import wraps
 from io import BytesIO
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ParamSpec
 
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     import numpy.typing as npt
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+P = ParamSpec("P")
 
 #: Share of the darkest and of the brightest pixels that may be clipped, as napari's users expect.
 _CLIPPED = 0.3
@@ -24,6 +27,24 @@ _OVERVIEW_INCHES, _OVERVIEW_DOTS = (5.2, 1.7), 100
 _THUMBNAIL = 160
 
 
+def styled(draw: Callable[P, bytes]) -> Callable[P, bytes]:
+    """Let a function draw in Matplotlib's own style, whatever a matplotlibrc says.
+
+    Matplotlib obeys the one in the current folder, which may be anybody's: LaTeX is run by it.
+    """
+
+    @wraps(draw)
+    def drawn(*args: P.args, **kwargs: P.kwargs) -> bytes:
+        import matplotlib
+
+        with matplotlib.rc_context():
+            matplotlib.rcdefaults()
+            return draw(*args, **kwargs)
+
+    return drawn
+
+
+@styled
 def before_after(
     before: npt.NDArray[Any],
     after: npt.NDArray[Any],
@@ -57,6 +78,7 @@ def before_after(
     return png_of(figure)
 
 
+@styled
 def overview(
     before: npt.NDArray[Any],
     after: npt.NDArray[Any],
