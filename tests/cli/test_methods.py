@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import tifffile
 import napari_dip as dip
 from napari_dip.cli import main
 from napari_dip.io.provenance import read_provenance
+from napari_dip.run.api import load_recipe
 from napari_dip.run.methods import methods_text
 
 FEW = ("--preset", "fast", "--max-iterations", "3", "--device", "cpu", "--quiet")
@@ -79,6 +81,30 @@ def test_what_tells_nothing_is_refused_in_words(name, content, words, tmp_path, 
     assert main(["methods", str(tmp_path / name)]) == 2
     said = capsys.readouterr()
     assert words in said.err and said.out == "" and said.err.count("\n") == 1
+
+
+def test_reports_and_recipes_of_editors_that_put_a_mark_before_them_are_read(
+    folder, tmp_path, capsys
+):
+    text = (folder / "imagej-report.json").read_text(encoding="utf-8")
+    (tmp_path / "report.json").write_text(text, encoding="utf-8-sig")
+    assert main(["methods", str(tmp_path / "report.json")]) == 0
+    assert "[1] Ulyanov" in capsys.readouterr().out
+    recipe = dip.make_recipe("denoise", preset="fast")
+    (tmp_path / "recipe.json").write_text(recipe.to_json(), encoding="utf-8-sig")
+    assert load_recipe(tmp_path / "recipe.json") == recipe
+
+
+@pytest.mark.parametrize("content", ["{}".encode("utf-16"), pickle.dumps({"version": "1"})])
+def test_a_report_or_recipe_that_is_no_text_is_refused_in_words(content, folder, tmp_path, capsys):
+    path = tmp_path / "a.json"
+    path.write_bytes(content)
+    image, out = str(folder / "in.tif"), str(tmp_path / "out.tif")
+    by_recipe = ["denoise", image, "-o", out, "--from-recipe", str(path)]
+    for command in (["methods", str(path)], by_recipe):
+        assert main(command) == 2
+        said = capsys.readouterr().err
+        assert "it is no text in UTF-8" in said and "codec" not in said
 
 
 def test_what_a_result_holds_is_the_same_whenever_it_is_made_again(folder, tmp_path):

@@ -173,7 +173,7 @@ def is_zarr(folder: Path) -> bool:
 
 
 def small_text(path: str | os.PathLike[str], kind: str, most: int) -> str:
-    """Read a text file that is no longer than those of its kind are.
+    """Read a text file that is no longer than those of its kind are; a BOM is no part of it.
 
     Parameters
     ----------
@@ -187,8 +187,8 @@ def small_text(path: str | os.PathLike[str], kind: str, most: int) -> str:
     ------
     Refused
         If it cannot be opened, or is longer.
-    UnicodeDecodeError
-        If it is no text in UTF-8.
+    ValueError
+        If it is no text in UTF-8, in words.
     """
     found, count = readable_file(path)
     shown = printable(str(found))
@@ -196,7 +196,9 @@ def small_text(path: str | os.PathLike[str], kind: str, most: int) -> str:
         facts = {"size": f"{count / 1e6:.0f} MB", "kind": kind}
         raise Refused(refusal("file-long", path=shown, **facts))
     try:
-        return found.read_text(encoding="utf-8")
+        return found.read_text(encoding="utf-8-sig")  # editors of Windows put a mark before it
+    except UnicodeDecodeError:
+        raise ValueError("it is no text in UTF-8") from None
     except OSError as error:
         raise Refused(refusal("file-unreadable", path=shown, why=why_not(error))) from None
 

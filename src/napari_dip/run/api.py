@@ -114,14 +114,13 @@ def load_recipe(recipe: object) -> Recipe:
 
 
 def _recipe_file(path: str) -> Recipe:
-    from napari_dip.io.paths import SETTINGS_BYTES, printable, small_text
+    from napari_dip.io.paths import SETTINGS_BYTES, printable, small_text, why_not
 
     shown = printable(path)
     try:
         text = small_text(path, "a recipe", SETTINGS_BYTES)
-    except UnicodeDecodeError:
-        why = "it is no text in UTF-8"
-        raise Refused(refusal("recipe-broken", path=shown, why=why)) from None
+    except ValueError as error:
+        raise Refused(refusal("recipe-broken", path=shown, why=why_not(error))) from None
     return recipe_from_json(text, origin=shown)
 
 
