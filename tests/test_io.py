@@ -456,6 +456,8 @@ def test_each_output_fault_has_its_own_code(tmp_path):
     assert answer("folder.tif", overwrite=True) == "output-is-folder"
     assert answer("pipe.tif", overwrite=True) == "output-special"
     assert answer("new.png") == "output-type"
+    for name in (".tif", ".TIFF", ".ome.tif", ".zarr", ".ome.zarr"):
+        assert answer(name) == "output-nameless"
     assert answer("new") == "output-type"
     assert answer("new.txt", suffixes=(".json",)) == "output-json"
     assert answer("gone/new.tif") == "output-folder-missing"

@@ -94,6 +94,10 @@ FILES = {
         "Results are saved as TIFF or OME-Zarr, but '{path}' ends in '{suffix}'.",
         "Let the name end in .tif, .tiff or .ome.zarr.",
     ),
+    "output-nameless": Fault(
+        "'{path}' is an ending only: the name before it is missing.",
+        "Write a name before the ending, such as out{suffix}.",
+    ),
     "output-json": Fault(
         "Recipes and reports are saved as JSON, but '{path}' ends in '{suffix}'.",
         "Let the name end in .json.",

@@ -58,6 +58,8 @@ def check_output(
     zarr = found.suffix.lower() == FOLDER_SUFFIX and FOLDER_SUFFIX in suffixes
     if status is not None and stat.S_ISDIR(status.st_mode) and not zarr:
         raise Refused(refusal("output-is-folder", path=shown, suffix=suffixes[0]))
+    if found.name.lower().removeprefix(".ome") in suffixes:
+        raise Refused(refusal("output-nameless", path=shown, suffix=found.name.lower()))
     if found.suffix.lower() not in suffixes:
         code = "output-type" if suffixes == IMAGE_SUFFIXES else "output-json"
         raise Refused(refusal(code, path=shown, suffix=printable(found.suffix)))
