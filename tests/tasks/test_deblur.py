@@ -17,6 +17,7 @@ from napari_dip.cli import main
 from napari_dip.engine.prior import NoiseCode
 from napari_dip.engine.problem import Estimate
 from napari_dip.engine.psf import gaussian_psf
+from napari_dip.errors import Refused
 from napari_dip.io import ImageSpec
 from napari_dip.io.reading import read_pixels, read_spec
 from napari_dip.tasks import Deblur
@@ -146,6 +147,12 @@ def test_what_was_done_to_the_psf_is_told() -> None:
     told = " ".join(result.report["notes"])
     assert "even number" in told
     assert "centred" in told
+
+
+def test_a_psf_that_is_a_single_number_is_refused_as_one() -> None:
+    with pytest.raises(Refused) as caught:
+        dip.deblur(sharp(24, 24), 3.0, **FAST)
+    assert caught.value.refusal.code == "image-scalar"
 
 
 def test_a_psf_with_a_wide_empty_border_is_cropped_before_its_size_is_judged() -> None:

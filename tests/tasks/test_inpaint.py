@@ -16,6 +16,7 @@ from napari_dip.engine.filling import smooth_filling
 from napari_dip.engine.hidden_pixels import HiddenPixels
 from napari_dip.engine.prior import NoiseCode
 from napari_dip.engine.problem import Estimate
+from napari_dip.errors import Refused
 from napari_dip.io import ImageSpec
 from napari_dip.tasks import Inpaint
 from napari_dip.tasks.base import Scene
@@ -62,6 +63,20 @@ def test_values_above_zero_are_filled_in() -> None:
     assert marked(mask, None, invert=False).tolist() == [[False, True], [True, False]]
     assert marked(mask, None, invert=True).tolist() == [[True, False], [False, True]]
     assert marked(mask, 2, invert=False).tolist() == [[False, False], [True, False]]
+
+
+@pytest.mark.parametrize("value", [1e-50, 5e-324, 1e39, 1e300])
+def test_a_mask_marks_by_any_value_above_0(value: float) -> None:
+    image, mask = picture(), half_missing()
+    first = quick(image, mask).image
+    assert np.array_equal(quick(image, mask * np.float64(value)).image, first)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_mask_that_is_not_finite_is_refused(value: float) -> None:
+    with pytest.raises(Refused) as caught:
+        quick(picture(), np.where(half_missing(), value, 0.0))
+    assert caught.value.refusal.code == "input-not-finite"
 
 
 def test_axes_of_one_element_do_not_make_a_mask_a_stack() -> None:

@@ -69,8 +69,10 @@ def _check_others(task: Task, others: Mapping[str, ImageSpec]) -> Refusal | None
         spec = others.get(wanted.name)
         if spec is None and not wanted.optional:
             return refusal("input-missing", label=wanted.label.lower(), task=task.title.lower())
-        if spec is not None and (not spec.shape or 0 in spec.shape):
-            return refusal("image-empty", name=spec.name, shape=_sizes(spec.shape) or "0")
+        if spec is not None and not spec.shape:
+            return refusal("image-scalar", name=spec.name)
+        if spec is not None and 0 in spec.shape:
+            return refusal("image-empty", name=spec.name, shape=_sizes(spec.shape))
         if spec is not None and not spec.dtype.startswith(("bool", "int", "uint", "float")):
             return refusal("image-text", name=spec.name, dtype=spec.dtype)
     return None

@@ -61,7 +61,8 @@ def sort_inputs(plan: Plan, data: Mapping[str, npt.NDArray[Any]]) -> Inputs | Re
         "image" in the axes and shape of `plan.source`; the task's further inputs.
     """
     image, task = data["image"], plan.recipe.task
-    others = {name: np.array(data[name], dtype=np.float32) for name in plan.others}
+    overlays = {one.name for one in task.inputs if one.overlays}
+    others = {name: _single(data[name], marks=name in overlays) for name in plan.others}
     again = next((one.name for one in task.inputs if one.measures and one.name in others), None)
     for key, spec in plan.others.items():
         if no := check_finite(others[key], spec.name):
@@ -85,6 +86,15 @@ def sort_inputs(plan: Plan, data: Mapping[str, npt.NDArray[Any]]) -> Inputs | Re
         return no
     step = 1.0 if image.dtype.kind in "iu" else 0.0
     return Inputs(parts, _overlaid(plan, others, layout), known, step, layout, second)
+
+
+def _single(array: npt.NDArray[Any], *, marks: bool) -> Planes:
+    """Copy in single precision; finite values that mark pixels stay finite, and above 0."""
+    limits = np.finfo(np.float32)
+    if marks and array.dtype.kind == "f" and array.dtype.itemsize > limits.dtype.itemsize:
+        array = np.where(np.isfinite(array), array.clip(limits.min, limits.max), array)
+        array = np.where(array > 0, np.maximum(array, limits.tiny), array)
+    return np.array(array, dtype=np.float32)
 
 
 def _without_hollows(
