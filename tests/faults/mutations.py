@@ -178,8 +178,8 @@ MUTATIONS = [
     Mutation(
         "a picture that finds no place is kept elsewhere",
         "cli/restore.py",
-        'kept = kept_elsewhere(failure, place, plan, result) if name == "output" else failure',
-        "kept = failure",
+        "kept = kept_elsewhere(failure, place, plan, result) if is_picture else None",
+        "kept = None",
         "disk",
         "denoise 12",
     ),
