@@ -36,6 +36,11 @@ PARTS = {
     "many": "many",
     "long-life": "long_life",
     "mutations": "mutations",
+    "further-files": "further_files",
+    "further-numerics": "further_numerics",
+    "further-processes": "further_processes",
+    "further-state": "further_state",
+    "further-security": "further_security",
 }
 
 
@@ -54,9 +59,25 @@ def main() -> int:
     failed = [row for row in rows if not row["ok"]]
     if not wish.small:
         _write(wish.out, wish.only)
+    _print_ends(rows)
     for row in failed:
         print(f"FAILED {row['part']}: {row['trial']}: {row['seen']}")
     return 1 if failed else 0
+
+
+def _print_ends(rows: list[dict[str, Any]]) -> None:
+    """Print how many trials of each further part came to which end."""
+    from faults.further import End
+
+    ends = list(End)
+    found = [row for row in rows if row["part"].startswith("further-")]
+    families = dict.fromkeys(row["part"] for row in found)
+    if families:
+        print("| family | trials | " + " | ".join(ends) + " |\n" + "|---" * (len(ends) + 2) + "|")
+    for family in (*families, *(["all"] if len(families) > 1 else [])):
+        ours = [row for row in found if family in (row["part"], "all")]
+        counts = [sum(row.get("kind") == end for row in ours) for end in ends]
+        print(f"| {family} | {len(ours)} | " + " | ".join(map(str, counts)) + " |")
 
 
 def _part(part: str, wish: argparse.Namespace) -> list[dict[str, Any]]:

@@ -1,0 +1,399 @@
+"""What the further parts of `make faults` are made of: named rows, and how an end is classed.
+
+Each row runs in a process of its own, forked from one that has loaded the program, in a folder of
+its own and with a limit of time. What came of it is judged by files, figures and exit codes alone,
+never by what the program says of itself.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import tifffile
+
+import napari_dip as dip
+from faults.trials import Seen, Trial, bad, good
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+#: Where the program under trial lies, for processes that are started afresh.
+SOURCE = str(Path(str(dip.__file__)).parents[1])
+FAST = {"preset": "fast", "max_iterations": 2}
+#: The same, typed.
+QUICK = ("--preset", "fast", "--max-iterations", "2")
+#: What loading torch and a fit leave in the environment.
+LEFT_BY_TORCH = ("OMP_WAIT_POLICY", "PYTORCH_ENABLE_MPS_FALLBACK", "TORCHINDUCTOR_CACHE_DIR")
+#: Signs that a command did not foresee what happened.
+UNFORESEEN = re.compile(
+    r"Traceback \(most recent|Something unexpected|^Log: |Exception ignored", re.MULTILINE
+)
+#: Words of programmers that no user can do anything with.
+JARGON = re.compile(
+    r"decode using|codec can't|NoneType|has no attribute|<class|\[Errno|object at 0x|"
+    r"not subscriptable|out of range|takes \d+ positional|unhashable|assert"
+)
+
+
+class End(StrEnum):
+    """What came of a trial."""
+
+    WELL = "well"
+    UNCLEAR = "unclear message"
+    SILENT = "silently wrong"
+    TRACEBACK = "traceback"
+    LOST = "lost data"
+    HANG = "hang"
+
+
+class WrongEnd(Exception):
+    """A trial that did not end as it should."""
+
+    def __init__(self, end: End, seen: str) -> None:
+        super().__init__(seen)
+        self.end = end
+
+
+@dataclass(frozen=True)
+class Row:
+    """One trial.
+
+    Attributes
+    ----------
+    name : str
+    act : callable
+        Gets an empty folder, which is also the current one; raises `WrongEnd`.
+    expected : str
+        What a person would want to see.
+    patience : float
+        Seconds after which it counts as a hang.
+    """
+
+    name: str
+    act: Callable[[Path], object]
+    expected: str
+    patience: float = 90.0
+
+
+def rows_to_trials(rows: Sequence[Row], *, small: bool, step: int) -> Iterator[Trial]:
+    """Give all rows, or every so many-th."""
+    from faults.scenes import warm
+
+    warm()
+    assert len({row.name for row in rows}) == len(rows)
+    for row in rows[:: step if small else 1]:
+        yield Trial(row.name, partial(_tried, row))
+
+
+def _tried(row: Row) -> Seen:
+    with tempfile.TemporaryDirectory(prefix="further-") as name:
+        folder = Path(name).resolve() / "field"
+        folder.mkdir()
+        answer = Path(name) / "answer"
+        pid = os.fork()
+        if pid == 0:
+            _act(row, folder, answer)
+        status = _ended(pid, row.patience)
+        os.chmod(folder, 0o700)
+        if status is None:
+            return bad(f"no end after {row.patience:.0f} s", kind=End.HANG, expected=row.expected)
+        if not answer.exists():
+            seen = f"the process ended with status {status}: {_tail(folder)}"
+            return bad(seen, kind=End.TRACEBACK, expected=row.expected)
+        end, seen = json.loads(answer.read_text(encoding="utf-8"))
+        if end == End.WELL:
+            return good(seen, kind=end)
+        return bad(seen[:700], kind=end, expected=row.expected)
+
+
+def _act(row: Row, folder: Path, answer: Path) -> None:
+    """Carry a row out in this process, and leave what was seen in a file; does not return."""
+    os.setsid()
+    os.chdir(folder)
+    log = os.open(folder.parent / "log", os.O_WRONLY | os.O_CREAT)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    end, seen = End.WELL, "as expected"
+    try:
+        row.act(folder)
+    except WrongEnd as wrong:
+        end, seen = wrong.end, str(wrong)
+    except BaseException as error:
+        end, seen = End.TRACEBACK, "".join(traceback.format_exception(error))[-700:]
+    try:
+        answer.write_text(json.dumps([end, seen]), encoding="utf-8")
+    finally:
+        os._exit(0)
+
+
+def _ended(pid: int, patience: float) -> int | None:
+    """Wait for a process; None, and an end to it and all that it began, if it takes too long."""
+    end = time.monotonic() + patience
+    while time.monotonic() < end:
+        done, status = os.waitpid(pid, os.WNOHANG)
+        if done:
+            _kill_group(pid)
+            return status
+        time.sleep(0.005)
+    _kill_group(pid)
+    os.waitpid(pid, 0)
+    return None
+
+
+def _kill_group(leader: int) -> None:
+    try:
+        os.killpg(leader, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+
+
+def _tail(folder: Path) -> str:
+    log = folder.parent / "log"
+    return log.read_text("utf-8", "replace")[-400:] if log.exists() else ""
+
+
+# --- what is typed
+
+
+@dataclass(frozen=True)
+class Said:
+    """Exit code and both streams of a command."""
+
+    code: int
+    out: str
+    err: str
+
+
+def command(*argv: object, before: Callable[[], object] = lambda: None) -> Said:
+    """Type a command in a child that was forked from this process."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    with tempfile.TemporaryDirectory(prefix="said-") as place:
+        pid = os.fork()
+        if pid == 0:
+            code = 70
+            try:
+                for number, name in ((1, "out"), (2, "err")):
+                    os.dup2(os.open(f"{place}/{name}", os.O_WRONLY | os.O_CREAT, 0o666), number)
+                before()
+                from napari_dip.cli.app import _hush_libraries, main
+
+                _hush_libraries()
+                code = main([str(word) for word in argv])
+                sys.stdout.flush()
+                sys.stderr.flush()
+            except BaseException:
+                traceback.print_exc()
+                sys.stderr.flush()
+                code = 1
+            finally:
+                os._exit(code)
+        _, status = os.waitpid(pid, 0)
+        out, err = (
+            (Path(place) / name).read_text("utf-8", "backslashreplace") for name in ("out", "err")
+        )
+    return Said(os.waitstatus_to_exitcode(status), out, err)
+
+
+def environment(**changes: str | None) -> dict[str, str]:
+    """Give an environment in which a process started afresh finds the program."""
+    found = {**os.environ, "PYTHONPATH": SOURCE, "OMP_NUM_THREADS": "1"}
+    for name in LEFT_BY_TORCH:  # this process has loaded it, and a user's has not
+        found.pop(name, None)
+    for name, value in changes.items():
+        found.pop(name, None)
+        if value is not None:
+            found[name] = value
+    return found
+
+
+def shell(*argv: object, python: Sequence[str] = (), env: Any = None, **how: Any) -> Said:
+    """Type a command in a process started afresh."""
+    words = [sys.executable, *python, "-m", "napari_dip", *map(str, argv)]
+    how = {"stdin": subprocess.DEVNULL, "capture_output": True, **how}
+    done = subprocess.run(words, env=environment() if env is None else env, **how)
+    texts = [
+        (text or b"").decode("utf-8", "backslashreplace") for text in (done.stdout, done.stderr)
+    ]
+    return Said(done.returncode, *texts)
+
+
+def script(code: str, *, python: Sequence[str] = (), env: Any = None, **how: Any) -> Said:
+    """Run a program of a user's own in a process started afresh."""
+    words = [sys.executable, *python, "-c", code]
+    how = {"stdin": subprocess.DEVNULL, "capture_output": True, **how}
+    done = subprocess.run(words, env=environment() if env is None else env, **how)
+    texts = [
+        (text or b"").decode("utf-8", "backslashreplace") for text in (done.stdout, done.stderr)
+    ]
+    return Said(done.returncode, *texts)
+
+
+# --- what a person looks at
+
+
+def check(right: object, seen: str, end: End = End.SILENT) -> None:
+    """Take a fact as a wrong end unless it holds."""
+    if not right:
+        raise WrongEnd(end, seen)
+
+
+def said_no(said: Said, *patterns: str, code: int = 2) -> None:
+    """Check that a command was refused, in sentences that hold these patterns."""
+    words = f"exit {said.code}: {said.err}{said.out}"[-600:]
+    check(said.code != 0, f"went on: {words}")
+    foreseen = said.code >= 0 and not UNFORESEEN.search(said.err)
+    check(foreseen, words, End.TRACEBACK)
+    check(said.code == code, words, End.UNCLEAR)
+    check(not said.out, f"on the output stream: {words}", End.UNCLEAR)
+    for pattern in patterns:
+        check(
+            re.search(pattern, said.err, re.IGNORECASE), f"no '{pattern}' in: {words}", End.UNCLEAR
+        )
+    jargon = JARGON.search(said.err)
+    check(not jargon, f"'{jargon and jargon[0]}' in: {words}", End.UNCLEAR)
+    sentences = re.findall(r"[.!?](?:\s|$)", said.err)
+    check(len(sentences) >= 2, f"not two sentences: {words}", End.UNCLEAR)
+    shown = all(letter.isprintable() or letter in "\n\r" for letter in said.err)
+    check(shown, f"control characters: {words!r}", End.UNCLEAR)
+
+
+def went(said: Said, *patterns: str) -> Said:
+    """Check that a command did its work, and said what it should."""
+    words = f"exit {said.code}: {said.err}{said.out}"[-600:]
+    check(not UNFORESEEN.search(said.err) and said.code >= 0, words, End.TRACEBACK)
+    check(said.code == 0, words, End.UNCLEAR)
+    for pattern in patterns:
+        check(
+            re.search(pattern, said.err + said.out, re.IGNORECASE), f"'{pattern}' unsaid: {words}"
+        )
+    return said
+
+
+def refused(call: Callable[[], object], *patterns: str) -> None:
+    """Check that a call in Python is refused in sentences that hold these patterns."""
+    try:
+        answer = call()
+    except dip.Refused as no:
+        for pattern in patterns:
+            found = re.search(pattern, no.refusal.message, re.IGNORECASE)
+            check(found, f"no '{pattern}' in: {no.refusal.message}", End.UNCLEAR)
+        jargon = JARGON.search(no.refusal.message)
+        check(not jargon, f"'{jargon and jargon[0]}' in: {no.refusal.message}", End.UNCLEAR)
+        check(no.refusal.sentence.strip() and no.refusal.remedy.strip(), "no words", End.UNCLEAR)
+        return
+    except dip.Failed as failure:
+        raise WrongEnd(End.UNCLEAR, f"failed, not refused: {failure}") from None
+    raise WrongEnd(End.SILENT, f"an answer: {answer!r}"[:300])
+
+
+def restored(call: Callable[[], Any]) -> Any:
+    """Check that a call in Python is answered, with finite pixels."""
+    try:
+        answer = call()
+    except (dip.Refused, dip.Failed) as no:
+        raise WrongEnd(End.UNCLEAR, f"{type(no).__name__}: {no}") from None
+    for name in ("image", "uncertainty", "residual"):
+        check(np.isfinite(getattr(answer, name)).all(), f"{name} is not finite")
+    return answer
+
+
+def contents(folder: Path) -> dict[str, tuple[str, bytes, int]]:
+    """Read all that lies in a folder: kind, bytes or target, and permissions."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        name = os.fsencode(path.relative_to(folder)).decode("utf-8", "backslashreplace")
+        mode = path.lstat().st_mode & 0o777
+        if path.is_symlink():
+            found[name] = ("link", os.fsencode(os.readlink(path)), 0)
+        elif path.is_file():
+            found[name] = ("file", path.read_bytes(), mode)
+        else:
+            found[name] = ("folder" if path.is_dir() else "special", b"", mode)
+    return found
+
+
+def unharmed(
+    folder: Path, before: dict[str, tuple[str, bytes, int]], *new: str, strict: bool = True
+) -> None:
+    """Check that all files are as they were; beside them only those named are new."""
+    after = contents(folder)
+    gone = [name for name in before if name not in after and name not in new]
+    check(not gone, f"gone: {gone}", End.LOST)
+    changed = [name for name in before if name not in new and after[name] != before[name]]
+    check(not changed, f"changed: {changed}", End.LOST)
+    extra = [name for name in after if name not in before and not name.startswith(new or ("\0",))]
+    check(not (strict and extra), f"left behind: {extra}")
+
+
+def picture(*shape: int, dtype: str = "uint16", seed: int = 0) -> np.ndarray:
+    """Draw steps and a bright bar under little noise: no flip or shift of it looks alike."""
+    height, width = (shape or (32, 32))[-2:]
+    plain = np.full((height, width), 200.0)
+    plain[: height // 3] += 300
+    plain[:, : width // 4] += 150
+    plain[height // 2 : height // 2 + 3, width // 2 :] += 400
+    rng = np.random.default_rng(seed)
+    pixels = plain + rng.normal(0, 12, shape or (32, 32))
+    if np.dtype(dtype).itemsize == 1:
+        pixels /= 8.5
+    return np.rint(pixels).astype(dtype)
+
+
+def saved(path: str | Path, array: np.ndarray | None = None, **how: Any) -> Path:
+    """Save a picture as TIFF."""
+    array = picture() if array is None else array
+    if array.ndim > 1:
+        how.setdefault("photometric", "minisblack")
+    tifffile.imwrite(path, array, **how)
+    return Path(path)
+
+
+def same(found: Any, wanted: Any, what: str = "pixels", most: float = 0.0) -> None:
+    """Check that two arrays agree in shape and values."""
+    found, wanted = np.asarray(found), np.asarray(wanted)
+    check(found.shape == wanted.shape, f"{what}: shape {found.shape}, not {wanted.shape}")
+    off = np.abs(found.astype(np.float64) - wanted.astype(np.float64)).max()
+    check(off <= most, f"{what} are off by {off:.6g}, {most:.6g} is allowed")
+
+
+def hole(folder: Path, height: int = 32, width: int = 32) -> Path:
+    """Save a mask with a small hole in the middle."""
+    return saved(folder / "hole.tif", hole_array(height, width))
+
+
+def hole_array(height: int = 32, width: int = 32) -> np.ndarray:
+    """Draw a mask with a small hole in the middle."""
+    mask = np.zeros((height, width), np.uint8)
+    mask[height // 2 : height // 2 + 2, width // 2 : width // 2 + 2] = 1
+    return mask
+
+
+def read_as(path: Path, wanted: np.ndarray, *options: str, most: float = 0.0) -> Said:
+    """Fill a small hole: all other pixels of the result are those that were read from the file."""
+    grid = wanted.shape[-3:-1] if wanted.shape[-1] == 3 else wanted.shape[-2:]
+    folder = path.resolve().parent
+    mask, out = hole(folder, *grid), folder / "filled.tif"
+    said = went(command("inpaint", path, "--mask", mask, "-o", out, *QUICK, *options))
+    found = tifffile.imread(out)
+    known = hole_array(*grid) == 0
+    if wanted.shape[-1] == 3:
+        known = known[..., None] * np.ones(3, bool)
+    check(found.shape == wanted.shape, f"shape {found.shape}, not {wanted.shape}: {said.err}")
+    known = np.broadcast_to(known, found.shape)
+    same(found[known], wanted[known].astype(np.float32), "measured pixels", most)
+    return said

@@ -1,0 +1,456 @@
+"""Image files as other programs write them: how they are made, and read back."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import tifffile
+from PIL import Image, PngImagePlugin
+
+from bad_inputs import chunk
+from faults.further import (
+    QUICK,
+    End,
+    check,
+    command,
+    contents,
+    hole,
+    picture,
+    read_as,
+    said_no,
+    same,
+    saved,
+    unharmed,
+    went,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+
+def written(array: np.ndarray, how: dict[str, Any], folder: Path, most: float = 0.0) -> None:
+    """Save an array by tifffile in some way; its pixels must come back."""
+    options = [f"--axes={how['axes']}"] if "axes" in how else []
+    how = {name: value for name, value in how.items() if name != "axes"}
+    read_as(saved(folder / "in.tif", array, **how), array, *options, most=most)
+
+
+def refused_as(array: np.ndarray, pattern: str, how: dict[str, Any], folder: Path) -> None:
+    saved(folder / "in.tif", array, **how)
+    before = contents(folder)
+    said_no(command("denoise", "in.tif", "-o", "out.tif", *QUICK), pattern, "in.tif")
+    unharmed(folder, before)
+
+
+def raw_tiff(
+    pixels: bytes, tags: dict[int, tuple[int, Any]], order: str = "<", side: int = 32
+) -> bytes:
+    """Write a TIFF by hand; tags: type (3 short, 4 long, 2 text) and value or values."""
+    base = {
+        256: (4, side),
+        257: (4, side),
+        258: (3, 8),
+        259: (3, 1),
+        262: (3, 1),
+        273: (4, 8),
+        277: (3, 1),
+        278: (4, side),
+        279: (4, len(pixels)),
+    }
+    every = dict(sorted({**base, **tags}.items()))
+    start = 8 + len(pixels)
+    body, extra = b"", b""
+    after = start + 2 + 12 * len(every) + 4
+    for tag, (kind, value) in every.items():
+        letter = {2: "s", 3: "H", 4: "I", 5: "II", 12: "d"}[kind]
+        if kind == 2:
+            packed, count = value, len(value)
+        else:
+            values = value if isinstance(value, tuple) else (value,)
+            packed = b"".join(struct.pack(order + letter[0], one) for one in values)
+            count = len(values) // len(letter)
+        if len(packed) <= 4:
+            body += struct.pack(order + "HHI", tag, kind, count) + packed.ljust(4, b"\0")
+        else:
+            body += struct.pack(order + "HHII", tag, kind, count, after + len(extra))
+            extra += packed
+    head = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(order + "I", start)
+    return head + pixels + struct.pack(order + "H", len(every)) + body + bytes(4) + extra
+
+
+def by_hand(content: bytes, wanted: np.ndarray, folder: Path, name: str = "in.tif") -> None:
+    (folder / name).write_bytes(content)
+    read_as(folder / name, wanted)
+
+
+def twelve_bits(folder: Path) -> None:
+    """Pack 12 bits a pixel, as cameras do."""
+    values = (picture() * 4).astype(np.uint16)
+    by_hand(raw_tiff(_packed(values), {258: (3, 12)}), values, folder)
+
+
+def _packed(values: np.ndarray) -> bytes:
+    first, second = values.ravel()[::2].astype(int), values.ravel()[1::2].astype(int)
+    parts = np.stack([first >> 4, (first & 15) << 4 | second >> 8, second & 255], -1)
+    return parts.astype(np.uint8).tobytes()
+
+
+def reversed_bits(folder: Path) -> None:
+    """Store bits the other way round (FillOrder 2)."""
+    values = picture(dtype="uint8")
+    turned = np.packbits(np.unpackbits(values[..., None], axis=-1)[..., ::-1], axis=-1)
+    by_hand(raw_tiff(turned.tobytes(), {266: (3, 2)}), values, folder)
+
+
+def bilevel(folder: Path) -> None:
+    bits = np.packbits(picture() > 400, axis=-1).tobytes()
+    (folder / "in.tif").write_bytes(raw_tiff(bits, {258: (3, 1)}))
+    said_no(command("denoise", "in.tif", "-o", "out.tif"), "mask|true and false", "in.tif")
+
+
+def zero_strip(folder: Path) -> None:
+    values = picture(dtype="uint8")
+    half = {273: (4, (8, 8 + 512)), 278: (4, 16), 279: (4, (512, 0))}
+    (folder / "in.tif").write_bytes(raw_tiff(values.tobytes(), half))
+    said_no(command("denoise", "in.tif", "-o", "out.tif"), "in.tif", "missing")
+
+
+def same_strip_twice(folder: Path) -> None:
+    """Let both halves of a picture lie at one place: a copy of the file went wrong."""
+    values = picture(dtype="uint8")
+    half = {273: (4, (8, 8)), 278: (4, 16), 279: (4, (512, 512))}
+    (folder / "in.tif").write_bytes(raw_tiff(values.tobytes(), half))
+    twice = np.concatenate([values[:16], values[:16]])
+    read_as(folder / "in.tif", twice)
+
+
+def no_sample_format(folder: Path) -> None:
+    values = picture()
+    by_hand(raw_tiff(values.tobytes(), {258: (3, 16)}), values, folder)
+
+
+def void_sample_format(folder: Path) -> None:
+    values = picture()
+    by_hand(raw_tiff(values.tobytes(), {258: (3, 16), 339: (3, 4)}), values, folder)
+
+
+def no_strip_counts(folder: Path) -> None:
+    """Leave the length of the strips to be reckoned, as some old writers do."""
+    values = picture(dtype="uint8")
+    content = bytearray(raw_tiff(values.tobytes(), {}))
+    place = content.index(struct.pack("<HH", 279, 4))
+    content[place : place + 2] = struct.pack("<H", 65000)
+    (folder / "in.tif").write_bytes(bytes(content))
+    said = command("denoise", "in.tif", "-o", "out.tif", *QUICK)
+    if said.code:
+        said_no(said, "in.tif")
+    else:
+        read_as(folder / "in.tif", values)
+
+
+def odd_resolution(value: tuple[int, int], folder: Path) -> None:
+    """Say a size of pixels that makes no sense; the picture is restored without it."""
+    values = picture(dtype="uint8")
+    tags = {282: (5, value), 283: (5, value), 296: (3, 3)}
+    by_hand(raw_tiff(values.tobytes(), tags), values, folder)
+
+
+def nodata(folder: Path) -> None:
+    """Mark missing pixels by a number of GDAL's: they are no measurement."""
+    values = picture(dtype="float32")
+    values[4:8, 20:24] = -9999
+    extra = [(42113, "s", 0, "-9999", True)]
+    saved(folder / "in.tif", values, extratags=extra)
+    said = command("denoise", "in.tif", "-o", "out.tif", *QUICK)
+    if said.code == 2:
+        return said_no(said, "in.tif")
+    return went(said, "-9999|no ?data|nodata")
+
+
+def cfa(folder: Path) -> None:
+    """Bring the raw mosaic of a colour camera: neighbouring pixels are of other colours."""
+    extra = [(50706, "B", 4, (1, 4, 0, 0), True), (33421, "H", 2, (2, 2), True)]
+    saved(folder / "in.tif", picture(), photometric=32803, extratags=extra)
+    said = command("denoise", "in.tif", "-o", "out.tif", *QUICK)
+    if said.code == 2:
+        return said_no(said, "in.tif")
+    return went(said, "mosaic|colour filter|CFA|Bayer")
+
+
+def sub_ifds(folder: Path) -> None:
+    """Hang smaller copies below a page, as pyramids do: the page itself is meant."""
+    values = picture(32, 32)
+    with tifffile.TiffWriter(folder / "in.tif") as file:
+        file.write(values, subifds=1, photometric="minisblack")
+        file.write(values[::2, ::2], subfiletype=1, photometric="minisblack")
+    read_as(folder / "in.tif", values)
+
+
+def two_sizes(folder: Path) -> None:
+    """Follow the image by a smaller page: said, since it is left out."""
+    with tifffile.TiffWriter(folder / "in.tif") as file:
+        file.write(picture(), photometric="minisblack")
+        file.write(picture(16, 16), photometric="minisblack")
+    said = read_as(folder / "in.tif", picture())
+    check("only the first" in said.err, f"left out without a word: {said.err}")
+
+
+def imagej_count(count: int, folder: Path) -> None:
+    """Let ImageJ's text speak of planes that are not there."""
+    text = f"ImageJ=1.53t\nimages={count}\nframes={count}\nmin=0\nmax=9\n"
+    saved(folder / "in.tif", picture(), description=text, metadata=None)
+    said = command("denoise", "in.tif", "-o", "out.tif", *QUICK)
+    if said.code:
+        return said_no(said, "in.tif")
+    shape = tifffile.imread("out.tif").shape
+    check(shape == (32, 32), f"restored as {shape}")
+    return None
+
+
+def imagej_stack(folder: Path) -> None:
+    """Name channels and slices as ImageJ does: each plane keeps its place."""
+    values = np.stack(
+        [np.stack([picture(24, 24) + 500 * c + 40 * z for c in range(2)]) for z in range(3)]
+    ).astype(np.uint16)
+    tifffile.imwrite(folder / "in.tif", values, imagej=True, metadata={"axes": "ZCYX"})
+    read_as(folder / "in.tif", values)
+
+
+def imagej_big_endian(folder: Path) -> None:
+    values = picture()
+    tifffile.imwrite(folder / "in.tif", values, imagej=True, byteorder=">")
+    read_as(folder / "in.tif", values)
+
+
+def calibration(folder: Path) -> None:
+    """Give the size of a pixel in ImageJ's way: the result has it too."""
+    how = {"metadata": {"unit": "\\u00B5m", "axes": "YX"}, "resolution": (1 / 0.065, 1 / 0.065)}
+    tifffile.imwrite(folder / "in.tif", picture(), imagej=True, **how)
+    went(command("denoise", "in.tif", "-o", "out.ome.tif", *QUICK))
+    with tifffile.TiffFile("out.ome.tif") as file:
+        found = tifffile.xml2dict(file.ome_metadata)["OME"]["Image"]["Pixels"]
+    check(abs(found.get("PhysicalSizeX", 0) - 0.065) < 1e-6, f"size of a pixel: {found}")
+    check(found.get("PhysicalSizeXUnit", "µm") == "µm", f"unit of a pixel: {found}")
+
+
+def odd_unit(unit: str, folder: Path) -> None:
+    """Give the size of a pixel in a unit of one's own language: the picture is restored."""
+    text = f"ImageJ=1.53t\nunit={unit}\n"
+    saved(folder / "in.tif", description=text.encode(), metadata=None, resolution=(9, 9))
+    for out in ("out.tif", "out.ome.tif", "out.ome.zarr"):
+        said = command("denoise", "in.tif", "-o", out, *QUICK)
+        check((folder / out).exists(), f"the picture is lost: {said.err}"[-400:], End.LOST)
+        went(said)
+
+
+def ome_order(order: str, folder: Path) -> None:
+    """Store planes in one of OME's orders: each keeps its place."""
+    values = np.zeros((2, 3, 2, 24, 24), np.uint16)
+    for t, z, c in np.ndindex(2, 3, 2):
+        values[t, z, c] = picture(24, 24) + 900 * t + 200 * z + 50 * c
+    letters = {"T": 0, "Z": 1, "C": 2}
+    slow = [letters[one] for one in reversed(order[2:])]
+    pages = values.transpose(*slow, 3, 4).reshape(-1, 24, 24)
+    sizes = 'SizeX="24" SizeY="24" SizeC="2" SizeZ="3" SizeT="2" Type="uint16"'
+    data = "".join(f'<TiffData IFD="{n}" PlaneCount="1" {_first(n, order)}/>' for n in range(12))
+    ome = (
+        '<?xml version="1.0"?><OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06">'
+        f'<Image ID="Image:0"><Pixels ID="Pixels:0" DimensionOrder="{order}" {sizes}>{data}'
+        "</Pixels></Image></OME>"
+    )
+    saved(folder / "in.ome.tif", pages, description=ome.encode(), metadata=None)
+    went(
+        command("inpaint", "in.ome.tif", "--mask", hole(folder, 24, 24), "-o", "o.ome.tif", *QUICK)
+    )
+    with tifffile.TiffFile("o.ome.tif") as file:
+        axes, found = file.series[0].axes, file.series[0].asarray()
+    found = found.transpose([axes.index(one) for one in "TZCYX"])
+    same(found[..., :10, :], values[..., :10, :].astype(np.float32), "planes")
+
+
+def _first(number: int, order: str) -> str:
+    sizes = {"T": 2, "Z": 3, "C": 2}
+    said = []
+    for letter in order[2:]:
+        said.append(f'First{letter}="{number % sizes[letter]}"')
+        number //= sizes[letter]
+    return " ".join(said)
+
+
+def ome_companion_missing(folder: Path) -> None:
+    """Name a second file of one's own folder that is not there: its planes are not invented."""
+    planes = '<TiffData FirstT="0" IFD="0"><UUID FileName="in.ome.tif">urn:uuid:1</UUID></TiffData>'
+    planes += '<TiffData FirstT="1" IFD="0"><UUID FileName="b.ome.tif">urn:uuid:2</UUID></TiffData>'
+    ome = (
+        '<?xml version="1.0"?><OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06" '
+        'UUID="urn:uuid:1"><Image ID="Image:0"><Pixels ID="Pixels:0" DimensionOrder="XYZCT" '
+        'Type="uint16" SizeX="32" SizeY="32" SizeC="1" SizeZ="1" SizeT="2">'
+        f"{planes}</Pixels></Image></OME>"
+    )
+    saved(folder / "in.ome.tif", picture(), description=ome.encode(), metadata=None)
+    said_no(
+        command("denoise", "in.ome.tif", "-o", "out.tif", *QUICK), "in.ome.tif", "b.ome|missing"
+    )
+
+
+def trailing_rubbish(folder: Path) -> None:
+    saved(folder / "in.tif")
+    with (folder / "in.tif").open("ab") as file:
+        file.write(b"<html>rubbish</html>" * 50)
+    read_as(folder / "in.tif", picture())
+
+
+def description(text: bytes, folder: Path) -> None:
+    saved(folder / "in.tif", description=text, metadata=None)
+    said = command("denoise", "in.tif", "-o", "out.tif", *QUICK)
+    if said.code:
+        said_no(said, "in.tif", "description")
+    else:
+        read_as(folder / "in.tif", picture())
+
+
+# --- PNG and JPEG
+
+
+def png(
+    bits: int,
+    kind: int,
+    rows: bytes,
+    *,
+    side: int = 32,
+    interlaced: bool = False,
+    extra: bytes = b"",
+    tail: bool = True,
+) -> bytes:
+    header = struct.pack(">IIBBBBB", side, side, bits, kind, 0, 0, int(interlaced))
+    content = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + extra
+    content += chunk(b"IDAT", zlib.compress(rows))
+    return content + (chunk(b"IEND", b"") if tail else b"")
+
+
+def lines(values: np.ndarray) -> bytes:
+    return b"".join(b"\0" + row.tobytes() for row in values)
+
+
+def interlaced_16(folder: Path) -> None:
+    values = picture().astype(">u2")
+    passes = (
+        (0, 0, 8, 8),
+        (0, 4, 8, 8),
+        (4, 0, 8, 4),
+        (0, 2, 4, 4),
+        (2, 0, 4, 2),
+        (0, 1, 2, 2),
+        (1, 0, 2, 1),
+    )
+    rows = b"".join(lines(values[y::down, x::across]) for y, x, down, across in passes)
+    by_hand(png(16, 0, rows, interlaced=True), picture(), folder, "in.png")
+
+
+def few_bits(bits: int, folder: Path) -> None:
+    """Bring grey values of few bits: in proportion, whatever white is called."""
+    most = 2**bits - 1
+    values = (picture().astype(int) * most // 1100).clip(0, most).astype(np.uint8)
+    per = 8 // bits
+    packed = np.zeros((32, 32 // per), np.uint8)
+    for place in range(per):
+        packed |= values[:, place::per] << (8 - bits * (place + 1))
+    (folder / "in.png").write_bytes(png(bits, 0, lines(packed)))
+    read_as(folder / "in.png", values * np.uint8(255 // most))
+
+
+def gamma(folder: Path) -> None:
+    """Let a chunk speak of gamma: the stored values are the measured ones."""
+    extra = chunk(b"gAMA", struct.pack(">I", 45455)) + chunk(b"sRGB", b"\0")
+    by_hand(
+        png(8, 0, lines(picture(dtype="uint8")), extra=extra),
+        picture(dtype="uint8"),
+        folder,
+        "i.png",
+    )
+
+
+def transparent_grey(folder: Path) -> None:
+    """Declare one grey value transparent: pixels stay as they are."""
+    extra = chunk(b"tRNS", struct.pack(">H", 40))
+    values = picture(dtype="uint8")
+    by_hand(png(8, 0, lines(values), extra=extra), values, folder, "in.png")
+
+
+def palette(folder: Path) -> None:
+    """Show indices by a palette that is not in order: its colours are the picture."""
+    values = picture(dtype="uint8")
+    table = np.random.default_rng(3).permutation(256).astype(np.uint8)
+    colours = np.stack([table, table, table], -1)
+    inverse = np.argsort(table).astype(np.uint8)
+    extra = chunk(b"PLTE", colours.tobytes())
+    content = png(8, 3, lines(inverse[values]), extra=extra)
+    by_hand(content, np.stack([values] * 3, -1), folder, "in.png")
+
+
+def animated(folder: Path) -> None:
+    frames = [Image.fromarray(picture(dtype="uint8", seed=seed)) for seed in range(3)]
+    frames[0].save(folder / "in.png", save_all=True, append_images=frames[1:])
+    said = read_as(folder / "in.png", picture(dtype="uint8"))
+    check("animated" in said.err, f"frames left out without a word: {said.err}")
+
+
+def damaged_png(folder: Path) -> None:
+    content = bytearray(png(8, 0, lines(picture(dtype="uint8"))))
+    content[len(content) // 2] ^= 0x55
+    (folder / "in.png").write_bytes(bytes(content))
+    said_no(command("denoise", "in.png", "-o", "out.tif", *QUICK), "in.png", "damaged|cut off")
+
+
+def png_without_end(folder: Path) -> None:
+    """Cut a PNG off behind its pixels: all of them are there."""
+    content = png(8, 0, lines(picture(dtype="uint8")), tail=False)
+    (folder / "in.png").write_bytes(content)
+    said = command("denoise", "in.png", "-o", "out.tif", *QUICK)
+    if said.code:
+        said_no(said, "in.png")
+    else:
+        read_as(folder / "in.png", picture(dtype="uint8"))
+
+
+def short_png(folder: Path) -> None:
+    """Hold half of the rows that the header promises: not filled up in black."""
+    rows = lines(picture(dtype="uint8")[:16])
+    (folder / "in.png").write_bytes(png(8, 0, rows))
+    said_no(command("denoise", "in.png", "-o", "out.tif", *QUICK), "in.png", "damaged|cut off")
+
+
+def jpeg(how: dict[str, Any], folder: Path) -> None:
+    values = picture(dtype="uint8")
+    packed = io.BytesIO()
+    Image.fromarray(values).save(packed, "JPEG", quality=98, **how)
+    (folder / "in.jpg").write_bytes(packed.getvalue())
+    read_as(folder / "in.jpg", values, most=12)
+
+
+def half_jpeg(folder: Path) -> None:
+    """Cut a JPEG in half: the lower half is not taken for grey."""
+    packed = io.BytesIO()
+    Image.fromarray(picture(64, 64, dtype="uint8")).save(packed, "JPEG", quality=98)
+    whole = packed.getvalue()
+    (folder / "in.jpg").write_bytes(whole[: len(whole) * 2 // 3])
+    said_no(command("denoise", "in.jpg", "-o", "out.tif", *QUICK), "in.jpg", "damaged|cut off")
+
+
+def other_kind(save: Callable[[Path], object], name: str, folder: Path) -> None:
+    save(folder / name)
+    said_no(command("denoise", name, "-o", "out.tif"), name, "kind|TIFF")
+
+
+def huge_text(folder: Path) -> None:
+    info = PngImagePlugin.PngInfo()
+    info.add_text("Comment", "x" * 3_000_000, zip=True)
+    Image.fromarray(picture(dtype="uint8")).save(folder / "in.png", pnginfo=info)
+    said = command("denoise", "in.png", "-o", "out.tif", *QUICK)
+    if said.code:
+        said_no(said, "in.png")

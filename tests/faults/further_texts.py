@@ -1,0 +1,345 @@
+"""Recipes, reports and tables as editors, spreadsheets and other programs leave them."""
+
+from __future__ import annotations
+
+import csv
+import json
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import tifffile
+
+from faults.further import (
+    QUICK,
+    Row,
+    Said,
+    check,
+    command,
+    contents,
+    picture,
+    said_no,
+    saved,
+    unharmed,
+    went,
+)
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+PLAIN = '{"schema": 1, "task": "denoise", "preset": "fast", "max_iterations": 2}'
+
+
+def by_recipe(content: bytes, folder: Path) -> Said:
+    saved(folder / "in.tif")
+    (folder / "r.json").write_bytes(content)
+    return command("denoise", "in.tif", "-o", "out.tif", "--from-recipe", "r.json")
+
+
+def recipe_no(text: str | bytes, pattern: str, folder: Path) -> None:
+    """Hand over a recipe that cannot be meant: refused, with the place."""
+    said = by_recipe(text.encode() if isinstance(text, str) else text, folder)
+    before = contents(folder)
+    said_no(said, pattern)
+    unharmed(folder, before)
+
+
+def recipe_yes(text: str | bytes, folder: Path) -> None:
+    """Hand over a recipe that is meant, in an odd dress: carried out, or refused in words."""
+    said = by_recipe(text.encode() if isinstance(text, str) else text, folder)
+    if said.code:
+        return said_no(said, "r.json")
+    went(said)
+    return check((folder / "out.tif").exists(), "no result")
+
+
+def seed_kept(text: str, seed: int, folder: Path) -> None:
+    """Let a number be written in an odd way: what ran is what was written, or it is refused."""
+    saved(folder / "in.tif")
+    (folder / "r.json").write_text(text, "utf-8")
+    words = ("-o", "out.tif", "--from-recipe", "r.json", "--report", "p.json")
+    said = command("denoise", "in.tif", *words)
+    if said.code:
+        return said_no(said, "seed")
+    found = json.loads((folder / "p.json").read_text("utf-8"))["seed"]
+    return check(found == seed, f"ran with the seed {found}, not {seed}")
+
+
+def run_twice(folder: Path) -> None:
+    """Repeat a run by the recipe that it saved: the same bytes."""
+    saved(folder / "in.tif")
+    options = ("--seed", "5", "--smoothing", "0.02", "--noise", "gaussian", "--read-noise", "12")
+    went(command("denoise", "in.tif", "-o", "a.tif", "--recipe", "r.json", *options, *QUICK))
+    went(command("denoise", "in.tif", "-o", "b.tif", "--from-recipe", "r.json"))
+    check((folder / "a.tif").read_bytes() == (folder / "b.tif").read_bytes(), "other bytes")
+
+
+def report_is_json(folder: Path) -> None:
+    """Read the report strictly: no NaN, which is no JSON."""
+    saved(folder / "in.tif")
+    went(command("denoise", "in.tif", "-o", "out.tif", "--report", "p.json", *QUICK))
+
+    def no_constant(name: str) -> None:
+        raise ValueError(name)
+
+    json.loads((folder / "p.json").read_text("utf-8"), parse_constant=no_constant)
+
+
+def flat_setting(folder: Path) -> None:
+    """Write a setting of the task beside, not below, "settings": taken, or refused."""
+    said = by_recipe(PLAIN.replace("}", ', "prior": "noise"}').encode(), folder)
+    if said.code:
+        return said_no(said, "prior")
+    went(said)
+    found = went(command("methods", "out.tif")).out
+    return check("hidden" not in found and "random" in found, f"left out: {found}"[:500])
+
+
+def methods_of(content: bytes, folder: Path) -> None:
+    (folder / "p.json").write_bytes(content)
+    said_no(command("methods", "p.json"), "p.json")
+
+
+def good_report(folder: Path) -> dict[str, Any]:
+    saved(folder / "in.tif")
+    went(command("denoise", "in.tif", "-o", "out.tif", "--report", "p.json", *QUICK))
+    found: dict[str, Any] = json.loads((folder / "p.json").read_text("utf-8"))
+    return found
+
+
+def methods_marked(folder: Path) -> None:
+    """Save a report again with an editor that puts its mark before it."""
+    good_report(folder)
+    text = (folder / "p.json").read_bytes()
+    (folder / "p.json").write_bytes(b"\xef\xbb\xbf" + text)
+    said = command("methods", "p.json")
+    if said.code:
+        said_no(said, "p.json")
+
+
+def methods_after_fiji(folder: Path) -> None:
+    """Save a result again without what it says of itself: not invented."""
+    good_report(folder)
+    tifffile.imwrite(folder / "other.tif", tifffile.imread(folder / "out.tif"))
+    said_no(command("methods", "other.tif"), "other.tif")
+
+
+def methods_other_pixels(folder: Path) -> None:
+    """Put a report beside a picture that it does not speak of: not believed."""
+    good_report(folder)
+    saved(folder / "other.tif", picture(dtype="float32"))
+    (folder / "other.json").write_bytes((folder / "p.json").read_bytes())
+    said_no(command("methods", "other.tif"), "other.tif")
+
+
+def methods_figures(folder: Path) -> None:
+    """Read the methods text: seed, preset and noise are those of the run."""
+    saved(folder / "in.tif")
+    words = ("--seed", "4711", "--noise", "gaussian", "--read-noise", "12.5")
+    went(command("denoise", "in.tif", "-o", "out.tif", *words, *QUICK))
+    said = went(command("methods", "out.tif"))
+    for fact in ("4711", "12.5", "Fast"):
+        check(fact in said.out, f"{fact} is not in: {said.out}"[:500])
+
+
+def batch_table(folder: Path) -> None:
+    """Read the table of a batch whose files have commas, quotes and line breaks in their names."""
+    names = ["a,b.tif", 'c"d.tif', "e\nf.tif", "g;h.tif", "=1+1.tif"]
+    (folder / "a").mkdir()
+    for number, name in enumerate(names):
+        saved(folder / "a" / f"plain{number}.tif", picture(seed=number)).rename(folder / "a" / name)
+    (folder / "r.json").write_text(PLAIN, "utf-8")
+    went(command("batch", "r.json", "a", "-o", "results"))
+    (table,) = (folder / "results").glob("*.csv")
+    with table.open(encoding="utf-8-sig", newline="") as file:
+        rows = list(csv.reader(file))
+    check(len(rows) == len(names) + 1, f"{len(rows)} lines for {len(names)} files: {rows}"[:500])
+    check(len({len(row) for row in rows}) == 1, f"lines of other lengths: {rows}"[:500])
+
+
+def batch_list_edited(content: bytes, folder: Path) -> None:
+    """Damage the list of a batch: going on is refused, and the results stay."""
+    saved(folder / "in.tif")
+    (folder / "r.json").write_text(PLAIN, "utf-8")
+    went(command("batch", "r.json", "in.tif", "-o", "results"))
+    lists = [path for path in (folder / "results").rglob("*.json") if "receipt" not in path.name]
+    top = min(lists, key=lambda path: len(path.parts))
+    top.write_bytes(content)
+    before = contents(folder)
+    said = command("batch", "r.json", "in.tif", "-o", "results", "--resume")
+    said_no(said, top.name)
+    unharmed(folder, before)
+
+
+def receipts_damaged(content: bytes, folder: Path) -> None:
+    """Damage a receipt: the file is restored anew, and the result is the same."""
+    saved(folder / "in.tif")
+    (folder / "r.json").write_text(PLAIN, "utf-8")
+    went(command("batch", "r.json", "in.tif", "-o", "results"))
+    right = (folder / "results" / "in.tif").read_bytes()
+    receipts = [path for path in (folder / "results").rglob("*.json") if "in.tif" in path.name]
+    check(receipts, f"no receipt: {list((folder / 'results').rglob('*'))}")
+    for path in receipts:
+        path.write_bytes(content)
+    said = command("batch", "r.json", "in.tif", "-o", "results", "--resume")
+    if said.code:
+        return said_no(said, "in.tif")
+    check((folder / "results" / "in.tif").read_bytes() == right, "other bytes")
+    return went(said)
+
+
+def other_recipe(folder: Path) -> None:
+    """Go on with a batch by another recipe: refused, nothing touched."""
+    saved(folder / "in.tif")
+    (folder / "r.json").write_text(PLAIN, "utf-8")
+    went(command("batch", "r.json", "in.tif", "-o", "results"))
+    (folder / "r.json").write_text(PLAIN.replace("2}", "3}"), "utf-8")
+    before = contents(folder)
+    said_no(command("batch", "r.json", "in.tif", "-o", "results", "--resume"), "another recipe")
+    unharmed(folder, before)
+
+
+def recipe_is_input(folder: Path) -> None:
+    """Swap recipe and image, as happens in a hurry."""
+    saved(folder / "in.tif")
+    (folder / "r.json").write_text(PLAIN, "utf-8")
+    said_no(command("batch", "in.tif", "r.json", "-o", "results"), "in.tif", "recipe")
+    check(not (folder / "results").exists(), "a folder was made")
+
+
+def recipe_of_wrong_task(folder: Path) -> None:
+    saved(folder / "in.tif")
+    (folder / "r.json").write_text(PLAIN, "utf-8")
+    said_no(
+        command("deblur", "in.tif", "-o", "o.tif", "--from-recipe", "r.json"), "denoise", "deblur"
+    )
+
+
+def option_and_recipe(folder: Path) -> None:
+    """Give an option beside a recipe: it wins, and the report says so."""
+    saved(folder / "in.tif")
+    (folder / "r.json").write_text(PLAIN.replace("}", ', "seed": 1}'), "utf-8")
+    words = ("--from-recipe", "r.json", "--seed", "9", "--report", "p.json")
+    went(command("denoise", "in.tif", "-o", "out.tif", *words))
+    found = json.loads((folder / "p.json").read_text("utf-8"))
+    check(found["seed"] == 9 and found["recipe"]["seed"] == 9, f"seed {found['seed']}")
+
+
+BAD = {
+    "with comments": ('{"schema": 1, // mine\n"task": "denoise"}', "r.json.*JSON"),
+    "with a comma too many": ('{"schema": 1, "task": "denoise",}', "r.json.*JSON"),
+    "in single quotes": ("{'schema': 1, 'task': 'denoise'}", "r.json.*JSON"),
+    "in UTF-16": ('{"schema": 1, "task": "denoise"}'.encode("utf-16"), "r.json.*UTF-8|JSON"),
+    "in Latin letters": (b'{"schema": 1, "task": "d\xe9noise"}', "UTF-8"),
+    "of null": ("null", "r.json"),
+    "of a number": ("3", "r.json"),
+    "of text": ('"denoise"', "r.json"),
+    "twice": (PLAIN + PLAIN, "r.json.*JSON"),
+    "with a key twice": (PLAIN.replace("}", ', "seed": 1, "seed": 2}'), "twice|seed"),
+    "with a task twice": (
+        '{"schema": 1, "task": "denoise", "task": "deblur"}',
+        "twice|task|deblur",
+    ),
+    "whose schema is text": ('{"schema": "1", "task": "denoise"}', "schema"),
+    "whose schema is true": ('{"schema": true, "task": "denoise"}', "schema"),
+    "whose schema is 1.5": ('{"schema": 1.5, "task": "denoise"}', "schema"),
+    "whose schema is 0": ('{"schema": 0, "task": "denoise"}', "schema"),
+    "whose schema is negative": ('{"schema": -1, "task": "denoise"}', "schema"),
+    "whose schema has 5000 digits": (
+        '{"schema": 1' + "0" * 5000 + ', "task": "denoise"}',
+        "r.json|schema",
+    ),
+    "whose task is a list": ('{"schema": 1, "task": ["denoise"]}', "task"),
+    "whose task is null": ('{"schema": 1, "task": null}', "task"),
+    "whose task is in capitals": ('{"schema": 1, "task": "DENOISE"}', "task|DENOISE"),
+    "whose settings are a list": ('{"schema": 1, "task": "denoise", "settings": [1]}', "settings"),
+    "whose settings are text": ('{"schema": 1, "task": "denoise", "settings": "x"}', "settings"),
+    "with a seed of true": (PLAIN.replace("}", ', "seed": true}'), "seed"),
+    "with a seed of 1e400": (PLAIN.replace("}", ', "seed": 1e400}'), "seed"),
+    "with a seed of 5000 digits": (
+        PLAIN.replace("}", ', "seed": 1' + "0" * 5000 + "}"),
+        "seed|r.json",
+    ),
+    "with smoothing of infinity": (
+        '{"schema": 1, "task": "denoise", "settings": {"smoothing": Infinity}}',
+        "smoothing|JSON",
+    ),
+    "with a NUL in it": (b'{"schema": 1, "task": "denoise\\u0000"}', "task"),
+    "with half a letter": ('{"schema": 1, "task": "\\ud800"}', "task"),
+    "with a device of its own": (PLAIN.replace("}", ', "device": "cuda:7"}'), "device"),
+}
+ROWS = [
+    *(
+        Row(f"recipe {what}", partial(recipe_no, text, pattern), "refused, with the place")
+        for what, (text, pattern) in BAD.items()
+    ),
+    *(
+        Row(f"recipe {what}", partial(recipe_yes, text), "carried out, or refused in words")
+        for what, text in (
+            ("with a mark before it", b"\xef\xbb\xbf" + PLAIN.encode()),
+            ("with Windows line ends", PLAIN.replace(",", ",\r\n")),
+            ("with a form feed", "\f" + PLAIN),
+            ("with spaces around it", "\n\n  " + PLAIN + "  \n"),
+        )
+    ),
+    *(
+        Row(
+            f"recipe with a seed of {written}",
+            partial(seed_kept, PLAIN.replace("}", f', "seed": {written}}}'), seed),
+            "that seed, or refused",
+        )
+        for written, seed in (
+            ("7.0", 7),
+            ("1e3", 1000),
+            ('"7"', 7),
+            ("9007199254740993", 2**53 + 1),
+            ("18446744073709551615", 2**64 - 1),
+            ("4294967296", 2**32),
+            ("-0", 0),
+        )
+    ),
+    Row("recipe with a setting beside its settings", flat_setting, "taken, or refused"),
+    Row("recipe that a run saved", run_twice, "same bytes"),
+    Row("report read strictly", report_is_json, "JSON"),
+    *(
+        Row(f"report that is {what}", partial(methods_of, text), "refused by its name")
+        for what, text in (
+            ("empty", b""),
+            ("null", b"null"),
+            ("a list", b"[]"),
+            ("without anything", b"{}"),
+            ("in UTF-16", '{"task": "denoise"}'.encode("utf-16")),
+            ("a recipe", PLAIN.encode()),
+        )
+    ),
+    Row("report with a mark before it", methods_marked, "read, or refused in words"),
+    Row("result that another program saved", methods_after_fiji, "refused: it says nothing"),
+    Row("report beside another picture", methods_other_pixels, "not believed"),
+    Row("methods and the run", methods_figures, "the figures of the run"),
+    Row("table of a batch of odd names", batch_table, "one line a file"),
+    *(
+        Row(
+            f"list of a batch that is {what}",
+            partial(batch_list_edited, text),
+            "refused by its name",
+        )
+        for what, text in (
+            ("empty", b""),
+            ("null", b"null"),
+            ("a list", b"[]"),
+            ("cut off", b'{"rec'),
+        )
+    ),
+    *(
+        Row(f"receipt of a batch that is {what}", partial(receipts_damaged, text), "made anew")
+        for what, text in (
+            ("empty", b""),
+            ("null", b"null"),
+            ("a list", b"[1]"),
+            ("no text", b"\xff\0"),
+        )
+    ),
+    Row("going on by another recipe", other_recipe, "refused"),
+    Row("recipe and image exchanged", recipe_is_input, "refused by its name"),
+    Row("recipe of another task", recipe_of_wrong_task, "refused"),
+    Row("option beside a recipe", option_and_recipe, "the option wins"),
+]

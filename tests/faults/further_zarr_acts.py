@@ -1,0 +1,168 @@
+"""OME-Zarrs as other programs write them: how they are made, and read back."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import tifffile
+import zarr
+
+from faults.further import (
+    QUICK,
+    check,
+    command,
+    contents,
+    picture,
+    read_as,
+    said_no,
+    same,
+    unharmed,
+    went,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+
+def ome_zarr(
+    path: Path,
+    values: np.ndarray,
+    *,
+    version: int = 3,
+    axes: str = "yx",
+    scale: Any = None,
+    more: dict[str, Any] | None = None,
+    units: dict[str, str] | None = None,
+    **how: Any,
+) -> Path:
+    group = zarr.open_group(path, mode="w", zarr_format=version)
+    array = group.create_array("0", shape=values.shape, dtype=values.dtype, **how)
+    array[...] = values
+    kinds = {"t": "time", "c": "channel"}
+    told = [
+        {"name": one, "type": kinds.get(one, "space")}
+        | ({"unit": units[one]} if units and one in units else {})
+        for one in axes
+    ]
+    steps = [{"type": "scale", "scale": scale or [1.0] * values.ndim}]
+    one = {"axes": told, "datasets": [{"path": "0", "coordinateTransformations": steps}]}
+    one |= more or {}
+    if version == 2:
+        group.attrs["multiscales"] = [{"version": "0.4", **one}]
+    else:
+        group.attrs["ome"] = {"version": "0.5", "multiscales": [one]}
+    return path
+
+
+def zarr_of(values: np.ndarray, how: dict[str, Any], folder: Path) -> None:
+    read_as(ome_zarr(folder / "in.ome.zarr", values, **how), values)
+
+
+def zarr_refused(
+    change: Callable[[Path], object], pattern: str, how: dict[str, Any], folder: Path
+) -> None:
+    path = ome_zarr(folder / "in.ome.zarr", picture(), **how)
+    change(path)
+    said_no(command("denoise", "in.ome.zarr", "-o", "out.tif", *QUICK), "in.ome.zarr", pattern)
+
+
+def edited(change: Callable[[Any], object]) -> Callable[[Path], None]:
+    """Change the metadata of a Zarr as text editors do."""
+
+    def act(path: Path) -> None:
+        told = json.loads((path / "zarr.json").read_text("utf-8"))
+        change(told["attributes"]["ome"]["multiscales"][0])
+        (path / "zarr.json").write_text(json.dumps(told), "utf-8")
+
+    return act
+
+
+def zarr_marked(folder: Path) -> None:
+    """Let an editor put its mark before the metadata."""
+    path = ome_zarr(folder / "in.ome.zarr", picture())
+    text = (path / "zarr.json").read_bytes()
+    (path / "zarr.json").write_bytes(b"\xef\xbb\xbf" + text)
+    said = command("denoise", "in.ome.zarr", "-o", "out.tif", *QUICK)
+    if said.code:
+        said_no(said, "in.ome.zarr")
+
+
+def zarr_translation(folder: Path) -> None:
+    """Place an image somewhere: its result lies there too, or it is said."""
+    steps = [
+        {"type": "scale", "scale": [0.5, 0.5]},
+        {"type": "translation", "translation": [100.0, 200.0]},
+    ]
+    more = {"datasets": [{"path": "0", "coordinateTransformations": steps}]}
+    ome_zarr(folder / "in.ome.zarr", picture(), more=more, units=dict.fromkeys("yx", "micrometer"))
+    said = went(command("denoise", "in.ome.zarr", "-o", "out.ome.zarr", *QUICK))
+    told = json.loads((folder / "out.ome.zarr" / "zarr.json").read_text("utf-8"))
+    text = json.dumps(told["attributes"]["ome"]["multiscales"])
+    kept = "100.0" in text and "200.0" in text
+    check(
+        kept or "translation" in said.err or "place" in said.err,
+        f"where it lay is lost: {text}"[:500],
+    )
+
+
+def zarr_units(folder: Path) -> None:
+    """Time in milliseconds, planes in nanometres: kept with their values."""
+    values = np.stack([picture(24, 24, seed=n) for n in range(5)])
+    units = {"t": "millisecond", "y": "nanometer", "x": "nanometer"}
+    ome_zarr(folder / "in.ome.zarr", values, axes="tyx", scale=[40.0, 65.0, 65.0], units=units)
+    went(command("denoise", "in.ome.zarr", "-o", "out.ome.zarr", *QUICK))
+    told = json.loads((folder / "out.ome.zarr" / "zarr.json").read_text("utf-8"))
+    one = told["attributes"]["ome"]["multiscales"][0]
+    found = {axis["name"]: axis.get("unit") for axis in one["axes"]}
+    check(found == units, f"units: {found}")
+    scale = one["datasets"][0]["coordinateTransformations"][0]["scale"]
+    check(scale == [40.0, 65.0, 65.0], f"sizes: {scale}")
+
+
+def zarr_is_zip(folder: Path) -> None:
+    import zipfile
+
+    ome_zarr(folder / "z", picture())
+    with zipfile.ZipFile(folder / "in.ome.zarr.zip", "w") as file:
+        for path in sorted((folder / "z").rglob("*")):
+            file.write(path, path.relative_to(folder / "z"))
+    said_no(command("denoise", "in.ome.zarr.zip", "-o", "out.tif"), "in.ome.zarr.zip", "kind|zip")
+
+
+def zarr_array_alone(folder: Path) -> None:
+    zarr.save_array(folder / "in.zarr", picture())
+    said_no(command("denoise", "in.zarr", "-o", "out.tif"), "in.zarr", "image")
+
+
+def zarr_named_level(folder: Path) -> None:
+    ome_zarr(folder / "in.ome.zarr", picture())
+    said_no(command("denoise", "in.ome.zarr/0", "-o", "out.tif"), "in.ome.zarr/0", "image")
+
+
+def zarr_slash(folder: Path) -> None:
+    ome_zarr(folder / "in.ome.zarr", picture())
+    went(command("denoise", "in.ome.zarr/", "-o", "out.tif", *QUICK))
+    check(tifffile.imread("out.tif").shape == (32, 32), "no picture")
+
+
+def zarr_beside(folder: Path) -> None:
+    """Restore from one Zarr into another: the input stays byte for byte."""
+    ome_zarr(folder / "in.ome.zarr", picture())
+    before = contents(folder)
+    went(command("denoise", "in.ome.zarr", "-o", "out.ome.zarr", *QUICK))
+    unharmed(folder, before, "out.ome.zarr")
+    same(zarr.open_array(folder / "out.ome.zarr" / "0").shape, (32, 32), "shape")
+
+
+def drop_chunk(path: Path) -> None:
+    next(
+        one for one in (path / "0").rglob("*") if one.is_file() and one.name != "zarr.json"
+    ).unlink()
+
+
+def cut_chunk(path: Path) -> None:
+    one = next(one for one in (path / "0" / "c").rglob("*") if one.is_file())
+    one.write_bytes(one.read_bytes()[:-9])
