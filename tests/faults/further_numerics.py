@@ -1,0 +1,393 @@
+"""Pictures and settings at the edges of arithmetic: right to rounding, or refused in words."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from faults.further import (
+    Row,
+    hole_array,
+    picture,
+    rows_to_trials,
+)
+from faults.further_numerics_acts import (
+    F8,
+    calibrated,
+    checkers,
+    constant_rows,
+    either,
+    enlarged,
+    filled,
+    flat,
+    float_typed,
+    garbage_in_hole,
+    guide_units,
+    islands,
+    mask_kind,
+    mask_value,
+    measured,
+    negative_mask,
+    no,
+    one_different,
+    other_seed,
+    poisson,
+    psf_changed,
+    psf_delta,
+    psf_moved,
+    psf_no,
+    repeated,
+    rounded,
+    rounded_at_the_end,
+    scaled,
+    setting_no,
+    sound_row,
+    turned,
+    typed,
+    with_pixel,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from faults.trials import Trial
+
+
+def trials(*, small: bool) -> Iterator[Trial]:
+    """Give every trial; of a few, every fiftieth."""
+    yield from rows_to_trials(ROWS, small=small, step=50)
+
+
+SOUND: dict[str, Callable[[], np.ndarray]] = {
+    "rows of one value each": constant_rows,
+    "columns of one value each": lambda: constant_rows().T.copy(),
+    "a slope": lambda: np.add.outer(np.arange(32.0), np.arange(32.0)),
+    "a steep exponential": lambda: np.exp(np.add.outer(np.arange(32.0), np.arange(32.0)) / 4),
+    "checkers of one pixel": lambda: checkers(1),
+    "checkers of four pixels": lambda: checkers(4),
+    "stripes of one pixel": lambda: np.indices((32, 32))[1] % 2 * 50.0,
+    "photons, 0.1 on average": lambda: np.random.default_rng(1).poisson(0.1, (32, 32)).astype("u2"),
+    "photons, 0.02 on average": lambda: (
+        np.random.default_rng(1).poisson(0.02, (48, 48)).astype("u2")
+    ),
+    "photons, a million on average": lambda: np.random.default_rng(1).poisson(1e6, (32, 32)),
+    "an offset of 65000": lambda: (picture() % 500 + 65000).astype("u2"),
+    "an offset of a million": lambda: F8 + 1e6,
+    "values of 1e-15": lambda: F8 * 1e-15 / 600,
+    "values of 1e15": lambda: F8 * 1e15 / 600,
+    "only negative values": lambda: F8 - 5000,
+    "values about 0": lambda: F8 - F8.mean(),
+    "negative zeros": lambda: np.where(F8 > 400, F8, -0.0),
+    "uniform noise": lambda: np.random.default_rng(1).random((32, 32)),
+    "heavy tails": lambda: np.random.default_rng(1).standard_t(3, (32, 32)) * 10 + 100,
+    "37 × 41 pixels": lambda: picture(37, 41),
+    "17 × 48 pixels": lambda: picture(17, 48),
+    "16 × 200 pixels": lambda: picture(16, 200),
+    "eight bits to both ends": lambda: (
+        np.random.default_rng(1).integers(0, 256, (32, 32)).astype("u1")
+    ),
+    "two neighbouring grey values": lambda: (picture() > 400).astype("u1") + np.uint8(100),
+    "a border of zeros": lambda: np.pad(picture(24, 24), 4),
+    "half a picture of zeros": lambda: np.where(np.indices((32, 32))[0] < 16, 0, picture()).astype(
+        "u2"
+    ),
+}
+NO: dict[str, tuple[Callable[[], Any], str]] = {
+    "one value": (lambda: np.full((32, 32), 7.5), "nothing to restore"),
+    "zeros of both signs": (lambda: np.where(F8 > 400, 0.0, -0.0), "nothing to restore"),
+    "all infinite": (lambda: np.full((32, 32), np.inf), "infinite"),
+    "one minus infinity": (lambda: with_pixel(-np.inf), "1 of the 1024 .*infinite"),
+    "one NaN and one infinity": (
+        lambda: np.where(np.eye(32) > 0, np.nan, with_pixel(np.inf)),
+        "NaN|infinite",
+    ),
+    "values of 1e300": (lambda: F8 * 1e300, "range|single precision"),
+    "subnormals": (lambda: F8 * 1e-310, "single precision"),
+    "an offset of 1e12": (lambda: F8 / 600 + 1e12, "single precision|offset"),
+    "whole numbers of 64 bits that differ little": (
+        lambda: picture().astype(np.int64) + 2**62,
+        "single precision|offset",
+    ),
+    "uint64 near its end": (
+        lambda: picture().astype(np.uint64) + np.uint64(2**63),
+        "single precision|offset",
+    ),
+    "one row": (lambda: picture(32, 32)[:1], "1 × 32"),
+    "one column": (lambda: picture(32, 32)[:, :1], "32 × 1"),
+    "15 × 1000 pixels of nothing": (lambda: np.zeros((0, 32)), "no pixels"),
+    "no axes": (lambda: np.float64(3), "single number"),
+    "seven axes": (lambda: np.zeros((1, 1, 1, 1, 1, 32, 32)) + picture(), "axes"),
+    "dates": (lambda: picture().astype("M8[s]"), "type|numbers"),
+    "durations": (lambda: picture().astype("m8[s]"), "type|numbers"),
+    "texts": (lambda: picture().astype("U8"), "type|numbers"),
+    "bytes": (lambda: picture().astype("S8"), "type|numbers"),
+    "truth values": (lambda: picture() > 400, "mask"),
+    "complex numbers": (lambda: picture() + 1j, "complex"),
+}
+EITHER: dict[str, tuple[Callable[[], Any], str]] = {
+    "one pixel of another value": (lambda: one_different(100, 101, "u2"), "nothing|noise"),
+    "one dead pixel in a picture": (lambda: with_pixel(0, "uint16"), "pixel"),
+    "one pixel of 1e12": (lambda: with_pixel(1e12), "single precision|outlier|pixel"),
+    "one pixel of the largest float": (lambda: with_pixel(3.4e38), "single precision|pixel"),
+    "one subnormal pixel": (lambda: with_pixel(1e-40), "single precision"),
+    "int64 of ordinary values": (lambda: picture(dtype="int64"), "type"),
+    "an object array of numbers": (lambda: picture().astype(object), "type|numbers"),
+    "float128": (lambda: picture().astype(np.longdouble), "type|numbers"),
+    "a huge offset with a tiny contrast": (lambda: F8 / 600 + 30000, "single precision|offset"),
+}
+INVARIANT = [
+    ("1000", 1000.0, 0.0, 1e-3, "f4"),
+    ("1/1000", 0.001, 0.0, 1e-3, "f4"),
+    ("3", 3.0, 0.0, 1e-3, "f8"),
+    ("1, plus 4096", 1.0, 4096.0, 0.02, "f8"),
+    ("1, plus 10000", 1.0, 1e4, 0.02, "f8"),
+    ("1, minus 5000", 1.0, -5000.0, 0.02, "f8"),
+    ("1e9", 1e9, 0.0, 1e-3, "f8"),
+    ("1e-12", 1e-12, 0.0, 1e-3, "f8"),
+]
+SETTINGS: list[tuple[str, dict[str, Any], str]] = [
+    ("denoise", {"read_noise": 0}, "read"),
+    ("denoise", {"read_noise": -1.0}, "read"),
+    ("denoise", {"gain": -0.5}, "gain"),
+    ("denoise", {"gain": float("inf")}, "gain"),
+    ("denoise", {"gain": 1e40}, "gain"),
+    ("denoise", {"smoothing": float("nan")}, "smoothing"),
+    ("denoise", {"smoothing": -0.0001}, "smoothing"),
+    ("denoise", {"seed": -1}, "seed"),
+    ("denoise", {"seed": 2**64}, "seed"),
+    ("denoise", {"seed": 0.5}, "seed"),
+    ("denoise", {"seed": None}, "seed"),
+    ("denoise", {"max_iterations": 0}, "max_iterations"),
+    ("denoise", {"max_iterations": True}, "max_iterations"),
+    ("denoise", {"max_iterations": 2.5}, "max_iterations"),
+    ("denoise", {"max_iterations": 10**30}, "max_iterations"),
+    ("denoise", {"restarts": -1}, "restarts"),
+    ("denoise", {"time_limit": float("inf")}, "time_limit"),
+    ("denoise", {"tile": -128}, "tile"),
+    ("denoise", {"tile": 1}, "tile"),
+    ("denoise", {"tile": 100.5}, "tile"),
+    ("denoise", {"preset": "FAST"}, "preset"),
+    ("denoise", {"preset": None}, "preset"),
+    ("denoise", {"preset": 3}, "preset"),
+    ("denoise", {"device": ""}, "device"),
+    ("denoise", {"device": None}, "device"),
+    ("super_resolve", {"factor": 1}, "factor"),
+    ("super_resolve", {"factor": 0}, "factor"),
+    ("super_resolve", {"factor": 1.5}, "factor"),
+    ("super_resolve", {"factor": -2}, "factor"),
+    ("super_resolve", {"factor": 16}, "factor"),
+    ("super_resolve", {"factor": (1, 1)}, "factor"),
+    ("super_resolve", {"factor": (2, 2, 2, 2)}, "factor"),
+    ("super_resolve", {"factor": []}, "factor"),
+    ("super_resolve", {"factor": None}, "factor"),
+    ("super_resolve", {"factor": float("nan")}, "factor"),
+    ("super_resolve", {"factor": True}, "factor"),
+    ("deblur", {"gaussian_sigma": 0}, "gaussian_sigma"),
+    ("deblur", {"gaussian_sigma": float("nan")}, "gaussian_sigma"),
+    ("deblur", {"gaussian_sigma": (1, 2)}, "gaussian_sigma"),
+    ("blind_deblur", {"psf_size": 2}, "psf_size"),
+    ("blind_deblur", {"psf_size": 10**9}, "psf_size|PSF"),
+    ("inpaint", {"mask": hole_array(), "grow": -1}, "grow"),
+    ("inpaint", {"mask": hole_array(), "grow": 0.5}, "grow"),
+    ("inpaint", {"mask": hole_array(), "label": float("nan")}, "label"),
+    ("inpaint", {"mask": hole_array(), "label": 2**70}, "label"),
+]
+
+
+def _spelled(task: str, how: dict[str, Any]) -> str:
+    said = ", ".join(f"{name}={value!r}" for name, value in how.items() if name != "mask")
+    return f"{task} with {said}"
+
+
+def area_mask(area: Any) -> np.ndarray:
+    """Draw a mask over some part of a picture."""
+    mask = np.zeros((32, 32), np.uint8)
+    mask[area] = 1
+    return mask
+
+
+PSF = np.outer([1, 2, 1], [1, 2, 1]).astype(float)
+ROWS = [
+    *(
+        Row(
+            f"picture of {what}",
+            partial(sound_row, make, {}),
+            "finite, the mean kept, near the picture",
+        )
+        for what, make in SOUND.items()
+    ),
+    *(
+        Row(f"picture of {what} is refused", partial(no, make, words, {}), "refused in words")
+        for what, (make, words) in NO.items()
+    ),
+    *(
+        Row(f"picture with {what}", partial(either, make, words, {}), "sound, or refused")
+        for what, (make, words) in EITHER.items()
+    ),
+    *(
+        Row(
+            f"intensities times {what}",
+            partial(scaled, factor, offset, most, kind, {}),
+            "the same picture in the new unit",
+        )
+        for what, factor, offset, most, kind in INVARIANT
+    ),
+    *(
+        Row(
+            f"intensities times 1000, prior {prior}",
+            partial(scaled, 1000.0, 0.0, 1e-3, "f4", {"prior": prior}),
+            "the same picture",
+        )
+        for prior in ("noise", "blind-spot", "recorrupted")
+    ),
+    *(
+        Row(f"the same numbers as {kind}", partial(typed, kind, {}), "the same picture")
+        for kind in ("int16", "int32", "uint32", "int64", "uint64")
+    ),
+    *(
+        Row(f"the same numbers as {kind}", partial(float_typed, kind), "the same picture")
+        for kind in ("float64", ">f4", ">f8", "longdouble")
+    ),
+    *(
+        Row(f"picture that is {what}", partial(turned, change), "its answer alike")
+        for what, change in (
+            ("transposed", np.transpose),
+            ("turned", np.rot90),
+            ("mirrored", np.fliplr),
+            ("upside down", np.flipud),
+        )
+    ),
+    *(
+        Row(f"one run twice, {what}", partial(repeated, how), "the same bytes")
+        for what, how in (
+            ("plainly", {}),
+            ("with two restarts", {"restarts": 2}),
+            ("with the largest seed", {"seed": 2**31 - 1}),
+            ("of one iteration", {"max_iterations": 1}),
+        )
+    ),
+    Row("two seeds", other_seed, "other pixels"),
+    *(
+        Row(f"mask as {kind}", partial(mask_kind, kind), "the same pixels")
+        for kind in ("uint8", "int8", "int64", "uint64", "float16", "float32", "float64", ">u2")
+    ),
+    *(
+        Row(f"mask of {value}", partial(mask_value, value), "the same pixels")
+        for value in (0.5, 255, 1e-30, 1e-50, 1e30, 1e300)
+    ),
+    Row("mask below 0", negative_mask, "refused: it marks nothing"),
+    Row("known islands", islands, "islands kept, all filled"),
+    *(
+        Row(f"{value:g} in the hole", partial(garbage_in_hole, value), "no matter")
+        for value in (0.0, -1e6, 1e9, 1e30, float("nan"), float("inf"), -float("inf"))
+    ),
+    *(
+        Row(
+            f"hole {what}",
+            partial(filled, picture(dtype="float32"), area_mask(area), 0.6),
+            "measured pixels stay",
+        )
+        for what, area in (
+            ("in the corner", np.s_[:8, :8]),
+            ("of one pixel", np.s_[5:6, 5:6]),
+            ("of whole rows", np.s_[10:14]),
+            ("of half the picture", np.s_[:, 16:]),
+            ("of every second pixel", np.s_[::2, ::2]),
+        )
+    ),
+    *(
+        Row(f"PSF {what}", partial(psf_changed, change, most), "the same answer")
+        for what, change, most in (
+            ("times 1e6", lambda psf: psf * 1e6, 1e-3),
+            ("times 1e-6", lambda psf: psf * 1e-6, 1e-3),
+            ("times 1e-40", lambda psf: psf * 1e-40, 1e-3),
+            ("times 1e30", lambda psf: psf * 1e30, 1e-3),
+            ("as whole numbers", lambda psf: psf.astype("u2"), 1e-3),
+            ("within zeros", lambda psf: np.pad(psf, 3), 0.02),
+            ("with columns first", np.asfortranarray, 0.0),
+            ("read-only", lambda psf: np.frombuffer(psf.tobytes()).reshape(psf.shape), 0.0),
+            ("as a list", lambda psf: psf.tolist(), 1e-3),
+        )
+    ),
+    *(
+        Row(f"PSF {what} is refused", partial(psf_no, make, words), "refused in words")
+        for what, make, words in (
+            ("of no sum", lambda: np.zeros((3, 3)), "0"),
+            ("that cancels", lambda: PSF - PSF.mean(), "negative"),
+            ("with one tiny negative", lambda: np.where(PSF > 3, PSF, -1e-3), "negative"),
+            ("of truth values", lambda: PSF > 1e9, "0|PSF"),
+            ("of no pixels", lambda: np.zeros((0, 3)), "PSF|pixels|axes"),
+            ("with NaN", lambda: PSF * np.nan, "finite"),
+            ("larger than the picture", lambda: np.ones((35, 35)), "pixels"),
+            ("of complex numbers", lambda: PSF * 1j, "complex|numbers|PSF"),
+            ("of text", lambda: "", "empty|file"),
+            ("of one number", lambda: 3.0, "axes"),
+        )
+    ),
+    Row("PSF that is a point", psf_delta, "the picture, unmoved"),
+    Row("PSF off its middle", psf_moved, "unmoved, or said"),
+    *(
+        Row(
+            f"guide times {factor:g} plus {offset:g} as {kind}",
+            partial(guide_units, factor, offset, kind),
+            "the same answer",
+        )
+        for factor, offset, kind in (
+            (1e6, 0, "f8"),
+            (1e-6, 0, "f4"),
+            (1, 1e4, "f4"),
+            (1, 0, "u2"),
+            (-1, 0, "f8"),
+        )
+    ),
+    *(
+        Row(f"factor {factor!r}", partial(enlarged, factor, shape), "right size and means")
+        for factor, shape in (
+            (2, (64, 64)),
+            ("2", (64, 64)),
+            ((1, 2), (32, 64)),
+            ((3, 1), (96, 32)),
+            (np.int64(2), (64, 64)),
+            ("1,3", (32, 96)),
+        )
+    ),
+    *(
+        Row(
+            _spelled(task, how),
+            partial(setting_no, task, how, words),
+            "refused by its name",
+        )
+        for task, how, words in SETTINGS
+    ),
+    *(
+        Row(
+            f"measured noise of {what}",
+            partial(measured, make, gain, deviation),
+            "measured, or not claimed",
+        )
+        for what, make, gain, deviation in (
+            ("deviation 5 on an even field", partial(flat, 5.0, 100.0), None, 5.0),
+            ("deviation 0.001 on an even field", partial(flat, 0.001, 1.0), None, 0.001),
+            ("deviation 5 below zero", partial(flat, 5.0, -100.0), None, 5.0),
+            ("deviation 5 on 60000", partial(flat, 5.0, 60000.0), None, 5.0),
+            ("photons", partial(poisson, 1.0), 1.0, None),
+            ("photons times 4", partial(poisson, 4.0), 4.0, None),
+            ("photons times 0.1", partial(poisson, 0.1), 0.1, None),
+        )
+    ),
+    Row("uncertainty and error", calibrated, "of one size"),
+    *(
+        Row(f"rounded to {kind}", partial(rounded, kind), "rounded, not cut")
+        for kind in ("uint8", "uint16", "int16")
+    ),
+    *(
+        Row(
+            f"{kind} from end to end, rounded",
+            partial(rounded_at_the_end, kind),
+            "nothing wraps around",
+        )
+        for kind in ("uint8", "int8", "uint16", "int16", "int32", "uint32")
+    ),
+]

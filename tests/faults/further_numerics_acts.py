@@ -1,0 +1,337 @@
+"""Pictures and settings at the edges of arithmetic: what is computed, and what must hold."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+import napari_dip as dip
+from faults.further import (
+    FAST,
+    check,
+    hole_array,
+    picture,
+    refused,
+    restored,
+    same,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+
+F8 = picture(dtype="float64").astype(np.float64)
+
+
+def denoised(image: Any, **how: Any) -> Any:
+    return restored(lambda: dip.denoise(image, **{**FAST, **how}))
+
+
+def sound(image: np.ndarray, _: Path | None = None, **how: Any) -> Any:
+    """Denoise; the answer is finite, near the picture, and its mean is kept."""
+    result = denoised(image, **how)
+    wanted = np.asarray(image, np.float64)
+    span = float(np.ptp(wanted)) or 1.0
+    check(result.image.shape == wanted.shape, f"shape {result.image.shape}")
+    off = abs(float(result.image.mean(dtype=np.float64)) - float(wanted.mean()))
+    check(off <= 0.005 * span, f"the mean is off by {off / span:.4f} of the range")
+    low, high = float(wanted.min()), float(wanted.max())
+    beyond = max(low - float(result.image.min()), float(result.image.max()) - high) / span
+    check(beyond <= 0.5, f"beyond the range by {beyond:.2f} times its width")
+    check((result.uncertainty >= 0).all(), "an uncertainty is negative")
+    return result
+
+
+def sound_row(make: Callable[[], np.ndarray], how: dict[str, Any], _: Path) -> None:
+    sound(make(), **how)
+
+
+def no(make: Callable[[], Any], pattern: str, how: dict[str, Any], _: Path) -> None:
+    """Refuse a picture, whatever came before."""
+    image = make()
+    refused(lambda: dip.denoise(image, **{**FAST, **how}), pattern)
+
+
+def setting_no(task: str, how: dict[str, Any], pattern: str, _: Path) -> None:
+    refused(lambda: getattr(dip, task)(picture(), **{**FAST, **how}), pattern)
+
+
+def either(make: Callable[[], Any], pattern: str, how: dict[str, Any], folder: Path) -> None:
+    """Restore soundly, or refuse in these words."""
+    image = make()
+    try:
+        dip.denoise(image, **{**FAST, **how})
+    except dip.Refused:
+        no(lambda: image, pattern, how, folder)
+    else:
+        sound(image, **how)
+
+
+# --- what must not matter
+
+
+def scaled(
+    factor: float, offset: float, most: float, kind: str, how: dict[str, Any], _: Path
+) -> None:
+    """Change the unit of the intensities: the answer changes by the same."""
+    base = F8.astype(kind) if kind != "f8" else F8
+    first = denoised(base, **how).image.astype(np.float64)
+    changed = (base.astype(np.float64) * factor + offset).astype(kind)
+    second = (denoised(changed, **how).image.astype(np.float64) - offset) / factor
+    off = np.abs(first - second).max() / np.ptp(F8)
+    check(off <= most, f"off by {off:.5f} of the range")
+
+
+def typed(kind: str, how: dict[str, Any], _: Path) -> None:
+    """Hand over the same numbers in another type of whole numbers: the same answer."""
+    values = picture(dtype="uint16")
+    first = denoised(values, **how).image
+    same(denoised(values.astype(kind), **how).image, first, f"as {kind}", 1e-3)
+
+
+def float_typed(kind: str, _: Path) -> None:
+    """Hand over the same real numbers in another precision: the same answer but for rounding."""
+    values = (picture(dtype="float32") + np.float32(0.25)).astype(np.float32)
+    first = denoised(values).image
+    same(denoised(values.astype(kind)).image, first, f"as {kind}", 1e-2)
+
+
+def turned(change: Callable[[np.ndarray], np.ndarray], _: Path) -> None:
+    """Turn or mirror a picture that is not square: what comes back is turned alike."""
+    image = picture(24, 40)
+    plain = denoised(image).image
+    back = denoised(np.ascontiguousarray(change(image))).image
+    wanted = change(plain)
+    check(back.shape == wanted.shape, f"shape {back.shape}, not {wanted.shape}")
+    near = np.corrcoef(back.ravel(), change(image).ravel())[0, 1]
+    check(near > 0.9, f"correlation with the turned input is {near:.3f}")
+
+
+def repeated(how: dict[str, Any], _: Path) -> None:
+    first, second = denoised(picture(), **how), denoised(picture(), **how)
+    same(first.image, second.image, "a second run")
+    same(first.uncertainty, second.uncertainty, "its uncertainty")
+
+
+def other_seed(_: Path) -> None:
+    first, second = denoised(picture(), seed=1).image, denoised(picture(), seed=2).image
+    check((first != second).any(), "two seeds gave the same pixels")
+
+
+# --- inpainting
+
+
+def filled(image: np.ndarray, mask: Any, most: float, _: Path, **how: Any) -> None:
+    """Fill a hole; what was measured stays exactly, what is filled lies within the range."""
+    result = restored(lambda: dip.inpaint(image, mask, **{**FAST, **how}))
+    known = ~(np.asarray(mask, float) > 0)
+    same(result.image[known], np.asarray(image)[known].astype(np.float32), "measured pixels")
+    clear = np.asarray(image)[known]
+    span = float(np.ptp(clear))
+    inside = result.image[~known]
+    if inside.size:
+        beyond = max(float(clear.min() - inside.min()), float(inside.max() - clear.max())) / span
+        check(beyond <= most, f"filled beyond the range by {beyond:.2f}")
+
+
+def mask_kind(kind: str, _: Path) -> None:
+    """Mark a hole in any type of number: the same pixels."""
+    mask = hole_array()
+    first = restored(lambda: dip.inpaint(picture(), mask.astype(bool), **FAST)).image
+    again = restored(lambda: dip.inpaint(picture(), mask.astype(kind), **FAST)).image
+    same(again, first, f"mask as {kind}")
+
+
+def mask_value(value: float, _: Path) -> None:
+    """Mark a hole by some value above 0."""
+    mask = hole_array().astype(np.float64) * value
+    first = restored(lambda: dip.inpaint(picture(), hole_array(), **FAST)).image
+    same(restored(lambda: dip.inpaint(picture(), mask, **FAST)).image, first, f"mask of {value}")
+
+
+def negative_mask(_: Path) -> None:
+    """Mark nothing by negative values, which are not above 0."""
+    mask = -hole_array().astype(np.float64)
+    refused(lambda: dip.inpaint(picture(), mask, **FAST), "mask")
+
+
+def islands(_: Path) -> None:
+    """Leave a few known islands among missing pixels."""
+    image = picture(dtype="float32")
+    gone = np.ones(image.shape, bool)
+    gone[4:12, 4:12] = gone[20:26, 18:28] = False
+    holed = np.where(gone, np.float32(np.nan), image)
+    result = restored(lambda: dip.inpaint(holed, **FAST))
+    same(result.image[~gone], image[~gone], "measured pixels")
+    check(np.isfinite(result.image).all(), "not all is filled")
+
+
+def garbage_in_hole(value: float, _: Path) -> None:
+    """Put anything into the hole: what is filled in does not depend on it."""
+    mask = hole_array().astype(bool)
+    clean, dirty = picture(dtype="float32"), picture(dtype="float32")
+    dirty[mask] = value
+    first = restored(lambda: dip.inpaint(clean, mask, **FAST)).image
+    second = restored(lambda: dip.inpaint(dirty, mask, **FAST)).image
+    span = float(np.ptp(clean))
+    off = float(np.abs(first - second).max()) / span
+    check(off <= 1e-3, f"what lay in the hole ({value:g}) changed the picture by {off:.4f}")
+
+
+# --- PSF, guide, factor
+
+
+def psf_changed(change: Callable[[np.ndarray], Any], most: float, _: Path) -> None:
+    """Change a PSF in what does not matter: the same answer."""
+    psf = np.outer([1, 4, 6, 4, 1], [1, 4, 6, 4, 1]).astype(np.float64)
+    first = restored(lambda: dip.deblur(picture(), psf, **FAST)).image
+    second = restored(lambda: dip.deblur(picture(), change(psf), **FAST)).image
+    span = np.ptp(picture().astype(float))
+    off = np.abs(first - second).max() / span
+    check(off <= most, f"off by {off:.4f} of the range")
+
+
+def psf_no(make: Callable[[], Any], pattern: str, _: Path) -> None:
+    refused(lambda: dip.deblur(picture(), make(), **FAST), pattern)
+
+
+def psf_delta(_: Path) -> None:
+    """Deblur by a point: nothing is moved."""
+    psf = np.zeros((5, 5))
+    psf[2, 2] = 1
+    result = restored(lambda: dip.deblur(picture(), psf, preset="fast", max_iterations=60))
+    near = np.corrcoef(result.image.ravel(), picture().ravel())[0, 1]
+    check(near > 0.9, f"correlation with the input is {near:.3f}")
+
+
+def psf_moved(_: Path) -> None:
+    """Hand over a PSF whose peak lies off its middle: the picture is not moved without a word."""
+    image = np.zeros((32, 32))
+    image[8:24, 8:24] = 500
+    image += np.random.default_rng(0).normal(100, 3, image.shape)
+    psf = np.zeros((9, 9))
+    psf[1:4, 1:4] = 1
+    result = restored(lambda: dip.deblur(image, psf, preset="fast", max_iterations=60))
+    shifts = [
+        (
+            np.corrcoef(
+                np.roll(result.image, (-y, -x), (0, 1))[6:-6, 6:-6].ravel(),
+                image[6:-6, 6:-6].ravel(),
+            )[0, 1],
+            y,
+            x,
+        )
+        for y in range(-3, 4)
+        for x in range(-3, 4)
+    ]
+    _, down, across = max(shifts)
+    said = " ".join(result.report["notes"])
+    moved = abs(down) + abs(across) > 1
+    check(not moved or "PSF" in said, f"moved by {down}, {across} pixels: {said}")
+
+
+def guide_units(factor: float, offset: float, kind: str, _: Path) -> None:
+    """Give a guide in other units: the same answer."""
+    guide = picture(dtype="float64", seed=5)
+    first = restored(lambda: dip.guide(picture(), guide, **FAST)).image
+    other = (guide * factor + offset).astype(kind)
+    second = restored(lambda: dip.guide(picture(), other, **FAST)).image
+    off = np.abs(first - second).max() / np.ptp(picture().astype(float))
+    check(off <= 0.02, f"off by {off:.4f} of the range")
+
+
+def enlarged(factor: Any, shape: tuple[int, ...], _: Path) -> None:
+    """Enlarge: the size is right, and averages over the coarse pixels are those measured."""
+    result = restored(lambda: dip.super_resolve(picture(), factor=factor, **FAST))
+    check(result.image.shape == shape, f"shape {result.image.shape}, not {shape}")
+    rows, columns = shape[0] // 32, shape[1] // 32
+    mean = result.image.reshape(32, rows, 32, columns).mean((1, 3))
+    near = np.corrcoef(mean.ravel(), picture().ravel())[0, 1]
+    check(near > 0.9, f"correlation with the input is {near:.3f}")
+    off = abs(float(mean.mean()) - float(picture().mean()))
+    check(off < 0.02 * np.ptp(picture()), f"the mean is off by {off:.1f}")
+
+
+# --- noise
+
+
+def measured(
+    make: Callable[[], np.ndarray], gain: float | None, deviation: float | None, _: Path
+) -> None:
+    """Measure noise that is known: within a fifth, or it is said that it is not known."""
+    report = dip.measure_noise(make())
+    (channel,) = report.channels
+    if channel.doubt:
+        return
+    if gain is not None:
+        check(
+            abs(channel.gain - gain) <= 0.25 * gain + 0.02, f"gain {channel.gain:.3f}, not {gain}"
+        )
+    if deviation is not None:
+        at = float(np.mean(make()))
+        found = max(channel.gain * at + channel.intercept, 0.0) ** 0.5
+        check(abs(found - deviation) <= 0.25 * deviation, f"deviation {found:.3f}, not {deviation}")
+
+
+def flat(deviation: float, offset: float, _: Any = None) -> np.ndarray:
+    return np.random.default_rng(4).normal(offset, deviation, (48, 48))
+
+
+def poisson(gain: float) -> np.ndarray:
+    ramp = np.repeat(np.linspace(20, 400, 6), 8)[:, None] * np.ones(48)
+    return gain * np.random.default_rng(4).poisson(ramp).astype(np.float64) + 100
+
+
+def calibrated(_: Path) -> None:
+    """Compare the uncertainty with the error where the truth is known: of one size."""
+    truth = 1000 + 200 * np.sin(np.linspace(0, 6, 48))[:, None] * np.ones(48)
+    noisy = truth + np.random.default_rng(0).normal(0, 30, truth.shape)
+    result = denoised(noisy, max_iterations=100)
+    error = np.sqrt(np.mean((result.image - truth) ** 2))
+    said = np.sqrt(np.mean(result.uncertainty.astype(float) ** 2))
+    check(0.25 < error / said < 4, f"error {error:.2f}, uncertainty {said:.2f}")
+
+
+def rounded(kind: str, _: Path) -> None:
+    """Ask for the input's type: whole numbers within the type, rounded and not cut."""
+    image = picture(dtype=kind)
+    plain = denoised(image).image
+    whole = denoised(image, dtype="same").image
+    check(whole.dtype == image.dtype, f"type {whole.dtype}")
+    limits = np.iinfo(kind)
+    same(whole, np.clip(np.rint(plain), limits.min, limits.max), "rounded", 1.0)
+    check((whole != np.floor(plain)).any(), "cut, not rounded")
+
+
+def rounded_at_the_end(kind: str, _: Path) -> None:
+    """Round at the ends of a type: nothing wraps around."""
+    limits = np.iinfo(kind)
+    image = np.full((32, 32), limits.min, kind)
+    image[:, 16:] = limits.max
+    image[::5, ::7] = limits.min + (limits.max - limits.min) // 2
+    result = denoised(image, dtype="same").image
+    near = np.corrcoef(result.astype(float).ravel(), image.astype(float).ravel())[0, 1]
+    check(near > 0.7, f"correlation with the input is {near:.3f}: it wrapped around")
+
+
+def constant_rows() -> np.ndarray:
+    return np.repeat(np.arange(32.0), 32).reshape(32, 32)
+
+
+def with_pixel(value: float, kind: str = "float32") -> np.ndarray:
+    image = picture(dtype=kind)
+    image[10, 10] = value
+    return image
+
+
+def one_different(base: float, other: float, kind: str) -> np.ndarray:
+    image = np.full((32, 32), base, kind)
+    image[9, 9] = other
+    return image
+
+
+def checkers(period: int) -> np.ndarray:
+    y, x = np.indices((32, 32)) // period
+    return ((y + x) % 2 * 100.0 + 50).astype(np.float32)
