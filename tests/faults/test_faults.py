@@ -59,6 +59,19 @@ def test_a_killed_run_goes_on_to_the_same_bytes_and_survives_a_full_memory(tmp_p
     assert "memory: 1 trials, 0 failed" in said
 
 
+@linux
+def test_odd_files_numbers_states_and_attacks_end_well(tmp_path):
+    quick = ["TIFF, tiles that stand over", "Zarr 3 in shards", "report over the input"]
+    quick += ["intensities times 1000, prior noise", "mask as uint64", "two runs in turn"]
+    quick += ["picture as negative strides", "with a mask of 77", "Zarr level '../outside"]
+    quick += ["script of a path of both quotes", "dangling link l.json at --report"]
+    families = ("files", "numerics", "processes", "state", "security")
+    words = [word for name in quick for word in ("--match", name)]
+    words += [word for name in families for word in ("--only", f"further-{name}")]
+    said = faults(tmp_path, *words)
+    assert "| all | 11 | 11 | 0 | 0 | 0 | 0 | 0 |" in said
+
+
 def test_every_mutation_still_finds_its_guard():
     for one in MUTATIONS:
         text = (ROOT / "src" / "napari_dip" / one.file).read_text(encoding="utf-8")
