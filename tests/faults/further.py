@@ -124,6 +124,9 @@ def _act(row: Row, folder: Path, answer: Path) -> None:
     """Carry a row out in this process, and leave what was seen in a file; does not return."""
     os.setsid()
     os.chdir(folder)
+    for number in (signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM):  # ignored in the background
+        signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     log = os.open(folder.parent / "log", os.O_WRONLY | os.O_CREAT)
     os.dup2(log, 1)
     os.dup2(log, 2)

@@ -34,6 +34,7 @@ def called(code: str, folder: Path) -> None:
         [sys.executable, "user.py"], env=environment(), capture_output=True, text=True, timeout=80
     )
     said = f"exit {ended.returncode}: {ended.stderr}{ended.stdout}"[-700:]
+    check("AssertionError" not in ended.stderr, said)
     check("Traceback" not in ended.stderr, said, End.TRACEBACK)
     check(ended.returncode == 0 and ended.stdout.strip().endswith("well"), said)
 
