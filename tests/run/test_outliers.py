@@ -68,7 +68,11 @@ def test_a_wild_pixel_comes_back_from_tiles(usual):
     result = dip.denoise(image, preset="fast", max_iterations=20, tile=128)
     assert result.report["tiles"]["count"] > 1
     for y, x in ((40, 50), (40, 146), (136, 50), (136, 146)):
-        assert result.image[y, x] == pytest.approx(1e6, abs=5)
+        assert result.image[y, x] == 1e6
+        assert abs(result.residual[y, x]) < 100
+    notes = [one for one in result.report["notes"] if "range of all others" in one]
+    assert len(notes) == 1
+    assert "others: 4 (up to 1e+06)" in notes[0]
     assert decibels(np.asarray(result.image)[:96, :96]) > usual - 2
 
 
@@ -109,3 +113,21 @@ def test_a_residual_of_noise_has_nothing_odd():
     assert without_odd(left) is left
     left[0, 0, 5, 5] = 1e6
     assert abs(without_odd(left).mean()) < 0.2
+
+
+def test_what_was_not_measured_does_not_make_a_residual_odd():
+    left = np.random.default_rng(0).normal(0.3, 3, (1, 2, 64, 64))
+    left[:, 1] = 0
+    assert without_odd(left) is left
+
+
+def test_what_is_odd_is_found_in_any_plane():
+    left = np.random.default_rng(0).normal(0, 3, (16, 1, 32, 32))
+    left[3, 0, 5, 5] = 1e7
+    assert np.abs(without_odd(left)).max() < 30
+
+
+def test_a_channel_of_one_value_leaves_the_mean_of_the_other_as_it_is():
+    both = np.stack([NOISY.astype(np.float32), np.full_like(NOISY, 7, np.float32)])
+    result = dip.denoise(both, axes="CYX", preset="fast", max_iterations=8)
+    assert result.image[0].mean() == pytest.approx(NOISY.mean(), abs=1e-3)

@@ -75,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _hush_libraries()
     tokens = list(sys.argv[1:] if argv is None else argv)
     try:
-        if not {"--help", "-h", "--version"} & set(tokens):
+        if _PRINTED.isdisjoint(tokens):
             check_working_folder()
         return _answer(tokens)
     except CycloptsError as error:

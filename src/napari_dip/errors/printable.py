@@ -5,9 +5,9 @@ from __future__ import annotations
 from reprlib import Repr
 from unicodedata import category
 
-#: Letters shown whole: a file name has up to 255, a list of all settings of a task up to 288.
+#: Letters shown whole: a file name has up to 255, the list of all architectures 560.
 #: Of a longer text both ends are shown, each of so many letters.
-_MOST, _END = 500, 100
+_MOST, _END = 1000, 100
 
 
 def printable(text: str) -> str:

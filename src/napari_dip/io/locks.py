@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 _BYTE = 2**30
 #: Bytes of a lock's file that are read: it names one process.
 _MOST_BYTES = 1000
+#: Times that a lock's file may have gone while it was being locked; then the disk names files in a
+#: way of its own, and knows no locks.
+_TRIES = 100
 #: Not through a link, and never waiting for a pipe; Windows knows neither.
 _FLAGS = os.O_RDWR | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 
@@ -44,7 +47,7 @@ class OutputLock:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self._place = lock_place(path)
         self._handle = -1
-        while self._handle < 0:
+        for _ in range(_TRIES):
             try:
                 handle = os.open(self._place, _FLAGS | os.O_CREAT, 0o666)
             except OSError:
@@ -58,8 +61,10 @@ class OutputLock:
                 return
             if _is_at(handle, self._place):  # not one that its last owner has just removed
                 self._handle = handle
-            else:
-                os.close(handle)
+                break
+            os.close(handle)
+        if self._handle < 0:
+            return
         with suppress(OSError):
             os.ftruncate(self._handle, 0)
             os.write(self._handle, owner_text().encode())
@@ -83,7 +88,7 @@ class OutputLock:
 
 
 def check_free(path: str | os.PathLike[str]) -> None:
-    """Raise `Refused` if a run that lives has locked a result; leaves nothing on the disk."""
+    """Raise `Refused` if another program's run has locked a result; leaves nothing on the disk."""
     try:
         handle = os.open(lock_place(path), _FLAGS)
     except OSError:
@@ -91,7 +96,8 @@ def check_free(path: str | os.PathLike[str]) -> None:
     try:
         lock(handle)
     except (BlockingIOError, PermissionError):
-        raise Refused(_busy(path, handle)) from None
+        if _owner(handle) != (os.getpid(), socket.gethostname()):
+            raise Refused(_busy(path, handle)) from None
     except OSError:
         pass
     os.close(handle)

@@ -10,7 +10,6 @@ import stat
 from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlsplit
-from urllib.request import url2pathname
 
 from napari_dip.errors import Refusal, Refused, refusal
 from napari_dip.errors.printable import printable
@@ -159,6 +158,8 @@ def look_at(path: str | os.PathLike[str]) -> tuple[Path, os.stat_result | None]:
 
 def _instead(address: str) -> str:
     """Say what to name instead of an address."""
+    from urllib.request import url2pathname  # brings all of HTTP along
+
     parts = urlsplit(address)
     if parts.scheme == "file" and parts.netloc in ("", "localhost"):
         return f"Give the path itself: '{printable(url2pathname(parts.path))}'."

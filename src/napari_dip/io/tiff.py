@@ -50,8 +50,9 @@ def read_spec(path: Path, axes: str | None) -> ImageSpec:
         page = series.keyframe
         _check_codec(page, path)
         check_colours(page, path)
-        check_whole(series, path)
-        notes = page_notes(file, series, name)
+        pages = list(series.pages)
+        check_whole(series, pages, path)
+        notes = page_notes(file, series, pages, name)
         found = _unclaimed(series.axes, file, page)
         named = _named(found, len(series.shape), page)
         guessed = axes is None and bool(set(found) - set("TCZYXS"))

@@ -12,7 +12,11 @@ from napari_dip.io.paths import printable
 from napari_dip.io.spec import MOST_PLANES
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from tifffile import TiffFile, TiffFrame, TiffPage, TiffPageSeries
+
+    Pages = Sequence[TiffPage | TiffFrame | None]
 
 _SERIES = "'{name}' holds {count} images; only the first is restored."
 _SMALL_COPY = (
@@ -61,7 +65,7 @@ def chosen_series(file: TiffFile, path: Path) -> TiffPageSeries:
     return max([whole[0], *copies], key=lambda one: one.size)
 
 
-def page_notes(file: TiffFile, series: TiffPageSeries, name: str) -> list[str]:
+def page_notes(file: TiffFile, series: TiffPageSeries, pages: Pages, name: str) -> list[str]:
     """Say which planes of a file are left out, shown twice, or taken in an order of no header.
 
     Parameters
@@ -69,6 +73,8 @@ def page_notes(file: TiffFile, series: TiffPageSeries, name: str) -> list[str]:
     file : TiffFile
     series : TiffPageSeries
         From `chosen_series`.
+    pages : list
+        All of it, listed once: each reading of the series parses its pages anew.
     name : str
         Of the file, as it is shown.
     """
@@ -80,23 +86,30 @@ def page_notes(file: TiffFile, series: TiffPageSeries, name: str) -> list[str]:
     total = len(file.pages)
     if series.kind in _FALLBACKS and any(kinds) and total > 1:
         notes.append(_UNFIT.format(name=name, total=total))
-    levels = [level for image in file.series for level in image.levels]
-    used = {_place(page) for level in levels for page in level.pages if page is not None}
-    files = {page.parent.filehandle.name: page.parent for page in series.pages if page is not None}
+    there_are = [page for page in pages if page is not None]
+    others = [level for image in file.series for level in image.levels if level is not series]
+    used = {_place(page) for page in there_are}
+    used |= {_place(page) for level in others for page in level.pages if page is not None}
+    files = {page.parent.filehandle.name: page.parent for page in there_are}
     there = {(name, index) for name, one in files.items() for index in range(len(one.pages))}
     if rest := len(there - used):
         notes.append(_LEFT_OUT.format(name=name, total=len(there), count=total - rest, rest=rest))
-    if copies := len(series.pages) - len(
-        {_place(page) for page in series.pages if page is not None}
-    ):
+    if copies := len(there_are) - len({_place(page) for page in there_are}):
         notes.append(_COPIES.format(name=name, count=copies))
     return notes
 
 
-def check_whole(series: TiffPageSeries, path: Path) -> None:
+def check_whole(series: TiffPageSeries, pages: Pages, path: Path) -> None:
     """Compare where the header says that pixels lie with the bytes that are there.
 
     Readers fill in zeros for what is missing, and a fit would learn them.
+
+    Parameters
+    ----------
+    series : TiffPageSeries
+    pages : list
+        All of it.
+    path : Path
 
     Raises
     ------
@@ -109,7 +122,6 @@ def check_whole(series: TiffPageSeries, path: Path) -> None:
     why = ""
     if series.dataoffset is not None and series.dataoffset + series.nbytes > end:
         why = f"its header speaks of {series.nbytes} bytes of pixels, but it has {end} in all"
-    pages = [] if why else list(series.pages)
     whole = [page for page in pages if page is not None]
     planes = series.size // max(1, series.keyframe.size)
     counted = series.kind in _COUNTED and not series.is_truncated

@@ -10,6 +10,7 @@ import numpy as np
 from napari_dip.run.layout import from_parts, to_parts
 from napari_dip.run.merge import as_input
 from napari_dip.run.noise import noise_variance
+from napari_dip.run.outliers import without_outliers
 from napari_dip.run.tiles import Span, Tile
 
 if TYPE_CHECKING:
@@ -59,11 +60,18 @@ class Blend:
     shelf : Shelf
     image : array-like
         In the axes and shape of `plan.source`.
+
+    Attributes
+    ----------
+    outliers : ndarray
+        Values of single pixels that were left out of the fits, once all is written.
     """
 
     def __init__(self, plan: Plan, calibration: Calibration, shelf: Shelf, image: Any) -> None:
         self._plan = plan
         self._noise = calibration.noise
+        self._limits = calibration.outlier_limits
+        self.outliers = np.zeros(0, np.float32)
         self._constant = calibration.constant
         self._shelf = shelf
         self._image = image
@@ -121,11 +129,20 @@ class Blend:
         offset = shift.reshape(-1, *[1] * len(plan.tiles[0].spans))
         for band in self._bands():
             found, fine = self.region(band), band.times(self._factors)
-            shown = self._arranged(found.picture + offset, fine)
-            left = found.measured - found.prediction - offset
+            picture, untouched = found.picture + offset, found.untouched
+            single_parts = found.measured[None].astype(np.float32)
+            usual, values = without_outliers(single_parts, None, self._limits)
+            if len(values):
+                self.outliers = np.concatenate([self.outliers, values])
+                left_out = usual[0] != found.measured
+                if plan.recipe.task.same_pixels:
+                    picture = np.where(left_out, found.measured, picture)
+                    untouched = untouched | left_out
+            shown = self._arranged(picture, fine)
+            left = usual[0] - found.prediction - offset
             left[list(self._constant)] = 0
             array = band.of(self._image, plan.source.axes)
-            same = self._arranged(found.untouched, fine) > 0
+            same = self._arranged(untouched, fine) > 0
             for whole, part, tile in (
                 (answer[0], as_input(shown, array, plan, same), fine),
                 (answer[1], self._arranged(found.deviation, fine), fine),

@@ -165,7 +165,8 @@ def with_believed_limits(
     for side, limit in enumerate(noise.cut_off):
         if isfinite(limit):
             counted = float(((pixels <= limit) if side == 0 else (pixels >= limit)).mean())
-            foretold = float(_share_beyond(noise, signals, side).mean()) if len(signals) else 0.0
+            shares = np.interp(signals, table.signals, _share_beyond(noise, table.signals, side))
+            foretold = float(shares.mean()) if len(shares) else 0.0
             belief[side] = min(1.0, counted / foretold) if foretold > 0 else 1.0
     return replace(noise, cut_belief=(belief[0], belief[1]))
 

@@ -192,13 +192,6 @@ class Merge:
             self._measured(self._where_measured(left - shift)),
         )
 
-    def with_outliers(self, pictures: Planes) -> Planes:
-        """Put back what was left out of the fit into pictures (parts, C, *grid) of the input."""
-        if (left_out := self._outliers()) is None:
-            return pictures
-        measured = to_parts(self._array, self._plan.source.axes, self._plan.layout)
-        return np.where(left_out, measured, pictures)
-
     def _outliers(self) -> npt.NDArray[np.bool_] | None:
         """Where single pixels were left out of the fit, and come back as they were measured."""
         plan = self._plan

@@ -51,9 +51,11 @@ def waiting_threads(threads: int) -> Iterator[None]:
     over, asleep = threading.Event(), threading.Event()
 
     def hold() -> None:
-        for one in libraries:
-            _start_threads(one)
-        asleep.set()
+        try:
+            for one in libraries:
+                _start_threads(one)
+        finally:
+            asleep.set()
         over.wait()  # they go with the thread that started them
 
     holder = threading.Thread(target=hold, name="napari-dip-openmp", daemon=True)

@@ -105,9 +105,12 @@ def without_odd(left: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 
     A few pixels that no network draws must not move the mean of all others.
     """
-    size = np.abs(left[:: -(-len(left) // MOST_PLANES)]).reshape(-1)
-    most = ODD * float(np.median(size[:: -(-len(size) // MOST_SORTED)]))
-    return np.where(np.abs(left) > most, 0.0, left) if 0 < most < float(size.max()) else left
+    some = left[:: -(-len(left) // MOST_PLANES)].reshape(-1)
+    size = np.abs(some[:: -(-some.size // MOST_SORTED)])
+    size = size[size > 0]  # zeros were not measured, or are of channels of one value
+    most = ODD * float(np.median(size)) if size.size else 0.0
+    wild = 0 < most < max(float(left.max()), -float(left.min()))
+    return np.where(np.abs(left) > most, 0.0, left) if wild else left
 
 
 def outlier_note(values: Planes, *, put_back: bool) -> str:

@@ -128,7 +128,9 @@ def prepare(plan: Plan, inputs: Inputs) -> tuple[Calibration, Planes]:
 
     task, known = plan.recipe.task, inputs.known
     parts, limits, values = _usual(plan, inputs)
-    strays = (outlier_note(values, put_back=task.same_pixels),) if len(values) else ()
+    strays: tuple[str, ...] = ()
+    if len(values) and not plan.tiles:  # of a picture in tiles, a sample alone is seen here
+        strays = (outlier_note(values, put_back=task.same_pixels),)
     measured = [
         parts[:, c] if known is None else parts[:, c][known[:, c]] for c in range(parts.shape[1])
     ]

@@ -15,7 +15,7 @@ from napari_dip.run.events import Event
 from napari_dip.run.layout import to_parts
 from napari_dip.run.lost_device import refused_by_machine
 from napari_dip.run.merge import Merge
-from napari_dip.run.outliers import outlier_note, without_odd, without_outliers
+from napari_dip.run.outliers import without_odd, without_outliers
 from napari_dip.run.rescue import spare_places
 from napari_dip.run.sharing import OWN, settled_by
 from napari_dip.run.shelf import Piece, Shelf
@@ -104,8 +104,8 @@ class TileCourse:
         )
         array = tile.of(self._image, plan.source.axes)
         parts = to_parts(array, plan.source.axes, plan.layout)
-        parts, values = without_outliers(parts, None, self._calibration.outlier_limits)
-        calibration = replace(_of_tile(self._calibration, parts), outliers=len(values))
+        parts, _ = without_outliers(parts, None, self._calibration.outlier_limits)
+        calibration = _of_tile(self._calibration, parts)
         merge = Merge(plan, calibration, parts, array)
         resume = opened(self._store, plan, array, merge)
         done = {one.unit for one in merge.outcomes}
@@ -126,12 +126,6 @@ class TileCourse:
             teaches = tile is self._first and unit.role == OWN
             if course.weights is not None and teaches:  # of its last plane in the end
                 self._shelf.keep_weights(name, course.weights)
-        if len(values) and merge.outcomes:
-            note = outlier_note(values, put_back=plan.recipe.task.same_pixels)
-            first = merge.outcomes[0]
-            merge.outcomes[0] = replace(
-                first, notes=(*first.notes, f"Tile {tile.index + 1}: {note}")
-            )
         return self._settled(tile, merge, parts, ended)
 
     @property
@@ -142,9 +136,7 @@ class TileCourse:
         """Put away what a tile came to."""
         if ended is Control.DISCARD or (ended is Control.KEEP and not merge.outcomes):
             return ended
-        mean, deviation, prediction = merge.so_far()
-        mean = merge.with_outliers(mean)
-        mean, deviation, prediction = (tile.laid(one) for one in (mean, deviation, prediction))
+        mean, deviation, prediction = (tile.laid(one) for one in merge.so_far())
         lost = tile.weights() * (tile.laid(parts) - prediction.astype(np.float64))
         left = without_odd(lost).sum(tuple(range(1, lost.ndim)))
         same = np.array_equal(mean, prediction)

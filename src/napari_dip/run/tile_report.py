@@ -11,7 +11,7 @@ from napari_dip.run.blend import Region
 from napari_dip.run.ended_early import untouched_tiles
 from napari_dip.run.layout import Layout
 from napari_dip.run.merge import Merge
-from napari_dip.run.outliers import without_outliers
+from napari_dip.run.outliers import outlier_note, without_outliers
 from napari_dip.run.receipt import sha256
 from napari_dip.run.shelf import all_outcomes
 from napari_dip.run.tiles import largest
@@ -83,6 +83,8 @@ def reported(
     report = dict(answer.report)
     *deep, height, width = largest(plan.tiles).size
     notes = list(report["notes"])
+    if len(blend.outliers):
+        notes.append(outlier_note(blend.outliers, put_back=plan.recipe.task.same_pixels))
     if len(regions) > 1:
         notes.append(SAMPLED.format(count=len(regions)))
     picture, deviation, residual = (_handed_over(one) for one in written)
@@ -116,10 +118,10 @@ def _judged(ready: Measured, blend: Blend, outcomes: list[Any]) -> Merge:
     layout = Layout("T" + planes, plan.layout.channels, "YX")
     found = [_flat(blend.region(region)) for region in ready.regions]
     measured = np.stack([one.measured for one in found]).astype(np.float32)
-    parts, values = without_outliers(measured, None, ready.calibration.outlier_limits)
-    calibration = replace(ready.calibration, outliers=len(values))
+    parts, _ = without_outliers(measured, None, ready.calibration.outlier_limits)
+    calibration = replace(ready.calibration, outliers=0)  # they are put back into the whole
     merge = Merge(replace(plan, source=source, layout=layout), calibration, parts, sample)
-    merge.sums[0] = np.where(measured == parts, [one.picture for one in found], parts)
+    merge.sums[0] = [one.picture for one in found]
     merge.sums[1] = merge.sums[0] ** 2
     merge.sums[2] = [one.deviation**2 for one in found]
     merge.predictions[...] = [one.prediction for one in found]
