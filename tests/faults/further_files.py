@@ -16,6 +16,7 @@ from faults.further_files_acts import (
     companion_sizes,
     dangling_input,
     deep_path,
+    ending_only,
     folder_in_batch_unreadable,
     folder_link_at,
     guide_is_image,
@@ -102,7 +103,6 @@ OUTS = {
     "braces": "{0}{folder}.tif",
     "per cent signs": "%s%n.tif",
     "brackets of markup": "[red].tif",
-    "only its ending": ".tif",
     "a space before its ending": "out .tif",
     "several endings": "out.tif.tif.ome.tif",
 }
@@ -115,6 +115,7 @@ ROWS = [
         Row(f"result whose name holds {what}", partial(named_out, name), "saved under that name")
         for what, name in OUTS.items()
     ),
+    Row("result named by its ending only", ending_only, "refused: the name is missing"),
     *(
         Row(f"missing file named {name}", partial(missing_named, name), "the name as it is, once")
         for name in ("{path}.tif", "%(path)s.tif", "[red]x[bold].tif", "a  b.tif")

@@ -57,6 +57,14 @@ def named_out(name: str, folder: Path) -> None:
     denoised(folder, out=name)
 
 
+def ending_only(folder: Path) -> None:
+    """Name a result by nothing but an ending."""
+    saved(folder / "in.tif")
+    answer = command("denoise", folder / "in.tif", "-o", folder / ".tif")
+    said_no(answer)
+    check("name before it is missing" in answer.err, f"not said so: {answer.err}", End.UNCLEAR)
+
+
 def missing_named(name: str, folder: Path) -> None:
     """Name a file that is not there: the message shows it once, as it is."""
     said_no(command("denoise", folder / name, "-o", folder / "out.tif"))

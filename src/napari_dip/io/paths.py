@@ -197,7 +197,8 @@ def small_text(path: str | os.PathLike[str], kind: str, most: int) -> str:
         facts = {"size": f"{count / 1e6:.0f} MB", "kind": kind}
         raise Refused(refusal("file-long", path=shown, **facts))
     try:
-        return found.read_text(encoding="utf-8-sig")  # editors of Windows put a mark before it
+        text = found.read_bytes().decode("utf-8")
+        return text.removeprefix("\ufeff")  # a mark that editors of Windows put before it
     except UnicodeDecodeError:
         raise ValueError("it is no text in UTF-8") from None
     except OSError as error:
