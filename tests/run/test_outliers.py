@@ -121,6 +121,12 @@ def test_what_was_not_measured_does_not_make_a_residual_odd():
     assert without_odd(left) is left
 
 
+def test_half_of_a_picture_that_is_empty_does_not_make_the_rest_odd():
+    left = np.random.default_rng(0).normal(0.3, 3, (1, 1, 64, 64))
+    left[..., :32] *= 1e-6
+    assert without_odd(left) is left
+
+
 def test_what_is_odd_is_found_in_any_plane():
     left = np.random.default_rng(0).normal(0, 3, (16, 1, 32, 32))
     left[3, 0, 5, 5] = 1e7

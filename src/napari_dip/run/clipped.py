@@ -47,9 +47,6 @@ MEAN_EXCESS = sqrt(2 / pi)
 #: How many times the standard deviation may grow: as much as it does at the limit, where half of
 #: the noise is cut.
 MOST_GROWTH = 2.0
-#: Doubts that leave noise to reckon with: none, or that all of the image is clipped here and there,
-#: which makes the noise look weaker than it is, and what is reckoned back too little.
-KNOWN = ("", "clipped")
 
 
 class Table(NamedTuple):
@@ -284,7 +281,7 @@ def _cut(
         return
     for place, channel in enumerate(channels):
         noise = calibration.noise[channel]
-        if any(map(isfinite, noise.cut_off)) and noise.doubt in KNOWN:
+        if any(map(isfinite, noise.cut_off)) and not noise.doubt:
             yield place, noise
 
 
