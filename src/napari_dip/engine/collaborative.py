@@ -104,12 +104,12 @@ def collaborative(
     both = _stabilised(noise, *whole)
     turn = _principal(both.pilot)
     shown, seen = (torch.einsum("dc,cyx->dyx", turn, one) for one in both[:2])
-    power = _patch_power(correlation).to(shown)
+    power = _patch_power(correlation).to(shown)[None]
     blocks = grouped(torch.lerp(shown, seen, SEEN))
     if correlation is None and not informed:
-        rough, _ = _filtered([seen], blocks, power)
+        rough, _ = filtered_groups([seen], blocks, power)
         shown = torch.lerp(shown, rough, ROUGH)
-    mean, left = _filtered([seen, shown], blocks, power)
+    mean, left = filtered_groups([seen, shown], blocks, power)
     mean = torch.einsum("dc,dyx->cyx", turn, mean)
     left = torch.einsum("dc,dyx->cyx", turn**2, left)
     picture = whole[0] + (both.deviation * (mean - both.pilot))[None]
@@ -169,13 +169,20 @@ def _signs() -> Tensor:
     return rows / sqrt(GROUP)
 
 
-def _filtered(
+def filtered_groups(
     pictures: Sequence[Tensor], blocks: Sequence[Block], power: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Filter groups block by block, and join them: mean and variance, (C, Y, X) each.
 
-    The pictures are what is filtered, and what guides. With no guide, what stands out of the noise
-    is kept, and nothing else.
+    Parameters
+    ----------
+    pictures : sequence of Tensor
+        (C, Y, X) each: what is filtered, and what guides. With no guide, what stands out of the
+        noise is kept, and nothing else.
+    blocks : sequence of Block
+        Which patches are filtered together.
+    power : Tensor
+        (C or 1, PATCH²): variance of the noise in each frequency of a patch.
     """
     channels, height, width = pictures[0].shape
     sums = power.new_zeros(2 * channels + 1, height, width)
@@ -202,12 +209,13 @@ def _block(
     first : Tensor
         (G, GROUP): first pixels of patches in it.
     power : Tensor
-        (P²,).
+        (C or 1, P²).
     fixed : (Tensor, Tensor, Tensor)
         Transforms of a patch (P², P²) and of a group (GROUP, GROUP), and the window (P²,).
     """
     channels, height, width = pictures[0].shape
     flat, signs, window = fixed
+    power = power[:, None, None]
     steps = torch.arange(PATCH, device=power.device, dtype=torch.int32)
     places = first[..., None] + (steps[:, None] * width + steps).flatten()  # (G, GROUP, P²)
     measured, *guide = (

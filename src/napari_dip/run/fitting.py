@@ -124,7 +124,7 @@ def scene_of(
 ) -> Scene:
     """Cast one unit's channels into network units, as the budget's prior sees them."""
     name, device = budget.prior, torch.device(plan.device)
-    channels, size = list(unit.channels), None
+    channels, size, fine = list(unit.channels), None, parts
     if calibration.coarse is not None:
         size, parts = parts.shape[2:], calibration.coarse.parts
         calibration = calibration.as_fitted()
@@ -161,6 +161,10 @@ def scene_of(
         correlation=correlation_of(calibration, channels),
         enlarged=size,
     )
+    if calibration.camera is not None and size is not None and len(channels) == 3:
+        whole = torch.from_numpy((fine[unit.part, channels] - offset) / scale)[None].to(device)
+        camera = calibration.camera.in_units_of(float(scale.flat[0]))
+        scene = replace(scene, camera=camera, full_size=whole)
     scene = pooled(scene) if name in SHOWN else scene
     return plan.recipe.task.seen(_among(scene, frames, offset, scale))
 

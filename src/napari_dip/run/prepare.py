@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from napari_dip.run.camera import camera_noise, camera_note, noise_of_channels
 from napari_dip.run.clipped import with_believed_limits
-from napari_dip.run.coarse import HALVED, coarse_grid
+from napari_dip.run.coarse import HALVED, LEAST_SIDE, coarse_grid
 from napari_dip.run.judging import held_out_share
 from napari_dip.run.noise import channels_noise, noise_model, noise_variance
 from napari_dip.run.noise_doubt import doubt_notes
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from napari_dip.engine.camera_noise import CameraNoise
     from napari_dip.engine.noise import NoiseEstimate
     from napari_dip.run.coarse import Coarse
     from napari_dip.run.inputs import Inputs, Planes
@@ -75,6 +77,8 @@ class Calibration:
         Per channel, values beyond which single pixels are left out of the fit.
     outliers : int
         Count of such pixels.
+    camera : CameraNoise or None
+        The noise of red, green and blue together, where it is a colour camera's.
     each : tuple of Calibration
         Of each part by itself, where parts are of files of their own; empty: all share this one.
     """
@@ -94,6 +98,7 @@ class Calibration:
     coarse: Coarse | None = None
     outlier_limits: tuple[tuple[float, float], ...] = ()
     outliers: int = 0
+    camera: CameraNoise | None = None
     each: tuple[Calibration, ...] = ()
 
     def as_fitted(self) -> Calibration:
@@ -148,6 +153,9 @@ def prepare(plan: Plan, inputs: Inputs) -> tuple[Calibration, Planes]:
         with_believed_limits(one, parts[:, c], None if known is None else known[:, c])
         for c, one in enumerate(noise)
     )
+    camera = _camera_noise(plan, inputs, parts, noise, constant)
+    if camera is not None:
+        noise = noise_of_channels(camera, noise)
     varied = [one for c, one in enumerate(noise) if c not in constant]
     # detectors make noise plane by plane: along depth or time it is taken to be white
     block = (1,) * (parts.ndim - 4) + task.block(hidden_block(varied, plan.source.grid))
@@ -157,8 +165,8 @@ def prepare(plan: Plan, inputs: Inputs) -> tuple[Calibration, Planes]:
     some = parts[0, 0].size if known is None else max(1, int(known[0, 0].sum()))
     coarse = None
     if task.halves() and second is None and known is None and len(parts) == 1:
-        coarse = coarse_grid(parts, noise, block, constant)
-    halved = (HALVED,) if coarse else ()
+        coarse = coarse_grid(parts, noise, block, constant, camera=camera is not None)
+    halved = (camera_note(camera),) if camera else (HALVED,) if coarse else ()
     calibration = Calibration(
         offset=tuple(offset),
         scale=tuple(scale),
@@ -175,8 +183,26 @@ def prepare(plan: Plan, inputs: Inputs) -> tuple[Calibration, Planes]:
         notes=(*strays, *(second.notes if second else ()), *doubts, *told, *notes, *halved),
         second=second,
         coarse=coarse,
+        camera=camera,
     )
     return calibration, parts
+
+
+def _camera_noise(
+    plan: Plan,
+    inputs: Inputs,
+    parts: Planes,
+    noise: tuple[NoiseEstimate, ...],
+    constant: tuple[int, ...],
+) -> CameraNoise | None:
+    """Measure a colour camera's noise, where nothing is known of the noise but the picture."""
+    task, wish = plan.recipe.task, plan.recipe.task.noise_wish()
+    colours = plan.layout.channels == "S" and parts.shape[1] == 3 and parts.ndim == 4
+    alone = inputs.second is None and inputs.known is None and not constant
+    whole = (len(parts) == 1 or bool(plan.tiles)) and min(parts.shape[-2:]) >= LEAST_SIDE
+    if not (colours and alone and whole and task.halves() and task.together(plan.source)):
+        return None
+    return camera_noise(parts, noise, inputs.step) if wish.model == "auto" else None
 
 
 def _usual(plan: Plan, inputs: Inputs) -> tuple[Planes, tuple[tuple[float, float], ...], Planes]:

@@ -78,10 +78,11 @@ def _halved(plan: Plan, calibration: Calibration, parts: Any) -> Calibration:
     if deep or len(parts) == 1 or not task.halves() or calibration.second is not None:
         return calibration
     one = calibration
-    coarse = coarse_grid(parts, one.noise, one.block, one.constant)
+    camera = one.camera is not None
+    coarse = coarse_grid(parts, one.noise, one.block, one.constant, camera=camera)
     if coarse is None:
         return one
-    return replace(one, coarse=coarse, notes=(*one.notes, HALVED))
+    return replace(one, coarse=coarse, notes=one.notes if camera else (*one.notes, HALVED))
 
 
 def _cut_anew(plan: Plan) -> Plan:

@@ -28,6 +28,9 @@ WIDE = 7
 #: network knows the picture.
 KEPT, KEPT_IF_SHARED = 0.05, 0.5
 
+#: Weight of the network's picture beside the filter's first step, where the noise is a camera's.
+GUIDE = 0.3
+
 #: Deepest window of a fit in three dimensions: more planes than the network's coarsest look spans
 #: would only take from the window's width.
 DEPTH = 16
@@ -133,6 +136,8 @@ def refined(
 
     if scene.measurement.ndim > 4 or min(scene.grid) < PATCH:
         return None
+    if scene.camera is not None:
+        return _camera_filtered(scene, finish)
 
     def refine(estimate: Estimate) -> Estimate:
         pilot = finish(estimate)
@@ -144,6 +149,24 @@ def refined(
         filtered = collaborative(*told, informed=scene.beside is not None)
         kept = KEPT if scene.correlation is None else KEPT_IF_SHARED
         return filtered._replace(mean=filtered.mean + kept * (pilot.mean - filtered.mean))
+
+    return refine
+
+
+def _camera_filtered(
+    scene: Scene, finish: Callable[[Estimate], Estimate]
+) -> Callable[[Estimate], Estimate]:
+    """Make the filter of a colour camera's noise, which the network's picture guides in part."""
+    from napari_dip.engine.camera_filter import filter_camera_noise
+    from napari_dip.engine.oversampling import enlarged
+
+    camera, picture = scene.camera, scene.full_size
+    assert camera is not None
+    assert picture is not None
+
+    def refine(estimate: Estimate) -> Estimate:
+        guide = enlarged(finish(estimate), tuple(picture.shape[2:])).mean
+        return filter_camera_noise(picture, camera, guide, GUIDE)
 
     return refine
 

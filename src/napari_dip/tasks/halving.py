@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -16,4 +17,6 @@ def in_full(scene: Scene, problem: Problem) -> Problem:
 
     if scene.enlarged is None:
         return problem
-    return followed_by(problem, lambda _, done: enlarged(done, scene.enlarged))
+    full = followed_by(problem, lambda _, done: enlarged(done, scene.enlarged))
+    # a camera's noise is filtered at full size
+    return full if scene.camera is None else replace(full, refine=problem.refine)

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from napari_dip.engine.camera_noise import CameraNoise
     from napari_dip.engine.fidelity import NoiseVariance
     from napari_dip.engine.steadiness import Before
 
@@ -56,6 +57,10 @@ class Scene:
     enlarged : tuple of int or None
         Size that the picture is to have, where the grid holds an oversampled image at half its
         size; None: that of the grid.
+    camera : CameraNoise or None
+        The noise of red, green and blue together, where it is a colour camera's.
+    full_size : Tensor or None
+        (1, 3, *enlarged): the measurement, where the noise is a colour camera's.
     noises : NoiseVariance or None
         Of each of B pictures that a network is fitted to together, where they do not share one:
         `noise` then is their mean.
@@ -81,6 +86,8 @@ class Scene:
     before: Before | None = None
     correlation: tuple[tuple[float, ...], tuple[float, ...]] | None = None
     enlarged: tuple[int, ...] | None = None
+    camera: CameraNoise | None = None
+    full_size: Tensor | None = None
     noises: NoiseVariance | None = None
     worked_out: Mapping[str, object] = field(default_factory=dict)
 
