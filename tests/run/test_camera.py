@@ -12,6 +12,7 @@ import napari_dip as dip
 from engine.test_camera_noise import NOISE, camera_shot, scene
 from napari_dip.engine.noise import measure_noise
 from napari_dip.run.camera import camera_noise, far_correlation
+from napari_dip.run.methods import methods_text
 
 
 def shot(picture: torch.Tensor) -> np.ndarray[Any, np.dtype[np.uint8]]:
@@ -71,3 +72,12 @@ def test_what_the_user_knows_of_the_noise_goes_first() -> None:
 def test_the_noise_is_that_of_luminance_and_colours_together() -> None:
     variances, _ = NOISE.of_channels()
     assert sum(variances) == pytest.approx(36 + 16 + 9)
+
+
+def test_the_methods_text_tells_of_luminance_and_colours() -> None:
+    taken = shot(camera_shot())
+    report = dip.denoise(taken, axes="YXS", preset="fast", max_iterations=5).report
+    assert report["noise"]["camera"]["std"][0] == pytest.approx(6.0, rel=0.35)
+    text = methods_text(report)
+    assert "luminance and colours were filtered together" in text
+    assert "Lebrun" in text

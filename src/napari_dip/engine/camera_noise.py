@@ -61,6 +61,10 @@ class CameraNoise(NamedTuple):
         luminance, first, second = (std / unit for std in self.std)
         return self._replace(std=(luminance, first, second))
 
+    def to_dict(self) -> dict[str, list[float]]:
+        """Give everything in plain JSON types, to four digits."""
+        return {name: [float(f"{one:.4g}") for one in getattr(self, name)] for name in self._fields}
+
     def covariance(self) -> Tensor:
         """Compute each component's covariance at lags from -LAGS to LAGS: (3, lags, lags)."""
         lag = torch.arange(-LAGS, LAGS + 1, dtype=torch.float64)

@@ -149,6 +149,12 @@ def _noise(report: Report) -> str:
         gain, rest = _figures(noise["gain"]), _figures(noise["intercept"])
         figures = f"variance = gain × intensity + intercept, gain {gain}, intercept {rest}"
     several = "; one figure for each channel" if len(noise["gain"]) > 1 else ""
+    if camera := noise.get("camera"):
+        std, lags = _figures(camera["std"]), _figures(camera["lags"])
+        figures += (
+            f"; of luminance and two colour differences {std}, with a correlation of neighbouring "
+            f"pixels of {lags}"
+        )
     origin = ", given by hand" if noise["model"] in ("gaussian", "poisson-gaussian") else ""
     if "noise line" in cited:
         origin = ", measured from the image {noise line}"
@@ -238,6 +244,12 @@ def _shared(told: Mapping[str, Any]) -> str:
 
 def _last_step(report: Report) -> str:
     said = []
+    if report["noise"].get("camera") and filtered(report):
+        return (
+            "It was fitted at half its size {halved}. In the end luminance and colours were "
+            "filtered together, at three sizes {camera}, by patches that look alike and guided in "
+            "part by the network's picture {collaborative}."
+        )
     if report.get("fit", {}).get("halved"):
         said.append(
             "Since the image is oversampled, it was fitted at half its size and enlarged again "

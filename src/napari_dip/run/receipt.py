@@ -53,6 +53,7 @@ def noise_words(calibration: Calibration) -> dict[str, Any]:
     relative = [rounded(one.relative) for one in calibration.noise]
     return {
         "model": calibration.model,
+        **({} if calibration.camera is None else {"camera": calibration.camera.to_dict()}),
         **({"relative": relative} if any(relative) else {}),
         "gain": [rounded(one.gain) for one in calibration.noise],
         "intercept": [rounded(one.intercept) for one in calibration.noise],

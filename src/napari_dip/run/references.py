@@ -27,6 +27,8 @@ PAPERS = {
     "for image denoising, CVPR 2021, doi:10.1109/CVPR46437.2021.00208.",
     "collaborative": "Dabov, Foi, Katkovnik, Egiazarian, Image denoising by sparse 3-D "
     "transform-domain collaborative filtering, IEEE TIP 16(8), 2007, doi:10.1109/TIP.2007.901238.",
+    "camera": "Lebrun, Colom, Morel, Multiscale image blind denoising, IEEE TIP 24(10), 2015, "
+    "doi:10.1109/TIP.2015.2439041.",
     "noise line": "Foi, Trimeche, Katkovnik, Egiazarian, Practical Poissonian-Gaussian noise "
     "modeling and fitting for single-image raw-data, IEEE TIP 17(10), 2008, "
     "doi:10.1109/TIP.2008.2001399.",
@@ -234,6 +236,7 @@ _USED: Mapping[str, Callable[[Report], bool]] = {
     "posterior": _prior("blind-spot", "guided"),
     "recorrupted": _prior(RECORRUPTED),
     "collaborative": filtered,
+    "camera": lambda report: bool(report["noise"].get("camera")) and filtered(report),
     "noise line": _measured,
     "overfitting": _unseen,
     "total variation": lambda report: (

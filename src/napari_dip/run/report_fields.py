@@ -13,12 +13,18 @@ SCHEMA = 1
 _Pair = Annotated[list[Figure | None], Field(min_length=2, max_length=2)]
 
 
+class _Camera(Fields):
+    std: Annotated[list[Figure], Field(min_length=3, max_length=3)]
+    lags: Annotated[list[Figure], Field(min_length=3, max_length=3)]
+
+
 class _Noise(Fields):
     model: Word
     gain: Annotated[list[Figure], Field(min_length=1)]
     intercept: Annotated[list[Figure], Field(min_length=1)]
     hidden_block: Sizes
     relative: list[Figure] = Field(default_factory=list)
+    camera: _Camera | None = None
 
 
 class _Prior(Fields):
