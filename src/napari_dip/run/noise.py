@@ -116,6 +116,7 @@ def alone(
     """
     import torch
 
+    from napari_dip.engine.foretold import agreeing
     from napari_dip.engine.noise import measure_noise, white_part
 
     if wish.model in NAMED:
@@ -128,6 +129,8 @@ def alone(
     some = spread_planes(len(planes))
     there = None if seen is None else torch.from_numpy(seen[some])
     measured = measure_noise(torch.from_numpy(planes[some]), step, there)
+    if seen is None and wish.model not in NAMED:
+        measured = agreeing(measured, torch.from_numpy(planes[some[len(some) // 2]]), step)
     if wish.model == SPECKLE:
         return relative_noise(measured, planes)
     return _overruled(white_part(measured) if wish.white else measured, planes, wish)
