@@ -90,6 +90,28 @@ PIXELS = {
         "The second image '{name}' is {size}, but '{image}' is {other}.",
         "Choose another shot of the same part of the object, or crop both alike.",
     ),
+    "map-size": Fault(
+        "The map '{name}' is {size} pixels, but '{image}' is {want}.",
+        "Crop the map to the part of the camera that the image was taken with.",
+    ),
+    "map-noise": Fault(
+        "'{name}' is a map of a camera, but the chosen noise model is not of a camera.",
+        "Set 'Noise model' (--noise) to 'Automatic', or leave the map out.",
+    ),
+    "map-gain-alone": Fault(
+        "The gain map '{name}' says how light is amplified, and without an offset map nothing says "
+        "what is light.",
+        "Choose an offset map as well (--offset-map), or leave the gain map out.",
+    ),
+    "map-second": Fault(
+        "The noise map '{name}' is not used beside the second image '{second}': noise is then "
+        "measured from the difference of the two.",
+        "Leave one of the two out.",
+    ),
+    "map-not-positive": Fault(
+        "{count} of the {total} values of the {what} map are not above 0, which no camera has.",
+        "Check that the maps are not mixed up, or make them anew (napari-dip camera-maps).",
+    ),
     "truth-size": Fault(
         "The truth '{name}' is {size}, but '{image}' is {other}.",
         "Choose the same picture without noise, or crop both alike.",
