@@ -170,6 +170,18 @@ PIXELS = {
         "The frames of '{name}' hold one value only, or values that are no numbers.",
         "Take frames with the detector's own settings, without scaling or subtraction.",
     ),
+    "frames-size": Fault(
+        "The frames of '{name}' are {size} pixels, but those of '{other}' are {want}.",
+        "Take all frames with the same part of the camera.",
+    ),
+    "camera-levels": Fault(
+        "'{name}' is the only flat file, but a gain takes two light levels or more.",
+        "Add frames of another light, one file each, or leave --flat out for no gain map.",
+    ),
+    "camera-not-lit": Fault(
+        "The flat frames of '{name}' are no brighter than the dark frames of '{dark}'.",
+        "Check that --dark and --flat are not mixed up, or take flat frames with more light.",
+    ),
     "guide-constant": Fault(
         "All pixels of the guide are {value}, so it shows nothing.",
         "Check that the right picture and channel are chosen as the guide.",
