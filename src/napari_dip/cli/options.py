@@ -97,7 +97,14 @@ def camera_arguments() -> list[Argument]:
     }
     kind, some = Argument.KEYWORD_ONLY, list[str]
     dark, flat = (
-        Parameter(help=told, metavar="FILES", group=FILES_GROUP, consume_multiple=True, negative=())
+        Parameter(
+            help=told,
+            metavar="FILES",
+            group=FILES_GROUP,
+            consume_multiple=True,
+            negative=(),
+            show_default=False,
+        )
         for told in words.values()
     )
     return [

@@ -164,7 +164,7 @@ PIXELS = {
     "frames-few": Fault(
         "'{name}' holds {count} frame, but {least} of the same light are needed: noise is what "
         "differs between them.",
-        "Take another frame, save both as one stack, or leave the flat frames out.",
+        "Take another frame and save both as one stack, or leave these frames out.",
     ),
     "frames-constant": Fault(
         "The frames of '{name}' hold one value only, or values that are no numbers.",

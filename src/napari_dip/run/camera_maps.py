@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from math import prod
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -301,7 +300,7 @@ def _level(stacks: Sequence[Stack], name: str, tell: Callable[[str], object]) ->
     mean, squares, bright, count = np.zeros(grid), np.zeros(grid), 0.0, 0
     for spec, array in stacks:
         frames = [n for axis, n in zip(spec.axes, spec.shape, strict=True) if axis not in "YX"]
-        tell(f"Reading {prod(frames)} frames of '{spec.name}'.")
+        tell(f"Reading the frames of '{spec.name}'.")
         turned = spec.axes.index("X") < spec.axes.index("Y")
         for place in np.ndindex(*frames):
             at = iter(place)
