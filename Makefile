@@ -17,7 +17,7 @@ ifeq ($(shell uname -s),Linux)
 DISPLAYED := env -u WAYLAND_DISPLAY QT_QPA_PLATFORM=xcb LIBGL_ALWAYS_SOFTWARE=1 xvfb-run -a -s "-screen 0 1400x900x24"
 endif
 
-.PHONY: help demo test lint test-headless test-gl screenshots looks bench-fmd bench-named-noise bench-quality bench-stop bench-calibration bench-cluster bench-speed bench-overhead bench-plan bench-startup bench-gpu bench-tiles bench-volumes bench-ablation bench-seeds bench-uncertainty bench-impedance bench-architectures bench-features bench-warm-start bench-series gallery bench-tasks faults audit docs pages libraries window-libraries
+.PHONY: help demo test lint test-headless test-gl screenshots looks bench-fmd bench-named-noise bench-camera-maps bench-quality bench-stop bench-calibration bench-cluster bench-speed bench-overhead bench-plan bench-startup bench-gpu bench-tiles bench-volumes bench-ablation bench-seeds bench-uncertainty bench-impedance bench-architectures bench-features bench-warm-start bench-series gallery bench-tasks faults audit docs pages libraries window-libraries
 
 help:  ## name the targets
 	@grep -hE '^[a-z-]+:.*  ## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*  ## /\1\t/' | awk -F'\t' '{printf "make %-14s %s\n", $$1, $$2}'
@@ -56,6 +56,9 @@ bench-quality: $(STAMP)  ## our presets and other methods on the same images, re
 
 bench-named-noise: $(STAMP)  ## salt and pepper, stripes and speckle under their own noise models; resumable
 	$(BIN)/python benchmarks/named_noise.py $(ARGS)
+
+bench-camera-maps: $(STAMP)  ## made sCMOS pictures with and without maps of the camera; resumable
+	$(BIN)/python benchmarks/camera_maps.py $(ARGS)
 
 bench-stop: $(STAMP)  ## how far the stop lies from the best iterate
 	$(BIN)/python benchmarks/stop.py $(ARGS)

@@ -50,7 +50,7 @@ ONLY_IN = {
     "pyqtgraph": {"qt"},
     "cyclopts": {"cli"},
     "rich": {"cli"},
-    "matplotlib": {"run/report.py", "explore/report.py"},
+    "matplotlib": {"run/report.py", "run/camera_plot.py", "explore/report.py"},
     "safetensors": {
         "run/checkpoint_file.py",
         "tasks/network_child.py",

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from napari_dip.run.api import restore
     from napari_dip.run.batch import BatchEvent, BatchResult, batch
     from napari_dip.run.calls import blind_deblur, deblur, denoise, guide, inpaint, super_resolve
+    from napari_dip.run.camera_maps import CameraReport, camera_maps
     from napari_dip.run.events import Event, Restoration
     from napari_dip.run.measuring import NoiseReport, measure_noise
     from napari_dip.run.network_calls import invert_features
@@ -28,6 +29,7 @@ __version__ = "0.1.0"
 __all__ = [
     "BatchEvent",
     "BatchResult",
+    "CameraReport",
     "DipError",
     "Event",
     "Failed",
@@ -38,6 +40,7 @@ __all__ = [
     "__version__",
     "batch",
     "blind_deblur",
+    "camera_maps",
     "deblur",
     "denoise",
     "guide",
@@ -53,6 +56,7 @@ __all__ = [
 _HOMES = {
     "BatchEvent": "run.batch",
     "BatchResult": "run.batch",
+    "CameraReport": "run.camera_maps",
     "DipError": "errors",
     "Event": "run.events",
     "Failed": "errors",
@@ -62,6 +66,7 @@ _HOMES = {
     "Restoration": "run.events",
     "batch": "run.batch",
     "blind_deblur": "run.calls",
+    "camera_maps": "run.camera_maps",
     "deblur": "run.calls",
     "denoise": "run.calls",
     "guide": "run.calls",

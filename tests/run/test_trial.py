@@ -71,6 +71,20 @@ def test_a_mask_is_cut_with_the_image_and_measured_pixels_come_back(image):
     assert (trial.image[~there] != image[region.place][~there]).any()
 
 
+def test_maps_of_the_camera_are_cut_with_the_image_and_mean_what_they_mean_for_the_whole(image):
+    ramp = np.tile(np.linspace(0, 40, 128), (128, 1))
+    noise = np.ones(image.shape)
+    noise[70:80, 70:80] = 30
+    maps = {"offset_map": ramp, "noise_map": noise}
+    plan = planned("denoise", image, maps)
+    region = Region(((64, 128), (64, 128)))
+    whole = drained(run(plan, {"image": image, **maps}), None)
+    trial = tried(plan, region, image=image, **maps)
+    assert trial.report["noise"] == whole.report["noise"]
+    corrected = (image - ramp + ramp.mean())[region.place]
+    assert trial.image.mean() == pytest.approx(corrected.mean(), rel=1e-3)
+
+
 def test_of_a_movie_one_frame_is_tried(image):
     movie = np.stack([image, image[::-1]])
     plan = planned("denoise", movie)

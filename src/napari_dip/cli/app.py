@@ -18,6 +18,7 @@ from napari_dip.cli.batch_options import batch_arguments
 from napari_dip.cli.feature_options import feature_arguments
 from napari_dip.cli.help_order import ordered
 from napari_dip.cli.options import (
+    camera_arguments,
     explore_arguments,
     flag,
     input_arguments,
@@ -123,6 +124,8 @@ def _app() -> App:
     app.command(signed(_batch, batch_arguments(), words), name="batch")
     words = "Measure the noise of an image, without restoring it: gain, read noise, correlation."
     app.command(signed(_noise, noise_arguments(), words), name="noise")
+    words = "Make maps of an sCMOS camera: offset, gain and read noise of each pixel."
+    app.command(signed(_camera_maps, camera_arguments(), words), name="camera-maps")
     app.command(plan)
     explore = App(name="explore", help="See the prior: why an untrained network restores.")
     for name, words in EXPERIMENTS.items():
@@ -181,6 +184,14 @@ def _noise(
     from napari_dip.cli.noise import noise
 
     return noise(image, axes=axes, as_json=json, **files)
+
+
+def _camera_maps(
+    *, dark: list[str], output: str, flat: Any = (), overwrite: bool = False, quiet: bool = False
+) -> int:
+    from napari_dip.cli.camera_maps import make_maps
+
+    return make_maps(dark, flat, output=output, overwrite=overwrite, quiet=quiet)
 
 
 def _methods(result: str) -> int:

@@ -85,6 +85,37 @@ def noise_arguments() -> list[Argument]:
     ]
 
 
+def camera_arguments() -> list[Argument]:
+    """Arguments of the command that makes maps of a camera."""
+    place = Parameter(
+        name=("--output", "-o"), help="Folder of the maps.", metavar="FOLDER", group=FILES_GROUP
+    )
+    words = {
+        "dark": "Frames without light, as one stack or several files: they tell offset and noise.",
+        "flat": "Frames of steady, even light, one stack for each of two levels or more: they tell "
+        "the gain. Without them no gain map is made.",
+    }
+    kind, some = Argument.KEYWORD_ONLY, list[str]
+    dark, flat = (
+        Parameter(
+            help=told,
+            metavar="FILES",
+            group=FILES_GROUP,
+            consume_multiple=True,
+            negative=(),
+            show_default=False,
+        )
+        for told in words.values()
+    )
+    return [
+        Argument("dark", kind, annotation=Annotated[some, dark]),
+        Argument("flat", kind, default=(), annotation=Annotated[some, flat]),
+        Argument("output", kind, annotation=Annotated[str, place]),
+        flag("overwrite", "Replace files that exist.", FILES_GROUP),
+        flag("quiet", "Say nothing but errors.", COMMON_GROUP),
+    ]
+
+
 def explore_arguments(experiment: str) -> list[Argument]:
     """Arguments of an experiment: settings that fits have, and what it looks at."""
     words = "Folder of the page, the pictures and the tables."

@@ -78,7 +78,8 @@ def collaborative(
     pilot : Tensor
         Same shape: the picture as it is known so far.
     known : Tensor
-        (1, 1, Y, X), 1 where there is a measurement; elsewhere the pilot stands for it.
+        (1, 1, Y, X), 1 where there is a measurement; elsewhere the pilot stands for it, and for
+        part of it between 0 and 1.
     correlation : tuple of two tuples of float or None
         Autocorrelation of the noise at lags 1, 2, ... along Y and X; None: white.
     informed : bool

@@ -181,6 +181,7 @@ def posterior(
     granted: float,
     judges: Tensor,
     own_word: bool = True,
+    trust: Tensor | None = None,
 ) -> Estimate:
     """Add what a hidden pixel itself tells to what its surroundings tell of it.
 
@@ -208,6 +209,8 @@ def posterior(
         (B, 1, *grid), 1 at held-out pixels.
     own_word : bool
         False: leave the mean as it is, and only divide its spread.
+    trust : Tensor or None
+        (1, 1, *grid): variance of a usual pixel's noise, as a share of that of each; None: 1.
 
     References
     ----------
@@ -225,6 +228,8 @@ def posterior(
     doubt = (total - noise_variance).maximum(LEAST_DOUBT * noise_variance)
     if not own_word:
         return Estimate(mean, doubt.log())
+    if trust is not None:
+        noise_variance = noise_variance / trust
     share = doubt / (doubt + noise_variance)
     return Estimate(mean + share * (measurement - mean), (share * noise_variance).log())
 

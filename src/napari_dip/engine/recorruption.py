@@ -63,6 +63,8 @@ class RecorruptedCode(Prior):
         is white.
     window : tuple of int or None
         Size of what a step looks at; None: the whole grid.
+    trust : Tensor or None
+        (1, 1, *grid): variance of `noise` as a share of each pixel's own; None: 1.
 
     References
     ----------
@@ -86,6 +88,7 @@ class RecorruptedCode(Prior):
         correlation: tuple[tuple[float, ...], tuple[float, ...]] | None,
         *,
         window: tuple[int, ...] | None,
+        trust: Tensor | None = None,
     ) -> None:
         self.net = net
         self.strength = STRENGTH if correlation is None else STRENGTH_IF_SHARED
@@ -93,6 +96,8 @@ class RecorruptedCode(Prior):
         self.visible = known * (1 - held_out_blocks)
         self.filled = fill(measurement * self.visible, self.visible, block)
         self.deviation = noise.at(_near(self.filled)).sqrt()
+        if trust is not None:
+            self.deviation = self.deviation / trust.sqrt()
         self.grid = tuple(measurement.shape[2:])
         self.window = self.grid if window is None else tuple(map(min, window, self.grid))
         self.spectrum = None if correlation is None else _spectrum(correlation, self.window[-2:])

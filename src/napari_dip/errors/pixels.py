@@ -90,6 +90,28 @@ PIXELS = {
         "The second image '{name}' is {size}, but '{image}' is {other}.",
         "Choose another shot of the same part of the object, or crop both alike.",
     ),
+    "map-size": Fault(
+        "The map '{name}' is {size} pixels, but '{image}' is {want}.",
+        "Crop the map to the part of the camera that the image was taken with.",
+    ),
+    "map-noise": Fault(
+        "'{name}' is a map of a camera, but the chosen noise model is not of a camera.",
+        "Set 'Noise model' (--noise) to 'Automatic', or leave the map out.",
+    ),
+    "map-gain-alone": Fault(
+        "The gain map '{name}' says how light is amplified, and without an offset map nothing says "
+        "what is light.",
+        "Choose an offset map as well (--offset-map), or leave the gain map out.",
+    ),
+    "map-second": Fault(
+        "The noise map '{name}' is not used beside the second image '{second}': noise is then "
+        "measured from the difference of the two.",
+        "Leave one of the two out.",
+    ),
+    "map-not-positive": Fault(
+        "{count} of the {total} values of the {what} map are not above 0, which no camera has.",
+        "Check that the maps are not mixed up, or make them anew (napari-dip camera-maps).",
+    ),
     "truth-size": Fault(
         "The truth '{name}' is {size}, but '{image}' is {other}.",
         "Choose the same picture without noise, or crop both alike.",
@@ -142,11 +164,23 @@ PIXELS = {
     "frames-few": Fault(
         "'{name}' holds {count} frame, but {least} of the same light are needed: noise is what "
         "differs between them.",
-        "Take another frame, save both as one stack, or leave the flat frames out.",
+        "Take another frame and save both as one stack, or leave these frames out.",
     ),
     "frames-constant": Fault(
         "The frames of '{name}' hold one value only, or values that are no numbers.",
         "Take frames with the detector's own settings, without scaling or subtraction.",
+    ),
+    "frames-size": Fault(
+        "The frames of '{name}' are {size} pixels, but those of '{other}' are {want}.",
+        "Take all frames with the same part of the camera.",
+    ),
+    "camera-levels": Fault(
+        "'{name}' is the only flat file, but a gain takes two light levels or more.",
+        "Add frames of another light, one file each, or leave --flat out for no gain map.",
+    ),
+    "camera-not-lit": Fault(
+        "The flat frames of '{name}' are no brighter than the dark frames of '{dark}'.",
+        "Check that --dark and --flat are not mixed up, or take flat frames with more light.",
     ),
     "guide-constant": Fault(
         "All pixels of the guide are {value}, so it shows nothing.",

@@ -21,6 +21,9 @@ def denoise(
     progress: Callable[[Event], object] | None = None,
     axes: str | None = None,
     second: Any = None,
+    offset_map: Any = None,
+    gain_map: Any = None,
+    noise_map: Any = None,
     shared_network: Any = None,
     **settings: Any,
 ) -> Restoration:
@@ -41,6 +44,10 @@ def denoise(
         "YXS" for a colour image. Default: "YX" for two axes, "ZYX" for three; a file's own.
     second : array-like or path, optional
         Another shot of the same object, of the same shape; its exposure may differ.
+    offset_map, gain_map, noise_map : array-like or path, optional
+        Of an sCMOS camera, one plane each of the image's size: what a pixel reads without light,
+        its grey values for a photo-electron, and the standard deviation of its read noise in grey
+        values. Offset and gain are corrected first, and noisy pixels count for less.
     shared_network : path, optional
         A network that was fitted to files of the same series (``batch(..., one_network=True)``),
         which is then shown this image.
@@ -65,7 +72,8 @@ def denoise(
     """
     recipe = make_recipe("denoise", preset=preset, seed=seed, device=device, **settings)
     further = {"second": second, "shared_network": shared_network}
-    return restore(image, recipe, progress=progress, axes=axes, **further)
+    maps = {"offset_map": offset_map, "gain_map": gain_map, "noise_map": noise_map}
+    return restore(image, recipe, progress=progress, axes=axes, **further, **maps)
 
 
 def inpaint(

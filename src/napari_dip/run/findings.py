@@ -123,7 +123,13 @@ class Findings:
     unexplained: float = 0.0
 
 
-def residual_of(left: Numbers, prediction: Numbers, known: Known, noise: NoiseEstimate) -> Residual:
+def residual_of(
+    left: Numbers,
+    prediction: Numbers,
+    known: Known,
+    noise: NoiseEstimate,
+    of_pixels: Numbers | float = 0.0,
+) -> Residual:
     """Compare one channel's residual with the noise that was measured.
 
     Parameters
@@ -133,10 +139,12 @@ def residual_of(left: Numbers, prediction: Numbers, known: Known, noise: NoiseEs
     known : ndarray of bool or None
         Where there is a measurement; None: everywhere.
     noise : NoiseEstimate
+    of_pixels : ndarray or float
+        (Y, X): variance that each pixel's own read noise adds.
     """
     there = np.ones(left.shape) if known is None else known.astype(np.float64)
     total = max(float(there.sum()), 1.0)
-    scaled = left / np.sqrt(noise_variance(noise, prediction))
+    scaled = left / np.sqrt(noise_variance(noise, prediction, of_pixels))
     scaled = (scaled - (scaled * there).sum() / total) * there
     power = float((scaled**2).sum() / total)
     excess = [
@@ -267,7 +275,13 @@ def look_at(
     noise_told = task.fits_pixels() and calibration.model != "jpeg"
     noise_told &= known is None or not task.keeps_measured()
     residuals = [
-        residual_of(lost[:, c], seen[:, c], None if there is None else there[:, c], noise)
+        residual_of(
+            lost[:, c],
+            seen[:, c],
+            None if there is None else there[:, c],
+            noise,
+            calibration.excess,
+        )
         for c, noise in enumerate(calibration.noise)
         if noise_told and c not in calibration.constant
     ]
@@ -280,7 +294,9 @@ def look_at(
     raised, lowered = most_changed(plan, calibration, parts)
     detail, contrast = confirmed(evidence) or (None, None)
     filled, far = (0.0, 0.0) if known is None else far_from_measured(known, DEEP)
-    own = parts.astype(plan.source.dtype) if plan.source.dtype[0] in "iu" else parts
+    own = parts if calibration.maps is None else calibration.maps.as_read(parts)
+    if plan.source.dtype[0] in "iu":
+        own = np.rint(own).astype(plan.source.dtype)
     least, largest = cut_off(own if known is None else own[known])
     return Findings(
         worst(residuals),

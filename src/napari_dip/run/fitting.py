@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from napari_dip.engine.holdout import spread
+from napari_dip.engine.prior import fill
 from napari_dip.engine.schedule import Phase, Schedule
 from napari_dip.engine.steadiness import Before
 from napari_dip.engine.stopping import StopRule, held_out_rule
@@ -19,6 +20,7 @@ from napari_dip.run.judging import judges, output_average, patience
 from napari_dip.run.network_units import beside, correlation_of, network_noise
 from napari_dip.tasks.base import Scene
 from napari_dip.tasks.blind_spot import IMAGE_FED
+from napari_dip.tasks.camera_maps import LEAST_TRUST, trust_of
 from napari_dip.tasks.recorrupted import SHOWN
 from napari_dip.tasks.second import pooled
 
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     from torch import Tensor
 
+    from napari_dip.engine.fidelity import NoiseVariance
     from napari_dip.engine.prior import Prior
     from napari_dip.engine.problem import Estimate, Problem
     from napari_dip.engine.progress import Result
@@ -140,7 +143,9 @@ def scene_of(
     known = _known(calibration, unit, measurement)
     halves = 1 if size is None else 2
     origin = tuple(start // halves for start in unit.origin)
-    centres = _judges(plan, calibration, known, origin)
+    trust = _trust(calibration, noise, measurement, scale)
+    judging = known if trust is None else known * (trust >= LEAST_TRUST)
+    centres = _judges(plan, calibration, judging, origin)
     scene = Scene(
         measurement=measurement * known,
         noise=noise,
@@ -160,6 +165,7 @@ def scene_of(
         unit=torch.from_numpy(1 / scale)[None].to(device),
         correlation=correlation_of(calibration, channels),
         enlarged=size,
+        trust=trust,
     )
     if calibration.camera is not None and size is not None and len(channels) == 3:
         whole = torch.from_numpy((fine[unit.part, channels] - offset) / scale)[None].to(device)
@@ -189,6 +195,8 @@ def _among(
         return torch.from_numpy((both - offset) / scale).reshape(1, *pictures.shape).to(like)
 
     beside = None if frames.beside is None else network(frames.beside)
+    if beside is not None and scene.trust is not None:  # the same pixels are noisy in all frames
+        beside = fill(beside, scene.quiet, scene.block)
     before = None
     if frames.picture is not None and frames.deviation is not None and frames.seen is not None:
         variance = torch.from_numpy((frames.deviation / scale) ** 2)[None].to(like)
@@ -288,6 +296,19 @@ def _known(calibration: Calibration, unit: WorkUnit, measurement: Tensor) -> Ten
         calibration.known[unit.part, list(unit.channels)].all(0).astype(np.float32)
     )
     return known[None, None].to(measurement.device)
+
+
+def _trust(
+    calibration: Calibration,
+    noise: NoiseVariance,
+    measurement: Tensor,
+    scale: npt.NDArray[np.float32],
+) -> Tensor | None:
+    """Weigh pixels by the camera's noise map: (1, 1, *grid); None where there is none."""
+    if calibration.maps is None or calibration.maps.excess is None:
+        return None
+    excess = torch.from_numpy(calibration.maps.excess / scale**2)[None]
+    return trust_of(excess.to(measurement), noise, measurement)
 
 
 def _judges(plan: Plan, calibration: Calibration, known: Tensor, origin: tuple[int, ...]) -> Tensor:

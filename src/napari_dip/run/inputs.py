@@ -10,6 +10,7 @@ import numpy as np
 from napari_dip.errors import Refusal, refusal
 from napari_dip.io.spec import shared_axes
 from napari_dip.run.layout import layout_of, stacked_axes, to_parts
+from napari_dip.tasks.camera_maps import camera_of
 from napari_dip.tasks.second import admit_second
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     from napari_dip.run.layout import Layout
     from napari_dip.run.plan import Plan
+    from napari_dip.tasks.camera_maps import CameraMaps
 
     Planes = npt.NDArray[np.float32]
 
@@ -30,7 +32,8 @@ class Inputs:
     Attributes
     ----------
     parts : ndarray
-        (parts, C, *grid) float32, in the image's units.
+        (parts, C, *grid) float32, in the image's units; what is wrong with the camera's pixels is
+        corrected.
     others : mapping of str to ndarray
         The further inputs, float32, as they were handed in.
     known : ndarray or None
@@ -41,6 +44,8 @@ class Inputs:
         The plan's, or that which leaves no part without anything known.
     second : ndarray or None
         (parts, C, *grid): another measurement of what the image shows, in units of its own.
+    maps : CameraMaps or None
+        What was corrected, and how noisy each pixel is.
     """
 
     parts: Planes
@@ -49,6 +54,7 @@ class Inputs:
     step: float
     layout: Layout
     second: Planes | None = None
+    maps: CameraMaps | None = None
 
 
 def sort_inputs(plan: Plan, data: Mapping[str, npt.NDArray[Any]]) -> Inputs | Refusal:
@@ -75,6 +81,11 @@ def sort_inputs(plan: Plan, data: Mapping[str, npt.NDArray[Any]]) -> Inputs | Re
     layout, parts, known = laid
     if no := check_content(image if known is None else parts[known], plan.source.name):
         return no
+    named = (one.name for one in task.inputs if one.calibrates)
+    given = {name: others.pop(name) for name in named if name in others}
+    maps = camera_of(given, plan.source.grid)
+    if maps is not None:
+        parts = maps.corrected(parts)
     if no := task.admit_image(plan.source, parts):
         return no
     second = None if again is None else to_parts(others.pop(again), plan.source.axes, layout)
@@ -84,8 +95,10 @@ def sort_inputs(plan: Plan, data: Mapping[str, npt.NDArray[Any]]) -> Inputs | Re
         and (no := admit_second(parts, second, plan.others[again].name, plan.source.name))
     ):
         return no
+    if maps is not None and second is not None:
+        second = maps.corrected(second)
     step = 1.0 if image.dtype.kind in "iu" else 0.0
-    return Inputs(parts, _overlaid(plan, others, layout), known, step, layout, second)
+    return Inputs(parts, _overlaid(plan, others, layout), known, step, layout, second, maps)
 
 
 def _single(array: npt.NDArray[Any], *, marks: bool) -> Planes:

@@ -147,11 +147,12 @@ class Merge:
             shown = np.where(kept, self._parts, shown)
             noise = np.stack([self._noise(c) for c in range(mean.shape[1])], 1)
             deviation = np.where(kept, noise, deviation)
-        image = as_input(self._arranged(shown), self._array, self._plan, self._as_it_came(kept))
+        came = self._corrected()
+        image = as_input(self._arranged(shown), came, self._plan, self._as_it_came(kept))
         if image.dtype != np.float32:  # rounding and clipping may shift the mean
             shown = to_parts(image, self._plan.source.axes, self._plan.layout)
         if (left_out := self._outliers()) is not None:
-            image = np.where(self._arranged(left_out), self._array.astype(image.dtype), image)
+            image = np.where(self._arranged(left_out), came.astype(image.dtype), image)
         evidence = [outcome.evidence for outcome in self.outcomes]
         seen = self._parts, left, prediction, shown
         found = look_at(self._plan, self._calibration, *seen, evidence)
@@ -192,13 +193,25 @@ class Merge:
             self._measured(self._where_measured(left - shift)),
         )
 
+    def _corrected(self) -> npt.NDArray[Any]:
+        """Give the input in its own type, as the maps of its camera correct it."""
+        if self._calibration.maps is None:
+            return self._array
+        native, image = self._array.dtype.newbyteorder("="), self._measured(self._came())
+        return _rounded(image, native) if native.kind in "iu" else image.astype(native)
+
+    def _came(self) -> Planes:
+        """Lay out the input with its outliers, as the maps of its camera correct it."""
+        parts = to_parts(self._array, self._plan.source.axes, self._plan.layout)
+        camera = self._calibration.maps
+        return parts if camera is None else camera.corrected(parts)
+
     def _outliers(self) -> npt.NDArray[np.bool_] | None:
         """Where single pixels were left out of the fit, and come back as they were measured."""
         plan = self._plan
         if not self._calibration.outliers or not plan.recipe.task.same_pixels:
             return None
-        measured = to_parts(self._array, plan.source.axes, plan.layout)
-        there: npt.NDArray[np.bool_] = measured != self._parts
+        there: npt.NDArray[np.bool_] = self._came() != self._parts
         if (known := self._calibration.known) is not None:
             there &= known
         return there
@@ -290,7 +303,7 @@ class Merge:
     def _noise(self, channel: int) -> npt.NDArray[np.float32]:
         """Give the noise's standard deviation at each pixel of a channel, in the result's size."""
         noise, signal = self._calibration.noise[channel], self._enlarged[:, channel]
-        return np.sqrt(noise_variance(noise, signal)).astype(np.float32)
+        return np.sqrt(noise_variance(noise, signal, self._calibration.excess)).astype(np.float32)
 
     def _prior(self) -> dict[str, str]:
         """Say which prior ran and why; where fits differ, that of the first, and who differs."""

@@ -46,11 +46,16 @@ class Second:
     notes: tuple[str, ...]
 
 
-def noise_variance(noise: NoiseEstimate, signal: npt.ArrayLike) -> npt.NDArray[np.float64]:
-    """Variance of one channel's noise at a signal, in the image's units squared."""
+def noise_variance(
+    noise: NoiseEstimate, signal: npt.ArrayLike, excess: npt.ArrayLike = 0.0
+) -> npt.NDArray[np.float64]:
+    """Variance of one channel's noise at a signal, in the image's units squared.
+
+    `excess` is what each pixel's own read noise adds, (Y, X).
+    """
     level = np.asarray(signal, np.float64)
     line = noise.gain * level + noise.intercept + (noise.relative * level) ** 2
-    return np.asarray(np.maximum(line, noise.floor))
+    return np.asarray(np.maximum(line, noise.floor) + np.asarray(excess, np.float64))
 
 
 def noise_model(noise: Sequence[NoiseEstimate], wish: NoiseWish) -> str:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from napari_dip.run.inputs import Inputs, Planes
     from napari_dip.run.noise import Second
     from napari_dip.run.plan import Plan
+    from napari_dip.tasks.camera_maps import CameraMaps
 
 #: A note on a plan.
 TOGETHER = (
@@ -81,6 +82,8 @@ class Calibration:
         The noise of red, green and blue together, where it is a colour camera's.
     each : tuple of Calibration
         Of each part by itself, where parts are of files of their own; empty: all share this one.
+    maps : CameraMaps or None
+        What was corrected, and how noisy each pixel is.
     """
 
     offset: tuple[float, ...]
@@ -100,6 +103,13 @@ class Calibration:
     outliers: int = 0
     camera: CameraNoise | None = None
     each: tuple[Calibration, ...] = ()
+    maps: CameraMaps | None = None
+
+    @property
+    def excess(self) -> Planes | float:
+        """Variance of each pixel beyond the noise of its channel: (Y, X), or 0 for none."""
+        known = None if self.maps is None else self.maps.excess
+        return 0.0 if known is None else known
 
     def as_fitted(self) -> Calibration:
         """Give what holds for the pixels that are fitted, which may be coarser than the image's."""
@@ -148,12 +158,14 @@ def prepare(plan: Plan, inputs: Inputs) -> tuple[Calibration, Planes]:
         parts = np.where(known, parts, middle)
     if inputs.second is not None:
         inputs = replace(inputs, second=without_outliers(inputs.second, None, limits)[0])
-    noise, second = channels_noise(inputs, parts, constant, task.noise_wish())
+    maps = inputs.maps
+    seen = parts if maps is None else maps.quietened(parts)
+    noise, second = channels_noise(inputs, seen, constant, task.noise_wish())
     noise = tuple(
         with_believed_limits(one, parts[:, c], None if known is None else known[:, c])
         for c, one in enumerate(noise)
     )
-    camera = _camera_noise(plan, inputs, parts, noise, constant)
+    camera = None if maps else _camera_noise(plan, inputs, parts, noise, constant)
     if camera is not None:
         noise = noise_of_channels(camera, noise)
     varied = [one for c, one in enumerate(noise) if c not in constant]
@@ -164,7 +176,8 @@ def prepare(plan: Plan, inputs: Inputs) -> tuple[Calibration, Planes]:
     doubts = doubt_notes(noise, constant) if task.doubts_noise() else ()
     some = parts[0, 0].size if known is None else max(1, int(known[0, 0].sum()))
     coarse = None
-    if task.halves() and second is None and known is None and len(parts) == 1:
+    whole = second is None and known is None and (maps is None or maps.excess is None)
+    if task.halves() and whole and len(parts) == 1:
         coarse = coarse_grid(parts, noise, block, constant, camera=camera is not None)
     halved = (camera_note(camera),) if camera else (HALVED,) if coarse else ()
     calibration = Calibration(
@@ -180,10 +193,19 @@ def prepare(plan: Plan, inputs: Inputs) -> tuple[Calibration, Planes]:
         others=arranged,
         outlier_limits=limits,
         outliers=len(values),
-        notes=(*strays, *(second.notes if second else ()), *doubts, *told, *notes, *halved),
+        notes=(
+            *strays,
+            *(second.notes if second else ()),
+            *(maps.notes if maps else ()),
+            *doubts,
+            *told,
+            *notes,
+            *halved,
+        ),
         second=second,
         coarse=coarse,
         camera=camera,
+        maps=maps,
     )
     return calibration, parts
 
@@ -210,6 +232,8 @@ def _usual(plan: Plan, inputs: Inputs) -> tuple[Planes, tuple[tuple[float, float
     parts, known = inputs.parts, inputs.known
     if not plan.recipe.task.fits_pixels():
         return parts, (NO_LIMITS,) * parts.shape[1], np.zeros(0, np.float32)
+    if inputs.maps is not None:  # a noise map says more of its pixels
+        known = inputs.maps.usable(known, parts.shape)
     limits = tuple(
         outlier_limits(parts[:, c], None if known is None else known[:, c])
         for c in range(parts.shape[1])

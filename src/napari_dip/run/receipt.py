@@ -122,7 +122,8 @@ def residual_words(
             continue
         residual = residuals[:, channel]
         total += float(residual.mean())
-        residual = residual / np.sqrt(noise_variance(one, predictions[:, channel]))
+        variance = noise_variance(one, predictions[:, channel], calibration.excess)
+        residual = residual / np.sqrt(variance)
         residual -= residual.mean()
         power = float((residual**2).mean()) or 1.0
         along = (

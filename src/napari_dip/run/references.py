@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from napari_dip.tasks.blind_spot import IMAGE_FED
+from napari_dip.tasks.camera_maps import CAMERA_MAPS
 from napari_dip.tasks.coarser_scales import COARSER_SCALES
 from napari_dip.tasks.recorrupted import RECORRUPTED
 
@@ -56,6 +57,9 @@ PAPERS = {
     "speckle": "Arsenault, April, Properties of speckle integrated with a finite aperture and "
     "logarithmically transformed, JOSA 66(11), 1976, doi:10.1364/JOSA.66.001160.",
     "two shots": "EMVA Standard 1288, Release 4.0, 2021, section 6.",
+    "camera maps": "Huang, Hartwich, Rivera-Molina, et al., Video-rate nanoscopy using sCMOS "
+    "camera-specific single-molecule localization algorithms, Nature Methods 10, 2013, "
+    "doi:10.1038/nmeth.2488.",
     "registration": "Guizar-Sicairos, Thurman, Fienup, Efficient subpixel image registration "
     "algorithms, Optics Letters 33(2), 2008, doi:10.1364/OL.33.000156.",
     "steadiness": "Geman, McClure, Statistical methods for tomographic image reconstruction, "
@@ -89,6 +93,7 @@ PARTS = {
     "anisotropic total variation": "the penalty on total variation along rows and columns",
     "halved": "the filter between coarse and fine pixels",
     "explaining": "the addition of what an enlarged picture leaves unexplained",
+    "camera maps": "the correction and weighing of pixels by maps of the camera",
     "registration": "the alignment of the pictures",
     "steadiness": "the penalty on changes from frame to frame",
     "backprojection": "the distance to the measurement, with the blur partly undone",
@@ -158,6 +163,11 @@ def _measured(report: Report) -> bool:
 
 def _two_shots(report: Report) -> bool:
     return "second" in report.get("fit", {}).get("inputs", ())
+
+
+def _mapped(report: Report) -> bool:
+    inputs = report.get("fit", {}).get("inputs", ())
+    return any(one.name in inputs for one in CAMERA_MAPS)
 
 
 def _unseen(report: Report) -> bool:
@@ -252,6 +262,7 @@ _USED: Mapping[str, Callable[[Report], bool]] = {
     "stripes": _noise("stripes"),
     "speckle": _noise("speckle"),
     "two shots": _two_shots,
+    "camera maps": _mapped,
     "registration": _laid_over,
     "steadiness": _steadied,
     "backprojection": _task("deblur", "blind-deblur"),

@@ -131,6 +131,9 @@ def _cut(calibration: Calibration, parts: Planes, member: Member) -> tuple[Calib
     second, coarse = calibration.second, calibration.coarse
     if second is not None:
         calibration = replace(calibration, second=replace(second, parts=one(second.parts)))
+    if calibration.maps is not None and member.size:
+        camera = calibration.maps.cut(_place(member)[-2:])
+        calibration = replace(calibration, maps=camera)
     if coarse is not None:
         calibration = replace(calibration, coarse=replace(coarse, parts=one(coarse.parts, 2)))
     return calibration, one(parts)

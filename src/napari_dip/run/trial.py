@@ -259,6 +259,7 @@ def _part(
         others={name: cut(one) for name, one in calibration.others.items()},
         second=second if second is None else replace(second, parts=cut(second.parts)),
         coarse=_halved(calibration, small),
+        maps=None if calibration.maps is None else calibration.maps.cut(grid[-2:]),
         notes=(
             *calibration.notes,
             f"This is a trial on {words}; range and noise were measured on the whole image.",

@@ -71,10 +71,13 @@ def blind_spot_code(scene: Scene, rng: torch.Generator, *, further: int = 0) -> 
         even=True,
     )
     single = all(side == 1 for side in scene.block)
+    hidden = scene.guarded
+    if scene.trust is not None:  # noisy pixels are filled in from others, too
+        hidden = hidden.maximum(1 - scene.quiet)
     return BlindSpotCode(
         net,
         scene.measurement,
-        scene.guarded,
+        hidden,
         scene.block,
         tuple(trusted_core(side) for side in scene.block),
         share=HIDDEN_SHARE if single else HIDDEN_SHARE_OF_BLOCKS,
@@ -104,9 +107,9 @@ def blind_spot_problem(
         Identity(),
         mean_and_doubt(noise, scene.noise_level**2),
         gaussian_likelihood(noise),
-        fitted=scene.known * (1 - scene.guarded),
+        fitted=scene.weight * (1 - scene.guarded),
         held_out=scene.held_out,
-        measured=scene.known,
+        measured=scene.weight,
     )
 
     def finish(estimate: Estimate) -> Estimate:
@@ -117,6 +120,7 @@ def blind_spot_problem(
             granted=scene.granted,
             judges=scene.held_out,
             own_word=own_word,
+            trust=scene.trust,
         )
 
     refine = refined(scene, finish) if own_word else None
@@ -143,9 +147,9 @@ def refined(
         pilot = finish(estimate)
         noise, measured = scene.noise, scene.measurement
         if scene.correlation is None:
-            seen = pilot.mean + scene.known * (measured - pilot.mean)
+            seen = pilot.mean + scene.weight * (measured - pilot.mean)
             pilot = pilot._replace(mean=frame_put_back(noise, seen, pilot.mean))
-        told = noise, measured, pilot.mean, scene.known, scene.correlation
+        told = noise, measured, pilot.mean, scene.weight, scene.correlation
         filtered = collaborative(*told, informed=scene.beside is not None)
         kept = KEPT if scene.correlation is None else KEPT_IF_SHARED
         return filtered._replace(mean=filtered.mean + kept * (pilot.mean - filtered.mean))

@@ -10,6 +10,7 @@ from pydantic.dataclasses import dataclass
 from napari_dip.errors import refusal
 from napari_dip.tasks.base import IMAGE, SEEN, Input, NoiseWish, Scene, Setting, Task
 from napari_dip.tasks.blind_spot import blind_spot_problem, hidden_words
+from napari_dip.tasks.camera_maps import CAMERA_MAPS, admit_maps, check_maps
 from napari_dip.tasks.designs import PRESET, Network, check_network, designed_code, widths_of
 from napari_dip.tasks.halving import in_full
 from napari_dip.tasks.impulses import (
@@ -75,7 +76,7 @@ class Denoise(Task):
 
     name: ClassVar[str] = "denoise"
     title: ClassVar[str] = "Denoise"
-    inputs: ClassVar[tuple[Input, ...]] = (IMAGE, SECOND)
+    inputs: ClassVar[tuple[Input, ...]] = (IMAGE, SECOND, *CAMERA_MAPS)
     done: ClassVar[str] = "denoised"
     stacks: ClassVar[bool] = True
 
@@ -119,7 +120,14 @@ class Denoise(Task):
         no = check_jpeg(source, others) if self.noise == "jpeg" else None
         no = no or check_named(self.noise, others)
         no = no or check_network(self.network, self.prior, self.noise)
+        no = no or check_maps(source, others, of_detector=self.noise in DETECTOR)
         return no or (check_second(source, others["second"]) if "second" in others else None)
+
+    def admit(
+        self, source: ImageSpec, others: Mapping[str, npt.NDArray[np.float32]]
+    ) -> Refusal | None:
+        """Say no to maps of a camera that hold what no camera has."""
+        return admit_maps(others)
 
     def check_axes(
         self, source: ImageSpec, others: Mapping[str, ImageSpec], axes: str

@@ -65,6 +65,8 @@ class Input:
     overlays : bool
         Whether it lies on the image pixel by pixel, in all of its axes or in some, and so is laid
         out as the image is: (parts, C, *grid), one channel where it has none.
+    calibrates : bool
+        Whether it is a map of the detector, which corrects and weighs what was measured.
     """
 
     name: str
@@ -74,6 +76,7 @@ class Input:
     optional: bool = False
     measures: bool = False
     overlays: bool = False
+    calibrates: bool = False
 
 
 #: What every task restores.

@@ -104,9 +104,9 @@ def noise_code_problem(scene: Scene, penalties: tuple[tuple[float, Penalty], ...
                 Identity(),
                 weighted_residual(noise),
                 gaussian_likelihood(noise),
-                fitted=scene.known * (1 - scene.guarded) if judges else scene.known,
+                fitted=scene.weight * (1 - scene.guarded) if judges else scene.weight,
                 held_out=scene.held_out if judges else torch.zeros_like(scene.held_out),
-                measured=scene.known,
+                measured=scene.weight,
             )
         )
     blind = shots == 1 and any(side > 1 for side in scene.block)

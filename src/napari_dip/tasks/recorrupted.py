@@ -38,6 +38,8 @@ def recorrupted_code(scene: Scene, rng: torch.Generator, *, further: int = 0) ->
     from napari_dip.engine.recorruption import RecorruptedCode
 
     channels, *grid = scene.measurement.shape[1:]
+    # what noisy pixels are filled in with is no noisier than others
+    trust = None if scene.trust is None else scene.trust.where(scene.quiet > 0, 1.0)
     dims = len(grid)
     net = Hourglass(
         dims,
@@ -52,12 +54,13 @@ def recorrupted_code(scene: Scene, rng: torch.Generator, *, further: int = 0) ->
     return RecorruptedCode(
         net,
         scene.measurement,
-        scene.known,
+        scene.quiet,
         scene.guarded,
         scene.block,
         scene.noise if scene.noises is None else scene.noises,
         scene.correlation,
         window=None if scene.window is None else window_for(dims, scene.window),
+        trust=trust,
     )
 
 
@@ -78,9 +81,9 @@ def recorrupted_problem(scene: Scene, penalties: tuple[tuple[float, Penalty], ..
         Identity(),
         squares(scene.noise_level**2),
         gaussian_likelihood(scene.noise),
-        fitted=scene.known * (1 - scene.guarded),
+        fitted=scene.weight * (1 - scene.guarded),
         held_out=scene.held_out,
-        measured=scene.known,
+        measured=scene.weight,
     )
 
     def finish(estimate: Estimate) -> Estimate:

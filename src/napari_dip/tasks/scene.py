@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from napari_dip.tasks.camera_maps import LEAST_TRUST
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -64,6 +66,9 @@ class Scene:
     noises : NoiseVariance or None
         Of each of B pictures that a network is fitted to together, where they do not share one:
         `noise` then is their mean.
+    trust : Tensor or None
+        (1, 1, *grid), up to 1: how much a pixel counts beside those of usual read noise; None: all
+        count alike.
     worked_out : mapping of str to object
         What `Task.seen` has worked out from all this, for both prior and problem.
     """
@@ -89,9 +94,22 @@ class Scene:
     camera: CameraNoise | None = None
     full_size: Tensor | None = None
     noises: NoiseVariance | None = None
+    trust: Tensor | None = None
     worked_out: Mapping[str, object] = field(default_factory=dict)
 
     @property
     def grid(self) -> tuple[int, ...]:
         """Size of the measurement, per axis."""
         return tuple(self.measurement.shape[2:])
+
+    @property
+    def weight(self) -> Tensor:
+        """Weight of each pixel: 0 where nothing was measured, less than 1 where it is noisy."""
+        return self.known if self.trust is None else self.known * self.trust
+
+    @property
+    def quiet(self) -> Tensor:
+        """Measured pixels, 1, but for those that are much noisier than others."""
+        if self.trust is None:
+            return self.known
+        return self.known * (self.trust >= LEAST_TRUST)
