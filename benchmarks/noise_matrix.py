@@ -77,7 +77,7 @@ def truth_of(draws: Picture, recipe: Recipe) -> Truth:
     for percentile in PERCENTILES:
         near = np.abs(means - np.percentile(means, percentile)).argsort()[:count]
         levels.append(float(means[near].mean()))
-        told.append(float(variances[near].mean()))
+        told.append(max(float(variances[near].mean()), recipe.step**2 / 12, 1e-12))
     whole = (noise**2).mean()
     y, x = (
         tuple(float((a * b).mean() / whole) for a, b in pairs)
