@@ -3,7 +3,7 @@
 A variance and a correlation foretell how much energy each frequency of the calmest blocks has, and
 that of blocks of any brightness. Where the image holds something else, nothing is known for sure.
 
-The limits lie between 150 pictures of FMD, W2S, Hagen et al., Set12, BSD68 and kodak256 whose noise
+The limits lie between 346 channels of FMD, W2S, Hagen et al., Set12, BSD68 and kodak256 whose noise
 is measured right, and made ones of `benchmarks/noise_matrix.py` whose noise is not.
 """
 
@@ -44,8 +44,8 @@ TAIL, FROM = 0.24, 0.22
 #: Most correlation at the longest lag: 0.25 on FMD widefield, 0.34 and 0.67 of line offsets.
 LONGEST = 0.3
 #: Share of the blocks that may have so many times the noise foretold without more of it in coarse
-#: frequencies, and with half of it in the very finest: 0.02 on FMD, W2S and Hagen et al., 0.03 of barbara; 0.05 to
-#: 0.11 with Student's t of 3 degrees of freedom. Beyond, it is single bright pixels.
+#: frequencies, and with half of it in the very finest: 0.02 on FMD, W2S and Hagen et al., 0.03 in
+#: barbara; 0.05 to 0.11 with Student's t of 3 degrees of freedom. Beyond: single bright pixels.
 MOST_NOISIER, NOISIER, BRIGHT = 0.035, 2.0, 20.0
 #: Normal quantiles of a twentieth and a fifth.
 _TWENTIETH, _FIFTH = -1.645, -0.842
