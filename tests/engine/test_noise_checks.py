@@ -94,4 +94,4 @@ def test_heavy_tails_are_a_doubt() -> None:
 def test_pictures_of_fine_threads_that_were_smoothed_are_not_taken_for_white(filtered) -> None:
     threads = gaussian_filter((rng().random((SIDE, SIDE)) > 0.97).astype(float), 1.2)
     shot = rng().poisson(20 + 400 * threads / threads.max())
-    assert doubt(filtered(shot.astype(float)))
+    assert doubt(filtered(shot.astype(float))) in ("smoothed", "correlation")

@@ -52,7 +52,7 @@ LEAST_WHITE = 1e-4
 #: Why an image cannot tell its noise: too few whole blocks; almost all of it clipped; noise finer
 #: than the grey values; structure to the finest frequencies everywhere; texture and correlated
 #: noise look alike; noise at some brightness is not on the line, or nothing there is flat;
-#: single pixels are further off than normal noise has it.
+#: single pixels are further off than normal noise has it; neighbours share more than was measured.
 DOUBTS = (
     "blocks",
     "clipped",
@@ -61,6 +61,7 @@ DOUBTS = (
     "correlation",
     "brightness",
     "tails",
+    "smoothed",
 )
 #: Most blocks that are looked at: 6,000 of 64 pixels tell a variance to 0.4 %.
 MOST_BLOCKS = 6_000

@@ -78,8 +78,9 @@ def contradiction(
     calm = power[order.argsort(stable=True)[: max(LEAST_CALM, round(CALM * len(order)))]]
     wide = any(one[0] > FROM and one[2] > TAIL * one[0] for one in map(of_noise_alone, axes))
     wide |= any(one[-1] > LONGEST for one in axes)
-    steep = float(_energy(calm, _COARSER).mean()) > STEEPEST * float(_energy(calm, _FINEST).mean())
-    if wide or steep or _level(power[:, _COARSE], 0.05, _TWENTIETH) > MOST_COARSE[correlated]:
+    if float(_energy(calm, _COARSER).mean()) > STEEPEST * float(_energy(calm, _FINEST).mean()):
+        return "smoothed"
+    if wide or _level(power[:, _COARSE], 0.05, _TWENTIETH) > MOST_COARSE[correlated]:
         return "correlation"
     usual = _level(power[:, finest()], 0.2, _FIFTH)
     if not _even(blocks.means, power, usual):

@@ -41,6 +41,7 @@ DOUBT_WORDS = {
     "correlation": "texture and noise that neighbours share look alike in it",
     "brightness": "at some brightness its noise is off a straight line, or nothing is flat there",
     "tails": "many single pixels lie further off than normal noise has it",
+    "smoothed": "it seems to have been smoothed, interpolated or compressed",
 }
 
 

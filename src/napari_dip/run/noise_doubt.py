@@ -27,6 +27,8 @@ SENTENCES = {
     "line, as after a gamma curve or with speckle, or nothing is flat there.",
     "tails": "The noise cannot be told for certain: many single pixels lie further off than normal "
     "noise has it, so what was measured is that of the others.",
+    "smoothed": "The noise cannot be told for certain: the image seems to have been smoothed, "
+    "interpolated or compressed, so what was measured may be too little.",
 }
 
 
