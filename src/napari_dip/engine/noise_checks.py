@@ -25,8 +25,8 @@ LEAST_CALM, LEAST_IN_CLASS, CLASSES = 8, 24, 10
 #: Share of the blocks, those of least coarse structure, that are taken for calm.
 CALM = 0.25
 #: Most energy of the finest diagonal frequencies' coarser part, in units of that of their finer
-#: part, both against what is foretold: 1.7 in barbara, 1.6 in Set12's others, 2.3 and more in
-#: noise that was smoothed and taken for white.
+#: part, both against what is foretold: 1.6 in barbara with noise of 15, below 1.5 in the others;
+#: 2.3 and more in noise that was smoothed and taken for white.
 STEEPEST = 2.0
 #: Most energy of the finest frequencies in a fifth of the blocks, for white and correlated noise:
 #: 1.45 of bsd68, 2.2 on FMD widefield; 2.4 to 9 in even texture that was taken for noise.
@@ -36,7 +36,8 @@ MOST_FINE = (1.7, 2.4)
 MOST_COARSE = (8.0, 2.0)
 #: How far the energy of a class of brightness may lie from that of all, and how far if it has
 #: texture, which is more than `TEXTURED` times as much energy in its coarse frequencies: 0.7 to
-#: 1.4 and 2.7 on the right ones; 1.8 and more, or 0.3, with gamma, speckle and shading.
+#: 1.3 on micrographs, 2.7 in kodim18 with noise of 15, with texture; 1.8 to 12 or 0.3 with gamma,
+#: speckle and shading.
 OF_CLASS, WITH_TEXTURE, TEXTURED = (0.5, 1.6), 4.0, 3.0
 #: Most correlation at lag 3, as a share of that at lag 1, and lag 1 from which on: 0.21 on FMD
 #: widefield; 0.27 to 0.8 in even texture and in noise wider than what can be measured.
@@ -45,7 +46,8 @@ TAIL, FROM = 0.24, 0.22
 LONGEST = 0.3
 #: Share of the blocks that may have so many times the noise foretold without more of it in coarse
 #: frequencies, and with half of it in the very finest: 0.02 on FMD, W2S and Hagen et al., 0.03 in
-#: barbara; 0.05 to 0.11 with Student's t of 3 degrees of freedom. Beyond: single bright pixels.
+#: barbara; 0.05 to 0.11 in four of six pictures with Student's t of 3. Beyond `BRIGHT`, it is
+#: single bright pixels.
 MOST_NOISIER, NOISIER, BRIGHT = 0.035, 2.0, 20.0
 #: Normal quantiles of a twentieth and a fifth.
 _TWENTIETH, _FIFTH = -1.645, -0.842
