@@ -161,3 +161,38 @@ def test_dark_frames_alone_tell_offset_and_read_noise(camera_shot, measured):
 def test_frames_that_tell_nothing_are_refused(camera_shot, given, words):
     with pytest.raises(dip.Refused, match=words):
         dip.measure_noise(camera_shot, **given)
+
+
+def test_figures_have_intervals_that_hold_the_truth(measured):
+    (one,) = measured.channels
+    assert 0 < one.gain_error < 0.1
+    assert one.gain == pytest.approx(GAIN, abs=4 * one.gain_error)
+    assert f"± {2 * one.gain_error:.2g}" in measured.sentences[0]
+    assert measured.to_dict()["channels"][0]["gain_error"] == pytest.approx(one.gain_error, 1e-3)
+
+
+def test_background_light_is_not_said_to_be_the_offset(camera_shot):
+    lit = camera_shot.copy()
+    light = np.random.default_rng(1).poisson(60, (128, 384))
+    lit[:128] = np.rint(OFFSET + GAIN * light + np.random.default_rng(2).normal(0, 6, (128, 384)))
+    found = dip.measure_noise(lit)
+    (one,) = found.channels
+    assert one.offset > OFFSET + 50  # as far as a picture can tell
+    assert "both are less if some did" in found.sentences[1]
+
+
+def test_dark_frames_tell_offset_and_read_noise_without_an_if(camera_shot):
+    dark = np.rint(np.random.default_rng(1).normal(OFFSET, READ_NOISE, (4, 64, 64)))
+    found = dip.measure_noise(camera_shot, dark=dark.astype(np.uint16))
+    assert "if some did" not in found.sentences[1]
+    assert "offset is 99.9" in found.sentences[1]
+
+
+def test_the_command_gives_no_gain_where_the_image_cannot_tell(tmp_path, capsys):
+    from napari_dip.cli.noise import noise
+
+    ramp = 20 + 800 * np.linspace(0, 1, 192)[None] * np.ones((192, 1))
+    speckle = ramp * np.random.default_rng(0).gamma(20, 1 / 20, ramp.shape)
+    tifffile.imwrite(tmp_path / "speckle.tif", speckle.astype(np.float32))
+    assert noise(str(tmp_path / "speckle.tif")) == 0
+    assert capsys.readouterr().out.startswith("Gain cannot tell ")

@@ -8,7 +8,7 @@ from napari_dip.cli.words import tell
 from napari_dip.io.outputs import JSON_SUFFIXES, check_output
 from napari_dip.io.reading import read_spec
 from napari_dip.io.writing import write_text
-from napari_dip.run.measuring import measure_noise
+from napari_dip.run.measuring import interval, measure_noise
 from napari_dip.run.results import json_text
 
 if TYPE_CHECKING:
@@ -65,12 +65,16 @@ def _lines(found: NoiseReport) -> list[str]:
     rows = []
     for number, one in enumerate(found.channels, 1):
         begin = f"Channel {number}   " if several else ""
+        gain = "cannot tell" if one.doubt else interval(one.gain, one.gain_error)
         rows.append(
-            f"{begin}Gain {one.gain:.4g}   Noise in the dark {one.noise_in_dark:.4g}   "
-            f"Read noise {_told(one.read_noise)}   Offset {_told(one.offset)}"
+            f"{begin}Gain {gain}   Noise in the dark {one.noise_in_dark:.4g}   "
+            f"Read noise {_told(one.read_noise, one.read_noise_error)}   "
+            f"Offset {_told(one.offset, one.offset_error)}"
         )
     return [*rows, *found.sentences]
 
 
-def _told(figure: float | None) -> str:
-    return "cannot tell" if figure is None else f"{figure:.4g}"
+def _told(figure: float | None, error: float) -> str:
+    if figure is None:
+        return "cannot tell"
+    return interval(figure, error) if error == 0 else f"at most {interval(figure, error)}"

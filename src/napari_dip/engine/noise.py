@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from napari_dip.engine.flat_blocks import LAGS, block_side, cut_blocks
+from napari_dip.engine.noise_checks import contradiction
 from napari_dip.engine.noise_line import (
     SIDE,
     Energies,
@@ -50,8 +51,18 @@ LEAST_BLOCKS, UNTOLD = 8, 0.01
 LEAST_WHITE = 1e-4
 #: Why an image cannot tell its noise: too few whole blocks; almost all of it clipped; noise finer
 #: than the grey values; structure to the finest frequencies everywhere; texture and correlated
-#: noise look alike.
-DOUBTS = ("blocks", "clipped", "grey values", "texture", "correlation")
+#: noise look alike; noise at some brightness is not on the line, or nothing there is flat;
+#: single pixels are further off than normal noise has it; neighbours share more than was measured.
+DOUBTS = (
+    "blocks",
+    "clipped",
+    "grey values",
+    "texture",
+    "correlation",
+    "brightness",
+    "tails",
+    "smoothed",
+)
 #: Most blocks that are looked at: 6,000 of 64 pixels tell a variance to 0.4 %.
 MOST_BLOCKS = 6_000
 #: Pixels up to which blocks overlap by half more, since few fit into the image.
@@ -72,6 +83,9 @@ LEAST_FLAT = 0.02
 #: Share of white noise's power that correlated noise must keep in the finest frequencies, or its
 #: line is read from the finest ones that it does not leave out: how many, and how strong.
 FINE_SHARE, BANDS, STRONG = 0.5, 25, 0.3
+#: Noise that differs from pixel to pixel.
+_NO_LAGS = (0.0,) * LAGS
+_NO_REACH = Reach(_NO_LAGS, _NO_LAGS, _NO_LAGS, _NO_LAGS, 0.0, told=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +107,10 @@ class NoiseEstimate:
     gain_error : float
         Standard error of the gain; infinite where nothing tells it.
     offset, read_noise : float or None
-        Signal without light and standard deviation there, from the image's dark pixels; None if
-        it has none to tell them by.
+        Signal without light and standard deviation there, from the image's dark pixels: the most
+        that they can be, if even light fell there. None if it has none to tell them by.
+    offset_error, read_noise_error : float
+        Their standard errors; 0 where the detector's own frames tell them.
     cut_off : (float, float)
         Grey values below and above which nothing is told, noise included; infinite if none is.
     cut_belief : (float, float)
@@ -113,6 +129,8 @@ class NoiseEstimate:
     read_noise: float | None = None
     cut_off: tuple[float, float] = WHOLE
     cut_belief: tuple[float, float] = (1.0, 1.0)
+    offset_error: float = 0.0
+    read_noise_error: float = 0.0
 
 
 def measure_noise(planes: Tensor, step: float, known: Tensor | None = None) -> NoiseEstimate:
@@ -149,13 +167,15 @@ def measure_noise(planes: Tensor, step: float, known: Tensor | None = None) -> N
         fine = _energies(planes, known, limits)
     if len(fine.means) < LEAST_BLOCKS:
         return _untold(max((UNTOLD * spread) ** 2, rounded), clipped or "blocks")
-    line = noise_line(fine, finest(), 1.0, least)
-    reach = _reach_of(planes, known, limits, line, least)
-    line = _of_all_bands(line, fine, reach, least)
+    white = noise_line(fine, finest(), 1.0, least)
+    reach = _reach_of(planes, known, limits, white, least)
+    line = _of_all_bands(white, fine, reach, least)
     lowest = line.gain * float(fine.means.quantile(0.02)) + line.intercept
     few = len(planes.unique()) < LEAST_VALUES
     doubt = "grey values" if few else clipped
     doubt = doubt or _doubt(line, reach, float(fine.means.median()), step)
+    if not doubt and (doubt := _contradiction(fine, line, reach, max(0.5 * lowest, least))):
+        line, reach = (white, _NO_REACH) if doubt == "correlation" else (line, reach)
     dark = None if doubt else dark_plateau(fine.means, line.gain, line.intercept, least)
     return NoiseEstimate(
         line.gain,
@@ -168,6 +188,8 @@ def measure_noise(planes: Tensor, step: float, known: Tensor | None = None) -> N
         offset=None if dark is None else dark.offset,
         read_noise=None if dark is None else dark.read_noise,
         cut_off=cut_off,
+        offset_error=0.0 if dark is None else dark.offset_error,
+        read_noise_error=0.0 if dark is None else dark.read_noise_error,
     )
 
 
@@ -182,8 +204,9 @@ def _spread(planes: Tensor) -> float:
 
 def _untold(variance: float, doubt: str) -> NoiseEstimate:
     """White noise of that variance, for want of a better one."""
-    none = (0.0,) * LAGS
-    return NoiseEstimate(0.0, variance, variance, none, none, doubt=doubt, gain_error=float("inf"))
+    return NoiseEstimate(
+        0.0, variance, variance, _NO_LAGS, _NO_LAGS, doubt=doubt, gain_error=float("inf")
+    )
 
 
 def _energies(planes: Tensor, known: Tensor | None, limits: tuple[float, float]) -> Energies:
@@ -206,8 +229,7 @@ def _reach_of(
     whole = telling(planes, side, side // 2, known, limits).nonzero()[:, 0]
     whole = whole[:: -(-len(whole) // MOST_BLOCKS) or 1]
     if len(whole) < LEAST_BLOCKS:
-        none = (0.0,) * LAGS
-        return Reach(none, none, none, none, 0.0, told=True)
+        return _NO_REACH
     variance = (line.gain * means[whole] + line.intercept).clamp(min=least)
     return noise_reach(residuals[whole], variance)
 
@@ -238,6 +260,15 @@ def _doubt(line: Line, reach: Reach, middle: float, step: float) -> str:
     if line.flat < LEAST_FLAT:
         return "texture"
     return "" if reach.told else "correlation"
+
+
+def _contradiction(fine: Energies, line: Line, reach: Reach, floor: float) -> str:
+    """Say what the blocks hold that line and correlation do not explain; "" if nothing."""
+    axes = (reach.along_y, reach.along_x)
+    white = max(map(_reach, map(list, axes))) == 0
+    shares = torch.ones(SIDE, SIDE, dtype=torch.float64) if white else band_shares(*axes)
+    variance = (line.gain * fine.means + line.intercept).clamp(min=floor)
+    return contradiction(fine, variance, shares, axes)
 
 
 def white_part(estimate: NoiseEstimate) -> NoiseEstimate:

@@ -36,10 +36,14 @@ class Dark(NamedTuple):
     offset : float
     read_noise : float
         Standard deviation.
+    offset_error, read_noise_error : float
+        Standard errors; 0 if frames without light tell the two.
     """
 
     offset: float
     read_noise: float
+    offset_error: float = 0.0
+    read_noise_error: float = 0.0
 
 
 def measure_dark(frames: Tensor) -> Dark:
@@ -135,4 +139,5 @@ def dark_plateau(means: Tensor, gain: float, intercept: float, least: float) -> 
     read = gain * middle + intercept
     if not SPREAD[0] <= spread <= SPREAD[1] or read <= 0:
         return None
-    return Dark(middle, read**0.5)
+    # blocks of SIDE x SIDE: as many values tell the mean, and all but the mean the variance
+    return Dark(middle, read**0.5, width / count**0.5, (read / (2 * count * SIDE**2)) ** 0.5)

@@ -47,6 +47,9 @@ class Detector:
             intercept=noise.intercept if intercept is None else intercept,
             floor=noise.floor if not self.read_noise else self.read_noise**2,
             doubt=noise.doubt if self.gain is None else "",
+            gain_error=noise.gain_error if self.gain is None else 0.0,
+            offset_error=noise.offset_error if self.offset is None else 0.0,
+            read_noise_error=noise.read_noise_error if self.read_noise is None else 0.0,
             offset=noise.offset if self.offset is None else self.offset,
             read_noise=noise.read_noise if self.read_noise is None else self.read_noise,
         )
@@ -74,7 +77,7 @@ def measure_detector(dark: Frames | None, flat: Frames | None) -> Detector:
     offset = read_noise = gain = intercept = found = None
     if dark is not None:
         found = measure_dark(torch.from_numpy(_planes(dark, least=1)))
-        offset, read_noise = found
+        offset, read_noise = found.offset, found.read_noise
     if flat is not None:
         gain, intercept = measure_flat(torch.from_numpy(_planes(flat, least=2)), found)
     return Detector(gain, offset, read_noise, intercept)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -38,6 +39,9 @@ DOUBT_WORDS = {
     "grey values": "its grey values are coarser than the noise",
     "texture": "structure is everywhere in it, down to single pixels",
     "correlation": "texture and noise that neighbours share look alike in it",
+    "brightness": "at some brightness its noise is off a straight line, or nothing is flat there",
+    "tails": "many single pixels lie further off than normal noise has it",
+    "smoothed": "it seems to have been smoothed, interpolated or compressed",
 }
 
 
@@ -54,14 +58,16 @@ class ChannelNoise:
     noise_in_dark : float
         Standard deviation where the image is darkest, light that there may be included.
     offset, read_noise : float or None
-        What the detector reads without light, and the standard deviation there; None if the image
-        has no dark pixels to tell them by.
+        What the detector reads without light, and the standard deviation there; the most that they
+        can be if even light fell on the darkest part; None if the image has none to tell them by.
     along_y, along_x : tuple of float
         Autocorrelation at lags 1, 2, ... pixels.
     points : tuple of (mean, variance)
         Of the flattest blocks of the image.
     doubt : str
         Why the image cannot tell, in words; "" if it can.
+    gain_error, offset_error, read_noise_error : float
+        Standard errors: 0 where the detector's own frames tell, infinite where nothing does.
     """
 
     gain: float
@@ -73,6 +79,9 @@ class ChannelNoise:
     along_x: tuple[float, ...]
     points: tuple[tuple[float, float], ...]
     doubt: str = ""
+    gain_error: float = 0.0
+    offset_error: float = 0.0
+    read_noise_error: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -132,10 +141,15 @@ class NoiseReport:
             "channels": [
                 {
                     "gain": rounded(one.gain),
+                    "gain_error": _finite(one.gain_error),
                     "intercept": rounded(one.intercept),
                     "noise_in_dark": rounded(one.noise_in_dark),
                     "offset": None if one.offset is None else rounded(one.offset),
                     "read_noise": None if one.read_noise is None else rounded(one.read_noise),
+                    "offset_error": None if one.offset is None else rounded(one.offset_error),
+                    "read_noise_error": (
+                        None if one.read_noise is None else rounded(one.read_noise_error)
+                    ),
                     "doubt": one.doubt,
                     "autocorrelation": {"y": list(one.along_y), "x": list(one.along_x)},
                     "points": [[rounded(value) for value in point] for point in one.points],
@@ -257,12 +271,14 @@ def _report(
 
 
 def strength_words(noise: ChannelNoise) -> str:
-    """Say how strong the noise is."""
+    """Say how strong the noise is, and how surely its growth is known."""
     if noise.gain == 0:
-        return f"The noise is equally strong everywhere: {noise.noise_in_dark:.3g}."
+        grown = interval(0.0, noise.gain_error)
+        sure = f" (growth for each unit of brightness: {grown})" if " ± " in grown else ""
+        return f"The noise is equally strong everywhere: {noise.noise_in_dark:.3g}{sure}."
     return (
         f"The noise is {noise.noise_in_dark:.3g} in the dark, and its variance grows by "
-        f"{noise.gain:.3g} for each unit of brightness."
+        f"{interval(noise.gain, noise.gain_error)} for each unit of brightness."
     )
 
 
@@ -270,10 +286,23 @@ def offset_words(noise: ChannelNoise) -> str:
     """Say where the detector's zero is, or that the image cannot tell."""
     if noise.offset is None or noise.read_noise is None:
         return "The detector's offset and read noise: cannot tell, as no part is surely dark."
+    offset = interval(noise.offset, noise.offset_error)
+    read = interval(noise.read_noise, noise.read_noise_error)
+    if noise.offset_error == 0:
+        return f"The detector's offset is {offset} and its read noise {read}."
     return (
-        f"The detector's offset is about {noise.offset:.3g} and its read noise "
-        f"{noise.read_noise:.3g}."
+        f"The detector's offset is about {offset} and its read noise {read} if no light fell on "
+        "the darkest part, and both are less if some did."
     )
+
+
+def interval(figure: float, error: float) -> str:
+    """Write two standard errors beside a figure, where they are known."""
+    return f"{figure:.4g} ± {2 * error:.2g}" if 0 < error < inf else f"{figure:.4g}"
+
+
+def _finite(error: float) -> float | None:
+    return rounded(error) if error < inf else None
 
 
 def _channel(noise: NoiseEstimate, planes: Planes, known: npt.NDArray[np.bool_] | None) -> Any:
@@ -290,4 +319,7 @@ def _channel(noise: NoiseEstimate, planes: Planes, known: npt.NDArray[np.bool_] 
         along_x=noise.along_x,
         points=block_points(flat, None if known is None else known.reshape(flat.shape)),
         doubt=DOUBT_WORDS.get(noise.doubt, noise.doubt),
+        gain_error=noise.gain_error,
+        offset_error=noise.offset_error,
+        read_noise_error=noise.read_noise_error,
     )

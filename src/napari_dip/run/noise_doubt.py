@@ -23,6 +23,12 @@ SENTENCES = {
     "everywhere, so what was measured may be too much.",
     "correlation": "Whether neighbouring pixels share noise cannot be told: all parts of the image "
     "are structured, so the noise is taken to differ from pixel to pixel.",
+    "brightness": "The noise cannot be told for certain: at some brightness it is off a straight "
+    "line, as after a gamma curve or with speckle, or nothing is flat there.",
+    "tails": "The noise cannot be told for certain: many single pixels lie further off than normal "
+    "noise has it, so what was measured is that of the others.",
+    "smoothed": "The noise cannot be told for certain: the image seems to have been smoothed, "
+    "interpolated or compressed, so what was measured may be too little.",
 }
 
 
