@@ -124,6 +124,21 @@ def camera_cases() -> Iterator[Case]:
         yield _pair("cc15", name, truth.with_name(f"{name}_real.png"), truth)
 
 
+def processed_cases() -> Iterator[Case]:
+    """Real camera noise after JPEG, and the mean of many shots, in colour."""
+    for truth in sorted((data_folder() / "polyu").glob("*_gt.JPG")):
+        name = truth.stem.removesuffix("_gt")
+        yield _pair("polyu", name, truth.with_name(f"{name}_noisy.JPG"), truth)
+
+
+def zero_shot_cases(sigma: int) -> Iterator[Case]:
+    """Colour pictures of the zero-shot tables: seed 123 for each, cut off at black and white."""
+    group = f"kodak256-{sigma}"
+    for truth in sorted((data_folder() / "kodak256").glob("*.png")):
+        load = partial(_cut_off, truth, sigma)
+        yield Case(group, truth.stem, truth, load, _made(group, truth.stem), sigma)
+
+
 def w2s_cases() -> Iterator[Case]:
     """Widefield: one shot against the mean of 400, each stretched to 8 bit by itself."""
     for truth in sorted((data_folder() / "w2s").glob("*_gt_avg400.png")):
@@ -150,6 +165,9 @@ SETS: dict[str, Callable[[], Iterator[Case]]] = {
     "bsd68-25": partial(grey_cases, "bsd68", 25),
     "bsd68-50": partial(grey_cases, "bsd68", 50),
     "cc15": camera_cases,
+    "polyu": processed_cases,
+    "kodak256-25": partial(zero_shot_cases, 25),
+    "kodak256-50": partial(zero_shot_cases, 50),
     "w2s": w2s_cases,
     "hagen": hagen_cases,
 }
@@ -203,3 +221,14 @@ def _noised(path: Path, sigma: int) -> tuple[Picture, Picture]:
     seed = [0, *path.stem.encode()]  # else all pictures of one size had the same noise
     noise = np.random.default_rng(seed).normal(0, sigma, truth.shape)
     return (truth + noise).astype(np.float32).astype(np.float64), truth
+
+
+def _cut_off(path: Path, sigma: int) -> tuple[Picture, Picture]:
+    """Draw noise from PyTorch, as the page of the shared data has it."""
+    import torch
+
+    truth = imread(path).astype(np.float64)
+    clean = torch.from_numpy(truth.transpose(2, 0, 1)[None] / 255).float()
+    noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(123)) * sigma / 255
+    noisy = (clean + noise).clamp(0, 1)[0].permute(1, 2, 0).double().numpy()
+    return 255 * noisy, truth
