@@ -45,3 +45,13 @@ def test_a_map_of_another_size_is_refused_before_anything_runs(desk):
     choose(desk, noise_map=np.ones((60, 64)))
     assert not desk.dock.run_bar.run_button.isEnabled()
     assert "60 × 64" in desk.dock.plan_line.text()
+
+
+def test_maps_wait_in_a_fold_of_their_own(desk):
+    dock = desk.dock
+    combos = dock.further.combos
+    assert dock.maps.isVisibleTo(dock)
+    assert not combos["noise_map"].isVisibleTo(dock)
+    assert combos["second"].isVisibleTo(dock)
+    dock.maps.expand()
+    assert combos["noise_map"].isVisibleTo(dock)

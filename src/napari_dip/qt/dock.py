@@ -72,6 +72,7 @@ class TaskDock(LayerDock):
         self.history = History(viewer)
         self.noise = NoiseSection(self.chooser, self.form)
         self.settings = Fold("Settings", self.form.folded)
+        self.maps = Fold("Maps of the camera", self.further.calibration)
         self.trying = TryFold(viewer, self.chooser, self.further, self.form, self.plan)
         self.recovery = RecoveryOffer(viewer, self.chooser, self.further, self.form)
         self._arrange()
@@ -183,7 +184,7 @@ class TaskDock(LayerDock):
         self.run_bar.add_button.setVisible(self._results.waiting)
 
     def _close_parts(self, busy: bool) -> None:
-        for part in (self.form.top, self.form.folded, self.noise):
+        for part in (self.form.top, self.form.folded, self.noise, self.further.calibration):
             part.setEnabled(not busy)
         for fold in (self.repeat, self.trying, self.recovery):
             fold.set_busy(busy)
@@ -205,8 +206,9 @@ class TaskDock(LayerDock):
 
     def _arrange(self) -> None:
         self.noise.setVisible(has_noise(self.form))
+        self.maps.setVisible(any(one.calibrates for one in TASKS[self.task].inputs))
         asked = (self.chooser, self.further, self.form.top, self.plan_line, self.run_bar)
-        folds = (self.trying, self.view.profile, self.noise, self.settings, self.repeat)
+        folds = (self.trying, self.view.profile, self.noise, self.settings, self.maps, self.repeat)
         long = (self.history, self.view.also, self.curve, *folds)
         lay_out(self, (self.recovery, *asked, self.view.comparison), long)
 

@@ -42,6 +42,11 @@ class FurtherInputs(QWidget):
     ----------
     viewer : napari.viewer.Viewer
     inputs : sequence of Input
+
+    Attributes
+    ----------
+    calibration : QWidget
+        Lists of what was measured of the detector, to be laid out elsewhere.
     """
 
     changed = Signal()
@@ -60,15 +65,13 @@ class FurtherInputs(QWidget):
         self._soon.timeout.connect(self.changed)
         self.changed.connect(self._watch)
         self.combos = {one.name: _combo(one) for one in self._inputs}
-        layout = QFormLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
-        # in a narrow dock a long label would get no width at all
-        layout.setRowWrapPolicy(QFormLayout.RowWrapPolicy.WrapLongRows)
+        self.calibration = QWidget()
+        form, calibration = _form(self), _form(self.calibration)
         for one in self._inputs:
-            layout.addRow(one.label, self.combos[one.name])
+            page = calibration if one.calibrates else form
+            page.addRow(one.label, self.combos[one.name])
             self.combos[one.name].activated.connect(partial(self._on_choice, one.name))
-        self.setVisible(bool(self._inputs))
+        self.setVisible(form.rowCount() > 0)
         self._connect(True)
         self.refresh()
 
@@ -239,6 +242,16 @@ def _grid(image: Image | None) -> tuple[int, int]:
     shape = level_zero(image).shape
     height, width = shape[-3:-1] if image.rgb else shape[-2:]
     return int(height), int(width)
+
+
+def _form(page: QWidget) -> QFormLayout:
+    """Lay a page out as labels and lists."""
+    layout = QFormLayout(page)
+    layout.setContentsMargins(0, 0, 0, 0)
+    layout.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
+    # in a narrow dock a long label would get no width at all
+    layout.setRowWrapPolicy(QFormLayout.RowWrapPolicy.WrapLongRows)
+    return layout
 
 
 def _combo(one: Input) -> QComboBox:

@@ -26,6 +26,10 @@ CAMERA_NOTE = (
 #: little noise (kodak256, McMaster, the page of CBM3D) 26 have 0.44 or less; the others differ from
 #: block to block by 1.53 to 1.67.
 MAX_SPREAD, MAX_BRIGHTNESS_RATIO, MIN_LAG = 1.32, 5.0, 0.46
+#: Least correlation of neighbours where colour is nearly as noisy as luminance, and luminance is so
+#: many times as noisy as the finest frequencies tell: Window and Pattern3 of RNI15 have 0.31 and
+#: 0.44, 0.88 to 1.0, and 4.1 or more; of the photographs above none has all three.
+MIN_LAG_IN_COLOUR, COLOUR_SHARE, FINE_RATIO = 0.3, 0.7, 4.0
 #: Least noise in luminance, in grey values of 8 bits, and least times the noise that the finest
 #: frequencies tell: 2.3 or more in cc15 and polyu; white noise has 1.
 MIN_STD, MIN_RATIO = 1.5, 1.5
@@ -67,16 +71,19 @@ def camera_noise(stack: Planes, noise: Sequence[NoiseEstimate], step: float) -> 
             for one, mean in zip(noise, level, strict=True)
         ]
     )
-    if not _is_camera(signs) or camera.std[0] < max(MIN_STD * step, MIN_RATIO * float(fine)):
+    least = max(MIN_STD * step, MIN_RATIO * float(fine))
+    if camera.std[0] < least or not _is_camera(camera, signs, float(fine)):
         return None
     return _confirmed(planes, camera)
 
 
-def _is_camera(signs: TextureSigns) -> bool:
+def _is_camera(camera: CameraNoise, signs: TextureSigns, fine: float) -> bool:
+    luminance, *colours = camera.std
+    colourful = sum(colours) >= 2 * COLOUR_SHARE * luminance and luminance >= FINE_RATIO * fine
     return (
         signs.spread <= MAX_SPREAD
         and signs.brightness_ratio <= MAX_BRIGHTNESS_RATIO
-        and signs.lag >= MIN_LAG
+        and signs.lag >= (MIN_LAG_IN_COLOUR if colourful else MIN_LAG)
     )
 
 
