@@ -9,7 +9,7 @@ from scipy.ndimage import gaussian_filter
 from skimage import data
 
 from napari_dip.engine.foretold import CALM_SHARE, agreeing, expected_share, unforetold
-from napari_dip.engine.noise import hidden_block, measure_noise
+from napari_dip.engine.noise import NoiseEstimate, hidden_block, measure_noise
 
 
 def shot(name: str, deviation: float, *, blurred: float = 0.0) -> torch.Tensor:
@@ -36,7 +36,7 @@ def test_correlated_noise_is_foretold_as_its_correlation_says() -> None:
 
 def test_fur_that_was_taken_for_correlated_noise_is_doubted_and_less_is_taken() -> None:
     plane = shot("gravel", 8)
-    measured = measure_noise(plane[None], 1.0)
+    measured = NoiseEstimate(0.0, 204.0, 102.0, *(((0.76, 0.5, 0.2, 0.0, 0.0),) * 2))
     assert hidden_block([measured], (256, 256)) != (1, 1)
     corrected = agreeing(measured, plane, 1.0)
     assert corrected.doubt == "texture"

@@ -28,6 +28,8 @@ CALM, CLASSES, SIDE, MIN_PIXELS = 0.2, 4, 9, 200
 CALM_SHARE = 0.77
 #: Ridge that keeps the least squares solvable, as a share of the neighbours' variance.
 RIDGE = 1e-3
+#: Fewest pixels of a plane that is looked at: of 32 x 32, least squares explain half by chance.
+MIN_PLANE = 150 * 150
 #: How many times more than correlated noise would leave is a contradiction, and least part of the
 #: variance that is left then. Made correlated noise (15 and 10, 33 photographs of BSD68, Set12,
 #: kodak256 and scikit-image) and FMD widefield leave 0.3 to 1.9 times what it would, and one 2.5
@@ -122,6 +124,8 @@ def agreeing(noise: NoiseEstimate, plane: Tensor, step: float) -> NoiseEstimate:
     from napari_dip.engine.noise import hidden_block
     from napari_dip.engine.noise_reach import of_noise_alone
 
+    if plane.numel() < MIN_PLANE:
+        return noise
     levels, left = unforetold(plane)
     claimed = (noise.gain * levels + noise.intercept).clamp(min=noise.floor)
     share = float((left / claimed).median())

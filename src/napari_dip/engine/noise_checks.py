@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 #: Fewest blocks taken for calm; fewest in a class of brightness, and classes at most.
 LEAST_CALM, LEAST_IN_CLASS, CLASSES = 8, 24, 10
+#: Fewest blocks, where overlapping ones count for less, that a contradiction is read from: pictures
+#: of 128 x 128 pixels have fewer, and a smooth one with white noise contradicted its own.
+MIN_BLOCKS = 500
 #: Share of the blocks, those of least coarse structure, that are taken for calm.
 CALM = 0.25
 #: Most energy of the finest diagonal frequencies' coarser part, in units of that of their finer
@@ -74,6 +77,8 @@ def contradiction(
     axes : tuple of tuple of float
         Autocorrelation at lags 1, 2, ... along Y and X.
     """
+    if len(blocks.means) * blocks.independent < MIN_BLOCKS:
+        return ""
     power = blocks.power / variance[:, None, None] / shares.clamp(min=0.01)
     correlated = int(bool((shares != 1).any()))
     order = _energy(blocks.power, _SLOW) / variance
