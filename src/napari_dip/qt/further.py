@@ -65,7 +65,8 @@ class FurtherInputs(QWidget):
         self._soon.timeout.connect(self.changed)
         self.changed.connect(self._watch)
         self.combos = {one.name: _combo(one) for one in self._inputs}
-        self.calibration = QWidget()
+        self.calibration = QWidget(self)
+        self.calibration.hide()  # until it is laid out elsewhere
         form, calibration = _form(self), _form(self.calibration)
         for one in self._inputs:
             page = calibration if one.calibrates else form
