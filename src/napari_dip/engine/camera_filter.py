@@ -6,7 +6,6 @@ size, and at each finer size only what that size adds has still its whole noise.
 
 from __future__ import annotations
 
-from math import ceil
 from typing import TYPE_CHECKING
 
 import torch
@@ -17,7 +16,7 @@ from napari_dip.engine.camera_noise import LAGS, opponent
 from napari_dip.engine.collaborative import filtered_groups
 from napari_dip.engine.noise_line import cosines
 from napari_dip.engine.oversampling import doubled, halved
-from napari_dip.engine.patch_groups import PATCH, STEP, grouped
+from napari_dip.engine.patch_groups import PATCH, border, grouped
 from napari_dip.engine.problem import Estimate
 
 if TYPE_CHECKING:
@@ -90,9 +89,7 @@ def noise_sample(noise: CameraNoise, size: tuple[int, int], rng: torch.Generator
     wrapped[:, :side, :side] = covariance
     power = torch.fft.rfft2(torch.roll(wrapped, (-LAGS, -LAGS), (1, 2))).real
     power = torch.maximum(power, MIN_POWER * power.clamp(min=0).mean((1, 2), keepdim=True))
-    white = torch.randn(
-        wrapped.shape, generator=torch.Generator().manual_seed(0), dtype=power.dtype
-    )
+    white = torch.randn(wrapped.shape, generator=rng, dtype=power.dtype)
     drawn = torch.fft.irfft2(torch.fft.rfft2(white) * power.sqrt(), s=size)
     scale = covariance[:, LAGS, LAGS].sqrt() / drawn.square().mean((1, 2)).sqrt()
     sample: Tensor = drawn * scale[:, None, None]
@@ -121,8 +118,7 @@ def _filter_size(
 ) -> tuple[Tensor, Tensor]:
     """Filter components by what stands out of the noise, then by Wiener's rule, guided by it."""
     size = picture.shape[1:]
-    beyond = [STEP * ceil((side - PATCH) / STEP) + PATCH - side for side in size]
-    sides = (0, beyond[1], 0, beyond[0])
+    sides = border(size)
     seen = F.pad(picture[None], sides, mode="replicate")[0]
     weight = power.mean(1).rsqrt()
     weight[1:] *= COLOUR_WEIGHT

@@ -8,7 +8,7 @@ picture, and that the network has smoothed, comes back.
 
 from __future__ import annotations
 
-from math import ceil, sqrt
+from math import sqrt
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from napari_dip.engine.noise_line import cosines
-from napari_dip.engine.patch_groups import GROUP, PATCH, STEP, grouped
+from napari_dip.engine.patch_groups import GROUP, PATCH, border, grouped
 from napari_dip.engine.problem import Estimate
 
 if TYPE_CHECKING:
@@ -99,8 +99,7 @@ def collaborative(
     guided by the network's picture and by its first step together.
     """
     grid = tuple(measurement.shape[2:])
-    padding = [STEP * ceil((side - PATCH) / STEP) + PATCH - side for side in grid]
-    sides = (0, padding[1], 0, padding[0])
+    sides = border(grid)
     whole = [F.pad(one, sides, mode="replicate") for one in (pilot, measurement, known)]
     both = _stabilised(noise, *whole)
     turn = _principal(both.pilot)

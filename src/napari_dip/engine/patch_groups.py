@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from math import ceil
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from napari_dip.engine.noise_line import SIDE
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 #: Side of a patch, patches in a group, distance of neighbouring groups, and how far away patches
 #: are looked for, in pixels: near those of BM3D. On five 256 x 256 crops of FMD, patches of 6 or
@@ -38,6 +42,12 @@ class Block(NamedTuple):
     rows: slice
     columns: slice
     places: Tensor
+
+
+def border(size: Sequence[int]) -> tuple[int, int, int, int]:
+    """Rows and columns, as `torch.nn.functional.pad` takes them, up to a whole number of steps."""
+    below, right = (STEP * ceil((side - PATCH) / STEP) + PATCH - side for side in size)
+    return 0, right, 0, below
 
 
 def grouped(compared: Tensor) -> list[Block]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from napari_dip.errors import Refused
 from napari_dip.explore.architecture_page import architecture_page
 from napari_dip.explore.captions import impedance_page, spectrum_page
 from napari_dip.explore.comparison import rows_of
@@ -19,7 +18,7 @@ from napari_dip.explore.report import (
     stopping_curves,
 )
 from napari_dip.explore.tables import table
-from napari_dip.io.paths import unwritable
+from napari_dip.io.paths import make_folder
 from napari_dip.io.writing import write_bytes, write_text
 from napari_dip.run.results import json_text
 
@@ -121,10 +120,7 @@ def _curves(found: Architectures) -> str:
 def _made(experiment: str, folder: str | os.PathLike[str], *, overwrite: bool) -> Path:
     """Make the folder of an experiment; raises Refused where that cannot be."""
     place = check_place(experiment, folder, overwrite=overwrite)
-    try:
-        place.mkdir(exist_ok=True)
-    except OSError as error:
-        raise Refused(unwritable(place, error)) from None
+    make_folder(place)
     return place
 
 

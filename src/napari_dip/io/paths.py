@@ -21,6 +21,7 @@ __all__ = [
     "fitting",
     "is_zarr",
     "look_at",
+    "make_folder",
     "printable",
     "readable_file",
     "small_text",
@@ -109,6 +110,20 @@ def unsaved(path: str | os.PathLike[str], error: Exception) -> Refusal:
     number = error.errno if isinstance(error, OSError) else None
     code = _UNSAVED.get(number or 0, "save-failed")
     return refusal(code, path=printable(os.fspath(path)), why=why_not_taken(error))
+
+
+def make_folder(place: Path, *, parents: bool = False) -> None:
+    """Make a folder that results go to; one that is there stays as it is.
+
+    Raises
+    ------
+    Refused
+        If it cannot be made.
+    """
+    try:
+        place.mkdir(parents=parents, exist_ok=True)
+    except OSError as error:
+        raise Refused(unwritable(place, error)) from None
 
 
 def unwritable(folder: str | os.PathLike[str], error: OSError) -> Refusal:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from napari_dip.run.noise import noise_variance
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -66,10 +68,7 @@ def camera_noise(stack: Planes, noise: Sequence[NoiseEstimate], step: float) -> 
     camera, signs = measured
     level = planes.mean((0, 2, 3)).tolist()
     fine = np.mean(
-        [
-            max(one.gain * mean + one.intercept, one.floor) ** 0.5
-            for one, mean in zip(noise, level, strict=True)
-        ]
+        [noise_variance(one, mean) ** 0.5 for one, mean in zip(noise, level, strict=True)]
     )
     least = max(MIN_STD * step, MIN_RATIO * float(fine))
     if camera.std[0] < least or not _is_camera(camera, signs, float(fine)):

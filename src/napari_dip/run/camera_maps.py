@@ -11,7 +11,7 @@ import numpy as np
 
 from napari_dip.errors import Refused, refusal
 from napari_dip.io.outputs import check_folder, check_output
-from napari_dip.io.paths import unwritable
+from napari_dip.io.paths import make_folder
 from napari_dip.io.regions import on_disk
 from napari_dip.io.writing import write_bytes, write_image
 from napari_dip.run.api import describe
@@ -158,10 +158,7 @@ class CameraReport:
         from napari_dip.run.camera_plot import photon_transfer
 
         place = check_place(folder, overwrite=overwrite)
-        try:
-            place.mkdir(exist_ok=True)
-        except OSError as error:
-            raise Refused(unwritable(place, error)) from None
+        make_folder(place)
         maps = {"offset.tif": self.offset, "gain.tif": self.gain, "noise.tif": self.noise}
         for name, array in maps.items():
             if array is not None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from napari_dip.errors import DipError, Refused, refusal
-from napari_dip.io.paths import printable, target_of, unwritable
+from napari_dip.io.paths import make_folder, printable, target_of, unwritable
 from napari_dip.io.writing import write_text
 from napari_dip.run.api import load_recipe
 
@@ -110,10 +110,7 @@ class Shelf:
         return recipe
 
     def _write(self, path: Path, recipe: Recipe, *, overwrite: bool) -> None:
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise Refused(unwritable(path.parent, error)) from None
+        make_folder(path.parent, parents=True)
         write_text(target_of(path), recipe.to_json(), overwrite=overwrite)
 
     def _find(self, name: str) -> None:
