@@ -7,9 +7,10 @@ simulated: the variance over draws of one scene, among the pixels whose mean is 
 cut off at an end is judged as if it had not been, as the measurement means it.
 
 right: variances within 15 % and hidden blocks as wide as the true correlation asks for, or one
-pixel wider to each side. silent: neither a doubt nor within a factor of 1.5. A colour picture
-counts by its worst channel. Offsets and read noises that are claimed are judged apart: within two
-true read noises and a factor of 1.5. `--every N` takes each Nth picture, from `--first` on.
+pixel wider to each side. silent: neither a doubt, nor a caution, nor within a factor of 1.5. A
+colour picture counts by its worst channel. Offsets and read noises that are claimed are judged
+apart: within two true read noises and a factor of 1.5. `--every N` takes each Nth picture, from
+`--first` on.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_dip.engine.noise import CORRELATED, MOST_REACH, NEGLIGIBLE, hidden_block
+from napari_dip.run.camera import camera_noise, in_colours, noise_of_channels
 from napari_dip.run.noise import alone, noise_variance
 from napari_dip.tasks.base import NoiseWish
 from noise_matrix_cases import Recipe, recipes
@@ -115,13 +117,13 @@ def judge(estimate: NoiseEstimate, truth: Truth, shape: tuple[int, int]) -> dict
     verdict = "wrong"
     if near and fits:
         verdict = "right"
-    elif estimate.doubt:
+    elif estimate.doubt or estimate.caution:
         verdict = "cannot tell"
     elif max(worst, wide) > SILENT:
         verdict = "silent"
     return {
         "verdict": verdict,
-        "doubt": estimate.doubt,
+        "doubt": estimate.doubt or estimate.caution,
         "factors": [round(one, 3) for one in factors],
         "half widths": halves,
         "true half widths": [list(one) for one in wanted],
@@ -154,6 +156,11 @@ def examine(scene: str, light: Picture, recipe: Recipe) -> dict[str, object]:
     found = [
         alone(seen[c].astype(np.float32)[None], None, recipe.step, NoiseWish()) for c in channels
     ]
+    if len(channels) == 3:
+        stack = np.moveaxis(seen, -1, 0)[None].astype(np.float32)
+        of_camera = camera_noise(stack, found, recipe.step)
+        grid = seen.shape[:2]
+        found = noise_of_channels(of_camera, found) if of_camera else in_colours(found, grid)
     seconds = perf_counter() - begun
     judged = [
         judge(one, truth_of(truths[c], recipe), seen.shape[:2])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,8 @@ import torch
 
 import napari_dip as dip
 from engine.test_camera_noise import NOISE, camera_shot, scene
-from napari_dip.engine.noise import measure_noise
-from napari_dip.run.camera import camera_noise, far_correlation
+from napari_dip.engine.noise import NoiseEstimate, measure_noise
+from napari_dip.run.camera import camera_noise, far_correlation, in_colours
 from napari_dip.run.methods import methods_text
 
 
@@ -30,6 +31,17 @@ def test_the_noise_of_a_camera_is_found() -> None:
     camera = found(camera_shot())
     assert camera is not None
     assert camera.std[0] == pytest.approx(6.0, rel=0.35)
+
+
+def test_noise_that_colours_share_with_neighbours_is_told_with_caution() -> None:
+    lags = (0.5, 0.2, 0.0, 0.0, 0.0)
+    white, shared = (
+        NoiseEstimate(0, 9, 1, (0.0,) * 5, (0.0,) * 5),
+        NoiseEstimate(0, 9, 1, lags, lags),
+    )
+    doubted = replace(shared, doubt="smoothed")
+    told = in_colours((white, shared, doubted), (64, 64))
+    assert [one.caution for one in told] == ["", "colours", ""]
 
 
 def test_white_noise_is_not_taken_for_a_cameras() -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from napari_dip.engine.noise import DOUBTS, NoiseEstimate
-from napari_dip.run.noise_doubt import SENTENCES, doubt_notes
+from napari_dip.engine.noise import CAUTIONS, DOUBTS, NoiseEstimate
+from napari_dip.run.measuring import CAUTION_WORDS, DOUBT_WORDS
+from napari_dip.run.noise_doubt import CAUTIONED, SENTENCES, doubt_notes
 
 NONE = (0.0,) * 5
 
@@ -15,7 +16,11 @@ def told(doubt: str) -> NoiseEstimate:
 
 
 def test_every_doubt_has_its_sentence() -> None:
-    assert set(SENTENCES) == set(DOUBTS)
+    assert set(SENTENCES) == set(DOUBT_WORDS) == set(DOUBTS)
+
+
+def test_every_caution_has_its_words_where_no_other_note_speaks_of_it() -> None:
+    assert set(CAUTION_WORDS) == {*CAUTIONED, "lines", "camera"} == set(CAUTIONS)
 
 
 def test_an_image_that_tells_its_noise_gets_no_note() -> None:

@@ -267,6 +267,36 @@ def test_the_automatic_model_hints_at_stripes() -> None:
     assert any(note.startswith("Columns") for note in result.report["notes"])
 
 
+def textured() -> np.ndarray:
+    """Spots of all sizes everywhere, so that the picture's own steps prevail over offsets."""
+    from scipy.ndimage import gaussian_filter
+
+    rng = np.random.default_rng(2)
+    return sum(
+        400 * spots / np.abs(spots).max()
+        for spots in (gaussian_filter(rng.normal(size=(SIDE, SIDE)), wide) for wide in (2, 4, 8))
+    )
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_offsets_of_lines_on_structure_are_hinted_at_and_told_of(axis: int) -> None:
+    from napari_dip.run.noise import alone
+    from napari_dip.tasks.base import NoiseWish
+
+    rng = np.random.default_rng(1)
+    offsets = rng.normal(0, 30, (SIDE, 1) if axis == 0 else (1, SIDE))
+    picture = (textured() + offsets + rng.normal(0, 10, (SIDE, SIDE))).astype(np.float32)
+    (hint,) = hints(picture[None])
+    assert hint.startswith("Rows" if axis == 0 else "Columns")
+    told = alone(picture[None], None, 0.0, NoiseWish())
+    assert told.doubt or told.caution == "lines"
+
+
+def test_structure_alone_gives_no_hint_at_offsets() -> None:
+    picture = textured() + np.random.default_rng(1).normal(0, 10, (SIDE, SIDE))
+    assert hints(picture.astype(np.float32)[None]) == ()
+
+
 @pytest.mark.parametrize("noise", ["salt-and-pepper", "stripes", "speckle"])
 def test_a_recipe_keeps_the_name_of_the_noise(noise: str) -> None:
     recipe = dip.make_recipe("denoise", noise=noise)

@@ -36,6 +36,10 @@ MIN_PLANE = 150 * 150
 #: times (7 % of the variance). Grass and gravel, clean or with noise of 3 to 8, leave 3.5 to 48
 #: times, and 56 to 120 % of the variance.
 CONTRADICTION, LEAST_LEFT = 2.0, 0.3
+#: Part of the variance that is left, and times more than correlated noise would leave, from which
+#: on a caution is due: 0.5 to 0.6 and 1.2 to 1.7 in a photograph whose white noise was taken for
+#: correlated; FMD widefield leaves 0.11, a confocal scan along its lines 0.71, 1.01 times.
+WHITER = (0.45, 1.15)
 #: Part of what white noise would leave, below which noise that was measured as white is correlated.
 #: FMD and photographs with noise of 15 and 25 leave 0.92 to 1.3 of it; four with correlated noise
 #: of 15, which was measured as 6 to 8, 0.53 to 0.73.
@@ -137,7 +141,8 @@ def agreeing(noise: NoiseEstimate, plane: Tensor, step: float) -> NoiseEstimate:
     expected = expected_share(of_noise_alone(noise.along_y), of_noise_alone(noise.along_x))
     weak = float(claimed.mean()) <= step**2
     if weak or share < LEAST_LEFT or share < CONTRADICTION * expected:
-        return noise
+        little = not weak and share > WHITER[0] and share > WHITER[1] * expected
+        return replace(noise, caution="whiter") if little and not noise.doubt else noise
     factor = min(share / white, 1.0)
     return replace(
         noise,

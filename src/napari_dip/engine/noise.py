@@ -12,9 +12,16 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+from torch.nn.functional import avg_pool2d
 
 from napari_dip.engine.flat_blocks import LAGS, block_side, cut_blocks
-from napari_dip.engine.noise_checks import contradiction
+from napari_dip.engine.noise_checks import (
+    contradiction,
+    finest_level,
+    resampled,
+    unevenness,
+    varies_widely,
+)
 from napari_dip.engine.noise_line import (
     SIDE,
     Energies,
@@ -63,6 +70,23 @@ DOUBTS = (
     "tails",
     "smoothed",
 )
+#: What should be known where the image does tell: noise is stronger in every second row or so;
+#: nearly all of the image is structured; all of it varies over eight pixels and more; whole rows or
+#: columns have offsets of their own; neighbours share less noise than was measured; much was cut
+#: off; some brightness is off the line; the line is little known at an end; it is a colour
+#: camera's noise; neighbours share it in a colour picture.
+CAUTIONS = (
+    "resampled",
+    "calm",
+    "blotches",
+    "lines",
+    "whiter",
+    "cut",
+    "uneven",
+    "ends",
+    "camera",
+    "colours",
+)
 #: Most blocks that are looked at: 6,000 of 64 pixels tell a variance to 0.4 %.
 MOST_BLOCKS = 6_000
 #: Pixels up to which blocks overlap by half more, since few fit into the image.
@@ -70,6 +94,27 @@ FEW_PIXELS = 200 * 200
 #: What overlapping blocks tell, as a share of what as many others would: blocks at every fourth
 #: pixel are four times as many and tell half as much again.
 OVERLAPPING = 0.4
+#: Share of the wide blocks below which, where others were cut off, correlation is not read from
+#: them: structure at the rim of what was cut off looks like it. Twelve made pictures whose white
+#: noise was taken for correlated have 0.01 to 0.23 left; FMD widefield has 0.51 and 0.70.
+FEW_WHOLE = 0.3
+#: Energy of the calmest blocks' finest frequencies, as a share of what white noise would have,
+#: below which the noise is not as much as correlation had it: 0.74 to 0.86 in three made pictures
+#: that it was told 1.2 to 1.6 times too strong in; 0.89 and more where it was told rightly.
+LEAST_FINE = 0.88
+#: Shares of blocks without texture, and of blocks that agree about correlation, from which on the
+#: variance is told within a third only: filaments, membranes.
+LEAST_CALM, FEW_CALM, FEW_AGREE = 0.3, 0.6, 0.12
+#: Share of the blocks that tell of the noise, below which a caution is due where others were cut
+#: off: 0.28 in a made picture whose noise is told half as strong as it is at the bright end.
+FEW_TELLING = 0.4
+#: Times the usual noise that one brightness may have without a caution: 1.56 with a gamma curve
+#: that the line followed only within a third; chance makes up to 1.15.
+UNEVEN = 1.3
+#: Quantiles of brightness at which the variance is to be known; its standard error there, as a
+#: share of it, from which on a caution is due; and the share of it that may come of going on with
+#: the line beyond the blocks: thin strokes fill none.
+ENDS, UNSURE, FAR_BEYOND = (0.1, 0.9), 0.1, 0.2
 #: Quantiles that span an image without odd pixels, how many times their distance the range of the
 #: grey values is believed to be at most, and values that are sorted for it.
 ROBUST, ODD_RANGES, MOST_SORTED = (0.005, 0.995), 11.0, 1_000_000
@@ -104,6 +149,8 @@ class NoiseEstimate:
         Standard deviation, as a share of the signal, of noise that multiplies it: speckle.
     doubt : str
         Why the image cannot tell its noise, one of `DOUBTS`; "" if it can.
+    caution : str
+        What should be known of an estimate that is used as it is, one of `CAUTIONS`; "" if nothing.
     gain_error : float
         Standard error of the gain; infinite where nothing tells it.
     offset, read_noise : float or None
@@ -131,6 +178,7 @@ class NoiseEstimate:
     cut_belief: tuple[float, float] = (1.0, 1.0)
     offset_error: float = 0.0
     read_noise_error: float = 0.0
+    caution: str = ""
 
 
 def measure_noise(planes: Tensor, step: float, known: Tensor | None = None) -> NoiseEstimate:
@@ -170,6 +218,8 @@ def measure_noise(planes: Tensor, step: float, known: Tensor | None = None) -> N
     white = noise_line(fine, finest(), 1.0, least)
     reach = _reach_of(planes, known, limits, white, least)
     line = _of_all_bands(white, fine, reach, least)
+    if not _correlated(reach) and _finest_level(fine, line, least) < LEAST_FINE:
+        line = white
     lowest = line.gain * float(fine.means.quantile(0.02)) + line.intercept
     few = len(planes.unique()) < LEAST_VALUES
     doubt = "grey values" if few else clipped
@@ -177,6 +227,7 @@ def measure_noise(planes: Tensor, step: float, known: Tensor | None = None) -> N
     if not doubt and (doubt := _contradiction(fine, line, reach, max(0.5 * lowest, least))):
         line, reach = (white, _NO_REACH) if doubt == "correlation" else (line, reach)
     dark = None if doubt else dark_plateau(fine.means, line.gain, line.intercept, least)
+    caution = "" if doubt else _caution(planes, known, cut_off, fine, line, reach, least)
     return NoiseEstimate(
         line.gain,
         line.intercept,
@@ -190,6 +241,7 @@ def measure_noise(planes: Tensor, step: float, known: Tensor | None = None) -> N
         cut_off=cut_off,
         offset_error=0.0 if dark is None else dark.offset_error,
         read_noise_error=0.0 if dark is None else dark.read_noise_error,
+        caution=caution,
     )
 
 
@@ -212,12 +264,14 @@ def _untold(variance: float, doubt: str) -> NoiseEstimate:
 def _energies(planes: Tensor, known: Tensor | None, limits: tuple[float, float]) -> Energies:
     """Transform the blocks that tell of the noise."""
     every = SIDE if planes.numel() > FEW_PIXELS else SIDE // 2
-    whole = telling(planes, SIDE, every, known, limits).nonzero()[:, 0]
+    tell = telling(planes, SIDE, every, known, limits)
+    whole, share = tell.nonzero()[:, 0], float(tell.double().mean())
     whole = whole[:: -(-len(whole) // MOST_BLOCKS) or 1]
     blocks = planes.unfold(1, SIDE, every).unfold(2, SIDE, every).reshape(-1, SIDE, SIDE)[whole]
     basis = cosines()
     power = (basis @ blocks @ basis.T).square()
-    return Energies(blocks.mean((1, 2)), power, 1.0 if every == SIDE else OVERLAPPING)
+    independent = 1.0 if every == SIDE else OVERLAPPING
+    return Energies(blocks.mean((1, 2)), power, independent, share)
 
 
 def _reach_of(
@@ -227,11 +281,13 @@ def _reach_of(
     side = block_side(tuple(planes.shape[1:]))
     means, residuals = cut_blocks(planes, side)
     whole = telling(planes, side, side // 2, known, limits).nonzero()[:, 0]
-    whole = whole[:: -(-len(whole) // MOST_BLOCKS) or 1]
+    chosen = whole[:: -(-len(whole) // MOST_BLOCKS) or 1]
     if len(whole) < LEAST_BLOCKS:
         return _NO_REACH
-    variance = (line.gain * means[whole] + line.intercept).clamp(min=least)
-    return noise_reach(residuals[whole], variance)
+    variance = (line.gain * means[chosen] + line.intercept).clamp(min=least)
+    reach = noise_reach(residuals[chosen], variance)
+    few = limits != WHOLE and len(whole) < FEW_WHOLE * len(means)
+    return _NO_REACH if few and _correlated(reach) else reach
 
 
 def _of_all_bands(line: Line, fine: Energies, reach: Reach, least: float) -> Line:
@@ -265,10 +321,58 @@ def _doubt(line: Line, reach: Reach, middle: float, step: float) -> str:
 def _contradiction(fine: Energies, line: Line, reach: Reach, floor: float) -> str:
     """Say what the blocks hold that line and correlation do not explain; "" if nothing."""
     axes = (reach.along_y, reach.along_x)
-    white = max(map(_reach, map(list, axes))) == 0
-    shares = torch.ones(SIDE, SIDE, dtype=torch.float64) if white else band_shares(*axes)
+    white = torch.ones(SIDE, SIDE, dtype=torch.float64)
+    shares = band_shares(*axes) if _correlated(reach) else white
     variance = (line.gain * fine.means + line.intercept).clamp(min=floor)
     return contradiction(fine, variance, shares, axes)
+
+
+def _correlated(reach: Reach) -> bool:
+    return max(_reach(list(reach.along_y)), _reach(list(reach.along_x))) > 0
+
+
+def _finest_level(fine: Energies, line: Line, least: float) -> float:
+    """Energy of the calmest blocks' finest frequencies, as a share of what white noise has."""
+    variance = (line.gain * fine.means + line.intercept).clamp(min=least)
+    return finest_level(fine.power / variance[:, None, None])
+
+
+def _caution(
+    planes: Tensor,
+    known: Tensor | None,
+    limits: tuple[float, float],
+    fine: Energies,
+    line: Line,
+    reach: Reach,
+    least: float,
+) -> str:
+    """Say what should be known of noise that is told: one of `CAUTIONS`, or ""."""
+    if resampled(planes):
+        return "resampled"
+    if _correlated(reach):
+        return ""
+    if line.flat < LEAST_CALM or (line.flat < FEW_CALM and reach.agree < FEW_AGREE):
+        return "calm"
+    if limits != WHOLE and fine.share < FEW_TELLING:
+        return "cut"
+
+    def variance(means: Tensor) -> Tensor:
+        return (line.gain * means + line.intercept).clamp(min=least)
+
+    if varies_widely(planes, known, limits, variance):
+        return "blotches"
+    if unevenness(fine, variance(fine.means)) > UNEVEN:
+        return "uneven"
+    ends = avg_pool2d(planes[:, None], 3).flatten()
+    ends = ends[:: -(-len(ends) // MOST_SORTED)].quantile(torch.tensor(ENDS).to(ends))
+    return "ends" if line.gain > 0 and _unsure(fine.means, ends, line, variance(ends)) else ""
+
+
+def _unsure(means: Tensor, ends: Tensor, line: Line, variance: Tensor) -> bool:
+    """Whether the line is known too little, or goes on too far, at both `ENDS` of brightness."""
+    error = line.gain_error * (ends - means.median()).abs() / variance
+    beyond = torch.stack([means.quantile(0.01) - ends[0], ends[1] - means.quantile(0.99)])
+    return bool(((error > UNSURE) | (line.gain * beyond > FAR_BEYOND * variance)).any())
 
 
 def white_part(estimate: NoiseEstimate) -> NoiseEstimate:

@@ -44,11 +44,14 @@ class Energies(NamedTuple):
         (K, SIDE, SIDE), squared coefficients of the cosine transform; mean = noise variance.
     independent : float
         Share of the blocks that others do not overlap: what they count for.
+    share : float
+        Of all blocks of the image, those that are here.
     """
 
     means: Tensor
     power: Tensor
     independent: float
+    share: float = 1.0
 
 
 class Line(NamedTuple):

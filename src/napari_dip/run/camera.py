@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 #: A note on a run.
 CAMERA_NOTE = (
     "The noise is that of a colour camera, which spreads it over pixels and colours; its standard "
-    "deviation in luminance is {std:.2g}. Luminance and colours were filtered together."
+    "deviation in luminance is {std:.2g}, within a third. "
+    "Luminance and colours were filtered together."
 )
 #: Most that blocks, and brightnesses, may differ in noise, and least correlation of neighbours: 26
 #: of 29 files of cc15 and polyu have up to 1.30 and 4.52, and 0.51 or more. Of 29 photographs with
@@ -131,10 +132,23 @@ def noise_of_channels(
             along_y=lags,
             along_x=lags,
             doubt="",
+            caution="camera",
             offset=None,
             read_noise=None,
         )
         for one, variance in zip(noise, variances, strict=True)
+    )
+
+
+def in_colours(noise: Sequence[NoiseEstimate], grid: tuple[int, int]) -> tuple[NoiseEstimate, ...]:
+    """Warn of noise that a colour picture's neighbours share and that is no camera's as such."""
+    from napari_dip.engine.noise import hidden_block
+
+    return tuple(
+        replace(one, caution="colours")
+        if not (one.doubt or one.caution) and hidden_block([one], grid) != (1, 1)
+        else one
+        for one in noise
     )
 
 

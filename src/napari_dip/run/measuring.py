@@ -43,6 +43,22 @@ DOUBT_WORDS = {
     "tails": "many single pixels lie further off than normal noise has it",
     "smoothed": "it seems to have been smoothed, interpolated or compressed",
 }
+#: What should be known of figures that stand, for each of the engine's `CAUTIONS`.
+CAUTION_WORDS = {
+    "resampled": "Noise is stronger in every second row or column, or so, as after enlarging, a "
+    "colour mosaic or JPEG.",
+    "calm": "Hardly any part of the image is without structure: its noise is known within a third.",
+    "blotches": "Every part of the image varies over eight pixels and more: noise in blotches as "
+    "wide cannot be told from structure.",
+    "lines": "Rows or columns are offset against each other: the noise model 'Stripes' takes that "
+    "out.",
+    "cut": "Most of the image was cut off at an end of its range: the noise near there is a guess.",
+    "uneven": "At some brightness the variance of the noise is a third more or less.",
+    "ends": "In the darkest or brightest tenth the variance is known within a fifth only.",
+    "camera": "It is the noise of a colour camera, known within a third.",
+    "colours": "Neighbours share noise in a colour picture: its strength is known within a third.",
+    "whiter": "Neighbours seem to share less noise than was measured: it may be weaker.",
+}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -66,6 +82,8 @@ class ChannelNoise:
         Of the flattest blocks of the image.
     doubt : str
         Why the image cannot tell, in words; "" if it can.
+    caution : str
+        What should be known of figures that stand, in a sentence; "" if nothing.
     gain_error, offset_error, read_noise_error : float
         Standard errors: 0 where the detector's own frames tell, infinite where nothing does.
     """
@@ -79,6 +97,7 @@ class ChannelNoise:
     along_x: tuple[float, ...]
     points: tuple[tuple[float, float], ...]
     doubt: str = ""
+    caution: str = ""
     gain_error: float = 0.0
     offset_error: float = 0.0
     read_noise_error: float = 0.0
@@ -114,6 +133,8 @@ class NoiseReport:
             said.append(begin + offset_words(one))
             if one.doubt:
                 said.append(f"{begin}These are guesses: the image cannot tell, as {one.doubt}.")
+            if one.caution:
+                said.append(begin + one.caution)
         return (*said, self.correlation_words, *cut_off_words(self.least, self.largest))
 
     @property
@@ -151,6 +172,7 @@ class NoiseReport:
                         None if one.read_noise is None else rounded(one.read_noise_error)
                     ),
                     "doubt": one.doubt,
+                    "caution": one.caution,
                     "autocorrelation": {"y": list(one.along_y), "x": list(one.along_x)},
                     "points": [[rounded(value) for value in point] for point in one.points],
                 }
@@ -319,6 +341,7 @@ def _channel(noise: NoiseEstimate, planes: Planes, known: npt.NDArray[np.bool_] 
         along_x=noise.along_x,
         points=block_points(flat, None if known is None else known.reshape(flat.shape)),
         doubt=DOUBT_WORDS.get(noise.doubt, noise.doubt),
+        caution=CAUTION_WORDS.get(noise.caution, noise.caution),
         gain_error=noise.gain_error,
         offset_error=noise.offset_error,
         read_noise_error=noise.read_noise_error,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_dip.tasks.named_noise import NAMED, ready_to_measure
+from napari_dip.tasks.named_noise import NAMED, clear_lines, ready_to_measure
 from napari_dip.tasks.speckle import SPECKLE, relative_noise
 
 if TYPE_CHECKING:
@@ -135,7 +135,10 @@ def alone(
     there = None if seen is None else torch.from_numpy(seen[some])
     measured = measure_noise(torch.from_numpy(planes[some]), step, there)
     if seen is None and wish.model not in NAMED:
-        measured = agreeing(measured, torch.from_numpy(planes[some[len(some) // 2]]), step)
+        plane = planes[some[len(some) // 2]]
+        measured = agreeing(measured, torch.from_numpy(plane), step)
+        if not measured.doubt and clear_lines(plane) is not None:
+            measured = replace(measured, caution="lines")
     if wish.model == SPECKLE:
         return relative_noise(measured, planes)
     return _overruled(white_part(measured) if wish.white else measured, planes, wish)

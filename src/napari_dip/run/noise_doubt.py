@@ -32,8 +32,29 @@ SENTENCES = {
 }
 
 
+#: What those of `engine.noise.CAUTIONS` mean that no other note speaks of.
+CAUTIONED = {
+    "resampled": "Noise is stronger in every second row or column, or so, as after enlarging, a "
+    "colour mosaic or JPEG: it was measured as one for all.",
+    "calm": "Hardly any part of the image is without structure, so the noise is known within a "
+    "third only.",
+    "blotches": "Every part of the image varies over eight pixels and more: that is kept as "
+    "structure, so noise in blotches as wide would stay.",
+    "cut": "Most of the image was cut off at its darkest or brightest grey value: the noise near "
+    "there is a guess.",
+    "uneven": "At some brightness the variance of the noise is a third more or less than was "
+    "reckoned: after a gamma curve, or for want of flat places.",
+    "ends": "In the darkest or brightest tenth of the image the variance of the noise is known "
+    "within a fifth only.",
+    "colours": "Neighbouring pixels share noise in this colour picture: how strong it is, is known "
+    "within a third only.",
+    "whiter": "Neighbouring pixels seem to share less noise than was measured, so the noise may be "
+    "weaker.",
+}
+
+
 def doubt_notes(noise: Sequence[NoiseEstimate], constant: Collection[int]) -> tuple[str, ...]:
-    """Say which channels cannot tell their noise, and why.
+    """Say which channels cannot tell their noise, and why, or what else should be known of it.
 
     Parameters
     ----------
@@ -42,10 +63,9 @@ def doubt_notes(noise: Sequence[NoiseEstimate], constant: Collection[int]) -> tu
     constant : collection of int
         Channels that hold one value only, and are not restored.
     """
-    told = [(c, one.doubt) for c, one in enumerate(noise) if one.doubt and c not in constant]
-    return tuple(
-        f"{SENTENCES[doubt]} {REMEDY}"
-        if len(noise) == 1
-        else f"Channel {channel + 1}: {SENTENCES[doubt]} {REMEDY}"
-        for channel, doubt in told
-    )
+    said = []
+    for channel, one in enumerate(noise):
+        words = f"{SENTENCES[one.doubt]} {REMEDY}" if one.doubt else CAUTIONED.get(one.caution)
+        if words and channel not in constant:
+            said.append(words if len(noise) == 1 else f"Channel {channel + 1}: {words}")
+    return tuple(said)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_dip.run.camera import camera_noise, camera_note, noise_of_channels
+from napari_dip.run.camera import camera_noise, camera_note, in_colours, noise_of_channels
 from napari_dip.run.clipped import with_believed_limits
 from napari_dip.run.coarse import HALVED, LEAST_SIDE, coarse_grid
 from napari_dip.run.judging import held_out_share
@@ -165,9 +165,10 @@ def prepare(plan: Plan, inputs: Inputs) -> tuple[Calibration, Planes]:
         with_believed_limits(one, parts[:, c], None if known is None else known[:, c])
         for c, one in enumerate(noise)
     )
-    camera = None if maps else _camera_noise(plan, inputs, parts, noise, constant)
-    if camera is not None:
-        noise = noise_of_channels(camera, noise)
+    camera = None
+    if maps is None and _of_colours(plan, inputs, parts, constant):
+        camera = camera_noise(parts, noise, inputs.step)
+        noise = noise_of_channels(camera, noise) if camera else in_colours(noise, plan.source.grid)
     varied = [one for c, one in enumerate(noise) if c not in constant]
     # detectors make noise plane by plane: along depth or time it is taken to be white
     block = (1,) * (parts.ndim - 4) + task.block(hidden_block(varied, plan.source.grid))
@@ -210,21 +211,14 @@ def prepare(plan: Plan, inputs: Inputs) -> tuple[Calibration, Planes]:
     return calibration, parts
 
 
-def _camera_noise(
-    plan: Plan,
-    inputs: Inputs,
-    parts: Planes,
-    noise: tuple[NoiseEstimate, ...],
-    constant: tuple[int, ...],
-) -> CameraNoise | None:
-    """Measure a colour camera's noise, where nothing is known of the noise but the picture."""
+def _of_colours(plan: Plan, inputs: Inputs, parts: Planes, constant: tuple[int, ...]) -> bool:
+    """Whether this is a colour picture, and nothing else is known of its noise."""
     task, wish = plan.recipe.task, plan.recipe.task.noise_wish()
     colours = plan.layout.channels == "S" and parts.shape[1] == 3 and parts.ndim == 4
     alone = inputs.second is None and inputs.known is None and not constant
     whole = (len(parts) == 1 or bool(plan.tiles)) and min(parts.shape[-2:]) >= LEAST_SIDE
-    if not (colours and alone and whole and task.halves() and task.together(plan.source)):
-        return None
-    return camera_noise(parts, noise, inputs.step) if wish.model == "auto" else None
+    together = task.halves() and task.together(plan.source) and wish.model == "auto"
+    return bool(colours and alone and whole and together)
 
 
 def _usual(plan: Plan, inputs: Inputs) -> tuple[Planes, tuple[tuple[float, float], ...], Planes]:

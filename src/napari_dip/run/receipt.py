@@ -60,6 +60,7 @@ def noise_words(calibration: Calibration) -> dict[str, Any]:
         "offset": [None if offset is None else rounded(offset) for offset in offsets],
         "read_noise": [None if read is None else rounded(read) for read in reads],
         "cannot_tell": [one.doubt or None for one in calibration.noise],
+        "caution": [one.caution or None for one in calibration.noise],
         "autocorrelation": {
             "y": [list(one.along_y) for one in calibration.noise],
             "x": [list(one.along_x) for one in calibration.noise],

@@ -40,6 +40,13 @@ BISQUARE = 4.685
 #: 1, 2, 4 and 8, 4 had the least error of the offsets on crops of 96 x 96 of camera, coins, moon
 #: and a nucleus, in the mean.
 PARTS, DOUBT = 6, 4.0
+#: Strips that a line is cut into to see what they have in common; the correlation of two of them
+#: from which on that is an offset; and variance of a bend (a line less the mean of its neighbours)
+#: per variance of the offsets. Of 133 images of FMD, W2S, Hagen et al., Set12, BSD68, kodak256 and
+#: others the correlation is at most 0.46, of ten frames of a lattice light sheet 0.77 to 0.85; of
+#: made pictures with offsets of 5 and more on structure 0.61 and more, and the standard deviation
+#: is told within a fifth.
+STRIPS, AGREEING, BENT = 4, 0.55, 1.5
 #: Rounds of reweighing; it converges in three to five.
 ROUNDS = 8
 #: Makes the standard deviation of normal values of their median absolute value.
@@ -130,12 +137,42 @@ def _lines(values: Numbers, axis: int) -> Lines | None:
     opposed = float((clipped[1:] * clipped[:-1]).mean())
     chance = noise / length  # variance of a line's mean by the noise of its pixels
     variance = -opposed - chance
-    if opposed > OPPOSED * power or variance <= ABOVE_CHANCE * chance:
+    if opposed > OPPOSED * power:  # the picture's own steps prevail
+        variance, agreement = _shared(across)
+        if agreement < AGREEING:
+            return None
+    if variance <= ABOVE_CHANCE * chance:
         return None
     picture = max(DOUBT * max(error, chance), 1e-3 * variance)
     offsets = _explained(quick, variance, picture)
     offsets -= offsets.mean()
     return Lines(axis, offsets, variance**0.5, variance / max(chance, 1e-30))
+
+
+def _shared(across: Numbers) -> tuple[float, float]:
+    """Measure the variance of offsets by what strips side by side have in common.
+
+    Structure seldom reaches along all of a line; its offset does.
+
+    Returns
+    -------
+    variance, agreement
+        Agreement is the correlation of two strips: 1 if they hold nothing but offsets.
+    """
+    bends = across[1:-1] - (across[:-2] + across[2:]) / 2
+    strips = np.array_split(bends, STRIPS, axis=1)
+    middles = np.stack([_middles(one) for one in strips])
+    limit = CLIPPED * NORMAL * float(np.median(np.abs(middles)))
+    products = np.cov(np.clip(middles, -limit, limit), ddof=0)
+    own = float(products.diagonal().mean())
+    common = float(products[~np.eye(STRIPS, dtype=bool)].mean())
+    return common / BENT, common / max(own, 1e-30)
+
+
+def _middles(rows: Numbers) -> Numbers:
+    """Median of each row, without what is not a number; 0 where nothing is."""
+    hollow = np.isnan(rows).all(axis=1, keepdims=True)
+    return np.asarray(np.nanmedian(np.where(hollow, 0, rows), 1))
 
 
 def _steps(across: Numbers) -> tuple[Numbers, float]:

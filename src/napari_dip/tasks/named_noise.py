@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from napari_dip.errors import refusal
 from napari_dip.tasks.impulses import IMPULSES
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from napari_dip.errors import Refusal
     from napari_dip.io import ImageSpec
+    from napari_dip.tasks.line_finding import Lines
 
 #: Names as the recipe has them, and as people say them.
 NAMED = {IMPULSES: "Salt and pepper", STRIPES: "Stripes", SPECKLE: "Speckle"}
@@ -72,8 +73,6 @@ def ready_to_measure(
 
 def hints(image: npt.NDArray[np.float32]) -> tuple[str, ...]:
     """Say which named noise a picture (C, *grid) shows clearly."""
-    from napari_dip.tasks.line_finding import find_lines
-
     planes = [_middle(one) for one in image.reshape(-1, *image.shape[-2:])]
     plane = max(planes, key=lambda one: float(one.std()))
     said = []
@@ -82,8 +81,8 @@ def hints(image: npt.NDArray[np.float32]) -> tuple[str, ...]:
             f"About {impulses:.1%} of the pixels lie far off all around them: if these are faulty, "
             "the noise model 'Salt and pepper' (--noise salt-and-pepper) leaves them out."
         )
-    lines = find_lines(plane)
-    if lines is not None and lines.chance > FAR_ABOVE_CHANCE:
+    lines = clear_lines(plane)
+    if lines is not None:
         rows = "Rows" if lines.axis == -2 else "Columns"
         said.append(
             f"{rows} are offset against each other, with a standard deviation of "
@@ -92,7 +91,15 @@ def hints(image: npt.NDArray[np.float32]) -> tuple[str, ...]:
     return tuple(said)
 
 
-def _middle(plane: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+def clear_lines(plane: npt.NDArray[np.floating]) -> Lines | None:
+    """Find offsets of rows or columns in the middle of a plane (Y, X); None: none worth a word."""
+    from napari_dip.tasks.line_finding import find_lines
+
+    lines = find_lines(_middle(plane))
+    return lines if lines is not None and lines.chance > FAR_ABOVE_CHANCE else None
+
+
+def _middle(plane: npt.NDArray[Any]) -> npt.NDArray[Any]:
     starts = [max(0, (side - LOOKED_AT) // 2) for side in plane.shape]
     return plane[starts[0] : starts[0] + LOOKED_AT, starts[1] : starts[1] + LOOKED_AT]
 
