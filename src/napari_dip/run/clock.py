@@ -45,6 +45,11 @@ class Clock:
         Least time between two previews; None for none.
     monotonic : callable
         Seconds of a clock that never goes back.
+
+    Attributes
+    ----------
+    ended : bool
+        Whether a person, or the time limit, has ended the run before all units were fitted.
     """
 
     def __init__(
@@ -58,7 +63,7 @@ class Clock:
         self._stands_at: float | None = None  # when the pause began that lasts now
         self._paused = 0.0
         self.started = self._now()
-        self.timed_out = False
+        self.timed_out = self.ended = False
         self._limit = plan.recipe.common.time_limit
         self._place: int | None = None
         self.expect(plan)

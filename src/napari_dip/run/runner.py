@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -108,14 +108,34 @@ def _restore(
 
         return (yield from restore_tiles(plan, data, control, store))
     from napari_dip.run.clock import Clock
+    from napari_dip.run.quieter import ROUNDS, failing
+
+    clock = Clock(plan, control, preview_seconds)
+    ready = yield from calibrated(plan, data, clock)
+    result = yield from _fitted(ready, clock, store)
+    for _ in range(ROUNDS):
+        if result is None or clock.ended or (less := ready.quieter(result)) is None:
+            break
+        yield Event("Restoring again with weaker noise", seconds=clock.seconds)
+        other = yield from _fitted(less, clock, None)
+        if other is None:
+            return None
+        if failing(other) >= failing(result):
+            break
+        ready, result = less, other
+    return result
+
+
+def _fitted(
+    ready: Calibrated, clock: Clock, store: Store | None
+) -> Generator[Event, None, Restoration | None]:
+    """Fit and merge all units of an image whose noise was measured."""
     from napari_dip.run.merge import Merge
     from napari_dip.run.unit_shelf import UnitShelf
 
+    calibration, planes, arrays = ready.calibration, ready.planes, ready.arrays
+    plan = suited(ready.plan, calibration)
     weights = {} if plan.network is None else read_series(plan.network)
-    clock = Clock(plan, control, preview_seconds)
-    ready = yield from calibrated(plan, data, clock)
-    plan, calibration, planes, arrays = ready.plan, ready.calibration, ready.planes, ready.arrays
-    plan = suited(plan, calibration)
     clock.expect(plan)
     merge = Merge(plan, calibration, planes, arrays["image"])
     resume = None if store is None else store.open(plan, arrays, merge)
@@ -140,6 +160,7 @@ def _restore(
         if ended is Control.DISCARD:
             return None
         if ended is Control.KEEP:
+            clock.ended = True
             break
     if not merge.outcomes:  # asked to keep before there was anything
         clock.check_time(plan.source.name)
@@ -166,6 +187,13 @@ class Calibrated:
     calibration: Calibration
     planes: Planes
     arrays: Mapping[str, Any]
+
+    def quieter(self, result: Restoration) -> Calibrated | None:
+        """Reckon with less noise, where a result asks for it."""
+        from napari_dip.run.quieter import quieter
+
+        less = quieter(self.plan, self.calibration, result)
+        return None if less is None else replace(self, plan=less[0], calibration=less[1])
 
 
 def calibrated(
