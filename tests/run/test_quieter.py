@@ -12,6 +12,7 @@ from skimage import data
 import napari_dip as dip
 from napari_dip.engine.control import Control
 from napari_dip.run import noise as run_noise
+from napari_dip.run.quieter import failing
 
 QUICK: dict[str, Any] = {"preset": "fast", "max_iterations": 40, "device": "cpu"}
 
@@ -60,6 +61,12 @@ def test_noise_measured_far_too_strong_is_reckoned_with_as_weaker():
 @pytest.mark.usefixtures("_measured_wrong")
 def test_noise_that_the_user_tells_is_never_changed():
     result = dip.denoise(shot(), read_noise=160.0, gain=0.0, **QUICK)
+    assert not any("restored again" in note for note in result.report["notes"])
+
+
+def test_fixed_noise_that_has_drawn_no_detail_yet_is_not_run_again():
+    result = dip.denoise(shot(), **{**QUICK, "max_iterations": 20}, prior="noise")
+    assert failing(result) > 1
     assert not any("restored again" in note for note in result.report["notes"])
 
 

@@ -16,6 +16,7 @@ from napari_dip.run.layout import to_parts
 from napari_dip.run.local_means import SIDE, most_far
 from napari_dip.run.noise import noise_model, noise_variance
 from napari_dip.run.prepare import trusting
+from napari_dip.tasks.recorrupted import SHOWN
 
 if TYPE_CHECKING:
     from napari_dip.engine.noise import NoiseEstimate
@@ -64,6 +65,7 @@ def quieter(
     """
     wish = plan.recipe.task.noise_wish()
     asked = wish.model != "auto" or wish.gain is not None or wish.read_noise is not None
+    asked |= calibration.prior not in SHOWN  # fixed noise draws detail late, whatever was measured
     given = calibration.second is not None or calibration.maps is not None
     if asked or given or calibration.known is not None or not plan.recipe.task.doubts_noise():
         return None
@@ -78,7 +80,7 @@ def quieter(
         calibration,
         noise=noise,
         block=block,
-        held_out_share=held_out_share(block, result.image.size // len(noise)),
+        held_out_share=held_out_share(block, left[0, 0].size),
         model=noise_model(noise, wish),
         notes=(*calibration.notes, AGAIN),
         coarse=None,
