@@ -59,7 +59,8 @@ def truths() -> list[Path]:
 
 def middle(path: Path) -> Picture:
     """Cut the middle out of a picture, (Y, X) or (Y, X, 3)."""
-    picture = np.asarray(imread(path), np.float64)[..., :3]
+    picture = np.asarray(imread(path), np.float64)
+    picture = picture[..., :3] if picture.ndim == 3 else picture
     top, left = (max(0, (side - SIDE) // 2) for side in picture.shape[:2])
     return picture[top : top + SIDE, left : left + SIDE]
 
