@@ -37,9 +37,9 @@ SIDE = 160
 NORMAL, PHOTONS = (15, 25, 50), (2, 10, 50)
 #: Where true pictures lie.
 TRUTHS = (
-    "set5/*.png",
+    "set5/*_gt.png",
     "set12/*.png",
-    "set14/*.png",
+    "set14/*_gt.png",
     "bsd68/*.png",
     "kodak20/*.png",
     "kodak256/*.png",
