@@ -20,6 +20,7 @@ import numpy as np
 from skimage.io import imread
 
 import napari_dip as dip
+from blind_noise import channels
 from bm3d_forms import bm3d_whole, stabilised_bm3d
 from shared_data import OUT, data_folder, psnr, write
 from variance_stabilising import variance_line, white_sigma
@@ -43,7 +44,6 @@ TRUTHS = (
     "bsd68/*.png",
     "kodak20/*.png",
     "kodak256/*.png",
-    "mcmaster18/*.tif",
     "mcmaster18/*.png",
     "color9/*_gt.png",
     "cc15/*_mean.png",
@@ -75,7 +75,7 @@ def noised(truth: Picture, kind: str, strength: int, seed: int) -> Picture:
 
 def bm3d(noisy: Picture, kind: str) -> Picture:
     """Denoise by BM3D, blind."""
-    planes = [noisy] if noisy.ndim == 2 else list(np.moveaxis(noisy, -1, 0))
+    planes = channels(noisy)
     if kind == "normal":
         return bm3d_whole(noisy, [max(white_sigma(one), 0.1) for one in planes])
     clean = [stabilised_bm3d(one, variance_line(one)) for one in planes]

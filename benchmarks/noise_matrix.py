@@ -27,7 +27,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_dip.engine.noise import CORRELATED, MOST_REACH, NEGLIGIBLE, hidden_block
-from napari_dip.run.camera import camera_noise, in_colours, noise_of_channels
+from napari_dip.run.camera import noise_of_colours
 from napari_dip.run.noise import alone, noise_variance
 from napari_dip.tasks.base import NoiseWish
 from noise_matrix_cases import Recipe, recipes
@@ -158,9 +158,7 @@ def examine(scene: str, light: Picture, recipe: Recipe) -> dict[str, object]:
     ]
     if len(channels) == 3:
         stack = np.moveaxis(seen, -1, 0)[None].astype(np.float32)
-        of_camera = camera_noise(stack, found, recipe.step)
-        grid = seen.shape[:2]
-        found = noise_of_channels(of_camera, found) if of_camera else in_colours(found, grid)
+        found = list(noise_of_colours(stack, found, recipe.step)[1])
     seconds = perf_counter() - begun
     judged = [
         judge(one, truth_of(truths[c], recipe), seen.shape[:2])

@@ -131,9 +131,8 @@ def agreeing(noise: NoiseEstimate, plane: Tensor, step: float) -> NoiseEstimate:
     if plane.numel() < MIN_PLANE:
         return noise
     levels, left = unforetold(plane)
-    claimed = (noise.gain * levels + noise.intercept).clamp(min=noise.floor)
+    claimed = noise.variance(levels)
     share = float((left / claimed).median())
-    none = (0.0,) * len(noise.along_y)
     white = expected_share((), ())
     if hidden_block([noise], (plane.shape[0], plane.shape[1])) == (1, 1):
         doubted = not noise.doubt and share < TOO_LITTLE * white
@@ -143,14 +142,4 @@ def agreeing(noise: NoiseEstimate, plane: Tensor, step: float) -> NoiseEstimate:
     if weak or share < LEAST_LEFT or share < CONTRADICTION * expected:
         little = not weak and share > WHITER[0] and share > WHITER[1] * expected
         return replace(noise, caution="whiter") if little and not noise.doubt else noise
-    factor = min(share / white, 1.0)
-    return replace(
-        noise,
-        gain=factor * noise.gain,
-        intercept=factor * noise.intercept,
-        floor=factor * noise.floor,
-        gain_error=factor * noise.gain_error,
-        along_y=none,
-        along_x=none,
-        doubt="texture",
-    )
+    return replace(noise.white(min(share / white, 1.0)), doubt="texture")

@@ -9,6 +9,7 @@ says so, and is the least that the image allows.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -109,7 +110,7 @@ LEAST_CALM, FEW_CALM, FEW_AGREE = 0.3, 0.6, 0.12
 #: off: 0.28 in a made picture whose noise is told half as strong as it is at the bright end.
 FEW_TELLING = 0.4
 #: Times the usual noise that one brightness may have without a caution: 1.56 with a gamma curve
-#: that the line followed only within a third; chance makes up to 1.15.
+#: that the line followed only within a third; even noise on made scenes has 1.02 to 1.14.
 UNEVEN = 1.3
 #: Quantiles of brightness at which the variance is to be known; its standard error there, as a
 #: share of it, from which on a caution is due; and the share of it that may come of going on with
@@ -180,6 +181,23 @@ class NoiseEstimate:
     read_noise_error: float = 0.0
     caution: str = ""
 
+    def variance(self, means: Tensor) -> Tensor:
+        """Variance at these brightnesses, of noise that does not multiply the signal."""
+        return (self.gain * means + self.intercept).clamp(min=self.floor)
+
+    def white(self, share: float) -> NoiseEstimate:
+        """White noise of a share of the variance."""
+        none = (0.0,) * len(self.along_y)
+        return replace(
+            self,
+            gain=share * self.gain,
+            intercept=share * self.intercept,
+            floor=share * self.floor,
+            gain_error=share * self.gain_error,
+            along_y=none,
+            along_x=none,
+        )
+
 
 def measure_noise(planes: Tensor, step: float, known: Tensor | None = None) -> NoiseEstimate:
     """Measure variance and correlation of the noise.
@@ -218,8 +236,9 @@ def measure_noise(planes: Tensor, step: float, known: Tensor | None = None) -> N
     white = noise_line(fine, finest(), 1.0, least)
     reach = _reach_of(planes, known, limits, white, least)
     line = _of_all_bands(white, fine, reach, least)
-    if not _correlated(reach) and _finest_level(fine, line, least) < LEAST_FINE:
-        line = white
+    if not _correlated(reach):
+        power = fine.power / line.variance(fine.means, least)[:, None, None]
+        line = white if finest_level(power) < LEAST_FINE else line
     lowest = line.gain * float(fine.means.quantile(0.02)) + line.intercept
     few = len(planes.unique()) < LEAST_VALUES
     doubt = "grey values" if few else clipped
@@ -284,8 +303,7 @@ def _reach_of(
     chosen = whole[:: -(-len(whole) // MOST_BLOCKS) or 1]
     if len(whole) < LEAST_BLOCKS:
         return _NO_REACH
-    variance = (line.gain * means[chosen] + line.intercept).clamp(min=least)
-    reach = noise_reach(residuals[chosen], variance)
+    reach = noise_reach(residuals[chosen], line.variance(means[chosen], least))
     few = limits != WHOLE and len(whole) < FEW_WHOLE * len(means)
     return _NO_REACH if few and _correlated(reach) else reach
 
@@ -323,18 +341,11 @@ def _contradiction(fine: Energies, line: Line, reach: Reach, floor: float) -> st
     axes = (reach.along_y, reach.along_x)
     white = torch.ones(SIDE, SIDE, dtype=torch.float64)
     shares = band_shares(*axes) if _correlated(reach) else white
-    variance = (line.gain * fine.means + line.intercept).clamp(min=floor)
-    return contradiction(fine, variance, shares, axes)
+    return contradiction(fine, line.variance(fine.means, floor), shares, axes)
 
 
 def _correlated(reach: Reach) -> bool:
     return max(_reach(list(reach.along_y)), _reach(list(reach.along_x))) > 0
-
-
-def _finest_level(fine: Energies, line: Line, least: float) -> float:
-    """Energy of the calmest blocks' finest frequencies, as a share of what white noise has."""
-    variance = (line.gain * fine.means + line.intercept).clamp(min=least)
-    return finest_level(fine.power / variance[:, None, None])
 
 
 def _caution(
@@ -356,9 +367,7 @@ def _caution(
     if limits != WHOLE and fine.share < FEW_TELLING:
         return "cut"
 
-    def variance(means: Tensor) -> Tensor:
-        return (line.gain * means + line.intercept).clamp(min=least)
-
+    variance = partial(line.variance, least=least)
     if varies_widely(planes, known, limits, variance):
         return "blotches"
     if unevenness(fine, variance(fine.means)) > UNEVEN:
@@ -392,15 +401,7 @@ def white_part(estimate: NoiseEstimate) -> NoiseEstimate:
     """
     axes = (estimate.along_y, estimate.along_x)
     share = min(max(1 - max(2 * one - two for one, two, *_ in axes), LEAST_WHITE), 1)
-    none = (0.0,) * len(estimate.along_y)
-    return replace(
-        estimate,
-        gain=share * estimate.gain,
-        intercept=share * estimate.intercept,
-        floor=share * estimate.floor,
-        along_y=none,
-        along_x=none,
-    )
+    return estimate.white(share)
 
 
 def hidden_block(estimates: list[NoiseEstimate], grid: tuple[int, int]) -> tuple[int, int]:

@@ -57,12 +57,12 @@ LONGEST = 0.3
 MOST_NOISIER, NOISIER, BRIGHT = 0.035, 2.0, 20.0
 #: Pixels that are averaged for blocks eight times as wide, share of a block that must be told,
 #: fewest such blocks, and the share of them, the calmest, whose least energy tells: 0.3 to 3.4
-#: times that of white noise in FMD, and at most 5.5 in all but two of 42 photographs with noise of
+#: times that of white noise in FMD, and at most 5.5 in all but two of 14 photographs with noise of
 #: 15 and 25; 6 and more in white noise with blotches as strong, 2 to 8 pixels wide (Gaussian).
 POOL, LEAST_TOLD, MIN_WIDE, CALMEST, MOST_WIDE = 4, 0.97, 100, 0.02, 5.7
 #: Fewest columns in which a period is looked for, columns that are averaged for what is slow, least
 #: frequency, second differences that are sorted, and the power from which on it is no chance: at
-#: most 50 in FMD confocal and two-photon, W2S, Hagen et al. and 32 photographs; 146 and more in
+#: most 50 in FMD confocal and two-photon, W2S, Hagen et al. and 22 photographs; 146 and more in
 #: pictures enlarged by 1.5 and 2, 1,150 in FMD widefield, whose camera has a colour mosaic.
 LEAST_COLUMNS, SLOW, FINE, MOST_BENDS, PERIODIC = 64, 31, 0.2, 1_000_000, 100.0
 #: Normal quantiles of a twentieth and a fifth.

@@ -74,6 +74,10 @@ class Line(NamedTuple):
     level_error: float
     flat: float
 
+    def variance(self, means: Tensor, least: float) -> Tensor:
+        """Variance at these brightnesses, `least` or more."""
+        return (self.gain * means + self.intercept).clamp(min=least)
+
 
 def cosines() -> Tensor:
     """Orthonormal cosine transform of SIDE values, (SIDE, SIDE)."""

@@ -125,7 +125,7 @@ def oversampled(planes: Tensor, noise: NoiseEstimate) -> bool:
     planes = planes.to(torch.float32)
     finest = planes - doubled(halved(planes)[:, None], tuple(planes.shape[1:]))[:, 0]
     power, means = (F.avg_pool2d(one[:, None], BLOCK).flatten() for one in (finest**2, planes))
-    variance = (noise.gain * means + noise.intercept).clamp(min=noise.floor)
+    variance = noise.variance(means)
     shares = (power / variance).sort().values
     usual = float(shares[len(shares) // 2])
     all_but_odd = shares[: max(1, round((1 - _ODD) * len(shares)))]

@@ -152,6 +152,29 @@ def in_colours(noise: Sequence[NoiseEstimate], grid: tuple[int, int]) -> tuple[N
     )
 
 
+def noise_of_colours(
+    stack: Planes, noise: Sequence[NoiseEstimate], step: float
+) -> tuple[CameraNoise | None, tuple[NoiseEstimate, ...]]:
+    """Measure a colour picture's noise as a camera's, or else warn where neighbours share it.
+
+    Parameters
+    ----------
+    stack, noise, step
+        As `camera_noise` takes them.
+
+    Returns
+    -------
+    camera : CameraNoise or None
+    noise : tuple of NoiseEstimate
+        Of red, green and blue.
+    """
+    camera = camera_noise(stack, noise, step)
+    height, width = stack.shape[-2:]
+    return camera, (
+        noise_of_channels(camera, noise) if camera else in_colours(noise, (height, width))
+    )
+
+
 def camera_note(camera: CameraNoise) -> str:
     """Describe the noise to the user."""
     return CAMERA_NOTE.format(std=camera.std[0])

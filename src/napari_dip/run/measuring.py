@@ -15,6 +15,7 @@ from napari_dip.run.inputs import Inputs, check_content
 from napari_dip.run.layout import layout_of, to_parts
 from napari_dip.run.machine import load_torch
 from napari_dip.run.noise import channels_noise, noise_variance
+from napari_dip.run.noise_doubt import CAUTIONED
 from napari_dip.run.noise_points import block_points
 from napari_dip.run.receipt import rounded
 from napari_dip.run.saturation import CutOff, cut_off
@@ -42,22 +43,6 @@ DOUBT_WORDS = {
     "brightness": "at some brightness its noise is off a straight line, or nothing is flat there",
     "tails": "many single pixels lie further off than normal noise has it",
     "smoothed": "it seems to have been smoothed, interpolated or compressed",
-}
-#: What should be known of figures that stand, for each of the engine's `CAUTIONS`.
-CAUTION_WORDS = {
-    "resampled": "Noise is stronger in every second row or column, or so, as after enlarging, a "
-    "colour mosaic or JPEG.",
-    "calm": "Hardly any part of the image is without structure: its noise is known within a third.",
-    "blotches": "Every part of the image varies over eight pixels and more: noise in blotches as "
-    "wide cannot be told from structure.",
-    "lines": "Rows or columns are offset against each other: the noise model 'Stripes' takes that "
-    "out.",
-    "cut": "Most of the image was cut off at an end of its range: the noise near there is a guess.",
-    "uneven": "At some brightness the variance of the noise is a third more or less.",
-    "ends": "In the darkest or brightest tenth the variance is known within a fifth only.",
-    "camera": "It is the noise of a colour camera, known within a third.",
-    "colours": "Neighbours share noise in a colour picture: its strength is known within a third.",
-    "whiter": "Neighbours seem to share less noise than was measured: it may be weaker.",
 }
 
 
@@ -341,7 +326,7 @@ def _channel(noise: NoiseEstimate, planes: Planes, known: npt.NDArray[np.bool_] 
         along_x=noise.along_x,
         points=block_points(flat, None if known is None else known.reshape(flat.shape)),
         doubt=DOUBT_WORDS.get(noise.doubt, noise.doubt),
-        caution=CAUTION_WORDS.get(noise.caution, noise.caution),
+        caution=CAUTIONED.get(noise.caution, noise.caution),
         gain_error=noise.gain_error,
         offset_error=noise.offset_error,
         read_noise_error=noise.read_noise_error,

@@ -32,7 +32,7 @@ SENTENCES = {
 }
 
 
-#: What those of `engine.noise.CAUTIONS` mean that no other note speaks of.
+#: What each of `engine.noise.CAUTIONS` means to the user, and those of which other notes speak.
 CAUTIONED = {
     "resampled": "Noise is stronger in every second row or column, or so, as after enlarging, a "
     "colour mosaic or JPEG: it was measured as one for all.",
@@ -40,6 +40,9 @@ CAUTIONED = {
     "third only.",
     "blotches": "Every part of the image varies over eight pixels and more: that is kept as "
     "structure, so noise in blotches as wide would stay.",
+    "lines": "Rows or columns are offset against each other: the noise model 'Stripes' takes that "
+    "out.",
+    "camera": "It is the noise of a colour camera, known within a third.",
     "cut": "Most of the image was cut off at its darkest or brightest grey value: the noise near "
     "there is a guess.",
     "uneven": "At some brightness the variance of the noise is a third more or less than was "
@@ -51,6 +54,8 @@ CAUTIONED = {
     "whiter": "Neighbouring pixels seem to share less noise than was measured, so the noise may be "
     "weaker.",
 }
+
+ELSEWHERE = ("lines", "camera")
 
 
 def doubt_notes(noise: Sequence[NoiseEstimate], constant: Collection[int]) -> tuple[str, ...]:
@@ -65,7 +70,11 @@ def doubt_notes(noise: Sequence[NoiseEstimate], constant: Collection[int]) -> tu
     """
     said = []
     for channel, one in enumerate(noise):
-        words = f"{SENTENCES[one.doubt]} {REMEDY}" if one.doubt else CAUTIONED.get(one.caution)
+        words = ""
+        if one.doubt:
+            words = f"{SENTENCES[one.doubt]} {REMEDY}"
+        elif one.caution and one.caution not in ELSEWHERE:
+            words = CAUTIONED[one.caution]
         if words and channel not in constant:
             said.append(words if len(noise) == 1 else f"Channel {channel + 1}: {words}")
     return tuple(said)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_dip.run.camera import camera_noise, camera_note, in_colours, noise_of_channels
+from napari_dip.run.camera import camera_note, noise_of_colours
 from napari_dip.run.clipped import with_believed_limits
 from napari_dip.run.coarse import HALVED, LEAST_SIDE, coarse_grid
 from napari_dip.run.judging import held_out_share
@@ -167,8 +167,7 @@ def prepare(plan: Plan, inputs: Inputs) -> tuple[Calibration, Planes]:
     )
     camera = None
     if maps is None and _of_colours(plan, inputs, parts, constant):
-        camera = camera_noise(parts, noise, inputs.step)
-        noise = noise_of_channels(camera, noise) if camera else in_colours(noise, plan.source.grid)
+        camera, noise = noise_of_colours(parts, noise, inputs.step)
     varied = [one for c, one in enumerate(noise) if c not in constant]
     # detectors make noise plane by plane: along depth or time it is taken to be white
     block = (1,) * (parts.ndim - 4) + task.block(hidden_block(varied, plan.source.grid))

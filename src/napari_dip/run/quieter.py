@@ -25,8 +25,9 @@ if TYPE_CHECKING:
     from napari_dip.run.plan import Plan
     from napari_dip.run.prepare import Calibration
 
-#: How often a run begins again, and the share of the variance that it then reckons with: a green
-#: channel whose noise was measured 3.9 times too strong needs one round, 974 for 60 needs two.
+#: How often a run begins again, and the most of the variance that it then reckons with: half the
+#: standard deviation. Told 4 to 400 times the variance, one round was enough each time; a second
+#: is left for residuals without calm parts.
 ROUNDS, SHARE = 2, 0.25
 #: Quantile of the variance of a residual's parts that bounds the noise from above: they hold the
 #: noise and what was lost, least where the picture is calm. Least share that is tried.
@@ -91,20 +92,9 @@ def quieter(
 
 def _weaker(noise: NoiseEstimate, mean: float, left: Planes) -> NoiseEstimate:
     """White noise of a share of the variance, and of no more than calm parts of a residual have."""
-    none = (0.0,) * len(noise.along_y)
     rows, columns = (side // SIDE for side in left.shape[-2:])
     cut = left[..., : rows * SIDE, : columns * SIDE]
     parts = cut.reshape(*cut.shape[:-2], rows, SIDE, columns, SIDE)
     calm = float(np.quantile(parts.var((-3, -1), dtype=np.float64), CALM))
     share = min(SHARE, max(calm / float(noise_variance(noise, mean)), LEAST))
-    return replace(
-        noise,
-        gain=share * noise.gain,
-        intercept=share * noise.intercept,
-        floor=share * noise.floor,
-        gain_error=share * noise.gain_error,
-        along_y=none,
-        along_x=none,
-        doubt=noise.doubt or "texture",
-        caution="",
-    )
+    return replace(noise.white(share), doubt=noise.doubt or "texture", caution="")

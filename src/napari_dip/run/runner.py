@@ -108,21 +108,30 @@ def _restore(
 
         return (yield from restore_tiles(plan, data, control, store))
     from napari_dip.run.clock import Clock
-    from napari_dip.run.quieter import ROUNDS, failing
+    from napari_dip.run.quieter import ROUNDS, failing, quieter
 
     clock = Clock(plan, control, preview_seconds)
     ready = yield from calibrated(plan, data, clock)
     result = yield from _fitted(ready, clock, store)
     for _ in range(ROUNDS):
-        if result is None or clock.ended or (less := ready.quieter(result)) is None:
+        if result is None or clock.ended:
             break
+        less = quieter(ready.plan, ready.calibration, result)
+        if less is None:
+            break
+        ready = replace(ready, plan=less[0], calibration=less[1])
         yield Event("Restoring again with weaker noise", seconds=clock.seconds)
-        other = yield from _fitted(less, clock, None)
+        try:
+            other = yield from _fitted(ready, clock, None)
+        except Exception as error:
+            if refused_by_machine(error, plan.source.name) or isinstance(error, Failed):
+                break  # there is a result, and its verdict says what it is worth
+            raise
         if other is None:
             return None
         if failing(other) >= failing(result):
             break
-        ready, result = less, other
+        result = other
     return result
 
 
@@ -187,13 +196,6 @@ class Calibrated:
     calibration: Calibration
     planes: Planes
     arrays: Mapping[str, Any]
-
-    def quieter(self, result: Restoration) -> Calibrated | None:
-        """Reckon with less noise, where a result asks for it."""
-        from napari_dip.run.quieter import quieter
-
-        less = quieter(self.plan, self.calibration, result)
-        return None if less is None else replace(self, plan=less[0], calibration=less[1])
 
 
 def calibrated(
