@@ -1,0 +1,71 @@
+"""`make golden`: compare the pixels of all recipes with those that were frozen.
+
+    PYTHONPATH=tests python -m golden [--check | --freeze] [--match TEXT]...
+
+Freeze before a change that must not change pixels, and check after it. A pixel that is meant to
+change is frozen anew, in the commit that changes it, which says why. Ends with 1 if a check fails.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+import tempfile
+import time
+from contextlib import redirect_stderr
+from pathlib import Path
+
+
+def main() -> int:
+    """Freeze or check; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="make golden", description=__doc__)
+    parser.add_argument("--freeze", action="store_true", help="write hashes.json anew")
+    parser.add_argument("--check", action="store_true", help="compare with it, as without options")
+    parser.add_argument("--match", action="append", help="check only recipes that begin so")
+    wish = parser.parse_args()
+    if wish.freeze and (wish.check or wish.match):
+        parser.error("--freeze writes all recipes and takes no other option")
+    with tempfile.TemporaryDirectory() as home:
+        _settle(Path(home))
+        return _go(freeze=wish.freeze, match=tuple(wish.match or ("",)))
+
+
+def _settle(home: Path) -> None:
+    """Take a home of its own, one thread and no screen, before anything loads."""
+    names = ("HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME")
+    os.environ.update(dict.fromkeys(names, str(home)))
+    os.environ["NAPARI_CONFIG"] = str(home / "settings.yaml")
+    os.environ["OMP_NUM_THREADS"] = "1"
+    os.environ["QT_QPA_PLATFORM"] = "offscreen"
+    logging.disable(logging.WARNING)
+
+
+def _go(*, freeze: bool, match: tuple[str, ...]) -> int:
+    from golden.checking import changes, disagreements, merged, outcomes_of
+    from golden.frozen import machine_key, read, write
+    from golden.recipes import RECIPES
+
+    began, kept, failed = time.monotonic(), {}, 0
+    file = {} if freeze else read()
+    exact = freeze or file["machine"] == machine_key()
+    chosen = [one for one in RECIPES if one.name.startswith(match)]
+    for recipe in chosen:
+        with open(os.devnull, "w", encoding="utf-8") as quiet, redirect_stderr(quiet):
+            outcomes = outcomes_of(recipe)
+        wrong = disagreements(outcomes)
+        wrong += [] if freeze else changes(recipe, outcomes, file, exact=exact)
+        for sentence in wrong:
+            print(f"{recipe.name}: {sentence}", flush=True)
+        failed += bool(wrong)
+        kept[recipe.name] = merged(outcomes)
+    if freeze and not failed:
+        write(kept)
+    how = "frozen" if freeze else "compared by bytes" if exact else "compared coarsely"
+    print(f"{len(chosen)} recipes {how}, {failed} wrong, {time.monotonic() - began:.0f} s")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,64 @@
+"""Runs recipes by their doors and compares what comes out: with one another, and as frozen."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from golden.doors import run
+from golden.frozen import differences, frozen
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    import numpy as np
+
+    from golden.recipes import Recipe
+
+    Outcome = Mapping[str, np.ndarray[Any, Any]]
+
+
+def outcomes_of(
+    recipe: Recipe, by_door: Callable[[Recipe, str], Outcome] = run
+) -> dict[str, dict[str, Any]]:
+    """Run a recipe by each of its doors, and give what would be frozen, by door."""
+    return {door: frozen(by_door(recipe, door)) for door in recipe.doors}
+
+
+def disagreements(outcomes: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Say where doors give other pixels than the first one; that holds on every machine."""
+    (first, kept), *rest = outcomes.items()
+    return [
+        f"{door} and {first}: {sentence}"
+        for door, parts in rest
+        for sentence in differences(
+            {name: part for name, part in parts.items() if name in kept}, kept, exact=True
+        )
+    ]
+
+
+def changes(
+    recipe: Recipe,
+    outcomes: Mapping[str, Mapping[str, Any]],
+    file: Mapping[str, Any],
+    *,
+    exact: bool,
+) -> list[str]:
+    """Say what is not as it was frozen."""
+    kept = file["recipes"].get(recipe.name)
+    if kept is None:
+        return ["it was never frozen"]
+    gone = sorted(set(kept) - {name for parts in outcomes.values() for name in parts})
+    return [f"'{name}' is gone" for name in gone] + list(_changes(outcomes, kept, exact=exact))
+
+
+def _changes(
+    outcomes: Mapping[str, Mapping[str, Any]], kept: Mapping[str, Any], *, exact: bool
+) -> Iterator[str]:
+    for door, parts in outcomes.items():
+        for sentence in differences(parts, kept, exact=exact):
+            yield f"{door}: {sentence}"
+
+
+def merged(outcomes: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Give all parts that any door has; they agree where several have one."""
+    return {name: part for parts in outcomes.values() for name, part in parts.items()}

@@ -1,0 +1,79 @@
+"""Pixels stay as they were frozen, by whichever door they come; `golden.recipes` has the table."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from golden import checking, frozen
+from golden.doors import DOORS
+from golden.pictures import MAKERS
+from golden.recipes import RECIPES, Recipe
+
+FILE = frozen.read()
+BY_NAME = {recipe.name: recipe for recipe in RECIPES}
+
+
+@pytest.fixture(scope="session")
+def exact() -> bool:
+    return bool(FILE["machine"] == frozen.machine_key())
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=[recipe.name for recipe in RECIPES])
+def test_all_doors_give_the_same_pixels_and_they_are_as_frozen(recipe: Recipe, exact: bool) -> None:
+    outcomes = checking.outcomes_of(recipe)
+    assert not checking.disagreements(outcomes)
+    assert not checking.changes(recipe, outcomes, FILE, exact=exact)
+
+
+def test_the_table_and_the_file_name_the_same_recipes() -> None:
+    assert len(BY_NAME) == len(RECIPES) >= 60
+    assert list(FILE["recipes"]) == list(BY_NAME)
+
+
+def test_the_table_uses_every_door_and_every_picture() -> None:
+    assert {door for recipe in RECIPES for door in recipe.doors} == set(DOORS)
+    assert {recipe.picture for recipe in RECIPES} == set(MAKERS)
+
+
+def outcome(seed: int = 0) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    names = ("image", "uncertainty")
+    return {name: rng.normal(100, 9, (3, 24, 24)).astype(np.float32) for name in names}
+
+
+@pytest.mark.parametrize("part", ["image", "uncertainty"])
+def test_a_pixel_that_moves_by_one_unit_in_the_last_place_is_found(part: str) -> None:
+    recipe = RECIPES[0]
+    kept = {"recipes": {recipe.name: frozen.frozen(outcome())}}
+    moved = outcome()
+    moved[part][1, 7, 5] = np.nextafter(moved[part][1, 7, 5], np.float32(np.inf))
+    now = {"python": frozen.frozen(outcome()), "dock": frozen.frozen(moved)}
+    assert len(checking.changes(recipe, now, kept, exact=True)) == 1
+    assert len(checking.disagreements(now)) == 1
+    assert not checking.changes(recipe, now, kept, exact=False)
+
+
+def test_another_type_or_shape_of_the_same_bytes_is_found() -> None:
+    recipe, pixels = RECIPES[0], outcome()["image"]
+    kept = {"recipes": {recipe.name: frozen.frozen({"image": pixels})}}
+    for other in (pixels.reshape(3, 12, 48), pixels.view(np.int32)):
+        now = {"python": frozen.frozen({"image": other})}
+        assert checking.changes(recipe, now, kept, exact=True)
+
+
+def test_elsewhere_another_picture_is_found_and_other_last_digits_are_not() -> None:
+    recipe, pixels = RECIPES[0], outcome()["image"]
+    kept = {"recipes": {recipe.name: frozen.frozen({"image": pixels})}}
+    alike = frozen.frozen({"image": pixels * np.float32(1 + 1e-5)})
+    other = frozen.frozen({"image": pixels[:, ::-1]})
+    assert not checking.changes(recipe, {"python": alike}, kept, exact=False)
+    assert checking.changes(recipe, {"python": other}, kept, exact=False)
+
+
+def test_a_part_that_is_gone_and_a_recipe_that_was_never_frozen_are_found() -> None:
+    recipe = RECIPES[0]
+    kept = {"recipes": {recipe.name: frozen.frozen(outcome())}}
+    now = {"python": frozen.frozen({"image": outcome()["image"]})}
+    assert checking.changes(recipe, now, kept, exact=True) == ["'uncertainty' is gone"]
+    assert checking.changes(recipe, now, {"recipes": {}}, exact=True)
