@@ -17,7 +17,7 @@ ifeq ($(shell uname -s),Linux)
 DISPLAYED := env -u WAYLAND_DISPLAY QT_QPA_PLATFORM=xcb LIBGL_ALWAYS_SOFTWARE=1 xvfb-run -a -s "-screen 0 1400x900x24"
 endif
 
-.PHONY: help demo test lint test-headless test-gl screenshots looks bench-fmd bench-named-noise bench-camera-maps bench-quality bench-stop bench-calibration bench-cluster bench-speed bench-overhead bench-plan bench-startup bench-gpu bench-tiles bench-volumes bench-ablation bench-seeds bench-uncertainty bench-impedance bench-architectures bench-features bench-warm-start bench-series gallery bench-tasks faults audit docs pages libraries window-libraries
+.PHONY: help demo test lint test-headless test-gl screenshots looks bench-fmd bench-named-noise bench-camera-maps bench-quality bench-stop bench-calibration bench-cluster bench-speed bench-overhead bench-plan bench-startup bench-gpu bench-tiles bench-volumes bench-ablation bench-seeds bench-uncertainty bench-impedance bench-architectures bench-features bench-warm-start bench-series gallery bench-tasks faults golden audit docs pages libraries window-libraries
 
 help:  ## name the targets
 	@grep -hE '^[a-z-]+:.*  ## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*  ## /\1\t/' | awk -F'\t' '{printf "make %-14s %s\n", $$1, $$2}'
@@ -125,6 +125,10 @@ bench-tasks: $(STAMP)  ## every task on the shared images, resumable; hours
 
 faults: $(STAMP)  ## bad input, kills, full disks, hostile files, in earnest; resumable; ARGS="--only kills"
 	PYTHONPATH=tests OMP_NUM_THREADS=1 QT_QPA_PLATFORM=offscreen $(BIN)/python -m faults $(ARGS)
+
+# Before a change that must not change pixels, ARGS=--freeze writes tests/golden/hashes.json anew.
+golden: $(STAMP)  ## whether a hundred recipes still give the same pixels; freeze them anew with ARGS=--freeze
+	PYTHONPATH=tests $(BIN)/python -m golden $(ARGS)
 
 docs: $(STAMP)  ## build the documentation into docs/_build; a warning is an error
 	@$(BIN)/python -c "import furo, myst_parser" 2>/dev/null || $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e ".[docs]"

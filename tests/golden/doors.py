@@ -143,12 +143,6 @@ def _command(recipe: Recipe, picture: Picture, folder: Path) -> Outcome:
     return _written(folder)
 
 
-def _process(recipe: Recipe, picture: Picture, folder: Path) -> Outcome:
-    """Type the command, in a process of its own."""
-    _finished(_started(_typed(recipe, picture, folder)))
-    return _written(folder)
-
-
 def _killed(recipe: Recipe, picture: Picture, folder: Path) -> Outcome:
     """Kill the process as soon as it has kept something, and go on from there."""
     command = _typed(recipe, picture, folder)
@@ -342,7 +336,6 @@ def _dock_of(task: str) -> Any:
 DOORS: dict[str, Callable[[Recipe, Picture, Path], Outcome]] = {
     "python": _python,
     "command": _command,
-    "process": _process,
     "dock": _dock,
     "part": _part,
     "batch": _batch,

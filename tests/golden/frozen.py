@@ -47,9 +47,7 @@ def frozen(outcome: Mapping[str, Pixels]) -> dict[str, Any]:
     return {name: _frozen(np.asarray(pixels)) for name, pixels in outcome.items()}
 
 
-def differences(
-    found: Mapping[str, Any], kept: Mapping[str, Any], *, exact: bool
-) -> Iterable[str]:
+def differences(found: Mapping[str, Any], kept: Mapping[str, Any], *, exact: bool) -> Iterable[str]:
     """Say which parts of an outcome are not as they were; a door may have fewer parts.
 
     Parameters

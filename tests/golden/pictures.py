@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     Pixels = np.ndarray[Any, Any]
 
-SIDE = 40
+SIDE = 32
 
 
 @dataclass(frozen=True)
@@ -75,9 +75,9 @@ def two_shots() -> Picture:
 def oversampled() -> Picture:
     """Blur more finely than pixels are, so that a fit at half the size may do."""
     rng = np.random.default_rng(3)
-    coarse = 100 + 30 * np.sin(np.arange(64) / 15)[:, None] * np.cos(np.arange(64) / 18)
-    noise = rng.normal(0, 6, (66, 66))
-    alike = sum(noise[y : y + 64, x : x + 64] for y in range(3) for x in range(3)) / 3
+    coarse = 100 + 30 * np.sin(np.arange(48) / 15)[:, None] * np.cos(np.arange(48) / 18)
+    noise = rng.normal(0, 6, (50, 50))
+    alike = sum(noise[y : y + 48, x : x + 48] for y in range(3) for x in range(3)) / 3
     return Picture((coarse + alike).astype(np.float32))
 
 
@@ -122,7 +122,7 @@ def wide() -> Picture:
 def holes() -> Picture:
     """Scratch a picture, and mark the scratches by different labels."""
     mask = np.zeros((SIDE, SIDE), np.uint8)
-    mask[10:13, 4:30], mask[20:34, 22:25], mask[34:37, 6:9] = 1, 2, 3
+    mask[8:11, 4:24], mask[15:28, 20:23], mask[26:29, 6:9] = 1, 2, 3
     return Picture(shot(11), others={"mask": mask})
 
 
@@ -208,7 +208,7 @@ def camera_maps() -> Picture:
 
 def compressed() -> Picture:
     """Save as JPEG and read again."""
-    return Picture(_through_jpeg(np.clip(waves(64, 64), 0, 255).astype(np.uint8)))
+    return Picture(_through_jpeg(np.clip(waves(48, 48), 0, 255).astype(np.uint8)))
 
 
 def compressed_colours() -> Picture:
@@ -246,8 +246,8 @@ def longer() -> Picture:
 
 
 def folder() -> Picture:
-    """Take three shots of different places."""
-    first, *rest = (shot(23 + seed, 32, 32, phase=seed / 2) for seed in range(3))
+    """Take two shots of different places."""
+    first, *rest = (shot(23 + seed, 32, 32, phase=seed / 2) for seed in range(2))
     return Picture(first, beside=tuple(rest))
 
 
@@ -255,13 +255,6 @@ def series() -> Picture:
     """Take as many shots as one network for all of a folder wants."""
     first, *rest = (shot(30 + seed, 24, 24, phase=seed / 3) for seed in range(8))
     return Picture(first, beside=tuple(rest))
-
-
-def large_for_a_part() -> Picture:
-    """Draw more than is tried on; its right half is noisier."""
-    pixels = shot(40, 72, 72).astype(np.float32)
-    pixels[:, 36:] += np.random.default_rng(41).normal(0, 20, (72, 36)).astype(np.float32)
-    return Picture(pixels)
 
 
 def holed_for_a_part() -> Picture:
@@ -333,7 +326,6 @@ MAKERS: dict[str, Callable[[], Picture]] = {
         holed_for_a_part,
         holed_stack,
         holes,
-        large_for_a_part,
         long_movie,
         longer,
         mitochondria,
