@@ -1,9 +1,11 @@
 """`make golden`: compare the pixels of all recipes with those that were frozen.
 
-    PYTHONPATH=tests python -m golden [--check | --freeze] [--match TEXT]...
+    PYTHONPATH=tests python -m golden [--check | --freeze | --add] [--match TEXT]...
 
 Freeze before a change that must not change pixels, and check after it. A pixel that is meant to
-change is frozen anew, in the commit that changes it, which says why. Ends with 1 if a check fails.
+change is frozen anew, in the commit that changes it, which says why. Another processor has other
+last digits: there `--add` adds them, of a state that a machine in the file has confirmed. Ends with
+1 if a check fails.
 """
 
 from __future__ import annotations
@@ -22,14 +24,15 @@ def main() -> int:
     """Freeze or check; returns the exit code."""
     parser = argparse.ArgumentParser(prog="make golden", description=__doc__)
     parser.add_argument("--freeze", action="store_true", help="write hashes.json anew")
+    parser.add_argument("--add", action="store_true", help="add this machine's pixels to it")
     parser.add_argument("--check", action="store_true", help="compare with it, as without options")
     parser.add_argument("--match", action="append", help="check only recipes that begin so")
     wish = parser.parse_args()
-    if wish.freeze and (wish.check or wish.match):
-        parser.error("--freeze writes all recipes and takes no other option")
+    if (wish.freeze or wish.add) and (wish.check or wish.match or wish.freeze == wish.add):
+        parser.error("--freeze and --add write all recipes and take no other option")
     with tempfile.TemporaryDirectory() as home:
         _settle(Path(home))
-        return _go(freeze=wish.freeze, match=tuple(wish.match or ("",)))
+        return _go(freeze=wish.freeze, add=wish.add, match=tuple(wish.match or ("",)))
 
 
 def _settle(home: Path) -> None:
@@ -42,27 +45,33 @@ def _settle(home: Path) -> None:
     logging.disable(logging.WARNING)
 
 
-def _go(*, freeze: bool, match: tuple[str, ...]) -> int:
+def _go(*, freeze: bool, add: bool, match: tuple[str, ...]) -> int:
     from golden.checking import changes, disagreements, merged, outcomes_of
-    from golden.frozen import machine_key, read, write
+    from golden.frozen import machine_key, read, this_machine, with_this_machine, write
     from golden.recipes import RECIPES
 
     began, kept, failed = time.monotonic(), {}, 0
     file = {} if freeze else read()
-    exact = freeze or file["machine"] == machine_key()
+    machine = None if freeze else this_machine(file)
+    if add and machine is not None:
+        print("This machine is in the file.")
+        return 1
     chosen = [one for one in RECIPES if one.name.startswith(match)]
     for recipe in chosen:
         with open(os.devnull, "w", encoding="utf-8") as quiet, redirect_stderr(quiet):
             outcomes = outcomes_of(recipe)
         wrong = disagreements(outcomes)
-        wrong += [] if freeze else changes(recipe, outcomes, file, exact=exact)
+        wrong += [] if freeze or add else changes(recipe, outcomes, file, machine=machine)
         for sentence in wrong:
             print(f"{recipe.name}: {sentence}", flush=True)
         failed += bool(wrong)
         kept[recipe.name] = merged(outcomes)
     if freeze and not failed:
-        write(kept)
-    how = "frozen" if freeze else "compared by bytes" if exact else "compared coarsely"
+        write([machine_key()], kept)
+    if add and not failed:
+        write([*file["machines"], machine_key()], with_this_machine(file, kept))
+    compared = "compared coarsely" if machine is None else "compared by bytes"
+    how = "frozen" if freeze or add else compared
     print(f"{len(chosen)} recipes {how}, {failed} wrong, {time.monotonic() - began:.0f} s")
     return 1 if failed else 0
 

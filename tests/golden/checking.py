@@ -31,7 +31,7 @@ def disagreements(outcomes: Mapping[str, Mapping[str, Any]]) -> list[str]:
         f"{door} and {first}: {sentence}"
         for door, parts in rest
         for sentence in differences(
-            {name: part for name, part in parts.items() if name in kept}, kept, exact=True
+            {name: part for name, part in parts.items() if name in kept}, kept, machine=0
         )
     ]
 
@@ -41,21 +41,21 @@ def changes(
     outcomes: Mapping[str, Mapping[str, Any]],
     file: Mapping[str, Any],
     *,
-    exact: bool,
+    machine: int | None,
 ) -> list[str]:
-    """Say what is not as it was frozen."""
+    """Say what is not as it was frozen, on the file's machine of that number or on another."""
     kept = file["recipes"].get(recipe.name)
     if kept is None:
         return ["it was never frozen"]
     gone = sorted(set(kept) - {name for parts in outcomes.values() for name in parts})
-    return [f"'{name}' is gone" for name in gone] + list(_changes(outcomes, kept, exact=exact))
+    return [f"'{name}' is gone" for name in gone] + list(_changes(outcomes, kept, machine))
 
 
 def _changes(
-    outcomes: Mapping[str, Mapping[str, Any]], kept: Mapping[str, Any], *, exact: bool
+    outcomes: Mapping[str, Mapping[str, Any]], kept: Mapping[str, Any], machine: int | None
 ) -> Iterator[str]:
     for door, parts in outcomes.items():
-        for sentence in differences(parts, kept, exact=exact):
+        for sentence in differences(parts, kept, machine=machine):
             yield f"{door}: {sentence}"
 
 

@@ -15,15 +15,17 @@ BY_NAME = {recipe.name: recipe for recipe in RECIPES}
 
 
 @pytest.fixture(scope="session")
-def exact() -> bool:
-    return bool(FILE["machine"] == frozen.machine_key())
+def machine() -> int | None:
+    return frozen.this_machine(FILE)
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=[recipe.name for recipe in RECIPES])
-def test_all_doors_give_the_same_pixels_and_they_are_as_frozen(recipe: Recipe, exact: bool) -> None:
+def test_all_doors_give_the_same_pixels_and_they_are_as_frozen(
+    recipe: Recipe, machine: int | None
+) -> None:
     outcomes = checking.outcomes_of(recipe)
     assert not checking.disagreements(outcomes)
-    assert not checking.changes(recipe, outcomes, FILE, exact=exact)
+    assert not checking.changes(recipe, outcomes, FILE, machine=machine)
 
 
 def test_the_table_and_the_file_name_the_same_recipes() -> None:
@@ -49,9 +51,9 @@ def test_a_pixel_that_moves_by_one_unit_in_the_last_place_is_found(part: str) ->
     moved = outcome()
     moved[part][1, 7, 5] = np.nextafter(moved[part][1, 7, 5], np.float32(np.inf))
     now = {"python": frozen.frozen(outcome()), "dock": frozen.frozen(moved)}
-    assert len(checking.changes(recipe, now, kept, exact=True)) == 1
+    assert len(checking.changes(recipe, now, kept, machine=0)) == 1
     assert len(checking.disagreements(now)) == 1
-    assert not checking.changes(recipe, now, kept, exact=False)
+    assert not checking.changes(recipe, now, kept, machine=None)
 
 
 def test_another_type_or_shape_of_the_same_bytes_is_found() -> None:
@@ -59,7 +61,7 @@ def test_another_type_or_shape_of_the_same_bytes_is_found() -> None:
     kept = {"recipes": {recipe.name: frozen.frozen({"image": pixels})}}
     for other in (pixels.reshape(3, 12, 48), pixels.view(np.int32)):
         now = {"python": frozen.frozen({"image": other})}
-        assert checking.changes(recipe, now, kept, exact=True)
+        assert checking.changes(recipe, now, kept, machine=0)
 
 
 def test_elsewhere_another_picture_is_found_and_other_last_digits_are_not() -> None:
@@ -67,13 +69,26 @@ def test_elsewhere_another_picture_is_found_and_other_last_digits_are_not() -> N
     kept = {"recipes": {recipe.name: frozen.frozen({"image": pixels})}}
     alike = frozen.frozen({"image": pixels * np.float32(1 + 1e-5)})
     other = frozen.frozen({"image": pixels[:, ::-1]})
-    assert not checking.changes(recipe, {"python": alike}, kept, exact=False)
-    assert checking.changes(recipe, {"python": other}, kept, exact=False)
+    assert not checking.changes(recipe, {"python": alike}, kept, machine=None)
+    assert checking.changes(recipe, {"python": other}, kept, machine=None)
 
 
 def test_a_part_that_is_gone_and_a_recipe_that_was_never_frozen_are_found() -> None:
     recipe = RECIPES[0]
     kept = {"recipes": {recipe.name: frozen.frozen(outcome())}}
     now = {"python": frozen.frozen({"image": outcome()["image"]})}
-    assert checking.changes(recipe, now, kept, exact=True) == ["'uncertainty' is gone"]
-    assert checking.changes(recipe, now, {"recipes": {}}, exact=True)
+    assert checking.changes(recipe, now, kept, machine=0) == ["'uncertainty' is gone"]
+    assert checking.changes(recipe, now, {"recipes": {}}, machine=0)
+
+
+def test_another_processor_may_lie_as_far_off_as_those_in_the_file_and_no_farther() -> None:
+    pixels = outcome()["image"]
+    file = {"recipes": {"one": {"image": frozen.frozen({"image": pixels})["image"]}}}
+    both = frozen.with_this_machine(
+        file, {"one": frozen.frozen({"image": pixels * np.float32(1.02)})}
+    )
+    near, far = (frozen.frozen({"image": pixels * share})["image"] for share in (1.05, 1.2))
+    assert len(both["one"]["image"]["sha256"]) == 2
+    assert not list(frozen.differences({"image": near}, both["one"], machine=None))
+    assert list(frozen.differences({"image": near}, file["recipes"]["one"], machine=None))
+    assert list(frozen.differences({"image": far}, both["one"], machine=None))
