@@ -20,10 +20,9 @@ from scipy.stats import spearmanr
 from skimage import data
 from tifffile import imread
 
-from napari_dip.explore.designs import designs_of
-from napari_dip.explore.subject import hidden_block, subject_of
-from napari_dip.run.draining import drained
-from napari_dip.run.machine import torch_threads
+from napari_dip.explore.subject import designs_of, hidden_block, subject_of
+from napari_dip.pipeline.events import drained
+from napari_dip.pipeline.machine import torch_threads
 from napari_dip.samples import TWO_CHANNELS
 from shared_data import OUT, write
 
@@ -70,7 +69,7 @@ def clean(name: str, side: int) -> npt.NDArray[np.float32]:
 
 def fitted(name: str, design: str, wish: Wish, noise: dict[Any, Any]) -> dict[str, Any]:
     """Fit one design to one picture, and to noise where that is not known yet."""
-    from napari_dip.explore.trying import tried
+    from napari_dip.explore.model_trials import tried
 
     truth = clean(name, wish.side)
     drawn = np.random.default_rng(0).standard_normal(truth.shape)

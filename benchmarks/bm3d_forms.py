@@ -112,7 +112,7 @@ def calibration(case: Case, noisy: Picture) -> dict[str, Any]:
     """Measure, as napari-dip does: line of the variance, and correlation."""
     import torch
 
-    from napari_dip.engine.noise import hidden_block, measure_noise
+    from napari_dip.engine.noise.estimate import hidden_block, measure_noise
 
     noise = measure_noise(torch.from_numpy(noisy)[None], 1.0)
     high, wide = hidden_block([noise], (noisy.shape[0], noisy.shape[1]))

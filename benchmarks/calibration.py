@@ -23,8 +23,8 @@ from skimage import data
 from skimage.color import rgb2gray
 from skimage.io import imread
 
-from napari_dip.engine.noise import NoiseEstimate, hidden_block, measure_noise
-from napari_dip.run.noise import noise_variance
+from napari_dip.engine.noise.estimate import NoiseEstimate, hidden_block, measure_noise
+from napari_dip.pipeline.calibrate.noise import noise_variance
 from napari_dip.samples import MITOCHONDRIA, TWO_CHANNELS
 from shared_data import OUT, write
 

@@ -38,11 +38,11 @@ import tifffile
 from skimage.io import imread
 
 import napari_dip as dip
-from napari_dip.run.batch import run_batch
-from napari_dip.run.batch_plan import plan_batch
-from napari_dip.run.cluster import QUIET, joining, on_worker
-from napari_dip.run.cluster_course import unit_of
-from napari_dip.run.draining import drained
+from napari_dip.pipeline.events import drained
+from napari_dip.scale.batch.plan import plan_batch
+from napari_dip.scale.batch_run import run_batch
+from napari_dip.scale.cluster.batch import unit_of
+from napari_dip.scale.cluster.cluster import QUIET, joining, on_worker
 from shared_data import OUT, data_folder, write
 
 if TYPE_CHECKING:

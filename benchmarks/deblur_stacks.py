@@ -24,10 +24,9 @@ from scipy.ndimage import maximum_filter
 from skimage.io import imsave
 
 import napari_dip as dip
-from napari_dip.engine.convolution import CircularConvolution, ValidConvolution
-from napari_dip.engine.first_guess import lucy_guesses
-from napari_dip.engine.psf import microscope_psf
-from napari_dip.engine.psf_cleaning import cleaned_psf
+from napari_dip.engine.deconvolution.initial_estimate import lucy_guesses
+from napari_dip.engine.deconvolution.psf import cleaned_psf, microscope_psf
+from napari_dip.engine.operators.convolution import CircularConvolution, ValidConvolution
 from shared_data import OUT, data_folder, write
 
 if TYPE_CHECKING:

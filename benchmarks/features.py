@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_dip import explore
-from napari_dip.explore.feature_rows import SHOWN
+from napari_dip.explore.feature_layers import SHOWN
 from shared_data import OUT, ROOT, write
 
 #: Crops of lower halves: name, and where their upper left corner lies.

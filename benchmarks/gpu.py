@@ -22,9 +22,9 @@ import torch
 from skimage import data
 
 import napari_dip as dip
-from napari_dip.engine.graph_step import GraphStep
-from napari_dip.engine.learning import EagerLearner
-from napari_dip.engine.step import EagerStep
+from napari_dip.engine.fit.cuda_graph import GraphStep
+from napari_dip.engine.fit.trainer import EagerStep
+from napari_dip.engine.train_step import EagerLearner
 from overhead import SIGMA, picture, ready
 from shared_data import psnr, write
 

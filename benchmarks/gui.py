@@ -68,7 +68,7 @@ def desk(pixels: Any, **settings: Any) -> tuple[Any, Any]:
     """Open a viewer with one image and the dock."""
     import napari
 
-    from napari_dip.qt.docks import DenoiseDock
+    from napari_dip.qt.task.dock import DenoiseDock
 
     viewer = napari.Viewer(show_welcome_screen=False)
     viewer.window.resize(1280, 720)
@@ -95,7 +95,7 @@ def event_loop(seconds: float, until: Callable[[], bool] = lambda: False) -> Non
 
 def sample(side: int) -> Any:
     """Cut a corner out of the sample, or mirror it at its edges to make it larger."""
-    from napari_dip.qt.samples import mitochondria
+    from napari_dip.qt.demo import mitochondria
 
     pixels = mitochondria()[-1][0]
     more = max(0, side - len(pixels))

@@ -87,7 +87,7 @@ def preset(viewer: Any, dock: Any) -> None:
 
 def queued(viewer: Any, dock: Any) -> None:
     """Let a second dock wait, and discard the first run."""
-    from napari_dip.qt.docks import DenoiseDock
+    from napari_dip.qt.task.dock import DenoiseDock
 
     other = DenoiseDock(viewer)
     viewer.window.add_dock_widget(other, name="Denoise again", area="right")

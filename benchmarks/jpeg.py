@@ -23,8 +23,8 @@ from PIL import Image
 from skimage import data
 
 import napari_dip as dip
-from napari_dip.engine.jpeg import Compression, spun
-from napari_dip.tasks.jpeg_traces import find_traces
+from napari_dip.engine.priors.jpeg import Compression, spun
+from napari_dip.tasks.noise_models.jpeg import find_traces
 from shared_data import OUT, psnr, write
 
 if TYPE_CHECKING:

@@ -26,16 +26,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from napari_dip.engine.noise import CORRELATED, MOST_REACH, NEGLIGIBLE, hidden_block
-from napari_dip.run.camera import noise_of_colours
-from napari_dip.run.noise import alone, noise_variance
+from napari_dip.engine.noise.estimate import CORRELATED, MOST_REACH, NEGLIGIBLE, hidden_block
+from napari_dip.pipeline.calibrate.camera import noise_of_colours
+from napari_dip.pipeline.calibrate.noise import alone, noise_variance
 from napari_dip.tasks.base import NoiseWish
 from noise_matrix_cases import Recipe, recipes
 from noise_matrix_scenes import scenes
 from shared_data import OUT, write
 
 if TYPE_CHECKING:
-    from napari_dip.engine.noise import NoiseEstimate
+    from napari_dip.engine.noise.estimate import NoiseEstimate
 
     Picture = npt.NDArray[np.float64]
 

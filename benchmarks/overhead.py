@@ -16,22 +16,23 @@ import numpy as np
 import torch
 from skimage import data
 
-from napari_dip.engine.fit import fit
-from napari_dip.engine.learning import packed
-from napari_dip.engine.networks import Hourglass
-from napari_dip.engine.precision import in_half, made_for_half
-from napari_dip.engine.stopping import never
+from napari_dip.engine.fit.early_stopping import never
+from napari_dip.engine.fit.loop import fit
+from napari_dip.engine.networks.hourglass import Hourglass
+from napari_dip.engine.train_step import in_half, made_for_half, packed
 from napari_dip.io import ImageSpec
-from napari_dip.run.fitting import Fit, make_fit
-from napari_dip.run.inputs import Inputs, sort_inputs
-from napari_dip.run.machine import this_machine
-from napari_dip.run.plan import Plan, preflight
-from napari_dip.run.prepare import prepare
-from napari_dip.run.recipe import make_recipe
+from napari_dip.pipeline.calibrate.inputs import sort_inputs
+from napari_dip.pipeline.calibrate.prepare import prepare
+from napari_dip.pipeline.calibrate.types import Inputs
+from napari_dip.pipeline.execute.fitting import Fit, make_fit
+from napari_dip.pipeline.machine import this_machine
+from napari_dip.pipeline.plan.plan import preflight
+from napari_dip.pipeline.plan.types import Plan
+from napari_dip.pipeline.recipe import make_recipe
 from shared_data import write
 
 if TYPE_CHECKING:
-    from napari_dip.engine.schedule import Schedule
+    from napari_dip.engine.fit.schedule import Schedule
 
 SIDE, SIGMA = 256, 20.0
 

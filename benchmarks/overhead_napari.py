@@ -25,11 +25,12 @@ from shared_data import write
 def main() -> None:
     """Time in turns and write the median."""
     from napari_dip.io import ImageSpec
-    from napari_dip.run.draining import drained
-    from napari_dip.run.machine import this_machine
-    from napari_dip.run.plan import Plan, preflight
-    from napari_dip.run.recipe import make_recipe
-    from napari_dip.run.runner import run
+    from napari_dip.pipeline.events import drained
+    from napari_dip.pipeline.execute.runner import run
+    from napari_dip.pipeline.machine import this_machine
+    from napari_dip.pipeline.plan.plan import preflight
+    from napari_dip.pipeline.plan.types import Plan
+    from napari_dip.pipeline.recipe import make_recipe
 
     ask = argparse.ArgumentParser(description=__doc__)
     ask.add_argument("--pairs", type=int, default=10)

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from napari_dip.engine.filling import code_channels
-from napari_dip.engine.networks import Hourglass
+from napari_dip.engine.networks.hourglass import Hourglass
+from napari_dip.engine.priors.masked_input import code_channels
 from shared_data import write
 
 SIDE, NOISE_CHANNELS, WIDTH, SCALES, SKIP = 256, 32, 128, 5, 4

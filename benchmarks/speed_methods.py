@@ -49,12 +49,12 @@ class Peak:
 
 def ours(problem: Problem, preset: str) -> dict[str, Any]:
     """Our preset, as `napari_dip.denoise` and its like run it: dB against CPU seconds."""
-    from napari_dip.run.machine import load_torch
+    from napari_dip.pipeline.machine import load_torch
 
     load_torch()
     for name in ("engine.fit", "engine.collaborative", "run.fitting", "run.clock", "run.merge"):
         import_module(f"napari_dip.{name}")
-    from napari_dip.run.clock import Clock
+    from napari_dip.pipeline.execute.clock import Clock
 
     Clock.preview_due = _every_report()  # type: ignore[method-assign]
     peak, course = Peak(), _run(problem, preset)
@@ -78,10 +78,11 @@ def ours(problem: Problem, preset: str) -> dict[str, Any]:
 
 def _run(problem: Problem, preset: str) -> Iterator[Any]:
     from napari_dip.io import ImageSpec
-    from napari_dip.run.machine import this_machine
-    from napari_dip.run.plan import Plan, preflight
-    from napari_dip.run.recipe import make_recipe
-    from napari_dip.run.runner import run
+    from napari_dip.pipeline.execute.runner import run
+    from napari_dip.pipeline.machine import this_machine
+    from napari_dip.pipeline.plan.plan import preflight
+    from napari_dip.pipeline.plan.types import Plan
+    from napari_dip.pipeline.recipe import make_recipe
 
     wish: dict[str, Any] = {"preset": preset, "device": "cpu"}
     data = {"image": counts(problem.noisy)}

@@ -16,14 +16,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from skimage import data
 
-from napari_dip.engine.step import EagerStep
+from napari_dip.engine.fit.trainer import EagerStep
 from napari_dip.io import ImageSpec
-from napari_dip.run.costs import START_SECONDS
-from napari_dip.run.draining import drained
-from napari_dip.run.machine import load_torch, this_machine
-from napari_dip.run.plan import Plan, preflight
-from napari_dip.run.recipe import make_recipe
-from napari_dip.run.runner import run
+from napari_dip.pipeline.events import drained
+from napari_dip.pipeline.execute.runner import run
+from napari_dip.pipeline.machine import load_torch, this_machine
+from napari_dip.pipeline.plan.costs import START_SECONDS
+from napari_dip.pipeline.plan.plan import preflight
+from napari_dip.pipeline.plan.types import Plan
+from napari_dip.pipeline.recipe import make_recipe
 from shared_data import write
 
 if TYPE_CHECKING:

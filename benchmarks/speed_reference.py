@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from napari_dip.engine.precision import made_for_half
+from napari_dip.engine.train_step import made_for_half
 from reference_network import NOISE_CHANNELS, Reference
 
 if TYPE_CHECKING:

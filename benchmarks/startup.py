@@ -37,8 +37,8 @@ def once() -> dict[str, float]:
     import napari
     from qtpy.QtCore import QEventLoop, QTimer
 
-    from napari_dip.qt.layers import is_preview
-    from napari_dip.qt.samples import mitochondria
+    from napari_dip.qt.demo import mitochondria
+    from napari_dip.qt.shell.layers import is_preview
 
     def event_loop(seconds: float, until: Callable[[], bool] = lambda: False) -> None:
         loop, end = QEventLoop(), time.monotonic() + seconds

@@ -21,9 +21,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_dip.io import ImageSpec
-from napari_dip.run.machine import this_machine
-from napari_dip.run.plan import Plan, preflight
-from napari_dip.run.recipe import make_recipe
+from napari_dip.pipeline.machine import this_machine
+from napari_dip.pipeline.plan.plan import preflight
+from napari_dip.pipeline.plan.types import Plan
+from napari_dip.pipeline.recipe import make_recipe
 from quality_sets import SETS, line_psnr
 from shared_data import OUT, counts, fmd, psnr, write
 
@@ -93,11 +94,12 @@ def follow(crop: Crop, prior: str, preset: str) -> dict[str, Any]:
     """Fit one crop to the end and compare the rule's choice with the oracle's."""
     import torch
 
-    from napari_dip.engine.fit import fit
-    from napari_dip.engine.stopping import never
-    from napari_dip.run.fitting import make_fit, to_units
-    from napari_dip.run.inputs import Inputs, sort_inputs
-    from napari_dip.run.prepare import prepare
+    from napari_dip.engine.fit.early_stopping import never
+    from napari_dip.engine.fit.loop import fit
+    from napari_dip.pipeline.calibrate.inputs import sort_inputs
+    from napari_dip.pipeline.calibrate.prepare import prepare
+    from napari_dip.pipeline.calibrate.types import Inputs
+    from napari_dip.pipeline.execute.fitting import make_fit, to_units
 
     raw, truth = counts(crop.noisy), crop.truth
     recipe = make_recipe("denoise", prior=prior, preset=preset)

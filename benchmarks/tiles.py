@@ -67,7 +67,7 @@ def held(what: str) -> float:
 
 def load_all() -> None:
     """Import what a run imports: the baseline is what a process holds after that."""
-    from napari_dip.run.machine import load_torch
+    from napari_dip.pipeline.machine import load_torch
 
     load_torch()
     for name in ("engine.fit", "engine.collaborative", "run.fitting", "run.tiled"):
@@ -77,11 +77,12 @@ def load_all() -> None:
 def one(side: int, prior: str, tile: int | None, channels: int) -> dict[str, Any]:
     """Restore one picture in this process, and say what it took."""
     from napari_dip.io import ImageSpec
-    from napari_dip.run.draining import drained
-    from napari_dip.run.machine import this_machine
-    from napari_dip.run.plan import Plan, preflight
-    from napari_dip.run.recipe import make_recipe
-    from napari_dip.run.runner import run
+    from napari_dip.pipeline.events import drained
+    from napari_dip.pipeline.execute.runner import run
+    from napari_dip.pipeline.machine import this_machine
+    from napari_dip.pipeline.plan.plan import preflight
+    from napari_dip.pipeline.plan.types import Plan
+    from napari_dip.pipeline.recipe import make_recipe
 
     load_all()
     image, axes = mirrored(side), "YX"

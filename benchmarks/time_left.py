@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 import tifffile
 
-from napari_dip.run import clock as clocks
-from napari_dip.run.machine import this_machine
-from napari_dip.run.plan import Plan, preflight
-from napari_dip.run.recipe import make_recipe
-from napari_dip.run.runner import run
+from napari_dip.pipeline.execute import clock as clocks
+from napari_dip.pipeline.execute.runner import run
+from napari_dip.pipeline.machine import this_machine
+from napari_dip.pipeline.plan.plan import preflight
+from napari_dip.pipeline.plan.types import Plan
+from napari_dip.pipeline.recipe import make_recipe
 from napari_dip.samples import MITOCHONDRIA
 from napari_dip.samples.spoilt import SPOILT
 from shared_data import write
@@ -77,7 +78,7 @@ def measure(name: str, now: Callable[[], float]) -> list[dict[str, Any]]:
 
 
 def _ready(task: str, sample: str | None, settings: dict[str, Any]) -> tuple[Plan, dict[str, Any]]:
-    from napari_dip.run.api import describe
+    from napari_dip.pipeline.api import describe
 
     recipe = make_recipe(task, preset="fast", **settings)
     if sample is None:

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 import napari_dip as dip
-from napari_dip.engine.pair import match_intensities
+from napari_dip.engine.noise.repeated_exposure import match_intensities
 from shared_data import OUT, fmd, write
 
 if TYPE_CHECKING:

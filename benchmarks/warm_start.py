@@ -21,10 +21,10 @@ import numpy as np
 import numpy.typing as npt
 from skimage import data
 
-from napari_dip.run.draining import drained
-from napari_dip.run.machine import load_torch, this_machine, torch_threads
-from napari_dip.run.plan import preflight
-from napari_dip.run.recipe import make_recipe
+from napari_dip.pipeline.events import drained
+from napari_dip.pipeline.machine import load_torch, this_machine, torch_threads
+from napari_dip.pipeline.plan.plan import preflight
+from napari_dip.pipeline.recipe import make_recipe
 from shared_data import OUT, fmd, write
 
 if TYPE_CHECKING:
@@ -83,11 +83,11 @@ def fitted(
     one: Shot, prior: str, count: int, weights: Mapping[str, Tensor] | None = None
 ) -> tuple[float, Mapping[str, Tensor]]:
     """Denoise with that many iterations; PSNR at a peak of 255, and the weights."""
-    from napari_dip.engine.fit import fit
+    from napari_dip.engine.fit.loop import fit
     from napari_dip.io import ImageSpec
-    from napari_dip.run.fitting import make_fit, to_units
-    from napari_dip.run.inputs import sort_inputs
-    from napari_dip.run.prepare import prepare
+    from napari_dip.pipeline.calibrate.inputs import sort_inputs
+    from napari_dip.pipeline.calibrate.prepare import prepare
+    from napari_dip.pipeline.execute.fitting import make_fit, to_units
 
     recipe = make_recipe("denoise", prior=prior, preset="fast", max_iterations=count, device="cpu")
     plan = preflight(recipe, ImageSpec("crop", one.noisy.shape, "float32", "YX"), this_machine())

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from napari_dip.qt.batch import BatchDock
+    from napari_dip.qt.batch.dock import BatchDock
 
 #: Pixels of the windows.
 SIZES = ((1280, 720), (1920, 1080))
@@ -88,7 +88,7 @@ def run_batch(dock: BatchDock, folder: Path) -> None:
     from batch_pictures import filled
     from screenshots import let_pass, wait_until
 
-    from napari_dip.run.recipe import make_recipe
+    from napari_dip.pipeline.recipe import make_recipe
 
     recipe = folder / "recipe.json"
     recipe.write_text(

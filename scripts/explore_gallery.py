@@ -20,10 +20,7 @@ from skimage import data
 from tifffile import imread
 
 from napari_dip import explore
-from napari_dip.explore.architecture_page import architecture_figures
-from napari_dip.explore.captions import impedance_figures, spectrum_figures
-from napari_dip.explore.designs import PRESET
-from napari_dip.explore.report import (
+from napari_dip.explore.output.figures import (
     band_curves,
     design_pictures,
     design_scores,
@@ -31,12 +28,18 @@ from napari_dip.explore.report import (
     power_curves,
     stopping_curves,
 )
+from napari_dip.explore.output.pages import (
+    architecture_figures,
+    impedance_figures,
+    spectrum_figures,
+)
 from napari_dip.samples import MITOCHONDRIA
+from napari_dip.tasks.priors.deep_image_prior import PRESET
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from napari_dip.explore.page import Shown
+    from napari_dip.explore.output.pages import Shown
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 PAGE, IMAGES = DOCS / "explore-gallery.md", DOCS / "images"

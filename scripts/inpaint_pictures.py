@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 from skimage import data
 
 import napari_dip as dip
-from napari_dip.run.report import before_after
+from napari_dip.pipeline.assess.report_picture import before_after
 
 if TYPE_CHECKING:
     import numpy.typing as npt

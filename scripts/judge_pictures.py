@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import napari
 
-    from napari_dip.qt.dock import TaskDock
+    from napari_dip.qt.task.dock import TaskDock
 
 
 #: Iterations of the three presets side by side: 'best' would take minutes.

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from napari.layers import Layer
     from qtpy.QtWidgets import QWidget
 
-    from napari_dip.qt.dock import TaskDock
+    from napari_dip.qt.task.dock import TaskDock
 
 IMAGES = Path(__file__).resolve().parents[1] / "docs" / "images"
 #: Seconds that a run may take on a slow computer.

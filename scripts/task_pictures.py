@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import napari_dip as dip
-from napari_dip.run.report import before_after
+from napari_dip.pipeline.assess.report_picture import before_after
 from napari_dip.samples.spoilt import blurred, coarse, movie, stack, weak_channel
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from napari_dip.run.events import Restoration
+    from napari_dip.pipeline.events import Restoration
     from napari_dip.samples.spoilt import Spoilt
 
 IMAGES = Path(__file__).resolve().parents[1] / "docs" / "images"

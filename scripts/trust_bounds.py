@@ -1,4 +1,4 @@
-"""Print the figures that the bounds of `napari_dip.run.verdict` were chosen by; takes a minute.
+"""Print what the bounds of `napari_dip.pipeline.assess.verdict` were chosen by; takes a minute.
 
 Residuals of pictures whose truth is known (scikit-image's cell, camera, coins and moon, 256 x 256),
 under white and under correlated noise: of the truth itself, and of Gaussian filters, which take
@@ -15,9 +15,9 @@ import torch
 from scipy.ndimage import gaussian_filter
 from skimage import data
 
-from napari_dip.engine.noise import NoiseEstimate, measure_noise
-from napari_dip.run.findings import residual_of
-from napari_dip.run.verdict import excess_allowed
+from napari_dip.engine.noise.estimate import NoiseEstimate, measure_noise
+from napari_dip.pipeline.assess.findings import residual_of
+from napari_dip.pipeline.assess.verdict import excess_allowed
 
 SIDE = 256
 LEVELS = (3.0, 10.0, 30.0)

@@ -17,10 +17,16 @@ from tifffile import imread
 
 import napari_dip
 from napari_dip.engine.control import Control
-from napari_dip.explore.course import readings
+from napari_dip.explore.fit import readings
 from napari_dip.explore.subject import psnr_of, standardised, subject_of
-from napari_dip.run.machine import torch_threads
-from napari_dip.run.report import contrast_limits, new_figure, png_of, show_picture, stretched
+from napari_dip.pipeline.assess.report_picture import (
+    contrast_limits,
+    new_figure,
+    png_of,
+    show_picture,
+    stretched,
+)
+from napari_dip.pipeline.machine import torch_threads
 from napari_dip.samples import TWO_CHANNELS
 
 SIDE, ITERATIONS = 96, 60

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from napari_dip.errors import FAULTS
-from napari_dip.run.recipe import Common
+from napari_dip.pipeline.recipe import Common
 from napari_dip.tasks import TASKS, Setting
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # not there when a test runs this

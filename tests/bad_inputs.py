@@ -14,7 +14,7 @@ import numpy as np
 import tifffile
 from PIL import Image
 
-from napari_dip.run.machine import this_machine
+from napari_dip.pipeline.machine import this_machine
 
 if TYPE_CHECKING:
     from collections.abc import Callable

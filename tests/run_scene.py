@@ -9,15 +9,16 @@ from skimage import data
 
 from napari_dip.errors import Refusal
 from napari_dip.io import ImageSpec
-from napari_dip.run.machine import Machine
-from napari_dip.run.plan import Plan, preflight
-from napari_dip.run.recipe import make_recipe
-from napari_dip.run.runner import run
+from napari_dip.pipeline.execute.runner import run
+from napari_dip.pipeline.machine import Machine
+from napari_dip.pipeline.plan.plan import preflight
+from napari_dip.pipeline.recipe import make_recipe
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from napari_dip.run.events import Event, Restoration
+    from napari_dip.pipeline.events import Event, Restoration
+    from napari_dip.pipeline.plan.types import Plan
 
 MACHINE = Machine(2, 8 * 10**9, ("cpu",), "2.13.0", "no NVIDIA driver was found")
 

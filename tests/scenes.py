@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from napari_dip.engine.fidelity import NoiseVariance
+from napari_dip.engine.likelihood.fidelity import NoiseVariance
 from napari_dip.tasks.base import Scene
 
 if TYPE_CHECKING:

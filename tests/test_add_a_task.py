@@ -74,7 +74,7 @@ def test_the_dock_is_there_with_its_form(project):
     code = (
         "from qtpy.QtWidgets import QApplication; app = QApplication([])\n"
         "from napari.components import ViewerModel\n"
-        "import napari_dip.qt.docks as docks\n"
+        "import napari_dip.qt.task.dock as docks\n"
         "dock = docks.deinterlace(ViewerModel())\n"
         "assert dock.form.widgets['keep'].value == 'even'\n"
         "assert dock.form.recipe().task.name == 'deinterlace'\n"

@@ -169,7 +169,7 @@ def test_importing_the_package_loads_nothing_heavy():
 def test_planning_from_python_loads_no_torch():
     code = (
         "import sys, numpy, napari_dip as dip\n"
-        "from napari_dip.run import runner\n"
+        "from napari_dip.pipeline.execute import runner\n"
         "try: dip.denoise(numpy.zeros(9))\n"
         "except dip.Refused: pass\n"
         "sys.exit(bool({'torch', 'qtpy'} & set(sys.modules)))"

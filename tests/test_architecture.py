@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from napari_dip.run.recipe import make_recipe, recipe_from_json
+from napari_dip.pipeline.recipe import make_recipe, recipe_from_json
 from napari_dip.tasks import TASKS
 
 if TYPE_CHECKING:
@@ -29,19 +29,21 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 MAY_IMPORT = {
     "errors": set(),
     "samples": set(),
+    "version": set(),
     "io": {"errors"},
     "engine": {"errors"},
     "tasks": {"engine", "io", "errors"},
-    "run": {"tasks", "engine", "io", "errors", "samples"},
-    "explore": {"run", "tasks", "engine", "io", "errors"},
-    "cli": {"explore", "run", "tasks", "io", "errors", "samples"},
-    "qt": {"explore", "run", "tasks", "io", "errors", "samples"},
-    "__init__": {"explore", "run", "tasks", "io", "errors", "samples"},
+    "pipeline": {"tasks", "engine", "io", "errors", "samples"},
+    "scale": {"pipeline", "tasks", "engine", "io", "errors", "samples"},
+    "explore": {"pipeline", "tasks", "engine", "io", "errors"},
+    "cli": {"explore", "scale", "pipeline", "tasks", "io", "errors", "samples"},
+    "qt": {"explore", "scale", "pipeline", "tasks", "io", "errors", "samples"},
+    "__init__": {"explore", "scale", "pipeline", "tasks", "io", "errors", "samples"},
     "__main__": {"cli"},
 }
 #: Library: the parts, or modules, that alone may import it.
 ONLY_IN = {
-    "torch": {"engine", "tasks", "run", "explore"},
+    "torch": {"engine", "tasks", "pipeline", "scale", "explore"},
     "qtpy": {"qt"},
     "napari": {"qt"},
     "magicgui": {"qt"},
@@ -50,15 +52,18 @@ ONLY_IN = {
     "pyqtgraph": {"qt"},
     "cyclopts": {"cli"},
     "rich": {"cli"},
-    "matplotlib": {"run/report.py", "run/camera_plot.py", "explore/report.py"},
-    "safetensors": {
-        "run/checkpoint_file.py",
-        "tasks/network_child.py",
-        "tasks/network_loading.py",
-        "tasks/torchvision_network.py",
+    "matplotlib": {
+        "pipeline/assess/report_picture.py",
+        "pipeline/camera_maps.py",
+        "explore/output/figures.py",
     },
-    "distributed": {"run/cluster.py"},
-    "dask": {"io", "qt", "run/cluster.py"},
+    "safetensors": {
+        "pipeline/store/checkpoint_file.py",
+        "tasks/network_import/child.py",
+        "tasks/network_import/loading.py",
+    },
+    "distributed": {"scale/cluster/cluster.py"},
+    "dask": {"io", "qt", "scale/cluster/cluster.py"},
 }
 EMPTY_WORDS = {"utils", "util", "helpers", "helper", "manager", "handler", "common", "misc"}
 
@@ -87,7 +92,7 @@ def named(paths: list[Path]) -> list[pytest.param]:
 def test_imports_point_down(path):
     allowed = MAY_IMPORT[part(path)] | {part(path)}
     inner = {name.split(".")[1] for name in imports(path) if name.startswith("napari_dip.")}
-    inner &= set(MAY_IMPORT)  # `from napari_dip import __version__` names no part
+    inner &= set(MAY_IMPORT) - {"version"}  # `from napari_dip import __version__` names no part
     assert inner <= allowed
 
 
@@ -137,6 +142,18 @@ def test_modules_stay_below_600_lines(path):
     assert len(path.read_text(encoding="utf-8").splitlines()) <= 600
 
 
+def test_a_folder_holds_twelve_modules_at_most_and_says_what_is_decided_in_it():
+    for folder in {path.parent for path in MODULES}:
+        count = sum(path.name != "__init__.py" for path in folder.glob("*.py"))
+        assert count <= 12, f"{folder.name} holds {count} modules"
+        text = (folder / "__init__.py").read_text(encoding="utf-8")
+        assert len(ast.get_docstring(ast.parse(text)).splitlines()) >= 3, folder.name
+
+
+def test_there_are_at_most_215_modules():
+    assert sum(path.name != "__init__.py" for path in MODULES) <= 215
+
+
 def test_ruff_refuses_functions_with_more_than_ten_branches():
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["ruff"]
     assert "C90" in settings["lint"]["select"]
@@ -171,8 +188,8 @@ SLOW = (
 LOADS_NOTHING_SLOW = {
     "the package": "import napari_dip",
     "the tasks": "import napari_dip.tasks",
-    "the plan": "import napari_dip.run.plan",
-    "the runner": "import napari_dip.run.runner",
+    "the plan": "import napari_dip.pipeline.plan.plan",
+    "the runner": "import napari_dip.pipeline.execute.runner",
     "the command line": "import napari_dip.cli",
     "the help": "import sys; sys.argv = ['napari-dip', '--help']; import napari_dip.cli as c\n"
     "try: c.main()\nexcept SystemExit as end: assert not end.code, end.code",
@@ -213,4 +230,12 @@ def test_only_tests_of_qt_draw():
     """`make test-gl` looks nowhere else."""
     tests = ROOT.glob("tests/**/test_*.py")
     drawing = [one for one in tests if re.search(r"mark\.gl\b", one.read_text(encoding="utf-8"))]
-    assert {path.parent.name for path in drawing} == {"qt"}
+    assert {path.relative_to(ROOT / "tests").parts[0] for path in drawing} == {"qt"}
+
+
+def test_the_folders_of_the_tests_are_those_of_the_package():
+    """`faults` and `golden` try the whole program; `named` folders belong to a part of it."""
+    for path in (ROOT / "tests").rglob("test_*.py"):
+        folder = path.relative_to(ROOT / "tests").parent
+        if folder.parts and folder.parts[0] not in {"faults", "golden"}:
+            assert (PACKAGE / folder / "__init__.py").is_file(), path

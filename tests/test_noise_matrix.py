@@ -45,7 +45,7 @@ def test_its_truth_is_the_detectors_own():
     [(1.1, "", "right"), (1.3, "", "wrong"), (1.3, "texture", "cannot tell"), (1.6, "", "silent")],
 )
 def test_a_variance_is_judged_by_its_factor(factor, doubt, verdict):
-    from napari_dip.engine.noise import NoiseEstimate
+    from napari_dip.engine.noise.estimate import NoiseEstimate
     from noise_matrix import Truth, judge
 
     truth = Truth((10.0, 20.0), (5.0, 5.0), NONE, NONE)
@@ -57,7 +57,7 @@ def test_a_variance_is_judged_by_its_factor(factor, doubt, verdict):
     ("measured", "verdict"), [(0.0, "silent"), (0.5, "right"), (0.1, "silent"), (0.3, "right")]
 )
 def test_a_block_must_be_as_wide_as_the_noise_is_correlated(measured, verdict):
-    from napari_dip.engine.noise import NoiseEstimate
+    from napari_dip.engine.noise.estimate import NoiseEstimate
     from noise_matrix import Truth, judge
 
     lags = (measured, 0.0, 0.0, 0.0, 0.0)

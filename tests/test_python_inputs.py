@@ -13,8 +13,8 @@ import tifffile
 
 import napari_dip as dip
 from napari_dip import explore
-from napari_dip.run.lazy import LazyPixels
-from napari_dip.run.runner import run
+from napari_dip.pipeline.execute.runner import run
+from napari_dip.pipeline.lazy_inputs import LazyPixels
 from run_scene import drain, plan_for, shot
 
 if TYPE_CHECKING:

@@ -13,18 +13,26 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from napari_dip.version import __version__
+
 if TYPE_CHECKING:
     from napari_dip.errors import DipError, Failed, Refused
-    from napari_dip.run.api import restore
-    from napari_dip.run.batch import BatchEvent, BatchResult, batch
-    from napari_dip.run.calls import blind_deblur, deblur, denoise, guide, inpaint, super_resolve
-    from napari_dip.run.camera_maps import CameraReport, camera_maps
-    from napari_dip.run.events import Event, Restoration
-    from napari_dip.run.measuring import NoiseReport, measure_noise
-    from napari_dip.run.network_calls import invert_features
-    from napari_dip.run.recipe import Recipe, make_recipe, recipe_from_json
-
-__version__ = "0.1.0"
+    from napari_dip.pipeline.api import restore
+    from napari_dip.pipeline.calls import (
+        blind_deblur,
+        deblur,
+        denoise,
+        guide,
+        inpaint,
+        invert_features,
+        super_resolve,
+    )
+    from napari_dip.pipeline.camera_maps import CameraReport, camera_maps
+    from napari_dip.pipeline.events import Event, Restoration
+    from napari_dip.pipeline.noise_report import NoiseReport, measure_noise
+    from napari_dip.pipeline.recipe import Recipe, make_recipe, recipe_from_json
+    from napari_dip.scale.batch.types import BatchEvent
+    from napari_dip.scale.batch_run import BatchResult, batch
 
 __all__ = [
     "BatchEvent",
@@ -54,29 +62,29 @@ __all__ = [
 ]
 
 _HOMES = {
-    "BatchEvent": "run.batch",
-    "BatchResult": "run.batch",
-    "CameraReport": "run.camera_maps",
+    "BatchEvent": "scale.batch.types",
+    "BatchResult": "scale.batch_run",
+    "CameraReport": "pipeline.camera_maps",
     "DipError": "errors",
-    "Event": "run.events",
+    "Event": "pipeline.events",
     "Failed": "errors",
-    "NoiseReport": "run.measuring",
-    "Recipe": "run.recipe",
+    "NoiseReport": "pipeline.noise_report",
+    "Recipe": "pipeline.recipe",
     "Refused": "errors",
-    "Restoration": "run.events",
-    "batch": "run.batch",
-    "blind_deblur": "run.calls",
-    "camera_maps": "run.camera_maps",
-    "deblur": "run.calls",
-    "denoise": "run.calls",
-    "guide": "run.calls",
-    "inpaint": "run.calls",
-    "invert_features": "run.network_calls",
-    "make_recipe": "run.recipe",
-    "measure_noise": "run.measuring",
-    "recipe_from_json": "run.recipe",
-    "restore": "run.api",
-    "super_resolve": "run.calls",
+    "Restoration": "pipeline.events",
+    "batch": "scale.batch_run",
+    "blind_deblur": "pipeline.calls",
+    "camera_maps": "pipeline.camera_maps",
+    "deblur": "pipeline.calls",
+    "denoise": "pipeline.calls",
+    "guide": "pipeline.calls",
+    "inpaint": "pipeline.calls",
+    "invert_features": "pipeline.calls",
+    "make_recipe": "pipeline.recipe",
+    "measure_noise": "pipeline.noise_report",
+    "recipe_from_json": "pipeline.recipe",
+    "restore": "pipeline.api",
+    "super_resolve": "pipeline.calls",
 }
 
 

@@ -15,9 +15,9 @@ import tifffile
 from PIL import Image
 
 from napari_dip.cli import main
-from napari_dip.cli.words import summary
+from napari_dip.cli.terminal import summary
 from napari_dip.io.reading import read_spec
-from napari_dip.run.recipe import Common, make_recipe
+from napari_dip.pipeline.recipe import Common, make_recipe
 from napari_dip.tasks import TASKS
 
 
@@ -130,10 +130,10 @@ def test_doctor_names_what_it_found_as_text_and_as_json(capsys):
 
 
 def test_doctor_gives_the_line_that_mends_a_missing_torch(monkeypatch, capsys):
-    from napari_dip.run.machine import Machine
+    from napari_dip.pipeline.machine import Machine
 
     bare = Machine(2, 10**9, ("cpu",), "", "PyTorch is not installed")
-    monkeypatch.setattr("napari_dip.run.doctor.this_machine", lambda: bare)
+    monkeypatch.setattr("napari_dip.pipeline.doctor.this_machine", lambda: bare)
     assert main(["doctor"]) == 1
     assert "-m pip install torch" in capsys.readouterr().out
 

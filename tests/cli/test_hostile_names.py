@@ -17,11 +17,10 @@ from napari_dip.cli import main
 from napari_dip.cli.app import _failed
 from napari_dip.cli.progress import Bars
 from napari_dip.errors import Refused, refusal
-from napari_dip.errors.printable import printable
-from napari_dip.run.batch_table import plain_cell
-from napari_dip.run.events import Event
-from napari_dip.run.page import html_page
-from napari_dip.run.results import json_text
+from napari_dip.errors.fault import printable
+from napari_dip.pipeline.assess.report_picture import html_page
+from napari_dip.pipeline.events import Event
+from napari_dip.pipeline.store.results import json_text, plain_cell
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="Windows takes no such names")
 

@@ -11,9 +11,9 @@ import tifffile
 
 import napari_dip as dip
 from napari_dip.cli import main
-from napari_dip.io.provenance import read_provenance
-from napari_dip.run.api import load_recipe
-from napari_dip.run.methods import methods_text
+from napari_dip.io.reading import read_provenance
+from napari_dip.pipeline.api import load_recipe
+from napari_dip.pipeline.assess.methods import methods_text
 
 FEW = ("--preset", "fast", "--max-iterations", "3", "--device", "cpu", "--quiet")
 

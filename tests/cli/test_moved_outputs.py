@@ -198,7 +198,7 @@ def test_a_name_of_any_length_that_the_disk_takes_works_with_all_that_a_run_keep
 
 
 def test_results_of_two_long_names_that_differ_at_their_end_do_not_share_what_they_keep(tmp_path):
-    from napari_dip.run.batch_receipts import places
+    from napari_dip.scale.batch.records import places
 
     first, second = (places(tmp_path, f"{'x' * 240}{number}.tif") for number in (1, 2))
     assert not set(first) & set(second)

@@ -21,7 +21,7 @@ from napari_dip.cli import main
 from napari_dip.cli.progress import ALONE, Bars, describe
 from napari_dip.cli.restore import partial_path
 from napari_dip.io.reading import read_pixels, read_spec
-from napari_dip.run.events import Event
+from napari_dip.pipeline.events import Event
 
 FAST = ("--preset", "fast", "--max-iterations", "10", "--device", "cpu")
 REPORT_KEYS = (

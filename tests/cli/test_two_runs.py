@@ -15,8 +15,7 @@ import tifffile
 
 from napari_dip.cli import main
 from napari_dip.errors import Refused
-from napari_dip.io.leftovers import remove_parts
-from napari_dip.io.locks import OutputLock, check_free, lock_place
+from napari_dip.io.outputs import OutputLock, check_free, lock_place, remove_parts
 
 if TYPE_CHECKING:
     from pathlib import Path

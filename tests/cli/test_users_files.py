@@ -15,9 +15,14 @@ import tifffile
 
 from napari_dip.cli import main
 from napari_dip.io.reading import read_spec
-from napari_dip.run.checkpoint_file import is_checkpoint
-from napari_dip.run.cluster_begun import Beginnings
-from napari_dip.run.held import empty_run_folder, is_run_folder, make_run_folder, remove_run_folder
+from napari_dip.pipeline.store.checkpoint_file import is_checkpoint
+from napari_dip.pipeline.store.folder_lock import (
+    empty_run_folder,
+    is_run_folder,
+    make_run_folder,
+    remove_run_folder,
+)
+from napari_dip.scale.cluster.unit import Beginnings
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from napari_dip.engine.holdout import held_out_centres, spread
+from napari_dip.engine.prior import held_out_centres, spread
 
 
 def test_overlapping_tiles_hold_out_the_same_pixels() -> None:

@@ -13,16 +13,7 @@ from scipy.ndimage import gaussian_filter
 from scipy.signal import convolve
 from skimage import data
 
-from napari_dip.engine.convolution import (
-    DIRECT_TAPS,
-    CircularConvolution,
-    ValidConvolution,
-    convolve_by_fourier,
-    convolve_directly,
-    convolve_valid,
-    fast_length,
-)
-from napari_dip.engine.kernels import (
+from napari_dip.engine.deconvolution.kernels import (
     DefocusKernel,
     GaussianKernel,
     KernelNetwork,
@@ -30,10 +21,19 @@ from napari_dip.engine.kernels import (
     SoftmaxKernel,
     logits_of,
 )
-from napari_dip.engine.learned_blur import LearnedConvolution
-from napari_dip.engine.operators import Chain, Identity
-from napari_dip.engine.psf import gaussian_psf
-from napari_dip.engine.resampling import BinnedDownsample, LanczosDownsample
+from napari_dip.engine.deconvolution.psf import gaussian_psf
+from napari_dip.engine.operators.convolution import (
+    DIRECT_TAPS,
+    CircularConvolution,
+    LearnedConvolution,
+    ValidConvolution,
+    convolve_by_fourier,
+    convolve_directly,
+    convolve_valid,
+    fast_length,
+)
+from napari_dip.engine.operators.detector import BinnedDownsample, LanczosDownsample
+from napari_dip.engine.problem import Chain, Identity
 
 GRIDS = {"plane": ((23, 30), (5, 7)), "stack": ((9, 14, 12), (3, 5, 3))}
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 import napari_dip as dip
-from napari_dip.engine.hidden_pixels import FromFilling
-from napari_dip.engine.networks import Hourglass
-from napari_dip.engine.precision import in_half, made_for_half
+from napari_dip.engine.networks.hourglass import Hourglass
+from napari_dip.engine.priors.masked_input import FromFilling
+from napari_dip.engine.train_step import in_half, made_for_half
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,7 +29,9 @@ def errors_in_single_and_half(
     """Mean squared errors of 40 iterations in each precision."""
     errors = []
     for half in (False, True):
-        monkeypatch.setattr("napari_dip.engine.step.made_for_half", lambda _, half=half: half)
+        monkeypatch.setattr(
+            "napari_dip.engine.fit.trainer.made_for_half", lambda _, half=half: half
+        )
         quick = {"preset": "fast", "max_iterations": 40, "device": "cpu"}
         picture = restore(seen, **quick, **further).image
         errors.append(float(np.mean((picture - truth) ** 2)))

@@ -6,9 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from napari_dip.engine.holdout import held_out_centres, spread
-from napari_dip.engine.networks import Hourglass
-from napari_dip.engine.prior import BlindSpotCode, NoiseCode
+from napari_dip.engine.networks.hourglass import Hourglass
+from napari_dip.engine.prior import BlindSpotCode, NoiseCode, held_out_centres, spread
 
 BLOCKS = [(1, 1), (1, 3), (5, 5), (7, 7), (5, 7), (3, 3, 3)]
 

@@ -16,12 +16,9 @@ from skimage import data
 from napari_dip import explore
 from napari_dip.cli import main
 from napari_dip.errors import Refused
-from napari_dip.explore.designs import DEEPEST, chosen, design_called, designs_of
-from napari_dip.explore.subject import subject_of
-from napari_dip.explore.trial_fit import Stop, stop_of, worse_for_certain
-from napari_dip.tasks.designed import built
-from napari_dip.tasks.designs import designs_for
-from napari_dip.tasks.noise_code import noise_code
+from napari_dip.explore.model_trials import Stop, stop_of, worse_for_certain
+from napari_dip.explore.subject import chosen, design_called, designs_of, subject_of
+from napari_dip.tasks.priors.deep_image_prior import DEEPEST, built, designs_for, noise_code
 from scenes import plain_scene
 
 ONLY = ("half-width", "decoder", "sgd", "deep-decoder")
@@ -101,7 +98,7 @@ def test_the_stop_is_where_a_fit_would_have_ended_not_where_this_one_did():
 
 
 def test_all_designs_are_different_and_the_narrow_deep_decoder_is_under_parametrised():
-    from napari_dip.explore.building import weights_of
+    from napari_dip.explore.fit import weights_of
 
     known = designs_of(subject_of(clean(), device="cpu").plan)
     assert len({replace(one, name="", words="") for one in known.values()}) == len(known) > 16

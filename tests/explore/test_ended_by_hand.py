@@ -11,10 +11,9 @@ from skimage import data
 from napari_dip import explore
 from napari_dip.engine.control import Control
 from napari_dip.explore.comparison import explore_architectures
-from napari_dip.explore.designs import chosen
 from napari_dip.explore.energies import explore_impedance
 from napari_dip.explore.spectra import explore_spectrum
-from napari_dip.explore.subject import subject_of
+from napari_dip.explore.subject import chosen, subject_of
 
 SETTINGS = {"max_iterations": 14, "device": "cpu"}
 

@@ -12,7 +12,7 @@ from skimage import data
 from napari_dip import explore
 from napari_dip.cli import main
 from napari_dip.errors import Refused
-from napari_dip.explore.feature_rows import correlation
+from napari_dip.explore.feature_layers import correlation
 from programs import entries, packed, small
 
 

@@ -15,8 +15,8 @@ from napari_dip import explore
 from napari_dip.cli import main
 from napari_dip.engine.control import Control
 from napari_dip.errors import Refused
-from napari_dip.explore.energies import TARGETS, explore_impedance, score_of, targets_of
-from napari_dip.explore.subject import subject_of
+from napari_dip.explore.energies import explore_impedance, score_of, targets_of
+from napari_dip.explore.subject import TARGETS, subject_of
 
 
 def small(side: int = 48) -> np.ndarray:

@@ -14,11 +14,17 @@ from skimage import data
 from napari_dip import explore
 from napari_dip.cli import main
 from napari_dip.engine.control import Control
-from napari_dip.explore.bands import Correspondence, edges, radial_power, reached
-from napari_dip.explore.course import readings
-from napari_dip.explore.sharpness import settled_at, sight
+from napari_dip.explore.fit import readings
+from napari_dip.explore.spectra import (
+    Correspondence,
+    edges,
+    radial_power,
+    reached,
+    settled_at,
+    sight,
+)
 from napari_dip.explore.subject import subject_of
-from napari_dip.run.torch_state import own_state
+from napari_dip.pipeline.torch_state import own_state
 
 
 def clean(side: int = 48) -> np.ndarray:

@@ -15,12 +15,11 @@ import napari_dip as dip
 from napari_dip import explore
 from napari_dip.cli import main
 from napari_dip.errors import Refused
-from napari_dip.explore.designs import design_called
+from napari_dip.explore.subject import design_called
 from napari_dip.io import ImageSpec
-from napari_dip.run.budgets import choose_budget
-from napari_dip.run.recipe import make_recipe, recipe_from_json
-from napari_dip.tasks.designed import built
-from napari_dip.tasks.designs import Network, designs_for
+from napari_dip.pipeline.plan.costs import choose_budget
+from napari_dip.pipeline.recipe import make_recipe, recipe_from_json
+from napari_dip.tasks.priors.deep_image_prior import Network, built, designs_for
 
 SPEC = ImageSpec("cells", (64, 64), "float32", "YX")
 NETWORKS = get_args(get_args(Network)[0])

@@ -226,7 +226,7 @@ def dangling(option: str, name: str, folder: Path) -> None:
 def unzipped_preset(name: str, folder: Path) -> None:
     """Save settings under a name that leads elsewhere: refused in words."""
     import napari_dip as dip
-    from napari_dip.run.saved_settings import Shelf
+    from napari_dip.pipeline.reproduce.saved_settings import Shelf
 
     shelf = Shelf(folder / "home", "denoise")
     (folder / "treasure.json").write_text("mine", "utf-8")
@@ -426,9 +426,7 @@ def as_safetensors(content: bytes) -> bytes:
 
 def scripted(change: Callable[[dict[str, Any], dict[str, str]], object], folder: Path) -> None:
     """Copy a result's making as a script and as a command: neither runs more than that."""
-    from napari_dip.run.command import command_line
-    from napari_dip.run.repeating import Repetition
-    from napari_dip.run.script import python_script
+    from napari_dip.pipeline.reproduce.repeating import Repetition, command_line, python_script
 
     saved(folder / "in.tif")
     went(command("denoise", "in.tif", "-o", "out.tif", "--report", "p.json", *QUICK))

@@ -14,7 +14,7 @@ import tifffile
 
 from bad_inputs import chunk, noisy
 from faults.attack import SHORT, Attack, Bomb, denoise, pickled, raw
-from napari_dip.io.spec import MOST_PLANES
+from napari_dip.io.header import MOST_PLANES
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -122,8 +122,8 @@ def _with_layers(
     _application()
     from napari.components import ViewerModel
 
-    from napari_dip.qt.docks import dock_of
-    from napari_dip.qt.run_bar import dock_words
+    from napari_dip.qt.shell.run_bar import dock_words
+    from napari_dip.qt.task.dock import dock_of
 
     viewer = ViewerModel()
     add(viewer)

@@ -23,8 +23,8 @@ import numpy as np
 from faults.child import Child, typed
 from faults.scenes import COMMANDS, command, digest, lay_out, spent, undisturbed, warm
 from faults.trials import Trial, bad, good
-from napari_dip.run.checkpoint_file import read_tensors
-from napari_dip.run.checkpoints import LEAST_INTERVAL
+from napari_dip.pipeline.store.checkpoint_file import read_tensors
+from napari_dip.pipeline.store.checkpoints import LEAST_INTERVAL
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -61,7 +61,7 @@ def main(runs: int, kind: str) -> None:
     import psutil
     from qtpy.QtWidgets import QApplication
 
-    from napari_dip.qt.docks import DenoiseDock
+    from napari_dip.qt.task.dock import DenoiseDock
 
     _application = QApplication.instance() or QApplication([])  # lives as long as it is held
     frames: list[None] = []

@@ -123,15 +123,15 @@ def _at_once() -> Seen:
 
 def _without_half() -> None:
     """Have the processor say that it is not made for half precision."""
-    from napari_dip.engine import precision
+    from napari_dip.engine import train_step as precision
 
     precision.ABLE = ()  # type: ignore[assignment]
 
 
 def _play(at: int | None, counts: Path | None) -> None:
     """Put a card into this computer, to be lost at a call; or count the calls."""
-    from napari_dip.engine.step import EagerStep
-    from napari_dip.run import machine
+    from napari_dip.engine.fit.trainer import EagerStep
+    from napari_dip.pipeline import machine
 
     card = PlayedCard(at, counts)
     card.__enter__()  # for as long as the process lives

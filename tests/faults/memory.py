@@ -96,7 +96,7 @@ def psnr(image: np.ndarray, clean: np.ndarray) -> float:
 
 def _at_a_step(rng: random.Random, act: Callable[[], None]) -> None:
     """Do something once, before a random step of the optimiser; the code itself is unchanged."""
-    from napari_dip.engine.step import EagerStep
+    from napari_dip.engine.fit.trainer import EagerStep
 
     left, advance = [rng.randrange(2, 55)], EagerStep.advance
 
@@ -113,7 +113,7 @@ def _limit(rng: random.Random) -> None:
     """Hold the address space at what it is, until an allocation has failed."""
     import torch
 
-    from napari_dip.run import memory
+    from napari_dip.pipeline.execute import memory
 
     free = memory.free
 
@@ -133,7 +133,7 @@ def _always() -> None:
     """Raise it at every step of the optimiser from the fortieth on."""
     import torch
 
-    from napari_dip.engine.step import EagerStep
+    from napari_dip.engine.fit.trainer import EagerStep
 
     advance = EagerStep.advance
 

@@ -49,7 +49,7 @@ class Mutation:
 MUTATIONS = [
     Mutation(
         "pixels that are no numbers are refused",
-        "run/inputs.py",
+        "pipeline/calibrate/inputs.py",
         "if nans := int(np.isnan(array).sum()):",
         "if nans := 0:",
         "bad-input",
@@ -57,9 +57,9 @@ MUTATIONS = [
     ),
     Mutation(
         "a refusal in the dock is said",
-        "qt/worker.py",
-        "        return error.refusal\n",
-        "        return None\n",
+        "qt/shell/worker.py",
+        "exc_info=error)\n        return error.refusal\n",
+        "exc_info=error)\n        return None\n",
         "bad-input",
         "dock, denoise: one infinite",
     ),
@@ -73,7 +73,7 @@ MUTATIONS = [
     ),
     Mutation(
         "ranges that single precision does not hold are refused",
-        "run/inputs.py",
+        "pipeline/calibrate/inputs.py",
         "or span < 16 * float(np.spacing(np.float32(largest)))",
         "or False",
         "bad-input",
@@ -81,7 +81,7 @@ MUTATIONS = [
     ),
     Mutation(
         "the mean is put back",
-        "run/merge.py",
+        "pipeline/assess/merge.py",
         "np.asarray(mean + shift, np.float32)",
         "np.asarray(mean, np.float32)",
         "numerics",
@@ -97,7 +97,7 @@ MUTATIONS = [
     ),
     Mutation(
         "planes do not lie outside the folder",
-        "io/tiff_pages.py",
+        "io/formats/tiff.py",
         'raise Refused(refusal("file-elsewhere", **facts))',
         "pass",
         "hostile",
@@ -105,7 +105,7 @@ MUTATIONS = [
     ),
     Mutation(
         "a batch does not write through links",
-        "run/batch_plan.py",
+        "scale/batch/plan.py",
         'raise Refused(refusal("output-linked", path=printable(str(linked))))',
         "pass",
         "hostile",
@@ -113,7 +113,7 @@ MUTATIONS = [
     ),
     Mutation(
         "names are escaped in the page of a batch",
-        "run/batch_table.py",
+        "scale/batch/table.py",
         "{html.escape(row['file'])}",
         "{row['file']}",
         "hostile",
@@ -121,7 +121,7 @@ MUTATIONS = [
     ),
     Mutation(
         "names are no formulas in the table of a batch",
-        "run/batch_table.py",
+        "pipeline/store/results.py",
         "begins.startswith(_FORMULA)",
         "False",
         "hostile",
@@ -129,7 +129,7 @@ MUTATIONS = [
     ),
     Mutation(
         "pixels that are missing are no zeros",
-        "io/tiff_pages.py",
+        "io/formats/tiff.py",
         "    if 0 in series.shape:\n        return\n",
         "    return\n",
         "hostile",
@@ -137,7 +137,7 @@ MUTATIONS = [
     ),
     Mutation(
         "the planes of an image are counted before they are listed",
-        "io/spec.py",
+        "io/header.py",
         "MOST_PLANES = 50_000",
         "MOST_PLANES = 10**9",
         "hostile",
@@ -145,7 +145,7 @@ MUTATIONS = [
     ),
     Mutation(
         "chunks are no larger than their pixels",
-        "io/zarr_reading.py",
+        "io/formats/zarr.py",
         "if max(sizes) > 2 * whole + _SLACK:",
         "if False:",
         "hostile",
@@ -153,7 +153,7 @@ MUTATIONS = [
     ),
     Mutation(
         "the random numbers go on where they were",
-        "engine/step.py",
+        "engine/fit/trainer.py",
         'self._rng.set_state(state["rng"].cpu())',
         "pass",
         "kills",
@@ -161,7 +161,7 @@ MUTATIONS = [
     ),
     Mutation(
         "a damaged checkpoint is told from a sound one",
-        "run/checkpoint_file.py",
+        "pipeline/store/checkpoint_file.py",
         'raise Damaged("its digest is another")',
         "pass",
         "kills",
@@ -193,7 +193,7 @@ MUTATIONS = [
     ),
     Mutation(
         "two runs do not share their tiles",
-        "run/shelf.py",
+        "pipeline/store/tiles.py",
         "            if resume:\n",
         "            if True:\n",
         "disk",
@@ -201,7 +201,7 @@ MUTATIONS = [
     ),
     Mutation(
         "a run goes on when the memory runs out",
-        "run/memory.py",
+        "pipeline/execute/memory.py",
         "foreseen = lost or is_memory_error(error)",
         "foreseen = lost",
         "memory",
@@ -209,7 +209,7 @@ MUTATIONS = [
     ),
     Mutation(
         "a run whose card is lost ends in a picture",
-        "run/memory.py",
+        "pipeline/execute/memory.py",
         "lost = is_device_error(error)",
         "lost = False",
         "lost-card",
@@ -217,7 +217,7 @@ MUTATIONS = [
     ),
     Mutation(
         "checkpoints are copied off a card",
-        "run/memory.py",
+        "pipeline/execute/memory.py",
         "point, self._copied = in_memory(point), time.monotonic()",
         "self._copied = time.monotonic()",
         "lost-card",
@@ -225,7 +225,7 @@ MUTATIONS = [
     ),
     Mutation(
         "a run that was cut off goes on where it was",
-        "run/keeping.py",
+        "pipeline/autosave.py",
         "resume=place.resume,",
         "resume=False,",
         "recovery",
@@ -233,7 +233,7 @@ MUTATIONS = [
     ),
     Mutation(
         "nothing is imported from the folder where the program runs",
-        "tasks/network_loading.py",
+        "tasks/network_import/loading.py",
         '"-P", "-m"',
         '"-m"',
         "hostile",
@@ -241,15 +241,16 @@ MUTATIONS = [
     ),
     Mutation(
         "nothing is left open by a run",
-        "qt/worker.py",
-        "        self._worker = None\n",
-        '        self._worker = None\n        _OPEN.append(open("/dev/null"))\n',
+        "qt/shell/worker.py",
+        "        self._worker = None\n        self._take()\n",
+        '        self._worker = None\n        _OPEN.append(open("/dev/null"))\n'
+        "        self._take()\n",
         "long-life",
         "a few runs",
     ),
     Mutation(
         "a layer that is removed leaves the graphics card in the canvas's own context",
-        "qt/run_dock.py",
+        "qt/shell/run_dock.py",
         "        make_canvas_current(self)\n",
         "        return\n",
         "long-life",
@@ -257,7 +258,7 @@ MUTATIONS = [
     ),
 ]
 #: What the mutation of open files needs beside it.
-_ALSO = {"qt/worker.py": "\n_OPEN: list = []\n"}
+_ALSO = {"qt/shell/worker.py": "\n_OPEN: list = []\n"}
 
 
 def trials(*, small: bool) -> Iterator[Trial]:

@@ -96,7 +96,7 @@ def main(what: str, task: str, folder: Path) -> None:
     from napari.components import ViewerModel
     from qtpy.QtWidgets import QApplication
 
-    from napari_dip.qt.docks import dock_of
+    from napari_dip.qt.task.dock import dock_of
 
     application = QApplication([])
     viewer = ViewerModel()

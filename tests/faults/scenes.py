@@ -84,12 +84,7 @@ def warm() -> None:
     import matplotlib.figure  # noqa: F401
     import torch
 
-    import napari_dip.cli.restore
-    import napari_dip.run.checkpoint_file
-    import napari_dip.run.prepare
-    import napari_dip.run.report
-    import napari_dip.run.runner  # noqa: F401
-    from napari_dip.run.machine import load_torch
+    from napari_dip.pipeline.machine import load_torch
 
     load_torch()
     torch.set_num_threads(1)

@@ -99,7 +99,7 @@ class Desk:
 @pytest.fixture
 def desk(make_napari_viewer: Any, qtbot: Any, noisy: np.ndarray) -> Iterator[Desk]:
     """A viewer with the layer "cells" and an opened dock set to a short run."""
-    from napari_dip.qt.docks import DenoiseDock
+    from napari_dip.qt.task.dock import DenoiseDock
 
     viewer = make_napari_viewer()
     viewer.add_image(noisy, name="cells")

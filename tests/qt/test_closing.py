@@ -100,7 +100,7 @@ def test_a_removed_layer_is_freed_in_the_context_that_it_was_drawn_in(desk, nois
 PROGRAM = """
 import napari, numpy
 from qtpy.QtCore import QTimer
-from napari_dip.qt.docks import DenoiseDock
+from napari_dip.qt.task.dock import DenoiseDock
 viewer = napari.Viewer()
 viewer.add_image(numpy.random.default_rng(0).normal(size=(64, 64)))
 dock = DenoiseDock(viewer)

@@ -16,7 +16,7 @@ import tifffile
 from qtpy.QtCore import QPoint, Qt
 from qtpy.QtWidgets import QAbstractButton, QApplication, QFileDialog, QScrollArea
 
-from napari_dip.qt.layers import METADATA_KEY
+from napari_dip.qt.shell.layers import METADATA_KEY
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from napari.layers import Image, Labels, Layer
 
-from napari_dip.qt import samples
-from napari_dip.qt.docks import dock_of
+from napari_dip.qt import demo as samples
+from napari_dip.qt.task.dock import dock_of
 from napari_dip.samples.spoilt import SPOILT
 
 ROOT = Path(__file__).resolve().parents[2]

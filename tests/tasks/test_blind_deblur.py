@@ -12,12 +12,16 @@ from skimage import data
 
 import napari_dip as dip
 from napari_dip.cli import main
-from napari_dip.engine.blur_evidence import most_likely_blur
-from napari_dip.engine.convolution import convolve_valid
-from napari_dip.engine.fidelity import NoiseVariance
-from napari_dip.engine.kernels import DefocusKernel, GaussianKernel, KernelNetwork, MotionKernel
+from napari_dip.engine.deconvolution.blur_estimation import kernel_from_edges, most_likely_blur
+from napari_dip.engine.deconvolution.kernels import (
+    DefocusKernel,
+    GaussianKernel,
+    KernelNetwork,
+    MotionKernel,
+)
+from napari_dip.engine.likelihood.fidelity import NoiseVariance
+from napari_dip.engine.operators.convolution import convolve_valid
 from napari_dip.engine.problem import Estimate
-from napari_dip.engine.sharp_edges import kernel_from_edges
 from napari_dip.errors import Refused
 from napari_dip.io import ImageSpec
 from napari_dip.tasks import BlindDeblur

@@ -14,15 +14,15 @@ from skimage import data
 
 import napari_dip as dip
 from napari_dip.cli import main
+from napari_dip.engine.deconvolution.psf import gaussian_psf
 from napari_dip.engine.prior import NoiseCode
 from napari_dip.engine.problem import Estimate
-from napari_dip.engine.psf import gaussian_psf
 from napari_dip.errors import Refused
 from napari_dip.io import ImageSpec
 from napari_dip.io.reading import read_pixels, read_spec
 from napari_dip.tasks import Deblur
-from napari_dip.tasks.lucy_start import LUCY_STEPS
-from napari_dip.tasks.noise_code import CHANNELS
+from napari_dip.tasks.optics.initial_estimate import LUCY_STEPS
+from napari_dip.tasks.priors.deep_image_prior import CHANNELS
 from scenes import plain_scene, prior_of, seen_problem
 
 if TYPE_CHECKING:

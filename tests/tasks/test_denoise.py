@@ -10,10 +10,10 @@ import pytest
 import torch
 
 import napari_dip as dip
-from napari_dip.engine.fidelity import NoiseVariance
+from napari_dip.engine.likelihood.fidelity import NoiseVariance
+from napari_dip.engine.likelihood.penalties import Before
 from napari_dip.engine.prior import BlindSpotCode, NoiseCode
 from napari_dip.engine.problem import Estimate
-from napari_dip.engine.steadiness import Before
 from napari_dip.io import ImageSpec
 from napari_dip.tasks import TASKS, Denoise
 from napari_dip.tasks.base import Scene, Setting

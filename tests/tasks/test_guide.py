@@ -11,17 +11,18 @@ import torch
 
 import napari_dip as dip
 from napari_dip.engine.control import Control
-from napari_dip.engine.fidelity import NoiseVariance
-from napari_dip.engine.guided import GuidedCode
+from napari_dip.engine.fit.state import Result
+from napari_dip.engine.likelihood.fidelity import NoiseVariance
+from napari_dip.engine.priors.guided import GuidedCode
 from napari_dip.engine.problem import Estimate
-from napari_dip.engine.progress import Result
 from napari_dip.errors import Refused
 from napari_dip.io import ImageSpec
-from napari_dip.run.api import drained
-from napari_dip.run.fitting import Fit
-from napari_dip.run.plan import Plan, preflight
-from napari_dip.run.race import Runner, winner
-from napari_dip.run.runner import run
+from napari_dip.pipeline.events import drained
+from napari_dip.pipeline.execute.fitting import Fit
+from napari_dip.pipeline.execute.runner import run
+from napari_dip.pipeline.execute.series_fit import Runner, winner
+from napari_dip.pipeline.plan.plan import preflight
+from napari_dip.pipeline.plan.types import Plan
 from napari_dip.tasks import Guide
 from napari_dip.tasks.base import Scene
 from run_scene import MACHINE, shot, truth
@@ -162,7 +163,7 @@ def test_where_the_guide_loses_the_pixels_are_those_of_denoising(
     def second(finished: list[Runner]) -> Runner:
         return finished[-1]
 
-    monkeypatch.setattr("napari_dip.run.race.winner", second)
+    monkeypatch.setattr("napari_dip.pipeline.execute.series_fit.winner", second)
     guided = dip.guide(shot(32), truth(32), preset="fast", max_iterations=30, device="cpu")
     alone = dip.denoise(
         shot(32), prior="blind-spot", preset="fast", max_iterations=30, device="cpu"

@@ -11,16 +11,15 @@ import torch
 from skimage import data
 
 import napari_dip as dip
-from napari_dip.engine.fidelity import NoiseVariance
-from napari_dip.engine.filling import smooth_filling
-from napari_dip.engine.hidden_pixels import HiddenPixels
+from napari_dip.engine.likelihood.fidelity import NoiseVariance
 from napari_dip.engine.prior import NoiseCode
+from napari_dip.engine.priors.masked_input import HiddenPixels, smooth_filling
 from napari_dip.engine.problem import Estimate
 from napari_dip.errors import Refused
 from napari_dip.io import ImageSpec
 from napari_dip.tasks import Inpaint
 from napari_dip.tasks.base import Scene
-from napari_dip.tasks.holes import depth, grown, marked, scattered
+from napari_dip.tasks.priors.masked_input import depth, grown, marked, scattered
 
 SIDE = 32
 SPEC = ImageSpec("cells", (SIDE, SIDE), "uint16", "YX")

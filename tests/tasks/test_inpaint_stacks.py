@@ -13,14 +13,16 @@ import napari_dip as dip
 from napari_dip.cli.app import main
 from napari_dip.errors import Refusal
 from napari_dip.io import ImageSpec
-from napari_dip.io.spec import shared_axes
-from napari_dip.run.plan import Plan, preflight
-from napari_dip.run.recipe import make_recipe
+from napari_dip.io.header import shared_axes
+from napari_dip.pipeline.plan.plan import preflight
+from napari_dip.pipeline.recipe import make_recipe
 from napari_dip.tasks import Inpaint
 from run_scene import MACHINE
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from napari_dip.pipeline.plan.types import Plan
 
 FRAMES, SIDE = 9, 24
 GONE = 4

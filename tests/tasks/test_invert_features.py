@@ -10,7 +10,7 @@ import pytest
 from skimage import data
 
 import napari_dip as dip
-from napari_dip.run.methods import methods_text
+from napari_dip.pipeline.assess.methods import methods_text
 
 ROOT = Path(__file__).resolve().parents[2]
 EXPECTS = {"mean": 0.5, "deviation": 0.25}

@@ -10,11 +10,11 @@ import torch
 from skimage import data
 
 import napari_dip as dip
-from napari_dip.engine.fidelity import NoiseVariance
+from napari_dip.engine.likelihood.fidelity import NoiseVariance
 from napari_dip.errors import Refused
 from napari_dip.tasks import Denoise
 from napari_dip.tasks.base import Scene
-from napari_dip.tasks.second import admit_second, pooled
+from napari_dip.tasks.shared_settings import admit_second, pooled
 
 SIDE = 48
 QUICK = {"preset": "fast", "max_iterations": 4}

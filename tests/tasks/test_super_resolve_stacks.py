@@ -13,16 +13,17 @@ from scipy.ndimage import zoom
 
 import napari_dip as dip
 from napari_dip.cli import main
+from napari_dip.engine.operators.detector import interpolated
 from napari_dip.engine.prior import NoiseCode
 from napari_dip.engine.problem import Estimate
-from napari_dip.engine.resampling import interpolated
 from napari_dip.io import ImageSpec
 from napari_dip.io.reading import read_spec
-from napari_dip.run.machine import Machine
-from napari_dip.run.plan import Plan, preflight
-from napari_dip.run.recipe import make_recipe
+from napari_dip.pipeline.machine import Machine
+from napari_dip.pipeline.plan.plan import preflight
+from napari_dip.pipeline.plan.types import Plan
+from napari_dip.pipeline.recipe import make_recipe
 from napari_dip.tasks import SuperResolve
-from napari_dip.tasks.noise_code import NOISE_IN_VOLUMES
+from napari_dip.tasks.priors.deep_image_prior import NOISE_IN_VOLUMES
 from scenes import plain_scene, prior_of, seen_problem
 
 if TYPE_CHECKING:

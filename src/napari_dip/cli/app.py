@@ -13,23 +13,22 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import App, CycloptsError, Parameter
 
-from napari_dip import __version__
-from napari_dip.cli.batch_options import batch_arguments
-from napari_dip.cli.feature_options import feature_arguments
-from napari_dip.cli.help_order import ordered
+from napari_dip.cli.batch import batch_arguments
 from napari_dip.cli.options import (
     camera_arguments,
     explore_arguments,
+    feature_arguments,
     flag,
     input_arguments,
     methods_arguments,
     noise_arguments,
+    ordered,
     output_arguments,
     recipe_arguments,
     setting_arguments,
     signed,
 )
-from napari_dip.cli.words import (
+from napari_dip.cli.terminal import (
     EXPERIMENTS,
     fault_of,
     in_options,
@@ -40,19 +39,18 @@ from napari_dip.cli.words import (
     use_streams,
 )
 from napari_dip.errors import Failed, Refused, refusal
-from napari_dip.errors.printable import printable_lines
+from napari_dip.errors.fault import printable_lines
 from napari_dip.io.paths import check_working_folder
-from napari_dip.run.machine import is_memory_error
+from napari_dip.pipeline.machine import is_memory_error
 from napari_dip.tasks import TASKS
+from napari_dip.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 DONE, FAILED, REFUSED, INTERRUPTED = 0, 1, 2, 130
-
 #: What asks the parser itself to print.
 _PRINTED = frozenset(("--help", "-h", "--version"))
-
 _ABOUT = """Restore one noisy microscopy image with an untrained network fitted to it alone.
 
 Start with 'napari-dip demo', or 'napari-dip denoise IN -o OUT.tif'."""
@@ -181,7 +179,7 @@ def _noise(
     json: bool = False,
     **files: Any,
 ) -> int:
-    from napari_dip.cli.noise import noise
+    from napari_dip.cli.inspection import noise
 
     return noise(image, axes=axes, as_json=json, **files)
 
@@ -189,19 +187,19 @@ def _noise(
 def _camera_maps(
     *, dark: list[str], output: str, flat: Any = (), overwrite: bool = False, quiet: bool = False
 ) -> int:
-    from napari_dip.cli.camera_maps import make_maps
+    from napari_dip.cli.inspection import make_maps
 
     return make_maps(dark, flat, output=output, overwrite=overwrite, quiet=quiet)
 
 
 def _methods(result: str) -> int:
-    from napari_dip.cli.methods import methods
+    from napari_dip.cli.inspection import methods
 
     return methods(result)
 
 
 def _doctor(*, json: bool = False) -> int:
-    from napari_dip.cli.doctor import doctor
+    from napari_dip.cli.inspection import doctor
 
     return doctor(as_json=json)
 

@@ -1,33 +1,45 @@
-"""`napari-dip batch RECIPE IN... -o OUTDIR`: all refusals first, then file after file."""
+"""`napari-dip batch RECIPE IN... -o OUTDIR`: all refusals first, then file after file.
+
+Options of the command for many files.
+"""
 
 from __future__ import annotations
 
 from contextlib import closing
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from inspect import Parameter as Argument
+from typing import TYPE_CHECKING, Annotated, Any
 
-from napari_dip.cli.interrupt import Interrupt
+from cyclopts import Parameter
+
+from napari_dip.cli.options import (
+    COMMON_GROUP,
+    FILES_GROUP,
+    flag,
+    network_argument,
+    recipe_arguments,
+    text,
+)
 from napari_dip.cli.progress import reporter_for
-from napari_dip.cli.words import ALONE, say, tell
-from napari_dip.io.paths import printable
-from napari_dip.run.batch import run_batch
-from napari_dip.run.batch_words import words_after, words_before
-from napari_dip.run.cluster import planning
-from napari_dip.run.draining import drained
+from napari_dip.cli.terminal import ALONE, Interrupt, say, tell
+from napari_dip.errors.fault import printable
+from napari_dip.pipeline.events import drained
+from napari_dip.scale.batch.plan import left_plans
+from napari_dip.scale.batch_run import run_batch, words_after, words_before
+from napari_dip.scale.cluster.cluster import planning
+from napari_dip.tasks import TASKS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from napari_dip.errors import Refusal
-    from napari_dip.run.batch import BatchEvent, BatchResult
-    from napari_dip.run.batch_file import FileOutcome
-    from napari_dip.run.batch_plan import BatchPlan
-    from napari_dip.run.cluster_crew import DaskCrew
-    from napari_dip.run.runner import Control
+    from napari_dip.pipeline.events import Control
+    from napari_dip.scale.batch.types import BatchEvent, BatchPlan, FileOutcome
+    from napari_dip.scale.batch_run import BatchResult
+    from napari_dip.scale.cluster.pool import DaskCrew
 
 DONE, FAILED, REFUSED, INTERRUPTED = 0, 1, 2, 130
-
 _STOPPING = "Stopping; all that is done is kept. Press Ctrl-C again to end at once."
 _RESUME = "The same command with --resume goes on from there."
 _AT_ONCE = f"Ended at once; results that have a receipt are whole. {_RESUME}"
@@ -106,7 +118,10 @@ def _ended(result: BatchResult, *, quiet: bool) -> int:
 
 def _before(plan: BatchPlan, crew: DaskCrew | None) -> list[str]:
     if crew is None:
-        return [*plan.notes, f"{words_before(plan)} {ALONE}" if plan.left else words_before(plan)]
+        return [
+            *plan.notes,
+            f"{words_before(plan)} {ALONE}" if left_plans(plan) else words_before(plan),
+        ]
     return [*plan.notes, *crew.notes, words_before(plan, crew.count)]
 
 
@@ -145,3 +160,65 @@ def _told(source: Path, no: Refusal) -> str:
     """Say of a file why it has no result; its path goes first, where the words do not hold it."""
     path = printable(str(source))
     return no.message if f"'{path}'" in no.sentence else f"{path}: {no.message}"
+
+
+ONE_NETWORK = (
+    "Fit one network to up to 32 of the files first, series.network in OUTDIR, and show it each: "
+    "for eight files or more of one microscope with the same settings."
+)
+
+
+def batch_arguments() -> list[Argument]:
+    """Arguments of the command for many files; further inputs are those of all tasks."""
+    recipe = Parameter(name="RECIPE", help="A recipe, as --recipe or the dock saves it.")
+    images = Parameter(
+        name="IN", help="Images, folders of images, or patterns in quotes, such as 'data/*.tif'."
+    )
+    output = Parameter(
+        name=("--output", "-o"), help="Folder of the results.", metavar="OUTDIR", group=FILES_GROUP
+    )
+    inputs = [one for task in TASKS.values() for one in task.inputs[1:]]
+    further = {one.name: one.help for one in inputs if not one.measures}
+    (axes,) = (one for one in recipe_arguments() if one.name == "axes")
+    words = "Go on with the batch in OUTDIR: what is done and still whole is left as it is."
+    return [
+        Argument("recipe", Argument.POSITIONAL_ONLY, annotation=Annotated[str, recipe]),
+        Argument("inputs", Argument.VAR_POSITIONAL, annotation=Annotated[str, images]),
+        Argument("output", Argument.KEYWORD_ONLY, annotation=Annotated[str, output]),
+        *(
+            text(name, f"{told} One image file for all of IN.", "FILE", FILES_GROUP)
+            for name, told in further.items()
+        ),
+        axes,
+        flag("one_network", ONE_NETWORK, FILES_GROUP),
+        network_argument(),
+        flag("resume", words, FILES_GROUP),
+        *_worker_arguments(),
+        flag("quiet", "Say nothing but errors.", COMMON_GROUP),
+    ]
+
+
+def _worker_arguments() -> list[Argument]:
+    """Arguments for work that is shared between processes."""
+    return [
+        text(
+            "workers",
+            "Restore so many files at once, each in a process of its own on this computer.",
+            "WHOLE",
+            COMMON_GROUP,
+        ),
+        text(
+            "scheduler",
+            "Hand the files to the workers of a running dask cluster, which see them under the "
+            "same names: its address, or the file of --scheduler-file.",
+            "ADDRESS",
+            COMMON_GROUP,
+        ),
+        text(
+            "threads",
+            "Most threads of each fit, which pixels depend on in their last digits. Default: the "
+            "cores, shared by the workers.",
+            "WHOLE",
+            COMMON_GROUP,
+        ),
+    ]

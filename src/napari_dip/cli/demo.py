@@ -9,20 +9,20 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from napari_dip.cli.progress import watched
-from napari_dip.cli.words import ALONE, say, tell
+from napari_dip.cli.terminal import ALONE, say, tell
 from napari_dip.errors import Failed, Refusal, Refused, refusal
-from napari_dip.explore.place import free_folder
+from napari_dip.explore.output.files import free_folder
+from napari_dip.io.header import ImageSpec
 from napari_dip.io.outputs import check_output
 from napari_dip.io.paths import unwritable
 from napari_dip.io.reading import read_pixels, read_spec
-from napari_dip.io.spec import ImageSpec
 from napari_dip.io.writing import write_bytes, write_image
-from napari_dip.run.doctor import QT_BINDINGS
-from napari_dip.run.machine import this_machine
-from napari_dip.run.plan import duration, preflight
-from napari_dip.run.recipe import make_recipe
-from napari_dip.run.report import before_after
-from napari_dip.run.runner import run
+from napari_dip.pipeline.assess.report_picture import before_after
+from napari_dip.pipeline.doctor import QT_BINDINGS
+from napari_dip.pipeline.execute.runner import run
+from napari_dip.pipeline.machine import duration, this_machine
+from napari_dip.pipeline.plan.plan import preflight
+from napari_dip.pipeline.recipe import make_recipe
 from napari_dip.samples import MITOCHONDRIA
 
 #: Where the pictures go, in the folder that the command is called from; numbered if it has some.

@@ -6,8 +6,8 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 from napari_dip.cli.progress import ALONE, reporter_for
-from napari_dip.cli.words import say, tell
-from napari_dip.io.locks import OutputLock
+from napari_dip.cli.terminal import say, tell
+from napari_dip.io.outputs import OutputLock
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -42,7 +42,7 @@ def explore(
         As these.
     """
     from napari_dip import explore as experiments
-    from napari_dip.explore.place import check_place
+    from napari_dip.explore.output.files import check_place
 
     check_place(experiment, output, overwrite=overwrite)  # says no before any work
     given = {name: value for name, value in settings.items() if value is not None}

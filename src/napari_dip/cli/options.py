@@ -2,6 +2,10 @@
 
 Values go on as the text that was typed. The recipe checks them, so that a wrong value meets
 the same sentence from every door.
+
+How the help reads: what most runs need comes first, and no word is broken.
+
+Options of the comparison of layers: what it looks at, and the settings of the task behind it.
 """
 
 from __future__ import annotations
@@ -22,20 +26,50 @@ from typing import (
 
 from cyclopts import Group, Parameter
 
-from napari_dip.cli.help_order import with_choices
-from napari_dip.run.recipe import Common
+from napari_dip.pipeline.recipe import Common
 from napari_dip.tasks import TASKS, Setting
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+FIRST_GROUP = Group("Used most", sort_key=0)
+#: In the order in which the help names them.
+MOST_USED = ("output", "preset", "overwrite", "axes", "max_iterations")
+#: Letters that choices behind the name of an option may take: in a terminal of 80 columns names get
+#: 30 of them, and what is longer is broken anywhere.
+LONG = 24
+
+
+def ordered(arguments: Iterable[Argument]) -> list[Argument]:
+    """Put arguments that go by their place first, as Python wants them, then what is used most."""
+    return sorted(map(_grouped, arguments), key=lambda one: (one.kind, _place(one.name)))
+
+
+def with_choices(words: str, values: Sequence[object]) -> tuple[str, str]:
+    """Give what stands behind the name of an option, and its text, which takes many choices."""
+    names = [str(value) for value in values]
+    short = "|".join(names)
+    return (
+        (short, words) if len(short) <= LONG else ("NAME", f"{words} One of: {', '.join(names)}.")
+    )
+
+
+def _place(name: str) -> int:
+    return MOST_USED.index(name) if name in MOST_USED else len(MOST_USED)
+
+
+def _grouped(argument: Argument) -> Argument:
+    if argument.name not in MOST_USED:
+        return argument
+    hint: Any = Annotated[argument.annotation, Parameter(group=FIRST_GROUP)]
+    return argument.replace(annotation=hint)
+
 
 TASK_GROUP = Group("Settings of this task", sort_key=1)
 COMMON_GROUP = Group("Settings of every task", sort_key=2)
 FILES_GROUP = Group("Files", sort_key=3)
-
 #: How the help calls the kinds of values.
 _WORDS: dict[Any, str] = {int: "WHOLE", float: "NUMBER", str: "TEXT"}
-
 #: Files beside the result, with what they hold.
 EXTRA_FILES = {
     "uncertainty": "Save the standard deviation of each pixel as TIFF, in intensity units.",
@@ -285,3 +319,50 @@ def text(name: str, words: str, metavar: str, group: Group) -> Argument:
     """Return an option with a value, as it was typed."""
     hint = Annotated[str | None, Parameter(help=words, metavar=metavar, group=group)]
     return Argument(name, Argument.KEYWORD_ONLY, default=None, annotation=hint)
+
+
+#: Settings that the comparison chooses for each row, and those that fits of one plane do without.
+_CHOSEN = (
+    "network",
+    "layer",
+    "prior",
+    "preset",
+    "restarts",
+    "time_limit",
+    "stacks",
+    "tile",
+    "dtype",
+)
+#: How the options of experiments are called here.
+_OWN = {
+    "crop": "Pixels along a side: of a larger image the middle is looked at. Default: 128.",
+    "max_iterations": "Of each fit. Default: the preset's.",
+}
+
+
+def feature_arguments() -> list[Argument]:
+    """Give the network and its layers, options that experiments have, and those of the task."""
+    shared = [_said(one) for one in explore_arguments("features")]
+    there = {*_CHOSEN, *(one.name for one in shared)}
+    own = [one for one in setting_arguments("invert-features") if one.name not in there]
+    words = "A program of torch.export (.pt2), or an architecture of torchvision."
+    network = Parameter(help=words, metavar="FILE|NAME")
+    words = "Paths of modules, with commas between. Default: five, from the first to the last."
+    layers = Parameter(help=words, metavar="NAMES")
+    named = [
+        Argument("network", Argument.KEYWORD_ONLY, annotation=Annotated[str, network]),
+        Argument(
+            "layers", Argument.KEYWORD_ONLY, default=None, annotation=Annotated[str | None, layers]
+        ),
+    ]
+    given = [one for one in shared if one.default is Argument.empty]
+    left = [one for one in shared if one.default is not Argument.empty]
+    return [*given, *named, *left, *own]
+
+
+def _said(argument: Argument) -> Argument:
+    """Put the words in that hold here."""
+    if argument.name not in _OWN:
+        return argument
+    mark = Parameter(help=_OWN[argument.name], metavar="WHOLE")
+    return argument.replace(annotation=Annotated[str | None, mark])

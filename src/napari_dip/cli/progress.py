@@ -7,15 +7,15 @@ import time
 from contextlib import closing
 from typing import TYPE_CHECKING, Any, Protocol
 
-from napari_dip.cli.words import is_terminal, say
-from napari_dip.errors.printable import printable
-from napari_dip.run.draining import drained
-from napari_dip.run.plan import duration
+from napari_dip.cli.terminal import is_terminal, say
+from napari_dip.errors.fault import printable
+from napari_dip.pipeline.events import drained
+from napari_dip.pipeline.machine import duration
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-    from napari_dip.run.events import Event, Restoration
+    from napari_dip.pipeline.events import Event, Restoration
 
 #: Seconds between two lines in a pipe: enough to see that it lives, few enough for a log.
 LINE_SECONDS = 5.0

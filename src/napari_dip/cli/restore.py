@@ -8,57 +8,61 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari_dip.cli.interrupt import Interrupt
 from napari_dip.cli.options import extra_files
 from napari_dip.cli.progress import watched
-from napari_dip.cli.words import ALONE, of_axes, say, tell
+from napari_dip.cli.terminal import ALONE, Interrupt, of_axes, say, tell
 from napari_dip.errors import Failed, Refusal, Refused, refusal
-from napari_dip.io.leftovers import remove_parts, remove_result
-from napari_dip.io.locks import OutputLock
+from napari_dip.io.header import plane_spec
 from napari_dip.io.outputs import (
     IMAGE_SUFFIXES,
     JSON_SUFFIXES,
+    OutputLock,
     check_folder,
     check_output,
     check_outputs_differ,
     check_unmoved,
+    remove_parts,
+    remove_result,
 )
 from napari_dip.io.paths import fitting
-from napari_dip.io.provenance import read_provenance
-from napari_dip.io.reading import read_spec
-from napari_dip.io.spec import plane_spec
+from napari_dip.io.reading import read_provenance, read_spec
 from napari_dip.io.writing import write_text
-from napari_dip.run.api import load_recipe
-from napari_dip.run.checkpoints import STATE_ROOM, Store
-from napari_dip.run.inputs import sort_inputs
-from napari_dip.run.keep_after import keeping_after
-from napari_dip.run.machine import this_machine
-from napari_dip.run.meanwhile import stamped
-from napari_dip.run.plan import duration, preflight
-from napari_dip.run.recipe import Common, make_recipe, recipe_from_dict
-from napari_dip.run.rescue import as_failed, free_name, kept_elsewhere, name_beside
-from napari_dip.run.results import json_text, save_picture
-from napari_dip.run.runner import run
-from napari_dip.run.saturation import cut_off
-from napari_dip.run.shared_network import KEY, read_network, served_by
-from napari_dip.run.survey import look_over, opened
-from napari_dip.run.told import is_picture_of
-from napari_dip.run.verdict import cut_off_words
+from napari_dip.pipeline.api import load_recipe
+from napari_dip.pipeline.assess.patterns import cut_off
+from napari_dip.pipeline.assess.verdict import cut_off_words
+from napari_dip.pipeline.calibrate.inputs import sort_inputs
+from napari_dip.pipeline.execute.runner import run
+from napari_dip.pipeline.execute.tile_measuring import look_over, open_survey
+from napari_dip.pipeline.execute.trial import keeping_after
+from napari_dip.pipeline.lazy_inputs import stamped
+from napari_dip.pipeline.machine import duration, this_machine
+from napari_dip.pipeline.plan.plan import preflight
+from napari_dip.pipeline.recipe import Common, make_recipe, recipe_from_dict
+from napari_dip.pipeline.reproduce.told import is_picture_of
+from napari_dip.pipeline.store.checkpoints import STATE_ROOM, Store
+from napari_dip.pipeline.store.results import (
+    as_failed,
+    free_name,
+    json_text,
+    kept_elsewhere,
+    name_beside,
+    save_picture,
+)
+from napari_dip.pipeline.store.shared_network import KEY, read_network, served_by
 from napari_dip.tasks import TASKS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from napari_dip.io import ImageSpec
-    from napari_dip.run.events import Restoration
-    from napari_dip.run.plan import Plan
-    from napari_dip.run.recipe import Recipe
+    from napari_dip.pipeline.events import Restoration
+    from napari_dip.pipeline.plan.types import Plan
+    from napari_dip.pipeline.recipe import Recipe
 
 DONE, INTERRUPTED = 0, 130
 #: Bytes on the disk for each value of a result in tiles: pictures and deviations of tiles, and
 #: picture, deviation and residual put together, beside the result itself.
 TILE_BYTES = 28
-
 _AGAIN = "The same command with --resume goes on from there."
 
 
@@ -237,7 +241,7 @@ def _cut_off(plan: Plan, data: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _pixels(plan: Plan) -> dict[str, Any]:
-    data = opened(plan)
+    data = open_survey(plan)
     # the run asks again, but loads torch first
     sorted_ = look_over(plan, data["image"]) if plan.tiles else sort_inputs(plan, data)
     if isinstance(sorted_, Refusal):

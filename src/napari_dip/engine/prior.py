@@ -2,10 +2,15 @@
 
 A `Draw` says what one step looks at and which pixels of its answer may be used for what.
 The fixed-noise code and the blind spot are two ways to draw, over the same loop.
+
+Which pixels judge and which only guard: drawn from global coordinates, so tiles agree.
+
+Part of the grid that a step looks at.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from itertools import product
 from math import ceil, prod
 from typing import TYPE_CHECKING, NamedTuple, Protocol
@@ -14,12 +19,147 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from napari_dip.engine.holdout import spread
 from napari_dip.engine.problem import Estimate
-from napari_dip.engine.window import Window, random_window
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+#: Two odd multipliers and shifts of a well-mixed 32-bit hash (constants of Murmur3's finaliser).
+_MIX = (0x85EBCA6B, 0xC2B2AE35)
+_WORD = 0xFFFFFFFF
+
+
+def held_out_centres(
+    shape: tuple[int, ...],
+    block: tuple[int, ...],
+    share: float,
+    seed: int,
+    origin: tuple[int, ...] | None = None,
+    patch: tuple[int, ...] | None = None,
+) -> Tensor:
+    """Choose the pixels that judge.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Size of the region, per axis.
+    block : tuple of int, odd
+        Size of the hidden block around a centre: the centre judges, the rest guards it from
+        neighbours that share its noise.
+    share : float, 0 to 1
+        Part of all pixels that centre and guard may take from the fit, at most.
+    seed : int
+    origin : tuple of int or None
+        Global coordinates of the region's first pixel.
+    patch : tuple of int or None
+        Size of the patches that share one fate; None: each pixel has its own.
+
+    Returns
+    -------
+    Tensor
+        (1, 1, *shape) float32, 1 at centres. A pixel's fate depends on its global
+        coordinates and the seed alone.
+    """
+    origin, patch = origin or (0,) * len(shape), patch or (1,) * len(shape)
+    word = torch.full((), (seed * 0x9E3779B1 + 0x7F4A7C15) & _WORD, dtype=torch.int64)
+    for axis, (start, count) in enumerate(zip(origin, shape, strict=True)):
+        line = torch.arange(start, start + count, dtype=torch.int64) // patch[axis]
+        line = line.reshape([-1 if i == axis else 1 for i in range(len(shape))])
+        word = _mix((word ^ line) + axis + 1)
+    chosen = word < int(share / prod(block) * (_WORD + 1))
+    return chosen.to(torch.float32)[None, None]
+
+
+def spread(centres: Tensor, block: tuple[int, ...]) -> Tensor:
+    """Grow each centre (B, 1, *grid) to the block around it; same shape, 0 or 1."""
+    pools = {1: nn.functional.max_pool1d, 2: nn.functional.max_pool2d, 3: nn.functional.max_pool3d}
+    if prod(block) == 1:
+        return centres
+    return pools[len(block)](centres, block, stride=1, padding=tuple(size // 2 for size in block))
+
+
+def _mix(word: Tensor) -> Tensor:
+    """Scatter neighbouring integers over 32 bits."""
+    word = word & _WORD
+    for factor in _MIX:
+        word = ((word ^ (word >> 15)) * factor) & _WORD
+    return word ^ (word >> 16)
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Part of the grid, possibly mirrored, that a step looks at.
+
+    Attributes
+    ----------
+    start, size : tuple of int
+        Per axis.
+    mirrored : tuple of int
+        Tensor dimensions that are turned round.
+    planes : tuple of int or None
+        Which ones of the first axis, in any order, instead of those from `start` on.
+    member : int or None
+        Which one of several pictures, where B of them share a network; None: all B.
+    """
+
+    start: tuple[int, ...]
+    size: tuple[int, ...]
+    mirrored: tuple[int, ...] = ()
+    planes: tuple[int, ...] | None = None
+    member: int | None = None
+
+    def of(self, whole: Tensor) -> Tensor:
+        """Cut (B, C, *grid) down to (B, C, *size), or to (1, C, *size) of a member."""
+        whole = self.of_member(whole)
+        for axis, (start, count) in enumerate(zip(self.start, self.size, strict=True)):
+            if self.planes is None or axis:
+                whole = whole.narrow(axis + 2, start, count)
+        if self.planes is not None:
+            whole = whole[:, :, list(self.planes)]
+        return whole.flip(self.mirrored) if self.mirrored else whole
+
+    def of_member(self, whole: Tensor) -> Tensor:
+        """Give the one picture of (B, ...) that was drawn; all where none was, or B is 1."""
+        if self.member is None or len(whole) == 1:
+            return whole
+        return whole[self.member : self.member + 1]
+
+    def onto(self, part: Tensor, grid: tuple[int, ...]) -> Tensor:
+        """Put (B, C, *size) back where it was cut from: (B, C, *grid), 0 elsewhere."""
+        part = part.flip(self.mirrored) if self.mirrored else part
+        if self.size == grid and self.planes is None:
+            return part
+        whole = part.new_zeros((*part.shape[:2], *grid))
+        place: list[slice | list[int]] = [
+            slice(first, first + n) for first, n in zip(self.start, self.size, strict=True)
+        ]
+        if self.planes is not None:
+            place[0] = list(self.planes)
+        whole[:, :, *place] = part
+        return whole
+
+
+def random_window(
+    grid: tuple[int, ...],
+    size: tuple[int, ...],
+    rng: torch.Generator,
+    *,
+    mirror: bool = True,
+    members: int = 1,
+) -> Window:
+    """Place a window of `size` at random within `grid`; mirror it at random along each axis.
+
+    Of several members, one is drawn as well.
+    """
+    dice = torch.rand(2 * len(grid), generator=rng, device=rng.device).tolist()
+    start = tuple(
+        int(die * (whole - part + 1)) for die, whole, part in zip(dice, grid, size, strict=False)
+    )
+    one = None
+    if members > 1:
+        one = int(torch.randint(members, (), generator=rng, device=rng.device))
+    chosen = (axis + 2 for axis, die in enumerate(dice[len(grid) :]) if die < 0.5)
+    return Window(start, size, tuple(chosen) if mirror else (), member=one)
 
 
 class Draw(NamedTuple):

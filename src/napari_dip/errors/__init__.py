@@ -13,21 +13,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from os import PathLike
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
+from napari_dip.errors.fault import cut, printable
 from napari_dip.errors.files import FILES
-from napari_dip.errors.networks import NETWORKS
 from napari_dip.errors.pixels import PIXELS
-from napari_dip.errors.printable import cut, printable
-from napari_dip.errors.runs import RUNS
-from napari_dip.errors.series import SERIES
-from napari_dip.errors.settings import SETTINGS
-from napari_dip.errors.workers import WORKERS
+from napari_dip.errors.runs import RUNS, SERIES, WORKERS
+from napari_dip.errors.settings import NETWORKS, SETTINGS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from napari_dip.errors.fault import Fault
+
+Answer = TypeVar("Answer")
 
 FAULTS: Mapping[str, Fault] = MappingProxyType(
     {**FILES, **SETTINGS, **PIXELS, **NETWORKS, **RUNS, **WORKERS, **SERIES}
@@ -91,3 +90,16 @@ class Refused(DipError):
 
 class Failed(DipError):
     """Work began and could not end well."""
+
+
+def allowed(answer: Answer | Refusal) -> Answer:
+    """Hand on what was not refused.
+
+    Raises
+    ------
+    Refused
+        If it was.
+    """
+    if isinstance(answer, Refusal):
+        raise Refused(answer)
+    return answer

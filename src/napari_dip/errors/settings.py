@@ -1,4 +1,7 @@
-"""What can go wrong with recipes, settings and the command line."""
+"""What can go wrong with recipes, settings and the command line.
+
+What can be wrong with a network whose activations are to be inverted.
+"""
 
 from __future__ import annotations
 
@@ -89,5 +92,88 @@ SETTINGS = {
     "device-missing": Fault(
         "The device '{device}' was asked for, but {why}.",
         "Choose 'auto' or 'cpu', or run 'napari-dip doctor' to see what is missing.",
+    ),
+}
+#: How a network becomes a file that holds no code; ends several remedies.
+_EXPORT = (
+    "torch.export.save(torch.export.export(network.eval(), (example,)), 'network.pt2') in a Python "
+    "of yours, with an example of the image's size"
+)
+NETWORKS = {
+    "network-missing": Fault(
+        "No network is named, so there are no activations to restore the image from.",
+        "Name a program of torch.export (.pt2), or an architecture of torchvision and its weights.",
+    ),
+    "network-type": Fault(
+        "'{path}' is {kind}, which can run code when it is opened, so it was not opened.",
+        f"If you trust it, make a program of it: {_EXPORT}.",
+    ),
+    "network-foreign": Fault(
+        "'{path}' is no program of torch.export: {why}.",
+        f"Make one of the network: {_EXPORT}.",
+    ),
+    "network-broken": Fault(
+        "'{path}' cannot be used as a program of torch.export: {why}.",
+        f"Make it again: {_EXPORT}.",
+    ),
+    "network-operator": Fault(
+        "Up to that layer '{path}' uses the operator '{operator}', which is not carried out here.",
+        "Choose an earlier layer, or export the network with run_decompositions().",
+    ),
+    "network-training": Fault(
+        "'{path}' was exported while it was being trained: '{operator}' draws at random or learns.",
+        f"Export it in the state for use: {_EXPORT}.",
+    ),
+    "network-size": Fault(
+        "Up to that layer the network in '{path}' does not take an image of {height} × {width} "
+        "pixels: {why}.",
+        "Crop or resample the image to the size that it was exported for ({expected}), or choose "
+        "an earlier layer.",
+    ),
+    "network-channels": Fault(
+        "The network takes {wanted} channels, but '{name}' has {count}.",
+        "Choose one channel, which is repeated, or name the axes YXS if these are colours.",
+    ),
+    "network-constant": Fault(
+        "Channel {channel} of '{name}' holds one value only, and the network looks at all at once.",
+        "Choose another channel, or make a grey picture of the others.",
+    ),
+    "network-limits": Fault(
+        "To read '{path}' and to look at one image through it took more than {limit}.",
+        "Choose an earlier layer, a smaller image or a smaller network.",
+    ),
+    "layer-missing": Fault(
+        "No layer is named.", "Name one, or 'list' to see those that the network has."
+    ),
+    "layer-unknown": Fault(
+        "'{path}' has no layer called '{layer}'.",
+        "Choose one of the nearest, {near}, or 'list' to see all.",
+    ),
+    "layer-list": Fault("'{path}' has {count} layers.", "Choose one of: {layers}."),
+    "layer-silent": Fault(
+        "The layer '{layer}' answers {name} with zeros only, or with what is no number.",
+        "Choose an earlier layer, or check the normalisation.",
+    ),
+    "architecture-unknown": Fault(
+        "'{name}' is neither a file that ends in .pt2 nor an architecture of torchvision.",
+        "Check its spelling; the nearest are: {near}.",
+    ),
+    "torchvision-missing": Fault(
+        "'{name}' would be an architecture of torchvision, which cannot be loaded here: {why}.",
+        "Install the one that fits torch with 'pip install napari-dip[networks]', or name a "
+        "program of torch.export (.pt2).",
+    ),
+    "weights-missing": Fault(
+        "The architecture '{name}' comes without weights.",
+        "Name a file of its weights in safetensors (--weights).",
+    ),
+    "weights-extra": Fault(
+        "'{path}' is a program with weights of its own, but '{weights}' is given as well.",
+        "Leave the weights out.",
+    ),
+    "weights-unfit": Fault(
+        "'{path}' does not hold the weights of '{name}': {why}.",
+        "Save the state of that architecture again: safetensors.torch.save_file("
+        "network.state_dict(), 'weights.safetensors').",
     ),
 }

@@ -16,11 +16,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from napari_dip.explore.calls import architectures, impedance, spectrum
+    from napari_dip.explore.calls import architectures, features, impedance, spectrum
     from napari_dip.explore.comparison import Architectures
     from napari_dip.explore.energies import Impedance
-    from napari_dip.explore.feature_calls import features
-    from napari_dip.explore.feature_rows import FeatureRows
+    from napari_dip.explore.feature_layers import FeatureRows
     from napari_dip.explore.spectra import Spectrum
 
 __all__ = [
@@ -36,11 +35,11 @@ __all__ = [
 
 _HOMES = {
     "Architectures": "comparison",
-    "FeatureRows": "feature_rows",
+    "FeatureRows": "feature_layers",
     "Impedance": "energies",
     "Spectrum": "spectra",
     "architectures": "calls",
-    "features": "feature_calls",
+    "features": "calls",
     "impedance": "calls",
     "spectrum": "calls",
 }

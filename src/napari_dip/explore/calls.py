@@ -1,22 +1,44 @@
-"""The Python door of the experiments: an image in, figures out."""
+"""The Python door of the experiments: an image in, figures out.
+
+The Python door of the comparison of layers: an image and a network in, figures out.
+"""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
-from napari_dip.errors import Failed, refusal
-from napari_dip.explore.designs import chosen
-from napari_dip.explore.subject import subject_of, truth_of
-from napari_dip.run.draining import drained, mapped
+import numpy as np
+
+from napari_dip.errors import Failed, Refusal, Refused, refusal
+from napari_dip.explore.feature_layers import SHOWN, FeatureRows, explore_features
+from napari_dip.explore.subject import chosen, subject_of, truth_of
+from napari_dip.pipeline.api import describe
+from napari_dip.pipeline.calibrate.inputs import sort_inputs
+from napari_dip.pipeline.events import drained, mapped
+from napari_dip.pipeline.machine import this_machine
+from napari_dip.pipeline.plan.plan import preflight
+from napari_dip.pipeline.recipe import make_recipe
+from napari_dip.tasks.invert_features import InvertFeatures
+from napari_dip.tasks.network_import.loading import NetworkFile, layers_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable
 
+    import numpy.typing as npt
+
     from napari_dip.explore.comparison import Architectures
     from napari_dip.explore.energies import Impedance
+    from napari_dip.explore.feature_layers import Inverted
     from napari_dip.explore.spectra import Spectrum
-    from napari_dip.run.events import Event
+    from napari_dip.io import ImageSpec
+    from napari_dip.pipeline.events import Event
+    from napari_dip.pipeline.plan.types import Plan
+
+    Plans = tuple[tuple[tuple[str, Plan], ...], ...]
+
+    Rows = tuple[tuple[Inverted, ...], ...]
 
 #: A comparison fits every design twice: pixels along a side, and iterations, unless others are
 #: asked for.
@@ -156,8 +178,151 @@ def _drained(
     steps: Generator[tuple[Any, ...], None, Any], progress: Callable[[Event], object] | None
 ) -> Any:
     """Run to the end, with the event of each step for `progress`."""
+    import napari_dip.explore.output.files  # noqa: F401 (outcomes can be saved from now on)
+
     found = drained(mapped(steps, itemgetter(0)), progress)
     if found is None:  # only a control that says so can end it with nothing
         why = "the experiment ended before its last iteration"
         raise Failed(refusal("unexpected", why=why))
     return found
+
+
+#: Pixels along a side of what is looked at, unless more are asked for: each layer takes three fits.
+CROP = 128
+#: Layers that are looked at, unless some are named: from the first to the last, evenly.
+LAYERS = 5
+
+
+def features(
+    image: Any,
+    network: str = "",
+    *,
+    layers: str | Iterable[str] | None = None,
+    crop: int | str = CROP,
+    axes: str | None = None,
+    progress: Callable[[Event], object] | None = None,
+    **settings: Any,
+) -> FeatureRows:
+    """Invert several layers of a network with an untrained network, total variation and no prior.
+
+    Parameters
+    ----------
+    image : array-like or path
+        One plane, grey or in colours.
+    network : str
+        Path of a program of torch.export (.pt2), or name of an architecture of torchvision.
+    layers : str or iterable of str, optional
+        Paths of modules; in one text with commas between. Default: five, from first to last.
+    crop : int
+        Pixels along a side: of a larger image the middle is looked at.
+    axes : str, optional
+        One letter for each axis of the image.
+    progress : callable, optional
+        Called with an `Event` now and then.
+    **settings
+        As for `napari_dip.invert_features`, but `preset` "fast".
+
+    Returns
+    -------
+    FeatureRows
+        A row for each layer; its `save(folder)` writes page, picture and table.
+
+    Raises
+    ------
+    Refused
+        If the image, the network or a setting cannot be used.
+
+    References
+    ----------
+    Ulyanov, Vedaldi, Lempitsky, Deep Image Prior, IJCV 2020, doi:10.1007/s11263-020-01303-4,
+    section on feature inversion.
+    """
+    chosen = {"preset": "fast", "network": str(network), **settings}
+    spec, pixels = _looked_at(image, axes, crop)
+    file = NetworkFile(str(network).strip(), settings.get("weights") or None)
+    found = layers_of(file, spec.grid)
+    if isinstance(found, Refusal):
+        raise Refused(found)
+    names = _evenly([path for path, _ in found]) if layers is None else _split(layers)
+    plans, answers = _planned(names, chosen, spec, pixels)
+    rows = _inverted(pixels, plans, answers, progress)
+    recipe = {**chosen, "layers": list(names), "crop": crop, "axes": axes, "image": spec.name}
+    notes = tuple(dict.fromkeys(note for row in plans for _, plan in row for note in plan.notes))
+    return FeatureRows(spec.name, pixels, spec.axes, rows, recipe, (*spec.notes, *notes))
+
+
+def _inverted(
+    pixels: npt.NDArray[Any],
+    plans: Plans,
+    answers: dict[str, str],
+    progress: Callable[[Event], object] | None,
+) -> Rows:
+    """Run all fits to their ends."""
+    import napari_dip.explore.output.files  # noqa: F401 (outcomes can be saved from now on)
+
+    steps = explore_features(pixels, plans, answers)
+    rows = drained(mapped(steps, itemgetter(0)), progress)
+    if rows is None:  # only a control that says so can end it with nothing
+        why = "the experiment ended before its last layer"
+        raise Failed(refusal("unexpected", why=why))
+    return rows
+
+
+def _looked_at(image: Any, axes: str | None, crop: int | str) -> tuple[ImageSpec, npt.NDArray[Any]]:
+    """Read the image, and cut its middle out."""
+    spec, read = describe("image", image, axes)
+    try:
+        side = int(crop)
+    except ValueError:
+        side = 0
+    if side < 1:
+        facts = {"field": "crop", "value": repr(crop), "hint": "Leave it out for 128 pixels."}
+        why = "it should be a whole number of pixels"
+        raise Refused(refusal("setting-wrong", why=why, **facts))
+    pixels = np.asarray(read())
+    if len(spec.axes) != pixels.ndim:
+        return spec, pixels  # the header gate says what is wrong with it
+    cuts = []
+    for axis, count in zip(spec.axes, pixels.shape, strict=True):
+        most = side if axis in "YX" else count
+        begin = max(0, count - most) // 2
+        cuts.append(slice(begin, begin + min(most, count)))
+    part = np.ascontiguousarray(pixels[tuple(cuts)])
+    return replace(spec, shape=part.shape), part
+
+
+def _planned(
+    names: list[str], chosen: dict[str, Any], spec: ImageSpec, pixels: npt.NDArray[Any]
+) -> tuple[Plans, dict[str, str]]:
+    """Plan each fit, with the size of each layer's answer; say no before the first fit."""
+    machine, plans, answers = this_machine(), [], {}
+    for name in names:
+        row = []
+        for prior in SHOWN:
+            recipe = make_recipe("invert-features", **{**chosen, "layer": name, "prior": prior})
+            plan = preflight(recipe, spec, machine)
+            if isinstance(plan, Refusal):
+                raise Refused(plan)
+            row.append((prior, plan))
+        no = sort_inputs(row[0][1], {"image": pixels})
+        if isinstance(no, Refusal):
+            raise Refused(no)
+        task = row[0][1].recipe.task
+        assert isinstance(task, InvertFeatures)
+        answers[name] = task.answer(spec.grid)
+        plans.append(tuple(row))
+    return tuple(plans), answers
+
+
+def _split(layers: str | Iterable[str]) -> list[str]:
+    named = layers.split(",") if isinstance(layers, str) else layers
+    return list(dict.fromkeys(filter(None, (str(one).strip() for one in named))))
+
+
+def _evenly(paths: list[str]) -> list[str]:
+    """Choose modules that hold no others, from the first to the last."""
+    inner = [one for one in paths if not any(other.startswith(f"{one}.") for other in paths)]
+    if len(inner) <= LAYERS:
+        return inner
+    places = [round(place * (len(inner) - 1) / (LAYERS - 1)) for place in range(LAYERS)]
+    return [inner[place] for place in places]

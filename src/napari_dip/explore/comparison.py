@@ -8,26 +8,22 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from napari_dip.engine.control import Control
 from napari_dip.errors import Failed
-from napari_dip.explore.designs import ADAM, PRESET, called, kept_by, settings_of
-from napari_dip.explore.outcome import Outcome
-from napari_dip.explore.seen import Seen
-from napari_dip.explore.subject import hidden_block
-from napari_dip.explore.trial_fit import worse_for_certain
-from napari_dip.explore.trying import tried
-from napari_dip.run.draining import mapped
-from napari_dip.run.events import Event
-from napari_dip.run.machine import load_torch
-from napari_dip.run.recipe import make_recipe
-from napari_dip.run.torch_state import in_own_state
+from napari_dip.explore.model_trials import tried, worse_for_certain
+from napari_dip.explore.progress import Outcome, Seen
+from napari_dip.explore.subject import called, hidden_block, kept_by, settings_of
+from napari_dip.pipeline.events import Event, mapped
+from napari_dip.pipeline.machine import load_torch
+from napari_dip.pipeline.recipe import make_recipe
+from napari_dip.pipeline.torch_state import in_own_state
+from napari_dip.tasks.priors.deep_image_prior import ADAM, PRESET
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable
 
-    from napari_dip.explore.designs import Design
+    from napari_dip.explore.model_trials import Going, TrialFit
     from napari_dip.explore.subject import Picture, Subject
-    from napari_dip.explore.trial_fit import TrialFit
-    from napari_dip.explore.trying import Going
-    from napari_dip.run.recipe import Recipe
+    from napari_dip.pipeline.recipe import Recipe
+    from napari_dip.tasks.priors.deep_image_prior import Design
 
 #: Standard errors beyond which held-out pixels tell two designs apart.
 SURE = 2.0

@@ -9,14 +9,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from napari_dip.engine.control import Control
-from napari_dip.explore.course import readings
-from napari_dip.explore.outcome import Outcome
-from napari_dip.explore.seen import LEAST_KEPT, Seen, ended_after, until_whole
-from napari_dip.explore.subject import standardised
-from napari_dip.explore.targets import ADDED_NOISE, TARGETS
-from napari_dip.run.events import Event
-from napari_dip.run.machine import load_torch
-from napari_dip.run.torch_state import in_own_state
+from napari_dip.explore.fit import readings
+from napari_dip.explore.progress import LEAST_KEPT, Outcome, Seen, ended_after, until_whole
+from napari_dip.explore.subject import ADDED_NOISE, TARGETS, standardised
+from napari_dip.pipeline.events import Event
+from napari_dip.pipeline.machine import load_torch
+from napari_dip.pipeline.torch_state import in_own_state
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping

@@ -1,41 +1,238 @@
-"""Spectrum: which frequencies a network learns when, and where that says to stop."""
+"""Spectrum: which frequencies a network learns when, and where that says to stop.
+
+Frequencies: radially averaged power, and how much of each band an estimate has learned.
+
+Radial frequency is in cycles per pixel, up to 0.5, which is the finest along an axis; the corners
+of the spectrum beyond are left out, as in the code of Shi et al.
+
+The stop of Shi et al.: the ratio of blurriness to sharpness no longer changes.
+
+It needs neither the truth nor held-out pixels, only the estimates themselves.
+"""
 
 from __future__ import annotations
 
 from contextlib import closing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 
 from napari_dip.engine.control import Control
-from napari_dip.explore.bands import (
-    BAND_NAMES,
-    LEVELS,
-    Correspondence,
-    edges,
-    radial_power,
-    reached,
-)
-from napari_dip.explore.course import held_out_stop, readings
-from napari_dip.explore.outcome import Outcome
-from napari_dip.explore.seen import LEAST_KEPT, Seen, ended_after, until_whole
-from napari_dip.explore.sharpness import settled_at, sight
+from napari_dip.explore.fit import held_out_stop, readings
+from napari_dip.explore.progress import LEAST_KEPT, Outcome, Seen, ended_after, until_whole
 from napari_dip.explore.subject import hidden_block, psnr_of, standardised
-from napari_dip.run.events import Event
-from napari_dip.run.machine import load_torch
-from napari_dip.run.outliers import ROBUST
-from napari_dip.run.torch_state import in_own_state
+from napari_dip.pipeline.calibrate.grid import ROBUST
+from napari_dip.pipeline.events import Event
+from napari_dip.pipeline.machine import load_torch
+from napari_dip.pipeline.torch_state import in_own_state
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Mapping
+    from collections.abc import Callable, Generator, Mapping, Sequence
 
     import numpy.typing as npt
 
-    from napari_dip.explore.course import HeldOut, Reading
+    from napari_dip.explore.fit import HeldOut, Reading
     from napari_dip.explore.subject import Picture, Subject
 
+    BandCurve = npt.NDArray[np.float64]
+
     Curve = npt.NDArray[np.float64]
+
+#: Bands of equal width, as Shi et al. have them.
+BANDS = 5
+#: Shares of a band whose iteration is told: half of it, and nearly all.
+LEVELS = (0.5, 0.9)
+#: As tables name them, lowest first.
+BAND_NAMES = tuple(f"band_{number}" for number in range(1, BANDS + 1))
+#: Finest radial frequency that is looked at, in cycles per pixel.
+FINEST = 0.5
+
+
+def edges() -> BandCurve:
+    """Limits of the bands in cycles per pixel, lowest first: one more than there are bands."""
+    return np.linspace(0, FINEST, BANDS + 1)
+
+
+def radial_power(picture: Picture) -> tuple[BandCurve, BandCurve]:
+    """Power spectral density, averaged over rings of equal radial frequency.
+
+    The mean is taken off and a Hann window laid on, so that the picture's border, where it does
+    not continue on the other side, adds no power of its own.
+
+    Parameters
+    ----------
+    picture : ndarray (Y, X)
+
+    Returns
+    -------
+    frequency : ndarray (rings,)
+        Mean radial frequency of each ring, in cycles per pixel.
+    power : ndarray (rings,)
+        In squared units of the picture; of white noise it is the variance.
+    """
+    window = np.outer(*(np.hanning(count + 2)[1:-1] for count in picture.shape))
+    centred = (picture - picture.mean(dtype=np.float64)) * window
+    density = np.abs(np.fft.fft2(centred)) ** 2 / (window**2).sum()
+    radius = _radius(picture.shape)
+    rings = min(picture.shape) // 2
+    place = np.ceil(radius / FINEST * rings).astype(int)  # ring 0 is the mean alone
+    inside = (place > 0) & (place <= rings)
+    count = np.bincount(place[inside], minlength=rings + 1)[1:]
+    power = np.bincount(place[inside], density[inside], minlength=rings + 1)[1:]
+    frequency = np.bincount(place[inside], radius[inside], minlength=rings + 1)[1:]
+    return frequency / count, power / count
+
+
+class Correspondence:
+    """Frequency-band correspondence of estimates with one target.
+
+    The mean over a band of |F(estimate)| / |F(target)|, each clipped to 1: 0 where nothing of the
+    band is there yet, 1 where it is as strong as in the target. The mean of the picture is left
+    out, since it is 0 in a standardised target.
+
+    Parameters
+    ----------
+    target : ndarray (Y, X)
+        What is fitted, noise included.
+
+    References
+    ----------
+    Shi, Mettes, Maji, Snoek, On measuring and controlling the spectral bias of the deep image
+    prior, IJCV 130, 2022, doi:10.1007/s11263-021-01572-7, section 3, and the authors' code
+    (function `get_circular_statastic` of their repository Measure-and-Control-Spectral-Bias).
+    """
+
+    def __init__(self, target: Picture) -> None:
+        self._target = np.abs(np.fft.fft2(target.astype(np.float64)))
+        radius = _radius(target.shape)
+        place = np.ceil(radius / FINEST * BANDS).astype(int) - 1
+        self._place = np.where((radius > 0) & (radius <= FINEST), place, BANDS)
+        self._count = np.bincount(self._place.ravel(), minlength=BANDS + 1)[:BANDS]
+
+    def of(self, estimate: Picture) -> BandCurve:
+        """Correspondence of each band, lowest first: (5,) between 0 and 1."""
+        strength = np.abs(np.fft.fft2(estimate.astype(np.float64)))
+        ratio = np.clip(strength / (self._target + 1e-8), 0, 1)
+        total = np.bincount(self._place.ravel(), ratio.ravel(), minlength=BANDS + 1)[:BANDS]
+        return np.asarray(total / self._count)
+
+
+def reached(correspondence: BandCurve, level: float) -> tuple[int, ...]:
+    """Tell at which iteration each band first has so much of its target, 0 if never.
+
+    Counted from where a band has least of it: what an untrained network says before its first
+    steps is as strong as any picture, and has nothing to do with the target.
+
+    Parameters
+    ----------
+    correspondence : ndarray (iterations, 5)
+    level : float
+    """
+    found = []
+    for band in correspondence.T:
+        least = int(np.argmin(band))
+        there = np.flatnonzero(band[least:] >= level)
+        found.append(least + int(there[0]) + 1 if there.size else 0)
+    return tuple(found)
+
+
+def _radius(shape: tuple[int, ...]) -> BandCurve:
+    down, across = (np.fft.fftfreq(count) for count in shape)
+    return np.asarray(np.hypot(down[:, None], across[None]))
+
+
+#: Iterations over which the ratio is averaged, and the change of that average that counts as
+#: none: n of equation 8 and the threshold in the code of Shi et al.
+AVERAGED, SETTLED = 100, 0.01
+#: Length of the filter that blurs once more, in pixels; as in their code.
+_FILTER = 9
+#: The largest variations that count, and how fast their weight falls with their rank; as in
+#: their code, which follows that of Bahrami and Kot.
+_LARGEST, _FALL = 1000, 0.01
+
+
+class Sight(NamedTuple):
+    """How an estimate looks by itself.
+
+    Attributes
+    ----------
+    blurriness : float, 0 to 1
+        After Crete et al.: share of the edges that one more blur leaves as they are.
+    sharpness : float, > 0
+        After Bahrami and Kot: root mean square of the largest steps between neighbours, weighted
+        by rank, in ranges of the target.
+    """
+
+    blurriness: float
+    sharpness: float
+
+    @property
+    def ratio(self) -> float:
+        """Blurriness over sharpness."""
+        return self.blurriness / max(self.sharpness, 1e-12)
+
+
+def sight(picture: Picture) -> Sight:
+    """Measure blurriness and sharpness.
+
+    Parameters
+    ----------
+    picture : ndarray (Y, X)
+        Scaled so that the target spans 0 to 1, as the authors' 8-bit images do: the ratio, and
+        with it the stop, depends on that scale.
+
+    References
+    ----------
+    Crete, Dolmiere, Ladret, Nicolas, The blur effect: perception and estimation with a new
+    no-reference perceptual blur metric, SPIE 6492, 2007, doi:10.1117/12.702790 (as in
+    scikit-image, whose edges are Sobel's).
+    Bahrami, Kot, A fast approach for no-reference image sharpness assessment based on maximum
+    local variation, IEEE Signal Processing Letters 21(6), 2014, pages 751 to 755.
+    """
+    from skimage.measure import blur_effect
+
+    whole = picture.astype(np.float64)
+    blurriness = float(blur_effect(whole, h_size=_FILTER))  # type: ignore[no-untyped-call]
+    largest = np.sort(_variation(picture).ravel())[::-1][:_LARGEST]
+    weight = np.exp(-_FALL * np.arange(largest.size))
+    return Sight(blurriness, float(np.sqrt(np.mean((largest * weight) ** 2))))
+
+
+def settled_at(ratios: Sequence[float], count: int = AVERAGED, change: float = SETTLED) -> int:
+    """Tell at which iteration the ratio's average has settled; 0 if it has not.
+
+    Parameters
+    ----------
+    ratios : sequence of float
+        At iterations 1, 2, ...
+    count : int
+        The means of the last `count` ratios and of the `count` before are compared.
+    change : float
+        They differ by less.
+
+    References
+    ----------
+    Shi et al. 2022, equation 8.
+    """
+    sums = np.concatenate([[0.0], np.cumsum(ratios)])
+    means = (sums[count:] - sums[:-count]) / count
+    steps = np.abs(means[count:] - means[:-count])
+    found = np.flatnonzero(steps < change)
+    return int(found[0]) + 2 * count if found.size else 0
+
+
+def _variation(picture: Picture) -> Picture:
+    """Largest step from each inner pixel to one of its eight neighbours."""
+    height, width = picture.shape
+    inner = picture[1:-1, 1:-1]
+    steps = [
+        np.abs(picture[down : height - 2 + down, across : width - 2 + across] - inner)
+        for down in range(3)
+        for across in range(3)
+    ]
+    return np.asarray(np.max(steps, 0), np.float32)
+
 
 #: Estimates whose power and pictures are shown, and those that are kept to be looked through:
 #: evenly spread over the logarithm of the iteration, the former from a fiftieth of the fit on.

@@ -3,42 +3,34 @@
 The kind of a file is told by its first bytes, never by its name; what they mean beyond that
 is left to tifffile, Pillow, zarr and bioio. These parsers meet hostile bytes here, so whatever
 they raise becomes a `Refused` that names the file.
+
+What a file says of how it was made: the counterpart of what `write_image` puts there.
 """
 
 from __future__ import annotations
 
+import os
 import stat
-import struct
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from xml.etree import ElementTree
 
 import numpy as np
 import numpy.typing as npt
 
 from napari_dip.errors import Refused, refusal
-from napari_dip.io.paths import is_zarr, look_at, printable, readable_file, why_not
+from napari_dip.errors.fault import printable
+from napari_dip.io.formats.region_reader import naming
+from napari_dip.io.integrity import plain_json
+from napari_dip.io.paths import is_zarr, look_at, readable_file
 
 if TYPE_CHECKING:
-    import os
-    from collections.abc import Iterator
+    from tifffile import TiffFile
 
-    from napari_dip.io.spec import ImageSpec
+    from napari_dip.io.header import ImageSpec
 
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _PICTURES = (b"\x89PNG", b"\xff\xd8\xff")
-#: What parsers raise where they did not foresee a header, whose texts name variables, and texts of
-#: Python's own.
-_UNFORESEEN = (
-    LookupError,
-    AttributeError,
-    TypeError,
-    ArithmeticError,
-    AssertionError,
-    struct.error,
-)
-_OF_PYTHON = ("for int()", "to float", "to unpack")
-_SENSELESS = "what its header says makes no sense"
 #: No lossless codec in use packs real pixels tighter than this; deflate and LZW cannot at all.
 _MOST_PACKED = 2000
 
@@ -64,7 +56,7 @@ def read_spec(path: str | os.PathLike[str], axes: str | None = None) -> ImageSpe
     """
     letters = axes.upper() if axes else None
     if _is_folder(path):
-        from napari_dip.io import zarr_reading
+        from napari_dip.io.formats import zarr as zarr_reading
 
         return zarr_reading.read_spec(Path(path), letters)
     found, count = readable_file(path)
@@ -100,7 +92,7 @@ def read_pixels(spec: ImageSpec) -> npt.NDArray[Any]:
     if spec.path is None:
         raise ValueError(f"'{spec.name}' does not come from a file.")
     if _is_folder(spec.path):
-        from napari_dip.io import zarr_reading
+        from napari_dip.io.formats import zarr as zarr_reading
 
         raw = zarr_reading.read_pixels(Path(spec.path))
     else:
@@ -122,7 +114,7 @@ def _is_folder(path: str | os.PathLike[str]) -> bool:
 
 def is_lazy(path: Path) -> bool:
     """Whether a file is of a kind whose own reader reads it by regions."""
-    from napari_dip.io.bioio_reading import kind_of
+    from napari_dip.io.formats.bioio import kind_of
 
     with path.open("rb") as file:
         return kind_of(file.read(8)) is not None
@@ -136,7 +128,8 @@ def is_tiff(path: Path) -> bool:
 
 def _kind(path: Path) -> Any:
     """Choose the module that reads this kind of file, by its first bytes."""
-    from napari_dip.io import bioio_reading, picture, tiff
+    from napari_dip.io.formats import bioio as bioio_reading
+    from napari_dip.io.formats import picture, tiff
 
     with path.open("rb") as file:
         start = file.read(8)
@@ -160,21 +153,51 @@ def _without_alpha(raw: npt.NDArray[Any], spec: ImageSpec) -> npt.NDArray[Any]:
     return raw
 
 
-@contextmanager
-def naming(path: Path) -> Iterator[None]:
-    """Turn whatever a parser raises into a refusal that names the file."""
-    shown = printable(str(path))
+def read_provenance(path: str | os.PathLike[str]) -> dict[str, Any] | None:
+    """Read what `napari_dip.io.writing.write_image` was given as provenance.
+
+    Parameters
+    ----------
+    path : path of a TIFF file, or of an OME-Zarr, that can be read
+
+    Returns
+    -------
+    dict or None
+        Plain JSON types; None if it holds nothing of the kind.
+    """
+    if os.path.isdir(path):
+        from napari_dip.io.formats.zarr_metadata import attributes
+
+        inside = attributes(Path(path)).get("napari_dip")
+        return inside if isinstance(inside, dict) and "recipe" in inside else None
+    from tifffile import TiffFile
+
+    with TiffFile(path) as file:
+        texts = [*_imagej(file), *_plain(file), *_ome(file)]
+    for text in texts:
+        try:
+            found = plain_json(text)
+        except ValueError:
+            continue
+        if isinstance(found, dict) and "recipe" in found:
+            return found
+    return None
+
+
+def _imagej(file: TiffFile) -> list[str]:
+    text = (file.imagej_metadata or {}).get("Info", "")
+    return [text] if isinstance(text, str) else []
+
+
+def _plain(file: TiffFile) -> list[str]:
+    return [str(one.get("napari_dip", "")) for one in file.shaped_metadata or ()]
+
+
+def _ome(file: TiffFile) -> list[str]:
+    if not file.ome_metadata:
+        return []
     try:
-        yield
-    except Refused:
-        raise
-    except MemoryError:
-        why = "its header asks for more memory than there is"
-        raise Refused(refusal("file-broken", path=shown, why=why)) from None
-    except OSError as error:
-        code = "file-unreadable" if error.errno else "file-broken"
-        raise Refused(refusal(code, path=shown, why=why_not(error))) from None
-    except Exception as error:
-        unforeseen = isinstance(error, _UNFORESEEN) or any(one in str(error) for one in _OF_PYTHON)
-        why = _SENSELESS if unforeseen else why_not(error)
-        raise Refused(refusal("file-broken", path=shown, why=why)) from None
+        root = ElementTree.fromstring(file.ome_metadata)
+    except ElementTree.ParseError:
+        return []
+    return [one.text or "" for one in root.iter() if one.get("K") == "provenance"]

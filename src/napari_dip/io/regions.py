@@ -14,18 +14,20 @@ from typing import IO, TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from napari_dip.errors import Refused, refusal
-from napari_dip.io import bioio_reading
-from napari_dip.io.paths import printable, unsaved
-from napari_dip.io.reading import is_lazy, is_tiff, naming, read_pixels
-from napari_dip.io.tiff import where_pixels_lie
+from napari_dip.errors.fault import printable
+from napari_dip.io.formats import bioio as bioio_reading
+from napari_dip.io.formats.region_reader import naming
+from napari_dip.io.formats.tiff import where_pixels_lie
+from napari_dip.io.paths import unsaved
+from napari_dip.io.reading import is_lazy, is_tiff, read_pixels
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     import numpy.typing as npt
 
-    from napari_dip.io.read_in_place import ReadInPlace
-    from napari_dip.io.spec import ImageSpec
+    from napari_dip.io.formats.region_reader import ReadInPlace
+    from napari_dip.io.header import ImageSpec
 
 #: Bytes of an image that are held at a time while all of it is gone through.
 CHUNK = 2**26
@@ -104,7 +106,7 @@ def on_disk(spec: ImageSpec) -> OnDisk | ReadInPlace | npt.NDArray[Any]:
     assert spec.path is not None
     path = Path(spec.path)
     if path.is_dir():
-        from napari_dip.io import zarr_reading
+        from napari_dip.io.formats import zarr as zarr_reading
 
         return _as_planned(path, spec, zarr_reading.regions(path))
     if is_lazy(path):

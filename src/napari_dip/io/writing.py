@@ -17,12 +17,10 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_dip.errors import Failed
-from napari_dip.io.leftovers import part_name
-from napari_dip.io.outputs import FOLDER_SUFFIX, placed
+from napari_dip.io.header import SourceTags, escaped_unit, meters, unit_symbol
+from napari_dip.io.outputs import FOLDER_SUFFIX, part_name, placed
 from napari_dip.io.paths import unsaved
 from napari_dip.io.regions import OnDisk, chunks
-from napari_dip.io.spec import SourceTags
-from napari_dip.io.units import escaped_unit, meters, unit_symbol
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -16,13 +16,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_dip.errors import Failed
-from napari_dip.io.leftovers import part_name
-from napari_dip.io.outputs import placed
+from napari_dip.io.formats.zarr import check_zarr, version_of
+from napari_dip.io.formats.zarr_metadata import FORMATS, foreign_in, multiscales
+from napari_dip.io.header import unit_symbol
+from napari_dip.io.outputs import part_name, placed
 from napari_dip.io.paths import is_zarr, unsaved
-from napari_dip.io.units import unit_symbol
-from napari_dip.io.zarr_members import foreign_in
-from napari_dip.io.zarr_metadata import FORMATS, multiscales
-from napari_dip.io.zarr_reading import check_zarr, version_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

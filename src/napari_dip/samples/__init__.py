@@ -1,4 +1,8 @@
-"""Pictures that come with the package; LICENSE.txt beside them says whose they are."""
+"""Pictures that come with the package; LICENSE.txt beside them says whose they are.
+
+Decided here: which pictures are shipped, and what is made worse of them for each task. The doors
+import this package; it imports nothing.
+"""
 
 from __future__ import annotations
 

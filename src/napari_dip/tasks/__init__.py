@@ -1,4 +1,9 @@
-"""The tasks, by name. A new task adds its line here."""
+"""What a user wants: the tasks by name, their settings, and how they become a problem.
+
+Decided here: which tasks there are, in the order of menus; a new task adds its line. The folders
+below hold priors, noise models, PSFs and imported networks. The pipeline and the doors import this
+package; it knows the engine, and no run.
+"""
 
 from __future__ import annotations
 

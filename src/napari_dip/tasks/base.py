@@ -1,13 +1,15 @@
-"""What a task is: a frozen value whose typed fields become the form, the command and the recipe."""
+"""What a task is: a frozen value whose typed fields become the form, the command and the recipe.
+
+What a task asks for: settings, pictures, and what the user knows of the noise.
+
+The scene of a fit: one unit's pixels, calibrated, as tasks see them.
+"""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import asdict, fields, is_dataclass
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
-
-from napari_dip.tasks.fields import IMAGE, Input, NoiseWish, Setting
-from napari_dip.tasks.scene import Scene
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -17,13 +19,203 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from napari_dip.engine.likelihood.fidelity import NoiseVariance
+    from napari_dip.engine.likelihood.penalties import Before
+    from napari_dip.engine.noise.colour_camera import CameraNoise
     from napari_dip.engine.prior import Prior
     from napari_dip.engine.problem import Problem
     from napari_dip.errors import Refusal
     from napari_dip.io import ImageSpec
 
-__all__ = ["IMAGE", "SEEN", "Input", "NoiseWish", "Scene", "Setting", "Task"]
 
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """How a field of a task is shown to people; goes into `typing.Annotated`.
+
+    Attributes
+    ----------
+    label : str
+        Its name in the dock.
+    help : str
+        Tooltip and command-line help, in the user's words, with units.
+    choices : mapping of value to words
+        Names of the values of a `Literal` field, as the dock shows them.
+    least, most, step : float or None
+        Limits and step of a number, in its unit.
+    advanced : bool
+        Folded away at first.
+    files : str
+        Of a text that names a file: which files to show, such as "Networks (*.pt2)".
+    offered : bool
+        Whether `Task.offers` lists what may stand in a text.
+    written : str
+        How the methods text writes a number, with its unit and meaning, "{:g}" in its place;
+        empty: the label, a colon and the value say it.
+    """
+
+    label: str
+    help: str
+    choices: Mapping[str, str] | None = None
+    least: float | None = None
+    most: float | None = None
+    step: float | None = None
+    advanced: bool = True
+    files: str = ""
+    offered: bool = False
+    written: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """A picture that a task takes.
+
+    Attributes
+    ----------
+    name : str
+        Key of its pixels, and its option on the command line.
+    label, help : str
+        As the dock and the command line show it.
+    layers : tuple of str
+        Kinds of napari layers that it may come from: "image", "labels", "shapes".
+    optional : bool
+    measures : bool
+        Whether it is another measurement of what the image shows, and so is laid out, calibrated
+        and explained as the image is.
+    overlays : bool
+        Whether it lies on the image pixel by pixel, in all of its axes or in some, and so is laid
+        out as the image is: (parts, C, *grid), one channel where it has none.
+    calibrates : bool
+        Whether it is a map of the detector, which corrects and weighs what was measured.
+    """
+
+    name: str
+    label: str
+    help: str
+    layers: tuple[str, ...] = ("image",)
+    optional: bool = False
+    measures: bool = False
+    overlays: bool = False
+    calibrates: bool = False
+
+
+#: What every task restores.
+IMAGE = Input(
+    "image", "Image", "The image to restore. It follows the layer that is selected in napari."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class NoiseWish:
+    """What the user knows of the noise, in the image's units; None and "auto": to be measured.
+
+    Where it is `white`, all that neighbouring pixels share is taken for picture.
+    """
+
+    model: str = "auto"
+    read_noise: float | None = None
+    gain: float | None = None
+    white: bool = False
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Scene:
+    """What a task builds its problem and its prior from: one unit's pixels, calibrated.
+
+    Attributes
+    ----------
+    measurement : Tensor
+        (B, C, *grid), in network units; 0 where nothing was measured. B counts the measurements
+        of one picture, in the first one's intensities: 1, or 2 with a second shot.
+    noise : NoiseVariance
+        In network units; one of each measurement where there are two.
+    noise_level : float
+        Mean standard deviation of the noise, in network units.
+    known : Tensor
+        (1, 1, *grid): 1 where there is a measurement.
+    held_out, guarded : Tensor
+        (1, 1, *grid): 1 at pixels that judge, and at those with their guard band.
+    block : tuple of int
+        Size of hidden blocks, per axis of the grid.
+    granted : float
+        Share of the measured noise that the fit takes for certain; less where the network itself
+        says how far a pixel may lie off.
+    prior : str
+        Such as "noise" or "blind-spot".
+    widths : tuple of int
+        Channels of the network at each scale.
+    window : int or None
+        Side of what a step looks at; None: the whole grid.
+    others : mapping of str to Tensor
+        The task's further inputs by name, float32, as they came.
+    zero, unit : Tensor or None
+        (1, C, 1, ...): where the image's units have their zero, and how long one of them is.
+    beside : Tensor or None
+        (1, 2 C, *grid): the frames or planes before and after, laid onto this one.
+    before : Before or None
+        The picture of the frame before, laid onto this one.
+    correlation : tuple of two tuples of float or None
+        Autocorrelation of the noise at lags 1, 2, ... along Y and X, in pixels of the grid; None
+        where it is taken to be white.
+    enlarged : tuple of int or None
+        Size that the picture is to have, where the grid holds an oversampled image at half its
+        size; None: that of the grid.
+    camera : CameraNoise or None
+        The noise of red, green and blue together, where it is a colour camera's.
+    full_size : Tensor or None
+        (1, 3, *enlarged): the measurement, where the noise is a colour camera's.
+    noises : NoiseVariance or None
+        Of each of B pictures that a network is fitted to together, where they do not share one:
+        `noise` then is their mean.
+    trust : Tensor or None
+        (1, 1, *grid), up to 1: how much a pixel counts beside those of usual read noise; None: all
+        count alike.
+    worked_out : mapping of str to object
+        What `Task.seen` has worked out from all this, for both prior and problem.
+    """
+
+    measurement: Tensor
+    noise: NoiseVariance
+    noise_level: float
+    known: Tensor
+    held_out: Tensor
+    guarded: Tensor
+    block: tuple[int, ...]
+    granted: float
+    prior: str
+    widths: tuple[int, ...]
+    window: int | None
+    others: Mapping[str, Tensor] = field(default_factory=dict)
+    zero: Tensor | None = None
+    unit: Tensor | None = None
+    beside: Tensor | None = None
+    before: Before | None = None
+    correlation: tuple[tuple[float, ...], tuple[float, ...]] | None = None
+    enlarged: tuple[int, ...] | None = None
+    camera: CameraNoise | None = None
+    full_size: Tensor | None = None
+    noises: NoiseVariance | None = None
+    trust: Tensor | None = None
+    worked_out: Mapping[str, object] = field(default_factory=dict)
+
+    @property
+    def grid(self) -> tuple[int, ...]:
+        """Size of the measurement, per axis."""
+        return tuple(self.measurement.shape[2:])
+
+    @property
+    def weight(self) -> Tensor:
+        """Weight of each pixel: 0 where nothing was measured, less than 1 where it is noisy."""
+        return self.known if self.trust is None else self.known * self.trust
+
+    @property
+    def quiet(self) -> Tensor:
+        """Measured pixels, 1, but for those that are much noisier than others."""
+        if self.trust is None:
+            return self.known
+        return self.known * (self.trust >= LEAST_TRUST)
+
+
+__all__ = ["IMAGE", "SEEN", "Input", "NoiseWish", "Scene", "Setting", "Task"]
 #: Pixels around a place that most of what a network says of it comes from; patches that look alike
 #: are looked for over 16.
 SEEN = 32
@@ -273,3 +465,8 @@ class Task(ABC):
         return {
             key: value for key, value in asdict(self).items() if value != getattr(type(self), key)
         }
+
+
+#: Share of the usual weight below which a pixel neither judges nor is shown to a network: the
+#: prediction from its neighbours is then surer than the pixel.
+LEAST_TRUST = 0.5

@@ -11,9 +11,8 @@ from pydantic.dataclasses import dataclass
 
 from napari_dip.tasks.base import NoiseWish, Scene, Setting, Task
 from napari_dip.tasks.deblur import Deblur
-from napari_dip.tasks.known_psf import check_size
-from napari_dip.tasks.larger_object import padded
-from napari_dip.tasks.noise_settings import Gain, NoiseModel, ReadNoise
+from napari_dip.tasks.optics.psf_settings import check_size, padded
+from napari_dip.tasks.shared_settings import Gain, NoiseModel, ReadNoise
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -129,7 +128,7 @@ class BlindDeblur(Task):
         """Explain the picture as a sharper one under that blur."""
         from torch import nn
 
-        from napari_dip.engine.learned_blur import LearnedConvolution
+        from napari_dip.engine.operators.convolution import LearnedConvolution
 
         blur = scene.worked_out["blur"]
         assert isinstance(blur, nn.Module)
@@ -155,8 +154,8 @@ class BlindDeblur(Task):
         """Guess a kernel of any shape, and make a network that goes on learning from it."""
         import torch
 
-        from napari_dip.engine.kernels import KernelNetwork, SoftmaxKernel, logits_of
-        from napari_dip.engine.sharp_edges import kernel_from_edges
+        from napari_dip.engine.deconvolution.blur_estimation import kernel_from_edges
+        from napari_dip.engine.deconvolution.kernels import KernelNetwork, SoftmaxKernel, logits_of
 
         kernel, weights = kernel_from_edges(scene.measurement, self.side), torch.Generator()
         start = logits_of(kernel.cpu())
@@ -165,7 +164,7 @@ class BlindDeblur(Task):
 
     def _likely(self, scene: Scene) -> tuple[Tensor, nn.Module]:
         """Give the blur of the chosen kind that fits the spectrum best, which stays as it is."""
-        from napari_dip.engine.blur_evidence import most_likely_blur
+        from napari_dip.engine.deconvolution.blur_estimation import most_likely_blur
 
         variance = scene.noise.at(scene.measurement).mean((0, 2, 3))
         blur = most_likely_blur(scene.measurement, variance, self._candidates())
@@ -176,7 +175,11 @@ class BlindDeblur(Task):
         """Blurs of the chosen kind, from narrow to as wide as the PSF may be."""
         from functools import partial
 
-        from napari_dip.engine.kernels import DefocusKernel, GaussianKernel, MotionKernel
+        from napari_dip.engine.deconvolution.kernels import (
+            DefocusKernel,
+            GaussianKernel,
+            MotionKernel,
+        )
 
         sizes = (self.side, self.side)
         widths, width = [], LEAST_WIDTH

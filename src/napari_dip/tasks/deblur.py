@@ -9,26 +9,36 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
 from napari_dip.tasks.base import IMAGE, Input, NoiseWish, Scene, Setting, Task
-from napari_dip.tasks.known_psf import PSF, KnownPsf, check_size, cleaned_picture, fit_axes
-from napari_dip.tasks.larger_object import beyond, padded, within_frame
-from napari_dip.tasks.lucy_start import FirstGuess, code_with, first_guess, pull_towards
-from napari_dip.tasks.noise_settings import Gain, NoiseModel, ReadNoise
-from napari_dip.tasks.optics import Optics
-from napari_dip.tasks.optics_settings import (
+from napari_dip.tasks.optics.initial_estimate import (
+    FirstGuess,
+    code_with,
+    first_guess,
+    judged_mixture,
+    pull_towards,
+)
+from napari_dip.tasks.optics.microscope import Optics
+from napari_dip.tasks.optics.psf_settings import (
     OIL,
+    PSF,
     Aperture,
     Excitation,
     GaussianDepth,
     GaussianWidth,
+    KnownPsf,
     Microscope,
     Pinhole,
     PixelSize,
     RefractiveIndex,
     Wavelength,
     ZStep,
+    beyond,
+    check_size,
+    cleaned_picture,
+    fit_axes,
+    padded,
+    within_frame,
 )
-from napari_dip.tasks.smoothing import SmoothingKind, smoothed
-from napari_dip.tasks.volume_start import judged_mixture
+from napari_dip.tasks.shared_settings import Gain, NoiseModel, ReadNoise, SmoothingKind, smoothed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -223,9 +233,11 @@ class Deblur(Task):
         Network units are (pixel - offset) / scale. A kernel of sum one leaves a constant as it
         is, so an even background needs no term of its own: it lies in the offset.
         """
-        from napari_dip.engine.backprojection import backprojected_residual
-        from napari_dip.engine.fidelity import gaussian_likelihood
-        from napari_dip.engine.penalties import not_below
+        from napari_dip.engine.likelihood.fidelity import (
+            backprojected_residual,
+            gaussian_likelihood,
+        )
+        from napari_dip.engine.likelihood.penalties import not_below
         from napari_dip.engine.problem import Problem, Term
 
         seen = scene.known * (1 - scene.guarded)
@@ -279,7 +291,7 @@ class Deblur(Task):
         return beyond(scene.grid, tuple(scene.others["psf"].shape))
 
     def _operator(self, scene: Scene) -> nn.Module:
-        from napari_dip.engine.convolution import CircularConvolution, ValidConvolution
+        from napari_dip.engine.operators.convolution import CircularConvolution, ValidConvolution
 
         if self.border == "circular":
             return CircularConvolution(scene.others["psf"])
@@ -287,7 +299,7 @@ class Deblur(Task):
 
     def prior_for(self, scene: Scene, rng: torch.Generator) -> Prior:
         """Draw from fixed noise, as large as the object, with first guesses beside it."""
-        from napari_dip.tasks.noise_code import noise_code
+        from napari_dip.tasks.priors.deep_image_prior import noise_code
 
         grid = padded(scene.grid, self._margin(scene))
         if self.start == "none":

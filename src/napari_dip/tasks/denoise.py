@@ -1,7 +1,11 @@
-"""Denoise: remove the noise of a single image, judged by the image itself."""
+"""Denoise: remove the noise of a single image, judged by the image itself.
+
+An oversampled image is fitted at half its size, and handed over in full.
+"""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import ConfigDict
@@ -9,11 +13,8 @@ from pydantic.dataclasses import dataclass
 
 from napari_dip.errors import refusal
 from napari_dip.tasks.base import IMAGE, SEEN, Input, NoiseWish, Scene, Setting, Task
-from napari_dip.tasks.blind_spot import blind_spot_problem, hidden_words
-from napari_dip.tasks.camera_maps import CAMERA_MAPS, admit_maps, check_maps
-from napari_dip.tasks.designs import PRESET, Network, check_network, designed_code, widths_of
-from napari_dip.tasks.halving import in_full
-from napari_dip.tasks.impulses import (
+from napari_dip.tasks.noise_models.camera_maps import CAMERA_MAPS, admit_maps, check_maps
+from napari_dip.tasks.noise_models.impulses import (
     FILLING,
     IMPULSES,
     filling_code,
@@ -22,7 +23,7 @@ from napari_dip.tasks.impulses import (
     impulses_hidden,
     no_impulses,
 )
-from napari_dip.tasks.jpeg import (
+from napari_dip.tasks.noise_models.jpeg import (
     RECOMPRESSION,
     admit_jpeg,
     check_jpeg,
@@ -32,27 +33,39 @@ from napari_dip.tasks.jpeg import (
     traces_of,
     without_pixel_judges,
 )
-from napari_dip.tasks.movies import (
+from napari_dip.tasks.noise_models.named_noise import SPECKLE, admit_speckle, check_named, hints
+from napari_dip.tasks.noise_models.stripes import STRIPES, destriped, stripe_words, with_offsets
+from napari_dip.tasks.priors.blind_spot import blind_spot_problem, hidden_words
+from napari_dip.tasks.priors.deep_image_prior import (
+    PRESET,
+    Network,
+    check_network,
+    designed_code,
+    widths_of,
+)
+from napari_dip.tasks.priors.r2r import DOUBTED, RECORRUPTED, WEAK, recorrupted_problem
+from napari_dip.tasks.shared_settings import (
     BESIDE,
+    SECOND,
     Beside,
+    Gain,
+    NoiseOrCompression,
+    ReadNoise,
     Sharing,
+    Smoothing,
+    SmoothingKind,
     Steadiness,
     Way,
     apart_words,
+    check_second,
     far_apart,
     is_movie,
     plane_count,
     shown_beside,
+    smoothed,
     steady,
     way_of_sharing,
 )
-from napari_dip.tasks.named_noise import check_named, hints
-from napari_dip.tasks.noise_settings import Gain, NoiseOrCompression, ReadNoise
-from napari_dip.tasks.recorrupted import DOUBTED, RECORRUPTED, WEAK, recorrupted_problem
-from napari_dip.tasks.second import SECOND, check_second
-from napari_dip.tasks.smoothing import Smoothing, SmoothingKind, smoothed
-from napari_dip.tasks.speckle import SPECKLE, admit_speckle
-from napari_dip.tasks.stripes import STRIPES, destriped, stripe_words, with_offsets
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -65,6 +78,19 @@ if TYPE_CHECKING:
     from napari_dip.engine.problem import Problem
     from napari_dip.errors import Refusal
     from napari_dip.io import ImageSpec
+
+
+def in_full(scene: Scene, problem: Problem) -> Problem:
+    """Enlarge what a problem ends with, where the scene is smaller than the picture is to be."""
+    from napari_dip.engine.noise.oversampling import enlarged
+    from napari_dip.engine.problem import followed_by
+
+    if scene.enlarged is None:
+        return problem
+    full = followed_by(problem, lambda _, done: enlarged(done, scene.enlarged))
+    # a camera's noise is filtered at full size
+    return full if scene.camera is None else replace(full, refine=problem.refine)
+
 
 #: Noise that a camera makes, in contrast to what lies on the picture.
 DETECTOR = ("auto", "gaussian", "poisson-gaussian")
@@ -177,7 +203,7 @@ class Denoise(Task):
         self, parts: npt.NDArray[Any], others: Mapping[str, npt.NDArray[np.float32]]
     ) -> npt.NDArray[np.bool_] | None:
         """Find impulses, if that is the noise: they tell nothing of the picture."""
-        from napari_dip.tasks.impulse_finding import impulses_of
+        from napari_dip.tasks.noise_models.impulses import impulses_of
 
         return impulses_of(parts) if self.noise == IMPULSES else None
 
@@ -280,7 +306,7 @@ class Denoise(Task):
 
     def problem(self, scene: Scene) -> Problem:
         """Explain the image as picture plus noise; the pixel's own word comes in at the end."""
-        from napari_dip.tasks.noise_code import noise_code_problem
+        from napari_dip.tasks.priors.deep_image_prior import noise_code_problem
 
         penalties = smoothed(scene, self.smoothing, self.smoothing_kind)
         if scene.prior == RECOMPRESSION:

@@ -12,19 +12,20 @@ from pydantic.dataclasses import dataclass
 
 from napari_dip.errors import refusal
 from napari_dip.tasks.base import IMAGE, Input, Scene, Setting, Task
-from napari_dip.tasks.blind_spot import IMAGE_FED, blind_spot_problem
-from napari_dip.tasks.hidden_code import hidden_code, stack_code
-from napari_dip.tasks.holes import (
+from napari_dip.tasks.priors.blind_spot import IMAGE_FED, blind_spot_problem
+from napari_dip.tasks.priors.deep_image_prior import judged_by_error, noise_code, noise_code_problem
+from napari_dip.tasks.priors.masked_input import (
     check_mask,
     depth,
     grown,
+    hidden_code,
     marked,
     missing_planes,
     refuse_marks,
     scattered,
+    stack_code,
     widest_side,
 )
-from napari_dip.tasks.noise_code import judged_by_error, noise_code, noise_code_problem
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -172,7 +173,7 @@ class Inpaint(Task):
         """
         if known.ndim < 5:
             return None
-        from napari_dip.engine.stack_holes import Holes
+        from napari_dip.engine.priors.masked_stack import Holes
 
         side = widest_side(known[0].cpu().numpy() > 0, WIDEST_PATCH)
         return ((1, side, side), Holes(known).like_missing(known)) if side else None

@@ -9,8 +9,15 @@ from pydantic.dataclasses import dataclass
 
 from napari_dip.errors import Refusal, Refused, refusal
 from napari_dip.tasks.base import Scene, Setting, Task
-from napari_dip.tasks.network_input import Numbers, NumbersText, normalisation_of, range_of
-from napari_dip.tasks.network_loading import NetworkFile, layers_of, load_network
+from napari_dip.tasks.network_import.loading import (
+    NetworkFile,
+    Numbers,
+    NumbersText,
+    layers_of,
+    load_network,
+    normalisation_of,
+    range_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,11 +26,11 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import torch
 
-    from napari_dip.engine.feature_operator import FeatureOperator
+    from napari_dip.engine.operators.network_features import FeatureOperator
     from napari_dip.engine.prior import Prior
     from napari_dip.engine.problem import Problem
     from napari_dip.io import ImageSpec
-    from napari_dip.tasks.network_loading import Network
+    from napari_dip.tasks.network_import.loading import Network
 
 #: Prior of each choice, as reports and presets name it.
 PRIORS = {"deep": "noise", "total-variation": "total-variation", "none": "pixels"}
@@ -240,8 +247,8 @@ class InvertFeatures(Task):
 
     def problem(self, scene: Scene) -> Problem:
         """Explain the activations, and no pixel."""
-        from napari_dip.engine.feature_problem import features_problem
-        from napari_dip.engine.penalties import total_variation
+        from napari_dip.engine.likelihood.penalties import total_variation
+        from napari_dip.engine.priors.feature_inversion import features_problem
 
         operator = self._operator(scene)
         # in units of the network's range, so that a weight means the same for every image
@@ -256,9 +263,9 @@ class InvertFeatures(Task):
         """Make the untrained network and its code, or pixels that are free."""
         import torch
 
-        from napari_dip.engine.feature_prior import Pixels, Within
         from napari_dip.engine.prior import NoiseCode
-        from napari_dip.tasks.noise_code import noise_code
+        from napari_dip.engine.priors.feature_inversion import Pixels, Within
+        from napari_dip.tasks.priors.deep_image_prior import noise_code
 
         zero, unit = _network_range(scene)
         if scene.prior == "noise":
@@ -269,8 +276,7 @@ class InvertFeatures(Task):
     def _operator(self, scene: Scene) -> FeatureOperator:
         import torch
 
-        from napari_dip.engine.feature_graph import FeatureGraph
-        from napari_dip.engine.feature_operator import FeatureOperator
+        from napari_dip.engine.operators.network_features import FeatureGraph, FeatureOperator
 
         found = self._network(scene.grid)
         if isinstance(found, Refusal):

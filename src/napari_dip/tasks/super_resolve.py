@@ -1,17 +1,24 @@
-"""Super-resolve: make a finer picture that explains the coarse one."""
+"""Super-resolve: make a finer picture that explains the coarse one.
+
+What a user can say of an enlargement: how much finer, what made the pixels coarse, and how.
+
+How many times finer, along each axis, as recipes keep it and people write it.
+"""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from math import ceil
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from pydantic import ConfigDict
+from pydantic import BeforeValidator, ConfigDict, Field
 from pydantic.dataclasses import dataclass
+from pydantic_core import PydanticCustomError
 
 from napari_dip.errors import Refusal, refusal
-from napari_dip.tasks.base import NoiseWish, Scene, Task
-from napari_dip.tasks.coarser_scales import (
+from napari_dip.tasks.base import NoiseWish, Scene, Setting, Task
+from napari_dip.tasks.optics.psf_settings import GAUSSIAN_REACH, fit_axes, padded, within_frame
+from napari_dip.tasks.priors.zssr import (
     COARSER_SCALES,
     LEAST_SIDE,
     coarser_scales,
@@ -19,17 +26,7 @@ from napari_dip.tasks.coarser_scales import (
     stages_of,
     with_patches_that_judge,
 )
-from napari_dip.tasks.enlarging_settings import (
-    CoarsePixels,
-    EnlargingPrior,
-    Factor,
-    PsfDepth,
-    PsfWidth,
-    WarmStart,
-)
-from napari_dip.tasks.known_psf import fit_axes
-from napari_dip.tasks.larger_object import GAUSSIAN_REACH, padded, within_frame
-from napari_dip.tasks.noise_settings import Gain, NoiseModel, ReadNoise
+from napari_dip.tasks.shared_settings import Gain, NoiseModel, ReadNoise
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -41,6 +38,109 @@ if TYPE_CHECKING:
     from napari_dip.engine.problem import Estimate, Problem
     from napari_dip.io import ImageSpec
 
+#: Factors of one axis; the paper shows 4 and 8.
+ALLOWED = (1, 2, 3, 4, 8)
+
+
+def factor_text(value: object) -> str:
+    """Bring a factor, or one for each axis, to the text that recipes keep, such as "2" or "1,4".
+
+    Parameters
+    ----------
+    value : int, str or sequence of int
+
+    Raises
+    ------
+    PydanticCustomError
+        If a factor is not allowed, or all are 1.
+    """
+    parts: list[Any]
+    if isinstance(value, str):
+        parts = [part.strip() for part in value.split(",")]
+    elif isinstance(value, list | tuple):
+        parts = list(value)
+    else:
+        parts = [value]
+    texts = [str(part) for part in parts]
+    numbers = [int(text) for text in texts if text in map(str, ALLOWED)]
+    if len(numbers) != len(texts) or len(numbers) not in (1, 2, 3) or max(numbers) == 1:
+        raise PydanticCustomError(
+            "factor",
+            "Input should be 2, 3, 4 or 8, or one of 1, 2, 3, 4, 8 for each axis as Y,X or Z,Y,X",
+        )
+    even = len(numbers) < 3 and len(set(numbers)) == 1
+    return str(numbers[0]) if even else ",".join(map(str, numbers))
+
+
+Factor = Annotated[
+    str,
+    BeforeValidator(factor_text),
+    Setting(
+        "Enlarge ×",
+        "How many pixels the result has for each pixel of the image: 2, 3, 4 or 8, or one "
+        "number for each axis as Y,X, such as 1,4. For stacks also as Z,Y,X: 4,1,1 makes four "
+        "planes of each; one or two numbers leave the planes apart as they are.",
+        advanced=False,
+    ),
+]
+CoarsePixels = Annotated[
+    Literal["lanczos", "binning"],
+    Setting(
+        "Coarse pixels",
+        "What made the pixels coarse. Lanczos: a picture was scaled down with a smooth filter, "
+        "as in the Deep Image Prior paper. Binning: each pixel is the mean of the fine ones "
+        "that it covers, as on a camera.",
+        choices={"lanczos": "Scaled down (Lanczos)", "binning": "Binning (camera)"},
+        advanced=False,
+    ),
+]
+PsfWidth = Annotated[
+    Annotated[float, Field(ge=0, le=20, allow_inf_nan=False)],
+    Setting(
+        "PSF width",
+        "Standard deviation of the microscope's blur, in pixels of the result; the result is "
+        "freed from it. 0: none.",
+        least=0,
+        most=20,
+        step=0.05,
+        written="Gaussian blur of standard deviation {:g} pixels of the result",
+    ),
+]
+PsfDepth = Annotated[
+    Annotated[float, Field(ge=0, le=20, allow_inf_nan=False)],
+    Setting(
+        "PSF width along Z",
+        "The same along Z, in planes of the result, where a stack is one volume.",
+        least=0,
+        most=20,
+        step=0.05,
+        written="along Z of standard deviation {:g} planes of the result",
+    ),
+]
+EnlargingPrior = Annotated[
+    Literal["auto", "scales", "noise"],
+    Setting(
+        "Prior",
+        "What the untrained network learns from: the image made coarser still, where it is "
+        "known what the finer pixels are; or fixed random noise that is turned into the image, "
+        "as in the Deep Image Prior paper. Automatic takes the first, and the second for "
+        "volumes and where there is a PSF.",
+        choices={
+            "auto": "Automatic",
+            "scales": "The image's coarser scales",
+            "noise": "Fixed noise (paper)",
+        },
+    ),
+]
+WarmStart = Annotated[
+    Literal["interpolated", "none"],
+    Setting(
+        "Warm start",
+        "What fixed noise is fed together with: the interpolated image, from which the network "
+        "starts much sooner; or nothing, as in the Deep Image Prior paper.",
+        choices={"interpolated": "Interpolated image", "none": "None (paper)"},
+    ),
+]
 #: Standard deviation of the code's jitter up to that factor, and beyond: the paper's 0.03 for 4
 #: and 0.05 for 8.
 JITTER, JITTER_BEYOND, FINE = 0.03, 0.05, 4
@@ -167,7 +267,7 @@ class SuperResolve(Task):
 
     def problem(self, scene: Scene) -> Problem:
         """Explain the coarse pixels; those held out judge."""
-        from napari_dip.engine.fidelity import gaussian_likelihood, weighted_residual
+        from napari_dip.engine.likelihood.fidelity import gaussian_likelihood, weighted_residual
         from napari_dip.engine.problem import Problem, Term
 
         if scene.prior == COARSER_SCALES:
@@ -191,16 +291,16 @@ class SuperResolve(Task):
 
     def _operator(self, axes: str) -> nn.Module:
         """First the optics, then the pixels."""
-        from napari_dip.engine.convolution import ValidConvolution
-        from napari_dip.engine.operators import Chain
-        from napari_dip.engine.psf import gaussian_psf
+        from napari_dip.engine.deconvolution.psf import gaussian_psf
+        from napari_dip.engine.operators.convolution import ValidConvolution
+        from napari_dip.engine.problem import Chain
 
         coarser = self._decimation(self.factors(axes))
         sigmas = self._sigmas(axes)
         return Chain(ValidConvolution(gaussian_psf(sigmas)), coarser) if any(sigmas) else coarser
 
     def _decimation(self, factors: tuple[int, ...]) -> nn.Module:
-        from napari_dip.engine.resampling import BinnedDownsample, LanczosDownsample
+        from napari_dip.engine.operators.detector import BinnedDownsample, LanczosDownsample
 
         return LanczosDownsample(factors) if self.model == "lanczos" else BinnedDownsample(factors)
 
@@ -208,7 +308,7 @@ class SuperResolve(Task):
         """Draw from fixed noise on the fine grid, with the interpolated image beside it."""
         from torch import cat
 
-        from napari_dip.tasks.noise_code import CHANNELS, NOISE_IN_VOLUMES, noise_code
+        from napari_dip.tasks.priors.deep_image_prior import CHANNELS, NOISE_IN_VOLUMES, noise_code
 
         axes = _axes(scene)
         factors = self.factors(axes)
@@ -242,7 +342,7 @@ class SuperResolve(Task):
     def _finer(self, scene: Scene, coarse: Tensor) -> Tensor:
         from torch.nn import functional
 
-        from napari_dip.engine.resampling import interpolated
+        from napari_dip.engine.operators.detector import interpolated
 
         axes = _axes(scene)
         sides = [side for far in reversed(self._margin(axes)) for side in (far, far)]
@@ -250,7 +350,7 @@ class SuperResolve(Task):
 
     def _explaining(self, scene: Scene, visible: Tensor) -> tuple[Tensor, Tensor]:
         """Interpolate, and add to that, a few times over, what it leaves unexplained; give both."""
-        from napari_dip.engine.resampling import explaining
+        from napari_dip.engine.operators.detector import explaining
 
         interpolation = self._interpolated(scene, visible)
         picture = explaining(

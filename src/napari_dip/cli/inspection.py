@@ -1,0 +1,185 @@
+"""`napari-dip noise IN`: print what an image tells of its noise; nothing is restored.
+
+`napari-dip doctor`: print what was found on this computer.
+
+`napari-dip camera-maps --dark FILES --flat FILES -o FOLDER`: maps of a camera's pixels.
+
+`napari-dip methods RESULT`: print what to write about a result; nothing is restored.
+"""
+
+from __future__ import annotations
+
+import json
+from math import floor
+from typing import TYPE_CHECKING
+
+from napari_dip.cli.terminal import say, tell
+from napari_dip.io.outputs import JSON_SUFFIXES, OutputLock, check_output
+from napari_dip.io.reading import read_spec
+from napari_dip.io.writing import write_text
+from napari_dip.pipeline.assess.methods import methods_text
+from napari_dip.pipeline.camera_maps import camera_maps, check_place
+from napari_dip.pipeline.doctor import examine
+from napari_dip.pipeline.machine import size
+from napari_dip.pipeline.noise_report import interval, measure_noise
+from napari_dip.pipeline.reproduce.told import report_in
+from napari_dip.pipeline.store.results import json_text
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from napari_dip.pipeline.doctor import Examination
+    from napari_dip.pipeline.noise_report import NoiseReport
+
+
+def noise(
+    image: str,
+    *,
+    axes: str | None = None,
+    dark: str | None = None,
+    flat: str | None = None,
+    as_json: bool = False,
+    report: str | None = None,
+    overwrite: bool = False,
+) -> int:
+    """Measure and print; 0 if it could be done.
+
+    Parameters
+    ----------
+    image : str
+        Path of the image.
+    axes : str or None
+        Names of its axes, if not those that the file says.
+    dark, flat : str or None
+        Paths of the detector's own frames: without light, and of one even light.
+    as_json : bool
+        Print figures instead of sentences.
+    report : str or None
+        Where to write the figures as JSON.
+    overwrite : bool
+        Whether an earlier report may be replaced.
+
+    Raises
+    ------
+    Refused
+        If the image or the report's name cannot be used.
+    """
+    read_spec(image, axes)  # says no to the image before it looks at the report's name
+    if report is not None:
+        inputs = [one for one in (image, dark, flat) if one is not None]
+        place = check_output(report, inputs, overwrite, suffixes=JSON_SUFFIXES)
+    found = measure_noise(image, axes, dark=dark, flat=flat)
+    text = json_text(found.to_dict())
+    if report is not None:
+        write_text(place, text, overwrite=overwrite)
+    for line in [text.rstrip("\n")] if as_json else _noise_lines(found):
+        tell(line, saved=report is not None)
+    return 0
+
+
+def _noise_lines(found: NoiseReport) -> list[str]:
+    several = len(found.channels) > 1
+    rows = []
+    for number, one in enumerate(found.channels, 1):
+        begin = f"Channel {number}   " if several else ""
+        gain = "cannot tell" if one.doubt else interval(one.gain, one.gain_error)
+        rows.append(
+            f"{begin}Gain {gain}   Noise in the dark {one.noise_in_dark:.4g}   "
+            f"Read noise {_told(one.read_noise, one.read_noise_error)}   "
+            f"Offset {_told(one.offset, one.offset_error)}"
+        )
+    return [*rows, *found.sentences]
+
+
+def _told(figure: float | None, error: float) -> str:
+    if figure is None:
+        return "cannot tell"
+    return interval(figure, error) if error == 0 else f"at most {interval(figure, error)}"
+
+
+def doctor(*, as_json: bool = False) -> int:
+    """Look at this computer and print it; 1 if nothing could be restored here, else 0."""
+    if not as_json:
+        say("Trying PyTorch; this takes some seconds.")
+    found = examine()
+    if as_json:
+        tell(json.dumps(found.to_dict(), indent=2))
+    else:
+        for line in _computer_lines(found):
+            tell(line)
+    return 0 if found.works else 1
+
+
+def _computer_lines(found: Examination) -> list[str]:
+    torch = f"{found.torch} ({found.build})" if found.torch else "not working"
+    cards = f" ({', '.join(found.cards)})" if found.cards else ""
+    lines = [
+        f"napari-dip   {found.version}",
+        f"Python       {found.python}",
+        f"System       {found.system}",
+        f"PyTorch      {torch}",
+        f"Devices      {', '.join(found.devices) or 'none'}{cards}",
+    ]
+    if found.bridge:
+        lines.append(found.bridge)
+    if found.no_card:
+        lines.append(f"No graphics card: {found.no_card}.")
+    lines += [
+        f"Cores        {found.cores}",
+        f"Free memory  {size(found.memory_bytes, floor)}",
+        f"napari       {found.napari or 'not installed'}",
+        f"Qt           {found.qt or 'not installed'}",
+    ]
+    if not found.mends:
+        return [*lines, "All that is needed is there."]
+    for mend in found.mends:
+        lines += ["", f"{mend.trouble}. To mend it:", f"    {mend.command}"]
+    return lines
+
+
+def make_maps(
+    dark: Sequence[str], flat: Sequence[str], *, output: str, overwrite: bool, quiet: bool
+) -> int:
+    """Carry out the command; 0 if all is saved.
+
+    Parameters
+    ----------
+    dark, flat : sequence of str
+        Paths of the frames: without light, and of even light.
+    output : str
+        Folder of the maps.
+    overwrite, quiet : bool
+
+    Raises
+    ------
+    Refused, Failed
+        As `napari_dip.pipeline.camera_maps`.
+    """
+    inputs = (*dark, *flat)
+    check_place(output, inputs, overwrite=overwrite)  # says no before any work
+    with OutputLock(output):
+        found = camera_maps(list(dark), list(flat), progress=None if quiet else say)
+        check_place(output, inputs, overwrite=overwrite)  # another run may have ended just now
+        place = found.save(output, overwrite=overwrite)
+    if not quiet:
+        for line in found.sentences:
+            say(line)
+        tell(str(place), saved=True)
+    return 0
+
+
+def methods(result: str) -> int:
+    """Print the paragraph and its references; 0 if it could be done.
+
+    Parameters
+    ----------
+    result : str
+        Path of a TIFF that napari-dip saved, or of the report of a run.
+
+    Raises
+    ------
+    Refused
+        If the file cannot be read or does not say how it was made.
+    """
+    tell(methods_text(report_in(result)).rstrip("\n"))
+    return 0

@@ -1,0 +1,382 @@
+"""Point spread functions: Gaussian, and computed from what is written on the microscope.
+
+What a PSF from a file or a layer must be before it can be used: finite, centred, of sum one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import ceil, floor, inf, pi, sqrt
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+#: Half width of a Gaussian in standard deviations; what lies beyond is below 1e-4 of the light.
+_GAUSSIAN_REACH = 4.0
+#: Samples per pixel along Y and X when light is collected over a pixel, and at least as many per
+#: Airy radius; doubling either changes no pixel by more than 0.2 % of the peak (a test does it).
+_SAMPLES = 5
+_SAMPLES_PER_AIRY = 8
+#: Steps of the radial profile per Airy radius; straight lines between them err by 1e-4.
+_STEPS_PER_AIRY = 64
+#: Nodes of the pupil integral per turn of its phase, and the least number.
+_NODES_PER_TURN, _LEAST_NODES = 8, 64
+#: Airy radius in units of wavelength / NA: the first zero of J1 over 2 pi.
+AIRY = 0.6098
+
+
+@dataclass(frozen=True, slots=True)
+class _Optics:
+    """One colour of light through one objective; lengths in nm."""
+
+    na: float
+    wavelength: float
+    index: float
+
+    def __post_init__(self) -> None:
+        """Refuse what no light could pass.
+
+        Raises
+        ------
+        ValueError
+            If a figure is not positive and finite, or the aperture is not below the index.
+        """
+        if not (0 < self.na < self.index < inf and 0 < self.wavelength < inf):
+            raise ValueError(
+                f"No light passes an aperture of {self.na} in a medium of refractive index "
+                f"{self.index} at a wavelength of {self.wavelength} nm."
+            )
+
+    @property
+    def airy(self) -> float:
+        """Radius of the first dark ring."""
+        return AIRY * self.wavelength / self.na
+
+
+def gaussian_psf(sigmas: tuple[float, ...], sizes: tuple[int, ...] | None = None) -> Tensor:
+    """Sample a Gaussian at the pixels' centres.
+
+    Parameters
+    ----------
+    sigmas : tuple of float, >= 0
+        Standard deviation along each axis in pixels; 0 leaves an axis sharp.
+    sizes : tuple of int, optional
+        Odd; by default four standard deviations to either side.
+
+    Returns
+    -------
+    Tensor
+        (*sizes) float32 of sum one.
+
+    Raises
+    ------
+    ValueError
+        If a width is negative or not a number, or a size is even.
+    """
+    if not all(sigma >= 0 for sigma in sigmas):  # also catches nan
+        raise ValueError(f"`sigmas` must be 0 or more, but are {sigmas}.")
+    if sizes is None:
+        sizes = tuple(2 * ceil(_GAUSSIAN_REACH * sigma) + 1 for sigma in sigmas)
+    _require_odd(sizes)
+    psf = torch.ones((), dtype=torch.float64)
+    for sigma, size in zip(sigmas, sizes, strict=True):
+        offset = torch.arange(size, dtype=torch.float64) - size // 2
+        line = torch.exp(-((offset / sigma) ** 2) / 2) if sigma else (offset == 0).double()
+        psf = psf[..., None] * line
+    return (psf / psf.sum()).float()
+
+
+def microscope_psf(
+    model: Literal["widefield", "confocal"],
+    na: float,
+    wavelength_nm: float,
+    pixel_nm: tuple[float, ...],
+    refractive_index: float,
+    sizes: tuple[int, ...],
+    *,
+    excitation_nm: float | None = None,
+    pinhole_airy: float = 0.0,
+) -> Tensor:
+    """Compute the PSF of a microscope without aberrations by scalar diffraction.
+
+    The pupil integral of Born and Wolf with the exact phase of a defocused wave. Light is
+    collected over the pixel along Y and X; along Z each plane is a section.
+
+    Parameters
+    ----------
+    model : {"widefield", "confocal"}
+        Confocal: the excitation's PSF times the emission's, seen through the pinhole.
+    na : float
+        Numerical aperture, above 0 and below the refractive index.
+    wavelength_nm : float, nm
+        Of the emission, in vacuum.
+    pixel_nm : tuple of float, nm
+        Distance of pixels in the sample, per axis: (Y, X) or (Z, Y, X).
+    refractive_index : float
+        Of immersion and sample, which are taken as alike.
+    sizes : tuple of int
+        Odd, per axis.
+    excitation_nm : float, nm, optional
+        By default the emission's. Confocal only.
+    pinhole_airy : float, Airy units
+        Diameter of the pinhole in diameters of the emission's first dark ring; 0 is a point.
+        Confocal only.
+
+    Returns
+    -------
+    Tensor
+        (*sizes) float32 of sum one.
+
+    Raises
+    ------
+    ValueError
+        If a length is not positive, the aperture is not below the refractive index, a size is
+        even, or the axes are not two or three.
+
+    References
+    ----------
+    Born and Wolf, Principles of optics, 7th ed., 1999, section 8.8; Gibson and Lanni, JOSA A
+    9(1), 1992, doi:10.1364/JOSAA.9.000154 (the phase; here without layers); Wilson and Sheppard,
+    Theory and practice of scanning optical microscopy, 1984 (the product).
+    """
+    _require_axes(sizes, pixel_nm)
+    emission = _Optics(na, wavelength_nm, refractive_index)
+    lamp = wavelength_nm if excitation_nm is None else excitation_nm
+    excitation = None if model == "widefield" else _Optics(na, lamp, refractive_index)
+    psf = _collected(emission, excitation, pinhole_airy, pixel_nm, sizes)
+    return (psf / psf.sum()).float()
+
+
+def _collected(
+    emission: _Optics,
+    excitation: _Optics | None,
+    pinhole: float,
+    pixel_nm: tuple[float, ...],
+    sizes: tuple[int, ...],
+) -> Tensor:
+    """Mean over the samples of each pixel, (*sizes) float64; without excitation: widefield."""
+    airy = emission.airy if excitation is None else min(emission.airy, excitation.airy)
+    depth = sizes[0] if len(sizes) == 3 else 1
+    planes = (torch.arange(depth, dtype=torch.float64) - depth // 2) * pixel_nm[0]
+    down, right = (
+        _fine_offsets(size, pixel, airy)
+        for size, pixel in zip(sizes[-2:], pixel_nm[-2:], strict=True)
+    )
+    distance = (down.flatten()[:, None] ** 2 + right.flatten() ** 2).sqrt()
+    far = float(distance.max())
+    if excitation is None:
+        seen, lit = _profile(emission, planes, far), None
+    else:
+        seen = _through_pinhole(emission, planes, far, pinhole)
+        lit = _profile(excitation, planes, far)
+    psf = torch.empty(depth, *sizes[-2:], dtype=torch.float64)
+    for plane in range(depth):  # one at a time: the samples of all would fill the memory
+        light = _at(distance, seen[plane], emission)
+        if excitation is not None and lit is not None:
+            light = light * _at(distance, lit[plane], excitation)
+        psf[plane] = light.reshape(*down.shape, *right.shape).mean((1, 3))
+    return psf.reshape(sizes)
+
+
+def _profile(optics: _Optics, planes: Tensor, far: float) -> Tensor:
+    """Intensity over the distance from the axis, (planes, steps), in steps of `_step`.
+
+    The amplitude at (r, z) is the integral over the pupil's radius p from 0 to 1 of
+    J0(k NA r p) exp(i k z sqrt(n^2 - NA^2 p^2)) p dp. Nodes of Gauss and Legendre.
+    """
+    radii = torch.arange(ceil(far / _step(optics)) + 2, dtype=torch.float64) * _step(optics)
+    wavenumber = 2 * pi / optics.wavelength
+    cosine = sqrt(optics.index**2 - optics.na**2)
+    turns = (
+        optics.na * float(radii[-1]) + float(planes.abs().max()) * (optics.index - cosine)
+    ) / optics.wavelength
+    pupil, weights = _gauss_legendre(_LEAST_NODES + ceil(_NODES_PER_TURN * turns))
+    rings = torch.special.bessel_j0(wavenumber * optics.na * radii[:, None] * pupil)
+    path = (optics.index**2 - (optics.na * pupil) ** 2).sqrt()
+    phase = wavenumber * planes[:, None] * path
+    weights = weights * pupil
+    real = (phase.cos() * weights) @ rings.T
+    imaginary = (phase.sin() * weights) @ rings.T
+    intensity: Tensor = real**2 + imaginary**2
+    return intensity
+
+
+def _through_pinhole(optics: _Optics, planes: Tensor, far: float, diameter: float) -> Tensor:
+    """Profile of what a pinhole (in Airy units) lets through.
+
+    Of the light at distance s from the axis, an opening of radius a around a point at distance r
+    passes the arc of half angle acos((s^2 + r^2 - a^2) / 2 s r).
+
+    Raises
+    ------
+    ValueError
+        If the pinhole is negative or not finite.
+    """
+    if not 0 <= diameter < inf:
+        raise ValueError(f"A pinhole of {diameter} Airy units is none.")
+    opening = diameter * optics.airy  # the radius, as an Airy unit is two Airy radii
+    profile = _profile(optics, planes, far + opening)
+    if not diameter:
+        return profile
+    away = torch.arange(profile.shape[1], dtype=torch.float64) * _step(optics)
+    radii = away[: ceil(far / _step(optics)) + 2, None]
+    product = (2 * away * radii).clamp(min=torch.finfo(torch.float64).tiny)
+    cosine = (away**2 + radii**2 - opening**2) / product
+    passed: Tensor = profile @ (cosine.clamp(-1, 1).acos() * away).T
+    return passed
+
+
+def _at(distance: Tensor, profile: Tensor, optics: _Optics) -> Tensor:
+    """Interpolate a profile (steps) at distances of any shape."""
+    place = distance / _step(optics)
+    below = place.floor().long().clamp(max=len(profile) - 2)
+    share = place - below
+    return profile[below] * (1 - share) + profile[below + 1] * share
+
+
+def _step(optics: _Optics) -> float:
+    return optics.airy / _STEPS_PER_AIRY
+
+
+def _fine_offsets(size: int, pixel: float, airy: float) -> Tensor:
+    """Places of the samples in nm from the middle, (size, samples)."""
+    samples = max(_SAMPLES, ceil(_SAMPLES_PER_AIRY * pixel / airy))
+    within = (torch.arange(samples, dtype=torch.float64) + 0.5) / samples - 0.5
+    return (torch.arange(size, dtype=torch.float64)[:, None] - size // 2 + within) * pixel
+
+
+def _gauss_legendre(count: int) -> tuple[Tensor, Tensor]:
+    """Nodes and weights on 0 to 1, by Golub and Welsch (doi:10.2307/2004418)."""
+    order = torch.arange(1, count, dtype=torch.float64)
+    beside = order / (4 * order**2 - 1).sqrt()
+    nodes, vectors = torch.linalg.eigh(torch.diag(beside, -1))  # reads the lower half only
+    return (nodes + 1) / 2, vectors[0] ** 2
+
+
+def _require_axes(sizes: tuple[int, ...], pixel_nm: tuple[float, ...]) -> None:
+    _require_odd(sizes)
+    if len(sizes) not in (2, 3) or len(pixel_nm) != len(sizes):
+        raise ValueError(f"Sizes {sizes} and pixels {pixel_nm} are not both of 2 or 3 axes.")
+    if not all(0 < pixel < inf for pixel in pixel_nm):
+        raise ValueError(f"Pixel sizes must be above 0 nm, but are {pixel_nm}.")
+
+
+def _require_odd(sizes: tuple[int, ...]) -> None:
+    if any(size < 1 or size % 2 == 0 for size in sizes):
+        raise ValueError(f"A PSF needs odd sizes to have a middle, but {sizes} was asked for.")
+
+
+#: Negative values up to this share of the peak are rounding of whoever computed the PSF.
+_ROUNDING = 1e-6
+#: Share of the light that is kept along each axis.
+_KEPT = 0.999
+#: Nearer than that to half a pixel between two, the centre of mass does not say which it is.
+_UNDECIDED = 0.25
+
+
+def cleaned_psf(array: Tensor) -> tuple[Tensor, tuple[str, ...]] | str:
+    """Centre a PSF, cut off its empty border and scale it to sum one; or say why not.
+
+    Parameters
+    ----------
+    array : Tensor
+        (Y, X) or (Z, Y, X) real numbers of any type.
+
+    Returns
+    -------
+    tuple of Tensor and tuple of str, or str
+        The kernel, (*sizes) float32 with odd sizes and its centre of mass at the middle, and what
+        was done to it, a sentence each; or why it cannot be used, as a key of the fault table:
+        "input-not-finite", "psf-zero" or "psf-negative". Along an axis of odd size whoever made it
+        has laid its middle on a pixel, so it is centred by whole pixels only. An even size has no
+        middle pixel, so the PSF is moved by the part of a pixel that is missing: an object of
+        lines one voxel wide would else come back beside its place (bars of DeconvolutionLab2, off
+        by half a voxel: Richardson-Lucy 28.9 dB, moved 34.0 dB).
+    """
+    psf = array.detach().to(torch.float64)
+    if not bool(psf.isfinite().all()):
+        return "input-not-finite"
+    if not bool(psf.any()):
+        return "psf-zero"
+    if float(psf.min()) < -_ROUNDING * max(float(psf.max()), 0.0):
+        return "psf-negative"
+    psf = psf.clamp(min=0)
+    psf = psf / psf.max()  # or the sum of tiny or huge values would not be a number
+    psf = psf / psf.sum()
+    notes: list[str] = []
+    lacking: dict[int, float] = {}
+    for axis, name in enumerate("ZYX"[-psf.ndim :]):
+        size = psf.shape[axis]
+        psf, shift, missing = _centred(psf, axis)
+        if size % 2 == 0:
+            lacking[axis] = missing
+            notes.append(
+                f"The PSF is {size} pixels wide along {name}, an even number, so it was padded to "
+                f"an odd one, and its middle was moved by {abs(missing):.2f} pixels onto a pixel."
+            )
+        if abs(shift) >= 1:
+            notes.append(
+                f"The PSF lay {abs(shift):g} pixels off its middle along {name} and was centred."
+            )
+    psf = _cropped(psf)
+    # the edge at which haze is cut off would ring, were there zeros beside it
+    for axis, missing in lacking.items():
+        psf = _moved(psf, axis, missing)
+    return (psf / psf.sum()).float(), tuple(notes)
+
+
+def _marginal(psf: Tensor, axis: int) -> Tensor:
+    return psf.sum([other for other in range(psf.ndim) if other != axis])
+
+
+def _centred(psf: Tensor, axis: int) -> tuple[Tensor, float, float]:
+    """Add zeros on one side until the pixel nearest to the centre of mass is the middle one.
+
+    Returns
+    -------
+    tuple of Tensor and two floats
+        The PSF, how far that pixel lay off the middle, and how far the PSF has to be moved for its
+        centre to lie on it, at most half a pixel where it is sure.
+    """
+    size = psf.shape[axis]
+    places = torch.arange(size, dtype=psf.dtype, device=psf.device)
+    middle = float((_marginal(psf, axis) * places).sum())
+    centre = round(middle)
+    if abs(middle % 1 - 0.5) < _UNDECIDED:
+        # an even array of a widefield stack has as much light in its first plane as in any other,
+        # and no partner for it: squares hardly see that haze
+        squares = _marginal(psf**2, axis)
+        brightest = float((squares * places).sum() / squares.sum())
+        centre = floor(middle) + (0 if brightest < middle else 1)
+        middle = min(max(brightest, floor(middle)), floor(middle) + 1)
+    half = max(centre, size - 1 - centre)
+    before, after = half - centre, half - (size - 1 - centre)
+    zeros = [
+        psf.new_zeros(*psf.shape[:axis], count, *psf.shape[axis + 1 :]) for count in (before, after)
+    ]
+    return torch.cat([zeros[0], psf, zeros[1]], axis), centre - (size - 1) / 2, centre - middle
+
+
+def _moved(psf: Tensor, axis: int, pixels: float) -> Tensor:
+    """Move by part of a pixel, by the phase of the spectrum; what swings below 0 is cut off.
+
+    Cubics and Lanczos windows blur a PSF of few pixels, and explain the image less well.
+    """
+    size = psf.shape[axis]
+    frequencies = torch.fft.rfftfreq(size, dtype=psf.dtype, device=psf.device)
+    turn = torch.polar(torch.ones_like(frequencies), -2 * pi * pixels * frequencies)
+    spectrum = torch.fft.rfft(psf, dim=axis) * turn.reshape(-1, *(1,) * (psf.ndim - 1 - axis))
+    moved: Tensor = torch.fft.irfft(spectrum, n=size, dim=axis)
+    return moved.clamp(min=0)
+
+
+def _cropped(psf: Tensor) -> Tensor:
+    """Keep the least symmetric box that holds the wanted share of the light along each axis."""
+    for axis, line in enumerate([_marginal(psf, axis) for axis in range(psf.ndim)]):
+        middle = len(line) // 2
+        half = 0
+        while half < middle and float(line[middle - half : middle + half + 1].sum()) < _KEPT:
+            half += 1
+        psf = psf.narrow(axis, middle - half, 2 * half + 1)
+    return psf

@@ -1,0 +1,235 @@
+"""The loop. It exists once: every task, prior and door goes through `fit`."""
+
+from __future__ import annotations
+
+import time
+from math import isfinite
+from typing import TYPE_CHECKING
+
+from napari_dip.engine.control import Control
+from napari_dip.engine.fit.state import KEPT, Course, Result
+from napari_dip.engine.fit.trainer import EagerStep
+from napari_dip.engine.problem import Estimate
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Mapping
+
+    from torch import Tensor
+
+    from napari_dip.engine.fit.early_stopping import StopRule
+    from napari_dip.engine.fit.schedule import Schedule
+    from napari_dip.engine.fit.state import Checkpoint, Progress
+    from napari_dip.engine.prior import Prior
+    from napari_dip.engine.problem import Problem
+
+#: Rollbacks in a row before a fit gives up; by then the rate is a 64th.
+MOST_ROLLBACKS = 6
+
+
+def fit(
+    problem: Problem,
+    prior: Prior,
+    schedule: Schedule,
+    stop: StopRule,
+    *,
+    seed: int,
+    resume: Checkpoint | None = None,
+    warm_start: Mapping[str, Tensor] | None = None,
+    control: Callable[[], Control] = lambda: Control.GO,
+    preview_due: Callable[[bool], bool] = lambda _: False,
+    keep_checkpoint: Callable[[Checkpoint], None] | None = None,
+) -> Generator[Progress, None, Result | None]:
+    """Fit the prior to the problem until the stop rule, the schedule or a person ends it.
+
+    Parameters
+    ----------
+    problem, prior, schedule, stop, seed
+        What to explain, with what, how fast, until when; and what the draws begin with.
+    resume : Checkpoint or None
+        Go on exactly where it was taken.
+    warm_start : mapping of str to Tensor or None
+        Weights to begin from, as `prior.net.state_dict()` names them.
+    control, preview_due : callable
+        Polled before, and asked after, every iteration; asked whether to show a picture, told
+        whether it is at hand, just judged. A preview only reads.
+    keep_checkpoint : callable or None
+        Handed a checkpoint after each judgement.
+
+    Yields
+    ------
+    Progress
+        After each judgement, for a preview, and during the last look.
+
+    Returns
+    -------
+    Result or None
+        None if discarded, or if asked to keep before the first iteration.
+    """
+    course = _begin(problem, prior, schedule, seed, resume, warm_start)
+    step = course.step
+    reason = _ending(course, stop) if resume else ""  # ended already: must not go on when resumed
+    while step.iteration < schedule.stop_at and not reason:
+        wish = _wait(control)
+        if wish is Control.DISCARD or (wish is Control.KEEP and step.iteration == 0):
+            return None
+        if wish is Control.KEEP:
+            reason = course.kept(problem)
+            break
+        step.advance()
+        if judged := _judging(step.iteration, schedule):
+            note, reason = _report(problem, course, stop, keep_checkpoint)
+            yield course.progress(note=note)
+        if preview_due(judged and not step.tried):
+            yield course.progress(estimate=problem.finish(course.shown()))
+    if (yield from _release(problem, course, schedule, reason, control, preview_due)):
+        return None
+    reason = _why(reason, course, schedule)
+    closely = schedule.last_look and reason != KEPT
+    return (yield from _finish(problem, course, reason, control, closely=closely))
+
+
+def _judging(iteration: int, schedule: Schedule) -> bool:
+    return iteration % schedule.report_every == 0 or iteration == schedule.stop_at
+
+
+def _why(reason: str, course: Course, schedule: Schedule) -> str:
+    """Say why a fit ended: at the very last iteration the rule may have enough as well.
+
+    Iterations are counted with those of the last phase, as whoever watches has seen them counted.
+    """
+    judged = course.history[-1].iteration if course.history else 0
+    if judged < schedule.stop_at:
+        return reason
+    taken = course.step.iteration
+    if taken > judged or not schedule.release:
+        return f"all {taken} iterations were used"
+    return f"all {taken} iterations before the last phase were used"
+
+
+def _release(
+    problem: Problem,
+    course: Course,
+    schedule: Schedule,
+    reason: str,
+    control: Callable[[], Control],
+    preview_due: Callable[[bool], bool],
+) -> Generator[Progress, None, bool]:
+    """Let the held-out pixels drive the fit as well, now that they have judged.
+
+    Only where the best picture does not lie behind. Tells whether the run was discarded.
+    """
+    step = course.step
+    late = step.iteration - course.best_iteration > 2 * schedule.report_every
+    if reason == KEPT or late or not schedule.release:
+        return False
+    step.released = True
+    for _ in range(schedule.release):
+        wish = _wait(control)
+        if wish is not Control.GO:
+            return wish is Control.DISCARD
+        step.advance()
+        if step.iteration % schedule.report_every == 0:
+            yield course.progress()
+        if preview_due(False):
+            yield course.progress(estimate=problem.finish(step.glance()))
+    if isfinite(step.read()):
+        course.best, course.seen = step.average_state(), None
+    return False
+
+
+def _begin(
+    problem: Problem,
+    prior: Prior,
+    schedule: Schedule,
+    seed: int,
+    resume: Checkpoint | None,
+    warm_start: Mapping[str, Tensor] | None,
+) -> Course:
+    if warm_start is not None:
+        prior.net.load_state_dict(dict(warm_start))
+    step = EagerStep(problem, prior, schedule, seed=seed)
+    if resume is None:
+        return Course(step, step.average_state(), step.state())
+    step.load(resume.step)
+    history = list(resume.history)
+    return Course(
+        step,
+        resume.best,
+        resume.rollback,
+        resume.best_iteration,
+        history,
+        resume.rollbacks,
+        list(resume.notes),
+    )
+
+
+def _wait(control: Callable[[], Control]) -> Control:
+    """Ask what to do; while it is to pause, wait without computing."""
+    while (wish := control()) is Control.PAUSE:
+        time.sleep(0.02)
+    return wish
+
+
+def _report(
+    problem: Problem,
+    course: Course,
+    stop: StopRule,
+    keep_checkpoint: Callable[[Checkpoint], None] | None,
+) -> tuple[str, str]:
+    """Judge, ask the rule, leave a checkpoint; a note for the user and why to stop, if any."""
+    note = course.judge(problem)
+    if (said := course.step.note) and said not in course.notes:
+        course.notes.append(said)
+        note = note or said
+    reason = _ending(course, stop)
+    if keep_checkpoint is not None:
+        keep_checkpoint(course.checkpoint())
+    return note, reason
+
+
+def _ending(course: Course, stop: StopRule) -> str:
+    if course.rollbacks >= MOST_ROLLBACKS:
+        return f"the fit broke down {course.rollbacks} times in a row"
+    return stop(course.history) or ""
+
+
+def _finish(
+    problem: Problem,
+    course: Course,
+    reason: str,
+    control: Callable[[], Control],
+    *,
+    closely: bool,
+) -> Generator[Progress, None, Result | None]:
+    """Take the best average, look at it as closely as time allows, and hand it over."""
+    step = course.step
+    iteration, kept = step.iteration, reason == KEPT
+    if course.best_iteration:
+        step.load_average(course.best)
+    blind = None
+    for part in step.sweep() if closely else ():
+        if isinstance(part, Estimate):
+            blind = part
+            break
+        wish = _wait(control)
+        if wish is Control.DISCARD:
+            return None
+        if wish is Control.KEEP:  # one look has to do
+            kept = True
+            break
+        yield course.progress(swept=part)
+    seen = course.best_look() if blind is None or step.reveals else blind
+    last = problem.finish if kept or problem.refine is None else problem.refine
+    return Result(
+        last(seen if blind is None else blind),
+        problem.on_grid(seen),
+        reason,
+        kept,
+        course.rollbacks >= MOST_ROLLBACKS,
+        course.best_iteration,
+        iteration,
+        tuple(course.history),
+        step.learned(),
+        step.weights(),
+        tuple(course.notes),
+    )

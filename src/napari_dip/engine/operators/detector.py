@@ -1,0 +1,225 @@
+"""Operators that make pixels coarser: windowed decimation, and the binning of a camera.
+
+Lines of a detector that each add a number of their own to what they see.
+"""
+
+from __future__ import annotations
+
+from math import prod
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from napari_dip.engine.problem import Identity
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+#: How many times what a fine picture leaves unexplained is added to it: the figures of super-
+#: resolution in docs/benchmarks.md were all made with four.
+BACKPROJECTIONS = 4
+
+
+class LanczosDownsample(nn.Module):
+    """Decimation by whole factors with an antialiasing Lanczos window, any number of axes.
+
+    The window is as wide as the factor asks for, and its weights sum to one at the borders too,
+    as in Pillow's `Image.resize(..., LANCZOS)`: the forward model of the published experiments.
+
+    Parameters
+    ----------
+    factors : tuple of int, >= 1
+        One per axis of the grid; 1 leaves an axis alone.
+    lobes : int, > 0
+        Half width of the window in coarse pixels; 3 is Pillow's.
+
+    Raises
+    ------
+    ValueError
+        If a factor or `lobes` is below 1; in `forward`, if a size is no multiple of its factor.
+
+    References
+    ----------
+    Duchon, Lanczos filtering in one and two dimensions, J. Appl. Meteorol. 18, 1979,
+    doi:10.1175/1520-0450(1979)018<1016:LFIOAT>2.0.CO;2.
+    """
+
+    def __init__(self, factors: tuple[int, ...], lobes: int = 3) -> None:
+        super().__init__()
+        if lobes < 1:
+            raise ValueError(f"`lobes` must be at least 1, but is {lobes}.")
+        self.factors = _required(factors)
+        self.lobes = lobes
+        # Kept here, not in a shared cache: a captured graph needs them as long as it lives.
+        self._weights: dict[tuple[int, int, torch.device, torch.dtype], Tensor] = {}
+
+    def forward(self, image: Tensor) -> Tensor:
+        """(B, C, *grid) -> (B, C, *grid / factors)."""
+        _require_multiples(image, self.factors)
+        for axis, factor in enumerate(self.factors, start=2):
+            if factor > 1:
+                image = _along(axis, self._window(image.shape[axis], factor, image), image)
+        return image
+
+    def _window(self, size: int, factor: int, like: Tensor) -> Tensor:
+        key = (size, factor, like.device, like.dtype)
+        if key not in self._weights:
+            with torch.inference_mode(False):  # or no gradient could ever pass through them
+                self._weights[key] = lanczos_weights(size, factor, self.lobes).to(like)
+        return self._weights[key]
+
+
+class BinnedDownsample(nn.Module):
+    """Mean over blocks of pixels: what a camera with larger pixels records.
+
+    Parameters
+    ----------
+    factors : tuple of int, >= 1
+        Pixels per block along each axis of the grid.
+
+    Raises
+    ------
+    ValueError
+        If a factor is below 1; in `forward`, if a size is no multiple of its factor.
+    """
+
+    def __init__(self, factors: tuple[int, ...]) -> None:
+        super().__init__()
+        self.factors = _required(factors)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """(B, C, *grid) -> (B, C, *grid / factors)."""
+        _require_multiples(image, self.factors)
+        blocks = list(image.shape[:2])
+        for size, factor in zip(image.shape[2:], self.factors, strict=True):
+            blocks += [size // factor, factor]
+        return image.reshape(blocks).mean(tuple(range(3, len(blocks), 2)))
+
+
+def interpolated(image: Tensor, factors: tuple[int, ...]) -> Tensor:
+    """Make pixels finer by cubic interpolation, one axis after the other.
+
+    Parameters
+    ----------
+    image : Tensor
+        (B, C, *grid)
+    factors : tuple of int, >= 1
+        One per axis of the grid.
+
+    Returns
+    -------
+    Tensor
+        (B, C, *grid x factors); both cover the same ground.
+
+    References
+    ----------
+    Keys, Cubic convolution interpolation for digital image processing, IEEE Trans. ASSP 29, 1981,
+    doi:10.1109/TASSP.1981.1163711; here with a = -0.75.
+    """
+    for axis, factor in enumerate(factors, start=2):
+        if factor > 1:
+            before, count, after = image.shape[:axis], image.shape[axis], image.shape[axis + 1 :]
+            flat = image.reshape(1, prod(before), count, prod(after))
+            size = (count * factor, prod(after))
+            flat = F.interpolate(flat, size=size, mode="bicubic", align_corners=False)
+            image = flat.reshape(*before, count * factor, *after)
+    return image
+
+
+def explaining(
+    picture: Tensor,
+    measured: Tensor,
+    coarser: Callable[[Tensor], Tensor],
+    finer: Callable[[Tensor], Tensor],
+) -> Tensor:
+    """Add to a fine picture, a few times over, what it leaves unexplained of a coarse one.
+
+    Parameters
+    ----------
+    picture : Tensor
+        (B, C, *fine grid)
+    measured : Tensor
+        (B, C, *grid)
+    coarser, finer : callable
+        From one grid to the other; `finer` may leave out what is not to be explained.
+
+    References
+    ----------
+    Irani and Peleg, Improving resolution by image registration, CVGIP 53, 1991,
+    doi:10.1016/1049-9652(91)90045-L.
+    """
+    for _ in range(BACKPROJECTIONS):
+        picture = picture + finer(measured - coarser(picture))
+    return picture
+
+
+def lanczos_weights(size: int, factor: int, lobes: int) -> Tensor:
+    """Give the decimation of one axis as a matrix.
+
+    Parameters
+    ----------
+    size : int
+        Fine pixels, a multiple of `factor`.
+    factor, lobes : int, > 0
+
+    Returns
+    -------
+    Tensor
+        (size / factor, size) float64; each row sums to one.
+    """
+    fine = torch.arange(size, dtype=torch.float64) + 0.5
+    coarse = (torch.arange(size // factor, dtype=torch.float64) + 0.5) * factor
+    offset = (fine - coarse[:, None]) / factor  # in coarse pixels
+    window = torch.sinc(offset) * torch.sinc(offset / lobes)
+    window = torch.where(offset.abs() < lobes, window, 0.0)
+    return window / window.sum(1, keepdim=True)
+
+
+def _along(axis: int, matrix: Tensor, image: Tensor) -> Tensor:
+    """Multiply one axis by a matrix (out, in); the axes behind it make one."""
+    before, after = image.shape[:axis], image.shape[axis + 1 :]
+    if not after:
+        return image @ matrix.T
+    flat = matrix @ image.reshape(*before, image.shape[axis], prod(after))
+    return flat.reshape(*before, matrix.shape[0], *after)
+
+
+def _required(factors: tuple[int, ...]) -> tuple[int, ...]:
+    if not factors or min(factors) < 1:
+        raise ValueError(f"`factors` must be whole numbers from 1 on, but are {factors}.")
+    return tuple(factors)
+
+
+def _require_multiples(image: Tensor, factors: tuple[int, ...]) -> None:
+    grid = tuple(image.shape[2:])
+    if len(grid) != len(factors) or any(n % f for n, f in zip(grid, factors, strict=True)):
+        raise ValueError(f"The grid {grid} is no multiple of the factors {factors}.")
+
+
+class LineOffsets(Identity):
+    """The picture itself, of a measurement from which the offsets of lines were taken before.
+
+    Parameters
+    ----------
+    offsets : Tensor
+        (1, C, *grid) or of size 1 along axes that share them, in network units.
+    unit : Tensor
+        (1, C, 1, ...): how long one unit of the image is in these.
+    """
+
+    def __init__(self, offsets: Tensor, unit: Tensor) -> None:
+        super().__init__()
+        self.offsets = offsets
+        self.unit = unit
+
+    def detected(self, image: Tensor) -> Tensor:
+        """Give what the detector sees of a whole picture (1, C, *grid), offsets and all."""
+        return image + self.offsets
+
+    def learned(self) -> dict[str, Tensor]:
+        """Give the offsets in the image's units: (lines,), with C or depth before if there is."""
+        values = (self.offsets / self.unit)[0]
+        lines = values.squeeze(-1 if values.shape[-1] == 1 else -2)
+        return {"line_offsets": (lines[0] if len(lines) == 1 else lines).clone()}

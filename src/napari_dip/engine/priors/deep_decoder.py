@@ -1,0 +1,186 @@
+"""Networks that only decode: from a small code of noise to the picture, with nothing encoded.
+
+Beside the hourglass of `networks`, to compare priors by.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from napari_dip.engine.networks.layers import convolution, smooth
+from napari_dip.engine.prior import Draw, Prior
+from napari_dip.engine.problem import Estimate
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from napari_dip.engine.networks.layers import Upsampling
+
+_SLOPE = 0.1  # as in the hourglass
+_NORMS: dict[int, type[nn.BatchNorm2d] | type[nn.BatchNorm3d]] = {
+    2: nn.BatchNorm2d,
+    3: nn.BatchNorm3d,
+}
+Grid = tuple[int, ...]
+
+
+def grids_of(grid: Grid, scales: int) -> tuple[Grid, ...]:
+    """Give the sizes of a picture's grid and of coarser ones, finest first, as poolings do."""
+    found = [grid]
+    for _ in range(scales - 1):
+        found.append(tuple(-(-side // 2) if side > 2 else side for side in found[-1]))
+    return tuple(found)
+
+
+class Decoder(nn.Module):
+    """The decoding half of an hourglass: at each scale upsampled, then convolved.
+
+    Parameters
+    ----------
+    grid : tuple of int
+        Of the picture.
+    channels_in, channels_out : int
+    widths : tuple of int
+        Channels at each scale, finest first; the code is on the coarsest grid.
+    upsampling : Upsampling
+    rng : torch.Generator
+        Draws the weights.
+    """
+
+    def __init__(
+        self,
+        grid: Grid,
+        channels_in: int,
+        channels_out: int,
+        widths: tuple[int, ...],
+        *,
+        rng: torch.Generator,
+        upsampling: Upsampling = smooth,
+    ) -> None:
+        super().__init__()
+        dims = len(grid)
+        self.grids = grids_of(grid, len(widths))
+
+        def layer(before: int, after: int) -> nn.Sequential:
+            return nn.Sequential(
+                convolution(dims, before, after, 3, rng),
+                _NORMS[dims](after, track_running_stats=False),
+                nn.LeakyReLU(_SLOPE, inplace=True),
+            )
+
+        self.first = layer(channels_in, widths[-1])
+        pairs = list(pairwise(widths))
+        self.decoder = nn.ModuleList(layer(coarser, finer) for finer, coarser in pairs)
+        self.last = layer(widths[0], widths[0])
+        self.head = convolution(dims, widths[0], channels_out, 1, rng)
+        self.upsampling = nn.ModuleList(upsampling(dims, coarser, rng) for _, coarser in pairs)
+
+    def forward(self, code: Tensor) -> Tensor:
+        """(B, channels_in, *coarsest) -> (B, channels_out, *grid)."""
+        flow = self.first(code)
+        for scale in reversed(range(len(self.decoder))):
+            flow = self.decoder[scale](self.upsampling[scale](flow, self.grids[scale]))
+        return self.head(self.last(flow))  # type: ignore[no-any-return]
+
+
+class DeepDecoder(nn.Module):
+    """Pixels mixed channel by channel, upsampled: neighbours are tied by the upsampling alone.
+
+    Narrow, it has fewer weights than the picture has pixels, so that it cannot explain noise. Its
+    last squashing function is left out, since a standardised picture has no limits.
+
+    Parameters
+    ----------
+    grid : tuple of int
+        Of the picture.
+    channels_out : int
+    width : int
+        Channels of all layers, and of the code.
+    scales : int
+        Grids; the code is on the coarsest.
+    upsampling : Upsampling
+        The same at each scale.
+    rng : torch.Generator
+        Draws the weights.
+
+    References
+    ----------
+    Heckel, Hand, Deep decoder: concise image representations from untrained non-convolutional
+    networks, ICLR 2019, arXiv:1810.03982.
+    """
+
+    def __init__(
+        self,
+        grid: Grid,
+        channels_out: int,
+        width: int,
+        scales: int,
+        *,
+        rng: torch.Generator,
+        upsampling: Upsampling = smooth,
+    ) -> None:
+        super().__init__()
+        dims = len(grid)
+        self.grids = grids_of(grid, scales)
+        self.mixing = nn.ModuleList(
+            convolution(dims, width, width, 1, rng) for _ in range(scales - 1)
+        )
+        self.norms = nn.ModuleList(
+            _NORMS[dims](width, track_running_stats=False) for _ in range(scales - 1)
+        )
+        self.upsampling = upsampling(dims, width, rng)
+        self.head = convolution(dims, width, channels_out, 1, rng)
+
+    def forward(self, code: Tensor) -> Tensor:
+        """(B, width, *coarsest) -> (B, channels_out, *grid)."""
+        flow = code
+        finer = reversed(self.grids[:-1])
+        for size, mixing, norm in zip(finer, self.mixing, self.norms, strict=True):
+            flow = norm(torch.relu(self.upsampling(mixing(flow), size)))
+        return self.head(flow)  # type: ignore[no-any-return]
+
+
+class CoarseCode(Prior):
+    """Fixed noise on a grid of its own, coarser than the picture's; no jitter.
+
+    Parameters
+    ----------
+    net : nn.Module
+        (1, D, *coarse) -> (1, C, *grid).
+    code : Tensor
+        (1, D, *coarse), drawn once.
+    grid : tuple of int
+        Of the picture.
+    """
+
+    covers_grid = True
+
+    def __init__(self, net: nn.Module, code: Tensor, grid: Grid) -> None:
+        self.net = net
+        self.code = code
+        self.grid = grid
+
+    def to(self, device: torch.device) -> None:
+        """Move network and code."""
+        self.net.to(device)
+        self.code = self.code.to(device)
+
+    def draw(self, rng: torch.Generator) -> Draw:
+        """All pixels count and all may be averaged."""
+        return Draw(self.code)
+
+    def glance(self) -> Draw:
+        """Show the code."""
+        return Draw(self.code)
+
+    def sweep(self) -> Iterator[Draw]:
+        """One draw covers the grid."""
+        yield self.glance()
+
+    def estimate(self, output: Tensor) -> Estimate:
+        """Output is the picture."""
+        return Estimate(output)

@@ -1,0 +1,289 @@
+"""The prior that learns to undo a compression: fed the picture, compressed once more elsewhere.
+
+What compression takes from a picture it takes again, if it comes again on another grid of blocks.
+A network that is shown both and learns to undo the second has learned, on this very picture, what
+edges, textures and rings look like before and after, and can then be shown the first.
+
+What JPEG compression does to a picture, and which pictures a compressed one can come from.
+
+All pictures here are in grey levels of 8 bits, as tensors (B, C, Y, X) of one or three channels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import cos, pi, sqrt
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from napari_dip.engine.prior import Draw, Prior, mean_and_variance, random_window
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from torch import nn
+
+    from napari_dip.engine.problem import Estimate
+
+#: Side of a block of the standard, and the level that it subtracts first.
+SIDE, LEVEL = 8, 128.0
+#: Shifts that a picture is compressed at anew and averaged: each row and each column of the
+#: largest grid, 16 pixels wide, begins a block once. On a crop of camera at quality 10, all 64
+#: shifts of a grid of 8 gain as much.
+SHIFTS = tuple((place, 5 * place % 16) for place in range(16))
+#: From red, green and blue to brightness and two differences of colour (JFIF, ITU-R BT.601).
+_COLOURS = (
+    (0.299, 0.587, 0.114),
+    (-0.168735892, -0.331264108, 0.5),
+    (0.5, -0.418687589, -0.081312411),
+)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Compression:
+    """How a picture was compressed.
+
+    Attributes
+    ----------
+    start : (int, int)
+        Row and column at which a block begins, of the grid of all channels.
+    steps : Tensor
+        (1 or 3, 8, 8): quantisation steps of brightness and colour, lowest frequency first.
+    halved : (bool, bool)
+        Whether colour is kept at half the size, along Y and X.
+    """
+
+    start: tuple[int, int]
+    steps: Tensor
+    halved: tuple[bool, bool] = (False, False)
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Size of what is compressed together, along Y and X: a block, or more with colour."""
+        height, width = (SIDE * (2 if half else 1) for half in self.halved)
+        return height, width
+
+
+def recompressed(picture: Tensor, how: Compression, shift: tuple[int, int] = (0, 0)) -> Tensor:
+    """Compress and expand a picture on a grid that is moved by `shift` pixels.
+
+    Parameters
+    ----------
+    picture : Tensor
+        (B, C, Y, X); its border is continued by reflection to whole blocks.
+    how : Compression
+    shift : (int, int)
+        0 to 15 along Y and X.
+    """
+    padded, inside = _padded(picture, how, shift)
+    planes = _to_planes(padded, how)
+    coded = [
+        _from_blocks((_to_blocks(plane) / step).round() * step)
+        for plane, step in zip(planes, how.steps.to(picture), strict=True)
+    ]
+    return _from_planes(coded, how)[:, :, inside[0], inside[1]]
+
+
+def spun(picture: Tensor, how: Compression) -> Tensor:
+    """Mean of a picture that is compressed anew on many grids: a block's edge is in few of them.
+
+    References
+    ----------
+    Nosratinia, Enhancement of JPEG-compressed images by re-application of JPEG, Journal of VLSI
+    Signal Processing 27, 2001, doi:10.1023/A:1008167430544.
+    """
+    total = torch.zeros_like(picture)
+    for shift in SHIFTS:
+        total += recompressed(picture, how, shift)
+    return total / len(SHIFTS)
+
+
+def consistent(picture: Tensor, measured: Tensor, how: Compression) -> Tensor:
+    """Move a picture to the nearest one that compresses to what was measured.
+
+    Each coefficient of a block may lie within half a step of the measured one. Where blocks are
+    cut off by the border, the picture stays as it is; so does colour that was kept at half the
+    size, since what decoders make of it cannot be read back exactly.
+
+    Parameters
+    ----------
+    picture, measured : Tensor
+        (B, C, Y, X).
+    how : Compression
+    """
+    ours, inside = _padded(picture, how, (0, 0))
+    theirs = _padded(measured, how, (0, 0))[0]
+    moved: list[Tensor] = []
+    for plane, seen, step in zip(
+        _to_planes(ours, how), _to_planes(theirs, how), how.steps.to(picture), strict=True
+    ):
+        if moved and any(how.halved):
+            moved.append(torch.zeros_like(plane))
+            continue
+        wished = _to_blocks(plane)
+        centre = (_to_blocks(seen) / step).round() * step
+        allowed = wished.maximum(centre - step / 2).minimum(centre + step / 2)
+        moved.append(_from_blocks(allowed - wished))
+    change = _from_planes(moved, how, level=0.0)[:, :, inside[0], inside[1]]
+    return picture + change * whole_blocks(picture, how)
+
+
+def whole_blocks(picture: Tensor, how: Compression) -> Tensor:
+    """Give 1 where a block of the grid lies wholly within the picture: (1, 1, Y, X)."""
+    inside = torch.zeros_like(picture[:1, :1])
+    spans = []
+    for start, side, count in zip(how.start, how.grid, picture.shape[-2:], strict=True):
+        first = start % side
+        spans.append(slice(first, first + (count - first) // side * side))
+    inside[:, :, spans[0], spans[1]] = 1
+    return inside
+
+
+def block_numbers(picture: Tensor, how: Compression) -> Tensor:
+    """Count the blocks through: (Y, X) of integers, equal within a block of the grid."""
+    lines = []
+    for start, side, count in zip(how.start, how.grid, picture.shape[-2:], strict=True):
+        places = torch.arange(count, device=picture.device) - start % side
+        lines.append(places.div(side, rounding_mode="floor") + 1)
+    return lines[0][:, None] * (int(lines[1].max()) + 1) + lines[1]
+
+
+def _padded(
+    picture: Tensor, how: Compression, shift: tuple[int, int]
+) -> tuple[Tensor, tuple[slice, slice]]:
+    """Continue a picture to whole blocks; and where it lies in that."""
+    before, after, places = [], [], []
+    for start, side, moved, count in zip(
+        how.start, how.grid, shift, picture.shape[-2:], strict=True
+    ):
+        ahead = -(start + moved) % side
+        before.append(ahead)
+        after.append(-(ahead + count) % side)
+        places.append(slice(ahead, ahead + count))
+    around = (before[1], after[1], before[0], after[0])
+    return F.pad(picture, around, mode="reflect"), (places[0], places[1])
+
+
+def _to_planes(picture: Tensor, how: Compression) -> list[Tensor]:
+    """Brightness and colours (B, Y, X) as they are coded: less 128, colour at its own size."""
+    if picture.shape[1] == 1:
+        return [picture[:, 0] - LEVEL]
+    mixed = torch.einsum("pc,bcyx->bpyx", picture.new_tensor(_COLOURS), picture)
+    size = tuple(2 if half else 1 for half in how.halved)
+    colours = F.avg_pool2d(mixed[:, 1:], size)
+    return [mixed[:, 0] - LEVEL, colours[:, 0], colours[:, 1]]
+
+
+def _from_planes(planes: list[Tensor], how: Compression, level: float = LEVEL) -> Tensor:
+    """Undo `_to_planes`, colours joined by straight lines as decoders do."""
+    if len(planes) == 1:
+        return (planes[0] + level)[:, None]
+    size = planes[0].shape[-2:]
+    colours = torch.stack(planes[1:], 1)
+    if any(how.halved):
+        colours = F.interpolate(colours, size=size, mode="bilinear", align_corners=False)
+    mixed = torch.cat([(planes[0] + level)[:, None], colours], 1)
+    back = torch.linalg.inv(torch.tensor(_COLOURS, dtype=torch.float64)).to(mixed)
+    return torch.einsum("cp,bpyx->bcyx", back, mixed)
+
+
+def _to_blocks(plane: Tensor) -> Tensor:
+    """(B, Y, X) -> coefficients (B, Y / 8, X / 8, 8, 8) of the cosine transform."""
+    blocks = plane.unfold(1, SIDE, SIDE).unfold(2, SIDE, SIDE)
+    waves = _waves().to(plane)
+    return waves @ blocks @ waves.T
+
+
+def _from_blocks(coefficients: Tensor) -> Tensor:
+    """Undo `_to_blocks`."""
+    waves = _waves().to(coefficients)
+    blocks = waves.T @ coefficients @ waves
+    count, rows, columns = blocks.shape[:3]
+    return blocks.transpose(2, 3).reshape(count, rows * SIDE, columns * SIDE)
+
+
+def _waves() -> Tensor:
+    """Orthonormal cosines, one in each row: (8, 8)."""
+    rows = [
+        [
+            sqrt((1 if row == 0 else 2) / SIDE) * cos((2 * column + 1) * row * pi / (2 * SIDE))
+            for column in range(SIDE)
+        ]
+        for row in range(SIDE)
+    ]
+    return torch.tensor(rows, dtype=torch.float64)
+
+
+#: Grids that steps compress on: every other one, none of which is the picture's own, where
+#: nothing would happen. Each takes memory, and mirrors make four of each.
+ELSEWHERE = SHIFTS[1::2]
+
+
+class Recompression(Prior):
+    """Feeds a picture and its mean over many grids, both as compressed once more, or as they are.
+
+    Parameters
+    ----------
+    net : nn.Module
+        2 C channels in, the mean over grids first; 2 C out: mean, and a number whose softplus is
+        the variance.
+    measured : Tensor
+        (1, C, Y, X), in network units.
+    how : Compression
+    levels, network : callable
+        From network units to grey levels, and back.
+    window : tuple of int or None
+        Size of what a step looks at; None: the whole grid.
+    """
+
+    covers_grid = False
+
+    def __init__(
+        self,
+        net: nn.Module,
+        measured: Tensor,
+        how: Compression,
+        levels: Callable[[Tensor], Tensor],
+        network: Callable[[Tensor], Tensor],
+        *,
+        window: tuple[int, ...] | None,
+    ) -> None:
+        self.net = net
+        self.grid = tuple(measured.shape[2:])
+        self.window = self.grid if window is None else tuple(map(min, window, self.grid))
+        picture = levels(measured)
+        again = (recompressed(picture, how, shift) for shift in ELSEWHERE)
+        self._shown, *self._codes = (
+            torch.cat([network(spun(one, how)), network(one)], 1) for one in (picture, *again)
+        )
+
+    def to(self, device: torch.device) -> None:
+        """Move network and pictures."""
+        self.net.to(device)
+        self._shown = self._shown.to(device)
+        self._codes = [one.to(device) for one in self._codes]
+
+    def draw(self, rng: torch.Generator) -> Draw:
+        """Show a window of the picture as compressed once more, on one grid, mirrored at random."""
+        window = random_window(self.grid, self.window, rng)
+        which = int(torch.randint(len(self._codes), (), generator=rng, device=rng.device))
+        return Draw(window.of(self._codes[which]), window=window)
+
+    def glance(self) -> Draw:
+        """Show it as it is."""
+        return Draw(self._shown)
+
+    def trial(self) -> Draw:
+        """Show it compressed once more, since what it was before that is known."""
+        return Draw(self._codes[0], direct=True)
+
+    def sweep(self) -> Iterator[Draw]:
+        """Show it as it is."""
+        yield Draw(self._shown)
+
+    def estimate(self, output: Tensor) -> Estimate:
+        """First half is the mean, second half the variance."""
+        return mean_and_variance(output)

@@ -1,0 +1,297 @@
+"""One fit of a network to fixed noise, watched at each iteration, through the loop of all fits.
+
+How a design's weights move, and how many there are.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from math import inf, prod
+from operator import attrgetter
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import torch
+
+from napari_dip.engine.fit.early_stopping import held_out_rule, never
+from napari_dip.engine.fit.loop import MOST_ROLLBACKS, fit
+from napari_dip.engine.fit.schedule import Phase, Schedule, gradient_descent, limited_memory
+from napari_dip.engine.likelihood.fidelity import NoiseVariance, squares
+from napari_dip.engine.prior import spread
+from napari_dip.engine.problem import Identity, Problem, Term
+from napari_dip.errors import Failed, refusal
+from napari_dip.pipeline.calibrate.prepare import judges, output_average, patience
+from napari_dip.pipeline.calibrate.types import held_out_share
+from napari_dip.pipeline.events import mapped
+from napari_dip.tasks.base import Scene
+from napari_dip.tasks.priors.deep_image_prior import built
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
+
+    import numpy.typing as npt
+    from torch import Tensor
+
+    from napari_dip.engine.control import Control
+    from napari_dip.engine.fit.schedule import Optimiser
+    from napari_dip.engine.fit.state import Progress, Result
+    from napari_dip.engine.prior import Prior
+    from napari_dip.explore.subject import Picture, Subject
+    from napari_dip.tasks.priors.deep_image_prior import Design
+
+
+class Moved(NamedTuple):
+    """An optimiser, and the longest gradient that it is given."""
+
+    make: Optimiser
+    clip: float
+
+
+#: All but Adam, which is the usual one. A gradient that was cut short would tell L-BFGS a curvature
+#: that is none.
+OPTIMISERS = {
+    "sgd": Moved(gradient_descent, 1.0),
+    "l-bfgs": Moved(limited_memory, inf),
+}
+
+
+def weights_of(design: Design, grid: tuple[int, ...]) -> int:
+    """Count the weights that are fitted."""
+    net = built(design, grid, torch.Generator().manual_seed(0)).net
+    return sum(weight.numel() for weight in net.parameters())
+
+
+#: The rate stays where it is, as in the paper, so that what happens at iteration 50 does not
+#: depend on how many iterations are to follow: this many times the fit is the cosine's horizon.
+#: What rounding is left of that moves the energy of noise at 128 x 128 by 1 % there.
+_STEADY = 1000
+#: Iterations between two judgements of held-out pixels, as in all fits.
+JUDGED_EVERY = 25
+
+
+class Reading(NamedTuple):
+    """What one iteration showed.
+
+    Attributes
+    ----------
+    iteration : int
+        1-based.
+    energy : float
+        Mean square of output minus target, in variances of the target.
+    picture : ndarray (Y, X) float32 or None
+        The output itself, or its running average, in units of the target; only where pictures are
+        asked for.
+    held_out : float
+        The same mean square of that picture at held-out pixels; NaN if there are none.
+    """
+
+    iteration: int
+    energy: float
+    picture: Picture | None = None
+    held_out: float = float("nan")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class HeldOut:
+    """Where held-out pixels end a fit.
+
+    Attributes
+    ----------
+    judged : tuple of (iteration, mean square error of the held-out pixels)
+    best_iteration : int
+        Whose running average is taken.
+    iterations : int
+        Done when the rule, or the budget, ended the fit.
+    reason : str
+    picture : ndarray (Y, X) float32
+        The running average that is taken, in units of the target.
+    """
+
+    judged: tuple[tuple[int, float], ...]
+    best_iteration: int
+    iterations: int
+    reason: str
+    picture: Picture
+
+
+def readings(
+    target: Picture,
+    subject: Subject,
+    *,
+    control: Callable[[], Control],
+    pictures: bool = False,
+    design: Design | None = None,
+    block: tuple[int, int] | None = None,
+    average: float = 0.0,
+) -> Generator[Reading, None, bool]:
+    """Fit to a target without jitter, to the last iteration, whatever held-out pixels say.
+
+    Parameters
+    ----------
+    target : ndarray (Y, X) float32
+        Of zero mean and unit variance.
+    subject : Subject
+        The network; the same seed gives the same weights and the same code for each target.
+    control : callable
+    pictures : bool
+        Whether each output is wanted, too.
+    design : Design or None
+        The network; None: that of the subject.
+    block : tuple of int or None
+        Size of the blocks around held-out pixels; None: nothing is held out.
+    average : float
+        Decay of the running average that is pictured; 0: the output itself.
+
+    Returns
+    -------
+    bool
+        False if someone ended it before the last iteration.
+
+    Raises
+    ------
+    Failed
+        If the fit broke down.
+    """
+    design = design or subject.design
+    problem, prior = _problem(target, subject, block, design)
+    schedule = _schedule(subject, design, average=average, report_every=1)
+    looks = (lambda _: True) if pictures else (lambda _: False)
+    loop = fit(
+        problem, prior, schedule, never, seed=subject.seed, control=control, preview_due=looks
+    )
+    result = yield from _read(loop, pictures=pictures)
+    if result is None or result.kept:
+        return False
+    if result.broke_down:
+        raise Failed(refusal("diverged", name=subject.name, count=MOST_ROLLBACKS))
+    return True
+
+
+def held_out_stop(
+    target: Picture, subject: Subject, block: tuple[int, int], *, control: Callable[[], Control]
+) -> Generator[int, None, HeldOut | None]:
+    """Fit once more with some pixels held out, and end as other fits end; yields iterations.
+
+    Network, code and rate are those of `readings`; the running average is judged.
+
+    Parameters
+    ----------
+    target, subject, control : as for `readings`
+    block : tuple of int
+        Size of the blocks around held-out pixels, per axis: wider than the noise is correlated.
+
+    Returns
+    -------
+    HeldOut or None
+        None if it was discarded.
+    """
+    problem, prior = _problem(target, subject, block, subject.design)
+    average = output_average(subject.iterations)
+    schedule = _schedule(subject, subject.design, average=average, report_every=JUDGED_EVERY)
+    stop = held_out_rule(patience(subject.iterations, JUDGED_EVERY))
+    loop = fit(problem, prior, schedule, stop, seed=subject.seed, control=control)
+    result = yield from mapped(loop, attrgetter("iteration"))
+    if result is None:
+        return None
+    judged = tuple((one.iteration, one.held_out) for one in result.history)
+    picture = _picture(result.estimate.mean)
+    reason = "it was ended by hand" if result.kept else result.stop_reason
+    return HeldOut(judged, result.best_iteration, result.iterations, reason, picture)
+
+
+def held_out_pixels(
+    shape: tuple[int, ...], subject: Subject, block: tuple[int, int]
+) -> npt.NDArray[np.bool_]:
+    """Tell which pixels judge: (Y, X), True where one does."""
+    found = judges(shape, block, held_out_share(block, prod(shape)), subject.seed)
+    return np.asarray(found[0, 0].numpy() > 0)
+
+
+def _problem(
+    target: Picture,
+    subject: Subject,
+    block: tuple[int, int] | None,
+    design: Design,
+) -> tuple[Problem, Prior]:
+    """Ask for the target itself by plain squares, and make the network that is asked."""
+    scene = _scene(target, subject, block)
+    error = squares(1.0)
+    term = Term(
+        scene.measurement,
+        Identity(),
+        error,
+        error,
+        fitted=scene.known * (1 - scene.guarded),
+        held_out=scene.held_out,
+        measured=scene.known,
+    )
+    rng = torch.Generator().manual_seed(subject.seed)
+    prior = built(design, scene.grid, rng)
+    prior.to(scene.measurement.device)
+    prior.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return Problem((term,)), prior
+
+
+def _scene(target: Picture, subject: Subject, block: tuple[int, int] | None) -> Scene:
+    device = torch.device(subject.plan.device)
+    measurement = torch.from_numpy(target)[None, None].to(device)
+    known = torch.ones_like(measurement)
+    held_out = torch.zeros_like(known)
+    if block is not None:
+        chosen = held_out_pixels(target.shape, subject, block)
+        held_out = torch.from_numpy(chosen.astype(np.float32))[None, None].to(device)
+    one = measurement.new_ones((1, 1, 1, 1))
+    return Scene(
+        measurement=measurement,
+        noise=NoiseVariance(0 * one, one, one),
+        noise_level=1.0,
+        known=known,
+        held_out=held_out,
+        guarded=held_out if block is None else spread(held_out, block),
+        block=block or (1, 1),
+        granted=1.0,
+        prior="noise",
+        widths=subject.plan.budget.widths,
+        window=None,
+    )
+
+
+def _schedule(subject: Subject, design: Design, *, average: float, report_every: int) -> Schedule:
+    """Take the rate and the optimiser of a design; where that is Adam, the device's own."""
+    count = subject.iterations
+    made = Schedule(
+        (Phase(count, design.rate),),
+        _STEADY * count,
+        count,
+        warm_up=0.0,
+        average=average,
+        report_every=report_every,
+    )
+    moved = OPTIMISERS.get(design.optimiser)
+    return made if moved is None else replace(made, optimiser=moved.make, clip=moved.clip)
+
+
+def _read(
+    loop: Generator[Progress, None, Result | None], *, pictures: bool
+) -> Generator[Reading, None, Result | None]:
+    """Give each iteration once, with its picture where that is wanted."""
+    reading = None
+    while True:
+        try:
+            progress = next(loop)
+        except StopIteration as stop:
+            result: Result | None = stop.value
+            return result
+        if progress.note:  # it broke down, and that iteration comes again
+            reading = None
+        elif progress.estimate is None:
+            seen = progress.judgement
+            reading = Reading(seen.iteration, seen.fitted, held_out=seen.held_out)
+            if not pictures:
+                yield reading
+        elif reading is not None:
+            yield reading._replace(picture=_picture(progress.estimate.mean))
+
+
+def _picture(mean: Tensor) -> Picture:
+    return np.array(mean[0, 0].cpu().numpy(), np.float32)

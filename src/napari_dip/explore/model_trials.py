@@ -1,0 +1,297 @@
+"""Fits one design to a picture and to noise, the same pixels held out of both.
+
+What one design does with a picture: how soon it learns what, and where its stop lies.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from napari_dip.engine.control import Control
+from napari_dip.engine.fit.early_stopping import Judgement, held_out_rule
+from napari_dip.explore.energies import score_of, targets_of
+from napari_dip.explore.fit import JUDGED_EVERY, held_out_pixels, readings, weights_of
+from napari_dip.explore.spectra import Correspondence
+from napari_dip.explore.subject import psnr_of
+from napari_dip.pipeline.calibrate.prepare import output_average, patience
+from napari_dip.pipeline.events import mapped
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Sequence
+
+    import numpy.typing as npt
+
+    from napari_dip.explore.fit import Reading
+    from napari_dip.explore.subject import Picture, Subject
+    from napari_dip.tasks.priors.deep_image_prior import Design
+
+    Curve = npt.NDArray[np.float64]
+
+    ProgressCurve = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TrialFit:
+    """One design, fitted to the picture and to noise.
+
+    Attributes
+    ----------
+    design : Design
+    weights : int
+        That are fitted.
+    energy, noise : ndarray (iterations,)
+        Mean square of output minus target, of the picture and of noise, in variances of the target.
+    correspondence : ndarray (iterations, 5)
+        Of the running average with the picture; lowest band first.
+    held_out : ndarray (iterations,)
+        Mean square of running average minus picture at held-out pixels, in variances of the
+        picture.
+    psnr : ndarray (iterations,) or None
+        Of the running average against the truth, in dB.
+    stop : Stop
+    picture : ndarray (Y, X)
+        The running average that held-out pixels take, in the image's units.
+    errors : ndarray (held-out pixels,)
+        Its squared errors there.
+    seconds : float
+        Time of the processor per iteration.
+    """
+
+    design: Design
+    weights: int
+    energy: Curve
+    noise: Curve
+    correspondence: Curve
+    held_out: Curve
+    psnr: Curve | None
+    stop: Stop
+    picture: Picture
+    errors: Curve
+    seconds: float
+
+    @property
+    def impedance(self) -> float:
+        """Area between the energies of noise and picture, as in `score_of`."""
+        return score_of(self.noise, self.energy)
+
+    @property
+    def band_score(self) -> float:
+        """Area between the correspondences of the lowest and the highest band, measured alike."""
+        return score_of(self.correspondence[:, 0], self.correspondence[:, -1])
+
+    @property
+    def held_out_error(self) -> float:
+        """Mean square at held-out pixels of the picture that is taken."""
+        return float(self.held_out[self.stop.taken - 1])
+
+    @property
+    def oracle(self) -> float | None:
+        """PSNR of the best running average, which only the truth knows; dB."""
+        return None if self.psnr is None else float(self.psnr.max())
+
+    @property
+    def taken_psnr(self) -> float | None:
+        """PSNR of the picture that is taken; dB."""
+        return None if self.psnr is None else float(self.psnr[self.stop.taken - 1])
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Where a fit would have ended, and which picture it would have handed over; iterations."""
+
+    ended: int
+    taken: int
+
+
+def stop_of(held_out: Sequence[float]) -> Stop:
+    """Stop as fits stop: judged now and then, patient, the best of what was judged is taken.
+
+    Parameters
+    ----------
+    held_out : sequence of float
+        Mean squares at iterations 1, 2, ... of a fit that went on to its last iteration.
+    """
+    count = len(held_out)
+    rule = held_out_rule(patience(count, JUDGED_EVERY))
+    places = [*range(JUDGED_EVERY, count, JUDGED_EVERY), count]
+    history: list[Judgement] = []
+    for place in places:
+        history.append(Judgement(place, float("nan"), float(held_out[place - 1])))
+        if rule(history):
+            break
+    best = min(reversed(history), key=lambda one: one.held_out)  # of equals the later
+    return Stop(history[-1].iteration, best.iteration)
+
+
+def worse_for_certain(one: Curve, other: Curve, sure: float) -> bool:
+    """Whether one picture's held-out errors exceed another's by more than chance.
+
+    Parameters
+    ----------
+    one, other : ndarray (held-out pixels,)
+        Squared errors at the same pixels.
+    sure : float
+        Standard errors of the mean difference.
+    """
+    apart = one - other
+    error = float(apart.std(ddof=1)) / np.sqrt(apart.size) if apart.size > 1 else np.inf
+    return bool(apart.mean() > sure * error)
+
+
+class Going(NamedTuple):
+    """How far the trial of a design is.
+
+    Attributes
+    ----------
+    done : float
+        Share of both fits.
+    iteration : int
+    target : str
+        "image" or "noise".
+    energy : float
+        Of the target there.
+    picture : ndarray (Y, X) float32 or None
+        The running average, in the image's units.
+    """
+
+    done: float
+    iteration: int
+    target: str
+    energy: float
+    picture: Picture | None = None
+
+
+def tried(
+    design: Design,
+    subject: Subject,
+    truth: Picture | None,
+    block: tuple[int, int],
+    *,
+    control: Callable[[], Control] = lambda: Control.GO,
+    noise: ProgressCurve | None = None,
+) -> Generator[Going, None, TrialFit | None]:
+    """Fit a design to the picture, then to noise.
+
+    Parameters
+    ----------
+    design : Design
+    subject : Subject
+    truth : ndarray (Y, X) or None
+    block : tuple of int
+        Size of the blocks around held-out pixels, which are the same for all designs.
+    control : callable
+    noise : ndarray (iterations,) or None
+        Energies of noise, where they are known already: with the same seed, size and block they are
+        the same for all pictures.
+
+    Yields
+    ------
+    Going
+        After each iteration.
+
+    Returns
+    -------
+    TrialFit or None
+        None if it was ended.
+
+    Raises
+    ------
+    Failed
+        If a fit broke down.
+    """
+    begun, count = time.process_time(), subject.iterations
+    ways: dict[str, Any] = {"control": control, "design": design, "block": block}
+    ways["average"] = output_average(count)
+    targets = targets_of(subject.picture, subject.seed)
+    image = targets["image"]
+    watch = _Watch(subject, truth, image)
+
+    def seen(one: Reading) -> Going:
+        picture = watch.see(one)
+        done = 0.5 * one.iteration / count
+        return Going(done, one.iteration, "image", one.energy, picture)
+
+    if not (yield from mapped(readings(image, subject, pictures=True, **ways), seen)):
+        return None
+    seconds = (time.process_time() - begun) / count
+    if noise is None:
+        noise = yield from _resistance(targets["noise"], subject, ways)
+        if noise is None:
+            return None
+    judges = held_out_pixels(image.shape, subject, block)
+    return watch.ended(design, weights_of(design, image.shape), noise, judges, seconds)
+
+
+def _resistance(
+    target: Picture, subject: Subject, ways: dict[str, Any]
+) -> Generator[Going, None, ProgressCurve | None]:
+    """Fit to noise: its energies, or None if it was ended."""
+    energies: list[float] = []
+
+    def resisted(one: Reading) -> Going:
+        energies.append(one.energy)
+        done = 0.5 + 0.5 * one.iteration / subject.iterations
+        return Going(done, one.iteration, "noise", one.energy)
+
+    whole = yield from mapped(readings(target, subject, **ways), resisted)
+    return np.array(energies) if whole else None
+
+
+class _Watch:
+    """Gathers what each iteration shows."""
+
+    def __init__(self, subject: Subject, truth: Picture | None, image: Picture) -> None:
+        self._truth, self._image = truth, image
+        self._offset, self._unit = float(subject.picture.mean()), float(subject.picture.std())
+        self._correspondence = Correspondence(image)
+        self._readings: list[Reading] = []
+        self._bands: list[ProgressCurve] = []
+        self._psnr: list[float] = []
+
+    def see(self, one: Reading) -> Picture:
+        """Measure the running average of one iteration; gives it in the image's units."""
+        assert one.picture is not None
+        self._readings.append(one)
+        self._bands.append(self._correspondence.of(one.picture))
+        picture = self._in_units(one.picture)
+        if self._truth is not None:
+            self._psnr.append(psnr_of(picture, self._truth))
+        return picture
+
+    def ended(
+        self,
+        design: Design,
+        weights: int,
+        noise: ProgressCurve,
+        judges: npt.NDArray[np.bool_],
+        seconds: float,
+    ) -> TrialFit:
+        """Put all together."""
+        energy, held_out = (
+            np.array([attrgetter(name)(one) for one in self._readings])
+            for name in ("energy", "held_out")
+        )
+        stop = stop_of(held_out.tolist())
+        picture = self._readings[stop.taken - 1].picture
+        assert picture is not None
+        return TrialFit(
+            design=design,
+            weights=weights,
+            energy=energy,
+            noise=noise,
+            correspondence=np.array(self._bands),
+            held_out=held_out,
+            psnr=np.array(self._psnr) if self._psnr else None,
+            stop=stop,
+            picture=self._in_units(picture),
+            errors=(picture - self._image)[judges].astype(np.float64) ** 2,
+            seconds=seconds,
+        )
+
+    def _in_units(self, picture: Picture) -> Picture:
+        return np.asarray(picture * self._unit + self._offset, np.float32)

@@ -1,0 +1,94 @@
+"""CZI, ND2 and LIF through the readers of bioio, each an optional package: header, regions, pixels.
+
+Nothing of these formats is known here but how their files begin.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.util import find_spec
+from math import isfinite
+from typing import TYPE_CHECKING, Any
+
+from napari_dip.errors import Refused, refusal
+from napari_dip.errors.fault import printable
+from napari_dip.io.formats.region_reader import ReadInPlace, naming
+from napari_dip.io.header import ImageSpec
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import numpy.typing as npt
+
+#: First bytes of a file -> its kind, and the package that reads it.
+KINDS = {
+    b"ZISRAW": ("CZI", "bioio_czi"),
+    b"\xda\xce\xbe\x0a": ("ND2", "bioio_nd2"),
+    b"\x70\x00\x00\x00": ("LIF", "bioio_lif"),
+}
+_SCENES = "'{name}' holds {count} images; only the first is restored."
+
+
+def kind_of(start: bytes) -> str | None:
+    """Name the kind of a file by its first eight bytes; None if it is none of these."""
+    return next((kind for magic, (kind, _) in KINDS.items() if start.startswith(magic)), None)
+
+
+def read_spec(path: Path, axes: str | None) -> ImageSpec:
+    """Read the header of such a file; see `napari_dip.io.reading.read_spec`."""
+    reader = _opened(path)
+    found, known = _image(path, reader)
+    name, count = printable(path.name), len(reader.scenes)
+    notes = (_SCENES.format(name=name, count=count),) if count > 1 else ()
+    sizes = {
+        axis: float(size)
+        for axis in "ZYX"
+        if (size := getattr(reader.physical_pixel_sizes, axis, None))
+        and isfinite(size)
+        and size > 0
+    }
+    scale = units = None
+    if sizes:
+        scale = tuple(sizes.get(axis, 1.0) for axis in known)
+        units = tuple("micrometer" if axis in sizes else "pixel" for axis in known)
+    if axes is not None and len(axes) != found.ndim:  # preflight says so; sizes would not fit
+        scale = units = None
+    kind = found.dtype.name
+    return ImageSpec(name, found.shape, kind, axes or known, str(path), scale, units, notes)
+
+
+def read_pixels(path: Path, spec: ImageSpec) -> npt.NDArray[Any]:
+    """Read all pixels of the first image; nothing in its header changes them."""
+    return regions(path)[...]
+
+
+def regions(path: Path) -> ReadInPlace:
+    """Get at the pixels of the first image without reading them."""
+    with naming(path):
+        return _image(path, _opened(path))[0]
+
+
+def _opened(path: Path) -> Any:
+    with path.open("rb") as file:
+        start = file.read(8)
+    kind, package = next(told for magic, told in KINDS.items() if start.startswith(magic))
+    if find_spec(package) is None:
+        facts = {"path": printable(str(path)), "kind": kind, "extra": "formats"}
+        raise Refused(refusal("extra-missing", **facts))
+    return import_module(package).Reader(str(path))
+
+
+def _image(path: Path, reader: Any) -> tuple[ReadInPlace, str]:
+    """Give the first image, axes of one element left out but for Y and X, and its axes."""
+    order, array = str(reader.dims.order), reader.dask_data
+    kept = [
+        place
+        for place, (axis, side) in enumerate(zip(order, array.shape, strict=True))
+        if side > 1 or axis in "YX"
+    ]
+    array = array[tuple(slice(None) if one in kept else 0 for one in range(len(order)))]
+
+    def fetch(place: Any) -> Any:
+        return array[place].compute(scheduler="synchronous")
+
+    return ReadInPlace(path, array, fetch), "".join(order[one] for one in kept)

@@ -1,0 +1,526 @@
+"""A program of torch.export, read as a list of plain steps; nothing of it is carried out here.
+
+torch's own reader unpickles sample inputs and constants, and evaluates the text of symbolic sizes,
+so it is not used. The graph is JSON; weights are bytes of a stated type and shape.
+
+Arguments of a graph's steps in plain types, and which names stand for the same memory.
+
+Weights of a program: bytes of a stated type, laid out as the program says.
+
+The part of a program that leads from the picture to one layer, described in plain JSON.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_dip.errors import Refused, refusal
+from napari_dip.errors.fault import printable
+from napari_dip.io.programs.archive import PICKLED, ProgramArchive
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    import numpy.typing as npt
+
+#: Number of a type in the file, and the name that torch has for it.
+DTYPES = {
+    1: "uint8",
+    2: "int8",
+    3: "int16",
+    4: "int32",
+    5: "int64",
+    6: "float16",
+    7: "float32",
+    8: "float64",
+    12: "bool",
+    13: "bfloat16",
+}
+#: Operators whose result may be the memory of their input, or a part of it.
+_SHARING = frozenset(
+    f"aten.{name}"
+    for name in (
+        *("alias", "chunk", "contiguous", "detach", "dropout", "expand", "expand_as", "flatten"),
+        *("narrow", "permute", "reshape", "select", "slice", "split", "split_with_sizes"),
+        *("squeeze", "t", "to", "transpose", "unbind", "unflatten", "unsqueeze", "view"),
+        *("view_as", "movedim", "lift_fresh_copy", "feature_dropout"),
+    )
+)
+#: Kinds of arguments that name no value of the graph, and how each becomes plain. Everything is
+#: computed where the picture is, and laid out as torch likes, so a device or a layout says nothing.
+_PLAIN: dict[str, Callable[[Any], Any]] = {
+    **dict.fromkeys(("as_none", "as_device", "as_layout", "as_memory_format"), lambda value: None),
+    **dict.fromkeys(("as_int", "as_bool", "as_string"), lambda value: value),
+    **dict.fromkeys(("as_ints", "as_bools"), list),
+    "as_float": float,
+    "as_floats": lambda value: [float(number) for number in value],
+    "as_scalar_type": lambda value: {"dtype": DTYPES[value]},
+}
+#: Kinds that stand for a value by its name, for nothing, or for a plain number; and lists of them.
+_NAMES = ("as_optional_tensor", "as_sym_int", "as_sym_float", "as_sym_bool")
+_LISTS_OF_NAMES = ("as_optional_tensors", "as_sym_ints", "as_sym_floats", "as_sym_bools")
+
+
+class Aliases:
+    """Follows values that are changed in place, so that no step has to change any.
+
+    `relu_(x)` gives a new value here, which later steps find under the name of the old one. Other
+    names of the same memory are stale from then on: what they would hold is not worked out.
+
+    Parameters
+    ----------
+    constants : mapping
+        Inputs of the graph that are plain values.
+
+    Attributes
+    ----------
+    stale : dict of str to int
+        Name, and the number of the step from which on it is stale.
+    """
+
+    def __init__(self, constants: Mapping[str, Any]) -> None:
+        self.constants = constants
+        self.stale: dict[str, int] = {}
+        self._now: dict[str, str] = {}
+        self._shared: dict[str, set[str]] = {}
+
+    def name(self, name: str) -> dict[str, str]:
+        """Stand for a value by the name under which it is found now."""
+        return {"of": self._now.get(name, name)}
+
+    def plain(
+        self,
+        number: int,
+        operator: str,
+        inputs: Sequence[Mapping[str, Any]],
+        results: tuple[str | None, ...],
+    ) -> str:
+        """Give the operator that changes nothing in place, and note what the step does to names.
+
+        Parameters
+        ----------
+        number : int
+            Of the step.
+        operator : str
+        inputs : sequence of mapping
+            As the file has them.
+        results : tuple of str or None
+        """
+        parts = operator.split(".")
+        family = ".".join(parts[:2])
+        changes = family.startswith("aten.") and family.endswith("_")
+        first = inputs[0]["arg"].get("as_tensor", {}).get("name") if inputs else None
+        if first is None or not results:
+            return operator
+        group = self._shared.setdefault(first, {first})
+        plain = family.removesuffix("_") if changes else family
+        if changes:
+            old = self._now.get(first, first)
+            for other in group - {first}:
+                self.stale.setdefault(other, number)
+            if old != first:
+                self.stale.setdefault(old, number)
+            self._now[first] = str(results[0])
+        if changes or plain in _SHARING:
+            for name in filter(None, results):
+                group.add(name)
+                self._shared[name] = group
+        return ".".join([plain, *parts[2:]])
+
+
+def value_of(kind: str, value: Any, aliases: Aliases) -> Any:
+    """Turn one argument into plain JSON types.
+
+    Parameters
+    ----------
+    kind : str
+        As the file calls it, such as "as_ints".
+    value : object
+    aliases : Aliases
+
+    Raises
+    ------
+    ValueError
+        If it is of a kind that no network here needs, such as a graph or an object.
+    """
+    if kind in _PLAIN:
+        return _PLAIN[kind](value)
+    if kind == "as_tensor":
+        return _named(value["name"], aliases)
+    if kind == "as_tensors":
+        return [_named(one["name"], aliases) for one in value]
+    if kind in _NAMES:
+        return _one(value, aliases)
+    if kind in _LISTS_OF_NAMES:
+        return [_one(one, aliases) for one in value]
+    raise ValueError(kind)
+
+
+def _one(value: Mapping[str, Any], aliases: Aliases) -> Any:
+    """Read a value that is a name, nothing, or a plain number."""
+    ((kind, inner),) = value.items()
+    if kind == "as_name":
+        return _named(inner, aliases)
+    if kind == "as_tensor":
+        return _named(inner["name"], aliases)
+    return None if kind == "as_none" else inner
+
+
+def _named(name: Any, aliases: Aliases) -> Any:
+    """Put a constant in, or stand for a value by its name."""
+    return aliases.constants[name] if name in aliases.constants else aliases.name(str(name))
+
+
+#: Of the schema, as its first number stands in the file; another one may mean something else.
+SCHEMA = 8
+#: Where weights and constants are listed.
+_LISTS = {
+    "weights": "data/weights/model_weights_config.json",
+    "constants": "data/constants/model_constants_config.json",
+}
+_WRONG = (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One operation of the graph.
+
+    Attributes
+    ----------
+    operator : str
+        Such as "aten.conv2d.default".
+    arguments : mapping
+        By name, in plain JSON types; {"of": NAME} stands for an earlier result.
+    results : tuple of str or None
+        Names of what it gives, None where nobody is told.
+    modules : tuple of str
+        Paths of the modules that it belongs to, outermost first.
+    listed : bool
+        Whether it gives one list of tensors, of which `results` are the parts.
+    """
+
+    operator: str
+    arguments: Mapping[str, Any]
+    results: tuple[str | None, ...]
+    modules: tuple[str, ...]
+    listed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A weight: where its bytes lie, and how they are to be read."""
+
+    entry: str
+    kind: int
+    sizes: tuple[int, ...]
+    strides: tuple[int, ...]
+    offset: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Program:
+    """A network with one picture as its input.
+
+    Attributes
+    ----------
+    archive : ProgramArchive
+    picture : str
+        Name of the input.
+    sizes : tuple of int or None
+        (B, C, H, W) of the picture that it was exported for; None where any may come.
+    steps : tuple of Step
+        In the order in which they are carried out.
+    kept : mapping of str to Kept
+        Weights and constants, by the names that steps call them by.
+    shapes : mapping of str to tuple of int or None
+        Sizes of results, for the picture that it was exported for.
+    stale : mapping of str to int
+        Names whose values a later step changes in place, and the number of that step: after it
+        they may not be asked for.
+    """
+
+    archive: ProgramArchive
+    picture: str
+    sizes: tuple[int | None, ...]
+    steps: tuple[Step, ...]
+    kept: Mapping[str, Kept]
+    shapes: Mapping[str, tuple[int | None, ...]]
+    stale: Mapping[str, int]
+
+    def layers(self) -> dict[str, str]:
+        """Give the modules in the order in which they end, each with its last result."""
+        found: dict[str, str] = {}
+        for step in self.steps:
+            last = next((name for name in step.results if name is not None), None)
+            for path in reversed(step.modules):  # what lies within ends before what holds it
+                if last is not None:
+                    found.pop(path, None)
+                    found[path] = last
+        return found
+
+
+def read_program(path: str | os.PathLike[str]) -> Program:
+    """Read the graph of a program, and where its weights lie.
+
+    Parameters
+    ----------
+    path : path
+
+    Raises
+    ------
+    Refused
+        If it is none, is damaged, or takes anything but one picture.
+    """
+    archive = ProgramArchive(path)
+    if _LISTS["weights"] not in archive.names():
+        raise archive.broken(PICKLED)
+    model = archive.json("models/model.json")
+    lists = {name: archive.json(entry) for name, entry in _LISTS.items()}
+    try:
+        if model["schema_version"]["major"] != SCHEMA:
+            major = str(model["schema_version"]["major"])[:20]
+            raise archive.broken(f"it is of version {major}, and version {SCHEMA} is read here")
+        return _program(archive, model, lists)
+    except _WRONG as error:
+        raise archive.broken(f"its graph lacks sense ({type(error).__name__})") from None
+
+
+def _program(
+    archive: ProgramArchive, model: dict[str, Any], lists: dict[str, dict[str, Any]]
+) -> Program:
+    graph = model["graph_module"]["graph"]
+    pictures, places, constants = _inputs(model["graph_module"]["signature"]["input_specs"])
+    if len(pictures) != 1:
+        raise archive.broken(f"it takes {len(pictures)} inputs, and one picture is all there is")
+    (picture,) = pictures
+    kept = {}
+    for name, (where, key) in places.items():
+        config = lists[where]["config"]
+        kept[name] = _kept(archive, where, config[key]) if key in config else None
+    aliases, steps = Aliases(constants), []
+    for number, node in enumerate(graph["nodes"]):
+        steps.append(_step(archive, number, node, aliases))
+    return Program(
+        archive,
+        picture,
+        _sizes(graph["tensor_values"][picture]["sizes"]),
+        tuple(steps),
+        {name: one for name, one in kept.items() if one is not None},
+        {name: _sizes(meta["sizes"]) for name, meta in graph["tensor_values"].items()},
+        aliases.stale,
+    )
+
+
+def _inputs(
+    specs: list[dict[str, Any]],
+) -> tuple[list[str], dict[str, tuple[str, str]], dict[str, Any]]:
+    """Sort the inputs of the graph: pictures, weights with where they are listed, constants."""
+    pictures: list[str] = []
+    places: dict[str, tuple[str, str]] = {}
+    constants: dict[str, Any] = {}
+    for spec in specs:
+        ((kind, told),) = spec.items()
+        if kind == "user_input":
+            pictures += [str(told["arg"]["as_tensor"]["name"])]
+        elif kind == "parameter":
+            places[told["arg"]["name"]] = "weights", told["parameter_name"]
+        elif kind == "buffer":  # one that is not saved with the weights lies with the constants
+            where = "weights" if told["persistent"] else "constants"
+            places[told["arg"]["name"]] = where, told["buffer_name"]
+        elif kind == "tensor_constant":
+            places[told["arg"]["name"]] = "constants", told["tensor_constant_name"]
+        elif kind == "constant_input":
+            ((_, value),) = told["value"].items()
+            constants[str(told["name"])] = value
+        else:
+            raise ValueError(kind)
+    return pictures, places, constants
+
+
+def _kept(archive: ProgramArchive, where: str, told: dict[str, Any]) -> Kept:
+    """Read what is said of a weight, and hold it against the bytes that are there."""
+    if told["use_pickle"]:
+        raise archive.broken("some of its weights are pickled, and pickles are not opened")
+    meta = told["tensor_meta"]
+    sizes, strides = (_whole(meta[key]) for key in ("sizes", "strides"))
+    (offset,) = _whole([meta["storage_offset"]])
+    entry = f"data/{where}/{told['path_name']}"
+    if len(sizes) != len(strides) or min((*sizes, *strides, offset), default=0) < 0:
+        raise ValueError("sizes")
+    archive.size(entry)  # says no where it is missing
+    return Kept(entry, int(meta["dtype"]), sizes, strides, offset)
+
+
+def _whole(told: list[dict[str, Any]]) -> tuple[int, ...]:
+    """Read sizes that must be plain numbers."""
+    return tuple(int(one["as_int"]) for one in told)
+
+
+def _sizes(told: list[dict[str, Any]]) -> tuple[int | None, ...]:
+    """Read sizes of which some may be left open."""
+    return tuple(int(one["as_int"]) if "as_int" in one else None for one in told)
+
+
+def _step(archive: ProgramArchive, number: int, node: dict[str, Any], aliases: Aliases) -> Step:
+    operator = str(node["target"]).removeprefix("torch.ops.")
+    arguments = {}
+    for one in node["inputs"]:
+        ((kind, value),) = one["arg"].items()
+        arguments[str(one["name"])] = value_of(kind, value, aliases)
+    results, listed = _results(node["outputs"])
+    modules = _modules(str(node["metadata"].get("nn_module_stack", "")))
+    operator = aliases.plain(number, operator, node["inputs"], results)
+    return Step(operator, arguments, results, modules, listed)
+
+
+def _results(outputs: list[dict[str, Any]]) -> tuple[tuple[str | None, ...], bool]:
+    """Name what a step gives; of a list, its parts."""
+    names: list[str | None] = []
+    for one in outputs:
+        ((kind, value),) = one.items()
+        if kind == "as_tensors":
+            if len(outputs) > 1:
+                raise ValueError(kind)
+            return tuple(str(part["name"]) for part in value), True
+        if kind == "as_none":
+            names.append(None)
+        elif kind in ("as_tensor", "as_sym_int", "as_sym_bool", "as_sym_float"):
+            names.append(str(value.get("name", value.get("as_name"))))
+        else:
+            raise ValueError(kind)
+    return tuple(names), False
+
+
+def _modules(stack: str) -> tuple[str, ...]:
+    """Read the paths of modules, outermost first: "key,path,class" with semicolons between."""
+    paths = [part.split(",")[1] for part in stack.split(";") if part.count(",") >= 2]
+    return tuple(path for path in paths if path)
+
+
+def read_kept(program: Program, name: str) -> npt.NDArray[Any]:
+    """Read one weight; floating-point numbers come in single precision.
+
+    Parameters
+    ----------
+    program : Program
+    name : str
+        As the steps call it.
+
+    Raises
+    ------
+    Refused
+        If its bytes are not there, or not as many as it claims.
+    """
+    archive, told = program.archive, program.kept[name]
+    kind = DTYPES.get(told.kind)
+    if kind is None:
+        raise archive.broken("its weights are of a type that is not read here")
+    plain = np.dtype("uint16" if kind == "bfloat16" else kind)
+    raw = archive.raw(told.entry)
+    if len(raw) % plain.itemsize:
+        raise archive.broken(f"the bytes of '{name[:100]}' are cut off")
+    values = np.frombuffer(raw, plain.newbyteorder("<")).astype(plain)
+    count = 1
+    for size in told.sizes:
+        count *= size
+    steps = zip(told.sizes, told.strides, strict=True)
+    last = told.offset + sum((size - 1) * stride for size, stride in steps)
+    if count and (count > len(values) or last >= len(values)):
+        raise archive.broken(f"'{name[:100]}' claims more values than there are")
+    if not count:
+        laid = np.zeros(told.sizes, plain)
+    else:
+        strides = tuple(stride * plain.itemsize for stride in told.strides)
+        laid = np.lib.stride_tricks.as_strided(values[told.offset :], told.sizes, strides)
+    laid = np.array(laid)  # a copy, in the usual order
+    if kind == "bfloat16":  # the upper half of single precision
+        laid = (laid.astype(np.uint32) << 16).view(np.float32)
+    return laid.astype(np.float32) if laid.dtype.kind == "f" else laid
+
+
+#: How many names a refusal of a wrong one suggests.
+_NEAREST = 5
+
+
+def cut(program: Program, layer: str) -> dict[str, Any]:
+    """Keep the steps that a layer's result depends on.
+
+    Parameters
+    ----------
+    program : Program
+    layer : str
+        Path of a module; its last result is what is kept.
+
+    Returns
+    -------
+    dict
+        "picture": name of the input; "output": name of the layer's result; "steps": list of
+        [operator, arguments, results, listed]; "kept": names of the weights that these need.
+
+    Raises
+    ------
+    Refused
+        If there is no such layer, or it hangs on what is not there.
+    """
+    layers = program.layers()
+    if layer not in layers:
+        raise Refused(_unknown(program, layer, list(layers)))
+    made: dict[str, int] = {}
+    for number, step in enumerate(program.steps):
+        for name in step.results:
+            if name is not None:
+                made[name] = number
+    needed, kept = _needed(program, layers[layer], made)
+    return {
+        "picture": program.picture,
+        "output": layers[layer],
+        "steps": [
+            [one.operator, dict(one.arguments), list(one.results), one.listed]
+            for number, one in enumerate(program.steps)
+            if number in needed
+        ],
+        "kept": kept,
+    }
+
+
+def _needed(program: Program, output: str, made: dict[str, int]) -> tuple[set[int], list[str]]:
+    """Follow a result back to the picture: the steps on the way, and the weights beside it."""
+    needed: set[int] = set()
+    kept: dict[str, None] = {}
+    asked = [(output, made[output] + 1)]  # as it was given, whatever later steps make of it
+    while asked:
+        name, by = asked.pop()
+        if program.stale.get(name, by) < by:
+            why = "it changes part of a tensor in place, which run_decompositions() would undo"
+            raise program.archive.broken(why)
+        if name in program.kept:
+            kept[name] = None
+        elif name in made:
+            number = made[name]
+            if number >= by:
+                raise program.archive.broken("one of its steps comes before what it needs")
+            if number not in needed:
+                needed.add(number)
+                asked += [(one, number) for one in references(program.steps[number])]
+        elif name != program.picture:
+            raise program.archive.broken(f"it lacks '{printable(name)[:100]}'")
+    return needed, list(kept)
+
+
+def references(step: Step) -> Iterator[str]:
+    """Give the names that a step asks for."""
+    for value in step.arguments.values():
+        for one in value if isinstance(value, list) else [value]:
+            if isinstance(one, dict) and "of" in one:
+                yield one["of"]
+
+
+def _unknown(program: Program, layer: str, layers: list[str]) -> Any:
+    near = get_close_matches(layer, layers, _NEAREST, cutoff=0) or layers[:_NEAREST]
+    facts = {"layer": printable(layer)[:100], "near": ", ".join(map(printable, near))}
+    return refusal("layer-unknown", path=program.archive.shown, **facts)

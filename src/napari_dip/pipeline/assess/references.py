@@ -1,0 +1,278 @@
+"""Which papers stand behind a picture: those of the parts that made it, and no others."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from napari_dip.tasks.noise_models.camera_maps import CAMERA_MAPS
+from napari_dip.tasks.priors.blind_spot import IMAGE_FED
+from napari_dip.tasks.priors.r2r import RECORRUPTED
+from napari_dip.tasks.priors.zssr import COARSER_SCALES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    Report = Mapping[str, Any]
+
+#: Authors, title, venue, year and DOI or arXiv number, as the docstrings of the parts name them.
+PAPERS = {
+    "deep image prior": "Ulyanov, Vedaldi, Lempitsky, Deep Image Prior, CVPR 2018, "
+    "doi:10.1109/CVPR.2018.00984.",
+    "guide": "Ulyanov, Vedaldi, Lempitsky, Deep Image Prior, IJCV 2020, "
+    "doi:10.1007/s11263-020-01303-4.",
+    "blind spot": "Krull, Buchholz, Jug, Noise2Void: learning denoising from single noisy images, "
+    "CVPR 2019, doi:10.1109/CVPR.2019.00223.",
+    "posterior": "Laine, Karras, Lehtinen, Aila, High-quality self-supervised deep image "
+    "denoising, NeurIPS 2019, arXiv:1901.10277.",
+    "recorrupted": "Pang, Zheng, Quan, Ji, Recorrupted-to-recorrupted: unsupervised deep learning "
+    "for image denoising, CVPR 2021, doi:10.1109/CVPR46437.2021.00208.",
+    "collaborative": "Dabov, Foi, Katkovnik, Egiazarian, Image denoising by sparse 3-D "
+    "transform-domain collaborative filtering, IEEE TIP 16(8), 2007, doi:10.1109/TIP.2007.901238.",
+    "camera": "Lebrun, Colom, Morel, Multiscale image blind denoising, IEEE TIP 24(10), 2015, "
+    "doi:10.1109/TIP.2015.2439041.",
+    "noise line": "Foi, Trimeche, Katkovnik, Egiazarian, Practical Poissonian-Gaussian noise "
+    "modeling and fitting for single-image raw-data, IEEE TIP 17(10), 2008, "
+    "doi:10.1109/TIP.2008.2001399.",
+    "overfitting": "Stein, Estimation of the mean of a multivariate normal distribution, Annals "
+    "of Statistics 9(6), 1981, doi:10.1214/aos/1176345632.",
+    "total variation": "Rudin, Osher, Fatemi, Nonlinear total variation based noise removal "
+    "algorithms, Physica D 60, 1992, doi:10.1016/0167-2789(92)90242-F.",
+    "anisotropic total variation": "Esedoglu, Osher, Decomposition of images by the anisotropic "
+    "Rudin-Osher-Fatemi model, Communications on Pure and Applied Mathematics 57(12), 2004, "
+    "doi:10.1002/cpa.20045.",
+    "halved": "Duchon, Lanczos filtering in one and two dimensions, J. Appl. Meteorol. 18, 1979, "
+    "doi:10.1175/1520-0450(1979)018<1016:LFIOAT>2.0.CO;2.",
+    "explaining": "Irani, Peleg, Improving resolution by image registration, CVGIP 53, 1991, "
+    "doi:10.1016/1049-9652(91)90045-L.",
+    "coarser scales": 'Shocher, Cohen, Irani, "Zero-shot" super-resolution using deep internal '
+    "learning, CVPR 2018, arXiv:1712.06087.",
+    "recompression": "Nosratinia, Enhancement of JPEG-compressed images by re-application of "
+    "JPEG, Journal of VLSI Signal Processing 27, 2001, doi:10.1023/A:1008167430544.",
+    "jpeg traces": "Fan, de Queiroz, Identification of bitmap compression history: JPEG detection "
+    "and quantizer estimation, IEEE TIP 12(2), 2003, doi:10.1109/TIP.2002.807361.",
+    "impulses": "Garnett, Huegerich, Chui, He, A universal noise removal algorithm with an "
+    "impulse detector, IEEE TIP 14(11), 2005, doi:10.1109/TIP.2005.857261.",
+    "stripes": "Bouali, Ladjal, Toward optimal destriping of MODIS data using a unidirectional "
+    "variational model, IEEE TGRS 49(8), 2011, doi:10.1109/TGRS.2011.2119399.",
+    "speckle": "Arsenault, April, Properties of speckle integrated with a finite aperture and "
+    "logarithmically transformed, JOSA 66(11), 1976, doi:10.1364/JOSA.66.001160.",
+    "two shots": "EMVA Standard 1288, Release 4.0, 2021, section 6.",
+    "camera maps": "Huang, Hartwich, Rivera-Molina, et al., Video-rate nanoscopy using sCMOS "
+    "camera-specific single-molecule localization algorithms, Nature Methods 10, 2013, "
+    "doi:10.1038/nmeth.2488.",
+    "registration": "Guizar-Sicairos, Thurman, Fienup, Efficient subpixel image registration "
+    "algorithms, Optics Letters 33(2), 2008, doi:10.1364/OL.33.000156.",
+    "steadiness": "Geman, McClure, Statistical methods for tomographic image reconstruction, "
+    "Bulletin of the International Statistical Institute 52(4), 1987.",
+    "backprojection": "Zukerman, Tirer, Giryes, BP-DIP: a backprojection based deep image prior, "
+    "EUSIPCO 2020, arXiv:2003.05417.",
+    "Richardson": "Richardson, Bayesian-based iterative method of image restoration, JOSA 62, "
+    "1972, doi:10.1364/JOSA.62.000055.",
+    "Lucy": "Lucy, An iterative technique for the rectification of observed distributions, "
+    "Astron. J. 79, 1974, doi:10.1086/111605.",
+    "few bends": "Lefkimmiatis, Bourquard, Unser, Hessian-based norm regularization for image "
+    "restoration with biomedical applications, IEEE Trans. Image Processing 21, 2012, "
+    "doi:10.1109/TIP.2011.2168232.",
+    "optics": "Gibson, Lanni, Experimental test of an analytical model of aberration in an "
+    "oil-immersion objective lens used in three-dimensional light microscopy, JOSA A 9(1), 1992, "
+    "doi:10.1364/JOSAA.9.000154.",
+    "confocal": "Wilson, Sheppard, Theory and practice of scanning optical microscopy, 1984.",
+    "blur evidence": "Levin, Weiss, Durand, Freeman, Understanding and evaluating blind "
+    "deconvolution algorithms, CVPR 2009, doi:10.1109/CVPR.2009.5206815.",
+    "sharp edges": "Xu, Zheng, Jia, Unnatural L0 sparse representation for natural image "
+    "deblurring, CVPR 2013, doi:10.1109/CVPR.2013.147.",
+    "learned blur": "Ren, Zhang, Wang, Hu, Zuo, Neural blind deconvolution using deep priors, "
+    "CVPR 2020, doi:10.1109/CVPR42600.2020.00340.",
+    "features": "Mahendran, Vedaldi, Understanding deep image representations by inverting them, "
+    "CVPR 2015, doi:10.1109/CVPR.2015.7299155.",
+}
+#: What each paper is cited for, where the methods text has no sentence of its own about it.
+PARTS = {
+    "overfitting": "the measure of how much noise a picture repeats, by which the fit is stopped",
+    "total variation": "the penalty on total variation",
+    "anisotropic total variation": "the penalty on total variation along rows and columns",
+    "halved": "the filter between coarse and fine pixels",
+    "explaining": "the addition of what an enlarged picture leaves unexplained",
+    "camera maps": "the correction and weighing of pixels by maps of the camera",
+    "registration": "the alignment of the pictures",
+    "steadiness": "the penalty on changes from frame to frame",
+    "backprojection": "the distance to the measurement, with the blur partly undone",
+    "few bends": "the penalty on bends of the first deconvolution",
+    "optics": "the computed point spread function",
+    "confocal": "that of a confocal microscope",
+    "blur evidence": "the point spread function under which the image's spectrum is the likeliest",
+    "sharp edges": "the first estimate of the point spread function, from sharp edges",
+    "learned blur": "the network and the point spread function fitted together",
+    "features": "the restoration of an image from activations",
+}
+
+
+def references_of(report: Report) -> tuple[str, ...]:
+    """List the papers behind the parts that a run really used.
+
+    Parameters
+    ----------
+    report : mapping
+        Of the run, as `Restoration.report` has it.
+
+    Returns
+    -------
+    tuple of str
+        The one of the method first.
+    """
+    return tuple(PAPERS[key] for key in papers_of(report))
+
+
+def papers_of(report: Report) -> tuple[str, ...]:
+    """Give the keys in `PAPERS`, in their order there."""
+    return tuple(key for key in PAPERS if key == "deep image prior" or _USED[key](report))
+
+
+def filtered(report: Report) -> bool:
+    """Whether patches that look alike were filtered together in the end."""
+    return bool(report.get("fit", {}).get("filtered"))
+
+
+def setting(report: Report, name: str) -> Any:
+    """Give the value of a setting of a run's task; None if the task has no such setting."""
+    from napari_dip.pipeline.recipe import recipe_from_dict
+
+    return getattr(recipe_from_dict(report["recipe"]).task, name, None)
+
+
+def _prior(*names: str) -> Callable[[Report], bool]:
+    return lambda report: report["prior"]["chosen"] in names
+
+
+def _noise(*names: str) -> Callable[[Report], bool]:
+    return lambda report: report["noise"]["model"] in names
+
+
+def _task(*names: str) -> Callable[[Report], bool]:
+    return lambda report: report["task"] in names
+
+
+def _measured(report: Report) -> bool:
+    """Whether gain or read noise come from the image: line and model are then fitted to it."""
+    given = None not in (setting(report, "gain"), setting(report, "read_noise"))
+    detector = _noise("gaussian", "poisson-gaussian")(report)
+    if report["task"] == "invert-features":
+        return False
+    return detector and not given and not _two_shots(report)
+
+
+def _two_shots(report: Report) -> bool:
+    return "second" in report.get("fit", {}).get("inputs", ())
+
+
+def _mapped(report: Report) -> bool:
+    inputs = report.get("fit", {}).get("inputs", ())
+    return any(one.name in inputs for one in CAMERA_MAPS)
+
+
+def _unseen(report: Report) -> bool:
+    """Whether correlated noise was looked for in the picture, as the fixed-noise code needs it."""
+    wide = any(side > 1 for side in report["noise"]["hidden_block"])
+    fixed = report["prior"]["chosen"] in ("noise", "guided-noise", "deep")
+    return fixed and wide and report["task"] in ("denoise", "guide") and not _two_shots(report)
+
+
+def _frames(report: Report) -> int:
+    """Count the frames of a movie that were restored one by one."""
+    if "T" in report.get("fit", {}).get("axes", "T") or "T" not in report["axes"]:
+        return 0
+    return int(report["shape"][report["axes"].index("T")])
+
+
+def _steadied(report: Report) -> bool:
+    return _frames(report) > 1 and bool(setting(report, "steadiness"))
+
+
+def _laid_over(report: Report) -> bool:
+    """Whether one picture was moved onto another: frames onto each other, or a guide."""
+    if setting(report, "align"):
+        return True
+    beside = setting(report, "neighbours") and report["prior"]["chosen"] == "blind-spot"
+    return _frames(report) > 1 and bool(beside or setting(report, "steadiness"))
+
+
+def _deconvolved(report: Report) -> bool:
+    if report["task"] == "deblur":
+        return bool(setting(report, "start") != "none")
+    return bool(report["task"] == "blind-deblur")
+
+
+def _deep(report: Report) -> bool:
+    return len(report.get("fit", {}).get("axes", "")) > 2
+
+
+def _explained(report: Report) -> bool:
+    """Whether what an enlarged picture left unexplained was added to it."""
+    enlarged = report["task"] == "super-resolve" and (
+        report["prior"]["chosen"] == COARSER_SCALES or setting(report, "start") != "none"
+    )
+    return enlarged or _halved(report)
+
+
+def _halved(report: Report) -> bool:
+    return bool(report.get("fit", {}).get("halved"))
+
+
+def _lanczos(report: Report) -> bool:
+    return _halved(report) or (
+        report["task"] == "super-resolve" and setting(report, "model") == "lanczos"
+    )
+
+
+def _smoothed(kind: str) -> Callable[[Report], bool]:
+    return lambda report: (
+        bool(setting(report, "smoothing")) and setting(report, "smoothing_kind") == kind
+    )
+
+
+def _computed(*models: str) -> Callable[[Report], bool]:
+    return lambda report: report["task"] == "deblur" and setting(report, "model") in models
+
+
+def _blur(*, free: bool) -> Callable[[Report], bool]:
+    return lambda report: (
+        report["task"] == "blind-deblur" and (setting(report, "blur") == "free") is free
+    )
+
+
+_USED: Mapping[str, Callable[[Report], bool]] = {
+    "guide": _prior("guided", "guided-noise"),
+    "blind spot": _prior(*IMAGE_FED),
+    "posterior": _prior("blind-spot", "guided"),
+    "recorrupted": _prior(RECORRUPTED),
+    "collaborative": filtered,
+    "camera": lambda report: bool(report["noise"].get("camera")) and filtered(report),
+    "noise line": _measured,
+    "overfitting": _unseen,
+    "total variation": lambda report: (
+        _smoothed("isotropic")(report) or _prior("total-variation")(report)
+    ),
+    "anisotropic total variation": _smoothed("anisotropic"),
+    "halved": _lanczos,
+    "explaining": _explained,
+    "coarser scales": _prior(COARSER_SCALES),
+    "recompression": _prior("recompression"),
+    "jpeg traces": _noise("jpeg"),
+    "impulses": _noise("salt-and-pepper"),
+    "stripes": _noise("stripes"),
+    "speckle": _noise("speckle"),
+    "two shots": _two_shots,
+    "camera maps": _mapped,
+    "registration": _laid_over,
+    "steadiness": _steadied,
+    "backprojection": _task("deblur", "blind-deblur"),
+    "Richardson": _deconvolved,
+    "Lucy": _deconvolved,
+    "few bends": lambda report: _deconvolved(report) and _deep(report),
+    "optics": _computed("widefield", "confocal"),
+    "confocal": _computed("confocal"),
+    "blur evidence": _blur(free=False),
+    "sharp edges": _blur(free=True),
+    "learned blur": _blur(free=True),
+    "features": _task("invert-features"),
+}

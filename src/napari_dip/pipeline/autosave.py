@@ -1,0 +1,455 @@
+"""Run as ever, and keep on the disk what it takes to go on after a crash; and read it back.
+
+Runs that have not ended, kept on the disk so that a crash costs a few seconds of work.
+
+Each lies in a folder of its own: what was asked for (run.json), the pixels of inputs that no file
+holds, and a checkpoint. The process that is at it holds the folder; once none does and the folder
+is still there, the run was cut off. A run that ends by itself takes its folder away.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, fields
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from pydantic import Field, TypeAdapter
+
+from napari_dip.engine.control import Control
+from napari_dip.errors import DipError, Refused, refusal
+from napari_dip.errors.fault import printable
+from napari_dip.io.integrity import plain_json
+from napari_dip.io.paths import small_text
+from napari_dip.io.reading import read_spec
+from napari_dip.io.regions import on_disk
+from napari_dip.io.writing import write_text
+from napari_dip.pipeline.assess.report import sha256
+from napari_dip.pipeline.assess.report_fields import Count, Fields, Name, Text, fault_in
+from napari_dip.pipeline.execute.runner import run
+from napari_dip.pipeline.lazy_inputs import file_digest
+from napari_dip.pipeline.machine import Machine, size, torch_version
+from napari_dip.pipeline.store.checkpoint_file import read_header
+from napari_dip.pipeline.store.checkpoints import Store
+from napari_dip.pipeline.store.folder_lock import (
+    Held,
+    is_held,
+    is_run_folder,
+    make_run_folder,
+    remove_run_folder,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Mapping
+
+    from napari_dip.pipeline.events import Event, Restoration
+    from napari_dip.pipeline.plan.types import Plan
+
+#: Raised by one whenever what was kept before could not be read.
+SCHEMA = 1
+#: The file that makes a folder an unfinished run; written after the inputs, and all of it at once.
+TOLD = "run.json"
+CHECKPOINT = "checkpoint"
+#: Bytes that run.json may have: recipe and look of a few layers take some thousand.
+_TOLD_BYTES = 1_000_000
+#: Seconds after which a folder that holds no run is what a crash has left of its beginning.
+_STALE = 60.0
+#: Runs that are kept at most; each may hold a gigabyte of pixels.
+MOST_RUNS = 5
+#: What is raised where a checkpoint's header is none.
+_NO_HEADER = (OSError, ValueError, TypeError, ArithmeticError, LookupError, RecursionError)
+#: Part of `Machine` that a plan depends on.
+_MACHINE = tuple(one.name for one in fields(Machine))
+
+
+class _Task(Fields):
+    task: Text
+
+
+class _Input(Fields):
+    layer: Name
+    sha256: Text
+    file: Name | None
+    path: Name | None
+
+
+class _RunFields(Fields):
+    """What run.json must hold."""
+
+    schema_version: Literal[1] = Field(alias="schema")
+    version: Text
+    torch: Text
+    recipe: _Task
+    label: Name
+    begun: Text
+    iterations: Count
+    tiles: Count
+    machine: dict[str, Any]
+    inputs: dict[str, _Input]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Unfinished:
+    """A run that was cut off.
+
+    Attributes
+    ----------
+    folder : Path
+    told : mapping
+        What `summarise_run` has written down.
+    """
+
+    folder: Path
+    told: Mapping[str, Any]
+
+    @property
+    def inputs(self) -> Mapping[str, Mapping[str, Any]]:
+        """What is known of each input: layer, sha256, axes, and path or file."""
+        inputs: Mapping[str, Mapping[str, Any]] = self.told["inputs"]
+        return inputs
+
+    @property
+    def machine(self) -> Machine:
+        """What the computer offered when the run was planned, so that the plan comes out again."""
+        return TypeAdapter(Machine).validate_python(self.told["machine"])
+
+    @property
+    def exact(self) -> bool:
+        """Whether it can be gone on with: by the same version of this package and of torch."""
+        return all(self.told[name] == value for name, value in versions().items())
+
+    @property
+    def begun(self) -> datetime:
+        """When it was begun."""
+        return datetime.fromisoformat(self.told["begun"])
+
+    @property
+    def done(self) -> int:
+        """Iterations of which something is kept; those of tiles in progress alone."""
+        try:
+            header = read_header(self.folder / CHECKPOINT)
+            fit, ended = header["fit"], header["outcomes"]
+            last = 0 if fit is None else int(fit["history"][-1][0])
+            return last + sum(int(one["iterations"]) for one in ended)
+        except (
+            OSError,
+            ValueError,
+            OverflowError,
+            TypeError,
+            KeyError,
+            IndexError,
+            RecursionError,
+        ):
+            return 0
+
+    @property
+    def tiles(self) -> int:
+        """Tiles that are done."""
+        words = (self.folder / f"{CHECKPOINT}.tiles").glob("*.json")
+        return sum(path.stem.isdigit() for path in words)
+
+    def words(self) -> str:
+        """Say what it is, when it was begun, and how far it came, in one sentence."""
+        began = self.begun.astimezone()
+        when = f"{began.day} {began:%B %Y at %H:%M}"
+        far = f"{self.done:,} of at most {self.told['iterations']:,} iterations"
+        if self.told["tiles"]:
+            far = f"{self.tiles} of {self.told['tiles']} tiles"
+        return printable(f"{self.told['label']}, begun on {when}, was cut off after {far}.")
+
+    def remove(self) -> None:
+        """Delete all that runs have written there; what makes it a run first."""
+        with suppress(OSError):  # what was read as a run is one, by whichever version
+            Held(self.folder).let_go()
+            (self.folder / TOLD).unlink(missing_ok=True)
+        remove_run_folder(self.folder)
+
+
+def versions() -> dict[str, str]:
+    """Give the versions that pixels depend on."""
+    from napari_dip.version import __version__
+
+    return {"version": __version__, "torch": torch_version()}
+
+
+def find_unfinished(home: Path, task: str) -> tuple[Unfinished, ...]:
+    """List the runs of a task that were cut off, latest first; takes no pixel and loads no torch.
+
+    Parameters
+    ----------
+    home : Path
+        Folder of the folders; need not be there.
+    task : str
+        Key in `TASKS`.
+    """
+    found = [_read(folder) for folder in _folders(home) if not is_held(folder)]
+    runs = [one for one in found if one is not None and one.told["recipe"]["task"] == task]
+    return tuple(sorted(runs, key=lambda one: one.told["begun"], reverse=True))
+
+
+def make_room(home: Path) -> None:
+    """Remove what a crash has left of a beginning, and the oldest runs where there are many.
+
+    What no run has written stays.
+    """
+    old = time.time() - _STALE
+    runs = []
+    for folder in _folders(home):
+        with suppress(OSError):
+            if not is_run_folder(folder) or is_held(folder):
+                continue
+            if (folder / TOLD).exists():
+                runs.append((folder.stat().st_mtime, folder))
+            elif folder.stat().st_mtime < old:
+                remove_run_folder(folder)
+    for _, folder in sorted(runs)[: max(0, len(runs) - MOST_RUNS + 1)]:
+        remove_run_folder(folder)
+
+
+def write_told(folder: Path, about: Mapping[str, Any], inputs: Mapping[str, Any]) -> None:
+    """Make a folder an unfinished run.
+
+    Parameters
+    ----------
+    folder : Path
+    about : mapping
+        By `summarise_run`.
+    inputs : mapping of str to mapping
+        Of each input, what is known of it.
+
+    Raises
+    ------
+    Failed
+        If the disk does not take it.
+    """
+    told = {"schema": SCHEMA, **versions(), **about, "inputs": inputs}
+    write_text(folder / TOLD, json.dumps(told, indent=1), overwrite=True)
+
+
+def summarise_run(plan: Any, label: str, machine: Machine) -> dict[str, Any]:
+    """Write down what was asked for, in plain JSON types.
+
+    Parameters
+    ----------
+    plan : Plan
+    label : str
+        How the run is called, such as "Denoise cells".
+    machine : Machine
+        That it was planned for.
+    """
+    return {
+        "recipe": plan.recipe.to_dict(),
+        "label": label,
+        "begun": datetime.now().astimezone().isoformat(timespec="seconds"),
+        "iterations": sum(unit.iterations for unit in plan.units),
+        "tiles": len(plan.tiles),
+        "machine": asdict(machine),
+    }
+
+
+def _folders(home: Path) -> list[Path]:
+    try:
+        return [one for one in home.iterdir() if one.is_dir() and not one.is_symlink()]
+    except OSError:
+        return []
+
+
+def _read(folder: Path) -> Unfinished | None:
+    """Read a folder's run; None if it holds none that can be read."""
+    try:
+        told = plain_json(small_text(folder / TOLD, "an unfinished run", _TOLD_BYTES))
+        if fault_in(told, _RunFields) or set(told["machine"]) != set(_MACHINE):
+            return None
+        one = Unfinished(folder, told)
+        one.words(), one.machine
+    except (DipError, OSError, ValueError, OverflowError):  # a date of another age
+        return None
+    files = [noted["file"] for noted in one.inputs.values()]
+    elsewhere = any(file is not None and Path(file).name != file for file in files)
+    return None if elsewhere else one
+
+
+#: Seconds before anything is kept: a run that is over by then is soon made again.
+AFTER = 5.0
+#: Bytes of pixels that are copied at most, where no file holds them: a quarter of the memory of
+#: small computers. A run of larger ones is not kept.
+MOST_BYTES = 1_000_000_000
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Place:
+    """Where a run is kept, and what is written down of it.
+
+    Attributes
+    ----------
+    folder : Path
+        Its own.
+    about : mapping
+        By `napari_dip.pipeline.autosave.summarise_run`.
+    inputs : mapping of str to mapping
+        Of each input, in plain JSON types: "layer", "path" of the file behind it or None, and
+        whatever else who reads it back wants to know.
+    resume : bool
+        Whether to go on from what lies there.
+    """
+
+    folder: Path
+    about: Mapping[str, Any]
+    inputs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    resume: bool = False
+
+
+def run_kept(
+    place: Place,
+    plan: Plan,
+    data: Mapping[str, Any],
+    *,
+    control: Callable[[], Control] = lambda: Control.GO,
+    preview_seconds: float | None = None,
+) -> Generator[Event, None, Restoration | None]:
+    """Restore as `run` does, which says what is yielded, returned and raised.
+
+    What is kept goes when the run ends, by itself or by a person; it stays after a crash, or where
+    the run failed and may go on once there is memory, or another device.
+    """
+    wishes: dict[str, Any] = {"control": control, "preview_seconds": preview_seconds}
+    try:
+        held = _hold(place, plan, data)
+    except OSError:  # the picture is worth more than the means to go on
+        return (yield from run(plan, data, **wishes))
+
+    def keep() -> None:
+        if not plan.tiles:  # those of tiles lie there by now
+            _keep_inputs(place, plan, data, store.identity["inputs"])
+
+    path = place.folder / CHECKPOINT
+    store = Store(path, resume=place.resume, after=AFTER, before=keep, lasting=False)
+    over = False
+    try:
+        result = yield from run(plan, data, store=store, **wishes)
+        over = True
+        return result
+    except Refused:
+        over = not place.resume
+        raise
+    finally:
+        held.let_go()
+        if over or not store.begun():
+            Unfinished(place.folder, {}).remove()
+
+
+def _hold(place: Place, plan: Plan, data: Mapping[str, Any]) -> Held:
+    """Make the folder this process's own; raises OSError if nothing can be kept there."""
+    if place.resume:
+        return Held(place.folder)
+    place.folder.parent.mkdir(parents=True, exist_ok=True)
+    make_room(place.folder.parent)
+    if os.path.lexists(place.folder):
+        raise FileExistsError(17, "a folder of that name is there")
+    make_run_folder(place.folder, 0o700)
+    held = None
+    try:
+        held = Held(place.folder)
+        if plan.tiles:  # which lie there from the start
+            _keep_inputs(place, plan, data)
+        return held
+    except OSError:
+        if held is not None:
+            held.let_go()
+        remove_run_folder(place.folder)
+        raise
+
+
+def _keep_inputs(
+    place: Place, plan: Plan, data: Mapping[str, Any], hashes: Mapping[str, str] | None = None
+) -> None:
+    """Copy the pixels that no file holds, and write down the rest.
+
+    Parameters
+    ----------
+    place, plan, data
+        As for `run_kept`.
+    hashes : mapping of str to str, optional
+        Of the inputs that the run has read.
+
+    Raises
+    ------
+    OSError
+        If they are too many, have changed since they were read, or the disk does not take them.
+    """
+    if place.resume:
+        return
+    noted = {name: _noted(name, one, data[name]) for name, one in place.inputs.items()}
+    for name, one in noted.items():
+        if one["sha256"] != (hashes or {}).get(name, one["sha256"]):
+            raise OSError(f"the pixels of '{one['layer']}' have changed since they were read")
+    copied = {name: np.asarray(data[name]) for name, one in noted.items() if one["file"]}
+    count = sum(array.nbytes for array in copied.values())
+    if count > MOST_BYTES:
+        raise OSError(f"{size(count)} of pixels lie in no file, and {size(MOST_BYTES)} is the most")
+    if shutil.disk_usage(place.folder).free < 2 * (count + plan.peak_bytes):
+        raise OSError("no space left beside what it would take")
+    for name, array in copied.items():
+        with (place.folder / f"{name}.npy").open("wb") as file:
+            np.save(file, array, allow_pickle=False)
+            file.flush()
+            os.fsync(file.fileno())
+    try:
+        write_told(place.folder, place.about, noted)
+    except DipError as error:
+        raise OSError(str(error)) from error
+
+
+def _noted(name: str, one: Mapping[str, Any], array: Any) -> dict[str, Any]:
+    """Say how the pixels of an input are found again: in a file that holds them, or a copy."""
+    digest = sha256(array)
+    path = one.get("path")
+    if path is not None and file_digest(path, tuple(array.shape)) != digest:
+        path = None
+    return {**one, "sha256": digest, "path": path, "file": None if path else f"{name}.npy"}
+
+
+def read_back(one: Unfinished, there: Mapping[str, Any]) -> dict[str, Any]:
+    """Find the inputs of a run again.
+
+    Parameters
+    ----------
+    one : Unfinished
+    there : mapping of str to array
+        Pixels that may be those of an input already, by its name.
+
+    Returns
+    -------
+    dict of str to ndarray or None
+        Pixels of each input; None where those that are there are the same.
+
+    Raises
+    ------
+    Refused
+        If they are gone, or others.
+    """
+    return {name: _pixels(one, name, there.get(name)) for name in one.inputs}
+
+
+def _pixels(one: Unfinished, name: str, there: Any) -> Any:
+    noted = one.inputs[name]
+    if there is not None and sha256(np.asarray(there)) == noted["sha256"]:
+        return None
+    where = noted["path"] or str(one.folder / noted["file"])
+    try:
+        if noted["path"]:
+            pixels = np.asarray(on_disk(read_spec(noted["path"]))[...])
+        else:
+            pixels = np.load(one.folder / noted["file"], allow_pickle=False)
+    except (DipError, OSError, ValueError) as error:
+        facts = {"layer": noted["layer"], "path": where}
+        raise Refused(refusal("unfinished-gone", **facts)) from error
+    if sha256(pixels) != noted["sha256"]:
+        raise Refused(refusal("unfinished-changed", layer=noted["layer"], path=where))
+    return pixels

@@ -1,0 +1,180 @@
+"""When the noise is taken for a colour camera's, and what follows from that."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from napari_dip.pipeline.calibrate.noise import noise_variance
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import torch
+
+    from napari_dip.engine.noise.colour_camera import CameraNoise, TextureSigns
+    from napari_dip.engine.noise.estimate import NoiseEstimate
+    from napari_dip.pipeline.calibrate.types import Planes
+
+#: A note on a run.
+CAMERA_NOTE = (
+    "The noise is that of a colour camera, which spreads it over pixels and colours; its standard "
+    "deviation in luminance is {std:.2g}, within a third. "
+    "Luminance and colours were filtered together."
+)
+#: Most that blocks, and brightnesses, may differ in noise, and least correlation of neighbours: 26
+#: of 29 files of cc15 and polyu have up to 1.30 and 4.52, and 0.51 or more. Of 29 photographs with
+#: little noise (kodak256, McMaster, the page of CBM3D) 26 have 0.44 or less; the others differ from
+#: block to block by 1.53 to 1.67.
+MAX_SPREAD, MAX_BRIGHTNESS_RATIO, MIN_LAG = 1.32, 5.0, 0.46
+#: Least correlation of neighbours where colour is nearly as noisy as luminance, and luminance is so
+#: many times as noisy as the finest frequencies tell: Window and Pattern3 of RNI15 have 0.31 and
+#: 0.44, 0.88 to 1.0, and 4.1 or more; of the photographs above none has all three.
+MIN_LAG_IN_COLOUR, COLOUR_SHARE, FINE_RATIO = 0.3, 0.7, 4.0
+#: Least noise in luminance, in grey values of 8 bits, and least times the noise that the finest
+#: frequencies tell: 2.3 or more in cc15 and polyu; white noise has 1.
+MIN_STD, MIN_RATIO = 1.5, 1.5
+#: Most that residuals of pixels far apart have in common (root mean square correlation at 5 to 24
+#: pixels), and by how much less noise is tried where they have more, and how often. Of cc15 and
+#: polyu 28 files have 0.008 to 0.014; woven cloth (Canon5D2_bag) 0.065. In smaller pictures chance
+#: makes as much more of it as their side is shorter.
+MAX_FAR, LESS, TRIALS = 0.03, 0.6, 2
+NEAR, FAR = 5, 24
+#: Side of the middle of a picture that residuals are looked at in.
+TRIAL_SIDE = 256
+
+
+def camera_noise(stack: Planes, noise: Sequence[NoiseEstimate], step: float) -> CameraNoise | None:
+    """Measure the noise as a colour camera's, in the image's units; None if it is none.
+
+    Parameters
+    ----------
+    stack : ndarray
+        (N, 3, Y, X): red, green and blue of one picture, or of parts of it.
+    noise : sequence of NoiseEstimate
+        What each channel's finest frequencies tell.
+    step : float
+        Distance of neighbouring grey values; 0 if there are no steps.
+    """
+    import torch
+
+    from napari_dip.engine.noise.colour_camera import measure_camera_noise
+
+    planes = torch.from_numpy(np.ascontiguousarray(stack))
+    measured = measure_camera_noise(planes)
+    if measured is None:
+        return None
+    camera, signs = measured
+    level = planes.mean((0, 2, 3)).tolist()
+    fine = np.mean(
+        [noise_variance(one, mean) ** 0.5 for one, mean in zip(noise, level, strict=True)]
+    )
+    least = max(MIN_STD * step, MIN_RATIO * float(fine))
+    if camera.std[0] < least or not _is_camera(camera, signs, float(fine)):
+        return None
+    return _confirmed(planes, camera)
+
+
+def _is_camera(camera: CameraNoise, signs: TextureSigns, fine: float) -> bool:
+    luminance, *colours = camera.std
+    colourful = sum(colours) >= 2 * COLOUR_SHARE * luminance and luminance >= FINE_RATIO * fine
+    return (
+        signs.spread <= MAX_SPREAD
+        and signs.brightness_ratio <= MAX_BRIGHTNESS_RATIO
+        and signs.lag >= (MIN_LAG_IN_COLOUR if colourful else MIN_LAG)
+    )
+
+
+def _confirmed(planes: torch.Tensor, camera: CameraNoise) -> CameraNoise | None:
+    """Filter the middle of a picture, and believe the noise if its residual is no texture."""
+    from napari_dip.engine.refinement.colour_camera import filter_camera_noise
+
+    places = [
+        slice((side - min(side, TRIAL_SIDE)) // 2, (side + min(side, TRIAL_SIDE)) // 2)
+        for side in planes.shape[-2:]
+    ]
+    middle = planes[len(planes) // 2, :, places[0], places[1]][None].float()
+    for _ in range(1 + TRIALS):
+        residual = (middle - filter_camera_noise(middle, camera).mean).mean((0, 1))
+        if far_correlation(residual) <= MAX_FAR * TRIAL_SIDE / min(residual.shape):
+            return camera
+        camera = camera.in_units_of(1 / LESS)
+    return None
+
+
+def far_correlation(residual: torch.Tensor) -> float:
+    """Root mean square correlation of pixels (Y, X) that are `NEAR` to `FAR` pixels apart."""
+    import torch
+
+    spectrum = torch.fft.rfft2(residual - residual.mean()).abs().square()
+    alike = torch.fft.irfft2(spectrum, s=residual.shape)
+    alike = torch.roll(alike / alike[0, 0].clamp(min=1e-12), (FAR, FAR), (0, 1))
+    alike = alike[: 2 * FAR + 1, : 2 * FAR + 1]
+    away = torch.ones_like(alike, dtype=torch.bool)
+    away[FAR - NEAR + 1 : FAR + NEAR, FAR - NEAR + 1 : FAR + NEAR] = False
+    return float(alike[away].square().mean().sqrt())
+
+
+def noise_of_channels(
+    camera: CameraNoise, noise: Sequence[NoiseEstimate]
+) -> tuple[NoiseEstimate, ...]:
+    """Put a camera's noise in place of what each channel's finest frequencies tell."""
+    variances, along = camera.of_channels()
+    lags = along[: len(noise[0].along_y)]
+    return tuple(
+        replace(
+            one,
+            gain=0.0,
+            intercept=variance,
+            floor=variance / 2,
+            along_y=lags,
+            along_x=lags,
+            doubt="",
+            caution="camera",
+            offset=None,
+            read_noise=None,
+        )
+        for one, variance in zip(noise, variances, strict=True)
+    )
+
+
+def in_colours(noise: Sequence[NoiseEstimate], grid: tuple[int, int]) -> tuple[NoiseEstimate, ...]:
+    """Warn of noise that a colour picture's neighbours share and that is no camera's as such."""
+    from napari_dip.engine.noise.estimate import hidden_block
+
+    return tuple(
+        replace(one, caution="colours")
+        if not (one.doubt or one.caution) and hidden_block([one], grid) != (1, 1)
+        else one
+        for one in noise
+    )
+
+
+def noise_of_colours(
+    stack: Planes, noise: Sequence[NoiseEstimate], step: float
+) -> tuple[CameraNoise | None, tuple[NoiseEstimate, ...]]:
+    """Measure a colour picture's noise as a camera's, or else warn where neighbours share it.
+
+    Parameters
+    ----------
+    stack, noise, step
+        As `camera_noise` takes them.
+
+    Returns
+    -------
+    camera : CameraNoise or None
+    noise : tuple of NoiseEstimate
+        Of red, green and blue.
+    """
+    camera = camera_noise(stack, noise, step)
+    height, width = stack.shape[-2:]
+    return camera, (
+        noise_of_channels(camera, noise) if camera else in_colours(noise, (height, width))
+    )
+
+
+def camera_note(camera: CameraNoise) -> str:
+    """Describe the noise to the user."""
+    return CAMERA_NOTE.format(std=camera.std[0])

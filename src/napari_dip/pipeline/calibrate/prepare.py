@@ -1,0 +1,258 @@
+"""Measure the pixels once: normalisation, noise, hidden block.
+
+What judges a fit and when it ends: how many pixels, how long without a better one, what mean.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from napari_dip.pipeline.calibrate.camera import camera_note, noise_of_colours
+from napari_dip.pipeline.calibrate.clipping import with_believed_limits
+from napari_dip.pipeline.calibrate.grid import (
+    HALVED,
+    LEAST_SIDE,
+    NO_LIMITS,
+    ROBUST,
+    coarse_grid,
+    outlier_limits,
+    outlier_note,
+    without_outliers,
+)
+from napari_dip.pipeline.calibrate.noise import (
+    channels_noise,
+    doubt_notes,
+    noise_model,
+    noise_variance,
+)
+from napari_dip.pipeline.calibrate.types import Calibration, held_out_share
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from napari_dip.pipeline.calibrate.types import Inputs, Planes
+    from napari_dip.pipeline.plan.types import Plan
+
+#: A note on a plan.
+TOGETHER = (
+    "Nothing is known of a whole plane, so the planes along {axis} are fitted together, not one by "
+    "one."
+)
+#: Noise, as a share of the range, below which held-out pixels, which are filled in to judge, say
+#: little of a network that is shown the others: of cc15 (0.002 to 0.004) one of four fits lost
+#: 7.8 dB so. Micrographs of FMD, W2S and Hagen et al. have 0.04 to 0.18.
+WEAK_NOISE = 0.02
+
+
+def prepare(plan: Plan, inputs: Inputs) -> tuple[Calibration, Planes]:
+    """Measure all that the fits need to know.
+
+    Parameters
+    ----------
+    plan : Plan
+    inputs : Inputs
+
+    Returns
+    -------
+    (Calibration, parts)
+        Parts are (parts, C, *grid) float32 in the image's units, as the plan's layout has them;
+        what was not measured is filled with the mean of what was.
+    """
+    from napari_dip.engine.noise.estimate import hidden_block
+
+    task, known = plan.recipe.task, inputs.known
+    parts, limits, values = _usual(plan, inputs)
+    strays: tuple[str, ...] = ()
+    if len(values) and not plan.tiles:  # of a picture in tiles, a sample alone is seen here
+        strays = (outlier_note(values, put_back=task.same_pixels),)
+    measured = [
+        parts[:, c] if known is None else parts[:, c][known[:, c]] for c in range(parts.shape[1])
+    ]
+    constant = tuple(c for c, one in enumerate(measured) if not one.size or one.min() == one.max())
+    offset, scale = zip(*(_range(one) for one in measured), strict=True)
+    if task.together(plan.source):  # a dark channel must not be blown up
+        scale = (max(scale),) * len(scale)
+    if known is not None:
+        middle = np.array(offset, np.float32).reshape(-1, *[1] * (parts.ndim - 2))
+        parts = np.where(known, parts, middle)
+    if inputs.second is not None:
+        inputs = replace(inputs, second=without_outliers(inputs.second, None, limits)[0])
+    maps = inputs.maps
+    seen = parts if maps is None else maps.quietened(parts)
+    noise, second = channels_noise(inputs, seen, constant, task.noise_wish())
+    noise = tuple(
+        with_believed_limits(one, parts[:, c], None if known is None else known[:, c])
+        for c, one in enumerate(noise)
+    )
+    camera = None
+    if maps is None and _of_colours(plan, inputs, parts, constant):
+        camera, noise = noise_of_colours(parts, noise, inputs.step)
+    varied = [one for c, one in enumerate(noise) if c not in constant]
+    # detectors make noise plane by plane: along depth or time it is taken to be white
+    block = (1,) * (parts.ndim - 4) + task.block(hidden_block(varied, plan.source.grid))
+    arranged, notes = task.arranged(parts[0], inputs.others, {"image": plan.source, **plan.others})
+    told = () if known is None else task.told(known)
+    doubts = doubt_notes(noise, constant) if task.doubts_noise() else ()
+    some = parts[0, 0].size if known is None else max(1, int(known[0, 0].sum()))
+    coarse = None
+    whole = second is None and known is None and (maps is None or maps.excess is None)
+    if task.halves() and whole and len(parts) == 1:
+        coarse = coarse_grid(parts, noise, block, constant, camera=camera is not None)
+    halved = (camera_note(camera),) if camera else (HALVED,) if coarse else ()
+    calibration = Calibration(
+        offset=tuple(offset),
+        scale=tuple(scale),
+        noise=noise,
+        block=block,
+        held_out_share=held_out_share(block, some),
+        constant=constant,
+        model=noise_model(varied, task.noise_wish()),
+        prior=plan.budget.prior,
+        known=known,
+        others=arranged,
+        outlier_limits=limits,
+        outliers=len(values),
+        notes=(
+            *strays,
+            *(second.notes if second else ()),
+            *(maps.notes if maps else ()),
+            *doubts,
+            *told,
+            *notes,
+            *halved,
+        ),
+        second=second,
+        coarse=coarse,
+        camera=camera,
+        maps=maps,
+    )
+    return calibration, parts
+
+
+def _of_colours(plan: Plan, inputs: Inputs, parts: Planes, constant: tuple[int, ...]) -> bool:
+    """Whether this is a colour picture, and nothing else is known of its noise."""
+    task, wish = plan.recipe.task, plan.recipe.task.noise_wish()
+    colours = plan.layout.channels == "S" and parts.shape[1] == 3 and parts.ndim == 4
+    alone = inputs.second is None and inputs.known is None and not constant
+    whole = (len(parts) == 1 or bool(plan.tiles)) and min(parts.shape[-2:]) >= LEAST_SIDE
+    together = task.halves() and task.together(plan.source) and wish.model == "auto"
+    return bool(colours and alone and whole and together)
+
+
+def _usual(plan: Plan, inputs: Inputs) -> tuple[Planes, tuple[tuple[float, float], ...], Planes]:
+    """Give the parts without outliers, the limits of each channel, and what the outliers were."""
+    parts, known = inputs.parts, inputs.known
+    if not plan.recipe.task.fits_pixels():
+        return parts, (NO_LIMITS,) * parts.shape[1], np.zeros(0, np.float32)
+    if inputs.maps is not None:  # a noise map says more of its pixels
+        known = inputs.maps.usable(known, parts.shape)
+    limits = tuple(
+        outlier_limits(parts[:, c], None if known is None else known[:, c])
+        for c in range(parts.shape[1])
+    )
+    parts, values = without_outliers(parts, known, limits)
+    return parts, limits, values
+
+
+def settled(plan: Plan, inputs: Inputs) -> Plan:
+    """Plan anew with the prior that the pixels ask for, where the task lets them choose."""
+    from napari_dip.pipeline.plan.plan import with_prior
+
+    prior, why = plan.recipe.task.settled(plan.budget.prior, inputs.known)
+    if inputs.layout != plan.layout:
+        note = TOGETHER.format(axis=inputs.layout.grid[0])
+        plan = replace(plan, layout=inputs.layout, notes=(*plan.notes, note))
+        return with_prior(plan, prior, why)
+    return plan if not why else with_prior(plan, prior, why)
+
+
+def trusting(plan: Plan, calibration: Calibration) -> tuple[Plan, Calibration]:
+    """Plan anew with the prior that suits how well the noise is known."""
+    from napari_dip.pipeline.plan.plan import with_prior
+
+    kept = [c for c in range(len(calibration.noise)) if c not in calibration.constant]
+    doubted = any(calibration.noise[c].doubt for c in kept)
+    # the offset is the mean of the picture
+    levels = [noise_variance(calibration.noise[c], calibration.offset[c]) ** 0.5 for c in kept]
+    weak = any(one < WEAK_NOISE * calibration.scale[c] for one, c in zip(levels, kept, strict=True))
+    prior, why = plan.recipe.task.trusting(plan.budget.prior, doubted=doubted, weak=weak)
+    if not why:
+        return plan, calibration
+    return with_prior(plan, prior, why), replace(calibration, prior=prior)
+
+
+def _range(plane: Planes) -> tuple[float, float]:
+    """Offset and scale that bring the bulk of the pixels to a range of one."""
+    if not plane.size:
+        return 0.0, 1.0
+    low, high = (float(value) for value in np.percentile(plane, ROBUST))
+    if high <= low:  # almost all pixels alike: a few bright points on black
+        low, high = float(plane.min()), float(plane.max())
+    return float(plane.mean(dtype=np.float64)), max(high - low, float(np.finfo(np.float32).tiny))
+
+
+#: Fewest pixels that judge; the share that may judge is doubled until there are as many.
+LEAST_JUDGES = 8
+#: Iterations without a better held-out loss before a fit ends, as a share of its budget.
+PATIENCE = 0.35
+#: Decay of the running average of outputs, at most.
+OUTPUT_AVERAGE = 0.99
+#: Share of its iterations over which outputs are averaged, where they are few: with 0.99 a fit of
+#: 200 remembers how it began (two deblurred crops of 96 x 96: 0.5 and 1.2 dB less than with 0.95).
+REMEMBERED = 0.1
+
+
+def judges(
+    grid: tuple[int, ...],
+    block: tuple[int, ...],
+    share: float,
+    seed: int,
+    *,
+    origin: tuple[int, ...] | None = None,
+    patch: tuple[int, ...] | None = None,
+    allowed: Tensor | None = None,
+) -> Tensor:
+    """Choose the judging pixels, and enough of them.
+
+    Parameters
+    ----------
+    grid, block, share, seed, origin, patch
+        As for `held_out_centres`; the share is where to begin.
+    allowed : Tensor or None
+        (1, 1, *grid), 1 where a pixel may judge; None if all may.
+
+    Returns
+    -------
+    Tensor
+        (1, 1, *grid) float32, 1 at the judges; on the device of `allowed`.
+    """
+    from napari_dip.engine.prior import held_out_centres
+
+    while True:
+        centres = held_out_centres(grid, block, share, seed, origin, patch)
+        if allowed is not None:
+            centres = centres.to(allowed.device) * allowed
+        if share >= 0.5 or float(centres.sum()) >= LEAST_JUDGES:
+            return centres
+        share *= 2
+
+
+def output_average(iterations: int) -> float:
+    """Tell the decay of the running average of outputs in a fit of that many iterations."""
+    return min(OUTPUT_AVERAGE, 1 - 1 / max(REMEMBERED * iterations, 1.5))
+
+
+def patience(iterations: int, report_every: int) -> int:
+    """Tell how many iterations without a better held-out loss end a fit.
+
+    Parameters
+    ----------
+    iterations : int
+        Of the whole fit.
+    report_every : int
+        Iterations between two judgements, of which it waits for four at least.
+    """
+    return max(4 * report_every, int(PATIENCE * iterations))

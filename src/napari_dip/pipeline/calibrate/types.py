@@ -1,0 +1,191 @@
+"""What calibration hands on: sorted pixels, calibration, and the share of pixels that validate."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from math import prod
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import numpy as np
+    import numpy.typing as npt
+
+    from napari_dip.engine.noise.colour_camera import CameraNoise
+    from napari_dip.engine.noise.estimate import NoiseEstimate
+    from napari_dip.pipeline.plan.layout import Layout
+    from napari_dip.tasks.noise_models.camera_maps import CameraMaps
+
+    Planes = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Coarse:
+    """What is fitted instead of an oversampled picture.
+
+    Attributes
+    ----------
+    parts : ndarray
+        (1, C, Y / 2, X / 2), in the image's units.
+    noise : tuple of NoiseEstimate
+        Per channel, of these.
+    block : tuple of int
+        Size of hidden blocks there.
+    """
+
+    parts: Planes
+    noise: tuple[NoiseEstimate, ...]
+    block: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Inputs:
+    """The image in the plan's layout, and the task's further inputs.
+
+    Attributes
+    ----------
+    parts : ndarray
+        (parts, C, *grid) float32, in the image's units; what is wrong with the camera's pixels is
+        corrected.
+    others : mapping of str to ndarray
+        The further inputs, float32, as they were handed in.
+    known : ndarray or None
+        (parts, C, *grid), True where a pixel was measured; None if all were.
+    step : float
+        Distance of neighbouring grey values, 0 if there are no steps.
+    layout : Layout
+        The plan's, or that which leaves no part without anything known.
+    second : ndarray or None
+        (parts, C, *grid): another measurement of what the image shows, in units of its own.
+    maps : CameraMaps or None
+        What was corrected, and how noisy each pixel is.
+    """
+
+    parts: Planes
+    others: Mapping[str, Planes]
+    known: npt.NDArray[np.bool_] | None
+    step: float
+    layout: Layout
+    second: Planes | None = None
+    maps: CameraMaps | None = None
+
+
+#: Share of the pixels that judging may take from the fit, as a rule and at most: 4 % of a
+#: 512 x 512 image are 10,000 judges, whose mean loss is sure to 0.02.
+HELD_OUT_SHARE = 0.04
+MOST_HELD_OUT = 0.25
+#: Fewest held-out pixels that tell a better picture from a worse one.
+LEAST_HELD_OUT = 48
+
+
+def held_out_share(block: tuple[int, ...], pixels: int) -> float:
+    """Share of the pixels that judging takes: enough of them, and no more than can be spared.
+
+    Parameters
+    ----------
+    block : tuple of int
+        Size of the hidden block around each.
+    pixels : int
+        How many were measured.
+    """
+    return min(MOST_HELD_OUT, max(HELD_OUT_SHARE, LEAST_HELD_OUT * prod(block) / pixels))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Calibration:
+    """What was measured on the file before any fit; shared by all its units.
+
+    Attributes
+    ----------
+    offset, scale : tuple of float
+        Per channel: network units are (pixel - offset) / scale.
+    noise : tuple of NoiseEstimate
+        Per channel, in the image's units.
+    block : tuple of int
+        Size of hidden blocks and of the guard band around a judging pixel, per axis of a fit.
+    held_out_share : float
+    constant : tuple of int
+        Channels that hold one value only; they are handed back untouched.
+    model : str
+        "gaussian" or "poisson-gaussian".
+    prior : str
+        Which prior runs.
+    known : ndarray or None
+        (parts, C, *grid), True where a pixel was measured; None if all were.
+    others : mapping of str to ndarray
+        The task's further inputs, float32, as the task has arranged them.
+    notes : tuple of str
+        What was found out on the way.
+    second : Second or None
+        Another measurement of what the image shows.
+    coarse : Coarse or None
+        What is fitted instead of the image, where that is oversampled.
+    outlier_limits : tuple of (float, float)
+        Per channel, values beyond which single pixels are left out of the fit.
+    outliers : int
+        Count of such pixels.
+    camera : CameraNoise or None
+        The noise of red, green and blue together, where it is a colour camera's.
+    each : tuple of Calibration
+        Of each part by itself, where parts are of files of their own; empty: all share this one.
+    maps : CameraMaps or None
+        What was corrected, and how noisy each pixel is.
+    """
+
+    offset: tuple[float, ...]
+    scale: tuple[float, ...]
+    noise: tuple[NoiseEstimate, ...]
+    block: tuple[int, ...]
+    held_out_share: float
+    constant: tuple[int, ...]
+    model: str
+    prior: str
+    known: npt.NDArray[np.bool_] | None
+    others: Mapping[str, Planes]
+    notes: tuple[str, ...] = ()
+    second: Second | None = None
+    coarse: Coarse | None = None
+    outlier_limits: tuple[tuple[float, float], ...] = ()
+    outliers: int = 0
+    camera: CameraNoise | None = None
+    each: tuple[Calibration, ...] = ()
+    maps: CameraMaps | None = None
+
+    @property
+    def excess(self) -> Planes | float:
+        """Variance of each pixel beyond the noise of its channel: (Y, X), or 0 for none."""
+        known = None if self.maps is None else self.maps.excess
+        return 0.0 if known is None else known
+
+    def as_fitted(self) -> Calibration:
+        """Give what holds for the pixels that are fitted, which may be coarser than the image's."""
+        if self.coarse is None:
+            return self
+        share = held_out_share(self.coarse.block, self.coarse.parts[0, 0].size)
+        return replace(
+            self,
+            noise=self.coarse.noise,
+            block=self.coarse.block,
+            held_out_share=share,
+            coarse=None,
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Second:
+    """Another measurement of what the image shows.
+
+    Attributes
+    ----------
+    parts : ndarray
+        (parts, C, *grid), brought to the image's intensities.
+    noise : tuple of NoiseEstimate
+        Per channel, of these.
+    notes : tuple of str
+        What the user should know of it.
+    """
+
+    parts: Planes
+    noise: tuple[NoiseEstimate, ...]
+    notes: tuple[str, ...]

@@ -1,0 +1,169 @@
+"""Look at this computer: what is installed, what is found, and the line that mends the rest."""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+import sys
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from importlib.util import find_spec
+from typing import Any
+
+from napari_dip.pipeline.machine import MPS_FALLBACK, Machine, this_machine
+
+#: Bindings of Qt that napari runs on, in the order it looks for them.
+QT_BINDINGS = ("PyQt6", "PySide6", "PyQt5", "PySide2")
+#: Said of Apple graphics.
+BRIDGED = f"What Apple graphics cannot compute is done by the processor ({MPS_FALLBACK}=1)."
+#: Asked in a process of its own: a torch with a broken library takes its process down.
+_ASK_TORCH = """
+import json, torch
+devices = ["cpu"]
+names = []
+if torch.cuda.is_available():
+    devices.insert(0, "cuda")
+    names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+if torch.backends.mps.is_available():
+    devices.insert(0, "mps")
+for device in devices:
+    total = (torch.ones(8, 8, device=device) @ torch.ones(8, 8, device=device)).sum().item()
+    assert total == 512, f"{device} gives wrong sums"
+build = f"CUDA {torch.version.cuda}" if torch.version.cuda else "no CUDA"
+facts = {"version": torch.__version__, "build": build, "devices": devices, "names": names}
+print(json.dumps(facts))
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Mend:
+    """Something missing, and the command that puts it right."""
+
+    trouble: str
+    command: str
+
+
+@dataclass(frozen=True, slots=True)
+class Examination:
+    """What was found.
+
+    Attributes
+    ----------
+    version, python, system : str
+    torch, build : str
+        Version of PyTorch and what it is built for; "" where it is missing or broken.
+    devices : tuple of str
+        Devices that were tried with a small sum, best first.
+    cards : tuple of str
+        Names of the graphics cards.
+    no_card : str
+        Why there is no graphics card among the devices, in words; "" if there is one.
+    cores : int
+    memory_bytes : int
+        Free now.
+    napari, qt : str
+        Versions, "" where missing.
+    mends : tuple of Mend
+    """
+
+    version: str
+    python: str
+    system: str
+    torch: str
+    build: str
+    devices: tuple[str, ...]
+    cards: tuple[str, ...]
+    no_card: str
+    cores: int
+    memory_bytes: int
+    napari: str
+    qt: str
+    mends: tuple[Mend, ...]
+
+    @property
+    def works(self) -> bool:
+        """Whether anything can be restored here."""
+        return bool(self.devices)
+
+    @property
+    def bridge(self) -> str:
+        """What stands in for operations that a device lacks, in words; "" where none does."""
+        return BRIDGED if "mps" in self.devices else ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types."""
+        return {**asdict(self), "works": self.works}
+
+
+def examine() -> Examination:
+    """Look at this computer; takes some seconds, since it starts PyTorch once to try it."""
+    from napari_dip.version import __version__
+
+    machine = this_machine()
+    torch, trouble = _ask_torch() if machine.torch else ({}, "PyTorch is not installed")
+    devices = tuple(torch.get("devices", ()))
+    no_card = "" if set(devices) - {"cpu"} else machine.missing or trouble or _NO_START
+    napari = _version("napari")
+    qt = next((f"{name} {_version(name)}" for name in QT_BINDINGS if find_spec(name)), "")
+    return Examination(
+        version=__version__,
+        python=f"{platform.python_version()} at {sys.executable}",
+        system=platform.platform(),
+        torch=torch.get("version", ""),
+        build=torch.get("build", ""),
+        devices=devices,
+        cards=tuple(torch.get("names", ())),
+        no_card=no_card,
+        cores=machine.cores,
+        memory_bytes=machine.memory_bytes,
+        napari=napari,
+        qt=qt,
+        mends=tuple(_mends(machine, devices, trouble, napari, qt)),
+    )
+
+
+_NO_START = "PyTorch sees the driver but cannot use it"
+
+
+def _mends(
+    machine: Machine, devices: tuple[str, ...], trouble: str, napari: str, qt: str
+) -> list[Mend]:
+    pip = f'"{sys.executable}" -m pip install'
+    mends = []
+    if not machine.torch:
+        mends.append(Mend("PyTorch is not installed", f"{pip} torch"))
+    elif not devices:
+        mends.append(Mend(f"PyTorch does not work: {trouble}", f"{pip} --force-reinstall torch"))
+    elif "cuda" in machine.devices and "cuda" not in devices:
+        mends.append(Mend(_NO_START, "nvidia-smi"))
+    elif "built for processors" in machine.missing:
+        # uv reads the driver's version and takes the build that fits it
+        command = f'{pip} uv && "{sys.executable}" -m uv pip install --python "{sys.executable}"'
+        command += " --reinstall-package torch --torch-backend=auto torch"
+        mends.append(Mend("There is an NVIDIA card, but PyTorch cannot use it", command))
+    if not napari or not qt:
+        what = "napari" if not napari else "a Qt binding for napari"
+        mends.append(Mend(f"{what} is not installed", f'{pip} "napari[pyqt6]"'))
+    return mends
+
+
+def _ask_torch() -> tuple[dict[str, Any], str]:
+    command = [sys.executable, "-W", "ignore", "-c", _ASK_TORCH]
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=180, check=False)
+        return dict(json.loads(answer.stdout.splitlines()[-1])), ""
+    except subprocess.TimeoutExpired:
+        return {}, "it does not answer within three minutes"
+    except (IndexError, ValueError):
+        lines = answer.stderr.strip().splitlines() or [f"it ends with code {answer.returncode}"]
+        return {}, lines[-1].rstrip(".")
+    except OSError as error:
+        return {}, str(error)
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return ""

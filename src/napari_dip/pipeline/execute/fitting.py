@@ -1,0 +1,407 @@
+"""From a calibrated file to one unit's fit: the engine's values, in network units.
+
+What was measured in the image's units, in those of the network.
+
+How a fit went, in the plain numbers that merge, checkpoints and reports keep.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from napari_dip.engine.fit.early_stopping import StopRule, held_out_rule
+from napari_dip.engine.fit.schedule import Phase, Schedule
+from napari_dip.engine.likelihood.fidelity import NoiseVariance
+from napari_dip.engine.likelihood.penalties import Before
+from napari_dip.engine.noise.correlation import of_noise_alone
+from napari_dip.engine.prior import fill, spread
+from napari_dip.pipeline.assess.evidence import held_out_evidence
+from napari_dip.pipeline.calibrate.prepare import judges, output_average, patience
+from napari_dip.pipeline.execute.frames import NO_FRAMES, Frames
+from napari_dip.pipeline.plan.costs import HALF, choose_budget
+from napari_dip.pipeline.plan.types import UnitOutcome
+from napari_dip.tasks.base import LEAST_TRUST, Scene
+from napari_dip.tasks.noise_models.camera_maps import trust_of
+from napari_dip.tasks.priors.blind_spot import IMAGE_FED
+from napari_dip.tasks.priors.r2r import SHOWN
+from napari_dip.tasks.shared_settings import pooled
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy.typing as npt
+    from torch import Tensor
+
+    from napari_dip.engine.fit.state import Result
+    from napari_dip.engine.noise.estimate import NoiseEstimate
+    from napari_dip.engine.prior import Prior
+    from napari_dip.engine.problem import Estimate, Problem
+    from napari_dip.pipeline.calibrate.types import Calibration, Planes
+    from napari_dip.pipeline.execute.memory import Bites
+    from napari_dip.pipeline.plan.types import Budget, Plan, WorkUnit
+
+
+def beside(
+    values: tuple[float, ...], channels: Sequence[int], dims: int
+) -> npt.NDArray[np.float64]:
+    """Shape one number for each of some channels to be used beside (C, *grid)."""
+    return np.array([values[c] for c in channels]).reshape(-1, *[1] * (dims - 1))
+
+
+def correlation_of(
+    calibration: Calibration, channels: list[int]
+) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+    """Mean autocorrelation of the noise of some channels; None where it counts as white."""
+    if all(side == 1 for side in calibration.block):
+        return None
+    noise = [calibration.noise[c] for c in channels]
+    y, x = (np.mean([one.along_y for one in noise], 0), np.mean([one.along_x for one in noise], 0))
+    return of_noise_alone(tuple(y.tolist())), of_noise_alone(tuple(x.tolist()))
+
+
+def network_noise(
+    noises: tuple[tuple[NoiseEstimate, ...], ...],
+    calibration: Calibration,
+    channels: list[int],
+    device: torch.device,
+    dims: int,
+) -> NoiseVariance:
+    """Noise of these channels of each measurement in network units: (B, C, 1, ...) each."""
+    rows = []
+    for each in noises:
+        for channel in channels:
+            one, offset, scale = (
+                each[channel],
+                calibration.offset[channel],
+                calibration.scale[channel],
+            )
+            # a share of the signal, which the offset is a part of, multiplied out
+            square, zero = one.relative**2, offset / scale
+            variance = (one.intercept + one.gain * offset) / scale**2 + square * zero**2
+            gain = one.gain / scale + 2 * square * zero
+            rows.append((gain, variance, one.floor / scale**2, square))
+    table = torch.tensor(rows, dtype=torch.float32, device=device)
+    table = table.T.reshape(4, len(noises), -1, *[1] * dims)
+    squares = table[3] if bool(table[3].any()) else None
+    return NoiseVariance(table[0], table[1], table[2].clamp(min=1e-10), squares)
+
+
+#: Decay of the running average of weights, which settle as the rate falls.
+WEIGHT_AVERAGE = 0.95
+#: Share of the measured noise that a blind-spot fit takes for certain. With all of it, an estimate
+#: that is a quarter too high leaves the network no doubt to speak of, and the pixel no say.
+GRANTED_NOISE = 0.6
+#: Furthest that held-out residuals may correct the uncertainty, as a factor of the variance:
+#: beyond that, a few judging pixels were odd.
+DOUBT_LIMITS = (0.05, 20.0)
+#: Share of its budget that a fit with hidden pixels or more noise takes at least: it overfits less,
+#: and a dip of the curve before the rate has come down is no end (FMD WideField_BPAE_B 3:
+#: 32.64 dB where the rule ended it at iteration 175 of 250, 33.88 at the end).
+SETTLED = 0.9
+#: Noise, as a share of the range, from which on the rounding of half precision (1/512 of a value)
+#: is lost in it.
+LEAST_NOISE = 0.02
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Fit:
+    """One unit, ready for the loop."""
+
+    unit: WorkUnit
+    problem: Problem
+    prior: Prior
+    schedule: Schedule
+    stop: StopRule
+    seed: int
+    scene: Scene
+
+
+def make_fit(
+    plan: Plan,
+    calibration: Calibration,
+    parts: Planes,
+    unit: WorkUnit,
+    chosen: str | None = None,
+    frames: Frames = NO_FRAMES,
+    bites: Bites | None = None,
+) -> Fit:
+    """Cast one unit's channels into network units and build its problem and prior.
+
+    Parameters
+    ----------
+    parts : ndarray
+        (parts, C, *grid) of the whole file, in the image's units.
+    chosen : str, optional
+        Another prior than the plan's.
+    frames : Frames
+        What other frames of a movie show of this one.
+    bites : Bites, optional
+        How much the memory takes at a time.
+    """
+    budget = budget_of(plan, chosen, bites)
+    scene = scene_of(plan, calibration, parts, unit, budget, frames)
+    return fit_of(plan, unit, scene, budget)
+
+
+def budget_of(plan: Plan, chosen: str | None, bites: Bites | None) -> Budget:
+    """Give the budget of the prior that runs, within what the memory takes."""
+    budget = plan.budget
+    if chosen:
+        volume = plan.layout.volume
+        budget = choose_budget(plan.recipe, plan.source, chosen, volume=volume)[0]
+    return budget if bites is None else bites.of(budget)
+
+
+def fit_of(plan: Plan, unit: WorkUnit, scene: Scene, budget: Budget) -> Fit:
+    """Make the problem, the network and the schedule for what a fit sees."""
+    prior, name = _prior(plan, scene, unit), budget.prior
+    average = output_average(unit.iterations) if prior.covers_grid else WEIGHT_AVERAGE
+    half = budget.half or (name in HALF and scene.noise_level > LEAST_NOISE)
+    half = half and scene.measurement.ndim == 4
+    schedule = schedule_for(budget, average, unit.iterations, half=half)
+    least = 0 if prior.covers_grid else int(SETTLED * unit.iterations)
+    stop = held_out_rule(patience(unit.iterations, schedule.report_every), least)
+    return Fit(unit, plan.recipe.task.problem(scene), prior, schedule, stop, unit.seed, scene)
+
+
+def scene_of(
+    plan: Plan,
+    calibration: Calibration,
+    parts: Planes,
+    unit: WorkUnit,
+    budget: Budget,
+    frames: Frames,
+) -> Scene:
+    """Cast one unit's channels into network units, as the budget's prior sees them."""
+    name, device = budget.prior, torch.device(plan.device)
+    channels, size, fine = list(unit.channels), None, parts
+    if calibration.coarse is not None:
+        size, parts = parts.shape[2:], calibration.coarse.parts
+        calibration = calibration.as_fitted()
+    second = calibration.second
+    shots = (parts,) if second is None else (parts, second.parts)
+    part = np.stack([one[unit.part, channels] for one in shots])  # (B, C, *grid)
+    dims = part.ndim - 2
+    offset = beside(calibration.offset, channels, dims + 1).astype(np.float32)
+    scale = beside(calibration.scale, channels, dims + 1).astype(np.float32)
+    measurement = torch.from_numpy((part - offset) / scale).to(device)
+    noises = (calibration.noise,) if second is None else (calibration.noise, second.noise)
+    noise = network_noise(noises, calibration, channels, device, dims)
+    known = _known(calibration, unit, measurement)
+    halves = 1 if size is None else 2
+    origin = tuple(start // halves for start in unit.origin)
+    trust = _trust(calibration, noise, measurement, scale)
+    judging = known if trust is None else known * (trust >= LEAST_TRUST)
+    centres = _judges(plan, calibration, judging, origin)
+    scene = Scene(
+        measurement=measurement * known,
+        noise=noise,
+        noise_level=float(noise.at(measurement).mean().sqrt()),
+        known=known,
+        held_out=centres,
+        guarded=spread(centres, calibration.block),
+        block=calibration.block,
+        granted=GRANTED_NOISE if name in IMAGE_FED else 1.0,
+        prior=name,
+        widths=budget.widths,
+        window=budget.window,
+        others={
+            name: torch.from_numpy(array).to(device) for name, array in calibration.others.items()
+        },
+        zero=torch.from_numpy(-offset / scale)[None].to(device),
+        unit=torch.from_numpy(1 / scale)[None].to(device),
+        correlation=correlation_of(calibration, channels),
+        enlarged=size,
+        trust=trust,
+    )
+    if calibration.camera is not None and size is not None and len(channels) == 3:
+        whole = torch.from_numpy((fine[unit.part, channels] - offset) / scale)[None].to(device)
+        camera = calibration.camera.in_units_of(float(scale.flat[0]))
+        scene = replace(scene, camera=camera, full_size=whole)
+    scene = pooled(scene) if name in SHOWN else scene
+    return plan.recipe.task.seen(_among(scene, frames, offset, scale))
+
+
+def _prior(plan: Plan, scene: Scene, unit: WorkUnit) -> Prior:
+    """Make the network and its code, where they are to be fitted."""
+    prior = plan.recipe.task.prior_for(scene, torch.Generator().manual_seed(unit.seed))
+    prior.to(scene.measurement.device)
+    if scene.measurement.ndim == 4:
+        prior.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return prior
+
+
+def _among(
+    scene: Scene, frames: Frames, offset: npt.NDArray[np.float32], scale: npt.NDArray[np.float32]
+) -> Scene:
+    """Put a scene among the other frames of its movie, in network units."""
+    like = scene.measurement
+
+    def network(pictures: Planes) -> Tensor:
+        both = pictures.reshape(-1, *offset.shape[:1], *pictures.shape[1:])  # (1 or 2, C, *grid)
+        return torch.from_numpy((both - offset) / scale).reshape(1, *pictures.shape).to(like)
+
+    beside = None if frames.beside is None else network(frames.beside)
+    if beside is not None and scene.trust is not None:  # the same pixels are noisy in all frames
+        beside = fill(beside, scene.quiet, scene.block)
+    before = None
+    if frames.picture is not None and frames.deviation is not None and frames.seen is not None:
+        variance = torch.from_numpy((frames.deviation / scale) ** 2)[None].to(like)
+        seen = torch.from_numpy(frames.seen)[None, None].to(like)
+        before = Before(network(frames.picture), variance, seen)
+    return replace(scene, beside=beside, before=before)
+
+
+def schedule_for(
+    budget: Budget, average: float, iterations: int, *, half: bool = False
+) -> Schedule:
+    """Make the phases of a fit: with a learned operator, then with the operator as it is."""
+    apart = iterations - budget.joint
+    phases = (
+        Phase(budget.joint, budget.learning_rate, budget.operator_rate),
+        Phase(apart, budget.learning_rate),
+    )
+    return Schedule(
+        tuple(phase for phase in phases if phase.iterations),
+        iterations,
+        iterations,
+        average=average,
+        release=budget.release,
+        half=half,
+    )
+
+
+def to_units(calibration: Calibration, unit: WorkUnit, mean: Tensor) -> npt.NDArray[np.float32]:
+    """Bring a picture (1, C, *grid) back to the image's units."""
+    picture = mean[0].cpu().numpy().astype(np.float64)
+    scale = beside(calibration.scale, unit.channels, picture.ndim)
+    return np.asarray(
+        picture * scale + beside(calibration.offset, unit.channels, picture.ndim), np.float32
+    )
+
+
+@torch.no_grad()
+def doubt(fit: Fit, calibration: Calibration, result: Result) -> npt.NDArray[np.float32]:
+    """Give each pixel's standard deviation in the image's units, scaled by held-out residuals.
+
+    One factor makes the squared residuals of the held-out pixels, which no fit ever saw, as
+    large as the estimate says: of the whole spread where the network gives it, else of what is
+    beyond the noise.
+
+    Parameters
+    ----------
+    result : Result
+        Its finished estimate carries a variance; one that was blind to the held-out pixels may
+        carry none, and then there is nothing to correct.
+    """
+    blind, finished = result.blind, result.estimate
+    assert finished.log_variance is not None
+    variance = finished.log_variance.exp()
+    if blind.log_variance is not None:
+        variance = _spread_missed(fit, blind) * variance
+    deviation = variance[0].sqrt().cpu().numpy()
+    scale = beside(calibration.scale, fit.unit.channels, deviation.ndim)
+    return np.asarray(deviation * scale, np.float32)
+
+
+def _spread_missed(fit: Fit, blind: Estimate) -> Tensor:
+    """Give how many times the variance that an estimate says its held-out residuals have."""
+    assert blind.log_variance is not None
+    scene, operator = fit.scene, fit.problem.terms[0].operator
+    predicted = operator(blind.mean)
+    held_out, noise = scene.held_out, scene.noise.at(predicted)
+    seen = (scene.measurement - predicted) ** 2 * held_out
+    said = operator(blind.log_variance.exp()) * held_out
+    if scene.granted < 1:
+        factor = seen.sum() / (said + scene.granted * noise * held_out).sum().clamp(min=1e-30)
+    else:
+        factor = (seen - noise * held_out).sum() / said.expand_as(seen).sum().clamp(min=1e-30)
+    return factor.clamp(*DOUBT_LIMITS) if float(held_out.sum()) else factor.new_ones(())
+
+
+def predicted(
+    fit: Fit, calibration: Calibration, blind: Estimate, finished: Estimate
+) -> npt.NDArray[np.float32]:
+    """Give what the detector would have seen of the picture: (C, Y, X), in the image's units.
+
+    Of the finished picture where it has the network's grid, else of the network's.
+    """
+    operator = fit.problem.terms[0].operator
+    operator = getattr(operator, "detected", operator)  # with what it adds to a whole picture
+    if fit.scene.enlarged is not None:  # what was fitted is coarser than what was measured
+        return to_units(calibration, fit.unit, finished.mean)
+    same = finished.mean.shape[1:] == blind.mean.shape[1:]
+    with torch.no_grad():
+        return to_units(calibration, fit.unit, operator(finished.mean if same else blind.mean))
+
+
+def _known(calibration: Calibration, unit: WorkUnit, measurement: Tensor) -> Tensor:
+    """Give 1 where all channels of a fit were measured: (1, 1, *grid)."""
+    if calibration.known is None:
+        return torch.ones_like(measurement[:1, :1])
+    known = torch.from_numpy(
+        calibration.known[unit.part, list(unit.channels)].all(0).astype(np.float32)
+    )
+    return known[None, None].to(measurement.device)
+
+
+def _trust(
+    calibration: Calibration,
+    noise: NoiseVariance,
+    measurement: Tensor,
+    scale: npt.NDArray[np.float32],
+) -> Tensor | None:
+    """Weigh pixels by the camera's noise map: (1, 1, *grid); None where there is none."""
+    if calibration.maps is None or calibration.maps.excess is None:
+        return None
+    excess = torch.from_numpy(calibration.maps.excess / scale**2)[None]
+    return trust_of(excess.to(measurement), noise, measurement)
+
+
+def _judges(plan: Plan, calibration: Calibration, known: Tensor, origin: tuple[int, ...]) -> Tensor:
+    """Choose the judging pixels: enough of them, the same for all fits of the file."""
+    share, seed = calibration.held_out_share, plan.recipe.common.seed
+    grid, judging = tuple(known.shape[2:]), plan.recipe.task.judging(known)
+    patch, allowed = (None, known) if judging is None else judging
+    return judges(
+        grid, calibration.block, share, seed, origin=origin or None, patch=patch, allowed=allowed
+    )
+
+
+def outcome_of(
+    unit: WorkUnit, ready: Fit, result: Result, found: tuple[str, ...], bites: Bites
+) -> UnitOutcome:
+    """Put a fit's answer into numbers and notes.
+
+    Parameters
+    ----------
+    unit : WorkUnit
+    ready : Fit
+    result : Result
+    found : tuple of str
+        What the task has to say of what was learned.
+    bites : Bites
+        Of the run: how often its memory ran out, and whether its card was lost.
+    """
+    notes = (*bites.notes, *result.notes, *found)
+    if result.broke_down:
+        notes = (*notes, f"Part '{unit.id}' was ended early: {result.stop_reason}.")
+    return UnitOutcome(
+        unit.id,
+        bites.reason or result.stop_reason,
+        result.kept,
+        result.best_iteration,
+        result.iterations,
+        tuple((one.iteration, one.fitted, one.held_out) for one in result.history),
+        notes,
+        ready.scene.prior,
+        held_out_evidence(ready.schedule, ready.problem, ready.scene.noise, result.blind),
+        ready.problem.refine is not None and not result.kept,
+        unit.role,
+        unit.series,
+        len(unit.members),
+    )

@@ -1,0 +1,315 @@
+"""Going on when the memory runs out within a fit: let go of everything, take smaller bites.
+
+Other programs may have taken what a plan counted on, so a fit that met a full memory begins again
+where its last judgement was, a stated number of times, and is then ended with what it has. A fit
+whose graphics card is lost is ended so at once, on the processor.
+
+A graphics card that stops answering: what was copied off it in time is what is left.
+
+A card that was pulled, reset, or put to sleep fails every call from then on, also those that only
+read. So a checkpoint is copied to the main memory now and then, and the fit that was on the card
+is ended from that copy on the processor, as if a person had pressed Stop and keep.
+"""
+
+from __future__ import annotations
+
+import gc
+import sys
+import time
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from napari_dip.errors import Refusal, refusal
+from napari_dip.pipeline.events import Event
+from napari_dip.pipeline.machine import is_memory_error
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Mapping
+
+    from torch import Tensor
+
+    from napari_dip.engine.control import Control
+    from napari_dip.engine.fit.state import Checkpoint
+    from napari_dip.engine.fit.trainer import State
+    from napari_dip.pipeline.plan.types import Budget, Plan, UnitOutcome
+
+    Attempt = Callable[[Checkpoint | None], Generator[Event, None, Control]]
+
+#: Why a fit was ended whose device was lost.
+NO_DEVICE = "the graphics card stopped answering"
+#: What torch says when a card or its driver no longer answers, or never did, in small letters.
+_DEVICE_WORDS = (
+    "cuda error",
+    "cuda driver",
+    "no cuda gpus",
+    "nvidia driver",
+    "cudnn error",
+    "cudnn_status",
+    "cublas_status",
+    "cufft error",
+    "hip error",
+    "mps device",
+    "command buffer",
+)
+
+
+def is_device_error(error: BaseException) -> bool:
+    """Tell a card that no longer answers from other errors, by what torch raises.
+
+    By name and text, as `is_memory_error`, which goes first: a card's full memory is no lost card.
+    """
+    if is_memory_error(error) or not isinstance(error, RuntimeError):
+        return False
+    text = str(error).lower()
+    return type(error).__name__ == "AcceleratorError" or any(one in text for one in _DEVICE_WORDS)
+
+
+def refused_by_machine(error: BaseException, name: str) -> Refusal | None:
+    """Put a full memory or a lost card into a sentence; None for other errors.
+
+    Parameters
+    ----------
+    error : Exception
+    name : str
+        Of what was being restored.
+    """
+    if is_memory_error(error):
+        return refusal("memory-out", name=name)
+    if is_device_error(error):
+        first = str(error).strip().splitlines()[0].rstrip(".")
+        return refusal("device-lost", name=name, why=first)
+    return None
+
+
+def in_memory(point: Checkpoint) -> Checkpoint:
+    """Copy a checkpoint off its device."""
+    return replace(
+        point,
+        step=state_in_memory(point.step),
+        rollback=state_in_memory(point.rollback),
+        best=state_in_memory(point.best),
+    )
+
+
+def on_device(point: Checkpoint) -> bool:
+    """Whether a checkpoint lies elsewhere than in the main memory."""
+    return any(value.device.type != "cpu" for value in point.step.values())
+
+
+def without_draws(point: Checkpoint) -> Checkpoint:
+    """Give a checkpoint the processor's own random numbers, to which a card's mean nothing.
+
+    It then serves to end a fit, which draws nothing more.
+    """
+    import torch
+
+    fresh = torch.Generator().get_state()
+
+    def drawn(state: State) -> State:
+        return {**state, "rng": fresh} if "rng" in state else state
+
+    return replace(point, step=drawn(point.step), rollback=drawn(point.rollback))
+
+
+def state_in_memory(state: Mapping[str, Tensor]) -> State:
+    """Copy weights and what goes with them off their device."""
+    return {name: value.cpu() for name, value in state.items()}
+
+
+#: How often a fit goes on after its memory ran out, before it is ended with what it has.
+MOST_TRIES = 4
+#: Pixels along each side that a step looks at, at least: four times what the network's deepest
+#: scale sees as one pixel is no picture any more.
+LEAST_WINDOW = 64
+#: Why a fit was ended that the memory did not suffice for.
+NO_MEMORY = "the memory ran out"
+#: Seconds between two copies off a card, at least: what a lost card costs. Copying takes
+#: milliseconds (some 40 MB at 10 GB/s or so), a share of them that nobody notices.
+COPY_INTERVAL = 1.0
+
+
+@dataclass(slots=True, eq=False)
+class Bites:
+    """How large a run's steps are, and how often its memory ran out in the fit in progress.
+
+    Attributes
+    ----------
+    window : int or None
+        Most pixels along each side that a step looks at; None: as planned.
+    tries : int
+        How often the fit in progress went on after its memory ran out.
+    latest : Checkpoint or None
+        Where the fit in progress last stood.
+    shown : Event
+        What was last told.
+    notes : list of str
+        One sentence for each time.
+    lost : bool
+        Whether the graphics card no longer answers.
+    prior : str
+        Whose fit is to be ended, where several raced when the card was lost; else "".
+    """
+
+    window: int | None = None
+    tries: int = 0
+    latest: Checkpoint | None = None
+    shown: Event = field(default_factory=lambda: Event("Restoring"))
+    notes: list[str] = field(default_factory=list)
+    lost: bool = False
+    prior: str = ""
+    _raced: tuple[str, Checkpoint] | None = None
+    _copied: float = -COPY_INTERVAL
+
+    @property
+    def spent(self) -> bool:
+        """Whether the fit is only to be ended with what it has."""
+        return self.lost or self.tries > MOST_TRIES
+
+    @property
+    def reason(self) -> str:
+        """Why the fit was ended, if it was ended here; else ""."""
+        if self.lost:
+            return NO_DEVICE
+        return NO_MEMORY if self.spent else ""
+
+    def keep(self, point: Checkpoint, rival: str = "") -> Checkpoint | None:
+        """Take note of where a fit stands; from a card, a copy of it now and then.
+
+        Parameters
+        ----------
+        point : Checkpoint
+        rival : str
+            The prior, while several race: such a fit is only gone on with if the card is lost.
+
+        Returns
+        -------
+        Checkpoint or None
+            What may be kept on the disk; None if nothing is new, or in a race.
+        """
+        if not point.history:
+            self.latest = None
+            return None
+        if on_device(point):
+            if time.monotonic() - self._copied < COPY_INTERVAL:
+                return None
+            point, self._copied = in_memory(point), time.monotonic()
+        if not rival:
+            self.latest = point
+            return point
+        before = self._raced
+        if before is None or point.history[-1].iteration >= before[1].history[-1].iteration:
+            self._raced = rival, point
+        return None
+
+    def placed(self, plan: Plan) -> Plan:
+        """Leave a card that no longer answers."""
+        return replace(plan, device="cpu") if self.lost else plan
+
+    def let_go(self) -> str:
+        """Go on without the card; the sentence about it."""
+        self.lost = True
+        if self.latest is None and self._raced is not None:
+            self.prior, self.latest = self._raced
+        where = "before the first picture"
+        if self.latest is not None:
+            where = f"after iteration {self.latest.history[-1].iteration}"
+            self.latest = without_draws(self.latest)
+        words = f"The graphics card stopped answering {where}; the best picture so far was kept."
+        self.notes.append(words)
+        return words
+
+    def left(self, *, lost: bool) -> bool:
+        """Whether there is a picture to keep, or a try left to make one."""
+        if lost:
+            return self.latest is not None or self._raced is not None
+        return self.latest is not None or self.tries < MOST_TRIES
+
+    def renew(self) -> None:
+        """Begin the next fit with all tries."""
+        self.tries, self._raced, self._copied = 0, None, -COPY_INTERVAL
+        self.notes.clear()
+
+    def of(self, budget: Budget) -> Budget:
+        """Keep a budget's windows within what the memory takes."""
+        if self.window is None or budget.window is None:
+            return budget
+        return replace(budget, window=min(self.window, budget.window))
+
+    def shrink(self, planned: int | None, side: int) -> str:
+        """Count a try and halve the window; the sentence about it."""
+        self.tries += 1
+        where = f"at iteration {self.latest.history[-1].iteration}" if self.latest else "early"
+        words = f"The memory ran out {where}; all of it was freed and "
+        before = min(planned or side, self.window or side, side)
+        if self.spent:
+            words += "the best picture so far was kept."
+        elif planned is None or before <= LEAST_WINDOW:
+            words += "the fit went on from there."
+        else:
+            self.window = max(LEAST_WINDOW, before // 2)
+            words += f"the fit went on from there with windows of {self.window} pixels."
+        self.notes.append(words)
+        return words
+
+
+def enduring(
+    attempt: Attempt,
+    resume: Checkpoint | None,
+    bites: Bites,
+    planned: int | None,
+    side: int,
+    outcomes: list[UnitOutcome],
+) -> Generator[Event, None, Control]:
+    """Make attempts at a fit until one is not ended by a full memory or a lost card.
+
+    Parameters
+    ----------
+    attempt : callable
+        Begins the fit from a checkpoint.
+    resume : Checkpoint or None
+    bites : Bites
+        Shared by all fits of the run; `bites.latest` is kept up to date by the attempt.
+    planned : int or None
+        The budget's window.
+    side : int
+        Of the picture, in pixels.
+    outcomes : list of UnitOutcome
+        Of the fits that are done: once this one is among them, it is not made again. If it came to
+        nothing, what there is to say goes to the last of them.
+
+    Raises
+    ------
+    Exception
+        The memory's or the card's own, if not even a picture could be kept.
+    """
+    done = len(outcomes)
+    bites.latest = resume
+    while True:
+        try:
+            ended = yield from attempt(bites.latest)
+            if bites.notes and outcomes and len(outcomes) == done:
+                last = outcomes[-1]
+                outcomes[-1] = replace(last, notes=(*last.notes, *bites.notes))
+            bites.renew()
+            return ended
+        except Exception as error:
+            lost = is_device_error(error)
+            foreseen = lost or is_memory_error(error)
+            if not foreseen or len(outcomes) > done or bites.spent:
+                raise
+            if not outcomes and not bites.left(lost=lost):
+                raise
+        # outside of the handler, where the error no longer holds on to the fit's arrays
+        free()
+        words = bites.let_go() if lost else bites.shrink(planned, side)
+        yield replace(bites.shown, words=words, preview=None)
+
+
+def free() -> None:
+    """Let go of what nothing refers to, here and on the graphics card."""
+    gc.collect()
+    torch: Any = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        with suppress(RuntimeError):  # of a card that no longer answers
+            torch.cuda.empty_cache()

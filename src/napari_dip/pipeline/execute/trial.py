@@ -1,0 +1,331 @@
+"""Restore part of an image as it would be restored with the whole: one range, one noise.
+
+Keep the best picture after so many iterations, as a person did who pressed Stop and keep.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from itertools import count
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_dip.engine.control import Control
+from napari_dip.errors import Failed, Refusal, Refused, allowed, refusal
+from napari_dip.pipeline.events import Event
+from napari_dip.pipeline.execute.memory import refused_by_machine
+from napari_dip.pipeline.machine import load_torch
+from napari_dip.pipeline.plan.plan import preflight, with_prior
+from napari_dip.pipeline.torch_state import in_own_state
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Mapping
+
+    from napari_dip.io import ImageSpec
+    from napari_dip.pipeline.calibrate.types import Calibration, Inputs, Planes
+    from napari_dip.pipeline.events import Restoration
+    from napari_dip.pipeline.machine import Machine
+    from napari_dip.pipeline.plan.layout import Layout
+    from napari_dip.pipeline.plan.types import Plan
+
+#: Regions begin and end on multiples of this where the image does not: compressed pictures are
+#: made of blocks of 8 x 8, and oversampled ones are halved.
+GRAIN = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """Part of an image.
+
+    Attributes
+    ----------
+    spans : tuple of (start, stop)
+        Along each axis of the image, in pixels.
+    """
+
+    spans: tuple[tuple[int, int], ...]
+
+    @property
+    def start(self) -> tuple[int, ...]:
+        """Where its first pixel lies in the image."""
+        return tuple(start for start, _ in self.spans)
+
+    @property
+    def place(self) -> tuple[slice, ...]:
+        """As an index."""
+        return tuple(slice(*span) for span in self.spans)
+
+    def along(self, axis: str, axes: str) -> slice:
+        """Give its part of one axis."""
+        return slice(*self.spans[axes.index(axis)])
+
+    def header(self, spec: ImageSpec, source: ImageSpec) -> ImageSpec:
+        """Describe this part of a picture that lies on the image, as a picture of its own.
+
+        Parameters
+        ----------
+        spec : ImageSpec
+            Of the image itself or of a further input. One of another size does not lie on it.
+        source : ImageSpec
+            Of the image.
+        """
+        if not _lies_on(spec, source):
+            return spec
+        sizes = dict(zip(source.axes, source.shape, strict=True))
+        shape = tuple(
+            len(range(*self.along(axis, source.axes).indices(count)))
+            if sizes.get(axis) == count and axis not in "CS"
+            else count
+            for axis, count in zip(spec.axes, spec.shape, strict=True)
+        )
+        return replace(spec, shape=shape, path=None)
+
+
+def region_of(
+    source: ImageSpec, layout: Layout, box: tuple[float, float, float, float], at: tuple[int, ...]
+) -> Region:
+    """Round a box to pixels of the image, and take one of the planes that are fitted apart.
+
+    Parameters
+    ----------
+    source : ImageSpec
+    layout : Layout
+        Of the plan for the whole.
+    box : tuple of float
+        Top, left, bottom, right in pixels; what lies outside of the image is cut off.
+    at : tuple of int
+        Which plane is meant, along each axis of the image.
+    """
+    top, left, bottom, right = box
+    wanted = {"Y": (top, bottom), "X": (left, right)}
+    spans = []
+    for axis, extent, here in zip(source.axes, source.shape, at, strict=True):
+        if axis in wanted:
+            low, high = (min(max(0.0, one), extent) for one in wanted[axis])
+            start = int(low) // GRAIN * GRAIN
+            spans.append((start, min(extent, -(-int(np.ceil(high)) // GRAIN) * GRAIN)))
+        elif axis in layout.parts:
+            spans.append((here, here + 1))
+        else:
+            spans.append((0, extent))
+    return Region(tuple(spans))
+
+
+def plan_trial(plan: Plan, region: Region, machine: Machine) -> Plan | Refusal:
+    """Plan the same recipe for part of the image.
+
+    Parameters
+    ----------
+    plan : Plan
+        For the whole.
+    region : Region
+    machine : Machine
+    """
+    stacks = "volume" if plan.layout.volume else "planes"
+    recipe = plan.recipe.with_common(stacks=stacks)
+    others = {name: region.header(spec, plan.source) for name, spec in plan.others.items()}
+    small = preflight(recipe, region.header(plan.source, plan.source), machine, others)
+    return small if isinstance(small, Refusal) else replace(small, recipe=plan.recipe)
+
+
+def run_trial(
+    plan: Plan,
+    region: Region,
+    small: Plan,
+    data: Mapping[str, Any],
+    *,
+    control: Callable[[], Control] = lambda: Control.GO,
+    preview_seconds: float | None = None,
+) -> Generator[Event, None, Restoration | None]:
+    """Restore part of an image, after range and noise were measured on all of it.
+
+    Parameters
+    ----------
+    plan, small : Plan
+        For the whole, and by `plan_trial` for the region.
+    region : Region
+    data : mapping
+        The whole image and the task's further inputs.
+    control, preview_seconds
+        As for `napari_dip.pipeline.execute.runner.run`; so is what is yielded, returned and raised.
+    """
+    yield Event("Starting the engine")
+    load_torch()
+    steps = _restored(plan, region, small, data, control, preview_seconds)
+    try:
+        return (yield from in_own_state(steps, small.threads))
+    except Exception as error:
+        if no := refused_by_machine(error, plan.source.name):
+            raise Failed(no) from error
+        raise
+
+
+def _restored(
+    plan: Plan,
+    region: Region,
+    small: Plan,
+    data: Mapping[str, Any],
+    control: Callable[[], Control],
+    preview_seconds: float | None,
+) -> Generator[Event, None, Restoration | None]:
+    from napari_dip.pipeline.assess.merge import Merge
+    from napari_dip.pipeline.calibrate.inputs import check_content
+    from napari_dip.pipeline.calibrate.prepare import prepare, settled, trusting
+    from napari_dip.pipeline.execute.clock import Clock
+    from napari_dip.pipeline.execute.course import Course, without
+
+    clock = Clock(small, control, preview_seconds)
+    yield Event("Measuring the noise of the whole image", seconds=clock.seconds)
+    inputs = _whole(plan, data)
+    plan = settled(plan, inputs)
+    calibration, parts = prepare(plan, inputs)
+    plan, calibration = trusting(plan, calibration)
+    array = np.array(data["image"][region.place])
+    if no := check_content(array[np.isfinite(array)], plan.source.name):
+        allowed(no)
+    calibration, parts = _part(calibration, parts, region, plan, array)
+    if calibration.known is not None and not calibration.known.any():
+        allowed(refusal("nothing-known", name=plan.source.name))
+    if small.budget.prior != plan.budget.prior:
+        small = with_prior(small, plan.budget.prior, plan.budget.why)
+    small = replace(small, layout=plan.layout)
+    clock.expect(small)
+    merge = Merge(small, calibration, parts, array)
+    course = Course(small, calibration, parts, clock, merge, None)
+    for number, unit in enumerate(small.units, 1):
+        fitted = without(unit, calibration.constant)
+        if not fitted.channels:
+            continue
+        ended = yield from course.fit_unit(fitted, number, None)
+        if ended is Control.DISCARD:
+            return None
+        if ended is Control.KEEP:
+            break
+    if not merge.outcomes:
+        return None
+    return merge.restoration(clock.seconds, timed_out=clock.timed_out)
+
+
+def _whole(plan: Plan, data: Mapping[str, Any]) -> Inputs:
+    """Sort the pixels of the whole, or what stands for them where it is too large."""
+    from napari_dip.pipeline.calibrate.inputs import sort_inputs
+
+    if plan.tiles:
+        from napari_dip.pipeline.execute.tile_measuring import look_over, regions_of, sample_of
+
+        return sample_of(plan, data, regions_of(plan, allowed(look_over(plan, data["image"]))))[0]
+    arrays = {name: np.asarray(data[name]) for name in ("image", *plan.others)}
+    return allowed(sort_inputs(plan, arrays))
+
+
+def _part(
+    calibration: Calibration, parts: Planes, region: Region, plan: Plan, array: Any
+) -> tuple[Calibration, Planes]:
+    """Cut what belongs to pixels out of what was measured; figures stay those of the whole."""
+    from napari_dip.pipeline.calibrate.types import held_out_share
+    from napari_dip.pipeline.plan.layout import to_parts
+
+    axes, layout, source = plan.source.axes, plan.layout, plan.source
+    counts = [source.shape[axes.index(axis)] for axis in layout.parts]
+    numbers = np.arange(int(np.prod(counts, dtype=int))).reshape(counts)
+    chosen = numbers[tuple(region.along(axis, axes) for axis in layout.parts)].ravel()
+    grid = tuple(region.along(axis, axes) for axis in layout.grid)
+    sides = source.along(layout.grid)
+
+    def cut(laid: Any) -> Any:
+        """Cut from (parts, C, *grid), or from (..., *grid); others do not lie on the image."""
+        if laid.shape[-len(sides) :] != sides:
+            return laid
+        if laid.ndim == len(sides) + 2 and len(laid) == numbers.size:
+            laid = laid[chosen]
+        return np.ascontiguousarray(laid[(..., *grid)])
+
+    if plan.tiles:  # a sample was measured; such images have nothing else that is laid on them
+        small, known, second = to_parts(array, axes, layout), None, None
+    else:
+        small, second = cut(parts), calibration.second
+        known = None if calibration.known is None else cut(calibration.known)
+    if known is not None and known.all():
+        known = None
+    some = small[0, 0].size if known is None else max(1, int(known[0, 0].sum()))
+    words = " and ".join(
+        f"{name} {span.start + 1} to {span.stop}"
+        for name, span in zip(("rows", "columns"), grid[-2:], strict=True)
+    )
+    return replace(
+        calibration,
+        known=known,
+        held_out_share=held_out_share(calibration.block, some),
+        others={name: cut(one) for name, one in calibration.others.items()},
+        second=second if second is None else replace(second, parts=cut(second.parts)),
+        coarse=_halved(calibration, small),
+        maps=None if calibration.maps is None else calibration.maps.cut(grid[-2:]),
+        notes=(
+            *calibration.notes,
+            f"This is a trial on {words}; range and noise were measured on the whole image.",
+        ),
+    ), small
+
+
+def _halved(calibration: Calibration, parts: Planes) -> Any:
+    """Halve the part where the whole was halved."""
+    if calibration.coarse is None:
+        return None
+    import torch
+
+    from napari_dip.engine.noise.oversampling import halved
+
+    half = np.asarray(halved(torch.from_numpy(parts)), np.float32)
+    return replace(calibration.coarse, parts=half)
+
+
+def _lies_on(spec: ImageSpec, source: ImageSpec) -> bool:
+    return {"Y", "X"} <= set(spec.axes) and spec.grid == source.grid
+
+
+def keeping_after(
+    iterations: int | str | None, control: Callable[[], Control] = lambda: Control.GO
+) -> Callable[[], Control]:
+    """Make what a run asks before each iteration.
+
+    The rates stay those of the whole run, so a picture that was kept comes back. Of a run in
+    several fits all are counted together, their last close looks as well: there only about as many.
+
+    Parameters
+    ----------
+    iterations : int or str or None
+        Text as from a command line is taken, too; None: the run ends by itself.
+    control : callable
+        What else is wished.
+
+    Raises
+    ------
+    Refused
+        If it is no whole number above 0.
+    """
+    if iterations is None:
+        return control
+    try:
+        most = int(iterations)
+    except ValueError:
+        most = 0
+    if most < 1 or isinstance(iterations, bool):
+        raise Refused(
+            refusal(
+                "setting-wrong",
+                field="keep_after",
+                value=repr(iterations),
+                why="it should be a whole number above 0",
+                hint="Leave it out to let the run end by itself.",
+            )
+        )
+    asked = count()
+
+    def ask() -> Control:
+        wish = control()
+        if wish is not Control.GO:
+            return wish
+        return Control.KEEP if next(asked) >= most else wish
+
+    return ask

@@ -1,0 +1,174 @@
+"""Arrays that are computed where they are read, and may come to something else than they said.
+
+Inputs that change while a run goes on: what is restored and hashed is what was read before.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_dip.errors import DipError, Refused, refusal
+from napari_dip.errors.fault import printable
+from napari_dip.io.integrity import stamp_of
+from napari_dip.io.paths import why_not
+from napari_dip.io.reading import read_spec
+from napari_dip.io.regions import on_disk
+from napari_dip.pipeline.assess.report import sha256
+from napari_dip.pipeline.machine import is_memory_error
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import numpy.typing as npt
+
+    from napari_dip.io import ImageSpec
+    from napari_dip.pipeline.events import Restoration
+    from napari_dip.pipeline.plan.types import Plan
+
+
+def is_computed_later(value: object) -> bool:
+    """Whether something is a dask array, or looks like one."""
+    return hasattr(value, "dask") and hasattr(value, "compute")
+
+
+class LazyPixels:
+    """A dask array by its name: reads as an array does, by slices or whole.
+
+    Whatever its blocks raise, or come to instead of what they said, is refused in words.
+
+    Parameters
+    ----------
+    name : str
+    array : dask array
+
+    Attributes
+    ----------
+    shape : tuple of int
+    dtype : numpy.dtype
+    ndim : int
+    """
+
+    def __init__(self, name: str, array: Any) -> None:
+        self.shape: tuple[int, ...] = tuple(array.shape)
+        self.dtype = np.dtype(array.dtype)
+        self.ndim = len(self.shape)
+        self._name, self._array = name, array
+
+    def __getitem__(self, place: Any) -> npt.NDArray[Any]:
+        """Compute a region."""
+        return self._computed(self._array[place])
+
+    def __array__(
+        self, dtype: npt.DTypeLike | None = None, copy: bool | None = None
+    ) -> npt.NDArray[Any]:
+        """Compute all of it."""
+        whole = self._computed(self._array)
+        return whole if dtype is None else whole.astype(dtype, copy=False)
+
+    def _computed(self, part: Any) -> npt.NDArray[Any]:
+        try:
+            found = np.asarray(part.compute())
+        except Exception as error:  # blocks are anybody's code
+            if is_memory_error(error):  # of this computer, not of the array
+                raise
+            facts = {"name": self._name, "why": why_not(error)}
+            raise Refused(refusal("array-broken", **facts)) from error
+        shape = tuple(part.shape)
+        if found.shape != shape or found.dtype != self.dtype:
+            facts = {"name": self._name, "said": _called(shape, self.dtype)}
+            raise Refused(refusal("array-other", found=_called(found.shape, found.dtype), **facts))
+        return found
+
+
+def in_memory(name: str, value: Any) -> npt.NDArray[Any]:
+    """Make an array of one that may be computed here and now; raises `Refused` as reading it does.
+
+    Parameters
+    ----------
+    name : str
+        As the user knows it.
+    value : array-like
+    """
+    return np.asarray(LazyPixels(name, value) if is_computed_later(value) else value)
+
+
+def _called(shape: tuple[int, ...], dtype: np.dtype[Any]) -> str:
+    return f"{' × '.join(map(str, shape)) or 'a single'} values of type {dtype}"
+
+
+#: Notes on a run. Tiles are read one after another, so that some may be of what came later.
+CHANGED = "'{name}' changed while it was being restored; result and hash are of what it was before."
+CHANGED_IN_TILES = (
+    "'{name}' changed while it was being restored in tiles, some of which may be of what it is "
+    "now; run it again."
+)
+
+
+def own_copy(array: Any) -> npt.NDArray[Any]:
+    """Copy pixels that others may write into meanwhile: an array in memory, or on a disk."""
+    return np.array(array)
+
+
+def stamped(plan: Plan) -> Plan:
+    """Note what the files of a plan are now, just before their pixels are read."""
+    others = {name: _stamped(spec) for name, spec in plan.others.items()}
+    return replace(plan, source=_stamped(plan.source), others=others)
+
+
+def check_unchanged(plan: Plan) -> None:
+    """Raise `Refused` where a file was written to since its plan was stamped, while it was read."""
+    for spec in (plan.source, *plan.others.values()):
+        if spec.path is not None and _differs(spec):
+            why = "it was written to while it was being read"
+            raise Refused(refusal("file-broken", path=printable(spec.path), why=why))
+
+
+def with_changes(plan: Plan, data: Mapping[str, Any], result: Restoration) -> Restoration:
+    """Name the inputs in the report that are no longer what was restored.
+
+    Parameters
+    ----------
+    plan : Plan
+        By `stamped`.
+    data : mapping
+        The inputs of the run, as they were handed over.
+    result : Restoration
+    """
+    changed = [spec.name for spec in plan.others.values() if _differs(spec)]
+    if _is_another(plan.source, data["image"], result.report["input_sha256"]):
+        changed.insert(0, plan.source.name)
+    if not changed:
+        return result
+    note = CHANGED_IN_TILES if plan.tiles else CHANGED
+    notes = [*result.report["notes"], *(note.format(name=name) for name in changed)]
+    return replace(result, report={**result.report, "notes": notes})
+
+
+def file_digest(path: str, shape: tuple[int, ...]) -> str:
+    """Hash the pixels that a file holds; empty if it does not hold any of that shape."""
+    with suppress(DipError, OSError, ValueError):
+        spec = read_spec(path)
+        if spec.shape == shape:
+            pixels: Any = on_disk(spec)
+            return sha256(pixels)
+    return ""
+
+
+def _stamped(spec: ImageSpec) -> ImageSpec:
+    return spec if spec.path is None else replace(spec, stamp=stamp_of(Path(spec.path)))
+
+
+def _differs(spec: ImageSpec) -> bool:
+    return spec.path is not None and bool(spec.stamp) and stamp_of(Path(spec.path)) != spec.stamp
+
+
+def _is_another(source: ImageSpec, image: Any, digest: str) -> bool:
+    """Whether pixels are others than those of a hash; a file that was only touched is not."""
+    if source.path is not None:
+        return _differs(source) and file_digest(source.path, source.shape) != digest
+    return isinstance(image, np.ndarray) and sha256(image) != digest

@@ -1,0 +1,343 @@
+"""What a fit costs: its budget, and estimates of memory and time from the header alone.
+
+Looks at the whole picture: how many a last sweep takes, and how much goes in at a time.
+
+What a preset spends on a fit, with the user's own limits put in.
+"""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from importlib import resources
+from itertools import pairwise, product
+from math import ceil, prod
+from typing import TYPE_CHECKING, Any
+
+from napari_dip.engine.networks.pieces import most_at_a_time
+from napari_dip.pipeline.plan.types import Budget, Costs
+from napari_dip.tasks.priors.blind_spot import trusted_core, window_for
+from napari_dip.tasks.priors.masked_input import AT_A_TIME, BLOCKS, PLANE_WISE, stack_window
+from napari_dip.tasks.priors.r2r import RECORRUPTED, SHOWN
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from napari_dip.io import ImageSpec
+    from napari_dip.pipeline.plan.types import WorkUnit
+    from napari_dip.pipeline.recipe import Recipe
+
+#: Sides that a hidden block can have.
+BLOCK_SIDES = (1, 3, 5, 7)
+#: Priors whose networks see no further than so many pixels of a plane.
+LOCAL = ("blind-spot", "recorrupted", "guided", "recompression", "image", "image-shapes")
+
+
+def looks(block: tuple[int, ...], core: tuple[int, ...]) -> int:
+    """Count the looks of a last sweep: shifts of a lattice of blocks until their cores tile.
+
+    Parameters
+    ----------
+    block, core : tuple of int
+        Sizes of a hidden block and of the middle of it that is trusted, per axis.
+    """
+    return prod(ceil((size + 2) / middle) for size, middle in zip(block, core, strict=True))
+
+
+def looks_at(block: tuple[int, ...]) -> int:
+    """Count the looks of a last sweep with blocks of that size."""
+    return looks(block, tuple(trusted_core(side) for side in block))
+
+
+def last_looks(dims: int) -> tuple[int, int]:
+    """Count the looks of a last sweep where the noise is white, as it mostly is, and at most."""
+    ahead = (1,) * (dims - 2)
+    most = max(looks_at((*ahead, *block)) for block in product(BLOCK_SIDES, BLOCK_SIDES))
+    return looks_at((*ahead, 1, 1)), most
+
+
+def pixels_at_a_time(grid: tuple[int, ...], budget: Budget) -> int:
+    """Count the pixels that go through the network at a time in a look.
+
+    Parameters
+    ----------
+    grid : tuple of int
+        Of the network.
+    budget : Budget
+    """
+    whole = prod(grid)
+    if len(grid) > 2:
+        planes = max(AT_A_TIME, prod(grid[-2:]))
+        return min(whole, planes) if budget.prior in PLANE_WISE else whole
+    return most_at_a_time(whole, len(budget.widths)) if budget.prior in LOCAL else whole
+
+
+#: Floating-point operations a second that convolutions of these widths reach. Per CPU thread, in
+#: single precision: a step of 256 x 256 pixels and widths 16, 32, 64, 64 takes 0.105 s of one
+#: thread of an Intel Xeon with AMX that is shared (`benchmarks/speed_plan.py`, as all below). On a
+#: graphics card: a cautious guess, no card was at hand.
+THREAD_RATE, CARD_RATE = 100e9, 2e12
+#: That rate's multiple of steps in half precision (0.077 s), of volumes (0.63 s for a step and
+#: 0.22 s for a look at 16 x 96 x 96 voxels) and of networks with normalised layers (0.18 s).
+HALF_GAIN, VOLUME_SHARE, NORMALISED_SHARE = 1.35, 0.7, 0.58
+#: Priors whose steps are in half precision where the processor is made for it, and those whose
+#: networks have normalised layers.
+HALF = (RECORRUPTED, "blind-spot")
+NORMALISED = ("noise", "guided-noise", "deep")
+#: Loading torch; and measuring the noise: for a picture, and for each of its pixels.
+START_SECONDS, MEASURE_SECONDS, MEASURE_PIXEL_SECONDS = 3.0, 0.1, 1.5e-6
+#: What comes after a fit, for each pixel: residual and verdict of a channel, and the last filter of
+#: one channel and of each further one (0.55 s for 200 x 512 pixels, 0.63 s for 100 x 512 of three,
+#: on one thread of an AMD EPYC, which is a fifth quicker than the Xeon that is counted on here).
+JUDGE_PIXEL_SECONDS = 2.5e-6
+FILTER_PIXEL_SECONDS, FILTER_CHANNEL_SECONDS = 6.5e-6, 4.5e-6
+#: Iterations between two judgements, as the engine's schedule has it.
+JUDGE_EVERY = 25
+#: What a first fit loads and never gives back: of planes, where the line of peaks over pixels
+#: begins; of volumes, what one of 32 x 32 pixels takes, and a little for scratch space.
+START_BYTES, START_BYTES_OF_VOLUMES = 60e6, 160e6
+#: Part of a step's memory that is still taken while the whole is looked at: if the step is in half
+#: precision, and if not.
+LEFT_BY_HALF, LEFT_BY_STEPS = 0.5, 0.8
+#: Bytes for each pixel and channel of a layer: of a step, forward and backward, by prior (the
+#: fixed noise has 32 channels of code and normalised layers), and of a look that learns nothing.
+STEP_BYTES = {
+    "blind-spot": 46,
+    "recorrupted": 46,
+    "guided": 40,
+    "recompression": 40,
+    "coarser-scales": 70,
+    "image": 70,
+    "image-shapes": 40,
+    "noise": 74,
+    "guided-noise": 74,
+    "deep": 74,
+    "total-variation": 74,
+    "pixels": 74,
+}
+#: The same of steps of planes in half precision.
+HALF_STEP_BYTES = {"blind-spot": 40, "recorrupted": 40, "image": 45}
+LOOK_BYTES = 17
+#: Passes through the network of one look at the picture, where it is shown from several sides.
+SIDES = {"coarser-scales": 8}
+#: Bytes for each pixel of a channel: the input and what all fits leave; a look's code and picture,
+#: which further channels of a plane add nothing to that could be seen, as a whole and in pieces.
+PLANE_BYTES, CODE_BYTES, CODE_BYTES_IN_PIECES, CODE_BYTES_OF_VOLUMES = 120, 190, 80, 180
+#: Bytes for each pixel and channel of the last filter, of patches that look alike, beyond what the
+#: looks have left: 2,048 pixels a side, three channels: 44; 1,536: 85; 4,096, one channel: 70.
+FILTER_BYTES = 65
+#: Priors whose pictures are filtered so.
+FILTERED = ("blind-spot", "recorrupted", "guided")
+#: The same where the code holds what the planes before and after show: measured in the same way on
+#: 16 x 128 x 128 and 40 x 256 x 256.
+STACK_CODE_BYTES = 265
+
+
+def channel_count(source: ImageSpec) -> int:
+    """Count the channels or colour samples."""
+    return next(
+        (count for axis, count in zip(source.axes, source.shape, strict=True) if axis in "CS"), 1
+    )
+
+
+def scales_within(side: int) -> int:
+    """Count the scales that a network may have on that many pixels.
+
+    Each scale halves the grid, rounding up, and the coarsest needs two pixels: its border is
+    continued by reflection.
+    """
+    scales = 1
+    while ceil(side / 2) >= 2:
+        side = ceil(side / 2)
+        scales += 1
+    return scales
+
+
+def _multiplications(widths: tuple[int, ...], dims: int) -> float:
+    """Multiply-adds of the network for one pixel and one look, all layers three pixels wide."""
+    taps, shrink = 3.0**dims, 0.5**dims
+    finest, coarsest = widths[0], widths[-1]
+    if len(widths) == 1:  # a chain of residual blocks, of two layers each
+        return taps * 2 * BLOCKS * finest**2
+    total: float = 2 * finest**2  # second layer of the first scale, and the last
+    total += coarsest**2 * shrink ** (len(widths) - 1)
+    for scale, (finer, coarser) in enumerate(pairwise(widths)):
+        share = shrink**scale
+        total += (finer + coarser) * finer * share + finer * coarser * share * shrink
+    return taps * total
+
+
+def estimate_planes(grid: tuple[int, ...], planes: int) -> int:
+    """Estimate the memory for the input and what the fits leave, wherever they run."""
+    return prod(grid) * PLANE_BYTES * planes
+
+
+def estimate_fit(grid: tuple[int, ...], channels: int, budget: Budget, *, half: bool) -> int:
+    """Estimate the memory beyond Python and torch: one step, or a look at the whole image.
+
+    The constants come from the peak of the resident memory above what a process holds that has
+    loaded torch and this package, one for each of nine sizes from 256 x 256 to 4096 x 4096 pixels,
+    five of three channels (`benchmarks/tiles.py`, 3 iterations, one thread): within 15 % of it.
+
+    Parameters
+    ----------
+    grid : tuple of int
+        Of the network.
+    channels : int
+        Channels of one fit.
+    budget : Budget
+    half : bool
+        Whether the processor is made for half precision.
+    """
+    whole, shrink = prod(grid), 0.5 ** _network_dims(grid, budget)
+    features = sum(width * shrink**scale for scale, width in enumerate(budget.widths))
+    halved = half and _halves(grid, budget)
+    bytes_of = (STEP_BYTES | HALF_STEP_BYTES if halved else STEP_BYTES)[budget.prior]
+    step = _step_pixels(grid, budget) * features * bytes_of
+    shown, start, left = pixels_at_a_time(grid, budget), START_BYTES, 0.0
+    if len(grid) == 2:
+        left = step * (LEFT_BY_HALF if halved else LEFT_BY_STEPS)
+        code = CODE_BYTES if shown == whole else CODE_BYTES_IN_PIECES
+    else:
+        code, start = CODE_BYTES_OF_VOLUMES * channels, START_BYTES_OF_VOLUMES
+        if budget.prior in PLANE_WISE:
+            code = STACK_CODE_BYTES * channels
+    work = max(step, shown * features * LOOK_BYTES + left) + whole * code
+    if len(grid) == 2 and budget.prior in FILTERED:
+        work = max(work, channels * whole * FILTER_BYTES)
+    return int(start + work)
+
+
+def estimate_costs(
+    grid: tuple[int, ...],
+    units: Sequence[WorkUnit],
+    device: str,
+    threads: int,
+    budget: Budget,
+    *,
+    half: bool = False,
+) -> Costs:
+    """Estimate what a run takes, in seconds.
+
+    Parameters
+    ----------
+    grid : tuple of int
+        Of the network.
+    units : sequence of WorkUnit
+    device : str
+    threads : int
+    budget : Budget
+    half : bool
+        Whether the processor is made for half precision.
+    """
+    dims, fits = _network_dims(grid, budget), len(units)
+    operations: float = 2 * _multiplications(budget.widths, dims)
+    pixel = operations / _rate(budget, dims, device, threads)
+    look = pixel * prod(grid) if budget.prior in SHOWN else 0.0
+    planned = sum(one.iterations for one in units)
+    total = planned + fits * (budget.release + budget.iterations * len(budget.rivals))
+    quick = HALF_GAIN if half and device == "cpu" and _halves(grid, budget) else 1.0
+    fit = 3 * total * _step_pixels(grid, budget) * pixel / quick
+    # one that is fitted to many looks at all of them, but ten times only
+    judged = sum(max(one.iterations / JUDGE_EVERY, 10 * len(one.members)) for one in units)
+    fit += (judged + (total - planned) / JUDGE_EVERY) * look
+    fit += fits * SIDES.get(budget.prior, 0) * pixel * prod(grid)
+    channels = sum(len(one.channels) for one in units)
+    start = START_SECONDS + MEASURE_SECONDS + MEASURE_PIXEL_SECONDS * prod(grid) * channels
+    ending = JUDGE_PIXEL_SECONDS * prod(grid) * channels
+    if len(grid) == 2 and budget.prior in FILTERED:
+        filtered = FILTER_PIXEL_SECONDS * fits + FILTER_CHANNEL_SECONDS * (channels - fits)
+        ending += (1 + len(budget.rivals)) * filtered * prod(grid)
+    # the noise is only known once the pixels are read
+    usual, most = (1, 1) if budget.prior == RECORRUPTED else last_looks(dims)
+    return Costs(start + fit, fits * usual * look, fits * most * look, ending)
+
+
+def _rate(budget: Budget, dims: int, device: str, threads: int) -> float:
+    """Floating-point operations a second, in single precision."""
+    if device != "cpu":
+        return CARD_RATE
+    share = NORMALISED_SHARE if budget.prior in NORMALISED else 1.0
+    return THREAD_RATE * threads * (min(share, VOLUME_SHARE) if dims > 2 else share)
+
+
+def _halves(grid: tuple[int, ...], budget: Budget) -> bool:
+    """Whether steps are in half precision where the processor is made for it."""
+    return len(grid) == 2 and (budget.half or budget.prior in HALF)
+
+
+def _network_dims(grid: tuple[int, ...], budget: Budget) -> int:
+    """Count the axes that the network's kernels have."""
+    return 2 if budget.prior in PLANE_WISE else len(grid)
+
+
+def _step_pixels(grid: tuple[int, ...], budget: Budget) -> int:
+    """Count the pixels that one step looks at."""
+    if len(grid) > 2 and budget.prior in PLANE_WISE:
+        return prod(stack_window(budget.window, grid))
+    if budget.window is None:
+        return prod(grid)
+    return prod(map(min, window_for(len(grid), budget.window), grid))
+
+
+#: A note on a plan.
+SMALL = "The image is small, so the network has {most} scales instead of {usual}."
+#: One part in so many of the user's own limit of iterations goes to the last phase, at most.
+LAST_PART = 8
+
+
+def choose_budget(
+    recipe: Recipe, source: ImageSpec, prior: str | None = None, *, volume: bool = False
+) -> tuple[Budget, tuple[str, ...]]:
+    """Look up what the recipe's preset spends, with the user's own limits put in.
+
+    Parameters
+    ----------
+    recipe : Recipe
+    source : ImageSpec
+        Small images get networks of fewer scales than the preset has.
+    prior : str, optional
+        Another one than the task's first choice.
+    volume : bool
+        Whether planes are fitted together; a preset may have a leaner network for that.
+
+    Returns
+    -------
+    Budget
+    notes : tuple of str
+        What differs from the preset, in words.
+    """
+    task, common = recipe.task, recipe.common
+    prior = prior or task.first_choice(source, volume=volume)
+    row = _presets(task.name)[prior][common.preset]
+    row = {**row, **row.get("volume", {})} if volume else row
+    most, widths = scales_within(min(source.grid)), task.widths(prior, tuple(row["widths"]))
+    notes = (SMALL.format(most=most, usual=len(widths)),) if most < len(widths) else ()
+    release = row.get("release", 0)
+    iterations = row["iterations"]
+    if common.max_iterations:  # the last phase counts, too
+        release = min(release, common.max_iterations // LAST_PART)
+        iterations = common.max_iterations - release
+    budget = Budget(
+        prior=prior,
+        iterations=iterations,
+        restarts=common.restarts or row["restarts"],
+        widths=widths[:most],
+        learning_rate=row["learning_rate"],
+        window=row["window"],
+        release=release,
+        rivals=tuple(one for one in task.contenders() if one != prior),
+        joint=min(row.get("joint", 0), iterations),
+        operator_rate=row.get("operator_rate", 0.0),
+        half=row.get("half", False) and not volume,
+    )
+    return budget, notes
+
+
+@cache
+def _presets(task: str) -> dict[str, Any]:
+    folder = resources.files("napari_dip.pipeline.plan").joinpath("presets")
+    path = folder.joinpath(f"{task}.json")
+    if not path.is_file():  # a new task spends what the paper's prior mostly takes
+        path = folder.joinpath("noise-code.json")
+    return dict(json.loads(path.read_text(encoding="utf-8")))

@@ -1,0 +1,237 @@
+"""Results as files: a picture with how it came about, and figures as JSON.
+
+A finished picture that its place does not take is kept in another one, and that is said.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import tempfile
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from math import isfinite
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from unicodedata import normalize
+
+from napari_dip.errors import Failed, Refused, refusal
+from napari_dip.errors.fault import printable
+from napari_dip.io.paths import fitting, target_of, unsaved, why_not
+from napari_dip.io.writing import write_image
+from napari_dip.pipeline.assess.report import lasting
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from napari_dip.io import ImageSpec
+    from napari_dip.io.header import SourceTags
+    from napari_dip.pipeline.events import Restoration
+    from napari_dip.pipeline.plan.types import Plan
+
+
+def save_picture(
+    path: str | os.PathLike[str],
+    image: Any,
+    spec: ImageSpec,
+    scale: tuple[float, ...] | None,
+    result: Restoration,
+    overwrite: bool,
+) -> None:
+    """Save one picture of a result as TIFF or OME-Zarr, whole or not at all.
+
+    Nothing in the file depends on when and where it was written: the same pixels give the same
+    bytes.
+
+    Parameters
+    ----------
+    path : path
+    image : ndarray
+        In the axes of `spec`.
+    spec : ImageSpec
+        Of the image that was restored.
+    scale : tuple of float or None
+        Size of a pixel of `image` along each axis.
+    result : Restoration
+        What goes into the file as its provenance.
+    overwrite : bool
+
+    Raises
+    ------
+    Failed
+        If the disk does not take it.
+    """
+    from napari_dip.version import __version__
+
+    provenance = {
+        "program": f"napari-dip {__version__}",
+        "source": spec.name,
+        "recipe": result.recipe.to_dict(),
+        "best_iteration": result.best_iteration,
+        "stop_reason": result.stop_reason,
+        "report": _finite(lasting(result.report)),
+    }
+    write_image(
+        path,
+        image,
+        axes=spec.axes,
+        scale=scale,
+        units=spec.units,
+        provenance=provenance,
+        overwrite=overwrite,
+        like=spec.path,
+        tags=_laid(spec, scale),
+    )
+
+
+def _laid(spec: ImageSpec, scale: tuple[float, ...] | None) -> SourceTags:
+    """Move the first pixel's middle where pixels became smaller: both cover the same ground."""
+    origin = spec.tags.origin
+    if origin is None or spec.scale is None or scale is None:
+        return spec.tags
+    moved = tuple(
+        start + (after - before) / 2
+        for start, before, after in zip(origin, spec.scale, scale, strict=True)
+    )
+    return replace(spec.tags, origin=moved)
+
+
+def json_text(value: Any) -> str:
+    """Write plain types as JSON, for people to read as well: what no terminal shows is escaped."""
+    text = json.dumps(_finite(value), indent=2, ensure_ascii=False)
+    return "\n".join(map(_escaped, text.split("\n"))) + "\n"
+
+
+def _escaped(line: str) -> str:
+    if line.isprintable():
+        return line
+    return "".join(one if one.isprintable() else _code(one) for one in line)
+
+
+def _code(letter: str) -> str:
+    return "\\u007f" if letter == "\x7f" else json.dumps(letter)[1:-1]
+
+
+def _finite(value: Any) -> Any:
+    """Write what is not a finite number as null, since JSON has no word for it."""
+    if isinstance(value, float):
+        return value if isfinite(value) else None
+    if isinstance(value, dict):
+        return {str(key): _finite(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(entry) for entry in value]
+    return value
+
+
+_KEPT = "The picture is kept as '{path}'."
+_BARE = "The picture is kept as '{path}', without its settings and the size of its pixels."
+_LOST = "No other place took the picture either: {places}."
+
+
+def as_failed(error: Exception, output: Path) -> Failed:
+    """Say of whatever went wrong while a file was saved that it could not be saved."""
+    if isinstance(error, Failed):
+        return error
+    if isinstance(error, Refused):
+        return Failed(error.refusal)
+    if isinstance(error, OSError):
+        return Failed(unsaved(output, error))
+    shown = printable(str(output))
+    return Failed(refusal("save-unexpected", path=shown, why=why_not(error)))
+
+
+def kept_elsewhere(failure: Exception, output: Path, plan: Plan, result: Restoration) -> Failed:
+    """Save a result that could not be saved, near its input, at home, or where temporary files go.
+
+    Parameters
+    ----------
+    failure : Exception
+        Why it could not be saved, foreseen or not.
+    output : Path
+        Where it should have gone.
+    plan : Plan
+    result : Restoration
+
+    Returns
+    -------
+    Failed
+        The same failure, which says where the picture is now.
+    """
+    failed = as_failed(failure, output)
+    beside = [output.parent] if failed.refusal.code in ("save-taken", "save-unexpected") else []
+    folders = (*beside, *_places(plan))
+    for folder in folders:
+        path = free_name(folder / output.name, "rescued")
+        with suppress(Exception), _private(folder):  # the next place may take it
+            save_picture(path, result.image, plan.source, plan.result_scale, result, False)
+            return _also(failed, _KEPT.format(path=printable(str(path))))
+    for folder in folders:  # what goes with the pixels may be what cannot be saved
+        path = free_name(folder / f"{output.name}.tif", "rescued")
+        with suppress(Exception), _private(folder):
+            write_image(path, result.image, axes=plan.source.axes)
+            return _also(failed, _BARE.format(path=printable(str(path))))
+    return _also(failed, _LOST.format(places=", ".join(printable(str(one)) for one in folders)))
+
+
+def free_name(output: Path, kind: str) -> Path:
+    """Name a picture beside a result: OUT.kind.tif, or a numbered one if that exists."""
+    free, number = name_beside(output, kind), 2
+    while free.exists() or free.is_symlink():
+        free, number = name_beside(output, f"{kind}-{number}"), number + 1
+    return free
+
+
+def name_beside(output: Path, kind: str) -> Path:
+    """Put a word between a result's name and its ending."""
+    stem = output.name[: -len(output.suffix)]
+    suffix = f".ome{output.suffix}" if stem.lower().endswith(".ome") else output.suffix
+    stem = stem[:-4] if stem.lower().endswith(".ome") else stem
+    end = f".{kind}{suffix}"
+    return output.with_name(fitting(stem, len(end)) + end)
+
+
+def _places(plan: Plan) -> list[Path]:
+    """List folders that may lie on other disks: the input's, the home, that of temporary files."""
+    near = [target_of(Path(plan.source.path)).parent] if plan.source.path else []
+    with suppress(RuntimeError):  # no home is known
+        near.append(Path.home())
+    with suppress(OSError):  # no folder for temporary files takes any
+        near.append(Path(tempfile.gettempdir()))
+    return list(dict.fromkeys(near))
+
+
+def spare_places(plan: Plan) -> list[Path]:
+    """List the same for what goes with the run, last first: the system empties temporary files."""
+    return _places(plan)[::-1]
+
+
+@contextmanager
+def _private(folder: Path) -> Iterator[None]:
+    """Let files in a folder that all may write to be the user's alone; others could read them."""
+    if not folder.stat().st_mode & stat.S_IWOTH:
+        yield
+        return
+    before = os.umask(0o077)
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
+def _also(failure: Failed, words: str) -> Failed:
+    return Failed(replace(failure.refusal, remedy=f"{failure.refusal.remedy} {words}"))
+
+
+#: Beginnings that a spreadsheet takes for a formula, which a file's name must never be.
+_FORMULA = ("=", "+", "-", "@")
+
+
+def plain_cell(value: object) -> object:
+    """Keep text from being taken for a formula or a command; numbers stay as they are."""
+    if not isinstance(value, str):
+        return value
+    shown = printable(value)
+    # spreadsheets pass over spaces, and take the wide signs of East Asian keyboards for the same
+    begins = normalize("NFKC", value).lstrip()
+    return f"'{shown}" if begins.startswith(_FORMULA) else shown

@@ -1,0 +1,245 @@
+"""The dock for many files: choose them and a recipe, read what will be done, run, watch, go on.
+
+The batch is that of the command line, to the byte: what one begins, the other goes on with.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from napari_dip.errors import Refusal, Refused
+from napari_dip.pipeline.api import load_recipe
+from napari_dip.qt.batch.run import BatchBox, BatchNews, BatchReading, BatchWish, batched
+from napari_dip.qt.batch.settings import (
+    BatchOptions,
+    FilesChooser,
+    OneNetwork,
+    RecipeChooser,
+    ResultsFolder,
+)
+from napari_dip.qt.batch.table import BatchResults
+from napari_dip.qt.shell.docked import Fold, lay_out, single_shot
+from napari_dip.qt.shell.preferences import my_machine
+from napari_dip.qt.shell.run_bar import RunBar, State
+from napari_dip.qt.shell.run_dock import RunDock
+from napari_dip.qt.shell.worker import BackgroundCall, BackgroundRun, answered
+from napari_dip.qt.task.dock import TaskDock
+from napari_dip.scale.batch.records import begun_in, listed_network
+from napari_dip.scale.batch_run import words_after
+from napari_dip.tasks import TASKS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import napari.viewer
+
+    from napari_dip.pipeline.recipe import Recipe
+    from napari_dip.qt.shell.form import SettingsForm
+    from napari_dip.qt.shell.worker import Switch
+    from napari_dip.scale.batch.table import FileRow
+    from napari_dip.scale.batch_run import BatchResult
+
+#: Milliseconds without a change after which headers are read: nobody types slower than that.
+_TYPED = 400
+_HINT = "Add the files to restore. Results go into a folder of their own."
+_READING = "Reading the headers …"
+_NONE = "None of them can be restored: the table says why."
+_ALL = "All that can be restored is done."
+_ONE_REFUSED = "1 file was refused: click it to see why."
+_REFUSED = "{count} files were refused: click one to see why."
+_REST = "Go on takes up the rest, here or on the command line with --resume."
+
+
+class BatchDock(RunDock):
+    """Many files by one recipe.
+
+    Parameters
+    ----------
+    viewer : napari.viewer.Viewer
+        Results can be opened in it.
+    """
+
+    too_early = "The batch was ended before anything was done."
+    given_up = "The batch does not wait any more; all is as it was."
+
+    def __init__(self, viewer: napari.viewer.Viewer) -> None:
+        super().__init__(viewer, RunBar(kept="what is done", stop="Stop", discards=False))
+        self._reading: BatchReading | None = None
+        self._call: BackgroundCall | None = None
+        self._stale = False
+        self._last: dict[Path, FileRow] = {}
+        self._soon = single_shot(self, _TYPED)
+        self.files = FilesChooser()
+        self.recipe = RecipeChooser(self._form_of)
+        self.folder = ResultsFolder()
+        self.one_network = OneNetwork()
+        self.options = BatchOptions()
+        self.results = BatchResults(self._viewer)
+        bar = self.run_bar
+        bar.pause_button.setToolTip("Hold the computation; what is done stays")
+        bar.discard_button.setText("Do not wait")
+        bar.discard_button.setToolTip("Give up the place in the line; the files stay chosen")
+        settings = Fold("Axes and processes", self.options)
+        self.recipe.rows.addRow("Results in", self.folder)
+        self.recipe.rows.addRow("", self.one_network)
+        above = (self.files, self.recipe, self.plan_line, bar)
+        lay_out(self, above, (self.results, settings))
+        for part in (self.files, self.recipe, self.options, self.one_network):
+            part.changed.connect(self.show_plan)
+        self.recipe.changed.connect(lambda: self.one_network.fit_task(self.recipe.task))
+        self.folder.changed.connect(self._on_folder)
+        self._soon.timeout.connect(self._read)
+        self.recipe.said.connect(bar.say_also)
+        self.results.said.connect(bar.say_also)
+        self.show_plan()
+
+    def show_plan(self, _: object = None) -> None:
+        """Have the headers read soon; nothing runs before they are."""
+        if self.busy:
+            return
+        self._reading, self._last = None, {}
+        self._look_again()
+
+    def start(self) -> None:
+        """Begin what the plan line says, or wait in line for other docks."""
+        if not self.busy and self._reading is not None:
+            self._join(self._reading)
+
+    def shut_down(self) -> None:
+        """Stop; what is done is kept, and the file in progress leaves a checkpoint."""
+        super().shut_down()
+        self._soon.stop()
+        self.results.shut_down()
+        if self._call is not None:
+            self._call.discard()
+
+    def _wish(self) -> BatchWish | Refusal:
+        recipe = self.recipe.recipe()
+        if isinstance(recipe, Refusal):
+            return recipe
+        return BatchWish(
+            recipe,
+            self.files.inputs(),
+            self.folder.path,
+            my_machine(),
+            self.recipe.paths(),
+            self.options.axes.text().strip().upper() or None,
+            self.options.processes.value(),
+            self.one_network.wanted,
+        )
+
+    def _look_again(self) -> None:
+        """Have the headers read; the table stays as it is until they are."""
+        inputs = self.files.inputs()
+        self.folder.suggest(inputs, TASKS[self.recipe.task].done)
+        self.run_bar.show_state(State.REFUSED)
+        if inputs and self.folder.path:
+            self.plan_line.setText(_READING)
+            self._soon.start()
+        else:
+            self._soon.stop()
+            self.plan_line.setText(_HINT)
+            self.results.forget()
+
+    def _read(self) -> None:
+        """Read the headers, in a thread of their own, one time after the other."""
+        if self._call is not None:
+            self._stale = True
+            return
+        wish = self._wish()
+        if isinstance(wish, Refusal):
+            self._on_read(wish)
+            return
+        self._call = BackgroundCall(partial(_read_headers, wish), self)
+        self._call.ended.connect(self._on_read)
+        self._call.start()
+
+    def _on_read(self, found: BatchReading | Refusal) -> None:
+        self._call = None
+        if self._stale or self._soon.isActive() or self.busy:
+            self._stale = False
+            self.show_plan()
+            return
+        if isinstance(found, Refusal):
+            self.plan_line.setText(found.message)
+            self.results.forget()
+            return
+        self._reading = found
+        self.results.show_reading(found, (self._last.get(one.source, one) for one in found.rows))
+        hopeless = len(found.plan.refused) == len(found.rows)
+        more = _NONE if hopeless else "" if found.left else _all_done(len(found.plan.refused))
+        self.plan_line.setText("\n".join(filter(None, [found.line, more, *found.plan.notes])))
+        on = "Go on" if found.left else "Check again"
+        self.run_bar.call_start(on if found.begun else "Run")
+        self.run_bar.show_state(State.REFUSED if hopeless else State.READY)
+
+    def _on_folder(self) -> None:
+        """Offer the recipe of the batch that lies there; with no files named, take it up whole."""
+        begun = begun_in(Path(self.folder.path)) if self.folder.path else None
+        alone = not self.files.inputs()
+        recipe = None if begun is None else _sound(begun[0])
+        self.recipe.offer_begun(recipe, choose=alone)
+        if begun is not None:
+            self.one_network.take_up(listed_network(Path(self.folder.path)))
+        if begun is not None and recipe is not None and alone:
+            self.files.show_inputs(begun[1])
+        self.show_plan()
+
+    def _form_of(self, task: str) -> SettingsForm | None:
+        """Find the form of a task's dock that is open in the same window."""
+        window = self.window()
+        docks = [] if window is None else window.findChildren(TaskDock)
+        return next((one.form for one in docks if one.task == task), None)
+
+    def _made(self, asked: BatchReading, over: Callable[[], object]) -> BackgroundRun:
+        return BackgroundRun(asked, {}, self, over, batched, BatchBox(), asked.label)
+
+    def _prepare(self, asked: BatchReading) -> None:
+        self._last = {}
+
+    def _show(self, news: BatchNews) -> None:
+        if news.reading is not None:
+            self.results.show_reading(news.reading, news.reading.rows)
+            self.plan_line.setText("\n".join([news.reading.line, *news.reading.plan.notes]))
+        self.results.bring_up(news.rows)
+        self.run_bar.show_event(news.event)
+
+    def _taken(self, asked: BatchReading, outcome: BatchResult) -> str:
+        return " ".join([words_after(outcome), *([_REST] if outcome.count("waiting") else [])])
+
+    def _put_away(self) -> str:
+        return ""
+
+    def _close_parts(self, busy: bool) -> None:
+        for part in (self.files, self.recipe, self.options):
+            part.setEnabled(not busy)
+        self.one_network.setEnabled(False)
+        if not busy:  # what was said of each file stays, but what is left to do is another
+            self.one_network.fit_task(self.recipe.task)
+            self._reading = None
+            self._last = {row.source: row for row in self.results.table.files.rows}
+            self._look_again()
+
+    @property
+    def _discarded(self) -> str:
+        return "Stopped; what is done is kept."
+
+
+def _all_done(refused: int) -> str:
+    """Say that nothing is left to do, and where to see why files were refused."""
+    why = _ONE_REFUSED if refused == 1 else _REFUSED.format(count=refused)
+    return f"{_ALL} {why}" if refused else _ALL
+
+
+def _sound(raw: dict[str, Any]) -> Recipe | None:
+    """Read the recipe of a batch that was begun; None where this version does not know it."""
+    try:
+        return load_recipe(raw)
+    except Refused:
+        return None
+
+
+def _read_headers(wish: BatchWish, _: Switch) -> BatchReading | Refusal:
+    return answered(wish.read, "Reading the headers for", wish.folder)

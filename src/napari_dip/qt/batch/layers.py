@@ -1,0 +1,255 @@
+"""Results of a batch as layers: what is in sight is read from the disk, and never the whole."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from qtpy.QtCore import QObject, Signal
+
+from napari_dip.errors import Refusal, Refused, refusal
+from napari_dip.errors.fault import printable
+from napari_dip.io.reading import read_spec
+from napari_dip.io.regions import on_disk
+from napari_dip.pipeline.assess.report_picture import contrast_limits, middle_plane
+from napari_dip.qt.shell.docked import single_shot
+from napari_dip.qt.shell.ending import attempt
+from napari_dip.qt.shell.layers import METADATA_KEY, told_by, undisturbed
+from napari_dip.qt.shell.worker import BackgroundCall, answered
+from napari_dip.scale.batch.records import believed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    import napari.viewer
+
+    from napari_dip.pipeline.plan.types import Plan
+    from napari_dip.pipeline.recipe import Recipe
+    from napari_dip.qt.shell.worker import Switch
+    from napari_dip.scale.batch.types import Job
+
+#: Pixels along the sides of what is read at once, and of a plane whose contrast is looked at.
+_TILE, _LOOKED = 1024, 1024
+#: Most layers that one press opens: each of them costs the window some hundredths of a second.
+MOST = 24
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LazyLayer:
+    """A layer on its way into the viewer.
+
+    Attributes
+    ----------
+    pixels : dask array
+    look : mapping
+        As `add_image` takes it.
+    """
+
+    pixels: Any
+    look: dict[str, Any]
+
+
+class BatchLayers(QObject):
+    """Opens results one after another, so that the window stays alive.
+
+    Parameters
+    ----------
+    viewer : napari.viewer.Viewer
+    parent : QObject
+    """
+
+    said = Signal(str)
+
+    def __init__(self, viewer: napari.viewer.Viewer, parent: QObject) -> None:
+        super().__init__(parent)
+        self._viewer = viewer
+        self._left: list[tuple[Job, Recipe]] = []
+        self._call: BackgroundCall | None = None
+        self._names: list[str] = []
+        self._beside = False
+        self._found: list[LazyLayer] = []
+        self._breath = single_shot(self)
+        self._breath.timeout.connect(self._add_next)
+
+    def show_results(self, jobs: Iterable[Job], recipe: Recipe, *, beside: bool) -> None:
+        """Open the results of some files, and their inputs below them if wished.
+
+        Parameters
+        ----------
+        jobs : iterable of Job
+        recipe : Recipe
+        beside : bool
+        """
+        self._left += [(job, recipe) for job in jobs]
+        self._beside, self._names = beside, []
+        if self._call is None and not self._breath.isActive():
+            self._next()
+
+    def shut_down(self) -> None:
+        """Open nothing more."""
+        self._left = []
+        self._breath.stop()
+        if self._call is not None:
+            self._call.discard()
+        self._call = None
+
+    def _next(self) -> None:
+        """Have the next one opened, if there is one."""
+        self._call = None
+        if self._left:
+            job, recipe = self._left.pop(0)
+            self._call = BackgroundCall(partial(_opened, job, recipe, self._beside), self)
+            self._call.ended.connect(self._on_opened)
+            self._call.start()
+        elif self._names:
+            count = len(self._names)
+            words = f"'{self._names[0]}'" if count == 1 else f"{count} results"
+            self.said.emit(f"Opened: {words}. What is in sight is read from the disk.")
+
+    def _on_opened(self, found: tuple[LazyLayer, ...] | Refusal) -> None:
+        if isinstance(found, Refusal):
+            self.said.emit(found.message)
+        else:
+            self._found = list(found)
+            self._names.append(found[-1].look["name"])
+        self._add_next()
+
+    def _add_next(self) -> None:
+        """Add one layer; each in a breath of its own, since napari takes a tenth of a second."""
+        if not self._found:
+            self._next()
+            return
+        one = self._found.pop(0)
+        if not self._is_there(one.look["metadata"][METADATA_KEY]["path"]):
+            trouble = attempt(partial(self._add, one), "The result could not be opened")
+            if trouble:
+                self.said.emit(trouble)
+        self._breath.start()
+
+    def _add(self, one: LazyLayer) -> None:
+        with undisturbed(self._viewer):
+            self._viewer.add_image(one.pixels, **one.look)
+
+    def _is_there(self, path: str) -> bool:
+        """Whether a file is open already."""
+        ours = (layer.metadata.get(METADATA_KEY) for layer in self._viewer.layers)
+        return any(isinstance(one, dict) and one.get("path") == path for one in ours)
+
+
+def _opened(job: Job, recipe: Recipe, beside: bool, _: Switch) -> tuple[LazyLayer, ...] | Refusal:
+    return answered(
+        lambda: layers_of(job, recipe, beside), "Opening the result of", str(job.source)
+    )
+
+
+def layers_of(job: Job, recipe: Recipe, beside: bool) -> tuple[LazyLayer, ...]:
+    """Get at the result of a file of a batch, and at the file itself if wished.
+
+    Parameters
+    ----------
+    job : Job
+    recipe : Recipe
+    beside : bool
+
+    Returns
+    -------
+    tuple of LazyLayer
+        The result last.
+
+    Raises
+    ------
+    Refused
+        If it is gone or damaged.
+    """
+    assert not isinstance(job.plan, Refusal)  # a refused file has no result
+    source = job.plan.source
+    receipt = believed(job.at, source, recipe)
+    if receipt is None:
+        raise Refused(refusal("file-missing", path=printable(str(job.at.receipt))))
+    name = printable(job.source.stem)
+    inputs = {
+        one: {"layer": printable(path.name), "path": str(path.absolute())}
+        for one, path in job.inputs.items()
+    }
+    inputs["image"]["axes"] = source.axes
+    made = told_by(printable(job.source.name), receipt["recipe"], receipt["report"])
+    told = {**made, "inputs": inputs, "shows": "result"}
+    place = _place(job.plan, job.plan.factors)
+    result = _lazy(job.at.result, f"{name} {recipe.task.done}", source.axes, told, place)
+    if not beside:
+        return (result,)
+    place = {**_place(job.plan), "contrast_limits": result.look["contrast_limits"]}
+    return _lazy(job.source, printable(job.source.name), source.axes, {}, place), result
+
+
+def _lazy(
+    path: Path, name: str, axes: str, told: dict[str, Any], place: dict[str, Any]
+) -> LazyLayer:
+    """Make the layer of a file, in that place and, where no contrast limits are, with its own."""
+    lazy = lazily(on_disk(read_spec(path, axes)), axes)
+    look: dict[str, Any] = {
+        "name": name,
+        "rgb": axes.endswith("S"),
+        "axis_labels": tuple(axis.lower() for axis in axes if axis != "S"),
+        "metadata": {METADATA_KEY: {**told, "path": str(path.absolute())}},
+        **place,
+    }
+    if "contrast_limits" not in look:
+        look["contrast_limits"] = _limits(lazy, axes)
+    return LazyLayer(lazy, look)
+
+
+def lazily(pixels: Any, axes: str) -> Any:
+    """Make an array of which only the parts that are asked for are read.
+
+    Parameters
+    ----------
+    pixels : array
+        Reads by slices, as by `napari_dip.io.regions.on_disk`.
+    axes : str
+
+    Returns
+    -------
+    dask.array.Array
+        In this computer's byte order.
+    """
+    import dask.array
+
+    tile = tuple(
+        min(_TILE, side) if axis in "YX" else side if axis == "S" else 1
+        for axis, side in zip(axes, pixels.shape, strict=True)
+    )
+    return dask.array.from_array(pixels, chunks=tile, name=False)  # type: ignore[no-untyped-call]
+
+
+def _place(plan: Plan, factors: tuple[int, ...] | None = None) -> dict[str, Any]:
+    """Say where pixels lie and how large they are, of the input or so many times finer."""
+    source = plan.source
+    kept = [place for place, axis in enumerate(source.axes) if axis != "S"]
+    scale = np.array(source.scale or [1.0] * len(source.shape))[kept]
+    units = source.units or ("pixel",) * len(source.shape)
+    finer = np.array(factors or [1] * len(source.shape))[kept]
+    return {
+        "scale": tuple(scale / finer),
+        "translate": tuple(scale * (0.5 / finer - 0.5)),  # both cover the same ground
+        "units": tuple(units[place] for place in kept),
+    }
+
+
+def _limits(lazy: Any, axes: str) -> tuple[float, float]:
+    """Look at the middle of the middle plane only."""
+    place = {axis: axes.index(axis) for axis in "YX"}
+    middle = [slice(None)] * lazy.ndim
+    for axis in "YX":
+        side = lazy.shape[place[axis]]
+        start = max(0, (side - _LOOKED) // 2)
+        middle[place[axis]] = slice(start, start + _LOOKED)
+    for axis in "TZ":
+        if axis in axes:
+            half = lazy.shape[axes.index(axis)] // 2
+            middle[axes.index(axis)] = slice(half, half + 1)
+    low, high = contrast_limits(middle_plane(np.asarray(lazy[tuple(middle)]), axes))
+    return (low, high) if high > low else (low, low + 1.0)

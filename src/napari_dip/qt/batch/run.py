@@ -1,0 +1,205 @@
+"""A batch for threads of their own: its headers first, then its files; what is wished and told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from napari_dip.pipeline.events import Control, Event, mapped
+from napari_dip.qt.shell.worker import Inbox
+from napari_dip.scale.batch.plan import plan_batch
+from napari_dip.scale.batch.records import LIST
+from napari_dip.scale.batch.table import BatchCourse, FileRow, row_after, rows_of
+from napari_dip.scale.batch_run import check_some_is_left, run_batch, words_before
+from napari_dip.scale.cluster.cluster import staffing
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Mapping
+
+    from napari_dip.pipeline.machine import Machine
+    from napari_dip.pipeline.recipe import Recipe
+    from napari_dip.scale.batch.types import BatchEvent, BatchPlan
+    from napari_dip.scale.batch_run import BatchResult
+
+
+@dataclass(frozen=True, slots=True)
+class BatchWish:
+    """What a batch is asked for.
+
+    Attributes
+    ----------
+    recipe : Recipe
+    inputs : tuple of str
+        Files, folders, patterns.
+    folder : str
+        Where the results go.
+    machine : Machine
+    others : mapping of str to str
+        Paths of further inputs, one file for all.
+    axes : str or None
+        Names of the axes of each file, if not those that it says.
+    processes : int
+        That work side by side; 1: this one.
+    one_network : bool
+        Whether one network is fitted to many of the files first.
+    """
+
+    recipe: Recipe
+    inputs: tuple[str, ...]
+    folder: str
+    machine: Machine
+    others: Mapping[str, str] = field(default_factory=dict)
+    axes: str | None = None
+    processes: int = 1
+    one_network: bool = False
+
+    def read(self) -> BatchReading:
+        """Read all headers; raises `Refused` where the batch as a whole cannot be done."""
+        plan = plan_batch(
+            self.recipe,
+            self.inputs,
+            self.folder,
+            resume=True,  # without a batch in that folder it changes nothing
+            axes=self.axes,
+            others=self.others,
+            machine=self.machine,
+            sharing=self.processes,
+            one_network=self.one_network,
+        )
+        rows = rows_of(plan)
+        workers = self.processes if self.processes > 1 else None
+        return BatchReading(self, plan, rows, words_before(plan, workers))
+
+
+@dataclass(frozen=True, slots=True)
+class BatchReading:
+    """What the headers of a batch have led to.
+
+    Attributes
+    ----------
+    wish : BatchWish
+    plan : BatchPlan
+    rows : tuple of FileRow
+    line : str
+        All of it in a sentence.
+    """
+
+    wish: BatchWish
+    plan: BatchPlan
+    rows: tuple[FileRow, ...]
+    line: str
+
+    @property
+    def label(self) -> str:
+        """What the batch is called where others wait for it."""
+        count = len(self.rows)
+        return f"Batch of {count} file{'s' * (count != 1)}"
+
+    @property
+    def left(self) -> int:
+        """How many files are to be restored."""
+        return sum(row.state == "ready" for row in self.rows)
+
+    @property
+    def begun(self) -> bool:
+        """Whether an earlier call was here, even if it was ended before its first file was done."""
+        return any(row.done for row in self.rows) or Path(self.wish.folder, LIST).is_file()
+
+
+@dataclass(frozen=True, slots=True)
+class BatchReport:
+    """One report: of the whole, and of a file or of the headers."""
+
+    whole: Event
+    of_file: BatchEvent | None = None
+    reading: BatchReading | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class BatchNews:
+    """What happened since the dock last looked.
+
+    Attributes
+    ----------
+    event : Event
+        About all files together.
+    reading : BatchReading or None
+        The headers, where they were read anew.
+    rows : mapping of int to FileRow
+        The files that have moved, by their place in the table.
+    """
+
+    event: Event
+    reading: BatchReading | None
+    rows: Mapping[int, FileRow]
+
+
+class BatchBox(Inbox[BatchReport, BatchNews]):
+    """Holds the reports of a batch: the latest row of each file."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._event: Event | None = None
+        self._reading: BatchReading | None = None
+        self._rows: dict[int, FileRow] = {}
+        self._moved: set[int] = set()
+
+    def _put(self, report: BatchReport) -> None:
+        self._event = report.whole
+        if report.reading is not None:
+            self._reading = report.reading
+            self._rows, self._moved = dict(enumerate(report.reading.rows)), set()
+        if (told := report.of_file) is not None and told.number:
+            place = told.number - 1
+            self._rows[place] = row_after(self._rows[place], told)
+            self._moved.add(place)
+
+    def _emptied(self) -> BatchNews | None:
+        event, reading, moved = self._event, self._reading, self._moved
+        self._event, self._reading, self._moved = None, None, set()
+        rows = {place: self._rows[place] for place in moved}
+        return None if event is None else BatchNews(event, reading, rows)
+
+
+def batched(
+    reading: BatchReading,
+    data: Mapping[str, Any],
+    *,
+    control: Callable[[], Control],
+    preview_seconds: float,
+) -> Generator[BatchReport, None, BatchResult]:
+    """Carry a batch out: the very code of the command.
+
+    Parameters
+    ----------
+    reading : BatchReading
+        As it was shown. Headers are read again: the batch may have waited for hours.
+    data : mapping
+        Of no use here: pixels are read file by file.
+    control : callable
+        Asked at every step. Discarding is keeping here: the file in progress leaves a checkpoint.
+    preview_seconds : float
+        Of no use either.
+
+    Raises
+    ------
+    Refused, Failed
+        As `napari_dip.batch`.
+    """
+    wish = reading.wish
+    yield BatchReport(Event("Reading the headers"))
+    reading = wish.read()
+    check_some_is_left(reading.plan)
+    yield BatchReport(Event("Reading the headers"), reading=reading)
+    course = BatchCourse(reading.plan, reading.rows, wish.processes)
+    with staffing(reading.plan, wish.processes if wish.processes > 1 else 0) as crew:
+        steps = run_batch(reading.plan, control=partial(_kept, control), crew=crew)
+        return (yield from mapped(steps, lambda one: BatchReport(course.whole(one), one)))
+
+
+def _kept(control: Callable[[], Control]) -> Control:
+    """Ask; a batch that is discarded, as when napari is closed, keeps what it has."""
+    wish = control()
+    return Control.KEEP if wish is Control.DISCARD else wish

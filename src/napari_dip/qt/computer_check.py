@@ -1,0 +1,128 @@
+"""The dock 'Check my computer': what is there to compute with, and the line that mends the rest."""
+
+from __future__ import annotations
+
+from functools import partial
+from math import floor
+from typing import TYPE_CHECKING
+
+from qtpy.QtWidgets import QApplication, QHBoxLayout, QVBoxLayout
+
+from napari_dip.errors import Refusal
+from napari_dip.pipeline.doctor import Examination, examine
+from napari_dip.pipeline.machine import size
+from napari_dip.qt.shell.docked import WIDTH, Docked, explained_button
+from napari_dip.qt.shell.run_bar import sentence_label
+from napari_dip.qt.shell.worker import BackgroundCall, answered
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from qtpy.QtGui import QShowEvent
+
+    from napari_dip.qt.shell.worker import Switch
+
+_DEVICES = {"cpu": "the processor", "cuda": "the NVIDIA graphics card", "mps": "Apple graphics"}
+
+
+class CheckMyComputer(Docked):
+    """Sentences about this computer, looked up in another thread as soon as the dock is seen.
+
+    Parameters
+    ----------
+    look : callable
+        What finds it out; takes some seconds.
+    """
+
+    def __init__(self, look: Callable[[], Examination] = examine) -> None:
+        super().__init__()
+        self._look = look
+        self._call: BackgroundCall | None = None
+        self._lines: list[str] = []
+        self.words = sentence_label()
+        self.check_button = explained_button(
+            "Check again", "Try PyTorch and look for graphics cards once more"
+        )
+        self.copy_button = explained_button("Copy", "Copy all of it, to send it to somebody")
+        self.line_button = explained_button(
+            "Copy the line", "Copy the line that mends what is missing, for a terminal"
+        )
+        layout, buttons = QVBoxLayout(self), QHBoxLayout()
+        for button in (self.check_button, self.copy_button, self.line_button):
+            buttons.addWidget(button)
+        layout.addLayout(buttons)
+        layout.addWidget(self.words)
+        layout.addStretch()
+        self.check_button.clicked.connect(self.check)
+        self.copy_button.clicked.connect(lambda: _copy(self.words.text()))
+        self.line_button.clicked.connect(lambda: _copy("\n".join(self._lines)))
+        self.copy_button.setEnabled(False)
+        self.line_button.setVisible(False)
+        self.setMinimumWidth(WIDTH)
+
+    def showEvent(self, event: QShowEvent | None) -> None:
+        """Look at once, the first time."""
+        super().showEvent(event)
+        if not self.words.text():
+            self.check()
+
+    def check(self) -> None:
+        """Look; the answer comes later."""
+        self.check_button.setEnabled(False)
+        self.words.setText("Trying PyTorch; this takes some seconds.")
+        self._call = BackgroundCall(partial(_looked, self._look), self)
+        self._call.ended.connect(self._on_found)
+        self._call.start()
+
+    def shut_down(self) -> None:
+        """Wait for no answer any more."""
+        if self._call is not None:
+            self._call.discard()
+        self._call = None
+
+    def _on_found(self, found: Examination | Refusal) -> None:
+        self._call = None
+        self.check_button.setEnabled(True)
+        self.copy_button.setEnabled(True)
+        if isinstance(found, Refusal):
+            self._lines, words = [], found.message
+        else:
+            self._lines = [one.command for one in found.mends]
+            words = "\n\n".join(sentences(found))
+        self.line_button.setVisible(bool(self._lines))
+        self.words.setText(words)
+
+
+def sentences(found: Examination) -> list[str]:
+    """Say what was found, what it means for restorations, and how to mend what is missing."""
+    names = [_DEVICES[one] for one in found.devices]
+    if found.cards and found.devices:
+        names[0] += f" ({', '.join(found.cards)})"
+    on = f"Restorations run on {names[0]}" if names else "Nothing can be restored here"
+    others = f"; {' or '.join(names[1:])} can be chosen" if names[1:] else ""
+    built = "processors only" if found.build == "no CUDA" else found.build
+    said = [f"{on}{others}."]
+    if found.no_card:
+        said.append(f"No graphics card is used: {found.no_card}.")
+    if found.torch:
+        said.append(f"PyTorch {found.torch}, built for {built}.")
+    memory = size(found.memory_bytes, floor)
+    cores = "1 processor core" if found.cores == 1 else f"{found.cores} processor cores"
+    said += [
+        f"{cores}, {memory} of memory free.",
+        f"napari-dip {found.version}, napari {found.napari or 'missing'}, "
+        f"{found.qt or 'no Qt binding'}, Python {found.python}, {found.system}.",
+    ]
+    if not found.mends:
+        return [*said, "All that is needed is there."]
+    return said + [f"{one.trouble}. To mend it:\n{one.command}" for one in found.mends]
+
+
+def _looked(look: Callable[[], Examination], _: Switch) -> Examination | Refusal:
+    return answered(look, "Looking at", "this computer")
+
+
+def _copy(words: str) -> None:
+    clipboard = QApplication.clipboard()
+    if clipboard is not None:
+        clipboard.setText(words)

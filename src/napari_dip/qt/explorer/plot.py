@@ -1,0 +1,137 @@
+"""What is measured against the iteration, while it is: one curve for each target, band or fit."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyqtgraph as pg
+
+from napari_dip.explore.spectra import BAND_NAMES, edges
+from napari_dip.explore.subject import TARGETS
+from napari_dip.qt.shell.plot import as_picture, recolour
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from qtpy.QtWidgets import QWidget
+
+    Points = Iterable[tuple[str, int, Mapping[str, float]]]
+
+#: Okabe-Ito, told apart by every kind of colour vision: image, image + noise, shuffled, noise.
+_TARGETS = dict(zip(TARGETS, ("#56B4E9", "#009E73", "#E69F00", "#D55E00"), strict=True))
+#: From the lowest band to the highest; neither end is lost on a dark or a light ground.
+_BANDS = dict(zip(BAND_NAMES, ("#4C86E8", "#2BA8B8", "#4FAE5A", "#D99A1C", "#DB5B3B"), strict=True))
+_COLOURS = {
+    "impedance": _TARGETS,
+    "spectrum": _BANDS,
+    "architectures": {name: _TARGETS[name] for name in ("image", "noise")},
+}
+#: Iterations that are named below the curves; the logarithm's own ticks run into each other here.
+_PLACES = (1, 3, 10, 30, 100, 300, 1000, 3000, 10_000, 30_000, 100_000)
+_ENERGY = "Not learned (1: all)"
+_LEFT = {"impedance": _ENERGY, "spectrum": "Learned (1: all)", "architectures": _ENERGY}
+_TIPS = {
+    "impedance": "How much of each target the network has not learned yet. It takes up an image "
+    "long before noise: its structure resists noise.",
+    "spectrum": "How much of each band of frequencies of the image is there. Low frequencies come "
+    "first; noise lies in the high ones.",
+    "architectures": "How much of the image, and of noise, this network has not learned yet.",
+}
+
+
+class ExplorerPlot(pg.PlotWidget):  # type: ignore[misc]  # pyqtgraph ships no types
+    """Curves over the logarithm of the iteration, as the paper's figure has them."""
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.experiment = "impedance"
+        self._points: dict[str, list[tuple[int, float]]] = {}
+        self._group = ""
+        self._theme = ("#ffffff", "#000000")
+        self.curves: dict[str, pg.PlotDataItem] = {}
+        self.setLogMode(x=True)
+        as_picture(self)
+        self.getAxis("bottom").setTicks([[(np.log10(one), f"{one}") for one in _PLACES]])
+        self.getAxis("left").setStyle(maxTickLevel=0)
+        self.setVisible(False)  # until there is something to see
+        self.setAccessibleName("Course of the experiment")
+
+    @property
+    def count(self) -> int:
+        """Points of the longest curve."""
+        return max((len(one) for one in self._points.values()), default=0)
+
+    @property
+    def group(self) -> str:
+        """Whose curves these are."""
+        return self._group
+
+    def restart(self, experiment: str) -> None:
+        """Empty the plot, and make it ready for an experiment."""
+        self.experiment = experiment
+        for curve in self.curves.values():
+            self.removeItem(curve)
+        self.curves = {
+            name: self.plot(pen=pg.mkPen(colour, width=2))
+            for name, colour in _COLOURS[experiment].items()
+        }
+        self.setYRange(0, 1.1 if experiment != "spectrum" else 1, padding=0)
+        self.setToolTip(f"<qt>{_TIPS[experiment]}</qt>")
+        self.setVisible(False)
+        self._begin("")
+
+    def extend(self, points: Points) -> None:
+        """Add values; another group begins new curves."""
+        for group, iteration, values in points:
+            if group != self._group:
+                self._begin(group)
+            for name, value in values.items():
+                self._points[name].append((iteration, value))
+        self._draw()
+
+    def show_group(self, group: str, curves: Mapping[str, Iterable[float]]) -> None:
+        """Show whole curves in place of what is there."""
+        self._begin(group)
+        for name, values in curves.items():
+            self._points[name] = list(enumerate(values, 1))
+        self._draw()
+
+    def recolour(self, text: str, background: str) -> None:
+        """Follow napari's theme."""
+        self._theme = (text, background)
+        words = {"bottom": "Iteration", "left": _LEFT[self.experiment]}
+        recolour(self, text, background, words, self._legend())
+
+    def _begin(self, group: str) -> None:
+        self._group = group
+        self._points = {name: [] for name in self.curves}
+        self.recolour(*self._theme)
+        self._draw()
+
+    def _draw(self) -> None:
+        self.setVisible(self.count > 0)
+        for name, curve in self.curves.items():
+            table = np.array(self._points[name], dtype=float).reshape(-1, 2)
+            curve.setData(table[:, 0], table[:, 1])
+
+    def _legend(self) -> str:
+        """Stand above the curves, where it can hide none of them."""
+        limits = edges()
+        words: Mapping[str, str] = TARGETS
+        if self.experiment == "spectrum":
+            words = {
+                name: f"{limits[number]:.1f}–{limits[number + 1]:.1f}"
+                for number, name in enumerate(BAND_NAMES)
+            }
+        signs = [
+            f'<span style="color:{colour}">━</span>&nbsp;{words[name].replace(" ", "&nbsp;")}'
+            for name, colour in _COLOURS[self.experiment].items()
+        ]
+        gap = "&nbsp;&nbsp; "
+        if self.experiment == "spectrum":  # two lines, and what the numbers are
+            return f"{gap.join(signs[:3])}<br>{gap.join(signs[3:])}{gap}cycles/pixel"
+        if self.experiment == "impedance":
+            return f"{gap.join(signs[:2])}<br>{gap.join(signs[2:])}"
+        head = f"{self._group}<br>" if self._group else ""
+        return f"{head}{gap.join(signs)}"

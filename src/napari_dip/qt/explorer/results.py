@@ -1,0 +1,477 @@
+"""What an experiment has found: figures in a table, and what can be done with them.
+
+What came out of an experiment, put into a headline, a table and a stack of pictures.
+
+A small table of figures: as tall as its rows, and read only.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from qtpy.QtCore import QSignalBlocker, Qt, QUrl, Signal
+from qtpy.QtGui import QDesktopServices
+from qtpy.QtWidgets import (
+    QAbstractItemView,
+    QFileDialog,
+    QGridLayout,
+    QLabel,
+    QTableWidget,
+    QTableWidgetItem,
+    QWidget,
+)
+
+from napari_dip.errors import DipError, Refusal, Refused
+from napari_dip.explore.output.files import free_folder
+from napari_dip.explore.spectra import LEVELS, edges, reached
+from napari_dip.explore.subject import TARGETS, TOLD, called, kept_by
+from napari_dip.qt.explorer.request import stacked
+from napari_dip.qt.shell.docked import explained_button
+from napari_dip.qt.shell.ending import attempt
+from napari_dip.qt.shell.layers import undisturbed
+from napari_dip.qt.shell.preferences import shelf_of
+from napari_dip.qt.shell.worker import BackgroundCall, answered
+from napari_dip.tasks.priors.deep_image_prior import PRESET, designs_for
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import napari.layers
+    import napari.viewer
+    import numpy.typing as npt
+
+    from napari_dip.qt.explorer.request import AskedExperiment
+    from napari_dip.qt.shell.worker import Switch
+
+#: How short a mark says that a row is the one to take.
+_TAKEN = "✓ "
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Stack:
+    """Pictures of the part that was looked at, to be laid over it as one layer.
+
+    Attributes
+    ----------
+    called : str
+        Goes behind the image's name.
+    axis : str
+        What the slider goes through.
+    names : tuple of str
+        Of each picture.
+    pictures : ndarray (N, Y, X) float32
+    in_units : bool
+        Whether they have the image's units, and so its contrast.
+    """
+
+    called: str
+    axis: str
+    names: tuple[str, ...]
+    pictures: npt.NDArray[np.float32]
+    in_units: bool = True
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Findings:
+    """An experiment's outcome, as the dock shows it.
+
+    Attributes
+    ----------
+    headline : str
+    heads : tuple of str
+    rows : tuple of tuple of str
+    stack : Stack
+    sentences : tuple of str
+        The outcome in words.
+    curves : tuple of (group, mapping of str to sequence of float)
+        What the plot shows where a row is chosen; empty: nothing else.
+    """
+
+    headline: str
+    heads: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    stack: Stack
+    sentences: tuple[str, ...]
+    curves: tuple[tuple[str, Mapping[str, Any]], ...] = field(default=())
+
+
+def findings_of(experiment: str, found: Any) -> Findings:
+    """Put an outcome into the form that the dock shows.
+
+    Parameters
+    ----------
+    experiment : str
+    found : Impedance, Spectrum or Architectures
+    """
+    return {
+        "impedance": _impedance,
+        "spectrum": _spectrum,
+        "architectures": _architectures,
+    }[experiment](found)
+
+
+def _impedance(found: Any) -> Findings:
+    last = found.subject.iterations
+    places = [*(at for at in TOLD if at < last), last]
+    rows = [(str(at), *(f"{one:.3f}" for one in found.at(at).values())) for at in places]
+    heads = ("After", "image", "+ noise", "shuffled", "noise")
+    targets = np.stack([found.targets[name] for name in TARGETS])
+    stack = Stack("targets", "target", tuple(TARGETS.values()), targets, in_units=False)
+    headline = f"Impedance score {found.score:.3f}"
+    return Findings(headline, heads, tuple(rows), stack, _said(found))
+
+
+def _spectrum(found: Any) -> Findings:
+    limits = edges()
+    levels = [reached(found.correspondence, level) for level in LEVELS]
+    rows = tuple(
+        (
+            f"{limits[band]:.1f} to {limits[band + 1]:.1f}",
+            *(str(level[band] or "never") for level in levels),
+            f"{found.correspondence[-1, band]:.2f}",
+        )
+        for band in range(found.correspondence.shape[1])
+    )
+    heads = ("Band", "half at", f"{LEVELS[1]:.0%} at", "at the end")
+    places = sorted(found.evolution)
+    pictures = np.stack([found.evolution[at] for at in places])
+    names = tuple(f"iteration {at}" for at in places)
+    stack = Stack("evolution", "iteration", names, pictures)
+    taken = found.held_out.best_iteration
+    headline = f"Held-out pixels take iteration {taken}"
+    return Findings(headline, heads, rows, stack, _said(found))
+
+
+def _architectures(found: Any) -> Findings:
+    taken = found.suits
+    heads = ["Design", "held out", "score", "bands", "weights"]
+    if found.truth is not None:
+        heads.insert(2, "dB")
+    fits = sorted(found.fits, key=lambda one: one.held_out_error)
+    rows = []
+    for one in fits:
+        row = [
+            f"{_TAKEN if one is taken else ''}{called(one.design)}",
+            f"{one.held_out_error:.4f}",
+            f"{one.impedance:.3f}",
+            f"{one.band_score:.3f}",
+            f"{one.weights / 1000:.0f}k",
+        ]
+        if found.truth is not None:
+            row.insert(2, f"{one.taken_psnr:.2f}")
+        rows.append(tuple(row))
+    names = tuple(called(one.design) for one in fits)
+    stack = Stack("designs", "design", names, np.stack([one.picture for one in fits]))
+    curves = tuple(
+        (name, {"image": one.energy, "noise": one.noise})
+        for name, one in zip(names, fits, strict=True)
+    )
+    headline = f"Suits best: {called(taken.design)}"
+    return Findings(headline, tuple(heads), tuple(rows), stack, _compared(found), curves)
+
+
+def _compared(found: Any) -> tuple[str, ...]:
+    """Say which network suits the image, and how sure that is."""
+    best, first, taken = found.best, found.fits[0], found.suits
+    others = [called(one.design) for one in (best, *found.level) if one is not taken]
+    least = f"its error at held-out pixels is {taken.held_out_error:.4f}"
+    if taken is best:
+        said = [f"{called(taken.design).capitalize()}: {least}, the least of {len(found.fits)}."]
+        if taken is not first:
+            share = 1 - best.held_out_error / first.held_out_error
+            said.append(f"That is {share:.1%} below that of the preset's network.")
+        others = [called(one.design) for one in found.level]
+    else:
+        said = ["The preset's network: held-out pixels cannot tell it from the best one."]
+    if others:
+        said.append(f"Level with it: {', '.join(others)}.")
+    if found.truth is not None:
+        most = max(one.oracle for one in found.fits)
+        told = f"{taken.taken_psnr:.2f} dB; the best that any network came by is {most:.2f} dB."
+        said.append(f"By the truth its picture has {told}")
+    known = designs_for(found.subject.plan.budget.widths, 0.0)
+    for names, words in ((found.broken, "Broke down"), (found.left_out, "Ended; not fitted")):
+        if names:
+            said.append(f"{words}: {', '.join(called(known[name]) for name in names)}.")
+    return tuple(said)
+
+
+def _said(found: Any) -> tuple[str, ...]:
+    """Give the sentences of an experiment, and how it ended where someone ended it."""
+    ended = [one for one in found.subject.notes if one.startswith("Ended by hand")]
+    return (*ended, *found.sentences)
+
+
+_TIP = (
+    "Energies of the targets; or what is there of each band of frequencies, in cycles per pixel; "
+    "or a row for each network. Held out: error at pixels that drove no fit, small is good. dB: "
+    "PSNR against the truth. Score: impedance. Bands: how far the lowest is ahead of the highest. "
+    "Weights: in thousands. Choose a network to see its curves and its picture."
+)
+#: Height of a row, in pixels: five are in sight below the plot in a window of 1280 x 720.
+_ROW = 22
+
+
+class FiguresTable(QTableWidget):
+    """Rows of words; the first column on the left, numbers on the right."""
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.setAccessibleName("Figures")
+        self.setToolTip(f"<qt>{_TIP}</qt>")
+        self.setStyleSheet("QTableWidget, QHeaderView { font-size: 9pt; padding: 0px; }")
+        self.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
+        self.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
+        self.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
+        self.setVerticalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        if (rows := self.verticalHeader()) is not None:
+            rows.setVisible(False)
+            rows.setMinimumSectionSize(_ROW)
+            rows.setDefaultSectionSize(_ROW)
+
+    def fill(self, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """Show other figures; nobody is told that another row is chosen."""
+        with QSignalBlocker(self):
+            self.clear()
+            self.setRowCount(len(rows))
+            self.setColumnCount(len(heads))
+            self.setHorizontalHeaderLabels(list(heads))
+            for row, cells in enumerate(rows):
+                for column, words in enumerate(cells):
+                    self.setItem(row, column, _item(words, left=column == 0))
+        self.resizeColumnsToContents()
+        header, bar = self.horizontalHeader(), self.horizontalScrollBar()
+        around = [part.sizeHint().height() for part in (header, bar) if part is not None]
+        self.setFixedHeight(sum(map(self.rowHeight, range(self.rowCount()))) + sum(around) + 4)
+
+
+def _item(words: str, *, left: bool) -> QTableWidgetItem:
+    item = QTableWidgetItem(words)
+    side = Qt.AlignmentFlag.AlignLeft if left else Qt.AlignmentFlag.AlignRight
+    item.setTextAlignment(side | Qt.AlignmentFlag.AlignVCenter)
+    return item
+
+
+_WHERE = "Folder that gets a folder with the report"
+#: Most presets of one name, told apart by numbers.
+_MOST = 99
+
+
+class ExplorerResults(QWidget):
+    """Headline, table and buttons.
+
+    Parameters
+    ----------
+    viewer : napari.viewer.Viewer
+    """
+
+    said = Signal(str)
+    #: Group and curves of the row that was chosen.
+    chosen = Signal(object)
+
+    def __init__(self, viewer: napari.viewer.Viewer, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._viewer = viewer
+        self._asked: AskedExperiment | None = None
+        self._found: Any = None
+        self._findings: Findings | None = None
+        self._layer: napari.layers.Image | None = None
+        self._saving: BackgroundCall | None = None
+        self._page: Path | None = None
+        self.headline = QLabel()
+        self.headline.setStyleSheet("font-weight: bold; font-size: 12pt;")
+        self.headline.setTextFormat(Qt.TextFormat.PlainText)
+        self.headline.setWordWrap(True)
+        self.table = FiguresTable()
+        self.in_sight = QLabel()
+        self.in_sight.setTextFormat(Qt.TextFormat.PlainText)  # names of layers are a stranger's
+        self.in_sight.setVisible(False)
+        self.layers_button = explained_button(
+            "Add as layer", "Add the pictures as one layer, over the part that was looked at."
+        )
+        self.save_button = explained_button(
+            "Save report …",
+            "Save a page with figures, captions, settings and references, and all numbers as "
+            "tables, in a folder of its own.",
+        )
+        self.open_button = explained_button("Open report", "Open the saved page in your browser.")
+        self.preset_button = explained_button(
+            "Keep as preset for Denoise",
+            "Keep a preset of your own for the Denoise dock: fixed noise, as in the Deep Image "
+            "Prior paper, with the network that suits this image.",
+        )
+        self._arrange()
+        self.table.currentCellChanged.connect(self._on_row)
+        self.layers_button.clicked.connect(self.add_layer)
+        self.save_button.clicked.connect(self.save)
+        self.open_button.clicked.connect(self.open)
+        self.preset_button.clicked.connect(self.keep_preset)
+        self.setVisible(False)
+        viewer.dims.events.current_step.connect(self._on_step)
+
+    def show_found(self, asked: AskedExperiment, found: Any) -> str:
+        """Take an outcome in; gives it in words."""
+        self.forget()
+        # the outcome outlives the layer; its pixels need not
+        self._asked, self._found = replace(asked, pixels={}), found
+        self._findings = findings = findings_of(asked.wish.experiment, found)
+        self.headline.setText(findings.headline)
+        self.table.fill(findings.heads, findings.rows)
+        self.preset_button.setVisible(asked.wish.experiment == "architectures")
+        self.open_button.setEnabled(False)
+        self.save_button.setEnabled(True)
+        self.setVisible(True)
+        return "\n".join(findings.sentences)
+
+    def forget(self) -> None:
+        """Let go of the outcome before."""
+        if self._saving is not None:
+            self._saving.discard()
+        self._asked = self._found = self._findings = self._layer = None
+        self._saving = self._page = None
+        self.in_sight.setVisible(False)
+        self.setVisible(False)
+
+    def add_layer(self) -> None:
+        """Add the stack of pictures; the slider goes through it."""
+        asked, findings = self._asked, self._findings
+        if asked is None or findings is None:
+            return
+        stack = findings.stack
+        look = stacked(asked.look)
+        if not stack.in_units:
+            look.pop("contrast_limits", None)
+        words = {"name": f"{asked.wish.name} {stack.called}", "axis_labels": (stack.axis, "y", "x")}
+        shown: list[napari.layers.Image] = []
+
+        def act() -> None:
+            with undisturbed(self._viewer):
+                shown.append(self._viewer.add_image(stack.pictures, **look, **words))
+
+        trouble = attempt(act, "The layer could not be added")
+        if shown:
+            self._layer = shown[0]
+            row = max(0, self.table.currentRow()) if findings.curves else len(stack.names) - 1
+            self._go_to(row)
+            self._on_step()
+        names = f"{stack.names[0]} to {stack.names[-1]}" if len(stack.names) > 1 else stack.names[0]
+        said = f"Added: '{asked.wish.name} {stack.called}'. Its slider goes through {names}."
+        self.said.emit(trouble or said)
+
+    def save(self) -> None:
+        """Save the report in a folder that the user chooses."""
+        asked, found = self._asked, self._found
+        if asked is None or self._saving is not None:
+            return
+        parent = QFileDialog.getExistingDirectory(self, _WHERE)
+        if not parent:
+            return
+        folder = free_folder(parent, f"{asked.wish.name} {asked.wish.experiment}")
+        self._saving = BackgroundCall(partial(_saved, found, folder, asked.wish.name), self)
+        self._saving.ended.connect(self._on_saved)
+        self.save_button.setEnabled(False)
+        self.said.emit("Saving the report")
+        self._saving.start()
+
+    def open(self) -> None:
+        """Show the saved page in the browser."""
+        if self._page is not None and not QDesktopServices.openUrl(
+            QUrl.fromLocalFile(str(self._page))
+        ):
+            self.said.emit(f"No browser could be opened; the page is '{self._page}'.")
+
+    def keep_preset(self) -> None:
+        """Keep the design that suits the image as a preset of Denoise."""
+        if self._asked is None or self._found is None:
+            return
+        suits = self._found.suits.design
+        recipe, shelf = self._found.denoising, shelf_of("denoise")
+        what = "fixed noise" if suits.name == PRESET else suits.words
+        base = _plain(f"{what} for {self._asked.wish.name}")
+        name = ""
+        try:
+            for number in range(1, _MOST):
+                with suppress(Refused):
+                    name = shelf.save(base if number == 1 else f"{base} {number}", recipe)
+                    break
+            else:
+                name = shelf.save(base, recipe)  # says why it cannot be
+        except DipError as no:
+            self.said.emit(no.refusal.message)
+            return
+        given = (
+            ""
+            if kept_by(suits)
+            else f" It has the preset's network: a preset has no place for {suits.words}."
+        )
+        self.said.emit(
+            f"Kept as '{name}': in the Denoise dock under Repeat, Preset of your own.{given} It "
+            "restores from fixed noise; compare it with 'Automatic' on your image."
+        )
+
+    def shut_down(self) -> None:
+        """Wait for no answer any more, and let go of the viewer."""
+        self.forget()
+        self._viewer.dims.events.current_step.disconnect(self._on_step)
+
+    def _on_saved(self, outcome: object) -> None:
+        self._saving = None
+        self.save_button.setEnabled(True)
+        if isinstance(outcome, Refusal):
+            self.said.emit(outcome.message)
+        elif isinstance(outcome, Path):
+            self._page = outcome
+            self.open_button.setEnabled(True)
+            self.said.emit(f"Saved: '{outcome}'.")
+
+    def _on_row(self, row: int, *_: int) -> None:
+        findings = self._findings
+        if findings is None or not 0 <= row < len(findings.curves):
+            return
+        self.chosen.emit(findings.curves[row])
+        self._go_to(row)
+
+    def _on_step(self, _: object = None) -> None:
+        """Say which picture of the stack the viewer's slider stands at."""
+        layer, findings, dims = self._layer, self._findings, self._viewer.dims
+        there = layer is not None and layer in self._viewer.layers and dims.ndim > 2
+        self.in_sight.setVisible(there)
+        if there and findings is not None:
+            number = round(float(dims.point[dims.ndim - 3]))
+            names = findings.stack.names
+            self.in_sight.setText(f"In sight: {names[min(max(0, number), len(names) - 1)]}")
+
+    def _go_to(self, number: int) -> None:
+        """Bring the viewer's slider to a picture of the stack, if it is there."""
+        layer, dims = self._layer, self._viewer.dims
+        if layer is not None and layer in self._viewer.layers and dims.ndim > 2:
+            dims.set_point(dims.ndim - 3, number)
+
+    def _arrange(self) -> None:
+        layout = QGridLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(self.headline, 0, 0, 1, 2)
+        layout.addWidget(self.table, 1, 0, 1, 2)
+        layout.addWidget(self.save_button, 2, 0)
+        layout.addWidget(self.open_button, 2, 1)
+        layout.addWidget(self.layers_button, 3, 0, 1, 2)
+        layout.addWidget(self.in_sight, 4, 0, 1, 2)
+        layout.addWidget(self.preset_button, 5, 0, 1, 2)
+
+
+def _saved(found: Any, folder: Path, name: str, _: Switch) -> Path | Refusal:
+    """Save a report in a thread of its own; drawing it takes seconds."""
+    from napari_dip.explore.output.files import save_outcome
+
+    return answered(lambda: save_outcome(found, folder), "Saving the report of", name)
+
+
+def _plain(name: str) -> str:
+    """Bring a name into signs that presets may have, and to a length."""
+    kept = "".join(one if one.isalnum() or one in " _-" else "-" for one in name)
+    return " ".join(kept.split())[:56].strip(" .")

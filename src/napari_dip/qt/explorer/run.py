@@ -1,0 +1,189 @@
+"""An experiment for a thread of its own: what it reports, at what pace, and how it ends."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from napari_dip.explore.progress import Seen
+from napari_dip.explore.subject import subject_of, truth_of
+from napari_dip.pipeline.events import Control, Event
+from napari_dip.qt.shell.worker import Inbox
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Mapping
+
+    import numpy.typing as npt
+
+    from napari_dip.pipeline.machine import Machine
+
+#: Share of an experiment from which on its pace says how long the rest takes, and how much more is
+#: promised: the preset's network comes first, and all designs together took 0.8 times as long as if
+#: each were it (`make bench-architectures`, time of the processor); only bounded layers, Gaussian
+#: upsampling and the deepest network took longer, 1.6 times at most.
+_TELLING, _ROOM = 0.03, 1.25
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class News:
+    """What happened since the dock last looked.
+
+    Attributes
+    ----------
+    event : Event
+        The latest report.
+    points : tuple of (group, iteration, values by curve)
+    picture : ndarray (Y, X) or None
+        The latest one.
+    """
+
+    event: Event
+    points: tuple[tuple[str, int, Mapping[str, float]], ...]
+    picture: npt.NDArray[Any] | None
+
+
+class Box(Inbox[Seen, News]):
+    """Holds the reports of an experiment: its latest picture, and all points of the curves."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._event: Event | None = None
+        self._points: list[tuple[str, int, Mapping[str, float]]] = []
+        self._picture: npt.NDArray[Any] | None = None
+
+    def _put(self, report: Seen) -> None:
+        self._event = report.event
+        if report.points:
+            self._points.append((report.group, report.event.iteration, report.points))
+        self._picture = self._picture if report.picture is None else report.picture
+
+    def _emptied(self) -> News | None:
+        event, points, picture = self._event, tuple(self._points), self._picture
+        self._event, self._points, self._picture = None, [], None
+        return None if event is None else News(event, points, picture)
+
+
+class Pace:
+    """Tells how long the rest takes, pauses left out.
+
+    Parameters
+    ----------
+    control : callable
+        What the user wants; asked through this object, so that it knows of pauses.
+    """
+
+    def __init__(self, control: Callable[[], Control]) -> None:
+        self._control = control
+        self._begun: float | None = None
+        self._held: float | None = None
+
+    def __call__(self) -> Control:
+        """Ask what the user wants."""
+        wish, now = self._control(), time.monotonic()
+        if wish is Control.PAUSE:
+            self._held = self._held or now
+        elif self._held is not None:
+            if self._begun is not None:
+                self._begun += now - self._held
+            self._held = None
+        return wish
+
+    def told(self, seen: Seen) -> Seen:
+        """Add to a report how long the rest takes, once that can be said."""
+        now, event = time.monotonic(), seen.event
+        self._begun = self._begun or now
+        if not _TELLING < event.fraction < 1:
+            return seen
+        left = _ROOM * (now - self._begun) * (1 - event.fraction) / event.fraction
+        spent = now - self._begun
+        return seen._replace(event=replace(event, seconds=spent, seconds_left=left))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Wish:
+    """What an experiment is asked for.
+
+    Attributes
+    ----------
+    experiment : str
+        A function of `napari_dip.explore`.
+    name : str
+        Of the image.
+    axes : str
+        "YX" or "YXS".
+    settings : mapping
+        As for `subject_of`.
+    machine : Machine
+    only : tuple of str or None
+        Designs to compare with the preset's; None: all.
+    """
+
+    experiment: str
+    name: str
+    axes: str
+    settings: Mapping[str, Any]
+    machine: Machine
+    only: tuple[str, ...] | None = None
+
+
+def explored(
+    wish: Wish,
+    plan: object,
+    data: Mapping[str, npt.NDArray[Any]],
+    *,
+    control: Callable[[], Control],
+    preview_seconds: float,
+) -> Generator[Seen, None, Any]:
+    """Carry an experiment out; the loops are those of the command.
+
+    Parameters
+    ----------
+    wish : Wish
+    plan : object
+        Of no use here: the pixels are planned for anew.
+    data : mapping of str to ndarray
+        "image" and, if there is one, "truth".
+    control : callable
+    preview_seconds : float
+        Of no use either: each iteration is reported.
+
+    Returns
+    -------
+    Impedance, Spectrum, Architectures or None
+        None if there is nothing to be kept.
+
+    Raises
+    ------
+    Refused, Failed
+        As the experiments.
+    """
+    pace = Pace(control)
+    yield Seen(Event("Starting the engine"), {})
+    subject = subject_of(
+        data["image"], axes=wish.axes, name=wish.name, machine=wish.machine, **wish.settings
+    )
+    truth = truth_of(data["truth"], subject) if "truth" in data else None
+    steps: Generator[Seen, None, Any]
+    if wish.experiment == "impedance":
+        from napari_dip.explore.energies import explore_impedance
+
+        steps = explore_impedance(subject, control=pace)
+    elif wish.experiment == "spectrum":
+        from napari_dip.explore.spectra import explore_spectrum
+
+        steps = explore_spectrum(subject, truth, control=pace)
+    else:
+        from napari_dip.explore.comparison import explore_architectures
+        from napari_dip.explore.subject import chosen
+
+        steps = explore_architectures(subject, chosen(subject, wish.only), truth, control=pace)
+    try:
+        while True:
+            try:
+                seen = next(steps)
+            except StopIteration as end:
+                return end.value
+            yield pace.told(seen)
+    finally:
+        steps.close()

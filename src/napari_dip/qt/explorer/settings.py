@@ -1,0 +1,231 @@
+"""Which experiment, and the few things that can be set about it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from psygnal import Signal
+from qtpy.QtCore import QSignalBlocker, Qt
+from qtpy.QtWidgets import (
+    QComboBox,
+    QFormLayout,
+    QLabel,
+    QListWidget,
+    QListWidgetItem,
+    QSpinBox,
+    QVBoxLayout,
+    QWidget,
+)
+
+from napari_dip.explore.calls import COMPARED
+from napari_dip.explore.subject import CROP, ITERATIONS, called, every_design
+from napari_dip.pipeline.plan.layout import LEAST_SIDE
+from napari_dip.pipeline.recipe import Common
+from napari_dip.qt.shell.form import WheelGuard
+from napari_dip.tasks.priors.deep_image_prior import PRESET
+
+#: By their names in `napari_dip.explore`: what the list says, and what they show.
+EXPERIMENTS = {
+    "impedance": (
+        "Image against noise",
+        "Impedance: how soon an untrained network learns the image, the image with noise, its "
+        "pixels shuffled, and noise.",
+    ),
+    "spectrum": (
+        "Frequencies",
+        "Spectrum: which frequencies of the image are learned when, and where to stop.",
+    ),
+    "architectures": (
+        "Architectures",
+        "Several networks are fitted to the image: which of them suits it best?",
+    ),
+}
+#: Iterations and pixels along a side, unless the user sets others.
+_USUAL = {
+    "impedance": (ITERATIONS, CROP),
+    "spectrum": (ITERATIONS, CROP),
+    "architectures": (COMPARED["max_iterations"], COMPARED["crop"]),
+}
+_MOST_ITERATIONS, _MOST_SIDE = 100_000, 4096
+#: In pixels: eight designs, the others scroll.
+_LIST_HEIGHT = 170
+
+
+class ExplorerSettings:
+    """The widgets of the settings.
+
+    Attributes
+    ----------
+    top, folded : QWidget
+        The experiment, which everybody sees, and the rest.
+    changed : signal
+        The user has set something.
+    """
+
+    changed = Signal()
+
+    def __init__(self) -> None:
+        self.experiments = _combo("Experiment", {one: EXPERIMENTS[one][0] for one in EXPERIMENTS})
+        self.says = QLabel()
+        self.says.setWordWrap(True)
+        fields = Common.model_fields
+        presets, devices = (
+            next(one for one in fields[name].metadata if hasattr(one, "choices")).choices or {}
+            for name in ("preset", "device")
+        )
+        self.preset = _combo("Network of the preset", presets)
+        self.device = _combo("Device", devices)
+        self.network = _combo("Design", {name: called(one) for name, one in every_design().items()})
+        self.iterations = _spin("Iterations of each fit", 1, _MOST_ITERATIONS)
+        self.side = _spin("Pixels along a side", LEAST_SIDE, _MOST_SIDE)
+        self.seed = _spin("Seed", 0, 2**31 - 1)
+        self.designs = QListWidget()
+        self.designs.setAccessibleName("Designs")
+        self.designs.setFixedHeight(_LIST_HEIGHT)
+        self.designs.setToolTip(
+            "<qt>Each differs from the preset's network in one thing. All are fitted to the image "
+            "and to noise.</qt>"
+        )
+        self._by_hand: set[QSpinBox] = set()
+        self._wheel = WheelGuard()
+        self.top, self.folded = self._arrange()
+        self._fill_designs()
+        self._on_experiment()
+        self._listen()
+
+    @property
+    def experiment(self) -> str:
+        """Name of the one that is chosen."""
+        return str(self.experiments.currentData())
+
+    def values(self) -> dict[str, Any]:
+        """Give the settings, as `subject_of` takes them, but the pixels along a side."""
+        compares = self.experiment == "architectures"
+        return {
+            "network": PRESET if compares else self.network.currentData(),
+            "preset": self.preset.currentData(),
+            "max_iterations": self.iterations.value(),
+            "seed": self.seed.value(),
+            "device": self.device.currentData(),
+        }
+
+    def only(self) -> tuple[str, ...]:
+        """Name the designs that are ticked, the preset's among them."""
+        items = [self.designs.item(row) for row in range(self.designs.count())]
+        return tuple(
+            item.data(Qt.ItemDataRole.UserRole)
+            for item in items
+            if item is not None and item.checkState() == Qt.CheckState.Checked
+        )
+
+    def _fill_designs(self) -> None:
+        """List all designs, ticked; that of the preset is always among them."""
+        for name, design in every_design().items():
+            item = QListWidgetItem("the preset's network" if name == PRESET else design.words)
+            item.setData(Qt.ItemDataRole.UserRole, name)
+            item.setCheckState(Qt.CheckState.Checked)
+            if name == PRESET:
+                item.setFlags(Qt.ItemFlag.NoItemFlags)
+            self.designs.addItem(item)
+
+    def _on_experiment(self, _: object = None) -> None:
+        for spin, usual in zip((self.iterations, self.side), _USUAL[self.experiment], strict=True):
+            if spin not in self._by_hand:
+                with QSignalBlocker(spin):
+                    spin.setValue(usual)
+        compares = self.experiment == "architectures"
+        self.designs.setVisible(compares)
+        self._designs_label.setVisible(compares)
+        self.network.setVisible(not compares)
+        self._network_label.setVisible(not compares)
+        self.says.setText(EXPERIMENTS[self.experiment][1])
+        self.changed.emit()
+
+    def _listen(self) -> None:
+        self.experiments.currentIndexChanged.connect(self._on_experiment)
+        for spin in (self.iterations, self.side):
+            spin.valueChanged.connect(lambda _, spin=spin: self._by_hand.add(spin))
+        for spin in (self.iterations, self.side, self.seed):
+            spin.valueChanged.connect(self._tell)
+        for combo in (self.preset, self.network, self.device):
+            combo.currentIndexChanged.connect(self._tell)
+        self.designs.itemChanged.connect(self._tell)
+
+    def _tell(self, _: object = None) -> None:
+        self.changed.emit()
+
+    def _arrange(self) -> tuple[QWidget, QWidget]:
+        for widget in (self.experiments, self.preset, self.network, self.device, *self._spins):
+            widget.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
+            widget.installEventFilter(self._wheel)
+        top, folded = QWidget(), QWidget()
+        column = QVBoxLayout(top)
+        column.setContentsMargins(0, 0, 0, 0)
+        form = _form()
+        form.addRow("Experiment", self.experiments)
+        column.addLayout(form)
+        column.addWidget(self.says)
+        below = QVBoxLayout(folded)
+        below.setContentsMargins(0, 0, 0, 0)
+        form = _form()
+        form.addRow("Network of", self.preset)
+        self._network_label = QLabel("Design")
+        form.addRow(self._network_label, self.network)
+        form.addRow("Iterations", self.iterations)
+        form.addRow("Pixels", self.side)
+        form.addRow("Seed", self.seed)
+        form.addRow("Device", self.device)
+        below.addLayout(form)
+        self._designs_label = QLabel("Designs to compare")
+        below.addWidget(self._designs_label)
+        below.addWidget(self.designs)
+        self._explain()
+        return top, folded
+
+    @property
+    def _spins(self) -> tuple[QSpinBox, ...]:
+        return self.iterations, self.side, self.seed
+
+    def _explain(self) -> None:
+        tips = {
+            self.experiments: "What to look at. Nothing is restored.",
+            self.preset: "Whose network is fitted: that of the preset of this name, in the paper's "
+            "way, from fixed noise.",
+            self.network: "What differs from the preset's network. Bounded layers and Gaussian "
+            "upsampling (Shi et al.) hold fine detail back, noise as well; the command takes any "
+            "bound and any width.",
+            self.iterations: "Of each fit. Only experiments over as many can be compared.",
+            self.side: "Pixels along a side: of a larger image its middle is looked at. Twice as "
+            "many take four times as long.",
+            self.seed: "Start of the random numbers: the same seed gives the same figures.",
+            self.device: "Where to compute. Automatic takes a graphics card if there is one.",
+        }
+        for widget, words in tips.items():
+            widget.setToolTip(f"<qt>{words}</qt>")
+
+
+def _form() -> QFormLayout:
+    form = QFormLayout()
+    form.setContentsMargins(0, 0, 0, 0)
+    form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
+    return form
+
+
+def _combo(name: str, choices: dict[str, str]) -> QComboBox:
+    combo = QComboBox()
+    combo.setAccessibleName(name)
+    combo.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+    combo.setMinimumContentsLength(8)
+    for value, words in choices.items():
+        combo.addItem(words, value)
+    return combo
+
+
+def _spin(name: str, least: int, most: int) -> QSpinBox:
+    spin = QSpinBox()
+    spin.setAccessibleName(name)
+    spin.setRange(least, most)
+    spin.setValue(most)  # a value that never changed is not written into the field
+    spin.setValue(least)
+    spin.setKeyboardTracking(False)
+    return spin

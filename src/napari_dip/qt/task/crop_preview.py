@@ -1,0 +1,382 @@
+"""Trying first: on a part of the image, with one preset or all of them, then on all of it.
+
+Which part of an image is meant: what is in view, or a rectangle that was drawn.
+
+Layers side by side in napari's grid, and back to how the viewer was.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, get_args
+
+import numpy as np
+from napari.layers import Image, Shapes
+from qtpy.QtCore import QSignalBlocker, Signal
+from qtpy.QtWidgets import QComboBox, QFormLayout, QGridLayout, QWidget
+
+from napari_dip.errors import Refusal
+from napari_dip.pipeline.execute.trial import plan_trial, region_of
+from napari_dip.pipeline.machine import duration
+from napari_dip.pipeline.plan.plan import preflight
+from napari_dip.pipeline.recipe import Common, recipe_from_dict
+from napari_dip.qt.shell.docked import Fold, explained_button
+from napari_dip.qt.shell.layers import follow_layers, header, is_preview, told_of
+from napari_dip.qt.shell.preferences import my_machine
+from napari_dip.qt.shell.run_bar import sentence_label
+from napari_dip.qt.task.request import Asked, asked_of, on_region
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    import napari.layers
+    import napari.viewer
+
+    from napari_dip.pipeline.execute.trial import Region
+    from napari_dip.pipeline.plan.types import Plan
+    from napari_dip.pipeline.recipe import Recipe
+    from napari_dip.qt.shell.chooser import InputChooser
+    from napari_dip.qt.shell.form import SettingsForm
+    from napari_dip.qt.shell.layer_dock import FurtherInputs
+
+Box = tuple[float, float, float, float]
+
+
+def region_in(
+    viewer: napari.viewer.Viewer, plan: Plan, image: Image, shapes: Shapes | None
+) -> Region:
+    """Find the region that is meant, in pixels of the image.
+
+    Parameters
+    ----------
+    viewer : napari.viewer.Viewer
+    plan : Plan
+        For the whole image.
+    image : Image
+    shapes : Shapes or None
+        With at least one shape: the rectangle around the selected or else the last one. None: what
+        is in view.
+    """
+    box = in_view(image) if shapes is None else around(shapes, image)
+    point = image.world_to_data(viewer.dims.point[-image.ndim :])
+    at = [
+        int(np.clip(round(one), 0, n - 1)) for one, n in zip(point, plan.source.shape, strict=False)
+    ]
+    at += [0] * (len(plan.source.shape) - len(at))  # red, green and blue
+    return region_of(plan.source, plan.layout, box, tuple(at))
+
+
+def around(shapes: Shapes, image: Image) -> Box:
+    """Give the rectangle around a shape: top, left, bottom, right; shapes lie on pixel centres."""
+    number = max(shapes.selected_data, default=len(shapes.data) - 1)
+    corners = np.array(
+        [
+            image.world_to_data(shapes.data_to_world(one)[-image.ndim :])[-2:]
+            for one in shapes.data[number]
+        ]
+    )
+    (top, left), (bottom, right) = corners.min(0) + 0.5, corners.max(0) + 0.5
+    return float(top), float(left), float(bottom), float(right)
+
+
+def in_view(image: Image) -> Box:
+    """Give the part of the picture plane that the canvas shows; all of it before it was drawn."""
+    finer = np.ones(image.ndim)
+    if image.multiscale:
+        finer = np.asarray(image.downsample_factors[image.data_level])[: image.ndim]
+    corners = np.asarray(image.corner_pixels, float) * finer
+    (top, left), (bottom, right) = corners[0, -2:], corners[1, -2:] + finer[-2:]
+    if bottom - top < 2 or right - left < 2:
+        return 0.0, 0.0, np.inf, np.inf
+    return float(top), float(left), float(bottom), float(right)
+
+
+class SideBySide:
+    """One cell for each of some layers; all others are hidden meanwhile.
+
+    Parameters
+    ----------
+    viewer : napari.viewer.Viewer
+    """
+
+    def __init__(self, viewer: napari.viewer.Viewer) -> None:
+        self._viewer = viewer
+        self._hidden: list[napari.layers.Layer] = []
+        self._named: list[napari.layers.Layer] = []
+        self._on = False
+
+    def show(self, layers: Sequence[napari.layers.Layer]) -> None:
+        """Show these, all at the place of the last of them; cells share one camera."""
+        self.end()
+        viewer = self._viewer
+        self._hidden = [one for one in viewer.layers if one.visible and one not in layers]
+        for one in self._hidden:
+            one.visible = False
+        for one in layers:
+            one.visible = True
+            if hasattr(one, "name_overlay") and not one.name_overlay.visible:  # napari >= 0.9
+                one.name_overlay.visible = True
+                self._named.append(one)
+        grid = _grid(viewer)
+        grid.shape, grid.stride, grid.enabled = (-1, -1), 1, True
+        self._on = True
+        if hasattr(viewer, "fit_to_view"):
+            viewer.fit_to_view(layers=[layers[-1]])
+        else:  # napari < 0.9
+            viewer.reset_view()
+
+    def end(self) -> None:
+        """Leave the grid, if it is ours, and show again what was hidden."""
+        hidden, self._hidden = self._hidden, []
+        if self._on:
+            self._on = False
+            _grid(self._viewer).enabled = False
+        for one in hidden:
+            one.visible = True
+        named, self._named = self._named, []
+        for one in named:
+            one.name_overlay.visible = False
+
+
+def _grid(viewer: napari.viewer.Viewer) -> Any:
+    return viewer.canvas.grid if hasattr(viewer, "canvas") else viewer.grid  # napari < 0.9
+
+
+#: First in the list of regions.
+IN_VIEW = "What is in view"
+_COMPARED = "Choose one of the trials under Try first, and press Apply to all."
+_HINT = (
+    "Restores a part only: what you see, or a rectangle drawn in a Shapes layer. Range and noise "
+    "are measured on the whole image, as for a run on all of it."
+)
+
+
+class TryFold(Fold):
+    """Region, buttons, and the trials that were made.
+
+    Parameters
+    ----------
+    viewer : napari.viewer.Viewer
+    chooser, further, form
+        Of the dock.
+    plan : callable
+        Gives the plan for the whole image.
+    """
+
+    #: A list of `Asked`, to be run one after another.
+    wanted = Signal(object)
+    said = Signal(str)
+    #: The form is set; the whole is to be run.
+    applied = Signal()
+
+    def __init__(
+        self,
+        viewer: napari.viewer.Viewer,
+        chooser: InputChooser,
+        further: FurtherInputs,
+        form: SettingsForm,
+        plan: Callable[[], Plan | Refusal],
+    ) -> None:
+        page = QWidget()
+        super().__init__("Try first", page)
+        self._viewer, self._chooser, self._further = viewer, chooser, further
+        self._form, self._plan = form, plan
+        self.grid = SideBySide(viewer)
+        self._comparing: Asked | None = None
+        self._before: set[str] = set()
+        self._preset, self._busy = "", False
+        self.regions = _combo("Region", "The part of the image to try on")
+        self.trials = _combo("Trial", "The trial whose preset the whole image gets")
+        self.try_button = explained_button("Try", "Run on this part, with the settings as they are")
+        self.compare_button = explained_button(
+            "Compare presets",
+            "Run on this part with each preset, and show the results side by side",
+        )
+        self.apply_button = explained_button(
+            "Apply to all", "Run on the whole image with the settings of this trial"
+        )
+        self.words = sentence_label()
+        self.words.setText(_HINT)
+        self.cost = sentence_label()
+        self._arrange(page)
+        self.try_button.clicked.connect(self.try_one)
+        self.compare_button.clicked.connect(self.compare)
+        self.apply_button.clicked.connect(self.apply)
+        self.trials.currentIndexChanged.connect(self._show_cost)
+        further.changed.connect(self._show_cost)
+        self._connect(True)
+        self.refresh()
+
+    def try_one(self) -> None:
+        """Ask for a run on the region."""
+        self._ask(())
+
+    def compare(self) -> None:
+        """Ask for a run on the region with each preset."""
+        self._ask(get_args(Common.model_fields["preset"].annotation))
+
+    def apply(self) -> None:
+        """Set the form as it was for the chosen trial, and ask for the whole."""
+        made = self._made()
+        if made is None:
+            return
+        self.grid.end()
+        self._form.show(recipe_from_dict(made["recipe"]))
+        name, axes = made["input"]["name"], made["report"]["axes"]
+        if not self._chooser.choose(name, axes):
+            self._say(f"The layer '{name}' that was tried is no longer there.")
+            return
+        self.applied.emit()
+
+    def end(self) -> None:
+        """Show what a comparison has brought, if one was on, beside the input."""
+        asked, self._comparing = self._comparing, None
+        layers = [
+            one
+            for one in self._viewer.layers
+            if _tried(one) is not None and one.name not in self._before
+        ]
+        if asked is not None and len(layers) > 1 and asked.source() in self._viewer.layers:
+            self.grid.show([asked.source(), *layers])
+            own = (one.name for one in layers if _recipe(one).common.preset == self._preset)
+            self.trials.setCurrentText(next(own, self.trials.currentText()))
+            self.said.emit(_COMPARED)
+
+    def refresh(self, _: object = None) -> None:
+        """Bring both lists in line with the viewer; a layer that has just come is chosen."""
+        layers = list(self._viewer.layers)[::-1]
+        drawn = [one.name for one in layers if isinstance(one, Shapes) and not is_preview(one)]
+        _fill(self.regions, [IN_VIEW, *drawn], drawn)
+        made = [one.name for one in layers if _tried(one) is not None]
+        active = self._viewer.layers.selection.active
+        _fill(self.trials, made, made, active.name if active is not None else "")
+        self.apply_button.setEnabled(bool(made) and not self._busy)
+        self._show_cost()
+
+    def set_busy(self, busy: bool) -> None:
+        """While a run is on, nothing here begins another."""
+        for part in (self.regions, self.trials, self.try_button, self.compare_button):
+            part.setEnabled(not busy)
+        self._busy = busy
+        self.apply_button.setEnabled(not busy and self.trials.count() > 0)
+
+    def shut_down(self) -> None:
+        """Stop listening to the viewer, and leave the grid."""
+        self._connect(False)
+        self.grid.end()
+
+    def _ask(self, presets: tuple[str, ...]) -> None:
+        plan, image = self._plan(), self._chooser.layer()
+        if isinstance(plan, Refusal) or image is None:
+            self._say(plan.message if isinstance(plan, Refusal) else "")
+            return
+        name = self.regions.currentText()
+        layers = self._viewer.layers
+        shapes = layers[name] if name in layers and isinstance(layers[name], Shapes) else None
+        if shapes is not None and not len(shapes.data):
+            self._say(f"Draw a rectangle in '{name}' first.")
+            return
+        self.grid.end()
+        asked = self._asked(plan, image, shapes, presets or (plan.recipe.common.preset,))
+        if isinstance(asked, Refusal):
+            self._say(asked.message)
+            return
+        height, width = asked[0].plan.source.grid
+        seconds = sum(one.plan.seconds for one in asked)
+        runs = f" in {len(asked)} runs" if len(asked) > 1 else ""
+        self._say(f"{width} × {height} pixels: up to {duration(seconds)}{runs}.")
+        self._comparing = asked[0] if len(asked) > 1 else None
+        self._before = {one.name for one in self._viewer.layers}
+        self._preset = plan.recipe.common.preset
+        self.wanted.emit(asked)
+
+    def _asked(
+        self, plan: Plan, image: Image, shapes: Shapes | None, presets: tuple[str, ...]
+    ) -> list[Asked] | Refusal:
+        region = region_in(self._viewer, plan, image, shapes)
+        machine, asked = my_machine(), []
+        whole = asked_of(plan, image, self._further)
+        for preset in presets:
+            recipe = plan.recipe.with_common(preset=preset)
+            large = preflight(recipe, plan.source, machine, plan.others)
+            if isinstance(large, Refusal):
+                return large
+            small = plan_trial(large, region, machine)
+            if isinstance(small, Refusal):
+                return small
+            asked.append(on_region(replace(whole, plan=large), region, small))
+        return asked
+
+    def _made(self) -> Mapping[str, Any] | None:
+        """Give what the chosen trial says of its making."""
+        name = self.trials.currentText()
+        return _tried(self._viewer.layers[name]) if name in self._viewer.layers else None
+
+    def _show_cost(self, _: object = None) -> None:
+        """Say what *Apply to all* would take."""
+        self.cost.setText(self._cost())
+        self.cost.setVisible(bool(self.cost.text()))
+        self.grown()
+
+    def _cost(self) -> str:
+        made, layers = self._made(), self._viewer.layers
+        image = layers[made["input"]["name"]] if made and made["input"]["name"] in layers else None
+        if made is None or not isinstance(image, Image):
+            return ""
+        recipe, source = recipe_from_dict(made["recipe"]), header(image, made["report"]["axes"])
+        plan = preflight(recipe, source, my_machine(), self._further.headers())
+        if isinstance(plan, Refusal):
+            return plan.message
+        preset = recipe.common.preset.capitalize()
+        return f"The whole image with {preset}: up to {duration(plan.seconds)}."
+
+    def _say(self, words: str) -> None:
+        self.words.setText(words)
+        self.grown()
+
+    def _connect(self, on: bool) -> None:
+        follow_layers(self._viewer, self.refresh, on=on)
+
+    def _arrange(self, page: QWidget) -> None:
+        region, trial = QFormLayout(), QFormLayout()
+        region.addRow("Region", self.regions)
+        trial.addRow("Trial", self.trials)
+        layout = QGridLayout(page)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addLayout(region, 0, 0, 1, 2)
+        layout.addWidget(self.try_button, 1, 0)
+        layout.addWidget(self.compare_button, 1, 1)
+        layout.addWidget(self.words, 2, 0, 1, 2)
+        layout.addLayout(trial, 3, 0, 1, 2)
+        layout.addWidget(self.cost, 4, 0, 1, 2)
+        layout.addWidget(self.apply_button, 5, 0, 1, 2)
+        layout.setRowStretch(6, 1)
+
+
+def _tried(layer: Any) -> Mapping[str, Any] | None:
+    """Give what a trial's layer says of its making; None if it is no trial."""
+    ours = told_of(layer)
+    return ours if ours.get("shows") == "trial" else None
+
+
+def _recipe(layer: Any) -> Recipe:
+    return recipe_from_dict(told_of(layer)["recipe"])
+
+
+def _fill(combo: QComboBox, names: list[str], fresh: list[str], active: str = "") -> None:
+    """List names; a fresh one is chosen, or the active layer, or what was chosen before."""
+    before = combo.currentText()
+    known = {combo.itemText(number) for number in range(combo.count())}
+    wanted = next((one for one in fresh if one not in known), active if active in names else before)
+    with QSignalBlocker(combo):
+        combo.clear()
+        combo.addItems(names)
+        combo.setCurrentIndex(max(combo.findText(wanted), 0 if names else -1))
+
+
+def _combo(name: str, tip: str) -> QComboBox:
+    combo = QComboBox()
+    combo.setAccessibleName(name)
+    combo.setToolTip(f"<qt>{tip}</qt>")
+    combo.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+    return combo

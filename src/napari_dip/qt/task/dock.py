@@ -1,0 +1,257 @@
+"""The dock of a task: choose an image, read the plan, run, watch, keep.
+
+The dock holds no settings and no pictures of its own: it reads a recipe from the form, asks
+`preflight` for a plan, and drains a run in another thread.
+
+One dock for each task, made from the task: `napari_dip.qt.task.dock:super_resolve`, say.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from napari_dip.errors import Refusal, Refused
+from napari_dip.pipeline.machine import duration, size
+from napari_dip.pipeline.plan.plan import preflight
+from napari_dip.qt.results.trust import ResultView
+from napari_dip.qt.shell.docked import Fold, lay_out
+from napari_dip.qt.shell.ending import DISCARDED, DISCARDED_REST, TOO_EARLY, Results, attempt
+from napari_dip.qt.shell.form import SettingsForm, has_noise
+from napari_dip.qt.shell.layer_dock import LayerDock
+from napari_dip.qt.shell.layers import no_measurement
+from napari_dip.qt.shell.plot import HeldOutCurve
+from napari_dip.qt.shell.preferences import first_preset, my_machine
+from napari_dip.qt.shell.run_bar import RunBar, State
+from napari_dip.qt.shell.worker import BackgroundRun, News
+from napari_dip.qt.task.crop_preview import TryFold
+from napari_dip.qt.task.history import History
+from napari_dip.qt.task.noise import NoiseSection
+from napari_dip.qt.task.recipes import RepeatFold
+from napari_dip.qt.task.recovery import RecoveryOffer
+from napari_dip.qt.task.request import Asked, asked_of
+from napari_dip.tasks import TASKS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    import napari.viewer
+    from napari.layers import Image
+
+    from napari_dip.pipeline.events import Restoration
+    from napari_dip.pipeline.plan.types import Plan
+
+#: The space between a number and its unit, where no line is to end.
+_UNIT = re.compile(r"(?<=\d) (?=(s|min|h|MB|GB)\b)")
+
+
+class TaskDock(LayerDock):
+    """One task in napari.
+
+    Parameters
+    ----------
+    viewer : napari.viewer.Viewer
+        Its Image layers are offered; results become layers of it.
+
+    Attributes
+    ----------
+    task : str
+        Key in `TASKS`; set by each subclass, and all that differs between them.
+    """
+
+    task: ClassVar[str]
+    too_early = TOO_EARLY
+
+    def __init__(self, viewer: napari.viewer.Viewer) -> None:
+        super().__init__(viewer, RunBar(), TASKS[self.task].inputs[1:])
+        viewer = self._viewer
+        self._then: list[Asked] = []
+        self._remarks: list[str] = []
+        self.view = ResultView(viewer)
+        self._results = Results(viewer, self.view.show)
+        self.form = SettingsForm(self.task)
+        self.repeat = RepeatFold(viewer, self.form, self.chooser, self.further)
+        self.curve = HeldOutCurve()
+        self.history = History(viewer)
+        self.noise = NoiseSection(self.chooser, self.form)
+        self.settings = Fold("Settings", self.form.folded)
+        self.maps = Fold("Maps of the camera", self.further.calibration)
+        self.trying = TryFold(viewer, self.chooser, self.further, self.form, self.plan)
+        self.recovery = RecoveryOffer(viewer, self.chooser, self.further, self.form)
+        self._arrange()
+        self._listen()
+        self._on_theme()
+        self._on_image()
+        self.run_bar.say(self.repeat.take_up())
+        self.form.widgets["preset"].value = first_preset() or self.form.widgets["preset"].value
+
+    def plan(self) -> Plan | Refusal:
+        """Say what Run would do now, or why it would not; from headers and what is drawn."""
+        header = self.chooser.header()
+        if isinstance(header, Refusal):
+            return header
+        try:
+            plan = preflight(self.form.recipe(), header, my_machine(), self.further.headers())
+        except Refused as error:
+            return error.refusal
+        return plan if isinstance(plan, Refusal) else self.further.refused(plan) or plan
+
+    def show_plan(self, _: object = None) -> None:
+        """Bring the line above the buttons up to date; while a run is on it stays."""
+        if self.busy:
+            return
+        plan = self.plan()
+        if isinstance(plan, Refusal):
+            self.plan_line.setText(plan.message)
+            self.run_bar.show_state(State.REFUSED)
+        else:
+            time = f"up to {duration(plan.seconds)} if nothing else runs, "
+            self.plan_line.setText(_told(plan, self.chooser.layer(), time))
+            self.run_bar.show_state(State.READY)
+
+    def start(self) -> None:
+        """Begin what the plan line says, or wait in line for other docks."""
+        layer, plan = self.chooser.layer(), self.plan()
+        if self.busy or layer is None or isinstance(plan, Refusal):
+            self.show_plan()
+            return
+        asked: list[Asked] = []
+        failing = "The run could not be started"
+        if trouble := attempt(lambda: asked.append(asked_of(plan, layer, self.further)), failing):
+            self.run_bar.say(trouble)
+            return
+        self.repeat.remember(plan.recipe)
+        self.run(asked)
+
+    def run(self, asked: Sequence[Asked]) -> None:
+        """Run what was asked for, one after another, when the queue lets it."""
+        first, *self._then = asked
+        self._join(first)
+
+    def discard(self) -> None:
+        """Stop the run and leave nothing of it; the dock is free at once."""
+        self._then = []
+        super().discard()
+
+    def shut_down(self) -> None:
+        """Stop all work and let go of the viewer; for a dock that is closed."""
+        super().shut_down()
+        for part in (self.noise, self.repeat, self.trying, self.recovery, self.view):
+            part.shut_down()
+        self.history.forget()
+
+    def _made(self, asked: Asked, over: Callable[[], object]) -> BackgroundRun:
+        return BackgroundRun(asked.plan, asked.pixels, self, over, asked.begin)
+
+    def _prepare(self, asked: Asked) -> None:
+        self.view.comparison.forget()
+        self.history.begin(asked)
+        self._remarks = []
+        self.curve.restart()
+        told = _told(asked.plan, asked.source())  # the bar tells the time now
+        self.plan_line.setText(f"{_called(asked.trial, len(self._then))}{told}")
+
+    def _show(self, news: News) -> None:
+        event = news.event
+        failing = "The preview cannot be shown, but the run goes on"
+        trouble = attempt(lambda: self.history.show_event(event), failing)
+        self._remarks += filter(None, [trouble])
+        self.run_bar.show_event(event, self._remarks)
+        self.curve.extend(news.points, event.best_iteration)
+
+    def _taken(self, asked: Asked, outcome: Restoration) -> str:
+        self.history.note(outcome)
+        words = self._results.add(asked.answered(outcome, self.history.preview), self._remarks)
+        self.run_bar.add_button.setVisible(self._results.waiting)
+        return words
+
+    def _put_away(self) -> str:
+        return attempt(self.history.end, "The preview layer could not be removed")
+
+    def _after(self, whole: bool) -> None:
+        then = self._then if whole else []
+        if then:
+            self.run(then)
+        else:
+            attempt(self.trying.end, "The results could not be shown side by side")
+
+    def _forget(self) -> None:
+        self.history.forget()
+
+    @property
+    def _discarded(self) -> str:
+        return DISCARDED if not self.history.any_kept else DISCARDED_REST
+
+    def _on_add(self) -> None:
+        self.run_bar.say(self._results.add_waiting())
+        self.run_bar.add_button.setVisible(self._results.waiting)
+
+    def _close_parts(self, busy: bool) -> None:
+        for part in (self.form.top, self.form.folded, self.noise, self.further.calibration):
+            part.setEnabled(not busy)
+        for fold in (self.repeat, self.trying, self.recovery):
+            fold.set_busy(busy)
+        super()._close_parts(busy)
+
+    def _listen(self) -> None:
+        self.form.changed.connect(self.show_plan)
+        self.run_bar.add_pressed.connect(self._on_add)
+        self.trying.wanted.connect(self.run)
+        self.recovery.wanted.connect(self.run)
+        self.trying.applied.connect(self.start)
+        for part in (self.repeat, self.trying, self.recovery):
+            part.said.connect(self.run_bar.say_also)
+        self.history.moved.connect(self.curve.mark)
+        self.view.comparison.slider.valueChanged.connect(self.history.rest)
+
+    def _plots(self) -> Sequence[Any]:
+        return self.curve, self.noise.plot, self.view.profile.plot
+
+    def _arrange(self) -> None:
+        self.noise.setVisible(has_noise(self.form))
+        self.maps.setVisible(any(one.calibrates for one in TASKS[self.task].inputs))
+        asked = (self.chooser, self.further, self.form.top, self.plan_line, self.run_bar)
+        folds = (self.trying, self.view.profile, self.noise, self.settings, self.maps, self.repeat)
+        long = (self.history, self.view.also, self.curve, *folds)
+        lay_out(self, (self.recovery, *asked, self.view.comparison), long)
+
+
+def _told(plan: Plan, layer: Image | None, time: str = "") -> str:
+    """Say what is computed where, how long that takes if it is to be said, and what to know."""
+    line = _UNIT.sub("\u00a0", f"{plan.where}: {time}{size(plan.peak_bytes)} of memory.")
+    derived = "" if layer is None else no_measurement(layer)
+    return "\n".join(filter(None, [line, derived, *plan.notes]))
+
+
+def _called(trial: str, further: int) -> str:
+    """Say which of several trials is running, and how many follow."""
+    if not trial:
+        return ""
+    more = f", {further} more to follow" if further else ""
+    return f"{trial[:1].upper()}{trial[1:]}{more}. "
+
+
+@cache
+def dock_of(task: str) -> type[TaskDock]:
+    """Make the dock's class of a task; a class, so that napari hands it its own viewer.
+
+    Parameters
+    ----------
+    task : str
+        Key in `TASKS`.
+    """
+    kind = TASKS[task]
+    name = f"{kind.__name__}Dock"
+    return type(name, (TaskDock,), {"task": task, "__doc__": kind.__doc__, "__module__": __name__})
+
+
+def __getattr__(name: str) -> Any:
+    """Find a task's dock by the task's name, as `napari.yaml` gives it."""
+    task = name.replace("_", "-")
+    if task not in TASKS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return dock_of(task)
+
+
+DenoiseDock = dock_of("denoise")

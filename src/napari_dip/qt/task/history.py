@@ -1,0 +1,375 @@
+"""The pictures of a run on its way: a slider that goes back to them, and a button that keeps one.
+
+At its right end the slider follows the run or, after it, shows its result.
+
+A snapshot as a layer of its own: another stop than the one that the run took by itself.
+
+Pictures of a run on its way, as many as a bound on memory allows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+from weakref import ref
+
+from qtpy.QtCore import QSignalBlocker, Qt, Signal
+from qtpy.QtWidgets import QGridLayout, QLabel, QPushButton, QSizePolicy, QSlider, QWidget
+
+from napari_dip.pipeline.machine import size
+from napari_dip.qt.shell.ending import attempt
+from napari_dip.qt.shell.form import WheelGuard
+from napari_dip.qt.shell.layers import (
+    METADATA_KEY,
+    Preview,
+    in_sight,
+    provenance,
+    range_of,
+    undisturbed,
+)
+from napari_dip.qt.shell.run_bar import sentence_label
+from napari_dip.version import __version__
+
+if TYPE_CHECKING:
+    import napari.layers
+    import napari.viewer
+    import numpy as np
+    import numpy.typing as npt
+
+    from napari_dip.pipeline.events import Event, Restoration
+    from napari_dip.qt.task.request import Asked
+
+#: What a run's report says of its own picture, and not of another one.
+_OF_ITS_PICTURE = ("verdict", "residual", "output_sha256", "best_iteration", "stop_reason")
+
+
+class KeptSnapshots:
+    """Makes layers of one run's snapshots; what only the end of the run tells is added then.
+
+    Parameters
+    ----------
+    asked : Asked
+        What the run was asked for.
+    """
+
+    def __init__(self, asked: Asked) -> None:
+        self._asked = asked
+        self._result: Restoration | None = None
+        self._kept: list[tuple[ref[napari.layers.Image], Snapshot]] = []
+
+    def __bool__(self) -> bool:
+        """Whether any was kept."""
+        return bool(self._kept)
+
+    def add(self, viewer: napari.viewer.Viewer, snapshot: Snapshot) -> str:
+        """Add a snapshot as a new layer; returns the layer's name."""
+        asked = self._asked
+        name = f"{asked.name} {asked.plan.recipe.task.done}, {place_of(snapshot)}"
+        metadata = {**asked.look["metadata"], METADATA_KEY: self._told(snapshot)}
+        with undisturbed(viewer):
+            look = in_sight(asked.look, range_of(snapshot.picture), part=bool(asked.trial))
+            layer = viewer.add_image(
+                snapshot.picture.copy(), name=name, **{**look, "metadata": metadata}
+            )
+        self._kept.append((ref(layer), snapshot))
+        return str(layer.name)
+
+    def end(self, result: Restoration) -> None:
+        """Write what the run found out into the layers that were kept while it was on."""
+        self._result = result
+        for one, snapshot in self._kept:
+            if (layer := one()) is not None:
+                layer.metadata[METADATA_KEY] = self._told(snapshot)
+
+    def _told(self, snapshot: Snapshot) -> dict[str, Any]:
+        """How a snapshot came about, in plain JSON types."""
+        plan, result = self._asked.plan, self._result
+        place = place_of(snapshot)
+        told: dict[str, Any] = {
+            "version": __version__,
+            "recipe": plan.recipe.to_dict(),
+            "seed": plan.recipe.common.seed,
+            "device": plan.device,
+            "input": {"name": self._asked.name, "sha256": None},
+            "seconds": round(snapshot.seconds, 2),
+        }
+        if result is not None:
+            report = {key: one for key, one in result.report.items() if key not in _OF_ITS_PICTURE}
+            told |= {**provenance(self._asked.name, result), "report": report}
+            told["automatic"] = {
+                "best_iteration": result.best_iteration,
+                "stop_reason": result.stop_reason,
+            }
+        return {
+            **told,
+            "inputs": self._asked.look["metadata"][METADATA_KEY]["inputs"],
+            "iterations": snapshot.iteration,
+            "best_iteration": snapshot.iteration,
+            "unit": [snapshot.unit, snapshot.units],
+            "stop_reason": f"you kept the picture of {place} from the history of the run",
+            "shows": "snapshot",
+        }
+
+
+def place_of(snapshot: Snapshot) -> str:
+    """Say where in the run a snapshot was taken."""
+    words = f"iteration {snapshot.iteration}"
+    return words if snapshot.units == 1 else f"part {snapshot.unit}, {words}"
+
+
+#: Memory for the snapshots of one run: a sixteenth of the 4 GB that small computers have, and 244
+#: pictures of 512 x 512.
+MOST_BYTES = 256_000_000
+#: A slider 300 pixels wide in the dock does not tell more apart.
+MOST_SNAPSHOTS = 100
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Snapshot:
+    """The picture at one moment of a run.
+
+    Attributes
+    ----------
+    picture : ndarray
+        As `Event.preview`.
+    number : int
+        Count of the pictures that came before it.
+    iteration, iterations : int
+        In its fit, and planned there.
+    unit, units : int
+        Which part of the run the fit is.
+    seconds : float
+        Since the start.
+    """
+
+    picture: npt.NDArray[np.float32]
+    number: int
+    iteration: int
+    iterations: int
+    unit: int
+    units: int
+    seconds: float
+
+
+class Film:
+    """Snapshots in the order that they came, evenly spread over the run.
+
+    When no more fit, every other one is let go, and of those that come only every other is taken
+    from then on.
+
+    Parameters
+    ----------
+    most_bytes, most_snapshots : int
+        Bounds.
+    """
+
+    def __init__(self, most_bytes: int = MOST_BYTES, most_snapshots: int = MOST_SNAPSHOTS) -> None:
+        self.most_bytes = most_bytes
+        self._most = most_snapshots
+        self._every = 1
+        self._came = 0
+        self.snapshots: list[Snapshot] = []
+
+    @property
+    def bytes(self) -> int:
+        """Memory taken now."""
+        return sum(one.picture.nbytes for one in self.snapshots)
+
+    def add(self, event: Event) -> None:
+        """Take in an event's picture, if it has a new one and there is room for two such."""
+        picture, last = event.preview, self.snapshots[-1].picture if self.snapshots else None
+        if picture is None or picture is last or 2 * picture.nbytes > self.most_bytes:
+            return
+        number, self._came = self._came, self._came + 1
+        if number % self._every:
+            return
+        kept = event.iteration, event.iterations, event.unit, event.units, event.seconds
+        self.snapshots.append(Snapshot(picture, number, *kept))
+        while len(self.snapshots) > self._most or self.bytes > self.most_bytes:
+            self._every *= 2
+            self.snapshots = [one for one in self.snapshots if one.number % self._every == 0]
+
+
+_TIP = (
+    "Go back to the pictures that the run went through. 'Keep this one' makes a layer of the one "
+    "in sight; nothing else is changed. At the right end: the run as it goes on, then its result."
+)
+
+
+class History(QWidget):
+    """Slider, words and button; owns the preview layer.
+
+    Parameters
+    ----------
+    viewer : napari.viewer.Viewer
+    """
+
+    #: Unit and iteration of the snapshot in sight, or None.
+    moved = Signal(object)
+
+    def __init__(self, viewer: napari.viewer.Viewer, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._viewer = viewer
+        self._asked: Asked | None = None
+        self._kept: KeptSnapshots | None = None
+        self._preview: Preview | None = None
+        self._running = False
+        self._seen: Snapshot | None = None
+        self._told = ""
+        self.film = Film()
+        self.slider = QSlider(Qt.Orientation.Horizontal)
+        self.slider.setAccessibleName("History")
+        self.slider.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
+        self._wheel = WheelGuard()
+        self.slider.installEventFilter(self._wheel)
+        self.words = sentence_label()
+        self.keep_button = QPushButton("Keep this one")
+        self.keep_button.setToolTip("<qt>Add the picture in sight as a layer of its own</qt>")
+        self._arrange()
+        self.slider.valueChanged.connect(self._on_move)
+        self.keep_button.clicked.connect(self.keep)
+
+    @property
+    def live(self) -> bool:
+        """Whether no snapshot is in sight, but the run or its result."""
+        return self._seen is None
+
+    @property
+    def preview(self) -> Preview | None:
+        """The layer that shows the run, if it is on."""
+        return self._preview
+
+    @property
+    def any_kept(self) -> bool:
+        """Whether a snapshot of the latest run was kept."""
+        return bool(self._kept)
+
+    def begin(self, asked: Asked) -> None:
+        """Forget the run before and follow a new one."""
+        self.forget()
+        asked = replace(asked, pixels={})  # the history outlives the run; its inputs need not
+        self._asked, self._kept, self._running = asked, KeptSnapshots(asked), True
+        self._preview = _preview(self._viewer, asked)
+
+    def show_event(self, event: Event) -> None:
+        """Take in a picture and show it, unless an earlier one is looked at.
+
+        Raises
+        ------
+        Exception
+            As `Preview.show`.
+        """
+        self.film.add(event)
+        self._fit()
+        if self._preview is not None and self.live:
+            self._preview.show(event.preview)
+
+    def note(self, result: Restoration) -> None:
+        """Write into what was kept how the run ended."""
+        if self._kept is not None:
+            self._kept.end(result)
+
+    def end(self) -> None:
+        """Take the preview away and go to the right end, where the result is.
+
+        Raises
+        ------
+        Exception
+            If napari does not let the preview go.
+        """
+        self._running, self._seen = False, None
+        self._fit()
+        self._hide()
+
+    def forget(self) -> None:
+        """Let go of all snapshots."""
+        self.film = Film()
+        self._running, self._asked, self._seen = False, None, None
+        attempt(self._hide, "The preview layer could not be removed")
+        self._fit()
+
+    def rest(self) -> None:
+        """Go to the right end."""
+        self.slider.setValue(self.slider.maximum())
+
+    def keep(self) -> None:
+        """Make a layer of the snapshot in sight."""
+        kept, seen = self._kept, self._seen
+        if kept is None or seen is None:
+            return
+        names: list[str] = []
+        failing = "The picture could not be kept"
+        trouble = attempt(lambda: names.append(kept.add(self._viewer, seen)), failing)
+        self._say(trouble or f"Kept: '{names[0]}'.")
+
+    def _hide(self) -> None:
+        preview, self._preview = self._preview, None
+        if preview is not None:
+            preview.remove()
+
+    def _fit(self) -> None:
+        """Bring the slider in line with the film; what is in sight stays so."""
+        snapshots = self.film.snapshots
+        if self._seen is not None and self._seen not in snapshots:  # thinned out
+            number = self._seen.number
+            self._seen = min(snapshots, key=lambda one: abs(one.number - number), default=None)
+        place = len(snapshots) if self._seen is None else snapshots.index(self._seen)
+        with QSignalBlocker(self.slider):
+            self.slider.setRange(0, len(snapshots))
+            self.slider.setPageStep(max(1, len(snapshots) // 10))
+            self.slider.setValue(place)
+        self.setVisible(bool(snapshots))
+        self._say(self._told if self._seen is not None else "")
+
+    def _on_move(self, place: int) -> None:
+        snapshots = self.film.snapshots
+        self._seen = snapshots[place] if place < len(snapshots) else None
+        trouble = attempt(self._show_seen, "The picture cannot be shown")
+        self._say(trouble)
+
+    def _show_seen(self) -> None:
+        seen, asked = self._seen, self._asked
+        if asked is None:
+            return
+        if seen is None:
+            if self._running and self.film.snapshots and self._preview is not None:
+                self._preview.show(self.film.snapshots[-1].picture)
+            elif not self._running:
+                self._hide()
+            return
+        if self._preview is None or self._preview.dismissed:
+            self._preview = _preview(self._viewer, asked)
+        self._preview.show(seen.picture)
+
+    def _say(self, told: str = "") -> None:
+        """Say where the slider stands, or what there is else to tell of that place."""
+        self._told = told
+        film, seen = self.film, self._seen
+        self.keep_button.setVisible(seen is not None)
+        self.moved.emit(None if seen is None else (seen.unit, seen.iteration))
+        if seen is not None:
+            place = place_of(seen)
+            self.words.setText(told or f"{place[:1].upper()}{place[1:]} of {seen.iterations}")
+            return
+        count = len(film.snapshots)
+        pictures = "1 picture" if count == 1 else f"{count} pictures"
+        self.words.setText(
+            told or f"{pictures} in {size(film.bytes)} of at most {size(film.most_bytes)}"
+        )
+
+    def _arrange(self) -> None:
+        layout = QGridLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.setVerticalSpacing(2)
+        layout.setColumnStretch(1, 1)
+        layout.addWidget(QLabel("History"), 0, 0)
+        layout.addWidget(self.slider, 0, 1, 1, 2)
+        self.words.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Minimum)
+        layout.addWidget(self.words, 1, 0, 1, 2)
+        layout.addWidget(self.keep_button, 1, 2)
+        self.setToolTip(f"<qt>{_TIP}</qt>")
+        self.setVisible(False)  # until there is something to go back to
+
+
+def _preview(viewer: napari.viewer.Viewer, asked: Asked) -> Preview:
+    return Preview(viewer, asked.name, asked.look, part=bool(asked.trial))

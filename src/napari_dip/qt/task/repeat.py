@@ -1,0 +1,327 @@
+"""Repeating a result: as a script, a command, a paragraph for the paper, or again in the dock.
+
+Layers that lie in no file, saved for a script to read, in a thread of their own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from napari.layers import Image, Shapes
+from qtpy.QtCore import QSignalBlocker, Signal
+from qtpy.QtWidgets import QApplication, QComboBox, QFileDialog, QFormLayout, QGridLayout, QWidget
+
+from napari_dip.errors import Refusal, refusal
+from napari_dip.io import guess_axes
+from napari_dip.io.writing import write_image
+from napari_dip.pipeline.assess.methods import methods_text
+from napari_dip.pipeline.assess.report import sha256
+from napari_dip.pipeline.events import Control
+from napari_dip.pipeline.recipe import recipe_from_dict
+from napari_dip.pipeline.reproduce.repeating import command_line, python_script
+from napari_dip.qt.shell.docked import explained_button
+from napari_dip.qt.shell.layer_dock import drawn
+from napari_dip.qt.shell.layers import METADATA_KEY, follow_layers, level_zero
+from napari_dip.qt.shell.worker import BackgroundCall, answered
+from napari_dip.qt.task.request import inputs_noted, made_by_us, repetition, without_file
+from napari_dip.tasks import TASKS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    import napari.viewer
+
+    from napari_dip.pipeline.reproduce.repeating import Repetition
+    from napari_dip.qt.shell.chooser import InputChooser
+    from napari_dip.qt.shell.form import SettingsForm
+    from napari_dip.qt.shell.layer_dock import FurtherInputs
+    from napari_dip.qt.shell.worker import Switch
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Unsaved:
+    """A layer's pixels on their way into a file.
+
+    Attributes
+    ----------
+    name : str
+        Of the input that it was.
+    layer, result : str
+        Names of the layer and of what was made from it.
+    pixels : array
+        Lazy or not.
+    axes : str
+        One letter for each of its axes.
+    fingerprint : str or None
+        What `sha256` of the pixels must be; None: anything.
+    """
+
+    name: str
+    layer: str
+    result: str
+    pixels: Any
+    axes: str
+    fingerprint: str | None = None
+
+
+#: What comes of it: paths by the names of the inputs, or a sentence.
+Saved = dict[str, str] | Refusal
+
+
+def saved(ones: tuple[Unsaved, ...], folder: Path, switch: Switch) -> Saved:
+    """Save each as TIFF under its layer's name; an earlier file of that name stays."""
+    paths: dict[str, str] = {}
+    for one in ones:
+        path = answered(partial(_save, one, folder, switch), "Saving", one.layer)
+        if isinstance(path, Refusal):
+            return path
+        if path is None:
+            break
+        paths[one.name] = path
+    return paths
+
+
+def _save(one: Unsaved, folder: Path, switch: Switch) -> str | Refusal | None:
+    """Save one; None if nobody waits any more."""
+    pixels = np.asarray(one.pixels)
+    if one.fingerprint is not None and sha256(pixels) != one.fingerprint:
+        return refusal("repeat-changed", layer=one.layer, result=one.result)
+    if switch() is Control.DISCARD:
+        return None
+    if pixels.dtype == bool:
+        pixels = pixels.astype(np.uint8)
+    path = _free(folder, one.layer)
+    return str(write_image(path, pixels, axes=one.axes))
+
+
+def _free(folder: Path, layer: str) -> Path:
+    """Name a file after a layer, with a number if there is one already."""
+    stem = "".join(one if one.isalnum() or one in " ._-" else "-" for one in layer)
+    stem = stem.strip(" .") or "layer"
+    path, number = folder / f"{stem}.tif", 2
+    while path.exists() or path.is_symlink():
+        path, number = folder / f"{stem}-{number}.tif", number + 1
+    return path
+
+
+_SAVE_WHERE = "Folder for the layers that lie in no file, for the script to read"
+
+
+class RepeatButtons(QWidget):
+    """A list of results, and four buttons for the one that is chosen.
+
+    Parameters
+    ----------
+    viewer : napari.viewer.Viewer
+    form : SettingsForm
+    chooser : InputChooser
+    further : FurtherInputs
+        What "Run again" sets.
+    """
+
+    said = Signal(str)
+
+    def __init__(
+        self,
+        viewer: napari.viewer.Viewer,
+        form: SettingsForm,
+        chooser: InputChooser,
+        further: FurtherInputs,
+        parent: QWidget | None = None,
+    ) -> None:
+        super().__init__(parent)
+        self._viewer, self._form = viewer, form
+        self._chooser, self._further = chooser, further
+        self._saving: BackgroundCall | None = None
+        self._busy = False
+        self.combo = QComboBox()
+        self.combo.setAccessibleName("Result")
+        self.combo.setToolTip(
+            "<qt>The result to repeat: the layer that is selected in napari, or else the latest."
+            "</qt>"
+        )
+        self.combo.setSizeAdjustPolicy(
+            QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon
+        )
+        self.again_button = explained_button(
+            "Run again from this layer",
+            "Set this dock as it was for this result: image, further pictures and all settings. "
+            "Nothing runs until you press Run.",
+        )
+        self.python_button = explained_button(
+            "Copy as Python",
+            "Copy a script that makes this result again, to paste into a file or a notebook.",
+        )
+        self.command_button = explained_button(
+            "Copy as command",
+            "Copy the line that makes this result again, to paste into a terminal.",
+        )
+        self.methods_button = explained_button(
+            "Copy methods text",
+            "Copy what to write about this result in a paper: version, settings, what was "
+            "measured, and the references for what was used.",
+        )
+        self._arrange()
+        self.again_button.clicked.connect(self.set_up_again)
+        self.python_button.clicked.connect(partial(self._copy, python_script, "The script"))
+        self.command_button.clicked.connect(partial(self._copy, command_line, "The command"))
+        self.methods_button.clicked.connect(self.copy_methods)
+        self._connect(True)
+        self.refresh()
+
+    def layer(self) -> Image | None:
+        """Give the result that is chosen, None if there is none."""
+        name = self.combo.currentText()
+        return self._viewer.layers[name] if name and name in self._viewer.layers else None
+
+    def refresh(self, _: object = None) -> None:
+        """List the results, latest first; the selected layer is taken if it is one."""
+        layers = [one for one in self._viewer.layers if made_by_us(one) is not None][::-1]
+        names, before = [one.name for one in layers], self.combo.currentText()
+        fresh = [name for name in names if self.combo.findText(name) < 0]
+        active = self._viewer.layers.selection.active
+        wanted = next(iter(fresh), before)
+        if active in layers and not fresh:
+            wanted = active.name
+        with QSignalBlocker(self.combo):
+            self.combo.clear()
+            self.combo.addItems(names)
+            self.combo.setCurrentIndex(max(self.combo.findText(wanted), 0 if names else -1))
+        for button in (self.python_button, self.command_button, self.methods_button):
+            button.setEnabled(bool(names))
+        self.again_button.setEnabled(bool(names) and not self._busy)
+
+    def set_up_again(self) -> None:
+        """Bring form and lists to what they were for the chosen result."""
+        layer = self.layer()
+        made = None if layer is None else made_by_us(layer)
+        if layer is None or made is None:
+            return
+        shared = made["report"].get("fit", {}).get("shared", {})
+        if "file" in shared:
+            no = refusal("series-repeat", layer=layer.name, network=shared["file"])
+            self.said.emit(no.message)
+            return
+        recipe = recipe_from_dict(made["recipe"])
+        if recipe.task.name != self._form.task:
+            title = TASKS[recipe.task.name].title
+            no = refusal("repeat-other-task", layer=layer.name, task=title)
+            self.said.emit(no.message)
+            return
+        self._form.show(recipe)
+        noted = inputs_noted(made)
+        image = noted.pop("image")
+        there = self._chooser.choose(image["layer"], image.get("axes", made["report"]["axes"]))
+        self._further.choose({name: one["layer"] for name, one in noted.items()})
+        names = [one["layer"] for one in (image, *noted.values())]
+        gone = [name for name in names if name not in self._viewer.layers]
+        if gone or not there:
+            lost = gone[0] if gone else image["layer"]
+            no = refusal("repeat-layer-gone", result=layer.name, layer=lost)
+            self.said.emit(no.message)
+            return
+        self.said.emit(f"All is set as for '{layer.name}'. Press Run to make it again.")
+
+    def copy_methods(self) -> None:
+        """Put the methods text on the clipboard."""
+        layer = self.layer()
+        made = None if layer is None else made_by_us(layer)
+        if made is not None:
+            self._to_clipboard(methods_text(made["report"]), "The methods text")
+
+    def set_busy(self, busy: bool) -> None:
+        """While a run is on, the dock stays set as it is."""
+        self._busy = busy
+        self.refresh()
+
+    def disconnect_viewer(self) -> None:
+        """Stop listening; the viewer lives longer than this widget."""
+        if self._saving is not None:
+            self._saving.discard()
+        self._connect(False)
+
+    def _copy(self, write: Callable[[Repetition], str], what: str) -> None:
+        """Copy what repeats the result; layers that lie in no file are saved first."""
+        layer = self.layer()
+        made = None if layer is None else made_by_us(layer)
+        if layer is None or made is None or self._saving is not None:
+            return
+        unsaved = without_file(made)
+        if not unsaved:
+            self._to_clipboard(write(repetition(made, {})), what)
+            return
+        ones = [self._unsaved(name, made, layer.name) for name in unsaved]
+        for one in ones:
+            if isinstance(one, Refusal):
+                self.said.emit(one.message)
+                return
+        folder = QFileDialog.getExistingDirectory(self, _SAVE_WHERE)
+        if not folder:
+            return
+        whole = tuple(one for one in ones if isinstance(one, Unsaved))
+        self._saving = BackgroundCall(partial(saved, whole, Path(folder)), self)
+        self._saving.ended.connect(partial(self._on_saved, layer, write, what))
+        self.said.emit("Saving what the script needs")
+        self._saving.start()
+
+    def _on_saved(
+        self, layer: Image, write: Callable[[Repetition], str], what: str, outcome: Saved
+    ) -> None:
+        self._saving = None
+        if isinstance(outcome, Refusal):
+            self.said.emit(outcome.message)
+            return
+        made = made_by_us(layer)
+        if made is None:  # the layer's metadata were taken away meanwhile
+            return
+        noted = inputs_noted(made)
+        for name, path in outcome.items():  # so that nobody is asked again
+            noted[name] = {**noted[name], "path": path}
+        layer.metadata[METADATA_KEY] = {**made, "inputs": noted}
+        files = " and ".join(f"'{Path(path).name}'" for path in outcome.values())
+        self._to_clipboard(write(repetition(made, outcome)), what, f" {files} lies beside it.")
+
+    def _unsaved(self, name: str, made: Mapping[str, Any], result: str) -> Unsaved | Refusal:
+        """Take an input's pixels from its layer, or say that it is gone."""
+        noted = inputs_noted(made)
+        one = noted[name]
+        if one["layer"] not in self._viewer.layers:
+            return refusal("repeat-unsaved", layer=one["layer"], result=result)
+        layer = self._viewer.layers[one["layer"]]
+        if name == "image":
+            axes, fingerprint = str(made["report"]["axes"]), made["input"]["sha256"]
+            return Unsaved(name, layer.name, result, level_zero(layer), axes, fingerprint)
+        if isinstance(layer, Shapes):
+            image = noted["image"]["layer"]
+            there = self._viewer.layers[image] if image in self._viewer.layers else None
+            if not isinstance(there, Image):
+                return refusal("repeat-unsaved", layer=image, result=result)
+            return Unsaved(name, layer.name, result, drawn(layer, there).astype(np.uint8), "YX")
+        pixels = level_zero(layer)
+        axes = guess_axes(tuple(pixels.shape), rgb=bool(getattr(layer, "rgb", False)))
+        return Unsaved(name, layer.name, result, pixels, axes)
+
+    def _to_clipboard(self, text: str, what: str, more: str = "") -> None:
+        clipboard = QApplication.clipboard()
+        assert clipboard is not None  # there is an application, since there is a widget
+        clipboard.setText(text)
+        self.said.emit(f"{what} was copied; paste it where you want it.{more}")
+
+    def _connect(self, on: bool) -> None:
+        follow_layers(self._viewer, self.refresh, on=on)
+
+    def _arrange(self) -> None:
+        form = QFormLayout()
+        form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
+        form.addRow("Result", self.combo)
+        layout = QGridLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addLayout(form, 0, 0, 1, 2)
+        layout.addWidget(self.python_button, 1, 0)
+        layout.addWidget(self.command_button, 1, 1)
+        layout.addWidget(self.methods_button, 2, 0, 1, 2)
+        layout.addWidget(self.again_button, 3, 0, 1, 2)

@@ -1,0 +1,337 @@
+"""What a run was asked for: frozen when Run is pressed, whatever the viewer shows later.
+
+What is noted of a run's layers so that they can be brought back after a crash, and where.
+
+What a result's layer knows of the layers that it was made from, and where these lie.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+from weakref import ref
+
+import numpy as np
+from napari.layers import Image, Labels
+from napari.utils.transforms import Affine
+
+from napari_dip.errors import DipError
+from napari_dip.io.reading import read_spec
+from napari_dip.pipeline.autosave import Place, run_kept, summarise_run
+from napari_dip.pipeline.execute.trial import run_trial
+from napari_dip.pipeline.plan.plan import preflight
+from napari_dip.pipeline.reproduce.repeating import Repetition
+from napari_dip.pipeline.store.shared_network import KEY
+from napari_dip.qt.shell.ending import Answer
+from napari_dip.qt.shell.layers import level_zero, look_of, told_of, undisturbed
+from napari_dip.qt.shell.preferences import home_folder, my_machine, page
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    import napari.viewer
+    from napari.layers import Layer
+
+    from napari_dip.pipeline.events import Restoration
+    from napari_dip.pipeline.execute.trial import Region
+    from napari_dip.pipeline.plan.types import Plan
+    from napari_dip.qt.shell.layer_dock import FurtherInputs
+    from napari_dip.qt.shell.layers import Preview
+
+
+def inputs_of(image: Image, axes: str, further: Mapping[str, Layer]) -> dict[str, Any]:
+    """Note which layers a run reads, in plain JSON types.
+
+    Parameters
+    ----------
+    image : Image
+        What is restored.
+    axes : str
+        One letter for each of its axes.
+    further : mapping of str to Layer
+        The task's other inputs, by their names.
+    """
+    layers: dict[str, Any] = {"image": image, **further}
+    noted = {
+        name: {"layer": str(layer.name), "path": _path(layer)} for name, layer in layers.items()
+    }
+    noted["image"]["axes"] = axes
+    return noted
+
+
+def made_by_us(layer: Any) -> Mapping[str, Any] | None:
+    """Give what a result's layer says of its making; None if it is no result."""
+    ours = told_of(layer)
+    if not isinstance(ours.get("report"), Mapping):
+        return None
+    return ours if ours.get("shows", "result") == "result" else None
+
+
+def inputs_noted(made: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Give the images that were noted; of a result that notes none, its own."""
+    image = {"layer": made["input"]["name"], "path": None, "axes": made["report"]["axes"]}
+    noted = dict(made.get("inputs") or {"image": image})
+    return {name: one for name, one in noted.items() if name != KEY}
+
+
+def without_file(made: Mapping[str, Any]) -> list[str]:
+    """Name the inputs that lie in no file, or in one that does not look like them."""
+    inputs = inputs_noted(made)
+    shape = tuple(made["report"]["shape"])
+    return [
+        name
+        for name, one in inputs.items()
+        if not _fits(one.get("path"), shape if name == "image" else None)
+    ]
+
+
+def repetition(made: Mapping[str, Any], saved: Mapping[str, str]) -> Repetition:
+    """Put together what repeats a result.
+
+    Parameters
+    ----------
+    made : mapping
+        By `made_by_us`.
+    saved : mapping of str to str
+        Files of inputs that lay in none.
+    """
+    paths = {name: str(one.get("path")) for name, one in inputs_noted(made).items()}
+    if (network := dict(made.get("inputs") or {}).get(KEY)) is not None:
+        paths[KEY] = str(network["path"])
+    return Repetition(made["report"], {**paths, **saved}, str(made["input"]["name"]))
+
+
+def _path(layer: Any) -> str | None:
+    path = layer.source.path
+    return None if not path else os.path.abspath(path)
+
+
+def _fits(path: str | None, shape: tuple[int, ...] | None) -> bool:
+    """Whether a file can be read here, and holds a picture of that shape; from its header."""
+    if not path:
+        return False
+    try:
+        found = read_spec(path).shape
+    except DipError:
+        return False
+    return shape is None or found == shape
+
+
+_NUMBERS = ("scale", "translate", "rotate", "shear", "affine", "contrast_limits")
+_PLAIN = ("gamma", "blending", "opacity", "interpolation2d", "interpolation3d", "rgb", "visible")
+
+
+def homes() -> list[Path]:
+    """Give the folder of unfinished runs, in the folder of napari's own settings, if it has one."""
+    folder = home_folder()
+    return [] if folder is None else [folder / "unfinished"]
+
+
+def place_for(plan: Plan, image: Image, further: Mapping[str, Layer]) -> Place | None:
+    """Say where a run is kept, and what is noted of it; None if it is not to be kept.
+
+    Parameters
+    ----------
+    plan : Plan
+    image : Image
+        What is restored.
+    further : mapping of str to Layer
+        The task's other inputs.
+    """
+    wished = getattr(page("computing"), "keep_unfinished", True)
+    machine = my_machine()
+    again = preflight(plan.recipe, plan.source, machine, plan.others)
+    if not wished or not homes() or again != plan:  # the free memory changed what can be done
+        return None
+    layers = {"image": image, **further}
+    noted = {
+        name: {**one, **_noted(layers[name])}
+        for name, one in inputs_of(image, plan.source.axes, further).items()
+    }
+    path = noted["image"]["path"]
+    file = os.path.basename(path or "")
+    file = f" ({file})" if os.path.splitext(file)[0] not in ("", image.name) else ""
+    about = summarise_run(plan, f"{plan.recipe.task.title} of '{image.name}'{file}", machine)
+    return Place(homes()[0] / f"run-{secrets.token_hex(4)}", about, noted)
+
+
+def pixels_of(viewer: napari.viewer.Viewer, inputs: Mapping[str, Mapping[str, Any]]) -> Any:
+    """Give the pixels of layers that bear the names of a run's inputs, as far as there are any.
+
+    Parameters
+    ----------
+    viewer : napari.viewer.Viewer
+    inputs : mapping of str to mapping
+        What was noted.
+    """
+    found = {}
+    for name, noted in inputs.items():
+        layer = viewer.layers[noted["layer"]] if noted["layer"] in viewer.layers else None
+        if isinstance(layer, Image | Labels):
+            found[name] = level_zero(layer)
+    return found
+
+
+def placed_layer(viewer: napari.viewer.Viewer, noted: Mapping[str, Any], pixels: Any) -> str:
+    """Add a layer as it was; without its place and colours if napari does not take these.
+
+    Parameters
+    ----------
+    viewer : napari.viewer.Viewer
+    noted : mapping
+    pixels : ndarray
+
+    Returns
+    -------
+    str
+        Its name, which is another one if that is taken.
+    """
+    look = {**noted["look"], "name": noted["layer"]}
+    with undisturbed(viewer):
+        if noted["kind"] == "labels":
+            drawn = np.asarray(pixels)
+            drawn = drawn.astype(np.uint8) if drawn.dtype == bool else drawn
+            return str(viewer.add_labels(drawn, **look).name)
+        try:
+            layer = viewer.add_image(pixels, **look)
+        except (TypeError, ValueError, KeyError):  # of another napari
+            layer = viewer.add_image(pixels, name=noted["layer"], rgb=bool(look.get("rgb")))
+    return str(layer.name)
+
+
+def _noted(layer: Layer) -> dict[str, Any]:
+    """Note kind and look of a layer, in plain JSON types."""
+    state = layer.as_layer_data_tuple()[1]
+    if not isinstance(layer, Image):
+        look = {name: np.asarray(state[name]).tolist() for name in ("scale", "translate")}
+        return {"kind": "labels", "look": look if isinstance(layer, Labels) else {}}
+    look = {name: np.asarray(state[name]).tolist() for name in _NUMBERS}
+    look |= {name: state[name] for name in _PLAIN}
+    look |= {name: [str(one) for one in state[name]] for name in ("units", "axis_labels")}
+    look["blending"] = str(state["blending"])
+    look["colormap"] = layer.colormap.name
+    return {"kind": "image", "look": look}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Asked:
+    """A plan, the pixels that it is for, and what its picture takes over from their layer.
+
+    Attributes
+    ----------
+    plan : Plan
+    name : str
+        Of the image's layer.
+    look, input_look : mapping
+        For pictures of the result's size and of the input's; see `look_of`.
+    source : callable
+        Gives the image's layer, or None if it is gone.
+    pixels : mapping of str to array
+        The inputs by name, lazy or not.
+    whole : Plan or None
+        For all of the image, where the plan is for a region of it.
+    region : Region or None
+    trial : str
+        Goes behind the image's name to name what was tried on the region.
+    place : Place or None
+        Where the run is kept, so that it can go on after a crash.
+    """
+
+    plan: Plan
+    name: str
+    look: Mapping[str, Any]
+    input_look: Mapping[str, Any]
+    source: Callable[[], Any]
+    pixels: Mapping[str, Any]
+    whole: Plan | None = None
+    region: Region | None = None
+    trial: str = ""
+    place: Place | None = None
+
+    @property
+    def label(self) -> str:
+        """What the run is called where others wait for it, such as "Denoise cells"."""
+        title = self.plan.recipe.task.title
+        return " ".join(filter(None, [title, self.name, self.trial]))
+
+    def answered(self, result: Restoration, preview: Preview | None = None) -> Answer:
+        """Put the result on its way into the viewer, in the preview's place if there is one."""
+        whole = self.plan if self.whole is None else self.whole
+        return Answer(
+            self.name,
+            self.look,
+            result,
+            self.source,
+            self.input_look,
+            trial=self.trial,
+            told=whole.notes,
+            preview=preview,
+        )
+
+    @property
+    def begin(self) -> Callable[..., Any] | None:
+        """What begins the run where it is no ordinary one."""
+        if self.whole is not None and self.region is not None:
+            return partial(run_trial, self.whole, self.region)
+        return None if self.place is None else partial(run_kept, self.place)
+
+
+def asked_of(plan: Plan, layer: Image, further: FurtherInputs) -> Asked:
+    """Note what a run is asked for.
+
+    Parameters
+    ----------
+    plan : Plan
+    layer : Image
+        What is restored.
+    further : FurtherInputs
+        What is chosen beside it.
+    """
+    chosen = further.chosen()
+    inputs = inputs_of(layer, plan.source.axes, chosen)
+    return Asked(
+        plan,
+        layer.name,
+        look_of(layer, plan, inputs),
+        look_of(layer, None, inputs),
+        ref(layer),
+        {"image": level_zero(layer), **further.pixels()},
+        place=place_for(plan, layer, chosen),
+    )
+
+
+def on_region(asked: Asked, region: Region, small: Plan) -> Asked:
+    """Ask for the same on a part of the image, whose picture lies where that part is.
+
+    Parameters
+    ----------
+    asked : Asked
+        For the whole.
+    region : Region
+    small : Plan
+        By `napari_dip.pipeline.execute.trial.plan_trial`.
+    """
+    layer = asked.source()
+    # napari counts no axis for red, green and blue
+    start = [one for one, axis in zip(region.start, small.source.axes, strict=True) if axis != "S"]
+    placed = Affine(scale=layer.scale, rotate=layer.rotate, shear=layer.shear).linear_matrix
+    shift = placed @ np.array(start, float)
+
+    def moved(look: Mapping[str, Any]) -> dict[str, Any]:
+        return {**look, "translate": look["translate"] + shift}
+
+    preset = small.recipe.common.preset.capitalize()
+    return replace(
+        asked,
+        plan=small,
+        look=moved(asked.look),
+        input_look=moved(asked.input_look),
+        whole=asked.plan,
+        region=region,
+        trial=f"trial, {preset}",
+    )

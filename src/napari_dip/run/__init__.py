@@ -1,1 +1,0 @@
-"""From a wish to a picture: recipe, preflight, plan, calibration, run."""

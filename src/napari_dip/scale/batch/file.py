@@ -1,0 +1,254 @@
+"""One file of a batch, from its pixels to its receipt; whatever goes wrong becomes its outcome."""
+
+from __future__ import annotations
+
+import os
+import traceback
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+from napari_dip.errors import Failed, Refused, refusal
+from napari_dip.errors.fault import printable
+from napari_dip.io.header import plane_spec
+from napari_dip.io.outputs import check_folder
+from napari_dip.io.paths import target_of, why_not
+from napari_dip.io.reading import read_provenance
+from napari_dip.io.regions import OnDisk
+from napari_dip.io.writing import write_bytes
+from napari_dip.pipeline.assess.report_picture import middle_plane, overview
+from napari_dip.pipeline.events import Event
+from napari_dip.pipeline.execute.runner import run
+from napari_dip.pipeline.execute.tile_measuring import open_survey
+from napari_dip.pipeline.lazy_inputs import stamped
+from napari_dip.pipeline.machine import is_memory_error
+from napari_dip.pipeline.reproduce.told import is_picture_of
+from napari_dip.pipeline.store.checkpoints import UNUSABLE, Store
+from napari_dip.pipeline.store.results import free_name, kept_elsewhere, save_picture
+from napari_dip.scale.batch.records import confirmed, hashes_of, write_receipt
+from napari_dip.scale.batch.types import ENDS, FileOutcome, Wish
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Mapping
+    from pathlib import Path
+
+    import numpy.typing as npt
+
+    from napari_dip.engine.control import Control
+    from napari_dip.errors import Refusal
+    from napari_dip.pipeline.events import Restoration
+    from napari_dip.pipeline.plan.types import Plan
+    from napari_dip.scale.batch.types import Job, Places, State
+
+#: Pixels along the longer side of a plane from which on not all of it is looked at to draw it.
+_DRAWN = 2048
+
+
+def restore_file(
+    job: Job, plan: Plan, *, resume: bool, control: Callable[[], Control]
+) -> Generator[Event, None, FileOutcome]:
+    """Restore one file and write its receipt, unless it has one that holds.
+
+    Parameters
+    ----------
+    job : Job
+    plan : Plan
+        The job's own.
+    resume : bool
+        Whether to look for a receipt, and for a checkpoint to go on from.
+    control : callable
+        Polled at every step.
+
+    Yields
+    ------
+    Event
+
+    Returns
+    -------
+    FileOutcome
+        Also where the file is refused for its pixels or its run fails; nothing is raised for that.
+    """
+    at, source = job.at, plan.source
+    if resume:
+        yield Event("Checking what was done before")
+        try:
+            kept = confirmed(job, plan, partial(end_if_asked, control))
+        except Ended:
+            return FileOutcome(job.source, "waiting")
+        if kept is not None:
+            Store(at.unfinished, resume=False).remove()  # killed right after the receipt
+            return FileOutcome(job.source, "kept", at.result, at.picture, receipt=kept)
+    hashes: dict[str, str] = {}
+    state: State = "failed"
+    log = ""
+    try:
+        return (yield from _restored(job, plan, hashes, resume, control))
+    except Ended:
+        return FileOutcome(job.source, "waiting")
+    except Refused as error:
+        state, no = "refused", error.refusal
+    except Failed as error:
+        no = error.refusal
+        if no.code == "save-unexpected":
+            log = "".join(traceback.format_exception(error))
+    except Exception as error:
+        no = _unforeseen(error, source.name)
+        log = "".join(traceback.format_exception(error))
+    return without_result(job, plan, hashes, state, no, log)
+
+
+@dataclass(frozen=True, slots=True)
+class _Before:
+    """What was there when a file was begun: nothing that came since is replaced or followed.
+
+    Attributes
+    ----------
+    folders : tuple of Path
+        Where the folders of result and receipt lie, all links followed.
+    files : frozenset of Path
+        Files that may be replaced.
+    """
+
+    folders: tuple[Path, ...]
+    files: frozenset[Path]
+
+    @classmethod
+    def of(cls, job: Job, plan: Plan) -> _Before:
+        """Look at the places of a file."""
+        at = job.at
+        places = (at.result, *(at.learned(name) for name in plan.recipe.task.gives))
+        return cls(_folders(at), frozenset(one for one in places if os.path.lexists(one)))
+
+    def check(self, at: Places) -> None:
+        """Raise `Failed` if the folders lead elsewhere by now."""
+        if _folders(at) != self.folders:
+            raise Failed(refusal("output-moved", path=printable(str(at.result.parent))))
+
+
+def _set_aside(result: Path) -> Path | None:
+    """Rename an earlier result that is not as it was written: somebody may have worked on it."""
+    if not os.path.lexists(result) or _is_as_written(result):
+        return None
+    aside = free_name(result, "changed")
+    with suppress(OSError):  # what cannot be moved is not replaced either
+        os.rename(result, aside)
+        return aside
+    return None
+
+
+def _is_as_written(result: Path) -> bool:
+    with suppress(Exception):  # whoever wrote it: what cannot be read is not proven
+        told = read_provenance(result) or {}
+        return is_picture_of(result, told["report"])
+    return False
+
+
+def _folders(at: Places) -> tuple[Path, ...]:
+    return tuple(target_of(one.parent) for one in (at.result, at.receipt))
+
+
+def _restored(
+    job: Job,
+    plan: Plan,
+    hashes: dict[str, str],
+    resume: bool,
+    control: Callable[[], Control],
+) -> Generator[Event, None, FileOutcome]:
+    """Do the work; `hashes` are filled in as soon as they are known."""
+    at = job.at
+    check_folder(at.result.parent, 4 * prod(plan.result_shape))
+    plan = stamped(plan)
+    before = _Before.of(job, plan)
+    hashes.update(hashes_of(job.inputs, partial(end_if_asked, control)))
+    data = open_survey(plan)
+    wish = Wish(control)
+    store = Store(at.unfinished, resume=resume)
+    try:
+        result = yield from run(plan, data, control=wish, store=store)
+    except Refused as error:
+        if error.refusal.code not in UNUSABLE:
+            raise
+        store = Store(at.unfinished, resume=False)
+        result = yield from run(plan, data, control=wish, store=store)
+    if wish.ended or result is None:
+        return FileOutcome(job.source, "waiting", refusal=store.failure)
+    yield Event("Saving the result", fraction=1.0)
+    if at.result in before.files and (aside := _set_aside(at.result)) is not None:
+        yield Event(f"A changed result is kept as '{printable(aside.name)}'", fraction=1.0)
+    results = _save(job, plan, data["image"], result, before)
+    receipt = write_receipt(
+        at, plan.source, plan.recipe, hashes, report=result.report, results=results
+    )
+    store.remove()
+    return FileOutcome(job.source, "restored", at.result, at.picture, receipt=receipt)
+
+
+def _save(
+    job: Job, plan: Plan, image: npt.NDArray[Any] | OnDisk, result: Restoration, before: _Before
+) -> list[Path]:
+    """Write the result, what was learned beside it, and a drawing; give back the first two."""
+    at, source = job.at, plan.source
+    try:
+        before.check(at)
+        again = at.result in before.files and _is_as_written(at.result)
+        save_picture(at.result, result.image, source, plan.result_scale, result, again)
+    except Exception as failure:  # a night's work must not end with a full disk
+        raise kept_elsewhere(failure, at.result, plan, result) from failure
+    results = [at.result]
+    for name in plan.recipe.task.gives:
+        found = result.learned[name]
+        spec = plane_spec(source, found.shape)
+        again = at.learned(name) in before.files
+        save_picture(at.learned(name), found, spec, spec.scale, result, again)
+        results.append(at.learned(name))
+    pictures = (one.mapped() if isinstance(one, OnDisk) else one for one in (image, result.image))
+    left, right = (_thinned(middle_plane(one, source.axes)) for one in pictures)
+    drawn = overview(left, right, result.report["held_out"], result.best_iteration)
+    write_bytes(at.picture, drawn, overwrite=True)
+    return results
+
+
+def _thinned(plane: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Leave pixels out of a plane too large to be drawn from whole."""
+    step = max(1, max(plane.shape[:2]) // _DRAWN)
+    return plane[::step, ::step]
+
+
+def without_result(
+    job: Job, plan: Plan, hashes: Mapping[str, str], state: State, no: Refusal, log: str = ""
+) -> FileOutcome:
+    """Write down why there is no result; a disk that does not even take that stops nothing.
+
+    Parameters
+    ----------
+    job : Job
+    plan : Plan
+    hashes : mapping of str to str
+        Of the files that were read.
+    state : str
+    no : Refusal
+    log : str
+        For a report, where nobody foresaw it.
+    """
+    receipt: Mapping[str, Any] = {}
+    with suppress(Failed):
+        receipt = write_receipt(job.at, plan.source, plan.recipe, hashes, no=no, log=log)
+    return FileOutcome(job.source, state, refusal=no, receipt=receipt)
+
+
+def _unforeseen(error: Exception, name: str) -> Refusal:
+    if is_memory_error(error):
+        return refusal("memory-out", name=name)
+    return refusal("unexpected", why=why_not(error))
+
+
+class Ended(Exception):
+    """The batch is to end, said while a file was hashed."""
+
+
+def end_if_asked(control: Callable[[], Control]) -> None:
+    """Raise `Ended` if a control says that the batch is to end."""
+    if control() in ENDS:
+        raise Ended

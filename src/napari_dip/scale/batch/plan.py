@@ -1,0 +1,239 @@
+"""What a batch will do: all headers read, all refusals found, before any work begins."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from math import prod
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from napari_dip.errors import Refusal, Refused, refusal
+from napari_dip.errors.fault import printable
+from napari_dip.io.outputs import check_folder, check_free
+from napari_dip.io.paths import check_names_differ, gather, result_name
+from napari_dip.io.reading import read_spec
+from napari_dip.pipeline.api import load_recipe, spelled_axes
+from napari_dip.pipeline.machine import this_machine
+from napari_dip.pipeline.plan.plan import preflight
+from napari_dip.pipeline.store.shared_network import KEY, served_by
+from napari_dip.scale.batch.records import (
+    LIST,
+    PAGE,
+    RECEIPTS,
+    TABLE,
+    address,
+    believed,
+    comes_from,
+    listed,
+    listed_cores,
+    places,
+)
+from napari_dip.scale.batch.series import series_for, with_lesson
+from napari_dip.scale.batch.types import BatchPlan, Job
+
+if TYPE_CHECKING:
+    from napari_dip.io import ImageSpec
+    from napari_dip.pipeline.machine import Machine
+    from napari_dip.pipeline.plan.types import Plan, SharedNetwork
+    from napari_dip.pipeline.recipe import Recipe
+
+
+def left_plans(plan: BatchPlan) -> tuple[Plan, ...]:
+    """Plans of the files without a receipt of an earlier call, whose word is taken here."""
+    plans = [(job.at, job.plan) for job in plan.jobs if not isinstance(job.plan, Refusal)]
+    if not plan.resume:
+        return tuple(one for _, one in plans)
+    return tuple(p for at, p in plans if believed(at, p.source, plan.recipe) is None)
+
+
+def plan_batch(
+    recipe: object,
+    inputs: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
+    outdir: str | os.PathLike[str],
+    *,
+    resume: bool = False,
+    axes: str | None = None,
+    others: Mapping[str, str | os.PathLike[str]] | None = None,
+    machine: Machine | None = None,
+    threads: int | None = None,
+    sharing: int = 1,
+    one_network: bool = False,
+) -> BatchPlan:
+    """Read all headers and say what will be done; writes nothing and loads no engine.
+
+    Parameters
+    ----------
+    recipe, inputs, outdir, resume, axes, one_network
+        As for `napari_dip.batch`.
+    others : mapping of str to path, optional
+        Further inputs of the task, such as a PSF: one for all files.
+    machine : Machine, optional
+        What to plan with. Default: this one.
+    threads : int, optional
+        Most threads of each fit. Default: as earlier calls in that folder, else all cores.
+    sharing : int
+        Files that are worked on at once, which share the cores.
+
+    Returns
+    -------
+    BatchPlan
+        Files that cannot be restored are in it, with the reason.
+
+    Raises
+    ------
+    Refused
+        If the batch as a whole cannot be done, such as for two results of one name.
+    """
+    wish, axes = load_recipe(recipe), spelled_axes(axes)
+    named = _named(inputs)
+    if not isinstance(outdir, str | os.PathLike):
+        raise Refused(_no_path("The folder of the results", outdir))
+    further = _further(wish, others or {})
+    folder = Path(os.fspath(outdir) or "")
+    check_folder(os.fspath(outdir))
+    check_free(folder / LIST)
+    gathered = gather(named, folder)
+    earlier = listed(folder, wish) if resume else {}
+    before = listed_cores(folder) if earlier else None
+    machine = _counting_on(machine or this_machine(), threads or before, sharing)
+    series = series_for(folder, (others or {}).get(KEY), one_network, begun=bool(earlier))
+    ready = wish, axes, further, machine, series.network
+    jobs = tuple(_job(one, folder, *ready) for one in gathered.files)
+    jobs, lesson = with_lesson(jobs, series, machine.cores)
+    sound = [job for job in jobs if not isinstance(job.plan, Refusal)]
+    _check_nothing_is_lost(folder, sound, further, earlier, resume)
+    series.check_place(earlier)
+    files = {**earlier, **{job.at.result.name: address(job.source, folder) for job in sound}}
+    told = files, machine, axes, (*gathered.notes, *series.notes), series.network, lesson
+    plan = BatchPlan(wish, folder, jobs, resume, *told)
+    check_folder(folder, sum(4 * prod(one.result_shape) for one in left_plans(plan)))
+    return plan
+
+
+def _named(inputs: object) -> list[str | os.PathLike[str]]:
+    """List the inputs, or say what was given instead of paths."""
+    if isinstance(inputs, str | os.PathLike):
+        return [inputs]
+    if isinstance(inputs, bytes | bytearray | Mapping) or not isinstance(inputs, Iterable):
+        raise Refused(_no_path("Inputs", inputs))
+    for one in (named := list(inputs)):
+        if not isinstance(one, str | os.PathLike):
+            raise Refused(_no_path("Each input", one))
+    return named
+
+
+def _no_path(what: str, found: object) -> Refusal:
+    kind = "None" if found is None else f"something of type {type(found).__name__}"
+    return refusal("batch-paths", what=what, found=kind)
+
+
+def _job(
+    source: Path,
+    folder: Path,
+    recipe: Recipe,
+    axes: str | None,
+    others: Mapping[str, ImageSpec],
+    machine: Machine,
+    network: SharedNetwork | None,
+) -> Job:
+    plan = plan_file(recipe, source, axes, others, machine, network)
+    return Job(source, plan, places(folder, result_name(source)))
+
+
+def _counting_on(machine: Machine, cores: int | None, sharing: int) -> Machine:
+    """Leave of a machine the cores that each fit counts on: its share, or those asked for."""
+    return replace(machine, cores=max(1, min(cores or machine.cores // sharing, machine.cores)))
+
+
+def _further(recipe: Recipe, others: Mapping[str, str | os.PathLike[str]]) -> dict[str, ImageSpec]:
+    """Read the headers of the further inputs, which every file shares.
+
+    A second shot of the same object is of one file's object, so there is none for all.
+    """
+    names = [one.name for one in recipe.task.inputs[1:] if not one.measures]
+    if unknown := set(others) - {*names, KEY}:
+        facts = {"field": min(unknown), "known": ", ".join(names) or "this task takes none"}
+        raise Refused(refusal("setting-unknown", **facts))
+    return {name: read_spec(path) for name, path in others.items() if name != KEY}
+
+
+def plan_file(
+    recipe: Recipe,
+    source: Path,
+    axes: str | None,
+    others: Mapping[str, ImageSpec],
+    machine: Machine,
+    network: SharedNetwork | None = None,
+) -> Plan | Refusal:
+    """Read one header and say what will be done, or why not.
+
+    Parameters
+    ----------
+    recipe : Recipe
+    source : Path
+    axes : str or None
+        Names of the axes, if not those that the file says.
+    others : mapping of str to ImageSpec
+        Headers of the further inputs.
+    machine : Machine
+    network : SharedNetwork, optional
+        That the file is to be shown.
+    """
+    try:
+        return served_by(preflight(recipe, read_spec(source, axes), machine, others), network)
+    except Refused as no:
+        return no.refusal
+
+
+def _check_nothing_is_lost(
+    folder: Path,
+    jobs: list[Job],
+    others: Mapping[str, ImageSpec],
+    earlier: Mapping[str, str],
+    resume: bool,
+) -> None:
+    """Refuse to begin where a file would be lost: of this batch by a twin, or not its own."""
+    check_names_differ(job.source for job in jobs)
+    links = [folder / RECEIPTS, *(place for job in jobs for place in job.at)]
+    if linked := next((place for place in links if place.is_symlink()), None):
+        raise Refused(refusal("output-linked", path=printable(str(linked))))
+    inputs = {_identity(job.source) for job in jobs}
+    inputs |= {_identity(Path(spec.path)) for spec in others.values() if spec.path}
+    taken = [] if earlier else [folder / name for name in (LIST, TABLE, PAGE)]
+    for job in jobs:
+        if job.at.result.exists() and _identity(job.at.result) in inputs:
+            raise Refused(refusal("output-is-input", path=printable(str(job.at.result))))
+        if job.at.result.name not in earlier:
+            taken += [job.at.result, job.at.receipt, job.at.picture]
+            taken += [job.at.learned(name) for name in _recipe_gives(job)]
+        elif not _is_own(job, folder, earlier):
+            taken.append(job.at.result)
+    for place in taken:
+        if os.path.lexists(place):
+            code = "batch-foreign" if resume else "batch-exists"
+            raise Refused(refusal(code, path=printable(str(place))))
+
+
+def _recipe_gives(job: Job) -> tuple[str, ...]:
+    return () if isinstance(job.plan, Refusal) else tuple(job.plan.recipe.task.gives)
+
+
+def _is_own(job: Job, folder: Path, earlier: Mapping[str, str]) -> bool:
+    """Whether a result of that name comes from this very file, which may lie elsewhere by now."""
+    if isinstance(job.plan, Refusal):
+        return False
+    if earlier[job.at.result.name] == address(job.source, folder):
+        return True
+    receipt = believed(job.at, job.plan.source, job.plan.recipe)
+    return receipt is not None and comes_from(receipt, job.inputs)
+
+
+def _identity(path: Path) -> tuple[int, int] | str:
+    """Tell files apart, however they are reached."""
+    try:
+        status = path.stat()
+    except OSError:
+        return str(path)
+    return (status.st_dev, status.st_ino) if status.st_ino else os.path.realpath(path)

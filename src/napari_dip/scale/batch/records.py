@@ -1,0 +1,275 @@
+"""What a batch keeps beside its results: the list of its files, and a receipt for each.
+
+A receipt counts as long as all that it speaks of is still there, byte for byte; it is written
+last, so that a program killed at any moment leaves none for a result that is not whole.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from math import prod
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from napari_dip.errors import Refused, refusal
+from napari_dip.io.integrity import file_sha256, plain_json
+from napari_dip.io.paths import REPORT_BYTES, fitting, small_text, why_not
+from napari_dip.io.writing import write_text
+from napari_dip.pipeline.assess.report_fields import SCHEMA, ListFields, ReceiptFields, fault_in
+from napari_dip.pipeline.store.results import json_text
+from napari_dip.scale.batch.types import _ROOM, Places
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from napari_dip.errors import Refusal
+    from napari_dip.io import ImageSpec
+    from napari_dip.pipeline.plan.types import Plan
+    from napari_dip.pipeline.recipe import Recipe
+    from napari_dip.scale.batch.types import Job
+
+LIST, TABLE, PAGE, RECEIPTS = "batch.json", "batch.csv", "batch.html", "receipts"
+#: Bytes of a file for each pixel of a result, at most: eight, and the coarser levels of an
+#: OME-Zarr; what else a file tells is no longer than a report.
+_MOST_BYTES = 16
+#: Where one network for all files is kept.
+NETWORK = "series.network"
+
+
+def places(folder: Path, name: str) -> Places:
+    """Name the places of what belongs to a result."""
+    kept = folder / RECEIPTS
+    ends = ("json", "png", "unfinished", "begun")
+    return Places(folder / name, *(kept / f"{fitting(name, _ROOM)}.{end}" for end in ends))
+
+
+def listed(folder: Path, recipe: Recipe) -> Mapping[str, str]:
+    """Read which results in a folder come from this batch, and the addresses of their inputs.
+
+    Returns
+    -------
+    mapping of str to str
+        Empty where there is no list.
+
+    Raises
+    ------
+    Refused
+        If the list is not one, or of another recipe.
+    """
+    if not os.path.lexists(folder / LIST):
+        return {}
+    found = _list_in(folder)
+    if found.recipe != recipe.to_dict():
+        raise Refused(refusal("batch-recipe", folder=folder))
+    return found.files
+
+
+def _list_in(folder: Path) -> ListFields:
+    """Read the list of a batch; raises Refused if it is none."""
+    path = folder / LIST
+    try:
+        raw = plain_json(small_text(path, "a list of files", REPORT_BYTES))
+    except ValueError as error:
+        raise Refused(refusal("batch-broken", path=path, why=why_not(error))) from None
+    if fault := fault_in(raw, ListFields):
+        why = f"it is no list of files and results, since {fault}"
+        raise Refused(refusal("batch-broken", path=path, why=why))
+    return ListFields.model_validate(raw)
+
+
+def begun_in(folder: Path) -> tuple[dict[str, Any], tuple[str, ...]] | None:
+    """Read what the batch in a folder was begun with; None if there is none that can be read.
+
+    Returns
+    -------
+    recipe : dict
+        In plain JSON types; whoever takes it checks it.
+    sources : tuple of str
+        Paths of all its files: those with results first, then those that were refused.
+    """
+    with suppress(Refused):
+        found = _list_in(folder)
+        own = [os.path.normpath(folder / place) for place in found.files.values()]
+        refused = [one.source for one in found.refused]
+        return found.recipe, tuple(dict.fromkeys([*own, *refused]))
+    return None
+
+
+def listed_cores(folder: Path) -> int | None:
+    """Read how many cores an earlier call in this folder counted on; None: not known."""
+    with suppress(Refused):
+        return _list_in(folder).cores or None
+    return None
+
+
+def listed_network(folder: Path) -> bool:
+    """Whether an earlier call in this folder was to fit one network to all files."""
+    with suppress(Refused):
+        return _list_in(folder).one_network
+    return False
+
+
+def address(source: Path, folder: Path) -> str:
+    """Say where an input lies: as seen from the results, so that both may move together."""
+    found, seen_from = os.path.realpath(source), os.path.realpath(folder)
+    with suppress(ValueError):  # another drive of Windows
+        return Path(os.path.relpath(found, seen_from)).as_posix()
+    return found
+
+
+def write_list(
+    folder: Path,
+    recipe: Recipe,
+    files: Mapping[str, str],
+    refused: Iterable[tuple[Path, Refusal]],
+    cores: int,
+    one_network: bool = False,
+) -> None:
+    """Write down which results will come from this batch, before any does.
+
+    Parameters
+    ----------
+    folder : Path
+    recipe : Recipe
+    files : mapping of str to str
+        Names of the results, and the addresses of their inputs.
+    refused : iterable of (Path, Refusal)
+        Files that no work will be done for.
+    cores : int
+        That each fit counts on: pixels depend on it a little, so that what goes on with this
+        batch counts on as many.
+    one_network : bool
+        Whether one is fitted to many of the files first.
+    """
+    content = {
+        "schema": SCHEMA,
+        "recipe": recipe.to_dict(),
+        "cores": cores,
+        **({"one_network": True} if one_network else {}),
+        "files": dict(files),
+        "refused": [{"source": str(source), **refusal_words(no)} for source, no in refused],
+    }
+    write_text(folder / LIST, json_text(content), overwrite=True)
+
+
+def refusal_words(no: Refusal) -> dict[str, str]:
+    """Put a refusal in plain types."""
+    return {"code": no.code, "sentence": no.sentence, "remedy": no.remedy}
+
+
+def write_receipt(
+    at: Places,
+    source: ImageSpec,
+    recipe: Recipe,
+    hashes: Mapping[str, str],
+    *,
+    report: Mapping[str, Any] | None = None,
+    results: Iterable[Path] = (),
+    no: Refusal | None = None,
+    log: str = "",
+) -> dict[str, Any]:
+    """Write down what became of a file, once all else that belongs to it is on the disk.
+
+    Parameters
+    ----------
+    at : Places
+    source : ImageSpec
+    recipe : Recipe
+    hashes : mapping of str to str
+        Of the files that were read, by the names that the task has for them.
+    report : mapping, optional
+        The run's own, where it ended with a picture.
+    results : iterable of Path
+        Files that were written; their hashes are taken from the disk.
+    no : Refusal, optional
+        Why there is no result.
+    log : str
+        For a report, where nobody foresaw it.
+
+    Returns
+    -------
+    dict
+        What was written.
+    """
+    content: dict[str, Any] = {
+        "schema": SCHEMA,
+        "source": str(source.path),
+        "axes": source.axes,
+        "recipe": recipe.to_dict(),
+        "inputs_sha256": dict(hashes),
+        "results_sha256": {_relative(at, path): file_sha256(path) for path in results},
+        "refusal": None if no is None else refusal_words(no),
+        "log": log,
+        "report": None if report is None else dict(report),
+    }
+    write_text(at.receipt, json_text(content), overwrite=True)
+    return content
+
+
+def believed(at: Places, source: ImageSpec, recipe: Recipe) -> dict[str, Any] | None:
+    """Read the receipt of a result that was made by this recipe, without a look at the files."""
+    with suppress(Refused, OSError, ValueError):
+        found: dict[str, Any] = plain_json(small_text(at.receipt, "a receipt", REPORT_BYTES))
+        if fault_in(found, ReceiptFields):
+            return None
+        return (
+            found if (found["recipe"], found["axes"]) == (recipe.to_dict(), source.axes) else None
+        )
+    return None
+
+
+def confirmed(
+    job: Job, plan: Plan, check: Callable[[], object] = lambda: None
+) -> dict[str, Any] | None:
+    """Read the receipt of a result, if inputs and results are still what they were.
+
+    Parameters
+    ----------
+    job : Job
+    plan : Plan
+        Of that file.
+    check : callable
+        Called while files are hashed; raises what is to end it.
+
+    Returns
+    -------
+    dict or None
+        None also where something cannot be read, or where the receipt names other files than a
+        result of this plan has: who wrote it is not known then.
+    """
+    at, task = job.at, plan.recipe.task
+    found = believed(at, plan.source, plan.recipe)
+    if found is None:
+        return None
+    written = [at.result, *(at.learned(name) for name in task.gives)]
+    told = found["results_sha256"]
+    if set(told) != {_relative(at, path) for path in written}:
+        return None
+    most = _MOST_BYTES * prod(plan.result_shape) + REPORT_BYTES
+    with suppress(Refused):
+        if all(file_sha256(p, check, most=most) == told[_relative(at, p)] for p in written):
+            return found if comes_from(found, job.inputs, check) else None
+    return None
+
+
+def comes_from(
+    receipt: Mapping[str, Any],
+    inputs: Mapping[str, Path],
+    check: Callable[[], object] = lambda: None,
+) -> bool:
+    """Whether these are the inputs of a receipt, byte for byte, wherever they lie."""
+    with suppress(Refused):
+        return bool(receipt.get("inputs_sha256") == hashes_of(inputs, check))
+    return False
+
+
+def hashes_of(
+    inputs: Mapping[str, Path], check: Callable[[], object] = lambda: None
+) -> dict[str, str]:
+    """Hash the files that a result comes from; raises `Refused` where one cannot be read."""
+    return {name: file_sha256(path, check) for name, path in inputs.items()}
+
+
+def _relative(at: Places, path: Path) -> str:
+    return path.relative_to(at.result.parent).as_posix()

@@ -1,0 +1,285 @@
+"""Many files by one recipe: each restored, refused or failed by itself, and none twice.
+
+What a batch says of itself as a whole, before and after; the same at every door.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from napari_dip.engine.control import Control
+from napari_dip.errors import Failed, Refusal, Refused, refusal
+from napari_dip.errors.fault import printable
+from napari_dip.io.outputs import OutputLock, remove_parts
+from napari_dip.io.paths import unwritable
+from napari_dip.io.writing import write_text
+from napari_dip.pipeline.events import drained, mapped
+from napari_dip.pipeline.machine import duration
+from napari_dip.pipeline.store.shared_network import read_series
+from napari_dip.scale.batch.file import restore_file
+from napari_dip.scale.batch.plan import left_plans
+from napari_dip.scale.batch.records import LIST, NETWORK, PAGE, RECEIPTS, TABLE, write_list
+from napari_dip.scale.batch.series import learned
+from napari_dip.scale.batch.types import ENDS, BatchEvent, FileOutcome
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterable, Iterator
+
+    from napari_dip.pipeline.events import Event
+    from napari_dip.scale.batch.types import BatchPlan, Job, State
+    from napari_dip.scale.cluster.unit import Crew
+
+
+@dataclass(frozen=True, slots=True)
+class BatchResult:
+    """What became of a batch.
+
+    Attributes
+    ----------
+    folder : Path
+    outcomes : tuple of FileOutcome
+        One for each file, in the order of the inputs.
+    table, page : Path
+        The same as CSV, and as HTML with pictures.
+    """
+
+    folder: Path
+    outcomes: tuple[FileOutcome, ...]
+    table: Path
+    page: Path
+
+    def count(self, *states: State) -> int:
+        """Count the files that came to one of these ends."""
+        return sum(one.state in states for one in self.outcomes)
+
+
+def batch(
+    recipe: object,
+    inputs: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
+    outdir: str | os.PathLike[str],
+    resume: bool = False,
+    *,
+    progress: Callable[[BatchEvent], object] | None = None,
+    axes: str | None = None,
+    workers: int | None = None,
+    scheduler: str | None = None,
+    threads: int | None = None,
+    one_network: bool = False,
+    **others: str | os.PathLike[str],
+) -> BatchResult:
+    """Run a recipe on many files; one that cannot be restored never stops the others.
+
+    Parameters
+    ----------
+    recipe : Recipe, path of a recipe file, JSON text or the mapping it holds
+    inputs : path, pattern, or several of them
+        Files, folders (the images in them) and patterns such as ``data/*.tif``.
+    outdir : path
+        Folder of the results, named as their inputs; made if its own folder is there.
+    resume : bool
+        Go on: results whose receipts still hold stay. Without it nothing that exists is replaced.
+    progress : callable, optional
+        Called with each `BatchEvent`, in this thread.
+    axes : str, optional
+        Names of the axes of each file, as for `restore`. Default: as the files say.
+    workers : int, optional
+        Processes to start here that work side by side. In a script this call must then stand
+        below ``if __name__ == "__main__":``, since each of them reads the script.
+    scheduler : str, optional
+        Address of a running dask scheduler, whose workers see the same files.
+    threads : int, optional
+        Most threads of a fit; last digits depend on them. Default: the cores, shared, or as begun.
+    one_network : bool
+        Whether one network is fitted to up to 32 of the files first, and then shown each.
+    **others : path
+        Further inputs of the task by name, one file for all; ``shared_network``: fitted before.
+
+    Returns
+    -------
+    BatchResult
+
+    Raises
+    ------
+    Refused
+        If the batch as a whole cannot be done, or none of its files; nothing was computed.
+    Failed
+        If lists or tables cannot be written.
+    """
+    from napari_dip.scale.cluster.cluster import planning
+
+    how: dict[str, Any] = {"resume": resume, "axes": axes, "one_network": one_network}
+    how |= {"workers": workers, "scheduler": scheduler, "threads": threads, "others": others}
+    with planning(recipe, inputs, outdir, **how) as (plan, staff):
+        check_some_is_left(plan)
+        with staff() as crew:
+            return drained(run_batch(plan, crew=crew), progress)
+
+
+def run_batch(
+    plan: BatchPlan,
+    *,
+    control: Callable[[], Control] = lambda: Control.GO,
+    crew: Crew | None = None,
+) -> Generator[BatchEvent, None, BatchResult]:
+    """Do what was planned: file after file in the order of the inputs, or side by side.
+
+    Parameters
+    ----------
+    plan : BatchPlan
+    control : callable
+        Polled at every step of every file. Once it says keep or discard, the file in progress
+        leaves a checkpoint, and the tables are written for what is done.
+    crew : Crew, optional
+        Workers to hand the files to.
+
+    Yields
+    ------
+    BatchEvent
+
+    Returns
+    -------
+    BatchResult
+
+    Raises
+    ------
+    Failed
+        If lists or tables cannot be written, or all workers are lost; what is done is kept.
+    """
+    if plan.network is not None and plan.network.sha256:
+        read_series(plan.network)  # damage is said once, before any work
+    with _claimed(plan):
+        return (yield from _done(plan, control, crew))
+
+
+def _done(
+    plan: BatchPlan, control: Callable[[], Control], crew: Crew | None
+) -> Generator[BatchEvent, None, BatchResult]:
+    """Do what was planned, in a folder that is this process's own."""
+    from napari_dip.scale.batch.table import page_text, table_text
+
+    going_on = plan
+    if plan.lesson is not None:
+        say = partial(BatchEvent, 0, len(plan.jobs), plan.folder / NETWORK)
+        going_on = (yield from mapped(learned(plan, plan.lesson, control), say)) or plan
+    if going_on.lesson is not None:  # it was ended
+        outcomes = yield from _one_by_one(plan, _ended)
+    elif crew is None:
+        outcomes = yield from _one_by_one(going_on, control)
+    else:
+        from napari_dip.scale.cluster.batch import side_by_side
+
+        outcomes = yield from side_by_side(going_on, control, crew)
+    result = BatchResult(plan.folder, outcomes, plan.folder / TABLE, plan.folder / PAGE)
+    write_text(result.table, table_text(result.outcomes), overwrite=True)
+    write_text(result.page, page_text(result.outcomes, plan.recipe), overwrite=True)
+    for folder in (plan.folder, plan.folder / RECEIPTS):
+        remove_parts(folder)
+    if crew is not None and crew.lost is not None:
+        raise Failed(crew.lost)
+    return result
+
+
+def check_some_is_left(plan: BatchPlan) -> None:
+    """Raise `Refused` where no file of a plan can be restored."""
+    if len(plan.refused) == len(plan.jobs):
+        no = plan.refused[0][1]
+        facts = {"count": len(plan.jobs), "sentence": no.sentence, "remedy": no.remedy}
+        raise Refused(refusal("batch-refused", **facts))
+
+
+def _one_by_one(
+    plan: BatchPlan, control: Callable[[], Control]
+) -> Generator[BatchEvent, None, tuple[FileOutcome, ...]]:
+    """Restore all files in this process."""
+    outcomes = []
+    for number, job in enumerate(plan.jobs, 1):
+        say = partial(BatchEvent, number, len(plan.jobs), job.source)
+        outcomes.append((yield from _file(plan, job, control, say)))
+        yield say(outcome=outcomes[-1])
+    return tuple(outcomes)
+
+
+def _file(
+    plan: BatchPlan,
+    job: Job,
+    control: Callable[[], Control],
+    say: Callable[[Event], BatchEvent],
+) -> Generator[BatchEvent, None, FileOutcome]:
+    """Restore one file, unless it was refused or the batch is to end."""
+    if isinstance(job.plan, Refusal):
+        return FileOutcome(job.source, "refused", refusal=job.plan)
+    if control() in ENDS:
+        return FileOutcome(job.source, "waiting")
+    events = restore_file(job, job.plan, resume=plan.resume, control=control)
+    return (yield from mapped(events, say))
+
+
+def _ended() -> Control:
+    return Control.KEEP
+
+
+@contextmanager
+def _claimed(plan: BatchPlan) -> Iterator[None]:
+    """Make the folders, keep others out, and write down which files will be this batch's own."""
+    try:
+        plan.folder.mkdir(exist_ok=True)
+        lock = OutputLock(plan.folder / LIST)
+    except OSError as error:
+        raise Refused(unwritable(plan.folder, error)) from None
+    with lock:
+        _claim(plan)
+        yield
+
+
+def _claim(plan: BatchPlan) -> None:
+    if not plan.resume and os.path.lexists(plan.folder / LIST):  # another one was faster
+        raise Refused(refusal("batch-exists", path=printable(str(plan.folder / LIST))))
+    try:
+        own = plan.network is not None and Path(plan.network.path) == plan.folder / NETWORK
+        write_list(plan.folder, plan.recipe, plan.files, plan.refused, plan.machine.cores, own)
+        (plan.folder / RECEIPTS).mkdir(exist_ok=True)
+    except OSError as error:
+        raise Refused(unwritable(plan.folder, error)) from None
+
+
+def words_before(plan: BatchPlan, workers: int | None = None) -> str:
+    """Say how many files will be restored, how many not, and how long that takes at most.
+
+    Parameters
+    ----------
+    plan : BatchPlan
+    workers : int or None
+        Processes that work side by side; None: this one alone.
+    """
+    ready = len(plan.jobs) - len(plan.refused)
+    left = left_plans(plan)
+    parts = [f"{len(plan.jobs)} file{'s' * (len(plan.jobs) != 1)}"]
+    if ready > len(left):
+        parts.append(f"{ready - len(left)} done before")
+    if plan.refused:
+        parts.append(f"{len(plan.refused)} refused")
+    by = "" if workers is None else f" by {workers} worker{'s' * (workers > 1)}"
+    seconds = sum(one.seconds for one in left) / max(1, min(workers or 1, len(left)))
+    if left and plan.lesson is not None:
+        seconds += plan.lesson.seconds
+    time = f": up to {duration(seconds)}" if left else ""
+    return f"{', '.join(parts)}, {len(left)} to restore{by}{time}."
+
+
+def words_after(result: BatchResult) -> str:
+    """Say what became of the files."""
+    parts = {
+        "restored": result.count("restored"),
+        "done before": result.count("kept"),
+        "refused": result.count("refused"),
+        "failed": result.count("failed"),
+        "left": result.count("waiting"),
+    }
+    counts = ", ".join(f"{count} {words}" for words, count in parts.items() if count)
+    files = f"{len(result.outcomes)} file{'s' * (len(result.outcomes) != 1)}"
+    return f"Of {files}: {counts}."

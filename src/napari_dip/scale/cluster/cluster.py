@@ -1,0 +1,309 @@
+"""The one place that knows dask.distributed: workers on this computer, or of a running cluster.
+
+Here lie no decisions about files (`cluster_batch`), none about room (`cluster_room`), and no work
+(`cluster_unit`): only how workers are started or joined.
+
+Whether workers of this computer would run the script that starts them, and so start others.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import logging
+import os
+import sys
+from contextlib import contextmanager, suppress
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from napari_dip.errors import Refusal, Refused, refusal
+from napari_dip.errors.fault import printable
+from napari_dip.io.paths import why_not
+from napari_dip.pipeline.execute.shares import most_shares
+from napari_dip.pipeline.machine import this_machine
+from napari_dip.scale.batch.plan import plan_batch
+from napari_dip.scale.cluster.pool import (
+    About,
+    DaskCrew,
+    cards_here,
+    check_wish,
+    crowded,
+    least_machine,
+    resources_of,
+    workers_for,
+)
+from napari_dip.scale.cluster.worker import about, work
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
+    from types import FrameType, ModuleType
+
+    from napari_dip.scale.batch.types import BatchPlan
+    from napari_dip.scale.cluster.unit import Unit
+
+
+def check_main_guard() -> None:
+    """Refuse to start workers out of a script that each of them would run from its top.
+
+    A new process reads the script again, under another name (Python's documentation of
+    `multiprocessing`, "The spawn and forkserver start methods"). Raises `Refused`.
+    """
+    main = sys.modules["__main__"]
+    path, spec = getattr(main, "__file__", None), getattr(main, "__spec__", None)
+    if path is None or (spec is not None and spec.name.endswith("__main__")):
+        return  # there is nothing that would be read again
+    line = _line_in(path)
+    if line and not _is_guarded(path, line):
+        raise Refused(refusal("cluster-main", path=printable(path), line=line))
+
+
+def _line_in(path: str) -> int:
+    """Find which line of a script is at work, by its top level; 0 if none is."""
+    frame: FrameType | None = inspect.currentframe()
+    while frame is not None:
+        if (frame.f_code.co_name, frame.f_code.co_filename) == ("<module>", path):
+            return frame.f_lineno
+        frame = frame.f_back
+    return 0
+
+
+def _is_guarded(path: str, line: int) -> bool:
+    """Whether a line of a script stands below an `if` that asks for `__name__`."""
+    try:
+        with open(path, "rb") as file:
+            tree = ast.parse(file.read())
+    except (OSError, SyntaxError, ValueError):
+        return True  # nobody can tell
+    asking = (
+        one
+        for one in ast.walk(tree)
+        if isinstance(one, ast.If) and "__name__" in ast.unparse(one.test)
+    )
+    return any(one.lineno <= line <= (one.end_lineno or line) for one in asking)
+
+
+LOOPBACK = "127.0.0.1"
+#: Seconds that a scheduler has to answer, and its first worker to come.
+ANSWER, FIRST = 30, 60
+#: Deaths of workers that the scheduler may hold against a task: it counts those of all workers
+#: that a task lay with, begun or not, so that a bad file would take others with it. We count.
+DEATHS = 1_000_000
+#: Dask looks 100 times a second where each thread is, 50 times whether its loop is late, and twice
+#: at the system, all of which a fit in the same process waits for: 3 to 8 % of two workers' time
+#: (`benchmarks/cluster.py throughput --large`).
+QUIET = {
+    "distributed.worker.profile.enabled": False,
+    "distributed.admin.tick.interval": "500ms",
+    "distributed.admin.system-monitor.interval": "5s",
+}
+#: Threads of torch's libraries as they are in this process; and a worker that was killed is started
+#: again however long that takes: dask's own 15 s are too few on a busy computer, where all workers
+#: were lost one by one.
+HERE = {
+    "distributed.nanny.pre-spawn-environ": {},
+    "distributed.deploy.lost-worker-timeout": "1000 days",
+    **QUIET,
+}
+#: First thing that a worker here does: Ctrl-C reaches all processes of a terminal, and workers end
+#: when they are told, with what they have done so far.
+DEAF = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"
+
+
+@contextmanager
+def planning(
+    *places: Any,
+    workers: object,
+    scheduler: str | None,
+    threads: object,
+    **how: Any,
+) -> Iterator[tuple[BatchPlan, Callable[[], AbstractContextManager[DaskCrew | None]]]]:
+    """Plan a batch with what its workers can do.
+
+    Parameters
+    ----------
+    *places, **how
+        As for `plan_batch`.
+    workers : int or str or None
+        Processes to start on this computer.
+    scheduler : str or None
+        Address of a running cluster.
+    threads : int or str or None
+        Most threads of each fit.
+
+    Yields
+    ------
+    plan : BatchPlan
+    staff : callable
+        Makes the context in which there are workers; None stands for this process alone.
+
+    Raises
+    ------
+    Refused
+        As `plan_batch`; if the workers cannot be had as asked for.
+    """
+    count, most = check_wish(workers, scheduler, threads)
+    with joining(scheduler) as joined:
+        if count:
+            _distributed()  # what is missing is said first
+            check_main_guard()
+        machine = None if joined is None else joined.machine
+        how |= {"machine": machine, "threads": most, "sharing": count or 1}
+        plan = plan_batch(*places, **how)
+        yield plan, partial(staffing, plan, count, joined)
+
+
+@contextmanager
+def joining(address: str | None) -> Iterator[DaskCrew | None]:
+    """Join a running cluster.
+
+    Parameters
+    ----------
+    address : str or None
+        Of the scheduler, such as "tcp://10.0.0.1:8786", or its file (`--scheduler-file`), which
+        ends with ".json"; None: no cluster.
+
+    Raises
+    ------
+    Refused
+        If it does not answer, or its workers are not fit for work.
+    """
+    if address is None:
+        yield None
+        return
+    distributed = _distributed()
+    shown = printable(address)
+    place = {"scheduler_file" if address.endswith(".json") else "address": address}
+    try:
+        client = distributed.Client(**place, timeout=ANSWER, set_as_default=False)
+    except (OSError, TimeoutError, ValueError, TypeError, KeyError) as error:
+        why = why_not(error) if isinstance(error, OSError) else "nothing answers there"
+        raise Refused(refusal("cluster-unreachable", address=shown, why=why)) from None
+    with client:
+        machine = least_machine(_asked(client, shown), shown)
+        crew = _crew(distributed, client, address, root=os.getcwd(), fixed=0, machine=machine)
+        try:
+            yield crew
+        finally:
+            crew.close()
+
+
+@contextmanager
+def staffing(
+    plan: BatchPlan, wanted: int, joined: DaskCrew | None = None
+) -> Iterator[DaskCrew | None]:
+    """Start workers on this computer, if any are wanted; they listen to nobody beyond it.
+
+    Parameters
+    ----------
+    plan : BatchPlan
+    wanted : int
+        0: none.
+    joined : DaskCrew, optional
+        Workers that there are already.
+    """
+    if not wanted:
+        yield joined
+        return
+    distributed = _distributed()
+    sound = [job.plan for job in plan.jobs if not isinstance(job.plan, Refusal)]
+    cards = cards_here() if any(one.device == "cuda" for one in sound) else []
+    peaks = [one.peak_bytes for one in sound]
+    most = min(wanted, sum(map(most_shares, sound)))
+    number, why = workers_for(most, peaks, plan.machine, len(cards))
+    notes = tuple(filter(None, (why, crowded(number, plan.machine.cores, this_machine().cores))))
+    import dask
+
+    # an address of this computer alone, and no page to look at
+    with (
+        dask.config.set(HERE),
+        distributed.SpecCluster(
+            scheduler={
+                "cls": distributed.Scheduler,
+                "options": {
+                    "host": LOOPBACK,
+                    "port": 0,
+                    "dashboard": False,
+                    "dashboard_address": f"{LOOPBACK}:0",
+                    "allowed_failures": DEATHS,
+                },
+            },
+            workers={
+                place: _worker(distributed, plan.machine.memory_bytes // number, cards, place)
+                for place in range(number)
+            },
+            silence_logs=logging.CRITICAL,
+        ) as cluster,
+        distributed.Client(cluster, set_as_default=False) as client,
+    ):
+        address = cluster.scheduler_address
+        how = {"machine": plan.machine, "notes": notes}
+        crew = _crew(distributed, client, address, root="", fixed=number, **how)
+        try:
+            yield crew
+        finally:
+            crew.close()
+
+
+def on_worker(unit: Unit) -> dict[str, Any]:
+    """Restore one file in a worker; what comes back is as `restore_unit` says."""
+    from distributed import Reschedule, get_worker
+
+    answer = work(unit, get_worker())
+    if answer is None:
+        raise Reschedule
+    return answer
+
+
+def _asked(client: Any, shown: str) -> list[About]:
+    """Ask all workers what they offer; the first one may take a while to come."""
+    with suppress(TimeoutError):
+        client.wait_for_workers(1, timeout=FIRST)
+    known = client.scheduler_info(n_workers=-1)["workers"]
+    if not known:
+        raise Refused(refusal("cluster-empty", address=shown))
+    try:
+        said = client.run(about)
+    except Exception as error:
+        facts = {"address": shown, "why": why_not(error)}
+        raise Refused(refusal("cluster-package", **facts)) from None
+    found = []
+    for address in known.keys() & said.keys():
+        one, (machine, made_of) = known[address], said[address]
+        limits = one["resources"], int(one["memory_limit"] or 0)
+        found.append(About(one["host"], machine, made_of, one["nthreads"], *limits))
+    return found
+
+
+def _crew(distributed: ModuleType, client: Any, address: str, **how: Any) -> DaskCrew:
+    return DaskCrew(client, on_worker, distributed.KilledWorker, address, **how)
+
+
+def _worker(distributed: ModuleType, memory: int, cards: list[str], place: int) -> dict[str, Any]:
+    """Say how one worker here is started; each has a card to itself where there are cards."""
+    return {
+        "cls": distributed.Nanny,
+        "options": {
+            "host": LOOPBACK,
+            "nthreads": 1,
+            "dashboard": False,
+            "memory_limit": 0,  # what files take is planned, and a full memory is minded there
+            "resources": resources_of(memory, bool(cards)),
+            "env": {"CUDA_VISIBLE_DEVICES": cards[place]} if cards else {},
+            "preload": [DEAF],
+            "silence_logs": logging.CRITICAL,
+        },
+    }
+
+
+def _distributed() -> ModuleType:
+    try:
+        import distributed
+    except ImportError:
+        raise Refused(refusal("cluster-missing")) from None
+    for name in ("distributed", "tornado", "asyncio", *logging.root.manager.loggerDict):
+        if name.partition(".")[0] in ("distributed", "tornado", "asyncio"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)  # we say what matters
+    module: ModuleType = distributed
+    return module

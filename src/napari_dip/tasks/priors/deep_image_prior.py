@@ -1,0 +1,476 @@
+"""The paper's prior, as several tasks use it: an hourglass fed with fixed noise.
+
+The network and the code that a design is of.
+
+Designs of the network that is fed fixed noise: what differs from the preset's.
+
+`napari-dip explore architectures` says which of them suits an image, and a denoising can take that
+one over.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Annotated, Final, Literal
+
+from napari_dip.errors import Refusal, refusal
+from napari_dip.tasks.base import Setting
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from napari_dip.engine.networks.layers import Upsampling
+    from napari_dip.engine.prior import NoiseCode, Prior
+    from napari_dip.engine.problem import Penalty, Problem
+    from napari_dip.tasks.base import Scene
+
+    Grid = tuple[int, ...]
+
+#: Channels of the fixed noise, its range, and the channels of a skip: the values of the paper.
+CHANNELS, RANGE, SKIP = 32, 0.1, 4
+#: Channels of noise in a volume that is shown a first guess besides: time and memory go to the
+#: finest layers there.
+NOISE_IN_VOLUMES = 8
+#: Standard deviation of the jitter, in units of the code: 1/30 as in the paper's denoising.
+JITTER = 1 / 30
+
+
+def noise_code(
+    scene: Scene,
+    grid: tuple[int, ...],
+    rng: torch.Generator,
+    *,
+    skip: int = SKIP,
+    jitter: float = JITTER,
+    further: int = 0,
+    shown: Tensor | None = None,
+    jitter_of_shown: float = 0.0,
+    channels_of_noise: int = CHANNELS,
+    reach: float = 1.0,
+    start: Tensor | None = None,
+) -> NoiseCode:
+    """Make a network and its code for a picture on `grid`.
+
+    Parameters
+    ----------
+    scene : Scene
+    grid : tuple of int
+        Size of the picture, which may be finer or larger than the measurement.
+    rng : torch.Generator
+    skip : int
+        Channels that a skip passes on; 0: no skips.
+    jitter : float
+    further : int
+        Channels fed beside the noise.
+    shown : Tensor or None
+        (1, G, *grid): pictures of a range of about one that stand beside the noise in the code.
+    jitter_of_shown : float
+        Their own jitter.
+    channels_of_noise : int
+        Of the fixed noise.
+    reach : float
+        Range that the picture is expected to have, in network units.
+    start : Tensor or None
+        (1, C, *grid): the picture that the fit begins with; None: a random one.
+    """
+    import torch
+
+    from napari_dip.engine.networks.hourglass import Hourglass
+    from napari_dip.engine.prior import NoiseCode
+
+    channels = scene.measurement.shape[1]
+    if shown is not None:
+        further += shown.shape[1]
+    fed = channels_of_noise + further
+    net = Hourglass(len(grid), fed, channels, scene.widths, skip=skip, normalised=True, rng=rng)
+    code = torch.empty(1, channels_of_noise, *grid).uniform_(0, RANGE, generator=rng)
+    if shown is None:
+        return NoiseCode(net, code, jitter, reach)
+    if start is not None:
+        net.begin_at_zero()
+    jitters = torch.tensor([jitter] * channels_of_noise + [jitter_of_shown] * shown.shape[1])
+    jitters = jitters.reshape(1, -1, *(1,) * len(grid))
+    return NoiseCode(net, torch.cat([code, shown.detach().cpu()], 1), jitters, reach, start)
+
+
+def noise_code_problem(scene: Scene, penalties: tuple[tuple[float, Penalty], ...]) -> Problem:
+    """Explain the image as picture plus noise, where the network does not see the image.
+
+    Of two measurements the first drives everywhere, and the second judges where it does not
+    drive: noise that the network learns from the first is none of the second's, so it shows there.
+    """
+    import torch
+
+    from napari_dip.engine.likelihood.fidelity import (
+        NoiseTaken,
+        gaussian_likelihood,
+        weighted_residual,
+    )
+    from napari_dip.engine.problem import Identity, Problem, Term
+
+    shots = len(scene.measurement)
+    terms = []
+    for number in range(shots):
+        noise = scene.noise.times(scene.granted).of(number)
+        judges = number == shots - 1
+        terms.append(
+            Term(
+                scene.measurement[number : number + 1],
+                Identity(),
+                weighted_residual(noise),
+                gaussian_likelihood(noise),
+                fitted=scene.weight * (1 - scene.guarded) if judges else scene.weight,
+                held_out=scene.held_out if judges else torch.zeros_like(scene.held_out),
+                measured=scene.weight,
+            )
+        )
+    blind = shots == 1 and any(side > 1 for side in scene.block)
+    unseen = NoiseTaken(scene.measurement) if blind else None
+    return Problem(tuple(terms), penalties, unseen=unseen)
+
+
+def judged_by_error(scene: Scene, problem: Problem) -> Problem:
+    """Judge a picture by how far off it is, whatever it says of itself.
+
+    The spread of a noise code from step to step is widest at the start, and where the image has
+    little noise, it would make the least learned picture the likeliest one. What a network says of
+    planes that it has not seen is too sure by a factor that grows as it learns. Of scattered pixels
+    it is nearly right: error and likelihood chose steps 450 and 425 of 540, at 34.07 and 34.00 dB
+    (montage, docs/benchmarks.md).
+    """
+    from napari_dip.engine.likelihood.fidelity import gaussian_likelihood
+
+    likelihood = gaussian_likelihood(scene.noise)
+    terms = (
+        replace(
+            term,
+            likelihood=lambda estimate, measurement: likelihood(
+                type(estimate)(estimate.mean), measurement
+            ),
+        )
+        for term in problem.terms
+    )
+    return replace(problem, terms=tuple(terms))
+
+
+def built(
+    design: Design, grid: Grid, rng: torch.Generator, channels: int = 1, jitter: float = 0.0
+) -> Prior:
+    """Make the network and then its code, as the fixed-noise code does.
+
+    Parameters
+    ----------
+    design : Design
+    grid : tuple of int
+        Size of the picture.
+    rng : torch.Generator
+        Draws weights and code.
+    channels : int
+        Of the picture.
+    jitter : float
+        Standard deviation of what is added to the code at each step; codes on a grid of their own
+        have none.
+    """
+    prior = _unbounded(design, grid, rng, channels, jitter)
+    if design.bound is not None:
+        from napari_dip.engine.networks.spectral_norm import bound_layers
+
+        bound_layers(prior.net, design.bound)
+    return prior
+
+
+def _unbounded(
+    design: Design, grid: Grid, rng: torch.Generator, channels: int, jitter: float
+) -> Prior:
+    from napari_dip.engine.networks.hourglass import Hourglass
+    from napari_dip.engine.prior import NoiseCode
+    from napari_dip.engine.priors.deep_decoder import CoarseCode, Decoder, DeepDecoder, grids_of
+
+    widths, between = design.widths, _upsampling(design)
+    if design.structure == "hourglass":
+        fed = len(grid) if design.code == "coordinates" else CHANNELS
+        net = Hourglass(
+            len(grid),
+            fed,
+            channels,
+            widths,
+            skip=design.skip,
+            normalised=True,
+            rng=rng,
+            even=design.weights == "He",
+            upsampling=between,
+        )
+        return NoiseCode(net, _code(design, fed, grid, rng), jitter)
+    coarse = grids_of(grid, len(widths))[-1]
+    if design.structure == "decoder":
+        decoder = Decoder(grid, CHANNELS, channels, widths, rng=rng, upsampling=between)
+        return CoarseCode(decoder, _code(design, CHANNELS, coarse, rng), grid)
+    deep = DeepDecoder(grid, channels, widths[0], len(widths), rng=rng, upsampling=between)
+    return CoarseCode(deep, _code(design, widths[0], coarse, rng), grid)
+
+
+def _upsampling(design: Design) -> Upsampling:
+    from napari_dip.engine.networks.layers import gaussian, nearest, smooth, transposed
+
+    if design.sigma is not None:
+        return gaussian(design.sigma)
+    return {"bilinear": smooth, "nearest": nearest, "transposed": transposed}[design.upsampling]
+
+
+def _code(design: Design, channels: int, grid: Grid, rng: torch.Generator) -> Tensor:
+    """Draw, or lay out, what the network is fed with: (1, channels, *grid)."""
+    import torch
+
+    if design.code == "coordinates":
+        axes = [torch.linspace(0, 1, count) for count in grid]
+        return torch.stack(torch.meshgrid(*axes, indexing="ij"))[None]
+    code = torch.empty(1, channels, *grid)
+    if design.code == "Gaussian":
+        return code.normal_(0, RANGE, generator=rng)
+    return code.uniform_(0, RANGE, generator=rng)
+
+
+#: Rates of the other optimisers, with which the energy of camera (scikit-image, its middle of
+#: 64 x 64 pixels) fell fastest in 60 iterations without breaking down: docs/explore.md.
+RATES = {"sgd": 0.1, "l-bfgs": 1.0}
+#: Channels of the deep decoders, the narrow one with fewer weights than there are pixels, and their
+#: grids: Heckel and Hand take 64 or 128 channels and 6 grids for pictures of 512 x 512.
+NARROW, WIDE, GRIDS = 24, 64, 6
+#: Most grids of an hourglass that are tried; one is without any coarser one.
+DEEPEST = 6
+#: What is compared with all others, and what moves its weights.
+PRESET: Final = "preset"
+ADAM: Final = "adam"
+#: Bounds of layers, and widths of Gaussian upsampling in coarse pixels: those of Shi et al. 2022
+#: (the code that they published for denoising, and for the bound of 2 the figure beside it).
+BOUNDS, SIGMAS = (1.4, 2.0), (0.1, 0.5)
+#: Priors and kinds of noise with which a design of its own goes.
+_WITH_PRIORS, _WITH_NOISE = ("auto", "noise"), ("auto", "gaussian", "poisson-gaussian")
+#: Those that a denoising can take over: all that differ in the network or in what it is fed, and
+#: none that differ in the optimiser.
+Network = Annotated[
+    Literal[
+        "preset",
+        "no-skips",
+        "decoder",
+        "depth-1",
+        "depth-2",
+        "depth-3",
+        "depth-4",
+        "depth-5",
+        "depth-6",
+        "half-width",
+        "nearest",
+        "transposed",
+        "he-weights",
+        "gaussian-code",
+        "coordinates",
+        "deep-decoder",
+        "wide-deep-decoder",
+        "upsampling-0.1",
+        "upsampling-0.5",
+        "lipschitz-1.4",
+        "lipschitz-2",
+        "decoder+lipschitz-2",
+        "decoder+lipschitz-2+upsampling-0.5",
+    ],
+    Setting(
+        "Network",
+        "Which network is fed the fixed noise: that of the preset, or one that differs from it. "
+        "The Prior explorer says which of them suits an image. Another one than the preset's goes "
+        "with the prior 'Fixed noise' only, which 'Automatic' then takes.",
+        choices={
+            "preset": "Preset's",
+            "no-skips": "No skips",
+            "decoder": "Decoder only",
+            "depth-1": "1 grid",
+            "depth-2": "2 grids",
+            "depth-3": "3 grids",
+            "depth-4": "4 grids",
+            "depth-5": "5 grids",
+            "depth-6": "6 grids",
+            "half-width": "Half the channels",
+            "nearest": "Nearest upsampling",
+            "transposed": "Learned upsampling",
+            "he-weights": "Weights after He",
+            "gaussian-code": "Fed Gaussian noise",
+            "coordinates": "Fed coordinates",
+            "deep-decoder": "Deep decoder, 24 channels",
+            "wide-deep-decoder": "Deep decoder, 64 channels",
+            "upsampling-0.1": "Gaussian upsampling, width 0.1",
+            "upsampling-0.5": "Gaussian upsampling, width 0.5",
+            "lipschitz-1.4": "Layers bounded to 1.4",
+            "lipschitz-2": "Layers bounded to 2",
+            "decoder+lipschitz-2": "Decoder, bounded to 2",
+            "decoder+lipschitz-2+upsampling-0.5": "Decoder, bounded to 2, Gaussian 0.5",
+        },
+    ),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Design:
+    """A network, what it is fed with and how its weights move.
+
+    Attributes
+    ----------
+    name : str
+        As commands and tables call it.
+    words : str
+        What is different from the preset's.
+    structure : str
+        "hourglass", "decoder" or "deep decoder".
+    widths : tuple of int
+        Channels at each grid, finest first.
+    rate : float
+    skip : int
+        Channels that a skip passes on.
+    upsampling : str
+        "bilinear", "nearest", "transposed" or "gaussian".
+    weights : str
+        How they begin: "uniform", as torch draws them, or "He".
+    code : str
+        "uniform", "Gaussian" or "coordinates".
+    optimiser : str
+        "adam", "sgd" or "l-bfgs".
+    bound : float or None
+        By which each layer but the last is bounded (`engine.bounded`).
+    sigma : float or None
+        Width of Gaussian upsampling, in coarse pixels.
+    """
+
+    name: str
+    words: str
+    structure: str
+    widths: tuple[int, ...]
+    rate: float
+    skip: int = 0
+    upsampling: str = "bilinear"
+    weights: str = "uniform"
+    code: str = "uniform"
+    optimiser: str = ADAM
+    bound: float | None = None
+    sigma: float | None = None
+
+
+def designs_for(widths: tuple[int, ...], rate: float, skip: int = SKIP) -> dict[str, Design]:
+    """Give all designs by name, that of the preset first.
+
+    Parameters
+    ----------
+    widths : tuple of int
+        Channels of the preset's network at each grid, finest first.
+    rate : float
+        Its learning rate.
+    skip : int
+        Channels that its skips pass on.
+    """
+    scales = " → ".join(map(str, widths))
+    words = f"hourglass of {scales} channels, skips of {skip}"
+    base = Design(PRESET, words, "hourglass", widths, rate, skip=skip)
+    decoder = replace(base, name="decoder", words="decoder only", structure="decoder", skip=0)
+    half = tuple(max(1, width // 2) for width in widths)
+    found = (
+        base,
+        replace(base, name="no-skips", words="no skips", skip=0),
+        decoder,
+        *_depths(base),
+        replace(base, name="half-width", words="half the channels", widths=half),
+        replace(base, name="nearest", words="nearest upsampling", upsampling="nearest"),
+        replace(base, name="transposed", words="learned upsampling", upsampling="transposed"),
+        replace(base, name="he-weights", words="weights begin after He", weights="He"),
+        replace(base, name="gaussian-code", words="fed Gaussian noise", code="Gaussian"),
+        replace(base, name="coordinates", words="fed coordinates", code="coordinates"),
+        _moved(base, "sgd", "SGD with momentum"),
+        _moved(base, "l-bfgs", "L-BFGS, no line search"),
+        _deep_decoder(base, "deep-decoder", NARROW),
+        _deep_decoder(base, "wide-deep-decoder", WIDE),
+        *(smoothed(base, sigma) for sigma in SIGMAS),
+        *(bounded(base, bound) for bound in BOUNDS),
+        bounded(decoder, BOUNDS[-1]),
+        smoothed(bounded(decoder, BOUNDS[-1]), SIGMAS[1]),
+    )
+    return {one.name: one for one in found}
+
+
+def bounded(design: Design, bound: float) -> Design:
+    """Bound the layers of a design."""
+    words = f"layers bounded to {bound:g}"
+    return _further(design, f"lipschitz-{bound:g}", words, bound=bound)
+
+
+def smoothed(design: Design, sigma: float) -> Design:
+    """Let a design upsample with a Gaussian kernel."""
+    words = f"Gaussian upsampling of width {sigma:g}"
+    return _further(design, f"upsampling-{sigma:g}", words, upsampling="gaussian", sigma=sigma)
+
+
+def at_rate(design: Design, rate: float) -> Design:
+    """Let the weights of a design move at another rate."""
+    return _further(design, f"rate-{rate:g}", f"rate {rate:g}", rate=rate)
+
+
+def check_network(network: str, prior: str, noise: str) -> Refusal | None:
+    """Say no to a design where another prior has a network of its own."""
+    if network == PRESET or (prior in _WITH_PRIORS and noise in _WITH_NOISE):
+        return None
+    other = f"the prior '{prior}'" if prior not in _WITH_PRIORS else f"the noise model '{noise}'"
+    why = f"{other} has a network of its own"
+    hint = "Choose the prior of fixed noise (--prior noise) and a detector's noise with it."
+    return refusal("setting-wrong", field="network", value=f"'{network}'", why=why, hint=hint)
+
+
+def widths_of(network: str, prior: str, preset: tuple[int, ...]) -> tuple[int, ...]:
+    """Give the channels at each grid of a design, from those of the preset's network."""
+    if network == PRESET or prior != "noise":
+        return preset
+    found = designs_for(preset, 0.0)
+    return found[network].widths if network in found else preset  # as deep as the preset's
+
+
+def designed_code(network: str, scene: Scene, rng: torch.Generator) -> Prior:
+    """Make the network and the code of a fixed-noise fit.
+
+    Parameters
+    ----------
+    network : str
+        One of `Network`.
+    scene : Scene
+        Whose widths are those of the design already.
+    rng : torch.Generator
+    """
+    found = designs_for(scene.widths, 0.0)
+    if network == PRESET or network not in found or network.startswith("depth"):
+        return noise_code(scene, scene.grid, rng)
+    design = replace(found[network], widths=scene.widths)
+    return built(design, scene.grid, rng, scene.measurement.shape[1], JITTER)
+
+
+def _depths(base: Design) -> list[Design]:
+    """Vary how many grids there are; the coarsest of the preset's is repeated."""
+    made = []
+    for count in range(1, DEEPEST + 1):
+        if count == len(base.widths):
+            continue
+        widths = (base.widths + base.widths[-1:] * DEEPEST)[:count]
+        words = f"{count} grids" if count > 1 else "1 grid, no coarser one"
+        made.append(replace(base, name=f"depth-{count}", words=words, widths=widths))
+    return made
+
+
+def _moved(base: Design, optimiser: str, words: str) -> Design:
+    return replace(base, name=optimiser, words=words, optimiser=optimiser, rate=RATES[optimiser])
+
+
+def _deep_decoder(base: Design, name: str, width: int) -> Design:
+    words = f"deep decoder of {width} channels"
+    widths = (width,) * GRIDS
+    return replace(base, name=name, words=words, structure="deep decoder", widths=widths, skip=0)
+
+
+def _further(design: Design, name: str, words: str, **changes: object) -> Design:
+    """Change one more thing, and say so; of the preset's alone only that."""
+    if design.name != PRESET:
+        name, words = f"{design.name}+{name}", f"{design.words}, {words}"
+    return replace(design, name=name, words=words, **changes)  # type: ignore[arg-type]

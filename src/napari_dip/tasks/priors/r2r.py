@@ -1,0 +1,91 @@
+"""The prior that is shown the whole measurement with more noise, where the noise is known."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from napari_dip.tasks.priors.blind_spot import IMAGE_FED, refined, window_for
+
+if TYPE_CHECKING:
+    import torch
+
+    from napari_dip.engine.priors.r2r import RecorruptedCode
+    from napari_dip.engine.problem import Penalty, Problem
+    from napari_dip.tasks.base import Scene
+
+RECORRUPTED = "recorrupted"
+#: Priors that are shown the measurement.
+SHOWN = (*IMAGE_FED, RECORRUPTED)
+#: Why a prior that has to know the noise gave way.
+DOUBTED = "the image does not tell its noise surely, which showing the network more of it needs"
+WEAK = "the noise is weak beside the picture, which a network that is shown all of it would copy"
+#: Share of the noise's variance that the network leaves, about, where nothing else says how sure a
+#: picture is that a person kept early: 0.09 on F16 with noise of 25, 0.12 to 0.34 on FMD.
+LEFT = 0.2
+
+
+def recorrupted_code(scene: Scene, rng: torch.Generator, *, further: int = 0) -> RecorruptedCode:
+    """Make a network and its code: the measurement with noise of its own kind put on top.
+
+    Parameters
+    ----------
+    scene : Scene
+    rng : torch.Generator
+    further : int
+        Channels that the network is fed beside the measurement.
+    """
+    from napari_dip.engine.networks.hourglass import Hourglass
+    from napari_dip.engine.priors.r2r import RecorruptedCode
+
+    channels, *grid = scene.measurement.shape[1:]
+    # what noisy pixels are filled in with is no noisier than others
+    trust = None if scene.trust is None else scene.trust.where(scene.quiet > 0, 1.0)
+    dims = len(grid)
+    net = Hourglass(
+        dims,
+        channels + further,
+        channels,
+        scene.widths,
+        skip=None,
+        normalised=False,
+        rng=rng,
+        even=True,
+    )
+    return RecorruptedCode(
+        net,
+        scene.measurement,
+        scene.quiet,
+        scene.guarded,
+        scene.block,
+        scene.noise if scene.noises is None else scene.noises,
+        scene.correlation,
+        window=None if scene.window is None else window_for(dims, scene.window),
+        trust=trust,
+    )
+
+
+def recorrupted_problem(scene: Scene, penalties: tuple[tuple[float, Penalty], ...]) -> Problem:
+    """Explain the image as picture plus noise, of which the network is shown more.
+
+    Parameters
+    ----------
+    scene : Scene
+    penalties : tuple of (weight, Penalty)
+    """
+    from napari_dip.engine.likelihood.fidelity import gaussian_likelihood, squares
+    from napari_dip.engine.problem import Estimate, Identity, Problem, Term
+
+    term = Term(
+        scene.measurement,
+        Identity(),
+        squares(scene.noise_level**2),
+        gaussian_likelihood(scene.noise),
+        fitted=scene.weight * (1 - scene.guarded),
+        held_out=scene.held_out,
+        measured=scene.weight,
+    )
+
+    def finish(estimate: Estimate) -> Estimate:
+        return Estimate(estimate.mean, (LEFT * scene.noise.at(estimate.mean)).log())
+
+    return Problem((term,), penalties, finish, refine=refined(scene, finish))

@@ -1,0 +1,364 @@
+"""What a user may know of the noise, as fields of several tasks.
+
+Smoothing beside the network's own, as a field of several tasks.
+
+A second measurement of the same object, as a further input of a task.
+
+Movies and stacks: what the frames beside one tell of it, as fields and steps of tasks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from math import prod
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field
+
+from napari_dip.errors import refusal
+from napari_dip.tasks.base import Input, Setting
+from napari_dip.tasks.priors.blind_spot import blind_spot_code
+from napari_dip.tasks.priors.r2r import RECORRUPTED, SHOWN, recorrupted_code
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    import torch
+
+    from napari_dip.engine.prior import Prior
+    from napari_dip.engine.problem import Penalty, Problem
+    from napari_dip.errors import Refusal
+    from napari_dip.io import ImageSpec
+    from napari_dip.tasks.base import Scene
+
+NoiseModel = Annotated[
+    Literal["auto", "gaussian", "poisson-gaussian"],
+    Setting(
+        "Noise model",
+        "Gaussian: the noise is equally strong everywhere. Poisson-Gaussian: it grows with "
+        "brightness, as photon noise does. Automatic measures which.",
+        choices={
+            "auto": "Automatic",
+            "gaussian": "Gaussian",
+            "poisson-gaussian": "Poisson-Gaussian",
+        },
+    ),
+]
+NoiseOrCompression = Annotated[
+    Literal[
+        "auto", "gaussian", "poisson-gaussian", "jpeg", "salt-and-pepper", "stripes", "speckle"
+    ],
+    Setting(
+        "Noise model",
+        "Gaussian: the noise is equally strong everywhere. Poisson-Gaussian: it grows with "
+        "brightness, as photon noise does. Automatic measures which of the two. JPEG compression: "
+        "blocks and rings of a compressed picture are taken away. Salt and pepper: hot, dead and "
+        "other faulty pixels are found and filled in. Stripes: rows or columns with offsets of "
+        "their own, as of sCMOS cameras and scanners, are levelled. Speckle: noise in proportion "
+        "to the signal, as in OCT, ultrasound and coherent light.",
+        choices={
+            "auto": "Automatic",
+            "gaussian": "Gaussian",
+            "poisson-gaussian": "Poisson-Gaussian",
+            "jpeg": "JPEG compression",
+            "salt-and-pepper": "Salt and pepper (faulty pixels)",
+            "stripes": "Stripes (line noise)",
+            "speckle": "Speckle",
+        },
+    ),
+]
+ReadNoise = Annotated[
+    Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)] | None,
+    Setting(
+        "Read noise",
+        "Standard deviation of the noise where the image is dark, in intensity units of the "
+        "image. Empty: measured.",
+        least=0,
+        most=1e9,
+    ),
+]
+Gain = Annotated[
+    Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)] | None,
+    Setting(
+        "Gain",
+        "How much the noise variance grows for each unit of brightness. Empty: measured.",
+        least=0,
+        most=1e9,
+    ),
+]
+Smoothing = Annotated[
+    Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)],
+    Setting(
+        "Smoothing",
+        "Weight of a total-variation penalty beside the network, without unit. 0 is best for "
+        "most images; 0.1 is visible, 1 is strong.",
+        least=0,
+        most=100,
+        step=0.05,
+        written="Smoothing: {:g} (weight of the penalty on total variation, without unit)",
+    ),
+]
+SmoothingKind = Annotated[
+    Literal["isotropic", "anisotropic"],
+    Setting(
+        "Kind of smoothing",
+        "How steps from pixel to pixel are counted where smoothing is above 0. Isotropic: edges of "
+        "all directions cost alike. Anisotropic: edges along the rows and columns are the "
+        "cheapest, as suits chips, letters and gratings.",
+        choices={"isotropic": "Isotropic", "anisotropic": "Anisotropic"},
+    ),
+]
+
+
+def smoothed(scene: Scene, weight: float, kind: str) -> tuple[tuple[float, Penalty], ...]:
+    """Give the penalty of that weight and kind, none for weight 0."""
+    from napari_dip.engine.likelihood.penalties import anisotropic_total_variation, total_variation
+
+    if not weight:
+        return ()
+    made = anisotropic_total_variation if kind == "anisotropic" else total_variation
+    return ((weight, made(scene.noise_level)),)
+
+
+#: What the dock and the command line ask for.
+SECOND = Input(
+    "second",
+    "Second image of the same object",
+    "Another shot of the same thing, unmoved: its noise is another, so the two together tell more "
+    "than twice as much. Exposures may differ. Leave it out if there is one image only.",
+    optional=True,
+    measures=True,
+)
+#: Side of the blocks whose means are compared, in pixels: noise falls to an eighth, and what a
+#: microscope shows mostly is as large.
+BLOCK = 8
+#: Least correlation of those means. It is 0.5 where the noise of a block's mean is as strong as
+#: the picture, so that of a pixel eight times as strong, where nobody could tell.
+ALIKE = 0.5
+#: Most blocks that are compared; more would only make sure of what is sure.
+MOST_BLOCKS = 20_000
+
+
+def check_second(source: ImageSpec, second: ImageSpec) -> Refusal | None:
+    """Say no to a second image of another size or kind, from the headers alone."""
+    same_axes = source.guessed or second.guessed or source.axes == second.axes
+    if second.shape == source.shape and same_axes:
+        return None
+    ours, theirs = (f"{' × '.join(map(str, one.shape))} ({one.axes})" for one in (source, second))
+    return refusal("second-size", name=second.name, image=source.name, size=theirs, other=ours)
+
+
+def admit_second(
+    first: npt.NDArray[np.float32], second: npt.NDArray[np.float32], name: str, other: str
+) -> Refusal | None:
+    """Say no to a second image that is no second measurement of the same object.
+
+    Parameters
+    ----------
+    first, second : ndarray
+        (parts, C, *grid), in units of their own.
+    name, other : str
+        Of the second image and of the first.
+    """
+    import numpy as np
+
+    if np.array_equal(first, second):
+        return refusal("second-same", name=name, image=other)
+    alike = [
+        correlation
+        for channel in range(first.shape[1])
+        if (correlation := _alike(first[:, channel], second[:, channel])) is not None
+    ]
+    if alike and min(alike) < ALIKE:
+        facts = {"name": name, "image": other, "found": f"{min(alike):.2f}", "least": f"{ALIKE}"}
+        return refusal("second-other", **facts)
+    return None
+
+
+def pooled(scene: Scene) -> Scene:
+    """Make one measurement of a scene's two: their mean, weighed by how sure each of them is.
+
+    All that two measurements with normal noise tell of a picture is in that mean, so a network
+    that is fed with it misses nothing. A line of variances stays one.
+
+    Parameters
+    ----------
+    scene : Scene
+        Comes back as it is if it has one measurement only.
+    """
+    from dataclasses import replace
+
+    from napari_dip.engine.likelihood.fidelity import NoiseVariance
+
+    if len(scene.measurement) == 1:
+        return scene
+    noise, axes = scene.noise, tuple(range(2, scene.measurement.ndim))
+    sure = 1 / noise.at(scene.measurement).mean(axes, keepdim=True)  # (B, C, 1, ...)
+    weight = sure / sure.sum(0, keepdim=True)
+    variances = (noise.gain, noise.intercept, noise.floor)
+    mean = (weight * scene.measurement).sum(0, keepdim=True)
+    total = NoiseVariance(*((weight**2 * one).sum(0, keepdim=True) for one in variances))
+    level = float(total.at(mean).mean().sqrt())
+    return replace(scene, measurement=mean, noise=total, noise_level=level)
+
+
+def _alike(first: npt.NDArray[np.float32], second: npt.NDArray[np.float32]) -> float | None:
+    """Correlation of the means of blocks; None where the first has nothing to be like."""
+    x, y = (_block_means(one) for one in (first, second))
+    if first.min() == first.max():  # such a channel is left as it is
+        return None
+    x, y = x - x.mean(), y - y.mean()
+    power = float((x**2).sum() * (y**2).sum())
+    return float((x * y).sum()) / power**0.5 if power > 0 else 0.0
+
+
+def _block_means(volume: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    """Means of blocks of (..., Y, X), evenly chosen if there are very many."""
+    import numpy as np
+
+    height, width = (side // BLOCK for side in volume.shape[-2:])
+    planes = volume.reshape(-1, *volume.shape[-2:])[:, : height * BLOCK, : width * BLOCK]
+    every = max(1, len(planes) * height * width // MOST_BLOCKS)
+    some = planes[:: min(every, max(1, len(planes)))]
+    blocks = some.reshape(len(some), height, BLOCK, width, BLOCK).astype(np.float64)
+    return np.asarray(blocks.mean((2, 4))).ravel()
+
+
+#: Pixels between planes from which on a volume is not worth its time: of every second plane of an
+#: embryo (8 x 48 x 48) it made 25.8 dB in 36 s, planes that see their neighbours 26.2 dB in 9 s.
+FAR = 2.0
+#: Priors whose networks are shown the image, and may be shown the frames beside as well.
+BESIDE = (RECORRUPTED, "blind-spot")
+Beside = Annotated[
+    bool,
+    Setting(
+        "Look at the frames beside",
+        "For movies and stacks restored one frame or plane at a time, with more noise or the blind "
+        "spot: whether the network also sees the noisy one before and the one after, frames of a "
+        "movie laid onto each other. It finds out by itself where they help. Switch it off if all "
+        "of them share one noise, as with a dirty camera.",
+    ),
+]
+Steadiness = Annotated[
+    Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)],
+    Setting(
+        "Steadiness in time",
+        "For movies restored frame by frame: how strongly a pixel is drawn to its value in the "
+        "frame before, where nothing has moved. 0: not at all; 1: as much as the two values "
+        "deserve by their uncertainties.",
+        least=0,
+        most=100,
+        step=0.5,
+    ),
+]
+#: What one network for all, the weights of the one before, and nothing shared are called.
+Way = Literal["together", "in-turn", "alone"]
+#: Frames or planes from which on one network is fitted to all of them: 12 frames of 64 x 64 took
+#: 12.9 CPU seconds so, and 13.0 in turn (cancer_cell_migration, `fast`).
+LEAST_SHARED = 16
+#: And tiles, whose steps in turn look at less: 16 of 128 x 128 took 182 and 162 CPU seconds a
+#: megapixel with one network for all, 155 and 141 in turn (TwoPhoton_BPAE_B, Confocal_BPAE_R).
+LEAST_TILES_SHARED = 32
+Sharing = Annotated[
+    Literal["auto", "together", "in-turn", "alone"],
+    Setting(
+        "Series",
+        "How the frames of a movie, the planes of a stack that are restored one by one, or the "
+        "tiles of a large picture share what is learned. One network for all: it is fitted to all "
+        "of them and then shown each, which goes on by itself only where pixels that were held out "
+        "ask for it. In turn: each begins with what an earlier one has learned. Each by itself: "
+        "slowest. Automatic: one network from 16 frames or planes, or 32 tiles, on; else in turn.",
+        choices={
+            "auto": "Automatic",
+            "together": "One network for all",
+            "in-turn": "In turn",
+            "alone": "Each by itself",
+        },
+    ),
+]
+
+
+def way_of_sharing(wish: str, count: int, *, shown: bool, tiles: bool) -> Way:
+    """Choose how so many frames, planes or tiles share what a network learns.
+
+    One network can only serve all where it is `shown` the image: fed with fixed noise, it holds one
+    picture.
+    """
+    if wish == "alone":
+        return "alone"
+    least = LEAST_TILES_SHARED if tiles else LEAST_SHARED
+    wanted = wish == "together" or (wish == "auto" and count >= least)
+    return "together" if wanted and shown and count > 1 else "in-turn"
+
+
+def plane_count(source: ImageSpec) -> int:
+    """Count frames times planes."""
+    sizes = zip(source.axes, source.shape, strict=True)
+    return prod(count for axis, count in sizes if axis in "TZ")
+
+
+def is_movie(source: ImageSpec) -> bool:
+    """Whether there are several frames."""
+    return "T" in source.axes and source.shape[source.axes.index("T")] > 1
+
+
+def plane_distance(source: ImageSpec) -> float:
+    """Distance of neighbouring planes in pixels of the plane; 1 where the header does not say."""
+    if source.scale is None or source.units is None or "Z" not in source.axes:
+        return 1.0
+    deep, wide = (source.axes.index(axis) for axis in "ZX")
+    if (
+        source.shape[deep] < 2
+        or source.units[deep] != source.units[wide]
+        or not source.scale[wide] > 0
+    ):
+        return 1.0
+    return abs(source.scale[deep]) / source.scale[wide] or 1.0
+
+
+def far_apart(source: ImageSpec) -> bool:
+    """Whether planes lie too far apart to be restored together rather than one by one."""
+    return plane_distance(source) >= FAR
+
+
+def apart_words(source: ImageSpec) -> str:
+    """Say what becomes of planes that lie far apart."""
+    return (
+        f"The planes lie {plane_distance(source):.1f} pixels apart: where Stacks is automatic, "
+        "they are restored one by one, each with a look at its neighbours."
+    )
+
+
+def shown_beside(scene: Scene, rng: torch.Generator) -> Prior:
+    """Make a network that is shown the image, and the frames beside, if there are any.
+
+    Parameters
+    ----------
+    scene : Scene
+        Its prior is one of `BESIDE`.
+    rng : torch.Generator
+    """
+    from napari_dip.engine.priors.guided import GuidedCode
+
+    make = recorrupted_code if scene.prior == RECORRUPTED else blind_spot_code
+    if scene.beside is None:
+        return make(scene, rng)
+    return GuidedCode(make(scene, rng, further=scene.beside.shape[1]), scene.beside)
+
+
+def steady(problem: Problem, scene: Scene, weight: float) -> Problem:
+    """Draw a problem's picture to that of the frame before, if there is one.
+
+    A network that says how sure it is gives a picture that is weighed against the frame before
+    in the end; any other is drawn to it while it is fitted.
+    """
+    from napari_dip.engine.likelihood.penalties import steadied, temporal_difference
+    from napari_dip.engine.problem import followed_by
+
+    before = scene.before
+    if before is None or not weight:
+        return problem
+    if scene.prior not in SHOWN:
+        term = temporal_difference(before, scene.noise_level, weight, problem.finish)
+        return replace(problem, terms=(*problem.terms, term))
+    return followed_by(problem, lambda _, done: steadied(done, before, weight))

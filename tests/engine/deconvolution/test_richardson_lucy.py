@@ -1,0 +1,102 @@
+"""Richardson-Lucy climbs the likelihood, agrees with others, and invents no border."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from scipy.ndimage import gaussian_filter
+from skimage import data
+from skimage.restoration import richardson_lucy as skimage_richardson_lucy
+
+from napari_dip.engine.deconvolution.initial_estimate import richardson_lucy
+from napari_dip.engine.deconvolution.psf import gaussian_psf
+from napari_dip.engine.operators.convolution import convolve_valid
+
+CASES = {
+    "plane": ((60, 56), (1.5, 1.5), 0.0),
+    "plane with background": ((60, 56), (1.5, 1.5), 20.0),
+    "stack": ((12, 24, 22), (0.6, 1.0, 1.0), 5.0),
+}
+
+
+def seen(name: str) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, float]:
+    """Give object, noisy measurement, kernel and background of a case."""
+    frame, sigmas, background = CASES[name]
+    kernel = gaussian_psf(sigmas)
+    grid = [size + extra - 1 for size, extra in zip(frame, kernel.shape, strict=True)]
+    if len(frame) == 2:
+        picture = data.camera()[100 : 100 + grid[0], 150 : 150 + grid[1]]
+    else:
+        noise = np.random.default_rng(0).normal(size=grid)
+        picture = gaussian_filter(noise, 1.5).clip(0) ** 2  # blobs in the dark
+    sharp = torch.from_numpy(picture.astype(np.float32))[None, None]
+    sharp = 200 * sharp / sharp.max()
+    expected = convolve_valid(sharp, kernel) + background
+    measurement = torch.poisson(expected, generator=torch.Generator().manual_seed(0))
+    return sharp, measurement, kernel, background
+
+
+def log_likelihood(
+    image: torch.Tensor, measurement: torch.Tensor, kernel: torch.Tensor, background: float
+) -> float:
+    expected = convolve_valid(image, kernel).double() + background
+    return float((measurement * expected.log() - expected).sum())
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_likelihood_never_falls(name: str) -> None:
+    _, measurement, kernel, background = seen(name)
+    levels = [
+        log_likelihood(
+            richardson_lucy(measurement, kernel, count, background), measurement, kernel, background
+        )
+        for count in range(16)
+    ]
+    steps = np.diff(levels)
+    assert (steps > -1e-7 * abs(levels[-1])).all()
+    assert levels[-1] > levels[1]
+
+
+def test_it_agrees_with_scikit_image_in_the_middle() -> None:
+    _, measurement, kernel, _ = seen("plane")
+    mine = richardson_lucy(measurement, kernel, 10)[0, 0, 22:-22, 22:-22].numpy()
+    other = skimage_richardson_lucy(
+        measurement[0, 0].numpy(), kernel.numpy(), num_iter=10, clip=False
+    )
+    margin = kernel.shape[0] // 2
+    other = other[22 - margin : margin - 22, 22 - margin : margin - 22]
+    assert mine == pytest.approx(other, rel=0.02)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_it_brings_the_picture_closer_to_the_object(name: str) -> None:
+    sharp, measurement, kernel, background = seen(name)
+    inner = tuple(slice(size // 2, -(size // 2)) for size in kernel.shape)
+    wanted = sharp[(0, 0, *inner)]
+    found = richardson_lucy(measurement, kernel, 8, background)
+    assert found.shape == sharp.shape
+    assert float(found.min()) >= 0
+    before = float((measurement[0, 0] - background - wanted).square().mean())
+    after = float((found[(0, 0, *inner)] - wanted).square().mean())
+    assert after < 0.8 * before
+
+
+def test_an_even_object_stays_even_up_to_the_border() -> None:
+    kernel = gaussian_psf((2.0, 2.0))
+    found = richardson_lucy(torch.full((1, 2, 30, 30), 50.0), kernel, 30)
+    assert found.numpy() == pytest.approx(50.0, rel=1e-3)
+
+
+def test_darkness_stays_dark_and_finite() -> None:
+    found = richardson_lucy(torch.zeros(1, 1, 12, 12), gaussian_psf((1.0, 1.0)), 5)
+    assert found.numpy() == pytest.approx(0.0, abs=1e-6)
+    dark = torch.full((1, 1, 12, 12), -3.0)
+    assert bool(richardson_lucy(dark, gaussian_psf((1.0, 1.0)), 5, 10.0).isfinite().all())
+
+
+def test_no_iteration_gives_the_mean() -> None:
+    measurement = torch.rand(1, 1, 9, 9, generator=torch.Generator().manual_seed(0)) + 5
+    found = richardson_lucy(measurement, gaussian_psf((1.0, 1.0)), 0, background=2.0)
+    assert found.shape == (1, 1, 17, 17)
+    assert found.numpy() == pytest.approx(float(measurement.mean()) - 2, rel=1e-5)

@@ -1,0 +1,134 @@
+"""Smooth objects explain an image by its variances, and bends have their price."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from napari_dip.engine.deconvolution.initial_estimate import (
+    bending,
+    lucy_guesses,
+    smooth_deconvolutions,
+    transposed,
+)
+from napari_dip.engine.deconvolution.psf import gaussian_psf
+from napari_dip.engine.operators.convolution import CircularConvolution, ValidConvolution
+
+KERNEL = gaussian_psf((0.8, 1.0, 1.0))
+
+
+def random(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def lines(*grid: int) -> torch.Tensor:
+    truth = torch.full((1, 1, *grid), 0.02)
+    truth[:, :, 2::4, 3::5, 2:-2] = 4.0
+    return truth
+
+
+def error(picture: torch.Tensor, truth: torch.Tensor) -> float:
+    return float((picture - truth).square().mean().sqrt())
+
+
+def deconvolved(light: torch.Tensor, *, noise: float, weights: tuple[float, ...], steps: int):
+    grid, ones = tuple(light.shape[2:]), torch.ones_like(light)
+    variance = noise**2 * ones
+    marks = (steps,)
+    operator = CircularConvolution(KERNEL)
+    return list(smooth_deconvolutions(operator, light, variance, ones, grid, weights, marks))
+
+
+def test_the_gradient_of_the_bends_is_the_one_that_torch_finds() -> None:
+    image = random(1, 2, 4, 5, 6).requires_grad_()
+    corner, total = 0.1, 0.0
+    steps = [torch.diff(image, dim=d, append=image.narrow(d, -1, 1)) for d in (2, 3, 4)]
+    squares = corner**2 + sum(
+        torch.diff(step, dim=d, append=step.narrow(d, -1, 1)).square()
+        for step in steps
+        for d in (2, 3, 4)
+    )
+    total = squares.sqrt().sum()
+    (wanted,) = torch.autograd.grad(total, image)
+    torch.testing.assert_close(bending(image.detach(), corner)[0], wanted, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("grid", [(7, 8), (4, 5, 6)])
+def test_the_parabolas_lie_above_the_bends(grid) -> None:
+    image, corner = random(1, 1, *grid).double(), 0.05
+
+    def price(picture: torch.Tensor) -> float:
+        steps = [torch.diff(picture, dim=d, append=picture.narrow(d, -1, 1)) for d in
+                 range(2, picture.ndim)]  # fmt: skip
+        squares = corner**2 + sum(
+            torch.diff(step, dim=d, append=step.narrow(d, -1, 1)).square()
+            for step in steps
+            for d in range(2, picture.ndim)
+        )
+        return float(squares.sqrt().sum())
+
+    gradient, curvature = bending(image, corner)
+    for seed, far in ((1, 0.01), (2, 0.1), (3, 2.0)):
+        change = far * (random(*image.shape, seed=seed).double() - 0.5)
+        above = (gradient * change + 0.5 * curvature * change.square()).sum()
+        assert price(image + change) - price(image) <= float(above) + 1e-9
+
+
+def test_the_transposed_operator_brings_back_what_the_operator_spreads() -> None:
+    operator = ValidConvolution(KERNEL)
+    grid = tuple(n + 2 * far for n, far in zip((5, 6, 7), operator.margin, strict=True))
+    image, frame = random(1, 1, *grid), random(1, 1, 5, 6, 7, seed=1)
+    back = transposed(operator, frame, grid)(frame)
+    there = float((operator(image) * frame).sum())
+    assert float((image * back).sum()) == pytest.approx(there, rel=1e-4)
+
+
+def test_forty_steps_come_nearer_than_a_hundred_of_richardson_lucy() -> None:
+    truth = lines(8, 20, 20)
+    light = CircularConvolution(KERNEL)(truth)
+    (ours,) = deconvolved(light, noise=0.01, weights=(0.0,), steps=40)
+    operator, ones = CircularConvolution(KERNEL), torch.ones_like(light)
+    (theirs,) = lucy_guesses(operator, light, ones, (8, 20, 20), (100,))
+    assert error(ours, truth) < error(theirs, truth)
+    assert float(ours.min()) >= 0
+
+
+def test_a_price_of_bends_keeps_noise_down() -> None:
+    truth = CircularConvolution(gaussian_psf((2.0, 2.0, 2.0)))(lines(12, 20, 20))
+    noise = 0.02 * torch.randn(truth.shape, generator=torch.Generator().manual_seed(0))
+    light = CircularConvolution(KERNEL)(truth) + noise
+    (rough,) = deconvolved(light, noise=0.02, weights=(0.0,), steps=40)
+    (smooth,) = deconvolved(light, noise=0.02, weights=(0.03,), steps=40)
+    assert error(smooth, truth) < 0.7 * error(rough, truth)
+
+
+def test_each_price_begins_where_the_one_before_ended() -> None:
+    light = CircularConvolution(KERNEL)(lines(6, 12, 12))
+    both = deconvolved(light, noise=0.01, weights=(0.1, 0.0), steps=5)
+    (alone,) = deconvolved(light, noise=0.01, weights=(0.0,), steps=5)
+    truth = lines(6, 12, 12)
+    assert len(both) == 2
+    assert error(both[1], truth) < error(alone, truth)
+
+
+def test_a_pixel_that_is_left_out_has_no_say_and_one_of_much_noise_has_little() -> None:
+    light, operator = CircularConvolution(KERNEL)(lines(6, 12, 12)), CircularConvolution(KERNEL)
+    wrong, seen, variance = light.clone(), torch.ones_like(light), torch.ones_like(light)
+    wrong[..., 3, 6, 6] = 50
+    seen[..., 3, 6, 6], variance[..., 3, 6, 6] = 0, 1e6
+
+    def answer(image: torch.Tensor, told: torch.Tensor, doubted: torch.Tensor) -> torch.Tensor:
+        pictures = smooth_deconvolutions(operator, image, doubted, told, (6, 12, 12), (0.0,), (8,))
+        return next(pictures)
+
+    one = torch.ones_like(seen)
+    torch.testing.assert_close(answer(wrong, seen, one), answer(light, seen, one))
+    right = answer(light, one, one)
+    assert error(answer(wrong, one, variance), right) < 0.01 * error(answer(wrong, one, one), right)
+
+
+@pytest.mark.parametrize("constant", [0.0, 3.0])
+def test_an_even_image_stays_even(constant) -> None:
+    light = torch.full((1, 1, 6, 8, 8), constant)
+    (picture,) = deconvolved(light, noise=0.1, weights=(0.01,), steps=4)
+    torch.testing.assert_close(picture, light, rtol=1e-4, atol=1e-6)

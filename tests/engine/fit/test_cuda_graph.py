@@ -1,0 +1,142 @@
+"""Steps that a card records: when they are, what takes their place elsewhere, and who is told."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+
+from napari_dip.engine.fit import cuda_graph as graph_step
+from napari_dip.engine.fit.cuda_graph import GraphStep, kind, learner_for, recordable, unchanged
+from napari_dip.engine.fit.early_stopping import never
+from napari_dip.engine.fit.loop import fit
+from napari_dip.engine.fit.schedule import adam, gradient_descent, one_phase
+from napari_dip.engine.likelihood.fidelity import NoiseVariance, gaussian_likelihood, squares
+from napari_dip.engine.networks.hourglass import Hourglass
+from napari_dip.engine.prior import NoiseCode
+from napari_dip.engine.problem import Identity, Problem, Term
+from napari_dip.engine.train_step import EagerLearner, look_at
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
+
+    from napari_dip.engine.fit.state import Result
+
+
+def scene(side: int = 16) -> tuple[Problem, NoiseCode]:
+    rng = torch.Generator().manual_seed(0)
+    measured = torch.rand(1, 1, side, side, generator=rng)
+    everywhere, held_out = torch.ones_like(measured), torch.zeros_like(measured)
+    held_out[..., ::4, ::4] = 1
+    one = torch.ones(1, 1, 1, 1)
+    likelihood = gaussian_likelihood(NoiseVariance(0 * one, 0.01 * one, 1e-6 * one))
+    driving = everywhere - held_out
+    term = Term(measured, Identity(), squares(0.01), likelihood, driving, held_out, everywhere)
+    net = Hourglass(2, 2, 1, (4, 8), skip=None, normalised=False, rng=rng)
+    return Problem((term,)), NoiseCode(net, torch.rand(1, 2, side, side, generator=rng), 0.1)
+
+
+def learner(problem: Problem, prior: NoiseCode) -> EagerLearner:
+    optimizer = adam([{"params": list(prior.net.parameters())}])
+    made = EagerLearner(problem, prior, optimizer, clip=1.0, half=False)
+    made.rate((1e-2,))
+    return made
+
+
+def ended(loop: Iterator[Any]) -> tuple[list[str], Result]:
+    said = []
+    while True:
+        try:
+            said.append(next(loop).note)
+        except StopIteration as end:
+            return [note for note in said if note], end.value
+
+
+def test_only_a_card_with_adam_records() -> None:
+    problem, _ = scene()
+    card = replace(problem.terms[0], measurement=_OnCard())  # type: ignore[arg-type]
+    schedule = one_phase(4, 1e-2)
+    assert not recordable(problem, schedule)
+    assert recordable(Problem((card,)), schedule)
+    assert not recordable(Problem((card,)), replace(schedule, optimiser=gradient_descent))
+
+
+class _OnCard:
+    device = torch.device("cuda")
+
+
+def test_a_processor_learns_operation_by_operation_and_nobody_is_told() -> None:
+    problem, prior = scene()
+    optimizer = adam([{"params": list(prior.net.parameters())}])
+    chosen = learner_for(problem, prior, one_phase(4, 1e-2), optimizer, half=False)
+    assert isinstance(chosen, EagerLearner)
+    assert chosen.note == ""
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a card does not refuse")
+def test_a_fit_that_cannot_be_recorded_comes_to_the_same_picture_and_says_so_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    schedule = one_phase(8, 1e-2, report_every=2)
+    said, plain = ended(fit(*scene(), schedule, never, seed=0))
+    assert not said
+    # torch itself refuses to record where there is no card
+    monkeypatch.setattr(
+        "napari_dip.engine.fit.trainer.learner_for",
+        lambda problem, prior, _, optimizer, half: GraphStep(
+            EagerLearner(problem, prior, optimizer, clip=schedule.clip, half=half)
+        ),
+    )
+    said, answer = ended(fit(*scene(), schedule, never, seed=0))
+    assert len(said) == 1
+    assert "could not be recorded" in said[0]
+    assert answer.notes == tuple(said)
+    torch.testing.assert_close(answer.estimate.mean, plain.estimate.mean, rtol=0, atol=0)
+
+
+def test_what_is_tried_before_recording_leaves_weights_and_optimiser_as_they_were() -> None:
+    problem, prior = scene()
+    taught = learner(problem, prior)
+    look = look_at(problem, prior.draw(torch.Generator().manual_seed(1)), released=False)
+    for _ in range(2):  # with an optimiser that has not begun, and with one that has
+        weights = [weight.detach().clone() for weight in taught.weights]
+        state = taught.optimizer.state
+        before = {name: v.clone() for w in taught.weights for name, v in state.get(w, {}).items()}
+        with unchanged(taught):
+            taught.learn(look)
+            changed = [(w != was).any() for w, was in zip(taught.weights, weights, strict=True)]
+            assert any(changed)
+        for weight, was in zip(taught.weights, weights, strict=True):
+            torch.testing.assert_close(weight.detach(), was, rtol=0, atol=0)
+        after = {name: v for w in taught.weights for name, v in state[w].items()}
+        for name, value in after.items():
+            expected = before.get(name, torch.zeros_like(value))
+            torch.testing.assert_close(value, expected, rtol=0, atol=0)
+        taught.learn(look)
+
+
+def test_looks_that_one_graph_cannot_serve_are_told_apart() -> None:
+    problem, prior = scene()
+    larger, other = scene(side=24)
+    rng = torch.Generator().manual_seed(0)
+    first = look_at(problem, prior.draw(rng), released=False)
+    again = look_at(problem, prior.draw(rng), released=False)
+    assert bool((first.code != again.code).any())
+    assert kind(first) == kind(again)
+    assert kind(first) != kind(look_at(problem, prior.draw(rng), released=True))
+    assert kind(first) != kind(look_at(larger, other.draw(rng), released=False))
+
+
+def test_a_fit_whose_looks_change_all_the_time_is_not_recorded_for_ever(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(graph_step, "MOST_RECORDINGS", 0)
+    problem, prior = scene()
+    step = GraphStep(learner(problem, prior))
+    step.learn(look_at(problem, prior.draw(torch.Generator().manual_seed(1)), released=False))
+    assert graph_step.NOT_STATIC in step.note
+    assert isinstance(step.drawing(), nullcontext)

@@ -1,0 +1,124 @@
+"""What the losses ask for is what a detector does."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from napari_dip.engine.likelihood.fidelity import (
+    NoiseVariance,
+    gaussian_likelihood,
+    mean_and_doubt,
+    posterior,
+    weighted_residual,
+)
+from napari_dip.engine.problem import Estimate
+
+
+def constant(value: float) -> torch.Tensor:
+    return torch.full((1, 1, 1, 1), value)
+
+
+def camera(gain: float = 2.0, read_noise: float = 3.0) -> NoiseVariance:
+    return NoiseVariance(constant(gain), constant(read_noise**2), constant(1e-3))
+
+
+@pytest.mark.parametrize("signal", [5.0, 60.0, 200.0])
+def test_the_likelihood_is_best_at_the_true_signal(signal: float) -> None:
+    rng = torch.Generator().manual_seed(0)
+    gain, read_noise, n = 2.0, 3.0, 200_000
+    electrons = torch.poisson(torch.full((1, 1, n, 1), signal / gain), generator=rng)
+    pixels = gain * electrons + read_noise * torch.randn(1, 1, n, 1, generator=rng)
+    guesses = torch.arange(0.0, 260.0, 1.0)
+    loss = gaussian_likelihood(camera(gain, read_noise))
+    means = [loss(Estimate(guess.expand(1, 1, n, 1)), pixels).mean() for guess in guesses]
+    assert guesses[torch.stack(means).argmin()] == pytest.approx(signal, abs=1.0)
+
+
+def test_the_variance_never_falls_below_its_floor() -> None:
+    noise = NoiseVariance(constant(1.0), constant(-50.0), constant(4.0))
+    assert noise.at(torch.tensor([[[[0.0, 49.0, 60.0]]]])).flatten().tolist() == [4.0, 4.0, 10.0]
+
+
+def test_darkening_the_picture_does_not_lower_the_weighted_residual() -> None:
+    measurement = torch.full((1, 1, 8, 8), 10.0)
+    mean = torch.full((1, 1, 8, 8), 10.0, requires_grad=True)
+    weighted_residual(camera())(Estimate(mean), measurement).sum().backward()
+    assert mean.grad is not None
+    assert mean.grad.abs().max() == 0
+
+
+def test_doubt_does_not_weaken_the_pull_on_the_mean() -> None:
+    measurement = torch.full((1, 1, 1, 2), 30.0)
+    mean = torch.full((1, 1, 1, 2), 20.0, requires_grad=True)
+    log_variance = torch.tensor([[[[-4.0, 6.0]]]])
+    loss = mean_and_doubt(camera(), 1.0)(Estimate(mean, log_variance), measurement)
+    loss.sum().backward()
+    assert mean.grad is not None
+    assert mean.grad.flatten().tolist() == pytest.approx([-20.0, -20.0])
+
+
+def by_brightness(*columns: tuple[float, float]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Means and spreads of 60 x 20 pixels: (mean, spread) for each group of rows, 3 in 5 flat."""
+    mean, spread = torch.empty(1, 1, 60, 20), torch.empty(1, 1, 60, 20)
+    rows = 60 // len(columns)
+    for number, (level, flat) in enumerate(columns):
+        here = slice(number * rows, (number + 1) * rows)
+        mean[:, :, here] = level + torch.linspace(0, 1e-3, rows)[:, None]
+        spread[:, :, here] = flat
+        spread[:, :, here, 12:] = flat + 12.0
+    return mean, spread
+
+
+NOBODY = torch.zeros(1, 1, 60, 20)
+
+
+@pytest.mark.parametrize("factor", [0.75, 1.0, 1.3])
+def test_the_posterior_finds_out_that_the_noise_was_measured_wrong(factor: float) -> None:
+    measured = NoiseVariance(constant(0.0), constant(4.0), constant(1e-3))
+    mean, spread = by_brightness((10.0, 4.0 * factor))
+    blind = Estimate(mean, (spread - 0.6 * 4.0).log())
+    answer = posterior(measured, mean + 8.0, blind, granted=0.6, judges=NOBODY)
+    share = 12.0 / (12.0 + 4.0 * factor)
+    moved = answer.mean - mean
+    assert moved[..., 19].flatten().tolist() == pytest.approx([8.0 * share] * 60, rel=1e-3)
+    assert float(moved[..., 0].max()) < 0.3
+    assert answer.log_variance is not None
+    variance = answer.log_variance.exp()[..., 19].flatten().tolist()
+    assert variance == pytest.approx([4.0 * factor * share] * 60, rel=1e-3)
+
+
+def test_the_noise_may_be_wrong_at_one_brightness_and_right_at_another() -> None:
+    measured = NoiseVariance(constant(0.0), constant(4.0), constant(1e-3))
+    mean, spread = by_brightness((10.0, 3.2), (50.0, 4.8))
+    blind = Estimate(mean, (spread - 0.6 * 4.0).log())
+    answer = posterior(measured, mean + 8.0, blind, granted=0.6, judges=NOBODY)
+    assert float((answer.mean - mean)[:, :, :25, :12].max()) < 0.3
+    assert float((answer.mean - mean)[:, :, 35:, :12].max()) < 0.3
+
+
+def test_no_prediction_is_taken_for_certain() -> None:
+    measured = NoiseVariance(constant(0.0), constant(4.0), constant(1e-3))
+    mean, _ = by_brightness((10.0, 4.0))
+    blind = Estimate(mean, torch.full_like(mean, -30.0))
+    answer = posterior(measured, mean + 1.0, blind, granted=1.0, judges=NOBODY)
+    assert answer.log_variance is not None
+    assert float(answer.log_variance.exp().min()) > 0.01 * 4.0
+
+
+def test_a_fit_that_is_far_off_leaves_the_word_to_the_pixels() -> None:
+    measured = NoiseVariance(constant(0.0), constant(4.0), constant(1e-3))
+    mean, spread = by_brightness((10.0, 4.0))
+    measurement = mean + 30.0
+    blind = Estimate(mean, (spread - 0.6 * 4.0).log())
+    judges = torch.ones_like(mean)
+    answer = posterior(measured, measurement, blind, granted=0.6, judges=judges)
+    assert float((answer.mean - measurement).abs().max()) < 0.5
+
+
+def test_an_estimate_without_doubt_is_its_own_posterior() -> None:
+    blind = Estimate(torch.rand(1, 1, 4, 4))
+    answer = posterior(
+        camera(), torch.rand(1, 1, 4, 4), blind, granted=1.0, judges=torch.zeros(1, 1, 4, 4)
+    )
+    assert answer is blind

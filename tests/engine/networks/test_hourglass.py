@@ -1,0 +1,53 @@
+"""Networks compute what their layers say, however the processor does it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from napari_dip.engine.networks import layers
+from napari_dip.engine.networks.hourglass import Hourglass
+from napari_dip.engine.networks.layers import convolution
+
+
+@pytest.mark.parametrize("size", [1, 3])
+@pytest.mark.parametrize("slow", [0, 10**9])
+def test_volumes_are_convolved_as_torch_does_with_its_gradients(monkeypatch, size, slow) -> None:
+    monkeypatch.setattr(layers, "_SLOW", slow)
+    layer = convolution(3, 4, 5, size, torch.Generator().manual_seed(0))
+    mode = {"padding": size // 2, "padding_mode": layer.padding_mode}
+    theirs = nn.Conv3d(4, 5, size, **mode)
+    theirs.load_state_dict(layer.state_dict())
+    rng = torch.Generator().manual_seed(1)
+    volume = torch.rand(2, 4, 6, 7, 8, generator=rng)
+    answers = []
+    for one in (layer, theirs):
+        fed = volume.clone().requires_grad_()
+        answer = one(fed)
+        answer.square().sum().backward()
+        answers.append((answer, fed.grad, one.weight.grad, one.bias.grad))
+    for ours, wanted in zip(*answers, strict=True):
+        torch.testing.assert_close(ours, wanted, rtol=1e-4, atol=1e-4)
+
+
+def _strength_at_the_head(even: bool) -> float:
+    """Root of the mean square of what the last layer is given, for a code of about one."""
+    rng = torch.Generator().manual_seed(0)
+    net = Hourglass(2, 8, 1, (16, 32, 32), skip=None, normalised=False, rng=rng, even=even)
+    given: list[torch.Tensor] = []
+    net.head.register_forward_pre_hook(lambda _, fed: given.append(fed[0]))
+    with torch.no_grad():
+        net(torch.randn(1, 8, 24, 24, generator=rng))
+    return float(given[0].square().mean().sqrt())
+
+
+def test_signals_reach_the_head_of_an_even_network_and_fade_in_torchs_own() -> None:
+    assert 0.3 < _strength_at_the_head(even=True) < 3
+    assert _strength_at_the_head(even=False) < 0.1
+
+
+def test_an_even_network_begins_with_nothing_to_be_changed() -> None:
+    rng = torch.Generator().manual_seed(0)
+    net = Hourglass(2, 8, 1, (16, 32), skip=None, normalised=False, rng=rng, even=True)
+    assert bool((net(torch.randn(1, 8, 16, 16, generator=rng)) == 0).all())

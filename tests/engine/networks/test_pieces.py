@@ -1,0 +1,130 @@
+"""A large picture is shown to a network in pieces, and the answer is that of the whole."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from napari_dip.engine import train_step as looking
+from napari_dip.engine.networks.hourglass import Hourglass, ResidualChain
+from napari_dip.engine.networks.layers import gaussian
+from napari_dip.engine.networks.pieces import most_at_a_time, piece
+from napari_dip.engine.priors.masked_input import FromFilling
+from napari_dip.engine.train_step import answer
+
+
+def hourglass(widths: tuple[int, ...], **told: object) -> Hourglass:
+    """Make a network whose first answer is not zero."""
+    rng = torch.Generator().manual_seed(0)
+    wish: dict[str, object] = {"skip": None, "normalised": False, "even": True, **told}
+    net = Hourglass(2, 1, 2, widths, rng=rng, **wish)  # type: ignore[arg-type]
+    nn.init.normal_(net.head.weight, generator=rng)
+    return net
+
+
+def filling(widths: tuple[int, ...]) -> FromFilling:
+    return FromFilling(hourglass(widths), 1, 2, 2, torch.Generator().manual_seed(1))
+
+
+def seen(net: nn.Module, at: int, side: int) -> int:
+    """Measure how far from a pixel the answer depends on it."""
+    code = torch.randn(1, 1, side, side, generator=torch.Generator().manual_seed(2)).double()
+    net = net.double()
+    other = code.clone()
+    other[..., at, at] += 1
+    with torch.no_grad():
+        changed = (net(other) != net(code)).any(1)[0].nonzero()
+    return int((changed - at).abs().max())
+
+
+@pytest.mark.parametrize("widths", [(4, 4), (4, 4, 4), (4, 4, 4, 4)])
+def test_a_network_sees_as_far_as_it_says_and_no_further(widths: tuple[int, ...]) -> None:
+    net = hourglass(widths)
+    assert net.reach is not None
+    farthest = max(seen(net, at, 192) for at in range(88, 88 + net.grain))
+    assert net.reach - net.grain < farthest <= net.reach
+
+
+def test_a_network_that_fills_sees_one_pixel_further() -> None:
+    net, plain = filling((4, 4)), hourglass((4, 4))
+    assert plain.reach is not None
+    assert net.reach == plain.reach + 1
+    assert net.grain == 2
+
+
+class Recorded(nn.Module):
+    """A network that remembers the sizes it was shown."""
+
+    def __init__(self, net: Hourglass) -> None:
+        super().__init__()
+        self.net, self.reach, self.grain = net, net.reach, net.grain
+        self.sizes: list[tuple[int, ...]] = []
+
+    def forward(self, code: Tensor) -> Tensor:
+        self.sizes.append(tuple(code.shape[2:]))
+        return self.net(code)  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("size", [(600, 800), (601, 793), (300, 1603), (257, 258)])
+def test_the_answer_in_pieces_is_that_of_the_whole(
+    size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(looking, "WHOLE", 2**16)
+    net = Recorded(hourglass((4, 8, 8, 8)))
+    code = torch.randn(1, 1, *size, generator=torch.Generator().manual_seed(3))
+    with torch.no_grad():
+        said = answer(net, code)
+        shown = max(max(one) for one in net.sizes)
+        whole = net.net(F.pad(code, (0, -size[1] % 8, 0, -size[0] % 8), mode="reflect"))
+    margin, core = piece(net.reach or 0, net.grain)
+    assert said.shape == (1, 2, *size)
+    assert len(net.sizes) > 1
+    assert shown <= core + 2 * margin
+    scale = float(whole.std())
+    assert torch.allclose(said, whole[:, :, : size[0], : size[1]], atol=1e-5 * scale, rtol=0)
+
+
+def test_pictures_of_a_megapixel_are_shown_as_they_are() -> None:
+    net = Recorded(hourglass((2, 2)))
+    with torch.no_grad():
+        answer(net, torch.zeros(1, 1, 1024, 1024))
+        answer(net, torch.zeros(1, 1, 1024, 1025))
+    assert net.sizes[0] == (1024, 1024)
+    assert len(net.sizes) == 1 + 4 * 5
+
+
+@pytest.mark.parametrize(
+    "net",
+    [
+        hourglass((4, 4), normalised=True),
+        hourglass((4, 4), upsampling=gaussian(0.5)),
+        ResidualChain(2, 1, 2, 4, 1, rng=torch.Generator().manual_seed(0)),
+    ],
+    ids=["normalised", "other upsampling", "says nothing"],
+)
+def test_a_network_that_does_not_say_how_far_it_sees_is_shown_the_whole(
+    net: nn.Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(looking, "WHOLE", 2**10)
+    code = torch.randn(1, 1, 200, 300, generator=torch.Generator().manual_seed(3))
+    with torch.no_grad():
+        said, whole = answer(net, code), net(code.contiguous(memory_format=torch.channels_last))
+    assert torch.equal(said, whole)
+
+
+def test_wide_margins_get_larger_pieces() -> None:
+    assert piece(54, 8) == (56, 256)
+    assert piece(110, 16) == (112, 448)
+    assert piece(5, 3) == (6, 258)
+
+
+@pytest.mark.parametrize("scales", [2, 3, 4, 5])
+def test_what_is_shown_at_a_time_is_known_beforehand(scales: int) -> None:
+    net = Recorded(hourglass((2,) * scales))
+    with torch.no_grad():
+        answer(net, torch.zeros(1, 1, 1600, 1600))
+    shown = max(height * width for height, width in net.sizes)
+    assert most_at_a_time(1600 * 1600, scales) == shown
+    assert most_at_a_time(1024 * 1024, scales) == 1024 * 1024

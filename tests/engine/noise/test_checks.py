@@ -1,0 +1,168 @@
+"""What an image's own frequencies contradict is said to be unknown, and nothing else is."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from scipy.ndimage import gaussian_filter, median_filter, zoom
+
+from napari_dip.engine.noise.estimate import hidden_block, measure_noise
+
+Picture = npt.NDArray[np.float64]
+SIDE = 192
+ROWS, COLUMNS = np.mgrid[:SIDE, :SIDE] / SIDE
+
+
+def doubt(picture: Picture) -> str:
+    return measure_noise(torch.from_numpy(np.asarray(picture, np.float64))[None], 0).doubt
+
+
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)
+
+
+def discs() -> Picture:
+    """Even patches of several brightnesses, 0 to 1."""
+    centres = rng().uniform(0, 1, (30, 2))
+    apart = np.hypot(ROWS[..., None] - centres[:, 0], COLUMNS[..., None] - centres[:, 1])
+    return gaussian_filter(np.linspace(0, 1, 30)[apart.argmin(-1)], 0.7)
+
+
+def texture() -> Picture:
+    """Even texture in every block, as of membranes or fabric: none of it is noise."""
+    spots = gaussian_filter(rng().normal(size=(SIDE, SIDE)), 2.5)
+    return 500 * (spots / spots.std())
+
+
+@pytest.mark.parametrize("sigma", [5, 20])
+def test_white_noise_on_patches_is_no_contradiction(sigma: int) -> None:
+    assert doubt(300 * discs() + rng().normal(0, sigma, (SIDE, SIDE))) == ""
+
+
+def test_photon_noise_on_patches_is_no_contradiction() -> None:
+    assert doubt(2 * rng().poisson(300 * discs() + 5) + rng().normal(0, 4, (SIDE, SIDE))) == ""
+
+
+def test_noise_blurred_by_less_than_a_pixel_is_no_contradiction() -> None:
+    noise = gaussian_filter(rng().normal(size=(SIDE, SIDE)), 0.6)
+    assert doubt(300 * discs() + 20 * noise / noise.std()) == ""
+
+
+def test_texture_of_one_kind_everywhere_is_not_taken_for_noise() -> None:
+    picture = torch.from_numpy(texture() + rng().normal(0, 20, (SIDE, SIDE)))[None]
+    found = measure_noise(picture, 0)
+    assert found.doubt == "correlation"
+    assert hidden_block([found], (SIDE, SIDE)) == (1, 1)
+    assert found.gain * 0 + found.intercept == pytest.approx(400, rel=0.15)  # once 2 to 20 times
+
+
+@pytest.mark.parametrize("size", [2.0, 4.0])
+def test_blotches_wider_than_can_be_measured_are_a_doubt(size: float) -> None:
+    noise = gaussian_filter(rng().normal(size=(SIDE, SIDE)), size)
+    assert doubt(300 * discs() + 20 * noise / noise.std())
+
+
+@pytest.mark.parametrize("power", [3.0, 2.0])
+def test_a_gamma_curve_is_a_doubt(power: float) -> None:
+    shot = rng().poisson(300 * (0.1 + COLUMNS)) / 330
+    assert doubt(255 * shot**power) == "brightness"
+
+
+def test_speckle_is_a_doubt() -> None:
+    light = 20 + 800 * COLUMNS
+    assert doubt(light * rng().gamma(20, 1 / 20, light.shape)) == "brightness"
+
+
+def test_light_that_only_fine_threads_have_does_not_tell_its_noise() -> None:
+    """All that is bright is texture, and so is no sign of how the variance grows."""
+    threads = gaussian_filter((rng().random((SIDE, SIDE)) > 0.99).astype(float), 1.2)
+    light = 300 * np.clip(threads / threads.max(), 0, 1) * (COLUMNS > 0.7)
+    assert doubt(200 + rng().normal(0, 5, light.shape) + 40 * rng().poisson(light)) == "brightness"
+
+
+def test_heavy_tails_are_a_doubt() -> None:
+    assert doubt(300 * discs() + 15 * rng().standard_t(3, (SIDE, SIDE))) == "tails"
+
+
+@pytest.mark.parametrize(
+    "filtered", [partial(gaussian_filter, sigma=0.6), partial(median_filter, size=3)]
+)
+def test_pictures_of_fine_threads_that_were_smoothed_are_not_taken_for_white(filtered) -> None:
+    threads = gaussian_filter((rng().random((SIDE, SIDE)) > 0.97).astype(float), 1.2)
+    shot = rng().poisson(20 + 400 * threads / threads.max())
+    assert doubt(filtered(shot.astype(float))) in ("smoothed", "correlation")
+
+
+def caution(picture: Picture, step: float = 0) -> str:
+    return measure_noise(torch.from_numpy(np.asarray(picture, np.float64))[None], step).caution
+
+
+def test_white_noise_on_patches_needs_no_caution() -> None:
+    assert caution(300 * discs() + rng().normal(0, 20, (SIDE, SIDE))) == ""
+
+
+@pytest.mark.parametrize("wide", [4, 8])
+def test_wide_blotches_on_white_noise_are_told_of_and_not_measured(wide: int) -> None:
+    noise = rng()
+    blotches = gaussian_filter(noise.normal(size=(SIDE, SIDE)), wide)
+    white = noise.normal(0, 20, (SIDE, SIDE))
+    picture = 300 * discs() + 20 * blotches / blotches.std() + white
+    found = measure_noise(torch.from_numpy(picture)[None], 0)
+    assert found.caution == "blotches"
+    assert not found.doubt  # its figures stand: they are those of the white part
+    assert found.intercept == pytest.approx(400, rel=0.15)
+
+
+@pytest.mark.parametrize("factor", [1.5, 2])
+def test_an_enlarged_picture_is_told_of(factor: float) -> None:
+    picture = zoom(300 * discs() + rng().normal(0, 20, (SIDE, SIDE)), factor, order=1)
+    found = measure_noise(torch.from_numpy(picture)[None], 0)
+    assert found.doubt or found.caution == "resampled"
+
+
+def test_lines_of_a_detector_that_differ_in_noise_are_told_of() -> None:
+    noise = rng().normal(0, 20, (SIDE, SIDE)) * np.where(np.arange(SIDE) % 2, 0.8, 1.2)[:, None]
+    assert caution(300 * discs() + noise) == "resampled"
+
+
+def filaments() -> Picture:
+    """Thin curved lines on black, 0 to 1."""
+    draw, canvas = rng(), np.zeros((SIDE, SIDE))
+    for _ in range(20):
+        angle = draw.uniform(0, 2 * np.pi) + np.cumsum(
+            gaussian_filter(draw.normal(0, 0.6, 4 * SIDE), 12)
+        )
+        y, x = (
+            (draw.uniform(0, SIDE) + np.cumsum(way(angle)) / 2).astype(int) % SIDE
+            for way in (np.sin, np.cos)
+        )
+        canvas[y, x] += 1
+    smooth = gaussian_filter(canvas, 1.2)
+    return smooth / smooth.max()
+
+
+def test_structure_at_the_rim_of_what_was_cut_off_is_not_taken_for_correlated_noise() -> None:
+    light = np.clip(filaments() - np.median(filaments()), 0, None)
+    shot = np.clip(
+        np.rint(2 * rng().poisson(300 * light) + rng().normal(0, 5, light.shape)), 0, None
+    )
+    found = measure_noise(torch.from_numpy(shot)[None], 1)
+    assert hidden_block([found], (SIDE, SIDE)) == (1, 1)  # once 7 x 7, and 12 to 23 times the noise
+
+
+def test_a_gamma_curve_that_a_line_follows_badly_is_told_of() -> None:
+    light = (COLUMNS + 0.5 * ROWS) ** 2 / 2.25
+    shot = rng().poisson(600 * light) + 10 + rng().normal(0, 4, light.shape)
+    stored = np.rint(255 * np.clip(shot / 640, 0, None) ** 0.45)
+    assert caution(stored, 1) or doubt(stored)
+
+
+def test_noise_that_is_mostly_cut_off_is_told_of() -> None:
+    light = 4095 + 6 * 4 * 40 * (0.6 - COLUMNS) / 0.6
+    gained = light + rng().normal(0, 40, light.shape)
+    found = measure_noise(torch.from_numpy(np.clip(np.rint(gained), 0, 4095))[None], 1)
+    assert found.caution == "cut"

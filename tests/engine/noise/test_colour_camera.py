@@ -1,0 +1,102 @@
+"""Noise that a colour camera has spread over pixels and colours: measured and filtered."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from napari_dip.engine.noise.colour_camera import CameraNoise, measure_camera_noise, opponent
+from napari_dip.engine.refinement.colour_camera import filter_camera_noise, noise_sample
+
+NOISE = CameraNoise((6.0, 4.0, 3.0), (0.65, 0.88, 0.88))
+SIDE = 160
+
+
+def scene(side: int = SIDE) -> torch.Tensor:
+    """Coloured discs with sharp borders on a slope of light: (1, 3, side, side), 0 to 255."""
+    y, x = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
+    picture = 60 + 0.3 * x.expand(3, -1, -1).float()
+    rng = torch.Generator().manual_seed(1)
+    for _ in range(12):
+        row, column, radius, *colour = torch.rand(6, generator=rng).tolist()
+        inside = (y - row * side) ** 2 + (x - column * side) ** 2 < (6 + 14 * radius) ** 2
+        picture = torch.where(inside, 60 + 140 * torch.tensor(colour)[:, None, None], picture)
+    return picture[None]
+
+
+def camera_shot(noise: CameraNoise = NOISE, seed: int = 7) -> torch.Tensor:
+    rng = torch.Generator().manual_seed(seed)
+    drawn = noise_sample(noise, (SIDE, SIDE), rng)
+    return scene() + torch.einsum("cd,dyx->cyx", opponent().T, drawn)
+
+
+def error(picture: torch.Tensor) -> float:
+    return float((picture - scene()).square().mean())
+
+
+def test_the_noise_of_a_camera_is_measured_in_luminance_and_colour() -> None:
+    measured = measure_camera_noise(camera_shot())
+    assert measured is not None
+    noise, signs = measured
+    assert noise.std[0] == pytest.approx(6.0, rel=0.35)
+    assert noise.std[1] == pytest.approx(4.0, rel=0.45)
+    assert noise.std[2] == pytest.approx(3.0, rel=0.45)
+    assert signs.lag == pytest.approx(0.6, abs=0.1)
+    assert signs.spread < 1.3
+
+
+def test_white_noise_shows_no_correlation_of_neighbours() -> None:
+    rng = torch.Generator().manual_seed(3)
+    measured = measure_camera_noise(scene() + 6 * torch.randn(1, 3, SIDE, SIDE, generator=rng))
+    assert measured is not None
+    assert abs(measured[1].lag) < 0.1
+
+
+def test_a_picture_without_noise_has_too_few_blocks_to_tell() -> None:
+    assert measure_camera_noise(scene()) is None
+
+
+def test_noise_is_expressed_in_other_units() -> None:
+    halves = NOISE.in_units_of(2.0)
+    assert halves.std == pytest.approx((3.0, 2.0, 1.5))
+    assert halves.covariance()[0].max() == pytest.approx(9.0)
+
+
+def test_the_variance_of_channels_sums_to_that_of_components() -> None:
+    variances, along = NOISE.of_channels()
+    assert sum(variances) == pytest.approx(sum(std**2 for std in NOISE.std))
+    assert 0.65 < along[0] < 0.88
+    assert sorted(along, reverse=True) == list(along)
+
+
+def test_a_drawn_sample_has_the_noise_that_was_asked_for() -> None:
+    drawn = noise_sample(NOISE, (256, 256), torch.Generator().manual_seed(0))
+    assert drawn.std((1, 2)).tolist() == pytest.approx(NOISE.std, rel=0.02)
+    first = (drawn[:, :, 1:] * drawn[:, :, :-1]).mean((1, 2)) / drawn.square().mean((1, 2))
+    assert first.tolist() == pytest.approx(NOISE.lags, abs=0.04)
+
+
+def test_filtering_takes_blotches_and_keeps_borders_and_the_mean() -> None:
+    shot = camera_shot()
+    filtered = filter_camera_noise(shot, NOISE)
+    assert error(filtered.mean) < 0.3 * error(shot)
+    means = filtered.mean.mean((2, 3)) - shot.mean((2, 3))
+    assert float(means.abs().max()) < 0.2
+    assert filtered.log_variance is not None
+    told = float(filtered.log_variance.exp().mean())
+    assert 0.3 * error(filtered.mean) < told < 4 * error(filtered.mean)
+
+
+def test_a_better_picture_as_guide_makes_the_result_better() -> None:
+    shot = camera_shot()
+    alone, guided = (filter_camera_noise(shot, NOISE, scene(), share).mean for share in (0.0, 0.5))
+    assert error(guided) < 0.9 * error(alone)
+
+
+def test_a_picture_of_any_size_is_filtered_whole() -> None:
+    shot = camera_shot()[:, :, :45, :70]
+    filtered = filter_camera_noise(shot, NOISE).mean
+    assert filtered.shape == shot.shape
+    assert float((filtered - scene()[:, :, :45, :70]).square().mean()) < 0.5 * float(
+        (shot - scene()[:, :, :45, :70]).square().mean()
+    )

@@ -1,0 +1,195 @@
+"""Noise is measured right on pictures with real structure."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from scipy.ndimage import gaussian_filter
+from skimage import data
+
+from napari_dip.engine.noise.estimate import (
+    LEAST_WHITE,
+    NoiseEstimate,
+    hidden_block,
+    measure_noise,
+    white_part,
+)
+
+PICTURES = {"camera": data.camera, "coins": data.coins, "moon": data.moon, "cell": data.cell}
+
+
+def noisy(name: str, blur: tuple[float, float], level: float, seed: int = 0) -> torch.Tensor:
+    picture = PICTURES[name]().astype(np.float64)
+    noise = gaussian_filter(np.random.default_rng(seed).normal(size=picture.shape), blur)
+    return torch.from_numpy(picture + level * noise / noise.std())[None]
+
+
+def block_of(*channels: torch.Tensor) -> tuple[int, int]:
+    height, width = channels[0].shape[1:]
+    return hidden_block([measure_noise(channel, 0) for channel in channels], (height, width))
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_white_noise_asks_for_single_pixels(name: str) -> None:
+    assert block_of(noisy(name, (0, 0), 20)) == (1, 1)
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_noise_along_the_scan_line_asks_for_blocks_along_it(name: str) -> None:
+    height, width = block_of(noisy(name, (0, 0.7), 20))
+    assert height == 1
+    assert width in (3, 5, 7)
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_isotropic_noise_asks_for_square_blocks(name: str) -> None:
+    block = block_of(noisy(name, (0.75, 0.75), 20))
+    assert min(block) >= 3
+    assert max(block) <= 7
+
+
+@pytest.mark.parametrize("name", ["camera", "cell", "moon"])
+def test_what_the_picture_itself_repeats_hardly_widens_the_block(name: str) -> None:
+    # a lag of 0.4 and next to nothing beyond: 3 x 3, and pictures add 0.1 to every lag
+    height, width = block_of(noisy(name, (0.59, 0.59), 5))
+    assert 3 <= height <= 5
+    assert 3 <= width <= 5
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_the_level_of_gaussian_noise_is_found(name: str) -> None:
+    planes = noisy(name, (0, 0), 20)
+    found = measure_noise(planes, 0)
+    middle = float(planes.median())
+    assert np.sqrt(found.gain * middle + found.intercept) == pytest.approx(20, rel=0.15)
+
+
+@pytest.mark.parametrize("gain", [0.5, 4.0])
+def test_gain_and_intercept_of_a_camera_are_found(gain: float) -> None:
+    rng = np.random.default_rng(1)
+    picture = np.kron(rng.uniform(20, 400, (16, 16)), np.ones((32, 32)))
+    shot = gain * rng.poisson(picture / gain) + rng.normal(0, 5, picture.shape) + 100
+    found = measure_noise(torch.from_numpy(shot)[None], 0)
+    assert found.gain == pytest.approx(gain, rel=0.1)
+    variance = found.gain * 300 + found.intercept
+    assert variance == pytest.approx(gain * 200 + 25, rel=0.1)
+
+
+def test_noise_that_falls_with_brightness_is_not_believed() -> None:
+    rng = np.random.default_rng(0)
+    ramp = np.linspace(0, 200, 256)[None].repeat(256, 0)
+    shot = ramp + rng.normal(size=ramp.shape) * (12 - ramp / 20)
+    found = measure_noise(torch.from_numpy(shot)[None], 0)
+    assert found.gain == 0
+    assert found.intercept > 0
+
+
+@pytest.mark.parametrize("side", [16, 20, 33, 64])
+def test_small_images_give_finite_figures(side: int) -> None:
+    shot = np.random.default_rng(0).normal(50, 5, (side, side + 3))
+    found = measure_noise(torch.from_numpy(shot)[None], 0)
+    assert np.isfinite([found.gain, found.intercept, *found.along_x, *found.along_y]).all()
+    assert found.floor > 0
+
+
+def test_an_image_that_is_black_but_for_a_corner_gives_a_positive_floor() -> None:
+    shot = np.zeros((64, 64))
+    shot[:8, :8] = 7
+    assert measure_noise(torch.from_numpy(shot)[None], 1.0).floor > 0
+
+
+def test_the_most_correlated_channel_decides() -> None:
+    white, scanned = noisy("coins", (0, 0), 20), noisy("coins", (0, 0.7), 20)
+    assert block_of(white, white, scanned) == block_of(scanned)
+
+
+def test_blocks_stay_small_against_the_image() -> None:
+    noise = gaussian_filter(np.random.default_rng(0).normal(size=(20, 64)), (1, 1))
+    height, width = block_of(torch.from_numpy(50 + 20 * noise)[None])
+    assert height <= 20 / 6
+    assert width > 1
+
+
+def test_slow_structure_is_not_taken_for_correlated_noise() -> None:
+    y, x = np.mgrid[:64, :64]
+    shot = np.random.default_rng(0).poisson(50 + 40 * np.sin(x / 8) * np.cos(y / 9))
+    assert block_of(torch.from_numpy(shot.astype(np.float64))[None]) == (1, 1)
+
+
+def test_pixels_that_were_not_measured_do_not_count_as_flat() -> None:
+    picture = noisy("camera", (0, 0), 20)
+    known = torch.ones_like(picture, dtype=torch.bool)
+    known[:, 100:300, 150:400] = False
+    holed = torch.where(known, picture, picture[known].mean())
+    whole, found = measure_noise(picture, 0), measure_noise(holed, 0, known)
+    at = 100.0
+    level = found.gain * at + found.intercept
+    assert level == pytest.approx(whole.gain * at + whole.intercept, rel=0.25)
+
+
+def test_scattered_holes_leave_nothing_to_tell_the_noise_by() -> None:
+    picture = noisy("camera", (0, 0), 20)
+    known = torch.rand(picture.shape, generator=torch.Generator().manual_seed(0)) < 0.5
+    found = measure_noise(picture, 1.0, known)
+    assert found.gain == 0
+    assert hidden_block([found], (512, 512)) == (1, 1)
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_of_white_noise_on_structure_the_white_part_is_kept(name: str) -> None:
+    measured = measure_noise(noisy(name, (0, 0), 20)[:, 100:228, 100:228], 0)
+    kept, middle = white_part(measured), float(PICTURES[name]()[100:228, 100:228].mean())
+    at_middle = kept.gain * middle + kept.intercept
+    assert at_middle <= measured.gain * middle + measured.intercept
+    assert 300 < at_middle < 640  # 400 was added; the rims of coins pass for noise, too
+    assert set(kept.along_y) == set(kept.along_x) == {0.0}
+
+
+def test_what_neighbours_share_is_taken_for_picture() -> None:
+    told = NoiseEstimate(2.0, 300.0, 30.0, (0.78, 0.52, 0.4, 0.3, 0.3), (0.7, 0.3, 0.2, 0.1, 0.1))
+    kept = white_part(told)
+    assert kept.intercept == pytest.approx(LEAST_WHITE * 300)
+    assert kept.gain == pytest.approx(LEAST_WHITE * 2)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_few_blocks_of_one_brightness_do_not_make_a_slope(seed: int) -> None:
+    from napari_dip.engine.noise.variance_model import SIDE, Energies, finest, noise_line
+
+    draws = np.random.default_rng(seed)
+    means = torch.from_numpy(draws.uniform(101, 102, 16))  # as little as clipping may leave
+    power = torch.from_numpy(2500 * draws.chisquare(1, (16, SIDE, SIDE)))
+    line = noise_line(Energies(means, power, 1.0), finest(), 1.0, 1.0)
+    assert 1500 < line.gain * 230 + line.intercept < 3500
+
+
+@pytest.mark.parametrize(
+    ("picture", "level"),
+    [
+        (data.astronaut()[:256, :256, 2], 50),  # once a gain of 360, and no noise at the mean
+        (data.retina()[:256, :256, 1], 25),  # once 0.58 of it
+        (data.camera()[:256, :256], 25),  # once 1.38 times
+        (data.coffee()[100:356, 120:376, 0], 50),  # once a gain of 231
+    ],
+    ids=["astronaut", "retina", "camera", "coffee"],
+)
+def test_pictures_of_sharp_edges_that_are_cut_off_tell_their_noise(
+    picture: np.ndarray, level: float
+) -> None:
+    """Edges carry black and white into blocks of any brightness; even noise, clipped to 8 bits."""
+    noise = np.random.default_rng(1).normal(0, level, picture.shape)
+    clipped = torch.from_numpy(np.clip(np.rint(picture + noise), 0, 255))[None]
+    estimate = measure_noise(clipped, 1.0)
+    at_mean = estimate.gain * float(clipped.mean()) + estimate.intercept
+    assert at_mean**0.5 == pytest.approx(level, rel=0.1)
+    assert block_of(clipped) == (1, 1)
+
+
+def test_a_slope_within_its_error_is_not_believed() -> None:
+    """Even noise, seen in 60 small pictures: a slope is believed in one of ten at most."""
+    rng = np.random.default_rng(0)
+    ramp = np.linspace(50, 200, 64)[None, None] + np.zeros((60, 64, 1))
+    pictures = torch.from_numpy(ramp + rng.normal(0, 20, ramp.shape))
+    sloped = [measure_noise(one[None], 0).gain > 0 for one in pictures]
+    assert sum(sloped) <= 6

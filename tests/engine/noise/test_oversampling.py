@@ -1,0 +1,91 @@
+"""Images with more pixels than detail are told from others, halved, and brought back."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from skimage import data
+from torch.nn import functional as F
+
+from napari_dip.engine.noise.estimate import NoiseEstimate, measure_noise
+from napari_dip.engine.noise.oversampling import (
+    doubled,
+    enlarged,
+    halved,
+    halved_noise,
+    oversampled,
+)
+from napari_dip.engine.problem import Estimate
+
+
+def blurred(picture: torch.Tensor, times: int = 2) -> torch.Tensor:
+    """(Y, X): a binomial blur as an interpolation makes it."""
+    kernel = torch.tensor([1.0, 2.0, 1.0]) / 4
+    kernel = (kernel[:, None] * kernel)[None, None]
+    for _ in range(times):
+        picture = F.conv2d(F.pad(picture[None, None], (1,) * 4, mode="reflect"), kernel)[0, 0]
+    return picture
+
+
+def noise(size: tuple[int, int], seed: int = 0) -> torch.Tensor:
+    spread = blurred(torch.randn(size, generator=torch.Generator().manual_seed(seed)))
+    return 12 * spread / spread.std()
+
+
+def scene(name: str, times: int) -> torch.Tensor:
+    picture = torch.from_numpy(getattr(data, name)()[:192, 100:300]).float()
+    return blurred(picture, times)
+
+
+@pytest.mark.parametrize("name", ["camera", "coins", "cell"])
+def test_a_picture_blurred_together_with_its_noise_is_oversampled(name: str) -> None:
+    image = (scene(name, 8) + noise((192, 200)))[None]
+    assert oversampled(image, measure_noise(image, 0))
+
+
+@pytest.mark.parametrize("name", ["camera", "coins"])
+def test_a_sharp_picture_under_blurred_noise_is_not(name: str) -> None:
+    image = (scene(name, 0) + noise((192, 200)))[None]
+    assert not oversampled(image, measure_noise(image, 0))
+
+
+def test_texture_all_over_under_white_noise_is_not() -> None:
+    """Each block is as like the next one as noise is, but the finest frequencies hold noise."""
+    rng = torch.Generator().manual_seed(0)
+    texture = blurred(torch.randn((192, 200), generator=rng), 1)
+    image = (100 + 40 * texture + 25 * torch.randn((192, 200), generator=rng))[None]
+    assert not oversampled(image, measure_noise(image, 0))
+
+
+@pytest.mark.parametrize("size", [(64, 80), (65, 81)])
+def test_what_has_no_fine_detail_comes_back_from_half_its_size(size: tuple[int, int]) -> None:
+    smooth = blurred(torch.rand(size, generator=torch.Generator().manual_seed(0)), 6)[None, None]
+    half = halved(smooth)
+    assert half.shape[2:] == tuple(-(-side // 2) for side in size)
+    back = doubled(half, size)
+    assert back.shape == smooth.shape
+    assert float((back - smooth).std()) < 0.06 * float(smooth.std())
+
+
+def test_a_variance_is_repeated_and_without_a_size_nothing_changes() -> None:
+    estimate = Estimate(torch.rand(1, 1, 8, 8), torch.rand(1, 1, 8, 8))
+    assert enlarged(estimate, None) is estimate
+    larger = enlarged(estimate, (15, 16))
+    assert larger.mean.shape == (1, 1, 15, 16)
+    assert larger.log_variance is not None
+    assert estimate.log_variance is not None
+    torch.testing.assert_close(larger.log_variance[..., ::2, ::2], estimate.log_variance)
+
+
+def test_noise_is_passed_on_to_half_the_pixels_as_halving_changes_it() -> None:
+    grain = noise((512, 512))
+    along = tuple(
+        float((grain * grain.roll(step, 0)).mean() / grain.var()) * (step < 4)
+        for step in range(1, 6)
+    )
+    passed = halved_noise(NoiseEstimate(0.0, 144.0, 14.4, along, along, read_noise=12.0))
+    half = halved(grain)
+    assert passed.intercept == pytest.approx(float(half.var()), rel=0.03)
+    assert passed.read_noise == pytest.approx(float(half.std()), rel=0.02)
+    measured = float((half * half.roll(1, 1)).mean() / half.var())
+    assert passed.along_x[0] == pytest.approx(measured, abs=0.03)

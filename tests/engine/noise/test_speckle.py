@@ -1,0 +1,44 @@
+"""Speckle: looks are told from the spread of the logarithm, and its variance is quadratic."""
+
+from __future__ import annotations
+
+from math import pi
+
+import pytest
+import torch
+
+from napari_dip.engine.likelihood.fidelity import NoiseVariance
+from napari_dip.engine.noise.variance_model import logarithm, looks_for
+from napari_dip.engine.operators.detector import LineOffsets
+
+
+def test_single_look_speckle_has_the_known_spread_of_its_logarithm():
+    assert looks_for(pi**2 / 6) == pytest.approx(1, rel=1e-6)
+    assert looks_for(pi**2 / 6 - 1) == pytest.approx(2, rel=1e-6)
+
+
+def test_gamma_variates_give_their_looks_back():
+    torch.manual_seed(0)
+    looks = torch.distributions.Gamma(torch.tensor(5.0), torch.tensor(5.0)).sample((200_000,))
+    assert looks_for(float(logarithm(7 * looks).var())) == pytest.approx(5, rel=0.02)
+
+
+def test_black_pixels_have_a_logarithm_too():
+    assert bool(logarithm(torch.tensor([0.0, 1.0, 100.0])).isfinite().all())
+
+
+def test_the_variance_of_speckle_grows_with_the_squared_signal():
+    one = torch.ones(1, 1, 1, 1)
+    noise = NoiseVariance(0 * one, 0 * one, 1e-9 * one, 0.25 * one)
+    signal = torch.tensor([2.0, 4.0]).reshape(1, 1, 1, 2)
+    torch.testing.assert_close(noise.at(signal), 0.25 * signal**2)
+    torch.testing.assert_close(noise.times(3).of(0).at(signal), 0.75 * signal**2)
+
+
+def test_offsets_of_lines_are_seen_by_the_detector_and_handed_over_in_image_units():
+    offsets, unit = torch.arange(4.0).reshape(1, 1, 4, 1), torch.full((1, 1, 1, 1), 0.5)
+    operator = LineOffsets(offsets, unit)
+    picture = torch.rand(1, 1, 4, 3)
+    torch.testing.assert_close(operator(picture), picture)
+    torch.testing.assert_close(operator.detected(picture) - picture, offsets.expand(1, 1, 4, 3))
+    torch.testing.assert_close(operator.learned()["line_offsets"], 2 * torch.arange(4.0))

@@ -1,0 +1,88 @@
+"""Other networks and optimisers go through the same loop, and are what they say."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pytest
+import torch
+
+from napari_dip.engine.fit.schedule import Phase, Schedule, adam, gradient_descent, limited_memory
+from napari_dip.engine.fit.trainer import EagerStep
+from napari_dip.engine.likelihood.fidelity import squares
+from napari_dip.engine.networks.layers import nearest, smooth, transposed
+from napari_dip.engine.priors.deep_decoder import CoarseCode, Decoder, DeepDecoder, grids_of
+from napari_dip.engine.problem import Identity, Problem, Term
+
+
+def drawn(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.mark.parametrize("upsampling", [smooth, nearest, transposed])
+def test_a_decoder_ends_on_any_grid(upsampling):
+    grid = (19, 24)
+    net = Decoder(grid, 8, 1, (4, 6, 8), rng=drawn(), upsampling=upsampling)
+    code = torch.rand(1, 8, *grids_of(grid, 3)[-1], generator=drawn())
+    assert net(code).shape == (1, 1, *grid)
+
+
+def test_neighbours_of_a_deep_decoder_are_tied_by_its_upsampling_alone():
+    net = DeepDecoder((32, 32), 1, 5, 4, rng=drawn())
+    assert sum(weight.numel() for weight in net.parameters()) == 3 * (5 * 5 + 5 + 2 * 5) + 5 + 1
+    code = torch.rand(1, 5, 4, 4, generator=drawn())
+    with torch.no_grad():
+        flat, told = net(code.mean((2, 3), keepdim=True).expand_as(code)), net(code)
+    assert float(flat.std()) < 0.01 * float(told.std())  # rounding is all that is left
+
+
+def test_limited_memory_takes_the_steps_of_torch_where_that_searches_no_line():
+    torchs = partial(
+        torch.optim.LBFGS, lr=1.0, max_iter=1, history_size=10, tolerance_grad=0, tolerance_change=0
+    )
+    ours, theirs = (steps_of(make) for make in (limited_memory, torchs))
+    torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=0)
+    assert float(ours[-1].abs().max()) < 0.1 * float(ours[0].abs().max())
+
+
+def steps_of(make):
+    """Go down a bowl whose curvatures differ by a thousand, from where the gradient is short."""
+    steep = torch.logspace(0, 3, 8, dtype=torch.float64)
+    weight = torch.nn.Parameter(torch.full((8,), 1e-4, dtype=torch.float64))
+    optimiser = make([{"params": [weight]}])
+    optimiser.param_groups[0]["lr"] = 1.0
+    found = []
+    for _ in range(18):  # then torch takes the curvature for none, by a bound without scale
+        optimiser.zero_grad()
+        loss = 0.5 * (steep * weight**2).sum()
+        loss.backward()
+        optimiser.step(lambda loss=loss: loss)
+        found.append(weight.detach().clone())
+    return torch.stack(found)
+
+
+@pytest.mark.parametrize("make", [adam, gradient_descent, limited_memory])
+def test_a_fit_goes_on_from_a_copy_as_if_nothing_had_been(make):
+    first, again = stepper(make), stepper(make)
+    for _ in range(4):
+        first.advance()
+    copy = first.state()
+    for _ in range(3):
+        first.advance()
+    again.load(copy)
+    for _ in range(3):
+        again.advance()
+    for one, other in zip(first.prior.net.parameters(), again.prior.net.parameters(), strict=True):
+        assert torch.equal(one, other)
+    assert first.read() < 1  # and it has learned
+
+
+def stepper(make):
+    ramp = torch.linspace(-1.7, 1.7, 16).expand(16, 16)[None, None].contiguous()
+    there, error = torch.ones_like(ramp), squares(1.0)
+    held_out = torch.zeros_like(ramp)
+    term = Term(ramp, Identity(), error, error, fitted=there, held_out=held_out, measured=there)
+    net = Decoder((16, 16), 4, 1, (4, 4), rng=drawn())
+    prior = CoarseCode(net, torch.rand(1, 4, 8, 8, generator=drawn(1)), (16, 16))
+    schedule = Schedule((Phase(20, 0.05),), 20, 20, average=0.0, optimiser=make)
+    return EagerStep(Problem((term,)), prior, schedule, seed=0)

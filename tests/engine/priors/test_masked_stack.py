@@ -1,0 +1,205 @@
+"""What is missing in a plane is told by those before and after, and hidden alike to learn."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from napari_dip.engine.networks.hourglass import PlaneWise
+from napari_dip.engine.prior import Window
+from napari_dip.engine.priors.masked_input import filling_windows
+from napari_dip.engine.priors.masked_stack import (
+    HiddenInStack,
+    Holes,
+    Neighbours,
+    neighbours,
+    sight,
+    stack_code_channels,
+)
+
+SIDE, PLANES = 20, 8
+
+
+def stack() -> torch.Tensor:
+    """Planes whose pixels are ten times their number, plus their column."""
+    plane = torch.arange(SIDE).float().expand(SIDE, SIDE) / SIDE
+    return torch.stack([10 * number + plane for number in range(PLANES)])[None, None]
+
+
+def without(*planes: int) -> torch.Tensor:
+    known = torch.ones(1, 1, PLANES, SIDE, SIDE)
+    known[:, :, list(planes)] = 0
+    return known
+
+
+def found(known: torch.Tensor, plane: int, back: int = 1, ahead: int = 1) -> Neighbours:
+    reach = (torch.full((1, 1, 1), back), torch.full((1, 1, 1), ahead))
+    return neighbours(stack() * known, sight(known), torch.tensor([plane]), reach)
+
+
+def prior(known: torch.Tensor, planes: int = 1, *, foretell: bool = False) -> HiddenInStack:
+    held_out = torch.zeros_like(known)
+    held_out[..., ::5, ::5] = known[..., ::5, ::5]
+    net = PlaneWise(torch.nn.Conv2d(stack_code_channels(1), 2, 1), 2**18)
+    return HiddenInStack(
+        net,
+        stack() / 80,
+        known,
+        held_out,
+        share=0.3,
+        foretell=foretell,
+        window=(planes, SIDE, SIDE),
+    )
+
+
+def test_a_missing_plane_lies_on_the_line_between_its_neighbours() -> None:
+    told = found(without(3, 4), 3)
+    torch.testing.assert_close(told.between, stack()[0, 0, 3][None, None])
+    torch.testing.assert_close(told.nearness[0, :, 0, 0], torch.tensor([1.0, 0.5]))
+
+
+def test_neighbours_come_in_the_order_of_their_distance() -> None:
+    values = found(without(4), 4).values[0, :, 0, 0]
+    assert values.tolist() == [30, 20, 50, 60]
+    assert found(without(4), 4).reversed().values[0, :, 0, 0].tolist() == [50, 60, 30, 20]
+
+
+def test_looking_further_away_passes_over_the_nearest() -> None:
+    assert found(without(), 4, back=2, ahead=3).values[0, :, 0, 0].tolist() == [20, 10, 70, 70]
+
+
+@pytest.mark.parametrize(("plane", "nearest"), [(0, 10), (PLANES - 1, 10 * (PLANES - 2))])
+def test_at_either_end_the_one_side_tells(plane: int, nearest: int) -> None:
+    told = found(without(plane), plane)
+    assert float(told.between[0, 0, 0, 0]) == nearest
+    assert sorted(told.nearness[0, :, 0, 0].tolist()) == [0, 1]
+    assert float(told.values.min()) >= min(nearest, 20)
+
+
+def test_where_no_plane_shows_a_pixel_nothing_is_told() -> None:
+    known = without()
+    known[..., 3, 3] = 0
+    told = found(known, 4)
+    assert float(told.between[0, 0, 3, 3]) == 0
+    assert float(told.nearness[0, :, 3, 3].sum()) == 0
+    assert float(told.between[0, 0, 3, 4]) > 0
+
+
+def test_planes_are_hidden_whose_neighbours_are_as_far_as_those_of_the_missing_one() -> None:
+    holes = Holes(without(3))
+    assert holes.planes == [3] and holes.whole == [True]
+    assert holes.suited(0) == [1, 5, 6]  # at the ends, and beside the missing one, one side lacks
+    assert Holes(without(0)).suited(0) == [1, 2, 3, 4, 5, 6]
+
+
+def test_partly_missing_planes_may_be_imitated_anywhere() -> None:
+    known = without()
+    known[:, :, 2, 5] = 0
+    assert Holes(known).suited(0) == list(range(PLANES))
+
+
+@pytest.mark.parametrize("gone", ["plane", "line", "nothing"])
+def test_a_plane_that_is_foretold_does_not_see_what_is_foretold(gone: str) -> None:
+    known = without(3) if gone == "plane" else without()
+    if gone == "line":
+        known[:, :, 3, 5:7] = 0
+    one = prior(known)
+    draw = one.draw(torch.Generator().manual_seed(1))
+    assert draw.driven is not None and draw.window is not None
+    assert float(draw.driven.sum()) > 0
+    one.measurement = one.measurement + draw.window.onto(draw.driven, one.grid)
+    again = one.draw(torch.Generator().manual_seed(1))
+    assert torch.equal(draw.code, again.code)
+
+
+def test_whole_planes_are_hidden_whole_and_lines_are_not() -> None:
+    whole = prior(without(3)).draw(torch.Generator().manual_seed(1))
+    assert whole.driven is not None
+    assert float(whole.driven.mean()) == 1
+    known = without()
+    known[:, :, 3, 5:7] = 0
+    lines = prior(known).draw(torch.Generator().manual_seed(1))
+    assert lines.driven is not None
+    rows = lines.driven[0, 0, 0].mean(-1)
+    assert 0 < float(lines.driven.mean()) < 0.7
+    assert bool((rows == 1).any())
+
+
+@pytest.mark.parametrize("foretell", [False, True])
+@pytest.mark.parametrize("gone", ["plane", "line"])
+def test_the_last_look_tells_each_pixel_that_it_is_asked_for(gone: str, foretell: bool) -> None:
+    known = without(3) if gone == "plane" else without()
+    if gone == "line":
+        known[:, :, 3, 5:7] = 0
+    one = prior(known, foretell=foretell)
+    total, asked = torch.zeros_like(known), 1 - known + (known if foretell else one.held_out)
+    for draw in one.sweep():
+        assert draw.trusted is not None
+        seen = draw.code[:, -1:] > 0
+        judging = one.held_out if draw.window is None else draw.window.of(one.held_out)
+        assert not bool(seen[(judging > 0) & (draw.trusted > 0)].any())
+        total += draw.trusted if draw.window is None else draw.window.onto(draw.trusted, one.grid)
+    torch.testing.assert_close(total, asked)
+
+
+def test_where_planes_are_missing_judging_goes_by_other_planes_alone() -> None:
+    assert float((prior(without(3)).glance().code[:, -1:] > 0).sum()) == 0
+    known = without()
+    known[:, :, 3, 5:7] = 0
+    one = prior(known)
+    assert torch.equal((one.glance().code[:, -1:] > 0).float(), known - one.held_out)
+
+
+def test_a_look_sends_planes_through_the_network_a_few_at_a_time_to_the_same_answer() -> None:
+    code = torch.rand(1, 3, PLANES, SIDE, SIDE)
+    net = torch.nn.Conv2d(3, 2, 3, padding=1)
+    learning = PlaneWise(net, 1)(code)
+    with torch.no_grad():
+        torch.testing.assert_close(PlaneWise(net, 1)(code), learning)
+        torch.testing.assert_close(PlaneWise(net, 3 * SIDE**2)(code), learning)
+
+
+def test_a_window_of_chosen_planes_puts_them_back_where_they_were() -> None:
+    window = Window((0, 2, 3), (2, 5, 6), (4,), (6, 1))
+    whole = torch.rand(1, 1, PLANES, SIDE, SIDE)
+    back = window.onto(window.of(whole), whole.shape[2:])
+    assert torch.equal(back[:, :, [6, 1], 2:7, 3:9], whole[:, :, [6, 1], 2:7, 3:9])
+    assert float(back.abs().sum()) == pytest.approx(float(window.of(whole).sum()), rel=1e-5)
+
+
+def test_the_code_has_as_many_channels_as_are_counted() -> None:
+    code = prior(without(3)).glance().code
+    assert code.shape == (1, stack_code_channels(1), PLANES, SIDE, SIDE)
+    assert stack_code_channels(2) - stack_code_channels(1) == 5 + len(filling_windows(2))
+
+
+def test_planes_that_look_alike_are_believed_and_others_are_not() -> None:
+    known = without()
+    known[:, :, 3, 5:8] = 0
+    held_out = torch.zeros_like(known)
+    rng = torch.Generator().manual_seed(0)
+    grain = torch.rand(1, 1, 1, SIDE, SIDE, generator=rng).expand(-1, -1, PLANES, -1, -1)
+    slopes = torch.arange(SIDE).float()[:, None] * torch.randn(1, 1, PLANES, 1, SIDE, generator=rng)
+    words = [
+        HiddenInStack(
+            torch.nn.Identity(),
+            pixels,
+            known,
+            held_out,
+            share=0.3,
+            foretell=False,
+            window=(4, SIDE, SIDE),
+        ).others_word
+        for pixels in (grain, slopes)
+    ]
+    assert words[0] > 0.95
+    assert words[1] < 0.2
+
+
+def test_what_judges_lies_in_planes_like_the_missing_ones() -> None:
+    known = without(3)
+    alike = Holes(known).like_missing(known)
+    assert alike.amax((0, 1, 3, 4)).nonzero()[:, 0].tolist() == [1, 5, 6]
+    known = without()
+    known[:, :, 3, 5:7] = 0
+    assert torch.equal(Holes(known).like_missing(known), known)

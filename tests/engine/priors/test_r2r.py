@@ -1,0 +1,133 @@
+"""Showing the network more noise of the measurement's own kind."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+import napari_dip as dip
+from napari_dip.engine.likelihood.fidelity import NoiseVariance
+from napari_dip.engine.networks.hourglass import Hourglass
+from napari_dip.engine.priors.r2r import STRENGTH, STRENGTH_IF_SHARED, RecorruptedCode
+
+LAGS = ((0.5, 0.1, 0.0), (0.3, 0.0, 0.0))
+
+
+def code_of(
+    measurement: torch.Tensor,
+    *,
+    held_out: torch.Tensor | None = None,
+    known: torch.Tensor | None = None,
+    correlation: tuple[tuple[float, ...], tuple[float, ...]] | None = None,
+    window: tuple[int, ...] | None = None,
+    intercept: float = 0.1,
+) -> RecorruptedCode:
+    dims = measurement.ndim - 2
+    ones = torch.ones(1, measurement.shape[1], *[1] * dims)
+    noise = NoiseVariance(0.5 * ones, intercept * ones, 1e-4 * ones)
+    net = Hourglass(
+        dims, 1, 1, (4, 8), skip=None, normalised=False, rng=torch.Generator().manual_seed(0)
+    )
+    none = torch.zeros_like(measurement[:, :1])
+    return RecorruptedCode(
+        net,
+        measurement,
+        torch.ones_like(none) if known is None else known,
+        none if held_out is None else held_out,
+        (1,) * dims,
+        noise,
+        correlation,
+        window=window,
+    )
+
+
+def rng() -> torch.Generator:
+    return torch.Generator().manual_seed(1)
+
+
+def test_what_is_fed_and_what_is_asked_for_hold_noise_of_the_measured_strength() -> None:
+    prior = code_of(torch.full((1, 1, 256, 256), 0.8))
+    draw = prior.draw(rng())
+    assert draw.taken is not None
+    further = draw.code - 0.8
+    # their product is minus the noise's variance, which makes the noise of the two uncorrelated
+    assert float((further * draw.taken).mean()) == pytest.approx(0.5 * 0.8 + 0.1, rel=0.02)
+    assert float(further.std() / draw.taken.std()) == pytest.approx(STRENGTH**2, rel=1e-4)
+
+
+def test_brighter_places_get_more_noise() -> None:
+    measurement = torch.zeros(1, 1, 128, 128)
+    measurement[..., 64:] = 2
+    draw = code_of(measurement).draw(rng())
+    assert draw.taken is not None
+    spread = [float(draw.taken[..., part].var()) for part in (slice(0, 60), slice(68, 128))]
+    bright, dark = (max(spread), min(spread))  # a window may be mirrored
+    assert bright / dark == pytest.approx(1.1 / 0.1, rel=0.1)
+
+
+def test_noise_that_neighbours_share_is_shared_in_what_is_put_on_top() -> None:
+    prior = code_of(torch.zeros(1, 1, 256, 256), correlation=LAGS)
+    draw = prior.draw(rng())
+    assert draw.taken is not None
+    noise = draw.taken[0, 0]
+    assert float(noise.var()) == pytest.approx(0.1 / STRENGTH_IF_SHARED**2, rel=0.05)
+    for axis, lags in enumerate(LAGS):
+        moved = noise.roll(1, axis)
+        assert float((noise * moved).mean() / noise.var()) == pytest.approx(lags[0], abs=0.03)
+
+
+def test_what_judges_is_fed_only_in_the_last_look() -> None:
+    measurement = torch.rand(1, 1, 32, 32, generator=rng())
+    held_out = torch.zeros(1, 1, 32, 32)
+    held_out[..., 5::7, 5::7] = 1
+    changed = measurement + 9 * held_out
+    one, other = (code_of(image, held_out=held_out) for image in (measurement, changed))
+    assert torch.equal(one.draw(rng()).code, other.draw(rng()).code)
+    assert torch.equal(one.glance().code, other.glance().code)
+    assert torch.equal(next(other.sweep()).code, changed)
+    driven = one.draw(rng()).driven
+    assert driven is not None
+    assert float(driven.mean()) == pytest.approx(1 - float(held_out.mean()))
+
+
+def test_pixels_without_a_measurement_are_filled_in_and_drive_nothing() -> None:
+    measurement = torch.ones(1, 1, 32, 32)
+    known = torch.ones(1, 1, 32, 32)
+    known[..., 10:12, 10:12] = 0
+    prior = code_of(measurement * known, known=known)
+    assert float(next(prior.sweep()).code.min()) == pytest.approx(1)
+    driven = prior.draw(rng()).driven
+    assert driven is not None
+    assert float((1 - driven).sum()) == 4
+
+
+def test_volumes_and_windows_are_drawn_alike() -> None:
+    prior = code_of(torch.rand(1, 1, 6, 24, 24), window=(6, 16, 16), correlation=LAGS)
+    draw = prior.draw(rng())
+    assert draw.code.shape == (1, 1, 6, 16, 16)
+    assert prior.net(draw.code).shape == (1, 1, 6, 16, 16)
+
+
+def test_a_network_fed_so_learns_the_picture_not_the_noise() -> None:
+    y, x = np.mgrid[:96, :96]
+    truth = 100 + 60 * np.sin(x / 7) * np.cos(y / 9)
+    seen = (truth + np.random.default_rng(0).normal(0, 20, truth.shape)).astype(np.float32)
+    result = dip.denoise(seen, prior="recorrupted", preset="fast", max_iterations=60, device="cpu")
+    assert np.mean((result.image - truth) ** 2) < 0.12 * np.mean((seen - truth) ** 2)
+    assert np.isfinite(result.uncertainty).all()
+
+
+def test_counts_get_noise_so_skewed_that_what_is_fed_tells_nothing_of_what_is_asked() -> None:
+    rate, generator = torch.full((1, 1, 512, 512), 3.0), torch.Generator().manual_seed(0)
+    measurement = 0.5 * torch.poisson(rate, generator=generator)  # a gain of 1/2, as `code_of` has
+    prior = code_of(measurement, intercept=0)
+    draw = prior.draw(rng())
+    assert draw.taken is not None and draw.window is not None
+    fed = draw.code - 1.5
+    asked = draw.window.of(measurement) - draw.taken - 1.5
+    spread = float(fed.std() ** 2 * asked.std())
+    assert abs(float((fed**2 * asked).mean())) / spread < 0.015
+    plain = torch.empty_like(measurement).normal_(generator=generator) * 0.75**0.5
+    fed, asked = measurement - 1.5 + STRENGTH * plain, measurement - 1.5 - plain / STRENGTH
+    assert float((fed**2 * asked).mean()) / spread > 0.1  # what noise that is not skewed lets by

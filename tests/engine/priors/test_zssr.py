@@ -1,0 +1,131 @@
+"""What is learned on a picture made coarse: steps, trials, and the way to finer pixels."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from napari_dip.engine.likelihood.fidelity import NoiseVariance
+from napari_dip.engine.networks.hourglass import ResidualChain
+from napari_dip.engine.operators.detector import (
+    BinnedDownsample,
+    LanczosDownsample,
+    explaining,
+    interpolated,
+)
+from napari_dip.engine.priors.masked_input import FromFilling
+from napari_dip.engine.priors.zssr import CoarserScales, Enlarging, noise_kept
+
+GRID = (18, 22)
+
+
+def picture() -> torch.Tensor:
+    return torch.rand(1, 1, *GRID, generator=torch.Generator().manual_seed(3))
+
+
+def noise(variance: float) -> NoiseVariance:
+    one = torch.ones(1, 1, 1, 1)
+    return NoiseVariance(0 * one, variance * one, 1e-12 * one)
+
+
+def enlarging(factors: tuple[int, int] = (2, 2), stages: int = 2) -> Enlarging:
+    rng = torch.Generator().manual_seed(0)
+    net = FromFilling(ResidualChain(2, 1, 1, 4, 1, rng=rng), 1, 1, 2, rng)
+    return Enlarging(net, BinnedDownsample(factors), factors, stages, GRID)
+
+
+def code(variance: float = 0.0, **settings: object) -> CoarserScales:
+    window = settings.pop("window", None)
+    return CoarserScales(enlarging(**settings), picture(), noise(variance), 0.01, window=window)
+
+
+@pytest.mark.parametrize("window", [None, (8, 7)])
+def test_a_step_shows_the_window_that_it_asks_for_made_coarse(window) -> None:
+    prior, rng = code(window=window), torch.Generator().manual_seed(1)
+    for _ in range(20):
+        draw = prior.draw(rng)
+        assert draw.direct
+        wanted = draw.window.of(picture())
+        torch.testing.assert_close(draw.code, BinnedDownsample((2, 2))(wanted), atol=1e-5, rtol=0)
+        answer = prior.estimate(prior.net(draw.code))
+        assert answer.mean.shape == wanted.shape
+
+
+def test_steps_are_shown_as_much_noise_as_the_picture_has() -> None:
+    prior, rng = code(0.04), torch.Generator().manual_seed(1)
+    clean = BinnedDownsample((2, 2))
+    grains = []
+    for _ in range(200):
+        draw = prior.draw(rng)
+        grains.append(draw.code - clean(draw.window.of(picture())))
+    # a quarter of the variance is in the coarse pixels already
+    assert float(torch.stack(grains).var()) == pytest.approx(0.75 * 0.04, rel=0.05)
+
+
+def test_the_picture_goes_all_the_way_and_what_is_made_coarse_one_stage() -> None:
+    prior = code()
+    whole = prior.estimate(prior.net(prior.glance().code))
+    assert whole.mean.shape[2:] == prior.grid == (72, 88)
+    trial = prior.trial()
+    assert prior.estimate(prior.net(trial.code)).mean.shape[2:] == trial.window.size == GRID
+
+
+def test_a_picture_that_is_no_multiple_of_the_factor_is_tried_but_for_its_rim() -> None:
+    prior = code(factors=(4, 4), stages=1)
+    assert prior.trial().window.size == (16, 20)
+    assert prior.grid == (72, 88)
+
+
+def test_an_untrained_network_interpolates_and_explains_the_picture() -> None:
+    prior = code(stages=1)
+    start = prior.estimate(prior.net(prior.glance().code)).mean
+    coarse = BinnedDownsample((2, 2))
+    left = (coarse(start) - picture()).square().mean()
+    assert left < 0.02 * (coarse(interpolated(picture(), (2, 2))) - picture()).square().mean()
+
+
+class Slanted(nn.Module):
+    """Answers with a slope along Y, as a network that has learned something wrong might."""
+
+    def forward(self, shown: torch.Tensor) -> torch.Tensor:
+        ramp = torch.linspace(-1, 1, shown.shape[2])[:, None].expand(shown.shape[2:])
+        return torch.cat([shown + ramp, shown], 1)
+
+
+def test_what_favours_an_axis_is_averaged_out_of_the_answer() -> None:
+    net = enlarging(stages=1)
+    net.net = Slanted()
+    wrong = net(picture()).chunk(2, 1)[0] - net._interpolated(picture())
+    torch.testing.assert_close(wrong, torch.zeros_like(wrong), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("coarser", "factors", "kept"),
+    [
+        (BinnedDownsample((2, 2)), (2, 2), 1 / 4),
+        (BinnedDownsample((3, 1)), (3, 1), 1 / 3),
+    ],
+)
+def test_binning_keeps_one_part_of_the_noise_for_each_pixel_of_a_bin(
+    coarser, factors, kept
+) -> None:
+    assert float(noise_kept(coarser, factors)) == pytest.approx(kept)
+
+
+def test_what_decimation_keeps_of_white_noise_is_as_measured() -> None:
+    coarser = LanczosDownsample((2, 2))
+    white = torch.randn(1, 1, 512, 512, generator=torch.Generator().manual_seed(0))
+    assert float(noise_kept(coarser, (2, 2))) == pytest.approx(
+        float(coarser(white).var()), rel=0.02
+    )
+
+
+def test_rounds_of_explaining_bring_a_picture_to_what_was_measured() -> None:
+    coarse, start = BinnedDownsample((2, 2)), torch.zeros(1, 1, 36, 44)
+    finer = lambda left: interpolated(left, (2, 2))  # noqa: E731
+    once = explaining(start, picture(), coarse, finer)
+    twice = explaining(once, picture(), coarse, finer)
+    lefts = [float((picture() - coarse(one)).std()) for one in (start, once, twice)]
+    assert lefts == sorted(lefts, reverse=True)
+    assert lefts[-1] < 0.02 * lefts[0]

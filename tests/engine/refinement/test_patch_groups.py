@@ -1,0 +1,64 @@
+"""Patches that look alike are found."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from napari_dip.engine.refinement.bm3d import AT_A_TIME, GROUP, PATCH, REACH, STEP, grouped
+
+
+def groups_of(picture: Tensor) -> dict[tuple[int, int], Tensor]:
+    """First pixels (GROUP, 2) of each group's patches, by the first one of its own."""
+    found = {}
+    for rows, columns, places in grouped(picture):
+        width = columns.stop - columns.start
+        for group in places.long():
+            there = torch.stack([group // width + rows.start, group % width + columns.start], 1)
+            found[int(there[0, 0]), int(there[0, 1])] = there
+    return found
+
+
+def distance(picture: Tensor, one: tuple[int, int], other: tuple[int, int]) -> float:
+    cut = [picture[:, y : y + PATCH, x : x + PATCH] for y, x in (one, other)]
+    return float((cut[0] - cut[1]).square().sum())
+
+
+@pytest.mark.parametrize("size", [(32, 41), (3 * AT_A_TIME + 20, 35)])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_no_patch_within_reach_looks_more_alike(size: tuple[int, int], channels: int) -> None:
+    rng = torch.Generator().manual_seed(0)
+    picture = 5 + torch.randn((channels, *size), generator=rng, dtype=torch.float64)
+    found = groups_of(picture)
+    last = tuple(side - PATCH for side in size)
+    assert set(found) == {
+        (y, x) for y in range(0, last[0] + 1, STEP) for x in range(0, last[1] + 1, STEP)
+    }
+    for own in [(0, 0), (last[0] - last[0] % STEP, 0), (12, 15)]:
+        near = (
+            range(max(0, first - REACH), min(most, first + REACH) + 1)
+            for first, most in zip(own, last, strict=True)
+        )
+        rows, columns = near
+        every = sorted(distance(picture, own, (y, x)) for y in rows for x in columns)
+        chosen = [distance(picture, own, (int(y), int(x))) for y, x in found[own]]
+        assert sorted(chosen) == pytest.approx(every[:GROUP])
+
+
+def test_a_patch_is_the_first_of_its_own_group_even_where_all_are_alike() -> None:
+    found = groups_of(torch.full((1, 14, 20), 3.0))
+    assert len(found) == 3 * 5
+
+
+def test_a_picture_of_one_patch_repeats_it() -> None:
+    (block,) = grouped(torch.rand(1, PATCH, PATCH))
+    assert block.places.tolist() == [[0] * GROUP]
+
+
+def test_a_bright_picture_is_searched_as_well_as_a_dark_one() -> None:
+    """Rounding of large squares would choose patches by chance."""
+    dark = torch.randn((1, 32, 41), generator=torch.Generator().manual_seed(0))
+    for one, other in zip(grouped(dark), grouped(dark + 1000), strict=True):
+        alike = (one.places.sort(1).values == other.places.sort(1).values).all(1)
+        assert float(alike.float().mean()) > 0.95

@@ -1,0 +1,324 @@
+"""Headers of TIFFs that lie about planes, colours and sizes: obeyed, or said."""
+
+from __future__ import annotations
+
+import re
+import struct
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from napari_dip.cli import main
+from napari_dip.errors import Refusal, Refused
+from napari_dip.io.reading import read_pixels, read_spec
+from napari_dip.io.regions import on_disk
+from napari_dip.pipeline.api import restore
+from napari_dip.pipeline.machine import this_machine
+from napari_dip.pipeline.plan.plan import preflight
+from napari_dip.pipeline.recipe import make_recipe
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+
+def pixels(*shape: int, dtype: str = "uint16") -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 200, shape).astype(dtype)
+
+
+def refused(path: Path, axes: str | None = None) -> str:
+    with pytest.raises(Refused) as caught:
+        read_pixels(read_spec(path, axes))
+    return caught.value.refusal.sentence
+
+
+def described(path: Path, change: Callable[[str], str], **how: Any) -> np.ndarray:
+    """Write ten planes of 20 × 30 pixels, and change what their header says."""
+    image = pixels(10, 20, 30)
+    kind = {} if how.get("imagej") else {"photometric": "minisblack"}
+    tifffile.imwrite(path, image, metadata={"axes": "ZYX"}, **kind, **how)
+    with tifffile.TiffFile(path) as file:
+        before = file.pages[0].description
+    after = change(before)
+    assert after != before
+    tifffile.tiffcomment(path, after.encode())
+    return image
+
+
+def half(text: str) -> str:
+    return text.replace("=10", "=5").replace('"10"', '"5"')
+
+
+HALVED = "'{}' holds 10 planes, but its header names 5 of them: 5 are left out."
+
+
+@pytest.mark.parametrize("compression", [None, "zlib"])
+def test_planes_that_an_ome_header_leaves_out_are_counted_in_a_note(tmp_path, compression):
+    image = described(tmp_path / "a.ome.tif", half, ome=True, compression=compression)
+    spec = read_spec(tmp_path / "a.ome.tif")
+    assert (spec.axes, spec.shape, spec.notes) == ("ZYX", (5, 20, 30), (HALVED.format(spec.name),))
+    np.testing.assert_array_equal(read_pixels(spec), image[:5])
+
+
+def test_planes_that_an_imagej_header_leaves_out_are_counted_in_a_note(tmp_path):
+    described(tmp_path / "a.tif", half, imagej=True)
+    spec = read_spec(tmp_path / "a.tif")
+    assert (spec.shape, spec.notes) == ((5, 20, 30), (HALVED.format(spec.name),))
+
+
+def test_planes_that_are_left_out_are_told_by_the_plan_the_terminal_and_the_report(
+    tmp_path, capsys
+):
+    path = tmp_path / "a.ome.tif"
+    described(path, half, ome=True)
+    note = HALVED.format(path.name)
+    plan = preflight(make_recipe("denoise", preset="fast"), read_spec(path), this_machine())
+    assert not isinstance(plan, Refusal) and note in plan.notes
+    assert main(["plan", "denoise", str(path)]) == 0
+    assert note in capsys.readouterr().out.splitlines()
+    result = restore(path, make_recipe("denoise", preset="fast", max_iterations=2))
+    assert note in result.report["notes"]
+
+
+@pytest.mark.parametrize("tag", ["", '<TiffData FirstZ="20" IFD="0" PlaneCount="10"/>'])
+def test_planes_that_an_ome_header_does_not_place_are_taken_in_order_with_a_note(tmp_path, tag):
+    image = described(
+        tmp_path / "a.ome.tif", lambda xml: re.sub("<TiffData[^>]*/>", tag, xml), ome=True
+    )
+    spec = read_spec(tmp_path / "a.ome.tif")
+    assert spec.shape == (10, 20, 30) and spec.guessed
+    assert "all 10 are taken, in the order in which they are stored" in spec.notes[0]
+    np.testing.assert_array_equal(read_pixels(spec), image)
+
+
+def test_a_page_that_an_ome_header_names_twice_is_told(tmp_path):
+    tags = "".join(f'<TiffData FirstZ="{z}" IFD="{z // 2}" PlaneCount="1"/>' for z in range(10))
+    described(tmp_path / "a.ome.tif", lambda xml: re.sub("<TiffData[^>]*/>", tags, xml), ome=True)
+    left_out, twice = read_spec(tmp_path / "a.ome.tif").notes
+    assert left_out == HALVED.format("a.ome.tif")
+    assert twice == "The header of 'a.ome.tif' names 5 of its planes more than once."
+
+
+@pytest.mark.parametrize(
+    ("how", "before", "after", "words"),
+    [
+        ({"ome": True}, '"10"', '"12"', "speaks of 12 planes, but 10 are found"),
+        ({"ome": True}, 'PlaneCount="10"', 'PlaneCount="5"', "of 10 planes, but 5 are found"),
+        ({"imagej": True, "compression": "zlib"}, "=10", "=12", "of 12 planes, but 10 are found"),
+        ({"imagej": True, "compression": "zlib"}, "=10", "=5", "of 5 planes, but 10 are found"),
+    ],
+)
+def test_planes_that_are_promised_but_missing_are_counted_in_the_refusal(
+    tmp_path, how, before, after, words
+):
+    described(tmp_path / "a.tif", lambda text: text.replace(before, after), **how)
+    assert words in refused(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize("count", ["4", "5"])
+@pytest.mark.parametrize("compression", [None, "zlib"])
+def test_a_shape_that_does_not_fit_the_pages_is_told(tmp_path, compression, count):
+    described(tmp_path / "a.tif", lambda text: text.replace("10", count), compression=compression)
+    spec = read_spec(tmp_path / "a.tif")
+    assert spec.shape == (10, 20, 30) and "does not fit them: all 10" in spec.notes[0]
+
+
+def test_an_honest_header_needs_no_note(tmp_path):
+    for number, how in enumerate([{"ome": True}, {"imagej": True}, {"compression": "zlib"}]):
+        kind = {} if how.get("imagej") else {"photometric": "minisblack"}
+        path = tmp_path / f"{number}.tif"
+        tifffile.imwrite(path, pixels(10, 20, 30), metadata={"axes": "ZYX"}, **kind, **how)
+        assert read_spec(path).notes == ()
+
+
+# --- tags that say what values and pages mean
+
+
+@pytest.mark.parametrize("suffix", [".tif", ".ome.tif"])
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+def test_an_image_whose_0_is_white_gives_a_result_whose_0_is_white(tmp_path, dtype, suffix):
+    path, result = tmp_path / f"a{suffix}", tmp_path / f"b{suffix}"
+    image = pixels(32, 32, dtype=dtype)
+    tifffile.imwrite(path, image, photometric="miniswhite")
+    spec = read_spec(path)
+    np.testing.assert_array_equal(read_pixels(spec), image)
+    assert any("0 is white" in note and "as they are stored" in note for note in spec.notes)
+    assert quick(path, result, "--residual", str(tmp_path / "c.tif")) == 0
+    with tifffile.TiffFile(result) as file, tifffile.TiffFile(tmp_path / "c.tif") as residual:
+        assert file.pages[0].photometric == tifffile.PHOTOMETRIC.MINISWHITE
+        assert np.corrcoef(file.asarray().ravel(), image.ravel())[0, 1] > 0
+        assert residual.pages[0].photometric == tifffile.PHOTOMETRIC.MINISBLACK
+
+
+def quick(path: Path, result: Path, *more: str) -> int:
+    """Denoise for a few iterations on the command line."""
+    settings = ["--preset", "fast", "--max-iterations", "2", "--quiet", *more]
+    return main(["denoise", str(path), "-o", str(result), *settings])
+
+
+@pytest.mark.parametrize("suffix", [".tif", ".ome.tif"])
+def test_a_stack_that_is_stored_turned_gives_a_result_turned_alike(tmp_path, suffix):
+    path, result = tmp_path / f"a{suffix}", tmp_path / f"b{suffix}"
+    turned = {"photometric": "minisblack", "extratags": [(274, "H", 1, 6, False)]}
+    tifffile.imwrite(path, pixels(2, 24, 32), metadata={"axes": "ZYX"}, **turned)
+    assert "orientation 6" in read_spec(path).notes[0]
+    assert quick(path, result) == 0
+    with tifffile.TiffFile(result) as file:
+        assert file.series[0].shape == (2, 24, 32)
+        pages = [file.pages.get(number) for number in range(len(file.pages))]
+        assert {page.tags[274].value for page in pages} == {6}
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png"])
+def test_a_photograph_that_is_stored_turned_gives_a_result_turned_alike(tmp_path, suffix):
+    turned = Image.Exif()
+    turned[274] = 8
+    path, result = tmp_path / f"a{suffix}", tmp_path / "b.tif"
+    Image.fromarray(pixels(24, 32, dtype="uint8")).save(path, exif=turned)
+    assert "orientation 8" in read_spec(path).notes[0]
+    assert quick(path, result) == 0
+    with tifffile.TiffFile(result) as file:
+        assert file.pages[0].tags[274].value == 8 and file.pages[0].shape == (24, 32)
+
+
+def test_values_that_stand_for_the_colours_of_a_table_are_restored_as_colours(tmp_path):
+    path, image = tmp_path / "a.tif", pixels(20, 30, dtype="uint8")
+    colours = np.random.default_rng(1).integers(0, 256, (3, 256)).astype("uint16") * 257
+    tifffile.imwrite(path, image, photometric="palette", colormap=colours)
+    expected = (colours >> 8).astype("uint8").T[image]
+    spec = read_spec(path)
+    assert (spec.axes, spec.shape, spec.dtype) == ("YXS", (20, 30, 3), "uint8")
+    assert "--axes YX" in spec.notes[0]
+    np.testing.assert_array_equal(read_pixels(spec), expected)
+    np.testing.assert_array_equal(on_disk(spec)[...], expected)
+    np.testing.assert_array_equal(np.asarray(Image.open(path).convert("RGB")), expected)
+    np.testing.assert_array_equal(read_pixels(read_spec(path, "YX")), image)
+
+
+def test_a_table_of_greys_is_looked_up_and_a_ramp_changes_nothing(tmp_path):
+    image = pixels(20, 30, dtype="uint8")
+    ramp = np.arange(256, dtype="uint16") * 257
+    for name, greys in {"ramp": ramp, "turned": ramp[::-1]}.items():
+        path = tmp_path / f"{name}.tif"
+        tifffile.imwrite(path, image, photometric="palette", colormap=np.stack([greys] * 3))
+        spec = read_spec(path)
+        assert (spec.axes, bool(spec.notes)) == ("YX", name == "turned")
+        for found in (read_pixels(spec), on_disk(spec)[...]):
+            np.testing.assert_array_equal(found, image if name == "ramp" else 255 - image)
+
+
+def test_colours_in_which_imagej_shows_values_are_no_values(tmp_path):
+    path, image = tmp_path / "a.tif", pixels(20, 30, dtype="uint8")
+    colours = np.random.default_rng(1).integers(0, 65536, (3, 256)).astype("uint16")
+    tifffile.imwrite(path, image, imagej=True, colormap=colours)
+    spec = read_spec(path)
+    assert spec.axes == "YX" and "shown are left out" in spec.notes[0]
+    np.testing.assert_array_equal(read_pixels(spec), image)
+
+
+@pytest.mark.parametrize(
+    ("unit", "name", "size"),
+    [("MILLIMETER", "millimeter", 0.1), ("MICROMETER", "micrometer", 0.1)],
+)
+def test_resolution_tags_in_millimetres_and_micrometres_are_lengths(tmp_path, unit, name, size):
+    path, result = tmp_path / "a.tif", tmp_path / "b.tif"
+    tifffile.imwrite(path, pixels(32, 32), resolution=(10, 10), resolutionunit=unit)
+    assert quick(path, result) == 0
+    for one in (path, result):
+        spec = read_spec(one)
+        assert spec.units == (name, name) and spec.scale == pytest.approx((size, size))
+
+
+@pytest.mark.parametrize("flag", [0, 1])
+def test_a_thumbnail_is_not_taken_for_the_image(tmp_path, flag):
+    image = pixels(64, 48)
+    with tifffile.TiffWriter(tmp_path / "a.tif") as file:
+        file.write(image[::4, ::4], subfiletype=flag, metadata=None)
+        file.write(image, metadata=None)
+    spec = read_spec(tmp_path / "a.tif")
+    assert spec.notes == (
+        "'a.tif' holds 2 images, and the first is a small copy: the one of 64 × 48 pixels is "
+        "restored.",
+    )
+    np.testing.assert_array_equal(read_pixels(spec), image)
+    np.testing.assert_array_equal(on_disk(spec)[...], image)
+
+
+@pytest.mark.parametrize(
+    ("kind", "samples", "coded"),
+    [("separated", 4, "CMYK"), ("cielab", 3, "CIELab"), ("ycbcr", 3, "YCbCr"), ("cfa", 0, "CFA")],
+)
+def test_colours_that_are_no_brightness_are_refused_by_name(tmp_path, kind, samples, coded):
+    image = pixels(20, 30, *[samples] * bool(samples), dtype="uint8")
+    tifffile.imwrite(tmp_path / "a.tif", image, photometric=kind)
+    assert coded in refused(tmp_path / "a.tif")
+    if kind == "separated":
+        Image.fromarray(image, "CMYK").save(tmp_path / "a.jpg")
+        assert coded in refused(tmp_path / "a.jpg")
+
+
+def test_red_green_and_blue_that_jpeg_packs_as_ycbcr_are_read(tmp_path):
+    image = np.full((32, 32, 3), (200, 40, 90), "uint8")
+    tifffile.imwrite(tmp_path / "a.tif", image, photometric="rgb", compression="jpeg")
+    with tifffile.TiffFile(tmp_path / "a.tif") as file:
+        assert file.pages[0].photometric == tifffile.PHOTOMETRIC.YCBCR
+    found = read_pixels(read_spec(tmp_path / "a.tif"))
+    assert np.abs(found.astype(int) - image).max() <= 6
+
+
+# --- words
+
+
+@pytest.mark.parametrize("period", [1, 2, 3, 7, 120])
+def test_pages_that_run_in_a_circle_are_refused_as_such(tmp_path, period):
+    size, count = 2 + 9 * 12 + 4, period + 2
+    places = [8 + number * size for number in range(count)]
+    where = 8 + count * size
+    tags = [(256, 30), (257, 20), (258, 8), (259, 1), (262, 1), (273, where), (277, 1)]
+    tags += [(278, 20), (279, 600)]
+    body = b"".join(struct.pack("<HHII", code, 4, 1, value) for code, value in tags)
+    content = b"II*\0" + struct.pack("<I", 8)
+    for following in (*places[1:], places[2]):
+        content += struct.pack("<H", len(tags)) + body + struct.pack("<I", following)
+    (tmp_path / "a.tif").write_bytes(content + pixels(20, 30, dtype="uint8").tobytes())
+    assert "its list of pages runs in a circle" in refused(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "words"),
+    [
+        ("XYCZT", "XYQZT", "calls the axes 'XYQZT', where X, Y, Z, C and T are known"),
+        (' SizeZ="10"', "", "says nothing where the size along Z should be"),
+        ('SizeZ="10"', 'SizeZ="ten"', "says 'ten' where the size along Z should be"),
+    ],
+)
+def test_axes_and_sizes_that_ome_does_not_have_are_named(tmp_path, before, after, words):
+    described(tmp_path / "a.ome.tif", lambda xml: xml.replace(before, after), ome=True)
+    assert words in refused(tmp_path / "a.ome.tif")
+
+
+def test_what_a_parser_stumbles_over_is_not_shown_as_a_name_of_its_own(tmp_path):
+    described(tmp_path / "a.tif", lambda text: text.replace("10", "12"), compression="zlib")
+    assert refused(tmp_path / "a.tif").endswith("damaged: what its header says makes no sense.")
+
+
+def test_no_attribute_of_an_ome_header_that_is_missing_or_wrong_ends_in_a_bare_name(tmp_path):
+    path = tmp_path / "a.ome.tif"
+    tifffile.imwrite(path, pixels(3, 20, 30), ome=True, metadata={"axes": "CYX"})
+    whole = path.read_bytes()
+    with tifffile.TiffFile(path) as file:
+        xml = file.ome_metadata
+    attributes = re.findall(r' ([A-Z]\w+)="[^"]*"', xml)
+    assert {"SizeC", "DimensionOrder", "IFD", "PlaneCount", "ID"} <= set(attributes)
+    for name in dict.fromkeys(attributes):
+        for replaced in ("", f' {name}=""', f' {name}="?"', f' {name}="-1"', f' {name}="9e9"'):
+            path.write_bytes(whole)
+            tifffile.tiffcomment(path, re.sub(f' {name}="[^"]*"', replaced, xml).encode())
+            try:
+                assert read_pixels(read_spec(path)).ndim == 3
+            except Refused as no:
+                why = no.refusal.sentence.rpartition("damaged: ")[2]
+                assert " " in why and "int()" not in why, why

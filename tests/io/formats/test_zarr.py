@@ -1,0 +1,418 @@
+"""OME-Zarr in and out: units, pyramids, regions, whole folders only, and hostile metadata."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from napari_dip.cli import main
+from napari_dip.errors import Failed, Refused
+from napari_dip.io.outputs import check_output
+from napari_dip.io.reading import read_pixels, read_provenance, read_spec
+from napari_dip.io.regions import OnDisk, chunks, on_disk
+from napari_dip.io.writing import write_image
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+zarr = pytest.importorskip("zarr")
+
+SHAPE = (5, 300, 40)
+SCALE, UNITS = (0.5, 0.25, 0.25), ("micrometer",) * 3
+TOLD = {"recipe": {"task": "denoise"}, "program": "napari-dip"}
+
+
+def stack() -> np.ndarray:
+    return np.random.default_rng(0).poisson(100, SHAPE).astype(np.uint16)
+
+
+def saved(folder: Path, version: str, image: Any = None, **wishes: Any) -> Path:
+    """In the version asked for, by way of a result that is to be like another one."""
+    path, like = folder / "cells.ome.zarr", folder / "like.ome.zarr"
+    if version == "0.4":
+        like.mkdir()
+        axes = [{"name": "y"}, {"name": "x"}]
+        told = {"multiscales": [{"version": version, "axes": axes, "datasets": [{"path": "0"}]}]}
+        (like / ".zattrs").write_text(json.dumps(told))
+    options = {"axes": "ZYX", "scale": SCALE, "units": UNITS, "provenance": TOLD, **wishes}
+    image = stack() if image is None else image
+    return write_image(path, image, like=str(like) if version == "0.4" else None, **options)
+
+
+@pytest.fixture(params=["0.4", "0.5"])
+def cells(request, tmp_path: Path) -> Path:
+    return saved(tmp_path, request.param)
+
+
+def metadata(path: Path) -> Path:
+    return next(one for one in (path / "zarr.json", path / ".zattrs") if one.is_file())
+
+
+def changed(path: Path, change: Any) -> None:
+    """Let a file say something else of its image."""
+    whole = json.loads(metadata(path).read_text())
+    told = whole["attributes"]["ome"] if "attributes" in whole else whole
+    change(told["multiscales"][0])
+    metadata(path).write_text(json.dumps(whole))
+
+
+def refused(path: Path) -> str:
+    with pytest.raises(Refused) as caught:
+        read_spec(path)
+    return caught.value.refusal.code
+
+
+def test_pixels_axes_units_and_provenance_come_back(cells: Path) -> None:
+    spec = read_spec(cells)
+    assert (spec.axes, spec.shape, spec.dtype) == ("ZYX", SHAPE, "uint16")
+    assert (spec.scale, spec.units) == (SCALE, UNITS)
+    assert np.array_equal(read_pixels(spec), stack())
+    assert read_provenance(cells) == TOLD
+
+
+def test_each_level_halves_the_plane_and_says_where_it_lies(cells: Path) -> None:
+    fine, coarse = (zarr.open_array(cells / level, mode="r")[:] for level in "01")
+    assert coarse.shape == (5, 150, 20)  # planes lie further apart than pixels
+    blocks = fine.reshape(5, 150, 2, 20, 2).mean((2, 4))
+    assert np.array_equal(coarse, np.rint(blocks))
+    whole = json.loads(metadata(cells).read_text())
+    told = whole["attributes"]["ome"] if "attributes" in whole else whole
+    first, second = told["multiscales"][0]["datasets"]
+    assert first["coordinateTransformations"] == [{"type": "scale", "scale": list(SCALE)}]
+    assert second["coordinateTransformations"] == [
+        {"type": "scale", "scale": [0.5, 0.5, 0.5]},
+        {"type": "translation", "translation": [0.0, 0.125, 0.125]},
+    ]
+
+
+def test_regions_are_read_without_the_whole(cells: Path, monkeypatch) -> None:
+    monkeypatch.setattr("napari_dip.io.regions.CHUNK", 5000)
+    found = on_disk(read_spec(cells))
+    assert not isinstance(found, np.ndarray)
+    assert np.array_equal(found[1:3, 10:20, 5], stack()[1:3, 10:20, 5])
+    assert b"".join(part.tobytes() for part in chunks(found)) == stack().tobytes()
+
+
+def test_a_result_on_the_disk_in_other_axes_is_saved_in_the_order_of_the_format(
+    tmp_path: Path,
+) -> None:
+    picture = np.arange(20 * 24 * 3, dtype=np.float32).reshape(20, 24, 3)
+    (tmp_path / "raw").write_bytes(picture.tobytes())
+    mapped = OnDisk(tmp_path / "raw", 0, picture.shape, "<f4").mapped()
+    path = saved(tmp_path, "0.5", mapped, axes="YXS", scale=None, units=None)
+    spec = read_spec(path)
+    assert (spec.axes, spec.shape, spec.units) == ("CYX", (3, 20, 24), None)
+    assert np.array_equal(read_pixels(spec), picture.transpose(2, 0, 1))
+
+
+def test_the_same_pixels_give_the_same_bytes(tmp_path: Path) -> None:
+    found = []
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        path = saved(tmp_path / name, "0.5")
+        files = sorted(one for one in path.rglob("*") if one.is_file())
+        found.append([(one.relative_to(path), one.read_bytes()) for one in files])
+    assert found[0] == found[1]
+
+
+class Tears:
+    """An image whose second half cannot be read."""
+
+    shape, dtype, ndim = SHAPE, np.dtype(np.uint16), 3
+
+    def __getitem__(self, place: Any) -> np.ndarray:
+        if place[0].start:
+            raise OSError(28, "No space left on device")
+        return stack()[place]
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_a_result_that_cannot_be_written_leaves_nothing_and_harms_nothing(
+    tmp_path: Path, monkeypatch, there: bool
+) -> None:
+    before = saved(tmp_path, "0.5") if there else None
+    monkeypatch.setattr("napari_dip.io.writing._in_order", lambda image: image)
+    with pytest.raises(Failed):
+        saved(tmp_path, "0.5", Tears(), overwrite=True)
+    assert [one.name for one in tmp_path.iterdir()] == (["cells.ome.zarr"] if there else [])
+    if before is not None:
+        assert np.array_equal(read_pixels(read_spec(before)), stack())
+
+
+def test_an_earlier_result_is_replaced_only_if_that_is_asked_for(tmp_path: Path) -> None:
+    path = saved(tmp_path, "0.5")
+    with pytest.raises(Failed):
+        saved(tmp_path, "0.5", stack() + 1)
+    assert np.array_equal(read_pixels(read_spec(path)), stack())
+    saved(tmp_path, "0.5", stack() + 1, overwrite=True)
+    assert np.array_equal(read_pixels(read_spec(path)), stack() + 1)
+    assert [one.name for one in tmp_path.iterdir()] == ["cells.ome.zarr"]
+
+
+def answer(path: Path, inputs: tuple[Path, ...] = (), overwrite: bool = True) -> str:
+    with pytest.raises(Refused) as caught:
+        check_output(path, inputs, overwrite)
+    return caught.value.refusal.code
+
+
+@pytest.mark.parametrize(
+    "name", ["labels.xlsx", "labels/zarr.json", "0/notes.txt", "0/c/notes/a", "tables/0/zarr.json"]
+)
+def test_a_zarr_that_holds_a_file_of_the_users_is_never_replaced(cells: Path, name: str) -> None:
+    assert check_output(cells, overwrite=True) == cells
+    foreign = cells / name
+    foreign.parent.mkdir(parents=True, exist_ok=True)
+    foreign.write_text("{}")
+    with pytest.raises(Refused) as caught:
+        check_output(cells, overwrite=True)
+    assert caught.value.refusal.code == "zarr-shared"
+    assert name.split("/")[0] in caught.value.refusal.message
+    with pytest.raises(Failed):  # one that appeared after the check
+        write_image(cells, stack(), axes="ZYX", overwrite=True)
+    assert foreign.read_text() == "{}"
+
+
+def test_a_result_named_with_a_slash_at_its_end_is_a_zarr(tmp_path: Path) -> None:
+    name = f"{tmp_path / 'out.ome.zarr'}{os.sep}"
+    write_image(name, stack(), axes="ZYX")
+    assert read_spec(name).shape == SHAPE and (tmp_path / "out.ome.zarr").is_dir()
+
+
+def test_places_where_a_folder_would_do_harm_are_refused(tmp_path: Path) -> None:
+    there = saved(tmp_path, "0.5")
+    assert answer(there, overwrite=False) == "output-exists"
+    assert answer(there, (there,)) == "output-is-input"
+    assert answer(there, (there / "0" / "zarr.json",)) == "output-is-input"
+    assert answer(there / "inner.ome.zarr", (there,)) == "output-is-input"
+    assert answer(there / "picture.tif", (there,)) == "output-is-input"
+    (tmp_path / "letters.zarr").mkdir()
+    (tmp_path / "letters.zarr" / "mine.txt").write_text("dear")
+    assert answer(tmp_path / "letters.zarr") == "zarr-foreign"
+    (tmp_path / "file.zarr").write_text("dear")
+    assert answer(tmp_path / "file.zarr") == "folder-is-file"
+    assert check_output(there, overwrite=True) == there
+
+
+@pytest.mark.parametrize("level", ["../../other/0", "/etc", "0/../../x", "", "C:\\x"])
+def test_levels_that_lead_out_of_the_folder_are_refused(cells: Path, level: str) -> None:
+    changed(cells, lambda told: told["datasets"][1].update(path=level))
+    assert refused(cells) == "file-elsewhere"
+
+
+def test_links_that_lead_out_of_the_folder_are_not_followed(cells: Path, tmp_path: Path) -> None:
+    (tmp_path / "secret").write_bytes(b"secret")
+    spec = read_spec(cells)
+    chunk = next(one for one in (cells / "0").rglob("*") if one.name == "0" and one.is_file())
+    chunk.unlink()
+    chunk.symlink_to(tmp_path / "secret")
+    assert refused(cells) == "file-elsewhere"
+    with pytest.raises(Refused) as caught:
+        read_pixels(spec)
+    assert caught.value.refusal.code == "file-elsewhere"
+
+
+@pytest.mark.parametrize("what", ["metadata of the image", "metadata of a level", "level"])
+def test_metadata_and_levels_behind_links_that_lead_out_are_not_read(
+    cells: Path, tmp_path: Path, what: str
+) -> None:
+    level = next(one for one in (cells / "0").iterdir() if one.name in ("zarr.json", ".zarray"))
+    place = {"level": cells / "0", "metadata of a level": level}.get(what, metadata(cells))
+    place.rename(tmp_path / "elsewhere")
+    place.symlink_to(tmp_path / "elsewhere")
+    assert refused(cells) == "file-elsewhere"
+
+
+def test_an_image_of_several_behind_a_link_that_leads_out_is_not_read(tmp_path: Path) -> None:
+    (tmp_path / "outside").mkdir()
+    outside = saved(tmp_path / "outside", "0.4")
+    several = tmp_path / "several.zarr"
+    several.mkdir()
+    (several / ".zattrs").write_text('{"bioformats2raw.layout": 3}')
+    (several / "0").symlink_to(outside)
+    assert refused(several) == "file-elsewhere"
+    (several / "0").unlink()
+    outside.rename(several / "0")
+    assert read_spec(several).shape == SHAPE
+
+
+def test_the_finest_level_is_that_of_the_smallest_pixels_wherever_it_is_listed(
+    cells: Path,
+) -> None:
+    changed(cells, lambda told: told["datasets"].reverse())
+    spec = read_spec(cells)
+    assert (spec.shape, spec.scale) == (SHAPE, SCALE)
+    assert "level '0' is restored" in spec.notes[0]
+    np.testing.assert_array_equal(read_pixels(spec), stack())
+
+
+def test_of_levels_without_scales_the_largest_is_the_finest(cells: Path) -> None:
+    def change(told: Any) -> None:
+        told["datasets"].reverse()
+        for one in told["datasets"]:
+            one["coordinateTransformations"] = [{"type": "scale", "scale": [1.0, 1.0, 1.0]}]
+
+    changed(cells, change)
+    np.testing.assert_array_equal(read_pixels(read_spec(cells)), stack())
+
+
+def test_pixels_of_negative_size_are_refused_as_such(cells: Path) -> None:
+    def change(told: Any) -> None:
+        for one in told["datasets"]:
+            one["coordinateTransformations"] = [{"type": "scale", "scale": [1.0, 1.0, -1.0]}]
+
+    changed(cells, change)
+    with pytest.raises(Refused, match="size"):
+        read_spec(cells)
+
+
+def test_levels_whose_sizes_and_scales_contradict_are_refused(cells: Path) -> None:
+    def change(told: Any) -> None:
+        first, second = told["datasets"][:2]
+        first["path"], second["path"] = second["path"], first["path"]
+
+    changed(cells, change)
+    with pytest.raises(Refused, match="'1' has the smallest pixels, but '0' has more of them"):
+        read_spec(cells)
+
+
+def test_missing_chunks_are_not_taken_for_empty_ones(cells: Path) -> None:
+    next(one for one in (cells / "0").rglob("*") if one.name == "0" and one.is_file()).unlink()
+    assert refused(cells) == "zarr-gaps"
+
+
+def described(path: Path) -> Path:
+    return next(one for one in (path / "0" / "zarr.json", path / "0" / ".zarray") if one.is_file())
+
+
+@pytest.mark.parametrize("side", [10**9, 10**15])
+def test_absurd_sizes_are_refused_before_anything_is_read(cells: Path, side: int) -> None:
+    told = json.loads(described(cells).read_text())
+    told["shape"] = [side] * 3
+    described(cells).write_text(json.dumps(told))
+    assert refused(cells) == "zarr-gaps"
+    if "chunks" in told:
+        told["chunks"] = [side] * 3
+    else:
+        told["chunk_grid"]["configuration"]["chunk_shape"] = [side] * 3
+    described(cells).write_text(json.dumps(told))
+    assert refused(cells) == "file-broken"
+
+
+def test_a_codec_that_runs_what_it_unpacks_is_refused(cells: Path) -> None:
+    told = json.loads(described(cells).read_text())
+    if "compressor" in told:
+        told["filters"] = [{"id": "pickle", "protocol": 5}]
+    else:
+        told["codecs"].append({"name": "numcodecs.pickle", "configuration": {}})
+    described(cells).write_text(json.dumps(told))
+    assert refused(cells) == "file-codec"
+
+
+@pytest.mark.parametrize(
+    ("task", "moved"), [("denoise", (100.0, 200.0)), ("super-resolve", (99.875, 199.875))]
+)
+def test_a_result_lies_where_its_input_lay(tmp_path: Path, task: str, moved: Any) -> None:
+    image = stack()[0, :48, :40]
+    source = saved(tmp_path, "0.5", image, axes="YX", scale=(0.5, 0.5), units=UNITS[:2])
+
+    def shift(told: Any) -> None:
+        told["datasets"][0]["coordinateTransformations"] += [
+            {"type": "translation", "translation": [90, 190]}
+        ]
+        told["coordinateTransformations"] = [
+            {"type": "translation", "translation": [10, 10]},
+            {"type": "affine", "affine": [[1, 0, 0], [0, 1, 0]]},
+        ]
+
+    changed(source, shift)
+    assert ["'affine'" in note for note in read_spec(source).notes] == [True]
+    out = tmp_path / "out.ome.zarr"
+    how = ("--preset", "fast", "--max-iterations", "2", "--device", "cpu")
+    assert main([task, str(source), "-o", str(out), *how]) == 0
+    assert read_spec(out).tags.origin == pytest.approx(moved)
+    finer = 1 if task == "denoise" else 2
+    assert read_spec(out).scale == (0.5 / finer, 0.5 / finer)
+
+
+def spoil(**values: Any) -> Any:
+    return lambda told: told.update(values)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        spoil(axes=[{"name": name} for name in "zyxx"]),
+        spoil(axes=[{"name": name} for name in "zy"]),
+        spoil(axes=[{"name": name} for name in ("depth", "y", "x")]),
+        spoil(axes="zyx"),
+        spoil(datasets=[]),
+        spoil(datasets=[{"path": 7}]),
+        spoil(coordinateTransformations=[{"type": "scale", "scale": [1, 0, 1]}]),
+        spoil(coordinateTransformations=[{"type": "scale", "scale": [1, 1]}]),
+        spoil(coordinateTransformations=[{"type": "translation", "translation": [1, 1]}]),
+        spoil(coordinateTransformations=[{"type": "scale", "scale": ["nan", 1, 1]}]),
+    ],
+)
+def test_senseless_metadata_are_refused(cells: Path, change: Any) -> None:
+    changed(cells, change)
+    assert refused(cells) == "file-broken"
+
+
+def test_other_versions_plates_and_folders_are_refused_by_name(tmp_path: Path) -> None:
+    path = saved(tmp_path, "0.5")
+    whole = json.loads(metadata(path).read_text())
+    whole["attributes"]["ome"]["version"] = "0.9"
+    metadata(path).write_text(json.dumps(whole))
+    assert refused(path) == "zarr-version"
+    whole["attributes"]["ome"] = {"version": "0.5", "plate": {}}
+    metadata(path).write_text(json.dumps(whole))
+    assert refused(path) == "zarr-none"
+    metadata(path).write_text("{")
+    assert refused(path) == "file-broken"
+    assert refused(tmp_path) == "file-is-folder"
+
+
+def name_of_the_dead() -> str:
+    """Name a part of a process that has ended."""
+    code = "from napari_dip.io.outputs import part_name; print(part_name())"
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout.strip()
+
+
+def test_what_a_killed_program_left_is_removed(tmp_path: Path) -> None:
+    from napari_dip.io.outputs import part_name, remove_parts
+
+    left = tmp_path / name_of_the_dead()
+    mine, foreign = tmp_path / part_name(), tmp_path / ".napari-dip-0.part"
+    elsewhere = tmp_path / (f".napari-dip-{0:012x}-{left.name.split('-', 3)[3]}")
+    for one in (left, mine, foreign, elsewhere):
+        one.mkdir()
+        (one / "zarr.json").write_text("{}")
+        os.utime(one, (0, 0))
+    remove_parts(tmp_path)
+    assert {one.name for one in tmp_path.iterdir()} == {mine.name, foreign.name, elsewhere.name}
+
+
+@pytest.mark.parametrize(
+    ("start", "package"),
+    [(b"ZISRAWFILE", "bioio_czi"), (b"\xda\xce\xbe\x0a", "bioio_nd2"), (b"p\0\0\0", "bioio_lif")],
+)
+def test_a_file_whose_reader_is_not_installed_is_refused_with_how_to_install_it(
+    tmp_path: Path, start: bytes, package: str
+) -> None:
+    if find_spec(package) is not None:
+        pytest.skip(f"{package} is installed")
+    path = tmp_path / "cells.dat"
+    path.write_bytes(start + bytes(64))
+    with pytest.raises(Refused) as caught:
+        read_spec(path)
+    assert caught.value.refusal.code == "extra-missing"
+    assert 'pip install "napari-dip[formats]"' in caught.value.refusal.message

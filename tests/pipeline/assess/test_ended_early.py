@@ -1,0 +1,59 @@
+"""What no fit has reached is named as a person counts it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from napari_dip.io import ImageSpec
+from napari_dip.pipeline.assess.merge import untouched_tiles, untouched_words
+from napari_dip.pipeline.machine import this_machine
+from napari_dip.pipeline.plan.plan import preflight
+from napari_dip.pipeline.recipe import make_recipe
+
+AS_IS = "they are as in the input."
+
+
+def said(shape, axes, missing):
+    """Words of a run of that image which was ended before some parts, (parts, C)."""
+    source = ImageSpec("x", shape, "float32", axes)
+    recipe = make_recipe("denoise", preset="fast", stacks="planes", sharing="in-turn")
+    plan = preflight(recipe, source, this_machine(), {})
+    return untouched_words(plan, np.asarray(missing, bool))
+
+
+@pytest.mark.parametrize(
+    ("count", "left", "words"),
+    [
+        (3, [], ()),
+        (2, [1], ("Plane 2 was not restored; it is as in the input.",)),
+        (3, [1, 2], (f"Planes 2 and 3 were not restored; {AS_IS}",)),
+        (9, [2, 3, 4, 5, 6, 7, 8], (f"Planes 3 to 9 were not restored; {AS_IS}",)),
+        (9, [1, 4, 5, 6, 8], (f"Planes 2, 5 to 7 and 9 were not restored; {AS_IS}",)),
+    ],
+)
+def test_planes_that_were_not_reached_are_named(count, left, words):
+    missing = np.isin(np.arange(count), left)[:, None]
+    assert said((count, 32, 32), "ZYX", missing) == words
+
+
+def test_a_frame_of_planes_is_named_whole_where_none_of_it_was_reached():
+    missing = np.array([0, 0, 0, 0, 0, 1, 1, 1, 1], bool)[:, None]
+    assert said((3, 3, 32, 32), "TZYX", missing) == (
+        "Frame 3 was not restored; it is as in the input.",
+        "Plane 3 of frame 2 was not restored; it is as in the input.",
+    )
+
+
+def test_channels_are_named_and_of_a_channel_the_planes():
+    one = "Channel 2 was not restored; it is as in the input."
+    assert said((2, 2, 32, 32), "ZCYX", [[0, 1], [0, 1]]) == (one,)
+    assert said((2, 2, 32, 32), "ZCYX", [[0, 0], [0, 1]]) == (
+        "Channel 2: plane 2 was not restored; it is as in the input.",
+    )
+
+
+def test_tiles_are_counted_in_good_grammar():
+    assert untouched_tiles(0, 4) == ()
+    assert untouched_tiles(1, 4) == ("1 of the 4 tiles was not restored; it is as in the input.",)
+    assert untouched_tiles(3, 4)[0].startswith("3 of the 4 tiles were not restored; they are")

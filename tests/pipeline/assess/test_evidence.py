@@ -1,0 +1,68 @@
+"""Held-out pixels confirm what is there and deny what is not, whatever the fit says of itself."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from napari_dip.engine.problem import Estimate
+from napari_dip.pipeline.assess.evidence import confirmed, held_out_evidence
+from napari_dip.pipeline.assess.verdict import doubtful
+from napari_dip.pipeline.calibrate.inputs import sort_inputs
+from napari_dip.pipeline.calibrate.prepare import prepare
+from napari_dip.pipeline.execute.fitting import make_fit
+from run_scene import plan_for, shot, truth
+
+SIDE = 128
+
+
+@pytest.fixture(scope="module")
+def ready():
+    """A fit that is ready to go, and the truth in its units."""
+    image = shot(SIDE)
+    plan = plan_for(image)
+    calibration, parts = prepare(plan, sort_inputs(plan, {"image": image}))
+    clean = (truth(SIDE) + 100 - calibration.offset[0]) / calibration.scale[0]
+    picture = torch.from_numpy(clean.astype(np.float32))[None, None]
+    return make_fit(plan, calibration, parts, plan.units[0]), picture
+
+
+def evidence(fit, picture):
+    return held_out_evidence(fit.schedule, fit.problem, fit.scene.noise, Estimate(picture))
+
+
+def asked(fit, picture):
+    both = confirmed([evidence(fit, picture)])
+    assert both is not None
+    return both
+
+
+def test_the_true_picture_is_confirmed(ready):
+    fit, picture = ready
+    detail, contrast = asked(fit, picture)
+    assert contrast.share == pytest.approx(1, abs=4 * contrast.error)
+    assert not doubtful(contrast)
+    assert abs(detail.share - 1) < 4 * detail.error
+
+
+def test_detail_of_ones_own_making_is_denied(ready):
+    fit, picture = ready
+    made_up = torch.randn(picture.shape, generator=torch.Generator().manual_seed(1))
+    detail, _ = asked(fit, picture + 0.2 * made_up)
+    assert doubtful(detail) and detail.share < 0.3
+
+
+def test_a_picture_of_nothing_is_denied_as_a_whole(ready):
+    fit, picture = ready
+    made_up = torch.randn(picture.shape, generator=torch.Generator().manual_seed(2))
+    _, contrast = asked(fit, 0.2 * made_up)
+    assert doubtful(contrast)
+
+
+def test_pixels_that_drove_the_fit_in_the_end_are_no_witnesses(ready):
+    fit, picture = ready
+    released = replace(fit, schedule=replace(fit.schedule, release=10))
+    assert evidence(released, picture) == ()

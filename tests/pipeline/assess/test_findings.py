@@ -1,0 +1,133 @@
+"""What is measured on a finished run is so of pictures whose truth is known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from scipy.ndimage import gaussian_filter
+from skimage import data
+
+import run_scene
+from napari_dip.engine.noise.estimate import NoiseEstimate, measure_noise
+from napari_dip.pipeline.assess.evidence import Confirmed, confirmed
+from napari_dip.pipeline.assess.findings import ENOUGH, enough, far_from_measured, residual_of
+from napari_dip.pipeline.assess.patterns import cut_off
+from napari_dip.pipeline.assess.verdict import EDGES, EXCESS, excess_allowed
+
+SIDE = 192
+
+
+def noisy(level: float = 10.0) -> tuple[np.ndarray, np.ndarray]:
+    clean = data.camera()[100 : 100 + SIDE, 150 : 150 + SIDE].astype(np.float64)
+    return clean, clean + np.random.default_rng(0).normal(0, level, clean.shape)
+
+
+def judged(shot: np.ndarray, picture: np.ndarray, known: np.ndarray | None = None):
+    noise = measure_noise(torch.from_numpy(shot)[None], 0.0)
+    there = None if known is None else known[None]
+    return residual_of((shot - picture)[None], picture[None], there, noise)
+
+
+def test_the_truth_leaves_a_residual_like_noise():
+    clean, shot = noisy()
+    found = judged(shot, clean)
+    assert found.excess < EXCESS and found.at_edges < 1.1
+    assert 0.6 < found.strength < 1.3
+
+
+@pytest.mark.parametrize("width", [1.0, 2.5])
+def test_a_filter_that_takes_edges_along_leaves_structure(width):
+    _, shot = noisy()
+    found = judged(shot, gaussian_filter(shot, width))
+    assert found.at_edges > 2 * EDGES or found.excess > excess_allowed(found)
+
+
+def test_noise_that_grows_with_brightness_is_no_structure():
+    clean = noisy()[0]
+    shot = 3 * np.random.default_rng(1).poisson(clean / 3).astype(np.float64)
+    flat = NoiseEstimate(0.0, 300.0, 1.0, (0.0,) * 5, (0.0,) * 5)  # as if it were equal everywhere
+    assert residual_of((shot - clean)[None], clean[None], None, flat).at_edges < 1.1
+
+
+def test_correlated_noise_is_no_structure_where_it_was_measured():
+    clean = np.zeros((SIDE, SIDE))
+    noise = gaussian_filter(np.random.default_rng(2).normal(size=clean.shape), 0.8)
+    noise *= 10 / noise.std()
+    along = tuple(float(np.exp(-(lag**2) / (4 * 0.8**2))) for lag in range(1, 6))
+    for expected, passes in ((along, True), ((0.0,) * 5, False)):
+        estimate = NoiseEstimate(0.0, 100.0, 50.0, expected, expected)
+        found = residual_of(noise[None], clean[None], None, estimate)
+        assert (found.excess < excess_allowed(found)) is passes
+
+
+def test_pixels_that_were_not_measured_have_no_say():
+    clean, shot = noisy()
+    known = np.random.default_rng(3).random(clean.shape) > 0.3
+    spoilt = np.where(known, shot, 1e4)
+    noise = measure_noise(torch.from_numpy(shot)[None], 0.0)
+    found = residual_of((spoilt - clean)[None], clean[None], known[None], noise)
+    assert found.excess < EXCESS and found.strength < 1.3 and found.pixels == known.sum()
+
+
+def test_depth_of_a_hole_decides_what_is_far():
+    known = np.ones((1, 1, 64, 64), bool)
+    known[0, 0, 20:50, 20:50] = False
+    filled, far = far_from_measured(known, 12)
+    assert filled == pytest.approx(900 / 64**2)
+    assert far == pytest.approx(6**2 / 900)  # 30 less 12 from each side
+    scattered = np.random.default_rng(0).random((1, 1, 64, 64)) > 0.5
+    assert far_from_measured(scattered, 12)[1] == 0
+    assert far_from_measured(np.ones((1, 1, 8, 8), bool), 12) == (0.0, 0.0)
+
+
+def test_a_hole_at_the_border_is_known_from_one_side_only():
+    known = np.ones((1, 1, 64, 64), bool)
+    known[..., :20] = False
+    assert far_from_measured(known, 12)[1] == pytest.approx(8 / 20)
+
+
+def test_saturated_pixels_are_counted_in_any_type():
+    scene = run_scene.truth(128) * 40
+    shot = np.random.default_rng(0).poisson(scene).astype(np.float64)
+    level = np.percentile(shot, 97)
+    for kind in ("uint16", "float32", "float64"):
+        clipped = np.minimum(shot, level).astype(kind)
+        assert cut_off(clipped)[1].share == pytest.approx(0.03, abs=0.01)
+        assert cut_off(clipped)[0].share == 0
+    assert cut_off(shot.astype("uint16"))[1].share == 0
+
+
+def test_the_largest_value_of_a_type_counts_without_a_plateau():
+    pixels = np.linspace(0, 255, 64 * 64).astype(np.uint8).reshape(64, 64)
+    pixels[:4] = 255
+    assert cut_off(pixels)[1].share > 0.05
+
+
+def test_a_few_photons_are_not_saturated_and_their_zeros_not_cut_off():
+    counts = np.random.default_rng(0).poisson(3.0, (128, 128)).astype(np.uint16)
+    least, largest = cut_off(counts)
+    assert least.share == 0 and largest.share == 0
+
+
+def test_a_dark_level_that_was_cut_off_is_found():
+    shot = np.random.default_rng(0).normal(2, 5, (128, 128))
+    assert cut_off(np.maximum(shot, 0).astype(np.float32))[0].share == pytest.approx(0.34, abs=0.03)
+
+
+def test_shares_of_several_units_are_added_up():
+    # a line through the origin: slope 0.5 from one unit, 1 from three times as many pixels
+    one = (10.0, 5.0, 2.0, 1.0, 1.0, 10.0, 10.0)
+    more = (30.0, 30.0, 6.0, 3.0, 3.0, 30.0, 30.0)
+    both = confirmed([one + one, (), more + more])
+    assert both is not None and both[0].share == pytest.approx(35 / 40)
+    assert both[0].strength == pytest.approx(1.0)
+    assert confirmed([(), ()]) is None
+    assert isinstance(both[1], Confirmed)
+
+
+def test_of_many_planes_some_stand_for_all_and_of_few_none_is_left_out():
+    dark = np.float32(0)
+    assert enough(np.broadcast_to(dark, (ENOUGH // 2**20, 1, 1024, 1024))) == slice(None)
+    assert enough(np.broadcast_to(dark, (100, 1, 1024, 1024))).tolist() == [0, 33, 66, 99]
+    assert enough(np.broadcast_to(dark, (2, 1, 4096, 4096))).tolist() == [0]

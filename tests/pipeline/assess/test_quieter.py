@@ -1,0 +1,104 @@
+"""A result that is not as bright as its input is restored again, with weaker noise."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from skimage import data
+
+import napari_dip as dip
+from napari_dip.engine.control import Control
+from napari_dip.pipeline.assess.quieter import failing
+from napari_dip.pipeline.calibrate import noise as run_noise
+from run_scene import drain, plan_for
+
+QUICK: dict[str, Any] = {"preset": "fast", "max_iterations": 40, "device": "cpu"}
+
+
+def truth() -> np.ndarray:
+    return data.camera()[100:260, 150:310].astype(np.float64)
+
+
+def shot() -> np.ndarray:
+    return (truth() + np.random.default_rng(0).normal(0, 8, truth().shape)).astype(np.float32)
+
+
+def error(result: Any) -> float:
+    return float(np.sqrt(((np.asarray(result.image) - truth()) ** 2).mean()))
+
+
+@pytest.fixture
+def _measured_wrong(monkeypatch):
+    """Take the noise for 400 times as strong as it is, and for correlated."""
+    right = run_noise.alone
+
+    def wrong(*asked: Any) -> Any:
+        found = right(*asked)
+        lags = (0.7, 0.4, 0.2, 0.1, 0.0)
+        variance = 400 * found.intercept + 400 * found.gain * 128
+        return replace(
+            found, gain=0.0, intercept=variance, floor=variance / 2, along_y=lags, along_x=lags
+        )
+
+    monkeypatch.setattr(run_noise, "alone", wrong)
+
+
+def test_a_good_result_is_not_restored_again():
+    result = dip.denoise(shot(), **QUICK)
+    assert not any("restored again" in note for note in result.report["notes"])
+
+
+@pytest.mark.usefixtures("_measured_wrong")
+def test_noise_measured_far_too_strong_is_reckoned_with_as_weaker():
+    result = dip.denoise(shot(), **QUICK)
+    assert any("restored again" in note for note in result.report["notes"])
+    assert result.report["noise"]["cannot_tell"] == ["texture"]
+    assert error(result) < 8  # the first result has 45, the input 8
+
+
+@pytest.mark.usefixtures("_measured_wrong")
+def test_noise_that_the_user_tells_is_never_changed():
+    result = dip.denoise(shot(), read_noise=160.0, gain=0.0, **QUICK)
+    assert not any("restored again" in note for note in result.report["notes"])
+
+
+def test_fixed_noise_that_has_drawn_no_detail_yet_is_not_run_again():
+    result = dip.denoise(shot(), **{**QUICK, "max_iterations": 20}, prior="noise")
+    assert failing(result) > 1
+    assert not any("restored again" in note for note in result.report["notes"])
+
+
+@pytest.mark.usefixtures("_measured_wrong")
+def test_a_person_who_keeps_a_result_gets_it_at_once():
+    asked = []
+
+    def control() -> Control:
+        asked.append(1)
+        return Control.KEEP if len(asked) > 30 else Control.GO
+
+    events, result = drain(plan_for(shot(), **QUICK), shot(), control=control)
+    assert result is not None
+    assert not any("weaker noise" in event.words for event in events)
+
+
+@pytest.mark.usefixtures("_measured_wrong")
+def test_a_second_attempt_that_fails_leaves_the_first_result(monkeypatch):
+    from napari_dip.errors import Failed, refusal
+    from napari_dip.pipeline.execute import runner
+
+    fitted, calls = runner._fitted, []
+
+    def once(*asked: Any) -> Any:
+        calls.append(1)
+        if len(calls) > 1:
+            raise Failed(refusal("time-over", limit="1", name="shot"))
+        return (yield from fitted(*asked))
+
+    monkeypatch.setattr(runner, "_fitted", once)
+    result = dip.denoise(shot(), **QUICK)
+    assert len(calls) == 2
+    assert result.image.shape == shot().shape
+    assert result.report["verdict"]["sentences"][0].startswith("Do not use this result")

@@ -1,0 +1,95 @@
+"""A picture is restored as a colour camera's where its noise is, and only there."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import napari_dip as dip
+from engine.noise.test_colour_camera import NOISE, camera_shot, scene
+from napari_dip.engine.noise.estimate import NoiseEstimate, measure_noise
+from napari_dip.pipeline.assess.methods import methods_text
+from napari_dip.pipeline.calibrate.camera import camera_noise, far_correlation, in_colours
+
+
+def shot(picture: torch.Tensor) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    pixels = picture[0].permute(1, 2, 0).numpy().round().clip(0, 255)
+    return np.asarray(pixels, np.uint8)
+
+
+def found(picture: torch.Tensor) -> Any:
+    stack = picture.round().clamp(0, 255).numpy().astype(np.float32)
+    noise = [measure_noise(torch.from_numpy(stack[:, c]), 1.0) for c in range(3)]
+    return camera_noise(stack, noise, 1.0)
+
+
+def test_the_noise_of_a_camera_is_found() -> None:
+    camera = found(camera_shot())
+    assert camera is not None
+    assert camera.std[0] == pytest.approx(6.0, rel=0.35)
+
+
+def test_noise_that_colours_share_with_neighbours_is_told_with_caution() -> None:
+    lags = (0.5, 0.2, 0.0, 0.0, 0.0)
+    white, shared = (
+        NoiseEstimate(0, 9, 1, (0.0,) * 5, (0.0,) * 5),
+        NoiseEstimate(0, 9, 1, lags, lags),
+    )
+    doubted = replace(shared, doubt="smoothed")
+    told = in_colours((white, shared, doubted), (64, 64))
+    assert [one.caution for one in told] == ["", "colours", ""]
+
+
+def test_white_noise_is_not_taken_for_a_cameras() -> None:
+    rng = torch.Generator().manual_seed(3)
+    assert found(scene() + 12 * torch.randn(scene().shape, generator=rng)) is None
+
+
+def test_a_repeating_texture_is_not_filtered_away_as_noise() -> None:
+    y, x = torch.meshgrid(torch.arange(160.0), torch.arange(160.0), indexing="ij")
+    cloth = 128 + 18 * torch.sin(2 * torch.pi * x / 7) * torch.sin(2 * torch.pi * y / 5)
+    rng = torch.Generator().manual_seed(0)
+    assert (
+        found(cloth.expand(1, 3, -1, -1) + 0.5 * torch.randn(1, 3, 160, 160, generator=rng)) is None
+    )
+
+
+def test_residuals_far_apart_tell_texture_from_noise() -> None:
+    drawn = camera_shot()[0, 0] - scene()[0, 0]
+    x = torch.arange(160.0)
+    assert far_correlation(drawn) < 0.04
+    assert far_correlation(torch.sin(2 * torch.pi * x / 12).expand(160, -1) + drawn / 6) > 0.1
+
+
+def test_a_camera_picture_gains_and_the_result_says_so() -> None:
+    taken = shot(camera_shot())
+    result = dip.denoise(taken, axes="YXS", preset="fast", max_iterations=60)
+    truth = scene()[0].permute(1, 2, 0).numpy()
+    errors = [float(((one - truth) ** 2).mean()) for one in (taken, np.asarray(result.image))]
+    assert errors[1] < 0.4 * errors[0]
+    assert result.image.shape == taken.shape
+    assert any("colour camera" in one for one in result.report["notes"])
+
+
+def test_what_the_user_knows_of_the_noise_goes_first() -> None:
+    taken = shot(camera_shot())
+    result = dip.denoise(taken, axes="YXS", preset="fast", max_iterations=5, read_noise=6, gain=0)
+    assert not any("colour camera" in one for one in result.report["notes"])
+
+
+def test_the_noise_is_that_of_luminance_and_colours_together() -> None:
+    variances, _ = NOISE.of_channels()
+    assert sum(variances) == pytest.approx(36 + 16 + 9)
+
+
+def test_the_methods_text_tells_of_luminance_and_colours() -> None:
+    taken = shot(camera_shot())
+    report = dip.denoise(taken, axes="YXS", preset="fast", max_iterations=5).report
+    assert report["noise"]["camera"]["std"][0] == pytest.approx(6.0, rel=0.35)
+    text = methods_text(report)
+    assert "luminance and colours were filtered together" in text
+    assert "Lebrun" in text

@@ -1,0 +1,207 @@
+"""What is cut off of the noise, at black or white, is reckoned back."""
+
+from __future__ import annotations
+
+from math import inf
+
+import numpy as np
+import pytest
+import torch
+from skimage.data import camera
+
+import napari_dip as dip
+from napari_dip.engine.noise.estimate import NoiseEstimate, measure_noise
+from napari_dip.io import ImageSpec
+from napari_dip.pipeline.assess.findings import Findings
+from napari_dip.pipeline.assess.verdict import verdict
+from napari_dip.pipeline.calibrate.clipping import (
+    MEAN_EXCESS,
+    _table,
+    as_measured,
+    expected,
+    reckoned_back,
+    unclipped,
+    with_believed_limits,
+)
+from napari_dip.pipeline.calibrate.inputs import sort_inputs
+from napari_dip.pipeline.calibrate.noise import noise_variance
+from napari_dip.pipeline.calibrate.prepare import prepare
+from napari_dip.pipeline.machine import this_machine
+from napari_dip.pipeline.plan.plan import preflight
+from napari_dip.pipeline.recipe import make_recipe
+
+SIDE, LEVEL = 96, 25.0
+#: Grey values of the four quarters: two that are cut at black, two that are not cut.
+QUARTERS = (4.0, 40.0, 110.0, 140.0)
+
+
+def quarters(seed: int = 0, level: float = LEVEL) -> tuple[np.ndarray, np.ndarray]:
+    """Flat quarters, and with noise in 8 bit."""
+    truth = np.kron(np.reshape(QUARTERS, (2, 2)), np.ones((SIDE // 2, SIDE // 2)))
+    noise = np.random.default_rng(seed).normal(0, level, truth.shape)
+    return truth, np.clip(np.rint(truth + noise), 0, 255).astype(np.uint8)
+
+
+def measured(**wishes):
+    """Plan and calibration of the noisy quarters."""
+    _, noisy = quarters()
+    recipe = make_recipe("denoise", preset="fast", **wishes)
+    plan = preflight(recipe, ImageSpec("quarters", noisy.shape, "uint8", "YX"), this_machine())
+    calibration, _ = prepare(plan, sort_inputs(plan, {"image": noisy}))
+    return plan, calibration
+
+
+@pytest.mark.parametrize("gain", [0.0, 0.05, 2.0, 40.0])
+@pytest.mark.parametrize("signal", [0.0, 10.0, 60.0])
+def test_the_mean_of_what_is_measured_is_that_of_a_million_draws(signal, gain):
+    noise = NoiseEstimate(gain, 100.0, 1.0, (0.0,), (0.0,), cut_off=(0.0, inf))
+    rng = np.random.default_rng(0)
+    light = gain * rng.poisson(signal / gain, 1_000_000) if gain else signal
+    draws = np.maximum(light + rng.normal(0, 10, 1_000_000), 0)
+    deviation = np.sqrt(gain * signal + 100)
+    assert expected(noise, np.array([signal]))[0] == pytest.approx(
+        draws.mean(), abs=4e-3 * deviation
+    )
+
+
+def test_bright_places_are_darker_on_average_where_white_cuts_their_noise():
+    noise = NoiseEstimate(2.0, 100.0, 1.0, (0.0,), (0.0,), cut_off=(-inf, 255.0))
+    rng = np.random.default_rng(0)
+    draws = np.minimum(2 * rng.poisson(125, 1_000_000) + rng.normal(0, 10, 1_000_000), 255)
+    assert expected(noise, np.array([250.0]))[0] == pytest.approx(draws.mean(), abs=0.4)
+    assert draws.mean() < 243
+
+
+def test_photons_that_are_none_are_not_cut_off():
+    noise = NoiseEstimate(60.0, 0.0, 1.0, (0.0,), (0.0,), cut_off=(0.0, inf))
+    signals = np.array([0.0, 5.0, 30.0, 200.0])
+    assert (expected(noise, signals) == signals).all()
+
+
+def test_grey_values_where_noise_ends_are_found():
+    truth, noisy = quarters()
+    whole = np.random.default_rng(1).normal(truth + 200, LEVEL)
+    assert measure_noise(torch.from_numpy(noisy)[None], 1.0).cut_off == (0.0, inf)
+    assert measure_noise(torch.from_numpy(whole)[None], 0.0).cut_off == (-inf, inf)
+
+
+def test_the_way_there_and_back_ends_where_it_began():
+    plan, calibration = measured()
+    signal = np.linspace(0, 255, SIDE * SIDE, dtype=np.float32).reshape(1, 1, SIDE, SIDE)
+    seen = as_measured(plan, calibration, signal)
+    again, growth = unclipped(plan, calibration, plan.units[0], seen[0])
+    assert np.abs(again - signal[0]).max() < 0.01
+    assert seen[0, 0, 0, 0] == pytest.approx(LEVEL / np.sqrt(2 * np.pi), rel=0.1)
+    assert growth[0, 0, 0] == pytest.approx(2, rel=0.05)
+    assert growth[0, -1, -1] == 1
+
+
+def test_dark_parts_are_as_dark_as_they_are():
+    truth, noisy = quarters()
+    dark = slice(4, SIDE // 2 - 4)
+    result = dip.denoise(noisy, preset="fast", max_iterations=50)
+    assert noisy[dark, dark].mean() > 11
+    assert result.image[dark, dark].mean() == pytest.approx(truth[0, 0], abs=2.5)
+    verdict = result.report["verdict"]
+    assert verdict["figures"]["bias"] == pytest.approx(0, abs=0.005)
+    assert any("reckoned back" in sentence for sentence in verdict["sentences"])
+
+
+def test_noise_that_is_named_is_left_as_it_is():
+    plan, calibration = measured(noise="speckle")
+    assert reckoned_back(plan, calibration) == ()
+
+
+def test_noise_that_is_not_known_reckons_nothing_back():
+    plan, calibration = measured()
+    assert reckoned_back(plan, calibration) == (0.0,)
+    noisy = np.where(quarters()[1] > 60, 200, 10).astype(np.uint8)  # a mask tells no noise
+    inputs = sort_inputs(plan, {"image": noisy})
+    assert reckoned_back(plan, prepare(plan, inputs)[0]) == ()
+
+
+def at_random(seed: int):
+    """Draw a picture, what a detector that cuts off measures of it, and a noise near the true."""
+    rng = np.random.default_rng(seed)
+    high, side = float(rng.choice([100, 255, 1023, 4095])), 32
+    gain = float(10 ** rng.uniform(-2, 1.5)) * (rng.random() < 0.8)
+    read = float(10 ** rng.uniform(0, 1.5))
+    coarse = rng.uniform(0, rng.uniform(0.3, 1.2) * high, (4, 4)) ** rng.choice([1, 2])
+    coarse *= rng.uniform(0.3, 1.2) * high / coarse.max()
+    truth = np.kron(coarse, np.ones((side // 4, side // 4)))
+    light = gain * rng.poisson(truth / gain) if gain else truth
+    offset = float(rng.choice([0.0, 3 * read]))
+    measured = np.clip(np.rint(light + offset + rng.normal(0, read, truth.shape)), 0, high)
+    wrong = float(10 ** rng.uniform(-0.3, 0.7))  # half to five times the true variance
+    none = (0.0,) * 5
+    variance = wrong * (read**2 - gain * offset)
+    noise = NoiseEstimate(wrong * gain, variance, 0.1 * read**2, none, none, cut_off=(0.0, high))
+    return truth + offset, measured[None].astype(np.float32), noise
+
+
+def corrected(noise: NoiseEstimate, picture: np.ndarray) -> np.ndarray:
+    table = _table(noise, picture.astype(np.float32))
+    assert (np.diff(table.means) >= 0).all()
+    return np.interp(picture, table.means, table.signals)
+
+
+@pytest.mark.parametrize("first", range(0, 1000, 100))
+def test_a_correction_is_small_where_few_pixels_are_cut_off_however_wrong_the_noise(first):
+    for seed in range(first, first + 100):
+        truth, measured, noise = at_random(seed)
+        low, high = noise.cut_off
+        noise = with_believed_limits(noise, measured, None)
+        picture = np.clip(truth, low, high)
+        answer = corrected(noise, picture)
+        deviation = np.sqrt(noise_variance(noise, picture))
+        away = np.minimum(picture - low, high - picture) > 6.001 * deviation
+        assert np.abs(answer - picture)[away].max(initial=0) < 1e-6 * high, seed
+        # the signals that these means come from: no mean of theirs goes further than counted
+        counted = [(measured <= low).mean(), (measured >= high).mean()]
+        strength = [np.sqrt(noise_variance(noise, limit)) for limit in (low, high)]
+        strength[0] = max(strength[0], noise.gain)
+        seen = corrected_back(noise, picture)
+        change = (picture - seen).mean()
+        most = MEAN_EXCESS * np.multiply(counted, strength)
+        assert -1.5 * most[0] - 1e-3 * high <= change <= 1.5 * most[1] + 1e-3 * high, seed
+
+
+def corrected_back(noise: NoiseEstimate, signal: np.ndarray) -> np.ndarray:
+    table = _table(noise, signal.astype(np.float32))
+    return np.interp(signal, table.signals, table.means)
+
+
+def test_one_more_saturated_pixel_changes_a_correction_by_as_much_as_one_pixel_can():
+    for seed in range(100):
+        truth, measured, noise = at_random(seed)
+        picture = np.clip(truth, *noise.cut_off)
+        more = measured.copy()
+        more.flat[int(measured.argmax())] = noise.cut_off[1]
+        more.flat[int(np.random.default_rng(seed).integers(more.size))] = noise.cut_off[1]
+        means = [
+            corrected_back(with_believed_limits(noise, one, None), picture).mean()
+            for one in (measured, more)
+        ]
+        one_pixel = 6 * np.sqrt(noise_variance(noise, noise.cut_off[1])) / measured.size
+        assert abs(means[0] - means[1]) < one_pixel, seed
+
+
+def test_large_gains_do_not_lift_a_picture_that_white_cuts_off_here_and_there():
+    """Photons of 20 grey values each: 0.9 % of the pixels at 255 once lifted the mean by 6 %."""
+    rng = np.random.default_rng(0)
+    truth = (camera()[:384:2, :384:2] / 255.0) ** 2 * 200 + 3
+    noisy = 20 * rng.poisson(truth / 20) + rng.normal(8, 4, truth.shape)
+    noisy = np.clip(np.rint(noisy), 0, 255).astype(np.uint8)
+    result = dip.denoise(noisy, preset="fast", max_iterations=20)
+    assert result.image.mean() == pytest.approx(noisy.mean(), rel=0.01)
+    figures = result.report["verdict"]["figures"]
+    assert figures["corrected"] == pytest.approx(result.image.mean() / noisy.mean() - 1, abs=0.005)
+    assert figures["unexplained"] == 0
+
+
+def test_brightness_is_judged_against_the_input_as_it_came():
+    """A correction that lifts the result beyond what the cut-off pixels explain is a warning."""
+    found = Findings(None, bias=0.0, reckoned=(255.0,), corrected=0.06, unexplained=0.05)
+    said = verdict(found)
+    assert "On average the result is 5.0% brighter than the input." in said["warnings"]
+    assert not any("was kept" in sentence for sentence in said["sentences"])

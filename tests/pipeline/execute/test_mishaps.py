@@ -1,0 +1,303 @@
+"""Memory that runs out within a fit, checkpoints that are damaged, disks that take no result."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import tifffile
+import torch
+
+from napari_dip.engine.control import Control
+from napari_dip.engine.fit.early_stopping import Judgement
+from napari_dip.engine.fit.state import Checkpoint
+from napari_dip.engine.fit.trainer import EagerStep
+from napari_dip.errors import Failed, Refused, refusal
+from napari_dip.io.regions import new_on_disk
+from napari_dip.pipeline.execute.memory import (
+    LEAST_WINDOW,
+    MOST_TRIES,
+    Bites,
+    is_device_error,
+    on_device,
+)
+from napari_dip.pipeline.store.checkpoints import Store
+from napari_dip.pipeline.store.results import kept_elsewhere, save_picture
+from napari_dip.pipeline.store.tiles import Piece, Shelf
+from run_scene import drain, plan_for, shot
+
+if sys.platform != "win32":
+    import resource
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+IMAGE = shot(32)
+PIECE = Piece(np.ones((2, 1, 3, 3), np.float32), None, (0.0,), ())
+PLAN = plan_for(IMAGE, max_iterations=60)
+
+
+@pytest.fixture(scope="module")
+def whole() -> Any:
+    """The result that nothing disturbs."""
+    return drain(PLAN, IMAGE)[1]
+
+
+def full(monkeypatch: pytest.MonkeyPatch, fails: Callable[[int], bool], error: Exception) -> None:
+    """Raise an error at some steps of the optimiser, counted from the start of the run."""
+    advance, steps = EagerStep.advance, iter(range(1, 10**9))
+
+    def step(self: EagerStep) -> None:
+        if fails(next(steps)):
+            raise error
+        advance(self)
+
+    monkeypatch.setattr(EagerStep, "advance", step)
+
+
+def test_a_run_whose_memory_ran_out_once_gives_the_same_pixels(whole, monkeypatch):
+    full(monkeypatch, lambda step: step == 40, RuntimeError("CUDA out of memory"))
+    seen, result = drain(PLAN, IMAGE)
+    assert result is not None
+    assert np.array_equal(result.image, whole.image)
+    assert any("ran out at iteration 25" in note for note in result.report["notes"])
+    assert seen[-1].fraction == pytest.approx(1.0)
+
+
+def test_a_memory_that_stays_full_ends_with_what_there_is(monkeypatch):
+    full(monkeypatch, lambda step: step > 30, MemoryError())
+    _, result = drain(PLAN, IMAGE)
+    assert result is not None
+    assert np.isfinite(result.image).all()
+    assert result.stop_reason == "the memory ran out"
+    told = [note for note in result.report["notes"] if "memory ran out" in note]
+    assert "the best picture so far was kept" in told[-1]
+
+
+LOST = torch.AcceleratorError("CUDA error: unspecified launch failure\nmore that nobody reads")
+
+
+def test_a_card_that_is_lost_ends_in_the_picture_of_the_last_report(whole, monkeypatch):
+    full(monkeypatch, lambda step: step > 40, LOST)
+    _, result = drain(PLAN, IMAGE)
+    assert result is not None
+    assert result.best_iteration == 25
+    assert result.stop_reason == "the graphics card stopped answering"
+    told = "stopped answering after iteration 25; the best picture so far was kept"
+    assert any(told in note for note in result.report["notes"])
+    error = np.abs(result.image - whole.image).mean()
+    assert 0 < error < 0.1 * np.ptp(whole.image)
+
+
+def test_a_card_that_is_lost_before_the_first_report_is_said(monkeypatch):
+    full(monkeypatch, lambda step: step > 3, LOST)
+    with pytest.raises(Failed) as caught:
+        drain(PLAN, IMAGE)
+    assert caught.value.refusal.code == "device-lost"
+    assert "launch failure." in caught.value.refusal.sentence
+
+
+def test_what_a_card_says_is_told_from_its_full_memory_and_from_other_errors():
+    assert is_device_error(LOST)
+    assert is_device_error(RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"))
+    assert not is_device_error(RuntimeError("CUDA error: out of memory"))
+    assert not is_device_error(RuntimeError("the shapes do not fit"))
+    assert not is_device_error(ValueError("CUDA error"))
+
+
+def test_from_a_card_a_checkpoint_is_copied_off_now_and_then():
+    bites = Bites()
+    assert bites.keep(there(25)) is not None
+    assert bites.latest is not None and not on_device(bites.latest)
+    assert bites.keep(there(26)) is None  # too soon
+    assert bites.latest.history[-1].iteration == 25
+    bites.renew()
+    assert bites.keep(there(30), "noise") is None  # in a race nothing is kept on the disk
+    bites.latest = None
+    bites.let_go()
+    assert (bites.prior, bites.spent) == ("noise", True)
+    assert bites.latest is not None and bites.placed(PLAN).device == "cpu"
+
+
+def there(iteration: int) -> Checkpoint:
+    """Give a checkpoint whose tensors lie on a card, or what stands for one here."""
+
+    class OnCard:
+        device = torch.device("cuda")
+
+        def cpu(self) -> torch.Tensor:
+            return torch.zeros(1)
+
+    state: Any = {"weight.0": OnCard(), "rng": OnCard()}
+    return Checkpoint(state, state, state, iteration, (Judgement(iteration, 0.0, 0.0),), 0)
+
+
+def test_a_memory_that_is_full_from_the_start_is_said(monkeypatch):
+    tries = []
+    full(monkeypatch, lambda step: not tries.append(step), MemoryError())
+    with pytest.raises(Failed) as caught:
+        drain(PLAN, IMAGE)
+    assert caught.value.refusal.code == "memory-out"
+    assert len(tries) == MOST_TRIES + 1
+
+
+def test_an_error_that_is_not_the_memorys_is_not_tried_again(monkeypatch):
+    tries = []
+    full(monkeypatch, lambda step: not tries.append(step), ValueError("something else"))
+    with pytest.raises(ValueError, match="something else"):
+        drain(PLAN, IMAGE)
+    assert len(tries) == 1
+
+
+def test_windows_are_halved_but_not_below_what_a_network_sees():
+    bites = Bites()
+    widths = []
+    for _ in range(4):
+        bites.shrink(256, 300)
+        widths.append(bites.window)
+    assert widths == [128, 64, LEAST_WINDOW, LEAST_WINDOW]
+
+
+def test_a_checkpoint_with_one_flipped_bit_is_refused(tmp_path):
+    path, asked = tmp_path / "unfinished", iter(range(10**9))
+    wish = lambda: Control.KEEP if next(asked) >= 30 else Control.GO  # noqa: E731
+    drain(PLAN, IMAGE, control=wish, store=Store(path, resume=False))
+    content = bytearray(path.read_bytes())
+    content[-1000] ^= 1  # in the middle of a weight
+    path.write_bytes(content)
+    with pytest.raises(Refused) as caught:
+        drain(PLAN, IMAGE, store=Store(path, resume=True))
+    assert caught.value.refusal.code == "resume-broken"
+
+
+def test_tiles_are_not_written_through_links_that_lie_in_their_place(tmp_path):
+    outside, folder = tmp_path / "outside", tmp_path / "tiles"
+    outside.write_bytes(b"not to be touched")
+    shelf = Shelf(folder, {}, resume=False)
+    for name in ("0.npy", "0.npy.part", "0.json", "0.json.part", "c0r0.weights", "picture.raw"):
+        (folder / name).symlink_to(outside)
+    shelf.put(0, PIECE)
+    shelf.keep_weights("c0r0", {"weight": torch.ones(2)})
+    new_on_disk(folder / "picture.raw", (3, 3), np.dtype(np.float32))[0] = 1
+    assert outside.read_bytes() == b"not to be touched"
+    assert shelf.pictures(0).sum() == 18 and not (folder / "0.npy").is_symlink()
+    left = {path.name for path in folder.iterdir() if path.name.startswith(".napari-dip-")}
+    assert not left
+
+
+@pytest.mark.parametrize("spare", [True, False])
+def test_tiles_that_their_disk_does_not_take_are_kept_elsewhere_or_in_memory(tmp_path, spare):
+    folder, away = tmp_path / "tiles", tmp_path / "pulled out"
+    shelf = Shelf(folder, {}, resume=False, others=[tmp_path] if spare else [])
+    shelf.put(0, PIECE)
+    assert shelf.moved() is None
+    folder.rename(away)
+    shelf.put(1, PIECE)
+    shelf.keep_weights("c0r0", {"weight": torch.ones(2)})
+    whole = shelf.room("picture.raw", (3, 3), np.dtype(np.float32))
+    whole[:] = 1
+    away.rename(folder)
+    shelf.put(2, PIECE)  # its own folder is tried again
+    assert (folder / "2.json").exists()
+    assert shelf.pictures(0).sum() == shelf.pictures(1).sum() == 18
+    assert shelf.told(1) == shelf.told(0) and float(shelf.weights("c0r0")["weight"].sum()) == 2
+    assert np.all(whole[:] == 1)
+    made = [str(one) for one in tmp_path.glob("napari-dip-*")]
+    assert (made[0] if spare else "in memory") in shelf.moved().sentence
+    shelf.close()
+    assert [one.name for one in tmp_path.iterdir()] == ["tiles"]
+
+
+def test_two_runs_on_one_output_do_not_take_each_others_tiles(tmp_path):
+    first = Shelf(tmp_path / "tiles", {"seed": 0}, resume=False)
+    first.put(0, PIECE)
+    for identity, resume, code in (
+        ({"seed": 1}, False, "run-twice"),
+        ({"seed": 1}, True, "resume-other"),
+    ):
+        with pytest.raises(Refused) as caught:
+            Shelf(tmp_path / "tiles", identity, resume=resume)
+        assert caught.value.refusal.code == code
+    first.check([0])
+    first.close()
+    with pytest.raises(Failed, match="gone"):
+        Shelf(tmp_path / "tiles", {"seed": 1}, resume=False).check([0])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits as Linux has them")
+def test_a_picture_has_all_its_room_before_it_is_written_into(tmp_path):
+    most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, most[1]))
+    try:
+        with pytest.raises(OSError, match="large"):
+            new_on_disk(tmp_path / "picture.raw", (100, 100), np.dtype(np.float32))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, most)
+    assert not list(tmp_path.iterdir())
+    assert new_on_disk(tmp_path / "picture.raw", (9, 9), np.dtype(np.float32)).mapped().sum() == 0
+    status = (tmp_path / "picture.raw").stat()
+    assert status.st_size == 324 and status.st_blocks > 0
+
+
+def test_a_run_that_fails_leaves_a_checkpoint(tmp_path, monkeypatch):
+    full(monkeypatch, lambda step: step > 30, ValueError("something else"))
+    with pytest.raises(ValueError, match="something else"):
+        drain(PLAN, IMAGE, store=Store(tmp_path / "unfinished", resume=False))
+    assert [one.name for one in tmp_path.iterdir()] == ["unfinished"]
+
+
+def test_a_picture_that_its_disk_does_not_take_is_kept_elsewhere(
+    whole: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    full_disk = Failed(refusal("disk-full", path="far/out.tif", why="no space left on device"))
+    said = kept_elsewhere(full_disk, tmp_path / "far" / "out.tif", PLAN, whole)
+    kept = tmp_path / "out.rescued.tif"
+    assert np.array_equal(tifffile.imread(kept), whole.image)
+    assert str(kept) in said.refusal.remedy
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="permissions as POSIX has them")
+@pytest.mark.parametrize("name", ["out.tif", "out.ome.zarr"])
+@pytest.mark.parametrize(("mode", "others"), [(0o1777, 0), (0o755, 0o044)])
+def test_a_picture_kept_where_all_may_write_is_read_by_its_owner_alone(
+    name: str,
+    mode: int,
+    others: int,
+    whole: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    tmp_path.chmod(mode)
+    before = os.umask(0o022)
+    try:
+        full_disk = Failed(refusal("disk-full", path=name, why="no space left on device"))
+        kept_elsewhere(full_disk, tmp_path / "far" / name, PLAN, whole)
+        assert os.umask(0o022) == 0o022
+    finally:
+        os.umask(before)
+    (kept,) = tmp_path.glob("out.rescued*")
+    assert kept.stat().st_mode & 0o077 == others | (0o011 if others and kept.is_dir() else 0)
+
+
+def test_a_picture_whose_header_cannot_be_written_is_kept_with_its_pixels_alone(
+    whole: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    flat = replace(PLAN.source, scale=(0.0, 0.0), units=("micrometer", "micrometer"))
+    senseless = replace(PLAN, source=flat)
+    with pytest.raises(ZeroDivisionError) as found:
+        save_picture(tmp_path / "out.tif", whole.image, flat, flat.scale, whole, False)
+    said = kept_elsewhere(found.value, tmp_path / "out.tif", senseless, whole)
+    kept = tmp_path / "out.tif.rescued.tif"
+    assert np.array_equal(tifffile.imread(kept), whole.image)
+    assert said.refusal.code == "save-unexpected"
+    assert str(kept) in said.refusal.remedy and "without" in said.refusal.remedy

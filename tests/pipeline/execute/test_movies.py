@@ -1,0 +1,267 @@
+"""Frames of a movie are laid onto each other where that is sure, and help each other."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from skimage import data
+
+from napari_dip.pipeline.assess.merge import Merge
+from napari_dip.pipeline.calibrate.inputs import sort_inputs
+from napari_dip.pipeline.calibrate.prepare import prepare
+from napari_dip.pipeline.execute.frames import NO_FRAMES, Drift, Movie, drift_between
+from napari_dip.pipeline.plan.types import UnitOutcome
+from napari_dip.pipeline.plan.units import segment_notes
+from napari_dip.tasks import Denoise
+from run_scene import drain, plan_for, shot, truth
+
+if TYPE_CHECKING:
+    from napari_dip.pipeline.calibrate.types import Calibration
+
+SIDE = 48
+
+
+def drifting(
+    steps: list[tuple[int, int]], noise: float = 2.0, side: int = SIDE
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return scenes binned from a finer picture, so that half pixels are true, and shots of them.
+
+    Steps are in half pixels.
+    """
+    fine = data.cell().astype(np.float64)
+    rng = np.random.default_rng(0)
+    scenes = np.stack(
+        [
+            fine[200 - y : 200 - y + 2 * side, 200 - x : 200 - x + 2 * side]
+            .reshape(side, 2, side, 2)
+            .mean((1, 3))
+            for y, x in steps
+        ]
+    )
+    noisy = scenes + rng.normal(0, noise, scenes.shape) + 100
+    return scenes + 100, noisy.astype(np.float32)
+
+
+def laid_out(
+    array: np.ndarray, axes: str = "TYX", **settings: Any
+) -> tuple[Calibration, np.ndarray]:
+    plan = plan_for(array, axes, **settings)
+    inputs = sort_inputs(plan, {"image": array})
+    assert not hasattr(inputs, "code")
+    return prepare(plan, inputs)
+
+
+@pytest.mark.parametrize("step", [(3, -5), (0, 1), (-6, 2)])
+def test_a_drift_of_half_pixels_is_found_under_noise(step: tuple[int, int]) -> None:
+    _, noisy = drifting([(0, 0), step])
+    calibration, parts = laid_out(noisy)
+    drift = drift_between(calibration, parts, 1, 0)
+    np.testing.assert_allclose(drift.shift, np.array(step) / 2, atol=0.2)
+
+
+def test_a_frame_that_is_laid_onto_another_shows_what_that_one_shows() -> None:
+    scenes, noisy = drifting([(0, 0), (3, -5)])
+    calibration, parts = laid_out(noisy)
+    drift = drift_between(calibration, parts, 1, 0)
+    there = drift.lay(scenes[:1].astype(np.float32))[0]
+    seen = drift.seen((SIDE, SIDE)) > 0
+    apart, before = (np.abs(one - scenes[1])[seen].mean() for one in (there, scenes[0]))
+    assert apart < 0.2 * before
+    assert 0.85 < seen.mean() < 1
+
+
+def test_frames_of_noise_alone_are_not_moved() -> None:
+    rng = np.random.default_rng(0)
+    frames = rng.normal(100, 5, (8, SIDE, SIDE)).astype(np.float32)
+    calibration, parts = laid_out(frames)
+    shifts = [drift_between(calibration, parts, one, one - 1).shift for one in range(1, 8)]
+    assert shifts == [(0.0, 0.0)] * 7
+
+
+def test_a_scene_that_has_not_moved_is_not_moved() -> None:
+    _, noisy = drifting([(0, 0)] * 4)
+    calibration, parts = laid_out(noisy)
+    assert drift_between(calibration, parts, 1, 0).shift == (0.0, 0.0)
+
+
+def test_a_volume_of_a_movie_is_laid_onto_the_next_in_three_dimensions() -> None:
+    rng = np.random.default_rng(0)
+    fine = np.cumsum(rng.normal(0, 1, (12, 32, 32)), 0)
+    fine += 20 * np.exp(-(((np.indices(fine.shape).T - (6, 14, 15)) / 4).T ** 2).sum(0))
+    frames = np.stack([fine[1:11], fine[2:12]]).astype(np.float32)
+    calibration, parts = laid_out(frames, "TZYX")
+    assert parts.shape == (2, 1, 10, 32, 32)
+    shift = drift_between(calibration, parts, 1, 0).shift
+    np.testing.assert_allclose(shift, (-1, 0, 0), atol=0.25)
+
+
+def test_what_left_the_frame_counts_as_not_seen() -> None:
+    seen = Drift((2.0, -1.0)).seen((4, 4))
+    assert seen.tolist() == [[0, 0, 0, 0], [0, 0, 0, 0], [1, 1, 1, 0], [1, 1, 1, 0]]
+
+
+def test_a_drift_is_as_many_times_longer_as_the_result_is_finer() -> None:
+    assert Drift((0.5, -2.0)).finer((10, 10), (20, 40)).shift == (1.0, -8.0)
+
+
+def test_the_way_back_is_the_same_drift() -> None:
+    assert Drift((0.5, -2.0)).back().shift == (-0.5, 2.0)
+
+
+def test_a_plane_of_a_stack_follows_the_same_plane_one_frame_earlier() -> None:
+    stack = np.stack([[shot(32)] * 3] * 2)
+    plan = plan_for(stack, "TZYX", stacks="planes")
+    assert [unit.before for unit in plan.units] == [None, None, None, 0, 1, 2]
+    assert [unit.after for unit in plan.units] == [3, 4, 5, None, None, None]
+
+
+def test_a_single_picture_or_volume_has_no_neighbour() -> None:
+    stack = np.stack([shot(32)] * 4)
+    plans = [plan_for(stack[:1], "TYX"), plan_for(stack, "ZYX"), plan_for(stack[0])]
+    plans.append(plan_for(stack, "CYX"))
+    for plan in plans:
+        assert {unit.beside for unit in plan.units} == {()}
+
+
+def test_planes_of_a_stack_see_each_other_as_they_lie_and_nothing_is_steadied() -> None:
+    _, stack = drifting([(0, 0), (3, -5), (6, -10)])
+    plan = plan_for(stack, "ZYX", stacks="planes")
+    calibration, parts = laid_out(stack, "ZYX", stacks="planes")
+    merge = Merge(plan, calibration, parts, stack)
+    frames = Movie(Denoise(), calibration, parts, merge).around(plan.units[1], "blind-spot")
+    np.testing.assert_array_equal(frames.beside, parts[[0, 2], 0])
+    assert frames.picture is None
+
+
+def test_one_frame_of_planes_has_neighbours_in_depth() -> None:
+    plan = plan_for(np.stack([shot(32)] * 3)[None], "TZYX", stacks="planes")
+    assert [unit.beside for unit in plan.units] == [(1,), (0, 2), (1,)]
+    assert not any(unit.timely for unit in plan.units)
+
+
+def test_at_an_end_of_the_movie_the_one_neighbour_stands_for_both() -> None:
+    movie = np.stack([shot(32, seed) for seed in range(3)])
+    plan = plan_for(movie, "TYX")
+    calibration, parts = laid_out(movie)
+    merge = Merge(plan, calibration, parts, movie)
+    first = Movie(Denoise(), calibration, parts, merge).around(plan.units[0], "blind-spot")
+    assert first.beside is not None
+    np.testing.assert_array_equal(first.beside, parts[[1, 1], 0])
+    assert first.picture is None
+
+
+def test_a_middle_frame_sees_both_neighbours_and_what_was_restored_before() -> None:
+    movie = np.stack([shot(32, seed) for seed in range(3)])
+    plan = plan_for(movie, "TYX")
+    calibration, parts = laid_out(movie)
+    merge = Merge(plan, calibration, parts, movie)
+    done = UnitOutcome("p0c0r0", "", False, 1, 1, (), ())
+    picture = np.full((1, 32, 32), 7.0, np.float32)
+    merge.add(plan.units[0], picture, picture / 7, picture, done)
+    frames = Movie(Denoise(), calibration, parts, merge).around(plan.units[1], "blind-spot")
+    np.testing.assert_array_equal(frames.beside, parts[[0, 2], 0])
+    np.testing.assert_allclose(frames.picture, picture)
+    np.testing.assert_allclose(frames.deviation, picture / 7)
+
+
+@pytest.mark.parametrize("prior", ["blind-spot", "noise"])
+def test_a_task_that_does_not_look_at_other_frames_is_shown_none(prior: str) -> None:
+    movie = np.stack([shot(32, seed) for seed in range(3)])
+    plan = plan_for(movie, "TYX")
+    calibration, parts = laid_out(movie)
+    merge = Merge(plan, calibration, parts, movie)
+    alone = Denoise(neighbours=False, steadiness=0)
+    assert Movie(alone, calibration, parts, merge).around(plan.units[1], prior) == NO_FRAMES
+
+
+def spread(movie: np.ndarray, scenes: np.ndarray) -> float:
+    """Standard deviation of the error over time."""
+    return float(np.sqrt((movie - scenes).var(0).mean()))
+
+
+def test_a_movie_is_steadier_and_no_less_exact_than_frame_by_frame() -> None:
+    scenes = np.stack([truth(32) + 100] * 4)
+    movie = np.stack([shot(32, seed) for seed in range(4)])
+    answers = {}
+    for name, settings in (("alone", {"neighbours": False, "steadiness": 0}), ("helped", {})):
+        _, answer = drain(plan_for(movie, "TYX", max_iterations=100, **settings), movie)
+        assert answer is not None
+        answers[name] = answer.image
+    alone, helped = (spread(answers[name], scenes) for name in ("alone", "helped"))
+    assert helped < 0.8 * alone
+    errors = {name: ((one - scenes) ** 2).mean() for name, one in answers.items()}
+    assert errors["helped"] < errors["alone"]
+
+
+def test_the_fixed_noise_code_is_drawn_to_the_frame_before() -> None:
+    movie = np.stack([shot(32, seed) for seed in range(2)])
+    settings = {"prior": "noise", "max_iterations": 120}
+    apart = []
+    for steadiness in (0.0, 10.0):
+        plan = plan_for(movie, "TYX", steadiness=steadiness, **settings)
+        _, answer = drain(plan, movie)
+        assert answer is not None
+        apart.append(np.abs(answer.image[1] - answer.image[0]).mean())
+    assert apart[1] < 0.8 * apart[0]
+
+
+def test_a_channel_of_one_value_does_not_stand_in_the_way() -> None:
+    movie = np.stack([[shot(32, seed), np.full((32, 32), 9, np.uint16)] for seed in range(2)])
+    _, answer = drain(plan_for(movie, "TCYX"), movie)
+    assert answer is not None
+    assert (answer.image[:, 1] == 9).all()
+
+
+def test_units_are_told_apart_by_their_neighbours_only_in_movies() -> None:
+    movie = np.stack([shot(32, seed) for seed in range(3)])
+    first, second, third = plan_for(movie, "TYX").units
+    assert (first.beside, second.beside, third.beside) == ((1,), (0, 2), (1,))
+    assert replace(second, before=None).beside == (2,)
+
+
+def test_a_long_movie_begins_anew_with_each_segment() -> None:
+    movie = np.stack([shot(16)] * 70)
+    plan = plan_for(movie, "TYX", sharing="in-turn", max_iterations=250)
+    assert [unit.part for unit in plan.units if unit.opens] == [0, 24, 47]
+    assert [unit.part for unit in plan.units if not unit.warm] == [0, 24, 47]
+    spent = {unit.part: unit.iterations for unit in plan.units}
+    assert spent[0] == spent[24] == spent[47] > 4 * spent[23]
+    # the noisy frames on both sides of the cut are still seen
+    assert plan.units[24].beside == (23, 25)
+
+
+def test_volumes_of_a_movie_are_cut_between_frames_only() -> None:
+    movie = np.stack([np.stack([shot(16)] * 3)] * 33)
+    plan = plan_for(movie, "TZYX", stacks="planes", sharing="in-turn")
+    assert [unit.part for unit in plan.units if unit.opens] == [0, 1, 2, 51, 52, 53]
+    assert [unit.part for unit in plan.units if not unit.warm] == [0, 51]
+
+
+def test_the_first_frame_of_a_segment_is_drawn_to_none() -> None:
+    movie = np.stack([shot(16)] * 33)
+    plan = plan_for(movie, "TYX")
+    inputs = sort_inputs(plan, {"image": movie})
+    assert not hasattr(inputs, "code")
+    calibration, parts = prepare(plan, inputs)
+    merge = Merge(plan, calibration, parts, movie)
+    merge.count[...] = 1
+    frames = Movie(plan.recipe.task, calibration, parts, merge)
+    shown = [unit for unit in plan.units if unit.pictured]
+    drawn = [frames.around(unit, "recorrupted").picture is not None for unit in shown]
+    assert [part for part, is_drawn in enumerate(drawn) if not is_drawn] == [0, 17]
+
+
+def test_a_long_movie_says_where_it_begins_anew() -> None:
+    def told(frames: int, axes: str = "TYX", **settings: Any) -> tuple[str, ...]:
+        return segment_notes(plan_for(np.stack([shot(16)] * frames), axes, **settings))
+
+    assert told(32) == ()
+    (note,) = told(70)
+    assert "3 segments" in note and "begins anew, at frames 1, 25 and 48." in note
+    # planes that are shown one network, and frames that nothing draws to each other
+    assert told(70, "ZYX", stacks="planes") == told(70, steadiness=0.0) == ()
+    (note,) = told(40, "ZYX", stacks="planes", sharing="in-turn")
+    assert "at planes 1 and 21." in note

@@ -1,0 +1,249 @@
+"""One file restored by several workers: the same bytes, whatever becomes of them."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import tifffile
+from skimage import data
+
+import napari_dip as dip
+from napari_dip.engine.control import Control
+from napari_dip.pipeline.execute.shares import Share, most_shares
+from napari_dip.scale.batch.plan import plan_batch
+from napari_dip.scale.batch_run import run_batch
+from napari_dip.scale.cluster.batch import unit_of
+from napari_dip.scale.cluster.unit import restore_unit
+from napari_dip.scale.cluster.worker import restore_part
+from scale.cluster.played_crew import Here, go
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+RECIPE = dip.make_recipe("denoise", preset="fast", max_iterations=2, device="cpu", tile=128)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> Path:
+    """Folder with a picture of six tiles, and what one process makes of it."""
+    folder = tmp_path_factory.mktemp("shares")
+    (folder / "in").mkdir()
+    truth = data.camera()[100:260, 150:410].astype(np.float64)
+    image = np.random.default_rng(0).poisson(2 * truth + 100).astype(np.uint16)
+    tifffile.imwrite(folder / "in" / "cells.tif", image)
+    dip.batch(RECIPE, folder / "in", folder / "out", threads=1)
+    return folder
+
+
+def planned(whole: Path, out: Path, resume: bool = False):
+    return plan_batch(RECIPE, whole / "in", out, threads=1, resume=resume)
+
+
+def result(folder: Path) -> bytes:
+    return (folder / "cells.tif").read_bytes()
+
+
+def test_a_file_in_tiles_is_shared_by_workers_that_would_be_idle(whole, tmp_path):
+    crew = Here(count=3)
+    events = list(run_batch(planned(whole, tmp_path / "out"), crew=crew))
+    assert crew.sent == ["1-0", "1-1", "1-2", "1-3", "1"]
+    assert events[-1].outcome.state == "restored"
+    assert result(tmp_path / "out") == result(whole / "out")
+    shown = [one.event for one in events if one.event]
+    parts = [event.fraction for event in shown]
+    assert parts == sorted(parts) and parts[-1] == 1.0
+    assert any(one.words == "Restoring, tile 2 of 2, share 1 of 3" for one in shown)
+    last = [one.words for one in shown[-6:]]
+    assert last[0] == "Checking what was done before" and last[-1] == "Saving the result"
+    assert not any("Restoring" in words for words in last)
+    kept = sorted(path.name for path in (tmp_path / "out" / "receipts").iterdir())
+    assert kept == ["cells.tif.json", "cells.tif.png"]
+
+
+def test_a_file_is_shared_by_as_many_as_its_tiles_after_the_first_unless_its_time_is_limited(whole):
+    recipes = RECIPE, RECIPE.with_common(time_limit=60.0)
+    plans = [plan_batch(one, whole / "in", whole / "no", threads=1).jobs[0].plan for one in recipes]
+    assert [most_shares(plan) for plan in plans] == [5, 1]
+
+
+@pytest.mark.parametrize("sent", ["1-0", "1-2"])
+def test_a_share_that_comes_to_nothing_is_made_up_for_by_who_ends_the_file(
+    whole, tmp_path, monkeypatch, sent
+):
+    def full(unit, control, see):
+        if unit.name == sent:
+            return {"state": "passed", "refusal": None, "receipt": {}}
+        return restore_part(unit, control, see)
+
+    monkeypatch.setattr("scale.cluster.played_crew.restore_part", full)
+    crew = Here(count=3)
+    list(run_batch(planned(whole, tmp_path / "out"), crew=crew))
+    assert crew.sent == (["1-0", "1"] if sent == "1-0" else ["1-0", "1-1", "1-2", "1-3", "1"])
+    assert result(tmp_path / "out") == result(whole / "out")
+
+
+def test_a_share_that_was_ended_goes_on_where_it_was(whole, tmp_path):
+    (tmp_path / "out" / "receipts").mkdir(parents=True)
+    units = [
+        unit_of(planned(whole, tmp_path / "out"), 1, "session", "", share=share)
+        for share in (Share(), Share(1, 1))
+    ]
+    assert restore_part(units[0], go, print)["state"] == "shared"
+    asked = iter([Control.GO] * 8)
+    ended = restore_part(units[1], lambda: next(asked, Control.KEEP), print)
+    shelf = tmp_path / "out" / "receipts" / "cells.tif.unfinished.tiles"
+    done = len(list(shelf.glob("*[0-9].json")))
+    assert ended["state"] == "waiting" and 1 < done < 6
+    words: list[str] = []
+    answer = restore_part(units[1], go, lambda event: words.append(event.words))
+    assert answer["state"] == "shared" and len(list(shelf.glob("*[0-9].json"))) == 6
+    crew = Here(count=1)
+    list(run_batch(planned(whole, tmp_path / "out", resume=True), crew=crew))
+    assert crew.sent == ["1"] and result(tmp_path / "out") == result(whole / "out")
+
+
+def test_a_share_that_has_ended_two_workers_ends_no_third_one(whole, tmp_path):
+    plan = planned(whole, tmp_path / "out")
+    (tmp_path / "out" / "receipts").mkdir(parents=True)
+    restore_part(unit_of(plan, 1, "session", "", share=Share()), go, print)
+    unit = unit_of(plan, 1, "session", "", share=Share(1, 2))
+
+    def die(event: object) -> None:
+        raise SystemExit
+
+    for _ in range(2):
+        with pytest.raises(SystemExit):
+            restore_part(unit, go, die)
+    assert restore_part(unit, go, die)["state"] == "passed"
+    answer = restore_unit(unit_of(plan, 1, "session", ""), go, die)
+    assert answer["refusal"]["code"] == "cluster-killed"
+    assert json.loads((plan.jobs[0].at.receipt).read_text())["refusal"]["code"] == "cluster-killed"
+
+
+def test_channels_and_repeats_are_shared_and_a_share_goes_on_where_it_was(tmp_path):
+    """Two channels, two repeats: four fits by three workers, one of which is ended before."""
+    recipe = dip.make_recipe("denoise", preset="fast", max_iterations=4, restarts=2, device="cpu")
+    y, x = np.mgrid[:32, :32]
+    clean = np.stack([200 + 80 * np.sin(x / 5 + seed) * np.cos(y / 7) for seed in range(2)])
+    image = np.random.default_rng(0).poisson(clean).astype("uint16")
+    (tmp_path / "in").mkdir()
+    tifffile.imwrite(tmp_path / "in" / "cells.tif", image)
+    how = {"threads": 1, "axes": "CYX"}
+    dip.batch(recipe, tmp_path / "in", tmp_path / "alone", **how)
+    out = tmp_path / "out"
+    (out / "receipts").mkdir(parents=True)
+    plan = plan_batch(recipe, tmp_path / "in", out, **how)
+    first = unit_of(plan, 1, "session", "", share=Share(1, 3))
+    asked = iter([Control.GO] * 7)
+    assert restore_part(first, lambda: next(asked, Control.KEEP), print)["state"] == "waiting"
+    shelf = out / "receipts" / "cells.tif.unfinished.tiles"
+    assert sorted(path.name for path in shelf.iterdir()) == ["c0r0.fit", "held", "share1of3"]
+    crew = Here(count=3)
+    list(run_batch(plan_batch(recipe, tmp_path / "in", out, resume=True, **how), crew=crew))
+    assert crew.sent == ["1-1", "1-2", "1-3", "1"]
+    assert result(out) == result(tmp_path / "alone")
+    here, there = (
+        json.loads((folder / "receipts" / "cells.tif.json").read_text())["report"]
+        for folder in (tmp_path / "alone", out)
+    )
+    passing = dict.fromkeys(("seconds", "peak_bytes"))
+    assert here | passing == there | passing and not shelf.exists()
+
+
+@pytest.fixture
+def short_segments(monkeypatch) -> None:
+    monkeypatch.setattr("napari_dip.pipeline.plan.units.LONGEST", 8)
+
+
+def moving(folder: Path, frames: int = 16, side: int = 16) -> dict:
+    """Put a movie of waves that drift into a folder of inputs; say how it is to be read."""
+    (folder / "in").mkdir()
+    y, x = np.mgrid[:side, :side]
+    clean = [200 + 80 * np.sin((x + t / 3) / 4) * np.cos(y / 5) for t in range(frames)]
+    image = np.random.default_rng(0).poisson(clean).astype("uint16")
+    tifffile.imwrite(folder / "in" / "cells.tif", image)
+    return {"threads": 1, "axes": "TYX"}
+
+
+def same(one: Path, other: Path) -> bool:
+    """Whether two folders hold the same result, and say the same of it but for the time."""
+    reports = [
+        json.loads((folder / "receipts" / "cells.tif.json").read_text())["report"]
+        for folder in (one, other)
+    ]
+    passing = dict.fromkeys(("seconds", "peak_bytes"))
+    first, second = (report | passing for report in reports)
+    return result(one) == result(other) and first == second
+
+
+@pytest.mark.usefixtures("short_segments")
+@pytest.mark.parametrize("lost", ["", "1-lesson1", "1-2"])
+def test_a_movie_is_shared_in_segments_once_its_network_is_there(tmp_path, monkeypatch, lost):
+    recipe = dip.make_recipe("denoise", preset="fast", max_iterations=2, device="cpu")
+    how = moving(tmp_path)
+    dip.batch(recipe, tmp_path / "in", tmp_path / "alone", **how)
+
+    def full(unit, control, see):
+        if unit.name == lost:
+            return {"state": "passed", "refusal": None, "receipt": {}}
+        return restore_part(unit, control, see)
+
+    monkeypatch.setattr("scale.cluster.played_crew.restore_part", full)
+    out, crew = tmp_path / "out", Here(count=3)
+    events = list(run_batch(plan_batch(recipe, tmp_path / "in", out, **how), crew=crew))
+    after = [] if lost == "1-lesson1" else ["1-1", "1-2"]
+    assert crew.sent == ["1-lesson1", *after, "1"]
+    assert same(out, tmp_path / "alone")
+    shown = [one.event for one in events if one.event]
+    parts = [event.fraction for event in shown]
+    assert parts == sorted(parts)
+    assert not after or any(e.words == "Restoring, frame 8 of 8, share 1 of 2" for e in shown)
+    merging = [event for event in shown if "share" not in event.words]
+    assert lost or not any("Restoring" in event.words for event in merging)
+
+
+@pytest.mark.usefixtures("short_segments")
+def test_a_share_learns_what_its_segment_is_shown_if_that_is_not_there(tmp_path):
+    recipe = dip.make_recipe("denoise", preset="fast", max_iterations=2, device="cpu")
+    how = moving(tmp_path)
+    dip.batch(recipe, tmp_path / "in", tmp_path / "alone", **how)
+    out = tmp_path / "out"
+    (out / "receipts").mkdir(parents=True)
+    plan = plan_batch(recipe, tmp_path / "in", out, **how)
+    words: list[list[str]] = []
+    for share in (Share(2, 2), Share(1, 2)):
+        said: list[str] = []
+        unit = unit_of(plan, 1, "session", "", share=share)
+        answer = restore_part(unit, go, lambda event, said=said: said.append(event.words))
+        assert answer["state"] == "shared"
+        words.append(said)
+    assert ["Learning from many at once" in said for said in words] == [True, False]
+    list(run_batch(plan_batch(recipe, tmp_path / "in", out, resume=True, **how), crew=Here()))
+    assert same(out, tmp_path / "alone")
+
+
+@pytest.mark.usefixtures("short_segments")
+def test_frames_in_turn_are_shared_in_segments_that_begin_anew(tmp_path):
+    settings = {"sharing": "in-turn", "restarts": 2, "max_iterations": 2}
+    recipe = dip.make_recipe("denoise", preset="fast", device="cpu", **settings)
+    how = moving(tmp_path, frames=9)
+    dip.batch(recipe, tmp_path / "in", tmp_path / "alone", **how)
+    out, crew = tmp_path / "out", Here(count=4)
+    list(run_batch(plan_batch(recipe, tmp_path / "in", out, **how), crew=crew))
+    assert crew.sent == ["1-1", "1-2", "1"]
+    assert same(out, tmp_path / "alone")
+
+
+def test_tiles_that_are_shown_one_network_are_left_by_their_shares(whole, tmp_path):
+    told = {"preset": "fast", "max_iterations": 2, "device": "cpu", "tile": 128}
+    recipe = dip.make_recipe("denoise", sharing="together", **told)
+    plan = plan_batch(recipe, whole / "in", tmp_path / "out", threads=1)
+    (tmp_path / "out" / "receipts").mkdir(parents=True)
+    for share in (Share(), Share(1, 2)):
+        unit = unit_of(plan, 1, "session", "", share=share)
+        assert restore_part(unit, go, print)["state"] == "shared"
+    shelf = tmp_path / "out" / "receipts" / "cells.tif.unfinished.tiles"
+    assert len(list(shelf.glob("*[0-9].json"))) == 4

@@ -1,0 +1,95 @@
+"""Stacks and movies: restored part by part or as a volume, to the same bytes, and never half."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from napari_dip.engine.control import Control
+from napari_dip.pipeline.store.checkpoints import Store
+from run_scene import drain, plan_for, shot, truth
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+FRAMES = 3
+
+
+def movie() -> np.ndarray:
+    """Return shots of one scene, each with noise of its own."""
+    return np.stack([shot(32, seed) for seed in range(FRAMES)])
+
+
+def error(picture: np.ndarray) -> np.ndarray:
+    """Mean square error of each plane against the scene without noise."""
+    return ((picture - truth(32) - 100) ** 2).mean((1, 2))
+
+
+@pytest.mark.parametrize("prior", ["blind-spot", "noise"])
+def test_every_frame_gets_clearer_though_later_ones_take_less_than_a_fifth(prior: str) -> None:
+    budget = 100 if prior == "blind-spot" else 250
+    plan = plan_for(movie(), "TYX", max_iterations=budget, prior=prior)
+    _, answer = drain(plan, movie())
+    assert answer is not None
+    assert answer.image.shape == movie().shape
+    assert (error(answer.image) < 0.9 * error(movie())).all()
+    assert answer.report["iterations"] <= 1.5 * budget
+
+
+def test_a_volume_is_restored_whole() -> None:
+    stack = np.stack([shot(32, seed) for seed in range(4)])
+    _, answer = drain(plan_for(stack, "ZYX", max_iterations=40), stack)
+    assert answer is not None
+    assert answer.uncertainty.shape == stack.shape
+    assert error(answer.image).mean() < 0.6 * error(stack).mean()
+
+
+@pytest.mark.parametrize("axes", ["TYX", "ZYX"])
+def test_the_same_seed_gives_the_same_bytes(axes: str) -> None:
+    stack = np.stack([shot(32, seed) for seed in range(4)])
+    pictures = [drain(plan_for(stack, axes), stack)[1] for _ in range(2)]
+    first, second = (one.image.tobytes() for one in pictures if one is not None)
+    assert first == second
+
+
+@pytest.mark.parametrize("after", [40, 70])
+def test_a_movie_resumed_in_any_frame_gives_the_same_bytes(tmp_path: Path, after: int) -> None:
+    plan = plan_for(movie(), "TYX", max_iterations=60)
+    _, whole = drain(plan, movie())
+    path, asked = tmp_path / "unfinished", iter(range(10**9))
+    wish = lambda: Control.KEEP if next(asked) >= after else Control.GO  # noqa: E731
+    drain(plan, movie(), control=wish, store=Store(path, resume=False))
+    _, resumed = drain(plan, movie(), store=Store(path, resume=True))
+    assert whole is not None
+    assert resumed is not None
+    assert np.array_equal(whole.image, resumed.image)
+
+
+def test_frames_that_were_not_reached_are_as_in_the_input_and_said_so() -> None:
+    asked = iter(range(10**9))
+    wish = lambda: Control.KEEP if next(asked) >= 30 else Control.GO  # noqa: E731
+    _, answer = drain(plan_for(movie(), "TYX", max_iterations=60), movie(), control=wish)
+    assert answer is not None
+    np.testing.assert_allclose(answer.image[1:], movie()[1:], rtol=1e-6)
+    assert not np.allclose(answer.image[0], movie()[0])
+    early, began, *_ = answer.report["verdict"]["warnings"]
+    assert early == "Frames 2 and 3 were not restored; they are as in the input."
+    assert began.startswith("The fit of frame 1 was ended early after 30 of at most 60 iterations")
+
+
+def test_progress_never_goes_back_and_ends_at_one() -> None:
+    seen, _ = drain(plan_for(movie(), "TYX", max_iterations=60), movie())
+    shares = [event.fraction for event in seen]
+    assert shares == sorted(shares)
+    assert shares[-1] == pytest.approx(1, abs=0.05)
+
+
+def test_channels_of_a_movie_are_restored_each_by_itself() -> None:
+    pair = np.stack([movie(), movie()[::-1]], axis=1)
+    plan = plan_for(pair, "TCYX")
+    assert len(plan.units) == 2 * FRAMES
+    _, answer = drain(plan, pair)
+    assert answer is not None
+    assert answer.image.shape == pair.shape

@@ -1,0 +1,188 @@
+"""A picture in tiles: each by itself, one calibration, no seams, and never all of it in memory."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from skimage import data
+from tifffile import imread, imwrite
+
+from napari_dip.engine.control import Control
+from napari_dip.errors import Refusal, Refused
+from napari_dip.io import ImageSpec
+from napari_dip.io.reading import read_pixels, read_spec
+from napari_dip.io.regions import OnDisk, chunks, on_disk
+from napari_dip.io.writing import write_image
+from napari_dip.pipeline.plan.plan import preflight
+from napari_dip.pipeline.plan.tiling import tiles_of
+from napari_dip.pipeline.plan.types import Plan
+from napari_dip.pipeline.recipe import make_recipe
+from napari_dip.pipeline.store.checkpoints import Store
+from run_scene import MACHINE, drain, plan_for
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from napari_dip.pipeline.events import Restoration
+
+SIDE, TILE, ITERATIONS = 160, 128, 30
+
+
+def shot() -> np.ndarray:
+    """Crop of scikit-image's camera, 16 bit, with photon noise."""
+    truth = data.camera()[100 : 100 + SIDE, 150 : 150 + SIDE].astype(np.float64)
+    return np.random.default_rng(0).poisson(2 * truth + 100).astype(np.uint16)
+
+
+def planned(**settings: object) -> Plan:
+    """With one thread: at this size a second one only waits."""
+    return replace(plan_for(shot(), max_iterations=ITERATIONS, **settings), threads=1)
+
+
+def restored(plan: Plan, **wishes: object) -> Restoration:
+    answer = drain(plan, shot(), **wishes)[1]
+    assert answer is not None
+    return answer
+
+
+@pytest.fixture(scope="module")
+def tiled() -> Restoration:
+    return restored(planned(tile=TILE))
+
+
+@pytest.fixture(scope="module")
+def whole() -> Restoration:
+    return restored(planned())
+
+
+@pytest.mark.parametrize(("grid", "side"), [((160, 163), 80), ((1000, 70), 96), ((64, 64), 64)])
+def test_the_shares_of_all_tiles_sum_to_one_at_each_pixel(grid, side) -> None:
+    total = np.zeros(grid)
+    for tile in tiles_of(grid, side, 32):
+        y, x = (one.weights(one.start, one.stop) for one in (tile.y, tile.x))
+        total[tile.y.start : tile.y.stop, tile.x.start : tile.x.stop] += np.outer(y, x)
+    assert np.abs(total - 1).max() < 1e-12
+
+
+def test_a_tile_has_no_say_where_it_has_seen_a_mirror() -> None:
+    first, second = tiles_of((512, 200), 256, 32)
+    assert (first.y.start, first.y.stop, second.y.start, second.y.stop) == (0, 288, 224, 512)
+    assert not first.y.weights(284, 288).any()
+    assert not second.y.weights(224, 228).any()
+    assert first.y.weights(0, 4).all()
+
+
+def energy_at_seams(picture: np.ndarray) -> float:
+    """Squared differences across the seams where tiles blend, by those elsewhere."""
+    near = np.abs(np.arange(SIDE - 1) + 0.5 - SIDE / 2) < 32
+    squares = [np.diff(picture.astype(np.float64), axis=axis).T ** 2 for axis in (0, 1)]
+    squares[1] = squares[1].T
+    return sum(one[..., near].mean() for one in squares) / sum(
+        one[..., ~near].mean() for one in squares
+    )
+
+
+def test_a_picture_in_tiles_has_no_seams(tiled: Restoration, whole: Restoration) -> None:
+    # the picture's own detail lies in either alike
+    assert energy_at_seams(tiled.image) / energy_at_seams(whole.image) <= 1.02
+
+
+def test_all_tiles_share_one_calibration_which_is_that_of_the_whole(
+    tiled: Restoration, whole: Restoration
+) -> None:
+    assert tiled.report["noise"] == whole.report["noise"]
+    assert tiled.report["tiles"]["count"] == 4
+    assert tiled.report["shape"] == [SIDE, SIDE]
+    assert float(tiled.image.mean()) == pytest.approx(shot().mean(), rel=1e-5)
+
+
+@pytest.mark.parametrize("after", [27, 40])  # within the first tile, and after it
+def test_a_run_in_tiles_that_was_ended_goes_on_to_the_same_bytes(
+    tmp_path: Path, tiled: Restoration, after: int
+) -> None:
+    asked = iter(range(10**9))
+    wish = lambda: Control.KEEP if next(asked) >= after else Control.GO  # noqa: E731
+    path = tmp_path / "run"
+    ended = restored(planned(tile=TILE), control=wish, store=Store(path, resume=False))
+    warnings = " ".join(ended.report["verdict"]["warnings"])
+    assert "tiles were not restored; they are as in the input." in warnings
+    assert "ended early" in warnings
+    store = Store(path, resume=True)
+    resumed = restored(planned(tile=TILE), store=store)
+    assert np.array_equal(resumed.image, tiled.image)
+    assert resumed.report["iterations"] == tiled.report["iterations"]
+    store.remove()
+    assert not list(tmp_path.iterdir())
+
+
+def test_tiles_of_another_run_are_not_gone_on_with(tmp_path: Path) -> None:
+    stop = lambda: Control.KEEP  # noqa: E731
+    first, other = planned(tile=TILE), planned(tile=TILE, seed=1)
+    drain(first, shot(), control=stop, store=Store(tmp_path / "run", resume=False))
+    with pytest.raises(Refused) as caught:
+        drain(other, shot(), store=Store(tmp_path / "run", resume=True))
+    assert caught.value.refusal.code == "resume-other"
+
+
+def asked(shape: tuple[int, ...], memory: float, **settings: object) -> Plan | Refusal:
+    source = ImageSpec("cells.tif", shape, "uint16", "ZYX"[-len(shape) :], path="cells.tif")
+    machine = replace(MACHINE, memory_bytes=int(memory))
+    return preflight(make_recipe("denoise", **settings), source, machine)
+
+
+def test_tiles_are_taken_only_where_the_whole_does_not_fit() -> None:
+    whole, parts = asked((2048, 2048), 8e9), asked((2048, 2048), 1e9)
+    assert isinstance(whole, Plan)
+    assert not whole.tiles
+    assert isinstance(parts, Plan)
+    assert len(parts.tiles) > 1
+    assert parts.peak_bytes <= 1e9 < whole.peak_bytes
+    assert "tiles of up to" in " ".join(parts.notes)
+
+
+def test_the_memory_of_tiles_does_not_grow_with_the_picture() -> None:
+    peaks = [asked((side, side), 8e9) for side in (8192, 65536)]
+    assert peaks[0].peak_bytes == peaks[1].peak_bytes < 2e9  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("settings", [{"noise": "stripes"}, {"noise": "jpeg"}])
+def test_what_depends_on_the_whole_is_refused_in_tiles(settings: dict[str, str]) -> None:
+    answer = asked((512, 512), 8e9, tile=128, **settings)
+    assert isinstance(answer, Refusal)
+    assert answer.code == "tile-impossible"
+    large = asked((2**15, 2**15), 8e9, **settings)
+    assert isinstance(large, Refusal)
+    assert large.code == "image-large"
+
+
+@pytest.mark.parametrize("options", [{}, {"byteorder": ">"}, {"compression": "zlib"}])
+def test_regions_are_read_from_the_file_as_the_whole_is(tmp_path: Path, options: dict) -> None:
+    path = tmp_path / "a.tif"
+    imwrite(path, shot(), **options)
+    spec = read_spec(path)
+    found = on_disk(spec)
+    assert isinstance(found, OnDisk)
+    assert np.array_equal(found[10:40, 3:9], read_pixels(spec)[10:40, 3:9])
+    assert found.dtype == np.uint16
+
+
+@pytest.mark.parametrize("name", ["a.tif", "a.ome.tif"])
+def test_a_picture_on_the_disk_is_saved_as_one_in_memory(tmp_path: Path, name: str) -> None:
+    picture = shot().astype(np.float32)
+    (tmp_path / "raw").write_bytes(picture.tobytes())
+    mapped = OnDisk(tmp_path / "raw", 0, picture.shape, "<f4").mapped()
+    for folder, one in (("held", picture), ("mapped", mapped)):
+        (tmp_path / folder).mkdir()
+        write_image(tmp_path / folder / name, one, axes="YX", scale=(2.0, 2.0))
+    held, mapped_bytes = ((tmp_path / folder / name).read_bytes() for folder in ("held", "mapped"))
+    assert held == mapped_bytes
+    assert np.array_equal(imread(tmp_path / "mapped" / name), picture)
+
+
+def test_going_through_an_image_gives_its_bytes_in_order(monkeypatch) -> None:
+    monkeypatch.setattr("napari_dip.io.regions.CHUNK", 500)
+    image = np.arange(5 * 7 * 11, dtype=np.uint16).reshape(5, 7, 11)
+    assert b"".join(part.tobytes() for part in chunks(image)) == image.tobytes()

@@ -1,0 +1,492 @@
+"""Preflight says yes with a plan or no with a sentence, from the header alone."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import replace
+from itertools import product
+from math import floor
+
+import numpy as np
+import pytest
+
+from napari_dip.errors import Refusal
+from napari_dip.io import ImageSpec
+from napari_dip.pipeline.execute.runner import run
+from napari_dip.pipeline.machine import (
+    Machine,
+    duration,
+    is_memory_error,
+    size,
+    this_machine,
+    threads_for,
+)
+from napari_dip.pipeline.plan.costs import (
+    BLOCK_SIDES,
+    START_SECONDS,
+    last_looks,
+    looks_at,
+    scales_within,
+)
+from napari_dip.pipeline.plan.layout import LEAST_SIDE
+from napari_dip.pipeline.plan.plan import preflight
+from napari_dip.pipeline.plan.types import Plan
+from napari_dip.pipeline.recipe import make_recipe
+from napari_dip.tasks.priors.blind_spot import trusted_core
+
+MACHINE = Machine(2, 8 * 10**9, ("cpu",), "2.13.0", "no NVIDIA driver was found")
+
+
+def ask(
+    shape: tuple[int, ...],
+    axes: str,
+    dtype: str = "uint16",
+    machine: Machine = MACHINE,
+    **settings: object,
+) -> Plan | Refusal:
+    return preflight(
+        make_recipe("denoise", **settings), ImageSpec("cells", shape, dtype, axes), machine
+    )
+
+
+@pytest.mark.parametrize(
+    ("shape", "axes", "fits"),
+    [
+        ((512, 512), "YX", 1),
+        ((3, 64, 64), "CYX", 3),
+        ((64, 80, 3), "YXS", 1),
+        ((1, 1, 64, 64), "TZYX", 1),
+    ],
+)
+def test_a_picture_gets_a_plan(shape: tuple[int, ...], axes: str, fits: int) -> None:
+    plan = ask(shape, axes)
+    assert isinstance(plan, Plan)
+    assert len(plan.units) == fits
+    assert plan.seconds > 0
+    assert plan.peak_bytes > 0
+
+
+def test_channels_together_are_one_fit() -> None:
+    plan = ask((3, 64, 64), "CYX", channels="together")
+    assert isinstance(plan, Plan)
+    assert [unit.channels for unit in plan.units] == [(0, 1, 2)]
+
+
+def test_repeats_have_seeds_of_their_own() -> None:
+    plan = ask((2, 64, 64), "CYX", restarts=3)
+    assert isinstance(plan, Plan)
+    assert len({unit.seed for unit in plan.units}) == 6
+
+
+@pytest.mark.parametrize(
+    ("shape", "axes", "dtype", "code"),
+    [
+        ((), "", "uint8", "image-scalar"),
+        ((100,), "X", "uint8", "image-line"),
+        ((0, 64), "YX", "uint8", "image-empty"),
+        ((1, 500), "YX", "uint8", "image-small"),
+        ((500, 1), "YX", "uint8", "image-small"),
+        ((15, 500), "YX", "uint8", "image-small"),
+        ((64, 64), "YX", "complex64", "image-complex"),
+        ((64, 64), "YX", "bool", "image-bool"),
+        ((64, 64), "YX", "<U5", "image-text"),
+        ((64, 64), "YX", "object", "image-text"),
+        ((2, 64, 64, 3), "CYXS", "uint8", "image-stack"),
+        ((64, 64, 4), "YXS", "uint8", "image-channels"),
+        ((60_000, 16, 16), "TYX", "uint8", "planes-many"),
+        ((300, 200, 16, 16), "TZYX", "uint8", "planes-many"),
+        ((64, 64), "YXC", "uint8", "axes-wrong"),
+        ((64, 64), "YY", "uint8", "axes-wrong"),
+        ((64, 64), "YQ", "uint8", "axes-wrong"),
+        ((64, 64), "CX", "uint8", "axes-missing"),
+        ((2**20, 2**20), "YX", "uint8", "image-large"),
+    ],
+)
+def test_what_cannot_be_restored_is_refused(
+    shape: tuple[int, ...], axes: str, dtype: str, code: str
+) -> None:
+    answer = ask(shape, axes, dtype)
+    assert isinstance(answer, Refusal)
+    assert answer.code == code
+
+
+@pytest.mark.parametrize(("shape", "axes"), [((2000, 64, 64), "ZYX"), ((20_000, 64, 64), "TYX")])
+def test_deep_volumes_and_long_movies_are_accepted(shape: tuple[int, ...], axes: str) -> None:
+    assert isinstance(ask(shape, axes, machine=replace(MACHINE, memory_bytes=10**11)), Plan)
+
+
+def test_a_device_that_is_not_there_is_refused_with_the_reason() -> None:
+    answer = ask((64, 64), "YX", device="cuda")
+    assert isinstance(answer, Refusal)
+    assert "no NVIDIA driver" in answer.sentence
+
+
+def test_automatic_takes_the_best_device() -> None:
+    plan = ask((64, 64), "YX", machine=replace(MACHINE, devices=("cuda", "cpu")))
+    assert isinstance(plan, Plan)
+    assert plan.device == "cuda"
+
+
+def test_more_pixels_and_more_repeats_cost_more() -> None:
+    small, large, often = (
+        ask((256, 256), "YX"),
+        ask((1024, 1024), "YX"),
+        ask((256, 256), "YX", restarts=4),
+    )
+    assert isinstance(small, Plan)
+    assert isinstance(large, Plan)
+    assert isinstance(often, Plan)
+    assert large.peak_bytes > 2 * small.peak_bytes
+    assert large.seconds > small.seconds
+    assert often.seconds > 2 * small.seconds
+
+
+def test_the_line_is_in_words() -> None:
+    plan = ask((480, 640), "YX", time_limit=30.0)
+    assert isinstance(plan, Plan)
+    assert plan.line.startswith("640 × 480 pixels on the processor (2 threads): up to ")
+    assert "MB of memory" in plan.line
+
+
+def test_threads_follow_a_fixed_table() -> None:
+    assert threads_for(2, 512 * 512) == 2
+    assert threads_for(2, 32 * 32) == 1
+    assert threads_for(64, 4096 * 4096) == 8
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (0.2, "1 s"),
+        (61, "61 s"),
+        (61.2, "62 s"),
+        (120, "2 min"),
+        (121, "3 min"),
+        (9000, "2.5 h"),
+        (9001, "2.6 h"),
+    ],
+)
+def test_durations_read_like_words_and_are_never_less_than_meant(
+    seconds: float, words: str
+) -> None:
+    assert duration(seconds) == words
+
+
+def test_sizes_read_like_words() -> None:
+    assert (size(3e6), size(2.3e9), size(999.5e6)) == ("3 MB", "2.3 GB", "1.0 GB")
+
+
+def test_sizes_needed_are_rounded_up_and_sizes_there_down() -> None:
+    assert (size(3.1e6), size(2.31e9)) == ("4 MB", "2.4 GB")
+    assert (size(3.9e6, floor), size(2.39e9, floor)) == ("3 MB", "2.3 GB")
+
+
+@pytest.mark.parametrize("block", list(product(BLOCK_SIDES, repeat=2)))
+def test_the_looks_of_a_last_sweep_are_as_many_as_the_prior_takes(block: tuple[int, int]) -> None:
+    import torch
+
+    from napari_dip.engine.prior import BlindSpotCode
+
+    grid = torch.zeros(1, 1, 20, 20)
+    core = tuple(map(trusted_core, block))
+    prior = BlindSpotCode(
+        torch.nn.Identity(), grid, torch.zeros_like(grid), block, core, share=0.1, window=None
+    )
+    assert looks_at(block) == len(list(prior.sweep())) <= last_looks(2)[1]
+
+
+def test_blocks_reach_no_further_than_the_looks_are_counted_for() -> None:
+    from napari_dip.engine.noise.estimate import MOST_REACH
+
+    assert max(BLOCK_SIDES) == 2 * MOST_REACH + 1
+
+
+def test_the_time_is_bounded_by_most_looks_and_the_bar_paced_by_the_usual() -> None:
+    plan = ask((512, 512), "YX", preset="fast", prior="blind-spot")
+    assert isinstance(plan, Plan)
+    assert last_looks(2) == (9, 49)
+    assert plan.costs.longest_look / plan.costs.usual_look == pytest.approx(49 / 9)
+    costs = plan.costs
+    assert plan.seconds == pytest.approx(costs.fit + costs.longest_look + costs.ending)
+    whole = costs.fit + costs.usual_look + costs.ending
+    assert plan.fit_share == pytest.approx(costs.fit / whole)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells without torch")
+def test_the_plan_takes_a_processor_for_as_quick_as_the_engine_does() -> None:
+    import torch
+
+    from napari_dip.engine.train_step import made_for_half
+
+    assert this_machine().half == made_for_half(torch.device("cpu"))
+
+
+@pytest.mark.parametrize(
+    ("shape", "prior", "iterations", "took"),
+    [
+        # one thread of an AMD EPYC, where the last filter counts; else of an Intel Xeon
+        ((256, 256), "recorrupted", 50, 4.56),
+        ((512, 512), "recorrupted", 3, 2.74),
+        ((256, 256), "blind-spot", 30, 2.86),
+        ((256, 256), "noise", 15, 2.97),
+        ((16, 96, 96), "blind-spot", 6, 9.42),
+    ],
+)
+def test_the_time_is_estimated_within_a_quarter_of_what_was_measured(
+    shape: tuple[int, ...], prior: str, iterations: int, took: float
+) -> None:
+    one = replace(MACHINE, cores=1, half=True)
+    settings = {"preset": "fast", "prior": prior, "max_iterations": iterations}
+    plan = ask(shape, "ZYX"[-len(shape) :], "float32", one, **settings)
+    assert isinstance(plan, Plan)
+    costs = plan.costs
+    # benchmarks/speed_plan.py, which leaves loading out
+    said = costs.fit + costs.usual_look + costs.ending - START_SECONDS
+    assert said == pytest.approx(took, rel=0.25)
+
+
+def test_half_precision_is_counted_on_where_the_processor_and_the_prior_have_it() -> None:
+    quick = replace(MACHINE, half=True)
+    for prior, quicker in (("recorrupted", True), ("blind-spot", True), ("noise", False)):
+        plans = [ask((256, 256), "YX", machine=one, prior=prior) for one in (MACHINE, quick)]
+        seconds = [plan.seconds for plan in plans if isinstance(plan, Plan)]
+        assert (seconds[1] < 0.9 * seconds[0]) == quicker
+        assert quicker or seconds[0] == seconds[1]
+
+
+@pytest.mark.parametrize(
+    ("prior", "side", "channels", "half", "growth"),
+    [
+        ("blind-spot", 256, 1, True, 143e6),
+        ("recorrupted", 256, 1, True, 137e6),
+        ("recorrupted", 256, 1, False, 172e6),
+        ("recorrupted", 512, 1, True, 325e6),
+        ("recorrupted", 512, 1, False, 395e6),
+        ("recorrupted", 768, 1, True, 611e6),
+        ("blind-spot", 1024, 1, True, 1034e6),
+        ("recorrupted", 1024, 1, False, 981e6),
+        ("recorrupted", 1088, 1, True, 435e6),
+        ("recorrupted", 2048, 1, True, 1055e6),
+        ("recorrupted", 1536, 1, True, 703e6),
+        ("blind-spot", 2048, 1, True, 995e6),
+        ("recorrupted", 4096, 1, True, 3253e6),
+        ("recorrupted", 256, 3, True, 157e6),
+        ("recorrupted", 256, 3, False, 179e6),
+        ("recorrupted", 512, 3, True, 406e6),
+        ("recorrupted", 1536, 3, True, 1515e6),
+        ("recorrupted", 2048, 3, True, 2127e6),
+        ("noise", 256, 1, True, 241e6),
+        ("noise", 512, 1, True, 768e6),
+        ("noise", 1024, 1, True, 2422e6),
+    ],
+)
+def test_the_memory_is_estimated_within_fifteen_percent_of_what_was_measured(
+    prior: str, side: int, channels: int, half: bool, growth: float
+) -> None:
+    shape, axes = ((side, side), "YX") if channels == 1 else ((side, side, channels), "YXS")
+    plan = ask(shape, axes, machine=replace(MACHINE, half=half), prior=prior, preset="fast")
+    assert isinstance(plan, Plan)
+    assert plan.peak_bytes == pytest.approx(growth, rel=0.15)
+
+
+@pytest.mark.parametrize(("side", "growth"), [(2048, 555e6), (4096, 737e6)])
+def test_so_is_the_memory_of_tiles_and_of_the_pictures_that_they_make(
+    side: int, growth: float
+) -> None:
+    plan = ask((side, side), "YX", preset="fast", tile=1024, machine=replace(MACHINE, half=True))
+    assert isinstance(plan, Plan)
+    assert len(plan.tiles) == (side // 1024) ** 2
+    assert plan.peak_bytes == pytest.approx(growth, rel=0.15)
+
+
+@pytest.mark.parametrize(("side", "scales"), [(1, 1), (2, 1), (3, 2), (4, 2), (16, 4), (17, 5)])
+def test_scales_end_while_two_pixels_are_left(side: int, scales: int) -> None:
+    assert scales_within(side) == scales
+
+
+@pytest.mark.parametrize(
+    ("preset", "prior"), list(product(["fast", "balanced", "best"], ["blind-spot", "noise"]))
+)
+def test_the_smallest_image_is_restored_with_every_preset_and_prior(
+    preset: str, prior: str
+) -> None:
+    side = LEAST_SIDE
+    plan = ask((side, side), "YX", preset=preset, prior=prior, max_iterations=2, restarts=1)
+    assert isinstance(plan, Plan)
+    image = np.random.default_rng(0).normal(500, 20, (side, side)).astype("uint16")
+    events = run(plan, {"image": image})
+    while True:
+        try:
+            next(events)
+        except StopIteration as end:
+            assert np.isfinite(end.value.image).all()
+            break
+    assert bool(plan.notes) == (len(plan.budget.widths) < full_scales(preset, prior))
+
+
+def full_scales(preset: str, prior: str) -> int:
+    """Scales of the preset's network where there is room for all."""
+    plan = ask((64, 64), "YX", preset=preset, prior=prior)
+    assert isinstance(plan, Plan)
+    assert plan.notes == ()
+    return len(plan.budget.widths)
+
+
+def test_a_network_made_shorter_for_a_small_image_is_told() -> None:
+    plan = ask((16, 40), "YX", preset="balanced", prior="noise")
+    assert isinstance(plan, Plan)
+    assert "4 scales instead of 5" in " ".join(plan.notes)
+
+
+def test_the_memory_of_a_card_is_not_confused_with_that_of_the_computer() -> None:
+    small = replace(MACHINE, devices=("cuda", "cpu"), memory_bytes=200 * 10**6)
+    plan = ask((512, 512), "YX", machine=small, device="cuda")
+    assert isinstance(plan, Plan)
+    assert "could not be checked" in " ".join(plan.notes)
+    assert isinstance(ask((512, 512), "YX", machine=small, device="cpu"), Refusal)
+    assert isinstance(ask((4096, 4096), "YX", machine=small, device="cuda"), Refusal)
+
+
+@pytest.mark.parametrize(
+    ("shape", "axes", "named"),
+    [((64, 64, 3), "ZYX", "YXS"), ((2, 64, 64, 3), "CYXS", "")],
+)
+def test_a_stack_that_may_be_channels_gets_told_how_to_say_so(
+    shape: tuple[int, ...], axes: str, named: str
+) -> None:
+    answer = ask(shape, axes)
+    assert isinstance(answer, Refusal)
+    assert answer.remedy.startswith("Choose one slice or frame")
+    for words in ("--axes {}", "axes='{}'", "Axes in the dock"):
+        assert (words.format(named) in answer.remedy) == bool(named)
+
+
+OutOfMemoryError = type("OutOfMemoryError", (RuntimeError,), {})
+
+
+@pytest.mark.parametrize(
+    ("error", "full"),
+    [
+        (MemoryError(), True),
+        (OutOfMemoryError("CUDA"), True),
+        (RuntimeError("CUDA error: out of memory"), True),
+        (RuntimeError("MPS backend out of memory"), True),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you"), True),
+        (OSError(12, "Cannot allocate memory"), True),
+        (RuntimeError("an illegal memory access was encountered"), False),
+        (RuntimeError("pin_memory needs a card"), False),
+        (ValueError("out of memory"), False),
+        (OSError(5, "Input/output error"), False),
+    ],
+)
+def test_a_full_memory_is_told_from_other_errors(error: Exception, full: bool) -> None:
+    assert is_memory_error(error) == full
+
+
+def test_planning_loads_no_torch() -> None:
+    code = (
+        "import sys; from napari_dip.pipeline.machine import this_machine; "
+        "this_machine(); sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_short_stack_that_nobody_named_may_be_channels_and_the_plan_says_so() -> None:
+    colours = ", SYX for red, green and blue"
+    for axes, count, words in (
+        ("ZYX", 3, f"CYX for channels, TYX for time{colours}."),
+        ("ZYX", 4, "CYX for channels, TYX for time."),
+        ("TZYX", 4, "TCYX for channels."),
+        ("ZYX", 90, ""),
+    ):
+        spec = ImageSpec("cells", (2, count, 64, 64)[-len(axes) :], "uint8", axes, guessed=True)
+        plan = preflight(make_recipe("denoise"), spec, MACHINE)
+        assert isinstance(plan, Plan)
+        told = [note for note in plan.notes if "taken for depth" in note]
+        assert len(told) == bool(words) and all(note.endswith(words) for note in told)
+        assert all("'Axes' (--axes)" in note for note in told)
+
+
+def test_depth_is_a_volume_and_time_is_not() -> None:
+    deep, moving = ask((12, 64, 64), "ZYX"), ask((12, 64, 64), "TYX")
+    assert isinstance(deep, Plan)
+    assert isinstance(moving, Plan)
+    assert (deep.layout.grid, len(deep.units)) == ("ZYX", 1)
+    assert (moving.layout.grid, len(moving.units)) == ("YX", 12)
+    assert deep.line.startswith("64 × 64 × 12 pixels on")
+
+
+def test_the_user_may_choose_a_volume_or_planes() -> None:
+    planes, volume = (
+        ask((9, 64, 64), "ZYX", stacks="planes"),
+        ask((9, 64, 64), "TYX", stacks="volume"),
+    )
+    assert isinstance(planes, Plan)
+    assert isinstance(volume, Plan)
+    assert planes.layout.parts == "Z"
+    assert volume.layout.grid == "TYX"
+
+
+def test_each_frame_of_a_volume_series_is_a_volume() -> None:
+    plan = ask((3, 8, 64, 64), "TZYX")
+    assert isinstance(plan, Plan)
+    assert (plan.layout.parts, plan.layout.grid, len(plan.units)) == ("T", "ZYX", 3)
+
+
+@pytest.mark.parametrize(
+    ("scale", "units", "grid"),
+    [
+        ((0.1, 0.1, 0.1), ("micrometer",) * 3, "ZYX"),
+        ((0.5, 0.1, 0.1), ("micrometer",) * 3, "YX"),
+        ((1.0, 0.1, 0.1), ("pixel", "micrometer", "micrometer"), "ZYX"),
+        (None, None, "ZYX"),
+    ],
+)
+def test_planes_that_lie_far_apart_are_restored_one_by_one_and_the_plan_says_so(
+    scale: tuple[float, ...] | None, units: tuple[str, ...] | None, grid: str
+) -> None:
+    spec = ImageSpec("cells", (12, 64, 64), "uint8", "ZYX", scale=scale, units=units)
+    plan = preflight(make_recipe("denoise"), spec, MACHINE)
+    assert isinstance(plan, Plan)
+    assert plan.layout.grid == grid
+    assert any("5.0 pixels apart" in note for note in plan.notes) == (grid == "YX")
+    wished = preflight(make_recipe("denoise", stacks="volume"), spec, MACHINE)
+    assert isinstance(wished, Plan)
+    assert wished.layout.grid == "ZYX"
+
+
+def test_too_thin_a_stack_is_no_volume_whatever_is_asked_for() -> None:
+    plan = ask((3, 64, 64), "ZYX", stacks="volume")
+    assert isinstance(plan, Plan)
+    assert plan.layout.grid == "YX"
+    assert any("too few for a volume" in note for note in plan.notes)
+
+
+def test_a_volume_too_large_for_the_memory_goes_plane_by_plane() -> None:
+    plan = ask((64, 512, 512), "ZYX", machine=replace(MACHINE, memory_bytes=3 * 10**9))
+    assert isinstance(plan, Plan)
+    assert plan.layout.grid == "YX"
+
+
+def test_later_frames_begin_with_what_was_learned_and_take_less_than_a_fifth() -> None:
+    plan = ask((4, 64, 64), "TYX", max_iterations=500)
+    assert isinstance(plan, Plan)
+    assert [unit.iterations for unit in plan.units] == [500, 100, 100, 100]
+    assert [unit.warm for unit in plan.units] == [False, True, True, True]
+    assert len({unit.seed for unit in plan.units}) == 1
+
+
+@pytest.mark.parametrize(("preset", "half"), [("fast", True), ("balanced", False), ("best", False)])
+def test_only_fast_fills_in_in_half_precision(preset: str, half: bool) -> None:
+    """With `balanced`, textures lose half a decibel by it (docs/benchmarks.md)."""
+    quick = replace(MACHINE, half=True)
+    peaks = []
+    for machine in (MACHINE, quick):
+        image = ImageSpec("cells", (256, 256), "float32", "YX")
+        plan = preflight(make_recipe("inpaint", preset=preset), image, machine)
+        assert isinstance(plan, Plan)
+        assert plan.budget.half == half
+        peaks.append((plan.peak_bytes, plan.seconds))
+    assert (peaks[1] < peaks[0]) == half
+    assert half or peaks[0] == peaks[1]

@@ -1,0 +1,255 @@
+"""JSON that is read back: each field is deleted and replaced by all that JSON can hold."""
+
+from __future__ import annotations
+
+import copy
+import json
+import struct
+from dataclasses import asdict
+
+import numpy as np
+import pytest
+import tifffile
+
+from napari_dip.cli import main
+from napari_dip.errors import DipError, Refused
+from napari_dip.io.integrity import plain_json
+from napari_dip.io.reading import read_spec
+from napari_dip.pipeline.api import load_recipe
+from napari_dip.pipeline.assess.methods import methods_text
+from napari_dip.pipeline.autosave import find_unfinished, versions
+from napari_dip.pipeline.machine import this_machine
+from napari_dip.pipeline.plan.plan import preflight
+from napari_dip.pipeline.recipe import recipe_from_dict
+from napari_dip.pipeline.reproduce.saved_settings import Shelf
+from napari_dip.pipeline.reproduce.told import report_in
+from napari_dip.scale.batch.records import begun_in, believed, confirmed, listed, places
+from napari_dip.scale.batch.table import page_text, table_text
+from napari_dip.scale.batch.types import FileOutcome, Job
+
+RECIPE = {"schema": 1, "task": "denoise", "settings": {}, "preset": "fast", "device": "cpu"}
+RECIPE["max_iterations"] = 1
+HOSTILE = "x\x1b]0;owned\x07\u202e{Lucy|\nimport os"
+MISSING = object()
+VALUES = (
+    *(MISSING, None, True, 0, -1, 10**30, 1.5, -1e308, 1e308, "", HOSTILE, "{", "9" * 20_000),
+    *([], [[]], [None], ["a"], [1, 2, 3], {}, {"a": 1}, {"x": {"y": [{}]}}),
+)
+#: What is no JSON, or none that anybody means: each would have to be refused.
+TEXTS = (
+    *("", "{", "[", "null", "1", '"a"', "[]", "NaN", '{"task": NaN}', '{"a": Infinity}'),
+    *('{"task": "denoise", "task": "inpaint"}', "[" * 100_000, "[" * 480 + "]" * 480),
+    *(
+        '{"a":' * 490 + "1" + "}" * 490,
+        "9" * 5000,
+        "\ufeff{}",
+        "{} x",
+        "\x00",
+        '{"task": "denoise"}',
+    ),
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A report, and a batch with its list and a receipt, as runs leave them."""
+    folder = tmp_path_factory.mktemp("made")
+    image = np.random.default_rng(0).normal(500, 20, (32, 32)).astype("uint16")
+    tifffile.imwrite(folder / "in.tif", image)
+    (folder / "recipe.json").write_text(json.dumps(RECIPE), encoding="utf-8")
+    same = ("--from-recipe", str(folder / "recipe.json"), "--quiet")
+    report = ("--report", str(folder / "report.json"))
+    image, out = str(folder / "in.tif"), str(folder / "out.tif")
+    assert main(["denoise", image, "-o", out, *report, *same]) == 0
+    recipe = str(folder / "recipe.json")
+    assert main(["batch", recipe, image, "-o", str(folder / "done"), "--quiet"]) == 0
+    return folder
+
+
+def places_in(value: object, place: tuple = ()):
+    """Give the way to each value; of a list to the first two."""
+    if place:
+        yield place
+    inner = (
+        value.items()
+        if isinstance(value, dict)
+        else enumerate(value[:2])
+        if isinstance(value, list)
+        else ()
+    )
+    for key, entry in inner:
+        yield from places_in(entry, (*place, key))
+
+
+def mutants(whole: dict):
+    """Give the JSON with one value deleted or replaced, for all values, and what was done."""
+    for place in places_in(whole):
+        for value in VALUES:
+            changed = copy.deepcopy(whole)
+            there = changed
+            for key in place[:-1]:
+                there = there[key]
+            if value is MISSING:
+                del there[place[-1]]
+            else:
+                there[place[-1]] = value
+            yield (place, str(value)[:30]), json.dumps(changed)
+
+
+def check(told: object, text: str) -> None:
+    assert not {"\x1b", "\x07", "\u202e"} & set(text), told
+    assert "import os" not in text.split("\n"), told
+
+
+def refused(told: object, error: DipError) -> None:
+    """A refusal is two sentences in one line that commands nothing."""
+    text = error.refusal.message
+    check(told, text)
+    assert "\n" not in text and text.count(". ") >= 1 and len(text) < 1200, told
+
+
+def test_a_report_is_read_or_refused_whatever_a_field_holds(folder, tmp_path):
+    report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+    trials = {"trials": 2, "gain": 0.1, "error": 0.1, "went_on": True}
+    network = {"file": "a{b}.network", "sha256": "0" * 64}
+    shared = {"members": 2, "iterations": 3, "shown": 4, **trials, **network}
+    report["fit"]["shared"] = shared
+    path, said = tmp_path / "report.json", 0
+    path.write_text(json.dumps(report), encoding="utf-8")
+    assert "a(b).network" in methods_text(report_in(path))
+    for told, text in mutants(report):
+        path.write_text(text, encoding="utf-8")
+        try:
+            check(told, methods_text(report_in(path)))
+        except DipError as error:
+            refused(told, error)
+            said += 1
+    assert said > 500
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "words"),
+    [
+        (("noise", "gain"), 3, "its field 'noise.gain' should be a valid list"),
+        (("noise", "gain"), [None], "its field 'noise.gain.0' should be a valid number"),
+        (("torch",), MISSING, "its field 'torch' is missing"),
+        (("iterations",), "3", "its field 'iterations' should be a valid integer"),
+        (("axes",), "Y", "its field 'shape' has 2 sizes and 'axes' 1"),
+        (("task",), "inpaint", "its field 'task' is another than that of its recipe"),
+        (("held_out",), [[1, 2, 3]], "its field 'held_out.0' is wrong: list should have at most 2"),
+        (("version",), "1\nimport os", "its field 'version' is wrong"),
+        (("recipe", "schema"), 99, "schema version 99"),
+        (("recipe", "settings"), {"gain": "much"}, "The setting 'gain' cannot be 'much'"),
+    ],
+)
+def test_the_field_of_a_report_that_is_wrong_is_named(
+    place, value, words, folder, tmp_path, capsys
+):
+    report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+    there = report
+    for key in place[:-1]:
+        there = there[key]
+    if value is MISSING:
+        del there[place[-1]]
+    else:
+        there[place[-1]] = value
+    path = tmp_path / "report.json"
+    path.write_text(json.dumps(report), encoding="utf-8")
+    assert main(["methods", str(path)]) == 2
+    assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", TEXTS, ids=lambda text: ascii(text[:20]))
+def test_what_is_no_plain_json_is_refused_from_every_door(text, folder, tmp_path):
+    path = tmp_path / "text.json"
+    path.write_text(text, encoding="utf-8")
+    for read in (report_in, load_recipe):
+        with pytest.raises(Refused) as caught:
+            read(path)
+        refused(text[:30], caught.value)
+    (tmp_path / "batch.json").write_text(text, encoding="utf-8")
+    with pytest.raises(Refused) as caught:
+        listed(tmp_path, recipe_from_dict(RECIPE))
+    refused(text[:30], caught.value)
+    assert begun_in(tmp_path) is None
+
+
+@pytest.mark.parametrize("text", ['{"a": 1, "a": 1}', '{"a": {"b": 1, "c": 2, "b": 3}}', "[NaN]"])
+def test_json_that_says_two_things_at_once_is_none(text):
+    with pytest.raises(ValueError, match=r"twice|no number"):
+        plain_json(text)
+
+
+def test_a_recipe_is_read_or_refused_whatever_a_field_holds(tmp_path):
+    path, shelf = tmp_path / "recipe.json", Shelf(tmp_path, "denoise")
+    (tmp_path / "last").mkdir()
+    whole = {**RECIPE, "settings": {"gain": 1.0, "noise": "auto", "network": ""}, "tile": 128}
+    deep = [{**whole, "settings": {"gain": json.loads("[" * n + "]" * n)}} for n in (50, 200, 400)]
+    long = {**whole, "x" * 100_000: 1}
+    for told, text in (*mutants(whole), *(("deep", json.dumps(one)) for one in (*deep, long))):
+        path.write_text(text, encoding="utf-8")
+        (tmp_path / "last" / "denoise.json").write_text(text, encoding="utf-8")
+        shelf.remembered()
+        try:
+            load_recipe(path)
+        except DipError as error:
+            refused(told, error)
+
+
+def test_the_list_of_a_batch_is_read_or_refused_whatever_a_field_holds(folder, tmp_path):
+    whole = json.loads((folder / "done" / "batch.json").read_text(encoding="utf-8"))
+    whole["refused"] = [{"source": "b.tif", "code": "x", "sentence": "x", "remedy": "x"}]
+    for told, text in mutants(whole):
+        (tmp_path / "batch.json").write_text(text, encoding="utf-8")
+        begun_in(tmp_path)
+        try:
+            listed(tmp_path, recipe_from_dict(RECIPE))
+        except DipError as error:
+            refused(told, error)
+
+
+def test_a_receipt_counts_only_if_a_table_can_be_made_of_it(folder):
+    at, source = places(folder / "done", "in.tif"), read_spec(folder / "in.tif")
+    recipe, before = recipe_from_dict(RECIPE), at.receipt.read_text(encoding="utf-8")
+    assert believed(at, source, recipe) is not None
+    plan = preflight(recipe, source, this_machine())
+    job = Job(folder / "in.tif", plan, at)
+    assert confirmed(job, plan) is not None
+    counted = 0
+    try:
+        for told, text in mutants(json.loads(before)):
+            at.receipt.write_text(text, encoding="utf-8")
+            confirmed(job, plan)
+            if (found := believed(at, source, recipe)) is not None:
+                outcome = FileOutcome(folder / "in.tif", "kept", at.result, receipt=found)
+                check(told, table_text([outcome]) + page_text([outcome], recipe))
+                counted += 1
+    finally:
+        at.receipt.write_text(before, encoding="utf-8")
+    assert counted > 100
+
+
+def test_an_unfinished_run_is_offered_or_passed_over_whatever_its_files_hold(tmp_path):
+    run = tmp_path / "run-1"
+    run.mkdir()
+    noted = {"layer": "a", "sha256": "0" * 64, "axes": "YX", "path": None, "file": "image.npy"}
+    whole = {"schema": 1, **versions(), "recipe": RECIPE, "label": "Denoise cells"}
+    whole |= {"begun": "2026-01-01T00:00:00+00:00", "iterations": 10, "tiles": 0}
+    whole |= {"machine": asdict(this_machine()), "inputs": {"image": noted}}
+    (run / "run.json").write_text(json.dumps(whole), encoding="utf-8")
+    assert len(find_unfinished(tmp_path, "denoise")) == 1
+    whole = json.loads(json.dumps(whole))
+    ages = (("begun", json.dumps({**whole, "begun": one})) for one in ("0001-01-01", "9999-12-31"))
+    for told, text in (*mutants(whole), *((one[:9], one) for one in TEXTS), *ages):
+        (run / "run.json").write_text(text, encoding="utf-8")
+        for one in find_unfinished(tmp_path, "denoise"):
+            check(told, one.words())
+            assert isinstance(one.exact, bool) and one.machine.devices is not None
+    (run / "run.json").write_text(json.dumps(whole), encoding="utf-8")
+    inner = (*TEXTS, '{"fit": {"history": [[1e400]]}, "outcomes": []}', '{"fit": 1, "outcomes": 1}')
+    heads = [json.dumps({"__metadata__": {"napari_dip": one}}) for one in inner]
+    for head in (*TEXTS, *heads, '{"__metadata__": 3}', '{"__metadata__": []}'):
+        content = head.encode()
+        (run / "checkpoint").write_bytes(struct.pack("<Q", len(content)) + content)
+        (one,) = find_unfinished(tmp_path, "denoise")
+        assert one.done == 0

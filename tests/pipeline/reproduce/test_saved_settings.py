@@ -1,0 +1,101 @@
+"""Presets of the user's own: kept, listed, loaded, deleted, and refused in words."""
+
+from __future__ import annotations
+
+import pytest
+
+from napari_dip.errors import Refused
+from napari_dip.pipeline.recipe import make_recipe
+from napari_dip.pipeline.reproduce.saved_settings import Shelf
+
+RECIPE = make_recipe("denoise", preset="best", seed=11, gain=1e-7, smoothing=0.123456789)
+
+
+@pytest.fixture
+def shelf(tmp_path):
+    return Shelf(tmp_path / "not there yet", "denoise")
+
+
+def code_of(act, *arguments):
+    with pytest.raises(Refused) as caught:
+        act(*arguments)
+    return caught.value.refusal.code
+
+
+def test_a_preset_comes_back_as_it_was_kept(shelf):
+    assert shelf.names() == ()
+    assert shelf.save("  Zellkern  grün 2.5", RECIPE) == "Zellkern grün 2.5"
+    shelf.save("actin", make_recipe("denoise"))
+    assert shelf.names() == ("actin", "Zellkern grün 2.5")
+    assert shelf.load("Zellkern grün 2.5") == RECIPE
+    shelf.delete("actin")
+    assert shelf.names() == ("Zellkern grün 2.5",)
+
+
+def test_each_task_has_presets_of_its_own(shelf):
+    shelf.save("mine", RECIPE)
+    other = Shelf(shelf.folder, "deblur")
+    assert other.names() == ()
+    other.save("mine", make_recipe("deblur", gaussian_sigma=2))
+    assert shelf.load("mine") == RECIPE
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["", "   ", "../mine", "a/b", "a\\b", "what?", ".hidden", "end.", "nul", "COM1.x", "x" * 61],
+)
+def test_a_name_that_some_computer_cannot_keep_is_refused_and_nothing_is_written(shelf, name):
+    assert code_of(shelf.save, name, RECIPE) == "preset-name"
+    assert not shelf.folder.exists()
+
+
+def test_a_preset_is_never_replaced_by_another_of_its_name(shelf):
+    shelf.save("Mine", RECIPE)
+    assert code_of(shelf.save, "mine", make_recipe("denoise")) == "preset-exists"
+    assert shelf.load("Mine") == RECIPE
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("{", "recipe-broken"),
+        ("", "file-empty"),
+        ('{"schema": 99, "task": "denoise"}', "recipe-newer"),
+        ('{"schema": 1, "task": "denoise", "depth": 3}', "setting-unknown"),
+        ('{"schema": 1, "task": "deblur"}', "recipe-task"),
+    ],
+)
+def test_a_damaged_preset_is_said_in_words_and_can_be_deleted(shelf, text, code):
+    shelf.save("mine", RECIPE)
+    (shelf.folder / "presets" / "denoise" / "mine.json").write_text(text, encoding="utf-8")
+    assert code_of(shelf.load, "mine") == code
+    shelf.delete("mine")
+    assert shelf.names() == ()
+
+
+def test_what_is_not_there_is_neither_loaded_nor_deleted(shelf, tmp_path):
+    secret = tmp_path / "secret.json"
+    secret.write_text(RECIPE.to_json(), encoding="utf-8")
+    for name in ("none", "../../../secret"):
+        assert code_of(shelf.load, name) == "preset-missing"
+        assert code_of(shelf.delete, name) == "preset-missing"
+    assert secret.exists()
+
+
+def test_the_last_settings_come_back_and_a_damaged_file_is_as_none(shelf):
+    assert shelf.remembered() is None
+    shelf.remember(make_recipe("denoise"))
+    shelf.remember(RECIPE)
+    assert shelf.remembered() == RECIPE
+    assert shelf.names() == ()
+    (shelf.folder / "last" / "denoise.json").write_text("{", encoding="utf-8")
+    assert shelf.remembered() is None
+
+
+def test_a_folder_that_cannot_be_made_is_said_in_words(tmp_path):
+    (tmp_path / "file").write_text("x", encoding="utf-8")
+    shelf = Shelf(tmp_path / "file" / "below", "denoise")
+    assert code_of(shelf.save, "mine", RECIPE) == "output-folder-missing"
+    assert code_of(Shelf(None, "denoise").save, "mine", RECIPE) == "preset-homeless"
+    assert Shelf(None, "denoise").names() == ()
+    assert Shelf(None, "denoise").remembered() is None

@@ -1,0 +1,115 @@
+"""An interrupted run goes on to the same bytes, or says why it cannot."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from napari_dip.engine.control import Control
+from napari_dip.errors import Refused
+from napari_dip.pipeline.store.checkpoints import Store
+from run_scene import drain, plan_for, shot
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from napari_dip.pipeline.events import Restoration
+
+
+def interrupt(path: Path, array: np.ndarray, after: int, **settings: Any) -> None:
+    asked = iter(range(10**9))
+    plan = plan_for(array, max_iterations=60, **settings)
+    wish = lambda: Control.KEEP if next(asked) >= after else Control.GO  # noqa: E731
+    drain(plan, array, control=wish, store=Store(path, resume=False))
+    assert path.exists()
+
+
+@cache
+def uninterrupted(prior: str) -> Restoration:
+    """Give the run that nobody ended."""
+    plan = plan_for(shot(32), max_iterations=60, prior=prior, restarts=2)
+    _, answer = drain(plan, shot(32))
+    assert answer is not None
+    return answer
+
+
+@pytest.mark.parametrize("prior", ["blind-spot", "noise"])
+@pytest.mark.parametrize("after", [26, 63, 75, 90])
+def test_a_resumed_run_gives_the_same_bytes(tmp_path: Path, prior: str, after: int) -> None:
+    settings = {"prior": prior, "restarts": 2}
+    whole = uninterrupted(prior)
+    path = tmp_path / "unfinished"
+    interrupt(path, shot(32), after, **settings)
+    plan = plan_for(shot(32), max_iterations=60, **settings)
+    seen, resumed = drain(plan, shot(32), store=Store(path, resume=True))
+    assert resumed is not None
+    assert np.array_equal(whole.image, resumed.image)
+    assert np.array_equal(whole.uncertainty, resumed.uncertainty)
+    assert whole.report["iterations"] == resumed.report["iterations"]
+    assert seen[-1].fraction == pytest.approx(1.0)
+
+
+def test_the_same_pixels_with_other_axes_are_another_image(tmp_path: Path) -> None:
+    path = tmp_path / "unfinished"
+    interrupt(path, shot(32), 30)
+    with pytest.raises(Refused) as caught:
+        plan = plan_for(shot(32), "XY", max_iterations=60)
+        drain(plan, shot(32), store=Store(path, resume=True))
+    assert caught.value.refusal.code == "resume-other"
+
+
+def test_a_disk_that_takes_no_checkpoint_does_not_end_the_run(tmp_path: Path) -> None:
+    store = Store(tmp_path / "missing" / "unfinished", resume=False)
+    asked = iter(range(10**9))
+    wish = lambda: Control.KEEP if next(asked) >= 30 else Control.GO  # noqa: E731
+    _, answer = drain(plan_for(shot(32), max_iterations=60), shot(32), control=wish, store=store)
+    assert answer is not None
+    assert store.failure is not None
+    assert store.failure.code == "save-gone"
+
+
+def test_another_image_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "unfinished"
+    interrupt(path, shot(32), 30)
+    with pytest.raises(Refused) as caught:
+        drain(
+            plan_for(shot(32), max_iterations=60), shot(32, seed=5), store=Store(path, resume=True)
+        )
+    assert caught.value.refusal.code == "resume-other"
+
+
+def test_another_recipe_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "unfinished"
+    interrupt(path, shot(32), 30)
+    with pytest.raises(Refused) as caught:
+        drain(plan_for(shot(32), max_iterations=59), shot(32), store=Store(path, resume=True))
+    assert caught.value.refusal.code == "resume-other"
+
+
+@pytest.mark.parametrize("spoil", [b"", b"not a checkpoint", b"\x80\x04pickle"])
+def test_a_damaged_checkpoint_is_refused(tmp_path: Path, spoil: bytes) -> None:
+    path = tmp_path / "unfinished"
+    path.write_bytes(spoil)
+    with pytest.raises(Refused) as caught:
+        drain(plan_for(shot(32), max_iterations=60), shot(32), store=Store(path, resume=True))
+    assert caught.value.refusal.code == "resume-broken"
+
+
+def test_a_cut_off_checkpoint_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "unfinished"
+    interrupt(path, shot(32), 30)
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(Refused) as caught:
+        drain(plan_for(shot(32), max_iterations=60), shot(32), store=Store(path, resume=True))
+    assert caught.value.refusal.code == "resume-broken"
+
+
+def test_without_a_checkpoint_a_run_starts_anew(tmp_path: Path) -> None:
+    store = Store(tmp_path / "unfinished", resume=True)
+    _, answer = drain(plan_for(shot(32)), shot(32), store=store)
+    assert answer is not None
+    store.remove()
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,91 @@
+"""torch is loaded as a run wants it; what the program has set stays, and what fails is said."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+from importlib import metadata
+
+import pytest
+
+from napari_dip.pipeline.machine import MPS_FALLBACK
+
+needs_gnu = pytest.mark.skipif(sys.platform != "linux", reason="needs GNU's OpenMP")
+
+#: Restores, and prints what the environment was when torch was imported, and is afterwards.
+_WATCHED = f"""
+    import os, sys
+    import numpy as np
+    import napari_dip as dip
+
+    class Watch:
+        def find_spec(self, name, path=None, target=None):
+            if name == "torch":
+                print(*map(os.environ.get, ("OMP_WAIT_POLICY", "{MPS_FALLBACK}")))
+
+    sys.meta_path.insert(0, Watch())
+    before = dict(os.environ)
+    image = np.random.default_rng(0).poisson(90, (32, 32))
+    dip.denoise(image, preset="fast", max_iterations=2, device="cpu")
+    print(dict(os.environ) == before)
+"""
+
+
+def ran(script: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run lines in a process of its own, in which the environment says nothing of torch."""
+    names = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", MPS_FALLBACK)
+    clean = {name: value for name, value in os.environ.items() if name not in names}
+    command = [sys.executable, "-c", textwrap.dedent(script)]
+    return subprocess.run(
+        command, env=clean | environment, capture_output=True, text=True, check=True, timeout=300
+    )
+
+
+@needs_gnu
+def test_torch_loads_with_a_policy_that_the_program_then_does_not_have() -> None:
+    done = ran(_WATCHED, OMP_DISPLAY_ENV="true")
+    assert done.stdout.splitlines() == ["PASSIVE 1", "True"]
+    assert "OMP_WAIT_POLICY = 'PASSIVE'" in done.stderr  # by the library itself, as it loads
+
+
+def test_what_the_user_says_of_apple_graphics_and_of_threads_is_kept() -> None:
+    done = ran(_WATCHED, OMP_WAIT_POLICY="ACTIVE", **{MPS_FALLBACK: "0"})
+    assert done.stdout.splitlines() == ["ACTIVE 0", "True"]
+
+
+def test_a_first_call_after_the_main_thread_has_ended_fails_in_words() -> None:
+    script = """
+        import threading
+        import numpy as np
+        import napari_dip as dip
+
+        def late():
+            threading.main_thread().join()
+            try:
+                dip.denoise(np.random.default_rng(0).poisson(90, (32, 32)), device="cpu")
+            except dip.Failed as error:
+                print(error.refusal.code)
+
+        threading.Thread(target=late).start()
+    """
+    assert ran(script).stdout == "program-ends\n"
+
+
+def test_a_torch_without_a_packages_notes_is_found_with_its_version() -> None:
+    script = """
+        import sys
+        from importlib import metadata
+
+        def none(name):
+            raise metadata.PackageNotFoundError(name)
+
+        import numpy as np
+        import napari_dip as dip
+        metadata.version = none
+        image = np.random.default_rng(0).poisson(90, (32, 32))
+        result = dip.denoise(image, preset="fast", max_iterations=2, device="cpu")
+        print(type(result.report["torch"]).__name__, result.report["torch"])
+    """
+    assert ran(script).stdout == f"str {metadata.version('torch')}\n"

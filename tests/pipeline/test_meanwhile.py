@@ -1,0 +1,186 @@
+"""What changes while it is being restored: the hash is of what was read, and a note says so."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import tifffile
+from scipy import ndimage
+
+import napari_dip as dip
+from napari_dip.cli.app import main
+from napari_dip.errors import Refused
+from napari_dip.io.integrity import file_sha256, stamp_of
+from napari_dip.io.reading import read_spec
+from napari_dip.io.writing import write_image
+from napari_dip.pipeline import autosave as keeping
+from napari_dip.pipeline.assess.report import sha256
+from napari_dip.pipeline.autosave import Place, run_kept
+from napari_dip.pipeline.events import drained
+from napari_dip.pipeline.execute import tile_measuring as survey
+from napari_dip.pipeline.execute.runner import run
+from napari_dip.pipeline.lazy_inputs import CHANGED, CHANGED_IN_TILES, stamped
+from napari_dip.scale.batch.records import RECEIPTS
+from run_scene import plan_for, shot
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+WISH: dict[str, Any] = {"preset": "fast", "device": "cpu", "max_iterations": 4}
+SIDE = 32
+
+
+def on_first_report(change: Callable[[], object]) -> Callable[[Any], None]:
+    """Do something once, when the fit goes on."""
+    waiting = [change]
+
+    def see(event: Any) -> None:
+        event = getattr(event, "event", None) or event
+        if getattr(event, "iteration", 0) and waiting:
+            waiting.pop()()
+
+    return see
+
+
+def test_an_array_written_to_meanwhile_changes_neither_pixels_nor_hash() -> None:
+    image = shot(SIDE)
+    before = dip.denoise(image.copy(), **WISH)
+    changed = dip.denoise(image, progress=on_first_report(lambda: image.fill(7)), **WISH)
+    assert (image == 7).all()
+    assert changed.report["input_sha256"] == before.report["input_sha256"]
+    assert np.array_equal(changed.image, before.image)
+    assert CHANGED.format(name="image") in changed.report["notes"]
+    assert not [note for note in before.report["notes"] if "changed" in note]
+
+
+@pytest.mark.parametrize("settings", [{}, {"tile": 128}])
+def test_a_memmap_written_to_meanwhile_is_named_with_the_hash_of_what_was_read(
+    tmp_path: Path, settings: dict[str, int]
+) -> None:
+    pixels = ndimage.zoom(shot(64), (160 / 64, 0.5))
+    np.save(tmp_path / "in.npy", pixels)
+    image = np.load(tmp_path / "in.npy", mmap_mode="r+")
+    plan = plan_for(image, max_iterations=2, **settings)
+    assert bool(plan.tiles) == bool(settings)
+    change = on_first_report(lambda: image.fill(3))
+    result = drained(run(plan, {"image": image}), change)
+    assert result is not None
+    assert result.report["input_sha256"] == sha256(pixels)
+    note = (CHANGED_IN_TILES if plan.tiles else CHANGED).format(name="shot")
+    assert note in result.report["notes"]
+
+
+def test_measured_pixels_are_those_that_were_read() -> None:
+    image, mask = shot(SIDE), np.zeros((SIDE, SIDE), bool)
+    mask[8:12, 8:12] = True
+    before = image.copy()
+    change = on_first_report(lambda: image.fill(7))
+    result = dip.inpaint(image, mask, dtype="same", progress=change, **WISH)
+    np.testing.assert_array_equal(result.image[~mask], before[~mask])
+
+
+def test_a_file_that_another_program_writes_to_meanwhile_is_named(tmp_path: Path) -> None:
+    path, pixels = tmp_path / "in.tif", shot(SIDE)
+    tifffile.imwrite(path, pixels)
+    change = on_first_report(lambda: tifffile.imwrite(path, pixels + 1))
+    result = dip.denoise(path, progress=change, **WISH)
+    assert result.report["input_sha256"] == sha256(pixels)
+    assert CHANGED.format(name="in.tif") in result.report["notes"]
+
+
+def test_a_file_that_is_only_touched_is_not_named(tmp_path: Path) -> None:
+    path = tmp_path / "in.tif"
+    tifffile.imwrite(path, shot(SIDE))
+    change = on_first_report(lambda: os.utime(path, (1, 1)))
+    result = dip.denoise(path, progress=change, **WISH)
+    assert not [note for note in result.report["notes"] if "changed" in note]
+
+
+def test_a_mask_that_changes_meanwhile_is_named(tmp_path: Path) -> None:
+    mask = np.zeros((SIDE, SIDE), np.uint8)
+    mask[8:12, 8:12] = 1
+    tifffile.imwrite(tmp_path / "mask.tif", mask)
+    change = on_first_report(lambda: tifffile.imwrite(tmp_path / "mask.tif", 1 - mask))
+    result = dip.inpaint(shot(SIDE), tmp_path / "mask.tif", progress=change, **WISH)
+    assert CHANGED.format(name="mask.tif") in result.report["notes"]
+
+
+def test_the_command_says_that_its_input_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, pixels = tmp_path / "in.tif", shot(SIDE)
+    tifffile.imwrite(path, pixels)
+    from napari_dip.cli import restore
+
+    def begun(plan: Any, data: Any, **wishes: Any) -> Any:
+        tifffile.imwrite(path, pixels + 1)
+        return run(plan, data, **wishes)
+
+    monkeypatch.setattr(restore, "run", begun)
+    report = tmp_path / "report.json"
+    command = ["denoise", path, "-o", tmp_path / "out.tif", "--report", report]
+    command += ["--max-iterations", "2", "--device", "cpu"]
+    assert main([str(word) for word in command]) == 0
+    assert json.loads(report.read_text())["input_sha256"] == sha256(pixels)
+    assert CHANGED.format(name="in.tif") in capsys.readouterr().err
+
+
+def test_a_receipt_speaks_of_the_file_that_was_read_so_that_the_next_call_restores_the_new_one(
+    tmp_path: Path,
+) -> None:
+    path, pixels = tmp_path / "in.tif", shot(SIDE)
+    tifffile.imwrite(path, pixels)
+    digest = file_sha256(path)
+    recipe = dip.make_recipe("denoise", **WISH)
+    change = on_first_report(lambda: tifffile.imwrite(path, pixels + 1))
+    first = dip.batch(recipe, path, tmp_path / "out", progress=change)
+    assert [one.state for one in first.outcomes] == ["restored"]
+    kept = json.loads(next((tmp_path / "out" / RECEIPTS).glob("*.json")).read_text())
+    assert kept["inputs_sha256"] == {"image": digest}
+    assert kept["report"]["input_sha256"] == sha256(pixels)
+    assert CHANGED.format(name="in.tif") in kept["report"]["notes"]
+    second = dip.batch(recipe, path, tmp_path / "out", resume=True)
+    assert [one.state for one in second.outcomes] == ["restored"]
+    third = dip.batch(recipe, path, tmp_path / "out", resume=True)
+    assert [one.state for one in third.outcomes] == ["kept"]
+
+
+def test_a_file_that_is_written_to_while_it_is_read_is_refused(tmp_path: Path) -> None:
+    path, pixels = tmp_path / "in.tif", shot(SIDE)
+    tifffile.imwrite(path, pixels)
+    plan = stamped(replace(plan_for(pixels), source=read_spec(path)))
+    tifffile.imwrite(path, pixels + 1)
+    with pytest.raises(Refused, match="written to while it was being read"):
+        survey.open_survey(plan)
+
+
+@pytest.mark.parametrize("changes", [False, True])
+def test_pixels_of_a_layer_that_have_changed_are_not_kept_as_those_of_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: bool
+) -> None:
+    image = shot(SIDE)
+    monkeypatch.setattr(keeping, "AFTER", 0.0)
+    place = Place(tmp_path / "runs" / "one", {}, {"image": {"layer": "shot", "path": None}})
+    there = []
+    for event in run_kept(place, plan_for(image, max_iterations=100), {"image": image}):
+        if changes and event.words.startswith("Measuring"):  # which comes after reading
+            image.fill(7)
+        there.append((place.folder / "image.npy").exists())
+    assert any(there) is not changes
+
+
+@pytest.mark.parametrize("name", ["in.tif", "in.ome.zarr"])
+def test_a_stamp_changes_with_each_writing(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    write_image(path, shot(SIDE), axes="YX")
+    first = stamp_of(path)
+    assert first == stamp_of(path)
+    write_image(path, shot(SIDE, seed=1), axes="YX", overwrite=True)
+    assert stamp_of(path) != first
+    assert stamp_of(tmp_path / "none") == ""

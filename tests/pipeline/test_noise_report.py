@@ -1,0 +1,198 @@
+"""The noise of an image can be measured by itself, from Python and for a plot."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import tifffile
+from skimage import data
+
+import napari_dip as dip
+
+GAIN, READ_NOISE, OFFSET = 2.0, 6.0, 100.0
+
+
+@pytest.fixture(scope="module")
+def camera_shot() -> np.ndarray:
+    """A real scene in a camera of known gain, read noise and offset."""
+    rng = np.random.default_rng(0)
+    scene = data.cell().astype(np.float64)[:384, :384] * 10
+    counts = GAIN * rng.poisson(scene / GAIN) + rng.normal(0, READ_NOISE, scene.shape) + OFFSET
+    return np.rint(counts).astype(np.uint16)
+
+
+@pytest.fixture(scope="module")
+def measured(camera_shot) -> dip.NoiseReport:
+    return dip.measure_noise(camera_shot)
+
+
+def test_the_gain_of_a_camera_is_found(measured):
+    (one,) = measured.channels
+    assert one.gain == pytest.approx(GAIN, rel=0.2)
+    assert measured.hidden_block == (1, 1)
+    assert "do not share noise" in measured.correlation_words
+    assert "single pixels are hidden" in measured.correlation_words
+
+
+def test_its_figures_are_those_of_a_run(camera_shot, measured):
+    result = dip.denoise(camera_shot, preset="fast", max_iterations=2)
+    noise = result.report["noise"]
+    (one,) = measured.channels
+    assert noise["gain"] == [pytest.approx(one.gain, rel=1e-4)]
+    assert noise["intercept"] == [pytest.approx(one.intercept, rel=1e-4)]
+    assert noise["hidden_block"] == list(measured.hidden_block)
+
+
+def test_the_points_lie_about_the_line(measured):
+    (one,) = measured.channels
+    means, variances = np.array(one.points).T
+    assert len(means) > 50
+    line = one.gain * means + one.intercept
+    assert np.median(variances / line) == pytest.approx(1, abs=0.2)
+
+
+def test_dark_pixels_tell_offset_and_read_noise_apart(camera_shot):
+    dark = camera_shot.copy()
+    dark[:128] = np.rint(np.random.default_rng(1).normal(OFFSET, READ_NOISE, (128, 384)))
+    (one,) = dip.measure_noise(dark).channels
+    assert one.offset == pytest.approx(OFFSET, abs=2)
+    assert one.read_noise == pytest.approx(READ_NOISE, rel=0.2)
+
+
+def test_measuring_and_a_run_say_the_same_of_offset_and_read_noise(camera_shot, measured):
+    noise = dip.denoise(camera_shot, preset="fast", max_iterations=2).report["noise"]
+    (one,) = measured.channels
+    assert noise["offset"] == [one.offset]
+    assert noise["read_noise"] == [one.read_noise]
+
+
+def test_the_noise_in_the_dark_is_that_where_it_is_darkest(camera_shot, measured):
+    (one,) = measured.channels
+    dark = np.percentile(camera_shot, 1)
+    assert one.noise_in_dark**2 == pytest.approx(one.gain * dark + one.intercept, rel=0.05)
+
+
+def test_it_is_plain_json_with_sentences(measured):
+    told = measured.to_dict()
+    assert json.loads(json.dumps(told, allow_nan=False)) == told
+    assert told["sentences"] and all(one.endswith(".") for one in told["sentences"])
+
+
+def test_an_image_that_cannot_tell_says_so():
+    texture = np.random.default_rng(0).normal(size=(48, 48))
+    texture[::2] *= 40
+    flat = dip.measure_noise((500 + texture[:, :17]).astype(np.float32)[:17])
+    assert all(one.offset is None for one in flat.channels)
+    assert "cannot tell" in " ".join(flat.sentences)
+
+
+def test_channels_are_measured_one_by_one_and_a_constant_one_left_out(camera_shot):
+    pair = np.stack([camera_shot, 3 * camera_shot, np.full_like(camera_shot, 7)])
+    found = dip.measure_noise(pair, axes="CYX")
+    assert len(found.channels) == 2
+    assert found.channels[1].gain == pytest.approx(3 * found.channels[0].gain, rel=0.1)
+    assert found.sentences[0].startswith("Channel 1: ")
+
+
+def test_saturated_pixels_are_told(camera_shot):
+    clipped = np.minimum(camera_shot, np.percentile(camera_shot, 95)).astype(np.uint16)
+    assert "saturated" in " ".join(dip.measure_noise(clipped).sentences)
+
+
+def test_holes_do_not_count(camera_shot, measured):
+    holed = camera_shot.astype(np.float32)
+    holed[100:140, 50:300] = np.nan
+    (one,) = dip.measure_noise(holed).channels
+    assert one.gain == pytest.approx(measured.channels[0].gain, rel=0.2)
+
+
+def test_a_file_is_measured_as_its_pixels_are(tmp_path, camera_shot, measured):
+    tifffile.imwrite(tmp_path / "shot.tif", camera_shot)
+    assert dip.measure_noise(tmp_path / "shot.tif").to_dict() == measured.to_dict()
+
+
+@pytest.mark.parametrize(
+    ("image", "code"),
+    [
+        (np.ones(5), "image-line"),
+        (np.full((40, 40), 3.0), "pixels-constant"),
+        (np.ones((40, 40), complex), "image-complex"),
+        (np.ones((4, 40)), "image-small"),
+    ],
+)
+def test_what_is_no_image_is_refused(image, code):
+    with pytest.raises(dip.Refused) as caught:
+        dip.measure_noise(image)
+    assert caught.value.refusal.code == code
+
+
+def frames(light: float, count: int, seed: int = 0) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    shape = (count, 64, 64)
+    return GAIN * rng.poisson(light, shape) + rng.normal(0, READ_NOISE, shape) + OFFSET
+
+
+def test_dark_and_flat_frames_go_before_what_the_image_tells(camera_shot):
+    dark, flat = frames(0, 4), frames(400, 4, seed=1)
+    (one,) = dip.measure_noise(camera_shot, dark=dark, flat=flat).channels
+    assert one.gain == pytest.approx(GAIN, rel=0.05)
+    assert one.offset == pytest.approx(OFFSET, rel=0.01)
+    assert one.read_noise == pytest.approx(READ_NOISE, rel=0.05)
+    assert one.intercept == pytest.approx(READ_NOISE**2 - GAIN * OFFSET, rel=0.05)
+    assert one.doubt == ""
+
+
+def test_dark_frames_alone_tell_offset_and_read_noise(camera_shot, measured):
+    (one,) = dip.measure_noise(camera_shot, dark=frames(0, 1)[0]).channels
+    assert one.offset == pytest.approx(OFFSET, rel=0.01)
+    assert one.read_noise == pytest.approx(READ_NOISE, rel=0.1)
+    assert one.gain == measured.channels[0].gain
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"flat": np.ones((32, 32)) * np.arange(32)}, "but 2 of the same light are needed"),
+        ({"dark": np.full((2, 32, 32), 7)}, "one value only"),
+    ],
+)
+def test_frames_that_tell_nothing_are_refused(camera_shot, given, words):
+    with pytest.raises(dip.Refused, match=words):
+        dip.measure_noise(camera_shot, **given)
+
+
+def test_figures_have_intervals_that_hold_the_truth(measured):
+    (one,) = measured.channels
+    assert 0 < one.gain_error < 0.1
+    assert one.gain == pytest.approx(GAIN, abs=4 * one.gain_error)
+    assert f"± {2 * one.gain_error:.2g}" in measured.sentences[0]
+    assert measured.to_dict()["channels"][0]["gain_error"] == pytest.approx(one.gain_error, 1e-3)
+
+
+def test_background_light_is_not_said_to_be_the_offset(camera_shot):
+    lit = camera_shot.copy()
+    light = np.random.default_rng(1).poisson(60, (128, 384))
+    lit[:128] = np.rint(OFFSET + GAIN * light + np.random.default_rng(2).normal(0, 6, (128, 384)))
+    found = dip.measure_noise(lit)
+    (one,) = found.channels
+    assert one.offset > OFFSET + 50  # as far as a picture can tell
+    assert "both are less if some did" in found.sentences[1]
+
+
+def test_dark_frames_tell_offset_and_read_noise_without_an_if(camera_shot):
+    dark = np.rint(np.random.default_rng(1).normal(OFFSET, READ_NOISE, (4, 64, 64)))
+    found = dip.measure_noise(camera_shot, dark=dark.astype(np.uint16))
+    assert "if some did" not in found.sentences[1]
+    assert "offset is 99.9" in found.sentences[1]
+
+
+def test_the_command_gives_no_gain_where_the_image_cannot_tell(tmp_path, capsys):
+    from napari_dip.cli.inspection import noise
+
+    ramp = 20 + 800 * np.linspace(0, 1, 192)[None] * np.ones((192, 1))
+    speckle = ramp * np.random.default_rng(0).gamma(20, 1 / 20, ramp.shape)
+    tifffile.imwrite(tmp_path / "speckle.tif", speckle.astype(np.float32))
+    assert noise(str(tmp_path / "speckle.tif")) == 0
+    assert capsys.readouterr().out.startswith("Gain cannot tell ")

@@ -1,0 +1,111 @@
+"""A recipe survives JSON, and a misspelt one is refused."""
+
+from __future__ import annotations
+
+import json
+import pickle
+
+import numpy as np
+import pytest
+
+from napari_dip.errors import Refused
+from napari_dip.pipeline.recipe import SCHEMA, make_recipe, recipe_from_dict, recipe_from_json
+
+
+def code_of(raw: object) -> str:
+    with pytest.raises(Refused) as caught:
+        recipe_from_dict(raw)
+    return caught.value.refusal.code
+
+
+def test_a_recipe_survives_json_and_pickle() -> None:
+    recipe = make_recipe("denoise", prior="noise", seed=7, restarts=3, smoothing=0.5, dtype="same")
+    assert recipe_from_json(recipe.to_json()) == recipe
+    assert pickle.loads(pickle.dumps(recipe)) == recipe
+
+
+def test_what_was_not_set_is_not_written() -> None:
+    assert make_recipe("denoise").to_dict() == {"schema": SCHEMA, "task": "denoise", "settings": {}}
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("read_noise", -1.0),
+        ("read_noise", float("nan")),
+        ("gain", float("inf")),
+        ("seed", -1),
+        ("seed", 1.5),
+        ("restarts", 0),
+        ("max_iterations", 0),
+        ("time_limit", 0.0),
+        ("prior", "magic"),
+        ("preset", "FAST"),
+        ("device", "tpu"),
+        ("smoothing", -0.1),
+    ],
+)
+def test_a_value_out_of_bounds_is_refused_by_name(field: str, value: object) -> None:
+    with pytest.raises(Refused, match=f"'{field}'"):
+        make_recipe("denoise", **{field: value})
+
+
+@pytest.mark.parametrize(
+    "field", ["seed", "restarts", "max_iterations", "time_limit", "tile", "gain", "smoothing"]
+)
+@pytest.mark.parametrize("value", [True, False, np.True_])
+def test_yes_is_not_the_number_one(field: str, value: object) -> None:
+    with pytest.raises(Refused, match=f"'{field}' .* a number"):
+        make_recipe("denoise", **{field: value})
+    raw = {"schema": 1, "task": "denoise", "settings": {field: bool(value)}}
+    assert code_of(raw) == "setting-wrong"
+
+
+def test_yes_stays_yes_where_it_is_asked_for() -> None:
+    assert make_recipe("denoise", neighbours=False).task.neighbours is False
+    assert make_recipe("denoise", neighbours=np.True_).task.neighbours is True
+    with pytest.raises(Refused, match=r"'prior' .* auto, noise"):
+        make_recipe("denoise", prior=True)
+
+
+def test_an_unknown_setting_is_refused() -> None:
+    assert code_of({"schema": 1, "task": "denoise", "settings": {"sigma": 3}}) == "setting-unknown"
+    assert code_of({"schema": 1, "task": "denoise", "epochs": 3}) == "setting-unknown"
+
+
+def test_an_unknown_setting_is_told_each_one_that_can_be_set_and_nothing_else() -> None:
+    with pytest.raises(Refused) as caught:
+        make_recipe("denoise", sigma=3)
+    listed = str(caught.value).split("spelling: ")[1].rstrip(".").split(", ")
+    assert len(listed) == len(set(listed))
+    assert {"gain", "preset"} < set(listed)
+    assert not {"title", "inputs", "done"} & set(listed)
+
+
+def test_a_recipe_of_a_newer_program_is_refused() -> None:
+    assert code_of({"schema": SCHEMA + 1, "task": "denoise"}) == "recipe-newer"
+
+
+@pytest.mark.parametrize(
+    "raw", [None, [], {}, {"task": "denoise"}, {"schema": True, "task": "denoise"}, {"schema": 1}]
+)
+def test_what_is_no_recipe_is_refused(raw: object) -> None:
+    assert code_of(raw) == "recipe-broken"
+
+
+def test_a_setting_given_twice_is_refused() -> None:
+    raw = {"schema": 1, "task": "denoise", "seed": 1, "settings": {"seed": 2}}
+    assert code_of(raw) == "recipe-broken"
+
+
+@pytest.mark.parametrize("text", ["", "{", "[" * 100_000, "nonsense"])
+def test_broken_json_is_refused(text: str) -> None:
+    with pytest.raises(Refused):
+        recipe_from_json(text)
+
+
+def test_changing_a_common_setting_checks_it_again() -> None:
+    recipe = make_recipe("denoise")
+    assert json.loads(recipe.with_common(seed=3).to_json())["seed"] == 3
+    with pytest.raises(Refused):
+        recipe.with_common(seed=-3)

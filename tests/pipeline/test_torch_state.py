@@ -1,0 +1,163 @@
+"""What a program has set of torch and NumPy changes no run, and is back whenever it waits."""
+
+from __future__ import annotations
+
+import locale
+import random
+import threading
+import warnings
+from contextlib import AbstractContextManager, contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import torch
+
+import napari_dip as dip
+from napari_dip import explore
+from napari_dip.pipeline.execute.runner import run
+from napari_dip.pipeline.torch_state import own_state
+from run_scene import plan_for, shot
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+SIDE = 32
+WISH: dict[str, Any] = {"preset": "fast", "device": "cpu", "max_iterations": 4}
+
+
+@contextmanager
+def setting(write: Callable[[Any], Any], value: Any, before: Any) -> Iterator[None]:
+    write(value)
+    try:
+        yield
+    finally:
+        write(before)
+
+
+STATES: dict[str, Callable[[], AbstractContextManager[Any]]] = {
+    "autocast": lambda: torch.autocast("cpu"),
+    "no gradients": torch.no_grad,
+    "inference mode": torch.inference_mode,
+    "double": lambda: setting(torch.set_default_dtype, torch.float64, torch.float32),
+    "default device": lambda: setting(torch.set_default_device, "meta", None),
+    "device context": lambda: torch.device("meta"),
+    "precision": lambda: setting(torch.set_float32_matmul_precision, "medium", "highest"),
+    "deterministic": lambda: setting(torch.use_deterministic_algorithms, True, False),
+    "threads": lambda: setting(torch.set_num_threads, 2, torch.get_num_threads()),
+    "no oneDNN": lambda: setting(_enable_onednn, False, True),
+    "NumPy raises": lambda: np.errstate(all="raise"),
+    "warnings are errors": lambda: warnings.catch_warnings(action="error"),
+}
+
+
+def _enable_onednn(enabled: bool) -> None:
+    torch.backends.mkldnn.enabled = enabled  # type: ignore[assignment]
+
+
+def state() -> dict[str, Any]:
+    """All that a program may have set."""
+    return {
+        "gradients": torch.is_grad_enabled(),
+        "inference": torch.is_inference_mode_enabled(),
+        "autocast": torch.is_autocast_enabled("cpu"),
+        "dtype": torch.get_default_dtype(),
+        "device": torch.get_default_device(),
+        "threads": torch.get_num_threads(),
+        "precision": torch.get_float32_matmul_precision(),
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+        "oneDNN": torch.backends.mkldnn.enabled,
+        "random": torch.get_rng_state().numpy().tobytes(),
+        "NumPy": np.geterr(),
+        "NumPy's random": np.random.get_state()[1].tobytes(),  # type: ignore[index,union-attr]
+        "Python's random": random.getstate(),
+        "filters": list(warnings.filters),
+        "locale": locale.setlocale(locale.LC_ALL),
+    }
+
+
+@pytest.fixture(scope="module")
+def plain() -> dip.Restoration:
+    return dip.denoise(shot(SIDE), **WISH)
+
+
+@pytest.mark.parametrize("name", STATES)
+def test_what_a_program_has_set_of_torch_changes_no_pixels_and_stays(
+    name: str, plain: dip.Restoration
+) -> None:
+    seen = []
+    with STATES[name]():
+        before = state()
+        result = dip.denoise(shot(SIDE), progress=lambda _: seen.append(state()), **WISH)
+        after = state()
+    assert np.array_equal(result.image, plain.image)
+    assert np.array_equal(result.uncertainty, plain.uncertainty)
+    assert after == before
+    assert seen == [before] * len(seen)  # whenever the run waits
+    assert len(seen) > 3
+
+
+@pytest.mark.parametrize("name", ["autocast", "no gradients", "double", "default device"])
+def test_noise_and_experiments_do_not_depend_on_it_either(name: str) -> None:
+    def figures() -> Any:
+        noise = dip.measure_noise(shot(SIDE), dark=shot(SIDE), flat=[shot(SIDE), shot(SIDE, 1)])
+        found = explore.impedance(shot(SIDE), max_iterations=4, device="cpu")
+        watched = explore.spectrum(shot(SIDE), max_iterations=4, device="cpu")
+        rest = {key: one.tolist() for key, one in found.energies.items()}
+        return noise.to_dict(), rest, watched.correspondence.tolist()
+
+    plain = figures()
+    with STATES[name]():
+        before = state()
+        assert figures() == plain
+        assert state() == before
+
+
+def test_a_run_that_is_given_up_leaves_everything_as_it_was() -> None:
+    with torch.no_grad(), STATES["double"]():
+        before = state()
+        steps = run(plan_for(shot(SIDE)), {"image": shot(SIDE)})
+        for _ in range(4):
+            next(steps)
+        assert state() == before
+        steps.close()
+        assert state() == before
+
+
+def test_a_run_that_fails_leaves_everything_as_it_was() -> None:
+    flat = np.full((SIDE, SIDE), 3.0)
+    with torch.no_grad(), STATES["double"]():
+        before = state()
+        with pytest.raises(dip.Refused):
+            dip.denoise(flat, **WISH)
+        assert state() == before
+
+
+def test_a_run_goes_on_in_another_thread_whose_state_comes_back(plain: dip.Restoration) -> None:
+    steps = run(plan_for(shot(SIDE), max_iterations=4), {"image": shot(SIDE)})
+    for _ in range(4):
+        next(steps)
+    found: list[Any] = []
+
+    def rest() -> None:
+        with torch.no_grad():
+            while True:
+                try:
+                    next(steps)
+                except StopIteration as end:
+                    found.extend((end.value.image, torch.is_grad_enabled()))
+                    return
+
+    other = threading.Thread(target=rest)
+    other.start()
+    other.join()
+    assert np.array_equal(found[0], plain.image)
+    assert found[1] is False
+
+
+def test_an_error_within_comes_out_and_the_state_is_back() -> None:
+    before = state()
+    with pytest.raises(ZeroDivisionError), own_state(1):
+        assert torch.get_num_threads() == 1
+        raise ZeroDivisionError
+    assert state() == before

@@ -1,0 +1,159 @@
+"""What is kept of a run so that it can go on after a crash, and what of it is believed."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import tifffile
+
+from napari_dip.errors import Refused
+from napari_dip.pipeline import autosave as keeping
+from napari_dip.pipeline.autosave import (
+    MOST_RUNS,
+    TOLD,
+    Place,
+    find_unfinished,
+    make_room,
+    read_back,
+    run_kept,
+    summarise_run,
+)
+from napari_dip.pipeline.store.folder_lock import Held, is_held
+from run_scene import MACHINE, drain, plan_for, shot
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+IMAGE = shot(32)
+PLAN = plan_for(IMAGE, max_iterations=60)
+
+
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch):
+    """Keep a run from its first report on."""
+    monkeypatch.setattr(keeping, "AFTER", 0.0)
+
+
+def place_in(home: Path, path: Path | None = None, resume: bool = False) -> Place:
+    inputs = {"image": {"layer": "cells", "path": path and str(path), "axes": "YX"}}
+    return Place(home / "run-1", summarise_run(PLAN, "Denoise of 'cells'", MACHINE), inputs, resume)
+
+
+def cut_off(place: Place, image: Any = IMAGE) -> None:
+    """Begin a run, and let go of it once something is kept."""
+    loop = run_kept(place, PLAN, {"image": image})
+    for _ in loop:
+        if (place.folder / TOLD).exists():
+            assert find_unfinished(place.folder.parent, "denoise") == ()  # it is on
+            loop.close()
+
+
+def test_a_run_that_was_cut_off_goes_on_to_the_same_pixels_and_leaves_nothing(tmp_path):
+    cut_off(place_in(tmp_path))
+    (one,) = find_unfinished(tmp_path, "denoise")
+    assert one.machine == MACHINE and one.exact and one.done >= 25
+    assert "after 25 of at most 60 iterations" in one.words()
+    assert find_unfinished(tmp_path, "inpaint") == ()
+    pixels = read_back(one, {})["image"]
+    assert np.array_equal(pixels, IMAGE) and pixels.dtype == IMAGE.dtype
+    loop = run_kept(place_in(tmp_path, resume=True), PLAN, {"image": pixels})
+    while True:
+        try:
+            assert (event := next(loop)).iteration in (0, *range(25, 61)), event
+        except StopIteration as end:
+            result = end.value
+            break
+    assert np.array_equal(result.image, drain(PLAN, IMAGE)[1].image)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_pixels_that_a_file_holds_are_not_copied_and_proven_on_reading(tmp_path):
+    path, home = tmp_path / "cells.tif", tmp_path / "home"
+    tifffile.imwrite(path, IMAGE)
+    cut_off(place_in(home, path))
+    (one,) = find_unfinished(home, "denoise")
+    assert not (one.folder / "image.npy").exists()
+    assert read_back(one, {"image": IMAGE}) == {"image": None}  # a layer holds them
+    assert np.array_equal(read_back(one, {"image": IMAGE + 1})["image"], IMAGE)
+    tifffile.imwrite(path, IMAGE + 1)
+    with pytest.raises(Refused) as caught:
+        read_back(one, {})
+    assert caught.value.refusal.code == "unfinished-changed"
+    path.unlink()
+    with pytest.raises(Refused) as caught:
+        read_back(one, {})
+    assert caught.value.refusal.code == "unfinished-gone"
+
+
+def test_a_file_that_holds_other_pixels_than_the_layer_does_not_stand_for_it(tmp_path):
+    tifffile.imwrite(tmp_path / "cells.tif", IMAGE + 1)
+    cut_off(place_in(tmp_path / "home", tmp_path / "cells.tif"))
+    (one,) = find_unfinished(tmp_path / "home", "denoise")
+    assert np.array_equal(read_back(one, {})["image"], IMAGE)
+
+
+def test_pixels_beyond_the_bound_are_not_copied_and_the_run_ends_all_the_same(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(keeping, "MOST_BYTES", IMAGE.nbytes - 1)
+    loop = run_kept(place_in(tmp_path), PLAN, {"image": IMAGE})
+    while True:
+        try:
+            next(loop)
+            assert not list(tmp_path.glob("*/*.npy"))
+        except StopIteration as end:
+            assert end.value is not None
+            break
+
+
+def test_what_names_files_elsewhere_or_is_no_run_is_not_offered(tmp_path):
+    cut_off(place_in(tmp_path))
+    (one,) = find_unfinished(tmp_path, "denoise")
+    told = json.loads((one.folder / TOLD).read_text())
+    for wrong in ("../image.npy", "/etc/passwd", 3):
+        told["inputs"]["image"]["file"] = wrong
+        (one.folder / TOLD).write_text(json.dumps(told))
+        assert find_unfinished(tmp_path, "denoise") == ()
+    for text in ("[" * 100_000, "{}", '{"schema": 99}', "\0"):
+        (one.folder / TOLD).write_text(text)
+        assert find_unfinished(tmp_path, "denoise") == ()
+
+
+def test_the_oldest_runs_make_room_and_those_that_are_on_stay(tmp_path):
+    for number in range(MOST_RUNS + 3):
+        folder = tmp_path / f"run-{number}"
+        folder.mkdir()
+        (folder / TOLD).write_text("{}")
+        Held(folder).let_go()  # marks it as a run's
+        os.utime(folder, (number, number))
+    held = Held(tmp_path / "run-0")
+    os.utime(tmp_path / "run-0", (0, 0))
+    assert is_held(tmp_path / "run-0") and not is_held(tmp_path / "run-1")
+    make_room(tmp_path)
+    held.let_go()
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {"run-0", *(f"run-{number}" for number in range(4, MOST_RUNS + 3))}
+    assert not is_held(tmp_path / "run-0")
+
+
+def test_a_folder_of_the_users_among_unfinished_runs_is_never_deleted(tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("of the day")
+    (tmp_path / "mine" / TOLD).write_text("{}")
+    (tmp_path / "empty").mkdir()
+    cut_off(place_in(tmp_path))
+    (tmp_path / "run-1" / "notes.txt").write_text("of the run")
+    for folder in tmp_path.iterdir():
+        os.utime(folder, (1, 1))
+    for _ in range(MOST_RUNS + 1):
+        make_room(tmp_path)
+    (one,) = find_unfinished(tmp_path, "denoise")
+    one.remove()
+    assert find_unfinished(tmp_path, "denoise") == ()
+    left = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
+    assert left == {"mine/notes.txt", f"mine/{TOLD}", "run-1/notes.txt", "run-1/held"}
+    assert (tmp_path / "empty").is_dir()

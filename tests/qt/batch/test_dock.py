@@ -1,0 +1,325 @@
+"""Many files in a dock, by real clicks: run, hold, stop, go on, look; to the same bytes."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import dask.array
+import numpy as np
+import pytest
+import tifffile
+from qtpy.QtCore import Qt, QThreadPool
+
+import napari_dip as dip
+from napari_dip.cli import main
+from napari_dip.io.writing import write_image
+from napari_dip.pipeline.reproduce.repeating import command_line, python_script
+from napari_dip.qt.batch.dock import BatchDock
+from napari_dip.qt.batch.layers import lazily
+from napari_dip.qt.batch.settings import beside
+from napari_dip.qt.shell.layers import METADATA_KEY
+from napari_dip.qt.shell.preferences import shelf_of
+from napari_dip.qt.shell.run_bar import State
+from napari_dip.qt.task.request import inputs_noted, made_by_us, repetition, without_file
+from napari_dip.samples import MITOCHONDRIA
+
+#: The first run of a session also imports torch.
+PATIENCE = 60_000
+RECIPE = dip.make_recipe("denoise", preset="fast", max_iterations=4, device="cpu")
+GOOD = ["a.tif", "b.tif", "c.tif"]
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory) -> Path:
+    """Three crops of a real single shot with sizes of pixels, a bad file, and a whole batch."""
+    folder = tmp_path_factory.mktemp("scene")
+    (folder / "in").mkdir()
+    shot = tifffile.imread(MITOCHONDRIA)[0]
+    for number, name in enumerate(GOOD):
+        crop = np.ascontiguousarray(shot[20:52, 30 + 40 * number : 62 + 40 * number])
+        place = {"axes": "YX", "scale": (0.2, 0.2), "units": ("micrometer",) * 2}
+        write_image(folder / "in" / name, crop, **place)
+    (folder / "in" / "bad.tif").write_text("no image")
+    (folder / "recipe.json").write_text(RECIPE.to_json())
+    dip.batch(RECIPE, folder / "in", folder / "whole")
+    return folder
+
+
+class Bench:
+    """A viewer without a window, the dock, and a user's hands."""
+
+    def __init__(self, qtbot):
+        from napari.components import ViewerModel
+
+        self.qtbot, self.viewer = qtbot, ViewerModel()
+        self.open()
+
+    def open(self):
+        self.dock = BatchDock(self.viewer)
+        self.dock.show()
+        self.qtbot.addWidget(self.dock, before_close_func=lambda dock: dock.shut_down())
+
+    def ask(self, scene, out, files="in"):
+        self.dock.recipe.load(str(scene / "recipe.json"))
+        self.dock.folder.setText(str(out))
+        self.dock.files.add(str(scene / files))
+        self.wait_for_plan()
+
+    def wait_for_plan(self):
+        self.wait(lambda: self.bar.state is State.READY)
+
+    def press(self, button):
+        assert button.isEnabled() and not button.isHidden(), button.text()
+        self.qtbot.mouseClick(button, Qt.MouseButton.LeftButton)
+
+    def wait(self, happened):
+        self.qtbot.waitUntil(happened, timeout=PATIENCE)
+
+    def wait_for_end(self):
+        self.wait(lambda: not self.dock.busy)
+
+    @property
+    def bar(self):
+        return self.dock.run_bar
+
+    @property
+    def rows(self):
+        return {row.source.name: row for row in self.dock.results.table.files.rows}
+
+    @property
+    def states(self):
+        return [row.state for row in self.rows.values()]
+
+    @property
+    def said(self):
+        return self.bar.words.text()
+
+
+@pytest.fixture
+def bench(qtbot):
+    bench = Bench(qtbot)
+    yield bench
+    bench.dock.shut_down()
+    qtbot.waitUntil(lambda: not QThreadPool.globalInstance().activeThreadCount(), timeout=30_000)
+
+
+def tables(folder):
+    """Rows of the table, but what differs from run to run."""
+    rows = csv.DictReader((folder / "batch.csv").read_text(encoding="utf-8").splitlines())
+    return [{name: cell for name, cell in row.items() if name != "seconds"} for row in rows]
+
+
+def results(folder):
+    return {path.name: path.read_bytes() for path in sorted(folder.glob("*.tif"))}
+
+
+def test_files_are_run_and_held_to_the_bytes_of_the_command(bench, scene, tmp_path):
+    out = tmp_path / "out"
+    bench.ask(scene, out)
+    assert bench.states == ["ready", "ready", "refused", "ready"] and not out.exists()
+    assert bench.dock.plan_line.text().startswith("4 files, 1 refused, 3 to restore: up to ")
+    assert "Save it as TIFF or PNG" in bench.rows["bad.tif"].words[0]
+    bench.press(bench.bar.run_button)
+    bench.press(bench.bar.pause_button)
+    assert not bench.dock.files.isEnabled() and bench.bar.pause_button.text() == "Resume"
+    bench.qtbot.wait(400)
+    assert not any(row.done for row in bench.rows.values()) and not results(out)
+    bench.press(bench.bar.pause_button)
+    bench.wait_for_end()
+    assert results(out) == results(scene / "whole")
+    assert bench.states == ["restored", "restored", "refused", "restored"]
+    assert bench.said.startswith("Of 4 files: 3 restored, 1 refused.")
+    assert tables(out) == tables(scene / "whole")
+    bench.wait_for_plan()
+    line = bench.dock.plan_line.text()
+    assert "3 done before" in line and "1 file was refused: click it to see why" in line
+    assert bench.bar.run_button.text() == "Check again"
+    assert bench.states == ["restored", "restored", "refused", "restored"]  # as it was said
+
+
+def test_a_batch_of_the_command_is_gone_on_with_stopped_and_ended_by_the_command(
+    bench, scene, tmp_path
+):
+    out, bar = tmp_path / "out", bench.bar
+    typed = ["batch", str(scene / "recipe.json"), "-o", str(out), "--quiet"]
+    assert main([*typed, str(scene / "in" / "a.tif")]) == 0
+    begun = (out / "a.tif").stat().st_mtime_ns
+    bench.ask(scene, out)
+    assert bar.run_button.text() == "Go on"
+    bench.press(bar.run_button)
+    bench.press(bar.pause_button)
+    bench.qtbot.wait(600)  # a double click does not stop it
+    bench.press(bar.run_button)
+    bench.wait_for_end()
+    assert "Of 4 files: 1 done before, 1 refused, 2 left." in bench.said
+    assert "Go on takes up the rest" in bench.said and list(results(out)) == ["a.tif"]
+    assert main([*typed, str(scene / "in"), "--resume"]) == 1  # the bad one has no result
+    assert results(out) == results(scene / "whole")
+    assert (out / "a.tif").stat().st_mtime_ns == begun
+
+
+def test_a_batch_that_was_stopped_before_its_first_file_was_done_has_begun(bench, scene, tmp_path):
+    shutil.copy(scene / "whole" / "batch.json", tmp_path)
+    bench.ask(scene, tmp_path)
+    assert bench.bar.run_button.text() == "Go on"  # as the sentence at its end has it
+
+
+def test_a_dock_that_is_closed_amid_a_batch_loses_nothing(bench, scene):
+    out = scene / "closed"
+    shutil.copytree(scene / "whole", out)
+    for name in ("c.tif", "receipts/c.tif.json"):
+        (out / name).unlink()
+    bench.dock.folder.setText(str(out))  # files and recipe are those of the batch there
+    bench.wait_for_plan()
+    assert [bench.rows[name].state for name in GOOD] == ["kept", "kept", "ready"]
+    bench.press(bench.bar.run_button)
+    bench.qtbot.wait(100)
+    bench.dock.shut_down()
+    bench.wait(lambda: not QThreadPool.globalInstance().activeThreadCount())
+    assert not list(out.rglob("*.part"))
+    bench.open()
+    bench.dock.folder.setText(str(out))
+    bench.wait_for_plan()
+    bench.press(bench.bar.run_button)
+    bench.wait_for_end()
+    assert results(out) == results(scene / "whole")
+
+
+def test_results_open_as_lazy_layers_in_their_place(bench, scene, monkeypatch):
+    bench.dock.folder.setText(str(scene / "whole"))
+    bench.wait_for_plan()
+    shown = bench.dock.results
+    place = list(bench.rows).index("b.tif")
+    shown.table.selectRow(place)
+    assert shown.words.text() == " ".join(bench.rows["b.tif"].words)
+    bench.press(shown.beside)
+    bench.press(shown.show_button)
+    bench.wait(lambda: len(bench.viewer.layers) == 2)
+    below, layer = bench.viewer.layers
+    assert (below.name, layer.name) == ("b.tif", "b denoised")
+    assert isinstance(layer.data, dask.array.Array) and isinstance(below.data, dask.array.Array)
+    np.testing.assert_array_equal(layer.data, tifffile.imread(scene / "whole" / "b.tif"))
+    np.testing.assert_allclose([*layer.scale, *below.scale], 0.2)
+    assert {str(unit) for unit in (*layer.units, *below.units)} == {"micrometer"}
+    made = layer.metadata[METADATA_KEY]
+    assert json.loads(json.dumps(made)) == made and made["recipe"] == RECIPE.to_dict()
+    assert made_by_us(layer) is not None and made_by_us(below) is None
+    assert not without_file(made)  # a script can be made of it
+    bench.press(shown.all_button)
+    bench.wait(lambda: "3 results" in bench.said)
+    assert len(bench.viewer.layers) == 6
+
+
+class Watched:
+    """A large stack that takes down how many of its pixels are read."""
+
+    shape, dtype, ndim = (40, 1500, 2000), np.dtype("float32"), 3
+
+    def __init__(self):
+        self.read = 0
+
+    def __getitem__(self, place):
+        part = np.broadcast_to(np.float32(1), self.shape)[place]
+        self.read += part.size
+        return part
+
+
+def test_of_a_large_result_only_what_is_in_sight_is_read():
+    stack = Watched()
+    lazy = lazily(stack, "ZYX")
+    assert stack.read == 0
+    assert np.asarray(lazy[20, :100, :100]).shape == (100, 100)
+    assert 100 * 100 <= stack.read <= 1024 * 1024
+
+
+def test_what_is_wrong_with_the_whole_is_said_above_run(bench, scene, tmp_path):
+    dock = bench.dock
+    assert "Add the files" in dock.plan_line.text() and bench.bar.state is State.REFUSED
+    dock.files.add(str(scene / "in" / "a.tif"))
+    assert dock.folder.path == str(scene / "in" / "denoised")
+    dock.folder.setText(str(scene / "whole"))
+    bench.wait(lambda: "come from another recipe" in dock.plan_line.text())
+    assert not bench.bar.run_button.isEnabled()
+    dock.folder.setText(str(scene / "in"))
+    bench.wait(lambda: "would replace its own input" in dock.plan_line.text())
+    dock.recipe.tasks.setCurrentIndex(dock.recipe.tasks.findText("Restore with a guide"))
+    assert list(dock.recipe.others) == ["guide"]
+    dock.recipe.load(str(scene / "in" / "bad.tif"))
+    assert "recipe" in bench.said
+
+
+def test_settings_are_offered_from_presets_of_ones_own_and_the_last_run(bench):
+    shelf = shelf_of("denoise")
+    shelf.remember(RECIPE)
+    shelf.save("mine", RECIPE.with_common(seed=3))
+    chooser = bench.dock.recipe
+    chooser.refresh()
+    words = [chooser.settings.itemText(place) for place in range(chooser.settings.count())]
+    assert words == ["Fast", "Balanced", "Best", "As in my last run", "My preset 'mine'"]
+    chooser.settings.setCurrentIndex(4)
+    assert chooser.recipe().common.seed == 3
+    chooser.settings.setCurrentIndex(3)
+    assert chooser.recipe() == RECIPE
+
+
+@pytest.mark.parametrize(
+    ("source", "folder"),
+    [("data/cell.tif", "data/denoised"), ("data/**/*.tif", "data/denoised")],
+)
+def test_results_are_suggested_beside_their_inputs(source, folder):
+    assert Path(beside(source, "denoised")) == Path(folder)
+
+
+def test_one_network_for_all_files_is_a_tick_and_the_command_knows_it(bench, tmp_path):
+    shot = tifffile.imread(MITOCHONDRIA)[0]
+    (tmp_path / "in").mkdir()
+    for number in range(8):
+        crop = np.ascontiguousarray(shot[20:52, 10 + 30 * number : 42 + 30 * number])
+        tifffile.imwrite(tmp_path / "in" / f"{number}.tif", crop)
+    (tmp_path / "recipe.json").write_text(RECIPE.with_common(max_iterations=1).to_json())
+    box, out = bench.dock.one_network, tmp_path / "out"
+    bench.ask(tmp_path, out)
+    alone = bench.dock.plan_line.text()
+    box.click()
+    bench.wait(lambda: bench.dock.plan_line.text() not in (alone, "Reading the headers …"))
+    bench.wait_for_plan()
+    bench.press(bench.bar.run_button)
+    assert not box.isEnabled()
+    bench.wait_for_end()
+    assert bench.states == ["restored"] * 8 and (out / "series.network").is_file()
+    again = ["batch", str(tmp_path / "recipe.json"), str(tmp_path / "in"), "-o", str(out)]
+    before = (out / "0.tif").stat().st_mtime_ns
+    assert main([*again, "--resume", "--quiet"]) == 0
+    assert (out / "0.tif").stat().st_mtime_ns == before
+    bench.wait(box.isEnabled)
+    bench.dock.recipe.tasks.setCurrentIndex(bench.dock.recipe.tasks.findData("deblur"))
+    assert not box.isEnabled() and not box.wanted
+
+
+def test_the_folder_of_a_batch_with_one_network_ticks_the_box(bench, scene, tmp_path):
+    shutil.copy(scene / "whole" / "batch.json", tmp_path)
+    told = json.loads((tmp_path / "batch.json").read_text(encoding="utf-8"))
+    (tmp_path / "batch.json").write_text(json.dumps(told | {"one_network": True}))
+    bench.dock.folder.setText(str(tmp_path))
+    assert bench.dock.one_network.wanted
+    bench.dock.folder.setText(str(scene / "whole"))
+    assert not bench.dock.one_network.wanted
+
+
+def test_a_result_that_was_shown_a_network_says_how_it_is_repeated(scene):
+    """As a layer that the dock opens notes it."""
+    shared = {"file": "series.network", "sha256": "0" * 64}
+    receipt = json.loads((scene / "whole" / "receipts" / "a.tif.json").read_text())
+    report = receipt["report"]
+    report["fit"]["shared"] = shared
+    inputs = {
+        "image": {"layer": "a.tif", "path": str(scene / "in" / "a.tif"), "axes": "YX"},
+        "shared_network": {"layer": "series.network", "path": "/there/series.network"},
+    }
+    made = {"report": report, "input": {"name": "a.tif"}, "inputs": inputs}
+    assert without_file(made) == [] and set(inputs_noted(made)) == {"image"}
+    assert '"/there/series.network"' in python_script(repetition(made, {}))
+    assert "--shared-network /there/series.network" in command_line(repetition(made, {}))

@@ -1,0 +1,256 @@
+"""The prior explorer by real clicks: run, watch, read, save, keep, stop, close."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from napari.layers import Image
+from qtpy.QtCore import Qt, QThreadPool
+from qtpy.QtWidgets import QApplication, QFileDialog
+
+from napari_dip.engine.control import Control
+from napari_dip.explore.spectra import BAND_NAMES
+from napari_dip.explore.subject import TARGETS, called
+from napari_dip.qt.explorer.plot import ExplorerPlot
+from napari_dip.qt.explorer.request import plane_in_sight
+from napari_dip.qt.explorer.run import Box, Pace
+from napari_dip.qt.explorer.settings import ExplorerSettings
+from napari_dip.qt.shell.preferences import shelf_of
+
+#: The first run of a session also imports torch.
+PATIENCE = 120_000
+ITERATIONS = 12
+
+
+class Bench:
+    """A viewer with the sample, the dock as its menu makes it, and a user's hands."""
+
+    def __init__(self, viewer, qtbot):
+        self.viewer, self.qtbot = viewer, qtbot
+        viewer.open_sample("napari-dip", "mitochondria")
+        viewer.layers.selection.active = viewer.layers["mitochondria"]
+        _, self.dock = viewer.window.add_plugin_dock_widget("napari-dip", "Prior explorer")
+        self.set(side=24, iterations=ITERATIONS)
+        viewer.screenshot(canvas_only=False, flash=False)  # lays the window out
+
+    def set(self, **values):
+        for name, value in values.items():
+            getattr(self.dock.settings, name).setValue(value)
+
+    def choose(self, experiment):
+        """By the keyboard, as the list is opened and closed by it."""
+        combo = self.dock.settings.experiments
+        steps = combo.findData(experiment) - combo.currentIndex()
+        key = Qt.Key.Key_Down if steps > 0 else Qt.Key.Key_Up
+        for _ in range(abs(steps)):
+            self.qtbot.keyClick(combo, key)
+        assert self.dock.settings.experiment == experiment
+
+    def press(self, button):
+        assert button.isEnabled() and not button.isHidden(), button.text()
+        self.qtbot.mouseClick(button, Qt.MouseButton.LeftButton)
+
+    def run(self):
+        self.press(self.dock.run_bar.run_button)
+        assert self.dock.busy
+
+    def wait(self, happened):
+        self.qtbot.waitUntil(happened, timeout=PATIENCE)
+
+    def wait_for_end(self):
+        self.wait(lambda: not self.dock.busy)
+
+    @property
+    def said(self):
+        return self.dock.run_bar.words.text()
+
+
+@pytest.fixture
+def bench(make_napari_viewer, qtbot):
+    bench = Bench(make_napari_viewer(), qtbot)
+    yield bench
+    if bench.dock is not None and bench.dock.busy:
+        bench.dock.discard()
+    bench.viewer = bench.dock = None  # pytest holds on to it until after the leak check
+
+
+@pytest.mark.gl
+def test_impedance_is_drawn_while_it_runs_and_its_report_saved_and_opened(
+    bench, tmp_path, monkeypatch
+):
+    dock = bench.dock
+    assert "24 × 24 pixels" in dock.plan_line.text() and "4 fits of 12" in dock.plan_line.text()
+    bench.run()
+    assert not dock.settings.top.isEnabled()
+    bench.wait_for_end()
+    curves = {name: curve.getOriginalDataset() for name, curve in dock.plot.curves.items()}
+    assert list(curves) == ["image", "image_and_noise", "shuffled", "noise"]
+    found = dock.results._found
+    for name, (iteration, energy) in curves.items():
+        assert iteration.tolist() == list(range(1, ITERATIONS + 1))
+        assert energy.tolist() == found.energies[name].tolist()
+    assert f"{found.score:.3f}" in dock.results.headline.text() and "score" in bench.said
+    monkeypatch.setattr(QFileDialog, "getExistingDirectory", lambda *_: str(tmp_path))
+    opened = []
+    monkeypatch.setattr(
+        "napari_dip.qt.explorer.results.QDesktopServices.openUrl",
+        lambda url: opened.append(url.toLocalFile()) or True,
+    )
+    bench.press(dock.results.save_button)
+    bench.wait(dock.results.open_button.isEnabled)
+    bench.press(dock.results.open_button)
+    page = tmp_path / "mitochondria impedance" / "impedance.html"
+    assert opened == [str(page)] and f"{found.score:.3f}" in page.read_text(encoding="utf-8")
+    rows = list(csv.DictReader((page.parent / "impedance.csv").read_text().splitlines()))
+    assert [float(row["noise"]) for row in rows] == found.energies["noise"].tolist()
+
+
+@pytest.mark.gl
+def test_a_spectrum_that_is_stopped_keeps_what_there_is_and_shows_how_it_came(bench):
+    dock, viewer = bench.dock, bench.viewer
+    bench.choose("spectrum")
+    bench.set(iterations=5000)
+    bench.run()
+    bench.wait(lambda: dock.plot.count >= 12 and "mitochondria preview" in viewer.layers)
+    preview = viewer.layers["mitochondria preview"]
+    middle = (np.array(viewer.layers["mitochondria"].data.shape) - 24) // 2
+    assert preview.data.shape == (24, 24) and preview.translate.tolist() == middle.tolist()
+    assert preview.data.std() > 0
+    bench.qtbot.wait(600)  # a double click on Run must not stop it
+    bench.press(dock.run_bar.run_button)
+    bench.wait_for_end()
+    assert "Ended by hand after" in bench.said
+    count = dock.results._found.subject.iterations
+    assert 10 <= count < 5000 and dock.results.table.rowCount() == 5
+    assert "mitochondria preview" not in viewer.layers
+    bench.press(dock.results.layers_button)
+    layer = viewer.layers["mitochondria evolution"]
+    assert layer.data.shape[1:] == (24, 24) and len(layer.data) > 3
+    assert layer.translate.tolist() == [0, *middle]
+
+
+@pytest.mark.gl
+def test_the_network_that_suits_an_image_is_kept_as_a_preset_for_denoising(bench, monkeypatch):
+    dock = bench.dock
+    bench.choose("architectures")
+    designs = dock.settings.designs
+    for row in range(1, designs.count()):
+        wanted = designs.item(row).data(Qt.ItemDataRole.UserRole) in ("decoder", "depth-2")
+        state = Qt.CheckState.Checked if wanted else Qt.CheckState.Unchecked
+        designs.item(row).setCheckState(state)
+    bench.set(side=24, iterations=ITERATIONS)
+    assert "6 fits of 12" in dock.plan_line.text()
+    bench.run()
+    bench.wait_for_end()
+    results, found = dock.results, dock.results._found
+    assert results.table.rowCount() == 3
+    errors = [float(results.table.item(row, 1).text()) for row in range(3)]
+    assert errors == sorted(errors)
+    results.table.setCurrentCell(2, 0)
+    worst = max(found.fits, key=lambda one: one.held_out_error)
+    assert dock.plot.group == called(worst.design)
+    other = next(one for one in found.fits if one.design.name == "decoder")
+    held_out = 0 * other.held_out  # as if it were better for certain
+    other = replace(other, held_out=held_out, errors=0 * other.errors)
+    results._found = replace(found, fits=(*found.fits[:1], other))
+    bench.press(results.preset_button)
+    (name,) = shelf_of("denoise").names()
+    kept = shelf_of("denoise").load(name)
+    assert name == "decoder only for mitochondria" and f"'{name}'" in bench.said
+    assert kept.task.network == "decoder" and kept.task.prior == "noise"
+    bench.press(results.preset_button)
+    assert len(shelf_of("denoise").names()) == 2
+
+
+@pytest.mark.gl
+def test_closing_the_viewer_amid_an_experiment_leaves_no_worker(bench):
+    bench.set(iterations=5000)
+    bench.run()
+    bench.wait(lambda: bench.dock.plot.count >= 2)
+    pool = QThreadPool.globalInstance()
+    assert pool.activeThreadCount() == 1
+    bench.viewer.close()
+    bench.dock = None
+    bench.qtbot.waitUntil(
+        lambda: not QThreadPool.globalInstance().activeThreadCount(), timeout=5000
+    )
+    QApplication.processEvents()
+
+
+def test_of_a_stack_the_plane_in_sight_is_looked_at():
+    from napari.components import ViewerModel
+
+    viewer = ViewerModel()
+    stack = np.arange(5 * 20 * 30, dtype=np.float32).reshape(5, 20, 30)
+    layer = viewer.add_layer(Image(stack, scale=(2, 1, 1)))
+    viewer.dims.set_point(0, 6.0)
+    plane = plane_in_sight(viewer, layer)
+    assert plane.at == (3,) and plane.counts == (5,) and plane.spec.axes == "YX"
+    assert np.array_equal(plane.pixels, stack[3])
+
+
+def test_settings_follow_the_experiment_until_someone_sets_them(qapp):
+    settings = ExplorerSettings()
+    assert settings.seed.text() == "0"
+    settings.experiments.setCurrentIndex(settings.experiments.findData("architectures"))
+    assert (settings.iterations.value(), settings.side.value()) == (300, 128)
+    settings.iterations.setValue(77)
+    settings.experiments.setCurrentIndex(settings.experiments.findData("impedance"))
+    assert (settings.iterations.value(), settings.side.value()) == (77, 256)
+    depths = {f"depth-{count}" for count in range(1, 7)}  # a network has none of its own depth
+    assert settings.only()[0] == "preset" and depths | {"l-bfgs"} <= set(settings.only())
+
+
+@pytest.mark.parametrize("experiment", ["impedance", "spectrum"])
+def test_the_words_around_the_curves_have_room(experiment, qtbot):
+    plot = ExplorerPlot()
+    qtbot.addWidget(plot)
+    plot.restart(experiment)
+    names = {"impedance": TARGETS, "spectrum": BAND_NAMES}[experiment]
+    plot.extend([("", 1, dict.fromkeys(names, 0.5)), ("", 2, dict.fromkeys(names, 0.4))])
+    plot.resize(320, plot.height())
+    plot.show()
+    plot.grab()  # lays it out
+    title, left = plot.getPlotItem().titleLabel, plot.getAxis("left")
+    assert title.item.boundingRect().height() <= title.size().height() + 8  # Qt's own margins
+    assert left.label.boundingRect().width() <= plot.height()
+
+
+def test_another_network_is_asked_for_where_one_is_fitted(qapp):
+    settings = ExplorerSettings()
+    settings.network.setCurrentIndex(settings.network.findData("decoder+lipschitz-2"))
+    assert settings.values()["network"] == "decoder+lipschitz-2"
+    settings.experiments.setCurrentIndex(settings.experiments.findData("architectures"))
+    assert settings.values()["network"] == "preset"  # several are compared there
+    assert settings.network.isHidden()
+
+
+def test_the_pace_leaves_pauses_out(monkeypatch):
+    from napari_dip.explore.progress import Seen
+    from napari_dip.pipeline.events import Event
+
+    now, wish = [0.0], [Control.GO]
+    monkeypatch.setattr("napari_dip.qt.explorer.run.time.monotonic", lambda: now[0])
+    pace = Pace(lambda: wish[0])
+    now[0] = 100.0
+    pace.told(Seen(Event("a", 0.0), {}))
+    now[0], wish[0] = 110.0, Control.PAUSE
+    pace()
+    now[0], wish[0] = 4110.0, Control.GO
+    pace()
+    assert pace.told(Seen(Event("a", 0.5), {})).event.seconds_left == pytest.approx(12.5)
+
+
+def test_the_box_holds_all_points_and_the_last_picture_until_they_are_taken():
+    from napari_dip.explore.progress import Seen
+    from napari_dip.pipeline.events import Event
+
+    box = Box()
+    assert box.post(Seen(Event("a", iteration=1), {"image": 1.0}, picture=np.zeros((2, 2))))
+    assert not box.post(Seen(Event("a", iteration=2), {"image": 0.5}))
+    news = box.take()
+    assert [point[1:] for point in news.points] == [(1, {"image": 1.0}), (2, {"image": 0.5})]
+    assert news.picture is not None and box.take() is None

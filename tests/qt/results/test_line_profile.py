@@ -1,0 +1,62 @@
+"""Intensities of input and result along a line that was drawn."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from napari.layers import Image
+from qtpy.QtCore import QPoint, Qt
+
+from napari_dip.qt.results.line_profile import profile_of
+
+
+def test_a_profile_reads_the_picture_along_the_line_in_world_units():
+    ramp = np.tile(np.arange(20.0), (10, 1))
+    image = Image(ramp, scale=(2, 0.5), translate=(1, 3))
+    line = np.array([[5.0, 4.0], [5.0, 9.0]])
+    found = profile_of(image, line, (0.0, 0.0))
+    assert found.distance[-1] == 5
+    np.testing.assert_allclose(found.intensity, 2 + found.distance / 0.5)
+
+
+def test_a_profile_of_a_stack_is_that_of_the_plane_in_sight_and_of_colours_their_mean():
+    stack = np.arange(3.0)[:, None, None] * np.ones((3, 8, 8))
+    line = np.array([[2.0, 1.0], [2.0, 6.0]])
+    assert set(profile_of(Image(stack), line, (2.0, 0.0, 0.0)).intensity) == {2.0}
+    colours = np.zeros((8, 8, 3), np.uint8)
+    colours[..., 0] = 30
+    np.testing.assert_allclose(profile_of(Image(colours, rgb=True), line, (0, 0)).intensity, 10)
+
+
+def test_outside_of_a_picture_there_is_no_profile():
+    line = np.array([[2.0, -4.0], [2.0, 4.0]])
+    found = profile_of(Image(np.ones((8, 8))), line, (0.0, 0.0)).intensity
+    assert np.isnan(found[:3]).all() and (found[-4:] == 1).all()
+    far = np.array([[20.0, 20.0], [20.0, 30.0]])
+    assert np.isnan(profile_of(Image(np.ones((8, 8))), far, (0.0, 0.0)).intensity).all()
+
+
+@pytest.mark.gl
+def test_a_line_drawn_with_the_mouse_shows_input_and_result(desk):
+    viewer, fold = desk.viewer, desk.dock.view.profile
+    desk.set(max_iterations="4")
+    desk.run()
+    desk.wait_for_end()
+    viewer.screenshot(canvas_only=False, flash=False)  # lays the window out
+    viewer.reset_view()
+    desk.press(fold.toggleButton())
+    viewer.screenshot(canvas_only=False, flash=False)
+    desk.press(fold.button)
+    assert viewer.layers["line profile"].mode == "add_line"
+    assert desk.dock.trying.regions.count() == 1  # a line is no region
+    canvas = viewer.window._qt_viewer.canvas.native
+    middle = QPoint(canvas.width() // 2, canvas.height() // 2)
+    desk.qtbot.mousePress(canvas, Qt.MouseButton.LeftButton, pos=middle - QPoint(80, 0))
+    for step in range(-60, 81, 20):
+        desk.qtbot.mouseMove(canvas, middle + QPoint(step, 0), delay=5)
+    desk.qtbot.mouseRelease(canvas, Qt.MouseButton.LeftButton, pos=middle + QPoint(80, 0))
+    desk.wait_until(lambda: not fold.plot.isHidden())
+    before, after = (np.asarray(one.getData()[1]) for one in (fold.plot.before, fold.plot.after))
+    assert len(before) > 5
+    assert np.abs(np.diff(after)).mean() < np.abs(np.diff(before)).mean()
+    assert "'cells denoised'" in fold.words.text()

@@ -1,0 +1,288 @@
+"""Noise, comparison, uncertainty and residual in the dock, by real clicks."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from qtpy.QtCore import QPoint, Qt
+
+from napari_dip.pipeline.events import Restoration
+from napari_dip.pipeline.recipe import make_recipe
+from napari_dip.qt.results.trust import add_beside
+from napari_dip.qt.shell.layers import METADATA_KEY, look_of
+from napari_dip.qt.task.dock import dock_of
+
+if TYPE_CHECKING:
+    from napari_dip.qt.task.noise import NoiseSection
+
+pytestmark = pytest.mark.gl
+
+
+def unfold(desk, section) -> None:
+    desk.viewer.window._qt_window.show()
+    desk.press(section.toggleButton())
+    desk.qtbot.wait(50)
+
+
+def measure(desk) -> NoiseSection:
+    noise = desk.dock.noise
+    if not noise.isExpanded():
+        unfold(desk, noise)
+    desk.press(noise.button)
+    desk.wait_until(lambda: not noise.busy)
+    return noise
+
+
+def placeholder(desk, name: str) -> str:
+    return desk.dock.form.widgets[name].native.placeholderText()
+
+
+def drag(desk, share: float) -> None:
+    """Click into the slider's groove until it stands there, as a user does who has no patience."""
+    slider = desk.dock.view.comparison.slider
+    key = Qt.Key.Key_Left if slider.value() > 100 * share else Qt.Key.Key_Right
+    while slider.value() != round(100 * share):
+        desk.qtbot.keyClick(slider, key)
+
+
+def finished(desk):
+    """Run in a window that is not on the screen: Mesa 22 may fail where one follows another."""
+    desk.run()
+    desk.wait_for_end()
+    return desk.viewer.layers["cells"], desk.viewer.layers["cells denoised"]
+
+
+def test_measure_shows_the_noise_in_words_in_the_fields_and_as_a_plot(desk):
+    noise = measure(desk)
+    assert "variance" in noise.words.text() or "equally strong" in noise.words.text()
+    assert "pixels are hidden" in noise.words.text()
+    for name, words in {"gain": ", measured", "read_noise": ", measured in the dark"}.items():
+        assert placeholder(desk, name).endswith(words)  # the detector's own may not be told
+        float(placeholder(desk, name).partition(",")[0])
+    assert noise.plot.isVisible()
+    assert len(noise.plot.dots.getData()[0]) > 5
+
+
+def test_what_was_measured_changes_no_setting(desk):
+    before = desk.dock.form.recipe()
+    measure(desk)
+    assert desk.dock.form.recipe() == before
+    assert before.task.gain is None
+
+
+def test_a_field_that_is_filled_overrules_the_measurement(desk):
+    measure(desk)
+    desk.set(gain="2.5")
+    assert desk.dock.form.recipe().task.gain == 2.5
+    assert desk.dock.plan_line.text().startswith("64 × 64 pixels")
+
+
+def test_another_image_forgets_what_was_measured_of_the_first(desk, noisy):
+    noise = measure(desk)
+    desk.viewer.add_image(noisy[::-1].copy(), name="turned")
+    assert placeholder(desk, "gain") == "measured"
+    assert not noise.plot.isVisible()
+    assert "variance" not in noise.words.text()
+
+
+def test_an_image_without_noise_to_measure_is_refused_in_words(desk):
+    desk.viewer.add_image(np.full((40, 40), 3.0, np.float32), name="flat", contrast_limits=(0, 5))
+    noise = measure(desk)
+    assert "there is nothing to restore" in noise.words.text()
+    assert noise.button.isEnabled()
+
+
+def test_measuring_loads_torch_in_no_gui_thread_and_a_closed_dock_waits_for_nothing(desk):
+    unfold(desk, desk.dock.noise)
+    desk.press(desk.dock.noise.button)
+    assert desk.dock.noise.busy
+    desk.viewer.window.remove_dock_widget(desk.dock)
+    assert not desk.dock.noise.busy
+    desk.dock = None
+    desk.qtbot.wait(500)  # an answer to a dead dock would be an error here
+
+
+def test_tasks_without_a_noise_model_have_no_noise_section(make_napari_viewer, qtbot):
+    viewer = make_napari_viewer()
+    shown = {}
+    for task in ("inpaint", "deblur", "super-resolve", "guide"):
+        dock = dock_of(task)(viewer)
+        viewer.window.add_dock_widget(dock, name=task)
+        shown[task] = not dock.noise.isHidden()
+    assert shown == {"inpaint": False, "deblur": True, "super-resolve": True, "guide": True}
+
+
+def test_the_fields_of_the_noise_can_be_read_when_unfolded(desk):
+    window = desk.viewer.window._qt_window
+    window.resize(1280, 720)
+    desk.viewer.theme = "light"
+    noise = measure(desk)
+    desk.qtbot.wait(50)
+    for name in ("noise", "read_noise", "gain"):
+        field = desk.dock.form.widgets[name].native
+        assert field.isVisible() and field.height() >= field.minimumSizeHint().height() > 10
+    words = noise.words
+    assert words.height() >= words.heightForWidth(words.width())
+    assert noise.plot.height() == noise.plot.maximumHeight()
+    run = desk.dock.run_bar.run_button
+    assert run.mapTo(window, run.rect().bottomRight()).y() < 720
+
+
+def test_a_folded_field_is_not_reached_by_the_tab_key(desk):
+    assert not desk.dock.form.widgets["gain"].native.isVisible()
+
+
+def test_the_last_words_say_what_the_result_is_worth(desk):
+    finished(desk)
+    report = desk.viewer.layers["cells denoised"].metadata[METADATA_KEY]["report"]
+    told = report["verdict"]
+    assert json.loads(json.dumps(told)) == told
+    assert told["sentences"] and all(one in desk.said for one in told["sentences"])
+    assert all(f"⚠ {one}" in desk.said for one in told["warnings"])
+
+
+def test_the_slider_appears_with_a_result_and_fades_it_over_its_input(desk, noisy):
+    comparison = desk.dock.view.comparison
+    assert comparison.isHidden()
+    cells, result = finished(desk)
+    assert not comparison.isHidden() and comparison.slider.value() == 100
+    kept = result.data.copy()
+    drag(desk, 0.4)
+    assert result.opacity == pytest.approx(0.4) and cells.opacity == 1
+    drag(desk, 0)
+    assert result.opacity == 0
+    np.testing.assert_array_equal(result.data, kept)
+    np.testing.assert_array_equal(cells.data, noisy)
+
+
+def test_at_the_left_end_the_canvas_shows_the_input(desk):
+    _, result = finished(desk)
+    desk.viewer.screenshot(canvas_only=False, flash=False)  # lays the window out
+    desk.viewer.reset_view()
+    drag(desk, 0)
+    faded = desk.viewer.screenshot(canvas_only=True, flash=False).astype(int)
+    result.visible = False
+    alone = desk.viewer.screenshot(canvas_only=True, flash=False).astype(int)
+    assert np.abs(faded - alone).max() <= 2
+    assert alone[..., :3].std() > 10
+
+
+def test_layers_that_add_up_are_faded_both_and_come_back(desk):
+    desk.viewer.layers["cells"].blending = "additive"
+    cells, result = finished(desk)
+    drag(desk, 0.3)
+    assert (cells.opacity, result.opacity) == (pytest.approx(0.7), pytest.approx(0.3))
+    desk.viewer.layers.remove(result)
+    assert cells.opacity == 1
+    assert desk.dock.view.comparison.isHidden()
+
+
+def test_renaming_does_no_harm_and_removing_the_input_hides_the_slider(desk):
+    cells, result = finished(desk)
+    result.name, cells.name = "mine", "yours"
+    drag(desk, 0.5)
+    assert result.opacity == pytest.approx(0.5)
+    desk.viewer.layers.remove(cells)
+    assert desk.dock.view.comparison.isHidden()
+    assert result.opacity == 1
+
+
+def test_an_earlier_result_between_the_two_is_not_taken_for_the_input(desk, noisy):
+    finished(desk)
+    desk.viewer.add_image(noisy, name="other")
+    desk.viewer.layers.selection.active = desk.viewer.layers["cells"]
+    desk.run()
+    desk.wait_for_end()
+    drag(desk, 0.5)
+    assert not desk.viewer.layers["cells denoised"].visible
+    assert desk.viewer.layers["other"].visible  # the user's own layers are left alone
+    assert desk.viewer.layers["cells denoised [1]"].visible
+
+
+def test_an_opacity_that_the_user_has_chosen_since_stays(desk):
+    _, result = finished(desk)
+    drag(desk, 0.5)
+    result.opacity = 0.8
+    desk.viewer.layers.remove("cells")
+    assert result.opacity == pytest.approx(0.8)
+
+
+def tick(desk, name: str) -> None:
+    box = desk.dock.view.also.boxes[name]
+    desk.qtbot.mouseClick(box, Qt.MouseButton.LeftButton, pos=QPoint(8, box.height() // 2))
+
+
+def test_ticked_extras_come_as_hidden_layers_in_the_right_place(desk, noisy):
+    layer = desk.viewer.layers["cells"]
+    layer.scale, layer.translate, layer.units = (0.2, 0.3), (5, 6), ("um", "um")
+    tick(desk, "uncertainty")
+    tick(desk, "residual")
+    _, result = finished(desk)
+    assert desk.names == ["cells", "cells denoised", "cells uncertainty", "cells residual"]
+    uncertainty, residual = (desk.viewer.layers[f"cells {one}"] for one in EXTRAS)
+    for one in (uncertainty, residual):
+        np.testing.assert_allclose(one.scale, layer.scale)
+        np.testing.assert_allclose(one.translate, layer.translate)
+        assert one.units == layer.units and not one.visible
+    assert "'cells uncertainty' and 'cells residual' come hidden: " in desk.said
+    assert uncertainty.contrast_limits[0] == 0 < uncertainty.contrast_limits[1]
+    low, high = residual.contrast_limits
+    assert low == -high
+    np.testing.assert_allclose(residual.colormap.map(0.5)[..., :3], 0.5, atol=0.01)
+    taken = noisy - result.data
+    assert np.corrcoef(residual.data.ravel(), taken.ravel())[0, 1] > 0.99
+
+
+EXTRAS = ("uncertainty", "residual")
+
+
+def test_an_extra_can_be_asked_for_after_the_run_and_comes_once(desk):
+    finished(desk)
+    assert desk.names == ["cells", "cells denoised"]
+    tick(desk, "residual")
+    assert desk.names == ["cells", "cells denoised", "cells residual"]
+    tick(desk, "residual")
+    tick(desk, "residual")
+    assert desk.names == ["cells", "cells denoised", "cells residual"]
+
+
+def test_what_was_ticked_is_remembered(desk, plugin_settings, npe2pm):
+    from npe2 import PluginManifest
+
+    if "napari-dip" not in npe2pm:
+        npe2pm.register(PluginManifest.from_distribution("napari-dip"))
+    tick(desk, "residual")
+    again = dock_of("denoise")(desk.viewer)
+    desk.viewer.window.add_dock_widget(again, name="again")
+    assert again.view.also.wanted == ("residual",)
+    desk.viewer.window.remove_dock_widget(again)
+
+
+def test_a_finer_result_has_its_uncertainty_on_its_own_grid_and_the_residual_on_the_inputs(
+    make_napari_viewer, noisy
+):
+    viewer = make_napari_viewer()
+    layer = viewer.add_image(noisy, name="cells", scale=(2, 2))
+    fine = np.ones((128, 128), np.float32)
+    recipe = make_recipe("super-resolve", factor=2)
+    answer = Restoration(fine, fine, "", 1, (), recipe, residual=noisy.astype(np.float32))
+    look = look_of(layer)
+    finer = {**look, "scale": np.array([1.0, 1.0]), "translate": np.array([-0.5, -0.5])}
+    above = add_beside(viewer, "uncertainty", "cells", finer, answer)
+    below = add_beside(viewer, "residual", "cells", look, answer)
+    np.testing.assert_allclose(above.scale, (1, 1))
+    np.testing.assert_allclose(below.scale, (2, 2))
+
+
+def test_colours_come_as_one_figure_with_a_sign(make_napari_viewer):
+    viewer = make_napari_viewer()
+    pixels = np.zeros((32, 32, 3), np.uint8)
+    layer = viewer.add_image(pixels, rgb=True, name="photo")
+    rest = np.full((32, 32, 3), -2, np.float32)
+    answer = Restoration(rest, rest, "", 1, (), make_recipe("denoise"), residual=rest)
+    added = add_beside(viewer, "residual", "photo", look_of(layer), answer)
+    assert not added.rgb and added.data.shape == (32, 32)
+    np.testing.assert_allclose(added.data, -2)

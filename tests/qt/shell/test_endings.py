@@ -1,0 +1,343 @@
+"""However a run ends and whatever fails then: the result is not lost and the dock is ready."""
+
+from __future__ import annotations
+
+import gc
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from qtpy.QtCore import QThreadPool, QTimer
+from qtpy.QtWidgets import QApplication
+
+from napari_dip.engine.control import Control
+from napari_dip.pipeline import autosave as keeping
+from napari_dip.pipeline.events import Event, Restoration
+from napari_dip.pipeline.recipe import make_recipe
+from napari_dip.qt.shell import run_dock as activity_module
+from napari_dip.qt.shell import worker
+from napari_dip.qt.shell.layers import METADATA_KEY
+from napari_dip.qt.shell.run_bar import State
+
+pytestmark = pytest.mark.gl
+
+
+def answer(pixels, **report):
+    recipe = make_recipe("denoise")
+    return Restoration(
+        pixels, pixels, "the held-out loss stopped falling", 8, (), recipe, {}, report
+    )
+
+
+@pytest.fixture(autouse=True)
+def forget_the_last_error():
+    """What napari's events do with an error of a listener keeps its frames, and so the viewer."""
+    yield
+    for name in ("last_type", "last_value", "last_traceback"):
+        vars(sys).pop(name, None)
+
+
+@pytest.fixture
+def scripted(desk, noisy, monkeypatch):
+    """A desk whose runs end, after one preview, as the test says; no engine is needed."""
+    picture = noisy.astype(np.float32)
+
+    def play(outcome=None, waits=False, shown=True, **report):
+        def run(plan, data, control, preview_seconds, store=None):
+            preview = picture if shown else None
+            yield Event("Restoring", iteration=1, iterations=2, preview=preview)
+            while waits and control() is Control.GO:
+                yield Event("Restoring", iteration=1, iterations=2, preview=picture.copy())
+            if outcome == "nothing":
+                return None
+            return answer(picture + np.float32(1), **report)
+
+        for module in (worker, keeping):
+            monkeypatch.setattr(module, "run", run)
+        desk.run()
+
+    desk.play = play
+    return desk
+
+
+def refuse(monkeypatch, viewer, wanted=lambda look: True):
+    """Let `add_image` fail for layers whose arguments the test names."""
+    whole = type(viewer).add_image
+
+    def add_image(self, *args, **look):
+        if wanted(look):
+            raise ValueError("no room on the card")
+        return whole(self, *args, **look)
+
+    monkeypatch.setattr(type(viewer), "add_image", add_image)
+
+
+def is_ready(desk):
+    dock = desk.dock
+    return (
+        not dock.busy
+        and dock.run_bar.state is State.READY
+        and dock.form.top.isEnabled()
+        and dock.chooser.isEnabled()
+        and "cells preview" not in desk.names
+    )
+
+
+def test_a_look_that_fails_is_left_out_and_the_result_is_added(scripted, monkeypatch):
+    viewer = scripted.viewer
+    refuse(monkeypatch, viewer, lambda look: "colormap" in look)
+    scripted.play(shown=False)
+    scripted.wait_for_end()
+    assert is_ready(scripted)
+    layer = viewer.layers["cells denoised"]
+    assert METADATA_KEY in layer.metadata
+    assert "could not be taken over: no room on the card." in scripted.said
+
+
+def test_a_result_that_is_selected_to_be_saved_is_not_restored_again_without_a_word(scripted):
+    dock, layers = scripted.dock, scripted.viewer.layers
+    scripted.play()
+    scripted.wait_for_end()
+    layers.selection.active = layers["cells denoised"]
+    assert dock.chooser.layer().name == "cells"
+    assert scripted.said.startswith("Done")
+    combo = dock.chooser.combo
+    combo.setCurrentText("cells denoised")
+    combo.activated.emit(combo.currentIndex())
+    assert "This is already a result of Denoise: what noise" in dock.plan_line.text()
+    assert dock.run_bar.run_button.isEnabled()
+    layers.selection.active = layers["cells"]
+    assert dock.chooser.layer().name == "cells denoised"  # by hand
+
+
+def test_the_time_that_was_planned_is_not_said_beside_the_time_that_is_left(scripted):
+    line = scripted.dock.plan_line
+    assert "on the processor" in line.text() and "if nothing else runs" in line.text()
+    scripted.play(waits=True)
+    assert "on the processor" in line.text() and "of memory" in line.text()
+    assert "up to" not in line.text()
+
+
+def test_a_result_that_cannot_be_added_is_offered_again(scripted, monkeypatch, noisy):
+    viewer, bar = scripted.viewer, scripted.dock.run_bar
+    with monkeypatch.context() as patch:
+        refuse(patch, viewer)
+        scripted.play(shown=False)
+        scripted.wait_for_end()
+        assert is_ready(scripted)
+        assert scripted.names == ["cells"]
+        assert "could not be added to the viewer: no room on the card." in scripted.said
+        scripted.press(bar.add_button)
+        assert scripted.names == ["cells"]
+        assert bar.add_button.isVisibleTo(bar)
+    scripted.press(bar.add_button)
+    np.testing.assert_array_equal(
+        viewer.layers["cells denoised"].data, noisy.astype(np.float32) + 1
+    )
+    assert scripted.said.startswith("Done: 'cells denoised'.")
+    assert not bar.add_button.isVisibleTo(bar)
+
+
+def test_a_result_that_waits_survives_another_run(scripted, monkeypatch):
+    viewer = scripted.viewer
+    with monkeypatch.context() as patch:
+        refuse(patch, viewer)
+        scripted.play(shown=False)
+        scripted.wait_for_end()
+    scripted.play(shown=False)
+    scripted.wait_for_end()
+    scripted.press(scripted.dock.run_bar.add_button)
+    assert scripted.names == ["cells", "cells denoised", "cells denoised [1]"]
+
+
+def test_another_plugin_that_fails_on_new_layers_does_not_hold_the_dock_up(scripted):
+    def fail(event):
+        if "denoised" in event.value.name:
+            raise RuntimeError("a listener broke")
+
+    scripted.viewer.layers.events.inserted.connect(fail)
+    scripted.play(shown=False)
+    scripted.wait_for_end()
+    scripted.viewer.layers.events.inserted.disconnect(fail)
+    assert is_ready(scripted)
+    assert scripted.names == ["cells", "cells denoised"]
+    assert "a listener broke" in scripted.said
+
+
+def test_a_preview_that_fails_is_said_once_and_the_run_goes_on(scripted):
+    def fail(event):
+        if "preview" in event.value.name:
+            raise RuntimeError("a listener broke")
+
+    scripted.viewer.layers.events.inserted.connect(fail)
+    scripted.play(waits=True)
+    scripted.wait_until(lambda: "The preview cannot be shown" in scripted.said)
+    scripted.qtbot.wait(700)
+    scripted.viewer.layers.events.inserted.disconnect(fail)
+    scripted.press(scripted.dock.run_bar.run_button)
+    scripted.wait_for_end()
+    assert is_ready(scripted)
+    assert scripted.names == ["cells", "cells denoised"]
+    assert scripted.said.count("The preview cannot be shown") == 1
+
+
+def test_a_preview_layer_that_cannot_be_removed_does_not_hold_the_dock_up(scripted, monkeypatch):
+    def fail(event):
+        if "preview" in event.value.name:
+            raise RuntimeError("a listener broke")
+
+    scripted.play(waits=True)
+    scripted.wait_until(lambda: "cells preview" in scripted.names)
+    scripted.viewer.add_points(name="above")  # or the preview would become the result
+    scripted.viewer.layers.events.removed.connect(fail)
+    scripted.qtbot.wait(600)
+    scripted.press(scripted.dock.run_bar.run_button)
+    scripted.wait_for_end()
+    scripted.viewer.layers.events.removed.disconnect(fail)
+    assert is_ready(scripted)
+    assert "cells denoised" in scripted.names
+    assert "could not be removed: a listener broke." in scripted.said
+
+
+def test_the_preview_becomes_the_result_whatever_else_listens(scripted):
+    renamed = []
+    scripted.viewer.layers.events.renamed.connect(lambda event: renamed.append(scripted.names))
+    scripted.play(waits=True)
+    scripted.wait_until(lambda: "cells preview" in scripted.names)
+    preview = scripted.viewer.layers["cells preview"]
+    scripted.qtbot.wait(600)
+    scripted.press(scripted.dock.run_bar.run_button)
+    scripted.wait_for_end()
+    assert is_ready(scripted)
+    assert renamed == [["cells", "cells denoised"]]
+    assert scripted.viewer.layers["cells denoised"] is preview
+    assert METADATA_KEY in preview.metadata
+    assert "report" in preview.metadata[METADATA_KEY]
+
+
+def test_the_input_and_the_preview_may_be_removed_during_the_run(scripted):
+    scripted.play(waits=True)
+    scripted.wait_until(lambda: "cells preview" in scripted.names)
+    scripted.viewer.layers.clear()
+    scripted.qtbot.wait(700)
+    assert scripted.names == []
+    scripted.press(scripted.dock.run_bar.run_button)
+    scripted.wait_for_end()
+    assert scripted.names == ["cells denoised"]
+    assert is_ready(scripted)
+
+
+def test_a_run_that_cannot_be_started_is_said_in_words(desk, monkeypatch):
+    def fail(**_):
+        raise RuntimeError("no activity today")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(activity_module, "progress", fail)
+        desk.press(desk.dock.run_bar.run_button)
+    assert "could not be started: no activity today." in desk.said
+    assert is_ready(desk)
+    desk.set(max_iterations="3")
+    desk.run()
+    desk.wait_for_end()
+    assert "cells denoised" in desk.names
+
+
+def test_what_should_be_known_about_a_result_stands_beside_the_reason(scripted):
+    note = "the run was ended before channel 2 was restored"
+    scripted.play(notes=[note, note], seconds=12.0)
+    scripted.wait_for_end()
+    assert scripted.said == (
+        "Done: 'cells denoised'. The held-out loss stopped falling. "
+        "The run was ended before channel 2 was restored. It took 12 s."
+    )
+
+
+def test_channels_that_were_not_restored_are_named_in_the_dock(long_run, noisy):
+    long_run.viewer.add_image(np.stack([noisy, noisy.T]), name="pair", axis_labels=("c", "y", "x"))
+    long_run.set(channels="separate")
+    long_run.run()
+    long_run.wait_for_fit()
+    long_run.qtbot.wait(600)
+    long_run.press(long_run.dock.run_bar.run_button)
+    long_run.wait_for_end()
+    report = long_run.viewer.layers["pair denoised"].metadata[METADATA_KEY]["report"]
+    first = report["verdict"]["warnings"][0]
+    assert first == "Channel 2 was not restored; it is as in the input."
+    assert f"⚠ {first}" in long_run.said
+
+
+def test_keeping_before_there_is_a_picture_is_said_in_words(scripted):
+    scripted.play("nothing", waits=True)
+    scripted.qtbot.wait(600)
+    scripted.press(scripted.dock.run_bar.run_button)
+    scripted.wait_for_end()
+    assert is_ready(scripted)
+    assert scripted.names == ["cells"]
+    assert "before there was a first picture" in scripted.said
+    assert "Discarded" not in scripted.said
+
+
+def in_the_gap(desk, act):
+    """Do something after the result is in and before the dock has come to rest."""
+    done = []
+
+    def soon(event):
+        if "denoised" in event.value.name:
+            QTimer.singleShot(0, lambda: (act(), done.append(desk)))
+
+    desk.viewer.layers.events.inserted.connect(soon)
+    desk.play(shown=False)
+    desk.wait_until(lambda: bool(done))
+    done.clear()
+
+
+def test_closing_the_dock_between_the_result_and_the_end_keeps_the_result(scripted):
+    dock, viewer, said = scripted.dock, scripted.viewer, []
+
+    def close():
+        viewer.window.remove_dock_widget(dock)
+        said.append(dock.run_bar.words.text())
+
+    in_the_gap(scripted, close)
+    scripted.qtbot.wait(50)
+    assert scripted.names == ["cells", "cells denoised"]
+    assert said.pop().startswith("Done: 'cells denoised'.")
+    scripted.dock = None
+
+
+def test_closing_the_viewer_between_the_result_and_the_end_touches_nothing_deleted(scripted):
+    in_the_gap(scripted, scripted.viewer.close)
+    scripted.dock = None
+    scripted.qtbot.wait(100)
+    gc.collect()
+    scripted.qtbot.wait(50)
+    assert not worker.GeneratorWorker._worker_set
+    assert QThreadPool.globalInstance().activeThreadCount() == 0
+    widgets = QApplication.allWidgets()
+    assert not [one for one in widgets if type(one).__module__.startswith("napari_dip")]
+
+
+def test_words_of_a_result_are_whole_sentences(noisy):
+    from napari_dip.qt.shell.ending import Answer
+
+    result = replace(answer(noisy, notes=["channel 2 is as it was", ""]), stop_reason="it ended.")
+    words = Answer("cells", {}, result).words("cells denoised", ["", "One more"])
+    assert words == "Done: 'cells denoised'. It ended. Channel 2 is as it was. One more."
+    said_above = Answer("cells", {}, result, told=("channel 2 is as it was",))
+    assert said_above.words("cells denoised") == "Done: 'cells denoised'. It ended."
+
+
+def test_warnings_stand_before_long_notes_and_calm_sentences_behind_them(noisy):
+    from napari_dip.qt.shell.ending import Answer
+
+    said = {
+        "sentences": ["Detail may be invented.", "Mean kept."],
+        "warnings": ["Detail may be invented."],
+    }
+    result = answer(noisy, notes=["a long note " * 40], verdict=said, seconds=3.0)
+    lines = Answer("cells", {}, result).words("cells denoised").splitlines()
+    assert lines[0] == "Done: 'cells denoised'. The held-out loss stopped falling."
+    assert lines[1] == "⚠ Detail may be invented."
+    assert lines[2].startswith("A long note") and lines[2].endswith("It took 3 s.")
+    assert lines[3] == "Mean kept."

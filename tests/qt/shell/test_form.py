@@ -1,0 +1,150 @@
+"""The form is the task's fields and nothing else."""
+
+from __future__ import annotations
+
+import pytest
+from qtpy.QtWidgets import QComboBox, QLabel
+
+from napari_dip.errors import Refused
+from napari_dip.pipeline.recipe import Common, make_recipe
+from napari_dip.qt.shell.form import SettingsForm, fields_of
+from napari_dip.tasks import TASKS
+
+
+@pytest.fixture
+def form(qtbot):
+    form = SettingsForm("denoise")
+    qtbot.addWidget(form.top)
+    qtbot.addWidget(form.folded)
+    return form
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_every_setting_of_every_task_has_a_field(task):
+    names = {field.name for field in fields_of(task)}
+    assert set(Common.model_fields) <= names
+    assert set(TASKS[task].__pydantic_fields__) <= names
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_an_untouched_form_is_the_default_recipe(task, qtbot):
+    form = SettingsForm(task)
+    qtbot.addWidget(form.top)
+    qtbot.addWidget(form.folded)
+    assert form.recipe() == make_recipe(task)
+
+
+def test_what_is_typed_reaches_the_recipe(form):
+    for name, value in {
+        "preset": "fast",
+        "prior": "noise",
+        "gain": "0.25",
+        "smoothing": 0.1,
+        "max_iterations": "30",
+        "seed": 7,
+        "time_limit": "12,5",
+    }.items():
+        form.widgets[name].value = value
+    wanted = make_recipe(
+        "denoise",
+        preset="fast",
+        prior="noise",
+        gain=0.25,
+        smoothing=0.1,
+        max_iterations=30,
+        seed=7,
+        time_limit=12.5,
+    )
+    assert form.recipe() == wanted
+
+
+def test_any_change_is_told(form, qtbot):
+    told = []
+    form.changed.connect(lambda: told.append(True))
+    form.widgets["gain"].native.setText("2")
+    form.widgets["preset"].value = "best"
+    assert len(told) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("gain", "abc", "'Gain' cannot be 'abc': it is not a number"),
+        ("gain", "-1", "'Gain' cannot be '-1'"),
+        ("gain", "nan", "'Gain' cannot be"),
+        ("gain", "inf", "'Gain' cannot be"),
+        ("read_noise", "0", "'Read noise' cannot be"),
+        ("max_iterations", "2.5", "'Iterations at most' cannot be '2.5': it is not a whole number"),
+        ("restarts", "0", "'Repeats' cannot be '0': it should lie between 1 and 64"),
+        ("time_limit", "0", "'Time limit' cannot be '0'"),
+    ],
+)
+def test_a_wrong_value_is_refused_under_the_name_that_the_dock_shows(form, name, text, words):
+    form.widgets[name].value = text
+    with pytest.raises(Refused) as refused:
+        form.recipe()
+    assert words in refused.value.refusal.sentence
+    assert name not in refused.value.refusal.message
+    assert "empty" in refused.value.refusal.remedy
+
+
+def test_no_code_words_are_shown(form):
+    shown = [
+        label.text() for page in (form.top, form.folded) for label in page.findChildren(QLabel)
+    ]
+    for widget in form.widgets.values():
+        shown += [str(widget.native.toolTip())]
+        shown += [str(text) for text, _ in getattr(widget, "_choices", None) or []]
+        if hasattr(widget.native, "itemText"):
+            shown += [widget.native.itemText(index) for index in range(widget.native.count())]
+    assert all(shown)
+    for words in shown:
+        for code in ("_", "None", "float32", "torch", "auto)", "poisson-gaussian", "Literal"):
+            assert code not in words, words
+
+
+def test_an_empty_field_says_what_it_stands_for(qtbot):
+    fields = SettingsForm("inpaint")
+    qtbot.addWidget(fields.top)
+    qtbot.addWidget(fields.folded)
+    assert fields.widgets["label"].native.placeholderText() == "all"
+    assert fields.widgets["time_limit"].native.placeholderText() == "none"
+    assert fields.widgets["restarts"].native.placeholderText() == "automatic"
+
+
+def test_every_setting_explains_itself_and_says_its_name_to_a_screen_reader(form):
+    for widget in form.widgets.values():
+        assert len(widget.native.toolTip()) > 20
+        assert widget.native.accessibleName()
+
+
+def test_in_a_narrow_dock_the_usual_choices_are_whole(form):
+    form.folded.resize(276, form.folded.sizeHint().height())  # napari's dock of 295 pixels
+    form.folded.show()
+    form.folded.grab()  # lays it out
+    for name, widget in form.widgets.items():
+        box = widget.native
+        if isinstance(box, QComboBox) and form.folded.isAncestorOf(box):
+            words = box.fontMetrics().horizontalAdvance(box.currentText())
+            assert words < box.width() - 40, name  # napari's arrow and padding
+
+
+def test_scrolling_over_a_field_does_not_change_it(form, qtbot):
+    from qtpy.QtCore import QPoint, QPointF, Qt
+    from qtpy.QtGui import QWheelEvent
+    from qtpy.QtWidgets import QApplication
+
+    native = form.widgets["preset"].native
+    before = form.widgets["preset"].value
+    turn = QWheelEvent(
+        QPointF(5, 5),
+        QPointF(5, 5),
+        QPoint(0, -120),
+        QPoint(0, -120),
+        Qt.MouseButton.NoButton,
+        Qt.KeyboardModifier.NoModifier,
+        Qt.ScrollPhase.NoScrollPhase,
+        False,
+    )
+    QApplication.sendEvent(native, turn)
+    assert form.widgets["preset"].value == before

@@ -1,0 +1,169 @@
+"""A mask may come from Labels, Shapes or an Image; shapes are drawn onto the image's own grid."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from napari.components import ViewerModel
+
+from napari_dip.pipeline.plan.plan import preflight
+from napari_dip.pipeline.recipe import make_recipe
+from napari_dip.qt.shell.layer_dock import NONE, FurtherInputs, drawn
+from napari_dip.qt.shell.layers import header
+from napari_dip.qt.shell.preferences import my_machine
+from napari_dip.tasks import Input
+
+MASK = Input("mask", "Mask", "What to fill in.", ("labels", "shapes", "image"))
+SECOND = Input("second", "Second", "Another shot.", ("image",), optional=True)
+
+
+@pytest.fixture
+def viewer():
+    return ViewerModel()
+
+
+@pytest.fixture
+def further(viewer, qtbot):
+    further = FurtherInputs(viewer, (MASK, SECOND))
+    qtbot.addWidget(further)
+    yield further
+    further.disconnect_viewer()
+
+
+def offered(further, name):
+    combo = further.combos[name]
+    return [combo.itemText(index) for index in range(combo.count())]
+
+
+def test_each_list_offers_the_layers_of_its_kinds(viewer, further):
+    image = viewer.add_image(np.zeros((8, 9)), name="cells")
+    viewer.add_image(np.zeros((8, 9)), name="again")
+    viewer.add_labels(np.zeros((8, 9), int), name="holes")
+    viewer.add_points(np.zeros((1, 2)), name="points")
+    further.set_image(image)
+    assert offered(further, "mask") == ["holes", "again"]
+    assert offered(further, "second") == [NONE, "again"]
+
+
+def test_what_may_be_left_out_is_left_out_at_first(viewer, further):
+    viewer.add_image(np.zeros((8, 9)), name="again")
+    assert further.layer("second") is None
+    assert set(further.headers()) == {"mask"}
+
+
+def test_pictures_of_ours_are_offered_and_never_taken_unasked(viewer, further):
+    made = {"napari_dip": {"recipe": {"task": "denoise"}, "shows": "residual"}}
+    image = viewer.add_image(np.zeros((8, 9)), name="second mask")
+    further.set_image(image)
+    viewer.add_image(np.zeros((8, 9)), name="second mask residual", metadata=made)
+    assert offered(further, "second") == [NONE, "second mask residual"]
+    assert offered(further, "mask") == ["second mask residual"]
+    assert further.chosen() == {} and further.headers() == {}
+    viewer.add_image(np.zeros((8, 9)), name="again")
+    viewer.layers.move(2, 1)  # below the residual
+    further.refresh()
+    assert further.layer("mask").name == "again" and further.layer("second") is None
+
+
+def test_a_psf_that_was_found_is_taken_for_the_psf(viewer, qtbot):
+    further = FurtherInputs(viewer, (Input("psf", "PSF", "The blur.", ("image",), optional=True),))
+    qtbot.addWidget(further)
+    made = {"recipe": {"task": "blind-deblur"}}
+    for name, shows in (("cells psf restored", "result"), ("cells PSF", "found")):
+        metadata = {"napari_dip": {**made, "shows": shows}}
+        viewer.add_image(np.zeros((8, 9)), name=name, metadata=metadata)
+    assert further.layer("psf").name == "cells PSF"
+    further.disconnect_viewer()
+
+
+def test_a_labels_layer_is_handed_over_as_it_is(viewer, further):
+    labels = np.arange(72).reshape(8, 9)
+    viewer.add_labels(labels, name="holes")
+    assert further.headers()["mask"].shape == (8, 9)
+    np.testing.assert_array_equal(further.pixels()["mask"], labels)
+
+
+def test_shapes_are_drawn_onto_the_image_wherever_both_lie(viewer):
+    image = viewer.add_image(np.zeros((20, 30)), scale=(0.5, 0.5), translate=(10, 10))
+    square = np.array([[11, 12], [11, 15], [14, 15], [14, 12]])  # in world units
+    shapes = viewer.add_shapes([square], shape_type="polygon")
+    mask = drawn(shapes, image)
+    inside = np.argwhere(mask)
+    assert mask.shape == (20, 30)
+    np.testing.assert_allclose(inside.min(0), (2, 4), atol=1)
+    np.testing.assert_allclose(inside.max(0), (8, 10), atol=1)
+
+
+def test_an_empty_shapes_layer_has_no_pixels(viewer, further):
+    image = viewer.add_image(np.zeros((20, 30)), name="cells")
+    viewer.add_shapes(name="drawing")
+    further.set_image(image)
+    assert further.headers()["mask"].shape == (0, 0)
+
+
+def test_a_choice_outlasts_new_layers_and_renaming_the_others(viewer, further):
+    viewer.add_labels(np.zeros((8, 9), int), name="first")
+    viewer.add_labels(np.zeros((8, 9), int), name="second")
+    combo = further.combos["mask"]
+    combo.setCurrentIndex(combo.findText("first"))
+    viewer.add_labels(np.zeros((8, 9), int), name="third")
+    assert further.layer("mask").name == "first"
+
+
+def test_a_change_is_told_and_after_the_dock_is_gone_nothing_is(viewer, further):
+    heard = []
+    further.changed.connect(lambda: heard.append(True))
+    viewer.add_labels(np.zeros((8, 9), int), name="holes")
+    assert heard
+    heard.clear()
+    further.disconnect_viewer()
+    viewer.add_labels(np.zeros((8, 9), int), name="more")
+    assert not heard
+    further._connect(True)  # the fixture disconnects again
+
+
+def test_what_was_drawn_is_taken_until_the_user_says_otherwise(viewer, qtbot):
+    further = FurtherInputs(viewer, (Input("mask", "Mask", "Words.", MASK.layers, optional=True),))
+    qtbot.addWidget(further)
+    viewer.add_image(np.zeros((8, 9)), name="another")
+    assert further.layer("mask") is None
+    viewer.add_labels(np.zeros((8, 9), int), name="holes")
+    assert further.layer("mask").name == "holes"
+    combo = further.combos["mask"]
+    combo.setCurrentIndex(combo.findText(NONE))
+    combo.activated.emit(combo.currentIndex())
+    viewer.add_labels(np.zeros((8, 9), int), name="more")
+    assert further.layer("mask") is None
+    further.disconnect_viewer()
+
+
+def test_a_long_label_stands_above_its_list_where_the_dock_is_narrow(viewer, qtbot):
+    long = Input("second", "Second image of the same object", "Words.", ("image",), optional=True)
+    further = FurtherInputs(viewer, (long,))
+    qtbot.addWidget(further)
+    width = further.layout().minimumSize().width()
+    further.resize(width, further.layout().heightForWidth(width))
+    further.show()
+    combo = further.combos["second"]
+    label = further.layout().labelForField(combo)
+    assert label.width() >= label.sizeHint().width()
+    assert not label.geometry().intersects(combo.geometry())
+    assert combo.geometry().bottom() < further.height()
+    further.disconnect_viewer()
+
+
+def test_a_mask_with_nothing_painted_is_refused_before_run_until_a_stroke(viewer, further, qtbot):
+    image = viewer.add_image(np.zeros((16, 16)), name="cells")
+    holes = viewer.add_labels(np.zeros((16, 16), int), name="holes")
+    further.set_image(image)
+    further.choose({"mask": "holes"})
+    plan = preflight(make_recipe("inpaint"), header(image), my_machine(), further.headers())
+    assert further.refused(plan).code == "mask-empty"
+    told = []
+    further.changed.connect(lambda: told.append(further.refused(plan)))
+    holes.paint((5, 5), 1)
+    assert told[-1] is None  # at once: Run may be pressed now
+    assert further.refused(plan) is None
+    with qtbot.waitSignal(further.changed, timeout=2000):
+        holes.undo()
+    assert further.refused(plan).code == "mask-empty"

@@ -1,0 +1,43 @@
+"""How often a window is bothered with news."""
+
+import time
+
+import pytest
+
+from napari_dip.qt.shell.worker import MOST_SECONDS, NEWS_SECONDS, WINDOW_SHARE, Mailbox
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    spent = {"wall": 100.0, "thread": 10.0}
+    monkeypatch.setattr(time, "monotonic", lambda: spent["wall"])
+    monkeypatch.setattr(time, "thread_time", lambda: spent["thread"])
+    return spent
+
+
+def waited_after(clock, costs):
+    """Show news that cost so much each; seconds until the next are due."""
+    box = Mailbox()
+    box.take()
+    for cost in costs:
+        clock["thread"] += cost
+        clock["wall"] += MOST_SECONDS
+        box.take()
+    began = clock["wall"]
+    box._put = lambda report: None
+    while not box.post(None):
+        clock["wall"] += 0.05
+    return clock["wall"] - began
+
+
+def test_news_that_cost_nothing_come_at_once(clock):
+    assert waited_after(clock, [0, 0, 0]) == pytest.approx(NEWS_SECONDS, abs=0.06)
+
+
+def test_news_that_are_dear_to_show_come_seldom(clock):
+    assert waited_after(clock, [0.02, 0.02]) == pytest.approx(0.02 / WINDOW_SHARE, abs=0.06)
+    assert waited_after(clock, [5.0, 5.0]) == pytest.approx(MOST_SECONDS, abs=0.06)
+
+
+def test_one_dear_picture_among_cheap_ones_does_not_count(clock):
+    assert waited_after(clock, [0.002, 3.0]) == pytest.approx(NEWS_SECONDS, abs=0.06)

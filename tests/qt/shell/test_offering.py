@@ -1,0 +1,47 @@
+"""The layers of a network are listed where one is to be named."""
+
+from __future__ import annotations
+
+import pytest
+
+from napari_dip.qt.shell.form import SettingsForm
+from programs import entries, packed, small
+
+
+@pytest.fixture
+def form(qtbot):
+    form = SettingsForm("invert-features")
+    qtbot.addWidget(form.top)
+    qtbot.addWidget(form.folded)
+    form.top.show()
+    return form
+
+
+def buttons(form, name):
+    return {action.toolTip(): action for action in form.widgets[name].native.actions()}
+
+
+def test_the_button_lists_the_layers_and_writes_the_chosen_one(form, qtbot, tmp_path):
+    form.widgets["network"].value = str(packed(tmp_path / "net.pt2", entries(*small())))
+    menu = form.offers["layer"].menu
+    buttons(form, "layer")["Show what there is"].trigger()
+    qtbot.waitUntil(lambda: bool(menu.actions()), timeout=60_000)
+    listed = [action.text() for action in menu.actions()]
+    assert listed == ["body.0", "body.1", "body.2", "body.3", "body"]
+    menu.actions()[2].trigger()
+    menu.close()
+    assert form.recipe().task.layer == "body.2"
+
+
+def test_without_a_network_the_list_says_so(form, qtbot):
+    menu = form.offers["layer"].menu
+    buttons(form, "layer")["Show what there is"].trigger()
+    qtbot.waitUntil(lambda: bool(menu.actions()), timeout=60_000)
+    (told,) = menu.actions()
+    menu.close()
+    assert "No network is named" in told.text() and not told.isEnabled()
+
+
+def test_files_can_be_browsed_for_where_one_is_to_be_named(form):
+    assert "Open a file" in buttons(form, "network") and "Open a file" in buttons(form, "weights")
+    assert "Open a file" not in buttons(form, "layer")

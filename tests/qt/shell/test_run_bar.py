@@ -1,0 +1,69 @@
+"""The words below Run: whole lines, a sign of what is not in sight, and seconds before the bar."""
+
+from __future__ import annotations
+
+import pytest
+from qtpy.QtCore import Qt
+
+from napari_dip.pipeline.events import Event
+from napari_dip.qt.shell.run_bar import RunBar, State
+
+
+@pytest.fixture
+def bar(qtbot):
+    bar = RunBar()
+    qtbot.addWidget(bar)
+    bar.resize(310, 400)
+    bar.show()
+    return bar
+
+
+def numbered(count, last=""):
+    return "\n".join([*(f"Sentence {number}." for number in range(count - 1)), last or "The last."])
+
+
+def test_many_sentences_end_at_a_whole_line_and_a_sign_says_how_many_more_there_are(bar, qtbot):
+    bar.say(numbered(40, "\u26a0 It may be invented."))
+    qtbot.wait(20)
+    words, place = bar.words, bar.place
+    line = (words.heightForWidth(200) - words.contentsMargins().top() * 2) / 40
+    assert place.viewport().height() == pytest.approx(10 * line, abs=2)
+    assert place.more.isVisible()
+    assert place.more.text() == "\u25bc 30 more lines, with a warning \u26a0"
+    assert place.more.geometry().top() >= place.viewport().geometry().bottom()
+    scroll = place.verticalScrollBar()
+    scroll.setValue(scroll.value() + 29 * scroll.singleStep())
+    assert place.more.text() == "\u25bc 1 more line, with a warning \u26a0"
+    scroll.setValue(scroll.maximum())
+    assert place.more.text() == ""
+    bar.say(numbered(40))
+    assert place.more.text() == "\u25bc 30 more lines"
+    bar.say(numbered(10))
+    qtbot.wait(20)
+    assert not place.more.isVisible() and scroll.maximum() == 0
+
+
+def test_lines_that_wrap_are_counted_as_they_are_seen(bar, qtbot):
+    bar.say("Some words that are too many for a single line of so narrow a dock. " * 20)
+    qtbot.wait(20)
+    place = bar.place
+    assert place._ends[-1][0] == pytest.approx(bar.words.height(), abs=2)
+    assert len(place._ends) > 20
+
+
+def test_until_the_bar_has_something_to_show_the_seconds_are_counted(bar, qtbot):
+    bar.show_state(State.READY)
+    bar.show_state(State.RUNNING)
+    bar.show_event(Event("Starting the engine"))
+    qtbot.waitUntil(lambda: "so\u00a0far" in bar.words.text(), timeout=5000)
+    assert bar.words.text().startswith("Starting\u00a0the\u00a0engine · ")
+    bar.show_event(Event("Restoring", fraction=0.1))
+    assert bar.words.text() == "Restoring"
+    bar.show_state(State.READY)
+    assert not bar._clock.isActive()
+
+
+def test_a_name_in_a_sentence_is_neither_mark_up_nor_turned_around(bar):
+    bar.say("'a\x1b[31m\u202egnp<img src=x>' is restored.\nThe last.")
+    assert bar.words.text() == "'a\ufffd[31m\ufffdgnp<img src=x>' is restored.\nThe last."
+    assert bar.words.textFormat() == Qt.TextFormat.PlainText

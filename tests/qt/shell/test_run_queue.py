@@ -1,0 +1,103 @@
+"""Docks that are open at once take turns."""
+
+from __future__ import annotations
+
+import pytest
+from qtpy.QtCore import QObject
+
+from napari_dip.qt.shell.run_bar import State
+from napari_dip.qt.shell.run_dock import RunQueue
+from napari_dip.qt.task.dock import DenoiseDock
+
+
+class Owner(QObject):
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def look(self, place):
+        self.seen.append("begun" if place.begun else place.words)
+
+
+@pytest.fixture
+def waiting(qapp):
+    queue, owners = RunQueue(), [Owner() for _ in range(4)]
+    places = [queue.join(f"run {i}", one, one.look) for i, one in enumerate(owners)]
+    return places, owners
+
+
+def test_one_runs_and_each_of_the_others_is_told_for_what_it_waits(waiting):
+    _, owners = waiting
+    assert owners[0].seen == ["begun"]
+    assert owners[1].seen == ["Waiting for 'run 0' to end. It begins by itself."]
+    assert "'run 0' to end, and another." in owners[2].seen[0]
+    assert "and then for 2 more" in owners[3].seen[0]
+
+
+def test_who_leaves_lets_the_next_begin_and_leaving_twice_does_no_harm(waiting):
+    places, owners = waiting
+    places[1].leave()
+    assert owners[2].seen[-1] == "Waiting for 'run 0' to end. It begins by itself."
+    places[0].leave()
+    places[0].leave()
+    assert owners[2].seen[-1] == "begun"
+    assert "'run 2'" in owners[3].seen[-1]
+
+
+def test_nobody_waits_for_an_owner_that_is_gone(waiting, qtbot):
+    places, owners = waiting
+    owners[1].deleteLater()
+    del owners[1]
+    qtbot.wait(20)
+    places[0].leave()
+    assert owners[1].seen[-1] == "begun"
+
+
+def opened_beside(desk, noisy):
+    """A second dock on another image; no fixture, which would outlive the search for leaks."""
+    desk.viewer.add_image(noisy[::-1].copy(), name="other")
+    dock = DenoiseDock(desk.viewer)
+    desk.viewer.window.add_dock_widget(dock, name="Denoise again", area="right", tabify=True)
+    dock.form.widgets["preset"].value = "fast"
+    dock.form.widgets["max_iterations"].value = "6"
+    combo = desk.dock.chooser.combo
+    combo.setCurrentText("cells")
+    combo.activated.emit(combo.currentIndex())  # as if chosen by hand
+    assert dock.chooser.layer().name == "other"
+    return dock
+
+
+@pytest.mark.gl
+def test_a_second_run_waits_in_sight_and_begins_by_itself_when_the_first_is_discarded(
+    long_run, noisy
+):
+    beside = opened_beside(long_run, noisy)
+    long_run.run()
+    long_run.press(beside.run_bar.run_button)
+    bar = beside.run_bar
+    assert beside.busy and bar.state is State.WAITING
+    assert bar.words.text() == "Waiting for 'Denoise cells' to end. It begins by itself."
+    assert not bar.run_button.isEnabled() and bar.discard_button.isEnabled()
+    assert not beside.form.top.isEnabled()
+    long_run.wait_for_fit()
+    assert bar.state is State.WAITING
+    long_run.press(long_run.dock.run_bar.discard_button)
+    long_run.wait_until(lambda: not beside.busy)
+    assert long_run.names == ["cells", "other", "other denoised"]
+
+
+@pytest.mark.gl
+def test_a_run_that_waits_can_be_discarded_and_leaves_the_first_alone(long_run, noisy):
+    beside = opened_beside(long_run, noisy)
+    long_run.run()
+    long_run.press(beside.run_bar.run_button)
+    long_run.press(beside.run_bar.discard_button)
+    assert not beside.busy and beside.run_bar.state is State.READY
+    assert "Discarded" in beside.run_bar.words.text()
+    long_run.wait_for_fit()
+    assert long_run.dock.run_bar.state is State.RUNNING
+    long_run.press(beside.run_bar.run_button)
+    long_run.viewer.window.remove_dock_widget(long_run.dock)  # its run ends with it
+    long_run.dock = None
+    long_run.wait_until(lambda: not beside.busy)
+    assert "other denoised" in long_run.names

@@ -1,0 +1,176 @@
+"""Whatever happens in a run comes back as a value."""
+
+from __future__ import annotations
+
+import dask.array
+import numpy as np
+import pytest
+
+from napari_dip.engine.control import Control
+from napari_dip.errors import Refusal
+from napari_dip.io import ImageSpec
+from napari_dip.pipeline.events import Event, Restoration
+from napari_dip.pipeline.machine import this_machine
+from napari_dip.pipeline.plan.plan import preflight
+from napari_dip.pipeline.recipe import make_recipe
+from napari_dip.qt.shell import worker
+from napari_dip.qt.shell.worker import Mailbox, Switch, shielded
+
+
+def plan_for(pixels, **settings):
+    spec = ImageSpec("cells", pixels.shape, pixels.dtype.name, "YX")
+    recipe = make_recipe("denoise", preset="fast", **({"max_iterations": 4} | settings))
+    return preflight(recipe, spec, this_machine())
+
+
+def drain(generator):
+    while True:
+        try:
+            next(generator)
+        except StopIteration as end:
+            return end.value
+
+
+def failing(error):
+    def compute(block):
+        raise error
+
+    return dask.array.zeros((64, 64), dtype=np.uint8).map_blocks(compute, dtype=np.uint8)
+
+
+def test_a_run_ends_in_a_picture(noisy):
+    outcome = drain(shielded(plan_for(noisy), {"image": noisy}, Switch(), Mailbox()))
+    assert isinstance(outcome, Restoration)
+    assert outcome.image.shape == noisy.shape
+
+
+def test_a_lazy_image_gives_the_same_bytes_as_its_pixels(noisy):
+    plan = plan_for(noisy)
+    lazy = dask.array.from_array(noisy, chunks=32)
+    first, second = (
+        drain(shielded(plan, {"image": data}, Switch(), Mailbox())) for data in (noisy, lazy)
+    )
+    assert first.image.tobytes() == second.image.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (RuntimeError("the disk went away"), "array-broken"),
+        (RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"), "memory-out"),
+        (MemoryError(), "memory-out"),
+        (StopIteration(), "array-broken"),
+        (KeyError("frame"), "array-broken"),
+        (OSError("cut off"), "array-broken"),
+    ],
+)
+def test_any_error_while_reading_comes_back_as_a_sentence(noisy, error, code):
+    outcome = drain(shielded(plan_for(noisy), {"image": failing(error)}, Switch(), Mailbox()))
+    assert isinstance(outcome, Refusal)
+    assert outcome.code == code
+    assert outcome.message.endswith(".")
+
+
+def test_a_lazy_image_that_lies_of_its_type_is_refused_by_its_name(noisy):
+    lazy = dask.array.from_array(noisy, chunks=32)
+    lying = lazy.map_blocks(lambda block: block + 0.5, dtype=noisy.dtype)
+    plan = plan_for(noisy)
+    outcome = drain(shielded(plan, {"image": lying}, Switch(), Mailbox()))
+    assert isinstance(outcome, Refusal)
+    assert outcome.code == "array-other"
+    assert outcome.message.startswith(f"'{plan.source.name}' said that it holds 64 × 64 values")
+
+
+def test_the_trace_of_an_unexpected_error_is_in_the_log(noisy, caplog):
+    drain(
+        shielded(
+            plan_for(noisy), {"image": failing(RuntimeError("disk gone"))}, Switch(), Mailbox()
+        )
+    )
+    assert "disk gone" in caplog.text
+    assert "Traceback" in caplog.text
+
+
+def test_pixels_that_cannot_be_restored_are_refused_in_words(noisy):
+    pixels = np.full((64, 64), np.nan, np.float32)
+    outcome = drain(shielded(plan_for(pixels), {"image": pixels}, Switch(), Mailbox()))
+    assert isinstance(outcome, Refusal)
+    assert outcome.code == "pixels-nan"
+
+
+def test_a_run_discarded_before_it_begins_computes_nothing(noisy, monkeypatch):
+    monkeypatch.setattr(worker, "run", None)
+    switch = Switch()
+    switch.set(Control.DISCARD)
+    assert drain(shielded(plan_for(noisy), {"image": noisy}, switch, Mailbox())) is None
+
+
+def test_closing_the_shield_closes_the_run(noisy, monkeypatch):
+    closed = []
+
+    def endless(*_, **__):
+        try:
+            while True:
+                yield Event("working")
+        finally:
+            closed.append(True)
+
+    monkeypatch.setattr(worker, "run", endless)
+    generator = shielded(plan_for(noisy), {"image": noisy}, Switch(), Mailbox())
+    next(generator)
+    generator.close()
+    assert closed
+
+
+def test_discarding_is_final_and_keeping_only_yields_to_it():
+    switch = Switch()
+    switch.set(Control.PAUSE)
+    switch.set(Control.GO)
+    switch.set(Control.KEEP)
+    switch.set(Control.PAUSE)
+    assert switch() is Control.KEEP
+    switch.set(Control.DISCARD)
+    switch.set(Control.KEEP)
+    assert switch() is Control.DISCARD
+
+
+def test_the_mailbox_calls_once_and_keeps_only_the_latest_picture():
+    mailbox = Mailbox()
+    pictures = [np.full((4, 4), index, np.float32) for index in range(50)]
+    calls = [
+        mailbox.post(Event("", iteration=index, held_out_loss=float(index), preview=picture))
+        for index, picture in enumerate(pictures)
+    ]
+    assert sum(calls) == 1
+    news = mailbox.take()
+    assert news.event.preview is pictures[-1]
+    assert [iteration for _, iteration, *_ in news.points] == list(range(50))
+    assert mailbox.take() is None
+
+
+def test_a_report_without_a_picture_does_not_lose_the_one_before():
+    mailbox = Mailbox()
+    picture = np.zeros((4, 4), np.float32)
+    mailbox.post(Event("", preview=picture))
+    mailbox.post(Event("later"))
+    news = mailbox.take()
+    assert news.event.preview is picture
+    assert news.event.words == "later"
+
+
+def test_the_mailbox_calls_at_most_five_times_a_second():
+    mailbox = Mailbox()
+    assert mailbox.post(Event(""))
+    mailbox.take()
+    assert not mailbox.post(Event(""))
+    mailbox._last -= worker.NEWS_SECONDS
+    assert mailbox.post(Event(""))
+    assert worker.NEWS_SECONDS >= 0.2
+
+
+def test_a_loss_that_is_only_repeated_is_no_new_point():
+    mailbox = Mailbox()
+    for iteration in (25, 26, 27):
+        mailbox.post(Event("", iteration=iteration, held_out_loss=1.0))
+    mailbox.post(Event("", iteration=50, held_out_loss=0.5))
+    assert [point[1] for point in mailbox.take().points] == [25, 50]

@@ -1,0 +1,133 @@
+"""Trying on a part first, then on all of it, by real clicks."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+
+from napari_dip.qt.shell.layers import METADATA_KEY
+
+pytestmark = pytest.mark.gl
+
+
+@pytest.fixture
+def large(desk, noisy):
+    """An image of four times as many pixels, in place of the small one."""
+    layer = desk.viewer.layers["cells"]
+    layer.data = np.tile(noisy, (2, 2))
+    layer.scale, layer.translate = (0.5, 0.5), (10, 20)
+    desk.set(max_iterations="4")
+    return desk
+
+
+def draw(desk, top, left, bottom, right):
+    """A rectangle around these pixels, drawn in world coordinates."""
+    (y, x), (h, w) = (
+        np.array([10, 20]) + 0.5 * np.array([top - 0.5, left - 0.5]),
+        (
+            0.5 * (bottom - top),
+            0.5 * (right - left),
+        ),
+    )
+    corners = np.array([[y, x], [y, x + w], [y + h, x + w], [y + h, x]])
+    desk.viewer.add_shapes([corners], name="region")
+    desk.viewer.layers.selection.active = desk.viewer.layers["cells"]
+
+
+def test_a_drawn_rectangle_is_tried_in_its_place_and_then_applied_to_all(large):
+    trying = large.dock.trying
+    draw(large, 40, 16, 104, 112)
+    assert trying.regions.currentText() == "region"
+    assert not trying.apply_button.isEnabled()
+    large.dock.view.also.boxes["residual"].setChecked(True)
+    large.press(trying.try_button)
+    assert large.dock.busy and "96 × 64 pixels" in trying.words.text()
+    large.wait_for_end()
+    assert "cells trial, Fast residual" in large.names  # of several trials, each has its own
+    large.dock.view.also.boxes["residual"].setChecked(False)
+    trial = large.viewer.layers["cells trial, Fast"]
+    assert trial.data.shape == (64, 96)
+    np.testing.assert_allclose(trial.translate, (10 + 20, 20 + 8))
+    np.testing.assert_allclose(trial.scale, (0.5, 0.5))
+    made = trial.metadata[METADATA_KEY]
+    assert made["shows"] == "trial"
+    assert "cells trial" not in large.dock.repeat.buttons.combo.currentText()
+    large.set(max_iterations="9", gain="3")
+    large.press(trying.apply_button)
+    large.wait_for_end()
+    whole = large.viewer.layers["cells denoised"]
+    assert whole.data.shape == (128, 128)
+    said = whole.metadata[METADATA_KEY]
+    assert said["recipe"] == made["recipe"]
+    assert said["report"]["noise"] == made["report"]["noise"]
+
+
+def test_presets_are_compared_side_by_side_and_the_chosen_one_is_applied(large):
+    trying, viewer = large.dock.trying, large.viewer
+    viewer.add_image(np.zeros((8, 8)), name="aside")
+    viewer.layers.selection.active = viewer.layers["cells"]
+    draw(large, 0, 0, 64, 64)
+    large.press(trying.compare_button)
+    large.wait_until(lambda: "cells trial, Fast" in large.names)
+    assert large.dock.busy and not trying.apply_button.isEnabled()  # two more are to come
+    large.wait_until(lambda: not large.dock.busy and "cells trial, Best" in large.names)
+    assert trying.apply_button.isEnabled()
+    assert viewer.canvas.grid.enabled
+    assert not viewer.layers["aside"].visible and not viewer.layers["region"].visible
+    shown = [one.name for one in viewer.layers if one.visible]
+    assert shown == ["cells", *(f"cells trial, {one}" for one in ("Fast", "Balanced", "Best"))]
+    assert trying.trials.currentText() == "cells trial, Fast"  # the form's own preset
+    viewer.layers.selection.active = viewer.layers["cells trial, Balanced"]
+    assert trying.trials.currentText() == "cells trial, Balanced"
+    assert re.fullmatch(
+        r"The whole image with Balanced: up to \d+ (s|min)\.", trying.cost.text()
+    ), trying.cost.text()
+    viewer.layers.selection.active = viewer.layers["cells trial, Fast"]
+    assert trying.trials.currentText() == "cells trial, Fast"
+    large.press(trying.apply_button)
+    assert large.dock.busy and large.dock.chooser.layer().name == "cells"
+    assert not viewer.canvas.grid.enabled and viewer.layers["aside"].visible
+    large.wait_for_end()
+    assert viewer.layers["cells denoised"].metadata[METADATA_KEY]["recipe"]["preset"] == "fast"
+
+
+def test_discarding_a_comparison_runs_no_further_preset(large):
+    large.set(prior="noise", max_iterations="100000")
+    large.press(large.dock.trying.compare_button)
+    large.wait_for_fit()
+    assert large.dock.plan_line.text().startswith("Trial, Fast, 2 more to follow. 64 × 64 pixels")
+    large.press(large.dock.run_bar.discard_button)
+    assert not large.dock.busy
+    large.qtbot.wait(200)
+    assert not large.dock.busy and large.names == ["cells"]
+
+
+def test_what_is_in_view_is_the_region_without_a_drawing(large):
+    viewer, trying = large.viewer, large.dock.trying
+    viewer.screenshot(canvas_only=False, flash=False)  # lays the window out
+    viewer.reset_view()
+    viewer.scene.camera.center = (10 + 32, 20 + 32)
+    viewer.scene.camera.zoom *= 2.5
+    large.press(trying.toggleButton())
+    viewer.screenshot(canvas_only=False, flash=False)
+    (top, left), (bottom, right) = (
+        corner.tolist() for corner in viewer.layers["cells"].corner_pixels
+    )
+    large.press(trying.try_button)
+    large.wait_for_end()
+    trial = viewer.layers["cells trial, Fast"]
+    first = [round(one) for one in viewer.layers["cells"].world_to_data(trial.translate)]
+    last = [one + n for one, n in zip(first, trial.data.shape, strict=True)]
+    assert 0 <= top - first[0] < 8 and 0 <= left - first[1] < 8  # cut at multiples of 8
+    assert 0 <= last[0] - bottom <= 9 and 0 <= last[1] - right <= 9
+    assert trial.data.size < viewer.layers["cells"].data.size
+
+
+def test_an_empty_drawing_is_said_in_words(large):
+    large.viewer.add_shapes(name="empty")
+    large.viewer.layers.selection.active = large.viewer.layers["cells"]
+    large.press(large.dock.trying.try_button)
+    assert not large.dock.busy
+    assert "Draw a rectangle in 'empty' first" in large.dock.trying.words.text()

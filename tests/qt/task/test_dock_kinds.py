@@ -1,0 +1,113 @@
+"""Kinds of layers: what can be restored is, what cannot is refused in words before work begins."""
+
+from __future__ import annotations
+
+import dask.array
+import numpy as np
+import pytest
+
+from napari_dip.qt.shell.layers import METADATA_KEY
+
+pytestmark = pytest.mark.gl
+
+
+def restored(desk, image, iterations=6, **settings):
+    desk.viewer.add_image(image, name="special", **settings)
+    desk.set(max_iterations=str(iterations))
+    desk.run()
+    desk.wait_for_end()
+    assert "special denoised" in desk.names, desk.said
+    return desk.viewer.layers["special denoised"]
+
+
+def test_a_colour_image_stays_a_colour_image(desk, noisy):
+    colour = np.stack([noisy, noisy[::-1], noisy[:, ::-1]], axis=-1)
+    result = restored(desk, colour, rgb=True)
+    assert result.rgb
+    assert result.data.shape == colour.shape
+    assert result.metadata[METADATA_KEY]["report"]["axes"] == "YXS"
+
+
+def test_channels_are_restored_when_the_axes_say_so(desk, noisy, qtbot):
+    pair = np.stack([noisy, noisy.T]).astype(np.uint16) * 9
+    desk.viewer.add_image(pair, name="pair")
+    axes = desk.dock.chooser.axes
+    line = desk.dock.plan_line.text()
+    assert "2 planes one after another" in line
+    assert "write in 'Axes': CYX for channels" in line  # no option of the command line
+    axes.clear()
+    qtbot.keyClicks(axes, "CYX")
+    assert "2 channels one after another" in desk.dock.plan_line.text()
+    desk.set(max_iterations="6")
+    desk.run()
+    desk.wait_for_end()
+    assert desk.viewer.layers["pair denoised"].data.shape == pair.shape
+
+
+def test_a_stack_is_restored_as_a_volume_and_lies_as_before(desk, noisy):
+    stack = np.stack([noisy[:32, :32]] * 6)
+    result = restored(desk, stack, scale=(2, 1, 1), axis_labels=("z", "y", "x"))
+    assert result.data.shape == stack.shape
+    np.testing.assert_allclose(result.scale, (2, 1, 1))
+    assert result.metadata[METADATA_KEY]["report"]["axes"] == "ZYX"
+
+
+def test_a_movie_is_restored_frame_by_frame(desk, noisy):
+    movie = np.stack([noisy[:32, :32], noisy[1:33, :32], noisy[2:34, :32]])
+    result = restored(desk, movie, 40, axis_labels=("t", "y", "x"))
+    assert result.data.shape == movie.shape
+    # the later frames begin where the one before ended and take fewer than the first
+    assert 40 < result.metadata[METADATA_KEY]["report"]["iterations"] < 3 * 40
+
+
+def test_a_multiscale_image_is_restored_in_full_resolution(desk, noisy):
+    result = restored(desk, [noisy, noisy[::2, ::2]], multiscale=True)
+    assert not result.multiscale
+    assert result.data.shape == noisy.shape
+
+
+def test_a_lazy_image_is_restored(desk, noisy):
+    result = restored(desk, dask.array.from_array(noisy, chunks=32))
+    assert isinstance(result.data, np.ndarray)
+    assert result.data.shape == noisy.shape
+
+
+def test_a_lone_labels_layer_is_refused_by_name(desk):
+    desk.viewer.layers.clear()
+    desk.viewer.add_labels(np.zeros((64, 64), int), name="nuclei")
+    assert "'nuclei' is a Labels layer" in desk.dock.plan_line.text()
+    assert not desk.dock.run_bar.run_button.isEnabled()
+
+
+@pytest.mark.parametrize(
+    ("pixels", "words"),
+    [
+        (np.zeros((64, 64), bool), "is a mask"),
+        (np.zeros((8, 64)), "are needed"),
+    ],
+)
+def test_what_the_header_gives_away_is_refused_before_anything_runs(desk, pixels, words):
+    desk.viewer.add_image(pixels, name="wrong", visible=False, contrast_limits=(0, 1))
+    assert words in desk.dock.plan_line.text()
+    assert not desk.dock.run_bar.run_button.isEnabled()
+
+
+def test_a_second_result_does_not_touch_the_first(desk):
+    desk.set(max_iterations="3")
+    for _ in range(2):
+        desk.run()
+        desk.wait_for_end()
+    assert desk.names == ["cells", "cells denoised", "cells denoised [1]"]
+    first, second = desk.viewer.layers[1:]
+    assert first.data is not second.data
+    assert first.data.tobytes() == second.data.tobytes()
+
+
+def test_the_input_may_be_removed_during_the_run(long_run):
+    long_run.run()
+    long_run.wait_for_fit()
+    long_run.viewer.layers.remove("cells")
+    long_run.qtbot.wait(600)
+    long_run.press(long_run.dock.run_bar.run_button)
+    long_run.wait_for_end()
+    assert long_run.names == ["cells denoised"]

@@ -1,0 +1,141 @@
+"""Going back in a run and keeping another picture than its last, by real clicks and keys."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from qtpy.QtCore import Qt
+
+from napari_dip.pipeline.events import Event
+from napari_dip.qt.shell.layers import METADATA_KEY
+from napari_dip.qt.task.history import Film
+
+
+def shown(film: Film, count: int, side: int = 10) -> list[int]:
+    for iteration in range(1, count + 1):
+        picture = np.zeros((side, side), np.float32)
+        film.add(Event("Restoring", iteration=iteration, preview=picture))
+    return [one.iteration for one in film.snapshots]
+
+
+def test_a_film_never_takes_more_than_its_bound_and_stays_evenly_spread():
+    film = Film(most_bytes=8 * 400)
+    iterations = shown(film, 1000)
+    assert 4 <= len(iterations) <= 8
+    assert film.bytes <= 8 * 400
+    assert len(set(np.diff(iterations))) == 1
+    assert iterations[0] == 1 and iterations[-1] > 800
+
+
+def test_a_film_has_no_more_pictures_than_a_slider_has_places():
+    assert len(shown(Film(most_snapshots=10), 95)) <= 10
+
+
+def test_pictures_of_which_two_do_not_fit_are_not_kept():
+    assert shown(Film(most_bytes=799), 5) == []
+
+
+def test_a_picture_that_is_told_again_is_taken_once():
+    film, picture = Film(), np.zeros((4, 4), np.float32)
+    for iteration in (1, 2):
+        film.add(Event("Restoring", iteration=iteration, preview=picture))
+    assert len(film.snapshots) == 1
+
+
+def go_back(desk, steps: int) -> None:
+    for _ in range(steps):
+        desk.qtbot.keyClick(desk.dock.history.slider, Qt.Key.Key_Left)
+
+
+@pytest.mark.gl
+def test_a_run_can_be_scrubbed_while_it_goes_on_and_a_picture_kept(long_run):
+    history = long_run.dock.history
+    assert history.isHidden()
+    long_run.run()
+    long_run.wait_until(lambda: len(history.film.snapshots) >= 4)
+    assert "of at most 256 MB" in history.words.text()
+    go_back(long_run, 2)
+    seen = history.film.snapshots[history.slider.value()]
+    preview = long_run.viewer.layers["cells preview"]
+    assert preview.data is seen.picture
+    count = len(history.film.snapshots)
+    long_run.wait_until(lambda: len(history.film.snapshots) > count)
+    assert preview.data is seen.picture  # the run goes on, what is looked at stays
+    long_run.press(history.keep_button)
+    name = f"cells denoised, iteration {seen.iteration}"
+    long_run.qtbot.wait(300)  # the run goes on
+    assert history.words.text() == f"Kept: '{name}'."
+    kept = long_run.viewer.layers[name]
+    np.testing.assert_array_equal(kept.data, seen.picture)
+    assert kept.metadata[METADATA_KEY]["input"]["sha256"] is None
+    long_run.qtbot.keyClick(history.slider, Qt.Key.Key_End)
+    assert preview.data is history.film.snapshots[-1].picture
+    long_run.press(long_run.dock.run_bar.run_button)
+    long_run.wait_for_end()
+    assert set(long_run.names) == {"cells", name, "cells denoised"}
+    told = kept.metadata[METADATA_KEY]
+    assert json.loads(json.dumps(told)) == told
+    assert told["best_iteration"] == seen.iteration
+    assert "you kept the picture of iteration" in told["stop_reason"]
+    assert len(told["input"]["sha256"]) == 64 and "verdict" not in told["report"]
+    assert told["automatic"]["stop_reason"] == "you kept the picture"
+
+
+@pytest.mark.gl
+def test_after_a_run_its_pictures_are_still_there_and_the_right_end_is_the_result(desk):
+    desk.set(prior="noise", max_iterations="60")
+    desk.run()
+    desk.wait_for_end()
+    history = desk.dock.history
+    count = len(history.film.snapshots)
+    assert count and desk.names == ["cells", "cells denoised"]
+    result = desk.viewer.layers["cells denoised"].data.copy()
+    go_back(desk, 1)
+    assert "cells preview" in desk.names
+    desk.press(history.keep_button)
+    assert f"iteration {history.film.snapshots[-1].iteration}" in desk.names[-1]
+    desk.qtbot.keyClick(history.slider, Qt.Key.Key_End)
+    assert "cells preview" not in desk.names
+    np.testing.assert_array_equal(desk.viewer.layers["cells denoised"].data, result)
+    assert desk.dock.chooser.layer().name == "cells"
+
+
+@pytest.mark.gl
+def test_discard_forgets_the_history_but_leaves_what_was_kept(long_run):
+    history = long_run.dock.history
+    long_run.run()
+    long_run.wait_until(lambda: len(history.film.snapshots) >= 2)
+    go_back(long_run, 1)
+    long_run.press(history.keep_button)
+    long_run.press(long_run.dock.run_bar.discard_button)
+    assert len(long_run.names) == 2 and "iteration" in long_run.names[1]
+    assert "you kept" in long_run.said
+    assert history.isHidden() and not history.film.snapshots
+
+
+@pytest.mark.gl
+def test_paint_a_mask_inpaint_scrub_and_keep_leaves_measured_pixels_as_they_were(desk, noisy):
+    from napari_dip.qt.task.dock import dock_of
+
+    viewer = desk.viewer
+    mask = viewer.add_labels(np.zeros(noisy.shape, np.uint8), name="mask")
+    for place in range(20, 40, 3):
+        mask.paint((30, place), 1)
+    viewer.layers.selection.active = viewer.layers["cells"]
+    dock = dock_of("inpaint")(viewer)
+    viewer.window.remove_dock_widget(desk.dock)
+    desk.dock = dock
+    viewer.window.add_dock_widget(dock, name="Inpaint")
+    desk.set(preset="fast", max_iterations="40")
+    desk.run()
+    desk.wait_for_end()
+    go_back(desk, 1)
+    desk.press(dock.history.keep_button)
+    kept = next(one for one in viewer.layers if ", iteration" in one.name)
+    holes = mask.data > 0
+    assert holes.sum() > 20
+    np.testing.assert_array_equal(kept.data[~holes], noisy[~holes])
+    assert (kept.data[holes] != noisy[holes]).any()
+    assert kept.metadata[METADATA_KEY]["inputs"]["mask"]["layer"] == "mask"

@@ -1,0 +1,159 @@
+"""A run that a crash of napari cut off is offered, goes on to the same pixels, or is deleted."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from napari.components import ViewerModel
+
+import napari_dip as dip
+from napari_dip.pipeline import autosave as keeping
+from napari_dip.qt.task.dock import DenoiseDock, dock_of
+from napari_dip.qt.task.request import homes
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytestmark = pytest.mark.timeout(400)
+SETTINGS = {"preset": "fast", "prior": "noise", "max_iterations": 120}
+#: Milliseconds for loading torch and for a run, on a machine that does ten other things.
+PATIENCE = 180_000
+#: What a napari does that is to crash: a run, kept from its first report on.
+CHILD = """
+import sys, time
+import numpy as np
+from napari.components import ViewerModel
+from qtpy.QtWidgets import QApplication
+from napari_dip.qt.task.dock import DenoiseDock
+from napari_dip.pipeline import autosave as keeping
+keeping.AFTER = 0.0
+application = QApplication([])
+viewer = ViewerModel()
+viewer.add_image(np.load(sys.argv[1]), name="cells", scale=(0.2, 0.3), colormap="green")
+dock = DenoiseDock(viewer)
+for name, value in dict(preset="fast", prior="noise", max_iterations="120").items():
+    dock.form.widgets[name].value = value
+dock.start()
+assert dock.busy, dock.plan_line.text()
+while True:
+    application.processEvents()
+    time.sleep(0.005)
+"""
+
+
+@pytest.fixture
+def crashed(noisy, tmp_path):
+    """Pixels of a run whose napari was killed after it had been kept once."""
+    pixels = noisy[:32, :32].copy()
+    np.save(tmp_path / "cells.npy", pixels)
+    settings = {"NAPARI_CONFIG": str(tmp_path / "settings.yaml"), "QT_QPA_PLATFORM": "offscreen"}
+    argv = [sys.executable, "-c", CHILD, str(tmp_path / "cells.npy")]
+    with subprocess.Popen(argv, env={**os.environ, **settings}) as child:
+        end = time.monotonic() + PATIENCE / 1000
+        while not list(homes()[0].glob("run-*/checkpoint")):
+            assert child.poll() is None, "it ended before it could be killed"
+            assert time.monotonic() < end, "nothing was kept"
+            time.sleep(0.005)
+        child.kill()
+    assert child.returncode == (-signal.SIGKILL if os.name == "posix" else 1)
+    return pixels
+
+
+@pytest.fixture
+def opened(qtbot):
+    """Opens docks on viewers without a window."""
+    docks = []
+
+    def open_dock(viewer=None, kind=DenoiseDock):
+        docks.append(kind(ViewerModel() if viewer is None else viewer))
+        return docks[-1]
+
+    yield open_dock
+    for dock in docks:
+        dock.shut_down()
+        dock.deleteLater()
+    docks.clear()
+
+
+def begun(pixels, monkeypatch, dock, qtbot):
+    """Run in this process until it was kept."""
+    monkeypatch.setattr(keeping, "AFTER", 0.0)
+    dock._viewer.add_image(pixels, name="cells")
+    for name, value in {**SETTINGS, "max_iterations": "100000"}.items():
+        dock.form.widgets[name].value = value
+    dock.start()
+    qtbot.waitUntil(lambda: bool(list(homes()[0].glob("run-*/run.json"))), timeout=PATIENCE)
+
+
+def test_a_run_that_a_crash_cut_off_goes_on_to_the_same_pixels(crashed, opened, qtbot):
+    assert opened(kind=dock_of("guide")).recovery.isHidden()
+    dock = opened()
+    offer = dock.recovery
+    assert not offer.isHidden()
+    assert "Denoise of 'cells', begun on" in offer.words.text()
+    assert "of at most 120 iterations" in offer.words.text()
+    offer.go_on_button.click()
+    qtbot.waitUntil(lambda: dock.busy, timeout=PATIENCE)
+    assert offer.isHidden()
+    qtbot.waitUntil(lambda: not dock.busy, timeout=PATIENCE)
+    layers = dock._viewer.layers
+    assert [layer.name for layer in layers] == ["cells", "cells denoised"], (
+        dock.run_bar.words.text()
+    )
+    expected = dip.denoise(crashed, **SETTINGS)
+    np.testing.assert_array_equal(layers["cells"].data, crashed)
+    np.testing.assert_array_equal(layers["cells denoised"].data, expected.image)
+    np.testing.assert_allclose(layers["cells denoised"].scale, (0.2, 0.3))
+    assert layers["cells denoised"].colormap.name == "green"
+    assert not list(homes()[0].iterdir())
+    assert offer.isHidden()
+
+
+def test_a_run_that_is_on_is_not_offered_and_one_that_is_stopped_leaves_nothing(
+    noisy, opened, monkeypatch, qtbot
+):
+    dock = opened()
+    begun(noisy[:32, :32], monkeypatch, dock, qtbot)
+    assert opened().recovery.isHidden()
+    dock.keep()
+    qtbot.waitUntil(lambda: not dock.busy, timeout=PATIENCE)
+    assert not list(homes()[0].iterdir())
+
+
+def test_discarding_deletes_what_was_kept_and_offers_the_next(opened):
+    for number in (1, 2):
+        left_behind(homes()[0], number)
+    offer = opened().recovery
+    assert "cells 2" in offer.words.text() and "There is 1 more" in offer.words.text()
+    offer.discard_button.click()
+    assert "cells 1" in offer.words.text()
+    offer.discard_button.click()
+    assert offer.isHidden()
+    assert not list(homes()[0].iterdir())
+
+
+def left_behind(home: Path, number: int) -> None:
+    """Write down a run as if it had been cut off before its first state was kept."""
+    from napari_dip.pipeline.autosave import summarise_run, write_told
+    from napari_dip.pipeline.machine import this_machine
+    from run_scene import plan_for
+
+    folder = home / f"run-{number}"
+    folder.mkdir(parents=True)
+    plan = plan_for(np.zeros((32, 32), "uint8"))
+    about = summarise_run(plan, f"Denoise of 'cells {number}'", this_machine())
+    write_told(folder, {**about, "begun": f"2026-01-0{number}T10:00:00+00:00"}, {})
+
+
+def test_what_was_begun_with_another_version_begins_again(opened):
+    left_behind(homes()[0], 1)
+    told = next(homes()[0].glob("*/run.json"))
+    told.write_text(told.read_text().replace('"torch": "', '"torch": "0.'))
+    assert opened().recovery.go_on_button.text() == "Begin again"

@@ -1,0 +1,270 @@
+"""Repeating a result by real clicks: script, command, methods text, again, presets."""
+
+from __future__ import annotations
+
+import shlex
+
+import numpy as np
+import pytest
+import tifffile
+from qtpy.QtCore import QPoint, Qt
+from qtpy.QtWidgets import QApplication, QFileDialog, QScrollArea
+
+from napari_dip.cli import main
+from napari_dip.qt.shell.layers import METADATA_KEY
+from napari_dip.qt.task.dock import DenoiseDock, dock_of
+from napari_dip.qt.task.recipes import DEFAULTS
+
+pytestmark = pytest.mark.gl
+
+
+@pytest.fixture
+def open_fold(desk, noisy):
+    """The desk with the fold unfolded by a click on its title."""
+    desk.set(max_iterations="3")
+    desk.viewer.layers["cells"].data = noisy[:24, :24]
+    unfold(desk)
+    return desk
+
+
+def unfold(desk):
+    desk.qtbot.mouseClick(desk.dock.repeat.toggleButton(), Qt.MouseButton.LeftButton)
+    assert desk.dock.repeat.isExpanded()
+
+
+def below(dock):
+    """The part of the dock that scrolls."""
+    (area,) = [one for one in dock.findChildren(QScrollArea) if one.isAncestorOf(dock.repeat)]
+    return area
+
+
+def press(desk, button):
+    """Scroll to a button, as a user does, and click on it."""
+    below(desk.dock).ensureWidgetVisible(button)
+    assert button.isVisibleTo(desk.dock)
+    desk.press(button)
+
+
+def restored(desk, layer="cells"):
+    desk.run()
+    desk.wait_for_end()
+    return desk.viewer.layers[f"{layer} denoised"]
+
+
+def clipboard():
+    return QApplication.clipboard().text()
+
+
+def test_a_layer_of_a_file_is_repeated_from_that_file(
+    open_fold, noisy, tmp_path, monkeypatch, capsys
+):
+    desk, path = open_fold, tmp_path / "my cells.tif"
+    tifffile.imwrite(path, noisy[:24, :24])
+    desk.viewer.layers.clear()
+    desk.viewer.open(str(path), plugin="napari")
+    desk.set(seed=5, smoothing=0.1)
+    pixels = restored(desk, "my cells").data
+    buttons = desk.dock.repeat.buttons
+    press(desk, buttons.python_button)
+    assert str(path) in clipboard() and "seed=5" in clipboard()
+    monkeypatch.chdir(tmp_path)
+    exec(clipboard(), {})
+    assert capsys.readouterr().out == "The same pixels as then.\n"
+    np.testing.assert_array_equal(tifffile.imread(tmp_path / "my cells denoised.tif"), pixels)
+    (tmp_path / "my cells denoised.tif").unlink()
+    press(desk, buttons.command_button)
+    program, *words = shlex.split(clipboard())
+    assert program == "napari-dip" and main([*words, "--quiet"]) == 0
+    np.testing.assert_array_equal(tifffile.imread("my cells denoised.tif"), pixels)
+
+
+def test_a_layer_of_no_file_is_saved_first_and_asked_for_once(open_fold, tmp_path, monkeypatch):
+    desk, asked = open_fold, []
+    monkeypatch.setattr(
+        QFileDialog, "getExistingDirectory", lambda *_: asked.append(1) or str(tmp_path)
+    )
+    precious = tmp_path / "cells.tif"
+    precious.write_bytes(b"precious")
+    pixels = restored(desk).data
+    before, buttons = clipboard(), desk.dock.repeat.buttons
+    press(desk, buttons.command_button)
+    desk.wait_until(lambda: clipboard() != before)
+    assert "cells-2.tif' lies beside it" in desk.said.replace("\n", " ")
+    assert precious.read_bytes() == b"precious"
+    press(desk, buttons.command_button)
+    assert asked == [1]
+    _, *words = shlex.split(clipboard())
+    monkeypatch.chdir(tmp_path)
+    assert main([*words, "--quiet"]) == 0
+    np.testing.assert_array_equal(tifffile.imread("cells denoised.tif"), pixels)
+
+
+def test_a_layer_that_is_gone_or_changed_is_not_saved_in_its_place(
+    open_fold, tmp_path, monkeypatch
+):
+    desk = open_fold
+    monkeypatch.setattr(QFileDialog, "getExistingDirectory", lambda *_: str(tmp_path / "to"))
+    (tmp_path / "to").mkdir()
+    restored(desk)
+    QApplication.clipboard().setText("as before")
+    desk.viewer.layers["cells"].data = desk.viewer.layers["cells"].data + 1
+    press(desk, desk.dock.repeat.buttons.python_button)
+    desk.wait_until(lambda: "holds other pixels than when" in desk.said)
+    desk.viewer.layers.remove("cells")
+    press(desk, desk.dock.repeat.buttons.python_button)
+    assert "is not in napari any more and lies in no file" in desk.said
+    press(desk, desk.dock.repeat.buttons.again_button)
+    assert "there is no layer 'cells' any more" in desk.said
+    assert clipboard() == "as before" and not list((tmp_path / "to").iterdir())
+
+
+def test_a_run_that_was_stopped_and_kept_is_repeated_to_the_pixel(open_fold, tmp_path, monkeypatch):
+    desk = open_fold
+    monkeypatch.setattr(QFileDialog, "getExistingDirectory", lambda *_: str(tmp_path))
+    desk.set(max_iterations="400")
+    desk.run()
+    desk.wait_for_fit()
+    desk.wait_until(lambda: desk.dock.curve.count >= 1)
+    desk.qtbot.wait(600)  # a double click on Run must not stop what it has just started
+    press_keep(desk)
+    desk.wait_for_end()
+    result = desk.viewer.layers["cells denoised"]
+    assert result.metadata[METADATA_KEY]["report"]["fit"]["kept"] == 1
+    before = clipboard()
+    press(desk, desk.dock.repeat.buttons.command_button)
+    desk.wait_until(lambda: clipboard() != before)
+    _, *words = shlex.split(clipboard())
+    assert "--keep-after" in words
+    monkeypatch.chdir(tmp_path)
+    assert main([*words, "--quiet"]) == 0
+    np.testing.assert_array_equal(tifffile.imread("cells denoised.tif"), result.data)
+
+
+def press_keep(desk):
+    assert desk.dock.run_bar.run_button.text() == "Stop and keep"
+    desk.press(desk.dock.run_bar.run_button)
+
+
+def test_run_again_brings_settings_and_layers_back(open_fold, noisy):
+    desk = open_fold
+    desk.set(seed=4, prior="noise", gain="1.5")
+    first = restored(desk)
+    desk.viewer.add_image(noisy[::-1].copy(), name="other")
+    desk.viewer.layers.selection.active = desk.viewer.layers["other"]
+    desk.set(seed=9, prior="auto", gain="")
+    assert desk.dock.chooser.layer().name == "other"
+    press(desk, desk.dock.repeat.buttons.again_button)
+    assert "Press Run to make it again" in desk.said
+    assert desk.dock.chooser.layer().name == "cells"
+    assert desk.dock.form.recipe().to_dict() == first.metadata[METADATA_KEY]["recipe"]
+    assert not desk.dock.busy
+    desk.run()
+    desk.wait_for_end()
+    again = desk.viewer.layers["cells denoised [1]"]
+    np.testing.assert_array_equal(again.data, first.data)
+
+
+def test_the_selected_result_is_repeated_and_any_task_can_describe_it(open_fold):
+    desk, combo = open_fold, open_fold.dock.repeat.buttons.combo
+    first = restored(desk)
+    desk.set(seed=1)
+    desk.run()
+    desk.wait_for_end()
+    assert combo.currentText() == "cells denoised [1]"
+    desk.viewer.layers.selection.active = first
+    assert combo.currentText() == "cells denoised"
+    desk.viewer.layers.selection.active = desk.viewer.layers["cells"]
+    assert combo.currentText() == "cells denoised"
+    press(desk, desk.dock.repeat.buttons.methods_button)
+    assert "seed 0" in clipboard() and "[1] Ulyanov, Vedaldi, Lempitsky" in clipboard()
+    assert desk.said.startswith("The methods text was copied")
+    assert "Done: 'cells denoised [1]'." in desk.said  # its verdict stays in sight
+    dock = dock_of("inpaint")(desk.viewer)
+    desk.viewer.window.add_dock_widget(dock, name="Inpaint", area="right")
+    dock.repeat.expand(animate=False)
+    desk.press(dock.repeat.buttons.again_button)
+    assert "was made by the task 'Denoise'" in dock.run_bar.words.text()
+    desk.press(dock.repeat.buttons.methods_button)
+    assert clipboard().startswith("The image was denoised")
+
+
+def test_uncertainty_and_residual_are_no_results_to_repeat(open_fold):
+    desk, buttons = open_fold, open_fold.dock.repeat.buttons
+    assert buttons.combo.count() == 0  # the input is none either
+    for one in ("again", "python", "command", "methods"):
+        assert not getattr(buttons, f"{one}_button").isEnabled()
+    for box in desk.dock.view.also.boxes.values():
+        box.setChecked(True)
+    restored(desk)
+    combo = desk.dock.repeat.buttons.combo
+    assert [combo.itemText(n) for n in range(combo.count())] == ["cells denoised"]
+    assert "cells residual" in desk.names
+
+
+def test_a_preset_is_typed_saved_used_in_another_dock_and_deleted(open_fold, tmp_path):
+    desk, presets = open_fold, open_fold.dock.repeat.presets
+    desk.set(seed=21, preset="best", gain="2.5")
+    wanted = desk.dock.form.recipe()
+    assert not presets.save_button.isEnabled()
+    desk.qtbot.keyClicks(presets.line, "My cells")
+    press(desk, presets.save_button)
+    assert "are kept as 'My cells'" in desk.said
+    (file,) = tmp_path.rglob("My cells.json")
+    assert not presets.save_button.isEnabled()  # nothing is replaced by its name
+    other = DenoiseDock(desk.viewer)
+    desk.viewer.window.add_dock_widget(other, name="Second", area="right")
+    other.repeat.expand(animate=False)
+    other.repeat.presets.combo.setCurrentText("My cells")
+    desk.press(other.repeat.presets.load_button)
+    assert other.form.recipe() == wanted
+    other.repeat.presets.combo.setCurrentText(DEFAULTS)
+    desk.press(other.repeat.presets.load_button)
+    assert other.form.recipe().to_dict() == {"schema": 1, "task": "denoise", "settings": {}}
+    file.write_text("{", encoding="utf-8")
+    press(desk, presets.load_button)
+    assert "is not valid JSON" in desk.said and desk.dock.form.recipe() == wanted
+    press(desk, presets.delete_button)
+    assert not file.exists() and presets.combo.count() == 1
+
+
+def test_a_new_dock_takes_up_the_settings_of_the_last_run_and_says_so(open_fold, tmp_path):
+    desk = open_fold
+    desk.set(seed=17, preset="fast")
+    restored(desk)
+    (last,) = tmp_path.rglob("denoise.json")
+    assert last.parts[-3:] == ("napari-dip", "last", "denoise.json")
+    desk.set(seed=18)  # was never run
+    later = DenoiseDock(desk.viewer)
+    desk.viewer.window.add_dock_widget(later, name="Later", area="right")
+    assert later.form.recipe().common.seed == 17
+    assert "settings are those of your last run" in later.run_bar.words.text()
+    other = dock_of("deblur")(desk.viewer)
+    desk.viewer.window.add_dock_widget(other, name="Deblur", area="right")
+    assert other.form.recipe().common.seed == 0 and other.run_bar.words.text() == ""
+
+
+def test_many_sentences_leave_room_for_the_folds_below(open_fold):
+    desk, bar = open_fold, open_fold.dock.run_bar
+    desk.viewer.window.resize(1280, 720)
+    for words in ("One line.", "A line that is not too long for the dock, and one more word. " * 2):
+        bar.say(words)
+        desk.viewer.screenshot(canvas_only=False, flash=False)  # lays out
+        assert bar.place.height() == bar.words.heightForWidth(bar.words.width())
+        assert bar.words.width() == bar.place.width()  # no scroll bar takes any
+        assert bar.words.height() == bar.place.height()  # all in sight, and nothing wasted
+    bar.say("\n".join(f"Sentence {number}." for number in range(40)))
+    desk.viewer.screenshot(canvas_only=False, flash=False)  # lays out
+    lines = bar.place.height() / bar.words.fontMetrics().lineSpacing()
+    assert 5 < lines < 12 and bar.place.verticalScrollBar().maximum() > 0
+    assert below(desk.dock).height() > 100
+    dock, seen = desk.dock, below(desk.dock)
+    for part in (dock.view.comparison, dock.history):  # as after a run
+        part.setVisible(True)
+    dock.curve.extend([(1, 10, 1.0, 1.0)], 10)
+    desk.viewer.screenshot(canvas_only=False, flash=False)  # lays out
+    seen.verticalScrollBar().setValue(0)
+    label = dock.curve.getPlotItem().getAxis("bottom").label
+    letters = label.sceneBoundingRect().bottom() - label.document().documentMargin()
+    bottom = QPoint(0, round(letters))
+    assert letters <= dock.curve.height()
+    assert dock.curve.mapTo(dock, bottom).y() <= seen.mapTo(dock, QPoint(0, seen.height())).y()

@@ -1,0 +1,82 @@
+"""In the Denoise dock: a second shot from another layer, and JPEG compression as a noise model."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+from qtpy.QtCore import Qt
+from skimage import data
+
+from napari_dip.qt.shell.layers import METADATA_KEY
+from napari_dip.samples import MITOCHONDRIA
+
+pytestmark = pytest.mark.gl
+
+
+@pytest.fixture
+def longer():
+    """The same place as the desk's layer, exposed for longer."""
+    return np.ascontiguousarray(tifffile.imread(MITOCHONDRIA)[1, 20:84, 40:104])
+
+
+def choose_second(desk, name):
+    """Open the list and go down to the layer, as a hand on the keyboard does."""
+    desk.viewer.layers.selection.active = desk.viewer.layers["cells"]
+    combo = desk.dock.further.combos["second"]
+    desk.qtbot.mouseClick(combo, Qt.MouseButton.LeftButton)
+    for _ in range(combo.findText(name) - combo.currentIndex()):
+        desk.qtbot.keyClick(combo.view(), Qt.Key.Key_Down)
+    desk.qtbot.keyClick(combo.view(), Qt.Key.Key_Return)
+    assert combo.currentText() == name
+
+
+def test_no_second_shot_is_taken_unless_one_is_chosen(desk, longer):
+    desk.viewer.add_image(longer, name="again")
+    assert desk.dock.further.combos["second"].currentText() == "none"
+    assert desk.dock.further.headers() == {}
+
+
+def test_a_second_shot_is_used_and_the_layer_says_so(desk, longer):
+    desk.viewer.add_image(longer, name="again")
+    choose_second(desk, "again")
+    desk.run()
+    desk.wait_for_end()
+    result = desk.viewer.layers["cells denoised"]
+    report = result.metadata[METADATA_KEY]["report"]
+    assert any("Two measurements" in note for note in report["notes"])
+    assert result.data.mean() == pytest.approx(desk.viewer.layers["cells"].data.mean(), rel=1e-3)
+
+
+def test_a_second_image_of_another_size_is_refused_before_anything_runs(desk, longer):
+    desk.viewer.add_image(longer[:40], name="small")
+    choose_second(desk, "small")
+    assert not desk.dock.run_bar.run_button.isEnabled()
+    assert "small" in desk.dock.plan_line.text()
+
+
+def test_a_second_image_of_something_else_is_refused_in_words(desk, longer):
+    desk.viewer.add_image(longer[::-1], name="upside down")
+    choose_second(desk, "upside down")
+    desk.run()
+    desk.wait_for_end()
+    assert "does not show" in desk.said
+    assert "cells denoised" not in desk.names
+
+
+def test_compression_is_undone_and_refused_where_there_is_none(desk):
+    file = io.BytesIO()
+    Image.fromarray(data.camera()[96:192, 192:288]).save(file, "JPEG", quality=20)
+    desk.set(noise="jpeg", max_iterations="4")
+    desk.run()
+    desk.wait_for_end()
+    assert "no trace of JPEG" in desk.said
+    desk.viewer.add_image(np.asarray(Image.open(file)), name="photo")
+    desk.run()
+    desk.wait_for_end()
+    report = desk.viewer.layers["photo denoised"].metadata[METADATA_KEY]["report"]
+    assert report["noise"]["model"] == "jpeg"
+    assert any("quality 20" in note for note in report["notes"])

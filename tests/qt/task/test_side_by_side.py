@@ -1,0 +1,78 @@
+"""Runs at the same time do not touch each other's pixels."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+
+import numpy as np
+import pytest
+
+import napari_dip as dip
+from napari_dip.qt.task.dock import DenoiseDock
+
+SETTINGS = {"preset": "fast", "max_iterations": 10}
+
+
+def alone(pixels, seed):
+    return dip.denoise(pixels, seed=seed, **SETTINGS).image.tobytes()
+
+
+@pytest.fixture
+def second(noisy):
+    return np.ascontiguousarray(noisy[::-1, ::-1])
+
+
+@pytest.mark.parametrize("small", [False, True], ids=["same threads", "other threads"])
+def test_runs_started_together_in_threads_equal_lone_runs(noisy, second, small):
+    """The number of threads is one setting of the whole process, and part of the pixels."""
+    pictures = [noisy, second[:40, :48] if small else second, noisy]
+    wanted = [alone(picture, seed) for seed, picture in enumerate(pictures)]
+    start = Barrier(len(pictures))
+
+    def together(seed, picture):
+        start.wait(30)
+        return alone(picture, seed)
+
+    with ThreadPoolExecutor(len(pictures)) as pool:
+        for _ in range(2):
+            got = list(pool.map(together, range(len(pictures)), pictures))
+            assert got == wanted
+
+
+def press_both(desk, docks):
+    for dock, seed in zip(docks, (1, 2), strict=True):
+        dock.form.widgets["seed"].value = seed
+        dock.form.widgets["preset"].value = SETTINGS["preset"]
+        dock.form.widgets["max_iterations"].value = str(SETTINGS["max_iterations"])
+        desk.press(dock.run_bar.run_button)
+    assert all(dock.busy for dock in docks)
+    desk.wait_until(lambda: not any(dock.busy for dock in docks))
+
+
+@pytest.mark.gl
+def test_two_docks_in_one_viewer_give_what_each_gives_alone(desk, noisy, second):
+    desk.viewer.add_image(second, name="other")
+    docks = [desk.dock, DenoiseDock(desk.viewer)]
+    desk.viewer.window.add_dock_widget(docks[1], name="Denoise again", area="right")
+    desk.viewer.layers.selection.active = desk.viewer.layers["cells"]
+    combo = docks[1].chooser.combo
+    combo.setCurrentText("other")
+    combo.activated.emit(combo.currentIndex())  # as if chosen by hand
+    assert [dock.chooser.layer().name for dock in docks] == ["cells", "other"]
+    press_both(desk, docks)
+    layers = desk.viewer.layers
+    assert sorted(desk.names) == ["cells", "cells denoised", "other", "other denoised"]
+    assert layers["cells denoised"].data.tobytes() == alone(noisy, 1)
+    assert layers["other denoised"].data.tobytes() == alone(second, 2)
+
+
+@pytest.mark.gl
+def test_two_viewers_give_what_each_gives_alone(desk, make_napari_viewer, noisy, second):
+    viewer = make_napari_viewer()
+    viewer.add_image(second, name="other")
+    docks = [desk.dock, DenoiseDock(viewer)]
+    viewer.window.add_dock_widget(docks[1], name="Denoise", area="right")
+    press_both(desk, docks)
+    assert desk.viewer.layers["cells denoised"].data.tobytes() == alone(noisy, 1)
+    assert viewer.layers["other denoised"].data.tobytes() == alone(second, 2)

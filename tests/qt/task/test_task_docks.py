@@ -1,0 +1,218 @@
+"""Each task in its own dock: layers chosen by hand, Run clicked, a result in the right place."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from qtpy.QtCore import Qt
+
+from napari_dip.qt.shell.layers import METADATA_KEY
+from napari_dip.qt.task.dock import dock_of
+
+pytestmark = pytest.mark.gl
+
+SIDE = 64
+
+
+@pytest.fixture
+def open_dock(desk):
+    """Put the dock of another task in the place of the desk's own."""
+
+    def put(task, **settings):
+        desk.dock.shut_down()
+        desk.viewer.window.remove_dock_widget(desk.dock)
+        desk.dock = dock_of(task)(desk.viewer)
+        desk.viewer.window.add_dock_widget(desk.dock, name=task, area="right")
+        desk.set(**{"preset": "fast", "max_iterations": "8", **settings})
+        return desk
+
+    return put
+
+
+def choose(desk, name, layer):
+    combo = desk.dock.further.combos[name]
+    combo.setCurrentIndex(combo.findText(layer))
+    combo.activated.emit(combo.currentIndex())
+
+
+def result_of(desk, name):
+    desk.run()
+    desk.wait_for_end()
+    assert name in desk.names, desk.said
+    assert desk.names.count("cells preview") == 0
+    return desk.viewer.layers[name]
+
+
+def test_painted_pixels_are_filled_in_and_the_others_come_back_as_they_were(open_dock, noisy):
+    desk = open_dock("inpaint")
+    labels = desk.viewer.add_labels(np.zeros((SIDE, SIDE), int), name="holes")
+    labels.brush_size = 5
+    labels.selected_label = 1
+    for place in ((20, 20), (20, 25), (40, 44)):
+        labels.paint(place, 1)
+    choose(desk, "mask", "holes")
+    result = result_of(desk, "cells inpainted")
+    holes = labels.data > 0
+    assert holes.any()
+    np.testing.assert_array_equal(result.data[~holes], noisy[~holes])
+    assert (result.data[holes] != noisy[holes]).any()
+
+
+def click_on_canvas(desk):
+    canvas = desk.viewer.window._qt_viewer.canvas.native
+    desk.qtbot.mouseMove(canvas, canvas.rect().center())
+    desk.qtbot.mouseClick(canvas, Qt.MouseButton.LeftButton, pos=canvas.rect().center())
+
+
+def test_a_slice_that_is_filled_with_a_label_is_made_from_those_beside_it(open_dock, noisy):
+    desk = open_dock("inpaint")
+    stack = np.stack([np.roll(noisy, shift, 1)[:32, :32] for shift in range(5)])
+    desk.viewer.layers.remove("cells")
+    desk.viewer.add_image(stack, name="cells", scale=(3, 1, 1), axis_labels=("z", "y", "x"))
+    labels = desk.viewer.add_labels(np.zeros(stack.shape, int), name="gone", scale=(3, 1, 1))
+    desk.viewer.reset_view()
+    desk.viewer.dims.set_current_step(0, 2)
+    labels.selected_label = 1
+    labels.mode = "fill"
+    click_on_canvas(desk)
+    assert labels.data.any((1, 2)).tolist() == [False, False, True, False, False]
+    assert labels.data[2].all()
+    desk.viewer.layers.selection.active = desk.viewer.layers["cells"]
+    choose(desk, "mask", "gone")
+    result = result_of(desk, "cells inpainted")
+    np.testing.assert_array_equal(result.data[[0, 1, 3, 4]], stack[[0, 1, 3, 4]])
+    assert (result.data[2] != stack[2]).any()
+    np.testing.assert_allclose(result.scale, (3, 1, 1))
+    notes = result.metadata[METADATA_KEY]["report"]["notes"]
+    assert any("1 of the 5 planes" in note for note in notes)
+
+
+def test_a_mask_of_one_plane_serves_a_whole_stack_and_the_dock_says_so(open_dock, noisy):
+    desk = open_dock("inpaint")
+    stack = np.stack([noisy[:32, :32]] * 4)
+    desk.viewer.layers.remove("cells")
+    desk.viewer.add_image(stack, name="cells", axis_labels=("t", "y", "x"))
+    lines = np.zeros((32, 32), int)
+    lines[7:9] = 1
+    desk.viewer.add_labels(lines, name="lines")
+    desk.viewer.layers.selection.active = desk.viewer.layers["cells"]
+    choose(desk, "mask", "lines")
+    assert "holds for all 4 planes" in desk.dock.plan_line.text()
+    result = result_of(desk, "cells inpainted")
+    np.testing.assert_array_equal(result.data[:, lines == 0], stack[:, lines == 0])
+
+
+def test_a_shape_marks_what_to_fill_in(open_dock, noisy):
+    desk = open_dock("inpaint")
+    square = np.array([[10, 12], [10, 20], [18, 20], [18, 12]])
+    desk.viewer.add_shapes([square], shape_type="polygon", name="drawing")
+    choose(desk, "mask", "drawing")
+    result = result_of(desk, "cells inpainted")
+    changed = np.argwhere(result.data != noisy)
+    assert changed.min() >= 9
+    assert changed.max() <= 21
+
+
+def test_an_empty_mask_is_refused_in_words(open_dock):
+    desk = open_dock("inpaint")
+    desk.viewer.add_labels(np.zeros((SIDE, SIDE), int), name="nothing")
+    choose(desk, "mask", "nothing")
+    assert "The mask marks no pixel of 'cells'." in desk.dock.plan_line.text()
+    assert not desk.dock.run_bar.run_button.isEnabled()
+    desk.viewer.layers["nothing"].paint((9, 9), 1)
+    assert desk.dock.run_bar.run_button.isEnabled()
+
+
+def test_a_finer_picture_lies_exactly_over_its_input(open_dock):
+    desk = open_dock("super-resolve", factor="2")
+    source = desk.viewer.layers["cells"]
+    source.scale, source.translate, source.rotate = (0.5, 0.25), (3, 4), 20
+    result = result_of(desk, "cells super-resolved")
+    assert result.data.shape == (2 * SIDE, 2 * SIDE)
+    for corner in (0, SIDE - 1):  # pixel centres of the coarse grid, and what they are in the fine
+        coarse = source.data_to_world((corner, corner))
+        fine = result.data_to_world((2 * corner + 0.5, 2 * corner + 0.5))
+        np.testing.assert_allclose(fine, coarse)
+
+
+def stack_in(desk, noisy, planes=6, side=24):
+    """Put a stack in the place of the picture, in micrometres."""
+    stack = np.stack([np.roll(noisy, shift, 1)[:side, :side] for shift in range(planes)])
+    desk.viewer.layers.remove("cells")
+    units = ("micrometer",) * 3
+    return desk.viewer.add_image(
+        stack, name="cells", scale=(0.6, 0.2, 0.1), units=units, axis_labels=("z", "y", "x")
+    )
+
+
+def test_finer_planes_lie_exactly_over_their_stack(open_dock, noisy):
+    desk = open_dock("super-resolve", factor="2,1,1")
+    source = stack_in(desk, noisy)
+    source.translate, source.rotate = (
+        (7, 3, 4),
+        np.array([[1, 0, 0], [0, 0.8, 0.6], [0, -0.6, 0.8]]),
+    )
+    result = result_of(desk, "cells super-resolved")
+    assert result.data.shape == (12, 24, 24)
+    for plane, pixel in ((0, 0), (5, 23)):
+        coarse = source.data_to_world((plane, pixel, pixel))
+        np.testing.assert_allclose(result.data_to_world((2 * plane + 0.5, pixel, pixel)), coarse)
+
+
+def test_a_layer_with_a_psf_of_three_axes_sharpens_a_volume(open_dock, noisy):
+    desk = open_dock("deblur")
+    stack_in(desk, noisy)
+    desk.viewer.add_image(np.ones((3, 3, 3), np.float32), name="beads")
+    desk.viewer.layers.selection.active = desk.viewer.layers["cells"]
+    choose(desk, "psf", "beads")
+    result = result_of(desk, "cells deblurred")
+    assert result.data.shape == (6, 24, 24)
+    report = result.metadata[METADATA_KEY]["report"]
+    assert report["noise"]["hidden_block"] == [1, 1, 1]
+
+
+def test_the_layer_says_how_far_its_planes_lie_apart(open_dock, noisy):
+    desk = open_dock("deblur", model="widefield", na="1.2", wavelength="520")
+    stack_in(desk, noisy)
+    assert desk.dock.run_bar.run_button.isEnabled(), desk.dock.plan_line.text()
+    notes = result_of(desk, "cells deblurred").metadata[METADATA_KEY]["report"]["notes"]
+    assert any("100 × 200 nm in planes 600 nm apart" in note for note in notes)
+
+
+def test_a_blur_of_known_width_is_undone(open_dock):
+    desk = open_dock("deblur", gaussian_sigma="1.5")
+    result = result_of(desk, "cells deblurred")
+    assert result.data.shape == (SIDE, SIDE)
+    assert result.metadata[METADATA_KEY]["recipe"]["task"] == "deblur"
+
+
+def test_deblurring_without_a_psf_says_what_is_needed(open_dock):
+    desk = open_dock("deblur")
+    assert not desk.dock.run_bar.run_button.isEnabled()
+    assert desk.dock.plan_line.text().endswith(".")
+
+
+def test_a_second_channel_guides(open_dock, noisy):
+    desk = open_dock("guide")
+    desk.viewer.add_image(noisy.astype(float) ** 0.5, name="clean")
+    desk.viewer.layers.selection.active = desk.viewer.layers["cells"]
+    choose(desk, "guide", "clean")
+    result = result_of(desk, "cells guided")
+    assert result.data.shape == (SIDE, SIDE)
+
+
+def test_a_guide_of_another_size_is_refused_before_anything_runs(open_dock):
+    desk = open_dock("guide")
+    desk.viewer.add_image(np.random.default_rng(0).normal(size=(32, 32)), name="small")
+    desk.viewer.layers.selection.active = desk.viewer.layers["cells"]
+    choose(desk, "guide", "small")
+    assert not desk.dock.run_bar.run_button.isEnabled()
+    assert "small" in desk.dock.plan_line.text()
+
+
+def test_a_blind_deblurring_gives_the_psf_as_a_second_layer(open_dock):
+    desk = open_dock("blind-deblur")
+    result_of(desk, "cells deblurred blindly")
+    (psf,) = (layer for layer in desk.viewer.layers if "PSF" in layer.name)
+    assert psf.data.sum() == pytest.approx(1, abs=1e-3)
+    assert psf.data.min() >= 0

@@ -1,0 +1,91 @@
+"""'Check my computer' says in words what there is, and hands over the line that mends the rest."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+
+import pytest
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import QApplication, QDockWidget
+
+from napari_dip.pipeline.doctor import Examination, Mend
+from napari_dip.qt.computer_check import CheckMyComputer, sentences
+
+FOUND = Examination(
+    version="0.1.0",
+    python="3.11.7 at /usr/bin/python",
+    system="Linux",
+    torch="2.13.0",
+    build="no CUDA",
+    devices=("cpu",),
+    cards=(),
+    no_card="PyTorch is built for processors",
+    cores=8,
+    memory_bytes=16_000_000_000,
+    napari="0.9.2",
+    qt="PyQt6 6.11",
+    mends=(Mend("There is an NVIDIA card, but PyTorch cannot use it", "pip install that"),),
+)
+
+
+@pytest.fixture
+def dock(qtbot):
+    looked = []
+
+    def look():
+        looked.append(threading.current_thread())
+        return FOUND
+
+    dock = CheckMyComputer(look)
+    dock.looked = looked
+    qtbot.addWidget(dock)
+    return dock
+
+
+def test_it_looks_as_soon_as_it_is_seen_and_in_another_thread(dock, qtbot):
+    assert dock.looked == [] and not dock.copy_button.isEnabled()
+    dock.show()
+    assert not dock.check_button.isEnabled() and "Trying PyTorch" in dock.words.text()
+    qtbot.waitUntil(dock.check_button.isEnabled)
+    (where,) = dock.looked
+    assert where is not threading.main_thread()
+    assert "Restorations run on the processor." in dock.words.text()
+    qtbot.mouseClick(dock.line_button, Qt.MouseButton.LeftButton)
+    assert QApplication.clipboard().text() == "pip install that"
+    dock.hide()
+    dock.show()  # what was found stays
+    assert len(dock.looked) == 1
+    qtbot.mouseClick(dock.check_button, Qt.MouseButton.LeftButton)
+    qtbot.waitUntil(lambda: len(dock.looked) == 2 and dock.check_button.isEnabled())
+
+
+def test_the_dock_is_as_wide_as_the_title_that_napari_gives_it(qtbot):
+    from napari._qt.widgets.qt_viewer_dock_widget import QtCustomTitleBar
+
+    dock, holder = CheckMyComputer(lambda: FOUND), QDockWidget()
+    qtbot.addWidget(holder)
+    bar = QtCustomTitleBar(holder, title="Check my computer (Deep Image Prior), and some more")
+    holder.setTitleBarWidget(bar)
+    holder.setWidget(dock)
+    holder.show()
+    qtbot.waitUntil(dock.check_button.isEnabled)
+    assert bar.title.width() >= bar.title.sizeHint().width() > 200
+
+
+def test_it_speaks_of_devices_in_words_and_says_why_there_is_no_card():
+    said = "\n".join(sentences(FOUND))
+    assert "No graphics card is used: PyTorch is built for processors." in said
+    assert "16.0 GB of memory free" in said
+    assert "8 processor cores, 16.0 GB" in said
+    assert "\n1 processor core, 16.0 GB" in "\n".join(sentences(replace(FOUND, cores=1)))
+    assert not {"cpu", "cuda", "mps", "None"} & set(said.split())
+
+
+def test_a_computer_that_lacks_nothing_is_told_so_and_its_card_is_named():
+    devices = {"devices": ("cuda", "cpu"), "cards": ("A100",), "build": "CUDA 12.4"}
+    said = sentences(replace(FOUND, **devices, no_card="", mends=()))
+    assert said[0] == (
+        "Restorations run on the NVIDIA graphics card (A100); the processor can be chosen."
+    )
+    assert said[-1] == "All that is needed is there."

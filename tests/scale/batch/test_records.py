@@ -1,0 +1,150 @@
+"""Receipts that somebody has tampered with: nothing is read, or waited for, beyond the results."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import tifffile
+
+import napari_dip as dip
+from napari_dip.engine.control import Control
+from napari_dip.errors import Refused
+from napari_dip.io.integrity import file_sha256
+from napari_dip.scale.batch.plan import plan_batch
+from napari_dip.scale.batch_run import run_batch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+RECIPE = dip.make_recipe("denoise", preset="fast", max_iterations=2, device="cpu")
+NAME = "cells.tif"
+
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="Windows has neither pipes nor /dev/zero")
+
+
+@pytest.fixture
+def done(tmp_path: Path) -> Path:
+    """Folder of a finished batch of one file."""
+    (tmp_path / "in").mkdir()
+    image = np.random.default_rng(0).poisson(np.full((24, 24), 200.0)).astype("uint16")
+    tifffile.imwrite(tmp_path / "in" / NAME, image)
+    dip.batch(RECIPE, tmp_path / "in", tmp_path / "out")
+    return tmp_path
+
+
+def resumed(folder: Path, seconds: float = 60) -> str:
+    """Go on in a process of its own, which is killed if it does not end; what it said."""
+    (folder / "recipe.json").write_text(RECIPE.to_json())
+    argv = ["batch", folder / "recipe.json", folder / "in", "-o", folder / "out", "--resume"]
+    ended = subprocess.run(
+        [sys.executable, "-m", "napari_dip", *map(str, argv)],
+        capture_output=True,
+        text=True,
+        timeout=seconds,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert "Traceback" not in ended.stderr
+    return ended.stderr
+
+
+def tampered(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    place = folder / "out" / "receipts" / f"{NAME}.json"
+    told = json.loads(place.read_text())
+    change(told["results_sha256"])
+    place.write_text(json.dumps(told))
+
+
+@pytest.mark.parametrize("name", ["/dev/zero", "receipts/../cells.tif"])
+def test_a_receipt_that_names_other_files_than_the_results_counts_as_none(done, name):
+    digest = hashlib.sha256((done / "in" / NAME).read_bytes()).hexdigest()
+    tampered(done, lambda told: told.update({name: digest}))
+    before = (done / "out" / NAME).stat().st_ino
+    resumed(done)
+    assert (done / "out" / NAME).stat().st_ino != before  # restored anew
+
+
+def pipe(place: Path) -> None:
+    os.mkfifo(place)
+
+
+def link(place: Path) -> None:
+    place.symlink_to("/dev/zero")
+
+
+def endless(place: Path) -> None:
+    with place.open("wb") as file:
+        file.truncate(2**40)  # takes no room on the disk
+
+
+@pytest.mark.parametrize("harm", [pipe, link, endless])
+def test_what_has_taken_the_place_of_what_was_learned_is_neither_followed_nor_read(done, harm):
+    told = {"preset": "fast", "max_iterations": 2, "device": "cpu"}
+    recipe = dip.make_recipe("blind-deblur", psf_size=7, **told)
+    dip.batch(recipe, done / "in", done / "deblurred")
+    learned = done / "deblurred" / "receipts" / f"{NAME}.psf.tif"
+    learned.unlink()
+    harm(learned)
+    plan = plan_batch(recipe, done / "in", done / "deblurred", resume=True)
+    before = time.monotonic()
+    answers = iter([Control.GO])  # begin, and end once there is something to do
+    steps = run_batch(plan, control=lambda: next(answers, Control.KEEP))
+    assert [one.outcome.state for one in steps if one.outcome] == ["waiting"]  # not taken as whole
+    assert time.monotonic() - before < 10
+
+
+@pytest.mark.parametrize("harm", [pipe, endless])
+def test_a_pipe_or_an_endless_file_in_the_place_of_a_result_is_not_read(done, harm):
+    place = done / "out" / NAME
+    place.unlink()
+    harm(place)
+    with pytest.raises(Refused):
+        file_sha256(place, most=2**28)
+    if harm is pipe:
+        with pytest.raises(Refused, match="pipe"):
+            file_sha256(place)
+
+
+def test_a_pipe_in_the_place_of_a_drawing_does_not_hold_up_the_page(done):
+    (done / "out" / "receipts" / f"{NAME}.png").unlink()
+    os.mkfifo(done / "out" / "receipts" / f"{NAME}.png")
+    result = dip.batch(RECIPE, done / "in", done / "out", resume=True)
+    assert result.count("kept") == 1 and NAME in result.page.read_text()
+
+
+def test_a_batch_that_is_to_end_does_not_hash_a_huge_file_to_its_end(done):
+    huge = done / "in" / NAME
+    with huge.open("r+b") as file:
+        file.truncate(2**36)
+    plan = plan_batch(RECIPE, done / "in", done / "again")
+    questions = 0
+
+    def control() -> Control:
+        nonlocal questions
+        questions += 1
+        return Control.KEEP if questions > 3 else Control.GO
+
+    before = time.monotonic()
+    (outcome,) = [one.outcome for one in run_batch(plan, control=control) if one.outcome]
+    assert outcome.state == "waiting" and time.monotonic() - before < 10
+    assert not (done / "again" / NAME).exists()
+
+
+def test_a_link_in_a_folder_of_results_is_not_followed(tmp_path):
+    folder = tmp_path / "a.ome.zarr"
+    folder.mkdir()
+    (folder / "zarr.json").write_text("{}")
+    whole = file_sha256(folder, most=10**6)
+    assert whole == file_sha256(folder)
+    (folder / "0").symlink_to(tmp_path)
+    with pytest.raises(Refused, match="link"):
+        file_sha256(folder, most=10**6)

@@ -1,0 +1,60 @@
+"""Workers that are this process itself, so that what becomes of a batch is the same each time."""
+
+from __future__ import annotations
+
+import json
+
+import napari_dip as dip
+from napari_dip.engine.control import Control
+from napari_dip.scale.cluster.unit import Heard, event_words, restore_unit
+from napari_dip.scale.cluster.worker import restore_part
+
+
+def go() -> Control:
+    return Control.GO
+
+
+class Here:
+    """A crew: this process, which restores what came last whenever somebody listens."""
+
+    ahead, root = 0, ""
+
+    def __init__(
+        self, deaths: int = 0, lost_after: int = 1000, asleep: bool = False, count: int = 1
+    ) -> None:
+        self.count = count
+        self.lost = None
+        self.units: list = []
+        self.sent: list[str] = []
+        self.taken_back: list[str] = []
+        self.wishes: list[Control] = []
+        self._deaths, self._left, self._asleep = deaths, lost_after, asleep
+
+    def send(self, unit, memory: int, device: str) -> None:
+        self.units.append(unit)
+        self.sent.append(unit.name)
+
+    def withdraw(self, name: str) -> None:
+        self.taken_back.append(name)
+
+    def wish(self, session: str, control: Control) -> None:
+        self.wishes.append(control)
+
+    def heard(self, seconds: float):
+        if self._asleep or not self.units:
+            return
+        unit = self.units.pop()
+        if self._deaths:
+            self._deaths -= 1
+            yield Heard(unit.name, given_up=True)
+            return
+        if not self._left:
+            self.lost = dip.errors.refusal("cluster-lost", address="tcp://there")
+            return
+        self._left -= 1
+        events: list = []
+        restore = restore_unit if unit.share is None else restore_part
+        answer = restore(unit, go, events.append)
+        for event in events:
+            yield Heard(unit.name, "tcp://me", event=json.loads(json.dumps(event_words(event))))
+        yield Heard(unit.name, answer=json.loads(json.dumps(answer)))

@@ -1,0 +1,295 @@
+"""Files of a batch restored by other processes: the same bytes, none lost, none done twice."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+
+import napari_dip as dip
+from napari_dip.cli import main
+from napari_dip.engine.control import Control
+from napari_dip.errors import Failed
+from napari_dip.pipeline.machine import Machine
+from napari_dip.scale.batch.plan import plan_batch
+from napari_dip.scale.batch_run import run_batch
+from napari_dip.scale.cluster.batch import MOST_TRIES, unit_of
+from napari_dip.scale.cluster.pool import (
+    OWN_BYTES,
+    About,
+    check_wish,
+    crowded,
+    least_machine,
+    needs,
+    workers_for,
+)
+from napari_dip.scale.cluster.unit import restore_unit, versions
+from scale.cluster.played_crew import Here, go
+
+RECIPE = dip.make_recipe("denoise", preset="fast", max_iterations=2, device="cpu")
+GOOD = ["a_deadly.tif", "cell_0.tif", "cell_1.tif"]
+MACHINE = Machine(4, 8_000_000_000, ("cpu",), "2.13.0")
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> Path:
+    """Folder with inputs in 'in' and what one process makes of them in 'out'."""
+    folder = tmp_path_factory.mktemp("cluster")
+    (folder / "in").mkdir()
+    y, x = np.mgrid[:32, :32]
+    for seed, name in enumerate(GOOD):
+        clean = 200 + 80 * np.sin(x / 5 + seed) * np.cos(y / 7)
+        image = np.random.default_rng(seed).poisson(clean).astype("uint16")
+        tifffile.imwrite(folder / "in" / name, image)
+    (folder / "in" / "z_bad.tif").write_text("no image")
+    (folder / "recipe.json").write_text(RECIPE.to_json())
+    dip.batch(RECIPE, folder / "in", folder / "out", threads=1)
+    return folder
+
+
+def results(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.glob("*.tif"))}
+
+
+def planned(whole: Path, out: Path, resume: bool = False):
+    return plan_batch(RECIPE, whole / "in", out, threads=1, resume=resume)
+
+
+def test_a_unit_is_small_and_comes_back_whole(whole, tmp_path):
+    plan = planned(whole, tmp_path / "out")
+    unit = unit_of(plan, 2, "session", "", 1)
+    assert pickle.loads(pickle.dumps(unit)) == unit
+    assert len(pickle.dumps(unit)) < 5000
+
+
+@pytest.fixture(scope="module")
+def by_units(whole, tmp_path_factory) -> tuple[Path, Here, list]:
+    """Folder of the same batch, done unit by unit, by a crew that is given up on twice."""
+    out = tmp_path_factory.mktemp("units") / "out"
+    crew = Here(deaths=2)
+    events = list(run_batch(planned(whole, out), crew=crew))
+    return out, crew, events
+
+
+def test_units_make_the_same_bytes_and_receipts_as_one_process(whole, by_units):
+    out, _, events = by_units
+    assert results(out) == results(whole / "out")
+    for name in GOOD:
+        here, there = (
+            json.loads((folder / "receipts" / f"{name}.json").read_text())
+            for folder in (whole / "out", out)
+        )
+        for receipt in (here, there):
+            for passing in ("seconds", "peak_bytes"):
+                del receipt["report"][passing]
+        assert here == there
+    ends = {one.source.name: one.outcome.state for one in events if one.outcome}
+    assert ends == {"z_bad.tif": "refused", **dict.fromkeys(GOOD, "restored")}
+
+
+def test_a_unit_that_the_scheduler_gave_up_unbegun_is_handed_out_again(by_units):
+    _, crew, events = by_units
+    assert crew.sent == ["1", "1", "1", "2", "3"]
+    assert any(one.event and one.event.words == "Saving the result" for one in events)
+    assert all(one.worker == "tcp://me" for one in events if one.event)
+
+
+def test_a_unit_that_is_done_is_left_as_it_is(whole, by_units):
+    out = by_units[0]
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("cell*")}
+    unit = unit_of(planned(whole, out, resume=True), 2, "another", "", 1)
+    answer = restore_unit(unit, go, lambda event: None)
+    assert answer["state"] == "kept" and answer["receipt"]["report"]["stop_reason"]
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("cell*")} == before
+
+
+def test_a_scheduler_that_gives_up_again_and_again_costs_one_file(whole, tmp_path):
+    crew = Here(deaths=MOST_TRIES)
+    events = run_batch(planned(whole, tmp_path / "out"), crew=crew)
+    ends = {one.source.name: one.outcome for one in events if one.outcome}
+    assert ends[GOOD[0]].state == "failed"
+    assert ends[GOOD[0]].receipt["refusal"]["code"] == "cluster-killed"
+    assert [ends[name].state for name in GOOD[1:]] == ["restored", "restored"]
+
+
+def test_a_lost_scheduler_ends_the_batch_with_what_is_done_and_it_goes_on_without(whole, tmp_path):
+    out = tmp_path / "out"
+    with pytest.raises(Failed) as caught:
+        list(run_batch(planned(whole, out), crew=Here(lost_after=1)))
+    assert caught.value.refusal.code == "cluster-lost"
+    assert list(results(out)) == GOOD[:1] and "not begun" in (out / "batch.csv").read_text()
+    done = dip.batch(RECIPE, whole / "in", out, resume=True)  # counts on as many threads
+    assert (done.count("kept"), done.count("restored")) == (1, 2)
+    assert results(out) == results(whole / "out")
+
+
+def test_a_wish_to_end_takes_back_what_nobody_began_and_tells_the_workers(whole, tmp_path):
+    crew = Here(asleep=True)
+    wish = iter([Control.GO, Control.GO, Control.KEEP])
+    steps = run_batch(planned(whole, tmp_path / "out"), control=lambda: next(wish), crew=crew)
+    ends = [one.outcome.state for one in steps if one.outcome]
+    assert ends == ["refused", "waiting", "waiting", "waiting"]
+    assert (crew.sent, crew.taken_back, crew.wishes) == (["1"], ["1"], [Control.KEEP])
+
+
+def test_a_file_that_has_ended_two_workers_is_not_begun_a_third_time(whole, tmp_path):
+    plan = planned(whole, tmp_path / "out")
+    (tmp_path / "out" / "receipts").mkdir(parents=True)
+    unit = unit_of(plan, 2, "session", "", 1)
+
+    def die(event: object) -> None:
+        raise SystemExit
+
+    for _ in range(2):
+        with pytest.raises(SystemExit):
+            restore_unit(unit, go, die)
+    answer = restore_unit(unit, go, die)
+    assert (answer["state"], answer["refusal"]["code"]) == ("failed", "cluster-killed")
+    assert answer["receipt"]["refusal"]["sentence"].startswith("Restoring 'cell_0.tif' has ended 2")
+    begun = plan.jobs[1].at.begun
+    assert not begun.exists()
+    begun.write_text(json.dumps({"session": "session", "begun": 2}))  # a call that was killed
+    again = restore_unit(replace(unit, session="next"), go, lambda event: None)
+    assert again["state"] == "restored" and not begun.exists()
+
+
+def test_a_worker_that_does_not_see_the_file_says_so(whole, tmp_path):
+    unit = unit_of(planned(whole, tmp_path / "out"), 2, "session", str(tmp_path), 1)
+    answer = restore_unit(replace(unit, source="gone.tif"), go, lambda event: None)
+    assert answer["refusal"]["code"] == "cluster-unseen"
+
+
+CLEARED = """
+import resource, numpy
+from napari_dip.pipeline.machine import keep_freed_memory
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(50):
+        numpy.ones(2**17)  # a megabyte
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+print(faults(), keep_freed_memory(), faults())
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the setting is that of glibc")
+def test_freed_memory_is_kept_for_the_next_step_also_where_dask_would_give_it_back():
+    argv = [sys.executable, "-c", CLEARED]
+    env = {**os.environ, "MALLOC_TRIM_THRESHOLD_": "65536"}
+    done = subprocess.run(argv, capture_output=True, text=True, env=env, check=True)
+    before, kept, after = done.stdout.split()
+    assert kept == "True" and int(before) > 50 * 200 and int(after) < 600
+
+
+def about(**changes) -> About:
+    return replace(About("host", MACHINE, versions(), 1, {}), **changes)
+
+
+def test_a_machine_is_shared_by_the_workers_on_it_and_the_least_counts():
+    assert least_machine([about(), about()], "there") == replace(
+        MACHINE, cores=2, memory_bytes=4_000_000_000
+    )
+    small = about(host="other", machine=replace(MACHINE, cores=1, devices=("cuda", "cpu")))
+    found = least_machine([about(), small], "there")
+    assert (found.cores, found.devices) == (1, ("cpu",))
+
+
+def test_a_worker_that_would_be_ended_at_a_limit_is_not_counted_on_for_more():
+    found = least_machine([about(limit=OWN_BYTES + 1_000), about(host="other")], "there")
+    assert found.memory_bytes == 1_000
+
+
+def test_where_some_workers_declare_a_card_only_those_count():
+    card = replace(MACHINE, devices=("cuda", "cpu"))
+    crew = [about(machine=card, resources={"GPU": 1.0}), about(host="other")]
+    assert least_machine(crew, "there").devices == ("cuda", "cpu")
+
+
+def test_where_all_workers_declare_memory_the_most_of_it_counts():
+    crew = [about(resources={"memory": 2e9}), about(resources={"memory": 5e9})]
+    assert least_machine(crew, "there").memory_bytes == 5_000_000_000
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [({"threads": 4}, "cluster-threads"), ({"versions": ("0", "0")}, "cluster-versions")],
+)
+def test_workers_that_are_not_fit_are_refused(changes, code):
+    with pytest.raises(dip.Refused) as caught:
+        least_machine([about(), about(**changes)], "there")
+    assert caught.value.refusal.code == code
+
+
+def test_a_unit_asks_for_what_workers_declare_and_for_nothing_else():
+    assert needs(5, "cuda", ["memory", "GPU", "licence"]) == {"memory": 5.0, "GPU": 1.0}
+    assert needs(5, "cpu", ["GPU"]) == needs(5, "cuda", []) == {}
+
+
+def test_as_many_workers_start_as_memory_and_cards_hold():
+    peaks = [1_000_000, 2_000_000_000 - OWN_BYTES]
+    assert workers_for(4, peaks, MACHINE, 0) == (4, "")
+    count, why = workers_for(6, peaks, MACHINE, 0)
+    assert count == 4 and why.startswith("4 workers instead of 6: one file takes up to 2.0 GB")
+    assert workers_for(4, peaks, MACHINE, 1) == (
+        1,
+        "1 worker instead of 4: there is 1 graphics card.",
+    )
+
+
+def test_too_many_threads_for_the_cores_are_told():
+    assert crowded(2, 1, 1) == crowded(4, 4, 16) == ""
+    assert "--threads 2 would be faster" in crowded(8, 8, 16)
+    assert "share 16 cores," in crowded(8, 8, 16) and "share 1 core," in crowded(2, 2, 1)
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "two", "1.5", 0, "99999999"])
+def test_a_number_of_workers_is_a_whole_one(value):
+    with pytest.raises(dip.Refused) as caught:
+        check_wish(value, None, None)
+    assert caught.value.refusal.code == "setting-wrong"
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--workers", "2", "--scheduler", "tcp://127.0.0.1:1"], "are both asked for"),
+        (["--workers", "2"], "Install it with: pip install 'napari-dip[cluster]'"),
+        (["--scheduler", "tcp://127.0.0.1:1"], "Install it with"),
+    ],
+)
+def test_what_workers_lack_is_said_before_anything_is_written(
+    whole, tmp_path, monkeypatch, capsys, options, words
+):
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    places = [str(whole / "recipe.json"), str(whole / "in"), "-o", str(tmp_path / "out")]
+    assert main(["batch", *places, *options, "--quiet"]) == 2
+    assert words in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
+@pytest.mark.timeout(400)  # eight seconds of the processor, but a busy machine takes its time
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL")
+def test_real_workers_listen_to_nobody_else_and_one_bad_file_costs_only_itself(whole, tmp_path):
+    out, files = tmp_path / "out", [whole / "in" / name for name in GOOD[:2]]
+    scene = Path(__file__).with_name("cluster_scene.py")
+    argv = [sys.executable, scene, whole / "recipe.json", out, *files]
+    # as if a worker took long to start again: dask's own cluster then gives it up for good
+    slow = {**os.environ, "DASK_DISTRIBUTED__DEPLOY__LOST_WORKER_TIMEOUT": "1ms"}
+    words = list(map(str, argv))
+    done = subprocess.run(words, capture_output=True, text=True, timeout=380, check=False, env=slow)
+    assert done.returncode == 0, done.stderr
+    seen = json.loads(done.stdout)
+    assert set(seen["listening"]) == {"127.0.0.1"}
+    assert seen["killed"] == 2
+    assert seen["states"] == {"a_deadly.tif": "failed", "cell_0.tif": "restored"}
+    told = json.loads((out / "receipts" / "a_deadly.tif.json").read_text())
+    assert told["refusal"]["code"] == "cluster-killed"
+    again = dip.batch(RECIPE, files, out, resume=True)
+    assert (again.count("kept"), again.count("restored")) == (1, 1)
+    assert {name: (whole / "out" / name).read_bytes() for name in GOOD[:2]} == results(out)

@@ -1,0 +1,275 @@
+"""Networks from files are read as plain steps; what could run code or take much is refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import sys
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+
+from napari_dip.engine.operators.network_features import FeatureGraph
+from napari_dip.errors import Refusal, Refused
+from napari_dip.io.programs.exported_program import cut, read_kept, read_program
+from napari_dip.tasks.network_import.loading import NetworkFile, load_network
+from programs import convolution, entries, packed, small, step, tensor
+
+
+def program(folder, steps=None, weights=None, **how):
+    made, drawn = small()
+    content = entries(steps or made, drawn if weights is None else weights, **how)
+    return packed(folder / "net.pt2", content)
+
+
+def refused(call):
+    with pytest.raises(Refused) as caught:
+        call()
+    return caught.value.refusal
+
+
+def carried_out(folder, layer, steps=None, picture=None, **how):
+    found = read_program(program(folder, steps, **how))
+    description = cut(found, layer)
+    kept = {name: torch.from_numpy(read_kept(found, name)) for name in description.pop("kept")}
+    seen = torch.rand(1, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+    return FeatureGraph(description, kept)(seen if picture is None else picture), kept, seen
+
+
+def test_a_layer_is_what_torch_computes_by_hand(tmp_path):
+    got, kept, seen = carried_out(tmp_path, "body.3")
+    first = torch.conv2d(seen, kept["p_first"], padding=1).relu()
+    wanted = torch.conv2d(first, kept["p_second"], padding=1).relu()
+    torch.testing.assert_close(got, wanted)
+
+
+def test_only_the_weights_that_a_layer_needs_are_kept(tmp_path):
+    found = read_program(program(tmp_path))
+    assert cut(found, "body.1")["kept"] == ["p_first"]
+    assert list(found.layers()) == ["body.0", "body.1", "body.2", "body.3", "body"]
+
+
+def test_a_rectifier_in_place_leaves_the_layer_before_it_alone(tmp_path):
+    made, _ = small()
+    made[1]["target"] = "torch.ops.aten.relu_.default"
+    before, kept, seen = carried_out(tmp_path, "body.0", made)
+    torch.testing.assert_close(before, torch.conv2d(seen, kept["p_first"], padding=1))
+    assert float(before.min()) < 0
+
+
+def test_what_is_read_under_the_old_name_after_a_change_in_place_is_the_new_value(tmp_path):
+    made, _ = small()
+    made[1]["target"] = "torch.ops.aten.relu_.default"
+    made[2] = convolution("conv", "p_second", "conv_1", "body.2")  # not "act"
+    got, kept, seen = carried_out(tmp_path, "body.2", made)
+    first = torch.conv2d(seen, kept["p_first"], padding=1).relu()
+    torch.testing.assert_close(got, torch.conv2d(first, kept["p_second"], padding=1))
+
+
+def test_a_layer_whose_result_later_steps_change_twice_is_as_it_was_given(tmp_path):
+    made, _ = small()
+    given = {"self": tensor("conv"), "other": tensor("conv")}
+    doubled = step("torch.ops.aten.add_.Tensor", "sum", "body.1", **given)
+    changed = step("torch.ops.aten.relu_.default", "act", "body.1", self=tensor("sum"))
+    steps = [made[0], doubled, changed, made[2]]
+    got, kept, seen = carried_out(tmp_path, "body.0", steps)
+    torch.testing.assert_close(got, torch.conv2d(seen, kept["p_first"], padding=1))
+    after, kept, _ = carried_out(tmp_path, "body.2", steps)
+    torch.testing.assert_close(after, torch.conv2d((2 * got).relu(), kept["p_second"], padding=1))
+
+
+def test_another_view_of_what_was_changed_in_place_is_refused(tmp_path):
+    sizes = {"as_ints": [1, 4, 16, 16]}
+    made, _ = small()
+    view = step("torch.ops.aten.view.default", "seen", "body.v", self=tensor("conv"), size=sizes)
+    changed = step("torch.ops.aten.relu_.default", "act", "body.1", self=tensor("conv"))
+    late = convolution("seen", "p_second", "conv_1", "body.2")
+    found = read_program(program(tmp_path, [made[0], view, changed, late]))
+    no = refused(lambda: cut(found, "body.2"))
+    assert no.code == "network-broken" and "in place" in no.sentence
+
+
+def test_weights_of_an_odd_layout_come_as_they_are_meant(tmp_path):
+    _, drawn = small()
+    turned = drawn["p_first"].transpose(0, 1, 3, 2)
+    changes = {"p_first": {"strides": [9, 9, 1, 3]}}
+    found = read_program(program(tmp_path, changes=changes))
+    np.testing.assert_array_equal(read_kept(found, "p_first"), turned)
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        {"sizes": [2**40, 1, 3, 3]},
+        {"sizes": [2**40, 1, 3, 3], "strides": [0, 0, 0, 0]},
+        {"sizes": [4, 1, 3, -3]},
+        {"strides": [9, 9, 300, 1]},
+        {"offset": 1},
+        {"offset": -1},
+        {"use_pickle": True},
+    ],
+)
+def test_weights_that_claim_more_than_is_there_are_refused(tmp_path, lie):
+    path = program(tmp_path, changes={"p_first": lie})
+    no = refused(lambda: read_kept(read_program(path), "p_first"))
+    assert no.code == "network-broken"
+
+
+@pytest.mark.parametrize("name", ["../../outside", "/etc/outside", "net/..\\outside", "C:/outside"])
+def test_names_that_lead_out_of_the_archive_are_refused(tmp_path, name):
+    path = program(tmp_path)
+    with zipfile.ZipFile(path, "a") as file:
+        file.writestr(name, b"mine")
+    assert "leads out" in refused(lambda: read_program(path)).sentence
+
+
+def test_compressed_entries_are_refused_so_that_nothing_can_grow(tmp_path):
+    content = {**entries(*small()), "data/weights/weight_9": bytes(2**20)}
+    path = packed(tmp_path / "net.pt2", content, compression=zipfile.ZIP_DEFLATED)
+    assert path.stat().st_size < 2**17
+    assert "compressed" in refused(lambda: read_program(path)).sentence
+
+
+class Bomb:
+    def __init__(self, mark):
+        self.mark = mark
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.mark),)
+
+
+@pytest.mark.parametrize(
+    ("name", "code"),
+    [
+        ("net.pt2", "network-type"),
+        ("net.pth", "network-type"),
+        ("net.ts", "network-type"),
+    ],
+)
+def test_pickles_are_refused_unopened_whatever_their_name(tmp_path, name, code):
+    (tmp_path / name).write_bytes(pickle.dumps(Bomb(tmp_path / "executed")))
+    assert refused(lambda: read_program(tmp_path / name)).code == code
+    assert not (tmp_path / "executed").exists()
+
+
+@pytest.mark.parametrize(
+    ("inner", "kind"), [("constants.pkl", "TorchScript"), ("data.pkl", "pickle of PyTorch")]
+)
+def test_archives_of_code_are_named_for_what_they_are(tmp_path, inner, kind):
+    path = packed(tmp_path / "net.pt2", {inner: pickle.dumps(Bomb(tmp_path / "executed"))})
+    no = refused(lambda: read_program(path))
+    assert no.code == "network-type" and kind in no.sentence and "torch.export" in no.remedy
+    assert not (tmp_path / "executed").exists()
+
+
+def test_a_program_whose_weights_an_older_torch_has_pickled_is_refused(tmp_path):
+    content = entries(*small())
+    del content["data/weights/model_weights_config.json"]
+    content["data/weights/model.pt"] = pickle.dumps(Bomb(tmp_path / "executed"))
+    path = packed(tmp_path / "net.pt2", content)
+    assert "pickled the weights" in refused(lambda: read_program(path)).sentence
+    assert not (tmp_path / "executed").exists()
+
+
+def changed_model(folder, change):
+    content = entries(*small())
+    model = json.loads(content["models/model.json"])
+    change(model)
+    content["models/model.json"] = json.dumps(model).encode()
+    return packed(folder / "net.pt2", content)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda model: model["schema_version"].update(major=9),
+        lambda model: model["graph_module"].pop("graph"),
+        lambda model: model["graph_module"]["graph"].update(nodes=[{"target": 7}]),
+        lambda model: model["graph_module"]["signature"]["input_specs"].append(
+            {"custom_obj": {"arg": {"name": "o"}, "custom_obj_name": "o"}}
+        ),
+        lambda model: model["graph_module"]["signature"]["input_specs"].append(
+            {"user_input": {"arg": {"as_tensor": {"name": "y"}}}}
+        ),
+        lambda model: model["graph_module"]["graph"]["nodes"][0]["inputs"].append(
+            {"name": "groups", "arg": {"as_graph": {"name": "g", "graph": {}}}}
+        ),
+    ],
+)
+def test_a_graph_that_lacks_sense_or_holds_objects_is_refused(tmp_path, change):
+    path = changed_model(tmp_path, change)
+    assert refused(lambda: read_program(path)).code == "network-broken"
+
+
+def test_steps_that_need_each_other_are_refused(tmp_path):
+    made, _ = small()
+    made[0] = convolution("act_1", "p_first", "conv", "body.0")
+    found = read_program(program(tmp_path, made))
+    assert "before what it needs" in refused(lambda: cut(found, "body.3")).sentence
+
+
+@pytest.mark.parametrize(
+    "operator", ["aten.normal_.default", "aten.from_file.default", "mine.run.default"]
+)
+def test_the_graph_carries_out_nothing_but_what_is_allowed(operator):
+    description = {"picture": "x", "output": "y", "steps": [[operator, {}, ["y"], False]]}
+    with pytest.raises(ValueError, match="not carried out"):
+        FeatureGraph(description, {})
+
+
+def test_every_operator_that_is_allowed_exists():
+    from napari_dip.engine.operators.network_features import ALLOWED
+
+    for name in ALLOWED:
+        _, family, kind = name.split(".")
+        assert hasattr(getattr(torch.ops.aten, family), kind), name
+
+
+def test_an_operator_after_the_layer_does_not_matter(tmp_path):
+    made, _ = small()
+    odd = step("torch.ops.mine.run.default", "odd", "head", x=tensor("act_1"))
+    found = read_program(program(tmp_path, [*made, odd]))
+    assert "odd" not in str(cut(found, "body.3"))
+
+
+def test_a_wrong_layer_is_refused_with_the_nearest_names(tmp_path):
+    no = refused(lambda: cut(read_program(program(tmp_path)), "bady.3"))
+    assert no.code == "layer-unknown" and "body.3" in no.remedy
+
+
+class TestInTheChild:
+    """Each of these starts a process: few, and of files whose refusal needs no torch."""
+
+    def test_an_operator_that_is_not_allowed_is_refused_by_name(self, tmp_path):
+        made, _ = small()
+        odd = step("torch.ops.aten.from_file.default", "odd", "head", filename=tensor("act_1"))
+        path = program(tmp_path, [*made, odd])
+        no = load_network(NetworkFile(str(path), None), "head", (32, 32))
+        assert isinstance(no, Refusal) and no.code == "network-operator"
+        assert "aten.from_file.default" in no.sentence
+
+    @pytest.mark.skipif(sys.platform != "linux", reason="limits of memory as Linux has them")
+    def test_what_takes_more_memory_than_is_allowed_is_refused(self, tmp_path):
+        content = {**entries(*small())}
+        content["models/model.json"] += b" " * (2**24 - len(content["models/model.json"]))
+        path = packed(tmp_path / "net.pt2", content)
+        no = load_network(NetworkFile(str(path), None), "body.3", (32, 32), memory=2**22)
+        assert isinstance(no, Refusal) and no.code == "network-limits"
+
+
+@pytest.mark.parametrize(
+    ("network", "weights", "code"),
+    [
+        ("", None, "network-missing"),
+        ("net.pth", None, "network-type"),
+        ("none.pt2", None, "file-missing"),
+        ("vgg16", None, "weights-missing"),
+        ("vgg16", "none.safetensors", "file-missing"),
+    ],
+)
+def test_what_the_names_tell_is_refused_before_anything_is_opened(network, weights, code):
+    no = NetworkFile(network, weights).check()
+    assert no is not None and no.code == code

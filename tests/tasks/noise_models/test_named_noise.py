@@ -1,0 +1,325 @@
+"""Salt and pepper, stripes and speckle: found, taken out by their own models, and hinted at."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tifffile
+from skimage import data
+
+import napari_dip as dip
+from napari_dip.errors import Refused
+from napari_dip.pipeline.recipe import recipe_from_json
+from napari_dip.samples import MITOCHONDRIA, NUCLEI_MOVIE, TWO_CHANNELS
+from napari_dip.tasks.noise_models.impulses import drawn_anew, find_impulses
+from napari_dip.tasks.noise_models.named_noise import hints
+from napari_dip.tasks.noise_models.stripes import find_lines
+
+SIDE = 64
+QUICK = {"preset": "fast", "max_iterations": 20, "device": "cpu"}
+
+
+def moon() -> np.ndarray:
+    return data.moon()[200 : 200 + SIDE, 200 : 200 + SIDE].astype(np.float64)
+
+
+def noisy(truth: np.ndarray, seed: int = 0) -> np.ndarray:
+    return truth + np.random.default_rng(seed).normal(0, 5, truth.shape)
+
+
+def peppered(truth: np.ndarray, share: float, seed: int = 1) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    hit = rng.random(truth.shape) < share
+    values = np.where(hit, np.where(rng.random(truth.shape) < 0.5, 0, 255), np.rint(noisy(truth)))
+    return np.clip(values, 0, 255).astype(np.uint8), hit
+
+
+def striped(truth: np.ndarray, deviation: float, axis: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    offsets = np.random.default_rng(2).normal(0, deviation, truth.shape[axis])
+    shape = (-1, 1) if axis == 0 else (1, -1)
+    return (noisy(truth) + offsets.reshape(shape)).astype(np.float32), offsets - offsets.mean()
+
+
+def speckled(truth: np.ndarray, looks: float) -> np.ndarray:
+    rng = np.random.default_rng(3)
+    return (truth * rng.gamma(looks, 1 / looks, truth.shape)).astype(np.float32)
+
+
+def error(picture: np.ndarray, truth: np.ndarray) -> float:
+    return float(((picture - truth) ** 2).mean())
+
+
+# --- impulses
+
+
+@pytest.mark.parametrize("share", [0.01, 0.25, 0.5])
+def test_nearly_all_salt_and_pepper_is_found_and_hardly_anything_else(share: float) -> None:
+    seen, hit = peppered(moon(), share)
+    found = find_impulses(seen)
+    assert (found & hit).sum() > 0.99 * hit.sum()
+    assert (found & ~hit).mean() < 0.002
+
+
+def test_impulses_of_any_value_are_found_where_they_lie_far_off() -> None:
+    truth, rng = moon(), np.random.default_rng(4)
+    hit = rng.random(truth.shape) < 0.05
+    seen = np.where(hit, rng.integers(0, 256, truth.shape), np.rint(noisy(truth)))
+    found = find_impulses(seen)
+    far = hit & (np.abs(seen - truth) > 40)
+    assert (found & far).sum() > 0.95 * far.sum()
+    assert not (found & ~hit).any()
+
+
+def test_lines_one_pixel_wide_and_saturated_spots_are_no_impulses() -> None:
+    picture = noisy(np.full((64, 64), 60.0))
+    picture[20], picture[:, 30], picture[40:44, 40:44] = 250, 250, 255
+    np.fill_diagonal(picture, 250)
+    assert find_impulses(np.rint(picture))[1:-1, 1:-1].sum() == 0
+
+
+@pytest.mark.parametrize("photons", [0.05, 0.5, 2, 20])
+def test_photon_noise_is_no_salt(photons: float) -> None:
+    counts = np.random.default_rng(5).poisson(photons, (128, 128))
+    assert find_impulses(counts).sum() <= 3
+
+
+def test_the_unit_of_the_image_does_not_change_what_is_found() -> None:
+    seen = peppered(moon(), 0.1)[0].astype(np.float64)
+    np.testing.assert_array_equal(find_impulses(seen), find_impulses(1e-4 * seen - 3))
+
+
+def test_pixels_drawn_anew_keep_the_variance_of_the_noise() -> None:
+    noise = np.random.default_rng(6).normal(0, 1, (1, 128, 128)).astype(np.float32)
+    known = np.random.default_rng(7).random(noise.shape) > 0.3
+    holed = np.where(known, noise, 100)
+    drawn = drawn_anew(holed.astype(np.float32), known)
+    assert drawn.var() == pytest.approx(1, rel=0.05)
+    assert abs((drawn[:, 1:] * drawn[:, :-1]).mean()) < 0.05
+    np.testing.assert_array_equal(drawn[known], noise[known])
+
+
+def test_impulses_are_counted_in_the_report_and_filled_in_from_around() -> None:
+    truth = moon()
+    seen, hit = peppered(truth, 0.1)
+    result = dip.denoise(seen, noise="salt-and-pepper", **QUICK)
+    plain = dip.denoise(seen, **QUICK)
+    count = int(find_impulses(seen).sum())
+    assert result.report["noise"]["model"] == "salt-and-pepper"
+    assert any(note.startswith(f"{count} pixels") for note in result.report["notes"])
+    assert error(result.image, truth) < 0.2 * error(plain.image, truth)
+    assert np.abs(result.image - truth)[hit].max() < 40  # no specks
+    assert result.report["noise"]["intercept"][0] < 2 * 25  # that of the noise beside them
+
+
+def test_without_impulses_the_picture_is_restored_as_ever() -> None:
+    seen = noisy(moon())
+    result = dip.denoise(seen, noise="salt-and-pepper", **QUICK)
+    assert result.report["prior"]["chosen"] == "blind-spot"
+    assert "no impulses" in result.report["prior"]["why"]
+    plain = dip.denoise(seen, prior="blind-spot", **QUICK)
+    np.testing.assert_array_equal(result.image, plain.image)
+
+
+@pytest.mark.parametrize("prior", ["blind-spot", "noise"])
+def test_other_priors_do_not_learn_impulses_either(prior: str) -> None:
+    truth = moon()
+    seen, hit = peppered(truth, 0.1)
+    settings = {**QUICK, "noise": "salt-and-pepper", "prior": prior}
+    result = dip.denoise(seen, **settings)
+    assert np.abs(result.image - truth)[hit].mean() < 25  # the impulses lie 110 off
+    assert result.report["prior"]["chosen"] == prior
+
+
+def test_frames_with_impulses_are_restored_one_by_one() -> None:
+    movie = np.stack([peppered(moon()[:48, :48], 0.05, seed)[0] for seed in (1, 2)])
+    settings = {**QUICK, "noise": "salt-and-pepper", "max_iterations": 4}
+    result = dip.denoise(movie, axes="TYX", **settings)
+    assert result.image.shape == movie.shape
+
+
+# --- stripes
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+@pytest.mark.parametrize("deviation", [3, 10, 30])
+def test_offsets_of_lines_are_found_in_their_direction(deviation: float, axis: int) -> None:
+    seen, offsets = striped(moon(), deviation, axis)
+    found = find_lines(seen)
+    assert found is not None
+    assert found.axis == axis - 2
+    assert found.deviation == pytest.approx(deviation, rel=0.3)
+    assert np.std(found.offsets - offsets) < 0.5 * deviation
+    assert abs(found.offsets.mean()) < 1e-9
+
+
+def clean_pictures() -> list[np.ndarray]:
+    stack = tifffile.imread(NUCLEI_MOVIE)
+    return [
+        data.camera(),
+        data.coins(),
+        data.brick(),
+        data.moon(),
+        data.page(),
+        tifffile.imread(MITOCHONDRIA)[0],
+        tifffile.imread(MITOCHONDRIA)[1],
+        tifffile.imread(TWO_CHANNELS)[0],
+        stack[0],
+        np.add.outer(np.linspace(0, 200, SIDE), np.zeros(SIDE)) + noisy(np.zeros((SIDE, SIDE))),
+        np.random.default_rng(8).poisson(3, (SIDE, SIDE)),
+        speckled(moon(), 1),
+    ]
+
+
+@pytest.mark.parametrize("picture", clean_pictures(), ids=str)
+def test_pictures_without_such_noise_get_no_hint(picture: np.ndarray) -> None:
+    assert hints(picture.astype(np.float32)[None]) == ()
+
+
+def test_an_edge_along_the_rows_is_not_eaten() -> None:
+    truth = np.where(np.arange(SIDE) < SIDE // 2, 50.0, 150.0)[:, None] * np.ones(SIDE)
+    seen, offsets = striped(truth, 4)
+    found = find_lines(seen)
+    assert found is not None
+    kept = found.offsets[SIDE // 2 :].mean() - found.offsets[: SIDE // 2].mean()
+    wanted = offsets[SIDE // 2 :].mean() - offsets[: SIDE // 2].mean()
+    assert abs(kept - wanted) < 4  # of an edge of 100
+
+
+def test_a_bar_across_the_whole_picture_is_not_taken_for_a_stripe() -> None:
+    truth = moon()
+    truth[30:36] += 60
+    found = find_lines(striped(truth, 4)[0])
+    assert found is not None
+    assert np.abs(found.offsets[30:36]).max() < 20
+
+
+def test_lines_that_are_partly_unknown_are_found_as_well() -> None:
+    seen, offsets = striped(moon(), 10)
+    seen[10:40, 20:50] = np.nan
+    found = find_lines(seen)
+    assert found is not None
+    assert np.std(found.offsets - offsets) < 4.5
+
+
+def test_stripes_are_taken_out_and_their_offsets_handed_over() -> None:
+    truth = moon()
+    seen, offsets = striped(truth, 12)
+    result = dip.denoise(seen, noise="stripes", **QUICK)
+    plain = dip.denoise(seen, **QUICK)
+    assert result.report["noise"]["model"] == "stripes"
+    assert any("Rows were found" in note for note in result.report["notes"])
+    lines = result.learned["line_offsets"]
+    assert lines.shape == (SIDE,)
+    assert np.corrcoef(lines, offsets)[0, 1] > 0.95
+    assert error(result.image, truth) < 0.5 * error(plain.image, truth)
+    rows = (seen - result.image - lines[:, None]).mean(1)
+    assert rows.std() < 0.2 * 12
+
+
+def test_offsets_come_back_for_each_channel_and_plane() -> None:
+    truth = moon()[:48, :48]
+    both = np.stack([striped(truth, 12)[0], 2 * striped(truth.T, 12)[0]])
+    result = dip.denoise(both, axes="CYX", noise="stripes", **QUICK)
+    assert result.learned["line_offsets"].shape == (2, 48)
+    assert result.learned["line_offsets"][1].std() > 1.5 * result.learned["line_offsets"][0].std()
+
+
+def test_without_stripes_a_note_says_so() -> None:
+    result = dip.denoise(noisy(moon()), noise="stripes", **{**QUICK, "max_iterations": 3})
+    assert any("none were taken out" in note for note in result.report["notes"])
+    assert "line_offsets" not in result.learned
+
+
+# --- speckle
+
+
+@pytest.mark.parametrize("looks", [1, 4, 50])
+def test_the_strength_of_speckle_is_measured(looks: float) -> None:
+    seen = speckled(moon(), looks)
+    result = dip.denoise(seen, noise="speckle", **{**QUICK, "max_iterations": 3})
+    assert result.report["noise"]["model"] == "speckle"
+    assert result.report["noise"]["relative"][0] == pytest.approx(looks**-0.5, rel=0.15)
+
+
+def test_speckle_is_taken_away_without_shifting_the_mean() -> None:
+    truth = data.camera()[96 : 96 + SIDE, 160 : 160 + SIDE].astype(np.float64)
+    seen = speckled(truth, 4)
+    result = dip.denoise(seen, noise="speckle", **{**QUICK, "max_iterations": 60})
+    assert error(result.image, truth) < 0.4 * error(seen, truth)
+    assert result.image.mean() == pytest.approx(seen.mean(), rel=1e-3)
+    dark, bright = truth < np.quantile(truth, 0.3), truth > np.quantile(truth, 0.7)
+    for part in (dark, bright):
+        assert result.image[part].mean() == pytest.approx(truth[part].mean(), rel=0.2)
+    assert result.uncertainty[bright].mean() > result.uncertainty[dark].mean()
+
+
+# --- hints, recipes and refusals
+
+
+def test_the_automatic_model_hints_at_impulses_and_keeps_its_own_way() -> None:
+    result = dip.denoise(peppered(moon(), 0.05)[0], **{**QUICK, "max_iterations": 3})
+    assert any("--noise salt-and-pepper" in note for note in result.report["notes"])
+    assert result.report["noise"]["model"] in ("gaussian", "poisson-gaussian")
+
+
+def test_the_automatic_model_hints_at_stripes() -> None:
+    result = dip.denoise(striped(moon(), 10, axis=1)[0], **{**QUICK, "max_iterations": 3})
+    assert any(note.startswith("Columns") for note in result.report["notes"])
+
+
+def textured() -> np.ndarray:
+    """Spots of all sizes everywhere, so that the picture's own steps prevail over offsets."""
+    from scipy.ndimage import gaussian_filter
+
+    rng = np.random.default_rng(2)
+    return sum(
+        400 * spots / np.abs(spots).max()
+        for spots in (gaussian_filter(rng.normal(size=(SIDE, SIDE)), wide) for wide in (2, 4, 8))
+    )
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_offsets_of_lines_on_structure_are_hinted_at_and_told_of(axis: int) -> None:
+    from napari_dip.pipeline.calibrate.noise import alone
+    from napari_dip.tasks.base import NoiseWish
+
+    rng = np.random.default_rng(1)
+    offsets = rng.normal(0, 30, (SIDE, 1) if axis == 0 else (1, SIDE))
+    picture = (textured() + offsets + rng.normal(0, 10, (SIDE, SIDE))).astype(np.float32)
+    (hint,) = hints(picture[None])
+    assert hint.startswith("Rows" if axis == 0 else "Columns")
+    told = alone(picture[None], None, 0.0, NoiseWish())
+    assert told.doubt or told.caution == "lines"
+
+
+def test_structure_alone_gives_no_hint_at_offsets() -> None:
+    picture = textured() + np.random.default_rng(1).normal(0, 10, (SIDE, SIDE))
+    assert hints(picture.astype(np.float32)[None]) == ()
+
+
+@pytest.mark.parametrize("noise", ["salt-and-pepper", "stripes", "speckle"])
+def test_a_recipe_keeps_the_name_of_the_noise(noise: str) -> None:
+    recipe = dip.make_recipe("denoise", noise=noise)
+    assert recipe_from_json(recipe.to_json()).task.noise == noise
+
+
+@pytest.mark.parametrize(
+    ("image", "how", "code"),
+    [
+        (noisy(moon()), {"noise": "speckle", "second": noisy(moon(), 1)}, "named-second"),
+        (noisy(moon()) - 100, {"noise": "speckle"}, "speckle-negative"),
+        (
+            np.stack([moon()] * 4),
+            {"noise": "salt-and-pepper", "axes": "ZYX", "stacks": "volume"},
+            "impulses-volume",
+        ),
+        (np.where(moon() > 120, np.nan, moon()), {"noise": "salt-and-pepper"}, "pixels-nan"),
+        (np.full((SIDE, SIDE), 7.0), {"noise": "salt-and-pepper"}, "pixels-constant"),
+    ],
+)
+def test_what_cannot_be_restored_so_is_refused(
+    image: np.ndarray, how: dict[str, object], code: str
+) -> None:
+    with pytest.raises(Refused) as caught:
+        dip.denoise(image, **QUICK, **how)
+    assert caught.value.refusal.code == code
