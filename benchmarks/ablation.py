@@ -16,7 +16,7 @@ from unittest.mock import patch
 import numpy as np
 
 import napari_dip as dip
-from napari_dip.engine.likelihood.fidelity import posterior
+from napari_dip.engine.likelihood.fidelity import compute_posterior
 from shared_data import FMD_FIELDS, OUT, fmd, psnr, write
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ BLIND = {"prior": "blind-spot"}
 
 
 def _posterior_without_own_word(*given: Any, **named: Any) -> Any:
-    return posterior(*given, **{**named, "own_word": False})
+    return compute_posterior(*given, **{**named, "own_word": False})
 
 
 def _no_skewness(measurement: Any, known: Any, noise: Any, correlation: Any = None) -> Any:
@@ -38,26 +38,30 @@ def _no_skewness(measurement: Any, known: Any, noise: Any, correlation: Any = No
 #: What is put in the place of what, by the dotted name of the module that uses it.
 Changes = dict[str, "Callable[..., Any]"]
 WHITE: Changes = {
-    "napari_dip.engine.noise.estimate.hidden_block": lambda *_: (1, 1),
-    "napari_dip.pipeline.calibrate.prepare.coarse_grid": lambda *_: None,
+    "napari_dip.engine.noise.estimate.compute_blind_spot_size": lambda *_: (1, 1),
+    "napari_dip.pipeline.calibrate.prepare.halve_oversampled": lambda *_: None,
 }
 #: (name, settings, changes), each beside the settings alone.
 PARTS: tuple[tuple[str, dict[str, Any], Changes], ...] = (
     ("all", {}, {}),
     ("no correlation", {}, WHITE),
-    ("no skewness", {}, {"napari_dip.engine.priors.r2r.skewness_of_counts": _no_skewness}),
-    ("no last filter", {}, {"napari_dip.tasks.priors.r2r.refined": lambda *_: None}),
+    ("no skewness", {}, {"napari_dip.engine.priors.r2r.estimate_count_skewness": _no_skewness}),
+    ("no last filter", {}, {"napari_dip.tasks.priors.r2r.make_bm3d_refinement": lambda *_: None}),
     (
         "no lines along the border",
         {},
-        {"napari_dip.engine.likelihood.fidelity.frame_put_back": lambda *a: a[2]},
+        {"napari_dip.engine.likelihood.fidelity.restore_border_detail": lambda *a: a[2]},
     ),
-    ("no half size", {}, {"napari_dip.pipeline.calibrate.prepare.coarse_grid": lambda *_: None}),
+    (
+        "no half size",
+        {},
+        {"napari_dip.pipeline.calibrate.prepare.halve_oversampled": lambda *_: None},
+    ),
     ("blind spot", BLIND, {}),
     (
         "blind spot, no posterior",
         BLIND,
-        {"napari_dip.engine.likelihood.fidelity.posterior": _posterior_without_own_word},
+        {"napari_dip.engine.likelihood.fidelity.compute_posterior": _posterior_without_own_word},
     ),
     ("best, one fit", {**BEST, "restarts": 1}, {}),
     ("best, four fits", BEST, {}),

@@ -20,8 +20,12 @@ from scipy.stats import spearmanr
 from skimage import data
 from tifffile import imread
 
-from napari_dip.explore.subject import designs_of, hidden_block, subject_of
-from napari_dip.pipeline.events import drained
+from napari_dip.explore.subject import (
+    list_plan_architectures,
+    make_experiment_setup,
+    measure_validation_block,
+)
+from napari_dip.pipeline.events import drain_generator
 from napari_dip.pipeline.machine import torch_threads
 from napari_dip.samples import TWO_CHANNELS
 from shared_data import OUT, write
@@ -69,18 +73,22 @@ def clean(name: str, side: int) -> npt.NDArray[np.float32]:
 
 def fitted(name: str, design: str, wish: Wish, noise: dict[Any, Any]) -> dict[str, Any]:
     """Fit one design to one picture, and to noise where that is not known yet."""
-    from napari_dip.explore.model_trials import tried
+    from napari_dip.explore.model_trials import fit_architecture
 
     truth = clean(name, wish.side)
     drawn = np.random.default_rng(0).standard_normal(truth.shape)
     noisy = (truth + NOISE * truth.std() * drawn).astype(np.float32)
-    subject = subject_of(
+    subject = make_experiment_setup(
         noisy, crop=wish.side, max_iterations=wish.iterations, device="cpu", preset="fast"
     )
-    block = hidden_block(subject)
+    block = measure_validation_block(subject)
     known = noise.get((design, block))
     with torch_threads(subject.plan.threads):
-        found = drained(tried(designs_of(subject.plan)[design], subject, truth, block, noise=known))
+        found = drain_generator(
+            fit_architecture(
+                list_plan_architectures(subject.plan)[design], subject, truth, block, noise=known
+            )
+        )
     noise[design, block] = found.noise
     return {
         "name": design,

@@ -112,10 +112,10 @@ def calibration(case: Case, noisy: Picture) -> dict[str, Any]:
     """Measure, as napari-dip does: line of the variance, and correlation."""
     import torch
 
-    from napari_dip.engine.noise.estimate import hidden_block, measure_noise
+    from napari_dip.engine.noise.estimate import compute_blind_spot_size, estimate_noise
 
-    noise = measure_noise(torch.from_numpy(noisy)[None], 1.0)
-    high, wide = hidden_block([noise], (noisy.shape[0], noisy.shape[1]))
+    noise = estimate_noise(torch.from_numpy(noisy)[None], 1.0)
+    high, wide = compute_blind_spot_size([noise], (noisy.shape[0], noisy.shape[1]))
     return {
         "gain": noise.gain,
         "intercept": noise.intercept,

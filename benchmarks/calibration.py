@@ -23,7 +23,7 @@ from skimage import data
 from skimage.color import rgb2gray
 from skimage.io import imread
 
-from napari_dip.engine.noise.estimate import NoiseEstimate, hidden_block, measure_noise
+from napari_dip.engine.noise.estimate import NoiseEstimate, compute_blind_spot_size, estimate_noise
 from napari_dip.pipeline.calibrate.noise import noise_variance
 from napari_dip.samples import MITOCHONDRIA, TWO_CHANNELS
 from shared_data import OUT, write
@@ -120,7 +120,7 @@ def judge(case: Case) -> dict[str, Any]:
     """Measure one image, and compare."""
     image, signal = shot(case)
     step = 0.0 if case.kind == "float" else 1.0
-    found = measure_noise(torch.from_numpy(image)[None], step)
+    found = estimate_noise(torch.from_numpy(image)[None], step)
     intercept = case.read**2 - case.gain * case.offset + step**2 / 12
     at = np.percentile(signal, np.linspace(5, 95, 10))
     true = case.gain * at + intercept
@@ -182,10 +182,10 @@ def judge_reach(name: str, kind: str, lag: float, level: float, side: int) -> di
     picture = picture[top : top + side, left : left + side]
     noise, along_y, along_x = correlated(rng, picture.shape, kind, lag)
     image = torch.from_numpy(picture + level * noise)[None]
-    found = measure_noise(image, 0)
+    found = estimate_noise(image, 0)
     grid = (int(image.shape[1]), int(image.shape[2]))
     true = NoiseEstimate(0, 1, 1, tuple(along_y), tuple(along_x))
-    right, got = hidden_block([true], grid), hidden_block([found], grid)
+    right, got = compute_blind_spot_size([true], grid), compute_blind_spot_size([found], grid)
     more = [(ours - theirs) // 2 for ours, theirs in zip(got, right, strict=True)]
     return {
         "scene": name,

@@ -38,11 +38,11 @@ import tifffile
 from skimage.io import imread
 
 import napari_dip as dip
-from napari_dip.pipeline.events import drained
+from napari_dip.pipeline.events import drain_generator
 from napari_dip.scale.batch.plan import plan_batch
 from napari_dip.scale.batch_run import run_batch
-from napari_dip.scale.cluster.batch import unit_of
-from napari_dip.scale.cluster.cluster import QUIET, joining, on_worker
+from napari_dip.scale.cluster.batch import make_worker_task
+from napari_dip.scale.cluster.cluster import QUIET_DASK_CONFIG, join_cluster, run_on_worker
 from shared_data import OUT, data_folder, write
 
 if TYPE_CHECKING:
@@ -134,7 +134,7 @@ def cluster(
         while not place.exists():
             time.sleep(0.1)
         started += [dask(settings, "worker", "--nthreads", "1", *at) for _ in range(WORKERS)]
-        with joining(str(place)) as crew:
+        with join_cluster(str(place)) as crew:
             assert crew is not None
             crew.client.wait_for_workers(WORKERS)
             pids = crew.client.run(_pid).values()
@@ -148,7 +148,7 @@ def cluster(
 
 def empty_tasks(folder: Path, size: tuple[int, ...]) -> dict[str, Any]:
     """Hand out tasks that do nothing, as many at once as there are workers."""
-    with cluster(folder) as (place, scheduler, _), joining(place) as crew:
+    with cluster(folder) as (place, scheduler, _), join_cluster(place) as crew:
         assert crew is not None
         client = crew.client
         client.submit(_nothing, -1, pure=False).result()
@@ -168,17 +168,17 @@ def done_files(folder: Path, size: tuple[int, ...]) -> dict[str, Any]:
     out = folder / "done"
     inputs = [folder / f"in{half}" for half in range(WORKERS)]
     dip.batch(folder / "recipe.json", inputs, out, threads=1)
-    with cluster(folder) as (place, scheduler, workers), joining(place) as crew:
+    with cluster(folder) as (place, scheduler, workers), join_cluster(place) as crew:
         assert crew is not None
         how = {"resume": True, "threads": 1, "machine": crew.machine}
         plan = plan_batch(folder / "recipe.json", inputs, out, **how)
-        unit = unit_of(plan, 1, "session", crew.root, WORKERS)
-        answer = crew.client.submit(on_worker, unit, pure=False).result()
-        drained(run_batch(plan, crew=crew))
+        unit = make_worker_task(plan, 1, "session", crew.root, WORKERS)
+        answer = crew.client.submit(run_on_worker, unit, pure=False).result()
+        drain_generator(run_batch(plan, crew=crew))
         times = max(1, size[0] // len(plan.jobs))
         before, sent, began = cpu(scheduler), through(scheduler), time.monotonic()
         for _ in range(times):
-            drained(run_batch(plan, crew=crew))
+            drain_generator(run_batch(plan, crew=crew))
         seconds, count = time.monotonic() - began, times * len(plan.jobs)
         return {
             "ms_per_task": 1e3 * seconds / count * WORKERS,
@@ -225,7 +225,7 @@ PARTS = {
     "throughput": {
         "two single processes": two_processes,
         "two workers": two_workers,
-        "two workers, rare looks": partial(two_workers, **QUIET),
+        "two workers, rare looks": partial(two_workers, **QUIET_DASK_CONFIG),
         "two workers of its own": own_workers,
     },
 }

@@ -24,8 +24,8 @@ from scipy.ndimage import maximum_filter
 from skimage.io import imsave
 
 import napari_dip as dip
-from napari_dip.engine.deconvolution.initial_estimate import lucy_guesses
-from napari_dip.engine.deconvolution.psf import cleaned_psf, microscope_psf
+from napari_dip.engine.deconvolution.initial_estimate import run_masked_richardson_lucy
+from napari_dip.engine.deconvolution.psf import clean_psf, microscope_psf
 from napari_dip.engine.operators.convolution import CircularConvolution, ValidConvolution
 from shared_data import OUT, data_folder, write
 
@@ -66,7 +66,7 @@ def best_lucy(
     grid = tuple(n + 2 * far for n, far in zip(truth.shape, beyond, strict=True))
     frame = tuple(slice(far, far + n) for n, far in zip(truth.shape, beyond, strict=True))
     start = torch.from_numpy(measured)[None, None]
-    kept = lucy_guesses(operator, start, torch.ones_like(start), grid, ITERATIONS)
+    kept = run_masked_richardson_lucy(operator, start, torch.ones_like(start), grid, ITERATIONS)
     guesses = [guess[0, 0].numpy() for guess in kept]
     scores = [decibels(guess[frame], truth, fitted=circular) for guess in guesses]
     best = int(np.argmax(scores))
@@ -100,7 +100,7 @@ def bars(settings: dict[str, Any]) -> dict[str, Any]:
     psf, truth, measured = (
         read("deconv3d", "bars", f"{name}.tif") for name in ("psf", "gt", "blurred_noisy")
     )
-    cleaned = cleaned_psf(torch.from_numpy(psf))
+    cleaned = clean_psf(torch.from_numpy(psf))
     assert not isinstance(cleaned, str)
     row: dict[str, Any] = {"stack": "bars 32 × 64 × 64"}
     row["blurred dB"] = decibels(measured, truth, fitted=True)

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_dip import explore
-from napari_dip.explore.feature_layers import SHOWN
+from napari_dip.explore.feature_layers import PRIOR_LABELS
 from shared_data import OUT, ROOT, write
 
 #: Crops of lower halves: name, and where their upper left corner lies.
@@ -73,7 +73,7 @@ def main() -> None:
     for name in wish.images:
         for line in inverted(name, crop(made, name, wish.side), str(place), wish):
             row = {"image": name, "layer": line["layer"], "answer": line["answer"]}
-            for prior, words in SHOWN.items():
+            for prior, words in PRIOR_LABELS.items():
                 row[words.lower()] = line[f"{prior.replace('-', '_')}_correlation"]
             rows.append(row)
         write("features", rows, _summary(rows))
@@ -84,7 +84,7 @@ def _summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
     told: dict[str, Any] = {}
     for layer in LAYERS:
         lines = [row for row in rows if row["layer"] == layer]
-        names = [words.lower() for words in SHOWN.values()]
+        names = [words.lower() for words in PRIOR_LABELS.values()]
         means = [f"{name} {np.mean([row[name] for row in lines]):.3f}" for name in names]
         best = sum(max(names, key=lambda name, row=row: row[name]) == names[0] for row in lines)
         told[layer] = f"{', '.join(means)}; untrained network best on {best} of {len(lines)}"

@@ -22,9 +22,9 @@ import torch
 from skimage import data
 
 import napari_dip as dip
-from napari_dip.engine.fit.cuda_graph import GraphStep
-from napari_dip.engine.fit.trainer import EagerStep
-from napari_dip.engine.train_step import EagerLearner
+from napari_dip.engine.fit.cuda_graph import CudaGraphTrainStep
+from napari_dip.engine.fit.trainer import EagerTrainer
+from napari_dip.engine.train_step import EagerTrainStep
 from overhead import SIGMA, picture, ready
 from shared_data import psnr, write
 
@@ -32,7 +32,7 @@ from shared_data import psnr, write
 WARM_UP, STEPS = 20, 200
 
 
-def milliseconds(step: EagerStep, steps: int = STEPS) -> float:
+def milliseconds(step: EagerTrainer, steps: int = STEPS) -> float:
     """Wall time of a step, the card waited for at both ends."""
     for _ in range(WARM_UP):
         step.advance()
@@ -44,7 +44,7 @@ def milliseconds(step: EagerStep, steps: int = STEPS) -> float:
     return 1000 * (time.perf_counter() - began) / steps
 
 
-def busy_share(step: EagerStep, steps: int = 50) -> float:
+def busy_share(step: EagerTrainer, steps: int = 50) -> float:
     """Share of the loop's time in which kernels ran."""
     from torch.profiler import ProfilerActivity, profile
 
@@ -68,15 +68,15 @@ def busy_share(step: EagerStep, steps: int = 50) -> float:
     return busy / 1e6 / took
 
 
-def a_step(preset: str, side: int, *, graph: bool) -> EagerStep:
+def a_step(preset: str, side: int, *, graph: bool) -> EagerTrainer:
     """Make one unit ready on the card, with its steps recorded or not."""
     one = ready(STEPS, device="cuda", preset=preset, image=picture(side))
-    step = EagerStep(one.problem, one.prior, one.schedule, seed=0)
+    step = EagerTrainer(one.problem, one.prior, one.schedule, seed=0)
     learner = step.learner
-    assert isinstance(learner, GraphStep)
+    assert isinstance(learner, CudaGraphTrainStep)
     if not graph:
         step.learner = learner.eager
-        assert isinstance(step.learner, EagerLearner)
+        assert isinstance(step.learner, EagerTrainStep)
     return step
 
 

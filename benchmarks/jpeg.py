@@ -23,7 +23,7 @@ from PIL import Image
 from skimage import data
 
 import napari_dip as dip
-from napari_dip.engine.priors.jpeg import Compression, spun
+from napari_dip.engine.priors.jpeg import JpegCompression, reapply_shifted_jpeg
 from napari_dip.tasks.noise_models.jpeg import find_traces
 from shared_data import OUT, psnr, write
 
@@ -57,8 +57,8 @@ def spun_alone(picture: Picture) -> npt.NDArray[np.float32]:
     found = find_traces(planes)
     if found is None:
         return picture.astype(np.float32)
-    how = Compression(found.start, torch.from_numpy(found.steps).float(), found.halved)
-    mean = spun(torch.from_numpy(planes.copy())[None], how)[0].numpy()
+    how = JpegCompression(found.start, torch.from_numpy(found.steps).float(), found.halved)
+    mean = reapply_shifted_jpeg(torch.from_numpy(planes.copy())[None], how)[0].numpy()
     return np.moveaxis(mean, 0, -1).reshape(picture.shape)
 
 

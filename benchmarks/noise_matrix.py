@@ -26,10 +26,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from napari_dip.engine.noise.estimate import CORRELATED, MOST_REACH, NEGLIGIBLE, hidden_block
-from napari_dip.pipeline.calibrate.camera import noise_of_colours
+from napari_dip.engine.noise.estimate import (
+    MAX_CORRELATION_LENGTH,
+    MAX_NEGLIGIBLE_LAG,
+    MIN_CORRELATED_LAG,
+    compute_blind_spot_size,
+)
+from napari_dip.pipeline.calibrate.camera import measure_colour_noise
 from napari_dip.pipeline.calibrate.noise import alone, noise_variance
-from napari_dip.tasks.base import NoiseWish
+from napari_dip.tasks.base import NoiseRequest
 from noise_matrix_cases import Recipe, recipes
 from noise_matrix_scenes import scenes
 from shared_data import OUT, write
@@ -84,8 +89,8 @@ def truth_of(draws: Picture, recipe: Recipe) -> Truth:
     y, x = (
         tuple(float((a * b).mean() / whole) for a, b in pairs)
         for pairs in (
-            [(noise[:, lag:], noise[:, :-lag]) for lag in range(1, MOST_REACH + 1)],
-            [(noise[..., lag:], noise[..., :-lag]) for lag in range(1, MOST_REACH + 1)],
+            [(noise[:, lag:], noise[:, :-lag]) for lag in range(1, MAX_CORRELATION_LENGTH + 1)],
+            [(noise[..., lag:], noise[..., :-lag]) for lag in range(1, MAX_CORRELATION_LENGTH + 1)],
         )
     )
     return Truth(tuple(levels), tuple(told), y, x)
@@ -93,10 +98,10 @@ def truth_of(draws: Picture, recipe: Recipe) -> Truth:
 
 def reach(along: tuple[float, ...], shift: float) -> int:
     """Half width of a block that this correlation asks for, its lags moved by `shift`."""
-    if along[0] + shift <= CORRELATED:
+    if along[0] + shift <= MIN_CORRELATED_LAG:
         return 0
-    ended = [lag for lag, value in enumerate(along) if lag and value + shift <= NEGLIGIBLE]
-    return ended[0] if ended else MOST_REACH
+    ended = [lag for lag, value in enumerate(along) if lag and value + shift <= MAX_NEGLIGIBLE_LAG]
+    return ended[0] if ended else MAX_CORRELATION_LENGTH
 
 
 def judge(estimate: NoiseEstimate, truth: Truth, shape: tuple[int, int]) -> dict[str, object]:
@@ -106,7 +111,7 @@ def judge(estimate: NoiseEstimate, truth: Truth, shape: tuple[int, int]) -> dict
         for level, variance in zip(truth.levels, truth.variances, strict=True)
     ]
     worst = max(max(one, 1 / one) for one in factors)
-    halves = [side // 2 for side in hidden_block([estimate], shape)]
+    halves = [side // 2 for side in compute_blind_spot_size([estimate], shape)]
     wanted = [(reach(one, -NEAR), reach(one, NEAR) + 1) for one in (truth.along_y, truth.along_x)]
     fits = all(low <= half <= high for half, (low, high) in zip(halves, wanted, strict=True))
     wide = max(
@@ -154,11 +159,11 @@ def examine(scene: str, light: Picture, recipe: Recipe) -> dict[str, object]:
     channels = [...] if seen.ndim == 2 else [(..., c) for c in range(3)]
     begun = perf_counter()
     found = [
-        alone(seen[c].astype(np.float32)[None], None, recipe.step, NoiseWish()) for c in channels
+        alone(seen[c].astype(np.float32)[None], None, recipe.step, NoiseRequest()) for c in channels
     ]
     if len(channels) == 3:
         stack = np.moveaxis(seen, -1, 0)[None].astype(np.float32)
-        found = list(noise_of_colours(stack, found, recipe.step)[1])
+        found = list(measure_colour_noise(stack, found, recipe.step)[1])
     seconds = perf_counter() - begun
     judged = [
         judge(one, truth_of(truths[c], recipe), seen.shape[:2])

@@ -16,15 +16,19 @@ import numpy as np
 import torch
 from skimage import data
 
-from napari_dip.engine.fit.early_stopping import never
+from napari_dip.engine.fit.early_stopping import never_stop
 from napari_dip.engine.fit.loop import fit
 from napari_dip.engine.networks.hourglass import Hourglass
-from napari_dip.engine.train_step import in_half, made_for_half, packed
+from napari_dip.engine.train_step import (
+    convert_to_channels_last,
+    has_fast_bfloat16,
+    run_in_bfloat16,
+)
 from napari_dip.io import ImageSpec
 from napari_dip.pipeline.calibrate.inputs import sort_inputs
 from napari_dip.pipeline.calibrate.prepare import prepare
-from napari_dip.pipeline.calibrate.types import Inputs
-from napari_dip.pipeline.execute.fitting import Fit, make_fit
+from napari_dip.pipeline.calibrate.types import RunInputs
+from napari_dip.pipeline.execute.fitting import FitSetup, make_fit
 from napari_dip.pipeline.machine import this_machine
 from napari_dip.pipeline.plan.plan import preflight
 from napari_dip.pipeline.plan.types import Plan
@@ -46,33 +50,33 @@ def picture(side: int = SIDE) -> np.ndarray:
 
 def ready(
     iterations: int, device: str = "cpu", preset: str = "fast", image: np.ndarray | None = None
-) -> Fit:
+) -> FitSetup:
     """One unit, ready for the loop."""
     image = picture() if image is None else image
     recipe = make_recipe("denoise", preset=preset, max_iterations=iterations, device=device)
     plan = preflight(recipe, ImageSpec("camera", image.shape, "float32", "YX"), this_machine())
     assert isinstance(plan, Plan)
     inputs = sort_inputs(plan, {"image": image})
-    assert isinstance(inputs, Inputs)
+    assert isinstance(inputs, RunInputs)
     calibration, planes = prepare(plan, inputs)
     return make_fit(plan, calibration, planes, plan.units[0])
 
 
-def engine(one: Fit) -> float:
+def engine(one: FitSetup) -> float:
     """CPU seconds of the engine's loop, judging and all but the last look."""
     began = time.process_time()
-    for progress in fit(one.problem, one.prior, one.schedule, never, seed=0):
+    for progress in fit(one.problem, one.prior, one.schedule, never_stop, seed=0):
         if progress.iteration == one.schedule.stop_at:
             break
     return time.process_time() - began
 
 
-def by_hand(one: Fit) -> float:
+def by_hand(one: FitSetup) -> float:
     """CPU seconds of the same written by hand."""
     net, schedule, measurement = one.prior.net, one.schedule, one.scene.measurement
     rng = torch.Generator().manual_seed(0)
     sigma = one.scene.noise.at(measurement).sqrt()
-    half = schedule.half and made_for_half(measurement.device)
+    half = schedule.half and has_fast_bfloat16(measurement.device)
     optimizer = torch.optim.Adam(net.parameters(), lr=0.0, foreach=True)
     kept = [weight.detach().clone() for weight in net.parameters()]
     weight = one.problem.terms[0].fitted
@@ -80,8 +84,8 @@ def by_hand(one: Fit) -> float:
     for iteration in range(1, schedule.stop_at + 1):
         optimizer.param_groups[0]["lr"] = schedule.rate(iteration)[0]
         noise = torch.empty_like(measurement).normal_(generator=rng) * sigma
-        code = packed(measurement + 0.5 * noise)
-        residual = measurement - noise / 0.5 - (in_half(net, code) if half else net(code))
+        code = convert_to_channels_last(measurement + 0.5 * noise)
+        residual = measurement - noise / 0.5 - (run_in_bfloat16(net, code) if half else net(code))
         loss = (residual**2 * weight).sum() / weight.sum() / one.scene.noise_level**2
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -93,15 +97,15 @@ def by_hand(one: Fit) -> float:
     return time.process_time() - began
 
 
-def layers_alone(one: Fit, schedule: Schedule) -> float:
+def layers_alone(one: FitSetup, schedule: Schedule) -> float:
     """CPU seconds of the network's forward and backward passes alone."""
     net = one.prior.net
     assert isinstance(net, Hourglass)
-    code = packed(one.scene.measurement)
-    half = schedule.half and made_for_half(code.device)
+    code = convert_to_channels_last(one.scene.measurement)
+    half = schedule.half and has_fast_bfloat16(code.device)
     began = time.process_time()
     for _ in range(schedule.stop_at):
-        output = in_half(net, code) if half else net(code)
+        output = run_in_bfloat16(net, code) if half else net(code)
         output.backward(torch.ones_like(output))
     return time.process_time() - began
 

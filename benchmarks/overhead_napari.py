@@ -25,7 +25,7 @@ from shared_data import write
 def main() -> None:
     """Time in turns and write the median."""
     from napari_dip.io import ImageSpec
-    from napari_dip.pipeline.events import drained
+    from napari_dip.pipeline.events import drain_generator
     from napari_dip.pipeline.execute.runner import run
     from napari_dip.pipeline.machine import this_machine
     from napari_dip.pipeline.plan.plan import preflight
@@ -56,7 +56,7 @@ def main() -> None:
 
     def bare() -> float:
         began = time.process_time()
-        drained(run(plan, {"image": pixels}))
+        drain_generator(run(plan, {"image": pixels}))
         return time.process_time() - began
 
     rows = []

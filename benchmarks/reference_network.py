@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from napari_dip.engine.networks.hourglass import Hourglass
-from napari_dip.engine.priors.masked_input import code_channels
+from napari_dip.engine.priors.masked_input import count_input_channels
 from shared_data import write
 
 SIDE, NOISE_CHANNELS, WIDTH, SCALES, SKIP = 256, 32, 128, 5, 4
@@ -99,7 +99,7 @@ def main() -> None:
     wish = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    fed = code_channels(2, 1)
+    fed = count_input_channels(2, 1)
     ours = Hourglass(
         2, fed, 1, OUR_WIDTHS, skip=None, normalised=False, rng=torch.Generator(), even=True
     )

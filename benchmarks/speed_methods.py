@@ -52,7 +52,13 @@ def ours(problem: Problem, preset: str) -> dict[str, Any]:
     from napari_dip.pipeline.machine import load_torch
 
     load_torch()
-    for name in ("engine.fit", "engine.collaborative", "run.fitting", "run.clock", "run.merge"):
+    for name in (
+        "engine.fit.loop",
+        "engine.refinement.bm3d",
+        "pipeline.execute.fitting",
+        "pipeline.execute.clock",
+        "pipeline.assess.merge",
+    ):
         import_module(f"napari_dip.{name}")
     from napari_dip.pipeline.execute.clock import Clock
 

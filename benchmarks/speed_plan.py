@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from skimage import data
 
-from napari_dip.engine.fit.trainer import EagerStep
+from napari_dip.engine.fit.trainer import EagerTrainer
 from napari_dip.io import ImageSpec
-from napari_dip.pipeline.events import drained
+from napari_dip.pipeline.events import drain_generator
 from napari_dip.pipeline.execute.runner import run
 from napari_dip.pipeline.machine import load_torch, this_machine
 from napari_dip.pipeline.plan.costs import START_SECONDS
@@ -76,19 +76,19 @@ def measure(name: str) -> dict[str, Any]:
     assert isinstance(plan, Plan), plan
     steps: list[float] = []
     before: list[float] = []
-    advance = EagerStep.advance
+    advance = EagerTrainer.advance
 
-    def timed(step: EagerStep) -> None:
+    def timed(step: EagerTrainer) -> None:
         began = time.process_time()
         before.append(began)
         advance(step)
         steps.append(time.process_time() - began)
 
-    EagerStep.advance = timed  # type: ignore[method-assign]
+    EagerTrainer.advance = timed  # type: ignore[method-assign]
     began = time.process_time()
-    answer = drained(run(plan, arrays))
+    answer = drain_generator(run(plan, arrays))
     took = time.process_time() - began
-    EagerStep.advance = advance  # type: ignore[method-assign]
+    EagerTrainer.advance = advance  # type: ignore[method-assign]
     assert answer is not None
     said = plan.costs.fit + plan.costs.usual_look + plan.costs.ending - START_SECONDS
     return {

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from napari_dip.engine.train_step import made_for_half
+from napari_dip.engine.train_step import has_fast_bfloat16
 from reference_network import NOISE_CHANNELS, Reference
 
 if TYPE_CHECKING:
@@ -156,7 +156,7 @@ def curve(problem: Problem, kept: Path, most: int | None = None) -> dict[str, An
     most : int, optional
         Last iteration, if not the course's.
     """
-    fit = Fit(problem, half=made_for_half(torch.device("cpu")))
+    fit = Fit(problem, half=has_fast_bfloat16(torch.device("cpu")))
     if kept.exists():
         fit.load(torch.load(kept, weights_only=False))
     most, passed = most or fit.course.most, False

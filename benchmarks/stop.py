@@ -94,12 +94,12 @@ def follow(crop: Crop, prior: str, preset: str) -> dict[str, Any]:
     """Fit one crop to the end and compare the rule's choice with the oracle's."""
     import torch
 
-    from napari_dip.engine.fit.early_stopping import never
+    from napari_dip.engine.fit.early_stopping import never_stop
     from napari_dip.engine.fit.loop import fit
     from napari_dip.pipeline.calibrate.inputs import sort_inputs
     from napari_dip.pipeline.calibrate.prepare import prepare
-    from napari_dip.pipeline.calibrate.types import Inputs
-    from napari_dip.pipeline.execute.fitting import make_fit, to_units
+    from napari_dip.pipeline.calibrate.types import RunInputs
+    from napari_dip.pipeline.execute.fitting import convert_to_image_units, make_fit
 
     raw, truth = counts(crop.noisy), crop.truth
     recipe = make_recipe("denoise", prior=prior, preset=preset)
@@ -109,7 +109,7 @@ def follow(crop: Crop, prior: str, preset: str) -> dict[str, Any]:
         raise SystemExit(plan.message)
     torch.set_num_threads(plan.threads)
     inputs = sort_inputs(plan, {"image": raw})
-    if not isinstance(inputs, Inputs):
+    if not isinstance(inputs, RunInputs):
         raise SystemExit(inputs.message)
     calibration, planes = prepare(plan, inputs)
     unit = plan.units[0]
@@ -119,14 +119,14 @@ def follow(crop: Crop, prior: str, preset: str) -> dict[str, Any]:
         one.problem,
         one.prior,
         one.schedule,
-        never,
+        never_stop,
         seed=one.seed,
         preview_due=every(one.schedule.report_every),
     )
     history, best_so_far = [], []
     for progress in loop:
         if progress.estimate is not None:
-            picture = to_units(calibration, unit, progress.estimate.mean)
+            picture = convert_to_image_units(calibration, unit, progress.estimate.mean)
             picture = np.moveaxis(picture, 0, -1) if raw.ndim == 3 else picture[0]
             quality[progress.iteration] = crop.judge(picture, truth)
         elif not progress.swept:

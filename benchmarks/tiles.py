@@ -70,14 +70,19 @@ def load_all() -> None:
     from napari_dip.pipeline.machine import load_torch
 
     load_torch()
-    for name in ("engine.fit", "engine.collaborative", "run.fitting", "run.tiled"):
+    for name in (
+        "engine.fit.loop",
+        "engine.refinement.bm3d",
+        "pipeline.execute.fitting",
+        "pipeline.execute.tiles",
+    ):
         import_module(f"napari_dip.{name}")
 
 
 def one(side: int, prior: str, tile: int | None, channels: int) -> dict[str, Any]:
     """Restore one picture in this process, and say what it took."""
     from napari_dip.io import ImageSpec
-    from napari_dip.pipeline.events import drained
+    from napari_dip.pipeline.events import drain_generator
     from napari_dip.pipeline.execute.runner import run
     from napari_dip.pipeline.machine import this_machine
     from napari_dip.pipeline.plan.plan import preflight
@@ -95,7 +100,7 @@ def one(side: int, prior: str, tile: int | None, channels: int) -> dict[str, Any
     assert isinstance(plan, Plan), plan
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak starts anew
     before, began = held("VmRSS"), time.process_time()
-    answer = drained(run(plan, {"image": image}))
+    answer = drain_generator(run(plan, {"image": image}))
     assert answer is not None
     return {
         "side": side,

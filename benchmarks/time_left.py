@@ -78,7 +78,7 @@ def measure(name: str, now: Callable[[], float]) -> list[dict[str, Any]]:
 
 
 def _ready(task: str, sample: str | None, settings: dict[str, Any]) -> tuple[Plan, dict[str, Any]]:
-    from napari_dip.pipeline.api import describe
+    from napari_dip.pipeline.api import describe_input
 
     recipe = make_recipe(task, preset="fast", **settings)
     if sample is None:
@@ -91,7 +91,7 @@ def _ready(task: str, sample: str | None, settings: dict[str, Any]) -> tuple[Pla
         axes = "TYX" if sample == "movie" else "YX"
     if "gaussian_sigma" in settings:
         data.pop("psf", None)
-    specs = {k: describe(k, v, axes if k == "image" else None)[0] for k, v in data.items()}
+    specs = {k: describe_input(k, v, axes if k == "image" else None)[0] for k, v in data.items()}
     plan = preflight(recipe, specs.pop("image"), this_machine(), specs)
     if not isinstance(plan, Plan):
         raise SystemExit(plan.message)

@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 from skimage import data
 
-from napari_dip.pipeline.events import drained
+from napari_dip.pipeline.events import drain_generator
 from napari_dip.pipeline.machine import load_torch, this_machine, torch_threads
 from napari_dip.pipeline.plan.plan import preflight
 from napari_dip.pipeline.recipe import make_recipe
@@ -87,7 +87,7 @@ def fitted(
     from napari_dip.io import ImageSpec
     from napari_dip.pipeline.calibrate.inputs import sort_inputs
     from napari_dip.pipeline.calibrate.prepare import prepare
-    from napari_dip.pipeline.execute.fitting import make_fit, to_units
+    from napari_dip.pipeline.execute.fitting import convert_to_image_units, make_fit
 
     recipe = make_recipe("denoise", prior=prior, preset="fast", max_iterations=count, device="cpu")
     plan = preflight(recipe, ImageSpec("crop", one.noisy.shape, "float32", "YX"), this_machine())
@@ -102,8 +102,8 @@ def fitted(
             seed=ready.seed,
             warm_start=weights,
         )
-        result = drained(loop)
-    picture = to_units(calibration, plan.units[0], result.estimate.mean)[0]
+        result = drain_generator(loop)
+    picture = convert_to_image_units(calibration, plan.units[0], result.estimate.mean)[0]
     error = np.mean((picture.astype(np.float64) - one.truth) ** 2)
     return float(10 * np.log10(255**2 / error)), result.weights
 

@@ -21,17 +21,17 @@ from tifffile import imread
 
 from napari_dip import explore
 from napari_dip.explore.output.figures import (
-    band_curves,
-    design_pictures,
-    design_scores,
-    energy_curves,
-    power_curves,
-    stopping_curves,
+    draw_architecture_pictures,
+    draw_architecture_scores,
+    draw_band_curves,
+    draw_energy_curves,
+    draw_power_curves,
+    draw_stopping_curves,
 )
 from napari_dip.explore.output.pages import (
-    architecture_figures,
-    impedance_figures,
-    spectrum_figures,
+    make_architecture_figures,
+    make_impedance_figures,
+    make_spectrum_figures,
 )
 from napari_dip.samples import MITOCHONDRIA
 from napari_dip.tasks.priors.deep_image_prior import PRESET
@@ -39,7 +39,7 @@ from napari_dip.tasks.priors.deep_image_prior import PRESET
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from napari_dip.explore.output.pages import Shown
+    from napari_dip.explore.output.pages import ReportFigure
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 PAGE, IMAGES = DOCS / "explore-gallery.md", DOCS / "images"
@@ -69,33 +69,35 @@ def mitochondria(number: int) -> Any:
     return np.ascontiguousarray(imread(MITOCHONDRIA)[number][PART])
 
 
-def impedance_camera() -> tuple[Any, tuple[Shown, ...]]:
+def impedance_camera() -> tuple[Any, tuple[ReportFigure, ...]]:
     """As in the paper, on a photograph."""
     found = explore.impedance(data.camera(), **FITTED)
-    return found, impedance_figures(found, energy_curves(found))
+    return found, make_impedance_figures(found, draw_energy_curves(found))
 
 
-def impedance() -> tuple[Any, tuple[Shown, ...]]:
+def impedance() -> tuple[Any, tuple[ReportFigure, ...]]:
     """As in the paper, on a micrograph."""
     found = explore.impedance(mitochondria(1), **FITTED)
-    return found, impedance_figures(found, energy_curves(found))
+    return found, make_impedance_figures(found, draw_energy_curves(found))
 
 
-def spectrum(network: str = PRESET) -> tuple[Any, tuple[Shown, ...]]:
+def spectrum(network: str = PRESET) -> tuple[Any, tuple[ReportFigure, ...]]:
     """Frequencies of a noisy micrograph."""
     found = explore.spectrum(mitochondria(0), network=network, **FITTED)
-    pictures = power_curves(found), band_curves(found), stopping_curves(found)
-    return found, spectrum_figures(found, pictures)
+    pictures = draw_power_curves(found), draw_band_curves(found), draw_stopping_curves(found)
+    return found, make_spectrum_figures(found, pictures)
 
 
-def architectures() -> tuple[Any, tuple[Shown, ...]]:
+def architectures() -> tuple[Any, tuple[ReportFigure, ...]]:
     """Networks on a noisy micrograph."""
     found = explore.architectures(mitochondria(0), only=DESIGNS, **FITTED)
-    return found, architecture_figures(found, (design_scores(found), design_pictures(found)))
+    return found, make_architecture_figures(
+        found, (draw_architecture_scores(found), draw_architecture_pictures(found))
+    )
 
 
 #: Name: title, the image as its command names it, and what computes it.
-PARTS: dict[str, tuple[str, str, Callable[[], tuple[Any, tuple[Shown, ...]]]]] = {
+PARTS: dict[str, tuple[str, str, Callable[[], tuple[Any, tuple[ReportFigure, ...]]]]] = {
     "impedance-camera": ("Impedance of a photograph", "camera.tif", impedance_camera),
     "impedance": ("Impedance of a micrograph", "long_exposure.tif", impedance),
     "spectrum": ("Frequencies of a noisy micrograph", "single_shot.tif", spectrum),

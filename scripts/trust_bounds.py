@@ -15,8 +15,8 @@ import torch
 from scipy.ndimage import gaussian_filter
 from skimage import data
 
-from napari_dip.engine.noise.estimate import NoiseEstimate, measure_noise
-from napari_dip.pipeline.assess.findings import residual_of
+from napari_dip.engine.noise.estimate import NoiseEstimate, estimate_noise
+from napari_dip.pipeline.assess.findings import measure_residual
 from napari_dip.pipeline.assess.verdict import excess_allowed
 
 SIDE = 256
@@ -55,14 +55,14 @@ def main() -> None:
                 noise *= level / noise.std()
                 clean = truth(name)
                 shot = clean + noise
-                measured = measure_noise(torch.from_numpy(shot)[None], 0.0)
+                measured = estimate_noise(torch.from_numpy(shot)[None], 0.0)
                 for size in (0.0, *FILTERS):
                     picture = gaussian_filter(shot, size) if size else clean
                     lost = clean - gaussian_filter(clean, size) if size else 0 * clean
                     left = shot - picture
                     share = lost.var() / left.var()
                     rows = [
-                        residual_of(left[None], picture[None], None, one)
+                        measure_residual(left[None], picture[None], None, one)
                         for one in (measured, known_noise(level, width))
                     ]
                     told = " | ".join(

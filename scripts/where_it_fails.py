@@ -17,8 +17,8 @@ from tifffile import imread
 
 import napari_dip
 from napari_dip.engine.control import Control
-from napari_dip.explore.fit import readings
-from napari_dip.explore.subject import psnr_of, standardised, subject_of
+from napari_dip.explore.fit import iter_fit
+from napari_dip.explore.subject import compute_psnr, make_experiment_setup, standardise
 from napari_dip.pipeline.assess.report_picture import (
     contrast_limits,
     new_figure,
@@ -73,10 +73,10 @@ def energies() -> None:
         "salt and pepper alone": peppered(clean) - clean,
         "noise": np.random.default_rng(0).standard_normal(clean.shape),
     }
-    subject = subject_of(clean, max_iterations=ITERATIONS, device="cpu")
+    subject = make_experiment_setup(clean, max_iterations=ITERATIONS, device="cpu")
     print("| target | energy at 10 | at 25 | at 60 |\n|---|---|---|---|")
     for name, target in targets.items():
-        steps = readings(standardised(target), subject, control=lambda: Control.GO)
+        steps = iter_fit(standardise(target), subject, control=lambda: Control.GO)
         with torch_threads(subject.plan.threads):
             curve = [one.energy for one in steps]
         print(f"| {name} | {curve[9]:.3f} | {curve[24]:.3f} | {curve[59]:.3f} |", flush=True)
@@ -106,7 +106,7 @@ def denoised() -> None:
         kept = float(np.mean((found.image - clean) * lines)) / (GRATING * unit)
         told = f"{kept:.0%}" if "lines" in name else "-"
         words = " ".join(found.report["verdict"]["warnings"]) or "none"
-        before, after = psnr_of(given, truth), psnr_of(found.image, truth)
+        before, after = compute_psnr(given, truth), compute_psnr(found.image, truth)
         print(f"| {name} | {before:.2f} dB | {after:.2f} dB | {told} | {words} |", flush=True)
         shown[name] = (truth, given, found.image, given - found.image)
     draw(shown)

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from napari_dip.engine.likelihood.fidelity import NoiseVariance
-from napari_dip.tasks.base import Scene
+from napari_dip.tasks.base import FitInput
 
 if TYPE_CHECKING:
     from napari_dip.tasks import Task
 
 
-def plain_scene(grid: tuple[int, ...], **others: torch.Tensor) -> Scene:
+def plain_scene(grid: tuple[int, ...], **others: torch.Tensor) -> FitInput:
     """White noise of variance 0.01 on (1, 1, *grid), every fifth pixel of a plane held out.
 
     Of a volume, those of every second plane.
@@ -23,7 +23,7 @@ def plain_scene(grid: tuple[int, ...], **others: torch.Tensor) -> Scene:
     held_out[..., ::5, ::5] = 1
     if len(grid) > 2:
         held_out[:, :, 1::2] = 0
-    return Scene(
+    return FitInput(
         measurement=torch.rand(1, 1, *grid, generator=torch.Generator().manual_seed(0)),
         noise=NoiseVariance(0 * ones, 0.01 * ones, 1e-4 * ones),
         noise_level=0.1,
@@ -39,11 +39,11 @@ def plain_scene(grid: tuple[int, ...], **others: torch.Tensor) -> Scene:
     )
 
 
-def prior_of(task: Task, scene: Scene, seed: int = 0) -> Any:
+def prior_of(task: Task, scene: FitInput, seed: int = 0) -> Any:
     """Make a task's prior as a fit does."""
     return task.prior_for(task.seen(scene), torch.Generator().manual_seed(seed))
 
 
-def seen_problem(task: Task, scene: Scene) -> Any:
+def seen_problem(task: Task, scene: FitInput) -> Any:
     """Make a task's problem as a fit does."""
     return task.problem(task.seen(scene))

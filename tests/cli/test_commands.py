@@ -15,7 +15,7 @@ import tifffile
 from PIL import Image
 
 from napari_dip.cli import main
-from napari_dip.cli.terminal import summary
+from napari_dip.cli.terminal import summarise_task
 from napari_dip.io.reading import read_spec
 from napari_dip.pipeline.recipe import Common, make_recipe
 from napari_dip.tasks import TASKS
@@ -101,7 +101,7 @@ def test_in_a_narrow_terminal_the_help_breaks_no_choice_and_begins_with_what_is_
 def test_the_list_of_commands_says_in_sentences_what_tasks_do(capsys):
     assert main(["--help"]) == 0
     shown = " ".join(capsys.readouterr().out.replace("│", " ").split())
-    said = {name: summary(task) for name, task in TASKS.items()}
+    said = {name: summarise_task(task) for name, task in TASKS.items()}
     for name, words in said.items():
         assert f"{name} {words}" in shown
         assert words[0].isupper() and words.endswith(".") and TASKS[name].title not in words

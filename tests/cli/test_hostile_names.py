@@ -14,13 +14,13 @@ import tifffile
 
 import napari_dip as dip
 from napari_dip.cli import main
-from napari_dip.cli.app import _failed
-from napari_dip.cli.progress import Bars
+from napari_dip.cli.app import _report_unexpected_error
+from napari_dip.cli.progress import BarReporter
 from napari_dip.errors import Refused, refusal
-from napari_dip.errors.fault import printable
+from napari_dip.errors.fault import make_printable
 from napari_dip.pipeline.assess.report_picture import html_page
 from napari_dip.pipeline.events import Event
-from napari_dip.pipeline.store.results import json_text, plain_cell
+from napari_dip.pipeline.store.results import escape_formula, json_text
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="Windows takes no such names")
 
@@ -148,7 +148,7 @@ def test_the_log_of_an_unforeseen_error_holds_no_commands(tmp_path, monkeypatch,
     try:
         raise ValueError(H)
     except ValueError as error:
-        assert _failed(error) == 1
+        assert _report_unexpected_error(error) == 1
     (log,) = tmp_path.glob("napari-dip-*.log")
     assert log.read_text(encoding="utf-8").count("\n") >= 3
     assert commanding(log.read_text(encoding="utf-8") + capsys.readouterr().err) == []
@@ -156,7 +156,7 @@ def test_the_log_of_an_unforeseen_error_holds_no_commands(tmp_path, monkeypatch,
 
 def test_where_even_the_log_has_no_place_the_error_is_told(monkeypatch, capsys):
     monkeypatch.setattr("tempfile.tempdir", "/dev/null/none")
-    assert _failed(ValueError("no such place")) == 1
+    assert _report_unexpected_error(ValueError("no such place")) == 1
     assert "no such place" in capsys.readouterr().err
 
 
@@ -168,7 +168,7 @@ def test_the_bars_of_a_terminal_are_drawn_with_names_that_command_nothing(monkey
     terminal = Terminal()
     monkeypatch.setattr("sys.stderr", terminal)
     monkeypatch.setenv("TERM", "xterm")
-    bars = Bars(1)
+    bars = BarReporter(1)
     bars.show(Event(f"1 of 2, {H}: Restoring", fraction=0.5), 1)
     bars._progress.refresh()
     bars.close()
@@ -178,20 +178,24 @@ def test_the_bars_of_a_terminal_are_drawn_with_names_that_command_nothing(monkey
 
 
 def test_spaces_of_all_widths_are_printed_as_they_are():
-    assert printable("Screenshot at 1.00\u202fPM\u3000\xa0.png") == (
+    assert make_printable("Screenshot at 1.00\u202fPM\u3000\xa0.png") == (
         "Screenshot at 1.00\u202fPM\u3000\xa0.png"
     )
-    assert printable("a\u2028b\u2066c\xadd\ue000") == "a\ufffdb\ufffdc\ufffdd\ufffd"
+    assert make_printable("a\u2028b\u2066c\xadd\ue000") == "a\ufffdb\ufffdc\ufffdd\ufffd"
 
 
 @pytest.mark.parametrize("begin", ["=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20"])
 @pytest.mark.parametrize("before", ["", " ", "\t", "\r", "\n", "\xa0", "\u3000", " \t "])
 def test_no_cell_of_a_table_begins_a_formula(begin, before):
-    assert str(plain_cell(f"{before}{begin}cmd|' /C calc'!A0")).startswith("'")
+    assert str(escape_formula(f"{before}{begin}cmd|' /C calc'!A0")).startswith("'")
 
 
 def test_figures_in_a_table_stay_figures():
-    assert plain_cell(-0.5) == -0.5 and plain_cell(None) is None and plain_cell("a=b") == "a=b"
+    assert (
+        escape_formula(-0.5) == -0.5
+        and escape_formula(None) is None
+        and escape_formula("a=b") == "a=b"
+    )
 
 
 def test_a_semicolon_in_a_name_begins_no_cell(field, capsys):

@@ -18,7 +18,7 @@ import tifffile
 from napari_dip.cli import main
 from napari_dip.errors import Failed
 from napari_dip.io.outputs import check_output
-from napari_dip.io.paths import unsaved, unwritable
+from napari_dip.io.paths import make_folder_refusal, make_save_refusal
 from napari_dip.io.reading import read_spec
 from napari_dip.io.writing import write_image, write_text
 
@@ -146,10 +146,10 @@ def test_free_some_space_is_said_of_a_full_disk_alone(name, code):
     import errno
 
     number = getattr(errno, name)
-    for say in (unsaved, unwritable):
+    for say in (make_save_refusal, make_folder_refusal):
         no = say("/far/q.tif", OSError(number, os.strerror(number)))
         assert ("Free some space" in no.remedy) == (name in ("ENOSPC", "EDQUOT")), no
-    assert unsaved("/far/q.tif", OSError(number, os.strerror(number))).code == code
+    assert make_save_refusal("/far/q.tif", OSError(number, os.strerror(number))).code == code
 
 
 def test_each_way_that_a_real_disk_says_no_has_its_own_remedy(tmp_path):
@@ -198,12 +198,12 @@ def test_a_name_of_any_length_that_the_disk_takes_works_with_all_that_a_run_keep
 
 
 def test_results_of_two_long_names_that_differ_at_their_end_do_not_share_what_they_keep(tmp_path):
-    from napari_dip.scale.batch.records import places
+    from napari_dip.scale.batch.records import make_result_paths
 
-    first, second = (places(tmp_path, f"{'x' * 240}{number}.tif") for number in (1, 2))
+    first, second = (make_result_paths(tmp_path, f"{'x' * 240}{number}.tif") for number in (1, 2))
     assert not set(first) & set(second)
     assert all(len(os.fsencode(one.name)) <= LONGEST for one in (*first, first.learned("psf")))
-    short = places(tmp_path, "cells.tif")
+    short = make_result_paths(tmp_path, "cells.tif")
     assert short.receipt.name == "cells.tif.json"
 
 

@@ -18,8 +18,8 @@ import tifffile
 
 import napari_dip as dip
 from napari_dip.cli import main
-from napari_dip.cli.progress import ALONE, Bars, describe
-from napari_dip.cli.restore import partial_path
+from napari_dip.cli.progress import SINGLE_RUN, BarReporter, format_event
+from napari_dip.cli.restore import find_partial_path
 from napari_dip.io.reading import read_pixels, read_spec
 from napari_dip.pipeline.events import Event
 
@@ -245,7 +245,7 @@ EVENT = Event("Restoring, part 2 of 3", 0.4, 50, 100, 0.5, 0.25, 50, 10.0, 14.2,
 
 def test_the_part_is_named_once_in_a_line():
     line = "Restoring, part 2 of 3, iteration 50 of 100, held-out loss 0.2500, at most 15 s left"
-    assert describe(EVENT) == line
+    assert format_event(EVENT) == line
 
 
 def test_the_part_is_named_once_and_before_the_bar(monkeypatch):
@@ -253,7 +253,7 @@ def test_the_part_is_named_once_and_before_the_bar(monkeypatch):
     monkeypatch.setenv("COLUMNS", "140")
     monkeypatch.setattr(sys, "stderr", shown)
     monkeypatch.setenv("FORCE_COLOR", "1")
-    bar = Bars(ALONE)
+    bar = BarReporter(SINGLE_RUN)
     bar.show(EVENT)
     bar.close()
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.getvalue()).replace("\r", "\n")
@@ -276,10 +276,10 @@ def test_a_run_in_parts_names_each_once(tmp_path, capsys):
 
 
 def test_a_partial_picture_never_takes_the_place_of_another(tmp_path):
-    assert partial_path(tmp_path / "a.tif").name == "a.partial.tif"
-    assert partial_path(tmp_path / "a.ome.tif").name == "a.partial.ome.tif"
+    assert find_partial_path(tmp_path / "a.tif").name == "a.partial.tif"
+    assert find_partial_path(tmp_path / "a.ome.tif").name == "a.partial.ome.tif"
     (tmp_path / "a.partial.tif").touch()
-    assert partial_path(tmp_path / "a.tif").name == "a.partial-2.tif"
+    assert find_partial_path(tmp_path / "a.tif").name == "a.partial-2.tif"
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ import tifffile
 
 from napari_dip.cli import main
 from napari_dip.errors import Refused
-from napari_dip.io.outputs import OutputLock, check_free, lock_place, remove_parts
+from napari_dip.io.outputs import OutputLock, check_free, find_lock_path, remove_parts
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,13 +29,13 @@ RECIPE = {"schema": 1, "task": "denoise", "preset": "fast", "device": "cpu"}
 WRITER = """
 import sys, time
 from pathlib import Path
-from napari_dip.io.writing import _in_one_step
+from napari_dip.io.writing import _write_atomically
 def write(file):
     file.write(b"half of a picture")
     file.flush()
     print("writing", flush=True)
     time.sleep(600)
-_in_one_step(Path(sys.argv[1]), write, False)
+_write_atomically(Path(sys.argv[1]), write, False)
 """
 #: The same of an OME-Zarr.
 ZARR_WRITER = """
@@ -128,16 +128,16 @@ def test_the_lock_of_a_killed_run_is_removed_by_the_next_one_in_that_folder(nois
     process = started("-m", "napari_dip", "denoise", noisy, "-o", tmp_path / "q.tif", *LONG)
     until(process, "held-out loss")
     killed(process)
-    place = lock_place(tmp_path / "q.tif")
+    place = find_lock_path(tmp_path / "q.tif")
     assert json.loads(place.read_text())["process"] == process.pid
     check_free(tmp_path / "q.tif")
     with OutputLock(tmp_path / "other.tif"):
         remove_parts(tmp_path)
-        assert not place.exists() and lock_place(tmp_path / "other.tif").exists()
+        assert not place.exists() and find_lock_path(tmp_path / "other.tif").exists()
         check_free(tmp_path / "other.tif")  # of this program: it is the beginning that is refused
         with pytest.raises(Refused):
             OutputLock(tmp_path / "other.tif")
-    assert not lock_place(tmp_path / "other.tif").exists()
+    assert not find_lock_path(tmp_path / "other.tif").exists()
 
 
 def test_a_file_of_the_users_that_looks_like_a_lock_is_not_removed(tmp_path):

@@ -22,7 +22,7 @@ from napari_dip.pipeline.store.folder_lock import (
     make_run_folder,
     remove_run_folder,
 )
-from napari_dip.scale.cluster.unit import Beginnings
+from napari_dip.scale.cluster.unit import CrashCounter
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -155,7 +155,7 @@ def test_a_count_of_beginnings_never_replaces_a_file_of_the_users(tmp_path):
     place = tmp_path / "cells.tif.begun"
     for text in ("mine", json.dumps({"begun": 3}), "[]"):
         place.write_text(text)
-        count = Beginnings(place, "session")
+        count = CrashCounter(place, "session")
         count.add()
         count.forget()
         assert place.read_text() == text and count.count() == 0

@@ -19,18 +19,18 @@ from napari_dip.engine.deconvolution.kernels import (
     KernelNetwork,
     MotionKernel,
     SoftmaxKernel,
-    logits_of,
+    compute_kernel_logits,
 )
 from napari_dip.engine.deconvolution.psf import gaussian_psf
 from napari_dip.engine.operators.convolution import (
-    DIRECT_TAPS,
+    MAX_DIRECT_TAPS,
     CircularConvolution,
     LearnedConvolution,
     ValidConvolution,
     convolve_by_fourier,
     convolve_directly,
     convolve_valid,
-    fast_length,
+    find_fft_length,
 )
 from napari_dip.engine.operators.detector import BinnedDownsample, LanczosDownsample
 from napari_dip.engine.problem import Chain, Identity
@@ -198,7 +198,14 @@ def test_a_kernel_per_channel_blurs_its_own_channel() -> None:
 
 
 def test_fast_lengths_have_small_primes_only() -> None:
-    assert [fast_length(size) for size in (1, 7, 97, 256, 257, 542)] == [1, 8, 100, 256, 270, 576]
+    assert [find_fft_length(size) for size in (1, 7, 97, 256, 257, 542)] == [
+        1,
+        8,
+        100,
+        256,
+        270,
+        576,
+    ]
 
 
 def test_small_kernels_are_summed_and_large_ones_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -206,9 +213,9 @@ def test_small_kernels_are_summed_and_large_ones_are_not(monkeypatch: pytest.Mon
         raise AssertionError
 
     monkeypatch.setattr(torch.fft, "rfftn", refuse)
-    convolve_valid(random(1, 1, 20, 20), random(DIRECT_TAPS, 1))
+    convolve_valid(random(1, 1, 20, 20), random(MAX_DIRECT_TAPS, 1))
     with pytest.raises(AssertionError):
-        convolve_valid(random(1, 1, 20, 20), random(DIRECT_TAPS + 2, 1))
+        convolve_valid(random(1, 1, 20, 20), random(MAX_DIRECT_TAPS + 2, 1))
 
 
 def test_a_chain_applies_optics_before_pixels() -> None:
@@ -250,9 +257,9 @@ def test_learned_kernels_are_positive_of_sum_one_and_reached_by_gradients(name: 
 
 def test_a_free_kernel_starts_where_it_is_told() -> None:
     start = gaussian_psf((1.0, 2.0), (7, 9))
-    kernel = SoftmaxKernel(logits_of(start))().detach()
+    kernel = SoftmaxKernel(compute_kernel_logits(start))().detach()
     assert float((kernel - start).abs().sum()) < 0.02
-    assert torch.isfinite(logits_of(torch.eye(5))).all()
+    assert torch.isfinite(compute_kernel_logits(torch.eye(5))).all()
 
 
 def test_a_kernel_network_is_drawn_from_its_generator_alone() -> None:

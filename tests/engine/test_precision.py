@@ -10,8 +10,8 @@ import torch
 
 import napari_dip as dip
 from napari_dip.engine.networks.hourglass import Hourglass
-from napari_dip.engine.priors.masked_input import FromFilling
-from napari_dip.engine.train_step import in_half, made_for_half
+from napari_dip.engine.priors.masked_input import FillingResidualNetwork
+from napari_dip.engine.train_step import has_fast_bfloat16, run_in_bfloat16
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,7 +30,7 @@ def errors_in_single_and_half(
     errors = []
     for half in (False, True):
         monkeypatch.setattr(
-            "napari_dip.engine.fit.trainer.made_for_half", lambda _, half=half: half
+            "napari_dip.engine.fit.trainer.has_fast_bfloat16", lambda _, half=half: half
         )
         quick = {"preset": "fast", "max_iterations": 40, "device": "cpu"}
         picture = restore(seen, **quick, **further).image
@@ -42,15 +42,15 @@ def test_only_processors_with_instructions_for_it_compute_in_half_precision(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True, "amx_bf16": False})
-    assert not made_for_half(CPU)
+    assert not has_fast_bfloat16(CPU)
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
-    assert made_for_half(CPU)
+    assert has_fast_bfloat16(CPU)
 
 
 def test_weights_gradients_and_answers_stay_in_single_precision() -> None:
     net = torch.nn.Conv2d(1, 4, 3)
     code = torch.rand(1, 1, 8, 8)
-    output = in_half(net, code)
+    output = run_in_bfloat16(net, code)
     output.square().mean().backward()
     assert output.dtype == net.weight.dtype == torch.float32
     assert net.weight.grad is not None
@@ -74,11 +74,13 @@ def test_half_precision_learns_the_same_picture(
 def test_a_filling_is_not_rounded_but_what_changes_it_is() -> None:
     rng = torch.Generator().manual_seed(0)
     net = Hourglass(2, 3, 1, (8, 8), skip=None, normalised=False, rng=rng)
-    filled = FromFilling(net, 3, 1, 2, rng)
+    filled = FillingResidualNetwork(net, 3, 1, 2, rng)
     code = 1000 + torch.rand(1, 3, 16, 16, generator=rng)
-    assert torch.equal(in_half(filled, code)[:, :1], code[:, :1])  # a first change is zero
+    assert torch.equal(run_in_bfloat16(filled, code)[:, :1], code[:, :1])  # a first change is zero
     torch.nn.init.normal_(net.head.weight, generator=rng)
-    change, exact = (said[:, :1] - code[:, :1] for said in (in_half(filled, code), filled(code)))
+    change, exact = (
+        said[:, :1] - code[:, :1] for said in (run_in_bfloat16(filled, code), filled(code))
+    )
     apart = (change - exact).abs().max() / exact.abs().max()
     assert 0 < float(apart.detach()) < 0.05
 

@@ -7,21 +7,26 @@ import torch
 from torch import nn
 
 from napari_dip.engine.networks.hourglass import Hourglass
-from napari_dip.engine.prior import BlindSpotCode, NoiseCode, held_out_centres, spread
+from napari_dip.engine.prior import (
+    BlindSpotPrior,
+    RandomInputPrior,
+    dilate_to_blocks,
+    draw_validation_centres,
+)
 
 BLOCKS = [(1, 1), (1, 3), (5, 5), (7, 7), (5, 7), (3, 3, 3)]
 
 
 def blind_spot(
     measurement: torch.Tensor, block: tuple[int, ...], window: int | None = None
-) -> BlindSpotCode:
+) -> BlindSpotPrior:
     grid = tuple(measurement.shape[2:])
     rng = torch.Generator().manual_seed(0)
     net = Hourglass(len(grid), 1, 2, (4, 8), skip=None, normalised=False, rng=rng)
-    held_out = spread(held_out_centres(grid, block, 0.05, seed=0), block)
+    held_out = dilate_to_blocks(draw_validation_centres(grid, block, 0.05, seed=0), block)
     size = None if window is None else (window,) * len(grid)
     core = tuple(3 if side >= 7 else 1 for side in block)
-    return BlindSpotCode(net, measurement, held_out, block, core, share=0.2, window=size)
+    return BlindSpotPrior(net, measurement, held_out, block, core, share=0.2, window=size)
 
 
 def picture(block: tuple[int, ...]) -> torch.Tensor:
@@ -37,7 +42,7 @@ def test_the_code_does_not_depend_on_what_is_hidden(block: tuple[int, ...]) -> N
     assert draw.driven is not None
     assert draw.window is not None
     beyond = tuple(size - core + 1 for size, core in zip(block, prior.core, strict=True))
-    hidden = spread(draw.driven, beyond).flip(draw.window.mirrored)
+    hidden = dilate_to_blocks(draw.driven, beyond).flip(draw.window.mirrored)
     changed = measurement + 100 * hidden
     again = blind_spot(changed, block).draw(torch.Generator().manual_seed(2))
     assert float(draw.driven.sum()) > 0
@@ -47,7 +52,9 @@ def test_the_code_does_not_depend_on_what_is_hidden(block: tuple[int, ...]) -> N
 @pytest.mark.parametrize("block", BLOCKS)
 def test_held_out_pixels_and_their_guard_never_enter_the_code(block: tuple[int, ...]) -> None:
     measurement = picture(block)
-    guard = spread(held_out_centres(tuple(measurement.shape[2:]), block, 0.05, seed=0), block)
+    guard = dilate_to_blocks(
+        draw_validation_centres(tuple(measurement.shape[2:]), block, 0.05, seed=0), block
+    )
     prior, changed = blind_spot(measurement, block), blind_spot(measurement + 100 * guard, block)
     assert float(guard.sum()) > 0
     assert torch.equal(prior.glance().code, changed.glance().code)
@@ -83,7 +90,7 @@ def test_hidden_pixels_look_like_their_surroundings() -> None:
 
 def test_the_noise_code_stays_and_only_jitters() -> None:
     code = torch.rand(1, 4, 16, 16, generator=torch.Generator().manual_seed(0))
-    prior = NoiseCode(nn.Identity(), code, jitter=0.01)
+    prior = RandomInputPrior(nn.Identity(), code, jitter=0.01)
     rng = torch.Generator().manual_seed(0)
     first, second = prior.draw(rng).code, prior.draw(rng).code
     assert not torch.equal(first, second)

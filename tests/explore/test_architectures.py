@@ -16,9 +16,19 @@ from skimage import data
 from napari_dip import explore
 from napari_dip.cli import main
 from napari_dip.errors import Refused
-from napari_dip.explore.model_trials import Stop, stop_of, worse_for_certain
-from napari_dip.explore.subject import chosen, design_called, designs_of, subject_of
-from napari_dip.tasks.priors.deep_image_prior import DEEPEST, built, designs_for, noise_code
+from napari_dip.explore.model_trials import Stop, find_stop, is_significantly_worse
+from napari_dip.explore.subject import (
+    choose_architectures,
+    find_architecture,
+    list_plan_architectures,
+    make_experiment_setup,
+)
+from napari_dip.tasks.priors.deep_image_prior import (
+    MAX_SCALES,
+    build_from_architecture,
+    build_random_input_prior,
+    list_architectures,
+)
 from scenes import plain_scene
 
 ONLY = ("half-width", "decoder", "sgd", "deep-decoder")
@@ -53,9 +63,11 @@ def test_each_design_learns_and_the_one_of_the_preset_stands_first(found):
 
 def test_the_design_of_the_preset_is_the_network_that_a_denoising_is_fed_with():
     scene, rate = plain_scene((16, 16)), 0.01
-    design = designs_for(scene.widths, rate)["preset"]
-    ours = built(design, scene.grid, torch.Generator().manual_seed(3))
-    theirs = noise_code(scene, scene.grid, torch.Generator().manual_seed(3), jitter=0.0)
+    design = list_architectures(scene.widths, rate)["preset"]
+    ours = build_from_architecture(design, scene.grid, torch.Generator().manual_seed(3))
+    theirs = build_random_input_prior(
+        scene, scene.grid, torch.Generator().manual_seed(3), jitter=0.0
+    )
     assert torch.equal(ours.code, theirs.code) and ours.jitter == theirs.jitter
     pairs = zip(ours.net.parameters(), theirs.net.parameters(), strict=True)
     assert all(torch.equal(one, other) for one, other in pairs)
@@ -85,34 +97,40 @@ def test_the_verdict_names_the_least_error_unless_the_preset_is_level(found):
 def test_a_difference_counts_only_beyond_its_chance():
     rng = np.random.default_rng(0)
     one = rng.chisquare(1, 400)
-    assert worse_for_certain(one + 0.02, one, 2.0)  # pixel by pixel alike, so it is certain
-    assert not worse_for_certain(one[::-1] + 0.02, one, 2.0)
-    assert not worse_for_certain(one, one, 2.0)
+    assert is_significantly_worse(one + 0.02, one, 2.0)  # pixel by pixel alike, so it is certain
+    assert not is_significantly_worse(one[::-1] + 0.02, one, 2.0)
+    assert not is_significantly_worse(one, one, 2.0)
 
 
 def test_the_stop_is_where_a_fit_would_have_ended_not_where_this_one_did():
     falls_then_rises = np.abs(np.arange(1, 401) - 100) / 100 + 1
-    found = stop_of(falls_then_rises)
+    found = find_stop(falls_then_rises)
     assert found.taken == 100 and found.ended < 400
-    assert stop_of(np.linspace(2, 1, 400)) == Stop(400, 400)
+    assert find_stop(np.linspace(2, 1, 400)) == Stop(400, 400)
 
 
 def test_all_designs_are_different_and_the_narrow_deep_decoder_is_under_parametrised():
-    from napari_dip.explore.fit import weights_of
+    from napari_dip.explore.fit import count_weights
 
-    known = designs_of(subject_of(clean(), device="cpu").plan)
+    known = list_plan_architectures(make_experiment_setup(clean(), device="cpu").plan)
     assert len({replace(one, name="", words="") for one in known.values()}) == len(known) > 16
-    assert {f"depth-{count}" for count in range(1, DEEPEST + 1) if count != 4} < set(known)
-    assert weights_of(known["deep-decoder"], (128, 128)) < 128**2 / 4
-    assert weights_of(known["preset"], (128, 128)) > 128**2
+    assert {f"depth-{count}" for count in range(1, MAX_SCALES + 1) if count != 4} < set(known)
+    assert count_weights(known["deep-decoder"], (128, 128)) < 128**2 / 4
+    assert count_weights(known["preset"], (128, 128)) > 128**2
 
 
 def test_unknown_designs_are_refused_with_those_that_there_are():
-    subject = subject_of(clean(), device="cpu")
-    assert [one.name for one in chosen(subject, "sgd, nearest")] == ["preset", "nearest", "sgd"]
+    subject = make_experiment_setup(clean(), device="cpu")
+    assert [one.name for one in choose_architectures(subject, "sgd, nearest")] == [
+        "preset",
+        "nearest",
+        "sgd",
+    ]
     with pytest.raises(Refused, match=r"magic.*there are preset, no-skips"):
-        chosen(subject, "sgd,magic")
-    with_numbers = [one.name for one in chosen(subject, "upsampling-0.3,lipschitz-1.7,no-skips")]
+        choose_architectures(subject, "sgd,magic")
+    with_numbers = [
+        one.name for one in choose_architectures(subject, "upsampling-0.3,lipschitz-1.7,no-skips")
+    ]
     assert with_numbers == ["preset", "no-skips", "upsampling-0.3", "lipschitz-1.7"]
 
 
@@ -127,10 +145,10 @@ def test_unknown_designs_are_refused_with_those_that_there_are():
     ],
 )
 def test_a_control_takes_any_number_within_its_limits(name, words, bound, sigma):
-    known = designs_of(subject_of(clean(), device="cpu").plan)
-    found = design_called("network", name, known)
+    known = list_plan_architectures(make_experiment_setup(clean(), device="cpu").plan)
+    found = find_architecture("network", name, known)
     assert (found.words, found.bound, found.sigma) == (words, bound, sigma)
-    assert design_called("network", found.name, known) == found
+    assert find_architecture("network", found.name, known) == found
 
 
 @pytest.mark.parametrize(
@@ -150,9 +168,9 @@ def test_a_control_takes_any_number_within_its_limits(name, words, bound, sigma)
     ],
 )
 def test_what_no_network_can_be_is_refused_with_what_there_is(name):
-    known = designs_of(subject_of(clean(), device="cpu").plan)
+    known = list_plan_architectures(make_experiment_setup(clean(), device="cpu").plan)
     with pytest.raises(Refused, match=r"lipschitz-NUMBER from 0\.1 to 100.*Give one of these"):
-        design_called("network", name, known)
+        find_architecture("network", name, known)
 
 
 def test_the_tables_hold_the_numbers_of_the_run_and_the_page_needs_nothing_else(found, tmp_path):

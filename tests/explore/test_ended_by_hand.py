@@ -13,7 +13,7 @@ from napari_dip.engine.control import Control
 from napari_dip.explore.comparison import explore_architectures
 from napari_dip.explore.energies import explore_impedance
 from napari_dip.explore.spectra import explore_spectrum
-from napari_dip.explore.subject import chosen, subject_of
+from napari_dip.explore.subject import choose_architectures, make_experiment_setup
 
 SETTINGS = {"max_iterations": 14, "device": "cpu"}
 
@@ -34,7 +34,7 @@ def ended(steps, switch, when):
 
 
 def test_impedance_keeps_the_energies_of_all_targets_so_far(tmp_path):
-    subject, switch = subject_of(picture(), **SETTINGS), [Control.GO]
+    subject, switch = make_experiment_setup(picture(), **SETTINGS), [Control.GO]
     steps = explore_impedance(subject, control=lambda: switch[0])
     found = ended(steps, switch, lambda seen: seen.event.iteration == 11)
     whole = explore.impedance(picture(), **SETTINGS)
@@ -48,7 +48,7 @@ def test_impedance_keeps_the_energies_of_all_targets_so_far(tmp_path):
 
 
 def test_a_spectrum_keeps_its_bands_its_last_picture_and_what_was_judged():
-    subject, switch = subject_of(picture(), **SETTINGS), [Control.GO]
+    subject, switch = make_experiment_setup(picture(), **SETTINGS), [Control.GO]
     steps = explore_spectrum(subject, control=lambda: switch[0])
     found = ended(steps, switch, lambda seen: seen.event.iteration == 12)
     assert found.correspondence.shape == (12, 5) and found.subject.iterations == 12
@@ -59,8 +59,8 @@ def test_a_spectrum_keeps_its_bands_its_last_picture_and_what_was_judged():
 
 
 def test_a_comparison_keeps_the_designs_that_are_done_and_names_the_others():
-    subject, switch = subject_of(picture(), **SETTINGS), [Control.GO]
-    designs = chosen(subject, "depth-2,decoder")
+    subject, switch = make_experiment_setup(picture(), **SETTINGS), [Control.GO]
+    designs = choose_architectures(subject, "depth-2,decoder")
     steps = explore_architectures(subject, designs, control=lambda: switch[0])
     found = ended(steps, switch, lambda seen: seen.group == "decoder")
     assert [one.design.name for one in found.fits] == ["preset"]
@@ -71,7 +71,7 @@ def test_a_comparison_keeps_the_designs_that_are_done_and_names_the_others():
 
 @pytest.mark.parametrize("explored", [explore_impedance, explore_spectrum])
 def test_discarding_or_ending_too_early_leaves_nothing(explored):
-    subject, switch = subject_of(picture(), **SETTINGS), [Control.GO]
+    subject, switch = make_experiment_setup(picture(), **SETTINGS), [Control.GO]
     assert ended(explored(subject, control=lambda: switch[0]), switch, lambda seen: True) is None
     switch[0] = Control.DISCARD
     assert ended(explored(subject, control=lambda: switch[0]), switch, lambda seen: False) is None

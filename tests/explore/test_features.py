@@ -12,7 +12,7 @@ from skimage import data
 from napari_dip import explore
 from napari_dip.cli import main
 from napari_dip.errors import Refused
-from napari_dip.explore.feature_layers import correlation
+from napari_dip.explore.feature_layers import compute_correlation
 from programs import entries, packed, small
 
 
@@ -46,7 +46,7 @@ def test_the_correlation_is_that_of_the_picture_with_what_was_looked_at(found):
     for one in found.rows[0]:
         wanted = np.corrcoef(one.picture.ravel(), coins().ravel())[0, 1]
         assert one.correlation == pytest.approx(wanted, abs=1e-6)
-    assert correlation(np.ones((4, 4)), coins()[:4, :4]) == 0
+    assert compute_correlation(np.ones((4, 4)), coins()[:4, :4]) == 0
 
 
 def test_a_wrong_layer_is_refused_before_anything_is_fitted(network, tmp_path, capsys):

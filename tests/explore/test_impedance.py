@@ -15,8 +15,8 @@ from napari_dip import explore
 from napari_dip.cli import main
 from napari_dip.engine.control import Control
 from napari_dip.errors import Refused
-from napari_dip.explore.energies import explore_impedance, score_of, targets_of
-from napari_dip.explore.subject import TARGETS, subject_of
+from napari_dip.explore.energies import compute_impedance, explore_impedance, make_targets
+from napari_dip.explore.subject import TARGETS, make_experiment_setup
 
 
 def small(side: int = 48) -> np.ndarray:
@@ -44,7 +44,7 @@ def test_energies_begin_at_the_variance_of_the_targets(found):
 
 
 def test_targets_are_standardised_and_share_nothing_but_what_they_should():
-    made = targets_of(small().astype(np.float32), seed=3)
+    made = make_targets(small().astype(np.float32), seed=3)
     assert list(made) == list(TARGETS)
     for one in made.values():
         assert one.mean() == pytest.approx(0, abs=1e-5) and one.std() == pytest.approx(1, abs=1e-5)
@@ -58,9 +58,9 @@ def test_the_score_does_not_change_when_a_network_learns_twice_as_fast():
     at = np.arange(1, 4001)
     slow = [1 / (1 + at / scale) for scale in (400, 20)]
     fast = [1 / (1 + at / scale) for scale in (200, 10)]
-    assert score_of(*slow) == pytest.approx(score_of(*fast), rel=0.05)
-    assert score_of(np.ones(9), np.zeros(9)) == pytest.approx(1)
-    assert score_of(np.ones(9), np.ones(9)) == 0
+    assert compute_impedance(*slow) == pytest.approx(compute_impedance(*fast), rel=0.05)
+    assert compute_impedance(np.ones(9), np.zeros(9)) == pytest.approx(1)
+    assert compute_impedance(np.ones(9), np.ones(9)) == 0
 
 
 def test_the_same_seed_gives_the_same_energies_and_another_does_not():
@@ -73,7 +73,7 @@ def test_the_same_seed_gives_the_same_energies_and_another_does_not():
 
 
 def test_an_experiment_ends_when_it_is_asked_to():
-    subject = subject_of(small(24), max_iterations=50, device="cpu")
+    subject = make_experiment_setup(small(24), max_iterations=50, device="cpu")
     asked = iter([Control.GO] * 3)
     steps = explore_impedance(subject, control=lambda: next(asked, Control.KEEP))
     seen = []
@@ -137,7 +137,7 @@ def test_bad_settings_are_refused_in_words_and_leave_nothing(options, words, tmp
 
 
 def test_colours_are_averaged_and_large_images_cut_and_both_is_said():
-    subject = subject_of(data.astronaut()[:64, :40], axes="YXS", crop=32, device="cpu")
+    subject = make_experiment_setup(data.astronaut()[:64, :40], axes="YXS", crop=32, device="cpu")
     assert subject.picture.shape == (32, 32)
     middle = data.astronaut()[16:48, 4:36].mean(2)
     assert np.allclose(subject.picture, middle, atol=1e-3)

@@ -14,16 +14,16 @@ from skimage import data
 from napari_dip import explore
 from napari_dip.cli import main
 from napari_dip.engine.control import Control
-from napari_dip.explore.fit import readings
+from napari_dip.explore.fit import iter_fit
 from napari_dip.explore.spectra import (
     Correspondence,
-    edges,
-    radial_power,
-    reached,
-    settled_at,
-    sight,
+    compute_band_edges,
+    compute_radial_power,
+    find_level_iterations,
+    find_ratio_stop,
+    measure_sharpness,
 )
-from napari_dip.explore.subject import subject_of
+from napari_dip.explore.subject import make_experiment_setup
 from napari_dip.pipeline.torch_state import own_state
 
 
@@ -44,7 +44,7 @@ def found():
 def test_the_lowest_band_is_learned_first_and_the_highest_last(found):
     mean = found.correspondence.mean(0)
     assert mean.argmax() == 0 and mean.argmin() in (3, 4)
-    at = reached(found.correspondence, 0.5)
+    at = find_level_iterations(found.correspondence, 0.5)
     assert at[0] and all(other == 0 or other >= at[0] for other in at)
 
 
@@ -65,7 +65,7 @@ def test_pixels_that_are_held_out_judge_the_second_fit(found):
 
 def test_white_noise_has_the_same_power_at_all_frequencies():
     rng = np.random.default_rng(1)
-    many = [radial_power(rng.normal(7, 3, (48, 40)).astype(np.float32)) for _ in range(200)]
+    many = [compute_radial_power(rng.normal(7, 3, (48, 40)).astype(np.float32)) for _ in range(200)]
     frequency, power = many[0][0], np.mean([one for _, one in many], 0)
     assert len(power) == 20 and frequency[0] < 0.04 and 0.45 < frequency[-1] <= 0.5
     assert power[1:] == pytest.approx(np.full(19, 9.0), rel=0.1)  # of the first the mean is off
@@ -74,7 +74,7 @@ def test_white_noise_has_the_same_power_at_all_frequencies():
 
 def test_a_wave_has_its_power_where_its_frequency_is():
     wave = np.sin(2 * np.pi * 0.3 * np.arange(100))[None] * np.ones((100, 1))
-    frequency, power = radial_power(wave.astype(np.float32))
+    frequency, power = compute_radial_power(wave.astype(np.float32))
     assert frequency[power.argmax()] == pytest.approx(0.3, abs=0.01)
 
 
@@ -89,13 +89,13 @@ def test_correspondence_is_one_for_the_target_and_nothing_for_nothing():
 
 def test_a_band_is_reached_after_its_least_and_not_by_the_first_random_output():
     course = np.array([[0.6, 0.6], [0.1, 0.1], [0.4, 0.2], [0.5, 0.3], [0.4, 0.3]])
-    assert reached(course, 0.5) == (4, 0)
+    assert find_level_iterations(course, 0.5) == (4, 0)
 
 
 def test_a_low_pass_keeps_the_low_bands_and_loses_the_high_ones():
     target = np.random.default_rng(2).normal(0, 1, (64, 48))
     down, across = np.fft.fftfreq(64)[:, None], np.fft.fftfreq(48)[None]
-    kept = np.hypot(down, across) <= edges()[2]
+    kept = np.hypot(down, across) <= compute_band_edges()[2]
     low = np.fft.ifft2(np.fft.fft2(target) * kept).real
     found = Correspondence(target.astype(np.float32)).of(low.astype(np.float32))
     assert found[:2] == pytest.approx([1, 1], abs=1e-3)
@@ -105,7 +105,7 @@ def test_a_low_pass_keeps_the_low_bands_and_loses_the_high_ones():
 def test_a_blurred_picture_is_blurrier_and_less_sharp():
     picture = clean() / 255
     blurred = (picture + np.roll(picture, 1, 0) + np.roll(picture, 1, 1)) / 3
-    one, other = sight(picture), sight(blurred)
+    one, other = measure_sharpness(picture), measure_sharpness(blurred)
     assert other.blurriness > one.blurriness and other.sharpness < one.sharpness
     assert other.ratio > one.ratio
 
@@ -114,17 +114,19 @@ def test_the_sharpness_of_an_edge_is_its_height():
     edge = np.zeros((20, 20), np.float32)
     edge[:, 10:] = 0.25  # of 18 x 18 inner pixels those on either side of it see a step
     weight = np.where(np.arange(18 * 18) < 36, np.exp(-0.01 * np.arange(18 * 18)), 0)
-    assert sight(edge).sharpness == pytest.approx(0.25 * np.sqrt(np.mean(weight**2)), rel=1e-5)
+    assert measure_sharpness(edge).sharpness == pytest.approx(
+        0.25 * np.sqrt(np.mean(weight**2)), rel=1e-5
+    )
 
 
 def test_the_ratio_has_settled_where_its_average_no_longer_changes():
     falling = 5 * np.exp(-np.arange(90) / 10)
-    at = settled_at(falling, count=5, change=0.01)
+    at = find_ratio_stop(falling, count=5, change=0.01)
     means = [falling[at - 5 : at].mean(), falling[at - 10 : at - 5].mean()]
     before = [falling[at - 6 : at - 1].mean(), falling[at - 11 : at - 6].mean()]
     assert abs(means[0] - means[1]) < 0.01 <= abs(before[0] - before[1])
-    assert settled_at(falling[:9], count=5) == 0  # too short to tell
-    assert settled_at(np.arange(60.0), count=5) == 0
+    assert find_ratio_stop(falling[:9], count=5) == 0  # too short to tell
+    assert find_ratio_stop(np.arange(60.0), count=5) == 0
 
 
 def test_the_tables_hold_the_numbers_of_the_run_and_the_page_needs_nothing_else(found, tmp_path):
@@ -144,10 +146,10 @@ def test_the_tables_hold_the_numbers_of_the_run_and_the_page_needs_nothing_else(
 
 
 def energies_of_noise(network):
-    subject = subject_of(noisy(32), network=network, max_iterations=60, device="cpu")
+    subject = make_experiment_setup(noisy(32), network=network, max_iterations=60, device="cpu")
     noise = np.random.default_rng(3).standard_normal((32, 32)).astype(np.float32)
     with own_state(subject.plan.threads):
-        return [one.energy for one in readings(noise, subject, control=lambda: Control.GO)]
+        return [one.energy for one in iter_fit(noise, subject, control=lambda: Control.GO)]
 
 
 def test_bounded_layers_hold_noise_back_that_free_ones_learn():

@@ -15,14 +15,18 @@ import napari_dip as dip
 from napari_dip import explore
 from napari_dip.cli import main
 from napari_dip.errors import Refused
-from napari_dip.explore.subject import design_called
+from napari_dip.explore.subject import find_architecture
 from napari_dip.io import ImageSpec
 from napari_dip.pipeline.plan.costs import choose_budget
 from napari_dip.pipeline.recipe import make_recipe, recipe_from_json
-from napari_dip.tasks.priors.deep_image_prior import Network, built, designs_for
+from napari_dip.tasks.priors.deep_image_prior import (
+    ArchitectureName,
+    build_from_architecture,
+    list_architectures,
+)
 
 SPEC = ImageSpec("cells", (64, 64), "float32", "YX")
-NETWORKS = get_args(get_args(Network)[0])
+NETWORKS = get_args(get_args(ArchitectureName)[0])
 
 
 def noisy(side: int = 24) -> np.ndarray:
@@ -59,7 +63,7 @@ def test_an_optimiser_has_no_place_in_a_recipe_and_that_is_said(found):
 
 
 def test_every_network_of_a_recipe_is_a_design_and_the_preset_is_as_before():
-    designs = designs_for((16, 32, 64), 0.01)
+    designs = list_architectures((16, 32, 64), 0.01)
     assert {*NETWORKS} - {"depth-3"} == {*designs} - {"sgd", "l-bfgs"}
     plain = dip.denoise(noisy(), prior="noise", preset="fast", max_iterations=3, device="cpu")
     assert "network" not in plain.recipe.task.to_dict()
@@ -92,7 +96,7 @@ def test_a_network_where_another_prior_has_its_own_is_refused(settings):
 
 def test_a_number_of_ones_own_has_no_place_in_a_recipe_and_that_is_said(found):
     first, other = found.fits[0], found.fits[1]
-    design = design_called("only", "lipschitz-1.7", designs_for((16, 32), 0.01))
+    design = find_architecture("only", "lipschitz-1.7", list_architectures((16, 32), 0.01))
     better = replace(other, design=design, held_out=0 * other.held_out, errors=0 * other.errors)
     found = replace(found, fits=(first, better))
     assert found.denoising.task.network == "preset"
@@ -103,7 +107,7 @@ def test_a_number_of_ones_own_has_no_place_in_a_recipe_and_that_is_said(found):
     "name", ["decoder", "wide-deep-decoder", "he-weights", "lipschitz-2", "upsampling-0.5"]
 )
 def test_designs_draw_volumes_and_colours(name):
-    design = designs_for((4, 8), 0.01)[name]
+    design = list_architectures((4, 8), 0.01)[name]
     rng = torch.Generator().manual_seed(0)
-    code = built(design, (4, 16, 16), rng, 3)
+    code = build_from_architecture(design, (4, 16, 16), rng, 3)
     assert code.net(code.glance().code).shape == (1, 3, 4, 16, 16)

@@ -426,7 +426,11 @@ def as_safetensors(content: bytes) -> bytes:
 
 def scripted(change: Callable[[dict[str, Any], dict[str, str]], object], folder: Path) -> None:
     """Copy a result's making as a script and as a command: neither runs more than that."""
-    from napari_dip.pipeline.reproduce.repeating import Repetition, command_line, python_script
+    from napari_dip.pipeline.reproduce.repeating import (
+        Repetition,
+        format_command_line,
+        python_script,
+    )
 
     saved(folder / "in.tif")
     went(command("denoise", "in.tif", "-o", "out.tif", "--report", "p.json", *QUICK))
@@ -439,7 +443,7 @@ def scripted(change: Callable[[dict[str, Any], dict[str, str]], object], folder:
     changed = json.loads(json.dumps(changed).replace("{mark}", mark))
     try:
         run = Repetition(changed, paths, paths["image"])
-        script, line = python_script(run), command_line(run)
+        script, line = python_script(run), format_command_line(run)
     except (ValueError, KeyError, TypeError) as error:
         check(
             "Refused" in type(error).__name__ or isinstance(error, ValueError),

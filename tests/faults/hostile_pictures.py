@@ -14,7 +14,7 @@ import tifffile
 
 from bad_inputs import chunk, noisy
 from faults.attack import SHORT, Attack, Bomb, denoise, pickled, raw
-from napari_dip.io.header import MOST_PLANES
+from napari_dip.io.header import MAX_IMAGE_PLANES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -198,7 +198,7 @@ ATTACKS = [
     Attack("TIFF of one bit a pixel that claims 2^34", raw(partial(claimed, 2**17, 2**17, bits=1))),
     Attack("TIFF whose pages go in a circle", raw(looping), (0, 2)),
     Attack("TIFF of 200,000 pages", raw(partial(many_pages, 200_000))),
-    Attack("TIFF of as many pages as are taken", raw(partial(many_pages, MOST_PLANES))),
+    Attack("TIFF of as many pages as are taken", raw(partial(many_pages, MAX_IMAGE_PLANES))),
     Attack("TIFF whose strip unpacks to 4 GiB", raw(strip_bomb), (0, 2)),
     Attack("TIFF of 100 million zeros in 200 KB", raw(honest_bomb)),
     Attack(

@@ -122,12 +122,12 @@ def _with_layers(
     _application()
     from napari.components import ViewerModel
 
-    from napari_dip.qt.shell.run_bar import dock_words
-    from napari_dip.qt.task.dock import dock_of
+    from napari_dip.qt.shell.run_bar import remove_option_names
+    from napari_dip.qt.task.dock import make_dock_class
 
     viewer = ViewerModel()
     add(viewer)
-    dock = dock_of(task)(viewer)
+    dock = make_dock_class(task)(viewer)
     try:
         if "picture" in viewer.layers:
             dock.chooser.choose("picture", axes if axes is not None else dock.chooser.axes.text())
@@ -141,7 +141,7 @@ def _with_layers(
         said = _ending(dock)
         if len(viewer.layers) != before:
             return bad(f"a layer was added; it said: {said}"[:400])
-        code = code_of(said, dock_words)
+        code = code_of(said, remove_option_names)
         return good(code, kind="refused") if code else bad(f"it said: {said}"[:400])
     finally:
         dock.shut_down()

@@ -24,7 +24,7 @@ from faults.child import Child, typed
 from faults.scenes import COMMANDS, command, digest, lay_out, spent, undisturbed, warm
 from faults.trials import Trial, bad, good
 from napari_dip.pipeline.store.checkpoint_file import read_tensors
-from napari_dip.pipeline.store.checkpoints import LEAST_INTERVAL
+from napari_dip.pipeline.store.checkpoints import MIN_WRITE_INTERVAL
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -183,7 +183,7 @@ def _checkpoint(case: str) -> dict[str, bytes]:
         # a quick computer is through before the first checkpoint is due: let the clock go on alone
         child.wait_until_spent(0.4 * spent(case))
         os.kill(child.pid, signal.SIGSTOP)
-        time.sleep(LEAST_INTERVAL)
+        time.sleep(MIN_WRITE_INTERVAL)
         os.kill(child.pid, signal.SIGCONT)
         while not (folder / UNFINISHED).exists():
             if child.ended(patience=0.01) is not None:

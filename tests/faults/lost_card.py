@@ -125,12 +125,12 @@ def _without_half() -> None:
     """Have the processor say that it is not made for half precision."""
     from napari_dip.engine import train_step as precision
 
-    precision.ABLE = ()  # type: ignore[assignment]
+    precision.BFLOAT16_FEATURES = ()  # type: ignore[assignment]
 
 
 def _play(at: int | None, counts: Path | None) -> None:
     """Put a card into this computer, to be lost at a call; or count the calls."""
-    from napari_dip.engine.fit.trainer import EagerStep
+    from napari_dip.engine.fit.trainer import EagerTrainer
     from napari_dip.pipeline import machine
 
     card = PlayedCard(at, counts)
@@ -138,14 +138,14 @@ def _play(at: int | None, counts: Path | None) -> None:
     generator = torch.Generator
     torch.Generator = lambda device=None: generator()  # type: ignore[assignment,misc]
     machine._devices = lambda version: (("mps", "cpu"), "")
-    advance = EagerStep.advance
+    advance = EagerTrainer.advance
 
-    def noting(self: EagerStep) -> None:
+    def noting(self: EagerTrainer) -> None:
         advance(self)
         if self.iteration == FIRST_REPORT + 1 and not card.first:
             card.first = card.touched
 
-    EagerStep.advance = noting  # type: ignore[method-assign]
+    EagerTrainer.advance = noting  # type: ignore[method-assign]
 
 
 class PlayedCard(TorchFunctionMode):

@@ -106,7 +106,7 @@ MUTATIONS = [
     Mutation(
         "a batch does not write through links",
         "scale/batch/plan.py",
-        'raise Refused(refusal("output-linked", path=printable(str(linked))))',
+        'raise Refused(refusal("output-linked", path=make_printable(str(linked))))',
         "pass",
         "hostile",
         "receipts that lie outside",
@@ -122,7 +122,7 @@ MUTATIONS = [
     Mutation(
         "names are no formulas in the table of a batch",
         "pipeline/store/results.py",
-        "begins.startswith(_FORMULA)",
+        "begins.startswith(_FORMULA_PREFIXES)",
         "False",
         "hostile",
         "name that is a formula",
@@ -138,15 +138,15 @@ MUTATIONS = [
     Mutation(
         "the planes of an image are counted before they are listed",
         "io/header.py",
-        "MOST_PLANES = 50_000",
-        "MOST_PLANES = 10**9",
+        "MAX_IMAGE_PLANES = 50_000",
+        "MAX_IMAGE_PLANES = 10**9",
         "hostile",
         "TIFF of 200,000",
     ),
     Mutation(
         "chunks are no larger than their pixels",
         "io/formats/zarr.py",
-        "if max(sizes) > 2 * whole + _SLACK:",
+        "if max(sizes) > 2 * whole + _CHUNK_OVERHEAD_BYTES:",
         "if False:",
         "hostile",
         "Zarr with a chunk that unpacks",
@@ -162,7 +162,7 @@ MUTATIONS = [
     Mutation(
         "a damaged checkpoint is told from a sound one",
         "pipeline/store/checkpoint_file.py",
-        'raise Damaged("its digest is another")',
+        'raise DamagedFileError("its digest is another")',
         "pass",
         "kills",
         "flipped",
@@ -170,8 +170,8 @@ MUTATIONS = [
     Mutation(
         "results appear whole or not at all",
         "io/writing.py",
-        "        name = target.parent / part_name()",
-        "        target.unlink(missing_ok=True)\n        name = target.parent / part_name()",
+        "        name = target.parent / make_part_name()",
+        "        target.unlink(missing_ok=True)\n        name = target.parent / make_part_name()",
         "disk",
         "denoise 12",
     ),
@@ -218,7 +218,7 @@ MUTATIONS = [
     Mutation(
         "checkpoints are copied off a card",
         "pipeline/execute/memory.py",
-        "point, self._copied = in_memory(point), time.monotonic()",
+        "point, self._copied = copy_checkpoint_to_cpu(point), time.monotonic()",
         "self._copied = time.monotonic()",
         "lost-card",
         "card lost, denoise",

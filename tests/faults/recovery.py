@@ -96,11 +96,11 @@ def main(what: str, task: str, folder: Path) -> None:
     from napari.components import ViewerModel
     from qtpy.QtWidgets import QApplication
 
-    from napari_dip.qt.task.dock import dock_of
+    from napari_dip.qt.task.dock import make_dock_class
 
     application = QApplication([])
     viewer = ViewerModel()
-    dock = dock_of(task)(viewer)
+    dock = make_dock_class(task)(viewer)
     if what == "begin":
         viewer.add_image(tifffile.imread(folder / "in.tif"), name="cells")
         if task == "inpaint":

@@ -18,7 +18,7 @@ from napari_dip.errors import Failed, Refused
 from napari_dip.io import guess_axes
 from napari_dip.io.outputs import check_output, check_outputs_differ
 from napari_dip.io.reading import read_pixels, read_spec
-from napari_dip.io.regions import on_disk
+from napari_dip.io.regions import open_pixels
 from napari_dip.io.writing import write_image, write_text
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def test_planes_that_tifffile_calls_colours_are_the_stack_that_napari_shows(tmp_
     spec = read_spec(tmp_path / "a.tif")
     assert (spec.axes, spec.shape, spec.notes) == (guess_axes(shape), shape, ()) and spec.guessed
     np.testing.assert_array_equal(read_pixels(spec), image)
-    np.testing.assert_array_equal(on_disk(spec)[...], image)
+    np.testing.assert_array_equal(open_pixels(spec)[...], image)
 
 
 @pytest.mark.parametrize(
@@ -252,7 +252,7 @@ def test_an_ome_header_that_claims_a_billion_frames_is_refused_at_once(tmp_path)
 def test_a_tiff_of_more_pages_than_a_run_restores_is_refused_before_they_are_listed(
     tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("napari_dip.io.formats.tiff.MOST_PLANES", 3)
+    monkeypatch.setattr("napari_dip.io.formats.tiff.MAX_IMAGE_PLANES", 3)
     for count in (3, 4):
         how = {"photometric": "minisblack", "metadata": None}
         tifffile.imwrite(tmp_path / f"{count}.tif", pixels(count, 20, 30), **how)

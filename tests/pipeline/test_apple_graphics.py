@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from napari_dip.cli.inspection import _computer_lines
-from napari_dip.pipeline.doctor import BRIDGED, Examination
+from napari_dip.pipeline.doctor import MPS_FALLBACK_NOTE, Examination
 
 
 def found(*devices: str) -> Examination:
@@ -12,5 +12,5 @@ def found(*devices: str) -> Examination:
 
 
 def test_doctor_says_so_where_there_are_apple_graphics_and_only_there() -> None:
-    assert BRIDGED in _computer_lines(found("mps", "cpu"))
-    assert BRIDGED not in _computer_lines(found("cuda", "cpu"))
+    assert MPS_FALLBACK_NOTE in _computer_lines(found("mps", "cpu"))
+    assert MPS_FALLBACK_NOTE not in _computer_lines(found("cuda", "cpu"))

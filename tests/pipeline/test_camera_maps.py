@@ -12,7 +12,7 @@ import tifffile
 import napari_dip as dip
 from napari_dip.cli.app import main
 from napari_dip.errors import Refused
-from napari_dip.pipeline.camera_maps import FILES
+from napari_dip.pipeline.camera_maps import CAMERA_MAP_FILES
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -141,10 +141,10 @@ def test_the_command_writes_maps_that_denoise_takes(
     command = [*saved(camera, tmp_path), "-o", str(tmp_path / "maps")]
     assert main(command) == 0
     assert "20 dark frames" in capsys.readouterr().err
-    assert sorted(one.name for one in (tmp_path / "maps").iterdir()) == sorted(FILES)
+    assert sorted(one.name for one in (tmp_path / "maps").iterdir()) == sorted(CAMERA_MAP_FILES)
     assert main(command) == 2  # they are not replaced unasked
     assert main([*command, "--overwrite", "--quiet"]) == 0
-    offset, gain, noise, _ = (str(tmp_path / "maps" / name) for name in FILES)
+    offset, gain, noise, _ = (str(tmp_path / "maps" / name) for name in CAMERA_MAP_FILES)
     assert tifffile.imread(noise).dtype == np.float32
     tifffile.imwrite(tmp_path / "in.tif", camera.frames(30, 1)[0])
     maps = ["--offset-map", offset, "--gain-map", gain, "--noise-map", noise]

@@ -15,17 +15,17 @@ from scipy import ndimage
 import napari_dip as dip
 from napari_dip.cli.app import main
 from napari_dip.errors import Refused
-from napari_dip.io.integrity import file_sha256, stamp_of
+from napari_dip.io.integrity import compute_file_sha256, make_file_stamp
 from napari_dip.io.reading import read_spec
 from napari_dip.io.writing import write_image
 from napari_dip.pipeline import autosave as keeping
 from napari_dip.pipeline.assess.report import sha256
-from napari_dip.pipeline.autosave import Place, run_kept
-from napari_dip.pipeline.events import drained
+from napari_dip.pipeline.autosave import AutosaveTarget, run_with_autosave
+from napari_dip.pipeline.events import drain_generator
 from napari_dip.pipeline.execute import tile_measuring as survey
 from napari_dip.pipeline.execute.runner import run
 from napari_dip.pipeline.lazy_inputs import CHANGED, CHANGED_IN_TILES, stamped
-from napari_dip.scale.batch.records import RECEIPTS
+from napari_dip.scale.batch.records import RECORDS_FOLDER
 from run_scene import plan_for, shot
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def test_a_memmap_written_to_meanwhile_is_named_with_the_hash_of_what_was_read(
     plan = plan_for(image, max_iterations=2, **settings)
     assert bool(plan.tiles) == bool(settings)
     change = on_first_report(lambda: image.fill(3))
-    result = drained(run(plan, {"image": image}), change)
+    result = drain_generator(run(plan, {"image": image}), change)
     assert result is not None
     assert result.report["input_sha256"] == sha256(pixels)
     note = (CHANGED_IN_TILES if plan.tiles else CHANGED).format(name="shot")
@@ -136,12 +136,12 @@ def test_a_receipt_speaks_of_the_file_that_was_read_so_that_the_next_call_restor
 ) -> None:
     path, pixels = tmp_path / "in.tif", shot(SIDE)
     tifffile.imwrite(path, pixels)
-    digest = file_sha256(path)
+    digest = compute_file_sha256(path)
     recipe = dip.make_recipe("denoise", **WISH)
     change = on_first_report(lambda: tifffile.imwrite(path, pixels + 1))
     first = dip.batch(recipe, path, tmp_path / "out", progress=change)
     assert [one.state for one in first.outcomes] == ["restored"]
-    kept = json.loads(next((tmp_path / "out" / RECEIPTS).glob("*.json")).read_text())
+    kept = json.loads(next((tmp_path / "out" / RECORDS_FOLDER).glob("*.json")).read_text())
     assert kept["inputs_sha256"] == {"image": digest}
     assert kept["report"]["input_sha256"] == sha256(pixels)
     assert CHANGED.format(name="in.tif") in kept["report"]["notes"]
@@ -165,10 +165,12 @@ def test_pixels_of_a_layer_that_have_changed_are_not_kept_as_those_of_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: bool
 ) -> None:
     image = shot(SIDE)
-    monkeypatch.setattr(keeping, "AFTER", 0.0)
-    place = Place(tmp_path / "runs" / "one", {}, {"image": {"layer": "shot", "path": None}})
+    monkeypatch.setattr(keeping, "AUTOSAVE_DELAY_SECONDS", 0.0)
+    place = AutosaveTarget(
+        tmp_path / "runs" / "one", {}, {"image": {"layer": "shot", "path": None}}
+    )
     there = []
-    for event in run_kept(place, plan_for(image, max_iterations=100), {"image": image}):
+    for event in run_with_autosave(place, plan_for(image, max_iterations=100), {"image": image}):
         if changes and event.words.startswith("Measuring"):  # which comes after reading
             image.fill(7)
         there.append((place.folder / "image.npy").exists())
@@ -179,8 +181,8 @@ def test_pixels_of_a_layer_that_have_changed_are_not_kept_as_those_of_the_run(
 def test_a_stamp_changes_with_each_writing(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     write_image(path, shot(SIDE), axes="YX")
-    first = stamp_of(path)
-    assert first == stamp_of(path)
+    first = make_file_stamp(path)
+    assert first == make_file_stamp(path)
     write_image(path, shot(SIDE, seed=1), axes="YX", overwrite=True)
-    assert stamp_of(path) != first
-    assert stamp_of(tmp_path / "none") == ""
+    assert make_file_stamp(path) != first
+    assert make_file_stamp(tmp_path / "none") == ""

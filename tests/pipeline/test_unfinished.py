@@ -15,14 +15,14 @@ from napari_dip.pipeline import autosave as keeping
 from napari_dip.pipeline.autosave import (
     MOST_RUNS,
     TOLD,
-    Place,
+    AutosaveTarget,
     find_unfinished,
     make_room,
-    read_back,
-    run_kept,
+    read_run_inputs,
+    run_with_autosave,
     summarise_run,
 )
-from napari_dip.pipeline.store.folder_lock import Held, is_held
+from napari_dip.pipeline.store.folder_lock import FolderLock, is_folder_locked
 from run_scene import MACHINE, drain, plan_for, shot
 
 if TYPE_CHECKING:
@@ -35,17 +35,19 @@ PLAN = plan_for(IMAGE, max_iterations=60)
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch):
     """Keep a run from its first report on."""
-    monkeypatch.setattr(keeping, "AFTER", 0.0)
+    monkeypatch.setattr(keeping, "AUTOSAVE_DELAY_SECONDS", 0.0)
 
 
-def place_in(home: Path, path: Path | None = None, resume: bool = False) -> Place:
+def place_in(home: Path, path: Path | None = None, resume: bool = False) -> AutosaveTarget:
     inputs = {"image": {"layer": "cells", "path": path and str(path), "axes": "YX"}}
-    return Place(home / "run-1", summarise_run(PLAN, "Denoise of 'cells'", MACHINE), inputs, resume)
+    return AutosaveTarget(
+        home / "run-1", summarise_run(PLAN, "Denoise of 'cells'", MACHINE), inputs, resume
+    )
 
 
-def cut_off(place: Place, image: Any = IMAGE) -> None:
+def cut_off(place: AutosaveTarget, image: Any = IMAGE) -> None:
     """Begin a run, and let go of it once something is kept."""
-    loop = run_kept(place, PLAN, {"image": image})
+    loop = run_with_autosave(place, PLAN, {"image": image})
     for _ in loop:
         if (place.folder / TOLD).exists():
             assert find_unfinished(place.folder.parent, "denoise") == ()  # it is on
@@ -58,9 +60,9 @@ def test_a_run_that_was_cut_off_goes_on_to_the_same_pixels_and_leaves_nothing(tm
     assert one.machine == MACHINE and one.exact and one.done >= 25
     assert "after 25 of at most 60 iterations" in one.words()
     assert find_unfinished(tmp_path, "inpaint") == ()
-    pixels = read_back(one, {})["image"]
+    pixels = read_run_inputs(one, {})["image"]
     assert np.array_equal(pixels, IMAGE) and pixels.dtype == IMAGE.dtype
-    loop = run_kept(place_in(tmp_path, resume=True), PLAN, {"image": pixels})
+    loop = run_with_autosave(place_in(tmp_path, resume=True), PLAN, {"image": pixels})
     while True:
         try:
             assert (event := next(loop)).iteration in (0, *range(25, 61)), event
@@ -77,15 +79,15 @@ def test_pixels_that_a_file_holds_are_not_copied_and_proven_on_reading(tmp_path)
     cut_off(place_in(home, path))
     (one,) = find_unfinished(home, "denoise")
     assert not (one.folder / "image.npy").exists()
-    assert read_back(one, {"image": IMAGE}) == {"image": None}  # a layer holds them
-    assert np.array_equal(read_back(one, {"image": IMAGE + 1})["image"], IMAGE)
+    assert read_run_inputs(one, {"image": IMAGE}) == {"image": None}  # a layer holds them
+    assert np.array_equal(read_run_inputs(one, {"image": IMAGE + 1})["image"], IMAGE)
     tifffile.imwrite(path, IMAGE + 1)
     with pytest.raises(Refused) as caught:
-        read_back(one, {})
+        read_run_inputs(one, {})
     assert caught.value.refusal.code == "unfinished-changed"
     path.unlink()
     with pytest.raises(Refused) as caught:
-        read_back(one, {})
+        read_run_inputs(one, {})
     assert caught.value.refusal.code == "unfinished-gone"
 
 
@@ -93,14 +95,14 @@ def test_a_file_that_holds_other_pixels_than_the_layer_does_not_stand_for_it(tmp
     tifffile.imwrite(tmp_path / "cells.tif", IMAGE + 1)
     cut_off(place_in(tmp_path / "home", tmp_path / "cells.tif"))
     (one,) = find_unfinished(tmp_path / "home", "denoise")
-    assert np.array_equal(read_back(one, {})["image"], IMAGE)
+    assert np.array_equal(read_run_inputs(one, {})["image"], IMAGE)
 
 
 def test_pixels_beyond_the_bound_are_not_copied_and_the_run_ends_all_the_same(
     tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(keeping, "MOST_BYTES", IMAGE.nbytes - 1)
-    loop = run_kept(place_in(tmp_path), PLAN, {"image": IMAGE})
+    monkeypatch.setattr(keeping, "MAX_COPIED_BYTES", IMAGE.nbytes - 1)
+    loop = run_with_autosave(place_in(tmp_path), PLAN, {"image": IMAGE})
     while True:
         try:
             next(loop)
@@ -128,16 +130,16 @@ def test_the_oldest_runs_make_room_and_those_that_are_on_stay(tmp_path):
         folder = tmp_path / f"run-{number}"
         folder.mkdir()
         (folder / TOLD).write_text("{}")
-        Held(folder).let_go()  # marks it as a run's
+        FolderLock(folder).let_go()  # marks it as a run's
         os.utime(folder, (number, number))
-    held = Held(tmp_path / "run-0")
+    held = FolderLock(tmp_path / "run-0")
     os.utime(tmp_path / "run-0", (0, 0))
-    assert is_held(tmp_path / "run-0") and not is_held(tmp_path / "run-1")
+    assert is_folder_locked(tmp_path / "run-0") and not is_folder_locked(tmp_path / "run-1")
     make_room(tmp_path)
     held.let_go()
     left = {path.name for path in tmp_path.iterdir()}
     assert left == {"run-0", *(f"run-{number}" for number in range(4, MOST_RUNS + 3))}
-    assert not is_held(tmp_path / "run-0")
+    assert not is_folder_locked(tmp_path / "run-0")
 
 
 def test_a_folder_of_the_users_among_unfinished_runs_is_never_deleted(tmp_path):

@@ -9,8 +9,8 @@ import pytest
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QApplication, QDockWidget
 
-from napari_dip.pipeline.doctor import Examination, Mend
-from napari_dip.qt.computer_check import CheckMyComputer, sentences
+from napari_dip.pipeline.doctor import Examination, Repair
+from napari_dip.qt.computer_check import CheckMyComputer, describe_examination
 
 FOUND = Examination(
     version="0.1.0",
@@ -25,7 +25,7 @@ FOUND = Examination(
     memory_bytes=16_000_000_000,
     napari="0.9.2",
     qt="PyQt6 6.11",
-    mends=(Mend("There is an NVIDIA card, but PyTorch cannot use it", "pip install that"),),
+    mends=(Repair("There is an NVIDIA card, but PyTorch cannot use it", "pip install that"),),
 )
 
 
@@ -74,17 +74,17 @@ def test_the_dock_is_as_wide_as_the_title_that_napari_gives_it(qtbot):
 
 
 def test_it_speaks_of_devices_in_words_and_says_why_there_is_no_card():
-    said = "\n".join(sentences(FOUND))
+    said = "\n".join(describe_examination(FOUND))
     assert "No graphics card is used: PyTorch is built for processors." in said
     assert "16.0 GB of memory free" in said
     assert "8 processor cores, 16.0 GB" in said
-    assert "\n1 processor core, 16.0 GB" in "\n".join(sentences(replace(FOUND, cores=1)))
+    assert "\n1 processor core, 16.0 GB" in "\n".join(describe_examination(replace(FOUND, cores=1)))
     assert not {"cpu", "cuda", "mps", "None"} & set(said.split())
 
 
 def test_a_computer_that_lacks_nothing_is_told_so_and_its_card_is_named():
     devices = {"devices": ("cuda", "cpu"), "cards": ("A100",), "build": "CUDA 12.4"}
-    said = sentences(replace(FOUND, **devices, no_card="", mends=()))
+    said = describe_examination(replace(FOUND, **devices, no_card="", mends=()))
     assert said[0] == (
         "Restorations run on the NVIDIA graphics card (A100); the processor can be chosen."
     )

@@ -9,7 +9,7 @@ import pytest
 from napari.layers import Image, Labels, Layer
 
 from napari_dip.qt import demo as samples
-from napari_dip.qt.task.dock import dock_of
+from napari_dip.qt.task.dock import make_dock_class
 from napari_dip.samples.spoilt import SPOILT
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -55,7 +55,7 @@ def test_a_sample_is_taken_by_its_task_as_it_lies(make_napari_viewer, task, samp
     viewer.layers.extend(layers)
     pictures = [one for one in layers if isinstance(one, Image) and one.visible]
     viewer.layers.selection.active = pictures[-1]
-    dock = dock_of(task)(viewer)
+    dock = make_dock_class(task)(viewer)
     viewer.window.add_dock_widget(dock, name=task, area="right")
     assert dock.run_bar.run_button.isEnabled(), dock.plan_line.text()
     assert [one.name for one in layers if isinstance(one, Labels)] in ([], ["mask"])

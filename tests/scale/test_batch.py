@@ -19,10 +19,10 @@ import tifffile
 import napari_dip as dip
 from napari_dip.engine.control import Control
 from napari_dip.errors import refusal
-from napari_dip.io.outputs import part_name
-from napari_dip.io.paths import gather, result_name
+from napari_dip.io.outputs import make_part_name
+from napari_dip.io.paths import gather, make_result_name
 from napari_dip.scale.batch.plan import left_plans, plan_batch
-from napari_dip.scale.batch.table import page_text, table_text
+from napari_dip.scale.batch.table import format_batch_csv, render_batch_page
 from napari_dip.scale.batch.types import FileOutcome
 from napari_dip.scale.batch_run import run_batch
 
@@ -248,7 +248,7 @@ def test_files_come_in_the_order_they_are_named_each_once(tmp_path, monkeypatch)
     ],
 )
 def test_a_result_is_called_as_its_input(name, result):
-    assert result_name(Path(name)) == result
+    assert make_result_name(Path(name)) == result
 
 
 def test_a_batch_that_is_ended_in_the_middle_of_a_file_goes_on_to_the_same_bytes(whole, tmp_path):
@@ -292,9 +292,9 @@ def test_one_psf_serves_all_files_and_counts_as_their_input(whole, tmp_path):
 
 
 def test_what_a_killed_program_left_half_written_is_cleared_away(done):
-    code = "from napari_dip.io.outputs import part_name; print(part_name())"
+    code = "from napari_dip.io.outputs import make_part_name; print(make_part_name())"
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    old, new = (done / "out" / name for name in (told.stdout.strip(), part_name()))
+    old, new = (done / "out" / name for name in (told.stdout.strip(), make_part_name()))
     for part in (old, new):
         part.write_text("half of a picture")
         os.utime(part, (1, 1))
@@ -340,8 +340,8 @@ def test_the_table_has_a_row_for_each_file_in_the_order_of_the_inputs(whole):
 def test_a_files_name_is_neither_markup_nor_a_formula():
     no = refusal("file-missing", path="<script>")
     outcomes = [FileOutcome(Path("=1+1<script>.tif"), "refused", refusal=no)]
-    assert "script" not in Tags(page_text(outcomes, RECIPE)).names
-    (row,) = csv.DictReader(io.StringIO(table_text(outcomes)))
+    assert "script" not in Tags(render_batch_page(outcomes, RECIPE)).names
+    (row,) = csv.DictReader(io.StringIO(format_batch_csv(outcomes)))
     assert row["file"].startswith("'=")
 
 

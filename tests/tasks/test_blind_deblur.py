@@ -12,7 +12,10 @@ from skimage import data
 
 import napari_dip as dip
 from napari_dip.cli import main
-from napari_dip.engine.deconvolution.blur_estimation import kernel_from_edges, most_likely_blur
+from napari_dip.engine.deconvolution.blur_estimation import (
+    estimate_kernel_from_edges,
+    find_most_likely_blur,
+)
 from napari_dip.engine.deconvolution.kernels import (
     DefocusKernel,
     GaussianKernel,
@@ -25,7 +28,7 @@ from napari_dip.engine.problem import Estimate
 from napari_dip.errors import Refused
 from napari_dip.io import ImageSpec
 from napari_dip.tasks import BlindDeblur
-from napari_dip.tasks.base import Scene
+from napari_dip.tasks.base import FitInput
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -47,10 +50,10 @@ def blurred(kernel: Tensor, side: int = 192, noise: float = 0.01) -> Tensor:
     return clear + noise * torch.randn(clear.shape, generator=rng)
 
 
-def scene(measurement: Tensor) -> Scene:
+def scene(measurement: Tensor) -> FitInput:
     ones = torch.ones(1, 1, 1, 1)
     nothing = torch.zeros_like(measurement)
-    return Scene(
+    return FitInput(
         measurement=measurement,
         noise=NoiseVariance(0 * ones, 1e-4 * ones, 1e-6 * ones),
         noise_level=0.01,
@@ -95,15 +98,15 @@ def test_a_disc_is_found_with_its_radius() -> None:
 def test_a_point_is_no_favourite() -> None:
     measurement = blurred(GaussianKernel(SIZES, 2.0)())
     candidates = [lambda width=width: GaussianKernel(SIZES, width) for width in (0.4, 2.0)]
-    blur = most_likely_blur(measurement, torch.tensor([1e-4]), candidates)
+    blur = find_most_likely_blur(measurement, torch.tensor([1e-4]), candidates)
     assert float(blur.figures()["sigmas"][0]) > 1.5  # type: ignore[operator]
 
 
 def test_brightness_and_offset_do_not_change_the_width() -> None:
     measurement = blurred(GaussianKernel(SIZES, 1.5)())
     candidates = [lambda: GaussianKernel(SIZES, 1.3)]
-    plain = most_likely_blur(measurement, torch.tensor([1e-4]), candidates)
-    other = most_likely_blur(40 * measurement + 7, torch.tensor([0.16]), candidates)
+    plain = find_most_likely_blur(measurement, torch.tensor([1e-4]), candidates)
+    other = find_most_likely_blur(40 * measurement + 7, torch.tensor([0.16]), candidates)
     widths = [one.figures()["sigmas"][0] for one in (plain, other)]  # type: ignore[operator]
     assert widths[1] == pytest.approx(widths[0], rel=0.01)
 
@@ -111,7 +114,7 @@ def test_brightness_and_offset_do_not_change_the_width() -> None:
 def test_a_free_kernel_begins_where_the_edges_say() -> None:
     line = MotionKernel((13, 13), 8.0, 0.8)().detach()
     measurement = blurred(line, noise=0.003)
-    guess = kernel_from_edges(measurement, 13)
+    guess = estimate_kernel_from_edges(measurement, 13)
     assert float(guess.min()) >= 0
     assert float(guess.sum()) == pytest.approx(1, abs=1e-5)
     alike = float((guess * line).sum() / (guess.norm() * line.norm()))

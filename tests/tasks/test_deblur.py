@@ -15,20 +15,20 @@ from skimage import data
 import napari_dip as dip
 from napari_dip.cli import main
 from napari_dip.engine.deconvolution.psf import gaussian_psf
-from napari_dip.engine.prior import NoiseCode
+from napari_dip.engine.prior import RandomInputPrior
 from napari_dip.engine.problem import Estimate
 from napari_dip.errors import Refused
 from napari_dip.io import ImageSpec
 from napari_dip.io.reading import read_pixels, read_spec
 from napari_dip.tasks import Deblur
 from napari_dip.tasks.optics.initial_estimate import LUCY_STEPS
-from napari_dip.tasks.priors.deep_image_prior import CHANNELS
+from napari_dip.tasks.priors.deep_image_prior import RANDOM_INPUT_CHANNELS
 from scenes import plain_scene, prior_of, seen_problem
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from napari_dip.tasks.base import Scene
+    from napari_dip.tasks.base import FitInput
 
 FAST = {"preset": "fast", "device": "cpu"}
 WIDEFIELD = {"model": "widefield", "na": 1.4, "wavelength": 520.0}
@@ -39,7 +39,7 @@ def sharp(height: int = 40, width: int = 48) -> np.ndarray:
     return data.camera()[100 : 100 + height, 150 : 150 + width].astype(np.float32)
 
 
-def scene(kernel: torch.Tensor, height: int = 24, width: int = 32) -> Scene:
+def scene(kernel: torch.Tensor, height: int = 24, width: int = 32) -> FitInput:
     return plain_scene((height, width), psf=kernel)
 
 
@@ -87,17 +87,17 @@ def test_a_pixel_that_judges_is_not_in_the_code(border) -> None:
     for measured in (one, other):
         task = Deblur(gaussian_sigma=1.2, border=border, background=-1.0)
         prior = prior_of(task, measured)
-        assert isinstance(prior, NoiseCode)
+        assert isinstance(prior, RandomInputPrior)
         codes.append(prior.code)
-    assert codes[0].shape[1] == CHANNELS + len(LUCY_STEPS)
+    assert codes[0].shape[1] == RANDOM_INPUT_CHANNELS + len(LUCY_STEPS)
     torch.testing.assert_close(codes[0], codes[1])
 
 
 def test_without_a_warm_start_the_code_is_noise() -> None:
     task = Deblur(gaussian_sigma=1.2, start="none")
     prior = prior_of(task, scene(gaussian_psf((1.2, 1.2))))
-    assert isinstance(prior, NoiseCode)
-    assert prior.code.shape[1] == CHANNELS
+    assert isinstance(prior, RandomInputPrior)
+    assert prior.code.shape[1] == RANDOM_INPUT_CHANNELS
 
 
 @pytest.mark.parametrize(

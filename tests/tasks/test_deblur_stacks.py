@@ -17,7 +17,7 @@ from napari_dip.cli import main
 from napari_dip.engine.deconvolution.psf import gaussian_psf
 from napari_dip.engine.likelihood.fidelity import NoiseVariance
 from napari_dip.engine.operators.convolution import CircularConvolution
-from napari_dip.engine.prior import NoiseCode
+from napari_dip.engine.prior import RandomInputPrior
 from napari_dip.engine.problem import Estimate
 from napari_dip.io import ImageSpec
 from napari_dip.io.reading import read_spec
@@ -33,7 +33,7 @@ from scenes import plain_scene, prior_of, seen_problem
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from napari_dip.tasks.base import Scene
+    from napari_dip.tasks.base import FitInput
 
 FAST = {"preset": "fast", "device": "cpu"}
 MACHINE = Machine(2, 8 * 10**9, ("cpu",), "2.13.0", "no NVIDIA driver was found")
@@ -63,7 +63,7 @@ def plan(shape: tuple[int, ...], axes: str, psf: tuple[int, ...] = (), **setting
     return answer
 
 
-def scene(kernel: torch.Tensor, grid: tuple[int, ...] = (8, 16, 20)) -> Scene:
+def scene(kernel: torch.Tensor, grid: tuple[int, ...] = (8, 16, 20)) -> FitInput:
     return plain_scene(grid, psf=kernel)
 
 
@@ -100,7 +100,7 @@ def test_the_object_reaches_beyond_the_frame_along_z_too(border, sigmas) -> None
     picture = torch.rand(1, 1, *prior.grid, generator=torch.Generator().manual_seed(1))
     assert problem.terms[0].operator(picture).shape == one.measurement.shape
     assert problem.finish(prior.estimate(picture)).mean.shape == one.measurement.shape
-    assert isinstance(prior, NoiseCode)
+    assert isinstance(prior, RandomInputPrior)
     assert prior.code.shape[1] == NOISE_IN_VOLUMES + 3  # first, best, and the one before it
 
 
@@ -165,7 +165,7 @@ def test_the_command_takes_the_distance_of_planes_from_the_file(tmp_path: Path, 
     assert read_spec(output).scale == pytest.approx((0.6, 0.2, 0.2))
 
 
-def blurred_blobs(noise: float, *, wrong: float = 1.0) -> tuple[Deblur, Scene, torch.Tensor]:
+def blurred_blobs(noise: float, *, wrong: float = 1.0) -> tuple[Deblur, FitInput, torch.Tensor]:
     """Blur bright points with a PSF `wrong` times as wide as is told; task, scene, truth."""
     truth = torch.from_numpy(blobs(8, 20)).float()[None, None] / 20
     kernel = gaussian_psf(tuple(wrong * sigma for sigma in SIGMAS))
@@ -179,7 +179,7 @@ def blurred_blobs(noise: float, *, wrong: float = 1.0) -> tuple[Deblur, Scene, t
     return task, task.seen(one), truth
 
 
-def guess_of(one: Scene) -> FirstGuess:
+def guess_of(one: FitInput) -> FirstGuess:
     guess = one.worked_out["guess"]
     assert isinstance(guess, FirstGuess)
     return guess
@@ -197,7 +197,7 @@ def test_a_volume_is_first_deconvolved_with_few_bends_and_the_fit_drawn_there() 
     plain = (one.measurement, guess.shown[0])
     assert off(smooth.best, truth) < 0.9 * min(off(picture, truth) for picture in plain)
     prior, problem = task.prior_for(one, torch.Generator().manual_seed(0)), task.problem(one)
-    assert isinstance(prior, NoiseCode)
+    assert isinstance(prior, RandomInputPrior)
     assert prior.start is guess.shown[0]
     weight, pull = problem.penalties[-1]  # beside the one that keeps light from being negative
     assert weight > 0
@@ -211,7 +211,7 @@ def test_with_a_psf_that_is_off_by_more_than_the_noise_the_fit_begins_there() ->
     assert smooth.misfit
     assert float(smooth.variance.mean()) > 2 * 0.005**2
     prior = task.prior_for(one, torch.Generator().manual_seed(0))
-    assert isinstance(prior, NoiseCode)
+    assert isinstance(prior, RandomInputPrior)
     assert prior.start is smooth.best
 
 

@@ -11,22 +11,22 @@ import torch
 
 import napari_dip as dip
 from napari_dip.engine.likelihood.fidelity import NoiseVariance
-from napari_dip.engine.likelihood.penalties import Before
-from napari_dip.engine.prior import BlindSpotCode, NoiseCode
+from napari_dip.engine.likelihood.penalties import PreviousFrame
+from napari_dip.engine.prior import BlindSpotPrior, RandomInputPrior
 from napari_dip.engine.problem import Estimate
 from napari_dip.io import ImageSpec
 from napari_dip.tasks import TASKS, Denoise
-from napari_dip.tasks.base import Scene, Setting
+from napari_dip.tasks.base import FitInput, Setting
 
 
-def scene(prior: str, block: tuple[int, int] = (1, 1), window: int | None = None) -> Scene:
+def scene(prior: str, block: tuple[int, int] = (1, 1), window: int | None = None) -> FitInput:
     rng = torch.Generator().manual_seed(0)
     measurement = torch.rand(1, 2, 24, 32, generator=rng)
     ones = torch.ones(1, 2, 1, 1)
     guarded = torch.zeros(1, 1, 24, 32)
     guarded[..., ::6, ::6] = 1
     noise = NoiseVariance(0.1 * ones, 0.01 * ones, 1e-4 * ones)
-    return Scene(
+    return FitInput(
         measurement=measurement,
         noise=noise,
         noise_level=0.2,
@@ -43,7 +43,7 @@ def scene(prior: str, block: tuple[int, int] = (1, 1), window: int | None = None
 
 def test_the_blind_spot_is_fed_the_image_and_says_how_sure_it_is() -> None:
     prior = Denoise().prior_for(scene("blind-spot", window=16), torch.Generator().manual_seed(0))
-    assert isinstance(prior, BlindSpotCode)
+    assert isinstance(prior, BlindSpotPrior)
     draw = prior.draw(torch.Generator().manual_seed(0))
     assert draw.code.shape == (1, 2, 16, 16)
     estimate = prior.estimate(prior.net(draw.code))
@@ -53,7 +53,7 @@ def test_the_blind_spot_is_fed_the_image_and_says_how_sure_it_is() -> None:
 
 def test_the_noise_code_is_uniform_noise_of_32_channels() -> None:
     prior = Denoise(prior="noise").prior_for(scene("noise"), torch.Generator().manual_seed(0))
-    assert isinstance(prior, NoiseCode)
+    assert isinstance(prior, RandomInputPrior)
     assert prior.code.shape == (1, 32, 24, 32)
     assert 0 <= float(prior.code.min()) < float(prior.code.max()) <= 0.1
     assert prior.jitter == pytest.approx(1 / 30)
@@ -64,7 +64,7 @@ def test_only_wide_blocks_are_driven_by_more_than_their_centre(
     block: tuple[int, int], core: tuple[int, int]
 ) -> None:
     prior = Denoise().prior_for(scene("blind-spot", block), torch.Generator().manual_seed(0))
-    assert isinstance(prior, BlindSpotCode)
+    assert isinstance(prior, BlindSpotPrior)
     assert prior.core == core
 
 
@@ -100,13 +100,13 @@ def test_the_kind_of_smoothing_is_the_users() -> None:
     assert costs[0] < 0.9 * costs[1]
 
 
-def movie_scene(prior: str) -> Scene:
+def movie_scene(prior: str) -> FitInput:
     """Return a scene between two frames, with what was restored of the one before."""
     one = scene(prior, window=16)
     rng = torch.Generator().manual_seed(1)
     beside = torch.rand(1, 4, 24, 32, generator=rng)
     picture = torch.rand(one.measurement.shape, generator=rng)
-    before = Before(picture, torch.full_like(picture, 0.01), torch.ones(1, 1, 24, 32))
+    before = PreviousFrame(picture, torch.full_like(picture, 0.01), torch.ones(1, 1, 24, 32))
     return replace(one, beside=beside, before=before)
 
 
@@ -139,7 +139,7 @@ def test_a_steady_result_lies_nearer_to_the_frame_before() -> None:
 def test_the_fixed_noise_code_is_drawn_to_the_frame_before_by_a_term(weight, terms) -> None:
     one = movie_scene("noise")
     assert len(Denoise(steadiness=weight).problem(one).terms) == terms
-    assert isinstance(Denoise().prior_for(one, torch.Generator().manual_seed(0)), NoiseCode)
+    assert isinstance(Denoise().prior_for(one, torch.Generator().manual_seed(0)), RandomInputPrior)
 
 
 def test_only_what_is_fed_the_image_is_shown_the_frames_beside() -> None:

@@ -11,20 +11,20 @@ import torch
 
 import napari_dip as dip
 from napari_dip.engine.control import Control
-from napari_dip.engine.fit.state import Result
+from napari_dip.engine.fit.state import FitResult
 from napari_dip.engine.likelihood.fidelity import NoiseVariance
-from napari_dip.engine.priors.guided import GuidedCode
+from napari_dip.engine.priors.guided import GuidedPrior
 from napari_dip.engine.problem import Estimate
 from napari_dip.errors import Refused
 from napari_dip.io import ImageSpec
-from napari_dip.pipeline.events import drained
-from napari_dip.pipeline.execute.fitting import Fit
+from napari_dip.pipeline.events import drain_generator
+from napari_dip.pipeline.execute.fitting import FitSetup
 from napari_dip.pipeline.execute.runner import run
 from napari_dip.pipeline.execute.series_fit import Runner, winner
 from napari_dip.pipeline.plan.plan import preflight
 from napari_dip.pipeline.plan.types import Plan
 from napari_dip.tasks import Guide
-from napari_dip.tasks.base import Scene
+from napari_dip.tasks.base import FitInput
 from run_scene import MACHINE, shot, truth
 
 if TYPE_CHECKING:
@@ -33,12 +33,12 @@ if TYPE_CHECKING:
 GRID = (24, 32)
 
 
-def scene(prior: str, *, window: int | None = None, channels: int = 2) -> Scene:
+def scene(prior: str, *, window: int | None = None, channels: int = 2) -> FitInput:
     rng = torch.Generator().manual_seed(0)
     ones = torch.ones(1, 1, 1, 1)
     guarded = torch.zeros(1, 1, *GRID)
     guarded[..., ::6, ::6] = 1
-    return Scene(
+    return FitInput(
         measurement=torch.rand(1, 1, *GRID, generator=rng),
         noise=NoiseVariance(0.1 * ones, 0.01 * ones, 1e-4 * ones),
         noise_level=0.2,
@@ -69,7 +69,7 @@ def arranged(
 def test_the_guide_is_shown_whole_beside_what_the_network_is_fed(prior: str, fed: int) -> None:
     one = scene(prior)
     code = Guide().prior_for(one, torch.Generator().manual_seed(0))
-    assert isinstance(code, GuidedCode)
+    assert isinstance(code, GuidedPrior)
     for draw in (code.draw(torch.Generator().manual_seed(0)), code.glance(), *code.sweep()):
         assert draw.code.shape == (1, fed, *GRID)
         expected = one.others["guide"][None]
@@ -227,10 +227,10 @@ def finished(error: float, seed: int) -> Runner:
     return runner(one, mean)
 
 
-def runner(one: Scene, mean: torch.Tensor, *, kept: bool = False) -> Runner:
+def runner(one: FitInput, mean: torch.Tensor, *, kept: bool = False) -> Runner:
     estimate = Estimate(mean, torch.zeros_like(mean))
-    result = Result(estimate, estimate, "done", kept, False, 1, 1, (), {}, {}, ())
-    ready = Fit(None, Guide().problem(one), None, None, None, 0, one)  # type: ignore[arg-type]
+    result = FitResult(estimate, estimate, "done", kept, False, 1, 1, (), {}, {}, ())
+    ready = FitSetup(None, Guide().problem(one), None, None, None, 0, one)  # type: ignore[arg-type]
     return Runner(ready, iter(()), True, result)  # type: ignore[arg-type]
 
 
@@ -271,7 +271,7 @@ def test_stop_and_keep_in_a_race_keeps_what_there_is(after: int) -> None:
     plan = preflight(recipe, ImageSpec("shot", (32, 32), "uint16", "YX"), MACHINE, headers)
     assert isinstance(plan, Plan)
     loop = run(plan, {"image": shot(32), "guide": truth(32)}, control=keep_soon)
-    answer = drained(loop, None)
+    answer = drain_generator(loop, None)
     assert answer is not None
     assert np.isfinite(answer.image).all()
     assert answer.stop_reason == "you kept the picture" or after

@@ -12,14 +12,19 @@ from skimage import data
 
 import napari_dip as dip
 from napari_dip.engine.likelihood.fidelity import NoiseVariance
-from napari_dip.engine.prior import NoiseCode
-from napari_dip.engine.priors.masked_input import HiddenPixels, smooth_filling
+from napari_dip.engine.prior import RandomInputPrior
+from napari_dip.engine.priors.masked_input import MaskedInputPrior, fill_by_pull_push
 from napari_dip.engine.problem import Estimate
 from napari_dip.errors import Refused
 from napari_dip.io import ImageSpec
 from napari_dip.tasks import Inpaint
-from napari_dip.tasks.base import Scene
-from napari_dip.tasks.priors.masked_input import depth, grown, marked, scattered
+from napari_dip.tasks.base import FitInput
+from napari_dip.tasks.priors.masked_input import (
+    dilate_holes,
+    is_scattered,
+    measure_hole_depth,
+    parse_mask,
+)
 
 SIDE = 32
 SPEC = ImageSpec("cells", (SIDE, SIDE), "uint16", "YX")
@@ -40,7 +45,7 @@ def square(size: int, side: int = 64) -> np.ndarray:
     return holes
 
 
-def scene(prior: str, holes: np.ndarray) -> Scene:
+def scene(prior: str, holes: np.ndarray) -> FitInput:
     rng = torch.Generator().manual_seed(0)
     known = torch.from_numpy(~holes).float()[None, None]
     measurement = torch.rand(1, 2, *holes.shape, generator=rng) * known
@@ -48,7 +53,7 @@ def scene(prior: str, holes: np.ndarray) -> Scene:
     held_out[..., ::6, ::6] = known[..., ::6, ::6]
     ones = torch.ones(1, 2, 1, 1)
     noise = NoiseVariance(0 * ones, 1e-4 * ones, 1e-4 * ones)
-    return Scene(
+    return FitInput(
         measurement, noise, 0.01, known, held_out, held_out, (1, 1), 0.6, prior, (4, 8), None
     )
 
@@ -59,9 +64,9 @@ def quick(image: Any, mask: Any = None, **settings: Any) -> dip.Restoration:
 
 def test_values_above_zero_are_filled_in() -> None:
     mask = np.array([[0, 1], [2, -1]])
-    assert marked(mask, None, invert=False).tolist() == [[False, True], [True, False]]
-    assert marked(mask, None, invert=True).tolist() == [[True, False], [False, True]]
-    assert marked(mask, 2, invert=False).tolist() == [[False, False], [True, False]]
+    assert parse_mask(mask, None, invert=False).tolist() == [[False, True], [True, False]]
+    assert parse_mask(mask, None, invert=True).tolist() == [[True, False], [False, True]]
+    assert parse_mask(mask, 2, invert=False).tolist() == [[False, False], [True, False]]
 
 
 @pytest.mark.parametrize("value", [1e-50, 5e-324, 1e39, 1e300])
@@ -84,10 +89,10 @@ def test_axes_of_one_element_do_not_make_a_mask_a_stack() -> None:
 
 
 def test_growing_widens_by_that_many_pixels_and_rounds_corners() -> None:
-    wide = grown(square(1, 15), 3)
+    wide = dilate_holes(square(1, 15), 3)
     assert wide[7].sum() == wide[:, 7].sum() == 7
     assert not wide[4, 4]
-    assert (grown(square(1, 15), 0) == square(1, 15)).all()
+    assert (dilate_holes(square(1, 15), 0) == square(1, 15)).all()
 
 
 def test_nan_pixels_are_holes_with_and_without_a_mask() -> None:
@@ -126,22 +131,22 @@ def test_the_users_prior_is_never_replaced() -> None:
 
 def test_scattered_pixels_are_told_from_shapes_at_any_share() -> None:
     rng = np.random.default_rng(0)
-    assert all(scattered(rng.random((64, 64)) < share) for share in (0.01, 0.5, 0.9))
-    assert not scattered(square(9))
+    assert all(is_scattered(rng.random((64, 64)) < share) for share in (0.01, 0.5, 0.9))
+    assert not is_scattered(square(9))
     lines = np.zeros((64, 64), bool)
     lines[::5] = True
-    assert not scattered(lines)
+    assert not is_scattered(lines)
 
 
 @pytest.mark.parametrize(("size", "expected"), [(0, 0), (1, 1), (2, 1), (3, 2), (9, 5), (60, 12)])
 def test_depth_counts_from_the_rim_inwards(size: int, expected: int) -> None:
-    assert depth(square(size), 12) == expected
+    assert measure_hole_depth(square(size), 12) == expected
 
 
 def test_beyond_the_border_nothing_is_known() -> None:
     holes = np.zeros((64, 64), bool)
     holes[:, :5] = True
-    assert depth(holes, 20) == 5
+    assert measure_hole_depth(holes, 20) == 5
 
 
 def test_holes_never_drive_nor_enter_the_code() -> None:
@@ -178,7 +183,7 @@ def test_what_a_step_foretells_it_does_not_see() -> None:
 def test_held_out_pixels_stay_hidden_until_the_last_look() -> None:
     one = scene("image", half_missing())
     prior = Inpaint().prior_for(one, torch.Generator().manual_seed(0))
-    assert isinstance(prior, HiddenPixels)
+    assert isinstance(prior, MaskedInputPrior)
     seen = prior.glance().code[:, -1:]
     assert torch.equal(seen, one.known - one.held_out - 0.5)
     draw = prior.draw(torch.Generator().manual_seed(1))
@@ -205,7 +210,7 @@ def test_the_last_look_trusts_each_pixel_once_and_foretells_what_judges(known: s
 def test_shaped_holes_are_learned_from_copies_of_their_shape() -> None:
     one = scene("image-shapes", square(7))
     prior = Inpaint().prior_for(one, torch.Generator().manual_seed(0))
-    assert isinstance(prior, HiddenPixels) and prior.copies
+    assert isinstance(prior, MaskedInputPrior) and prior.copies
     rng = torch.Generator().manual_seed(3)
     draws = [prior.draw(rng) for _ in range(8)]
     blocks = [
@@ -230,7 +235,7 @@ def test_steps_see_scattered_pixels_in_every_mirror_and_shapes_as_they_are(
 def test_a_smooth_filling_keeps_what_is_seen_and_follows_a_ramp() -> None:
     ramp = torch.linspace(0, 1, 33).expand(1, 1, 33, 33)
     visible = torch.from_numpy(~half_missing(33)).float()[None, None]
-    filled = smooth_filling(ramp * visible, visible)
+    filled = fill_by_pull_push(ramp * visible, visible)
     assert torch.equal(filled * visible, ramp * visible)
     assert float((filled - ramp).abs().max()) < 0.1
 
@@ -287,7 +292,7 @@ def test_the_deep_network_has_no_shortcuts() -> None:
     prior = Inpaint(prior="deep").prior_for(
         scene("deep", square(40)), torch.Generator().manual_seed(0)
     )
-    assert isinstance(prior, NoiseCode)
+    assert isinstance(prior, RandomInputPrior)
     assert prior.jitter == 0
     assert prior.net.passes is False
 

@@ -13,7 +13,7 @@ import napari_dip as dip
 from napari_dip.cli.app import main
 from napari_dip.errors import Refusal
 from napari_dip.io import ImageSpec
-from napari_dip.io.header import shared_axes
+from napari_dip.io.header import match_axes
 from napari_dip.pipeline.plan.plan import preflight
 from napari_dip.pipeline.recipe import make_recipe
 from napari_dip.tasks import Inpaint
@@ -216,7 +216,7 @@ def test_a_plan_fits_planes_together_and_counts_with_a_network_of_planes(axes: s
 def test_a_mask_lies_on_all_axes_or_on_those_of_a_plane(
     axes: str, shape: tuple[int, ...], mask: tuple[int, ...], shared: str
 ) -> None:
-    assert shared_axes(ImageSpec("cells", shape, "uint8", axes), mask) == shared
+    assert match_axes(ImageSpec("cells", shape, "uint8", axes), mask) == shared
 
 
 def test_patches_judge_where_holes_are_wide_and_pixels_where_they_are_scattered() -> None:

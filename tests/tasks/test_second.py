@@ -13,8 +13,8 @@ import napari_dip as dip
 from napari_dip.engine.likelihood.fidelity import NoiseVariance
 from napari_dip.errors import Refused
 from napari_dip.tasks import Denoise
-from napari_dip.tasks.base import Scene
-from napari_dip.tasks.shared_settings import admit_second, pooled
+from napari_dip.tasks.base import FitInput
+from napari_dip.tasks.shared_settings import average_exposures, check_exposure_pixels
 
 SIDE = 48
 QUICK = {"preset": "fast", "max_iterations": 4}
@@ -83,17 +83,17 @@ def test_what_is_no_second_shot_is_refused_in_words(second: np.ndarray, code: st
 
 def test_a_second_shot_of_next_to_nothing_but_noise_is_still_taken() -> None:
     first, second = (shot(seed, strength=60)[None, None] for seed in (0, 1))
-    assert admit_second(first, second, "again", "cells") is None
+    assert check_exposure_pixels(first, second, "again", "cells") is None
 
 
-def scene() -> Scene:
+def scene() -> FitInput:
     """Two measurements, the second with a third of the noise variance."""
     rng = torch.Generator().manual_seed(0)
     measurement = torch.rand(2, 1, 16, 16, generator=rng)
     intercept = torch.tensor([0.03, 0.01]).reshape(2, 1, 1, 1)
     mask = torch.zeros(1, 1, 16, 16)
     mask[..., ::4, ::4] = 1
-    return Scene(
+    return FitInput(
         measurement=measurement,
         noise=NoiseVariance(0 * intercept, intercept, 0.1 * intercept),
         noise_level=0.1,
@@ -109,12 +109,12 @@ def scene() -> Scene:
 
 
 def test_the_mean_weighs_each_shot_by_its_noise() -> None:
-    one = pooled(scene())
+    one = average_exposures(scene())
     first, second = scene().measurement
     torch.testing.assert_close(one.measurement[0], 0.25 * first + 0.75 * second)
     variance = float(one.noise.at(one.measurement).mean())
     assert variance == pytest.approx(1 / (1 / 0.03 + 1 / 0.01))
-    assert pooled(one) is one
+    assert average_exposures(one) is one
 
 
 def test_with_fixed_noise_the_first_shot_drives_where_the_second_judges() -> None:

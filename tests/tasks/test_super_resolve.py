@@ -14,7 +14,7 @@ from skimage import data
 import napari_dip as dip
 from napari_dip.cli import main
 from napari_dip.engine.deconvolution.psf import gaussian_psf
-from napari_dip.engine.prior import NoiseCode
+from napari_dip.engine.prior import RandomInputPrior
 from napari_dip.engine.problem import Estimate
 from napari_dip.io import ImageSpec
 from napari_dip.io.reading import read_spec
@@ -23,14 +23,14 @@ from napari_dip.pipeline.plan.plan import preflight
 from napari_dip.pipeline.plan.types import Plan
 from napari_dip.pipeline.recipe import make_recipe
 from napari_dip.tasks import SuperResolve
-from napari_dip.tasks.priors.deep_image_prior import CHANNELS
-from napari_dip.tasks.priors.zssr import COARSER_SCALES, stages_of
+from napari_dip.tasks.priors.deep_image_prior import RANDOM_INPUT_CHANNELS
+from napari_dip.tasks.priors.zssr import ZSSR_PRIOR, split_into_stages
 from scenes import plain_scene, prior_of, seen_problem
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from napari_dip.tasks.base import Scene
+    from napari_dip.tasks.base import FitInput
 
 MACHINE = Machine(2, 8 * 10**9, ("cpu",), "2.13.0", "no NVIDIA driver was found")
 FAST = {"preset": "fast", "device": "cpu"}
@@ -46,7 +46,7 @@ def binned(image: np.ndarray, along: tuple[int, int]) -> np.ndarray:
     return blocks.mean((1, 3))
 
 
-def scene(height: int = 16, width: int = 20) -> Scene:
+def scene(height: int = 16, width: int = 20) -> FitInput:
     return plain_scene((height, width))
 
 
@@ -94,9 +94,9 @@ def test_the_margin_is_as_wide_as_the_engine_draws_a_gaussian() -> None:
 def test_the_code_is_jittered_as_in_the_paper(factor, jitter) -> None:
     task = SuperResolve(factor=factor, start="none")
     prior = prior_of(task, scene())
-    assert isinstance(prior, NoiseCode)
+    assert isinstance(prior, RandomInputPrior)
     assert prior.jitter == jitter
-    assert prior.code.shape[1] == CHANNELS
+    assert prior.code.shape[1] == RANDOM_INPUT_CHANNELS
 
 
 @pytest.mark.parametrize("settings", [{}, {"psf_sigma": 1.3}])
@@ -106,9 +106,9 @@ def test_a_pixel_that_judges_is_not_in_the_code(settings) -> None:
     codes = []
     for measured in (one, other):
         prior = prior_of(SuperResolve(**settings), measured)
-        assert isinstance(prior, NoiseCode)
+        assert isinstance(prior, RandomInputPrior)
         codes.append(prior.code)
-    assert codes[0].shape[1] == CHANNELS + 1
+    assert codes[0].shape[1] == RANDOM_INPUT_CHANNELS + 1
     torch.testing.assert_close(codes[0], codes[1])
 
 
@@ -116,8 +116,8 @@ def test_the_interpolated_image_overlays_the_fine_grid() -> None:
     one = scene()
     one.measurement[...] = torch.arange(20.0)  # a ramp along X
     prior = prior_of(SuperResolve(factor="2"), one)
-    assert isinstance(prior, NoiseCode)
-    ramp = prior.code[0, CHANNELS, 8, 8:-8]
+    assert isinstance(prior, RandomInputPrior)
+    ramp = prior.code[0, RANDOM_INPUT_CHANNELS, 8, 8:-8]
     torch.testing.assert_close(ramp, torch.arange(8, 32) / 2 - 0.25, atol=0.3, rtol=0)
 
 
@@ -133,12 +133,12 @@ def test_judges_never_drive_where_the_last_step_adds_what_they_tell() -> None:
 
 
 def test_every_factor_has_equal_stages_or_the_prior_of_the_paper() -> None:
-    assert stages_of((4, 4)) == ((2, 2), 2)
-    assert stages_of((1, 8)) == ((1, 2), 3)
-    assert stages_of((3, 3)) == ((3, 3), 1)
-    assert stages_of((2, 4)) is None
+    assert split_into_stages((4, 4)) == ((2, 2), 2)
+    assert split_into_stages((1, 8)) == ((1, 2), 3)
+    assert split_into_stages((3, 3)) == ((3, 3), 1)
+    assert split_into_stages((2, 4)) is None
     spec = ImageSpec("cells", (40, 40), "float32", "YX")
-    assert SuperResolve(factor="4").first_choice(spec, volume=False) == COARSER_SCALES
+    assert SuperResolve(factor="4").first_choice(spec, volume=False) == ZSSR_PRIOR
     for other in ({"factor": "2,4"}, {"psf_sigma": 1.0}, {"prior": "noise"}):
         assert SuperResolve(**other).first_choice(spec, volume=False) == "noise"
     assert SuperResolve().first_choice(spec, volume=True) == "noise"
@@ -153,7 +153,7 @@ def test_coarser_scales_are_refused_where_there_are_none(settings) -> None:
 
 
 def test_patches_judge_and_drive_nothing() -> None:
-    one = replace(scene(48, 64), prior=COARSER_SCALES)
+    one = replace(scene(48, 64), prior=ZSSR_PRIOR)
     term = seen_problem(SuperResolve(), one).terms[0]
     assert float((term.fitted * term.held_out).sum()) == 0
     assert float((term.fitted + term.held_out).min()) == 1
@@ -165,7 +165,7 @@ def test_patches_judge_and_drive_nothing() -> None:
 def test_what_was_measured_without_noise_is_explained_in_the_end() -> None:
     one = scene(48, 64)
     nothing = 0 * one.noise.intercept
-    one = replace(one, prior=COARSER_SCALES, noise=replace(one.noise, intercept=nothing))
+    one = replace(one, prior=ZSSR_PRIOR, noise=replace(one.noise, intercept=nothing))
     one = replace(one, noise=replace(one.noise, floor=nothing + 1e-12))
     problem = seen_problem(SuperResolve(factor="4"), one)
     flat = torch.zeros(1, 1, 192, 256)
@@ -179,7 +179,7 @@ def test_what_is_learned_on_the_coarser_scale_beats_what_it_begins_with() -> Non
     coarse = binned(truth, (2, 2))
     told = {"factor": 2, "model": "binning", "noise": "gaussian", **FAST}
     learned = dip.super_resolve(coarse, max_iterations=60, **told)
-    assert learned.report["prior"]["chosen"] == COARSER_SCALES
+    assert learned.report["prior"]["chosen"] == ZSSR_PRIOR
     begun = dip.super_resolve(coarse, max_iterations=1, **told)
     ours, start = (float(np.mean((one.image - truth) ** 2)) for one in (learned, begun))
     assert ours < 0.93 * start

@@ -13,8 +13,8 @@ from scipy.ndimage import zoom
 
 import napari_dip as dip
 from napari_dip.cli import main
-from napari_dip.engine.operators.detector import interpolated
-from napari_dip.engine.prior import NoiseCode
+from napari_dip.engine.operators.detector import interpolate_cubic
+from napari_dip.engine.prior import RandomInputPrior
 from napari_dip.engine.problem import Estimate
 from napari_dip.io import ImageSpec
 from napari_dip.io.reading import read_spec
@@ -29,7 +29,7 @@ from scenes import plain_scene, prior_of, seen_problem
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from napari_dip.tasks.base import Scene
+    from napari_dip.tasks.base import FitInput
 
 FAST = {"preset": "fast", "device": "cpu"}
 MACHINE = Machine(2, 8 * 10**9, ("cpu",), "2.13.0", "no NVIDIA driver was found")
@@ -48,7 +48,7 @@ def binned(volume: np.ndarray, factor: int) -> np.ndarray:
     return volume.reshape(planes // factor, factor, height, width).mean(1)
 
 
-def scene(grid: tuple[int, ...] = (4, 16, 20)) -> Scene:
+def scene(grid: tuple[int, ...] = (4, 16, 20)) -> FitInput:
     return plain_scene(grid)
 
 
@@ -102,7 +102,7 @@ def test_a_pixel_that_judges_is_not_in_the_code() -> None:
     codes = []
     for measured in (one, other):
         prior = prior_of(SuperResolve(factor="2,1,1"), measured)
-        assert isinstance(prior, NoiseCode)
+        assert isinstance(prior, RandomInputPrior)
         codes.append(prior.code)
     assert codes[0].shape[1] == NOISE_IN_VOLUMES + 1
     torch.testing.assert_close(codes[0], codes[1])
@@ -114,7 +114,7 @@ def test_interpolation_along_any_axis_keeps_a_ramp(axis) -> None:
     shape = [1, 1, 1]
     shape[axis] = 8
     ramp = torch.arange(8.0).reshape(1, 1, *shape).expand(1, 1, 8, 8, 8)
-    fine = interpolated(ramp, factors).movedim(axis + 2, -1)[0, 0, 4, 4]
+    fine = interpolate_cubic(ramp, factors).movedim(axis + 2, -1)[0, 0, 4, 4]
     # the cubic's slope at its middle is 0.75, not 0.5, so a ramp bends by a twentieth of a pixel
     torch.testing.assert_close(fine[4:-4], torch.arange(4, 12) / 2 - 0.25, atol=0.06, rtol=0)
 
@@ -153,7 +153,7 @@ def test_the_fit_begins_with_a_volume_that_explains_what_it_was_shown() -> None:
     one = replace(scene((4, 20, 20)), measurement=coarse)
     task = SuperResolve(factor="2,1,1", model="binning")
     prior, problem = prior_of(task, one), seen_problem(task, one)
-    assert isinstance(prior, NoiseCode)
+    assert isinstance(prior, RandomInputPrior)
     assert prior.start is not None
     assert prior.reach < 0.5
     operator = problem.terms[0].operator

@@ -13,33 +13,33 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import App, CycloptsError, Parameter
 
-from napari_dip.cli.batch import batch_arguments
+from napari_dip.cli.batch import make_batch_arguments
 from napari_dip.cli.options import (
-    camera_arguments,
-    explore_arguments,
-    feature_arguments,
-    flag,
-    input_arguments,
-    methods_arguments,
-    noise_arguments,
-    ordered,
-    output_arguments,
-    recipe_arguments,
-    setting_arguments,
-    signed,
+    make_camera_arguments,
+    make_command,
+    make_explore_arguments,
+    make_feature_arguments,
+    make_flag,
+    make_input_arguments,
+    make_methods_arguments,
+    make_noise_arguments,
+    make_output_arguments,
+    make_recipe_arguments,
+    make_setting_arguments,
+    sort_arguments,
 )
 from napari_dip.cli.terminal import (
-    EXPERIMENTS,
-    fault_of,
-    in_options,
-    let_go,
-    say,
-    summary,
-    unprinted,
+    EXPERIMENT_SUMMARIES,
+    convert_parser_error,
+    discard_stream,
+    make_print_failure,
+    name_options,
+    print_message,
+    summarise_task,
     use_streams,
 )
 from napari_dip.errors import Failed, Refused, refusal
-from napari_dip.errors.fault import printable_lines
+from napari_dip.errors.fault import make_lines_printable
 from napari_dip.io.paths import check_working_folder
 from napari_dip.pipeline.machine import is_memory_error
 from napari_dip.tasks import TASKS
@@ -48,9 +48,9 @@ from napari_dip.version import __version__
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-DONE, FAILED, REFUSED, INTERRUPTED = 0, 1, 2, 130
+EXIT_SUCCESS, EXIT_FAILURE, EXIT_REFUSAL, EXIT_INTERRUPT = 0, 1, 2, 130
 #: What asks the parser itself to print.
-_PRINTED = frozenset(("--help", "-h", "--version"))
+_PARSER_OPTIONS = frozenset(("--help", "-h", "--version"))
 _ABOUT = """Restore one noisy microscopy image with an untrained network fitted to it alone.
 
 Start with 'napari-dip demo', or 'napari-dip denoise IN -o OUT.tif'."""
@@ -74,90 +74,94 @@ def main(argv: Sequence[str] | None = None) -> int:
         _hush_libraries()
     tokens = list(sys.argv[1:] if argv is None else argv)
     try:
-        if _PRINTED.isdisjoint(tokens):
+        if _PARSER_OPTIONS.isdisjoint(tokens):
             check_working_folder()
-        return _answer(tokens)
+        return _run_command(tokens)
     except CycloptsError as error:
-        say(fault_of(error, tokens).message)
-        return REFUSED
+        print_message(convert_parser_error(error, tokens).message)
+        return EXIT_REFUSAL
     except Refused as no:
-        say(in_options(no.refusal, tokens).message)
-        return REFUSED
+        print_message(name_options(no.refusal, tokens).message)
+        return EXIT_REFUSAL
     except Failed as failure:
-        say(failure.refusal.message)
-        return FAILED
+        print_message(failure.refusal.message)
+        return EXIT_FAILURE
     except KeyboardInterrupt:
-        say("Interrupted; nothing was saved.")
-        return INTERRUPTED
+        print_message("Interrupted; nothing was saved.")
+        return EXIT_INTERRUPT
     except BrokenPipeError:  # whoever read our output has gone
-        return FAILED
+        return EXIT_FAILURE
     except Exception as error:
-        return _failed(error)
+        return _report_unexpected_error(error)
 
 
-def _answer(tokens: list[str]) -> int:
+def _run_command(tokens: list[str]) -> int:
     """Carry out a command; help and version are printed by the parser, which knows no exit code."""
     try:
-        outcome = _app()(tokens, exit_on_error=False, print_error=False)
+        outcome = _build_app()(tokens, exit_on_error=False, print_error=False)
     except OSError as error:
-        if error.filename is not None or _PRINTED.isdisjoint(tokens):
+        if error.filename is not None or _PARSER_OPTIONS.isdisjoint(tokens):
             raise
-        let_go(sys.stdout)
-        raise unprinted(error) from None
+        discard_stream(sys.stdout)
+        raise make_print_failure(error) from None
     if outcome is None and sys.stdout is None:
-        raise unprinted()
-    return outcome if isinstance(outcome, int) else DONE
+        raise make_print_failure()
+    return outcome if isinstance(outcome, int) else EXIT_SUCCESS
 
 
-def _app() -> App:
+def _build_app() -> App:
     app = App(name="napari-dip", version=__version__, help=_ABOUT, result_action="return_value")
     plan = App(name="plan", help="Say what a run would do and cost, without running it.")
     for name, task in TASKS.items():
-        what = summary(task)
-        given = [*input_arguments(name), *setting_arguments(name), *recipe_arguments()]
-        arguments = ordered([*given, *output_arguments(name)])
-        app.command(signed(_restore(name), arguments, what), name=name)
-        plan.command(signed(_plan(name), ordered(given), what), name=name)
+        what = summarise_task(task)
+        given = [
+            *make_input_arguments(name),
+            *make_setting_arguments(name),
+            *make_recipe_arguments(),
+        ]
+        arguments = sort_arguments([*given, *make_output_arguments(name)])
+        app.command(make_command(_make_restore_command(name), arguments, what), name=name)
+        plan.command(make_command(_make_plan_command(name), sort_arguments(given), what), name=name)
     words = "Run one recipe on many files; what cannot be restored stops nothing else."
-    app.command(signed(_batch, batch_arguments(), words), name="batch")
+    app.command(make_command(_call_batch, make_batch_arguments(), words), name="batch")
     words = "Measure the noise of an image, without restoring it: gain, read noise, correlation."
-    app.command(signed(_noise, noise_arguments(), words), name="noise")
+    app.command(make_command(_call_noise, make_noise_arguments(), words), name="noise")
     words = "Make maps of an sCMOS camera: offset, gain and read noise of each pixel."
-    app.command(signed(_camera_maps, camera_arguments(), words), name="camera-maps")
+    app.command(make_command(_call_camera_maps, make_camera_arguments(), words), name="camera-maps")
     app.command(plan)
     explore = App(name="explore", help="See the prior: why an untrained network restores.")
-    for name, words in EXPERIMENTS.items():
-        arguments = feature_arguments() if name == "features" else explore_arguments(name)
-        explore.command(signed(_explore(name), arguments, words), name=name)
+    for name, words in EXPERIMENT_SUMMARIES.items():
+        arguments = make_feature_arguments() if name == "features" else make_explore_arguments(name)
+        explore.command(make_command(_make_explore_command(name), arguments, words), name=name)
     app.command(explore)
     words = "Write the methods section of a result: what was done, with what, and the references."
-    app.command(signed(_methods, methods_arguments(), words), name="methods")
-    quiet = flag("json", "Print everything as JSON.")
+    app.command(make_command(_call_methods, make_methods_arguments(), words), name="methods")
+    quiet = make_flag("json", "Print everything as JSON.")
     about = "Look at this computer: versions, devices, memory, and how to mend what is missing."
-    app.command(signed(_doctor, [quiet], about), name="doctor")
-    app.command(_demo, name="demo")
+    app.command(make_command(_call_doctor, [quiet], about), name="doctor")
+    app.command(_call_demo, name="demo")
     return app
 
 
-def _restore(task: str) -> Any:
+def _make_restore_command(task: str) -> Any:
     def command(image: str, **options: Any) -> int:
-        from napari_dip.cli.restore import restore_file
+        from napari_dip.cli.restore import run_restore_command
 
-        return restore_file(task, image, **options)
+        return run_restore_command(task, image, **options)
 
     return command
 
 
-def _plan(task: str) -> Any:
+def _make_plan_command(task: str) -> Any:
     def command(image: str, **options: Any) -> int:
-        from napari_dip.cli.restore import plan_file
+        from napari_dip.cli.restore import run_plan_command
 
-        return plan_file(task, image, **options)
+        return run_plan_command(task, image, **options)
 
     return command
 
 
-def _explore(experiment: str) -> Any:
+def _make_explore_command(experiment: str) -> Any:
     def command(image: str, **options: Any) -> int:
         from napari_dip.cli.explore import explore
 
@@ -166,25 +170,25 @@ def _explore(experiment: str) -> Any:
     return command
 
 
-def _batch(recipe: str, *inputs: str, **options: Any) -> int:
-    from napari_dip.cli.batch import batch
+def _call_batch(recipe: str, *inputs: str, **options: Any) -> int:
+    from napari_dip.cli.batch import run_batch_command
 
-    return batch(recipe, inputs, **options)
+    return run_batch_command(recipe, inputs, **options)
 
 
-def _noise(
+def _call_noise(
     image: str,
     *,
     axes: str | None = None,
     json: bool = False,
     **files: Any,
 ) -> int:
-    from napari_dip.cli.inspection import noise
+    from napari_dip.cli.inspection import run_noise_command
 
-    return noise(image, axes=axes, as_json=json, **files)
+    return run_noise_command(image, axes=axes, as_json=json, **files)
 
 
-def _camera_maps(
+def _call_camera_maps(
     *, dark: list[str], output: str, flat: Any = (), overwrite: bool = False, quiet: bool = False
 ) -> int:
     from napari_dip.cli.inspection import make_maps
@@ -192,19 +196,19 @@ def _camera_maps(
     return make_maps(dark, flat, output=output, overwrite=overwrite, quiet=quiet)
 
 
-def _methods(result: str) -> int:
-    from napari_dip.cli.inspection import methods
+def _call_methods(result: str) -> int:
+    from napari_dip.cli.inspection import run_methods_command
 
-    return methods(result)
-
-
-def _doctor(*, json: bool = False) -> int:
-    from napari_dip.cli.inspection import doctor
-
-    return doctor(as_json=json)
+    return run_methods_command(result)
 
 
-def _demo(
+def _call_doctor(*, json: bool = False) -> int:
+    from napari_dip.cli.inspection import run_doctor_command
+
+    return run_doctor_command(as_json=json)
+
+
+def _call_demo(
     *,
     window: Annotated[bool | None, Parameter(show_default=False)] = None,
     preset: Literal["fast", "balanced", "best"] = "fast",
@@ -218,29 +222,29 @@ def _demo(
     preset
         How much time to spend without a window.
     """
-    from napari_dip.cli.demo import demo
+    from napari_dip.cli.demo import run_demo_command
 
-    return demo(window, preset)
+    return run_demo_command(window, preset)
 
 
-def _failed(error: Exception) -> int:
+def _report_unexpected_error(error: Exception) -> int:
     """Say in one sentence what nobody foresaw, and keep the rest in a file for a report."""
     import tempfile
     import traceback
 
-    from napari_dip.io.paths import why_not
+    from napari_dip.io.paths import describe_exception
 
     if is_memory_error(error):
-        say(refusal("memory-out", name="the image").message)
-        return FAILED
-    say(refusal("unexpected", why=why_not(error)).message)
+        print_message(refusal("memory-out", name="the image").message)
+        return EXIT_FAILURE
+    print_message(refusal("unexpected", why=describe_exception(error)).message)
     with suppress(OSError):  # no room for it, either
         with tempfile.NamedTemporaryFile(
             "w", prefix="napari-dip-", suffix=".log", delete=False, encoding="utf-8"
         ) as log:
-            log.write(printable_lines("".join(traceback.format_exception(error))))
-        say(f"Log: {log.name}")
-    return FAILED
+            log.write(make_lines_printable("".join(traceback.format_exception(error))))
+        print_message(f"Log: {log.name}")
+    return EXIT_FAILURE
 
 
 def _hush_libraries() -> None:

@@ -15,18 +15,18 @@ from cyclopts import Parameter
 from napari_dip.cli.options import (
     COMMON_GROUP,
     FILES_GROUP,
-    flag,
-    network_argument,
-    recipe_arguments,
-    text,
+    make_flag,
+    make_network_argument,
+    make_recipe_arguments,
+    make_text_option,
 )
-from napari_dip.cli.progress import reporter_for
-from napari_dip.cli.terminal import ALONE, Interrupt, say, tell
-from napari_dip.errors.fault import printable
-from napari_dip.pipeline.events import drained
+from napari_dip.cli.progress import choose_reporter
+from napari_dip.cli.terminal import PLAN_TIME_NOTE, Interrupt, print_message, print_result
+from napari_dip.errors.fault import make_printable
+from napari_dip.pipeline.events import drain_generator
 from napari_dip.scale.batch.plan import left_plans
-from napari_dip.scale.batch_run import run_batch, words_after, words_before
-from napari_dip.scale.cluster.cluster import planning
+from napari_dip.scale.batch_run import run_batch, summarise_batch_plan, summarise_batch_result
+from napari_dip.scale.cluster.cluster import plan_with_workers
 from napari_dip.tasks import TASKS
 
 if TYPE_CHECKING:
@@ -37,15 +37,15 @@ if TYPE_CHECKING:
     from napari_dip.pipeline.events import Control
     from napari_dip.scale.batch.types import BatchEvent, BatchPlan, FileOutcome
     from napari_dip.scale.batch_run import BatchResult
-    from napari_dip.scale.cluster.pool import DaskCrew
+    from napari_dip.scale.cluster.pool import DaskWorkerPool
 
-DONE, FAILED, REFUSED, INTERRUPTED = 0, 1, 2, 130
-_STOPPING = "Stopping; all that is done is kept. Press Ctrl-C again to end at once."
+EXIT_SUCCESS, EXIT_FAILURE, EXIT_REFUSAL, EXIT_INTERRUPT = 0, 1, 2, 130
+_STOPPING_MESSAGE = "Stopping; all that is done is kept. Press Ctrl-C again to end at once."
 _RESUME = "The same command with --resume goes on from there."
-_AT_ONCE = f"Ended at once; results that have a receipt are whole. {_RESUME}"
+_ABORT_MESSAGE = f"Ended at once; results that have a receipt are whole. {_RESUME}"
 
 
-def batch(
+def run_batch_command(
     recipe: str,
     inputs: Sequence[str],
     *,
@@ -91,49 +91,51 @@ def batch(
     given = {name: path for name, path in others.items() if path is not None}
     how: dict[str, Any] = {"resume": resume, "axes": axes, "one_network": one_network}
     how |= {"workers": workers, "scheduler": scheduler, "threads": threads, "others": given}
-    with planning(recipe, inputs, output, **how) as (plan, staff):
+    with plan_with_workers(recipe, inputs, output, **how) as (plan, staff):
         for source, no in plan.refused:
-            say(_told(source, no))
+            print_message(_describe_file_refusal(source, no))
         if len(plan.refused) == len(plan.jobs):
-            return REFUSED
-        with Interrupt(quiet=quiet, said=_STOPPING) as interrupt:
+            return EXIT_REFUSAL
+        with Interrupt(quiet=quiet, said=_STOPPING_MESSAGE) as interrupt:
             try:
                 with staff() as crew:
-                    result = _watched(plan, interrupt.control, crew, quiet=quiet)
+                    result = _run_and_show_batch(plan, interrupt.control, crew, quiet=quiet)
             except KeyboardInterrupt:
-                say(_AT_ONCE)
-                return INTERRUPTED
-    return _ended(result, quiet=quiet)
+                print_message(_ABORT_MESSAGE)
+                return EXIT_INTERRUPT
+    return _report_batch_end(result, quiet=quiet)
 
 
-def _ended(result: BatchResult, *, quiet: bool) -> int:
+def _report_batch_end(result: BatchResult, *, quiet: bool) -> int:
     """Say what came of it; the exit code."""
     if not quiet:
-        say(f"{words_after(result)} Table: '{result.page}'.")
+        print_message(f"{summarise_batch_result(result)} Table: '{result.page}'.")
     if result.count("waiting"):
-        say(_RESUME)
-        return INTERRUPTED
-    return FAILED if result.count("refused", "failed") else DONE
+        print_message(_RESUME)
+        return EXIT_INTERRUPT
+    return EXIT_FAILURE if result.count("refused", "failed") else EXIT_SUCCESS
 
 
-def _before(plan: BatchPlan, crew: DaskCrew | None) -> list[str]:
+def _describe_batch_plan(plan: BatchPlan, crew: DaskWorkerPool | None) -> list[str]:
     if crew is None:
         return [
             *plan.notes,
-            f"{words_before(plan)} {ALONE}" if left_plans(plan) else words_before(plan),
+            f"{summarise_batch_plan(plan)} {PLAN_TIME_NOTE}"
+            if left_plans(plan)
+            else summarise_batch_plan(plan),
         ]
-    return [*plan.notes, *crew.notes, words_before(plan, crew.count)]
+    return [*plan.notes, *crew.notes, summarise_batch_plan(plan, crew.count)]
 
 
-def _watched(
-    plan: BatchPlan, control: Callable[[], Control], crew: DaskCrew | None, *, quiet: bool
+def _run_and_show_batch(
+    plan: BatchPlan, control: Callable[[], Control], crew: DaskWorkerPool | None, *, quiet: bool
 ) -> BatchResult:
     """Run to the end: how far each file is, where its result lies, or why there is none."""
     said = {source for source, _ in plan.refused}
     if not quiet:
-        for line in _before(plan, crew):
-            say(line)
-    with closing(reporter_for(quiet)) as reporter:
+        for line in _describe_batch_plan(plan, crew):
+            print_message(line)
+    with closing(choose_reporter(quiet)) as reporter:
 
         def see(one: BatchEvent) -> None:
             if one.event is not None:
@@ -143,32 +145,32 @@ def _watched(
             if one.outcome is not None:
                 reporter.end(one.number)
                 if one.source not in said:
-                    _tell(one.outcome, quiet=quiet)
+                    _report_file_outcome(one.outcome, quiet=quiet)
 
-        return drained(run_batch(plan, control=control, crew=crew), see)
+        return drain_generator(run_batch(plan, control=control, crew=crew), see)
 
 
-def _tell(outcome: FileOutcome, *, quiet: bool) -> None:
+def _report_file_outcome(outcome: FileOutcome, *, quiet: bool) -> None:
     """Say what became of a file that was worked on."""
     if outcome.refusal is not None:
-        say(_told(outcome.source, outcome.refusal))
+        print_message(_describe_file_refusal(outcome.source, outcome.refusal))
     elif outcome.result is not None and not quiet:
-        tell(str(outcome.result), saved=True)
+        print_result(str(outcome.result), saved=True)
 
 
-def _told(source: Path, no: Refusal) -> str:
+def _describe_file_refusal(source: Path, no: Refusal) -> str:
     """Say of a file why it has no result; its path goes first, where the words do not hold it."""
-    path = printable(str(source))
+    path = make_printable(str(source))
     return no.message if f"'{path}'" in no.sentence else f"{path}: {no.message}"
 
 
-ONE_NETWORK = (
+JOINT_TRAINING_HELP = (
     "Fit one network to up to 32 of the files first, series.network in OUTDIR, and show it each: "
     "for eight files or more of one microscope with the same settings."
 )
 
 
-def batch_arguments() -> list[Argument]:
+def make_batch_arguments() -> list[Argument]:
     """Arguments of the command for many files; further inputs are those of all tasks."""
     recipe = Parameter(name="RECIPE", help="A recipe, as --recipe or the dock saves it.")
     images = Parameter(
@@ -179,42 +181,42 @@ def batch_arguments() -> list[Argument]:
     )
     inputs = [one for task in TASKS.values() for one in task.inputs[1:]]
     further = {one.name: one.help for one in inputs if not one.measures}
-    (axes,) = (one for one in recipe_arguments() if one.name == "axes")
+    (axes,) = (one for one in make_recipe_arguments() if one.name == "axes")
     words = "Go on with the batch in OUTDIR: what is done and still whole is left as it is."
     return [
         Argument("recipe", Argument.POSITIONAL_ONLY, annotation=Annotated[str, recipe]),
         Argument("inputs", Argument.VAR_POSITIONAL, annotation=Annotated[str, images]),
         Argument("output", Argument.KEYWORD_ONLY, annotation=Annotated[str, output]),
         *(
-            text(name, f"{told} One image file for all of IN.", "FILE", FILES_GROUP)
+            make_text_option(name, f"{told} One image file for all of IN.", "FILE", FILES_GROUP)
             for name, told in further.items()
         ),
         axes,
-        flag("one_network", ONE_NETWORK, FILES_GROUP),
-        network_argument(),
-        flag("resume", words, FILES_GROUP),
-        *_worker_arguments(),
-        flag("quiet", "Say nothing but errors.", COMMON_GROUP),
+        make_flag("one_network", JOINT_TRAINING_HELP, FILES_GROUP),
+        make_network_argument(),
+        make_flag("resume", words, FILES_GROUP),
+        *_make_worker_arguments(),
+        make_flag("quiet", "Say nothing but errors.", COMMON_GROUP),
     ]
 
 
-def _worker_arguments() -> list[Argument]:
+def _make_worker_arguments() -> list[Argument]:
     """Arguments for work that is shared between processes."""
     return [
-        text(
+        make_text_option(
             "workers",
             "Restore so many files at once, each in a process of its own on this computer.",
             "WHOLE",
             COMMON_GROUP,
         ),
-        text(
+        make_text_option(
             "scheduler",
             "Hand the files to the workers of a running dask cluster, which see them under the "
             "same names: its address, or the file of --scheduler-file.",
             "ADDRESS",
             COMMON_GROUP,
         ),
-        text(
+        make_text_option(
             "threads",
             "Most threads of each fit, which pixels depend on in their last digits. Default: the "
             "cores, shared by the workers.",

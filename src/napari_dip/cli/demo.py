@@ -8,13 +8,13 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
-from napari_dip.cli.progress import watched
-from napari_dip.cli.terminal import ALONE, say, tell
+from napari_dip.cli.progress import run_and_show
+from napari_dip.cli.terminal import PLAN_TIME_NOTE, print_message, print_result
 from napari_dip.errors import Failed, Refusal, Refused, refusal
-from napari_dip.explore.output.files import free_folder
+from napari_dip.explore.output.files import find_free_folder
 from napari_dip.io.header import ImageSpec
 from napari_dip.io.outputs import check_output
-from napari_dip.io.paths import unwritable
+from napari_dip.io.paths import make_folder_refusal
 from napari_dip.io.reading import read_pixels, read_spec
 from napari_dip.io.writing import write_bytes, write_image
 from napari_dip.pipeline.assess.report_picture import before_after
@@ -30,7 +30,7 @@ FOLDER = "demo"
 PICTURE, RESULT = "before_after.png", "mitochondria_denoised.tif"
 
 
-def demo(window: bool | None, preset: str) -> int:
+def run_demo_command(window: bool | None, preset: str) -> int:
     """Show what this program does; returns the exit code.
 
     Parameters
@@ -40,19 +40,19 @@ def demo(window: bool | None, preset: str) -> int:
     preset : str
         "fast", "balanced" or "best".
     """
-    why = _no_window()
+    why = _explain_no_window()
     if window and why:
         raise Refused(refusal("window-missing", why=why))
     if window or (window is None and not why):
-        say("Opening napari with the sample; close its window to end the demo.")
+        print_message("Opening napari with the sample; close its window to end the demo.")
         command = [sys.executable, "-m", "napari_dip.qt.demo", preset]
         if subprocess.run(command, check=False).returncode == 0:
             return 0
-        say("napari could not show its window, so the demo goes on without one.")
-    return _pictures(preset)
+        print_message("napari could not show its window, so the demo goes on without one.")
+    return _save_demo_pictures(preset)
 
 
-def _no_window() -> str:
+def _explain_no_window() -> str:
     """Why no window can be opened here, "" if one can."""
     if sys.platform not in ("win32", "darwin"):
         if not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
@@ -64,15 +64,15 @@ def _no_window() -> str:
     return ""
 
 
-def _pictures(preset: str) -> int:
+def _save_demo_pictures(preset: str) -> int:
     folder = Path(FOLDER)
     if any(os.path.lexists(folder / name) for name in (PICTURE, RESULT)):
-        folder = free_folder(".", FOLDER)  # an earlier demo, or files of the user's
+        folder = find_free_folder(".", FOLDER)  # an earlier demo, or files of the user's
     picture, result_path = folder / PICTURE, folder / RESULT
     try:
         folder.mkdir(exist_ok=True)
     except OSError as error:
-        raise Refused(unwritable(Path.cwd(), error)) from None
+        raise Refused(make_folder_refusal(Path.cwd(), error)) from None
     check_output(picture, suffixes=(".png",))
     check_output(result_path)
     noisy, reference = read_pixels(read_spec(MITOCHONDRIA))
@@ -80,8 +80,8 @@ def _pictures(preset: str) -> int:
     plan = preflight(make_recipe("denoise", preset=preset), spec, this_machine())
     if isinstance(plan, Refusal):
         raise Refused(plan)
-    say(f"{plan.line} {ALONE}")
-    result = watched(run(plan, {"image": noisy}))
+    print_message(f"{plan.line} {PLAN_TIME_NOTE}")
+    result = run_and_show(run(plan, {"image": noisy}))
     if result is None:  # nobody asked it to end with nothing
         raise Failed(refusal("unexpected", why="the run ended without a picture"))
     told = {"recipe": result.recipe.to_dict(), "stop_reason": result.stop_reason}
@@ -91,7 +91,9 @@ def _pictures(preset: str) -> int:
     write_bytes(picture, drawn)
     seconds = result.report.get("seconds")
     took = f" in {duration(seconds)}" if seconds else ""
-    say(f"Done{took}, since {result.stop_reason}. Before and after, and the restored image:")
-    tell(str(picture.resolve()), saved=True)
-    tell(str(result_path.resolve()), saved=True)
+    print_message(
+        f"Done{took}, since {result.stop_reason}. Before and after, and the restored image:"
+    )
+    print_result(str(picture.resolve()), saved=True)
+    print_result(str(result_path.resolve()), saved=True)
     return 0

@@ -5,8 +5,8 @@ from __future__ import annotations
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
-from napari_dip.cli.progress import ALONE, reporter_for
-from napari_dip.cli.terminal import say, tell
+from napari_dip.cli.progress import SINGLE_RUN, choose_reporter
+from napari_dip.cli.terminal import print_message, print_result
 from napari_dip.io.outputs import OutputLock
 
 if TYPE_CHECKING:
@@ -42,18 +42,20 @@ def explore(
         As these.
     """
     from napari_dip import explore as experiments
-    from napari_dip.explore.output.files import check_place
+    from napari_dip.explore.output.files import check_experiment_folder
 
-    check_place(experiment, output, overwrite=overwrite)  # says no before any work
+    check_experiment_folder(experiment, output, overwrite=overwrite)  # says no before any work
     given = {name: value for name, value in settings.items() if value is not None}
     call = getattr(experiments, experiment)
     with OutputLock(output):
-        check_place(experiment, output, overwrite=overwrite)  # another run may have ended just now
-        with closing(reporter_for(quiet, ALONE)) as reporter:
+        check_experiment_folder(
+            experiment, output, overwrite=overwrite
+        )  # another run may have ended just now
+        with closing(choose_reporter(quiet, SINGLE_RUN)) as reporter:
             found = call(image, progress=reporter.show, **given)
         page: Path = found.save(output, overwrite=overwrite)
     if not quiet:
         for line in found.sentences:
-            say(line)
-        tell(str(page), saved=True)
+            print_message(line)
+        print_result(str(page), saved=True)
     return 0

@@ -13,12 +13,12 @@ import json
 from math import floor
 from typing import TYPE_CHECKING
 
-from napari_dip.cli.terminal import say, tell
+from napari_dip.cli.terminal import print_message, print_result
 from napari_dip.io.outputs import JSON_SUFFIXES, OutputLock, check_output
 from napari_dip.io.reading import read_spec
 from napari_dip.io.writing import write_text
 from napari_dip.pipeline.assess.methods import methods_text
-from napari_dip.pipeline.camera_maps import camera_maps, check_place
+from napari_dip.pipeline.camera_maps import camera_maps, check_camera_map_folder
 from napari_dip.pipeline.doctor import examine
 from napari_dip.pipeline.machine import size
 from napari_dip.pipeline.noise_report import interval, measure_noise
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from napari_dip.pipeline.noise_report import NoiseReport
 
 
-def noise(
+def run_noise_command(
     image: str,
     *,
     axes: str | None = None,
@@ -73,7 +73,7 @@ def noise(
     if report is not None:
         write_text(place, text, overwrite=overwrite)
     for line in [text.rstrip("\n")] if as_json else _noise_lines(found):
-        tell(line, saved=report is not None)
+        print_result(line, saved=report is not None)
     return 0
 
 
@@ -85,28 +85,28 @@ def _noise_lines(found: NoiseReport) -> list[str]:
         gain = "cannot tell" if one.doubt else interval(one.gain, one.gain_error)
         rows.append(
             f"{begin}Gain {gain}   Noise in the dark {one.noise_in_dark:.4g}   "
-            f"Read noise {_told(one.read_noise, one.read_noise_error)}   "
-            f"Offset {_told(one.offset, one.offset_error)}"
+            f"Read noise {_format_noise_value(one.read_noise, one.read_noise_error)}   "
+            f"Offset {_format_noise_value(one.offset, one.offset_error)}"
         )
     return [*rows, *found.sentences]
 
 
-def _told(figure: float | None, error: float) -> str:
+def _format_noise_value(figure: float | None, error: float) -> str:
     if figure is None:
         return "cannot tell"
     return interval(figure, error) if error == 0 else f"at most {interval(figure, error)}"
 
 
-def doctor(*, as_json: bool = False) -> int:
+def run_doctor_command(*, as_json: bool = False) -> int:
     """Look at this computer and print it; 1 if nothing could be restored here, else 0."""
     if not as_json:
-        say("Trying PyTorch; this takes some seconds.")
+        print_message("Trying PyTorch; this takes some seconds.")
     found = examine()
     if as_json:
-        tell(json.dumps(found.to_dict(), indent=2))
+        print_result(json.dumps(found.to_dict(), indent=2))
     else:
         for line in _computer_lines(found):
-            tell(line)
+            print_result(line)
     return 0 if found.works else 1
 
 
@@ -156,19 +156,21 @@ def make_maps(
         As `napari_dip.pipeline.camera_maps`.
     """
     inputs = (*dark, *flat)
-    check_place(output, inputs, overwrite=overwrite)  # says no before any work
+    check_camera_map_folder(output, inputs, overwrite=overwrite)  # says no before any work
     with OutputLock(output):
-        found = camera_maps(list(dark), list(flat), progress=None if quiet else say)
-        check_place(output, inputs, overwrite=overwrite)  # another run may have ended just now
+        found = camera_maps(list(dark), list(flat), progress=None if quiet else print_message)
+        check_camera_map_folder(
+            output, inputs, overwrite=overwrite
+        )  # another run may have ended just now
         place = found.save(output, overwrite=overwrite)
     if not quiet:
         for line in found.sentences:
-            say(line)
-        tell(str(place), saved=True)
+            print_message(line)
+        print_result(str(place), saved=True)
     return 0
 
 
-def methods(result: str) -> int:
+def run_methods_command(result: str) -> int:
     """Print the paragraph and its references; 0 if it could be done.
 
     Parameters
@@ -181,5 +183,5 @@ def methods(result: str) -> int:
     Refused
         If the file cannot be read or does not say how it was made.
     """
-    tell(methods_text(report_in(result)).rstrip("\n"))
+    print_result(methods_text(report_in(result)).rstrip("\n"))
     return 0

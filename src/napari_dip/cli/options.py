@@ -37,28 +37,30 @@ FIRST_GROUP = Group("Used most", sort_key=0)
 MOST_USED = ("output", "preset", "overwrite", "axes", "max_iterations")
 #: Letters that choices behind the name of an option may take: in a terminal of 80 columns names get
 #: 30 of them, and what is longer is broken anywhere.
-LONG = 24
+MAX_CHOICES_LENGTH = 24
 
 
-def ordered(arguments: Iterable[Argument]) -> list[Argument]:
+def sort_arguments(arguments: Iterable[Argument]) -> list[Argument]:
     """Put arguments that go by their place first, as Python wants them, then what is used most."""
-    return sorted(map(_grouped, arguments), key=lambda one: (one.kind, _place(one.name)))
+    return sorted(map(_assign_group, arguments), key=lambda one: (one.kind, _rank_option(one.name)))
 
 
-def with_choices(words: str, values: Sequence[object]) -> tuple[str, str]:
+def format_choices(words: str, values: Sequence[object]) -> tuple[str, str]:
     """Give what stands behind the name of an option, and its text, which takes many choices."""
     names = [str(value) for value in values]
     short = "|".join(names)
     return (
-        (short, words) if len(short) <= LONG else ("NAME", f"{words} One of: {', '.join(names)}.")
+        (short, words)
+        if len(short) <= MAX_CHOICES_LENGTH
+        else ("NAME", f"{words} One of: {', '.join(names)}.")
     )
 
 
-def _place(name: str) -> int:
+def _rank_option(name: str) -> int:
     return MOST_USED.index(name) if name in MOST_USED else len(MOST_USED)
 
 
-def _grouped(argument: Argument) -> Argument:
+def _assign_group(argument: Argument) -> Argument:
     if argument.name not in MOST_USED:
         return argument
     hint: Any = Annotated[argument.annotation, Parameter(group=FIRST_GROUP)]
@@ -69,7 +71,7 @@ TASK_GROUP = Group("Settings of this task", sort_key=1)
 COMMON_GROUP = Group("Settings of every task", sort_key=2)
 FILES_GROUP = Group("Files", sort_key=3)
 #: How the help calls the kinds of values.
-_WORDS: dict[Any, str] = {int: "WHOLE", float: "NUMBER", str: "TEXT"}
+_METAVARS: dict[Any, str] = {int: "WHOLE", float: "NUMBER", str: "TEXT"}
 #: Files beside the result, with what they hold.
 EXTRA_FILES = {
     "uncertainty": "Save the standard deviation of each pixel as TIFF, in intensity units.",
@@ -79,47 +81,55 @@ EXTRA_FILES = {
 }
 
 
-def setting_arguments(task: str) -> list[Argument]:
+def make_setting_arguments(task: str) -> list[Argument]:
     """Keyword arguments for all settings of a task and those that every task has."""
-    own = [_setting(name, hint, TASKS[task], TASK_GROUP) for name, hint in _fields(TASKS[task])]
-    shared = [_setting(name, hint, Common, COMMON_GROUP) for name, hint in _fields(Common)]
+    own = [
+        _make_setting_argument(name, hint, TASKS[task], TASK_GROUP)
+        for name, hint in _iter_fields(TASKS[task])
+    ]
+    shared = [
+        _make_setting_argument(name, hint, Common, COMMON_GROUP)
+        for name, hint in _iter_fields(Common)
+    ]
     return own + shared
 
 
-def input_arguments(task: str) -> list[Argument]:
+def make_input_arguments(task: str) -> list[Argument]:
     """Arguments for the images that a task takes: the first by its place, others by name."""
     others = TASKS[task].inputs[1:]
-    arguments = [_image("The image: TIFF, OME-TIFF, OME-Zarr, PNG or JPEG.")]
+    arguments = [_make_image_argument("The image: TIFF, OME-TIFF, OME-Zarr, PNG or JPEG.")]
     for other in others:
         words = f"{other.help} An image file."
         if other.optional:
-            arguments.append(text(other.name, words, "FILE", FILES_GROUP))
+            arguments.append(make_text_option(other.name, words, "FILE", FILES_GROUP))
             continue
         mark = Parameter(help=words, metavar="FILE", group=FILES_GROUP)
         kind = Argument.KEYWORD_ONLY
         arguments.append(Argument(other.name, kind, annotation=Annotated[str, mark]))
-    return arguments + ([network_argument()] if "sharing" in TASKS[task].setting_names() else [])
+    return arguments + (
+        [make_network_argument()] if "sharing" in TASKS[task].setting_names() else []
+    )
 
 
-def noise_arguments() -> list[Argument]:
+def make_noise_arguments() -> list[Argument]:
     """Arguments of the command that only measures."""
-    (axes,) = (one for one in recipe_arguments() if one.name == "axes")
+    (axes,) = (one for one in make_recipe_arguments() if one.name == "axes")
     return [
-        _image("The image to measure: TIFF, OME-TIFF, OME-Zarr, PNG or JPEG."),
+        _make_image_argument("The image to measure: TIFF, OME-TIFF, OME-Zarr, PNG or JPEG."),
         axes,
-        text(
+        make_text_option(
             "dark", "Frames without light, which tell offset and read noise.", "FILE", FILES_GROUP
         ),
-        text(
+        make_text_option(
             "flat", "Two frames or more of one even light: they tell the gain.", "FILE", FILES_GROUP
         ),
-        text("report", "Save all figures as JSON.", "FILE", FILES_GROUP),
-        flag("overwrite", "Replace a report that exists.", FILES_GROUP),
-        flag("json", "Print all figures as JSON instead of sentences.", FILES_GROUP),
+        make_text_option("report", "Save all figures as JSON.", "FILE", FILES_GROUP),
+        make_flag("overwrite", "Replace a report that exists.", FILES_GROUP),
+        make_flag("json", "Print all figures as JSON instead of sentences.", FILES_GROUP),
     ]
 
 
-def camera_arguments() -> list[Argument]:
+def make_camera_arguments() -> list[Argument]:
     """Arguments of the command that makes maps of a camera."""
     place = Parameter(
         name=("--output", "-o"), help="Folder of the maps.", metavar="FOLDER", group=FILES_GROUP
@@ -145,30 +155,32 @@ def camera_arguments() -> list[Argument]:
         Argument("dark", kind, annotation=Annotated[some, dark]),
         Argument("flat", kind, default=(), annotation=Annotated[some, flat]),
         Argument("output", kind, annotation=Annotated[str, place]),
-        flag("overwrite", "Replace files that exist.", FILES_GROUP),
-        flag("quiet", "Say nothing but errors.", COMMON_GROUP),
+        make_flag("overwrite", "Replace files that exist.", FILES_GROUP),
+        make_flag("quiet", "Say nothing but errors.", COMMON_GROUP),
     ]
 
 
-def explore_arguments(experiment: str) -> list[Argument]:
+def make_explore_arguments(experiment: str) -> list[Argument]:
     """Arguments of an experiment: settings that fits have, and what it looks at."""
     words = "Folder of the page, the pictures and the tables."
     output = Parameter(name=("--output", "-o"), help=words, metavar="FOLDER", group=FILES_GROUP)
-    (axes,) = (one for one in recipe_arguments() if one.name == "axes")
+    (axes,) = (one for one in make_recipe_arguments() if one.name == "axes")
     shared = ("seed", "device")
     words = "Whose network is fitted: fast, balanced or best. Default: fast."
     count, side = (300, 128) if experiment == "architectures" else (500, 256)
     arguments = [
-        _image("The image: one plane, as TIFF, OME-TIFF, OME-Zarr, PNG or JPEG."),
+        _make_image_argument("The image: one plane, as TIFF, OME-TIFF, OME-Zarr, PNG or JPEG."),
         Argument("output", Argument.KEYWORD_ONLY, annotation=Annotated[str, output]),
         *(
-            _setting(name, hint, Common, COMMON_GROUP)
-            for name, hint in _fields(Common)
+            _make_setting_argument(name, hint, Common, COMMON_GROUP)
+            for name, hint in _iter_fields(Common)
             if name in shared
         ),
-        text("preset", words, "NAME", COMMON_GROUP),
-        text("max_iterations", f"Of each fit. Default: {count}.", "WHOLE", COMMON_GROUP),
-        text(
+        make_text_option("preset", words, "NAME", COMMON_GROUP),
+        make_text_option(
+            "max_iterations", f"Of each fit. Default: {count}.", "WHOLE", COMMON_GROUP
+        ),
+        make_text_option(
             "crop",
             f"Pixels along a side: of a larger image the middle is looked at. Default: {side}.",
             "WHOLE",
@@ -178,48 +190,48 @@ def explore_arguments(experiment: str) -> list[Argument]:
     ]
     if experiment == "architectures":
         words = "Designs to compare with the preset's, with commas between. Default: all."
-        arguments.append(text("only", words, "NAMES", COMMON_GROUP))
+        arguments.append(make_text_option("only", words, "NAMES", COMMON_GROUP))
     elif experiment != "features":  # which has a network of another kind
         words = (
             "Another network than the preset's: a design of 'explore architectures', such as "
             "no-skips, lipschitz-2 (any bound) or decoder+lipschitz-2+upsampling-0.5. Default: "
             "preset."
         )
-        arguments.append(text("network", words, "NAME", COMMON_GROUP))
+        arguments.append(make_text_option("network", words, "NAME", COMMON_GROUP))
     if experiment in ("architectures", "spectrum"):
         words = "The same picture without noise: tells how good each estimate is."
-        arguments.append(text("truth", words, "FILE", FILES_GROUP))
-    arguments.append(flag("overwrite", "Replace files that exist.", FILES_GROUP))
-    arguments.append(flag("quiet", "Say nothing but errors.", COMMON_GROUP))
+        arguments.append(make_text_option("truth", words, "FILE", FILES_GROUP))
+    arguments.append(make_flag("overwrite", "Replace files that exist.", FILES_GROUP))
+    arguments.append(make_flag("quiet", "Say nothing but errors.", COMMON_GROUP))
     return arguments
 
 
-def methods_arguments() -> list[Argument]:
+def make_methods_arguments() -> list[Argument]:
     """Argument of the command that writes about a result."""
     words = "The result, as napari-dip saved it (TIFF), or the report of its run (JSON)."
     hint = Annotated[str, Parameter(name="RESULT", help=words)]
     return [Argument("result", Argument.POSITIONAL_ONLY, annotation=hint)]
 
 
-def network_argument() -> Argument:
+def make_network_argument() -> Argument:
     """Argument for a network that was fitted before."""
     words = (
         "Show the image a network that was fitted to other files of its series (batch "
         "--one-network) instead of fitting one to it."
     )
-    return text("shared_network", words, "FILE", FILES_GROUP)
+    return make_text_option("shared_network", words, "FILE", FILES_GROUP)
 
 
-def recipe_arguments() -> list[Argument]:
+def make_recipe_arguments() -> list[Argument]:
     """How the image and its recipe are read."""
     return [
-        text(
+        make_text_option(
             "from_recipe",
             "Take the settings from this recipe; options given beside it win.",
             "FILE",
             COMMON_GROUP,
         ),
-        text(
+        make_text_option(
             "axes",
             "Names of the axes of IN, one letter each out of T, C, Z, Y, X and S (S = red, green, "
             "blue). Default: as the file says.",
@@ -229,13 +241,13 @@ def recipe_arguments() -> list[Argument]:
     ]
 
 
-def extra_files(task: str) -> dict[str, str]:
+def list_extra_outputs(task: str) -> dict[str, str]:
     """Files beside the result: those of every task, and what this one finds along the way."""
     found = {f"{name}_out": f"{words} Saved as TIFF." for name, words in TASKS[task].gives.items()}
     return {**EXTRA_FILES, **found}
 
 
-def output_arguments(task: str) -> list[Argument]:
+def make_output_arguments(task: str) -> list[Argument]:
     """Where results go, and how much is said meanwhile."""
     mark = Parameter(
         name=("--output", "-o"),
@@ -244,20 +256,22 @@ def output_arguments(task: str) -> list[Argument]:
         group=FILES_GROUP,
     )
     arguments = [Argument("output", Argument.KEYWORD_ONLY, annotation=Annotated[str, mark])]
-    files = extra_files(task).items()
-    arguments += [text(name, words, "FILE", FILES_GROUP) for name, words in files]
+    files = list_extra_outputs(task).items()
+    arguments += [make_text_option(name, words, "FILE", FILES_GROUP) for name, words in files]
     words = (
         "Iterations after which the best picture so far is kept, as by Ctrl-C or 'Stop and keep': "
         "repeats a run that was ended so."
     )
-    arguments.append(text("keep_after", words, "WHOLE", COMMON_GROUP))
-    arguments.append(flag("resume", "Go on from where a run with this OUT was ended.", FILES_GROUP))
-    arguments.append(flag("overwrite", "Replace files that exist.", FILES_GROUP))
-    arguments.append(flag("quiet", "Say nothing but errors.", COMMON_GROUP))
+    arguments.append(make_text_option("keep_after", words, "WHOLE", COMMON_GROUP))
+    arguments.append(
+        make_flag("resume", "Go on from where a run with this OUT was ended.", FILES_GROUP)
+    )
+    arguments.append(make_flag("overwrite", "Replace files that exist.", FILES_GROUP))
+    arguments.append(make_flag("quiet", "Say nothing but errors.", COMMON_GROUP))
     return arguments
 
 
-def flag(name: str, words: str, group: Group | None = None) -> Argument:
+def make_flag(name: str, words: str, group: Group | None = None) -> Argument:
     """Return an option without a value."""
     groups = (group,) if group else ()
     mark = Parameter(help=words, negative=(), show_default=False, group=groups)
@@ -265,7 +279,7 @@ def flag(name: str, words: str, group: Group | None = None) -> Argument:
     return Argument(name, Argument.KEYWORD_ONLY, default=False, annotation=hint)
 
 
-def signed(function: Callable[..., int], arguments: list[Argument], words: str) -> Any:
+def make_command(function: Callable[..., int], arguments: list[Argument], words: str) -> Any:
     """Give a function the signature and the help that make a command of it."""
 
     def command(*places: Any, **options: Any) -> int:
@@ -277,52 +291,52 @@ def signed(function: Callable[..., int], arguments: list[Argument], words: str) 
     return command
 
 
-def _fields(kind: Any) -> Iterator[tuple[str, Any]]:
+def _iter_fields(kind: Any) -> Iterator[tuple[str, Any]]:
     hints = get_type_hints(kind, include_extras=True)
     for name in kind.__pydantic_fields__:
         yield name, hints[name]
 
 
-def _setting(name: str, hint: Any, kind: Any, group: Group) -> Argument:
+def _make_setting_argument(name: str, hint: Any, kind: Any, group: Group) -> Argument:
     base, *marks = get_args(hint)
     shown = next(mark for mark in marks if isinstance(mark, Setting))
-    plain = _plain(base)
+    plain = _strip_annotations(base)
     default = kind.__pydantic_fields__[name].default
     usual = {True: "yes", False: "no"}[default] if plain is bool else default
     words = shown.help if default in (None, "") else f"{shown.help} Default: {usual}."
     if plain is bool:
         annotation: Any = Annotated[bool | None, Parameter(help=words, group=group)]
     else:  # the text itself goes on: rounding 1.5 to a whole number is not for a parser to do
-        values = get_args(plain) if get_origin(plain) is Literal else (_WORDS[plain],)
-        metavar, words = with_choices(words, values)
+        values = get_args(plain) if get_origin(plain) is Literal else (_METAVARS[plain],)
+        metavar, words = format_choices(words, values)
         mark = Parameter(help=words, group=group, metavar=metavar)
         annotation = Annotated[str | None, mark]
     return Argument(name, Argument.KEYWORD_ONLY, default=None, annotation=annotation)
 
 
-def _plain(hint: Any) -> Any:
+def _strip_annotations(hint: Any) -> Any:
     """Strip limits and None off a type."""
     if get_origin(hint) is Annotated:
-        return _plain(get_args(hint)[0])
+        return _strip_annotations(get_args(hint)[0])
     if get_origin(hint) in (Union, UnionType):
-        kinds = [_plain(kind) for kind in get_args(hint) if kind is not NoneType]
+        kinds = [_strip_annotations(kind) for kind in get_args(hint) if kind is not NoneType]
         return kinds[0]
     return hint
 
 
-def _image(words: str) -> Argument:
+def _make_image_argument(words: str) -> Argument:
     hint = Annotated[str, Parameter(name="IN", help=words)]
     return Argument("image", Argument.POSITIONAL_ONLY, annotation=hint)
 
 
-def text(name: str, words: str, metavar: str, group: Group) -> Argument:
+def make_text_option(name: str, words: str, metavar: str, group: Group) -> Argument:
     """Return an option with a value, as it was typed."""
     hint = Annotated[str | None, Parameter(help=words, metavar=metavar, group=group)]
     return Argument(name, Argument.KEYWORD_ONLY, default=None, annotation=hint)
 
 
 #: Settings that the comparison chooses for each row, and those that fits of one plane do without.
-_CHOSEN = (
+_EXCLUDED_SETTINGS = (
     "network",
     "layer",
     "prior",
@@ -334,17 +348,17 @@ _CHOSEN = (
     "dtype",
 )
 #: How the options of experiments are called here.
-_OWN = {
+_OPTION_HELP = {
     "crop": "Pixels along a side: of a larger image the middle is looked at. Default: 128.",
     "max_iterations": "Of each fit. Default: the preset's.",
 }
 
 
-def feature_arguments() -> list[Argument]:
+def make_feature_arguments() -> list[Argument]:
     """Give the network and its layers, options that experiments have, and those of the task."""
-    shared = [_said(one) for one in explore_arguments("features")]
-    there = {*_CHOSEN, *(one.name for one in shared)}
-    own = [one for one in setting_arguments("invert-features") if one.name not in there]
+    shared = [_override_help(one) for one in make_explore_arguments("features")]
+    there = {*_EXCLUDED_SETTINGS, *(one.name for one in shared)}
+    own = [one for one in make_setting_arguments("invert-features") if one.name not in there]
     words = "A program of torch.export (.pt2), or an architecture of torchvision."
     network = Parameter(help=words, metavar="FILE|NAME")
     words = "Paths of modules, with commas between. Default: five, from the first to the last."
@@ -360,9 +374,9 @@ def feature_arguments() -> list[Argument]:
     return [*given, *named, *left, *own]
 
 
-def _said(argument: Argument) -> Argument:
+def _override_help(argument: Argument) -> Argument:
     """Put the words in that hold here."""
-    if argument.name not in _OWN:
+    if argument.name not in _OPTION_HELP:
         return argument
-    mark = Parameter(help=_OWN[argument.name], metavar="WHOLE")
+    mark = Parameter(help=_OPTION_HELP[argument.name], metavar="WHOLE")
     return argument.replace(annotation=Annotated[str | None, mark])

@@ -7,9 +7,9 @@ import time
 from contextlib import closing
 from typing import TYPE_CHECKING, Any, Protocol
 
-from napari_dip.cli.terminal import is_terminal, say
-from napari_dip.errors.fault import printable
-from napari_dip.pipeline.events import drained
+from napari_dip.cli.terminal import is_terminal, print_message
+from napari_dip.errors.fault import make_printable
+from napari_dip.pipeline.events import drain_generator
 from napari_dip.pipeline.machine import duration
 
 if TYPE_CHECKING:
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 #: Seconds between two lines in a pipe: enough to see that it lives, few enough for a log.
 LINE_SECONDS = 5.0
 #: The number of a run that is alone; those of a batch count from 1.
-ALONE = 0
+SINGLE_RUN = 0
 
 
 class Reporter(Protocol):
     """Shows events of one run, or of several by their numbers, to whoever watches."""
 
-    def show(self, event: Event, number: int = ALONE) -> None:
+    def show(self, event: Event, number: int = SINGLE_RUN) -> None:
         """Take in one event of a run."""
         ...
 
@@ -39,20 +39,20 @@ class Reporter(Protocol):
         ...
 
 
-def watched(
+def run_and_show(
     events: Generator[Event, None, Restoration | None], *, quiet: bool = False
 ) -> Restoration | None:
     """Run to the end and show how far it is."""
-    with closing(reporter_for(quiet, ALONE)) as reporter:
-        return drained(events, reporter.show)
+    with closing(choose_reporter(quiet, SINGLE_RUN)) as reporter:
+        return drain_generator(events, reporter.show)
 
 
-def describe(event: Event) -> str:
+def format_event(event: Event) -> str:
     """One line about an event, as it is printed into a pipe."""
-    return ", ".join((event.words, *facts_of(event)))
+    return ", ".join((event.words, *list_event_facts(event)))
 
 
-def facts_of(event: Event) -> list[str]:
+def list_event_facts(event: Event) -> list[str]:
     """Return what is known beside the words, which name the part where there are several."""
     parts = []
     if event.iteration:
@@ -64,10 +64,10 @@ def facts_of(event: Event) -> list[str]:
     return parts
 
 
-class Nothing:
+class SilentReporter:
     """For --quiet."""
 
-    def show(self, event: Event, number: int = ALONE) -> None:
+    def show(self, event: Event, number: int = SINGLE_RUN) -> None:
         """Say nothing."""
 
     def end(self, number: int) -> None:
@@ -77,19 +77,19 @@ class Nothing:
         """Nothing to leave."""
 
 
-class Lines:
+class LineReporter:
     """A line at each new kind of work of a run, and one every few seconds for all together."""
 
     def __init__(self) -> None:
         self._seen: dict[int, tuple[str, float]] = {}
 
-    def show(self, event: Event, number: int = ALONE) -> None:
+    def show(self, event: Event, number: int = SINGLE_RUN) -> None:
         """Print the event if it is time for one."""
         now = time.monotonic()
         words, last = self._seen.get(number, ("", float("-inf")))
         # many at once take turns, so that a log stays one
         if event.words != words or now - last >= LINE_SECONDS * max(1, len(self._seen)):
-            say(describe(event))
+            print_message(format_event(event))
             self._seen[number] = event.words, now
 
     def end(self, number: int) -> None:
@@ -100,7 +100,7 @@ class Lines:
         """Nothing to leave."""
 
 
-class Bars:
+class BarReporter:
     """A bar for each run that is on, with iteration, held-out loss and time left.
 
     Parameters
@@ -126,12 +126,12 @@ class Bars:
     def _added(self) -> Any:
         return self._progress.add_task("Starting", total=1.0, facts="")
 
-    def show(self, event: Event, number: int = ALONE) -> None:
+    def show(self, event: Event, number: int = SINGLE_RUN) -> None:
         """Move the bar of this run."""
         if number not in self._bars:
             self._bars[number] = self._added()
-        facts = ", ".join(facts_of(event))
-        words = printable(event.words)  # rich lets escapes through
+        facts = ", ".join(list_event_facts(event))
+        words = make_printable(event.words)  # rich lets escapes through
         self._progress.update(
             self._bars[number], description=words, completed=event.fraction, facts=facts
         )
@@ -146,8 +146,8 @@ class Bars:
         self._progress.stop()
 
 
-def reporter_for(quiet: bool, *expected: int) -> Reporter:
+def choose_reporter(quiet: bool, *expected: int) -> Reporter:
     """Choose how events are shown here."""
     if quiet:
-        return Nothing()
-    return Bars(*expected) if is_terminal(sys.stderr) else Lines()
+        return SilentReporter()
+    return BarReporter(*expected) if is_terminal(sys.stderr) else LineReporter()

@@ -8,11 +8,17 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari_dip.cli.options import extra_files
-from napari_dip.cli.progress import watched
-from napari_dip.cli.terminal import ALONE, Interrupt, of_axes, say, tell
+from napari_dip.cli.options import list_extra_outputs
+from napari_dip.cli.progress import run_and_show
+from napari_dip.cli.terminal import (
+    PLAN_TIME_NOTE,
+    Interrupt,
+    describe_axes,
+    print_message,
+    print_result,
+)
 from napari_dip.errors import Failed, Refusal, Refused, refusal
-from napari_dip.io.header import plane_spec
+from napari_dip.io.header import make_plane_spec
 from napari_dip.io.outputs import (
     IMAGE_SUFFIXES,
     JSON_SUFFIXES,
@@ -24,7 +30,7 @@ from napari_dip.io.outputs import (
     remove_parts,
     remove_result,
 )
-from napari_dip.io.paths import fitting
+from napari_dip.io.paths import shorten_name
 from napari_dip.io.reading import read_provenance, read_spec
 from napari_dip.io.writing import write_text
 from napari_dip.pipeline.api import load_recipe
@@ -33,13 +39,13 @@ from napari_dip.pipeline.assess.verdict import cut_off_words
 from napari_dip.pipeline.calibrate.inputs import sort_inputs
 from napari_dip.pipeline.execute.runner import run
 from napari_dip.pipeline.execute.tile_measuring import look_over, open_survey
-from napari_dip.pipeline.execute.trial import keeping_after
+from napari_dip.pipeline.execute.trial import make_keep_after_control
 from napari_dip.pipeline.lazy_inputs import stamped
 from napari_dip.pipeline.machine import duration, this_machine
 from napari_dip.pipeline.plan.plan import preflight
 from napari_dip.pipeline.recipe import Common, make_recipe, recipe_from_dict
 from napari_dip.pipeline.reproduce.told import is_picture_of
-from napari_dip.pipeline.store.checkpoints import STATE_ROOM, Store
+from napari_dip.pipeline.store.checkpoints import MAX_STATE_SUFFIX_BYTES, CheckpointStore
 from napari_dip.pipeline.store.results import (
     as_failed,
     free_name,
@@ -59,11 +65,11 @@ if TYPE_CHECKING:
     from napari_dip.pipeline.plan.types import Plan
     from napari_dip.pipeline.recipe import Recipe
 
-DONE, INTERRUPTED = 0, 130
+EXIT_SUCCESS, EXIT_INTERRUPT = 0, 130
 #: Bytes on the disk for each value of a result in tiles: pictures and deviations of tiles, and
 #: picture, deviation and residual put together, beside the result itself.
 TILE_BYTES = 28
-_AGAIN = "The same command with --resume goes on from there."
+_RESUME_COMMAND_HINT = "The same command with --resume goes on from there."
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,10 +102,10 @@ class Request:
     targets: Mapping[str, Path] = field(default_factory=dict)
 
 
-def restore_file(task: str, image: str, **options: Any) -> int:
+def run_restore_command(task: str, image: str, **options: Any) -> int:
     """Carry out `napari-dip TASK IN -o OUT ...`; returns the exit code."""
-    request = _request(task, image, options)
-    recipe = _recipe(task, request)
+    request = _parse_options(task, image, options)
+    recipe = _build_recipe(task, request)
     spec = read_spec(image, request.axes)
     _check_outputs(request, recipe, spec)
     with ExitStack() as locks:
@@ -107,77 +113,83 @@ def restore_file(task: str, image: str, **options: Any) -> int:
             locks.enter_context(OutputLock(path))
         # again: another run may have ended just now
         targets = _check_outputs(request, recipe, spec)
-        return _restored(replace(request, targets=targets), recipe, spec)
+        return _restore_locked(replace(request, targets=targets), recipe, spec)
 
 
-def _restored(request: Request, recipe: Recipe, spec: ImageSpec) -> int:
+def _restore_locked(request: Request, recipe: Recipe, spec: ImageSpec) -> int:
     """Restore with all outputs locked; returns the exit code."""
-    plan = _plan(recipe, spec, request)
+    plan = _make_plan(recipe, spec, request)
     if plan.tiles:
         folder = Path(request.outputs["output"]).parent
         check_folder(folder, TILE_BYTES * prod(plan.result_shape))
-    keeping_after(request.keep_after)  # says no before any work
+    make_keep_after_control(request.keep_after)  # says no before any work
     plan = stamped(plan)
-    data = _pixels(plan)
-    before = [f"{plan.line} {ALONE}", *_notes(plan), *_cut_off(plan, data)]
+    data = _load_pixels(plan)
+    before = [
+        f"{plan.line} {PLAN_TIME_NOTE}",
+        *_list_plan_notes(plan),
+        *_describe_clipping(plan, data),
+    ]
     if not request.quiet:
         for line in before:
-            say(line)
-    store = _store(request)
+            print_message(line)
+    store = _open_run_store(request)
     with Interrupt(quiet=request.quiet) as interrupt:
-        control = keeping_after(request.keep_after, interrupt.control)
+        control = make_keep_after_control(request.keep_after, interrupt.control)
         loop = run(plan, data, control=control, store=store)
         try:
-            result = watched(loop, quiet=request.quiet)
+            result = run_and_show(loop, quiet=request.quiet)
         except Failed as failure:
-            raise _going_on(failure, store) from failure
-    _say_the_end(request, result, store, before)
+            raise _add_resume_hint(failure, store) from failure
+    _report_notes(request, result, store, before)
     if interrupt.asked:
         return _keep(request, plan, result, store)
     if result is None:  # only a control that says so can end a run with nothing
         raise RuntimeError("the run ended without a picture")
-    _save(request, plan, result)
+    _save_outputs(request, plan, result)
     store.remove()
     remove_parts(Path(request.outputs["output"]).parent)
     if request.resume:
         _forget_partial(request, result)
-    return DONE
+    return EXIT_SUCCESS
 
 
-def _say_the_end(
-    request: Request, result: Restoration | None, store: Store, before: Sequence[str]
+def _report_notes(
+    request: Request, result: Restoration | None, store: CheckpointStore, before: Sequence[str]
 ) -> None:
     """Say what went wrong with keeping, then notes and verdict that were not said at the start."""
     for trouble in (store.moved, store.failure):
         if trouble is not None:
-            say(trouble.message)
+            print_message(trouble.message)
     if result is None or request.quiet:
         return
     judged = result.report.get("verdict", {"sentences": []})["sentences"]
     for note in dict.fromkeys((*result.report.get("notes", ()), *judged)):
         if note not in before:
-            say(note)
+            print_message(note)
 
 
-def plan_file(task: str, image: str, **options: Any) -> int:
+def run_plan_command(task: str, image: str, **options: Any) -> int:
     """Carry out `napari-dip plan TASK IN ...`; returns the exit code."""
-    request = _request(task, image, options)
-    recipe = _recipe(task, request)
-    plan = _plan(recipe, read_spec(image, request.axes), request)
-    tell(f"{plan.line} {ALONE}")
-    for note in _notes(plan):
-        tell(note)
-    return DONE
+    request = _parse_options(task, image, options)
+    recipe = _build_recipe(task, request)
+    plan = _make_plan(recipe, read_spec(image, request.axes), request)
+    print_result(f"{plan.line} {PLAN_TIME_NOTE}")
+    for note in _list_plan_notes(plan):
+        print_result(note)
+    return EXIT_SUCCESS
 
 
-def _request(task: str, image: str, options: Mapping[str, Any]) -> Request:
+def _parse_options(task: str, image: str, options: Mapping[str, Any]) -> Request:
     given = {name: value for name, value in options.items() if value is not None}
     known = {*(name for name in TASKS[task].setting_names()), *Common.model_fields}
     others = [*(one.name for one in TASKS[task].inputs[1:]), KEY]
     return Request(
         settings={name: given[name] for name in options if name in given and name in known},
         images={"image": image, **{name: given[name] for name in others if name in given}},
-        outputs={name: given[name] for name in ("output", *extra_files(task)) if name in given},
+        outputs={
+            name: given[name] for name in ("output", *list_extra_outputs(task)) if name in given
+        },
         from_recipe=given.get("from_recipe"),
         axes=given.get("axes"),
         keep_after=given.get("keep_after"),
@@ -187,7 +199,7 @@ def _request(task: str, image: str, options: Mapping[str, Any]) -> Request:
     )
 
 
-def _recipe(task: str, request: Request) -> Recipe:
+def _build_recipe(task: str, request: Request) -> Recipe:
     """Build the recipe from the options, on top of the one in a file if there is one."""
     if request.from_recipe is None:
         return make_recipe(task, **request.settings)
@@ -219,7 +231,7 @@ def _check_outputs(request: Request, recipe: Recipe, spec: ImageSpec) -> dict[st
     return targets
 
 
-def _plan(recipe: Recipe, spec: ImageSpec, request: Request) -> Plan:
+def _make_plan(recipe: Recipe, spec: ImageSpec, request: Request) -> Plan:
     named = {name: path for name, path in request.images.items() if name != "image"}
     network = read_network(named.pop(KEY)) if KEY in named else None
     others = {name: read_spec(path) for name, path in named.items()}
@@ -229,18 +241,18 @@ def _plan(recipe: Recipe, spec: ImageSpec, request: Request) -> Plan:
     return plan
 
 
-def _notes(plan: Plan) -> list[str]:
-    return list(dict.fromkeys((*of_axes(plan.source), *plan.notes)))
+def _list_plan_notes(plan: Plan) -> list[str]:
+    return list(dict.fromkeys((*describe_axes(plan.source), *plan.notes)))
 
 
-def _cut_off(plan: Plan, data: Mapping[str, Any]) -> tuple[str, ...]:
+def _describe_clipping(plan: Plan, data: Mapping[str, Any]) -> tuple[str, ...]:
     """Say which pixels hold no brightness, before time is spent; after it, where some are holes."""
     if plan.recipe.task.keeps_measured() or plan.tiles:
         return ()
     return cut_off_words(*cut_off(data["image"]))
 
 
-def _pixels(plan: Plan) -> dict[str, Any]:
+def _load_pixels(plan: Plan) -> dict[str, Any]:
     data = open_survey(plan)
     # the run asks again, but loads torch first
     sorted_ = look_over(plan, data["image"]) if plan.tiles else sort_inputs(plan, data)
@@ -249,10 +261,10 @@ def _pixels(plan: Plan) -> dict[str, Any]:
     return data
 
 
-def _save(request: Request, plan: Plan, result: Restoration) -> None:
+def _save_outputs(request: Request, plan: Plan, result: Restoration) -> None:
     """Write the result first: it is what the time went into; what fails holds up no other file."""
     failures = []
-    for name, write in _writers(plan, result, request.overwrite):
+    for name, write in _iter_writers(plan, result, request.overwrite):
         if name not in request.targets:
             continue
         place = request.targets[name]
@@ -268,11 +280,11 @@ def _save(request: Request, plan: Plan, result: Restoration) -> None:
     if not request.quiet:
         seconds = result.report.get("seconds")
         took = f" in {duration(seconds)}" if seconds else ""
-        say(f"Done{took}, since {result.stop_reason}.")
-        tell(request.outputs["output"], saved=True)
+        print_message(f"Done{took}, since {result.stop_reason}.")
+        print_result(request.outputs["output"], saved=True)
 
 
-def _writers(
+def _iter_writers(
     plan: Plan, result: Restoration, overwrite: bool
 ) -> Iterator[tuple[str, Callable[[Path], object]]]:
     """Give what writes each output, by its name; the result first."""
@@ -289,7 +301,7 @@ def _writers(
     yield "uncertainty", picture(result.uncertainty, error, plan.result_scale)
     yield "residual", picture(result.residual, error, plan.source.scale)
     for name in result.recipe.task.gives:
-        spec = plane_spec(plan.source, result.learned[name].shape)
+        spec = make_plane_spec(plan.source, result.learned[name].shape)
         yield f"{name}_out", picture(result.learned[name], spec, spec.scale)
     yield "report", text(json_text(result.report))
     yield "recipe", text(result.recipe.to_json())
@@ -305,50 +317,54 @@ def _forget_partial(request: Request, result: Restoration) -> None:
         if same and not before.is_symlink() and is_picture_of(before, told["report"]):
             remove_result(before)
             if not request.quiet:
-                say(f"'{before}' of the interrupted run was removed.")
+                print_message(f"'{before}' of the interrupted run was removed.")
 
 
-def _going_on(failure: Failed, store: Store) -> Failed:
+def _add_resume_hint(failure: Failed, store: CheckpointStore) -> Failed:
     """Say that the same command goes on from there, if it does."""
     if not store.begun():
         return failure
-    words = f"{failure.refusal.remedy} {_AGAIN}"
+    words = f"{failure.refusal.remedy} {_RESUME_COMMAND_HINT}"
     return Failed(replace(failure.refusal, remedy=words))
 
 
-def _store(request: Request) -> Store:
+def _open_run_store(request: Request) -> CheckpointStore:
     """Keep the checkpoint beside OUT, and say so if one lies there already."""
     output = Path(request.outputs["output"])
-    wanted = output.with_name(f"{fitting(output.name, STATE_ROOM)}.unfinished")
-    store = Store(wanted, resume=request.resume)
+    wanted = output.with_name(f"{shorten_name(output.name, MAX_STATE_SUFFIX_BYTES)}.unfinished")
+    store = CheckpointStore(wanted, resume=request.resume)
     there = store.begun()
     if store.path != wanted and not request.quiet:
-        say(f"'{wanted}' is not of this program and stays; the run is kept in '{store.path}'.")
+        print_message(
+            f"'{wanted}' is not of this program and stays; the run is kept in '{store.path}'."
+        )
     if request.resume and not there and not request.quiet:
-        say(f"There is no unfinished run at '{store.path}'; starting from the beginning.")
+        print_message(f"There is no unfinished run at '{store.path}'; starting from the beginning.")
     if there and not request.resume and not request.quiet:
-        say(f"The unfinished run in '{store.path}' will be replaced; --resume goes on from it.")
+        print_message(
+            f"The unfinished run in '{store.path}' will be replaced; --resume goes on from it."
+        )
     return store
 
 
-def _keep(request: Request, plan: Plan, result: Restoration | None, store: Store) -> int:
+def _keep(request: Request, plan: Plan, result: Restoration | None, store: CheckpointStore) -> int:
     """Save what an interrupted run had, beside the result's own name and never over a file."""
     if result is None:
-        say("Interrupted before there was a picture to keep; nothing was saved.")
-        return INTERRUPTED
-    path = partial_path(Path(request.outputs["output"]))
+        print_message("Interrupted before there was a picture to keep; nothing was saved.")
+        return EXIT_INTERRUPT
+    path = find_partial_path(Path(request.outputs["output"]))
     try:
         check_unmoved(request.targets["output"])
         save_picture(path, result.image, plan.source, plan.result_scale, result, False)
     except Exception as failure:
-        raise _going_on(kept_elsewhere(failure, path, plan, result), store) from failure
+        raise _add_resume_hint(kept_elsewhere(failure, path, plan, result), store) from failure
     if not request.quiet:
-        say(f"Interrupted; the best picture so far was saved as '{path}'.")
+        print_message(f"Interrupted; the best picture so far was saved as '{path}'.")
         if store.begun():
-            say(_AGAIN)
-    return INTERRUPTED
+            print_message(_RESUME_COMMAND_HINT)
+    return EXIT_INTERRUPT
 
 
-def partial_path(output: Path) -> Path:
+def find_partial_path(output: Path) -> Path:
     """Name the picture of an interrupted run: OUT.partial.tif, or a numbered one if that exists."""
     return free_name(output, "partial")

@@ -30,8 +30,8 @@ from cyclopts import (
 )
 
 from napari_dip.errors import Failed, refusal
-from napari_dip.errors.fault import printable, printable_lines
-from napari_dip.io.paths import why_not
+from napari_dip.errors.fault import make_lines_printable, make_printable
+from napari_dip.io.paths import describe_exception
 from napari_dip.pipeline.events import Control
 from napari_dip.tasks import TASKS
 
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from napari_dip.tasks import Task
 
 #: The experiments of `explore`, with what they show.
-EXPERIMENTS = {
+EXPERIMENT_SUMMARIES = {
     "architectures": "Fit several networks to an image, and say which prior suits it.",
     "features": "Show what layers of a network keep of an image, by three priors each.",
     "impedance": "Fit an image, the same with noise, its pixels shuffled, and noise: energies.",
@@ -53,25 +53,25 @@ EXPERIMENTS = {
 COMMANDS = (*TASKS, "batch", "noise", "explore", "plan", "methods", "doctor", "demo")
 #: How alike a slip and what was meant are at least, from 0 to 1: with the 0.6 of difflib '--dark'
 #: is taken for '--mask', with 0.7 '--sharpness' for '--sharing'.
-_NEAR = 0.8
+_MIN_NAME_SIMILARITY = 0.8
 #: What the time that a plan tells holds for.
-ALONE = "The time holds if this computer does nothing else."
+PLAN_TIME_NOTE = "The time holds if this computer does nothing else."
 
 
-def summary(task: type[Task]) -> str:
+def summarise_task(task: type[Task]) -> str:
     """Say in a sentence what a task does, as its module begins with it behind the name."""
     told = (getmodule(task).__doc__ or task.title).strip().splitlines()[0].partition(": ")
     words = told[2] or told[0]
     return words[:1].upper() + words[1:]
 
 
-def say(text: str) -> None:
+def print_message(text: str) -> None:
     """Print a message to the error stream; where that takes nothing, work goes on without."""
     with suppress(OSError, ValueError):
-        _print(text, sys.stderr)
+        _write_stream(text, sys.stderr)
 
 
-def tell(text: str, *, saved: bool = False) -> None:
+def print_result(text: str, *, saved: bool = False) -> None:
     """Print a result to the output stream.
 
     Parameters
@@ -89,20 +89,20 @@ def tell(text: str, *, saved: bool = False) -> None:
         If it cannot be printed for another reason.
     """
     if sys.stdout is None and not saved:
-        raise unprinted()
+        raise make_print_failure()
     try:
-        _print(text, sys.stdout)
+        _write_stream(text, sys.stdout)
     except BrokenPipeError:
         if not saved:
             raise
     except (OSError, ValueError) as error:
         if not saved:
-            raise unprinted(error) from None
+            raise make_print_failure(error) from None
 
 
-def unprinted(error: Exception | None = None) -> Failed:
+def make_print_failure(error: Exception | None = None) -> Failed:
     """Say that what was asked for could not be printed; without an error, to a closed stream."""
-    why = "the output stream is closed" if error is None else why_not(error)
+    why = "the output stream is closed" if error is None else describe_exception(error)
     return Failed(refusal("output-unprinted", why=why))
 
 
@@ -122,7 +122,7 @@ def use_streams() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-def let_go(stream: TextIO) -> None:
+def discard_stream(stream: TextIO) -> None:
     """Send what a stream still holds nowhere: it would be tried, and fail, again at the end."""
     with suppress(OSError, ValueError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
@@ -135,7 +135,7 @@ def is_terminal(stream: TextIO | None) -> bool:
     return stream is not None and not stream.closed and stream.isatty()
 
 
-def in_options(no: Refusal, tokens: Sequence[str]) -> Refusal:
+def name_options(no: Refusal, tokens: Sequence[str]) -> Refusal:
     """Name a setting as it was typed: '--max-iterations' instead of 'max_iterations'."""
     sentence = no.sentence
     for option in (token.partition("=")[0] for token in tokens if no.code == "setting-wrong"):
@@ -145,41 +145,44 @@ def in_options(no: Refusal, tokens: Sequence[str]) -> Refusal:
     return replace(no, sentence=sentence)
 
 
-def of_axes(source: ImageSpec) -> tuple[str, ...]:
+def describe_axes(source: ImageSpec) -> tuple[str, ...]:
     """Say what the axes of a stack are taken for, where its file does not name them."""
     if not source.guessed or source.axes in ("YX", "YXS"):
         return ()
     return (
-        f"'{printable(source.name)}' does not name its axes; they are taken for {source.axes}. If "
+        f"'{make_printable(source.name)}' does not name its axes; they are taken for "
+        f"{source.axes}. If "
         "they are others, name them, such as --axes TYX for a movie.",
     )
 
 
-def fault_of(error: CycloptsError, tokens: Sequence[str]) -> Refusal:
+def convert_parser_error(error: CycloptsError, tokens: Sequence[str]) -> Refusal:
     """Turn what the parser found wrong into one of our refusals."""
     chain = " ".join(("napari-dip", *(error.command_chain or ())))
     help_line = f"{chain} --help"
-    left = printable((error.unused_tokens or [""])[0])
+    left = make_printable((error.unused_tokens or [""])[0])
     if isinstance(error, UnknownOptionError):
-        return _unknown_option(error, help_line)
+        return _refuse_unknown_option(error, help_line)
     if isinstance(error, UnknownCommandError):
-        return _unknown_command(error, tokens, left)
+        return _refuse_unknown_command(error, tokens, left)
     if isinstance(error, UnusedCliTokensError):
         return refusal("argument-extra", found=left, help=help_line)
     if isinstance(error, RepeatArgumentError):
-        return refusal("option-twice", option=printable(error.token.keyword or ""))
+        return refusal("option-twice", option=make_printable(error.token.keyword or ""))
     if isinstance(error, MissingArgumentError) and error.argument is not None:
-        return _missing(error, tokens, help_line)
-    why = printable(str(error).strip().splitlines()[0].rstrip(".?"))
+        return _refuse_missing_argument(error, tokens, help_line)
+    why = make_printable(str(error).strip().splitlines()[0].rstrip(".?"))
     return refusal("command-line", why=why, help=help_line)
 
 
-def _unknown_option(error: UnknownOptionError, help_line: str) -> Refusal:
+def _refuse_unknown_option(error: UnknownOptionError, help_line: str) -> Refusal:
     found = error.token.keyword or error.token.value
     name = found.partition("=")[0]
     if not os.path.lexists(found):
         names = [name for one in error.argument_collection for name in one.names]
-        if near := get_close_matches(f"--{name.lstrip('-')}", names, n=1, cutoff=_NEAR):
+        if near := get_close_matches(
+            f"--{name.lstrip('-')}", names, n=1, cutoff=_MIN_NAME_SIMILARITY
+        ):
             return refusal("option-misspelt", found=name, near=near[0], help=help_line)
         if not _is_name(found):
             return refusal("option-unknown", found=name, help=help_line)
@@ -192,11 +195,13 @@ def _is_name(token: str) -> bool:
     return token.startswith("-") and (not option or os.path.lexists(token))
 
 
-def _unknown_command(error: UnknownCommandError, tokens: Sequence[str], left: str) -> Refusal:
+def _refuse_unknown_command(
+    error: UnknownCommandError, tokens: Sequence[str], left: str
+) -> Refusal:
     known: tuple[str, ...] = COMMANDS
     begin = ""
     if tokens and tokens[0] == "explore":
-        known, begin = tuple(EXPERIMENTS), "explore "
+        known, begin = tuple(EXPERIMENT_SUMMARIES), "explore "
     elif error.command_chain or (tokens and tokens[0] == "plan"):
         known, begin = tuple(TASKS), "plan "
     found = f"{begin}{left}"
@@ -206,7 +211,9 @@ def _unknown_command(error: UnknownCommandError, tokens: Sequence[str], left: st
     return refusal("command-unknown", found=found, known=", ".join(known))
 
 
-def _missing(error: MissingArgumentError, tokens: Sequence[str], help_line: str) -> Refusal:
+def _refuse_missing_argument(
+    error: MissingArgumentError, tokens: Sequence[str], help_line: str
+) -> Refusal:
     assert error.argument is not None
     names = error.argument.names
     options = list(takewhile(lambda token: token != "--", tokens))  # what follows is a file
@@ -217,7 +224,7 @@ def _missing(error: MissingArgumentError, tokens: Sequence[str], help_line: str)
             return refusal("value-dash", found=value, option=given, help=help_line)
         return refusal("option-value", option=given, help=help_line)
     for token in (token.partition("=")[0] for token in options if token.startswith("--")):
-        if near := get_close_matches(token, names, n=1, cutoff=_NEAR):
+        if near := get_close_matches(token, names, n=1, cutoff=_MIN_NAME_SIMILARITY):
             return refusal("option-misspelt", found=token, near=near[0], help=help_line)
     if not names or not names[0].startswith("-"):
         missing = "the recipe file" if names[:1] == ("RECIPE",) else "the image file"
@@ -226,20 +233,20 @@ def _missing(error: MissingArgumentError, tokens: Sequence[str], help_line: str)
     return refusal("argument-missing", argument=f"the option {names[-1]}{place}", help=help_line)
 
 
-def _print(text: str, stream: TextIO | None) -> None:
+def _write_stream(text: str, stream: TextIO | None) -> None:
     """Print what a terminal can be shown of a text: all that is printed goes through here."""
     if stream is None:
         return
     encoding = getattr(stream, "encoding", None) or "utf-8"
-    shown = printable_lines(text).encode(encoding, "replace").decode(encoding)
+    shown = make_lines_printable(text).encode(encoding, "replace").decode(encoding)
     try:
         print(shown, file=stream, flush=True)
     except (OSError, ValueError):
-        let_go(stream)
+        discard_stream(stream)
         raise
 
 
-_SAID = "Stopping; the best picture so far is kept. Press Ctrl-C again to give it up."
+_INTERRUPT_MESSAGE = "Stopping; the best picture so far is kept. Press Ctrl-C again to give it up."
 
 
 class Interrupt:
@@ -258,7 +265,7 @@ class Interrupt:
         Whether someone wants the run to end.
     """
 
-    def __init__(self, *, quiet: bool = False, said: str = _SAID) -> None:
+    def __init__(self, *, quiet: bool = False, said: str = _INTERRUPT_MESSAGE) -> None:
         self.asked = False
         self._quiet = quiet
         self._said = f"\n{said}\n".encode()

@@ -25,11 +25,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 #: Two odd multipliers and shifts of a well-mixed 32-bit hash (constants of Murmur3's finaliser).
-_MIX = (0x85EBCA6B, 0xC2B2AE35)
-_WORD = 0xFFFFFFFF
+_HASH_MULTIPLIERS = (0x85EBCA6B, 0xC2B2AE35)
+_UINT32_MASK = 0xFFFFFFFF
 
 
-def held_out_centres(
+def draw_validation_centres(
     shape: tuple[int, ...],
     block: tuple[int, ...],
     share: float,
@@ -61,16 +61,16 @@ def held_out_centres(
         coordinates and the seed alone.
     """
     origin, patch = origin or (0,) * len(shape), patch or (1,) * len(shape)
-    word = torch.full((), (seed * 0x9E3779B1 + 0x7F4A7C15) & _WORD, dtype=torch.int64)
+    word = torch.full((), (seed * 0x9E3779B1 + 0x7F4A7C15) & _UINT32_MASK, dtype=torch.int64)
     for axis, (start, count) in enumerate(zip(origin, shape, strict=True)):
         line = torch.arange(start, start + count, dtype=torch.int64) // patch[axis]
         line = line.reshape([-1 if i == axis else 1 for i in range(len(shape))])
-        word = _mix((word ^ line) + axis + 1)
-    chosen = word < int(share / prod(block) * (_WORD + 1))
+        word = _hash_integers((word ^ line) + axis + 1)
+    chosen = word < int(share / prod(block) * (_UINT32_MASK + 1))
     return chosen.to(torch.float32)[None, None]
 
 
-def spread(centres: Tensor, block: tuple[int, ...]) -> Tensor:
+def dilate_to_blocks(centres: Tensor, block: tuple[int, ...]) -> Tensor:
     """Grow each centre (B, 1, *grid) to the block around it; same shape, 0 or 1."""
     pools = {1: nn.functional.max_pool1d, 2: nn.functional.max_pool2d, 3: nn.functional.max_pool3d}
     if prod(block) == 1:
@@ -78,11 +78,11 @@ def spread(centres: Tensor, block: tuple[int, ...]) -> Tensor:
     return pools[len(block)](centres, block, stride=1, padding=tuple(size // 2 for size in block))
 
 
-def _mix(word: Tensor) -> Tensor:
+def _hash_integers(word: Tensor) -> Tensor:
     """Scatter neighbouring integers over 32 bits."""
-    word = word & _WORD
-    for factor in _MIX:
-        word = ((word ^ (word >> 15)) * factor) & _WORD
+    word = word & _UINT32_MASK
+    for factor in _HASH_MULTIPLIERS:
+        word = ((word ^ (word >> 15)) * factor) & _UINT32_MASK
     return word ^ (word >> 16)
 
 
@@ -139,7 +139,7 @@ class Window:
         return whole
 
 
-def random_window(
+def draw_random_window(
     grid: tuple[int, ...],
     size: tuple[int, ...],
     rng: torch.Generator,
@@ -237,7 +237,7 @@ class Prior(Protocol):
         ...
 
 
-class NoiseCode(Prior):
+class RandomInputPrior(Prior):
     """The paper's prior: fixed uniform noise, jittered at every step.
 
     Parameters
@@ -301,14 +301,14 @@ class NoiseCode(Prior):
         return Estimate(picture if self.start is None else picture + self.start)
 
 
-def mean_and_variance(output: Tensor) -> Estimate:
+def split_mean_and_variance(output: Tensor) -> Estimate:
     """Read (B, 2 C, *grid): first half the mean, second half the variance through a softplus."""
     mean, raw = output.chunk(2, 1)
     # 4 lower and halved: starts near 1 % of the squared range, below most noise
     return Estimate(mean, (0.5 * F.softplus(raw - 4) + 1e-9).log())
 
 
-class BlindSpotCode(Prior):
+class BlindSpotPrior(Prior):
     """The measurement itself with blocks hidden afresh at each step; hidden centres drive the fit.
 
     A pixel never sees itself nor neighbours that share its noise, so it can only learn what
@@ -362,18 +362,20 @@ class BlindSpotCode(Prior):
 
     def draw(self, rng: torch.Generator) -> Draw:
         """Hide blocks at random places of a random window, mirrored at random."""
-        window = random_window(self.grid, self.window, rng, members=len(self.measurement))
+        window = draw_random_window(self.grid, self.window, rng, members=len(self.measurement))
         measurement, visible = window.of(self.measurement), window.of(self.visible)
         density = self.share / prod(self.block)
         centres = (torch.empty_like(visible).uniform_(generator=rng) < density).to(visible.dtype)
-        driven = spread(centres, self.core) * visible
+        driven = dilate_to_blocks(centres, self.core) * visible
         # held-out holes are filled afresh: their filling must not remember what is hidden now
-        code = fill(measurement, visible * (1 - spread(centres, self.block)), self.block)
+        code = fill_with_local_mean(
+            measurement, visible * (1 - dilate_to_blocks(centres, self.block)), self.block
+        )
         return Draw(code, driven=driven, trusted=driven, window=window)
 
     def glance(self) -> Draw:
         """Nothing hidden but the held-out blocks, whose centres are as blind as ever."""
-        return Draw(fill(self.measurement, self.visible, self.block))
+        return Draw(fill_with_local_mean(self.measurement, self.visible, self.block))
 
     def sweep(self) -> Iterator[Draw]:
         """Shift a lattice of hidden blocks until each pixel was in a trusted core once."""
@@ -393,18 +395,19 @@ class BlindSpotCode(Prior):
             centres = self.visible.new_zeros((1, 1, *canvas))
             lattice = [slice(first, None, step) for first, step in zip(shift, pitch, strict=True)]
             centres[:, :, *lattice] = 1
-            trusted = spread(centres, self.core)[:, :, *inside]
-            hidden = spread(centres, self.block)[:, :, *inside]
+            trusted = dilate_to_blocks(centres, self.core)[:, :, *inside]
+            hidden = dilate_to_blocks(centres, self.block)[:, :, *inside]
             yield Draw(
-                fill(self.measurement, self.visible * (1 - hidden), self.block), trusted=trusted
+                fill_with_local_mean(self.measurement, self.visible * (1 - hidden), self.block),
+                trusted=trusted,
             )
 
     def estimate(self, output: Tensor) -> Estimate:
         """First half is the mean, second half the variance."""
-        return mean_and_variance(output)
+        return split_mean_and_variance(output)
 
 
-def fill(measurement: Tensor, visible: Tensor, block: tuple[int, ...]) -> Tensor:
+def fill_with_local_mean(measurement: Tensor, visible: Tensor, block: tuple[int, ...]) -> Tensor:
     """Replace what is hidden by the mean of the visible pixels around it.
 
     Parameters
@@ -416,12 +419,12 @@ def fill(measurement: Tensor, visible: Tensor, block: tuple[int, ...]) -> Tensor
     block : tuple of int
         Size of the hidden blocks; the mean is taken over twice that and one.
     """
-    near = _box_mean(measurement * visible, block)
-    weight = _box_mean(visible, block)
+    near = _compute_box_mean(measurement * visible, block)
+    weight = _compute_box_mean(visible, block)
     return torch.where(visible > 0, measurement, near / weight.clamp(min=1e-6))
 
 
-def _box_mean(image: Tensor, block: tuple[int, ...]) -> Tensor:
+def _compute_box_mean(image: Tensor, block: tuple[int, ...]) -> Tensor:
     """Mean over 2 x block + 1, one axis after the other; outside the grid counts as hidden."""
     pool = {2: F.avg_pool2d, 3: F.avg_pool3d}[len(block)]
     for axis, size in enumerate(block):

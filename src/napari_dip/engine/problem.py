@@ -45,7 +45,7 @@ class Chain(nn.Module):
 
 #: Least variance of a prediction, in squared network units; where outputs are averaged their
 #: spread has the same bound.
-LEAST_VARIANCE = 1e-9
+MIN_PREDICTION_VARIANCE = 1e-9
 
 
 class Estimate(NamedTuple):
@@ -76,7 +76,7 @@ class Operator(Protocol):
 
 
 @runtime_checkable
-class Learning(Protocol):
+class LearnedOperator(Protocol):
     """An operator that can say what it has learned."""
 
     def learned(self) -> dict[str, Tensor]:
@@ -126,7 +126,7 @@ class Term:
     released: Fidelity | None = None
 
 
-def _as_it_is(estimate: Estimate) -> Estimate:
+def _return_unchanged(estimate: Estimate) -> Estimate:
     return estimate
 
 
@@ -153,13 +153,13 @@ class Problem:
 
     terms: tuple[Term, ...]
     penalties: tuple[tuple[float, Penalty], ...] = ()
-    finish: Callable[[Estimate], Estimate] = field(default=_as_it_is)
-    on_grid: Callable[[Estimate], Estimate] = field(default=_as_it_is)
+    finish: Callable[[Estimate], Estimate] = field(default=_return_unchanged)
+    on_grid: Callable[[Estimate], Estimate] = field(default=_return_unchanged)
     unseen: Callable[[Estimate], Tensor] | None = None
     refine: Callable[[Estimate], Estimate] | None = None
 
 
-def followed_by(problem: Problem, last: Callable[[Estimate, Estimate], Estimate]) -> Problem:
+def append_final_step(problem: Problem, last: Callable[[Estimate, Estimate], Estimate]) -> Problem:
     """Add a last step to a problem, whichever way it ends.
 
     Parameters
@@ -176,7 +176,7 @@ def followed_by(problem: Problem, last: Callable[[Estimate, Estimate], Estimate]
     return replace(problem, finish=after(problem.finish), refine=refine)
 
 
-def predicted(term: Term, estimate: Estimate) -> Estimate:
+def predict_detected(term: Term, estimate: Estimate) -> Estimate:
     """Give what the detector would see of an estimate, on the measured grid.
 
     A variance goes through the operator as a picture does: exact for errors that are alike over
@@ -193,10 +193,12 @@ def predicted(term: Term, estimate: Estimate) -> Estimate:
         return Estimate(mean, estimate.log_variance)
     variance = term.operator(estimate.log_variance.exp())
     # a window with negative lobes can make a variance negative beside a steep rise
-    return Estimate(mean, variance.clamp(min=LEAST_VARIANCE).log())
+    return Estimate(mean, variance.clamp(min=MIN_PREDICTION_VARIANCE).log())
 
 
-def judged(problem: Problem, estimate: Estimate, *, direct: bool = False) -> Tensor:
+def compute_validation_loss(
+    problem: Problem, estimate: Estimate, *, direct: bool = False
+) -> Tensor:
     """Mean negative log-likelihood of the held-out pixels, and what they cannot see.
 
     A scalar, NaN if none are held out.
@@ -212,7 +214,7 @@ def judged(problem: Problem, estimate: Estimate, *, direct: bool = False) -> Ten
     total = estimate.mean.new_zeros(())
     count = estimate.mean.new_zeros(())
     for term in problem.terms:
-        prediction = estimate if direct else predicted(term, estimate)
+        prediction = estimate if direct else predict_detected(term, estimate)
         loss = term.likelihood(prediction, term.measurement) * term.held_out
         total = total + loss.sum()
         count = count + term.held_out.sum() * loss.shape[1]

@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from napari_dip.engine.networks.pieces import WHOLE, piece
-from napari_dip.engine.problem import Estimate, predicted
+from napari_dip.engine.networks.pieces import MAX_UNTILED_PIXELS, compute_tile_size
+from napari_dip.engine.problem import Estimate, predict_detected
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -34,21 +34,21 @@ if TYPE_CHECKING:
     from napari_dip.engine.problem import Problem
 
 #: What a processor says of itself if it multiplies matrices of bfloat16 by instructions of its own.
-ABLE = ("amx_bf16", "avx512_bf16")
+BFLOAT16_FEATURES = ("amx_bf16", "avx512_bf16")
 
 
-def made_for_half(device: torch.device) -> bool:
+def has_fast_bfloat16(device: torch.device) -> bool:
     """Whether bfloat16 is faster there than float32."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device.type == "cpu":
         told = torch.cpu.get_capabilities()
-        return any(told.get(name, False) for name in ABLE)
+        return any(told.get(name, False) for name in BFLOAT16_FEATURES)
     return False
 
 
 @runtime_checkable
-class PartlyHalf(Protocol):
+class MixedPrecisionNetwork(Protocol):
     """A network of which a part would suffer from half precision."""
 
     def partly_in_half(self, code: Tensor) -> Tensor:
@@ -56,7 +56,7 @@ class PartlyHalf(Protocol):
         ...
 
 
-def in_half(net: nn.Module, code: Tensor) -> Tensor:
+def run_in_bfloat16(net: nn.Module, code: Tensor) -> Tensor:
     """Run a network without normalisation in bfloat16; its weights stay float32, as its answer is.
 
     Everything in between is bfloat16: autocast would go back to float32 at each border that is
@@ -70,14 +70,14 @@ def in_half(net: nn.Module, code: Tensor) -> Tensor:
     code : Tensor
         (B, D, *size) float32.
     """
-    if isinstance(net, PartlyHalf):
+    if isinstance(net, MixedPrecisionNetwork):
         return net.partly_in_half(code)
     weights = {name: weight.to(torch.bfloat16) for name, weight in net.named_parameters()}
     output: Tensor = functional_call(net, weights, (code.to(torch.bfloat16),))
     return output.float()
 
 
-class Look(NamedTuple):
+class TrainingBatch(NamedTuple):
     """What one step is shown and asked, cut to its window; tensors of all terms in their order.
 
     Attributes
@@ -99,10 +99,10 @@ class Look(NamedTuple):
 
 
 #: What the network said, and the likelihood that judges, a scalar.
-Lesson = tuple[Estimate, Tensor]
+StepOutput = tuple[Estimate, Tensor]
 
 
-class Learner(Protocol):
+class TrainStep(Protocol):
     """Teaches the weights what a look shows."""
 
     @property
@@ -114,11 +114,11 @@ class Learner(Protocol):
         """Where draws are made."""
         ...
 
-    def drawn(self, look: Look, draw: Draw) -> None:
+    def drawn(self, look: TrainingBatch, draw: Draw) -> None:
         """Make ready for use what was made there."""
         ...
 
-    def learn(self, look: Look) -> Lesson:
+    def learn(self, look: TrainingBatch) -> StepOutput:
         """Take one step down the gradient."""
         ...
 
@@ -131,7 +131,7 @@ class Learner(Protocol):
         ...
 
 
-def look_at(problem: Problem, draw: Draw, *, released: bool) -> Look:
+def make_training_batch(problem: Problem, draw: Draw, *, released: bool) -> TrainingBatch:
     """Cut out what a draw is held against."""
     measured, asked, counted = [], [], []
     for term in problem.terms:
@@ -143,10 +143,10 @@ def look_at(problem: Problem, draw: Draw, *, released: bool) -> Look:
         counted.append(weight if draw.driven is None else weight * draw.driven)
         asked.append(measurement if draw.taken is None else measurement - draw.taken)
     pictures = tuple(measured), tuple(asked), tuple(counted)
-    return Look(packed(draw.code), *pictures, draw.direct, released)
+    return TrainingBatch(convert_to_channels_last(draw.code), *pictures, draw.direct, released)
 
 
-class EagerLearner:
+class EagerTrainStep:
     """Learns operation by operation, on any device.
 
     Parameters
@@ -176,7 +176,7 @@ class EagerLearner:
         """Draw where everything else is done."""
         return nullcontext()
 
-    def drawn(self, look: Look, draw: Draw) -> None:
+    def drawn(self, look: TrainingBatch, draw: Draw) -> None:
         """Nothing to wait for."""
 
     def rate(self, rates: tuple[float, ...]) -> None:
@@ -187,10 +187,12 @@ class EagerLearner:
             else:
                 group["lr"] = rate
 
-    def learn(self, look: Look) -> Lesson:
+    def learn(self, look: TrainingBatch) -> StepOutput:
         """Predict, compare, learn."""
         net = self._prior.net
-        estimate = self._prior.estimate(in_half(net, look.code) if self._half else net(look.code))
+        estimate = self._prior.estimate(
+            run_in_bfloat16(net, look.code) if self._half else net(look.code)
+        )
         loss, judged = self._compare(look, estimate)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -201,7 +203,7 @@ class EagerLearner:
     def forget(self) -> None:
         """Nothing to forget."""
 
-    def _compare(self, look: Look, estimate: Estimate) -> tuple[Tensor, Tensor]:
+    def _compare(self, look: TrainingBatch, estimate: Estimate) -> tuple[Tensor, Tensor]:
         """Loss to learn from, penalties included, and the likelihood that judges; two scalars.
 
         Both are means over the driven, fitted pixels of all terms.
@@ -209,7 +211,7 @@ class EagerLearner:
         loss, judged = estimate.mean.new_zeros(()), estimate.mean.new_zeros(())
         pictures = look.measured, look.asked, look.counted
         for term, measured, asked, counted in zip(self._problem.terms, *pictures, strict=True):
-            prediction = estimate if look.direct else predicted(term, estimate)
+            prediction = estimate if look.direct else predict_detected(term, estimate)
             fidelity = (term.released if look.released else None) or term.fidelity
             loss_of_pixel = fidelity(prediction, asked) * counted  # (B, C, *size)
             count = (counted.sum() * loss_of_pixel.shape[1]).clamp(min=1)
@@ -221,13 +223,13 @@ class EagerLearner:
         return loss, judged
 
 
-def packed(code: Tensor) -> Tensor:
+def convert_to_channels_last(code: Tensor) -> Tensor:
     """Channels last, which the CPU's and the GPU's convolutions read fastest (2-D only)."""
     return code.contiguous(memory_format=torch.channels_last) if code.ndim == 4 else code
 
 
 @runtime_checkable
-class Local(Protocol):
+class LocalNetwork(Protocol):
     """A network that says how far it sees."""
 
     @property
@@ -241,23 +243,23 @@ class Local(Protocol):
         ...
 
 
-def answer(net: nn.Module, code: Tensor) -> Tensor:
+def apply_network(net: nn.Module, code: Tensor) -> Tensor:
     """Ask a network, (B, D, *grid) to (B, K, *grid): a large picture piece by piece if that can be.
 
     The pieces of a picture whose sides are no multiples of the grain are those of one that is
     mirrored beyond its last pixels, as the layers themselves mirror it.
     """
-    small = code.ndim != 4 or prod(code.shape[2:]) <= WHOLE
-    if small or not isinstance(net, Local) or net.reach is None:
-        return net(packed(code))  # type: ignore[no-any-return]
-    margin, core = piece(net.reach, net.grain)
+    small = code.ndim != 4 or prod(code.shape[2:]) <= MAX_UNTILED_PIXELS
+    if small or not isinstance(net, LocalNetwork) or net.reach is None:
+        return net(convert_to_channels_last(code))  # type: ignore[no-any-return]
+    margin, core = compute_tile_size(net.reach, net.grain)
     height, width = code.shape[2:]
     code = F.pad(code, (0, -width % net.grain, 0, -height % net.grain), mode="reflect")
     whole: Tensor | None = None
     starts = (range(0, side, core) for side in code.shape[2:])
     for place in product(*starts):
         around = [slice(max(0, start - margin), start + core + margin) for start in place]
-        said = net(packed(code[:, :, *around]))
+        said = net(convert_to_channels_last(code[:, :, *around]))
         inside = [
             slice(start - near.start, start - near.start + core)
             for start, near in zip(place, around, strict=True)

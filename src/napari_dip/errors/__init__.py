@@ -15,11 +15,11 @@ from os import PathLike
 from types import MappingProxyType
 from typing import TYPE_CHECKING, TypeVar
 
-from napari_dip.errors.fault import cut, printable
-from napari_dip.errors.files import FILES
-from napari_dip.errors.pixels import PIXELS
-from napari_dip.errors.runs import RUNS, SERIES, WORKERS
-from napari_dip.errors.settings import NETWORKS, SETTINGS
+from napari_dip.errors.fault import make_printable, shorten_middle
+from napari_dip.errors.files import FILE_FAULTS
+from napari_dip.errors.pixels import PIXEL_FAULTS
+from napari_dip.errors.runs import RUN_FAULTS, SERIES_FAULTS, WORKER_FAULTS
+from napari_dip.errors.settings import NETWORK_FAULTS, SETTING_FAULTS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,7 +29,15 @@ if TYPE_CHECKING:
 Answer = TypeVar("Answer")
 
 FAULTS: Mapping[str, Fault] = MappingProxyType(
-    {**FILES, **SETTINGS, **PIXELS, **NETWORKS, **RUNS, **WORKERS, **SERIES}
+    {
+        **FILE_FAULTS,
+        **SETTING_FAULTS,
+        **PIXEL_FAULTS,
+        **NETWORK_FAULTS,
+        **RUN_FAULTS,
+        **WORKER_FAULTS,
+        **SERIES_FAULTS,
+    }
 )
 
 
@@ -65,11 +73,11 @@ def refusal(code: str, **facts: object) -> Refusal:
     """
     fault = FAULTS[code]
     shown = {
-        name: cut(str(fact)) if isinstance(fact, str | PathLike) else fact
+        name: shorten_middle(str(fact)) if isinstance(fact, str | PathLike) else fact
         for name, fact in facts.items()
     }
     sentence, remedy = (one.format(**shown) for one in (fault.sentence, fault.remedy))
-    return Refusal(code, printable(sentence), printable(remedy))
+    return Refusal(code, make_printable(sentence), make_printable(remedy))
 
 
 class DipError(Exception):

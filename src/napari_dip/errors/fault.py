@@ -20,10 +20,10 @@ class Fault:
 
 #: Letters shown whole: a file name has up to 255, the list of all architectures 560.
 #: Of a longer text both ends are shown, each of so many letters.
-_MOST, _END = 1000, 100
+_MAX_SHOWN_LENGTH, _SHOWN_END_LENGTH = 1000, 100
 
 
-def printable(text: str) -> str:
+def make_printable(text: str) -> str:
     """Replace what commands a terminal or hides what is there, such as escapes and line breaks.
 
     Control characters of both sets, marks that turn the direction of writing, letters without
@@ -38,20 +38,24 @@ def printable(text: str) -> str:
     )
 
 
-def printable_lines(text: str) -> str:
+def make_lines_printable(text: str) -> str:
     """Replace the same, line by line, for a text of ours that has several lines."""
-    return "\n".join(map(printable, text.split("\n")))
+    return "\n".join(map(make_printable, text.split("\n")))
 
 
-def cut(text: str) -> str:
+def shorten_middle(text: str) -> str:
     """Leave out the middle of a text so long that it would flood a terminal or a label."""
-    return text if len(text) <= _MOST else f"{text[:_END]} … {text[-_END:]}"
+    return (
+        text
+        if len(text) <= _MAX_SHOWN_LENGTH
+        else f"{text[:_SHOWN_END_LENGTH]} … {text[-_SHOWN_END_LENGTH:]}"
+    )
 
 
-def short(value: object) -> str:
+def shorten_repr(value: object) -> str:
     """Show a value as Python writes it, cut where it is long or nested deeply."""
-    return _SHORT.repr(value)
+    return _SHORT_REPR.repr(value)
 
 
-_SHORT = Repr()
-_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 100
+_SHORT_REPR = Repr()
+_SHORT_REPR.maxstring = _SHORT_REPR.maxother = _SHORT_REPR.maxlong = 100

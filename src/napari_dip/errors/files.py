@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from napari_dip.errors.fault import Fault
 
-FILES = {
+FILE_FAULTS = {
     "path-empty": Fault("A file name is empty.", "Name the file, with its folder if needed."),
     "path-wrong": Fault(
         "No file can be called '{path}': {why}.", "Check the name and shorten it if it is long."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from napari_dip.errors.fault import Fault
 
-PIXELS = {
+PIXEL_FAULTS = {
     # --- pixels, known from the header
     "image-none": Fault("No image is chosen.", "Open an image and choose it as the input."),
     "image-not-array": Fault(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from napari_dip.errors.fault import Fault
 
-RUNS = {
+RUN_FAULTS = {
     "memory-out": Fault(
         "The memory ran out while restoring '{name}'.",
         "Crop the image, close other programs, or choose the device 'cpu'.",
@@ -105,8 +105,8 @@ RUNS = {
     ),
 }
 #: How such a network is made; ends several remedies.
-_MAKE = "napari-dip batch RECIPE IN... -o FOLDER --one-network"
-SERIES = {
+_JOINT_TRAINING_COMMAND = "napari-dip batch RECIPE IN... -o FOLDER --one-network"
+SERIES_FAULTS = {
     "series-alone": Fault(
         "No network of other files can serve '{name}': with these settings it is not shown the "
         "image, or what it is to learn is this file's own.",
@@ -131,19 +131,19 @@ SERIES = {
     ),
     "series-settings": Fault(
         "The network '{path}' was fitted with {found} as '{field}', but {wanted} is asked for.",
-        f"Ask for the same, or fit another network: {_MAKE}.",
+        f"Ask for the same, or fit another network: {_JOINT_TRAINING_COMMAND}.",
     ),
     "series-repeats": Fault(
         "The network '{path}' was fitted {found} times over, but {wanted} repeats are asked for.",
-        f"Ask for no more, or fit another network: {_MAKE}.",
+        f"Ask for no more, or fit another network: {_JOINT_TRAINING_COMMAND}.",
     ),
     "series-version": Fault(
         "The network '{path}' was fitted by napari-dip {found}, and this is {here}.",
-        f"Install that version, or fit another network: {_MAKE}.",
+        f"Install that version, or fit another network: {_JOINT_TRAINING_COMMAND}.",
     ),
     "series-broken": Fault(
         "'{path}' cannot be used as the network of a series: {why}.",
-        f"Copy it again from where it was made, or fit another one: {_MAKE}.",
+        f"Copy it again from where it was made, or fit another one: {_JOINT_TRAINING_COMMAND}.",
     ),
     "series-twice": Fault(
         "A network for all files is to be fitted (--one-network), and one is named "
@@ -166,7 +166,7 @@ SERIES = {
         "(--shared-network), or take the device 'cpu'.",
     ),
 }
-WORKERS = {
+WORKER_FAULTS = {
     "cluster-missing": Fault(
         "Workers need the package 'distributed', which is not installed.",
         "Install it with: pip install 'napari-dip[cluster]'; or leave out --workers and "

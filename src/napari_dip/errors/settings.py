@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from napari_dip.errors.fault import Fault
 
-SETTINGS = {
+SETTING_FAULTS = {
     "recipe-broken": Fault(
         "The recipe '{path}' is not valid JSON: {why}.",
         "Save it again from the dock or with --recipe.",
@@ -95,26 +95,26 @@ SETTINGS = {
     ),
 }
 #: How a network becomes a file that holds no code; ends several remedies.
-_EXPORT = (
+_EXPORT_HINT = (
     "torch.export.save(torch.export.export(network.eval(), (example,)), 'network.pt2') in a Python "
     "of yours, with an example of the image's size"
 )
-NETWORKS = {
+NETWORK_FAULTS = {
     "network-missing": Fault(
         "No network is named, so there are no activations to restore the image from.",
         "Name a program of torch.export (.pt2), or an architecture of torchvision and its weights.",
     ),
     "network-type": Fault(
         "'{path}' is {kind}, which can run code when it is opened, so it was not opened.",
-        f"If you trust it, make a program of it: {_EXPORT}.",
+        f"If you trust it, make a program of it: {_EXPORT_HINT}.",
     ),
     "network-foreign": Fault(
         "'{path}' is no program of torch.export: {why}.",
-        f"Make one of the network: {_EXPORT}.",
+        f"Make one of the network: {_EXPORT_HINT}.",
     ),
     "network-broken": Fault(
         "'{path}' cannot be used as a program of torch.export: {why}.",
-        f"Make it again: {_EXPORT}.",
+        f"Make it again: {_EXPORT_HINT}.",
     ),
     "network-operator": Fault(
         "Up to that layer '{path}' uses the operator '{operator}', which is not carried out here.",
@@ -122,7 +122,7 @@ NETWORKS = {
     ),
     "network-training": Fault(
         "'{path}' was exported while it was being trained: '{operator}' draws at random or learns.",
-        f"Export it in the state for use: {_EXPORT}.",
+        f"Export it in the state for use: {_EXPORT_HINT}.",
     ),
     "network-size": Fault(
         "Up to that layer the network in '{path}' does not take an image of {height} × {width} "

@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_dip.errors import Failed, Refusal, Refused, refusal
-from napari_dip.explore.feature_layers import SHOWN, FeatureRows, explore_features
-from napari_dip.explore.subject import chosen, subject_of, truth_of
-from napari_dip.pipeline.api import describe
+from napari_dip.explore.feature_layers import PRIOR_LABELS, FeatureRows, explore_features
+from napari_dip.explore.subject import choose_architectures, make_experiment_setup, read_truth
+from napari_dip.pipeline.api import describe_input
 from napari_dip.pipeline.calibrate.inputs import sort_inputs
-from napari_dip.pipeline.events import drained, mapped
+from napari_dip.pipeline.events import drain_generator, map_generator
 from napari_dip.pipeline.machine import this_machine
 from napari_dip.pipeline.plan.plan import preflight
 from napari_dip.pipeline.recipe import make_recipe
 from napari_dip.tasks.invert_features import InvertFeatures
-from napari_dip.tasks.network_import.loading import NetworkFile, layers_of
+from napari_dip.tasks.network_import.loading import NetworkFile, list_network_layers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from napari_dip.explore.comparison import Architectures
     from napari_dip.explore.energies import Impedance
-    from napari_dip.explore.feature_layers import Inverted
+    from napari_dip.explore.feature_layers import FeatureInversion
     from napari_dip.explore.spectra import Spectrum
     from napari_dip.io import ImageSpec
     from napari_dip.pipeline.events import Event
@@ -38,11 +38,11 @@ if TYPE_CHECKING:
 
     Plans = tuple[tuple[tuple[str, Plan], ...], ...]
 
-    Rows = tuple[tuple[Inverted, ...], ...]
+    Rows = tuple[tuple[FeatureInversion, ...], ...]
 
 #: A comparison fits every design twice: pixels along a side, and iterations, unless others are
 #: asked for.
-COMPARED = {"crop": 128, "max_iterations": 300}
+COMPARISON_DEFAULTS = {"crop": 128, "max_iterations": 300}
 
 
 def impedance(
@@ -76,10 +76,10 @@ def impedance(
     Ulyanov, Vedaldi, Lempitsky, Deep Image Prior, IJCV 2020, doi:10.1007/s11263-020-01303-4,
     figure "learning curves for the reconstruction task".
     """
-    subject = subject_of(image, **settings)
+    subject = make_experiment_setup(image, **settings)
     from napari_dip.explore.energies import explore_impedance
 
-    found: Impedance = _drained(explore_impedance(subject), progress)
+    found: Impedance = _run_with_progress(explore_impedance(subject), progress)
     return found
 
 
@@ -118,11 +118,11 @@ def spectrum(
     Shi, Mettes, Maji, Snoek, On measuring and controlling the spectral bias of the deep image
     prior, IJCV 130, 2022, doi:10.1007/s11263-021-01572-7.
     """
-    subject = subject_of(image, **settings)
-    clean = None if truth is None else truth_of(truth, subject)
+    subject = make_experiment_setup(image, **settings)
+    clean = None if truth is None else read_truth(truth, subject)
     from napari_dip.explore.spectra import explore_spectrum
 
-    found: Spectrum = _drained(explore_spectrum(subject, clean), progress)
+    found: Spectrum = _run_with_progress(explore_spectrum(subject, clean), progress)
     return found
 
 
@@ -165,22 +165,24 @@ def architectures(
     Heckel, Hand, Deep decoder: concise image representations from untrained non-convolutional
     networks, ICLR 2019, arXiv:1810.03982.
     """
-    subject = subject_of(image, **{**COMPARED, **settings})
-    clean = None if truth is None else truth_of(truth, subject)
-    designs = chosen(subject, only)
+    subject = make_experiment_setup(image, **{**COMPARISON_DEFAULTS, **settings})
+    clean = None if truth is None else read_truth(truth, subject)
+    designs = choose_architectures(subject, only)
     from napari_dip.explore.comparison import explore_architectures
 
-    found: Architectures = _drained(explore_architectures(subject, designs, clean), progress)
+    found: Architectures = _run_with_progress(
+        explore_architectures(subject, designs, clean), progress
+    )
     return found
 
 
-def _drained(
+def _run_with_progress(
     steps: Generator[tuple[Any, ...], None, Any], progress: Callable[[Event], object] | None
 ) -> Any:
     """Run to the end, with the event of each step for `progress`."""
     import napari_dip.explore.output.files  # noqa: F401 (outcomes can be saved from now on)
 
-    found = drained(mapped(steps, itemgetter(0)), progress)
+    found = drain_generator(map_generator(steps, itemgetter(0)), progress)
     if found is None:  # only a control that says so can end it with nothing
         why = "the experiment ended before its last iteration"
         raise Failed(refusal("unexpected", why=why))
@@ -188,9 +190,9 @@ def _drained(
 
 
 #: Pixels along a side of what is looked at, unless more are asked for: each layer takes three fits.
-CROP = 128
+FEATURE_CROP = 128
 #: Layers that are looked at, unless some are named: from the first to the last, evenly.
-LAYERS = 5
+DEFAULT_LAYER_COUNT = 5
 
 
 def features(
@@ -198,7 +200,7 @@ def features(
     network: str = "",
     *,
     layers: str | Iterable[str] | None = None,
-    crop: int | str = CROP,
+    crop: int | str = FEATURE_CROP,
     axes: str | None = None,
     progress: Callable[[Event], object] | None = None,
     **settings: Any,
@@ -238,20 +240,20 @@ def features(
     section on feature inversion.
     """
     chosen = {"preset": "fast", "network": str(network), **settings}
-    spec, pixels = _looked_at(image, axes, crop)
+    spec, pixels = _read_centre_crop(image, axes, crop)
     file = NetworkFile(str(network).strip(), settings.get("weights") or None)
-    found = layers_of(file, spec.grid)
+    found = list_network_layers(file, spec.grid)
     if isinstance(found, Refusal):
         raise Refused(found)
-    names = _evenly([path for path, _ in found]) if layers is None else _split(layers)
-    plans, answers = _planned(names, chosen, spec, pixels)
-    rows = _inverted(pixels, plans, answers, progress)
+    names = _choose_even_layers([path for path, _ in found]) if layers is None else _split(layers)
+    plans, answers = _plan_inversions(names, chosen, spec, pixels)
+    rows = _run_inversions(pixels, plans, answers, progress)
     recipe = {**chosen, "layers": list(names), "crop": crop, "axes": axes, "image": spec.name}
     notes = tuple(dict.fromkeys(note for row in plans for _, plan in row for note in plan.notes))
     return FeatureRows(spec.name, pixels, spec.axes, rows, recipe, (*spec.notes, *notes))
 
 
-def _inverted(
+def _run_inversions(
     pixels: npt.NDArray[Any],
     plans: Plans,
     answers: dict[str, str],
@@ -261,16 +263,18 @@ def _inverted(
     import napari_dip.explore.output.files  # noqa: F401 (outcomes can be saved from now on)
 
     steps = explore_features(pixels, plans, answers)
-    rows = drained(mapped(steps, itemgetter(0)), progress)
+    rows = drain_generator(map_generator(steps, itemgetter(0)), progress)
     if rows is None:  # only a control that says so can end it with nothing
         why = "the experiment ended before its last layer"
         raise Failed(refusal("unexpected", why=why))
     return rows
 
 
-def _looked_at(image: Any, axes: str | None, crop: int | str) -> tuple[ImageSpec, npt.NDArray[Any]]:
+def _read_centre_crop(
+    image: Any, axes: str | None, crop: int | str
+) -> tuple[ImageSpec, npt.NDArray[Any]]:
     """Read the image, and cut its middle out."""
-    spec, read = describe("image", image, axes)
+    spec, read = describe_input("image", image, axes)
     try:
         side = int(crop)
     except ValueError:
@@ -291,14 +295,14 @@ def _looked_at(image: Any, axes: str | None, crop: int | str) -> tuple[ImageSpec
     return replace(spec, shape=part.shape), part
 
 
-def _planned(
+def _plan_inversions(
     names: list[str], chosen: dict[str, Any], spec: ImageSpec, pixels: npt.NDArray[Any]
 ) -> tuple[Plans, dict[str, str]]:
     """Plan each fit, with the size of each layer's answer; say no before the first fit."""
     machine, plans, answers = this_machine(), [], {}
     for name in names:
         row = []
-        for prior in SHOWN:
+        for prior in PRIOR_LABELS:
             recipe = make_recipe("invert-features", **{**chosen, "layer": name, "prior": prior})
             plan = preflight(recipe, spec, machine)
             if isinstance(plan, Refusal):
@@ -319,10 +323,13 @@ def _split(layers: str | Iterable[str]) -> list[str]:
     return list(dict.fromkeys(filter(None, (str(one).strip() for one in named))))
 
 
-def _evenly(paths: list[str]) -> list[str]:
+def _choose_even_layers(paths: list[str]) -> list[str]:
     """Choose modules that hold no others, from the first to the last."""
     inner = [one for one in paths if not any(other.startswith(f"{one}.") for other in paths)]
-    if len(inner) <= LAYERS:
+    if len(inner) <= DEFAULT_LAYER_COUNT:
         return inner
-    places = [round(place * (len(inner) - 1) / (LAYERS - 1)) for place in range(LAYERS)]
+    places = [
+        round(place * (len(inner) - 1) / (DEFAULT_LAYER_COUNT - 1))
+        for place in range(DEFAULT_LAYER_COUNT)
+    ]
     return [inner[place] for place in places]

@@ -8,10 +8,15 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from napari_dip.engine.control import Control
 from napari_dip.errors import Failed
-from napari_dip.explore.model_trials import tried, worse_for_certain
-from napari_dip.explore.progress import Outcome, Seen
-from napari_dip.explore.subject import called, hidden_block, kept_by, settings_of
-from napari_dip.pipeline.events import Event, mapped
+from napari_dip.explore.model_trials import fit_architecture, is_significantly_worse
+from napari_dip.explore.progress import ExperimentResult, IterationUpdate
+from napari_dip.explore.subject import (
+    describe_architecture,
+    get_denoising_network,
+    label_architecture,
+    measure_validation_block,
+)
+from napari_dip.pipeline.events import Event, map_generator
 from napari_dip.pipeline.machine import load_torch
 from napari_dip.pipeline.recipe import make_recipe
 from napari_dip.pipeline.torch_state import in_own_state
@@ -20,17 +25,17 @@ from napari_dip.tasks.priors.deep_image_prior import ADAM, PRESET
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable
 
-    from napari_dip.explore.model_trials import Going, TrialFit
-    from napari_dip.explore.subject import Picture, Subject
+    from napari_dip.explore.model_trials import ArchitectureProgress, TrialFit
+    from napari_dip.explore.subject import ExperimentSetup, Picture
     from napari_dip.pipeline.recipe import Recipe
-    from napari_dip.tasks.priors.deep_image_prior import Design
+    from napari_dip.tasks.priors.deep_image_prior import Architecture
 
 #: Standard errors beyond which held-out pixels tell two designs apart.
-SURE = 2.0
+TIE_STANDARD_ERRORS = 2.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Architectures(Outcome):
+class Architectures(ExperimentResult):
     """Designs on one picture.
 
     Attributes
@@ -48,7 +53,7 @@ class Architectures(Outcome):
     """
 
     experiment: ClassVar[str] = "architectures"
-    subject: Subject
+    subject: ExperimentSetup
     truth: Picture | None
     block: tuple[int, int]
     fits: tuple[TrialFit, ...]
@@ -67,7 +72,8 @@ class Architectures(Outcome):
         return tuple(
             one
             for one in self.fits
-            if one is not best and not worse_for_certain(one.errors, best.errors, SURE)
+            if one is not best
+            and not is_significantly_worse(one.errors, best.errors, TIE_STANDARD_ERRORS)
         )
 
     @property
@@ -80,7 +86,7 @@ class Architectures(Outcome):
     def denoising(self) -> Recipe:
         """A recipe that restores with that design, as far as a recipe can say it."""
         recipe = self.subject.plan.recipe
-        network = kept_by(self.suits.design) or PRESET
+        network = get_denoising_network(self.suits.design) or PRESET
         common = {"preset": recipe.common.preset, "seed": recipe.common.seed}
         return make_recipe("denoise", prior="noise", network=network, **common)
 
@@ -136,8 +142,8 @@ class Architectures(Outcome):
             "left_out": list(self.left_out),
             "suits": self.suits.design.name,
             "designs": [
-                {**settings_of(one.design), **row, "held_out": one.held_out.tolist()}
-                for one, row in zip(self.fits, rows_of(self), strict=True)
+                {**describe_architecture(one.design), **row, "held_out": one.held_out.tolist()}
+                for one, row in zip(self.fits, make_comparison_rows(self), strict=True)
             ],
         }
 
@@ -147,13 +153,13 @@ class Architectures(Outcome):
         words = "denoising.json is a recipe for denoising with fixed noise and"
         if name == PRESET:
             return f"{words} the preset's network."
-        if kept_by(self.suits.design):
+        if get_denoising_network(self.suits.design):
             return f"{words} the network '{name}'."
         lost = "the optimiser" if self.suits.design.optimiser != ADAM else "the numbers"
         return f"{words} the preset's network: a recipe has no place for {lost} of '{name}'."
 
 
-def rows_of(found: Architectures) -> list[dict[str, Any]]:
+def make_comparison_rows(found: Architectures) -> list[dict[str, Any]]:
     """Give the table: a line for each design, with all digits."""
     rows = []
     for one in found.fits:
@@ -176,12 +182,12 @@ def rows_of(found: Architectures) -> list[dict[str, Any]]:
 
 
 def explore_architectures(
-    subject: Subject,
-    designs: Iterable[Design],
+    subject: ExperimentSetup,
+    designs: Iterable[Architecture],
     truth: Picture | None = None,
     *,
     control: Callable[[], Control] = lambda: Control.GO,
-) -> Generator[Seen, None, Architectures | None]:
+) -> Generator[IterationUpdate, None, Architectures | None]:
     """Fit each design to the picture and to noise, the same pixels held out of all.
 
     Parameters
@@ -204,24 +210,24 @@ def explore_architectures(
         None if it was discarded, or ended before the first design was done.
     """
     load_torch()
-    steps = _fitted(subject, tuple(designs), truth, control)
+    steps = _fit_architectures(subject, tuple(designs), truth, control)
     return (yield from in_own_state(steps, subject.plan.threads))
 
 
-def _fitted(
-    subject: Subject,
-    asked: tuple[Design, ...],
+def _fit_architectures(
+    subject: ExperimentSetup,
+    asked: tuple[Architecture, ...],
     truth: Picture | None,
     control: Callable[[], Control],
-) -> Generator[Seen, None, Architectures | None]:
-    block = hidden_block(subject)
+) -> Generator[IterationUpdate, None, Architectures | None]:
+    block = measure_validation_block(subject)
     fits: list[TrialFit] = []
     broken: list[str] = []
     for number, design in enumerate(asked):
-        steps = tried(design, subject, truth, block, control=control)
-        told = partial(_seen, design, number, len(asked), subject.iterations)
+        steps = fit_architecture(design, subject, truth, block, control=control)
+        told = partial(_make_comparison_update, design, number, len(asked), subject.iterations)
         try:
-            fitted = yield from mapped(steps, told)
+            fitted = yield from map_generator(steps, told)
         except Failed:
             if design.name == PRESET:
                 raise
@@ -237,8 +243,10 @@ def _fitted(
     return Architectures(subject, truth, block, tuple(fits), tuple(broken), left_out)
 
 
-def _seen(design: Design, number: int, designs: int, count: int, one: Going) -> Seen:
+def _make_comparison_update(
+    design: Architecture, number: int, designs: int, count: int, one: ArchitectureProgress
+) -> IterationUpdate:
     """Tell how far the whole comparison is from how far a design's two fits are."""
-    words = f"Fitting network {number + 1} of {designs}: {called(design)}"
+    words = f"Fitting network {number + 1} of {designs}: {label_architecture(design)}"
     event = Event(words, (number + one.done) / designs, one.iteration, count)
-    return Seen(event, {one.target: one.energy}, design.name, one.picture)
+    return IterationUpdate(event, {one.target: one.energy}, design.name, one.picture)

@@ -9,9 +9,15 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from napari_dip.engine.control import Control
-from napari_dip.explore.fit import readings
-from napari_dip.explore.progress import LEAST_KEPT, Outcome, Seen, ended_after, until_whole
-from napari_dip.explore.subject import ADDED_NOISE, TARGETS, standardised
+from napari_dip.explore.fit import iter_fit
+from napari_dip.explore.progress import (
+    MIN_KEPT_ITERATIONS,
+    ExperimentResult,
+    IterationUpdate,
+    delay_keep,
+    mark_ended_early,
+)
+from napari_dip.explore.subject import ADDED_NOISE, TARGETS, standardise
 from napari_dip.pipeline.events import Event
 from napari_dip.pipeline.machine import load_torch
 from napari_dip.pipeline.torch_state import in_own_state
@@ -21,7 +27,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from napari_dip.explore.subject import Picture, Subject
+    from napari_dip.explore.subject import ExperimentSetup, Picture
 
     Curve = npt.NDArray[np.float64]
 
@@ -29,14 +35,14 @@ __all__ = [
     "ADDED_NOISE",
     "TARGETS",
     "Impedance",
+    "compute_impedance",
     "explore_impedance",
-    "score_of",
-    "targets_of",
+    "make_targets",
 ]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Impedance(Outcome):
+class Impedance(ExperimentResult):
     """Energies of one network fitted to four targets.
 
     Attributes
@@ -48,11 +54,11 @@ class Impedance(Outcome):
         Mean square of output minus target at iterations 1, 2, ...
     score : float
         The area between the curves of noise and of image over the logarithm of the iteration,
-        divided by its length: see `score_of`.
+        divided by its length: see `compute_impedance`.
     """
 
     experiment: ClassVar[str] = "impedance"
-    subject: Subject
+    subject: ExperimentSetup
     targets: Mapping[str, Picture]
     energies: Mapping[str, Curve]
     score: float
@@ -87,7 +93,7 @@ class Impedance(Outcome):
         }
 
 
-def targets_of(picture: Picture, seed: int) -> dict[str, Picture]:
+def make_targets(picture: Picture, seed: int) -> dict[str, Picture]:
     """Make the four targets: the image, noisy, its pixels shuffled, and noise alone.
 
     Parameters
@@ -96,15 +102,15 @@ def targets_of(picture: Picture, seed: int) -> dict[str, Picture]:
     seed : int
     """
     rng = np.random.default_rng(seed)
-    image = standardised(picture)
+    image = standardise(picture)
     noisy = image + ADDED_NOISE * rng.standard_normal(image.shape)
     shuffled = rng.permutation(image.ravel()).reshape(image.shape)
     noise = rng.standard_normal(image.shape)
     made: tuple[npt.NDArray[Any], ...] = (image, noisy, shuffled, noise)
-    return {name: standardised(one) for name, one in zip(TARGETS, made, strict=True)}
+    return {name: standardise(one) for name, one in zip(TARGETS, made, strict=True)}
 
 
-def score_of(noise: Curve, image: Curve) -> float:
+def compute_impedance(noise: Curve, image: Curve) -> float:
     """Mean distance of two energy curves over the logarithm of the iteration.
 
     The logarithm, as the paper's figure has it: a network that learns twice as fast has the same
@@ -128,8 +134,8 @@ def score_of(noise: Curve, image: Curve) -> float:
 
 
 def explore_impedance(
-    subject: Subject, *, control: Callable[[], Control] = lambda: Control.GO
-) -> Generator[Seen, None, Impedance | None]:
+    subject: ExperimentSetup, *, control: Callable[[], Control] = lambda: Control.GO
+) -> Generator[IterationUpdate, None, Impedance | None]:
     """Fit the same network from the same start to each target, all of them side by side.
 
     Parameters
@@ -149,17 +155,17 @@ def explore_impedance(
         None if it was discarded, or ended before there was anything to be seen.
     """
     load_torch()
-    return (yield from in_own_state(_fitted(subject, control), subject.plan.threads))
+    return (yield from in_own_state(_fit_targets(subject, control), subject.plan.threads))
 
 
-def _fitted(
-    subject: Subject, control: Callable[[], Control]
-) -> Generator[Seen, None, Impedance | None]:
-    made, count = targets_of(subject.picture, subject.seed), subject.iterations
+def _fit_targets(
+    subject: ExperimentSetup, control: Callable[[], Control]
+) -> Generator[IterationUpdate, None, Impedance | None]:
+    made, count = make_targets(subject.picture, subject.seed), subject.iterations
     curves: dict[str, list[float]] = {name: [] for name in made}
     with ExitStack() as ends:
-        whole = until_whole(control)
-        fits = {name: readings(one, subject, control=whole) for name, one in made.items()}
+        whole = delay_keep(control)
+        fits = {name: iter_fit(one, subject, control=whole) for name, one in made.items()}
         for fit in fits.values():
             ends.callback(fit.close)
         for at in range(1, count + 1):
@@ -171,10 +177,10 @@ def _fitted(
                     return None
                 curves[name].append(reading.energy)
             points = {name: curve[-1] for name, curve in curves.items()}
-            yield Seen(Event("Fitting image and noise", at / count, at, count), points)
+            yield IterationUpdate(Event("Fitting image and noise", at / count, at, count), points)
     reached = len(curves["noise"])
-    if reached < min(count, LEAST_KEPT):
+    if reached < min(count, MIN_KEPT_ITERATIONS):
         return None
     energies = {name: np.array(curve) for name, curve in curves.items()}
-    score = score_of(energies["noise"], energies["image"])
-    return Impedance(ended_after(subject, reached), made, energies, score)
+    score = compute_impedance(energies["noise"], energies["image"])
+    return Impedance(mark_ended_early(subject, reached), made, energies, score)

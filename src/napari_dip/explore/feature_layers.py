@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from napari_dip.engine.control import Control
-from napari_dip.explore.progress import Outcome
-from napari_dip.pipeline.events import mapped
+from napari_dip.explore.progress import ExperimentResult
+from napari_dip.pipeline.events import map_generator
 from napari_dip.pipeline.execute.runner import run
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     Picture = npt.NDArray[np.float32]
 
 #: The priors, as settings have them, with what figures call them.
-SHOWN = {
+PRIOR_LABELS = {
     "deep": "Untrained network",
     "total-variation": "Total variation",
     "none": "No prior",
@@ -32,7 +32,7 @@ SHOWN = {
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Inverted:
+class FeatureInversion:
     """What came back from one layer with one prior.
 
     Attributes
@@ -41,7 +41,7 @@ class Inverted:
     answer : str
         Size of the layer's answer.
     prior : str
-        Key in `SHOWN`.
+        Key in `PRIOR_LABELS`.
     picture : ndarray
         In the axes and units of the image.
     correlation : float
@@ -59,7 +59,7 @@ class Inverted:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class FeatureRows(Outcome):
+class FeatureRows(ExperimentResult):
     """Layers of one network on one image.
 
     Attributes
@@ -70,7 +70,7 @@ class FeatureRows(Outcome):
         What was looked at.
     axes : str
     rows : tuple of tuple of Inverted
-        One for each layer, the priors in the order of `SHOWN`.
+        One for each layer, the priors in the order of `PRIOR_LABELS`.
     recipe : mapping
         In plain JSON types: what repeats it.
     notes : tuple of str
@@ -80,7 +80,7 @@ class FeatureRows(Outcome):
     name: str
     image: npt.NDArray[Any]
     axes: str
-    rows: tuple[tuple[Inverted, ...], ...]
+    rows: tuple[tuple[FeatureInversion, ...], ...]
     recipe: Mapping[str, Any]
     notes: tuple[str, ...]
 
@@ -90,10 +90,12 @@ class FeatureRows(Outcome):
         said = []
         for row in self.rows:
             best = max(row, key=lambda one: one.correlation)
-            told = ", ".join(f"{SHOWN[one.prior].lower()} {one.correlation:.2f}" for one in row)
+            told = ", ".join(
+                f"{PRIOR_LABELS[one.prior].lower()} {one.correlation:.2f}" for one in row
+            )
             said.append(
                 f"'{best.layer}' ({best.answer}): correlation with the image {told}; best: "
-                f"{SHOWN[best.prior].lower()}."
+                f"{PRIOR_LABELS[best.prior].lower()}."
             )
         return tuple(said)
 
@@ -103,11 +105,11 @@ class FeatureRows(Outcome):
             "experiment": self.experiment,
             "recipe": dict(self.recipe),
             "notes": list(self.notes),
-            "layers": table_of(self),
+            "layers": make_feature_rows(self),
         }
 
 
-def table_of(found: FeatureRows) -> list[dict[str, Any]]:
+def make_feature_rows(found: FeatureRows) -> list[dict[str, Any]]:
     """Give a line for each layer, with all digits."""
     lines = []
     for row in found.rows:
@@ -125,7 +127,7 @@ def explore_features(
     answers: Mapping[str, str],
     *,
     control: Callable[[], Control] = lambda: Control.GO,
-) -> Generator[tuple[Event, str], None, tuple[tuple[Inverted, ...], ...] | None]:
+) -> Generator[tuple[Event, str], None, tuple[tuple[FeatureInversion, ...], ...] | None]:
     """Invert each layer with each prior, as the task does.
 
     Parameters
@@ -148,7 +150,7 @@ def explore_features(
     rows or None
         None if it was ended.
     """
-    from napari_dip.engine.fit.state import KEPT
+    from napari_dip.engine.fit.state import USER_STOP_REASON
 
     count, done = sum(map(len, plans)), 0
     rows = []
@@ -156,17 +158,17 @@ def explore_features(
         row = []
         for prior, plan in planned:
             layer = plan.recipe.task.layer  # type: ignore[attr-defined]  # of this task only
-            told = partial(_event, layer, prior, done / count, 1 / count)
-            result = yield from mapped(run(plan, {"image": image}, control=control), told)
-            if result is None or result.stop_reason == KEPT:
+            told = partial(_make_feature_event, layer, prior, done / count, 1 / count)
+            result = yield from map_generator(run(plan, {"image": image}, control=control), told)
+            if result is None or result.stop_reason == USER_STOP_REASON:
                 return None
-            row.append(_inverted(layer, answers.get(layer, ""), prior, image, result))
+            row.append(_make_inversion(layer, answers.get(layer, ""), prior, image, result))
             done += 1
         rows.append(tuple(row))
     return tuple(rows)
 
 
-def correlation(one: npt.NDArray[Any], other: npt.NDArray[Any]) -> float:
+def compute_correlation(one: npt.NDArray[Any], other: npt.NDArray[Any]) -> float:
     """Pearson's coefficient over all pixels and channels; 0 where one is even."""
     first, second = (part.astype(np.float64).ravel() for part in (one, other))
     first, second = first - first.mean(), second - second.mean()
@@ -174,15 +176,17 @@ def correlation(one: npt.NDArray[Any], other: npt.NDArray[Any]) -> float:
     return float((first * second).sum()) / norm if norm else 0.0
 
 
-def _inverted(
+def _make_inversion(
     layer: str, answer: str, prior: str, image: npt.NDArray[Any], result: Restoration
-) -> Inverted:
-    alike = correlation(result.image, image)
-    return Inverted(layer, answer, prior, result.image, alike, result.history[-1][1])
+) -> FeatureInversion:
+    alike = compute_correlation(result.image, image)
+    return FeatureInversion(layer, answer, prior, result.image, alike, result.history[-1][1])
 
 
-def _event(layer: str, prior: str, began: float, span: float, event: Event) -> tuple[Event, str]:
+def _make_feature_event(
+    layer: str, prior: str, began: float, span: float, event: Event
+) -> tuple[Event, str]:
     """Tell how far all of it is from how far one fit is."""
-    words = f"Inverting '{layer}': {SHOWN[prior].lower()}"
+    words = f"Inverting '{layer}': {PRIOR_LABELS[prior].lower()}"
     whole = replace(event, words=words, fraction=began + span * event.fraction, seconds_left=None)
     return whole, layer

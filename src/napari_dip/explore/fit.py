@@ -13,18 +13,22 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import torch
 
-from napari_dip.engine.fit.early_stopping import held_out_rule, never
-from napari_dip.engine.fit.loop import MOST_ROLLBACKS, fit
-from napari_dip.engine.fit.schedule import Phase, Schedule, gradient_descent, limited_memory
-from napari_dip.engine.likelihood.fidelity import NoiseVariance, squares
-from napari_dip.engine.prior import spread
+from napari_dip.engine.fit.early_stopping import make_validation_stop_rule, never_stop
+from napari_dip.engine.fit.loop import MAX_ROLLBACKS, fit
+from napari_dip.engine.fit.schedule import Phase, Schedule, make_gradient_descent, make_lbfgs
+from napari_dip.engine.likelihood.fidelity import NoiseVariance, least_squares
+from napari_dip.engine.prior import dilate_to_blocks
 from napari_dip.engine.problem import Identity, Problem, Term
 from napari_dip.errors import Failed, refusal
-from napari_dip.pipeline.calibrate.prepare import judges, output_average, patience
-from napari_dip.pipeline.calibrate.types import held_out_share
-from napari_dip.pipeline.events import mapped
-from napari_dip.tasks.base import Scene
-from napari_dip.tasks.priors.deep_image_prior import built
+from napari_dip.pipeline.calibrate.prepare import (
+    compute_output_decay,
+    compute_patience,
+    select_validation_pixels,
+)
+from napari_dip.pipeline.calibrate.types import compute_validation_share
+from napari_dip.pipeline.events import map_generator
+from napari_dip.tasks.base import FitInput
+from napari_dip.tasks.priors.deep_image_prior import build_from_architecture
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -34,13 +38,13 @@ if TYPE_CHECKING:
 
     from napari_dip.engine.control import Control
     from napari_dip.engine.fit.schedule import Optimiser
-    from napari_dip.engine.fit.state import Progress, Result
+    from napari_dip.engine.fit.state import FitProgress, FitResult
     from napari_dip.engine.prior import Prior
-    from napari_dip.explore.subject import Picture, Subject
-    from napari_dip.tasks.priors.deep_image_prior import Design
+    from napari_dip.explore.subject import ExperimentSetup, Picture
+    from napari_dip.tasks.priors.deep_image_prior import Architecture
 
 
-class Moved(NamedTuple):
+class OptimiserSpec(NamedTuple):
     """An optimiser, and the longest gradient that it is given."""
 
     make: Optimiser
@@ -50,26 +54,26 @@ class Moved(NamedTuple):
 #: All but Adam, which is the usual one. A gradient that was cut short would tell L-BFGS a curvature
 #: that is none.
 OPTIMISERS = {
-    "sgd": Moved(gradient_descent, 1.0),
-    "l-bfgs": Moved(limited_memory, inf),
+    "sgd": OptimiserSpec(make_gradient_descent, 1.0),
+    "l-bfgs": OptimiserSpec(make_lbfgs, inf),
 }
 
 
-def weights_of(design: Design, grid: tuple[int, ...]) -> int:
+def count_weights(design: Architecture, grid: tuple[int, ...]) -> int:
     """Count the weights that are fitted."""
-    net = built(design, grid, torch.Generator().manual_seed(0)).net
+    net = build_from_architecture(design, grid, torch.Generator().manual_seed(0)).net
     return sum(weight.numel() for weight in net.parameters())
 
 
 #: The rate stays where it is, as in the paper, so that what happens at iteration 50 does not
 #: depend on how many iterations are to follow: this many times the fit is the cosine's horizon.
 #: What rounding is left of that moves the energy of noise at 128 x 128 by 1 % there.
-_STEADY = 1000
+_COSINE_HORIZON_FACTOR = 1000
 #: Iterations between two judgements of held-out pixels, as in all fits.
-JUDGED_EVERY = 25
+VALIDATION_INTERVAL = 25
 
 
-class Reading(NamedTuple):
+class IterationRecord(NamedTuple):
     """What one iteration showed.
 
     Attributes
@@ -92,7 +96,7 @@ class Reading(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class HeldOut:
+class ValidationStop:
     """Where held-out pixels end a fit.
 
     Attributes
@@ -114,16 +118,16 @@ class HeldOut:
     picture: Picture
 
 
-def readings(
+def iter_fit(
     target: Picture,
-    subject: Subject,
+    subject: ExperimentSetup,
     *,
     control: Callable[[], Control],
     pictures: bool = False,
-    design: Design | None = None,
+    design: Architecture | None = None,
     block: tuple[int, int] | None = None,
     average: float = 0.0,
-) -> Generator[Reading, None, bool]:
+) -> Generator[IterationRecord, None, bool]:
     """Fit to a target without jitter, to the last iteration, whatever held-out pixels say.
 
     Parameters
@@ -153,30 +157,34 @@ def readings(
         If the fit broke down.
     """
     design = design or subject.design
-    problem, prior = _problem(target, subject, block, design)
-    schedule = _schedule(subject, design, average=average, report_every=1)
+    problem, prior = _build_experiment_problem(target, subject, block, design)
+    schedule = _make_schedule(subject, design, average=average, report_every=1)
     looks = (lambda _: True) if pictures else (lambda _: False)
     loop = fit(
-        problem, prior, schedule, never, seed=subject.seed, control=control, preview_due=looks
+        problem, prior, schedule, never_stop, seed=subject.seed, control=control, preview_due=looks
     )
-    result = yield from _read(loop, pictures=pictures)
+    result = yield from _read_iterations(loop, pictures=pictures)
     if result is None or result.kept:
         return False
     if result.broke_down:
-        raise Failed(refusal("diverged", name=subject.name, count=MOST_ROLLBACKS))
+        raise Failed(refusal("diverged", name=subject.name, count=MAX_ROLLBACKS))
     return True
 
 
-def held_out_stop(
-    target: Picture, subject: Subject, block: tuple[int, int], *, control: Callable[[], Control]
-) -> Generator[int, None, HeldOut | None]:
+def find_validation_stop(
+    target: Picture,
+    subject: ExperimentSetup,
+    block: tuple[int, int],
+    *,
+    control: Callable[[], Control],
+) -> Generator[int, None, ValidationStop | None]:
     """Fit once more with some pixels held out, and end as other fits end; yields iterations.
 
-    Network, code and rate are those of `readings`; the running average is judged.
+    Network, code and rate are those of `iter_fit`; the running average is judged.
 
     Parameters
     ----------
-    target, subject, control : as for `readings`
+    target, subject, control : as for `iter_fit`
     block : tuple of int
         Size of the blocks around held-out pixels, per axis: wider than the noise is correlated.
 
@@ -185,37 +193,41 @@ def held_out_stop(
     HeldOut or None
         None if it was discarded.
     """
-    problem, prior = _problem(target, subject, block, subject.design)
-    average = output_average(subject.iterations)
-    schedule = _schedule(subject, subject.design, average=average, report_every=JUDGED_EVERY)
-    stop = held_out_rule(patience(subject.iterations, JUDGED_EVERY))
+    problem, prior = _build_experiment_problem(target, subject, block, subject.design)
+    average = compute_output_decay(subject.iterations)
+    schedule = _make_schedule(
+        subject, subject.design, average=average, report_every=VALIDATION_INTERVAL
+    )
+    stop = make_validation_stop_rule(compute_patience(subject.iterations, VALIDATION_INTERVAL))
     loop = fit(problem, prior, schedule, stop, seed=subject.seed, control=control)
-    result = yield from mapped(loop, attrgetter("iteration"))
+    result = yield from map_generator(loop, attrgetter("iteration"))
     if result is None:
         return None
     judged = tuple((one.iteration, one.held_out) for one in result.history)
-    picture = _picture(result.estimate.mean)
+    picture = _to_picture(result.estimate.mean)
     reason = "it was ended by hand" if result.kept else result.stop_reason
-    return HeldOut(judged, result.best_iteration, result.iterations, reason, picture)
+    return ValidationStop(judged, result.best_iteration, result.iterations, reason, picture)
 
 
-def held_out_pixels(
-    shape: tuple[int, ...], subject: Subject, block: tuple[int, int]
+def choose_validation_pixels(
+    shape: tuple[int, ...], subject: ExperimentSetup, block: tuple[int, int]
 ) -> npt.NDArray[np.bool_]:
     """Tell which pixels judge: (Y, X), True where one does."""
-    found = judges(shape, block, held_out_share(block, prod(shape)), subject.seed)
+    found = select_validation_pixels(
+        shape, block, compute_validation_share(block, prod(shape)), subject.seed
+    )
     return np.asarray(found[0, 0].numpy() > 0)
 
 
-def _problem(
+def _build_experiment_problem(
     target: Picture,
-    subject: Subject,
+    subject: ExperimentSetup,
     block: tuple[int, int] | None,
-    design: Design,
+    design: Architecture,
 ) -> tuple[Problem, Prior]:
     """Ask for the target itself by plain squares, and make the network that is asked."""
-    scene = _scene(target, subject, block)
-    error = squares(1.0)
+    scene = _make_fit_input(target, subject, block)
+    error = least_squares(1.0)
     term = Term(
         scene.measurement,
         Identity(),
@@ -226,28 +238,30 @@ def _problem(
         measured=scene.known,
     )
     rng = torch.Generator().manual_seed(subject.seed)
-    prior = built(design, scene.grid, rng)
+    prior = build_from_architecture(design, scene.grid, rng)
     prior.to(scene.measurement.device)
     prior.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return Problem((term,)), prior
 
 
-def _scene(target: Picture, subject: Subject, block: tuple[int, int] | None) -> Scene:
+def _make_fit_input(
+    target: Picture, subject: ExperimentSetup, block: tuple[int, int] | None
+) -> FitInput:
     device = torch.device(subject.plan.device)
     measurement = torch.from_numpy(target)[None, None].to(device)
     known = torch.ones_like(measurement)
     held_out = torch.zeros_like(known)
     if block is not None:
-        chosen = held_out_pixels(target.shape, subject, block)
+        chosen = choose_validation_pixels(target.shape, subject, block)
         held_out = torch.from_numpy(chosen.astype(np.float32))[None, None].to(device)
     one = measurement.new_ones((1, 1, 1, 1))
-    return Scene(
+    return FitInput(
         measurement=measurement,
         noise=NoiseVariance(0 * one, one, one),
         noise_level=1.0,
         known=known,
         held_out=held_out,
-        guarded=held_out if block is None else spread(held_out, block),
+        guarded=held_out if block is None else dilate_to_blocks(held_out, block),
         block=block or (1, 1),
         granted=1.0,
         prior="noise",
@@ -256,12 +270,14 @@ def _scene(target: Picture, subject: Subject, block: tuple[int, int] | None) -> 
     )
 
 
-def _schedule(subject: Subject, design: Design, *, average: float, report_every: int) -> Schedule:
+def _make_schedule(
+    subject: ExperimentSetup, design: Architecture, *, average: float, report_every: int
+) -> Schedule:
     """Take the rate and the optimiser of a design; where that is Adam, the device's own."""
     count = subject.iterations
     made = Schedule(
         (Phase(count, design.rate),),
-        _STEADY * count,
+        _COSINE_HORIZON_FACTOR * count,
         count,
         warm_up=0.0,
         average=average,
@@ -271,27 +287,27 @@ def _schedule(subject: Subject, design: Design, *, average: float, report_every:
     return made if moved is None else replace(made, optimiser=moved.make, clip=moved.clip)
 
 
-def _read(
-    loop: Generator[Progress, None, Result | None], *, pictures: bool
-) -> Generator[Reading, None, Result | None]:
+def _read_iterations(
+    loop: Generator[FitProgress, None, FitResult | None], *, pictures: bool
+) -> Generator[IterationRecord, None, FitResult | None]:
     """Give each iteration once, with its picture where that is wanted."""
     reading = None
     while True:
         try:
             progress = next(loop)
         except StopIteration as stop:
-            result: Result | None = stop.value
+            result: FitResult | None = stop.value
             return result
         if progress.note:  # it broke down, and that iteration comes again
             reading = None
         elif progress.estimate is None:
             seen = progress.judgement
-            reading = Reading(seen.iteration, seen.fitted, held_out=seen.held_out)
+            reading = IterationRecord(seen.iteration, seen.fitted, held_out=seen.held_out)
             if not pictures:
                 yield reading
         elif reading is not None:
-            yield reading._replace(picture=_picture(progress.estimate.mean))
+            yield reading._replace(picture=_to_picture(progress.estimate.mean))
 
 
-def _picture(mean: Tensor) -> Picture:
+def _to_picture(mean: Tensor) -> Picture:
     return np.array(mean[0, 0].cpu().numpy(), np.float32)

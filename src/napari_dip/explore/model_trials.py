@@ -13,22 +13,27 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from napari_dip.engine.control import Control
-from napari_dip.engine.fit.early_stopping import Judgement, held_out_rule
-from napari_dip.explore.energies import score_of, targets_of
-from napari_dip.explore.fit import JUDGED_EVERY, held_out_pixels, readings, weights_of
+from napari_dip.engine.fit.early_stopping import ValidationRecord, make_validation_stop_rule
+from napari_dip.explore.energies import compute_impedance, make_targets
+from napari_dip.explore.fit import (
+    VALIDATION_INTERVAL,
+    choose_validation_pixels,
+    count_weights,
+    iter_fit,
+)
 from napari_dip.explore.spectra import Correspondence
-from napari_dip.explore.subject import psnr_of
-from napari_dip.pipeline.calibrate.prepare import output_average, patience
-from napari_dip.pipeline.events import mapped
+from napari_dip.explore.subject import compute_psnr
+from napari_dip.pipeline.calibrate.prepare import compute_output_decay, compute_patience
+from napari_dip.pipeline.events import map_generator
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
 
     import numpy.typing as npt
 
-    from napari_dip.explore.fit import Reading
-    from napari_dip.explore.subject import Picture, Subject
-    from napari_dip.tasks.priors.deep_image_prior import Design
+    from napari_dip.explore.fit import IterationRecord
+    from napari_dip.explore.subject import ExperimentSetup, Picture
+    from napari_dip.tasks.priors.deep_image_prior import Architecture
 
     Curve = npt.NDArray[np.float64]
 
@@ -62,7 +67,7 @@ class TrialFit:
         Time of the processor per iteration.
     """
 
-    design: Design
+    design: Architecture
     weights: int
     energy: Curve
     noise: Curve
@@ -76,13 +81,13 @@ class TrialFit:
 
     @property
     def impedance(self) -> float:
-        """Area between the energies of noise and picture, as in `score_of`."""
-        return score_of(self.noise, self.energy)
+        """Area between the energies of noise and picture, as in `compute_impedance`."""
+        return compute_impedance(self.noise, self.energy)
 
     @property
     def band_score(self) -> float:
         """Area between the correspondences of the lowest and the highest band, measured alike."""
-        return score_of(self.correspondence[:, 0], self.correspondence[:, -1])
+        return compute_impedance(self.correspondence[:, 0], self.correspondence[:, -1])
 
     @property
     def held_out_error(self) -> float:
@@ -108,7 +113,7 @@ class Stop:
     taken: int
 
 
-def stop_of(held_out: Sequence[float]) -> Stop:
+def find_stop(held_out: Sequence[float]) -> Stop:
     """Stop as fits stop: judged now and then, patient, the best of what was judged is taken.
 
     Parameters
@@ -117,18 +122,18 @@ def stop_of(held_out: Sequence[float]) -> Stop:
         Mean squares at iterations 1, 2, ... of a fit that went on to its last iteration.
     """
     count = len(held_out)
-    rule = held_out_rule(patience(count, JUDGED_EVERY))
-    places = [*range(JUDGED_EVERY, count, JUDGED_EVERY), count]
-    history: list[Judgement] = []
+    rule = make_validation_stop_rule(compute_patience(count, VALIDATION_INTERVAL))
+    places = [*range(VALIDATION_INTERVAL, count, VALIDATION_INTERVAL), count]
+    history: list[ValidationRecord] = []
     for place in places:
-        history.append(Judgement(place, float("nan"), float(held_out[place - 1])))
+        history.append(ValidationRecord(place, float("nan"), float(held_out[place - 1])))
         if rule(history):
             break
     best = min(reversed(history), key=lambda one: one.held_out)  # of equals the later
     return Stop(history[-1].iteration, best.iteration)
 
 
-def worse_for_certain(one: Curve, other: Curve, sure: float) -> bool:
+def is_significantly_worse(one: Curve, other: Curve, sure: float) -> bool:
     """Whether one picture's held-out errors exceed another's by more than chance.
 
     Parameters
@@ -143,7 +148,7 @@ def worse_for_certain(one: Curve, other: Curve, sure: float) -> bool:
     return bool(apart.mean() > sure * error)
 
 
-class Going(NamedTuple):
+class ArchitectureProgress(NamedTuple):
     """How far the trial of a design is.
 
     Attributes
@@ -166,15 +171,15 @@ class Going(NamedTuple):
     picture: Picture | None = None
 
 
-def tried(
-    design: Design,
-    subject: Subject,
+def fit_architecture(
+    design: Architecture,
+    subject: ExperimentSetup,
     truth: Picture | None,
     block: tuple[int, int],
     *,
     control: Callable[[], Control] = lambda: Control.GO,
     noise: ProgressCurve | None = None,
-) -> Generator[Going, None, TrialFit | None]:
+) -> Generator[ArchitectureProgress, None, TrialFit | None]:
     """Fit a design to the picture, then to noise.
 
     Parameters
@@ -206,66 +211,66 @@ def tried(
     """
     begun, count = time.process_time(), subject.iterations
     ways: dict[str, Any] = {"control": control, "design": design, "block": block}
-    ways["average"] = output_average(count)
-    targets = targets_of(subject.picture, subject.seed)
+    ways["average"] = compute_output_decay(count)
+    targets = make_targets(subject.picture, subject.seed)
     image = targets["image"]
-    watch = _Watch(subject, truth, image)
+    watch = _FitRecorder(subject, truth, image)
 
-    def seen(one: Reading) -> Going:
+    def seen(one: IterationRecord) -> ArchitectureProgress:
         picture = watch.see(one)
         done = 0.5 * one.iteration / count
-        return Going(done, one.iteration, "image", one.energy, picture)
+        return ArchitectureProgress(done, one.iteration, "image", one.energy, picture)
 
-    if not (yield from mapped(readings(image, subject, pictures=True, **ways), seen)):
+    if not (yield from map_generator(iter_fit(image, subject, pictures=True, **ways), seen)):
         return None
     seconds = (time.process_time() - begun) / count
     if noise is None:
-        noise = yield from _resistance(targets["noise"], subject, ways)
+        noise = yield from _fit_noise(targets["noise"], subject, ways)
         if noise is None:
             return None
-    judges = held_out_pixels(image.shape, subject, block)
-    return watch.ended(design, weights_of(design, image.shape), noise, judges, seconds)
+    judges = choose_validation_pixels(image.shape, subject, block)
+    return watch.ended(design, count_weights(design, image.shape), noise, judges, seconds)
 
 
-def _resistance(
-    target: Picture, subject: Subject, ways: dict[str, Any]
-) -> Generator[Going, None, ProgressCurve | None]:
+def _fit_noise(
+    target: Picture, subject: ExperimentSetup, ways: dict[str, Any]
+) -> Generator[ArchitectureProgress, None, ProgressCurve | None]:
     """Fit to noise: its energies, or None if it was ended."""
     energies: list[float] = []
 
-    def resisted(one: Reading) -> Going:
+    def resisted(one: IterationRecord) -> ArchitectureProgress:
         energies.append(one.energy)
         done = 0.5 + 0.5 * one.iteration / subject.iterations
-        return Going(done, one.iteration, "noise", one.energy)
+        return ArchitectureProgress(done, one.iteration, "noise", one.energy)
 
-    whole = yield from mapped(readings(target, subject, **ways), resisted)
+    whole = yield from map_generator(iter_fit(target, subject, **ways), resisted)
     return np.array(energies) if whole else None
 
 
-class _Watch:
+class _FitRecorder:
     """Gathers what each iteration shows."""
 
-    def __init__(self, subject: Subject, truth: Picture | None, image: Picture) -> None:
+    def __init__(self, subject: ExperimentSetup, truth: Picture | None, image: Picture) -> None:
         self._truth, self._image = truth, image
         self._offset, self._unit = float(subject.picture.mean()), float(subject.picture.std())
         self._correspondence = Correspondence(image)
-        self._readings: list[Reading] = []
+        self._readings: list[IterationRecord] = []
         self._bands: list[ProgressCurve] = []
         self._psnr: list[float] = []
 
-    def see(self, one: Reading) -> Picture:
+    def see(self, one: IterationRecord) -> Picture:
         """Measure the running average of one iteration; gives it in the image's units."""
         assert one.picture is not None
         self._readings.append(one)
         self._bands.append(self._correspondence.of(one.picture))
         picture = self._in_units(one.picture)
         if self._truth is not None:
-            self._psnr.append(psnr_of(picture, self._truth))
+            self._psnr.append(compute_psnr(picture, self._truth))
         return picture
 
     def ended(
         self,
-        design: Design,
+        design: Architecture,
         weights: int,
         noise: ProgressCurve,
         judges: npt.NDArray[np.bool_],
@@ -276,7 +281,7 @@ class _Watch:
             np.array([attrgetter(name)(one) for one in self._readings])
             for name in ("energy", "held_out")
         )
-        stop = stop_of(held_out.tolist())
+        stop = find_stop(held_out.tolist())
         picture = self._readings[stop.taken - 1].picture
         assert picture is not None
         return TrialFit(

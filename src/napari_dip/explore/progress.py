@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-    from napari_dip.explore.subject import Picture, Subject
+    from napari_dip.explore.subject import ExperimentSetup, Picture
     from napari_dip.pipeline.events import Event
 
 #: Fewest iterations that are worth keeping: before them hardly anything is learned.
-LEAST_KEPT = 10
+MIN_KEPT_ITERATIONS = 10
 
 
-class Seen(NamedTuple):
+class IterationUpdate(NamedTuple):
     """One iteration.
 
     Attributes
@@ -43,7 +43,7 @@ class Seen(NamedTuple):
     picture: Picture | None = None
 
 
-def until_whole(control: Callable[[], Control]) -> Callable[[], Control]:
+def delay_keep(control: Callable[[], Control]) -> Callable[[], Control]:
     """Let what belongs together come to its end before a wish to keep is heard."""
 
     def wish() -> Control:
@@ -53,7 +53,7 @@ def until_whole(control: Callable[[], Control]) -> Callable[[], Control]:
     return wish
 
 
-def ended_after(subject: Subject, count: int) -> Subject:
+def mark_ended_early(subject: ExperimentSetup, count: int) -> ExperimentSetup:
     """Say of a subject how far its fits went, where someone ended them.
 
     Parameters
@@ -73,7 +73,7 @@ class Writer(Protocol):
     """Whatever saves an outcome."""
 
     def __call__(
-        self, outcome: Outcome, folder: str | os.PathLike[str], *, overwrite: bool = False
+        self, outcome: ExperimentResult, folder: str | os.PathLike[str], *, overwrite: bool = False
     ) -> Path:
         """Save page, pictures, tables and recipe; gives the page."""
 
@@ -82,7 +82,7 @@ class Writer(Protocol):
 _WRITERS: list[Writer] = []
 
 
-class Outcome:
+class ExperimentResult:
     """Figures of one experiment.
 
     Attributes

@@ -19,9 +19,15 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 import numpy as np
 
 from napari_dip.engine.control import Control
-from napari_dip.explore.fit import held_out_stop, readings
-from napari_dip.explore.progress import LEAST_KEPT, Outcome, Seen, ended_after, until_whole
-from napari_dip.explore.subject import hidden_block, psnr_of, standardised
+from napari_dip.explore.fit import find_validation_stop, iter_fit
+from napari_dip.explore.progress import (
+    MIN_KEPT_ITERATIONS,
+    ExperimentResult,
+    IterationUpdate,
+    delay_keep,
+    mark_ended_early,
+)
+from napari_dip.explore.subject import compute_psnr, measure_validation_block, standardise
 from napari_dip.pipeline.calibrate.grid import ROBUST
 from napari_dip.pipeline.events import Event
 from napari_dip.pipeline.machine import load_torch
@@ -32,29 +38,29 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from napari_dip.explore.fit import HeldOut, Reading
-    from napari_dip.explore.subject import Picture, Subject
+    from napari_dip.explore.fit import IterationRecord, ValidationStop
+    from napari_dip.explore.subject import ExperimentSetup, Picture
 
     BandCurve = npt.NDArray[np.float64]
 
     Curve = npt.NDArray[np.float64]
 
 #: Bands of equal width, as Shi et al. have them.
-BANDS = 5
+BAND_COUNT = 5
 #: Shares of a band whose iteration is told: half of it, and nearly all.
 LEVELS = (0.5, 0.9)
 #: As tables name them, lowest first.
-BAND_NAMES = tuple(f"band_{number}" for number in range(1, BANDS + 1))
+BAND_NAMES = tuple(f"band_{number}" for number in range(1, BAND_COUNT + 1))
 #: Finest radial frequency that is looked at, in cycles per pixel.
-FINEST = 0.5
+NYQUIST_FREQUENCY = 0.5
 
 
-def edges() -> BandCurve:
+def compute_band_edges() -> BandCurve:
     """Limits of the bands in cycles per pixel, lowest first: one more than there are bands."""
-    return np.linspace(0, FINEST, BANDS + 1)
+    return np.linspace(0, NYQUIST_FREQUENCY, BAND_COUNT + 1)
 
 
-def radial_power(picture: Picture) -> tuple[BandCurve, BandCurve]:
+def compute_radial_power(picture: Picture) -> tuple[BandCurve, BandCurve]:
     """Power spectral density, averaged over rings of equal radial frequency.
 
     The mean is taken off and a Hann window laid on, so that the picture's border, where it does
@@ -74,9 +80,9 @@ def radial_power(picture: Picture) -> tuple[BandCurve, BandCurve]:
     window = np.outer(*(np.hanning(count + 2)[1:-1] for count in picture.shape))
     centred = (picture - picture.mean(dtype=np.float64)) * window
     density = np.abs(np.fft.fft2(centred)) ** 2 / (window**2).sum()
-    radius = _radius(picture.shape)
+    radius = _compute_radial_frequency(picture.shape)
     rings = min(picture.shape) // 2
-    place = np.ceil(radius / FINEST * rings).astype(int)  # ring 0 is the mean alone
+    place = np.ceil(radius / NYQUIST_FREQUENCY * rings).astype(int)  # ring 0 is the mean alone
     inside = (place > 0) & (place <= rings)
     count = np.bincount(place[inside], minlength=rings + 1)[1:]
     power = np.bincount(place[inside], density[inside], minlength=rings + 1)[1:]
@@ -105,20 +111,22 @@ class Correspondence:
 
     def __init__(self, target: Picture) -> None:
         self._target = np.abs(np.fft.fft2(target.astype(np.float64)))
-        radius = _radius(target.shape)
-        place = np.ceil(radius / FINEST * BANDS).astype(int) - 1
-        self._place = np.where((radius > 0) & (radius <= FINEST), place, BANDS)
-        self._count = np.bincount(self._place.ravel(), minlength=BANDS + 1)[:BANDS]
+        radius = _compute_radial_frequency(target.shape)
+        place = np.ceil(radius / NYQUIST_FREQUENCY * BAND_COUNT).astype(int) - 1
+        self._place = np.where((radius > 0) & (radius <= NYQUIST_FREQUENCY), place, BAND_COUNT)
+        self._count = np.bincount(self._place.ravel(), minlength=BAND_COUNT + 1)[:BAND_COUNT]
 
     def of(self, estimate: Picture) -> BandCurve:
         """Correspondence of each band, lowest first: (5,) between 0 and 1."""
         strength = np.abs(np.fft.fft2(estimate.astype(np.float64)))
         ratio = np.clip(strength / (self._target + 1e-8), 0, 1)
-        total = np.bincount(self._place.ravel(), ratio.ravel(), minlength=BANDS + 1)[:BANDS]
+        total = np.bincount(self._place.ravel(), ratio.ravel(), minlength=BAND_COUNT + 1)[
+            :BAND_COUNT
+        ]
         return np.asarray(total / self._count)
 
 
-def reached(correspondence: BandCurve, level: float) -> tuple[int, ...]:
+def find_level_iterations(correspondence: BandCurve, level: float) -> tuple[int, ...]:
     """Tell at which iteration each band first has so much of its target, 0 if never.
 
     Counted from where a band has least of it: what an untrained network says before its first
@@ -137,14 +145,14 @@ def reached(correspondence: BandCurve, level: float) -> tuple[int, ...]:
     return tuple(found)
 
 
-def _radius(shape: tuple[int, ...]) -> BandCurve:
+def _compute_radial_frequency(shape: tuple[int, ...]) -> BandCurve:
     down, across = (np.fft.fftfreq(count) for count in shape)
     return np.asarray(np.hypot(down[:, None], across[None]))
 
 
 #: Iterations over which the ratio is averaged, and the change of that average that counts as
 #: none: n of equation 8 and the threshold in the code of Shi et al.
-AVERAGED, SETTLED = 100, 0.01
+RATIO_WINDOW, RATIO_TOLERANCE = 100, 0.01
 #: Length of the filter that blurs once more, in pixels; as in their code.
 _FILTER = 9
 #: The largest variations that count, and how fast their weight falls with their rank; as in
@@ -152,7 +160,7 @@ _FILTER = 9
 _LARGEST, _FALL = 1000, 0.01
 
 
-class Sight(NamedTuple):
+class SharpnessMetrics(NamedTuple):
     """How an estimate looks by itself.
 
     Attributes
@@ -173,7 +181,7 @@ class Sight(NamedTuple):
         return self.blurriness / max(self.sharpness, 1e-12)
 
 
-def sight(picture: Picture) -> Sight:
+def measure_sharpness(picture: Picture) -> SharpnessMetrics:
     """Measure blurriness and sharpness.
 
     Parameters
@@ -194,12 +202,14 @@ def sight(picture: Picture) -> Sight:
 
     whole = picture.astype(np.float64)
     blurriness = float(blur_effect(whole, h_size=_FILTER))  # type: ignore[no-untyped-call]
-    largest = np.sort(_variation(picture).ravel())[::-1][:_LARGEST]
+    largest = np.sort(_compute_local_variation(picture).ravel())[::-1][:_LARGEST]
     weight = np.exp(-_FALL * np.arange(largest.size))
-    return Sight(blurriness, float(np.sqrt(np.mean((largest * weight) ** 2))))
+    return SharpnessMetrics(blurriness, float(np.sqrt(np.mean((largest * weight) ** 2))))
 
 
-def settled_at(ratios: Sequence[float], count: int = AVERAGED, change: float = SETTLED) -> int:
+def find_ratio_stop(
+    ratios: Sequence[float], count: int = RATIO_WINDOW, change: float = RATIO_TOLERANCE
+) -> int:
     """Tell at which iteration the ratio's average has settled; 0 if it has not.
 
     Parameters
@@ -222,7 +232,7 @@ def settled_at(ratios: Sequence[float], count: int = AVERAGED, change: float = S
     return int(found[0]) + 2 * count if found.size else 0
 
 
-def _variation(picture: Picture) -> Picture:
+def _compute_local_variation(picture: Picture) -> Picture:
     """Largest step from each inner pixel to one of its eight neighbours."""
     height, width = picture.shape
     inner = picture[1:-1, 1:-1]
@@ -236,11 +246,11 @@ def _variation(picture: Picture) -> Picture:
 
 #: Estimates whose power and pictures are shown, and those that are kept to be looked through:
 #: evenly spread over the logarithm of the iteration, the former from a fiftieth of the fit on.
-_SHOWN, _KEPT, _FIRST = 6, 24, 50
+_DRAWN_ESTIMATES, _RECORDED_ESTIMATES, _FIRST_ESTIMATE_DIVISOR = 6, 24, 50
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Spectrum(Outcome):
+class Spectrum(ExperimentResult):
     """What the frequencies of the output did while one network was fitted to one picture.
 
     Attributes
@@ -271,7 +281,7 @@ class Spectrum(Outcome):
     """
 
     experiment: ClassVar[str] = "spectrum"
-    subject: Subject
+    subject: ExperimentSetup
     truth: Picture | None
     energy: Curve
     correspondence: Curve
@@ -283,7 +293,7 @@ class Spectrum(Outcome):
     frequency: Curve
     power: Mapping[str, Curve]
     ratio_stop: int
-    held_out: HeldOut
+    held_out: ValidationStop
     held_out_psnr: float | None
 
     @property
@@ -299,7 +309,9 @@ class Spectrum(Outcome):
     @property
     def sentences(self) -> tuple[str, ...]:
         """The outcome in words."""
-        halves = (str(at or "never") for at in reached(self.correspondence, LEVELS[0]))
+        halves = (
+            str(at or "never") for at in find_level_iterations(self.correspondence, LEVELS[0])
+        )
         stop = f"settles at iteration {self.ratio_stop}" if self.ratio_stop else "never settles"
         return (
             f"Half of each band, lowest first, is there at iteration {', '.join(halves)}.",
@@ -314,8 +326,10 @@ class Spectrum(Outcome):
             "experiment": self.experiment,
             "recipe": dict(self.subject.recipe),
             "notes": list(self.subject.notes),
-            "band_edges": edges().tolist(),
-            "reached": {str(level): reached(self.correspondence, level) for level in LEVELS},
+            "band_edges": compute_band_edges().tolist(),
+            "reached": {
+                str(level): find_level_iterations(self.correspondence, level) for level in LEVELS
+            },
             "ratio_stop": self.ratio_stop,
             "held_out_stop": {
                 "best_iteration": stop.best_iteration,
@@ -329,11 +343,11 @@ class Spectrum(Outcome):
 
 
 def explore_spectrum(
-    subject: Subject,
+    subject: ExperimentSetup,
     truth: Picture | None = None,
     *,
     control: Callable[[], Control] = lambda: Control.GO,
-) -> Generator[Seen, None, Spectrum | None]:
+) -> Generator[IterationUpdate, None, Spectrum | None]:
     """Fit with nothing held out and look at each output; beside it once with pixels held out.
 
     Parameters
@@ -355,18 +369,18 @@ def explore_spectrum(
         None if it was discarded, or ended before there was anything to be seen.
     """
     load_torch()
-    return (yield from in_own_state(_fitted(subject, truth, control), subject.plan.threads))
+    return (yield from in_own_state(_fit_spectrum(subject, truth, control), subject.plan.threads))
 
 
-def _fitted(
-    subject: Subject, truth: Picture | None, control: Callable[[], Control]
-) -> Generator[Seen, None, Spectrum | None]:
-    target, count = standardised(subject.picture), subject.iterations
-    watch, block = _Watch(subject, truth), hidden_block(subject)
-    fitted = readings(target, subject, control=until_whole(control), pictures=True)
-    judged = held_out_stop(target, subject, block, control=control)
+def _fit_spectrum(
+    subject: ExperimentSetup, truth: Picture | None, control: Callable[[], Control]
+) -> Generator[IterationUpdate, None, Spectrum | None]:
+    target, count = standardise(subject.picture), subject.iterations
+    watch, block = _SpectrumRecorder(subject, truth), measure_validation_block(subject)
+    fitted = iter_fit(target, subject, control=delay_keep(control), pictures=True)
+    judged = find_validation_stop(target, subject, block, control=control)
     with closing(fitted), closing(judged):
-        judge = _Judge(judged)
+        judge = _ValidationFit(judged)
         for at in range(1, count + 1):
             judge.follow(at)
             reading = None if control() is Control.KEEP else next(fitted, None)
@@ -374,29 +388,29 @@ def _fitted(
                 break
             points, picture = watch.see(reading)
             event = Event("Watching the frequencies", at / count, at, count)
-            yield Seen(event, points, picture=picture)
-        if control() is Control.DISCARD or watch.count < min(count, LEAST_KEPT):
+            yield IterationUpdate(event, points, picture=picture)
+        if control() is Control.DISCARD or watch.count < min(count, MIN_KEPT_ITERATIONS):
             return None
         held_out = judge.last()
     if held_out is None:
         return None
-    return watch.ended(held_out, ended_after(subject, watch.count))
+    return watch.ended(held_out, mark_ended_early(subject, watch.count))
 
 
-class _Judge:
+class _ValidationFit:
     """Runs the fit that is judged beside the one that is watched, never far ahead of it."""
 
-    def __init__(self, fit: Generator[int, None, HeldOut | None]) -> None:
+    def __init__(self, fit: Generator[int, None, ValidationStop | None]) -> None:
         self._fit = fit
         self._at, self._over = 0, False
-        self._found: HeldOut | None = None
+        self._found: ValidationStop | None = None
 
     def follow(self, at: int) -> None:
         """Go on to the next judgement behind an iteration."""
         while not self._over and self._at < at:
             self._go_on()
 
-    def last(self) -> HeldOut | None:
+    def last(self) -> ValidationStop | None:
         """Come to the end: by the rule, by the budget or, if someone asks for it, now."""
         while not self._over:
             self._go_on()
@@ -409,20 +423,23 @@ class _Judge:
             self._found, self._over = end.value, True
 
 
-class _Watch:
+class _SpectrumRecorder:
     """Gathers what each output shows."""
 
-    def __init__(self, subject: Subject, truth: Picture | None) -> None:
+    def __init__(self, subject: ExperimentSetup, truth: Picture | None) -> None:
         self._subject, self._truth = subject, truth
         picture = subject.picture
         self._offset, self._unit = float(picture.mean()), float(picture.std())
         self._low, high = np.percentile(picture, ROBUST)
         self._range = max(float(high - self._low), 1e-12)
-        self._correspondence = Correspondence(standardised(picture))
+        self._correspondence = Correspondence(standardise(picture))
         count = subject.iterations
         self._shown, self._kept = (
             {int(one) for one in np.round(np.geomspace(first, count, many))}
-            for first, many in ((max(1, count // _FIRST), _SHOWN), (1, _KEPT))
+            for first, many in (
+                (max(1, count // _FIRST_ESTIMATE_DIVISOR), _DRAWN_ESTIMATES),
+                (1, _RECORDED_ESTIMATES),
+            )
         )
         self._last: Picture | None = None
         self._rows: list[tuple[float, ...]] = []
@@ -434,11 +451,11 @@ class _Watch:
         """Iterations that were seen."""
         return len(self._rows)
 
-    def see(self, one: Reading) -> tuple[dict[str, float], Picture]:
+    def see(self, one: IterationRecord) -> tuple[dict[str, float], Picture]:
         """Measure the output of one iteration; its bands by their names, and the picture."""
         assert one.picture is not None
         picture = self._in_units(one.picture)
-        seen = sight((picture - self._low) / self._range)
+        seen = measure_sharpness((picture - self._low) / self._range)
         psnr = self._psnr(picture)
         self._rows.append((one.energy, seen.blurriness, seen.sharpness, psnr))
         self._bands.append(self._correspondence.of(one.picture))
@@ -447,17 +464,17 @@ class _Watch:
         self._last = picture
         return dict(zip(BAND_NAMES, self._bands[-1].tolist(), strict=True)), picture
 
-    def ended(self, held_out: HeldOut, subject: Subject) -> Spectrum:
+    def ended(self, held_out: ValidationStop, subject: ExperimentSetup) -> Spectrum:
         """Put all together."""
         assert self._last is not None
         evolution = {**self._pictures, self.count: self._last}
         shown = {at: one for at, one in evolution.items() if at in self._shown | {self.count}}
         energy, blurriness, sharpness, psnr = np.array(self._rows).T
-        frequency, target = radial_power(self._subject.picture)
+        frequency, target = compute_radial_power(self._subject.picture)
         power = {"target": target}
         if self._truth is not None:
-            power["truth"] = radial_power(self._truth)[1]
-        power |= {str(at): radial_power(one)[1] for at, one in shown.items()}
+            power["truth"] = compute_radial_power(self._truth)[1]
+        power |= {str(at): compute_radial_power(one)[1] for at, one in shown.items()}
         known = self._truth is not None
         return Spectrum(
             subject=subject,
@@ -471,7 +488,7 @@ class _Watch:
             evolution=evolution,
             frequency=frequency,
             power=power,
-            ratio_stop=settled_at(blurriness / np.maximum(sharpness, 1e-12)),
+            ratio_stop=find_ratio_stop(blurriness / np.maximum(sharpness, 1e-12)),
             held_out=held_out,
             held_out_psnr=self._psnr(self._in_units(held_out.picture)) if known else None,
         )
@@ -480,4 +497,4 @@ class _Watch:
         return np.asarray(picture * self._unit + self._offset, np.float32)
 
     def _psnr(self, picture: Picture) -> float:
-        return float("nan") if self._truth is None else psnr_of(picture, self._truth)
+        return float("nan") if self._truth is None else compute_psnr(picture, self._truth)

@@ -15,21 +15,21 @@ from typing import TYPE_CHECKING, Any, get_args
 import numpy as np
 
 from napari_dip.errors import Refusal, Refused, refusal
-from napari_dip.errors.fault import printable
-from napari_dip.pipeline.api import describe
+from napari_dip.errors.fault import make_printable
+from napari_dip.pipeline.api import describe_input
 from napari_dip.pipeline.calibrate.inputs import check_content
 from napari_dip.pipeline.machine import this_machine
-from napari_dip.pipeline.plan.layout import LEAST_SIDE, check_header
+from napari_dip.pipeline.plan.layout import MIN_IMAGE_SIDE, check_header
 from napari_dip.pipeline.plan.plan import preflight
 from napari_dip.pipeline.recipe import make_recipe
 from napari_dip.tasks.priors.deep_image_prior import (
     PRESET,
-    Design,
-    Network,
-    at_rate,
-    bounded,
-    designs_for,
-    smoothed,
+    Architecture,
+    ArchitectureName,
+    bound_architecture,
+    list_architectures,
+    set_gaussian_upsampling,
+    set_learning_rate,
 )
 from napari_dip.version import __version__
 
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     Picture = npt.NDArray[np.float32]
 
 #: Names that a denoising knows.
-_KNOWN = get_args(get_args(Network)[0])
+_ARCHITECTURE_NAMES = get_args(get_args(ArchitectureName)[0])
 #: What takes a number: its limits, and what it does. The layers of these networks begin with norms
 #: of 0.45 to 1.2, drawn after He up to 2.1; a kernel of width 4 is 33 pixels wide already; rates
 #: of the authors and of the presets are 0.001 and 0.01.
@@ -57,23 +57,25 @@ CONTROLS = {
 }
 
 
-def designs_of(plan: Plan) -> dict[str, Design]:
+def list_plan_architectures(plan: Plan) -> dict[str, Architecture]:
     """Give all designs by name, that of the preset first."""
-    return designs_for(plan.budget.widths, plan.budget.learning_rate)
+    return list_architectures(plan.budget.widths, plan.budget.learning_rate)
 
 
-def every_design() -> dict[str, Design]:
+def list_all_architectures() -> dict[str, Architecture]:
     """Give all designs that there are for any network, by name; only what they are called counts.
 
     A network has none of its own depth.
     """
-    names = list(designs_for((1, 1), 0.0))
+    names = list(list_architectures((1, 1), 0.0))
     names.insert(names.index("depth-1") + 1, "depth-2")
-    both = designs_for((1, 1), 0.0) | designs_for((1,), 0.0)
+    both = list_architectures((1, 1), 0.0) | list_architectures((1,), 0.0)
     return {name: both[name] for name in names}
 
 
-def chosen(subject: Subject, only: str | Iterable[str] | None) -> tuple[Design, ...]:
+def choose_architectures(
+    subject: ExperimentSetup, only: str | Iterable[str] | None
+) -> tuple[Architecture, ...]:
     """Pick designs by their names, that of the preset always among them.
 
     Parameters
@@ -91,19 +93,19 @@ def chosen(subject: Subject, only: str | Iterable[str] | None) -> tuple[Design, 
     """
     if subject.design.name != PRESET:
         raise ValueError("`network` is for a single one: several are named in `only`.")
-    known = designs_of(subject.plan)
+    known = list_plan_architectures(subject.plan)
     if only is None:
         return tuple(known.values())
     given = only.split(",") if isinstance(only, str) else only
     names = [str(one).strip() for one in given]
-    asked = [design_called("only", name, known) for name in names or [""]]
+    asked = [find_architecture("only", name, known) for name in names or [""]]
     found = {one.name: one for one in asked}
     order = [*known, *found]  # those with a number of their own last, as they were asked for
     wanted = {PRESET: known[PRESET], **found}
     return tuple(wanted[name] for name in dict.fromkeys(order) if name in wanted)
 
 
-def design_called(field: str, name: str, known: Mapping[str, Design]) -> Design:
+def find_architecture(field: str, name: str, known: Mapping[str, Architecture]) -> Architecture:
     """Find a design by its name: one of those there are, or changed further by a number.
 
     `lipschitz-1.7` bounds the layers of the preset's network, `decoder+lipschitz-1.7` those of
@@ -128,14 +130,14 @@ def design_called(field: str, name: str, known: Mapping[str, Design]) -> Design:
         first, further = PRESET, [first, *further]
     found = known[first]
     for one in further:
-        changed = _controlled(found, one)
+        changed = _apply_control(found, one)
         if changed is None:
-            raise _no_such(field, name, known)
+            raise _refuse_unknown_architecture(field, name, known)
         found = changed
     return found
 
 
-def _controlled(design: Design, name: str) -> Design | None:
+def _apply_control(design: Architecture, name: str) -> Architecture | None:
     """Change a design by one control and its number, such as `lipschitz-1.7`; None: no such."""
     kind, _, text = name.partition("-")
     least, most, _ = CONTROLS.get(kind, (inf, -inf, ""))
@@ -146,13 +148,15 @@ def _controlled(design: Design, name: str) -> Design | None:
     if not least <= number <= most:
         return None
     if kind == "lipschitz":
-        return bounded(design, number) if design.bound is None else None
+        return bound_architecture(design, number) if design.bound is None else None
     if kind == "rate":
-        return at_rate(design, number) if "rate-" not in design.name else None
-    return smoothed(design, number) if design.upsampling == "bilinear" else None
+        return set_learning_rate(design, number) if "rate-" not in design.name else None
+    return set_gaussian_upsampling(design, number) if design.upsampling == "bilinear" else None
 
 
-def _no_such(field: str, name: str, known: Mapping[str, Design]) -> Refused:
+def _refuse_unknown_architecture(
+    field: str, name: str, known: Mapping[str, Architecture]
+) -> Refused:
     numbered = "; ".join(
         f"{kind}-NUMBER from {least:g} to {most:g} ({words})"
         for kind, (least, most, words) in CONTROLS.items()
@@ -160,21 +164,21 @@ def _no_such(field: str, name: str, known: Mapping[str, Design]) -> Refused:
     why = f"there are {', '.join(known)}; {numbered}; and one of the former with such behind a '+'"
     several = "Give some of these names with commas between, or leave it out to compare all."
     hint = several if field == "only" else "Give one of these names, or leave it out."
-    value = repr(printable(name))
+    value = repr(make_printable(name))
     return Refused(refusal("setting-wrong", field=field, value=value, why=why, hint=hint))
 
 
-def kept_by(design: Design) -> str:
+def get_denoising_network(design: Architecture) -> str:
     """Name the network by which a denoising takes a design over; "" if none can."""
-    return design.name if design.name in _KNOWN else ""
+    return design.name if design.name in _ARCHITECTURE_NAMES else ""
 
 
-def called(design: Design) -> str:
+def label_architecture(design: Architecture) -> str:
     """Name a design for people who type no names."""
     return "the preset's" if design.name == PRESET else design.words
 
 
-def settings_of(design: Design) -> Mapping[str, object]:
+def describe_architecture(design: Architecture) -> Mapping[str, object]:
     """Give a design in plain JSON types."""
     return {
         "name": design.name,
@@ -192,14 +196,14 @@ def settings_of(design: Design) -> Mapping[str, object]:
 
 
 #: Pixels along a side that are looked at unless more are asked for: a few minutes on two cores.
-CROP = 256
+DEFAULT_CROP = 256
 #: Iterations unless others are asked for: by then the fixed-noise code has learned an image of
 #: 128 x 128, and is well into its noise (docs/explore.md).
 ITERATIONS = 500
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Subject:
+class ExperimentSetup:
     """A grey picture, the network and how long it is fitted.
 
     Attributes
@@ -225,7 +229,7 @@ class Subject:
     picture: Picture
     plan: Plan
     whole: tuple[int, ...]
-    design: Design
+    design: Architecture
     recipe: Mapping[str, Any]
     notes: tuple[str, ...]
     ended_after: int | None = None
@@ -243,12 +247,12 @@ class Subject:
     @property
     def network(self) -> str:
         """The network and its rate, in words."""
-        words, first = self.design.words, designs_of(self.plan)[PRESET].words
+        words, first = self.design.words, list_plan_architectures(self.plan)[PRESET].words
         words = first if words == first else f"{words}, else {first}"
         return f"{words}, rate {self.design.rate:g}"
 
 
-def subject_of(
+def make_experiment_setup(
     image: Any,
     *,
     axes: str | None = None,
@@ -256,11 +260,11 @@ def subject_of(
     max_iterations: int | str = ITERATIONS,
     seed: int | str = 0,
     device: str = "auto",
-    crop: int | str = CROP,
+    crop: int | str = DEFAULT_CROP,
     name: str = "image",
     network: str = PRESET,
     machine: Machine | None = None,
-) -> Subject:
+) -> ExperimentSetup:
     """Read an image and choose the network, or say no.
 
     Parameters
@@ -275,7 +279,7 @@ def subject_of(
     name : str
         What an image that lies in no file is called.
     network : str
-        Design of what is fitted, by its name as in `design_called`.
+        Design of what is fitted, by its name as in `find_architecture`.
     machine : Machine, optional
         What may be used of this computer; default: all.
 
@@ -285,24 +289,29 @@ def subject_of(
         If the image or a setting cannot be used.
     """
     settings = {"preset": preset, "max_iterations": max_iterations, "seed": seed, "device": device}
-    recipe, side = wish_of(network=network, **settings), side_of(crop)
-    grey, spec, notes, read = _grey(name, image, axes)
-    picture = middle(grey, side)
+    recipe, side = make_experiment_recipe(network=network, **settings), parse_crop(crop)
+    grey, spec, notes, read = _read_grey(name, image, axes)
+    picture = crop_centre(grey, side)
     if picture.shape != grey.shape:
-        notes = (*notes, f"Of the image its middle of {_size(picture.shape)} is looked at.")
+        notes = (
+            *notes,
+            f"Of the image its middle of {_format_picture_size(picture.shape)} is looked at.",
+        )
     if no := check_content(picture, spec.name):
         raise Refused(no)
     machine = machine or this_machine()
-    plan = plan_of(recipe, spec, side, machine)
+    plan = plan_centre_fit(recipe, spec, side, machine)
     if isinstance(plan, Refusal):
         raise Refused(plan)
-    told = {"image": spec.name, "pixels_sha256": _sha256(read), "axes": axes, "crop": side}
-    design = design_called("network", network, designs_of(plan))
-    told |= _fitted(plan, design, machine.torch)
-    return Subject(spec.name, picture, plan, grey.shape, design, told, (*notes, *plan.notes))
+    told = {"image": spec.name, "pixels_sha256": _hash_pixels(read), "axes": axes, "crop": side}
+    design = find_architecture("network", network, list_plan_architectures(plan))
+    told |= _describe_fit(plan, design, machine.torch)
+    return ExperimentSetup(
+        spec.name, picture, plan, grey.shape, design, told, (*notes, *plan.notes)
+    )
 
 
-def wish_of(*, network: str = PRESET, **settings: Any) -> Recipe:
+def make_experiment_recipe(*, network: str = PRESET, **settings: Any) -> Recipe:
     """Ask for the network of a preset, as a recipe.
 
     Parameters
@@ -317,17 +326,17 @@ def wish_of(*, network: str = PRESET, **settings: Any) -> Recipe:
     Refused
         If a setting is not allowed.
     """
-    design_called("network", network, every_design())
+    find_architecture("network", network, list_all_architectures())
     return make_recipe("denoise", prior="noise", restarts=1, **settings)
 
 
-def plan_of(recipe: Recipe, spec: ImageSpec, side: int, machine: Machine) -> Plan | Refusal:
+def plan_centre_fit(recipe: Recipe, spec: ImageSpec, side: int, machine: Machine) -> Plan | Refusal:
     """Plan a fit to the middle of an image, from its header alone.
 
     Parameters
     ----------
     recipe : Recipe
-        By `wish_of`.
+        By `make_experiment_recipe`.
     spec : ImageSpec
         Of one plane, grey or in colours.
     side : int
@@ -341,7 +350,7 @@ def plan_of(recipe: Recipe, spec: ImageSpec, side: int, machine: Machine) -> Pla
     return preflight(recipe, part, machine)
 
 
-def side_of(crop: int | str) -> int:
+def parse_crop(crop: int | str) -> int:
     """Read how many pixels along a side are to be looked at.
 
     Raises
@@ -353,14 +362,14 @@ def side_of(crop: int | str) -> int:
         side = int(crop)
     except ValueError:
         side = 0
-    if side < LEAST_SIDE or isinstance(crop, bool):
-        why = f"it should be a whole number of pixels, {LEAST_SIDE} or more"
+    if side < MIN_IMAGE_SIDE or isinstance(crop, bool):
+        why = f"it should be a whole number of pixels, {MIN_IMAGE_SIDE} or more"
         hint = "Leave it out to look at 256 × 256 pixels."
         raise Refused(refusal("setting-wrong", field="crop", value=repr(crop), why=why, hint=hint))
     return side
 
 
-def truth_of(truth: Any, subject: Subject) -> Picture:
+def read_truth(truth: Any, subject: ExperimentSetup) -> Picture:
     """Read what the picture should have been, cropped as the picture was.
 
     Raises
@@ -368,14 +377,14 @@ def truth_of(truth: Any, subject: Subject) -> Picture:
     Refused
         If it has another size, or cannot be used.
     """
-    grey, spec, _, _ = _grey("truth", truth, None)
+    grey, spec, _, _ = _read_grey("truth", truth, None)
     if grey.shape != subject.whole:
-        facts = {"name": spec.name, "size": _size(grey.shape), "image": subject.name}
-        raise Refused(refusal("truth-size", other=_size(subject.whole), **facts))
-    return middle(grey, int(subject.recipe["crop"]))
+        facts = {"name": spec.name, "size": _format_picture_size(grey.shape), "image": subject.name}
+        raise Refused(refusal("truth-size", other=_format_picture_size(subject.whole), **facts))
+    return crop_centre(grey, int(subject.recipe["crop"]))
 
 
-def middle(picture: Picture, side: int) -> Picture:
+def crop_centre(picture: Picture, side: int) -> Picture:
     """Cut the middle out, where a picture is larger than `side` pixels."""
     cuts = []
     for count in picture.shape:
@@ -384,27 +393,27 @@ def middle(picture: Picture, side: int) -> Picture:
     return np.ascontiguousarray(picture[tuple(cuts)])
 
 
-def standardised(picture: npt.NDArray[Any]) -> Picture:
+def standardise(picture: npt.NDArray[Any]) -> Picture:
     """Bring a picture to zero mean and unit variance, so that energies can be compared."""
     centred = picture.astype(np.float64) - picture.mean(dtype=np.float64)
     return np.asarray(centred / centred.std(), np.float32)
 
 
-def hidden_block(subject: Subject) -> tuple[int, int]:
+def measure_validation_block(subject: ExperimentSetup) -> tuple[int, int]:
     """Measure how wide held-out pixels must be guarded: as other fits do."""
     from napari_dip.pipeline.noise_report import measure_noise
 
     return measure_noise(subject.picture, "YX").hidden_block
 
 
-def psnr_of(picture: Picture, truth: Picture) -> float:
+def compute_psnr(picture: Picture, truth: Picture) -> float:
     """Peak signal-to-noise ratio in dB; the peak is the truth's range."""
     error = np.mean((picture.astype(np.float64) - truth) ** 2)
     peak = float(truth.max() - truth.min())
     return float(10 * np.log10(peak**2 / max(float(error), 1e-30)))
 
 
-def _fitted(plan: Plan, design: Design, torch: str) -> dict[str, Any]:
+def _describe_fit(plan: Plan, design: Architecture, torch: str) -> dict[str, Any]:
     """Give the network and how it is fitted, in plain JSON types."""
     budget, common = plan.budget, plan.recipe.common
     return {
@@ -423,15 +432,15 @@ def _fitted(plan: Plan, design: Design, torch: str) -> dict[str, Any]:
     }
 
 
-def _sha256(pixels: npt.NDArray[Any]) -> str:
+def _hash_pixels(pixels: npt.NDArray[Any]) -> str:
     return hashlib.sha256(np.ascontiguousarray(pixels).tobytes()).hexdigest()
 
 
-def _grey(
+def _read_grey(
     name: str, image: Any, axes: str | None
 ) -> tuple[Picture, ImageSpec, tuple[str, ...], npt.NDArray[Any]]:
     """Read a picture of one plane; the colours of a photograph are averaged."""
-    spec, pixels = _described(name, image, axes)
+    spec, pixels = _read_checked_header(name, image, axes)
     if "C" in spec.axes:
         count = spec.shape[spec.axes.index("C")]
         raise Refused(refusal("explore-channels", name=spec.name, count=count))
@@ -446,16 +455,16 @@ def _grey(
     return grey, spec, notes, read
 
 
-def _described(
+def _read_checked_header(
     name: str, image: Any, axes: str | None
 ) -> tuple[ImageSpec, Callable[[], npt.NDArray[Any]]]:
-    spec, pixels = describe(name, image, axes)
+    spec, pixels = describe_input(name, image, axes)
     if no := check_header(spec, stacks=False):
         raise Refused(no)
     return spec, pixels
 
 
-def _size(shape: tuple[int, ...]) -> str:
+def _format_picture_size(shape: tuple[int, ...]) -> str:
     height, width = shape
     return f"{width} × {height} pixels"
 
@@ -470,4 +479,4 @@ TARGETS = {
     "noise": "noise",
 }
 #: Iterations whose energies are told, as far as the fit has gone, beside the last.
-TOLD = (10, 50, 100)
+REPORTED_ITERATIONS = (10, 50, 100)

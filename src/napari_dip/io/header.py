@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
 from napari_dip.errors import Refused, refusal
-from napari_dip.errors.fault import printable
+from napari_dip.errors.fault import make_printable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 #: Planes of an image at most. Movies of 20,000 frames are in use; 50,000 of 256 × 256 pixels take
 #: two cores several days, and the header of a TIFF that holds as many is read in 2 s.
-MOST_PLANES = 50_000
-_ORIENTATION = (
+MAX_IMAGE_PLANES = 50_000
+_ORIENTATION_NOTE = (
     "'{name}' is stored turned or mirrored (orientation {number}). It is restored as it is stored, "
     "and a TIFF of the result says the same."
 )
@@ -82,7 +82,8 @@ class ImageSpec:
         One sentence each about what reading leaves out, such as an alpha channel.
     tags : SourceTags
     stamp : str
-        What `napari_dip.io.integrity.stamp_of` said of the file before its pixels were read; "" if
+        What `napari_dip.io.integrity.make_file_stamp` said of the file before its pixels were read;
+        "" if
         nobody asked.
     """
 
@@ -113,12 +114,12 @@ class ImageSpec:
         return prod(self.shape)
 
 
-def orientation_note(name: str, number: int) -> list[str]:
+def make_orientation_note(name: str, number: int) -> list[str]:
     """Say that an image is stored turned, where it is."""
-    return [_ORIENTATION.format(name=name, number=number)] if number != 1 else []
+    return [_ORIENTATION_NOTE.format(name=name, number=number)] if number != 1 else []
 
 
-def plane_spec(source: ImageSpec, shape: tuple[int, ...]) -> ImageSpec:
+def make_plane_spec(source: ImageSpec, shape: tuple[int, ...]) -> ImageSpec:
     """Describe another picture with pixels of the same size: a plane, or one for each channel.
 
     Parameters
@@ -135,7 +136,7 @@ def plane_spec(source: ImageSpec, shape: tuple[int, ...]) -> ImageSpec:
     return ImageSpec(source.name, shape, "float32", axes, scale=scale, units=units)
 
 
-def shared_axes(source: ImageSpec, shape: tuple[int, ...]) -> str:
+def match_axes(source: ImageSpec, shape: tuple[int, ...]) -> str:
     """Name the axes of an image that a further picture of that shape has, pixel on pixel.
 
     Parameters
@@ -181,7 +182,7 @@ def guess_axes(shape: tuple[int, ...], *, rgb: bool = False) -> str:
 
 
 #: What files write -> name used here, which is also what napari understands.
-_NAMES = {
+_UNIT_ALIASES = {
     "µm": "micrometer",
     "μm": "micrometer",  # the Greek letter, which looks the same
     "um": "micrometer",
@@ -235,21 +236,21 @@ _SYMBOLS = {
     "pixel": "pixel",
 }
 #: How ImageJ writes a letter that is not of ASCII.
-_ESCAPED = re.compile(r"\\u([0-9A-Fa-f]{4})")
+_ESCAPE_PATTERN = re.compile(r"\\u([0-9A-Fa-f]{4})")
 
 
-def unit_name(written: str) -> str:
+def normalise_unit(written: str) -> str:
     """Name a unit in one way, whichever way a file writes it; unknown ones stay as they are."""
-    text = _ESCAPED.sub(_letter, written).strip()
-    return _NAMES.get(text, _NAMES.get(text.lower(), text))
+    text = _ESCAPE_PATTERN.sub(_unescape_letter, written).strip()
+    return _UNIT_ALIASES.get(text, _UNIT_ALIASES.get(text.lower(), text))
 
 
-def _letter(escaped: re.Match[str]) -> str:
+def _unescape_letter(escaped: re.Match[str]) -> str:
     letter = chr(int(escaped[1], 16))
     return letter if letter.isprintable() else escaped[0]
 
 
-def escaped_unit(name: str) -> str:
+def escape_unit(name: str) -> str:
     """Write a unit as ImageJ does: in ASCII, other letters by their four digits."""
     letters = (one for one in name if one <= "\uffff")  # ImageJ, too, leaves out what is beyond
     return "".join(
@@ -258,12 +259,12 @@ def escaped_unit(name: str) -> str:
     )
 
 
-def unit_symbol(name: str) -> str | None:
+def get_unit_symbol(name: str) -> str | None:
     """Abbreviate a unit as OME-XML wants it; None for a unit it does not know."""
     return _SYMBOLS.get(name)
 
 
-def meters(name: str) -> float | None:
+def get_unit_meters(name: str) -> float | None:
     """Metres in one unit; None where the unit is no length."""
     return _METERS.get(name)
 
@@ -271,17 +272,17 @@ def meters(name: str) -> float | None:
 #: Names and values as the file writes them, so that no digit of a number changes.
 Attributes = tuple[tuple[str, str], ...]
 #: What tifffile writes of a channel and of a plane.
-_OF_CHANNELS = frozenset(
+_CHANNEL_ATTRIBUTES = frozenset(
     "Name AcquisitionMode Color ContrastMethod EmissionWavelength EmissionWavelengthUnit "
     "ExcitationWavelength ExcitationWavelengthUnit Fluor IlluminationType NDFilter PinholeSize "
     "PinholeSizeUnit PockelCellSetting".split()
 )
-_OF_PLANES = frozenset(
+_PLANE_ATTRIBUTES = frozenset(
     "DeltaT DeltaTUnit ExposureTime ExposureTimeUnit PositionX PositionXUnit PositionY "
     "PositionYUnit PositionZ PositionZUnit".split()
 )
 #: What the schema lets an objective say that tells how the image was formed.
-_OF_OBJECTIVES = frozenset(
+_OBJECTIVE_ATTRIBUTES = frozenset(
     "Manufacturer Model Correction Immersion LensNA NominalMagnification CalibratedMagnification "
     "WorkingDistance WorkingDistanceUnit".split()
 )
@@ -374,30 +375,34 @@ class OmeMetadata:
 def read_ome(xml: str) -> OmeMetadata:
     """Read what is said of the first image."""
     root = ElementTree.fromstring(xml)
-    image = _first(root, "Image")
-    pixels = _first(image, "Pixels")
+    image = _find_first_child(root, "Image")
+    pixels = _find_first_child(image, "Pixels")
     counts = tuple(int(pixels.get(f"Size{axis}", "1")) for axis in "CZT")
-    channels = tuple(_kept(one, _OF_CHANNELS) for one in _all(pixels, "Channel"))
+    channels = tuple(
+        _select_attributes(one, _CHANNEL_ATTRIBUTES) for one in _find_children(pixels, "Channel")
+    )
     planes = []
-    for one in _all(pixels, "Plane"):
-        if attributes := _kept(one, _OF_PLANES):
+    for one in _find_children(pixels, "Plane"):
+        if attributes := _select_attributes(one, _PLANE_ATTRIBUTES):
             channel, depth, frame = (int(one.get(f"The{axis}", "0")) for axis in "CZT")
             planes.append(OmePlane(channel, depth, frame, attributes))
-    samples = int(_first(pixels, "Channel").get("SamplesPerPixel", "1"))
-    used = _first(image, "ObjectiveSettings").get("ID")
-    lenses = [one for one in root.iter() if _tag(one) == "Objective" and one.get("ID") == used]
+    samples = int(_find_first_child(pixels, "Channel").get("SamplesPerPixel", "1"))
+    used = _find_first_child(image, "ObjectiveSettings").get("ID")
+    lenses = [
+        one for one in root.iter() if _get_local_tag(one) == "Objective" and one.get("ID") == used
+    ]
     return OmeMetadata(
         image.get("Name"),
-        _first(image, "Description").text,
-        _first(image, "AcquisitionDate").text,
+        _find_first_child(image, "Description").text,
+        _find_first_child(image, "AcquisitionDate").text,
         channels,
         tuple(planes),
         (counts[0] // max(1, samples), counts[1], counts[2]),
-        _kept(lenses[0], _OF_OBJECTIVES) if lenses else (),
+        _select_attributes(lenses[0], _OBJECTIVE_ATTRIBUTES) if lenses else (),
     )
 
 
-def ome_pixels(xml: str) -> list[dict[str, Any]]:
+def list_ome_pixels(xml: str) -> list[dict[str, Any]]:
     """Return the entries about pixels, one for each image that the OME-XML tells of."""
     from tifffile import xml2dict
 
@@ -405,15 +410,15 @@ def ome_pixels(xml: str) -> list[dict[str, Any]]:
     return [one.get("Pixels", {}) for one in (images if isinstance(images, list) else [images])]
 
 
-def ome_files(xml: str) -> set[str]:
+def list_ome_files(xml: str) -> set[str]:
     """Name the files that hold planes of an image, as its OME-XML tells; it need not be sound."""
     coded = re.findall(r"""FileName\s*=\s*(?:"([^"]*)"|'([^']*)')""", xml)
     return {html.unescape(one or other) for one, other in coded} - {""}
 
 
-def ome_planes(xml: str) -> int:
+def count_ome_planes(xml: str) -> int:
     """Count the planes of all images that it speaks of."""
-    sizes = ([entry.get(f"Size{axis}", 1) for axis in "ZCT"] for entry in ome_pixels(xml))
+    sizes = ([entry.get(f"Size{axis}", 1) for axis in "ZCT"] for entry in list_ome_pixels(xml))
     return sum(prod(size for size in image if isinstance(size, int)) for image in sizes)
 
 
@@ -425,7 +430,7 @@ def check_sizes(xml: str, path: Path) -> None:
     Refused
         With the axis that is wrong or missing.
     """
-    for pixels in filter(None, ome_pixels(xml)):
+    for pixels in filter(None, list_ome_pixels(xml)):
         order = str(pixels.get("DimensionOrder", ""))
         why = ""
         if sorted(order) != sorted("XYZCT"):
@@ -437,21 +442,21 @@ def check_sizes(xml: str, path: Path) -> None:
                 why = f"its header says {stated} where the size along {axis} should be"
                 break
         if why:
-            facts = {"path": printable(str(path)), "why": printable(why)}
+            facts = {"path": make_printable(str(path)), "why": make_printable(why)}
             raise Refused(refusal("file-broken", **facts))
 
 
-def ome_sizes(xml: str) -> dict[str, tuple[float, str]]:
+def read_ome_pixel_sizes(xml: str) -> dict[str, tuple[float, str]]:
     """Size and unit of a pixel along each axis that the first image has one for."""
-    pixels = ome_pixels(xml)[0]
+    pixels = list_ome_pixels(xml)[0]
     sizes = {}
     for axis in "XYZ":
         if is_positive(pixels.get(f"PhysicalSize{axis}")):
             unit = str(pixels.get(f"PhysicalSize{axis}Unit", "µm"))
-            sizes[axis] = (float(pixels[f"PhysicalSize{axis}"]), unit_name(unit))
+            sizes[axis] = (float(pixels[f"PhysicalSize{axis}"]), normalise_unit(unit))
     if is_positive(pixels.get("TimeIncrement")):
         unit = str(pixels.get("TimeIncrementUnit", "s"))
-        sizes["T"] = (float(pixels["TimeIncrement"]), unit_name(unit))
+        sizes["T"] = (float(pixels["TimeIncrement"]), normalise_unit(unit))
     return sizes
 
 
@@ -460,18 +465,18 @@ def is_positive(value: object) -> bool:
     return isinstance(value, int | float) and isfinite(value) and value > 0
 
 
-def _tag(element: ElementTree.Element) -> str:
+def _get_local_tag(element: ElementTree.Element) -> str:
     return element.tag.rpartition("}")[2]
 
 
-def _all(element: ElementTree.Element, tag: str) -> list[ElementTree.Element]:
-    return [one for one in element if _tag(one) == tag]
+def _find_children(element: ElementTree.Element, tag: str) -> list[ElementTree.Element]:
+    return [one for one in element if _get_local_tag(one) == tag]
 
 
-def _first(element: ElementTree.Element, tag: str) -> ElementTree.Element:
+def _find_first_child(element: ElementTree.Element, tag: str) -> ElementTree.Element:
     """Give the first child of that name, or one that says nothing."""
-    return next(iter(_all(element, tag)), ElementTree.Element(tag))
+    return next(iter(_find_children(element, tag)), ElementTree.Element(tag))
 
 
-def _kept(element: ElementTree.Element, names: frozenset[str]) -> Attributes:
+def _select_attributes(element: ElementTree.Element, names: frozenset[str]) -> Attributes:
     return tuple((key, value) for key, value in element.attrib.items() if key in names)

@@ -13,20 +13,20 @@ import stat
 from typing import TYPE_CHECKING, Any
 
 from napari_dip.errors import Refused, refusal
-from napari_dip.errors.fault import printable
-from napari_dip.io.paths import why_not
+from napari_dip.errors.fault import make_printable
+from napari_dip.io.paths import describe_exception
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
 #: Bytes that are hashed between two questions whether to go on: some milliseconds' worth.
-_PART = 2**22
+_HASH_CHUNK_BYTES = 2**22
 #: Opening a pipe would wait for ever without this, which Windows neither knows nor needs.
-_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+_READ_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 
 
-def file_sha256(
+def compute_file_sha256(
     path: Path, check: Callable[[], object] = lambda: None, *, most: int | None = None
 ) -> str:
     """Hash a file's bytes; of a folder, the names and hashes of all files in it, in order.
@@ -49,20 +49,20 @@ def file_sha256(
             raise OSError(errno.ELOOP, "it is a link")
         if path.is_dir():
             whole = hashlib.sha256()
-            for inner in _files(path, most):
+            for inner in _list_files(path, most):
                 check()
-                told = _bytes(inner, check)
+                told = _hash_bytes(inner, check)
                 whole.update(f"{inner.relative_to(path).as_posix()}\0{told}\n".encode())
             return whole.hexdigest()
         if most is not None and path.stat().st_size > most:
             raise OSError(errno.EFBIG, "it is far larger than what was written")
-        return _bytes(path, check)
+        return _hash_bytes(path, check)
     except OSError as error:
-        facts = {"path": printable(str(path)), "why": why_not(error)}
+        facts = {"path": make_printable(str(path)), "why": describe_exception(error)}
         raise Refused(refusal("file-unreadable", **facts)) from None
 
 
-def stamp_of(path: Path) -> str:
+def make_file_stamp(path: Path) -> str:
     """Name what a write to a file changes: its size, its time, and which file it is.
 
     Returns
@@ -72,20 +72,22 @@ def stamp_of(path: Path) -> str:
     """
     try:
         if not path.is_dir():
-            return _stamp(path.stat())
+            return _format_stamp(path.stat())
         whole = hashlib.sha256()
         for inner in sorted(one for one in path.rglob("*") if one.is_file()):
-            whole.update(f"{inner.relative_to(path).as_posix()}\0{_stamp(inner.stat())}\n".encode())
+            whole.update(
+                f"{inner.relative_to(path).as_posix()}\0{_format_stamp(inner.stat())}\n".encode()
+            )
         return whole.hexdigest()
     except OSError:
         return ""
 
 
-def _stamp(status: os.stat_result) -> str:
+def _format_stamp(status: os.stat_result) -> str:
     return f"{status.st_size} {status.st_mtime_ns} {status.st_ino}"
 
 
-def _files(folder: Path, most: int | None) -> list[Path]:
+def _list_files(folder: Path, most: int | None) -> list[Path]:
     """List the files below a folder, in order."""
     inner = sorted(folder.rglob("*"))
     if most is not None:
@@ -96,20 +98,20 @@ def _files(folder: Path, most: int | None) -> list[Path]:
     return [one for one in inner if one.is_file()]
 
 
-def _bytes(path: Path, check: Callable[[], object]) -> str:
-    handle = os.open(path, _FLAGS)
+def _hash_bytes(path: Path, check: Callable[[], object]) -> str:
+    handle = os.open(path, _READ_FLAGS)
     with os.fdopen(handle, "rb", buffering=0) as file:
         if not stat.S_ISREG(os.fstat(handle).st_mode):
             raise OSError(errno.EINVAL, "it is a pipe or a device")
         whole = hashlib.sha256()
-        while part := file.read(_PART):
+        while part := file.read(_HASH_CHUNK_BYTES):
             whole.update(part)
-            if len(part) == _PART:
+            if len(part) == _HASH_CHUNK_BYTES:
                 check()
         return whole.hexdigest()
 
 
-def plain_json(text: str) -> Any:
+def parse_strict_json(text: str) -> Any:
     """Read JSON in which each name stands once and all numbers are finite.
 
     Raises
@@ -118,16 +120,18 @@ def plain_json(text: str) -> Any:
         If it is no such JSON, or nested more deeply than anything of ours.
     """
     try:
-        return json.loads(text, parse_constant=_no_number, object_pairs_hook=_once)
+        return json.loads(
+            text, parse_constant=_refuse_constant, object_pairs_hook=_refuse_duplicates
+        )
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
 
 
-def _no_number(name: str) -> Any:
+def _refuse_constant(name: str) -> Any:
     raise ValueError(f"{name} is no number in JSON")
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]

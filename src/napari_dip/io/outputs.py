@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_dip.errors import Failed, Refused, refusal
-from napari_dip.errors.fault import printable
-from napari_dip.io.paths import is_zarr, look_at, target_of, unwritable
+from napari_dip.errors.fault import make_printable
+from napari_dip.io.paths import is_zarr, make_folder_refusal, resolve_target, stat_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -34,12 +34,12 @@ if TYPE_CHECKING:
 #: Byte that is locked on Windows, where nobody else may read what is locked: beyond all content.
 _BYTE = 2**30
 #: Bytes of a lock's file that are read: it names one process.
-_MOST_BYTES = 1000
+_MAX_LOCK_BYTES = 1000
 #: Times that a lock's file may have gone while it was being locked; then the disk names files in a
 #: way of its own, and knows no locks.
-_TRIES = 100
+_MAX_LOCK_ATTEMPTS = 100
 #: Not through a link, and never waiting for a pipe; Windows knows neither.
-_FLAGS = os.O_RDWR | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+_LOCK_FLAGS = os.O_RDWR | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 
 
 class OutputLock:
@@ -57,17 +57,17 @@ class OutputLock:
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self._place = lock_place(path)
+        self._place = find_lock_path(path)
         self._handle = -1
-        for _ in range(_TRIES):
+        for _ in range(_MAX_LOCK_ATTEMPTS):
             try:
-                handle = os.open(self._place, _FLAGS | os.O_CREAT, 0o666)
+                handle = os.open(self._place, _LOCK_FLAGS | os.O_CREAT, 0o666)
             except OSError:
                 return
             try:
                 lock(handle)
             except (BlockingIOError, PermissionError):
-                raise Refused(_busy(path, handle)) from None
+                raise Refused(_make_busy_refusal(path, handle)) from None
             except OSError:
                 os.close(handle)
                 return
@@ -79,7 +79,7 @@ class OutputLock:
             return
         with suppress(OSError):
             os.ftruncate(self._handle, 0)
-            os.write(self._handle, owner_text().encode())
+            os.write(self._handle, format_lock_owner().encode())
 
     def __enter__(self) -> OutputLock:
         return self
@@ -96,20 +96,20 @@ class OutputLock:
         """Let others have it; may be called twice."""
         handle, self._handle = self._handle, -1
         if handle >= 0:
-            _remove(handle, self._place)
+            _release_lock_file(handle, self._place)
 
 
 def check_free(path: str | os.PathLike[str]) -> None:
     """Raise `Refused` if another program's run has locked a result; leaves nothing on the disk."""
     try:
-        handle = os.open(lock_place(path), _FLAGS)
+        handle = os.open(find_lock_path(path), _LOCK_FLAGS)
     except OSError:
         return
     try:
         lock(handle)
     except (BlockingIOError, PermissionError):
-        if _owner(handle) != (os.getpid(), socket.gethostname()):
-            raise Refused(_busy(path, handle)) from None
+        if _read_lock_owner(handle) != (os.getpid(), socket.gethostname()):
+            raise Refused(_make_busy_refusal(path, handle)) from None
     except OSError:
         pass
     os.close(handle)
@@ -118,21 +118,21 @@ def check_free(path: str | os.PathLike[str]) -> None:
 def remove_if_free(place: Path) -> None:
     """Remove the file of a lock that a killed program has left."""
     with suppress(OSError):
-        handle = os.open(place, _FLAGS)
+        handle = os.open(place, _LOCK_FLAGS)
         try:
-            free = _owner(handle) is not None
+            free = _read_lock_owner(handle) is not None
             lock(handle)
         except OSError:
             free = False
         if free and _is_at(handle, place):
-            _remove(handle, place)
+            _release_lock_file(handle, place)
         else:
             os.close(handle)
 
 
-def lock_place(path: str | os.PathLike[str]) -> Path:
+def find_lock_path(path: str | os.PathLike[str]) -> Path:
     """Name the file that is locked for a result, however the result is reached."""
-    found = target_of(Path(path))
+    found = resolve_target(Path(path))
     digest = hashlib.sha256(os.path.normcase(found.name).encode("utf-8", "surrogateescape"))
     return found.parent / f".napari-dip-{digest.hexdigest()[:16]}.lock"
 
@@ -166,24 +166,28 @@ def lock(handle: int) -> None:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
-def owner_text() -> str:
+def format_lock_owner() -> str:
     """Name this process and its computer, as one line of JSON."""
     return json.dumps({"process": os.getpid(), "host": socket.gethostname()})
 
 
-def _owner(handle: int) -> tuple[int, str] | None:
+def _read_lock_owner(handle: int) -> tuple[int, str] | None:
     """Read who has locked a file; None where that is not said as we say it."""
     with suppress(OSError, ValueError, TypeError, KeyError, RecursionError):
         os.lseek(handle, 0, os.SEEK_SET)
-        told = json.loads(os.read(handle, _MOST_BYTES))
+        told = json.loads(os.read(handle, _MAX_LOCK_BYTES))
         return int(told["process"]), str(told["host"])
     return None
 
 
-def _busy(path: str | os.PathLike[str], handle: int) -> Refusal:
-    process, host = _owner(handle) or ("unknown", "unknown")
+def _make_busy_refusal(path: str | os.PathLike[str], handle: int) -> Refusal:
+    process, host = _read_lock_owner(handle) or ("unknown", "unknown")
     os.close(handle)
-    facts = {"path": printable(os.fspath(path)), "process": process, "host": printable(str(host))}
+    facts = {
+        "path": make_printable(os.fspath(path)),
+        "process": process,
+        "host": make_printable(str(host)),
+    }
     return refusal("output-busy", **facts)
 
 
@@ -195,7 +199,7 @@ def _is_at(handle: int, place: Path) -> bool:
         return False
 
 
-def _remove(handle: int, place: Path) -> None:
+def _release_lock_file(handle: int, place: Path) -> None:
     """Remove the file and let go; Windows removes none that is open."""
     if sys.platform == "win32":
         os.close(handle)
@@ -207,15 +211,15 @@ def _remove(handle: int, place: Path) -> None:
         os.close(handle)
 
 
-_PART = re.compile(r"\.napari-dip-([0-9a-f]{12})-(\d+)-[0-9a-f]{16}\.part")
+_PART_NAME_PATTERN = re.compile(r"\.napari-dip-([0-9a-f]{12})-(\d+)-[0-9a-f]{16}\.part")
 
 
-def part_name() -> str:
+def make_part_name() -> str:
     """Name a file or folder that is still being written, after this computer and process.
 
     Nobody can foresee it, so that no link can lie there.
     """
-    return f".napari-dip-{_computer()}-{os.getpid()}-{secrets.token_hex(8)}.part"
+    return f".napari-dip-{_identify_computer()}-{os.getpid()}-{secrets.token_hex(8)}.part"
 
 
 def remove_parts(folder: Path) -> None:
@@ -239,8 +243,10 @@ def is_abandoned(name: str) -> bool:
     """Whether a name is that of a part whose process was on this computer and lives no more."""
     import psutil
 
-    told = _PART.fullmatch(name)
-    return told is not None and told[1] == _computer() and not psutil.pid_exists(int(told[2]))
+    told = _PART_NAME_PATTERN.fullmatch(name)
+    return (
+        told is not None and told[1] == _identify_computer() and not psutil.pid_exists(int(told[2]))
+    )
 
 
 def remove_result(path: Path) -> None:
@@ -252,7 +258,7 @@ def remove_result(path: Path) -> None:
 
 
 @cache
-def _computer() -> str:
+def _identify_computer() -> str:
     """Tell computers apart, and containers, which count their processes each for itself."""
     told = socket.gethostname()
     with suppress(OSError):
@@ -297,8 +303,8 @@ def check_output(
     Refused
         If the name cannot be used.
     """
-    found, status = look_at(path)
-    shown = printable(str(found))
+    found, status = stat_path(path)
+    shown = make_printable(str(found))
     zarr = found.suffix.lower() == FOLDER_SUFFIX and FOLDER_SUFFIX in suffixes
     if status is not None and stat.S_ISDIR(status.st_mode) and not zarr:
         raise Refused(refusal("output-is-folder", path=shown, suffix=suffixes[0]))
@@ -306,17 +312,17 @@ def check_output(
         raise Refused(refusal("output-nameless", path=shown, suffix=found.name.lower()))
     if found.suffix.lower() not in suffixes:
         code = "output-type" if suffixes == IMAGE_SUFFIXES else "output-json"
-        raise Refused(refusal(code, path=shown, suffix=printable(found.suffix)))
+        raise Refused(refusal(code, path=shown, suffix=make_printable(found.suffix)))
     special = status is not None and not stat.S_ISREG(status.st_mode)
     if special and not (zarr and found.is_dir()):
         raise Refused(refusal("output-special", path=shown))
-    if any(_same(found, other) for other in inputs):
+    if any(_is_same_or_inside(found, other) for other in inputs):
         raise Refused(refusal("output-is-input", path=shown))
     if os.path.lexists(found) and not overwrite:
         raise Refused(refusal("output-exists", path=shown))
     if zarr:
         _check_zarr(found, status)
-    target = target_of(found)
+    target = resolve_target(found)
     _check_folder(target.parent, status is not None, found, bytes_needed)
     return target
 
@@ -329,10 +335,10 @@ def check_folder(path: str | os.PathLike[str], bytes_needed: int = 0) -> Path:
     Refused
         If it is no folder, the folder above it is missing, or files cannot be written there.
     """
-    found, status = look_at(path)
+    found, status = stat_path(path)
     if status is not None and not stat.S_ISDIR(status.st_mode):
-        raise Refused(refusal("folder-is-file", path=printable(str(found))))
-    place = target_of(found)
+        raise Refused(refusal("folder-is-file", path=make_printable(str(found))))
+    place = resolve_target(found)
     _check_folder(place if status is not None else place.parent, False, found, bytes_needed)
     return found
 
@@ -347,24 +353,24 @@ def check_outputs_differ(paths: Iterable[str | os.PathLike[str]]) -> None:
     """
     seen: set[str] = set()
     for path in paths:
-        place = os.path.normcase(target_of(Path(path)))
+        place = os.path.normcase(resolve_target(Path(path)))
         if place in seen:
-            raise Refused(refusal("output-twice", path=printable(str(path))))
+            raise Refused(refusal("output-twice", path=make_printable(str(path))))
         seen.add(place)
 
 
-def placed(path: Path) -> Path:
+def resolve_folder(path: Path) -> Path:
     """Follow links to the folder that is really written into, but not one of the name itself."""
-    return target_of(path.parent) / path.name
+    return resolve_target(path.parent) / path.name
 
 
 def check_unmoved(target: Path) -> None:
     """Raise `Failed` if the way to a place that `check_output` gave leads elsewhere by now."""
-    if placed(target) != target:
-        raise Failed(refusal("output-moved", path=printable(str(target.parent))))
+    if resolve_folder(target) != target:
+        raise Failed(refusal("output-moved", path=make_printable(str(target.parent))))
 
 
-def _same(path: Path, other: str | os.PathLike[str]) -> bool:
+def _is_same_or_inside(path: Path, other: str | os.PathLike[str]) -> bool:
     """Whether one is the other, or lies in the folder that it is."""
     with suppress(OSError, ValueError):
         if os.path.lexists(path) and os.path.samefile(path, other):
@@ -379,32 +385,32 @@ def _same(path: Path, other: str | os.PathLike[str]) -> bool:
 def _check_zarr(path: Path, status: os.stat_result | None) -> None:
     """Say no where Zarr cannot be written, or something else would be replaced by it."""
     from napari_dip.io.formats.zarr import check_zarr
-    from napari_dip.io.formats.zarr_metadata import foreign_in
+    from napari_dip.io.formats.zarr_metadata import find_foreign_file
 
     check_zarr(path)
-    shown = printable(str(path))
+    shown = make_printable(str(path))
     if status is not None and not path.is_dir():
         raise Refused(refusal("folder-is-file", path=shown))
     if status is not None and any(path.iterdir()) and not is_zarr(path):
         raise Refused(refusal("zarr-foreign", path=shown))
-    if status is not None and (other := foreign_in(path)):
-        raise Refused(refusal("zarr-shared", path=shown, other=printable(other)))
+    if status is not None and (other := find_foreign_file(path)):
+        raise Refused(refusal("zarr-shared", path=shown, other=make_printable(other)))
 
 
 def _check_folder(folder: Path, replaces: bool, path: Path, bytes_needed: int) -> None:
     """Try the folder by making a file in it, which is the only proof that holds everywhere."""
-    shown = printable(str(folder))
+    shown = make_printable(str(folder))
     if not folder.is_dir():
-        raise Refused(refusal("output-folder-missing", folder=printable(str(path.parent))))
+        raise Refused(refusal("output-folder-missing", folder=make_printable(str(path.parent))))
     try:
-        trial = folder / part_name()
+        trial = folder / make_part_name()
         trial.touch(exist_ok=False)
         trial.unlink()
         if replaces and not os.access(path, os.W_OK):
             raise PermissionError(13, "the file that is there may not be changed")
         free = shutil.disk_usage(folder).free
     except OSError as error:
-        raise Refused(unwritable(folder, error)) from None
+        raise Refused(make_folder_refusal(folder, error)) from None
     if free < bytes_needed:
         why = f"{bytes_needed / 1e6:.1f} MB are needed and {free / 1e6:.1f} MB are free"
         raise Refused(refusal("output-full", folder=shown, why=why))

@@ -19,59 +19,59 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from napari_dip.errors import Refusal, Refused, refusal
-from napari_dip.errors.fault import printable
+from napari_dip.errors.fault import make_printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
 __all__ = [
-    "REPORT_BYTES",
-    "SETTINGS_BYTES",
+    "MAX_REPORT_BYTES",
+    "MAX_SETTINGS_BYTES",
+    "check_readable_file",
     "check_working_folder",
-    "fitting",
+    "describe_exception",
+    "describe_write_error",
     "is_zarr",
-    "look_at",
     "make_folder",
-    "printable",
-    "readable_file",
-    "small_text",
-    "target_of",
-    "unsaved",
-    "unwritable",
-    "why_not",
-    "why_not_taken",
+    "make_folder_refusal",
+    "make_printable",
+    "make_save_refusal",
+    "read_small_text",
+    "resolve_target",
+    "shorten_name",
+    "stat_path",
 ]
 #: Most bytes that a file of settings holds, and one that tells how a run went: a recipe has some
 #: hundred bytes, the report of a movie of a thousand frames about ten million.
-SETTINGS_BYTES, REPORT_BYTES = 2**20, 2**28
+MAX_SETTINGS_BYTES, MAX_REPORT_BYTES = 2**20, 2**28
 #: How addresses begin, also where a path was made of one; a drive of Windows has one letter.
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 #: Errors that blame the path itself rather than what lies behind it.
-_BAD_PATH = {errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ}
+_PATH_ERRNOS = {errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ}
 #: Bytes that a name has at most on nearly all disks.
-_NAME_BYTES = 255
-_FULL = (errno.ENOSPC, errno.EDQUOT)
-_BARRED = (errno.EROFS, errno.EACCES, errno.EPERM)
-_GONE = (errno.ENOENT, errno.ENOTDIR, errno.ESTALE)
+_MAX_NAME_BYTES = 255
+_DISK_FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT)
+_READ_ONLY_ERRNOS = (errno.EROFS, errno.EACCES, errno.EPERM)
+_MISSING_ERRNOS = (errno.ENOENT, errno.ENOTDIR, errno.ESTALE)
 #: Faults by the errors that have a remedy of their own.
-_UNSAVED = {
-    **dict.fromkeys(_FULL, "disk-full"),
-    **dict.fromkeys(_BARRED, "save-readonly"),
-    **dict.fromkeys(_GONE, "save-gone"),
+_SAVE_FAULTS = {
+    **dict.fromkeys(_DISK_FULL_ERRNOS, "disk-full"),
+    **dict.fromkeys(_READ_ONLY_ERRNOS, "save-readonly"),
+    **dict.fromkeys(_MISSING_ERRNOS, "save-gone"),
     errno.EEXIST: "save-taken",
     errno.ENAMETOOLONG: "save-name",
     errno.EFBIG: "save-large",
 }
-_UNWRITABLE = {
-    **dict.fromkeys(_FULL, "output-full"),
-    **dict.fromkeys(_BARRED, "output-readonly"),
-    **dict.fromkeys(_GONE, "output-folder-missing"),
+_OUTPUT_FAULTS = {
+    **dict.fromkeys(_DISK_FULL_ERRNOS, "output-full"),
+    **dict.fromkeys(_READ_ONLY_ERRNOS, "output-readonly"),
+    **dict.fromkeys(_MISSING_ERRNOS, "output-folder-missing"),
     errno.EEXIST: "folder-is-file",
     errno.ENAMETOOLONG: "path-wrong",
 }
 
 
-def fitting(name: str, room: int) -> str:
+def shorten_name(name: str, room: int) -> str:
     """Shorten a file's name so that more can follow it; different names stay different.
 
     Parameters
@@ -80,14 +80,14 @@ def fitting(name: str, room: int) -> str:
     room : int
         Bytes that are to follow.
     """
-    coded, most = os.fsencode(name), _NAME_BYTES - room
+    coded, most = os.fsencode(name), _MAX_NAME_BYTES - room
     if len(coded) <= most:
         return name
     digest = hashlib.sha256(coded).hexdigest()[:12]
     return f"{coded[: most - 13].decode('utf-8', 'ignore')}-{digest}"
 
 
-def target_of(path: Path) -> Path:
+def resolve_target(path: Path) -> Path:
     """Follow links to the file that is really written."""
     try:
         return Path(os.path.realpath(path))
@@ -106,19 +106,19 @@ def check_working_folder() -> None:
         raise Refused(refusal("folder-gone")) from None
 
 
-def why_not(error: BaseException) -> str:
+def describe_exception(error: BaseException) -> str:
     """Say in a few words what an error says, fit for the middle of a sentence."""
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    first = printable(text.strip().splitlines()[0] if text.strip() else type(error).__name__)
+    first = make_printable(text.strip().splitlines()[0] if text.strip() else type(error).__name__)
     first = first.rstrip(".")
     return first[:1].lower() + first[1:] if first[1:2].islower() else first
 
 
-def unsaved(path: str | os.PathLike[str], error: Exception) -> Refusal:
+def make_save_refusal(path: str | os.PathLike[str], error: Exception) -> Refusal:
     """Say that a file could not be saved, with what helps against this very error."""
     number = error.errno if isinstance(error, OSError) else None
-    code = _UNSAVED.get(number or 0, "save-failed")
-    return refusal(code, path=printable(os.fspath(path)), why=why_not_taken(error))
+    code = _SAVE_FAULTS.get(number or 0, "save-failed")
+    return refusal(code, path=make_printable(os.fspath(path)), why=describe_write_error(error))
 
 
 def make_folder(place: Path, *, parents: bool = False) -> None:
@@ -132,25 +132,25 @@ def make_folder(place: Path, *, parents: bool = False) -> None:
     try:
         place.mkdir(parents=parents, exist_ok=True)
     except OSError as error:
-        raise Refused(unwritable(place, error)) from None
+        raise Refused(make_folder_refusal(place, error)) from None
 
 
-def unwritable(folder: str | os.PathLike[str], error: OSError) -> Refusal:
+def make_folder_refusal(folder: str | os.PathLike[str], error: OSError) -> Refusal:
     """Say that a folder takes no files, with what helps against this very error."""
-    shown = printable(os.fspath(folder))
-    code = _UNWRITABLE.get(error.errno or 0, "output-failed")
+    shown = make_printable(os.fspath(folder))
+    code = _OUTPUT_FAULTS.get(error.errno or 0, "output-failed")
     if code == "output-folder-missing" and os.path.isdir(folder):  # as '/proc' says it
         code = "output-readonly"
-    return refusal(code, folder=shown, path=shown, why=why_not_taken(error))
+    return refusal(code, folder=shown, path=shown, why=describe_write_error(error))
 
 
-def why_not_taken(error: Exception) -> str:
+def describe_write_error(error: Exception) -> str:
     """Say why a disk did not take something, which not all writers tell."""
     silent = isinstance(error, OSError) and not error.strerror
-    return "the disk did not take it" if silent else why_not(error)
+    return "the disk did not take it" if silent else describe_exception(error)
 
 
-def look_at(path: str | os.PathLike[str]) -> tuple[Path, os.stat_result | None]:
+def stat_path(path: str | os.PathLike[str]) -> tuple[Path, os.stat_result | None]:
     """Find out what lies behind a path; follows links.
 
     Returns
@@ -166,27 +166,27 @@ def look_at(path: str | os.PathLike[str]) -> tuple[Path, os.stat_result | None]:
     text = os.fspath(path)
     if not text:
         raise Refused(refusal("path-empty"))
-    shown = printable(text)
+    shown = make_printable(text)
     try:
         return Path(text), os.stat(text)
     except (FileNotFoundError, NotADirectoryError):
         if _ADDRESS.match(text):
-            raise Refused(refusal("path-url", path=shown, hint=_instead(text))) from None
+            raise Refused(refusal("path-url", path=shown, hint=_suggest_local_path(text))) from None
         return Path(text), None
     except ValueError as error:
-        raise Refused(refusal("path-wrong", path=shown, why=why_not(error))) from None
+        raise Refused(refusal("path-wrong", path=shown, why=describe_exception(error))) from None
     except OSError as error:
-        code = "path-wrong" if error.errno in _BAD_PATH else "file-unreadable"
-        raise Refused(refusal(code, path=shown, why=why_not(error))) from None
+        code = "path-wrong" if error.errno in _PATH_ERRNOS else "file-unreadable"
+        raise Refused(refusal(code, path=shown, why=describe_exception(error))) from None
 
 
-def _instead(address: str) -> str:
+def _suggest_local_path(address: str) -> str:
     """Say what to name instead of an address."""
     from urllib.request import url2pathname  # brings all of HTTP along
 
     parts = urlsplit(address)
     if parts.scheme == "file" and parts.netloc in ("", "localhost"):
-        return f"Give the path itself: '{printable(url2pathname(parts.path))}'."
+        return f"Give the path itself: '{make_printable(url2pathname(parts.path))}'."
     return "Download it, or mount the place where it lies, and give the path of the file."
 
 
@@ -197,7 +197,7 @@ def is_zarr(folder: Path) -> bool:
     return False
 
 
-def small_text(path: str | os.PathLike[str], kind: str, most: int) -> str:
+def read_small_text(path: str | os.PathLike[str], kind: str, most: int) -> str:
     """Read a text file that is no longer than those of its kind are; a BOM is no part of it.
 
     Parameters
@@ -215,8 +215,8 @@ def small_text(path: str | os.PathLike[str], kind: str, most: int) -> str:
     ValueError
         If it is no text in UTF-8, in words.
     """
-    found, count = readable_file(path)
-    shown = printable(str(found))
+    found, count = check_readable_file(path)
+    shown = make_printable(str(found))
     if count > most:
         facts = {"size": f"{count / 1e6:.0f} MB", "kind": kind}
         raise Refused(refusal("file-long", path=shown, **facts))
@@ -226,10 +226,12 @@ def small_text(path: str | os.PathLike[str], kind: str, most: int) -> str:
     except UnicodeDecodeError:
         raise ValueError("it is no text in UTF-8") from None
     except OSError as error:
-        raise Refused(refusal("file-unreadable", path=shown, why=why_not(error))) from None
+        raise Refused(
+            refusal("file-unreadable", path=shown, why=describe_exception(error))
+        ) from None
 
 
-def readable_file(path: str | os.PathLike[str]) -> tuple[Path, int]:
+def check_readable_file(path: str | os.PathLike[str]) -> tuple[Path, int]:
     """Make sure that a path leads to a regular file with bytes in it.
 
     Returns
@@ -242,8 +244,8 @@ def readable_file(path: str | os.PathLike[str]) -> tuple[Path, int]:
     Refused
         If it is missing, a folder, a pipe or device, empty, or cannot be opened.
     """
-    found, status = look_at(path)
-    shown = printable(str(found))
+    found, status = stat_path(path)
+    shown = make_printable(str(found))
     if status is None:
         raise Refused(refusal("file-missing", path=shown))
     if stat.S_ISDIR(status.st_mode):
@@ -256,19 +258,23 @@ def readable_file(path: str | os.PathLike[str]) -> tuple[Path, int]:
         with found.open("rb"):
             return found, status.st_size
     except OSError as error:
-        raise Refused(refusal("file-unreadable", path=shown, why=why_not(error))) from None
+        raise Refused(
+            refusal("file-unreadable", path=shown, why=describe_exception(error))
+        ) from None
 
 
 #: What counts as an image in a folder; a file that is named by itself may be called anything.
-_IMAGES = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".czi", ".nd2", ".lif")
+_INPUT_SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".czi", ".nd2", ".lif")
 #: A folder that is one image.
-_FOLDER_IMAGE = ".zarr"
-_OTHERS = "Files in '{folder}' that are no images by their names were left out: {count}."
-_MAGIC = frozenset("*?[")
+_FOLDER_INPUT_SUFFIX = ".zarr"
+_SKIPPED_FILES_NOTE = (
+    "Files in '{folder}' that are no images by their names were left out: {count}."
+)
+_GLOB_CHARACTERS = frozenset("*?[")
 
 
 @dataclass(frozen=True, slots=True)
-class Gathered:
+class InputFiles:
     """The files that were meant.
 
     Attributes
@@ -283,7 +289,7 @@ class Gathered:
     notes: tuple[str, ...] = ()
 
 
-def gather(inputs: Iterable[str | os.PathLike[str]], results: Path) -> Gathered:
+def gather(inputs: Iterable[str | os.PathLike[str]], results: Path) -> InputFiles:
     """Spell out folders and patterns.
 
     A folder stands for the images that lie in it, not for those in folders below; a pattern for
@@ -309,36 +315,38 @@ def gather(inputs: Iterable[str | os.PathLike[str]], results: Path) -> Gathered:
     if not named:
         raise Refused(refusal("batch-none"))
     for text in named:
-        if _MAGIC & set(text) and not os.path.lexists(text):  # a file may have such a name, too
+        if _GLOB_CHARACTERS & set(text) and not os.path.lexists(
+            text
+        ):  # a file may have such a name, too
             meant = sorted(Path(one) for one in glob.glob(text, recursive=True))
             meant = [one for one in meant if _is_image(one) or not one.is_dir()]
         else:
-            found, status = look_at(text)
+            found, status = stat_path(text)
             if status is None or not found.is_dir() or _is_image(found):
                 files.setdefault(os.path.realpath(found), found)
                 continue
-            meant, left = _in_folder(found)
+            meant, left = _list_folder_images(found)
             if left:
-                notes.append(_OTHERS.format(count=left, folder=printable(text)))
+                notes.append(_SKIPPED_FILES_NOTE.format(count=left, folder=make_printable(text)))
         if not meant:
-            raise Refused(refusal("batch-empty", pattern=printable(text)))
+            raise Refused(refusal("batch-empty", pattern=make_printable(text)))
         apart = [one for one in meant if os.path.realpath(one.parent) != own]
         if not apart:
-            raise Refused(refusal("batch-among", folder=printable(str(results))))
+            raise Refused(refusal("batch-among", folder=make_printable(str(results))))
         for one in apart:
             files.setdefault(os.path.realpath(one), one)
-    return Gathered(tuple(files.values()), tuple(notes))
+    return InputFiles(tuple(files.values()), tuple(notes))
 
 
-def result_name(source: Path) -> str:
+def make_result_name(source: Path) -> str:
     """Name the result of a file, in a folder of its own: as the input, but TIFF or OME-TIFF."""
     name, low = source.name, source.name.lower()
-    for suffix in (*_IMAGES, _FOLDER_IMAGE):
+    for suffix in (*_INPUT_SUFFIXES, _FOLDER_INPUT_SUFFIX):
         if low.endswith(".ome" + suffix):
             return name[: -len(".ome" + suffix)] + ".ome.tif"
         if low.endswith(suffix):
             return name[: -len(suffix)] + ".tif"
-    return fitting(name, len(".tif")) + ".tif"
+    return shorten_name(name, len(".tif")) + ".tif"
 
 
 def check_names_differ(sources: Iterable[Path]) -> None:
@@ -351,25 +359,28 @@ def check_names_differ(sources: Iterable[Path]) -> None:
     """
     seen: dict[str, Path] = {}
     for source in sources:
-        name = result_name(source)
+        name = make_result_name(source)
         place = unicodedata.normalize("NFC", name).casefold()
         if place in seen:
-            pair = {"first": printable(str(seen[place])), "second": printable(str(source))}
-            raise Refused(refusal("batch-names", **pair, name=printable(name)))
+            pair = {
+                "first": make_printable(str(seen[place])),
+                "second": make_printable(str(source)),
+            }
+            raise Refused(refusal("batch-names", **pair, name=make_printable(name)))
         seen[place] = source
 
 
 def _is_image(folder: Path) -> bool:
-    return folder.suffix.lower() == _FOLDER_IMAGE
+    return folder.suffix.lower() == _FOLDER_INPUT_SUFFIX
 
 
-def _in_folder(folder: Path) -> tuple[list[Path], int]:
+def _list_folder_images(folder: Path) -> tuple[list[Path], int]:
     """List the images in a folder by name, and count the other files; hidden ones are neither."""
     try:
         entries = sorted(one for one in folder.iterdir() if not one.name.startswith("."))
     except OSError as error:
-        facts = {"path": printable(str(folder)), "why": why_not(error)}
+        facts = {"path": make_printable(str(folder)), "why": describe_exception(error)}
         raise Refused(refusal("file-unreadable", **facts)) from None
     files = [one for one in entries if _is_image(one) or not one.is_dir()]
-    images = [one for one in files if _is_image(one) or one.suffix.lower() in _IMAGES]
+    images = [one for one in files if _is_image(one) or one.suffix.lower() in _INPUT_SUFFIXES]
     return images, len(files) - len(images)

@@ -19,20 +19,20 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_dip.errors import Refused, refusal
-from napari_dip.errors.fault import printable
-from napari_dip.io.formats.region_reader import naming
-from napari_dip.io.integrity import plain_json
-from napari_dip.io.paths import is_zarr, look_at, readable_file
+from napari_dip.errors.fault import make_printable
+from napari_dip.io.formats.region_reader import convert_parser_errors
+from napari_dip.io.integrity import parse_strict_json
+from napari_dip.io.paths import check_readable_file, is_zarr, stat_path
 
 if TYPE_CHECKING:
     from tifffile import TiffFile
 
     from napari_dip.io.header import ImageSpec
 
-_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-_PICTURES = (b"\x89PNG", b"\xff\xd8\xff")
+_TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_PICTURE_MAGIC = (b"\x89PNG", b"\xff\xd8\xff")
 #: No lossless codec in use packs real pixels tighter than this; deflate and LZW cannot at all.
-_MOST_PACKED = 2000
+_MAX_COMPRESSION_RATIO = 2000
 
 
 def read_spec(path: str | os.PathLike[str], axes: str | None = None) -> ImageSpec:
@@ -59,13 +59,13 @@ def read_spec(path: str | os.PathLike[str], axes: str | None = None) -> ImageSpe
         from napari_dip.io.formats import zarr as zarr_reading
 
         return zarr_reading.read_spec(Path(path), letters)
-    found, count = readable_file(path)
-    with naming(found):
-        spec: ImageSpec = _kind(found).read_spec(found, letters)
-    if spec.pixels * np.dtype(spec.dtype).itemsize > _MOST_PACKED * count:
+    found, count = check_readable_file(path)
+    with convert_parser_errors(found):
+        spec: ImageSpec = _choose_reader(found).read_spec(found, letters)
+    if spec.pixels * np.dtype(spec.dtype).itemsize > _MAX_COMPRESSION_RATIO * count:
         sizes = " × ".join(str(side) for side in spec.shape)
         why = f"its header speaks of {sizes} pixels, but it holds {count} bytes"
-        raise Refused(refusal("file-broken", path=printable(str(found)), why=why))
+        raise Refused(refusal("file-broken", path=make_printable(str(found)), why=why))
     return spec
 
 
@@ -96,54 +96,54 @@ def read_pixels(spec: ImageSpec) -> npt.NDArray[Any]:
 
         raw = zarr_reading.read_pixels(Path(spec.path))
     else:
-        found, _ = readable_file(spec.path)
-        with naming(found):
-            raw = _kind(found).read_pixels(found, spec)
-    pixels = _without_alpha(raw, spec)
+        found, _ = check_readable_file(spec.path)
+        with convert_parser_errors(found):
+            raw = _choose_reader(found).read_pixels(found, spec)
+    pixels = _drop_alpha(raw, spec)
     if pixels.shape != spec.shape or pixels.dtype.name != spec.dtype:
         why = "its size or type changed while it was being read"
-        raise Refused(refusal("file-broken", path=printable(spec.path), why=why))
+        raise Refused(refusal("file-broken", path=make_printable(spec.path), why=why))
     return pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
 
 
 def _is_folder(path: str | os.PathLike[str]) -> bool:
     """Whether a path leads to a folder that is one image."""
-    found, status = look_at(path)
+    found, status = stat_path(path)
     return status is not None and stat.S_ISDIR(status.st_mode) and is_zarr(found)
 
 
 def is_lazy(path: Path) -> bool:
     """Whether a file is of a kind whose own reader reads it by regions."""
-    from napari_dip.io.formats.bioio import kind_of
+    from napari_dip.io.formats.bioio import detect_bioio_format
 
     with path.open("rb") as file:
-        return kind_of(file.read(8)) is not None
+        return detect_bioio_format(file.read(8)) is not None
 
 
 def is_tiff(path: Path) -> bool:
     """Whether a file begins as a TIFF does."""
     with path.open("rb") as file:
-        return file.read(8).startswith(_TIFF)
+        return file.read(8).startswith(_TIFF_MAGIC)
 
 
-def _kind(path: Path) -> Any:
+def _choose_reader(path: Path) -> Any:
     """Choose the module that reads this kind of file, by its first bytes."""
     from napari_dip.io.formats import bioio as bioio_reading
     from napari_dip.io.formats import picture, tiff
 
     with path.open("rb") as file:
         start = file.read(8)
-    if start.startswith(_TIFF):
+    if start.startswith(_TIFF_MAGIC):
         return tiff
-    if start.startswith(_PICTURES):
+    if start.startswith(_PICTURE_MAGIC):
         return picture
-    if bioio_reading.kind_of(start):
+    if bioio_reading.detect_bioio_format(start):
         return bioio_reading
     why = "it starts like none of them"
-    raise Refused(refusal("file-type", path=printable(str(path)), why=why))
+    raise Refused(refusal("file-type", path=make_printable(str(path)), why=why))
 
 
-def _without_alpha(raw: npt.NDArray[Any], spec: ImageSpec) -> npt.NDArray[Any]:
+def _drop_alpha(raw: npt.NDArray[Any], spec: ImageSpec) -> npt.NDArray[Any]:
     """Drop the samples that the header leaves out: they come after the colours."""
     if raw.ndim == len(spec.shape) + 1:  # grey and alpha: the axis itself goes
         return raw[..., 0]
@@ -166,17 +166,21 @@ def read_provenance(path: str | os.PathLike[str]) -> dict[str, Any] | None:
         Plain JSON types; None if it holds nothing of the kind.
     """
     if os.path.isdir(path):
-        from napari_dip.io.formats.zarr_metadata import attributes
+        from napari_dip.io.formats.zarr_metadata import read_group_attributes
 
-        inside = attributes(Path(path)).get("napari_dip")
+        inside = read_group_attributes(Path(path)).get("napari_dip")
         return inside if isinstance(inside, dict) and "recipe" in inside else None
     from tifffile import TiffFile
 
     with TiffFile(path) as file:
-        texts = [*_imagej(file), *_plain(file), *_ome(file)]
+        texts = [
+            *_read_imagej_provenance(file),
+            *_read_shaped_provenance(file),
+            *_read_ome_provenance(file),
+        ]
     for text in texts:
         try:
-            found = plain_json(text)
+            found = parse_strict_json(text)
         except ValueError:
             continue
         if isinstance(found, dict) and "recipe" in found:
@@ -184,16 +188,16 @@ def read_provenance(path: str | os.PathLike[str]) -> dict[str, Any] | None:
     return None
 
 
-def _imagej(file: TiffFile) -> list[str]:
+def _read_imagej_provenance(file: TiffFile) -> list[str]:
     text = (file.imagej_metadata or {}).get("Info", "")
     return [text] if isinstance(text, str) else []
 
 
-def _plain(file: TiffFile) -> list[str]:
+def _read_shaped_provenance(file: TiffFile) -> list[str]:
     return [str(one.get("napari_dip", "")) for one in file.shaped_metadata or ()]
 
 
-def _ome(file: TiffFile) -> list[str]:
+def _read_ome_provenance(file: TiffFile) -> list[str]:
     if not file.ome_metadata:
         return []
     try:

@@ -14,11 +14,11 @@ from typing import IO, TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from napari_dip.errors import Refused, refusal
-from napari_dip.errors.fault import printable
+from napari_dip.errors.fault import make_printable
 from napari_dip.io.formats import bioio as bioio_reading
-from napari_dip.io.formats.region_reader import naming
-from napari_dip.io.formats.tiff import where_pixels_lie
-from napari_dip.io.paths import unsaved
+from napari_dip.io.formats.region_reader import convert_parser_errors
+from napari_dip.io.formats.tiff import locate_pixels
+from napari_dip.io.paths import make_save_refusal
 from napari_dip.io.reading import is_lazy, is_tiff, read_pixels
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from napari_dip.io.formats.region_reader import ReadInPlace
+    from napari_dip.io.formats.region_reader import LazyImage
     from napari_dip.io.header import ImageSpec
 
 #: Bytes of an image that are held at a time while all of it is gone through.
@@ -34,7 +34,7 @@ CHUNK = 2**26
 
 
 @dataclass(frozen=True, slots=True)
-class OnDisk:
+class MemoryMappedImage:
     """Pixels that lie in a file as they are, one after the other.
 
     Reads as an array does, by slices: each reading maps the file, copies what is asked for and
@@ -83,7 +83,7 @@ class OnDisk:
         return np.memmap(self.path, self.stored, mode, self.offset, self.shape)
 
 
-def on_disk(spec: ImageSpec) -> OnDisk | ReadInPlace | npt.NDArray[Any]:
+def open_pixels(spec: ImageSpec) -> MemoryMappedImage | LazyImage | npt.NDArray[Any]:
     """Get at the pixels of a file without reading them.
 
     Parameters
@@ -108,32 +108,34 @@ def on_disk(spec: ImageSpec) -> OnDisk | ReadInPlace | npt.NDArray[Any]:
     if path.is_dir():
         from napari_dip.io.formats import zarr as zarr_reading
 
-        return _as_planned(path, spec, zarr_reading.regions(path))
+        return _check_unchanged(path, spec, zarr_reading.open_zarr_image(path))
     if is_lazy(path):
-        return _as_planned(path, spec, bioio_reading.regions(path))
-    with naming(path):
-        found = where_pixels_lie(path) if is_tiff(path) else None
+        return _check_unchanged(path, spec, bioio_reading.open_bioio_image(path))
+    with convert_parser_errors(path):
+        found = locate_pixels(path) if is_tiff(path) else None
         if found is None or found.shape != spec.shape or found.dtype.name != spec.dtype:
             return read_pixels(spec)
         if found.offset is not None:
-            return OnDisk(path, found.offset, found.shape, found.dtype.str)
-        keeper = _Folder()
+            return MemoryMappedImage(path, found.offset, found.shape, found.dtype.str)
+        keeper = _TemporaryFolder()
         try:
-            raw = new_on_disk(keeper.path / "pixels", found.shape, found.dtype.newbyteorder("="))
+            raw = create_mapped_image(
+                keeper.path / "pixels", found.shape, found.dtype.newbyteorder("=")
+            )
         except OSError as error:
-            raise Refused(unsaved(keeper.path, error)) from None
+            raise Refused(make_save_refusal(keeper.path, error)) from None
         found.unpack(raw.mapped("r+"))
         return replace(raw, keeper=keeper)
 
 
-def _as_planned(path: Path, spec: ImageSpec, found: ReadInPlace) -> ReadInPlace:
+def _check_unchanged(path: Path, spec: ImageSpec, found: LazyImage) -> LazyImage:
     if found.shape != spec.shape or found.dtype.name != spec.dtype:
         why = "its size or type changed while it was being read"
-        raise Refused(refusal("file-broken", path=printable(str(path)), why=why))
+        raise Refused(refusal("file-broken", path=make_printable(str(path)), why=why))
     return found
 
 
-class _Folder:
+class _TemporaryFolder:
     """A temporary folder that goes with the last one who holds this."""
 
     def __init__(self) -> None:
@@ -143,7 +145,9 @@ class _Folder:
         shutil.rmtree(self.path, ignore_errors=True)
 
 
-def new_on_disk(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> OnDisk:
+def create_mapped_image(
+    path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]
+) -> MemoryMappedImage:
     """Make room for pixels in a new file.
 
     Raises
@@ -158,7 +162,7 @@ def new_on_disk(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> OnD
     except OSError:
         path.unlink(missing_ok=True)
         raise
-    return OnDisk(path, 0, shape, dtype.str)
+    return MemoryMappedImage(path, 0, shape, dtype.str)
 
 
 def _reserve(file: IO[bytes], count: int) -> None:
@@ -175,23 +179,23 @@ def _reserve(file: IO[bytes], count: int) -> None:
         file.write(bytes(min(CHUNK, count - first)))
 
 
-def chunks(image: Any) -> Iterator[npt.NDArray[Any]]:
+def iter_chunks(image: Any) -> Iterator[npt.NDArray[Any]]:
     """Go through all pixels in order, a part of them at a time.
 
     Parameters
     ----------
     image : OnDisk or array
     """
-    yield from _chunks(image, image.shape, ())
+    yield from _iter_outer_chunks(image, image.shape, ())
 
 
-def _chunks(
+def _iter_outer_chunks(
     image: Any, shape: tuple[int, ...], outer: tuple[int, ...]
 ) -> Iterator[npt.NDArray[Any]]:
     each = int(np.prod(shape[1:], dtype=np.int64)) * image.dtype.itemsize
     if each > CHUNK and len(shape) > 1:
         for number in range(shape[0]):
-            yield from _chunks(image, shape[1:], (*outer, number))
+            yield from _iter_outer_chunks(image, shape[1:], (*outer, number))
         return
     some = max(1, CHUNK // max(1, each))
     for first in range(0, shape[0], some):

@@ -17,10 +17,10 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_dip.errors import Failed
-from napari_dip.io.header import SourceTags, escaped_unit, meters, unit_symbol
-from napari_dip.io.outputs import FOLDER_SUFFIX, part_name, placed
-from napari_dip.io.paths import unsaved
-from napari_dip.io.regions import OnDisk, chunks
+from napari_dip.io.header import SourceTags, escape_unit, get_unit_meters, get_unit_symbol
+from napari_dip.io.outputs import FOLDER_SUFFIX, make_part_name, resolve_folder
+from napari_dip.io.paths import make_save_refusal
+from napari_dip.io.regions import MemoryMappedImage, iter_chunks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 #: What ImageJ's own flavour of TIFF can hold, which is what most microscopists open next.
 _IMAGEJ_TYPES = ("uint8", "uint16", "float32")
 #: Number of the tag.
-_ORIENTATION = 274
+_TIFF_ORIENTATION_TAG = 274
 #: Classic TIFF counts bytes in 32 bits; some room is left for the header.
-_CLASSIC_BYTES = 2**32 - 2**25
+_MAX_CLASSIC_TIFF_BYTES = 2**32 - 2**25
 
 
 def write_image(
@@ -77,21 +77,21 @@ def write_image(
     """
     if len(axes) != image.ndim:
         raise ValueError(f"The axes '{axes}' do not fit an image of shape {image.shape}.")
-    sizes = _sizes(axes, scale, units)
+    sizes = _make_size_mapping(axes, scale, units)
     if Path(path).suffix.lower() == FOLDER_SUFFIX:  # also with a slash behind it
         from napari_dip.io.zarr_writing import write_zarr
 
         origin = dict(zip(axes, tags.origin, strict=True)) if tags and tags.origin else None
         told: dict[str, Any] = {"provenance": dict(provenance or {}), "like": like}
-        pixels = _in_order(image)
+        pixels = _make_contiguous(image)
         return write_zarr(
             Path(path), pixels, axes, sizes, origin=origin, overwrite=overwrite, **told
         )
     text = json.dumps(dict(provenance or {}), ensure_ascii=True)
-    return _tiff(Path(path), image, axes, sizes, text, tags or SourceTags(), overwrite)
+    return _write_tiff(Path(path), image, axes, sizes, text, tags or SourceTags(), overwrite)
 
 
-def _tiff(
+def _write_tiff(
     path: Path,
     image: npt.NDArray[Any],
     axes: str,
@@ -101,12 +101,12 @@ def _tiff(
     overwrite: bool,
 ) -> Path:
     ome = str(path).lower().endswith((".ome.tif", ".ome.tiff"))
-    imagej = not ome and _fits_imagej(image, axes)
+    imagej = not ome and _is_imagej_compatible(image, axes)
     if ome and not axes.endswith(("YX", "YXS", "YXC")):  # OME-TIFF knows no other order
         order = [axis for axis in "TCZYXS" if axis in axes]
         image, axes = image.transpose([axes.index(axis) for axis in order]), "".join(order)
-    pixels = _in_order(image)
-    kind = _ome_options if ome else _imagej_options if imagej else _plain_options
+    pixels = _make_contiguous(image)
+    kind = _make_ome_options if ome else _make_imagej_options if imagej else _make_plain_options
     options = kind(image, axes, sizes, text)
     if ome and tags.ome is not None:
         options["metadata"] |= tags.ome.options(axes, image.shape)
@@ -118,26 +118,28 @@ def _tiff(
     grey = "miniswhite" if tags.is_white_zero else "minisblack"
     options["photometric"] = "rgb" if "S" in axes else grey
     if tags.orientation != 1:
-        options["extratags"] = [(_ORIENTATION, "H", 1, tags.orientation, False)]
-    big = image.nbytes > _CLASSIC_BYTES and not imagej
+        options["extratags"] = [(_TIFF_ORIENTATION_TAG, "H", 1, tags.orientation, False)]
+    big = image.nbytes > _MAX_CLASSIC_TIFF_BYTES and not imagej
     flavour = {"ome": ome, "imagej": imagej, "bigtiff": big}
-    return _in_one_step(path, lambda file: _pages(file, pixels, flavour, options), overwrite)
+    return _write_atomically(
+        path, lambda file: _write_tiff_pages(file, pixels, flavour, options), overwrite
+    )
 
 
 def write_text(path: str | os.PathLike[str], text: str, *, overwrite: bool = False) -> Path:
     """Save text in UTF-8; raises as `write_image` does."""
     content = text.encode("utf-8")
-    return _in_one_step(Path(path), lambda file: _all(file, content), overwrite)
+    return _write_atomically(Path(path), lambda file: _write_content(file, content), overwrite)
 
 
 def write_bytes(path: str | os.PathLike[str], content: bytes, *, overwrite: bool = False) -> Path:
     """Save bytes as they are; raises as `write_image` does."""
-    return _in_one_step(Path(path), lambda file: _all(file, content), overwrite)
+    return _write_atomically(Path(path), lambda file: _write_content(file, content), overwrite)
 
 
-def _pages(
+def _write_tiff_pages(
     file: IO[bytes],
-    pixels: npt.NDArray[Any] | OnDisk,
+    pixels: npt.NDArray[Any] | MemoryMappedImage,
     flavour: Mapping[str, Any],
     options: Mapping[str, Any],
 ) -> None:
@@ -152,28 +154,28 @@ def _pages(
         place = tiff.write(None, shape=shape, dtype=kind, returnoffset=True, **options)
     assert place is not None  # nothing is compressed
     file.seek(place[0])
-    for part in chunks(pixels):
+    for part in iter_chunks(pixels):
         file.write(part.tobytes())
 
 
-def _in_order(image: npt.NDArray[Any]) -> npt.NDArray[Any] | OnDisk:
+def _make_contiguous(image: npt.NDArray[Any]) -> npt.NDArray[Any] | MemoryMappedImage:
     """Give pixels one after the other; as they lie on the disk, if they do so there."""
     if isinstance(image, np.memmap) and image.flags.c_contiguous and image.filename is not None:
         path = Path(image.filename)
         if path.exists():
-            return OnDisk(path, image.offset, image.shape, image.dtype.str)
+            return MemoryMappedImage(path, image.offset, image.shape, image.dtype.str)
     return np.ascontiguousarray(image)
 
 
-def _all(file: IO[bytes], content: bytes) -> None:
+def _write_content(file: IO[bytes], content: bytes) -> None:
     file.write(content)
 
 
-def _in_one_step(path: Path, write: Callable[[IO[bytes]], None], overwrite: bool) -> Path:
+def _write_atomically(path: Path, write: Callable[[IO[bytes]], None], overwrite: bool) -> Path:
     part = ""
-    target = placed(path)
+    target = resolve_folder(path)
     try:
-        name = target.parent / part_name()
+        name = target.parent / make_part_name()
         with name.open("x+b") as file:
             part = str(name)
             write(file)
@@ -187,13 +189,13 @@ def _in_one_step(path: Path, write: Callable[[IO[bytes]], None], overwrite: bool
             os.replace(part, target)
         else:
             _place_new(part, target)
-        _settle(target.parent)
+        _sync_folder(target.parent)
     except BaseException as error:  # an interrupt must not leave a part behind either
         if part:
             with suppress(OSError):
                 os.unlink(part)
         if isinstance(error, OSError):
-            raise Failed(unsaved(path, error)) from error
+            raise Failed(make_save_refusal(path, error)) from error
         raise
     return path
 
@@ -212,7 +214,7 @@ def _place_new(part: str, target: Path) -> None:
     os.unlink(part)
 
 
-def _settle(folder: Path) -> None:
+def _sync_folder(folder: Path) -> None:
     """Force the new name to the disk, where folders can be opened for that."""
     with suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)
@@ -222,7 +224,7 @@ def _settle(folder: Path) -> None:
             os.close(handle)
 
 
-def _sizes(
+def _make_size_mapping(
     axes: str, scale: tuple[float, ...] | None, units: tuple[str, ...] | None
 ) -> dict[str, tuple[float, str]]:
     if scale is None:
@@ -231,9 +233,9 @@ def _sizes(
     return dict(zip(axes, zip(scale, units, strict=True), strict=True))
 
 
-def _fits_imagej(image: npt.NDArray[Any], axes: str) -> bool:
+def _is_imagej_compatible(image: npt.NDArray[Any], axes: str) -> bool:
     """Whether ImageJ's flavour holds it: few types, fixed order, colours in 8 bits only."""
-    if image.dtype.name not in _IMAGEJ_TYPES or image.nbytes > _CLASSIC_BYTES:
+    if image.dtype.name not in _IMAGEJ_TYPES or image.nbytes > _MAX_CLASSIC_TIFF_BYTES:
         return False
     if "S" in axes and (image.dtype != np.uint8 or not axes.endswith("YXS")):
         return False
@@ -241,14 +243,14 @@ def _fits_imagej(image: npt.NDArray[Any], axes: str) -> bool:
     return list(axes) == order and axes.replace("S", "").endswith("YX")
 
 
-def _imagej_options(
+def _make_imagej_options(
     image: npt.NDArray[Any], axes: str, sizes: Mapping[str, tuple[float, str]], text: str
 ) -> dict[str, Any]:
     metadata: dict[str, Any] = {"axes": axes, "Info": text}
     options: dict[str, Any] = {"metadata": metadata}
     if "X" in sizes and "Y" in sizes:
         unit = sizes["X"][1]
-        metadata["unit"] = {"micrometer": "micron"}.get(unit, escaped_unit(unit))
+        metadata["unit"] = {"micrometer": "micron"}.get(unit, escape_unit(unit))
         options["resolution"] = (1 / sizes["X"][0], 1 / sizes["Y"][0])
         options["resolutionunit"] = "NONE"
     if "Z" in sizes:
@@ -258,13 +260,13 @@ def _imagej_options(
     return options
 
 
-def _plain_options(
+def _make_plain_options(
     image: npt.NDArray[Any], axes: str, sizes: Mapping[str, tuple[float, str]], text: str
 ) -> dict[str, Any]:
     options: dict[str, Any] = {"metadata": {"axes": axes, "napari_dip": text}}
     if "X" in sizes and "Y" in sizes:
         (across, unit), (down, _) = sizes["X"], sizes["Y"]
-        length = meters(unit)
+        length = get_unit_meters(unit)
         named = "INCH" if unit == "inch" else "CENTIMETER" if length else "NONE"
         factor = length * 100 if length and unit != "inch" else 1.0
         options["resolution"] = (1 / (across * factor), 1 / (down * factor))
@@ -272,7 +274,7 @@ def _plain_options(
     return options
 
 
-def _ome_options(
+def _make_ome_options(
     image: npt.NDArray[Any], axes: str, sizes: Mapping[str, tuple[float, str]], text: str
 ) -> dict[str, Any]:
     import hashlib
@@ -280,7 +282,7 @@ def _ome_options(
 
     # tifffile would put the time and this computer's network address into the identifier
     whole = hashlib.sha256()
-    for part in chunks(image):
+    for part in iter_chunks(image):
         whole.update(part.tobytes())
     digest = whole.hexdigest()
     metadata: dict[str, Any] = {
@@ -289,7 +291,7 @@ def _ome_options(
         "MapAnnotation": {"Namespace": "napari-dip", "provenance": text},
     }
     for axis, (value, unit) in sizes.items():
-        symbol = unit_symbol(unit)
+        symbol = get_unit_symbol(unit)
         if symbol is None or (unit == "pixel" and value == 1):
             continue
         if axis in "XYZ":

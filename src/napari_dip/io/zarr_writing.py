@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_dip.errors import Failed
-from napari_dip.io.formats.zarr import check_zarr, version_of
-from napari_dip.io.formats.zarr_metadata import FORMATS, foreign_in, multiscales
-from napari_dip.io.header import unit_symbol
-from napari_dip.io.outputs import part_name, placed
-from napari_dip.io.paths import is_zarr, unsaved
+from napari_dip.io.formats.zarr import check_zarr, get_ome_version
+from napari_dip.io.formats.zarr_metadata import FORMATS, build_multiscales, find_foreign_file
+from napari_dip.io.header import get_unit_symbol
+from napari_dip.io.outputs import make_part_name, resolve_folder
+from napari_dip.io.paths import is_zarr, make_save_refusal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -32,9 +32,9 @@ if TYPE_CHECKING:
 #: is shown without unpacking many others.
 _PLANE, _STACK = (1, 1024, 1024), (4, 512, 512)
 #: The coarsest level has no longer side in the picture plane: it is shown at once.
-_COARSEST = 256
+_MAX_COARSEST_SIDE = 256
 #: Widest voxel along Z, in pixels of the plane, for which depth is halved along with the plane.
-_ISOTROPIC = 1.5
+_MAX_ISOTROPIC_RATIO = 1.5
 
 
 def write_zarr(
@@ -81,21 +81,28 @@ def write_zarr(
         If the disk does not take it; what was there before is untouched.
     """
     check_zarr(path)
-    target = placed(path)
-    part = target.parent / part_name()
+    target = resolve_folder(path)
+    part = target.parent / make_part_name()
     try:
-        _write(part, _Ordered(image, axes), sizes, provenance, version_of(like), origin or {})
-        _settle(part)
-        _place(part, target, overwrite)
+        _write_levels(
+            part,
+            _ReorderedImage(image, axes),
+            sizes,
+            provenance,
+            get_ome_version(like),
+            origin or {},
+        )
+        _sync_tree(part)
+        _rename_into_place(part, target, overwrite)
     except BaseException as error:  # an interrupt must not leave a part behind either
         shutil.rmtree(part, ignore_errors=True)
         if isinstance(error, OSError):
-            raise Failed(unsaved(path, error)) from error
+            raise Failed(make_save_refusal(path, error)) from error
         raise
     return path
 
 
-class _Ordered:
+class _ReorderedImage:
     """An image with its axes in the order that OME-Zarr wants."""
 
     def __init__(self, image: Any, axes: str) -> None:
@@ -112,9 +119,9 @@ class _Ordered:
         return np.asarray(self._image[tuple(there)]).transpose(self._places)
 
 
-def _write(
+def _write_levels(
     part: Path,
-    image: _Ordered,
+    image: _ReorderedImage,
     sizes: Mapping[str, tuple[float, str]],
     provenance: dict[str, Any],
     version: str,
@@ -127,22 +134,24 @@ def _write(
     units = {
         axis: unit
         for axis, (_, unit) in sizes.items()
-        if axis in axes and unit_symbol(unit) and unit != "pixel"
+        if axis in axes and get_unit_symbol(unit) and unit != "pixel"
     }
     group = zarr.open_group(part, mode="w-", zarr_format=FORMATS[version])
-    levels, above = [finest], _level(group, 0, image.shape, image, version)
-    for region in _regions(above):
+    levels, above = [finest], _create_level(group, 0, image.shape, image, version)
+    for region in _iter_chunk_regions(above):
         above[region] = image[region]
-    while max(above.shape[-2:]) > _COARSEST:
-        steps = _steps(axes, above.shape, levels[-1], deep="Z" in units)
+    while max(above.shape[-2:]) > _MAX_COARSEST_SIDE:
+        steps = _choose_level_factors(axes, above.shape, levels[-1], deep="Z" in units)
         levels.append([size * step for size, step in zip(levels[-1], steps, strict=True)])
-        above = _coarser(group, len(levels) - 1, above, steps, image, version)
+        above = _write_coarser_level(group, len(levels) - 1, above, steps, image, version)
     name, first = str(provenance.get("source", "image")), [origin.get(axis, 0.0) for axis in axes]
-    told = multiscales(axes, levels, units, name, version, first)
+    told = build_multiscales(axes, levels, units, name, version, first)
     group.attrs.update({**told, "napari_dip": provenance})
 
 
-def _level(group: Any, number: int, shape: tuple[int, ...], image: _Ordered, version: str) -> Any:
+def _create_level(
+    group: Any, number: int, shape: tuple[int, ...], image: _ReorderedImage, version: str
+) -> Any:
     """Make room for one level."""
     from numcodecs import Blosc
     from zarr.codecs import BloscCodec
@@ -172,23 +181,23 @@ def _level(group: Any, number: int, shape: tuple[int, ...], image: _Ordered, ver
     )
 
 
-def _coarser(
-    group: Any, number: int, above: Any, steps: list[int], image: _Ordered, version: str
+def _write_coarser_level(
+    group: Any, number: int, above: Any, steps: list[int], image: _ReorderedImage, version: str
 ) -> Any:
     """Write a level of means over blocks of the one above."""
     shape = tuple(-(-side // step) for side, step in zip(above.shape, steps, strict=True))
-    below = _level(group, number, shape, image, version)
-    for region in _regions(below):
+    below = _create_level(group, number, shape, image, version)
+    for region in _iter_chunk_regions(below):
         fine = tuple(
             slice(one.start * step, min(side, one.stop * step))
             for one, step, side in zip(region, steps, above.shape, strict=True)
         )
-        means = _means(above[fine], steps)
+        means = _average_blocks(above[fine], steps)
         below[region] = np.rint(means) if image.dtype.kind in "iu" else means
     return below
 
 
-def _means(pixels: npt.NDArray[Any], steps: list[int]) -> npt.NDArray[np.float64]:
+def _average_blocks(pixels: npt.NDArray[Any], steps: list[int]) -> npt.NDArray[np.float64]:
     """Means over blocks; those at the far border of what is there."""
     found = pixels.astype(np.float64)
     for axis, step in enumerate(steps):
@@ -200,18 +209,20 @@ def _means(pixels: npt.NDArray[Any], steps: list[int]) -> npt.NDArray[np.float64
     return found
 
 
-def _steps(axes: str, shape: tuple[int, ...], sizes: list[float], *, deep: bool) -> list[int]:
+def _choose_level_factors(
+    axes: str, shape: tuple[int, ...], sizes: list[float], *, deep: bool
+) -> list[int]:
     """Halve the plane, and the depth where voxels are no deeper than wide."""
     width = sizes[-1]
     steps = [1] * (len(axes) - 2) + [2 if side > 1 else 1 for side in shape[-2:]]
     if "Z" in axes:
         place = axes.index("Z")
-        if deep and shape[place] > 1 and sizes[place] <= _ISOTROPIC * width:
+        if deep and shape[place] > 1 and sizes[place] <= _MAX_ISOTROPIC_RATIO * width:
             steps[place] = 2
     return steps
 
 
-def _regions(array: Any) -> Iterator[tuple[slice, ...]]:
+def _iter_chunk_regions(array: Any) -> Iterator[tuple[slice, ...]]:
     """Go through an array chunk by chunk."""
     for place in product(
         *(range(0, side, step) for side, step in zip(array.shape, array.chunks, strict=True))
@@ -222,7 +233,7 @@ def _regions(array: Any) -> Iterator[tuple[slice, ...]]:
         )
 
 
-def _settle(folder: Path) -> None:
+def _sync_tree(folder: Path) -> None:
     """Force all files to the disk: a name must not stand for what a crash would empty."""
     for root, _, names in os.walk(folder):
         for name in names:
@@ -230,15 +241,15 @@ def _settle(folder: Path) -> None:
                 os.fsync(file.fileno())
 
 
-def _place(part: Path, target: Path, overwrite: bool) -> None:
+def _rename_into_place(part: Path, target: Path, overwrite: bool) -> None:
     """Give the folder its name; an earlier one goes once the new one is there."""
     if not os.path.lexists(target):
         os.rename(part, target)
         return
     foreign = not target.is_dir() or (any(target.iterdir()) and not is_zarr(target))
-    if foreign or target.is_symlink() or not overwrite or foreign_in(target):
+    if foreign or target.is_symlink() or not overwrite or find_foreign_file(target):
         raise FileExistsError(errno.EEXIST, "something of that name is there and would be lost")
-    earlier = target.parent / part_name().replace(".part", ".earlier")
+    earlier = target.parent / make_part_name().replace(".part", ".earlier")
     os.rename(target, earlier)
     try:
         os.rename(part, target)

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from napari_dip.errors import Failed, Refusal, Refused, refusal
 from napari_dip.io import ImageSpec, guess_axes
-from napari_dip.io.regions import on_disk
-from napari_dip.pipeline.events import drained
-from napari_dip.pipeline.lazy_inputs import LazyPixels, is_computed_later
+from napari_dip.io.regions import open_pixels
+from napari_dip.pipeline.events import drain_generator
+from napari_dip.pipeline.lazy_inputs import LazyPixels, is_dask_array
 from napari_dip.pipeline.recipe import Recipe, recipe_from_dict, recipe_from_json
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def restore(
         If the work began and could not end well.
     """
     from napari_dip.pipeline.execute.runner import run
-    from napari_dip.pipeline.execute.trial import keeping_after
+    from napari_dip.pipeline.execute.trial import make_keep_after_control
     from napari_dip.pipeline.lazy_inputs import check_unchanged, stamped
     from napari_dip.pipeline.machine import this_machine
     from napari_dip.pipeline.plan.plan import preflight
@@ -71,19 +71,21 @@ def restore(
     wish = load_recipe(recipe)
     network = None if (named := inputs.pop(KEY, None)) is None else read_network(named)
     _check_names(wish, inputs)
-    control = keeping_after(keep_after)
-    spec, pixels = describe("image", image, axes)
-    others = {name: describe(name, one, None) for name, one in inputs.items() if one is not None}
+    control = make_keep_after_control(keep_after)
+    spec, pixels = describe_input("image", image, axes)
+    others = {
+        name: describe_input(name, one, None) for name, one in inputs.items() if one is not None
+    }
     headers = {name: header for name, (header, _) in others.items()}
     plan = served_by(preflight(wish, spec, this_machine(), headers), network)
     if isinstance(plan, Refusal):
         raise Refused(plan)
     plan = stamped(plan)
-    image = on_disk(spec) if plan.tiles and spec.path else pixels()
+    image = open_pixels(spec) if plan.tiles and spec.path else pixels()
     data = {"image": image, **{name: read() for name, (_, read) in others.items()}}
     check_unchanged(plan)
     seconds = _PREVIEW_SECONDS if progress else None
-    result = drained(run(plan, data, control=control, preview_seconds=seconds), progress)
+    result = drain_generator(run(plan, data, control=control, preview_seconds=seconds), progress)
     if result is None:  # only a control that says so can end a run with nothing
         raise Failed(refusal("unexpected", why="the run ended without a picture"))
     return result
@@ -109,23 +111,23 @@ def load_recipe(recipe: object) -> Recipe:
     if isinstance(recipe, str) and recipe.lstrip().startswith("{"):
         return recipe_from_json(recipe)
     if isinstance(recipe, str | os.PathLike):
-        return _recipe_file(os.fspath(recipe))
+        return _read_recipe_file(os.fspath(recipe))
     return recipe_from_dict(recipe)
 
 
-def _recipe_file(path: str) -> Recipe:
-    from napari_dip.errors.fault import printable
-    from napari_dip.io.paths import SETTINGS_BYTES, small_text, why_not
+def _read_recipe_file(path: str) -> Recipe:
+    from napari_dip.errors.fault import make_printable
+    from napari_dip.io.paths import MAX_SETTINGS_BYTES, describe_exception, read_small_text
 
-    shown = printable(path)
+    shown = make_printable(path)
     try:
-        text = small_text(path, "a recipe", SETTINGS_BYTES)
+        text = read_small_text(path, "a recipe", MAX_SETTINGS_BYTES)
     except ValueError as error:
-        raise Refused(refusal("recipe-broken", path=shown, why=why_not(error))) from None
+        raise Refused(refusal("recipe-broken", path=shown, why=describe_exception(error))) from None
     return recipe_from_json(text, origin=shown)
 
 
-def spelled_axes(axes: object) -> str | None:
+def parse_axes(axes: object) -> str | None:
     """Read names of axes, as one text or as a sequence of letters.
 
     Raises
@@ -143,9 +145,9 @@ def spelled_axes(axes: object) -> str | None:
     return "".join(map(str, letters)).upper()
 
 
-def describe(name: str, image: Any, axes: object) -> tuple[ImageSpec, Callable[[], Any]]:
+def describe_input(name: str, image: Any, axes: object) -> tuple[ImageSpec, Callable[[], Any]]:
     """Describe an image, and say how to get at its pixels once a plan says yes."""
-    axes = spelled_axes(axes)
+    axes = parse_axes(axes)
     if isinstance(image, str) and "\n" in image and not os.path.lexists(image):
         raise Refused(refusal("image-not-array", name=name, why="it is a text of several lines"))
     if isinstance(image, str | os.PathLike):
@@ -153,7 +155,7 @@ def describe(name: str, image: Any, axes: object) -> tuple[ImageSpec, Callable[[
 
         spec = read_spec(image, axes)
         return spec, lambda: read_pixels(spec)
-    array = _array(name, image)
+    array = _convert_to_array(name, image)
     try:
         shape = tuple(int(side) for side in array.shape)
     except (TypeError, ValueError):  # dask arrays may not know their size yet
@@ -161,15 +163,15 @@ def describe(name: str, image: Any, axes: object) -> tuple[ImageSpec, Callable[[
         raise Refused(refusal("image-not-array", name=name, why=why)) from None
     named = axes or ("" if axes is not None else guess_axes(shape))
     spec = ImageSpec(name, shape, str(array.dtype.name), named, guessed=axes is None)
-    pixels = LazyPixels(name, array) if is_computed_later(array) else array
+    pixels = LazyPixels(name, array) if is_dask_array(array) else array
     return spec, lambda: pixels
 
 
-def _array(name: str, value: Any) -> Any:
+def _convert_to_array(name: str, value: Any) -> Any:
     """Make an array of whatever can be one; dask arrays stay lazy."""
     if value is None or isinstance(value, bytes | bytearray | Mapping | Iterator | Set):
-        raise Refused(refusal("image-not-array", name=name, why=_type_words(value)))
-    if is_computed_later(value):
+        raise Refused(refusal("image-not-array", name=name, why=_describe_type(value)))
+    if is_dask_array(value):
         return value
     import numpy as np
 
@@ -179,7 +181,7 @@ def _array(name: str, value: Any) -> Any:
         why = str(error).strip().splitlines()[0].rstrip(".") if str(error) else "it is not made so"
         raise Refused(refusal("image-not-array", name=name, why=why)) from None
     if array.dtype == object and not array.ndim:
-        raise Refused(refusal("image-not-array", name=name, why=_type_words(value)))
+        raise Refused(refusal("image-not-array", name=name, why=_describe_type(value)))
     if array.dtype.kind in "US" and array.ndim < 2:
         why = "it holds texts, and several files are restored by napari_dip.batch"
         raise Refused(refusal("image-not-array", name=name, why=why))
@@ -191,7 +193,7 @@ def _array(name: str, value: Any) -> Any:
     return array
 
 
-def _type_words(value: object) -> str:
+def _describe_type(value: object) -> str:
     """Say what was given that is no array."""
     if isinstance(value, Mapping):
         return f"it is a mapping (type {type(value).__name__}), so give one of its values"

@@ -24,22 +24,28 @@ from pydantic import Field, TypeAdapter
 
 from napari_dip.engine.control import Control
 from napari_dip.errors import DipError, Refused, refusal
-from napari_dip.errors.fault import printable
-from napari_dip.io.integrity import plain_json
-from napari_dip.io.paths import small_text
+from napari_dip.errors.fault import make_printable
+from napari_dip.io.integrity import parse_strict_json
+from napari_dip.io.paths import read_small_text
 from napari_dip.io.reading import read_spec
-from napari_dip.io.regions import on_disk
+from napari_dip.io.regions import open_pixels
 from napari_dip.io.writing import write_text
 from napari_dip.pipeline.assess.report import sha256
-from napari_dip.pipeline.assess.report_fields import Count, Fields, Name, Text, fault_in
+from napari_dip.pipeline.assess.report_fields import (
+    CountField,
+    NameField,
+    StrictModel,
+    TextField,
+    find_field_fault,
+)
 from napari_dip.pipeline.execute.runner import run
 from napari_dip.pipeline.lazy_inputs import file_digest
 from napari_dip.pipeline.machine import Machine, size, torch_version
 from napari_dip.pipeline.store.checkpoint_file import read_header
-from napari_dip.pipeline.store.checkpoints import Store
+from napari_dip.pipeline.store.checkpoints import CheckpointStore
 from napari_dip.pipeline.store.folder_lock import (
-    Held,
-    is_held,
+    FolderLock,
+    is_folder_locked,
     is_run_folder,
     make_run_folder,
     remove_run_folder,
@@ -68,28 +74,28 @@ _NO_HEADER = (OSError, ValueError, TypeError, ArithmeticError, LookupError, Recu
 _MACHINE = tuple(one.name for one in fields(Machine))
 
 
-class _Task(Fields):
-    task: Text
+class _Task(StrictModel):
+    task: TextField
 
 
-class _Input(Fields):
-    layer: Name
-    sha256: Text
-    file: Name | None
-    path: Name | None
+class _Input(StrictModel):
+    layer: NameField
+    sha256: TextField
+    file: NameField | None
+    path: NameField | None
 
 
-class _RunFields(Fields):
+class _RunFields(StrictModel):
     """What run.json must hold."""
 
     schema_version: Literal[1] = Field(alias="schema")
-    version: Text
-    torch: Text
+    version: TextField
+    torch: TextField
     recipe: _Task
-    label: Name
-    begun: Text
-    iterations: Count
-    tiles: Count
+    label: NameField
+    begun: TextField
+    iterations: CountField
+    tiles: CountField
     machine: dict[str, Any]
     inputs: dict[str, _Input]
 
@@ -161,12 +167,12 @@ class Unfinished:
         far = f"{self.done:,} of at most {self.told['iterations']:,} iterations"
         if self.told["tiles"]:
             far = f"{self.tiles} of {self.told['tiles']} tiles"
-        return printable(f"{self.told['label']}, begun on {when}, was cut off after {far}.")
+        return make_printable(f"{self.told['label']}, begun on {when}, was cut off after {far}.")
 
     def remove(self) -> None:
         """Delete all that runs have written there; what makes it a run first."""
         with suppress(OSError):  # what was read as a run is one, by whichever version
-            Held(self.folder).let_go()
+            FolderLock(self.folder).let_go()
             (self.folder / TOLD).unlink(missing_ok=True)
         remove_run_folder(self.folder)
 
@@ -188,7 +194,7 @@ def find_unfinished(home: Path, task: str) -> tuple[Unfinished, ...]:
     task : str
         Key in `TASKS`.
     """
-    found = [_read(folder) for folder in _folders(home) if not is_held(folder)]
+    found = [_read(folder) for folder in _folders(home) if not is_folder_locked(folder)]
     runs = [one for one in found if one is not None and one.told["recipe"]["task"] == task]
     return tuple(sorted(runs, key=lambda one: one.told["begun"], reverse=True))
 
@@ -202,7 +208,7 @@ def make_room(home: Path) -> None:
     runs = []
     for folder in _folders(home):
         with suppress(OSError):
-            if not is_run_folder(folder) or is_held(folder):
+            if not is_run_folder(folder) or is_folder_locked(folder):
                 continue
             if (folder / TOLD).exists():
                 runs.append((folder.stat().st_mtime, folder))
@@ -263,8 +269,8 @@ def _folders(home: Path) -> list[Path]:
 def _read(folder: Path) -> Unfinished | None:
     """Read a folder's run; None if it holds none that can be read."""
     try:
-        told = plain_json(small_text(folder / TOLD, "an unfinished run", _TOLD_BYTES))
-        if fault_in(told, _RunFields) or set(told["machine"]) != set(_MACHINE):
+        told = parse_strict_json(read_small_text(folder / TOLD, "an unfinished run", _TOLD_BYTES))
+        if find_field_fault(told, _RunFields) or set(told["machine"]) != set(_MACHINE):
             return None
         one = Unfinished(folder, told)
         one.words(), one.machine
@@ -276,14 +282,14 @@ def _read(folder: Path) -> Unfinished | None:
 
 
 #: Seconds before anything is kept: a run that is over by then is soon made again.
-AFTER = 5.0
+AUTOSAVE_DELAY_SECONDS = 5.0
 #: Bytes of pixels that are copied at most, where no file holds them: a quarter of the memory of
 #: small computers. A run of larger ones is not kept.
-MOST_BYTES = 1_000_000_000
+MAX_COPIED_BYTES = 1_000_000_000
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Place:
+class AutosaveTarget:
     """Where a run is kept, and what is written down of it.
 
     Attributes
@@ -305,8 +311,8 @@ class Place:
     resume: bool = False
 
 
-def run_kept(
-    place: Place,
+def run_with_autosave(
+    place: AutosaveTarget,
     plan: Plan,
     data: Mapping[str, Any],
     *,
@@ -320,16 +326,18 @@ def run_kept(
     """
     wishes: dict[str, Any] = {"control": control, "preview_seconds": preview_seconds}
     try:
-        held = _hold(place, plan, data)
+        held = _lock_run_folder(place, plan, data)
     except OSError:  # the picture is worth more than the means to go on
         return (yield from run(plan, data, **wishes))
 
     def keep() -> None:
         if not plan.tiles:  # those of tiles lie there by now
-            _keep_inputs(place, plan, data, store.identity["inputs"])
+            _save_inputs(place, plan, data, store.identity["inputs"])
 
     path = place.folder / CHECKPOINT
-    store = Store(path, resume=place.resume, after=AFTER, before=keep, lasting=False)
+    store = CheckpointStore(
+        path, resume=place.resume, after=AUTOSAVE_DELAY_SECONDS, before=keep, lasting=False
+    )
     over = False
     try:
         result = yield from run(plan, data, store=store, **wishes)
@@ -344,10 +352,10 @@ def run_kept(
             Unfinished(place.folder, {}).remove()
 
 
-def _hold(place: Place, plan: Plan, data: Mapping[str, Any]) -> Held:
+def _lock_run_folder(place: AutosaveTarget, plan: Plan, data: Mapping[str, Any]) -> FolderLock:
     """Make the folder this process's own; raises OSError if nothing can be kept there."""
     if place.resume:
-        return Held(place.folder)
+        return FolderLock(place.folder)
     place.folder.parent.mkdir(parents=True, exist_ok=True)
     make_room(place.folder.parent)
     if os.path.lexists(place.folder):
@@ -355,9 +363,9 @@ def _hold(place: Place, plan: Plan, data: Mapping[str, Any]) -> Held:
     make_run_folder(place.folder, 0o700)
     held = None
     try:
-        held = Held(place.folder)
+        held = FolderLock(place.folder)
         if plan.tiles:  # which lie there from the start
-            _keep_inputs(place, plan, data)
+            _save_inputs(place, plan, data)
         return held
     except OSError:
         if held is not None:
@@ -366,15 +374,18 @@ def _hold(place: Place, plan: Plan, data: Mapping[str, Any]) -> Held:
         raise
 
 
-def _keep_inputs(
-    place: Place, plan: Plan, data: Mapping[str, Any], hashes: Mapping[str, str] | None = None
+def _save_inputs(
+    place: AutosaveTarget,
+    plan: Plan,
+    data: Mapping[str, Any],
+    hashes: Mapping[str, str] | None = None,
 ) -> None:
     """Copy the pixels that no file holds, and write down the rest.
 
     Parameters
     ----------
     place, plan, data
-        As for `run_kept`.
+        As for `run_with_autosave`.
     hashes : mapping of str to str, optional
         Of the inputs that the run has read.
 
@@ -385,14 +396,18 @@ def _keep_inputs(
     """
     if place.resume:
         return
-    noted = {name: _noted(name, one, data[name]) for name, one in place.inputs.items()}
+    noted = {
+        name: _describe_saved_input(name, one, data[name]) for name, one in place.inputs.items()
+    }
     for name, one in noted.items():
         if one["sha256"] != (hashes or {}).get(name, one["sha256"]):
             raise OSError(f"the pixels of '{one['layer']}' have changed since they were read")
     copied = {name: np.asarray(data[name]) for name, one in noted.items() if one["file"]}
     count = sum(array.nbytes for array in copied.values())
-    if count > MOST_BYTES:
-        raise OSError(f"{size(count)} of pixels lie in no file, and {size(MOST_BYTES)} is the most")
+    if count > MAX_COPIED_BYTES:
+        raise OSError(
+            f"{size(count)} of pixels lie in no file, and {size(MAX_COPIED_BYTES)} is the most"
+        )
     if shutil.disk_usage(place.folder).free < 2 * (count + plan.peak_bytes):
         raise OSError("no space left beside what it would take")
     for name, array in copied.items():
@@ -406,7 +421,7 @@ def _keep_inputs(
         raise OSError(str(error)) from error
 
 
-def _noted(name: str, one: Mapping[str, Any], array: Any) -> dict[str, Any]:
+def _describe_saved_input(name: str, one: Mapping[str, Any], array: Any) -> dict[str, Any]:
     """Say how the pixels of an input are found again: in a file that holds them, or a copy."""
     digest = sha256(array)
     path = one.get("path")
@@ -415,7 +430,7 @@ def _noted(name: str, one: Mapping[str, Any], array: Any) -> dict[str, Any]:
     return {**one, "sha256": digest, "path": path, "file": None if path else f"{name}.npy"}
 
 
-def read_back(one: Unfinished, there: Mapping[str, Any]) -> dict[str, Any]:
+def read_run_inputs(one: Unfinished, there: Mapping[str, Any]) -> dict[str, Any]:
     """Find the inputs of a run again.
 
     Parameters
@@ -434,17 +449,17 @@ def read_back(one: Unfinished, there: Mapping[str, Any]) -> dict[str, Any]:
     Refused
         If they are gone, or others.
     """
-    return {name: _pixels(one, name, there.get(name)) for name in one.inputs}
+    return {name: _find_input_pixels(one, name, there.get(name)) for name in one.inputs}
 
 
-def _pixels(one: Unfinished, name: str, there: Any) -> Any:
+def _find_input_pixels(one: Unfinished, name: str, there: Any) -> Any:
     noted = one.inputs[name]
     if there is not None and sha256(np.asarray(there)) == noted["sha256"]:
         return None
     where = noted["path"] or str(one.folder / noted["file"])
     try:
         if noted["path"]:
-            pixels = np.asarray(on_disk(read_spec(noted["path"]))[...])
+            pixels = np.asarray(open_pixels(read_spec(noted["path"]))[...])
         else:
             pixels = np.load(one.folder / noted["file"], allow_pickle=False)
     except (DipError, OSError, ValueError) as error:

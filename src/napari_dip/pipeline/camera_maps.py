@@ -15,9 +15,9 @@ import numpy as np
 from napari_dip.errors import Refused, refusal
 from napari_dip.io.outputs import check_folder, check_output
 from napari_dip.io.paths import make_folder
-from napari_dip.io.regions import on_disk
+from napari_dip.io.regions import open_pixels
 from napari_dip.io.writing import write_bytes, write_image
-from napari_dip.pipeline.api import describe
+from napari_dip.pipeline.api import describe_input
 from napari_dip.pipeline.assess.report_picture import new_figure, png_of, styled
 from napari_dip.pipeline.plan.layout import check_header
 
@@ -34,21 +34,21 @@ if TYPE_CHECKING:
     Numbers = npt.NDArray[np.float64]
 
 #: Files of the maps and the plot.
-FILES = ("offset.tif", "gain.tif", "noise.tif", "photon_transfer.png")
+CAMERA_MAP_FILES = ("offset.tif", "gain.tif", "noise.tif", "photon_transfer.png")
 #: Frames without light from which on a pixel's read noise is known to 16 %, 1 / sqrt(2 (n - 1)).
-ENOUGH = 20
+MIN_RELIABLE_DARK_FRAMES = 20
 #: Variance of rounding to whole grey values: no pixel reads with less noise.
-ROUNDING = 1 / 12
+QUANTISATION_VARIANCE = 1 / 12
 #: Least gain of a pixel, as a share of the camera's, whatever its few frames say.
-LEAST_GAIN = 0.1
+MIN_GAIN_SHARE = 0.1
 #: Quantiles of a normal law at one standard deviation to each side.
-SIGMA = (0.1587, 0.8413)
+ONE_SIGMA_QUANTILES = (0.1587, 0.8413)
 #: Share of a level's variance that may lie off the line before it is said: the lamp flickers in
 #: parts of the picture, or the pixels are saturated.
-OFF_LINE = 0.2
+MAX_LINE_DEVIATION = 0.2
 
 
-class Level(NamedTuple):
+class LightLevel(NamedTuple):
     """Frames of one light.
 
     Attributes
@@ -89,8 +89,8 @@ class CameraReport:
     offset: Map
     noise: Map
     gain: Map | None
-    dark: Level
-    flats: tuple[Level, ...]
+    dark: LightLevel
+    flats: tuple[LightLevel, ...]
     camera_gain: float = 0.0
     gain_spread: float = 0.0
     gain_error: float = 0.0
@@ -101,7 +101,7 @@ class CameraReport:
         """All of it in words, for people."""
         count, usual = self.dark.frames, float(np.median(self.noise))
         hot = float((self.noise**2 > 2 * usual**2).mean())
-        low, high = np.quantile(self.offset, SIGMA)
+        low, high = np.quantile(self.offset, ONE_SIGMA_QUANTILES)
         error = 1 / np.sqrt(2 * (count - 1))
         said = [
             f"From {count} dark frames of {self.offset.shape[1]} × {self.offset.shape[0]} pixels: "
@@ -111,9 +111,10 @@ class CameraReport:
             f"A pixel's offset is known to {usual / np.sqrt(count):.2g} grey values, and its read "
             f"noise to {error:.0%}.",
         ]
-        if count < ENOUGH:
+        if count < MIN_RELIABLE_DARK_FRAMES:
             said.append(
-                f"That is uncertain: with fewer than {ENOUGH} dark frames, chance makes quiet "
+                f"That is uncertain: with fewer than {MIN_RELIABLE_DARK_FRAMES} dark frames, "
+                "chance makes quiet "
                 "pixels look noisy. Take hundreds if you can."
             )
         return (*said, *self._of_gain())
@@ -133,7 +134,7 @@ class CameraReport:
                 float(np.median(value)) for value in (one.mean - self.offset, one.variance)
             )
             off = variance / (self.camera_gain * light + float(np.median(self.noise)) ** 2) - 1
-            if abs(off) > OFF_LINE:
+            if abs(off) > MAX_LINE_DEVIATION:
                 said.append(
                     f"The variance of '{one.name}' lies {off:+.0%} off the line: check that it is "
                     "not saturated, and that its light is steady."
@@ -161,18 +162,18 @@ class CameraReport:
         Failed
             If the disk does not take them.
         """
-        place = check_place(folder, overwrite=overwrite)
+        place = check_camera_map_folder(folder, overwrite=overwrite)
         make_folder(place)
         maps = {"offset.tif": self.offset, "gain.tif": self.gain, "noise.tif": self.noise}
         for name, array in maps.items():
             if array is not None:
                 told = {"napari_dip_camera_maps": self.to_dict()}
                 write_image(place / name, array, axes="YX", provenance=told, overwrite=overwrite)
-        write_bytes(place / FILES[-1], photon_transfer(self), overwrite=overwrite)
+        write_bytes(place / CAMERA_MAP_FILES[-1], draw_photon_transfer(self), overwrite=overwrite)
         return place
 
 
-def check_place(
+def check_camera_map_folder(
     folder: str | os.PathLike[str],
     inputs: Sequence[str | os.PathLike[str]] = (),
     *,
@@ -187,7 +188,7 @@ def check_place(
     """
     place = check_folder(folder)
     if place.is_dir():
-        for name in FILES:
+        for name in CAMERA_MAP_FILES:
             check_output(place / name, inputs, overwrite, suffixes=(os.path.splitext(name)[1],))
     return place
 
@@ -231,32 +232,32 @@ def camera_maps(
     algorithms, Nature Methods 10, 2013, doi:10.1038/nmeth.2488.
     Janesick, Photon Transfer, SPIE Press 2007, doi:10.1117/3.725073.
     """
-    darks, flats = _stacks("dark", dark), _stacks("flat", flat)
+    darks, flats = _describe_stacks("dark", dark), _describe_stacks("flat", flat)
     if len(flats) == 1:
         raise Refused(refusal("camera-levels", name=flats[0][0].name))
     for spec, _ in (*darks, *flats):
         _check_frames(spec, darks[0][0])
     tell = progress or (lambda _: None)
-    without = _level(darks, darks[0][0].name, tell)
-    variance = np.maximum(without.variance, _rounding(darks[0][0]))
+    without = _measure_level(darks, darks[0][0].name, tell)
+    variance = np.maximum(without.variance, _get_quantisation_variance(darks[0][0]))
     without = without._replace(variance=variance)
     offset, noise = without.mean.astype(np.float32), np.sqrt(variance).astype(np.float32)
     if not flats:
         return CameraReport(offset=offset, noise=noise, gain=None, dark=without, flats=())
-    levels = tuple(_level([one], one[0].name, tell) for one in flats)
+    levels = tuple(_measure_level([one], one[0].name, tell) for one in flats)
     for one in levels:
         if float(np.median(one.mean - without.mean)) <= float(np.median(noise)):
             raise Refused(refusal("camera-not-lit", name=one.name, dark=without.name))
-    raw, errors = _slopes(without, levels)
+    raw, errors = _fit_gains(without, levels)
     camera = float((raw / errors**2).sum() / (1 / errors**2).sum())
-    low, high = np.quantile(raw, SIGMA)
+    low, high = np.quantile(raw, ONE_SIGMA_QUANTILES)
     error = float(np.median(errors))
     spread = max(((high - low) / 2) ** 2 - error**2, 0.0)
     drawn = camera + spread / (spread + errors**2) * (raw - camera)
     return CameraReport(
         offset=offset,
         noise=noise,
-        gain=np.maximum(drawn, LEAST_GAIN * camera).astype(np.float32),
+        gain=np.maximum(drawn, MIN_GAIN_SHARE * camera).astype(np.float32),
         dark=without,
         flats=levels,
         camera_gain=camera,
@@ -266,16 +267,16 @@ def camera_maps(
     )
 
 
-Stack = tuple["ImageSpec", Any]
+FrameStack = tuple["ImageSpec", Any]
 
 
-def _stacks(name: str, frames: Any) -> list[Stack]:
+def _describe_stacks(name: str, frames: Any) -> list[FrameStack]:
     """Describe stacks of frames; files are read later, frame by frame."""
     several = isinstance(frames, Sequence) and not isinstance(frames, str)
     found = []
     for one in frames if several else [frames]:
-        spec, pixels = describe(name, one, None)
-        found.append((spec, on_disk(spec) if spec.path is not None else pixels()))
+        spec, pixels = describe_input(name, one, None)
+        found.append((spec, open_pixels(spec) if spec.path is not None else pixels()))
     return found
 
 
@@ -289,7 +290,9 @@ def _check_frames(spec: ImageSpec, first: ImageSpec) -> None:
         raise Refused(refusal("frames-size", **facts))
 
 
-def _level(stacks: Sequence[Stack], name: str, tell: Callable[[str], object]) -> Level:
+def _measure_level(
+    stacks: Sequence[FrameStack], name: str, tell: Callable[[str], object]
+) -> LightLevel:
     """Accumulate mean and variance of each pixel over all frames of some stacks.
 
     References
@@ -320,14 +323,14 @@ def _level(stacks: Sequence[Stack], name: str, tell: Callable[[str], object]) ->
         raise Refused(refusal("frames-few", name=name, count=count, least=2))
     if not squares.any():
         raise Refused(refusal("frames-constant", name=name))
-    return Level(name, count, mean + bright / count, squares / (count - 1))
+    return LightLevel(name, count, mean + bright / count, squares / (count - 1))
 
 
-def _rounding(spec: ImageSpec) -> float:
-    return ROUNDING if spec.dtype[0] in "iu" else float(np.finfo(np.float32).tiny)
+def _get_quantisation_variance(spec: ImageSpec) -> float:
+    return QUANTISATION_VARIANCE if spec.dtype[0] in "iu" else float(np.finfo(np.float32).tiny)
 
 
-def _slopes(dark: Level, flats: Sequence[Level]) -> tuple[Numbers, Numbers]:
+def _fit_gains(dark: LightLevel, flats: Sequence[LightLevel]) -> tuple[Numbers, Numbers]:
     """Fit each pixel's gain through its dark point: slopes and their standard errors, (Y, X)."""
     lights = [one.mean - dark.mean for one in flats]
     excess = [one.variance - dark.variance for one in flats]
@@ -344,30 +347,32 @@ def _slopes(dark: Level, flats: Sequence[Level]) -> tuple[Numbers, Numbers]:
 
 
 #: Pixels of a level that are drawn as dots.
-DOTS = 1500
+MAX_PLOTTED_PIXELS = 1500
 BLUE, ORANGE = "#1f77b4", "#d95f02"
 
 
 @styled
-def photon_transfer(found: CameraReport) -> bytes:
+def draw_photon_transfer(found: CameraReport) -> bytes:
     """Draw the levels with their line, the read noise and the gains of all pixels; a PNG file."""
     count = 3 if found.gain is not None else 1
     figure = new_figure(3.6 * count, 3.2)
     panels = figure.subplots(1, count, squeeze=False)[0]
-    _read_noise(panels[-1] if count == 1 else panels[1], found)
+    _draw_read_noise(panels[-1] if count == 1 else panels[1], found)
     if found.gain is not None:
-        _levels(panels[0], found)
-        _gains(panels[2], found)
+        _draw_levels(panels[0], found)
+        _draw_gains(panels[2], found)
     for one in panels:
         one.tick_params(labelsize=7)
         one.spines[["top", "right"]].set_visible(False)
     return png_of(figure)
 
 
-def _levels(axes: Axes, found: CameraReport) -> None:
+def _draw_levels(axes: Axes, found: CameraReport) -> None:
     """Draw variance against light, and the line of the whole camera."""
     usual = float(np.median(found.noise)) ** 2
-    some = np.linspace(0, found.offset.size - 1, min(DOTS, found.offset.size)).astype(int)
+    some = np.linspace(0, found.offset.size - 1, min(MAX_PLOTTED_PIXELS, found.offset.size)).astype(
+        int
+    )
     for one in found.flats:
         light = (one.mean - found.offset).ravel()
         dots = light[some], one.variance.ravel()[some]
@@ -384,7 +389,7 @@ def _levels(axes: Axes, found: CameraReport) -> None:
     axes.legend(fontsize=7, frameon=False, loc="upper left")
 
 
-def _read_noise(axes: Axes, found: CameraReport) -> None:
+def _draw_read_noise(axes: Axes, found: CameraReport) -> None:
     """Draw how many pixels read with how much noise."""
     low, high = float(found.noise.min()), float(found.noise.max())
     bins = np.geomspace(low, max(high, 1.01 * low), 60).tolist()
@@ -398,7 +403,7 @@ def _read_noise(axes: Axes, found: CameraReport) -> None:
     axes.legend(fontsize=7, frameon=False)
 
 
-def _gains(axes: Axes, found: CameraReport) -> None:
+def _draw_gains(axes: Axes, found: CameraReport) -> None:
     """Draw the pixels' gains as they were measured, and as the map has them."""
     assert found.gain is not None and found.raw_gain is not None
     low, high = np.quantile(found.raw_gain, [0.001, 0.999])

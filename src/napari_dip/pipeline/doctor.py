@@ -16,9 +16,11 @@ from napari_dip.pipeline.machine import MPS_FALLBACK, Machine, this_machine
 #: Bindings of Qt that napari runs on, in the order it looks for them.
 QT_BINDINGS = ("PyQt6", "PySide6", "PyQt5", "PySide2")
 #: Said of Apple graphics.
-BRIDGED = f"What Apple graphics cannot compute is done by the processor ({MPS_FALLBACK}=1)."
+MPS_FALLBACK_NOTE = (
+    f"What Apple graphics cannot compute is done by the processor ({MPS_FALLBACK}=1)."
+)
 #: Asked in a process of its own: a torch with a broken library takes its process down.
-_ASK_TORCH = """
+_TORCH_PROBE = """
 import json, torch
 devices = ["cpu"]
 names = []
@@ -37,7 +39,7 @@ print(json.dumps(facts))
 
 
 @dataclass(frozen=True, slots=True)
-class Mend:
+class Repair:
     """Something missing, and the command that puts it right."""
 
     trouble: str
@@ -79,7 +81,7 @@ class Examination:
     memory_bytes: int
     napari: str
     qt: str
-    mends: tuple[Mend, ...]
+    mends: tuple[Repair, ...]
 
     @property
     def works(self) -> bool:
@@ -89,7 +91,7 @@ class Examination:
     @property
     def bridge(self) -> str:
         """What stands in for operations that a device lacks, in words; "" where none does."""
-        return BRIDGED if "mps" in self.devices else ""
+        return MPS_FALLBACK_NOTE if "mps" in self.devices else ""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types."""
@@ -101,11 +103,13 @@ def examine() -> Examination:
     from napari_dip.version import __version__
 
     machine = this_machine()
-    torch, trouble = _ask_torch() if machine.torch else ({}, "PyTorch is not installed")
+    torch, trouble = _probe_torch() if machine.torch else ({}, "PyTorch is not installed")
     devices = tuple(torch.get("devices", ()))
-    no_card = "" if set(devices) - {"cpu"} else machine.missing or trouble or _NO_START
-    napari = _version("napari")
-    qt = next((f"{name} {_version(name)}" for name in QT_BINDINGS if find_spec(name)), "")
+    no_card = "" if set(devices) - {"cpu"} else machine.missing or trouble or _UNUSABLE_DRIVER
+    napari = _get_package_version("napari")
+    qt = next(
+        (f"{name} {_get_package_version(name)}" for name in QT_BINDINGS if find_spec(name)), ""
+    )
     return Examination(
         version=__version__,
         python=f"{platform.python_version()} at {sys.executable}",
@@ -119,37 +123,37 @@ def examine() -> Examination:
         memory_bytes=machine.memory_bytes,
         napari=napari,
         qt=qt,
-        mends=tuple(_mends(machine, devices, trouble, napari, qt)),
+        mends=tuple(_list_repairs(machine, devices, trouble, napari, qt)),
     )
 
 
-_NO_START = "PyTorch sees the driver but cannot use it"
+_UNUSABLE_DRIVER = "PyTorch sees the driver but cannot use it"
 
 
-def _mends(
+def _list_repairs(
     machine: Machine, devices: tuple[str, ...], trouble: str, napari: str, qt: str
-) -> list[Mend]:
+) -> list[Repair]:
     pip = f'"{sys.executable}" -m pip install'
     mends = []
     if not machine.torch:
-        mends.append(Mend("PyTorch is not installed", f"{pip} torch"))
+        mends.append(Repair("PyTorch is not installed", f"{pip} torch"))
     elif not devices:
-        mends.append(Mend(f"PyTorch does not work: {trouble}", f"{pip} --force-reinstall torch"))
+        mends.append(Repair(f"PyTorch does not work: {trouble}", f"{pip} --force-reinstall torch"))
     elif "cuda" in machine.devices and "cuda" not in devices:
-        mends.append(Mend(_NO_START, "nvidia-smi"))
+        mends.append(Repair(_UNUSABLE_DRIVER, "nvidia-smi"))
     elif "built for processors" in machine.missing:
         # uv reads the driver's version and takes the build that fits it
         command = f'{pip} uv && "{sys.executable}" -m uv pip install --python "{sys.executable}"'
         command += " --reinstall-package torch --torch-backend=auto torch"
-        mends.append(Mend("There is an NVIDIA card, but PyTorch cannot use it", command))
+        mends.append(Repair("There is an NVIDIA card, but PyTorch cannot use it", command))
     if not napari or not qt:
         what = "napari" if not napari else "a Qt binding for napari"
-        mends.append(Mend(f"{what} is not installed", f'{pip} "napari[pyqt6]"'))
+        mends.append(Repair(f"{what} is not installed", f'{pip} "napari[pyqt6]"'))
     return mends
 
 
-def _ask_torch() -> tuple[dict[str, Any], str]:
-    command = [sys.executable, "-W", "ignore", "-c", _ASK_TORCH]
+def _probe_torch() -> tuple[dict[str, Any], str]:
+    command = [sys.executable, "-W", "ignore", "-c", _TORCH_PROBE]
     try:
         answer = subprocess.run(command, capture_output=True, text=True, timeout=180, check=False)
         return dict(json.loads(answer.stdout.splitlines()[-1])), ""
@@ -162,7 +166,7 @@ def _ask_torch() -> tuple[dict[str, Any], str]:
         return {}, str(error)
 
 
-def _version(package: str) -> str:
+def _get_package_version(package: str) -> str:
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:

@@ -106,14 +106,14 @@ class Restoration:
         return f"<Restoration: {task}, {size}, {self.image.dtype}; ended since {self.stop_reason}>"
 
 
-Step = TypeVar("Step")
-Other = TypeVar("Other")
-Answer = TypeVar("Answer")
+ItemT = TypeVar("ItemT")
+MappedT = TypeVar("MappedT")
+ReturnT = TypeVar("ReturnT")
 
 
-def drained(
-    steps: Generator[Step, None, Answer], see: Callable[[Step], object] | None = None
-) -> Answer:
+def drain_generator(
+    steps: Generator[ItemT, None, ReturnT], see: Callable[[ItemT], object] | None = None
+) -> ReturnT:
     """Run to the end; an interrupt or an error in `see` closes the run on its way out.
 
     Parameters
@@ -127,21 +127,21 @@ def drained(
             try:
                 step = next(steps)
             except StopIteration as stop:
-                answer: Answer = stop.value
+                answer: ReturnT = stop.value
                 return answer
             if see is not None:
                 see(step)
 
 
-def mapped(
-    steps: Generator[Step, None, Answer], change: Callable[[Step], Other]
-) -> Generator[Other, None, Answer]:
+def map_generator(
+    steps: Generator[ItemT, None, ReturnT], change: Callable[[ItemT], MappedT]
+) -> Generator[MappedT, None, ReturnT]:
     """Yield each step changed, and return what the steps return; closed, it closes them."""
     with closing(steps):
         while True:
             try:
                 step = next(steps)
             except StopIteration as stop:
-                answer: Answer = stop.value
+                answer: ReturnT = stop.value
                 return answer
             yield change(step)

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_dip.errors import DipError, Refused, refusal
-from napari_dip.errors.fault import printable
-from napari_dip.io.integrity import stamp_of
-from napari_dip.io.paths import why_not
+from napari_dip.errors.fault import make_printable
+from napari_dip.io.integrity import make_file_stamp
+from napari_dip.io.paths import describe_exception
 from napari_dip.io.reading import read_spec
-from napari_dip.io.regions import on_disk
+from napari_dip.io.regions import open_pixels
 from napari_dip.pipeline.assess.report import sha256
 from napari_dip.pipeline.machine import is_memory_error
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from napari_dip.pipeline.plan.types import Plan
 
 
-def is_computed_later(value: object) -> bool:
+def is_dask_array(value: object) -> bool:
     """Whether something is a dask array, or looks like one."""
     return hasattr(value, "dask") and hasattr(value, "compute")
 
@@ -76,16 +76,18 @@ class LazyPixels:
         except Exception as error:  # blocks are anybody's code
             if is_memory_error(error):  # of this computer, not of the array
                 raise
-            facts = {"name": self._name, "why": why_not(error)}
+            facts = {"name": self._name, "why": describe_exception(error)}
             raise Refused(refusal("array-broken", **facts)) from error
         shape = tuple(part.shape)
         if found.shape != shape or found.dtype != self.dtype:
-            facts = {"name": self._name, "said": _called(shape, self.dtype)}
-            raise Refused(refusal("array-other", found=_called(found.shape, found.dtype), **facts))
+            facts = {"name": self._name, "said": _format_array_type(shape, self.dtype)}
+            raise Refused(
+                refusal("array-other", found=_format_array_type(found.shape, found.dtype), **facts)
+            )
         return found
 
 
-def in_memory(name: str, value: Any) -> npt.NDArray[Any]:
+def load_array(name: str, value: Any) -> npt.NDArray[Any]:
     """Make an array of one that may be computed here and now; raises `Refused` as reading it does.
 
     Parameters
@@ -94,10 +96,10 @@ def in_memory(name: str, value: Any) -> npt.NDArray[Any]:
         As the user knows it.
     value : array-like
     """
-    return np.asarray(LazyPixels(name, value) if is_computed_later(value) else value)
+    return np.asarray(LazyPixels(name, value) if is_dask_array(value) else value)
 
 
-def _called(shape: tuple[int, ...], dtype: np.dtype[Any]) -> str:
+def _format_array_type(shape: tuple[int, ...], dtype: np.dtype[Any]) -> str:
     return f"{' × '.join(map(str, shape)) or 'a single'} values of type {dtype}"
 
 
@@ -125,7 +127,7 @@ def check_unchanged(plan: Plan) -> None:
     for spec in (plan.source, *plan.others.values()):
         if spec.path is not None and _differs(spec):
             why = "it was written to while it was being read"
-            raise Refused(refusal("file-broken", path=printable(spec.path), why=why))
+            raise Refused(refusal("file-broken", path=make_printable(spec.path), why=why))
 
 
 def with_changes(plan: Plan, data: Mapping[str, Any], result: Restoration) -> Restoration:
@@ -154,17 +156,21 @@ def file_digest(path: str, shape: tuple[int, ...]) -> str:
     with suppress(DipError, OSError, ValueError):
         spec = read_spec(path)
         if spec.shape == shape:
-            pixels: Any = on_disk(spec)
+            pixels: Any = open_pixels(spec)
             return sha256(pixels)
     return ""
 
 
 def _stamped(spec: ImageSpec) -> ImageSpec:
-    return spec if spec.path is None else replace(spec, stamp=stamp_of(Path(spec.path)))
+    return spec if spec.path is None else replace(spec, stamp=make_file_stamp(Path(spec.path)))
 
 
 def _differs(spec: ImageSpec) -> bool:
-    return spec.path is not None and bool(spec.stamp) and stamp_of(Path(spec.path)) != spec.stamp
+    return (
+        spec.path is not None
+        and bool(spec.stamp)
+        and make_file_stamp(Path(spec.path)) != spec.stamp
+    )
 
 
 def _is_another(source: ImageSpec, image: Any, digest: str) -> bool:

@@ -47,8 +47,12 @@ _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3
 #: which glibc gives back as soon as they are empty, unless that left less than this spare. Of runs
 #: of 100 iterations on 256 x 256 pixels one in three then took 650,000 page faults and 19 % more
 #: processor time than on the first thread; with this, a thousand, and as long.
-_HEAP = 64 * 2**20
-_KEPT = {_MMAP_THRESHOLD: 32 * 2**20, _TRIM_THRESHOLD: 256 * 2**20, _TOP_PAD: _HEAP}
+_THREAD_HEAP_BYTES = 64 * 2**20
+_MALLOC_SETTINGS = {
+    _MMAP_THRESHOLD: 32 * 2**20,
+    _TRIM_THRESHOLD: 256 * 2**20,
+    _TOP_PAD: _THREAD_HEAP_BYTES,
+}
 
 
 def keep_freed_memory() -> bool:
@@ -65,7 +69,9 @@ def keep_freed_memory() -> bool:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError):  # another C library
         return False
-    taken = [mallopt(name, size) == 1 for name, size in _KEPT.items()]  # both, in any case
+    taken = [
+        mallopt(name, size) == 1 for name, size in _MALLOC_SETTINGS.items()
+    ]  # both, in any case
     return all(taken)
 
 
@@ -305,7 +311,7 @@ def _free_bytes() -> int:
         return int(psutil.virtual_memory().available)
 
 
-def number(value: float) -> float | None:
+def convert_nan_to_none(value: float) -> float | None:
     """None instead of NaN, which JSON does not have."""
     return value if isfinite(value) else None
 

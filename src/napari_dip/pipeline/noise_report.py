@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_dip.errors import Refusal, Refused, refusal
-from napari_dip.pipeline.api import describe
+from napari_dip.pipeline.api import describe_input
 from napari_dip.pipeline.assess.patterns import CutOff, cut_off
 from napari_dip.pipeline.assess.report import rounded
 from napari_dip.pipeline.assess.verdict import cut_off_words
@@ -23,11 +23,11 @@ from napari_dip.pipeline.calibrate.noise import (
     channels_noise,
     noise_variance,
 )
-from napari_dip.pipeline.calibrate.types import Inputs
+from napari_dip.pipeline.calibrate.types import RunInputs
 from napari_dip.pipeline.machine import load_torch
-from napari_dip.pipeline.plan.layout import check_header, layout_of, to_parts
+from napari_dip.pipeline.plan.layout import check_header, make_layout, split_into_parts
 from napari_dip.pipeline.torch_state import own_state
-from napari_dip.tasks.base import NoiseWish
+from napari_dip.tasks.base import NoiseRequest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -214,13 +214,13 @@ def measure_noise(
 
 
 def _readable(name: str, image: Any, axes: str | None) -> tuple[ImageSpec, Callable[[], Any]]:
-    spec, pixels = describe(name, image, axes)
+    spec, pixels = describe_input(name, image, axes)
     if no := check_header(spec):
         raise Refused(no)
     return spec, pixels
 
 
-def _frames(name: str, frames: Any) -> Frames | None:
+def _frames(name: str, frames: Any) -> DetectorFrames | None:
     """Read a detector's own frames, if there are any."""
     if frames is None:
         return None
@@ -251,10 +251,10 @@ def noise_report(
 def _report(
     spec: ImageSpec, array: npt.NDArray[Any], detector: Detector | None
 ) -> NoiseReport | Refusal:
-    from napari_dip.engine.noise.estimate import hidden_block
+    from napari_dip.engine.noise.estimate import compute_blind_spot_size
 
-    layout = layout_of(spec, volume=False)
-    parts = to_parts(array, spec.axes, layout)
+    layout = make_layout(spec, volume=False)
+    parts = split_into_parts(array, spec.axes, layout)
     known = None
     if (gone := np.isnan(parts)).any():
         known = ~gone
@@ -266,15 +266,15 @@ def _report(
         parts = np.where(known, parts, np.nanmean(parts)).astype(np.float32)
     step = 1.0 if array.dtype.kind in "iu" else 0.0
     constant = tuple(c for c in range(parts.shape[1]) if parts[:, c].min() == parts[:, c].max())
-    inputs = Inputs(parts, {}, known, step, layout)
-    noise = channels_noise(inputs, parts, constant, NoiseWish())[0]
+    inputs = RunInputs(parts, {}, known, step, layout)
+    noise = channels_noise(inputs, parts, constant, NoiseRequest())[0]
     noise = noise if detector is None else tuple(detector.said_of(one) for one in noise)
     kept = [c for c in range(len(noise)) if c not in constant]
     return NoiseReport(
         tuple(
             _channel(noise[c], parts[:, c], None if known is None else known[:, c]) for c in kept
         ),
-        hidden_block([noise[c] for c in kept], spec.grid),
+        compute_blind_spot_size([noise[c] for c in kept], spec.grid),
         least,
         largest,
     )
@@ -375,7 +375,7 @@ class Detector:
         )
 
 
-def measure_detector(dark: Frames | None, flat: Frames | None) -> Detector:
+def measure_detector(dark: DetectorFrames | None, flat: DetectorFrames | None) -> Detector:
     """Measure a detector by frames without light and of even light.
 
     Parameters
@@ -396,17 +396,17 @@ def measure_detector(dark: Frames | None, flat: Frames | None) -> Detector:
 
     offset = read_noise = gain = intercept = found = None
     if dark is not None:
-        found = measure_dark(torch.from_numpy(_planes(dark, least=1)))
+        found = measure_dark(torch.from_numpy(_stack_frames(dark, least=1)))
         offset, read_noise = found.offset, found.read_noise
     if flat is not None:
-        gain, intercept = measure_flat(torch.from_numpy(_planes(flat, least=2)), found)
+        gain, intercept = measure_flat(torch.from_numpy(_stack_frames(flat, least=2)), found)
     return Detector(gain, offset, read_noise, intercept)
 
 
-Frames = tuple["ImageSpec", "npt.NDArray[Any]"]
+DetectorFrames = tuple["ImageSpec", "npt.NDArray[Any]"]
 
 
-def _planes(frames: Frames, least: int) -> npt.NDArray[np.float64]:
+def _stack_frames(frames: DetectorFrames, least: int) -> npt.NDArray[np.float64]:
     """Lay frames one upon another: (N, Y, X)."""
     spec, array = frames
     last = [spec.axes.index(axis) for axis in "YX"]

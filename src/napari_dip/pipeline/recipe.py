@@ -9,9 +9,9 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from napari_dip.errors import Refusal, Refused, refusal
-from napari_dip.errors.fault import short
-from napari_dip.io.integrity import plain_json
-from napari_dip.io.paths import why_not
+from napari_dip.errors.fault import shorten_repr
+from napari_dip.io.integrity import parse_strict_json
+from napari_dip.io.paths import describe_exception
 from napari_dip.tasks import TASKS, Setting, Task
 
 #: Raised by one whenever a recipe written before would be read differently.
@@ -181,7 +181,7 @@ def make_recipe(task: str, /, **settings: Any) -> Recipe:
             refusal(
                 "setting-wrong",
                 field="task",
-                value=short(task),
+                value=shorten_repr(task),
                 why="there is no such task",
                 hint=f"Choose one of: {', '.join(TASKS)}.",
             )
@@ -225,9 +225,11 @@ def recipe_from_dict(raw: object, *, origin: str = "recipe") -> Recipe:
 def recipe_from_json(text: str, *, origin: str = "recipe") -> Recipe:
     """Read a recipe from its JSON text; raises as `recipe_from_dict` does."""
     try:
-        raw = plain_json(text)
+        raw = parse_strict_json(text)
     except ValueError as error:
-        raise Refused(refusal("recipe-broken", path=origin, why=why_not(error))) from None
+        raise Refused(
+            refusal("recipe-broken", path=origin, why=describe_exception(error))
+        ) from None
     return recipe_from_dict(raw, origin=origin)
 
 
@@ -268,7 +270,7 @@ def _wrong(field: str, value: object, wanted: str) -> Refusal:
     return refusal(
         "setting-wrong",
         field=field,
-        value=short(value),
+        value=shorten_repr(value),
         why=f"it should be {wanted}",
         hint="Leave it out to use the default.",
     )

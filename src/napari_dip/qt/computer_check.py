@@ -11,9 +11,9 @@ from qtpy.QtWidgets import QApplication, QHBoxLayout, QVBoxLayout
 from napari_dip.errors import Refusal
 from napari_dip.pipeline.doctor import Examination, examine
 from napari_dip.pipeline.machine import size
-from napari_dip.qt.shell.docked import WIDTH, Docked, explained_button
-from napari_dip.qt.shell.run_bar import sentence_label
-from napari_dip.qt.shell.worker import BackgroundCall, answered
+from napari_dip.qt.shell.docked import MIN_DOCK_WIDTH, DockWidget, make_button
+from napari_dip.qt.shell.run_bar import make_message_label
+from napari_dip.qt.shell.worker import BackgroundCall, catch_errors
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,10 +22,14 @@ if TYPE_CHECKING:
 
     from napari_dip.qt.shell.worker import Switch
 
-_DEVICES = {"cpu": "the processor", "cuda": "the NVIDIA graphics card", "mps": "Apple graphics"}
+_DEVICE_NAMES = {
+    "cpu": "the processor",
+    "cuda": "the NVIDIA graphics card",
+    "mps": "Apple graphics",
+}
 
 
-class CheckMyComputer(Docked):
+class CheckMyComputer(DockWidget):
     """Sentences about this computer, looked up in another thread as soon as the dock is seen.
 
     Parameters
@@ -39,12 +43,12 @@ class CheckMyComputer(Docked):
         self._look = look
         self._call: BackgroundCall | None = None
         self._lines: list[str] = []
-        self.words = sentence_label()
-        self.check_button = explained_button(
+        self.words = make_message_label()
+        self.check_button = make_button(
             "Check again", "Try PyTorch and look for graphics cards once more"
         )
-        self.copy_button = explained_button("Copy", "Copy all of it, to send it to somebody")
-        self.line_button = explained_button(
+        self.copy_button = make_button("Copy", "Copy all of it, to send it to somebody")
+        self.line_button = make_button(
             "Copy the line", "Copy the line that mends what is missing, for a terminal"
         )
         layout, buttons = QVBoxLayout(self), QHBoxLayout()
@@ -58,7 +62,7 @@ class CheckMyComputer(Docked):
         self.line_button.clicked.connect(lambda: _copy("\n".join(self._lines)))
         self.copy_button.setEnabled(False)
         self.line_button.setVisible(False)
-        self.setMinimumWidth(WIDTH)
+        self.setMinimumWidth(MIN_DOCK_WIDTH)
 
     def showEvent(self, event: QShowEvent | None) -> None:
         """Look at once, the first time."""
@@ -70,7 +74,7 @@ class CheckMyComputer(Docked):
         """Look; the answer comes later."""
         self.check_button.setEnabled(False)
         self.words.setText("Trying PyTorch; this takes some seconds.")
-        self._call = BackgroundCall(partial(_looked, self._look), self)
+        self._call = BackgroundCall(partial(_run_examination, self._look), self)
         self._call.ended.connect(self._on_found)
         self._call.start()
 
@@ -88,14 +92,14 @@ class CheckMyComputer(Docked):
             self._lines, words = [], found.message
         else:
             self._lines = [one.command for one in found.mends]
-            words = "\n\n".join(sentences(found))
+            words = "\n\n".join(describe_examination(found))
         self.line_button.setVisible(bool(self._lines))
         self.words.setText(words)
 
 
-def sentences(found: Examination) -> list[str]:
+def describe_examination(found: Examination) -> list[str]:
     """Say what was found, what it means for restorations, and how to mend what is missing."""
-    names = [_DEVICES[one] for one in found.devices]
+    names = [_DEVICE_NAMES[one] for one in found.devices]
     if found.cards and found.devices:
         names[0] += f" ({', '.join(found.cards)})"
     on = f"Restorations run on {names[0]}" if names else "Nothing can be restored here"
@@ -118,8 +122,8 @@ def sentences(found: Examination) -> list[str]:
     return said + [f"{one.trouble}. To mend it:\n{one.command}" for one in found.mends]
 
 
-def _looked(look: Callable[[], Examination], _: Switch) -> Examination | Refusal:
-    return answered(look, "Looking at", "this computer")
+def _run_examination(look: Callable[[], Examination], _: Switch) -> Examination | Refusal:
+    return catch_errors(look, "Looking at", "this computer")
 
 
 def _copy(words: str) -> None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import napari.types
 
 #: Further inputs that are labels and not pictures.
-_LABELS = ("mask",)
+_LABEL_INPUTS = ("mask",)
 
 
 def mitochondria() -> list[napari.types.LayerData]:
@@ -37,35 +37,35 @@ def mitochondria() -> list[napari.types.LayerData]:
 
 def scratched() -> list[napari.types.LayerData]:
     """Mitochondria under scratches and dust, which a labels layer marks."""
-    return _layers(holed())
+    return _make_sample_layers(holed())
 
 
 def coarse_pixels() -> list[napari.types.LayerData]:
     """Mitochondria in coarse pixels, laid over the fine ones that they were binned from."""
-    return _layers(coarse())
+    return _make_sample_layers(coarse())
 
 
 def blurred_with_psf() -> list[napari.types.LayerData]:
     """Blurred mitochondria, and the PSF."""
-    return _layers(blurred())
+    return _make_sample_layers(blurred())
 
 
 def weak_beside_clean() -> list[napari.types.LayerData]:
     """Show a channel of few photons, and a clean one of the same cell."""
-    return _layers(weak_channel())
+    return _make_sample_layers(weak_channel())
 
 
 def noisy_movie() -> list[napari.types.LayerData]:
     """Nuclei that wander, in few photons."""
-    return _layers(movie())
+    return _make_sample_layers(movie())
 
 
 def noisy_stack() -> list[napari.types.LayerData]:
     """Show an embryo's cell walls, in few photons."""
-    return _layers(stack())
+    return _make_sample_layers(stack())
 
 
-def _layers(sample: Spoilt) -> list[napari.types.LayerData]:
+def _make_sample_layers(sample: Spoilt) -> list[napari.types.LayerData]:
     """Truth, hidden; further inputs; on top what is to be restored."""
     finer = sample.truth.shape[-1] // sample.image.shape[-1]
     # pixel j of the finer grid has its centre at (j + 0.5) / finer - 0.5 of the coarse one's
@@ -75,7 +75,7 @@ def _layers(sample: Spoilt) -> list[napari.types.LayerData]:
     layers: list[napari.types.LayerData] = [(sample.truth, truth, "image")]
     labels: list[napari.types.LayerData] = []
     for key, pixels in sample.others.items():
-        if key in _LABELS:
+        if key in _LABEL_INPUTS:
             labels.append((pixels, {"name": key}, "labels"))
         else:
             # a PSF is no second picture of the field, and would lie in its corner

@@ -14,25 +14,32 @@ from typing import TYPE_CHECKING, Any
 
 from napari_dip.engine.control import Control
 from napari_dip.errors import Failed, Refusal, Refused, refusal
-from napari_dip.errors.fault import printable
+from napari_dip.errors.fault import make_printable
 from napari_dip.io.outputs import OutputLock, remove_parts
-from napari_dip.io.paths import unwritable
+from napari_dip.io.paths import make_folder_refusal
 from napari_dip.io.writing import write_text
-from napari_dip.pipeline.events import drained, mapped
+from napari_dip.pipeline.events import drain_generator, map_generator
 from napari_dip.pipeline.machine import duration
 from napari_dip.pipeline.store.shared_network import read_series
 from napari_dip.scale.batch.file import restore_file
 from napari_dip.scale.batch.plan import left_plans
-from napari_dip.scale.batch.records import LIST, NETWORK, PAGE, RECEIPTS, TABLE, write_list
-from napari_dip.scale.batch.series import learned
-from napari_dip.scale.batch.types import ENDS, BatchEvent, FileOutcome
+from napari_dip.scale.batch.records import (
+    MANIFEST_FILE,
+    NETWORK_FILE,
+    PAGE_FILE,
+    RECORDS_FOLDER,
+    TABLE_FILE,
+    write_batch_manifest,
+)
+from napari_dip.scale.batch.series import fit_batch_network
+from napari_dip.scale.batch.types import ENDING_CONTROLS, BatchEvent, FileOutcome
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator
 
     from napari_dip.pipeline.events import Event
-    from napari_dip.scale.batch.types import BatchPlan, Job, State
-    from napari_dip.scale.cluster.unit import Crew
+    from napari_dip.scale.batch.types import BatchPlan, FileState, Job
+    from napari_dip.scale.cluster.unit import WorkerPool
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +60,7 @@ class BatchResult:
     table: Path
     page: Path
 
-    def count(self, *states: State) -> int:
+    def count(self, *states: FileState) -> int:
         """Count the files that came to one of these ends."""
         return sum(one.state in states for one in self.outcomes)
 
@@ -110,21 +117,21 @@ def batch(
     Failed
         If lists or tables cannot be written.
     """
-    from napari_dip.scale.cluster.cluster import planning
+    from napari_dip.scale.cluster.cluster import plan_with_workers
 
     how: dict[str, Any] = {"resume": resume, "axes": axes, "one_network": one_network}
     how |= {"workers": workers, "scheduler": scheduler, "threads": threads, "others": others}
-    with planning(recipe, inputs, outdir, **how) as (plan, staff):
-        check_some_is_left(plan)
+    with plan_with_workers(recipe, inputs, outdir, **how) as (plan, staff):
+        check_any_restorable(plan)
         with staff() as crew:
-            return drained(run_batch(plan, crew=crew), progress)
+            return drain_generator(run_batch(plan, crew=crew), progress)
 
 
 def run_batch(
     plan: BatchPlan,
     *,
     control: Callable[[], Control] = lambda: Control.GO,
-    crew: Crew | None = None,
+    crew: WorkerPool | None = None,
 ) -> Generator[BatchEvent, None, BatchResult]:
     """Do what was planned: file after file in the order of the inputs, or side by side.
 
@@ -152,39 +159,41 @@ def run_batch(
     """
     if plan.network is not None and plan.network.sha256:
         read_series(plan.network)  # damage is said once, before any work
-    with _claimed(plan):
-        return (yield from _done(plan, control, crew))
+    with _lock_batch_folder(plan):
+        return (yield from _run_planned_files(plan, control, crew))
 
 
-def _done(
-    plan: BatchPlan, control: Callable[[], Control], crew: Crew | None
+def _run_planned_files(
+    plan: BatchPlan, control: Callable[[], Control], crew: WorkerPool | None
 ) -> Generator[BatchEvent, None, BatchResult]:
     """Do what was planned, in a folder that is this process's own."""
-    from napari_dip.scale.batch.table import page_text, table_text
+    from napari_dip.scale.batch.table import format_batch_csv, render_batch_page
 
     going_on = plan
     if plan.lesson is not None:
-        say = partial(BatchEvent, 0, len(plan.jobs), plan.folder / NETWORK)
-        going_on = (yield from mapped(learned(plan, plan.lesson, control), say)) or plan
+        say = partial(BatchEvent, 0, len(plan.jobs), plan.folder / NETWORK_FILE)
+        going_on = (
+            yield from map_generator(fit_batch_network(plan, plan.lesson, control), say)
+        ) or plan
     if going_on.lesson is not None:  # it was ended
-        outcomes = yield from _one_by_one(plan, _ended)
+        outcomes = yield from _restore_sequentially(plan, _return_keep)
     elif crew is None:
-        outcomes = yield from _one_by_one(going_on, control)
+        outcomes = yield from _restore_sequentially(going_on, control)
     else:
-        from napari_dip.scale.cluster.batch import side_by_side
+        from napari_dip.scale.cluster.batch import restore_in_parallel
 
-        outcomes = yield from side_by_side(going_on, control, crew)
-    result = BatchResult(plan.folder, outcomes, plan.folder / TABLE, plan.folder / PAGE)
-    write_text(result.table, table_text(result.outcomes), overwrite=True)
-    write_text(result.page, page_text(result.outcomes, plan.recipe), overwrite=True)
-    for folder in (plan.folder, plan.folder / RECEIPTS):
+        outcomes = yield from restore_in_parallel(going_on, control, crew)
+    result = BatchResult(plan.folder, outcomes, plan.folder / TABLE_FILE, plan.folder / PAGE_FILE)
+    write_text(result.table, format_batch_csv(result.outcomes), overwrite=True)
+    write_text(result.page, render_batch_page(result.outcomes, plan.recipe), overwrite=True)
+    for folder in (plan.folder, plan.folder / RECORDS_FOLDER):
         remove_parts(folder)
     if crew is not None and crew.lost is not None:
         raise Failed(crew.lost)
     return result
 
 
-def check_some_is_left(plan: BatchPlan) -> None:
+def check_any_restorable(plan: BatchPlan) -> None:
     """Raise `Refused` where no file of a plan can be restored."""
     if len(plan.refused) == len(plan.jobs):
         no = plan.refused[0][1]
@@ -192,19 +201,19 @@ def check_some_is_left(plan: BatchPlan) -> None:
         raise Refused(refusal("batch-refused", **facts))
 
 
-def _one_by_one(
+def _restore_sequentially(
     plan: BatchPlan, control: Callable[[], Control]
 ) -> Generator[BatchEvent, None, tuple[FileOutcome, ...]]:
     """Restore all files in this process."""
     outcomes = []
     for number, job in enumerate(plan.jobs, 1):
         say = partial(BatchEvent, number, len(plan.jobs), job.source)
-        outcomes.append((yield from _file(plan, job, control, say)))
+        outcomes.append((yield from _restore_or_skip(plan, job, control, say)))
         yield say(outcome=outcomes[-1])
     return tuple(outcomes)
 
 
-def _file(
+def _restore_or_skip(
     plan: BatchPlan,
     job: Job,
     control: Callable[[], Control],
@@ -213,41 +222,45 @@ def _file(
     """Restore one file, unless it was refused or the batch is to end."""
     if isinstance(job.plan, Refusal):
         return FileOutcome(job.source, "refused", refusal=job.plan)
-    if control() in ENDS:
+    if control() in ENDING_CONTROLS:
         return FileOutcome(job.source, "waiting")
     events = restore_file(job, job.plan, resume=plan.resume, control=control)
-    return (yield from mapped(events, say))
+    return (yield from map_generator(events, say))
 
 
-def _ended() -> Control:
+def _return_keep() -> Control:
     return Control.KEEP
 
 
 @contextmanager
-def _claimed(plan: BatchPlan) -> Iterator[None]:
+def _lock_batch_folder(plan: BatchPlan) -> Iterator[None]:
     """Make the folders, keep others out, and write down which files will be this batch's own."""
     try:
         plan.folder.mkdir(exist_ok=True)
-        lock = OutputLock(plan.folder / LIST)
+        lock = OutputLock(plan.folder / MANIFEST_FILE)
     except OSError as error:
-        raise Refused(unwritable(plan.folder, error)) from None
+        raise Refused(make_folder_refusal(plan.folder, error)) from None
     with lock:
-        _claim(plan)
+        _record_batch(plan)
         yield
 
 
-def _claim(plan: BatchPlan) -> None:
-    if not plan.resume and os.path.lexists(plan.folder / LIST):  # another one was faster
-        raise Refused(refusal("batch-exists", path=printable(str(plan.folder / LIST))))
+def _record_batch(plan: BatchPlan) -> None:
+    if not plan.resume and os.path.lexists(plan.folder / MANIFEST_FILE):  # another one was faster
+        raise Refused(
+            refusal("batch-exists", path=make_printable(str(plan.folder / MANIFEST_FILE)))
+        )
     try:
-        own = plan.network is not None and Path(plan.network.path) == plan.folder / NETWORK
-        write_list(plan.folder, plan.recipe, plan.files, plan.refused, plan.machine.cores, own)
-        (plan.folder / RECEIPTS).mkdir(exist_ok=True)
+        own = plan.network is not None and Path(plan.network.path) == plan.folder / NETWORK_FILE
+        write_batch_manifest(
+            plan.folder, plan.recipe, plan.files, plan.refused, plan.machine.cores, own
+        )
+        (plan.folder / RECORDS_FOLDER).mkdir(exist_ok=True)
     except OSError as error:
-        raise Refused(unwritable(plan.folder, error)) from None
+        raise Refused(make_folder_refusal(plan.folder, error)) from None
 
 
-def words_before(plan: BatchPlan, workers: int | None = None) -> str:
+def summarise_batch_plan(plan: BatchPlan, workers: int | None = None) -> str:
     """Say how many files will be restored, how many not, and how long that takes at most.
 
     Parameters
@@ -271,7 +284,7 @@ def words_before(plan: BatchPlan, workers: int | None = None) -> str:
     return f"{', '.join(parts)}, {len(left)} to restore{by}{time}."
 
 
-def words_after(result: BatchResult) -> str:
+def summarise_batch_result(result: BatchResult) -> str:
     """Say what became of the files."""
     parts = {
         "restored": result.count("restored"),

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from napari_dip.engine.likelihood.fidelity import NoiseVariance
-    from napari_dip.engine.likelihood.penalties import Before
+    from napari_dip.engine.likelihood.penalties import PreviousFrame
     from napari_dip.engine.noise.colour_camera import CameraNoise
     from napari_dip.engine.prior import Prior
     from napari_dip.engine.problem import Problem
@@ -105,7 +105,7 @@ IMAGE = Input(
 
 
 @dataclass(frozen=True, slots=True)
-class NoiseWish:
+class NoiseRequest:
     """What the user knows of the noise, in the image's units; None and "auto": to be measured.
 
     Where it is `white`, all that neighbouring pixels share is taken for picture.
@@ -118,7 +118,7 @@ class NoiseWish:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Scene:
+class FitInput:
     """What a task builds its problem and its prior from: one unit's pixels, calibrated.
 
     Attributes
@@ -188,7 +188,7 @@ class Scene:
     zero: Tensor | None = None
     unit: Tensor | None = None
     beside: Tensor | None = None
-    before: Before | None = None
+    before: PreviousFrame | None = None
     correlation: tuple[tuple[float, ...], tuple[float, ...]] | None = None
     enlarged: tuple[int, ...] | None = None
     camera: CameraNoise | None = None
@@ -212,13 +212,21 @@ class Scene:
         """Measured pixels, 1, but for those that are much noisier than others."""
         if self.trust is None:
             return self.known
-        return self.known * (self.trust >= LEAST_TRUST)
+        return self.known * (self.trust >= MIN_PIXEL_WEIGHT)
 
 
-__all__ = ["IMAGE", "SEEN", "Input", "NoiseWish", "Scene", "Setting", "Task"]
+__all__ = [
+    "IMAGE",
+    "RECEPTIVE_FIELD_RADIUS",
+    "FitInput",
+    "Input",
+    "NoiseRequest",
+    "Setting",
+    "Task",
+]
 #: Pixels around a place that most of what a network says of it comes from; patches that look alike
 #: are looked for over 16.
-SEEN = 32
+RECEPTIVE_FIELD_RADIUS = 32
 
 
 class Task(ABC):
@@ -421,9 +429,9 @@ class Task(ABC):
         """Whether a network of that prior is shown the image, and so may serve other images."""
         return False
 
-    def noise_wish(self) -> NoiseWish:
+    def noise_wish(self) -> NoiseRequest:
         """Say what the user knows about the noise."""
-        return NoiseWish()
+        return NoiseRequest()
 
     def doubts_noise(self) -> bool:
         """Whether the notes are to say where an image cannot tell its noise."""
@@ -441,16 +449,16 @@ class Task(ABC):
         """Size of hidden blocks, along Y and X, where the noise's correlation asks for that one."""
         return measured
 
-    def seen(self, scene: Scene) -> Scene:
+    def seen(self, scene: FitInput) -> FitInput:
         """Change what a fit is made of, once it is laid out."""
         return scene
 
     @abstractmethod
-    def problem(self, scene: Scene) -> Problem:
+    def problem(self, scene: FitInput) -> Problem:
         """Say what has to be explained."""
 
     @abstractmethod
-    def prior_for(self, scene: Scene, rng: torch.Generator) -> Prior:
+    def prior_for(self, scene: FitInput, rng: torch.Generator) -> Prior:
         """Make the untrained network and its code."""
 
     @classmethod
@@ -469,4 +477,4 @@ class Task(ABC):
 
 #: Share of the usual weight below which a pixel neither judges nor is shown to a network: the
 #: prediction from its neighbours is then surer than the pixel.
-LEAST_TRUST = 0.5
+MIN_PIXEL_WEIGHT = 0.5

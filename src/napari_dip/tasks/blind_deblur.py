@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
-from napari_dip.tasks.base import NoiseWish, Scene, Setting, Task
+from napari_dip.tasks.base import FitInput, NoiseRequest, Setting, Task
 from napari_dip.tasks.deblur import Deblur
-from napari_dip.tasks.optics.psf_settings import check_size, padded
-from napari_dip.tasks.shared_settings import Gain, NoiseModel, ReadNoise
+from napari_dip.tasks.optics.psf_settings import check_size, compute_object_size
+from napari_dip.tasks.shared_settings import CameraGain, NoiseModel, ReadNoise
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from napari_dip.io import ImageSpec
 
 #: Steps between the widths that are tried first, as a factor, and the least of them in pixels.
-FINER, LEAST_WIDTH = 1.4, 0.4
+WIDTH_STEP_FACTOR, MIN_PSF_WIDTH = 1.4, 0.4
 #: Directions that are tried first: 15 degrees apart, a third of what tells two lines of ten
 #: pixels apart.
 DIRECTIONS = 12
@@ -74,7 +74,7 @@ class BlindDeblur(Task):
     ] = 31
     noise: NoiseModel = "auto"
     read_noise: ReadNoise = None
-    gain: Gain = None
+    gain: CameraGain = None
 
     @property
     def side(self) -> int:
@@ -89,15 +89,15 @@ class BlindDeblur(Task):
         self, source: ImageSpec, others: Mapping[str, ImageSpec], axes: str
     ) -> tuple[int, ...]:
         """Speak of all that sends light into the frame."""
-        return padded(source.grid, self._margin)
+        return compute_object_size(source.grid, self._margin)
 
     def why(self, prior: str, block: tuple[int, ...]) -> str:
         """Say as deblurring with a known PSF does."""
         return self._deblurring.why(prior, block)
 
-    def noise_wish(self) -> NoiseWish:
+    def noise_wish(self) -> NoiseRequest:
         """Say what the settings hold."""
-        return NoiseWish(self.noise, self.read_noise, self.gain)
+        return NoiseRequest(self.noise, self.read_noise, self.gain)
 
     def block(self, measured: tuple[int, int]) -> tuple[int, int]:
         """Hide single pixels: a blur alone makes neighbours alike, whatever the noise."""
@@ -118,13 +118,13 @@ class BlindDeblur(Task):
             return (f"The blur found is a disc of {figures['radius']:.1f} pixels radius.",)
         return ()
 
-    def seen(self, scene: Scene) -> Scene:
+    def seen(self, scene: FitInput) -> FitInput:
         """Find the blur that the measurement alone makes likely; the rest is deblurring with it."""
         kernel, blur = self._any_shape(scene) if self.blur == "free" else self._likely(scene)
         told = self._deblurring.seen(replace(scene, others={**scene.others, "psf": kernel}))
         return replace(told, worked_out={**told.worked_out, "blur": blur})
 
-    def problem(self, scene: Scene) -> Problem:
+    def problem(self, scene: FitInput) -> Problem:
         """Explain the picture as a sharper one under that blur."""
         from torch import nn
 
@@ -138,7 +138,7 @@ class BlindDeblur(Task):
             problem, terms=tuple(replace(term, operator=operator) for term in problem.terms)
         )
 
-    def prior_for(self, scene: Scene, rng: torch.Generator) -> Prior:
+    def prior_for(self, scene: FitInput, rng: torch.Generator) -> Prior:
         """Draw as deblurring with a known PSF does."""
         return self._deblurring.prior_for(scene, rng)
 
@@ -150,24 +150,31 @@ class BlindDeblur(Task):
     def _margin(self) -> tuple[int, int]:
         return self.side // 2, self.side // 2
 
-    def _any_shape(self, scene: Scene) -> tuple[Tensor, nn.Module]:
+    def _any_shape(self, scene: FitInput) -> tuple[Tensor, nn.Module]:
         """Guess a kernel of any shape, and make a network that goes on learning from it."""
         import torch
 
-        from napari_dip.engine.deconvolution.blur_estimation import kernel_from_edges
-        from napari_dip.engine.deconvolution.kernels import KernelNetwork, SoftmaxKernel, logits_of
+        from napari_dip.engine.deconvolution.blur_estimation import estimate_kernel_from_edges
+        from napari_dip.engine.deconvolution.kernels import (
+            KernelNetwork,
+            SoftmaxKernel,
+            compute_kernel_logits,
+        )
 
-        kernel, weights = kernel_from_edges(scene.measurement, self.side), torch.Generator()
-        start = logits_of(kernel.cpu())
+        kernel, weights = (
+            estimate_kernel_from_edges(scene.measurement, self.side),
+            torch.Generator(),
+        )
+        start = compute_kernel_logits(kernel.cpu())
         network = KernelNetwork(tuple(kernel.shape), weights.manual_seed(0), start)
         return kernel, SoftmaxKernel(network)
 
-    def _likely(self, scene: Scene) -> tuple[Tensor, nn.Module]:
+    def _likely(self, scene: FitInput) -> tuple[Tensor, nn.Module]:
         """Give the blur of the chosen kind that fits the spectrum best, which stays as it is."""
-        from napari_dip.engine.deconvolution.blur_estimation import most_likely_blur
+        from napari_dip.engine.deconvolution.blur_estimation import find_most_likely_blur
 
         variance = scene.noise.at(scene.measurement).mean((0, 2, 3))
-        blur = most_likely_blur(scene.measurement, variance, self._candidates())
+        blur = find_most_likely_blur(scene.measurement, variance, self._candidates())
         # fitted along with the picture, the width drifts: a blurred picture is easier to draw
         return blur().detach(), blur.requires_grad_(False)
 
@@ -182,10 +189,10 @@ class BlindDeblur(Task):
         )
 
         sizes = (self.side, self.side)
-        widths, width = [], LEAST_WIDTH
+        widths, width = [], MIN_PSF_WIDTH
         while width < self.side / 2:
             widths.append(width)
-            width *= FINER
+            width *= WIDTH_STEP_FACTOR
         if self.blur == "gaussian":  # wider ones would be cut off at three deviations
             return [partial(GaussianKernel, sizes, one) for one in widths if one <= self.side / 6]
         if self.blur == "defocus":  # a disc below half a pixel is a point, which nothing moves

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
-from napari_dip.tasks.base import IMAGE, Input, NoiseWish, Scene, Setting, Task
+from napari_dip.tasks.base import IMAGE, FitInput, Input, NoiseRequest, Setting, Task
 from napari_dip.tasks.optics.initial_estimate import (
     FirstGuess,
-    code_with,
-    first_guess,
-    judged_mixture,
-    pull_towards,
+    build_first_guess_prior,
+    compute_first_guess,
+    make_first_guess_penalty,
+    make_validated_mixture,
 )
 from napari_dip.tasks.optics.microscope import Optics
 from napari_dip.tasks.optics.psf_settings import (
@@ -24,21 +24,27 @@ from napari_dip.tasks.optics.psf_settings import (
     Excitation,
     GaussianDepth,
     GaussianWidth,
-    KnownPsf,
     Microscope,
     Pinhole,
     PixelSize,
+    PsfSource,
     RefractiveIndex,
     Wavelength,
     ZStep,
-    beyond,
     check_size,
-    cleaned_picture,
-    fit_axes,
-    padded,
-    within_frame,
+    clean_psf_image,
+    compute_object_margin,
+    compute_object_size,
+    get_fit_axes,
+    make_crop_to_frame,
 )
-from napari_dip.tasks.shared_settings import Gain, NoiseModel, ReadNoise, SmoothingKind, smoothed
+from napari_dip.tasks.shared_settings import (
+    CameraGain,
+    NoiseModel,
+    ReadNoise,
+    SmoothingKind,
+    make_total_variation_penalty,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -55,7 +61,7 @@ if TYPE_CHECKING:
 
 #: Power of the blur below which nothing is made stronger, at least; 0.03 learns more slowly. Where
 #: the noise has a larger share of the image's variance, that share, as in a Wiener filter.
-LEAST_POWER = 0.01
+MIN_BLUR_POWER = 0.01
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
@@ -128,10 +134,10 @@ class Deblur(Task):
     ] = None
     noise: NoiseModel = "auto"
     read_noise: ReadNoise = None
-    gain: Gain = None
+    gain: CameraGain = None
 
     @property
-    def known(self) -> KnownPsf:
+    def known(self) -> PsfSource:
         """Where the PSF comes from."""
         optics = Optics(
             self.model,
@@ -143,7 +149,7 @@ class Deblur(Task):
             self.excitation,
             self.pinhole,
         )
-        return KnownPsf(self.gaussian_sigma, self.gaussian_sigma_z, optics)
+        return PsfSource(self.gaussian_sigma, self.gaussian_sigma_z, optics)
 
     def check(self, source: ImageSpec, others: Mapping[str, ImageSpec]) -> Refusal | None:
         """Want one PSF, whole and possible."""
@@ -153,7 +159,7 @@ class Deblur(Task):
         self, source: ImageSpec, others: Mapping[str, ImageSpec]
     ) -> Literal["planes", "volume"]:
         """Blur along Z asks for a volume; a PSF of one plane acts in each plane by itself."""
-        deep = fit_axes(source, 3) == "ZYX" and self.known.stacked(source, others.get("psf"))
+        deep = get_fit_axes(source, 3) == "ZYX" and self.known.stacked(source, others.get("psf"))
         return "volume" if deep else "planes"
 
     def check_axes(
@@ -172,7 +178,7 @@ class Deblur(Task):
             return None
         import torch
 
-        cleaned = cleaned_picture(torch.from_numpy(others["psf"]))
+        cleaned = clean_psf_image(torch.from_numpy(others["psf"]))
         if isinstance(cleaned, Refusal):
             return cleaned
         return check_size(source, tuple(cleaned[0].shape), "ZYX"[-cleaned[0].ndim :])
@@ -187,7 +193,7 @@ class Deblur(Task):
         import torch
 
         picture = torch.from_numpy(others["psf"]) if "psf" in others else None
-        axes = fit_axes(headers["image"], image.ndim - 1)
+        axes = get_fit_axes(headers["image"], image.ndim - 1)
         kernel, notes = self.known.kernel(headers["image"], picture, axes)
         return {"psf": kernel.numpy()}, notes
 
@@ -197,7 +203,11 @@ class Deblur(Task):
         """Speak of all that sends light into the frame."""
         frame = source.along(axes)
         sizes = self.known.sizes(source, others.get("psf"), axes)
-        return frame if self.border == "circular" else padded(frame, beyond(frame, sizes))
+        return (
+            frame
+            if self.border == "circular"
+            else compute_object_size(frame, compute_object_margin(frame, sizes))
+        )
 
     def reach(self, source: ImageSpec, others: Mapping[str, ImageSpec], axes: str) -> int | None:
         """As far as light comes from, and then as far as a network sees."""
@@ -207,9 +217,9 @@ class Deblur(Task):
         """Name the paper's prior."""
         return "fixed noise, as in the Deep Image Prior paper, is what this task uses"
 
-    def noise_wish(self) -> NoiseWish:
+    def noise_wish(self) -> NoiseRequest:
         """Say what the settings hold."""
-        return NoiseWish(self.noise, self.read_noise, self.gain)
+        return NoiseRequest(self.noise, self.read_noise, self.gain)
 
     def block(self, measured: tuple[int, int]) -> tuple[int, int]:
         """Hide single pixels: a blur alone makes neighbours alike, whatever the noise.
@@ -219,34 +229,34 @@ class Deblur(Task):
         """
         return 1, 1
 
-    def seen(self, scene: Scene) -> Scene:
+    def seen(self, scene: FitInput) -> FitInput:
         """Deconvolve once, for prior and problem."""
         if self.start == "none":
             return scene
-        grid, dark = padded(scene.grid, self._margin(scene)), self._darkness(scene)
-        guess = first_guess(scene, self._operator(scene), grid, dark)
+        grid, dark = compute_object_size(scene.grid, self._margin(scene)), self._darkness(scene)
+        guess = compute_first_guess(scene, self._operator(scene), grid, dark)
         return replace(scene, worked_out={"guess": guess})
 
-    def problem(self, scene: Scene) -> Problem:
+    def problem(self, scene: FitInput) -> Problem:
         """Explain the blurred image.
 
         Network units are (pixel - offset) / scale. A kernel of sum one leaves a constant as it
         is, so an even background needs no term of its own: it lies in the offset.
         """
         from napari_dip.engine.likelihood.fidelity import (
-            backprojected_residual,
             gaussian_likelihood,
+            make_backprojection_fidelity,
         )
-        from napari_dip.engine.likelihood.penalties import not_below
+        from napari_dip.engine.likelihood.penalties import lower_bound_penalty
         from napari_dip.engine.problem import Problem, Term
 
         seen = scene.known * (1 - scene.guarded)
-        smooth = None if self.start == "none" else _guess_of(scene).smooth
+        smooth = None if self.start == "none" else _get_first_guess(scene).smooth
 
         def residual(seen: Tensor) -> Fidelity:
             kernel, wraps = scene.others["psf"], self.border == "circular"
             floor = self._floor(scene)
-            return backprojected_residual(scene.noise, kernel, seen, floor, circular=wraps)
+            return make_backprojection_fidelity(scene.noise, kernel, seen, floor, circular=wraps)
 
         term = Term(
             scene.measurement,
@@ -259,23 +269,25 @@ class Deblur(Task):
             measured=scene.known if smooth is None else seen,
             released=residual(scene.known if smooth is None else seen),
         )
-        penalties = smoothed(scene, self.smoothing, self.smoothing_kind)
+        penalties = make_total_variation_penalty(scene, self.smoothing, self.smoothing_kind)
         if self.non_negative:
-            penalties += ((1.0, not_below(self._darkness(scene), scene.noise_level)),)
+            penalties += ((1.0, lower_bound_penalty(self._darkness(scene), scene.noise_level)),)
         if self.start != "none":
-            penalties += pull_towards(_guess_of(scene))
-        finish = within_frame(self._margin(scene))
+            penalties += make_first_guess_penalty(_get_first_guess(scene))
+        finish = make_crop_to_frame(self._margin(scene))
         if smooth is None:
             return Problem((term,), penalties, finish)
         dark = self._darkness(scene) if self.non_negative else None
-        mixed = judged_mixture(smooth, scene, term.operator, dark)
+        mixed = make_validated_mixture(smooth, scene, term.operator, dark)
         return Problem((term,), penalties, lambda estimate: finish(mixed(estimate)), mixed)
 
-    def _floor(self, scene: Scene) -> float:
+    def _floor(self, scene: FitInput) -> float:
         """Power of the blur below which there is more noise than picture."""
-        return max(LEAST_POWER, scene.noise_level**2 / max(float(scene.measurement.var()), 1e-12))
+        return max(
+            MIN_BLUR_POWER, scene.noise_level**2 / max(float(scene.measurement.var()), 1e-12)
+        )
 
-    def _darkness(self, scene: Scene) -> Tensor:
+    def _darkness(self, scene: FitInput) -> Tensor:
         """Where there is no light, in network units: (1, C, 1, ...)."""
         axes = tuple(range(2, scene.measurement.ndim))
         least = scene.measurement.amin(axes, keepdim=True)
@@ -285,29 +297,29 @@ class Deblur(Task):
             return scene.zero + self.background * scene.unit
         return scene.zero.minimum(least)
 
-    def _margin(self, scene: Scene) -> tuple[int, ...]:
+    def _margin(self, scene: FitInput) -> tuple[int, ...]:
         if self.border == "circular":
             return (0,) * len(scene.grid)
-        return beyond(scene.grid, tuple(scene.others["psf"].shape))
+        return compute_object_margin(scene.grid, tuple(scene.others["psf"].shape))
 
-    def _operator(self, scene: Scene) -> nn.Module:
+    def _operator(self, scene: FitInput) -> nn.Module:
         from napari_dip.engine.operators.convolution import CircularConvolution, ValidConvolution
 
         if self.border == "circular":
             return CircularConvolution(scene.others["psf"])
         return ValidConvolution(scene.others["psf"], margin=self._margin(scene))
 
-    def prior_for(self, scene: Scene, rng: torch.Generator) -> Prior:
+    def prior_for(self, scene: FitInput, rng: torch.Generator) -> Prior:
         """Draw from fixed noise, as large as the object, with first guesses beside it."""
-        from napari_dip.tasks.priors.deep_image_prior import noise_code
+        from napari_dip.tasks.priors.deep_image_prior import build_random_input_prior
 
-        grid = padded(scene.grid, self._margin(scene))
+        grid = compute_object_size(scene.grid, self._margin(scene))
         if self.start == "none":
-            return noise_code(scene, grid, rng)
-        return code_with(_guess_of(scene), scene, grid, rng)
+            return build_random_input_prior(scene, grid, rng)
+        return build_first_guess_prior(_get_first_guess(scene), scene, grid, rng)
 
 
-def _guess_of(scene: Scene) -> FirstGuess:
+def _get_first_guess(scene: FitInput) -> FirstGuess:
     guess = scene.worked_out["guess"]
     assert isinstance(guess, FirstGuess)
     return guess

@@ -12,59 +12,82 @@ from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 
 from napari_dip.errors import refusal
-from napari_dip.tasks.base import IMAGE, SEEN, Input, NoiseWish, Scene, Setting, Task
+from napari_dip.tasks.base import (
+    IMAGE,
+    RECEPTIVE_FIELD_RADIUS,
+    FitInput,
+    Input,
+    NoiseRequest,
+    Setting,
+    Task,
+)
 from napari_dip.tasks.noise_models.camera_maps import CAMERA_MAPS, admit_maps, check_maps
 from napari_dip.tasks.noise_models.impulses import (
-    FILLING,
-    IMPULSES,
-    filling_code,
-    impulse_problem,
-    impulse_words,
-    impulses_hidden,
-    no_impulses,
+    MASKED_INPUT_PRIOR,
+    SALT_AND_PEPPER,
+    build_impulse_prior,
+    build_impulse_problem,
+    describe_impulses,
+    exclude_impulses,
+    has_no_impulses,
 )
 from napari_dip.tasks.noise_models.jpeg import (
     RECOMPRESSION,
+    add_jpeg_projection,
     admit_jpeg,
+    build_recompression_prior,
+    build_recompression_problem,
     check_jpeg,
-    keeping_to,
-    recompression,
-    recompression_problem,
-    traces_of,
-    without_pixel_judges,
+    clear_validation_pixels,
+    read_jpeg_traces,
 )
-from napari_dip.tasks.noise_models.named_noise import SPECKLE, admit_speckle, check_named, hints
-from napari_dip.tasks.noise_models.stripes import STRIPES, destriped, stripe_words, with_offsets
-from napari_dip.tasks.priors.blind_spot import blind_spot_problem, hidden_words
+from napari_dip.tasks.noise_models.named_noise import (
+    SPECKLE,
+    admit_speckle,
+    check_named_noise,
+    list_noise_hints,
+)
+from napari_dip.tasks.noise_models.stripes import (
+    STRIPES,
+    add_line_offsets,
+    describe_stripes,
+    remove_stripes,
+)
+from napari_dip.tasks.priors.blind_spot import build_blind_spot_problem, describe_blind_spot
 from napari_dip.tasks.priors.deep_image_prior import (
     PRESET,
-    Network,
-    check_network,
-    designed_code,
-    widths_of,
+    ArchitectureName,
+    build_architecture_prior,
+    check_architecture,
+    compute_channel_widths,
 )
-from napari_dip.tasks.priors.r2r import DOUBTED, RECORRUPTED, WEAK, recorrupted_problem
+from napari_dip.tasks.priors.r2r import (
+    R2R_PRIOR,
+    UNRELIABLE_NOISE_REASON,
+    WEAK_NOISE_REASON,
+    build_r2r_problem,
+)
 from napari_dip.tasks.shared_settings import (
-    BESIDE,
-    SECOND,
-    Beside,
-    Gain,
+    NEIGHBOUR_FRAME_PRIORS,
+    REPEATED_EXPOSURE,
+    CameraGain,
     NoiseOrCompression,
     ReadNoise,
-    Sharing,
+    SeriesSharing,
+    SharingMode,
     Smoothing,
     SmoothingKind,
-    Steadiness,
-    Way,
-    apart_words,
-    check_second,
-    far_apart,
+    TemporalSmoothing,
+    UseNeighbouringFrames,
+    add_temporal_smoothing,
+    build_neighbour_frame_prior,
+    check_exposure_header,
+    choose_sharing_mode,
+    count_planes,
+    describe_distant_planes,
+    has_distant_planes,
     is_movie,
-    plane_count,
-    shown_beside,
-    smoothed,
-    steady,
-    way_of_sharing,
+    make_total_variation_penalty,
 )
 
 if TYPE_CHECKING:
@@ -80,14 +103,14 @@ if TYPE_CHECKING:
     from napari_dip.io import ImageSpec
 
 
-def in_full(scene: Scene, problem: Problem) -> Problem:
+def enlarge_to_full_resolution(scene: FitInput, problem: Problem) -> Problem:
     """Enlarge what a problem ends with, where the scene is smaller than the picture is to be."""
-    from napari_dip.engine.noise.oversampling import enlarged
-    from napari_dip.engine.problem import followed_by
+    from napari_dip.engine.noise.oversampling import upscale_estimate
+    from napari_dip.engine.problem import append_final_step
 
     if scene.enlarged is None:
         return problem
-    full = followed_by(problem, lambda _, done: enlarged(done, scene.enlarged))
+    full = append_final_step(problem, lambda _, done: upscale_estimate(done, scene.enlarged))
     # a camera's noise is filtered at full size
     return full if scene.camera is None else replace(full, refine=problem.refine)
 
@@ -102,7 +125,7 @@ class Denoise(Task):
 
     name: ClassVar[str] = "denoise"
     title: ClassVar[str] = "Denoise"
-    inputs: ClassVar[tuple[Input, ...]] = (IMAGE, SECOND, *CAMERA_MAPS)
+    inputs: ClassVar[tuple[Input, ...]] = (IMAGE, REPEATED_EXPOSURE, *CAMERA_MAPS)
     done: ClassVar[str] = "denoised"
     stacks: ClassVar[bool] = True
 
@@ -122,15 +145,15 @@ class Denoise(Task):
             },
         ),
     ] = "auto"
-    network: Network = PRESET
+    network: ArchitectureName = PRESET
     noise: NoiseOrCompression = "auto"
     read_noise: ReadNoise = None
-    gain: Gain = None
+    gain: CameraGain = None
     smoothing: Smoothing = 0.0
     smoothing_kind: SmoothingKind = "isotropic"
-    neighbours: Beside = True
-    steadiness: Steadiness = 1.0
-    sharing: Sharing = "auto"
+    neighbours: UseNeighbouringFrames = True
+    steadiness: TemporalSmoothing = 1.0
+    sharing: SeriesSharing = "auto"
     channels: Annotated[
         Literal["auto", "together", "separate"],
         Setting(
@@ -144,10 +167,12 @@ class Denoise(Task):
     def check(self, source: ImageSpec, others: Mapping[str, ImageSpec]) -> Refusal | None:
         """Say no to a second image of another size, or to what was never compressed so."""
         no = check_jpeg(source, others) if self.noise == "jpeg" else None
-        no = no or check_named(self.noise, others)
-        no = no or check_network(self.network, self.prior, self.noise)
+        no = no or check_named_noise(self.noise, others)
+        no = no or check_architecture(self.network, self.prior, self.noise)
         no = no or check_maps(source, others, of_detector=self.noise in DETECTOR)
-        return no or (check_second(source, others["second"]) if "second" in others else None)
+        return no or (
+            check_exposure_header(source, others["second"]) if "second" in others else None
+        )
 
     def admit(
         self, source: ImageSpec, others: Mapping[str, npt.NDArray[np.float32]]
@@ -161,7 +186,7 @@ class Denoise(Task):
         """Say no to volumes of what is compressed plane by plane."""
         if self.noise == "jpeg" and axes != "YX":
             return refusal("jpeg-volume", name=source.name)
-        if self.noise == IMPULSES and axes != "YX":
+        if self.noise == SALT_AND_PEPPER and axes != "YX":
             return refusal("impulses-volume", name=source.name)
         return None
 
@@ -169,16 +194,18 @@ class Denoise(Task):
         self, source: ImageSpec, others: Mapping[str, ImageSpec]
     ) -> Literal["auto", "planes", "volume"]:
         """Plane by plane where planes were compressed, have impulses, or lie far apart."""
-        alone = self.noise in ("jpeg", IMPULSES)
+        alone = self.noise in ("jpeg", SALT_AND_PEPPER)
         return "planes" if alone or self._apart(source) else "auto"
 
     def remarks(self, source: ImageSpec, others: Mapping[str, ImageSpec]) -> tuple[str, ...]:
         """Say that planes lie far apart."""
-        return (apart_words(source),) if self._apart(source) else ()
+        return (describe_distant_planes(source),) if self._apart(source) else ()
 
     def _apart(self, source: ImageSpec) -> bool:
         """Whether planes are better seen one by one, each beside its neighbours."""
-        return self.looks_beside(self.first_choice(source, volume=False)) and far_apart(source)
+        return self.looks_beside(self.first_choice(source, volume=False)) and has_distant_planes(
+            source
+        )
 
     def admit_image(self, source: ImageSpec, parts: npt.NDArray[np.float32]) -> Refusal | None:
         """Say no to undoing a compression that is not there, or to speckle below 0."""
@@ -194,32 +221,34 @@ class Denoise(Task):
     ) -> tuple[Mapping[str, npt.NDArray[np.float32]], tuple[str, ...]]:
         """Read how the picture was compressed, or say what else was found of a named noise."""
         if self.noise == "jpeg":
-            return traces_of(image)
+            return read_jpeg_traces(image)
         if self.noise == STRIPES:
-            return others, (stripe_words(image),)
-        return others, hints(image) if self.noise == "auto" and "second" not in headers else ()
+            return others, (describe_stripes(image),)
+        return others, list_noise_hints(
+            image
+        ) if self.noise == "auto" and "second" not in headers else ()
 
     def missing(
         self, parts: npt.NDArray[Any], others: Mapping[str, npt.NDArray[np.float32]]
     ) -> npt.NDArray[np.bool_] | None:
         """Find impulses, if that is the noise: they tell nothing of the picture."""
-        from napari_dip.tasks.noise_models.impulses import impulses_of
+        from napari_dip.tasks.noise_models.impulses import find_stack_impulses
 
-        return impulses_of(parts) if self.noise == IMPULSES else None
+        return find_stack_impulses(parts) if self.noise == SALT_AND_PEPPER else None
 
     def told(self, known: npt.NDArray[np.bool_]) -> tuple[str, ...]:
         """Say how many impulses were found."""
-        return (impulse_words(known),)
+        return (describe_impulses(known),)
 
     def settled(self, prior: str, known: npt.NDArray[np.bool_] | None) -> tuple[str, str]:
         """Restore a picture without impulses as if none had been looked for."""
-        if prior == FILLING and no_impulses(known):
+        if prior == MASKED_INPUT_PRIOR and has_no_impulses(known):
             return "blind-spot", "no impulses were found, so there is nothing to fill in"
         return prior, ""
 
     def block(self, measured: tuple[int, int]) -> tuple[int, int]:
         """Hide single pixels where impulses are filled: what neighbours tell is wanted there."""
-        return (1, 1) if self.noise == IMPULSES and self.prior == "auto" else measured
+        return (1, 1) if self.noise == SALT_AND_PEPPER and self.prior == "auto" else measured
 
     def doubts_noise(self) -> bool:
         """Say so: nothing but the noise has to be known here."""
@@ -235,11 +264,11 @@ class Denoise(Task):
 
     def reach(self, source: ImageSpec, others: Mapping[str, ImageSpec], axes: str) -> int | None:
         """As far as a network sees; what is found of whole lines or blocks needs the whole."""
-        return SEEN if self.noise in DETECTOR and not others else None
+        return RECEPTIVE_FIELD_RADIUS if self.noise in DETECTOR and not others else None
 
-    def seen(self, scene: Scene) -> Scene:
+    def seen(self, scene: FitInput) -> FitInput:
         """Let whole blocks judge where compression is to be undone; take stripes out."""
-        return destriped(scene) if self.noise == STRIPES else without_pixel_judges(scene)
+        return remove_stripes(scene) if self.noise == STRIPES else clear_validation_pixels(scene)
 
     def together(self, source: ImageSpec) -> bool:
         """Couple the fit of colour samples, which share edges; a microscope's channels need not."""
@@ -251,83 +280,83 @@ class Denoise(Task):
         """Blind spot, unless the user wants the paper's prior."""
         if self.prior != "auto" or self.network != PRESET:
             return "noise" if self.prior == "auto" else self.prior
-        named = {"jpeg": RECOMPRESSION, IMPULSES: FILLING}.get(self.noise)
-        return named or (RECORRUPTED if self._simple(source, volume) else "blind-spot")
+        named = {"jpeg": RECOMPRESSION, SALT_AND_PEPPER: MASKED_INPUT_PRIOR}.get(self.noise)
+        return named or (R2R_PRIOR if self._simple(source, volume) else "blind-spot")
 
     def widths(self, prior: str, preset: tuple[int, ...]) -> tuple[int, ...]:
         """Those of the network that was asked for."""
-        return widths_of(self.network, prior, preset)
+        return compute_channel_widths(self.network, prior, preset)
 
     def _simple(self, source: ImageSpec, volume: bool) -> bool:
         """Whether the noise is a detector's, in a plane or in a movie with one network for all."""
-        count = plane_count(source)  # of planes along depth, hidden pixels tell more: ADR 0012
-        many = not volume and is_movie(source) and self.shares(RECORRUPTED, count) == "together"
+        count = count_planes(source)  # of planes along depth, hidden pixels tell more: ADR 0012
+        many = not volume and is_movie(source) and self.shares(R2R_PRIOR, count) == "together"
         return self.noise in DETECTOR and (count == 1 or many)
 
-    def shares(self, prior: str, count: int, *, tiles: bool = False) -> Way:
+    def shares(self, prior: str, count: int, *, tiles: bool = False) -> SharingMode:
         """As the setting says, where a network is shown the noise of a detector."""
-        return way_of_sharing(self.sharing, count, shown=self.serves(prior), tiles=tiles)
+        return choose_sharing_mode(self.sharing, count, shown=self.serves(prior), tiles=tiles)
 
     def serves(self, prior: str) -> bool:
         """Where it is shown the noise of a detector."""
-        return prior in BESIDE and self.noise in DETECTOR
+        return prior in NEIGHBOUR_FRAME_PRIORS and self.noise in DETECTOR
 
     def trusting(self, prior: str, *, doubted: bool, weak: bool) -> tuple[str, str]:
         """Hide pixels where the noise is too little known, or too weak, to be put on top."""
-        if prior != RECORRUPTED or self.prior != "auto" or not (doubted or weak):
+        if prior != R2R_PRIOR or self.prior != "auto" or not (doubted or weak):
             return prior, ""
-        return "blind-spot", DOUBTED if doubted else WEAK
+        return "blind-spot", UNRELIABLE_NOISE_REASON if doubted else WEAK_NOISE_REASON
 
     def why(self, prior: str, block: tuple[int, ...]) -> str:
         """Say why this prior runs, and how it hides."""
         asked = self.prior != "auto"
         if prior == RECOMPRESSION:
             return "it learns to undo the compression that was found, on the picture itself"
-        if prior == FILLING:
+        if prior == MASKED_INPUT_PRIOR:
             return "it learns to fill pixels in from those around, as the impulses need"
         chosen = "you chose it" if asked else "it is what 'automatic' takes for denoising"
-        if prior == RECORRUPTED:
+        if prior == R2R_PRIOR:
             return f"{chosen} where the noise is known" if not asked else chosen
         if prior != "blind-spot":
             return chosen
-        return f"{chosen}; {hidden_words(block)}"
+        return f"{chosen}; {describe_blind_spot(block)}"
 
-    def noise_wish(self) -> NoiseWish:
+    def noise_wish(self) -> NoiseRequest:
         """Say what the settings hold."""
-        return NoiseWish(self.noise, self.read_noise, self.gain)
+        return NoiseRequest(self.noise, self.read_noise, self.gain)
 
     def looks_beside(self, prior: str) -> bool:
         """Only a prior that is fed the image can be fed more of it."""
-        return self.neighbours and prior in BESIDE
+        return self.neighbours and prior in NEIGHBOUR_FRAME_PRIORS
 
     def looks_back(self) -> bool:
         """Where the result is to be steady."""
         return self.steadiness > 0
 
-    def problem(self, scene: Scene) -> Problem:
+    def problem(self, scene: FitInput) -> Problem:
         """Explain the image as picture plus noise; the pixel's own word comes in at the end."""
-        from napari_dip.tasks.priors.deep_image_prior import noise_code_problem
+        from napari_dip.tasks.priors.deep_image_prior import build_random_input_problem
 
-        penalties = smoothed(scene, self.smoothing, self.smoothing_kind)
+        penalties = make_total_variation_penalty(scene, self.smoothing, self.smoothing_kind)
         if scene.prior == RECOMPRESSION:
-            return recompression_problem(scene, penalties)
-        if self.noise == IMPULSES:
-            problem = impulse_problem(scene, penalties)
+            return build_recompression_problem(scene, penalties)
+        if self.noise == SALT_AND_PEPPER:
+            problem = build_impulse_problem(scene, penalties)
         else:
-            known = {"blind-spot": blind_spot_problem, RECORRUPTED: recorrupted_problem}
-            problem = known.get(scene.prior, noise_code_problem)(scene, penalties)
-        problem = in_full(scene, with_offsets(scene, problem))
-        problem = steady(problem, scene, self.steadiness)
-        return keeping_to(scene, problem) if self.noise == "jpeg" else problem
+            known = {"blind-spot": build_blind_spot_problem, R2R_PRIOR: build_r2r_problem}
+            problem = known.get(scene.prior, build_random_input_problem)(scene, penalties)
+        problem = enlarge_to_full_resolution(scene, add_line_offsets(scene, problem))
+        problem = add_temporal_smoothing(problem, scene, self.steadiness)
+        return add_jpeg_projection(scene, problem) if self.noise == "jpeg" else problem
 
-    def prior_for(self, scene: Scene, rng: torch.Generator) -> Prior:
+    def prior_for(self, scene: FitInput, rng: torch.Generator) -> Prior:
         """Blind spot, the paper's fixed noise, or the picture compressed once more."""
         if scene.prior == RECOMPRESSION:
-            return recompression(scene, rng)
-        if scene.prior == FILLING:
-            return filling_code(scene, rng)
-        if self.noise == IMPULSES:
-            scene = impulses_hidden(scene)
-        if scene.prior in BESIDE:
-            return shown_beside(scene, rng)
-        return designed_code(self.network, scene, rng)
+            return build_recompression_prior(scene, rng)
+        if scene.prior == MASKED_INPUT_PRIOR:
+            return build_impulse_prior(scene, rng)
+        if self.noise == SALT_AND_PEPPER:
+            scene = exclude_impulses(scene)
+        if scene.prior in NEIGHBOUR_FRAME_PRIORS:
+            return build_neighbour_frame_prior(scene, rng)
+        return build_architecture_prior(self.network, scene, rng)

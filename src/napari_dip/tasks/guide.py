@@ -11,15 +11,19 @@ from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 
 from napari_dip.errors import refusal
-from napari_dip.tasks.base import IMAGE, Input, NoiseWish, Scene, Setting, Task
-from napari_dip.tasks.priors.blind_spot import blind_spot_code, blind_spot_problem, hidden_words
+from napari_dip.tasks.base import IMAGE, FitInput, Input, NoiseRequest, Setting, Task
+from napari_dip.tasks.priors.blind_spot import (
+    build_blind_spot_prior,
+    build_blind_spot_problem,
+    describe_blind_spot,
+)
 from napari_dip.tasks.shared_settings import (
-    Gain,
+    CameraGain,
     NoiseModel,
     ReadNoise,
     Smoothing,
     SmoothingKind,
-    smoothed,
+    make_total_variation_penalty,
 )
 
 if TYPE_CHECKING:
@@ -35,9 +39,9 @@ if TYPE_CHECKING:
     from napari_dip.io import ImageSpec
 
 #: Percentiles of the guide that are brought to a range of one, hot and dead pixels left out.
-BULK = (0.5, 99.5)
+GUIDE_PERCENTILES = (0.5, 99.5)
 #: Furthest that a hot pixel of the guide may lie outside that range, in ranges.
-OUTLYING = 1.0
+MAX_GUIDE_OUTLIER = 1.0
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
@@ -91,7 +95,7 @@ class Guide(Task):
     smoothing_kind: SmoothingKind = "isotropic"
     noise: NoiseModel = "auto"
     read_noise: ReadNoise = None
-    gain: Gain = None
+    gain: CameraGain = None
 
     def check(self, source: ImageSpec, others: Mapping[str, ImageSpec]) -> Refusal | None:
         """Say no to a guide that is a stack, or of another size."""
@@ -138,10 +142,12 @@ class Guide(Task):
         raw, axes = others["guide"], self._axes(headers["guide"])
         order = sorted(range(len(axes)), key=lambda axis: "TZCSYX".index(axes[axis]))
         planes = np.transpose(raw, order).reshape(-1, *image.shape[1:])
-        guide = np.stack([_to_range(plane) for plane in planes if plane.min() != plane.max()])
+        guide = np.stack(
+            [_normalise_range(plane) for plane in planes if plane.min() != plane.max()]
+        )
         if not self.align:
             return {"guide": guide}, ()
-        guide, note = _aligned(guide, image)
+        guide, note = _align_guide(guide, image)
         return {"guide": guide}, (note,)
 
     def first_choice(self, source: ImageSpec, *, volume: bool) -> str:
@@ -157,43 +163,45 @@ class Guide(Task):
         if prior == "guided-noise":
             return "you chose it"
         if self.prior != "auto":
-            return f"you chose it; {hidden_words(block)}"
+            return f"you chose it; {describe_blind_spot(block)}"
         verdict = (
             "hidden pixels were foretold better with the guide"
             if prior == "guided"
             else "hidden pixels were foretold no better with the guide, so it was left out"
         )
-        return f"{verdict}; {hidden_words(block)}"
+        return f"{verdict}; {describe_blind_spot(block)}"
 
-    def noise_wish(self) -> NoiseWish:
+    def noise_wish(self) -> NoiseRequest:
         """Say what the settings hold."""
-        return NoiseWish(self.noise, self.read_noise, self.gain)
+        return NoiseRequest(self.noise, self.read_noise, self.gain)
 
-    def problem(self, scene: Scene) -> Problem:
+    def problem(self, scene: FitInput) -> Problem:
         """Explain the image as picture plus noise, as denoising does."""
-        from napari_dip.tasks.priors.deep_image_prior import noise_code_problem
+        from napari_dip.tasks.priors.deep_image_prior import build_random_input_problem
 
-        penalties = smoothed(scene, self.smoothing, self.smoothing_kind)
+        penalties = make_total_variation_penalty(scene, self.smoothing, self.smoothing_kind)
         if scene.prior == "guided-noise":
-            return noise_code_problem(scene, penalties)
+            return build_random_input_problem(scene, penalties)
         # under the few photons that call for a guide, a pixel's own word brings in more noise than
         # picture: on three pairs of channels at a peak of 5 photons it cost 1.1, 0.7 and 0.1 dB
-        return blind_spot_problem(scene, penalties, own_word=scene.prior == "blind-spot")
+        return build_blind_spot_problem(scene, penalties, own_word=scene.prior == "blind-spot")
 
-    def prior_for(self, scene: Scene, rng: torch.Generator) -> Prior:
+    def prior_for(self, scene: FitInput, rng: torch.Generator) -> Prior:
         """Blind spot or fixed noise, with the guide beside it; or the blind spot alone."""
-        from napari_dip.engine.priors.guided import GuidedCode, forget_last_channels
-        from napari_dip.tasks.priors.deep_image_prior import noise_code
+        from napari_dip.engine.priors.guided import GuidedPrior, zero_last_channels
+        from napari_dip.tasks.priors.deep_image_prior import build_random_input_prior
 
         if scene.prior == "blind-spot":
-            return blind_spot_code(scene, rng)
+            return build_blind_spot_prior(scene, rng)
         guide = scene.others["guide"][None]
         channels = guide.shape[1]
         if scene.prior == "guided-noise":
-            return GuidedCode(noise_code(scene, scene.grid, rng, further=channels), guide)
-        code = blind_spot_code(scene, rng, further=channels)
-        forget_last_channels(code.net, channels)
-        return GuidedCode(code, guide)
+            return GuidedPrior(
+                build_random_input_prior(scene, scene.grid, rng, further=channels), guide
+            )
+        code = build_blind_spot_prior(scene, rng, further=channels)
+        zero_last_channels(code.net, channels)
+        return GuidedPrior(code, guide)
 
     def _axes(self, guide: ImageSpec) -> str:
         """Axes of the guide; those of a stack are channels if the user says so."""
@@ -202,25 +210,27 @@ class Guide(Task):
         return guide.axes
 
 
-def _to_range(plane: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+def _normalise_range(plane: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """Bring the bulk of the pixels to a range of one around their mean."""
     import numpy as np
 
-    low, high = (float(value) for value in np.percentile(plane, BULK))
+    low, high = (float(value) for value in np.percentile(plane, GUIDE_PERCENTILES))
     if high <= low:  # almost all pixels alike: a few bright points on black
         low, high = float(plane.min()), float(plane.max())
     span = high - low
-    within = np.clip(plane.astype(np.float64), low - OUTLYING * span, high + OUTLYING * span)
+    within = np.clip(
+        plane.astype(np.float64), low - MAX_GUIDE_OUTLIER * span, high + MAX_GUIDE_OUTLIER * span
+    )
     return np.asarray((within - within.mean()) / span, np.float32)
 
 
-def _aligned(
+def _align_guide(
     guide: npt.NDArray[np.float32], image: npt.NDArray[np.float32]
 ) -> tuple[npt.NDArray[np.float32], str]:
     """Move the guide onto the image, where a shift was found that can be believed in."""
     import numpy as np
 
-    shift = shift_between(image.mean(0), guide.mean(0))
+    shift = phase_correlate(image.mean(0), guide.mean(0))
     down, right = shift
     if is_far(shift, image.shape[1:]):
         return guide, (
@@ -230,24 +240,24 @@ def _aligned(
     if is_near(shift):
         return guide, "The guide was not moved: it lies on the image already."
     words = f"The guide was moved by {down:.2f} pixels down and {right:.2f} to the right."
-    return np.stack([moved(plane, shift) for plane in guide]), words
+    return np.stack([shift_image(plane, shift) for plane in guide]), words
 
 
 #: Steps per pixel in which a shift is looked for: 0.05 pixels move an edge by less than noise does.
 SHIFT_STEPS = 20
 #: Shifts below this part of a pixel are not worth the blur of an interpolation.
-LEAST_SHIFT = 0.1
+MIN_SHIFT = 0.1
 #: Part of the side over which each border is faded out. On 26 noisy pairs of 48 x 48 and 64 x 64
 #: pixels an eighth left errors of 0.18 pixels, a quarter 0.19, half of it (a Hann window) 0.22.
-FLANK = 1 / 8
+TAPER_FRACTION = 1 / 8
 #: Rounds in which what was moved is looked at again: the faded border, which both pictures share,
 #: makes the first shift too short (with one round 0.21 pixels in place of 0.18).
-ROUNDS = 4
+REGISTRATION_ROUNDS = 4
 #: Largest shift to believe in, as a share of the side: beyond it, the overlap is too small.
-MOST_SHIFT = 0.1
+MAX_SHIFT_FRACTION = 0.1
 
 
-def shift_between(fixed: npt.NDArray[Any], moving: npt.NDArray[Any]) -> tuple[float, ...]:
+def phase_correlate(fixed: npt.NDArray[Any], moving: npt.NDArray[Any]) -> tuple[float, ...]:
     """Find the shift that lays one picture onto the other: where their spectra agree in phase.
 
     Parameters
@@ -258,7 +268,8 @@ def shift_between(fixed: npt.NDArray[Any], moving: npt.NDArray[Any]) -> tuple[fl
     Returns
     -------
     tuple of float
-        Pixels along each axis, to be given to `moved` with `moving`. All 0 if one of the pictures
+        Pixels along each axis, to be given to `shift_image` with `moving`. All 0 if one of the
+        pictures
         holds one value only.
 
     References
@@ -269,31 +280,34 @@ def shift_between(fixed: npt.NDArray[Any], moving: npt.NDArray[Any]) -> tuple[fl
     from skimage.registration import phase_cross_correlation
 
     shift, there = (0.0,) * fixed.ndim, moving
-    for _ in range(ROUNDS):
+    for _ in range(REGISTRATION_ROUNDS):
         if any(one.min() == one.max() for one in (fixed, there)):
             break
         # not normalised by the magnitudes: noise would count as much as structure
         rest, _, _ = phase_cross_correlation(  # type: ignore[no-untyped-call]
-            _tapered(fixed), _tapered(there), upsample_factor=SHIFT_STEPS, normalization=None
+            _taper_border(fixed),
+            _taper_border(there),
+            upsample_factor=SHIFT_STEPS,
+            normalization=None,
         )
         shift = tuple(one + float(more) for one, more in zip(shift, rest, strict=True))
         if is_near(tuple(rest)) or is_far(shift, fixed.shape):
             break
-        there = moved(moving, shift)
+        there = shift_image(moving, shift)
     return shift
 
 
 def is_far(shift: tuple[float, ...], grid: tuple[int, ...]) -> bool:
     """Whether a shift is too large to believe in."""
-    return any(abs(one) > MOST_SHIFT * side for one, side in zip(shift, grid, strict=True))
+    return any(abs(one) > MAX_SHIFT_FRACTION * side for one, side in zip(shift, grid, strict=True))
 
 
 def is_near(shift: tuple[float, ...]) -> bool:
     """Whether a shift is too small to be worth an interpolation."""
-    return all(abs(one) < LEAST_SHIFT for one in shift)
+    return all(abs(one) < MIN_SHIFT for one in shift)
 
 
-def moved(picture: npt.NDArray[Any], shift: tuple[float, ...]) -> npt.NDArray[np.float32]:
+def shift_image(picture: npt.NDArray[Any], shift: tuple[float, ...]) -> npt.NDArray[np.float32]:
     """Move a picture by parts of a pixel, with cubic splines; its border is continued.
 
     Parameters
@@ -313,14 +327,14 @@ def moved(picture: npt.NDArray[Any], shift: tuple[float, ...]) -> npt.NDArray[np
     return np.asarray(there, np.float32)
 
 
-def _tapered(picture: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+def _taper_border(picture: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
     """Fade to the mean at the border, which would otherwise agree with itself at no shift."""
     import numpy as np
 
     plain = picture - picture.mean(dtype=np.float64)
     for axis, side in enumerate(picture.shape):
         place = np.arange(side) + 0.5
-        inward = np.minimum(place, side - place) / (FLANK * side)
+        inward = np.minimum(place, side - place) / (TAPER_FRACTION * side)
         window = np.where(inward < 1, 0.5 - 0.5 * np.cos(np.pi * inward), 1.0)
         plain = plain * window.reshape(-1, *[1] * (picture.ndim - axis - 1))
     return np.asarray(plain, np.float64)

@@ -11,20 +11,24 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
 from napari_dip.errors import refusal
-from napari_dip.tasks.base import IMAGE, Input, Scene, Setting, Task
-from napari_dip.tasks.priors.blind_spot import IMAGE_FED, blind_spot_problem
-from napari_dip.tasks.priors.deep_image_prior import judged_by_error, noise_code, noise_code_problem
+from napari_dip.tasks.base import IMAGE, FitInput, Input, Setting, Task
+from napari_dip.tasks.priors.blind_spot import IMAGE_INPUT_PRIORS, build_blind_spot_problem
+from napari_dip.tasks.priors.deep_image_prior import (
+    build_random_input_prior,
+    build_random_input_problem,
+    validate_by_squared_error,
+)
 from napari_dip.tasks.priors.masked_input import (
+    build_masked_input_prior,
+    build_masked_stack_prior,
     check_mask,
-    depth,
-    grown,
-    hidden_code,
-    marked,
-    missing_planes,
+    count_missing_planes,
+    dilate_holes,
+    is_scattered,
+    measure_hole_depth,
+    measure_widest_hole,
+    parse_mask,
     refuse_marks,
-    scattered,
-    stack_code,
-    widest_side,
 )
 
 if TYPE_CHECKING:
@@ -41,15 +45,15 @@ if TYPE_CHECKING:
 
 #: Depth of a hole, in pixels from its rim inwards, from which on nothing near by tells what belongs
 #: there; scratches and letters are narrower. Tried on the published examples (docs/benchmarks.md).
-DEEP = 12
+MIN_DEEP_HOLE = 12
 #: Widest patch that judges the filling of a stack: with pixels by themselves as judges, what a fit
 #: has learned of their neighbours in the plane speaks for them. Patches of 16 are too few on small
 #: crops (0.1 dB less on 15 x 64 x 64 of a movie).
-WIDEST_PATCH = 8
+MAX_VALIDATION_PATCH = 8
 #: Jitter of the noise code, and of the network without skips, which the paper leaves without.
-JITTER, JITTER_DEEP = 0.03, 0.0
+INPAINT_JITTER, NO_SKIP_JITTER = 0.03, 0.0
 #: Channels that a skip of the noise code passes on.
-SKIP = 16
+INPAINT_SKIP_CHANNELS = 16
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
@@ -173,14 +177,14 @@ class Inpaint(Task):
         """
         if known.ndim < 5:
             return None
-        from napari_dip.engine.priors.masked_stack import Holes
+        from napari_dip.engine.priors.masked_stack import StackHoles
 
-        side = widest_side(known[0].cpu().numpy() > 0, WIDEST_PATCH)
-        return ((1, side, side), Holes(known).like_missing(known)) if side else None
+        side = measure_widest_hole(known[0].cpu().numpy() > 0, MAX_VALIDATION_PATCH)
+        return ((1, side, side), StackHoles(known).like_missing(known)) if side else None
 
     def told(self, known: npt.NDArray[np.bool_]) -> tuple[str, ...]:
         """Say how many planes were made from nothing but others."""
-        gone, total = missing_planes(known)
+        gone, total = count_missing_planes(known)
         if not gone:
             return ()
         return (f"{gone} of the {total} planes held no measurement and were filled from others.",)
@@ -199,7 +203,7 @@ class Inpaint(Task):
     ) -> npt.NDArray[np.bool_] | None:
         """Pixels that are marked or not a number, and those around them if wished."""
         holes: npt.NDArray[np.bool_] = np.isnan(parts)
-        holes = grown(holes, self.grow)
+        holes = dilate_holes(holes, self.grow)
         return holes | self._marked(others) if "mask" in others else holes
 
     def keeps_measured(self) -> bool:
@@ -219,31 +223,34 @@ class Inpaint(Task):
         if prior in ("noise", "deep") or known is None:
             return prior, "you chose it"
         if known.ndim > 4:
-            return _for_stack(known)
+            return _choose_stack_prior(known)
         holes = [one for one in np.any(~known, axis=1) if one.any()]
-        if all(scattered(one) for one in holes):
+        if all(is_scattered(one) for one in holes):
             return "image", "the missing pixels are scattered, so neighbours tell of each"
         if self.prior == "image":
             return (
                 "image-shapes",
                 "you chose it; the holes have a shape, copies of which are hidden",
             )
-        deepest = max(depth(one, DEEP + 1) for one in holes)
-        if deepest > DEEP:
+        deepest = max(measure_hole_depth(one, MIN_DEEP_HOLE + 1) for one in holes)
+        if deepest > MIN_DEEP_HOLE:
             return (
                 "deep",
-                f"a hole is more than {2 * DEEP} pixels wide, too wide for its rim to tell",
+                f"a hole is more than {2 * MIN_DEEP_HOLE} pixels wide, too wide for its rim to "
+                "tell",
             )
         return (
             "image-shapes",
             f"the widest hole is about {2 * deepest} pixels wide, so its rim tells",
         )
 
-    def problem(self, scene: Scene) -> Problem:
+    def problem(self, scene: FitInput) -> Problem:
         """Explain what was measured; the mask multiplies the residual, so holes ask for nothing."""
-        fed = scene.prior in IMAGE_FED
-        explained = blind_spot_problem(scene, ()) if fed else noise_code_problem(scene, ())
-        problem = judged_by_error(scene, explained)
+        fed = scene.prior in IMAGE_INPUT_PRIORS
+        explained = (
+            build_blind_spot_problem(scene, ()) if fed else build_random_input_problem(scene, ())
+        )
+        problem = validate_by_squared_error(scene, explained)
 
         def finish(estimate: Estimate) -> Estimate:
             restored = problem.finish(estimate) if self.known == "restored" else None
@@ -251,20 +258,22 @@ class Inpaint(Task):
 
         return replace(problem, finish=finish, refine=None)
 
-    def prior_for(self, scene: Scene, rng: torch.Generator) -> Prior:
+    def prior_for(self, scene: FitInput, rng: torch.Generator) -> Prior:
         """Feed the network the image with more of it hidden, or noise."""
-        if scene.prior in IMAGE_FED:
-            code = stack_code if len(scene.grid) > 2 else hidden_code
+        if scene.prior in IMAGE_INPUT_PRIORS:
+            code = build_masked_stack_prior if len(scene.grid) > 2 else build_masked_input_prior
             return code(scene, rng, foretell=self.known == "restored")
         if scene.prior == "deep":
-            return noise_code(scene, scene.grid, rng, skip=0, jitter=JITTER_DEEP)
-        return noise_code(scene, scene.grid, rng, skip=SKIP, jitter=JITTER)
+            return build_random_input_prior(scene, scene.grid, rng, skip=0, jitter=NO_SKIP_JITTER)
+        return build_random_input_prior(
+            scene, scene.grid, rng, skip=INPAINT_SKIP_CHANNELS, jitter=INPAINT_JITTER
+        )
 
     def _marked(self, others: Mapping[str, npt.NDArray[np.float32]]) -> npt.NDArray[np.bool_]:
-        holes = marked(others["mask"], self.label, invert=self.invert_mask)
-        return grown(holes, self.grow)
+        holes = parse_mask(others["mask"], self.label, invert=self.invert_mask)
+        return dilate_holes(holes, self.grow)
 
-    def _finished(self, scene: Scene, blind: Estimate, restored: Estimate | None) -> Estimate:
+    def _finished(self, scene: FitInput, blind: Estimate, restored: Estimate | None) -> Estimate:
         """Put what was restored, or else what was measured, where there is a measurement."""
         from torch import where
 
@@ -276,9 +285,9 @@ class Inpaint(Task):
         return kind(mean, where(known, at_known.log_variance, blind.log_variance))
 
 
-def _for_stack(known: npt.NDArray[np.bool_]) -> tuple[str, str]:
+def _choose_stack_prior(known: npt.NDArray[np.bool_]) -> tuple[str, str]:
     """Choose between the priors that fill planes from planes, for holes in (parts, C, *grid)."""
-    gone, total = missing_planes(known)
+    gone, total = count_missing_planes(known)
     if gone:
         why = f"{gone} of {total} planes are missing, so those before and after tell of them"
         return "image", why

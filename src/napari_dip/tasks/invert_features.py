@@ -8,15 +8,15 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
 from napari_dip.errors import Refusal, Refused, refusal
-from napari_dip.tasks.base import Scene, Setting, Task
+from napari_dip.tasks.base import FitInput, Setting, Task
 from napari_dip.tasks.network_import.loading import (
     NetworkFile,
-    Numbers,
+    Normalisation,
     NumbersText,
-    layers_of,
+    choose_normalisation,
+    choose_value_range,
+    list_network_layers,
     load_network,
-    normalisation_of,
-    range_of,
 )
 
 if TYPE_CHECKING:
@@ -30,17 +30,17 @@ if TYPE_CHECKING:
     from napari_dip.engine.prior import Prior
     from napari_dip.engine.problem import Problem
     from napari_dip.io import ImageSpec
-    from napari_dip.tasks.network_import.loading import Network
+    from napari_dip.tasks.network_import.loading import ImportedNetwork
 
 #: Prior of each choice, as reports and presets name it.
 PRIORS = {"deep": "noise", "total-variation": "total-variation", "none": "pixels"}
 #: Standard deviation of the pixels at the start where there is no network, of what goes into the
 #: sigmoid: a nearly even grey, as in Mahendran, Vedaldi 2015.
-START = 0.1
+PIXEL_START_SIGMA = 0.1
 #: Pixels along Y and X for which layers are listed where no image is looked at: what architectures
 #: of torchvision were trained on.
 SIZE = (224, 224)
-Text = Annotated[str, Field(max_length=4096)]
+LimitedText = Annotated[str, Field(max_length=4096)]
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
@@ -53,7 +53,7 @@ class InvertFeatures(Task):
     same_pixels: ClassVar[bool] = False
 
     network: Annotated[
-        Text,
+        LimitedText,
         Setting(
             "Network",
             "A program of torch.export on the disk (.pt2), or the name of an architecture of "
@@ -63,7 +63,7 @@ class InvertFeatures(Task):
         ),
     ] = ""
     layer: Annotated[
-        Text,
+        LimitedText,
         Setting(
             "Layer",
             "Path of the module whose result is inverted, such as features.5; 'list' says which "
@@ -87,7 +87,7 @@ class InvertFeatures(Task):
         ),
     ] = "deep"
     weights: Annotated[
-        Text,
+        LimitedText,
         Setting(
             "Weights",
             "Weights of an architecture of torchvision, as safetensors. Empty for a program, which "
@@ -202,7 +202,7 @@ class InvertFeatures(Task):
         import numpy as np
 
         source = headers["image"]
-        black, white = range_of(image, source.dtype, self.black, self.white)
+        black, white = choose_value_range(image, source.dtype, self.black, self.white)
         found = self._network(source.grid)
         if isinstance(found, Refusal):
             raise Refused(found)
@@ -229,7 +229,7 @@ class InvertFeatures(Task):
 
     def offers(self, name: str) -> tuple[str, ...] | Refusal:
         """List the layers of the network."""
-        found = layers_of(self.file, SIZE)
+        found = list_network_layers(self.file, SIZE)
         return found if isinstance(found, Refusal) else tuple(path for path, _ in found)
 
     def answer(self, size: tuple[int, ...]) -> str:
@@ -245,35 +245,39 @@ class InvertFeatures(Task):
             raise Refused(found)
         return " × ".join(map(str, found.shape))
 
-    def problem(self, scene: Scene) -> Problem:
+    def problem(self, scene: FitInput) -> Problem:
         """Explain the activations, and no pixel."""
         from napari_dip.engine.likelihood.penalties import total_variation
-        from napari_dip.engine.priors.feature_inversion import features_problem
+        from napari_dip.engine.priors.feature_inversion import make_feature_inversion_problem
 
         operator = self._operator(scene)
         # in units of the network's range, so that a weight means the same for every image
         steps = total_variation(float(operator.get_buffer("unit").mean()))
         penalties = ((self.smoothing, steps),) if scene.prior == "total-variation" else ()
-        problem = features_problem(scene.measurement, operator, penalties)
+        problem = make_feature_inversion_problem(scene.measurement, operator, penalties)
         if problem is None:
             raise Refused(refusal("layer-silent", layer=self.layer, name="the image"))
         return problem
 
-    def prior_for(self, scene: Scene, rng: torch.Generator) -> Prior:
+    def prior_for(self, scene: FitInput, rng: torch.Generator) -> Prior:
         """Make the untrained network and its code, or pixels that are free."""
         import torch
 
-        from napari_dip.engine.prior import NoiseCode
-        from napari_dip.engine.priors.feature_inversion import Pixels, Within
-        from napari_dip.tasks.priors.deep_image_prior import noise_code
+        from napari_dip.engine.prior import RandomInputPrior
+        from napari_dip.engine.priors.feature_inversion import BoundedRangePrior, PixelParameters
+        from napari_dip.tasks.priors.deep_image_prior import build_random_input_prior
 
-        zero, unit = _network_range(scene)
+        zero, unit = _get_network_range(scene)
         if scene.prior == "noise":
-            return Within(noise_code(scene, scene.grid, rng), zero, zero + unit)
-        net = Pixels(scene.measurement.shape[1], scene.grid, START, rng)
-        return Within(NoiseCode(net, torch.zeros(1, 1, *scene.grid), 0.0), zero, zero + unit)
+            return BoundedRangePrior(
+                build_random_input_prior(scene, scene.grid, rng), zero, zero + unit
+            )
+        net = PixelParameters(scene.measurement.shape[1], scene.grid, PIXEL_START_SIGMA, rng)
+        return BoundedRangePrior(
+            RandomInputPrior(net, torch.zeros(1, 1, *scene.grid), 0.0), zero, zero + unit
+        )
 
-    def _operator(self, scene: Scene) -> FeatureOperator:
+    def _operator(self, scene: FitInput) -> FeatureOperator:
         import torch
 
         from napari_dip.engine.operators.network_features import FeatureGraph, FeatureOperator
@@ -285,19 +289,19 @@ class InvertFeatures(Task):
         graph = FeatureGraph(found.description, tensors)
         numbers = self._numbers(found)
         operator = FeatureOperator(
-            graph, *_network_range(scene), found.channels, numbers.mean, numbers.deviation
+            graph, *_get_network_range(scene), found.channels, numbers.mean, numbers.deviation
         )
         return operator.to(scene.measurement.device)
 
-    def _network(self, size: tuple[int, ...]) -> Network | Refusal:
+    def _network(self, size: tuple[int, ...]) -> ImportedNetwork | Refusal:
         return load_network(self.file, self.layer.strip(), size)
 
-    def _numbers(self, found: Network) -> Numbers:
+    def _numbers(self, found: ImportedNetwork) -> Normalisation:
         program = self.file.is_program
-        return normalisation_of(self.normalisation, self.mean, self.deviation, program=program)
+        return choose_normalisation(self.normalisation, self.mean, self.deviation, program=program)
 
 
-def _network_range(scene: Scene) -> tuple[torch.Tensor, torch.Tensor]:
+def _get_network_range(scene: FitInput) -> tuple[torch.Tensor, torch.Tensor]:
     """Give what the network takes for 0, and the length of its range: (1, C, 1, 1) each."""
     assert scene.zero is not None and scene.unit is not None
     black, white = (float(value) for value in scene.others["range"])

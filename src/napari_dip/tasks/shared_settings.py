@@ -17,8 +17,8 @@ from pydantic import Field
 
 from napari_dip.errors import refusal
 from napari_dip.tasks.base import Input, Setting
-from napari_dip.tasks.priors.blind_spot import blind_spot_code
-from napari_dip.tasks.priors.r2r import RECORRUPTED, SHOWN, recorrupted_code
+from napari_dip.tasks.priors.blind_spot import build_blind_spot_prior
+from napari_dip.tasks.priors.r2r import MEASUREMENT_INPUT_PRIORS, R2R_PRIOR, build_r2r_prior
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from napari_dip.engine.problem import Penalty, Problem
     from napari_dip.errors import Refusal
     from napari_dip.io import ImageSpec
-    from napari_dip.tasks.base import Scene
+    from napari_dip.tasks.base import FitInput
 
 NoiseModel = Annotated[
     Literal["auto", "gaussian", "poisson-gaussian"],
@@ -77,7 +77,7 @@ ReadNoise = Annotated[
         most=1e9,
     ),
 ]
-Gain = Annotated[
+CameraGain = Annotated[
     Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)] | None,
     Setting(
         "Gain",
@@ -110,7 +110,9 @@ SmoothingKind = Annotated[
 ]
 
 
-def smoothed(scene: Scene, weight: float, kind: str) -> tuple[tuple[float, Penalty], ...]:
+def make_total_variation_penalty(
+    scene: FitInput, weight: float, kind: str
+) -> tuple[tuple[float, Penalty], ...]:
     """Give the penalty of that weight and kind, none for weight 0."""
     from napari_dip.engine.likelihood.penalties import anisotropic_total_variation, total_variation
 
@@ -121,7 +123,7 @@ def smoothed(scene: Scene, weight: float, kind: str) -> tuple[tuple[float, Penal
 
 
 #: What the dock and the command line ask for.
-SECOND = Input(
+REPEATED_EXPOSURE = Input(
     "second",
     "Second image of the same object",
     "Another shot of the same thing, unmoved: its noise is another, so the two together tell more "
@@ -131,15 +133,15 @@ SECOND = Input(
 )
 #: Side of the blocks whose means are compared, in pixels: noise falls to an eighth, and what a
 #: microscope shows mostly is as large.
-BLOCK = 8
+COMPARISON_BLOCK_SIDE = 8
 #: Least correlation of those means. It is 0.5 where the noise of a block's mean is as strong as
 #: the picture, so that of a pixel eight times as strong, where nobody could tell.
-ALIKE = 0.5
+MIN_BLOCK_CORRELATION = 0.5
 #: Most blocks that are compared; more would only make sure of what is sure.
-MOST_BLOCKS = 20_000
+MAX_COMPARED_BLOCKS = 20_000
 
 
-def check_second(source: ImageSpec, second: ImageSpec) -> Refusal | None:
+def check_exposure_header(source: ImageSpec, second: ImageSpec) -> Refusal | None:
     """Say no to a second image of another size or kind, from the headers alone."""
     same_axes = source.guessed or second.guessed or source.axes == second.axes
     if second.shape == source.shape and same_axes:
@@ -148,7 +150,7 @@ def check_second(source: ImageSpec, second: ImageSpec) -> Refusal | None:
     return refusal("second-size", name=second.name, image=source.name, size=theirs, other=ours)
 
 
-def admit_second(
+def check_exposure_pixels(
     first: npt.NDArray[np.float32], second: npt.NDArray[np.float32], name: str, other: str
 ) -> Refusal | None:
     """Say no to a second image that is no second measurement of the same object.
@@ -167,15 +169,21 @@ def admit_second(
     alike = [
         correlation
         for channel in range(first.shape[1])
-        if (correlation := _alike(first[:, channel], second[:, channel])) is not None
+        if (correlation := _correlate_block_means(first[:, channel], second[:, channel]))
+        is not None
     ]
-    if alike and min(alike) < ALIKE:
-        facts = {"name": name, "image": other, "found": f"{min(alike):.2f}", "least": f"{ALIKE}"}
+    if alike and min(alike) < MIN_BLOCK_CORRELATION:
+        facts = {
+            "name": name,
+            "image": other,
+            "found": f"{min(alike):.2f}",
+            "least": f"{MIN_BLOCK_CORRELATION}",
+        }
         return refusal("second-other", **facts)
     return None
 
 
-def pooled(scene: Scene) -> Scene:
+def average_exposures(scene: FitInput) -> FitInput:
     """Make one measurement of a scene's two: their mean, weighed by how sure each of them is.
 
     All that two measurements with normal noise tell of a picture is in that mean, so a network
@@ -202,9 +210,11 @@ def pooled(scene: Scene) -> Scene:
     return replace(scene, measurement=mean, noise=total, noise_level=level)
 
 
-def _alike(first: npt.NDArray[np.float32], second: npt.NDArray[np.float32]) -> float | None:
+def _correlate_block_means(
+    first: npt.NDArray[np.float32], second: npt.NDArray[np.float32]
+) -> float | None:
     """Correlation of the means of blocks; None where the first has nothing to be like."""
-    x, y = (_block_means(one) for one in (first, second))
+    x, y = (_compute_block_means(one) for one in (first, second))
     if first.min() == first.max():  # such a channel is left as it is
         return None
     x, y = x - x.mean(), y - y.mean()
@@ -212,24 +222,28 @@ def _alike(first: npt.NDArray[np.float32], second: npt.NDArray[np.float32]) -> f
     return float((x * y).sum()) / power**0.5 if power > 0 else 0.0
 
 
-def _block_means(volume: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+def _compute_block_means(volume: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
     """Means of blocks of (..., Y, X), evenly chosen if there are very many."""
     import numpy as np
 
-    height, width = (side // BLOCK for side in volume.shape[-2:])
-    planes = volume.reshape(-1, *volume.shape[-2:])[:, : height * BLOCK, : width * BLOCK]
-    every = max(1, len(planes) * height * width // MOST_BLOCKS)
+    height, width = (side // COMPARISON_BLOCK_SIDE for side in volume.shape[-2:])
+    planes = volume.reshape(-1, *volume.shape[-2:])[
+        :, : height * COMPARISON_BLOCK_SIDE, : width * COMPARISON_BLOCK_SIDE
+    ]
+    every = max(1, len(planes) * height * width // MAX_COMPARED_BLOCKS)
     some = planes[:: min(every, max(1, len(planes)))]
-    blocks = some.reshape(len(some), height, BLOCK, width, BLOCK).astype(np.float64)
+    blocks = some.reshape(
+        len(some), height, COMPARISON_BLOCK_SIDE, width, COMPARISON_BLOCK_SIDE
+    ).astype(np.float64)
     return np.asarray(blocks.mean((2, 4))).ravel()
 
 
 #: Pixels between planes from which on a volume is not worth its time: of every second plane of an
 #: embryo (8 x 48 x 48) it made 25.8 dB in 36 s, planes that see their neighbours 26.2 dB in 9 s.
-FAR = 2.0
+MIN_DISTANT_SPACING = 2.0
 #: Priors whose networks are shown the image, and may be shown the frames beside as well.
-BESIDE = (RECORRUPTED, "blind-spot")
-Beside = Annotated[
+NEIGHBOUR_FRAME_PRIORS = (R2R_PRIOR, "blind-spot")
+UseNeighbouringFrames = Annotated[
     bool,
     Setting(
         "Look at the frames beside",
@@ -239,7 +253,7 @@ Beside = Annotated[
         "of them share one noise, as with a dirty camera.",
     ),
 ]
-Steadiness = Annotated[
+TemporalSmoothing = Annotated[
     Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)],
     Setting(
         "Steadiness in time",
@@ -252,14 +266,14 @@ Steadiness = Annotated[
     ),
 ]
 #: What one network for all, the weights of the one before, and nothing shared are called.
-Way = Literal["together", "in-turn", "alone"]
+SharingMode = Literal["together", "in-turn", "alone"]
 #: Frames or planes from which on one network is fitted to all of them: 12 frames of 64 x 64 took
 #: 12.9 CPU seconds so, and 13.0 in turn (cancer_cell_migration, `fast`).
-LEAST_SHARED = 16
+MIN_JOINT_FRAMES = 16
 #: And tiles, whose steps in turn look at less: 16 of 128 x 128 took 182 and 162 CPU seconds a
 #: megapixel with one network for all, 155 and 141 in turn (TwoPhoton_BPAE_B, Confocal_BPAE_R).
-LEAST_TILES_SHARED = 32
-Sharing = Annotated[
+MIN_JOINT_TILES = 32
+SeriesSharing = Annotated[
     Literal["auto", "together", "in-turn", "alone"],
     Setting(
         "Series",
@@ -278,7 +292,7 @@ Sharing = Annotated[
 ]
 
 
-def way_of_sharing(wish: str, count: int, *, shown: bool, tiles: bool) -> Way:
+def choose_sharing_mode(wish: str, count: int, *, shown: bool, tiles: bool) -> SharingMode:
     """Choose how so many frames, planes or tiles share what a network learns.
 
     One network can only serve all where it is `shown` the image: fed with fixed noise, it holds one
@@ -286,12 +300,12 @@ def way_of_sharing(wish: str, count: int, *, shown: bool, tiles: bool) -> Way:
     """
     if wish == "alone":
         return "alone"
-    least = LEAST_TILES_SHARED if tiles else LEAST_SHARED
+    least = MIN_JOINT_TILES if tiles else MIN_JOINT_FRAMES
     wanted = wish == "together" or (wish == "auto" and count >= least)
     return "together" if wanted and shown and count > 1 else "in-turn"
 
 
-def plane_count(source: ImageSpec) -> int:
+def count_planes(source: ImageSpec) -> int:
     """Count frames times planes."""
     sizes = zip(source.axes, source.shape, strict=True)
     return prod(count for axis, count in sizes if axis in "TZ")
@@ -302,7 +316,7 @@ def is_movie(source: ImageSpec) -> bool:
     return "T" in source.axes and source.shape[source.axes.index("T")] > 1
 
 
-def plane_distance(source: ImageSpec) -> float:
+def compute_plane_distance(source: ImageSpec) -> float:
     """Distance of neighbouring planes in pixels of the plane; 1 where the header does not say."""
     if source.scale is None or source.units is None or "Z" not in source.axes:
         return 1.0
@@ -316,49 +330,50 @@ def plane_distance(source: ImageSpec) -> float:
     return abs(source.scale[deep]) / source.scale[wide] or 1.0
 
 
-def far_apart(source: ImageSpec) -> bool:
+def has_distant_planes(source: ImageSpec) -> bool:
     """Whether planes lie too far apart to be restored together rather than one by one."""
-    return plane_distance(source) >= FAR
+    return compute_plane_distance(source) >= MIN_DISTANT_SPACING
 
 
-def apart_words(source: ImageSpec) -> str:
+def describe_distant_planes(source: ImageSpec) -> str:
     """Say what becomes of planes that lie far apart."""
     return (
-        f"The planes lie {plane_distance(source):.1f} pixels apart: where Stacks is automatic, "
+        f"The planes lie {compute_plane_distance(source):.1f} pixels apart: where Stacks is "
+        "automatic, "
         "they are restored one by one, each with a look at its neighbours."
     )
 
 
-def shown_beside(scene: Scene, rng: torch.Generator) -> Prior:
+def build_neighbour_frame_prior(scene: FitInput, rng: torch.Generator) -> Prior:
     """Make a network that is shown the image, and the frames beside, if there are any.
 
     Parameters
     ----------
     scene : Scene
-        Its prior is one of `BESIDE`.
+        Its prior is one of `NEIGHBOUR_FRAME_PRIORS`.
     rng : torch.Generator
     """
-    from napari_dip.engine.priors.guided import GuidedCode
+    from napari_dip.engine.priors.guided import GuidedPrior
 
-    make = recorrupted_code if scene.prior == RECORRUPTED else blind_spot_code
+    make = build_r2r_prior if scene.prior == R2R_PRIOR else build_blind_spot_prior
     if scene.beside is None:
         return make(scene, rng)
-    return GuidedCode(make(scene, rng, further=scene.beside.shape[1]), scene.beside)
+    return GuidedPrior(make(scene, rng, further=scene.beside.shape[1]), scene.beside)
 
 
-def steady(problem: Problem, scene: Scene, weight: float) -> Problem:
+def add_temporal_smoothing(problem: Problem, scene: FitInput, weight: float) -> Problem:
     """Draw a problem's picture to that of the frame before, if there is one.
 
     A network that says how sure it is gives a picture that is weighed against the frame before
     in the end; any other is drawn to it while it is fitted.
     """
-    from napari_dip.engine.likelihood.penalties import steadied, temporal_difference
-    from napari_dip.engine.problem import followed_by
+    from napari_dip.engine.likelihood.penalties import make_temporal_term, smooth_temporally
+    from napari_dip.engine.problem import append_final_step
 
     before = scene.before
     if before is None or not weight:
         return problem
-    if scene.prior not in SHOWN:
-        term = temporal_difference(before, scene.noise_level, weight, problem.finish)
+    if scene.prior not in MEASUREMENT_INPUT_PRIORS:
+        term = make_temporal_term(before, scene.noise_level, weight, problem.finish)
         return replace(problem, terms=(*problem.terms, term))
-    return followed_by(problem, lambda _, done: steadied(done, before, weight))
+    return append_final_step(problem, lambda _, done: smooth_temporally(done, before, weight))

@@ -16,17 +16,22 @@ from pydantic.dataclasses import dataclass
 from pydantic_core import PydanticCustomError
 
 from napari_dip.errors import Refusal, refusal
-from napari_dip.tasks.base import NoiseWish, Scene, Setting, Task
-from napari_dip.tasks.optics.psf_settings import GAUSSIAN_REACH, fit_axes, padded, within_frame
-from napari_dip.tasks.priors.zssr import (
-    COARSER_SCALES,
-    LEAST_SIDE,
-    coarser_scales,
-    coarser_scales_problem,
-    stages_of,
-    with_patches_that_judge,
+from napari_dip.tasks.base import FitInput, NoiseRequest, Setting, Task
+from napari_dip.tasks.optics.psf_settings import (
+    GAUSSIAN_RADIUS_SIGMAS,
+    compute_object_size,
+    get_fit_axes,
+    make_crop_to_frame,
 )
-from napari_dip.tasks.shared_settings import Gain, NoiseModel, ReadNoise
+from napari_dip.tasks.priors.zssr import (
+    MIN_ZSSR_SIDE,
+    ZSSR_PRIOR,
+    build_zssr_prior,
+    build_zssr_problem,
+    set_validation_patches,
+    split_into_stages,
+)
+from napari_dip.tasks.shared_settings import CameraGain, NoiseModel, ReadNoise
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -39,10 +44,10 @@ if TYPE_CHECKING:
     from napari_dip.io import ImageSpec
 
 #: Factors of one axis; the paper shows 4 and 8.
-ALLOWED = (1, 2, 3, 4, 8)
+ALLOWED_FACTORS = (1, 2, 3, 4, 8)
 
 
-def factor_text(value: object) -> str:
+def normalise_factor(value: object) -> str:
     """Bring a factor, or one for each axis, to the text that recipes keep, such as "2" or "1,4".
 
     Parameters
@@ -62,7 +67,7 @@ def factor_text(value: object) -> str:
     else:
         parts = [value]
     texts = [str(part) for part in parts]
-    numbers = [int(text) for text in texts if text in map(str, ALLOWED)]
+    numbers = [int(text) for text in texts if text in map(str, ALLOWED_FACTORS)]
     if len(numbers) != len(texts) or len(numbers) not in (1, 2, 3) or max(numbers) == 1:
         raise PydanticCustomError(
             "factor",
@@ -74,7 +79,7 @@ def factor_text(value: object) -> str:
 
 Factor = Annotated[
     str,
-    BeforeValidator(factor_text),
+    BeforeValidator(normalise_factor),
     Setting(
         "Enlarge ×",
         "How many pixels the result has for each pixel of the image: 2, 3, 4 or 8, or one "
@@ -117,7 +122,7 @@ PsfDepth = Annotated[
         written="along Z of standard deviation {:g} planes of the result",
     ),
 ]
-EnlargingPrior = Annotated[
+SuperResolutionPrior = Annotated[
     Literal["auto", "scales", "noise"],
     Setting(
         "Prior",
@@ -143,9 +148,9 @@ WarmStart = Annotated[
 ]
 #: Standard deviation of the code's jitter up to that factor, and beyond: the paper's 0.03 for 4
 #: and 0.05 for 8.
-JITTER, JITTER_BEYOND, FINE = 0.03, 0.05, 4
+SMALL_FACTOR_JITTER, LARGE_FACTOR_JITTER, MAX_SMALL_FACTOR = 0.03, 0.05, 4
 #: Jitter of the interpolated image, which has a range of about one.
-JITTER_OF_SHOWN = 0.1
+INTERPOLATED_INPUT_JITTER = 0.1
 #: A volume's fit begins with the interpolated one, since its few steps would not get there from a
 #: random one (embryo, 32 x 64 x 64, planes made twice as many: cubics 41.1 dB, 29.1 dB after 100
 #: steps from random ones), and with what that leaves unexplained added. What the network adds is
@@ -153,9 +158,9 @@ JITTER_OF_SHOWN = 0.1
 CORRECTION = 4.0
 #: Largest factor of a plane that such a beginning is better for (192 x 192 of mitochondria, halved:
 #: off by 51 grey values, 72 without it after 250 steps, 60 after 1250, cubics by 52).
-BEGUN = 2
+MAX_INTERPOLATED_START_FACTOR = 2
 #: Least reach of what the network adds, in network units: a picture without any detail.
-LEAST_REACH = 1e-4
+MIN_CORRECTION_RANGE = 1e-4
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
@@ -172,11 +177,11 @@ class SuperResolve(Task):
     model: CoarsePixels = "lanczos"
     psf_sigma: PsfWidth = 0.0
     psf_sigma_z: PsfDepth = 0.0
-    prior: EnlargingPrior = "auto"
+    prior: SuperResolutionPrior = "auto"
     start: WarmStart = "interpolated"
     noise: NoiseModel = "auto"
     read_noise: ReadNoise = None
-    gain: Gain = None
+    gain: CameraGain = None
 
     def factors(self, axes: str) -> tuple[int, ...]:
         """As the user wants it; one number is for Y and X."""
@@ -189,7 +194,7 @@ class SuperResolve(Task):
         self, source: ImageSpec, others: Mapping[str, ImageSpec]
     ) -> Literal["planes", "volume"]:
         """Finer planes, or blur along Z, ask for a volume; all else costs less plane by plane."""
-        return "volume" if self._deep and fit_axes(source, 3) == "ZYX" else "planes"
+        return "volume" if self._deep and get_fit_axes(source, 3) == "ZYX" else "planes"
 
     @property
     def _deep(self) -> bool:
@@ -210,7 +215,7 @@ class SuperResolve(Task):
     ) -> tuple[int, ...]:
         """Speak of the fine grid, and of what the PSF brings in."""
         frame, factors = source.along(axes), self.factors(axes)
-        return padded(_times(frame, factors), self._margin(axes))
+        return compute_object_size(_multiply_sizes(frame, factors), self._margin(axes))
 
     def _sigmas(self, axes: str) -> tuple[float, ...]:
         """Give the standard deviation of the PSF along each of these axes, in fine pixels."""
@@ -219,7 +224,7 @@ class SuperResolve(Task):
 
     def _margin(self, axes: str) -> tuple[int, ...]:
         """Fine pixels beyond the frame from which the PSF brings light, on either side."""
-        return tuple(ceil(GAUSSIAN_REACH * sigma) for sigma in self._sigmas(axes))
+        return tuple(ceil(GAUSSIAN_RADIUS_SIGMAS * sigma) for sigma in self._sigmas(axes))
 
     def check(self, source: ImageSpec, others: Mapping[str, ImageSpec]) -> Refusal | None:
         """Say no to a prior that has nothing to learn from."""
@@ -231,22 +236,22 @@ class SuperResolve(Task):
         """Coarser scales, where the picture has some that were made as its own pixels were."""
         if self.prior == "noise" or (self.prior == "auto" and volume):
             return "noise"
-        return COARSER_SCALES if self._has_scales(source) else "noise"
+        return ZSSR_PRIOR if self._has_scales(source) else "noise"
 
     def _has_scales(self, source: ImageSpec) -> bool:
-        equal = stages_of(self.factors(source.axes))
+        equal = split_into_stages(self.factors(source.axes))
         sharp = not (self.psf_sigma or self.psf_sigma_z)
-        return sharp and equal is not None and min(source.grid) >= LEAST_SIDE
+        return sharp and equal is not None and min(source.grid) >= MIN_ZSSR_SIDE
 
     def why(self, prior: str, block: tuple[int, ...]) -> str:
         """Say what it learns from, or name the paper's choice."""
-        if prior == COARSER_SCALES:
+        if prior == ZSSR_PRIOR:
             return "it learns on the picture, made coarser still, what finer pixels look like"
         return "it is the one that the Deep Image Prior paper enlarges with"
 
-    def noise_wish(self) -> NoiseWish:
+    def noise_wish(self) -> NoiseRequest:
         """Say what the settings hold; what coarse pixels share is picture, nearly always."""
-        return NoiseWish(self.noise, self.read_noise, self.gain, white=True)
+        return NoiseRequest(self.noise, self.read_noise, self.gain, white=True)
 
     def block(self, measured: tuple[int, int]) -> tuple[int, int]:
         """Hide single pixels: each stands for many fine ones, and a clean image looks correlated.
@@ -255,26 +260,26 @@ class SuperResolve(Task):
         """
         return 1, 1
 
-    def seen(self, scene: Scene) -> Scene:
+    def seen(self, scene: FitInput) -> FitInput:
         """Interpolate once, and explain the pixels seen, for prior and problem."""
-        if scene.prior == COARSER_SCALES:
-            stage = _stage(self.factors(_axes(scene)))
-            return with_patches_that_judge(scene, self._decimation(stage), stage)
+        if scene.prior == ZSSR_PRIOR:
+            stage = _get_stage_factors(self.factors(_get_spatial_axes(scene)))
+            return set_validation_patches(scene, self._decimation(stage), stage)
         if self.start == "none":
             return scene
         shown, begun = self._explaining(scene, scene.known * (1 - scene.guarded))
         return replace(scene, others={**scene.others, "shown": shown, "begun": begun})
 
-    def problem(self, scene: Scene) -> Problem:
+    def problem(self, scene: FitInput) -> Problem:
         """Explain the coarse pixels; those held out judge."""
         from napari_dip.engine.likelihood.fidelity import gaussian_likelihood, weighted_residual
         from napari_dip.engine.problem import Problem, Term
 
-        if scene.prior == COARSER_SCALES:
-            return coarser_scales_problem(scene, *self._ways(scene))
+        if scene.prior == ZSSR_PRIOR:
+            return build_zssr_problem(scene, *self._ways(scene))
         term = Term(
             scene.measurement,
-            self._operator(_axes(scene)).to(scene.measurement.device),
+            self._operator(_get_spatial_axes(scene)).to(scene.measurement.device),
             weighted_residual(scene.noise),
             gaussian_likelihood(scene.noise),
             fitted=scene.known * (1 - scene.guarded),
@@ -284,9 +289,12 @@ class SuperResolve(Task):
         )
         return Problem((term,), finish=self._finish(scene))
 
-    def _begins(self, scene: Scene) -> bool:
+    def _begins(self, scene: FitInput) -> bool:
         """Whether the fit begins with a picture that explains the pixels seen (see BEGUN)."""
-        small = len(scene.grid) > 2 or max(self.factors(_axes(scene))) <= BEGUN
+        small = (
+            len(scene.grid) > 2
+            or max(self.factors(_get_spatial_axes(scene))) <= MAX_INTERPOLATED_START_FACTOR
+        )
         return small and self.start != "none"
 
     def _operator(self, axes: str) -> nn.Module:
@@ -304,82 +312,94 @@ class SuperResolve(Task):
 
         return LanczosDownsample(factors) if self.model == "lanczos" else BinnedDownsample(factors)
 
-    def prior_for(self, scene: Scene, rng: torch.Generator) -> Prior:
+    def prior_for(self, scene: FitInput, rng: torch.Generator) -> Prior:
         """Draw from fixed noise on the fine grid, with the interpolated image beside it."""
         from torch import cat
 
-        from napari_dip.tasks.priors.deep_image_prior import CHANNELS, NOISE_IN_VOLUMES, noise_code
+        from napari_dip.tasks.priors.deep_image_prior import (
+            NOISE_IN_VOLUMES,
+            RANDOM_INPUT_CHANNELS,
+            build_random_input_prior,
+        )
 
-        axes = _axes(scene)
+        axes = _get_spatial_axes(scene)
         factors = self.factors(axes)
-        if scene.prior == COARSER_SCALES:
-            return coarser_scales(scene, self._decimation(_stage(factors)), factors, rng)
-        jitter = JITTER if max(factors) <= FINE else JITTER_BEYOND
-        grid = padded(_times(scene.grid, factors), self._margin(axes))
-        channels = NOISE_IN_VOLUMES if len(grid) > 2 else CHANNELS
+        if scene.prior == ZSSR_PRIOR:
+            return build_zssr_prior(
+                scene, self._decimation(_get_stage_factors(factors)), factors, rng
+            )
+        jitter = SMALL_FACTOR_JITTER if max(factors) <= MAX_SMALL_FACTOR else LARGE_FACTOR_JITTER
+        grid = compute_object_size(_multiply_sizes(scene.grid, factors), self._margin(axes))
+        channels = NOISE_IN_VOLUMES if len(grid) > 2 else RANDOM_INPUT_CHANNELS
         noise: dict[str, Any] = {"jitter": jitter, "channels_of_noise": channels}
         if self.start == "none":
-            return noise_code(scene, grid, rng, **noise)
+            return build_random_input_prior(scene, grid, rng, **noise)
         shown, begun = scene.others["shown"], scene.others["begun"]
-        noise |= {"jitter_of_shown": JITTER_OF_SHOWN}
+        noise |= {"jitter_of_shown": INTERPOLATED_INPUT_JITTER}
         if not self._begins(scene):
-            return noise_code(scene, grid, rng, shown=cat([shown, begun], 1), **noise)
+            return build_random_input_prior(scene, grid, rng, shown=cat([shown, begun], 1), **noise)
         noise["shown"] = shown
         reach = CORRECTION * float((begun - shown).square().mean().sqrt())
-        return noise_code(scene, grid, rng, start=begun, reach=max(reach, LEAST_REACH), **noise)
+        return build_random_input_prior(
+            scene, grid, rng, start=begun, reach=max(reach, MIN_CORRECTION_RANGE), **noise
+        )
 
-    def _interpolated(self, scene: Scene, visible: Tensor) -> Tensor:
+    def _interpolated(self, scene: FitInput, visible: Tensor) -> Tensor:
         """Cubic interpolation (1, C, *grid) of the visible pixels."""
-        from napari_dip.engine.prior import fill
+        from napari_dip.engine.prior import fill_with_local_mean
 
-        return self._finer(scene, fill(scene.measurement * visible, visible, scene.block))
+        return self._finer(
+            scene, fill_with_local_mean(scene.measurement * visible, visible, scene.block)
+        )
 
-    def _ways(self, scene: Scene) -> tuple[nn.Module, Callable[[Tensor], Tensor]]:
+    def _ways(self, scene: FitInput) -> tuple[nn.Module, Callable[[Tensor], Tensor]]:
         """Give what makes pixels coarse, and what interpolates finer ones."""
-        operator = self._operator(_axes(scene)).to(scene.measurement.device)
+        operator = self._operator(_get_spatial_axes(scene)).to(scene.measurement.device)
         return operator, lambda coarse: self._finer(scene, coarse)
 
-    def _finer(self, scene: Scene, coarse: Tensor) -> Tensor:
+    def _finer(self, scene: FitInput, coarse: Tensor) -> Tensor:
         from torch.nn import functional
 
-        from napari_dip.engine.operators.detector import interpolated
+        from napari_dip.engine.operators.detector import interpolate_cubic
 
-        axes = _axes(scene)
+        axes = _get_spatial_axes(scene)
         sides = [side for far in reversed(self._margin(axes)) for side in (far, far)]
-        return functional.pad(interpolated(coarse, self.factors(axes)), sides, mode="replicate")
+        return functional.pad(
+            interpolate_cubic(coarse, self.factors(axes)), sides, mode="replicate"
+        )
 
-    def _explaining(self, scene: Scene, visible: Tensor) -> tuple[Tensor, Tensor]:
+    def _explaining(self, scene: FitInput, visible: Tensor) -> tuple[Tensor, Tensor]:
         """Interpolate, and add to that, a few times over, what it leaves unexplained; give both."""
-        from napari_dip.engine.operators.detector import explaining
+        from napari_dip.engine.operators.detector import apply_iterative_backprojection
 
         interpolation = self._interpolated(scene, visible)
-        picture = explaining(
+        picture = apply_iterative_backprojection(
             interpolation,
             scene.measurement,
-            self._operator(_axes(scene)).to(scene.measurement.device),
+            self._operator(_get_spatial_axes(scene)).to(scene.measurement.device),
             lambda left: self._finer(scene, left * visible),
         )
         return interpolation, picture
 
-    def _finish(self, scene: Scene) -> Callable[[Estimate], Estimate]:
+    def _finish(self, scene: FitInput) -> Callable[[Estimate], Estimate]:
         """Cut to the frame; where the fit begins with a picture, add what the judges tell."""
-        cut = within_frame(self._margin(_axes(scene)))
+        cut = make_crop_to_frame(self._margin(_get_spatial_axes(scene)))
         if not self._begins(scene):
             return cut
         judges = self._explaining(scene, scene.known)[1] - scene.others["begun"]
         return lambda estimate: cut(estimate._replace(mean=estimate.mean + judges))
 
 
-def _times(frame: tuple[int, ...], factors: tuple[int, ...]) -> tuple[int, ...]:
+def _multiply_sizes(frame: tuple[int, ...], factors: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(n * f for n, f in zip(frame, factors, strict=True))
 
 
-def _stage(factors: tuple[int, ...]) -> tuple[int, ...]:
-    stages = stages_of(factors)
+def _get_stage_factors(factors: tuple[int, ...]) -> tuple[int, ...]:
+    stages = split_into_stages(factors)
     assert stages is not None  # or another prior were chosen
     return stages[0]
 
 
-def _axes(scene: Scene) -> str:
+def _get_spatial_axes(scene: FitInput) -> str:
     """Axes of a fit; those of a movie's volume count alike, as nothing here speaks of time."""
     return "ZYX"[-len(scene.grid) :]

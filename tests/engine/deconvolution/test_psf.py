@@ -8,7 +8,7 @@ import torch
 from scipy.special import j1
 
 from napari_dip.engine.deconvolution import psf as psf_module
-from napari_dip.engine.deconvolution.psf import cleaned_psf, gaussian_psf, microscope_psf
+from napari_dip.engine.deconvolution.psf import clean_psf, gaussian_psf, microscope_psf
 
 #: NA, refractive index, pixel along Z and along Y and X in nm: oil, air, water.
 OBJECTIVES = [(1.4, 1.515, 200.0, 65.0), (0.8, 1.0, 500.0, 160.0), (1.2, 1.33, 300.0, 100.0)]
@@ -122,7 +122,7 @@ def test_finer_sampling_changes_no_pixel_by_more_than_a_five_hundredth(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     coarse = confocal(1.0, 488.0)
-    for name in ("_SAMPLES", "_SAMPLES_PER_AIRY", "_STEPS_PER_AIRY", "_NODES_PER_TURN"):
+    for name in ("_MIN_PIXEL_SAMPLES", "_SAMPLES_PER_AIRY", "_STEPS_PER_AIRY", "_NODES_PER_TURN"):
         monkeypatch.setattr(psf_module, name, 2 * getattr(psf_module, name))
     fine = confocal(1.0, 488.0)
     assert np.abs(fine - coarse).max() < 0.002 * fine.max()
@@ -148,7 +148,7 @@ def test_impossible_microscopes_are_refused(change: dict[str, object], said: str
 
 
 def cleaned(array: torch.Tensor) -> tuple[torch.Tensor, tuple[str, ...]]:
-    answer = cleaned_psf(array)
+    answer = clean_psf(array)
     assert not isinstance(answer, str)
     return answer
 
@@ -159,15 +159,15 @@ def cleaned(array: torch.Tensor) -> tuple[torch.Tensor, tuple[str, ...]]:
 def test_a_psf_that_is_not_finite_is_refused(value: float, code: str) -> None:
     psf = gaussian_psf((1.0, 1.0))
     psf[0, 0] = value
-    assert cleaned_psf(psf) == code
+    assert clean_psf(psf) == code
 
 
 def test_a_psf_without_light_or_with_negative_light_is_refused() -> None:
     psf = gaussian_psf((1.0, 1.0))
-    assert cleaned_psf(torch.zeros(5, 5)) == "psf-zero"
-    assert cleaned_psf(-psf) == "psf-negative"
+    assert clean_psf(torch.zeros(5, 5)) == "psf-zero"
+    assert clean_psf(-psf) == "psf-negative"
     psf[0, 0] = -1e-4 * psf.max()
-    assert cleaned_psf(psf) == "psf-negative"
+    assert clean_psf(psf) == "psf-negative"
     psf[0, 0] = -1e-8 * psf.max()
     assert float(cleaned(psf)[0].min()) >= 0
 

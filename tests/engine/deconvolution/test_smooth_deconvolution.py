@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from napari_dip.engine.deconvolution.initial_estimate import (
-    bending,
-    lucy_guesses,
-    smooth_deconvolutions,
-    transposed,
+    compute_bending_gradient,
+    iterate_smooth_deconvolution,
+    make_adjoint,
+    run_masked_richardson_lucy,
 )
 from napari_dip.engine.deconvolution.psf import gaussian_psf
 from napari_dip.engine.operators.convolution import CircularConvolution, ValidConvolution
@@ -36,7 +36,7 @@ def deconvolved(light: torch.Tensor, *, noise: float, weights: tuple[float, ...]
     variance = noise**2 * ones
     marks = (steps,)
     operator = CircularConvolution(KERNEL)
-    return list(smooth_deconvolutions(operator, light, variance, ones, grid, weights, marks))
+    return list(iterate_smooth_deconvolution(operator, light, variance, ones, grid, weights, marks))
 
 
 def test_the_gradient_of_the_bends_is_the_one_that_torch_finds() -> None:
@@ -50,7 +50,9 @@ def test_the_gradient_of_the_bends_is_the_one_that_torch_finds() -> None:
     )
     total = squares.sqrt().sum()
     (wanted,) = torch.autograd.grad(total, image)
-    torch.testing.assert_close(bending(image.detach(), corner)[0], wanted, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        compute_bending_gradient(image.detach(), corner)[0], wanted, rtol=1e-4, atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("grid", [(7, 8), (4, 5, 6)])
@@ -67,7 +69,7 @@ def test_the_parabolas_lie_above_the_bends(grid) -> None:
         )
         return float(squares.sqrt().sum())
 
-    gradient, curvature = bending(image, corner)
+    gradient, curvature = compute_bending_gradient(image, corner)
     for seed, far in ((1, 0.01), (2, 0.1), (3, 2.0)):
         change = far * (random(*image.shape, seed=seed).double() - 0.5)
         above = (gradient * change + 0.5 * curvature * change.square()).sum()
@@ -78,7 +80,7 @@ def test_the_transposed_operator_brings_back_what_the_operator_spreads() -> None
     operator = ValidConvolution(KERNEL)
     grid = tuple(n + 2 * far for n, far in zip((5, 6, 7), operator.margin, strict=True))
     image, frame = random(1, 1, *grid), random(1, 1, 5, 6, 7, seed=1)
-    back = transposed(operator, frame, grid)(frame)
+    back = make_adjoint(operator, frame, grid)(frame)
     there = float((operator(image) * frame).sum())
     assert float((image * back).sum()) == pytest.approx(there, rel=1e-4)
 
@@ -88,7 +90,7 @@ def test_forty_steps_come_nearer_than_a_hundred_of_richardson_lucy() -> None:
     light = CircularConvolution(KERNEL)(truth)
     (ours,) = deconvolved(light, noise=0.01, weights=(0.0,), steps=40)
     operator, ones = CircularConvolution(KERNEL), torch.ones_like(light)
-    (theirs,) = lucy_guesses(operator, light, ones, (8, 20, 20), (100,))
+    (theirs,) = run_masked_richardson_lucy(operator, light, ones, (8, 20, 20), (100,))
     assert error(ours, truth) < error(theirs, truth)
     assert float(ours.min()) >= 0
 
@@ -118,7 +120,9 @@ def test_a_pixel_that_is_left_out_has_no_say_and_one_of_much_noise_has_little() 
     seen[..., 3, 6, 6], variance[..., 3, 6, 6] = 0, 1e6
 
     def answer(image: torch.Tensor, told: torch.Tensor, doubted: torch.Tensor) -> torch.Tensor:
-        pictures = smooth_deconvolutions(operator, image, doubted, told, (6, 12, 12), (0.0,), (8,))
+        pictures = iterate_smooth_deconvolution(
+            operator, image, doubted, told, (6, 12, 12), (0.0,), (8,)
+        )
         return next(pictures)
 
     one = torch.ones_like(seen)

@@ -10,24 +10,34 @@ import pytest
 import torch
 
 from napari_dip.engine.fit import cuda_graph as graph_step
-from napari_dip.engine.fit.cuda_graph import GraphStep, kind, learner_for, recordable, unchanged
-from napari_dip.engine.fit.early_stopping import never
+from napari_dip.engine.fit.cuda_graph import (
+    CudaGraphTrainStep,
+    is_graph_capturable,
+    make_graph_key,
+    make_train_step,
+    preserve_training_state,
+)
+from napari_dip.engine.fit.early_stopping import never_stop
 from napari_dip.engine.fit.loop import fit
-from napari_dip.engine.fit.schedule import adam, gradient_descent, one_phase
-from napari_dip.engine.likelihood.fidelity import NoiseVariance, gaussian_likelihood, squares
+from napari_dip.engine.fit.schedule import (
+    make_adam,
+    make_gradient_descent,
+    make_single_phase_schedule,
+)
+from napari_dip.engine.likelihood.fidelity import NoiseVariance, gaussian_likelihood, least_squares
 from napari_dip.engine.networks.hourglass import Hourglass
-from napari_dip.engine.prior import NoiseCode
+from napari_dip.engine.prior import RandomInputPrior
 from napari_dip.engine.problem import Identity, Problem, Term
-from napari_dip.engine.train_step import EagerLearner, look_at
+from napari_dip.engine.train_step import EagerTrainStep, make_training_batch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any
 
-    from napari_dip.engine.fit.state import Result
+    from napari_dip.engine.fit.state import FitResult
 
 
-def scene(side: int = 16) -> tuple[Problem, NoiseCode]:
+def scene(side: int = 16) -> tuple[Problem, RandomInputPrior]:
     rng = torch.Generator().manual_seed(0)
     measured = torch.rand(1, 1, side, side, generator=rng)
     everywhere, held_out = torch.ones_like(measured), torch.zeros_like(measured)
@@ -35,19 +45,21 @@ def scene(side: int = 16) -> tuple[Problem, NoiseCode]:
     one = torch.ones(1, 1, 1, 1)
     likelihood = gaussian_likelihood(NoiseVariance(0 * one, 0.01 * one, 1e-6 * one))
     driving = everywhere - held_out
-    term = Term(measured, Identity(), squares(0.01), likelihood, driving, held_out, everywhere)
+    term = Term(
+        measured, Identity(), least_squares(0.01), likelihood, driving, held_out, everywhere
+    )
     net = Hourglass(2, 2, 1, (4, 8), skip=None, normalised=False, rng=rng)
-    return Problem((term,)), NoiseCode(net, torch.rand(1, 2, side, side, generator=rng), 0.1)
+    return Problem((term,)), RandomInputPrior(net, torch.rand(1, 2, side, side, generator=rng), 0.1)
 
 
-def learner(problem: Problem, prior: NoiseCode) -> EagerLearner:
-    optimizer = adam([{"params": list(prior.net.parameters())}])
-    made = EagerLearner(problem, prior, optimizer, clip=1.0, half=False)
+def learner(problem: Problem, prior: RandomInputPrior) -> EagerTrainStep:
+    optimizer = make_adam([{"params": list(prior.net.parameters())}])
+    made = EagerTrainStep(problem, prior, optimizer, clip=1.0, half=False)
     made.rate((1e-2,))
     return made
 
 
-def ended(loop: Iterator[Any]) -> tuple[list[str], Result]:
+def ended(loop: Iterator[Any]) -> tuple[list[str], FitResult]:
     said = []
     while True:
         try:
@@ -59,10 +71,12 @@ def ended(loop: Iterator[Any]) -> tuple[list[str], Result]:
 def test_only_a_card_with_adam_records() -> None:
     problem, _ = scene()
     card = replace(problem.terms[0], measurement=_OnCard())  # type: ignore[arg-type]
-    schedule = one_phase(4, 1e-2)
-    assert not recordable(problem, schedule)
-    assert recordable(Problem((card,)), schedule)
-    assert not recordable(Problem((card,)), replace(schedule, optimiser=gradient_descent))
+    schedule = make_single_phase_schedule(4, 1e-2)
+    assert not is_graph_capturable(problem, schedule)
+    assert is_graph_capturable(Problem((card,)), schedule)
+    assert not is_graph_capturable(
+        Problem((card,)), replace(schedule, optimiser=make_gradient_descent)
+    )
 
 
 class _OnCard:
@@ -71,9 +85,11 @@ class _OnCard:
 
 def test_a_processor_learns_operation_by_operation_and_nobody_is_told() -> None:
     problem, prior = scene()
-    optimizer = adam([{"params": list(prior.net.parameters())}])
-    chosen = learner_for(problem, prior, one_phase(4, 1e-2), optimizer, half=False)
-    assert isinstance(chosen, EagerLearner)
+    optimizer = make_adam([{"params": list(prior.net.parameters())}])
+    chosen = make_train_step(
+        problem, prior, make_single_phase_schedule(4, 1e-2), optimizer, half=False
+    )
+    assert isinstance(chosen, EagerTrainStep)
     assert chosen.note == ""
 
 
@@ -81,17 +97,17 @@ def test_a_processor_learns_operation_by_operation_and_nobody_is_told() -> None:
 def test_a_fit_that_cannot_be_recorded_comes_to_the_same_picture_and_says_so_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    schedule = one_phase(8, 1e-2, report_every=2)
-    said, plain = ended(fit(*scene(), schedule, never, seed=0))
+    schedule = make_single_phase_schedule(8, 1e-2, report_every=2)
+    said, plain = ended(fit(*scene(), schedule, never_stop, seed=0))
     assert not said
     # torch itself refuses to record where there is no card
     monkeypatch.setattr(
-        "napari_dip.engine.fit.trainer.learner_for",
-        lambda problem, prior, _, optimizer, half: GraphStep(
-            EagerLearner(problem, prior, optimizer, clip=schedule.clip, half=half)
+        "napari_dip.engine.fit.trainer.make_train_step",
+        lambda problem, prior, _, optimizer, half: CudaGraphTrainStep(
+            EagerTrainStep(problem, prior, optimizer, clip=schedule.clip, half=half)
         ),
     )
-    said, answer = ended(fit(*scene(), schedule, never, seed=0))
+    said, answer = ended(fit(*scene(), schedule, never_stop, seed=0))
     assert len(said) == 1
     assert "could not be recorded" in said[0]
     assert answer.notes == tuple(said)
@@ -101,12 +117,14 @@ def test_a_fit_that_cannot_be_recorded_comes_to_the_same_picture_and_says_so_onc
 def test_what_is_tried_before_recording_leaves_weights_and_optimiser_as_they_were() -> None:
     problem, prior = scene()
     taught = learner(problem, prior)
-    look = look_at(problem, prior.draw(torch.Generator().manual_seed(1)), released=False)
+    look = make_training_batch(
+        problem, prior.draw(torch.Generator().manual_seed(1)), released=False
+    )
     for _ in range(2):  # with an optimiser that has not begun, and with one that has
         weights = [weight.detach().clone() for weight in taught.weights]
         state = taught.optimizer.state
         before = {name: v.clone() for w in taught.weights for name, v in state.get(w, {}).items()}
-        with unchanged(taught):
+        with preserve_training_state(taught):
             taught.learn(look)
             changed = [(w != was).any() for w, was in zip(taught.weights, weights, strict=True)]
             assert any(changed)
@@ -123,20 +141,26 @@ def test_looks_that_one_graph_cannot_serve_are_told_apart() -> None:
     problem, prior = scene()
     larger, other = scene(side=24)
     rng = torch.Generator().manual_seed(0)
-    first = look_at(problem, prior.draw(rng), released=False)
-    again = look_at(problem, prior.draw(rng), released=False)
+    first = make_training_batch(problem, prior.draw(rng), released=False)
+    again = make_training_batch(problem, prior.draw(rng), released=False)
     assert bool((first.code != again.code).any())
-    assert kind(first) == kind(again)
-    assert kind(first) != kind(look_at(problem, prior.draw(rng), released=True))
-    assert kind(first) != kind(look_at(larger, other.draw(rng), released=False))
+    assert make_graph_key(first) == make_graph_key(again)
+    assert make_graph_key(first) != make_graph_key(
+        make_training_batch(problem, prior.draw(rng), released=True)
+    )
+    assert make_graph_key(first) != make_graph_key(
+        make_training_batch(larger, other.draw(rng), released=False)
+    )
 
 
 def test_a_fit_whose_looks_change_all_the_time_is_not_recorded_for_ever(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(graph_step, "MOST_RECORDINGS", 0)
+    monkeypatch.setattr(graph_step, "MAX_RECORDINGS", 0)
     problem, prior = scene()
-    step = GraphStep(learner(problem, prior))
-    step.learn(look_at(problem, prior.draw(torch.Generator().manual_seed(1)), released=False))
-    assert graph_step.NOT_STATIC in step.note
+    step = CudaGraphTrainStep(learner(problem, prior))
+    step.learn(
+        make_training_batch(problem, prior.draw(torch.Generator().manual_seed(1)), released=False)
+    )
+    assert graph_step.DYNAMIC_SHAPES_REASON in step.note
     assert isinstance(step.drawing(), nullcontext)

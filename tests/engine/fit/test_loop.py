@@ -9,24 +9,28 @@ import pytest
 import torch
 
 from napari_dip.engine.control import Control
-from napari_dip.engine.fit.early_stopping import Judgement, held_out_rule, never
+from napari_dip.engine.fit.early_stopping import (
+    ValidationRecord,
+    make_validation_stop_rule,
+    never_stop,
+)
 from napari_dip.engine.fit.loop import fit
-from napari_dip.engine.fit.schedule import Schedule, one_phase
+from napari_dip.engine.fit.schedule import Schedule, make_single_phase_schedule
 from napari_dip.engine.likelihood.fidelity import (
     NoiseVariance,
+    beta_nll,
+    compute_posterior,
     gaussian_likelihood,
-    mean_and_doubt,
-    posterior,
 )
 from napari_dip.engine.likelihood.penalties import total_variation
 from napari_dip.engine.networks.hourglass import Hourglass
-from napari_dip.engine.prior import BlindSpotCode, NoiseCode, Prior, held_out_centres
+from napari_dip.engine.prior import BlindSpotPrior, Prior, RandomInputPrior, draw_validation_centres
 from napari_dip.engine.problem import Estimate, Identity, Problem, Term
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from napari_dip.engine.fit.state import Checkpoint, Progress, Result
+    from napari_dip.engine.fit.state import Checkpoint, FitProgress, FitResult
 
 SIGMA = 0.15
 
@@ -42,8 +46,8 @@ def scene(grid: tuple[int, ...], kind: str = "blind-spot") -> tuple[Problem, Pri
     measurement = truth + SIGMA * torch.randn(truth.shape, generator=rng)
     ones = torch.ones(1, 1, *[1] * len(grid))
     noise = NoiseVariance(0 * ones, SIGMA**2 * ones, 1e-6 * ones)
-    held_out = held_out_centres(grid, (1,) * len(grid), 0.05, seed=0)
-    fidelity = mean_and_doubt(noise, SIGMA**2)
+    held_out = draw_validation_centres(grid, (1,) * len(grid), 0.05, seed=0)
+    fidelity = beta_nll(noise, SIGMA**2)
     everywhere = torch.ones_like(held_out)
     term = Term(
         measurement,
@@ -57,18 +61,18 @@ def scene(grid: tuple[int, ...], kind: str = "blind-spot") -> tuple[Problem, Pri
     if kind == "noise":
         net = Hourglass(len(grid), 4, 1, (8, 16, 16), skip=4, normalised=True, rng=rng)
         code = torch.rand(1, 4, *grid, generator=rng) / 10
-        return Problem((term,)), NoiseCode(net, code, 1 / 30), truth
+        return Problem((term,)), RandomInputPrior(net, code, 1 / 30), truth
     net = Hourglass(len(grid), 1, 2, (8, 16), skip=None, normalised=False, rng=rng)
     block = (1,) * len(grid)
-    prior = BlindSpotCode(net, measurement, held_out, block, block, share=0.15, window=None)
+    prior = BlindSpotPrior(net, measurement, held_out, block, block, share=0.15, window=None)
 
     def finish(estimate: Estimate) -> Estimate:
-        return posterior(noise, measurement, estimate, granted=1.0, judges=held_out)
+        return compute_posterior(noise, measurement, estimate, granted=1.0, judges=held_out)
 
     return Problem((term,), finish=finish), prior, truth
 
 
-def drain(loop: Iterator[Progress]) -> tuple[list[Progress], Result | None]:
+def drain(loop: Iterator[FitProgress]) -> tuple[list[FitProgress], FitResult | None]:
     seen = []
     while True:
         try:
@@ -86,8 +90,8 @@ def error(estimate: Estimate, truth: torch.Tensor) -> float:
 def test_a_noisy_disc_gets_clearer(grid: tuple[int, ...], kind: str) -> None:
     problem, prior, truth = scene(grid, kind)
     rate = 0.01 if kind == "noise" else 0.005
-    schedule = one_phase(150, rate, average=0.95)
-    _, result = drain(fit(problem, prior, schedule, held_out_rule(75), seed=0))
+    schedule = make_single_phase_schedule(150, rate, average=0.95)
+    _, result = drain(fit(problem, prior, schedule, make_validation_stop_rule(75), seed=0))
     assert result is not None
     assert error(result.estimate, truth) < (0.9 if kind == "noise" else 0.8) * SIGMA
     assert result.stop_reason
@@ -99,7 +103,9 @@ def test_the_same_seed_gives_the_same_bytes(kind: str) -> None:
     pictures = []
     for _ in range(2):
         problem, prior, _ = scene((24, 24), kind)
-        _, result = drain(fit(problem, prior, one_phase(30, 0.01), never, seed=4))
+        _, result = drain(
+            fit(problem, prior, make_single_phase_schedule(30, 0.01), never_stop, seed=4)
+        )
         assert result is not None
         pictures.append(result.estimate.mean)
     assert torch.equal(*pictures)
@@ -107,13 +113,13 @@ def test_the_same_seed_gives_the_same_bytes(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["blind-spot", "noise"])
 def test_a_resumed_fit_ends_with_the_same_bytes(kind: str) -> None:
-    schedule = one_phase(60, 0.01, report_every=10)
+    schedule = make_single_phase_schedule(60, 0.01, report_every=10)
     points: list[Checkpoint] = []
     problem, prior, _ = scene((24, 24), kind)
-    loop = fit(problem, prior, schedule, never, seed=4, keep_checkpoint=points.append)
+    loop = fit(problem, prior, schedule, never_stop, seed=4, keep_checkpoint=points.append)
     _, whole = drain(loop)
     problem, prior, _ = scene((24, 24), kind)
-    _, resumed = drain(fit(problem, prior, schedule, never, seed=99, resume=points[2]))
+    _, resumed = drain(fit(problem, prior, schedule, never_stop, seed=99, resume=points[2]))
     assert whole is not None
     assert resumed is not None
     assert torch.equal(whole.estimate.mean, resumed.estimate.mean)
@@ -122,9 +128,9 @@ def test_a_resumed_fit_ends_with_the_same_bytes(kind: str) -> None:
 
 def test_a_fit_that_had_stopped_does_not_go_on_when_resumed() -> None:
     points: list[Checkpoint] = []
-    schedule = one_phase(60, 0.01, report_every=10)
+    schedule = make_single_phase_schedule(60, 0.01, report_every=10)
 
-    def after_forty(history: Sequence[Judgement]) -> str | None:
+    def after_forty(history: Sequence[ValidationRecord]) -> str | None:
         return "enough" if history[-1].iteration >= 40 else None
 
     problem, prior, _ = scene((24, 24))
@@ -140,9 +146,9 @@ def test_a_fit_that_had_stopped_does_not_go_on_when_resumed() -> None:
 
 def test_a_fit_that_used_all_iterations_says_so_even_if_the_rule_has_enough_by_then() -> None:
     points: list[Checkpoint] = []
-    schedule = one_phase(20, 0.01, report_every=10)
+    schedule = make_single_phase_schedule(20, 0.01, report_every=10)
 
-    def at_last(history: Sequence[Judgement]) -> str | None:
+    def at_last(history: Sequence[ValidationRecord]) -> str | None:
         return "enough" if history[-1].iteration == 20 else None
 
     for resume in (None, -1):  # the second time from where the first had ended
@@ -157,7 +163,7 @@ def test_a_fit_that_used_all_iterations_says_so_even_if_the_rule_has_enough_by_t
 
 
 def test_an_early_stop_learns_at_the_same_rates() -> None:
-    whole = one_phase(100, 0.01)
+    whole = make_single_phase_schedule(100, 0.01)
     early = Schedule(whole.phases, whole.horizon, 40)
     assert [early.rate(i) for i in range(1, 41)] == [whole.rate(i) for i in range(1, 41)]
 
@@ -178,8 +184,8 @@ def test_keep_hands_over_the_best_so_far() -> None:
     loop = fit(
         problem,
         prior,
-        one_phase(500, 0.005, average=0.95),
-        never,
+        make_single_phase_schedule(500, 0.005, average=0.95),
+        never_stop,
         seed=0,
         control=after(110, Control.KEEP),
     )
@@ -193,14 +199,32 @@ def test_keep_hands_over_the_best_so_far() -> None:
 def test_keep_before_the_first_iteration_gives_nothing() -> None:
     problem, prior, _ = scene((32, 32))
     control = after(0, Control.KEEP)
-    _, result = drain(fit(problem, prior, one_phase(50, 0.005), never, seed=0, control=control))
+    _, result = drain(
+        fit(
+            problem,
+            prior,
+            make_single_phase_schedule(50, 0.005),
+            never_stop,
+            seed=0,
+            control=control,
+        )
+    )
     assert result is None
 
 
 def test_keep_judges_the_last_iterations_too() -> None:
     problem, prior, _ = scene((32, 32))
     control = after(7, Control.KEEP)
-    _, result = drain(fit(problem, prior, one_phase(50, 0.005), never, seed=0, control=control))
+    _, result = drain(
+        fit(
+            problem,
+            prior,
+            make_single_phase_schedule(50, 0.005),
+            never_stop,
+            seed=0,
+            control=control,
+        )
+    )
     assert result is not None
     assert [entry.iteration for entry in result.history] == [7]
     assert result.best_iteration == 7
@@ -209,7 +233,14 @@ def test_keep_judges_the_last_iterations_too() -> None:
 def test_discard_hands_over_nothing() -> None:
     problem, prior, _ = scene((32, 32))
     _, result = drain(
-        fit(problem, prior, one_phase(50, 0.005), never, seed=0, control=after(9, Control.DISCARD))
+        fit(
+            problem,
+            prior,
+            make_single_phase_schedule(50, 0.005),
+            never_stop,
+            seed=0,
+            control=after(9, Control.DISCARD),
+        )
     )
     assert result is None
 
@@ -220,7 +251,16 @@ def test_a_pause_changes_no_pixel() -> None:
         problem, prior, _ = scene((24, 24))
         waiting = iter(wishes)
         control = lambda waiting=waiting: next(waiting, Control.GO)  # noqa: E731
-        _, result = drain(fit(problem, prior, one_phase(20, 0.005), never, seed=0, control=control))
+        _, result = drain(
+            fit(
+                problem,
+                prior,
+                make_single_phase_schedule(20, 0.005),
+                never_stop,
+                seed=0,
+                control=control,
+            )
+        )
         assert result is not None
         answers.append(result.estimate.mean)
     assert torch.equal(*answers)
@@ -231,7 +271,12 @@ def test_a_preview_changes_no_pixel() -> None:
     for due in (False, True):
         problem, prior, _ = scene((24, 24))
         loop = fit(
-            problem, prior, one_phase(20, 0.005), never, seed=0, preview_due=lambda _, due=due: due
+            problem,
+            prior,
+            make_single_phase_schedule(20, 0.005),
+            never_stop,
+            seed=0,
+            preview_due=lambda _, due=due: due,
         )
         seen, result = drain(loop)
         assert any(progress.estimate is not None for progress in seen) is due
@@ -246,7 +291,16 @@ def test_a_picture_that_was_just_judged_is_shown_without_another_look() -> None:
         problem, prior, _ = scene((24, 24))
         glance, taken = prior.glance, []
         prior.glance = lambda taken=taken, glance=glance: taken.append(1) or glance()
-        drain(fit(problem, prior, one_phase(50, 0.005), never, seed=0, preview_due=due))
+        drain(
+            fit(
+                problem,
+                prior,
+                make_single_phase_schedule(50, 0.005),
+                never_stop,
+                seed=0,
+                preview_due=due,
+            )
+        )
         looks.append(len(taken))
     judged_only, at_hand, every = looks
     assert at_hand == judged_only
@@ -269,8 +323,8 @@ def breaking(at: int, times: int) -> Callable[[torch.Tensor], torch.Tensor]:
 def test_a_breakdown_restores_weights_and_goes_on_slower() -> None:
     problem, prior, truth = scene((32, 32))
     problem = Problem(problem.terms, ((1.0, breaking(60, 1)),), problem.finish)
-    schedule = one_phase(150, 0.005, average=0.95, report_every=10)
-    _, result = drain(fit(problem, prior, schedule, never, seed=0))
+    schedule = make_single_phase_schedule(150, 0.005, average=0.95, report_every=10)
+    _, result = drain(fit(problem, prior, schedule, never_stop, seed=0))
     assert result is not None
     assert len(result.notes) == 1
     assert "went back to iteration 50" in result.notes[0]
@@ -280,8 +334,8 @@ def test_a_breakdown_restores_weights_and_goes_on_slower() -> None:
 def test_a_fit_that_keeps_breaking_down_ends_with_its_best() -> None:
     problem, prior, truth = scene((32, 32))
     problem = Problem(problem.terms, ((1.0, breaking(110, 10**6)),), problem.finish)
-    schedule = one_phase(300, 0.005, average=0.95, report_every=10)
-    _, result = drain(fit(problem, prior, schedule, never, seed=0))
+    schedule = make_single_phase_schedule(300, 0.005, average=0.95, report_every=10)
+    _, result = drain(fit(problem, prior, schedule, never_stop, seed=0))
     assert result is not None
     assert "broke down" in result.stop_reason
     assert result.broke_down
@@ -295,7 +349,11 @@ def test_held_out_pixels_do_not_drive_the_noise_code() -> None:
         term = problem.terms[0]
         changed = term.measurement + offset * term.held_out
         spoiled = replace(term, measurement=changed)
-        _, result = drain(fit(Problem((spoiled,)), prior, one_phase(25, 0.01), never, seed=0))
+        _, result = drain(
+            fit(
+                Problem((spoiled,)), prior, make_single_phase_schedule(25, 0.01), never_stop, seed=0
+            )
+        )
         assert result is not None
         answers.append(result.estimate.mean)
     assert torch.equal(*answers)
@@ -306,7 +364,15 @@ def test_total_variation_smooths() -> None:
     for weight in (0.0, 20.0):
         problem, prior, _ = scene((32, 32), "noise")
         problem = Problem(problem.terms, ((weight, total_variation(SIGMA)),))
-        _, result = drain(fit(problem, prior, one_phase(80, 0.01, average=0.9), never, seed=0))
+        _, result = drain(
+            fit(
+                problem,
+                prior,
+                make_single_phase_schedule(80, 0.01, average=0.9),
+                never_stop,
+                seed=0,
+            )
+        )
         assert result is not None
         rough.append(float(total_variation(SIGMA)(result.estimate.mean)))
     assert rough[1] < 0.7 * rough[0]
@@ -322,16 +388,24 @@ def test_global_random_numbers_are_left_alone() -> None:
     torch.manual_seed(7)
     before = torch.random.get_rng_state()
     problem, prior, _ = scene((24, 24))
-    drain(fit(problem, prior, one_phase(10, 0.005), never, seed=0))
+    drain(fit(problem, prior, make_single_phase_schedule(10, 0.005), never_stop, seed=0))
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
 def test_history_is_judged_on_the_average() -> None:
     problem, prior, _ = scene((24, 24))
-    seen, result = drain(fit(problem, prior, one_phase(30, 0.005, report_every=10), never, seed=0))
+    seen, result = drain(
+        fit(
+            problem,
+            prior,
+            make_single_phase_schedule(30, 0.005, report_every=10),
+            never_stop,
+            seed=0,
+        )
+    )
     assert result is not None
     assert [entry.iteration for entry in result.history] == [10, 20, 30]
-    assert isinstance(result.history[0], Judgement)
+    assert isinstance(result.history[0], ValidationRecord)
     assert result.best_iteration == min(result.history, key=lambda entry: entry.held_out).iteration
     assert seen[0].iteration == 10
 
@@ -342,8 +416,8 @@ def kept_iteration(losses: list[float], *, reveals: bool) -> int:
     prior.reveals = reveals
     told = iter(losses)
     judged = replace(problem, unseen=lambda _: torch.tensor(1e3 * next(told)))
-    schedule = one_phase(10 * len(losses), 0.005, report_every=10)
-    _, result = drain(fit(judged, prior, schedule, never, seed=0))
+    schedule = make_single_phase_schedule(10 * len(losses), 0.005, report_every=10)
+    _, result = drain(fit(judged, prior, schedule, never_stop, seed=0))
     assert result is not None
     return result.best_iteration
 
@@ -366,8 +440,8 @@ def test_released_pixels_pull_the_picture_to_them() -> None:
     for release in (0, 40):
         problem, prior, _ = scene((24, 24), "noise")
         term = problem.terms[0]
-        schedule = one_phase(100, 0.01, release=release)
-        _, result = drain(fit(problem, prior, schedule, never, seed=0))
+        schedule = make_single_phase_schedule(100, 0.01, release=release)
+        _, result = drain(fit(problem, prior, schedule, never_stop, seed=0))
         assert result is not None
         off = (result.estimate.mean - term.measurement) * term.held_out
         distances.append(float(off.square().sum()))
@@ -379,8 +453,8 @@ def test_a_fit_that_had_begun_to_overfit_is_not_driven_further() -> None:
     problem, prior, _ = scene((24, 24), "noise")
     looks = iter(range(100))
     worse = replace(problem, unseen=lambda _: torch.tensor(10.0 * next(looks)))
-    schedule = one_phase(200, 0.01, release=40, report_every=10)
-    _, result = drain(fit(worse, prior, schedule, held_out_rule(30), seed=0))
+    schedule = make_single_phase_schedule(200, 0.01, release=40, report_every=10)
+    _, result = drain(fit(worse, prior, schedule, make_validation_stop_rule(30), seed=0))
     assert result is not None
     assert result.best_iteration == 10
     assert result.iterations == result.history[-1].iteration < 200
@@ -389,15 +463,19 @@ def test_a_fit_that_had_begun_to_overfit_is_not_driven_further() -> None:
 def test_discarding_in_the_last_phase_leaves_nothing() -> None:
     problem, prior, _ = scene((24, 24), "noise")
     asked = iter([Control.GO] * 35 + [Control.DISCARD])
-    schedule = one_phase(30, 0.01, release=40)
-    _, result = drain(fit(problem, prior, schedule, never, seed=0, control=lambda: next(asked)))
+    schedule = make_single_phase_schedule(30, 0.01, release=40)
+    _, result = drain(
+        fit(problem, prior, schedule, never_stop, seed=0, control=lambda: next(asked))
+    )
     assert result is None
 
 
 def test_keeping_in_the_last_phase_gives_a_picture() -> None:
     problem, prior, _ = scene((24, 24), "noise")
     asked = iter([Control.GO] * 35 + [Control.KEEP] * 9)
-    schedule = one_phase(30, 0.01, release=40)
-    _, result = drain(fit(problem, prior, schedule, never, seed=0, control=lambda: next(asked)))
+    schedule = make_single_phase_schedule(30, 0.01, release=40)
+    _, result = drain(
+        fit(problem, prior, schedule, never_stop, seed=0, control=lambda: next(asked))
+    )
     assert result is not None
     assert bool(result.estimate.mean.isfinite().all())

@@ -26,9 +26,12 @@ def moved(optimiser: torch.optim.Optimizer, weights: list[torch.nn.Parameter]) -
 @pytest.mark.parametrize("name", ["Adam", "SGD"])
 def test_unwrapped_optimisers_move_weights_as_torchs_own_do(name: str) -> None:
     ours, own = {
-        "Adam": (optimisers.adam, lambda groups: torch.optim.Adam(groups, lr=0.0, foreach=True)),
+        "Adam": (
+            optimisers.make_adam,
+            lambda groups: torch.optim.Adam(groups, lr=0.0, foreach=True),
+        ),
         "SGD": (
-            optimisers.gradient_descent,
+            optimisers.make_gradient_descent,
             lambda groups: torch.optim.SGD(groups, lr=0.0, momentum=0.9, foreach=True),
         ),
     }[name]
@@ -48,7 +51,8 @@ def test_no_optimiser_loads_torchs_compiler_or_leaves_anything_of_it(tmp_path) -
         "before = dict(os.environ)\n"
         "import numpy as np, napari_dip as dip\n"
         "from napari_dip.engine.fit import schedule as optimisers\n"
-        "for make in (optimisers.adam, optimisers.gradient_descent, optimisers.limited_memory):\n"
+        "makers = optimisers.make_adam, optimisers.make_gradient_descent, optimisers.make_lbfgs\n"
+        "for make in makers:\n"
         "    weight = torch.nn.Parameter(torch.ones(3))\n"
         "    optimiser = make([{'params': [weight]}])\n"
         "    optimiser.zero_grad()\n"

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from napari_dip.engine.deconvolution.psf import gaussian_psf
-from napari_dip.engine.likelihood.fidelity import NoiseVariance, backprojected_residual
+from napari_dip.engine.likelihood.fidelity import NoiseVariance, make_backprojection_fidelity
 from napari_dip.engine.operators.convolution import CircularConvolution
 from napari_dip.engine.problem import Estimate
 
@@ -29,7 +29,7 @@ def wave(periods: int) -> torch.Tensor:
 def loss_of(error: torch.Tensor, floor: float, *, circular: bool = True) -> torch.Tensor:
     """Loss of a picture that is off by `error`, seen through the blur."""
     seen = torch.ones(1, 1, SIDE, SIDE)
-    fidelity = backprojected_residual(noise(), KERNEL, seen, floor, circular=circular)
+    fidelity = make_backprojection_fidelity(noise(), KERNEL, seen, floor, circular=circular)
     return fidelity(Estimate(CircularConvolution(KERNEL)(error)), torch.zeros(1, 1, SIDE, SIDE))
 
 
@@ -48,7 +48,7 @@ def test_below_the_floor_nothing_is_made_much_stronger() -> None:
 
 def test_an_even_error_counts_in_units_of_the_noise() -> None:
     seen = torch.ones(1, 1, SIDE, SIDE)
-    fidelity = backprojected_residual(noise(4.0), KERNEL, seen, 0.01, circular=True)
+    fidelity = make_backprojection_fidelity(noise(4.0), KERNEL, seen, 0.01, circular=True)
     loss = fidelity(Estimate(torch.full((1, 1, SIDE, SIDE), 6.0)), torch.zeros(1, 1, SIDE, SIDE))
     torch.testing.assert_close(loss, torch.full_like(loss, 9.0))
 
@@ -58,7 +58,7 @@ def test_an_open_frame_does_not_let_a_side_see_the_other() -> None:
     error[..., 0] = 1
     beyond = []
     for circular in (False, True):
-        fidelity = backprojected_residual(noise(), KERNEL, seen, 0.01, circular=circular)
+        fidelity = make_backprojection_fidelity(noise(), KERNEL, seen, 0.01, circular=circular)
         beyond.append(float(fidelity(Estimate(error), torch.zeros_like(error))[..., -1].mean()))
     assert beyond[0] < 0.1 * beyond[1]
 
@@ -66,7 +66,7 @@ def test_an_open_frame_does_not_let_a_side_see_the_other() -> None:
 def test_what_is_held_out_has_no_say() -> None:
     seen = torch.ones(1, 1, SIDE, SIDE)
     seen[..., 9, 9] = 0
-    fidelity = backprojected_residual(noise(), KERNEL, seen, 0.01, circular=False)
+    fidelity = make_backprojection_fidelity(noise(), KERNEL, seen, 0.01, circular=False)
     measurement = torch.zeros(1, 1, SIDE, SIDE)
     measurement[..., 9, 9] = 100
     assert float(fidelity(Estimate(torch.zeros_like(measurement)), measurement).max()) == 0

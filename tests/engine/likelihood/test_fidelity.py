@@ -7,9 +7,9 @@ import torch
 
 from napari_dip.engine.likelihood.fidelity import (
     NoiseVariance,
+    beta_nll,
+    compute_posterior,
     gaussian_likelihood,
-    mean_and_doubt,
-    posterior,
     weighted_residual,
 )
 from napari_dip.engine.problem import Estimate
@@ -52,7 +52,7 @@ def test_doubt_does_not_weaken_the_pull_on_the_mean() -> None:
     measurement = torch.full((1, 1, 1, 2), 30.0)
     mean = torch.full((1, 1, 1, 2), 20.0, requires_grad=True)
     log_variance = torch.tensor([[[[-4.0, 6.0]]]])
-    loss = mean_and_doubt(camera(), 1.0)(Estimate(mean, log_variance), measurement)
+    loss = beta_nll(camera(), 1.0)(Estimate(mean, log_variance), measurement)
     loss.sum().backward()
     assert mean.grad is not None
     assert mean.grad.flatten().tolist() == pytest.approx([-20.0, -20.0])
@@ -78,7 +78,7 @@ def test_the_posterior_finds_out_that_the_noise_was_measured_wrong(factor: float
     measured = NoiseVariance(constant(0.0), constant(4.0), constant(1e-3))
     mean, spread = by_brightness((10.0, 4.0 * factor))
     blind = Estimate(mean, (spread - 0.6 * 4.0).log())
-    answer = posterior(measured, mean + 8.0, blind, granted=0.6, judges=NOBODY)
+    answer = compute_posterior(measured, mean + 8.0, blind, granted=0.6, judges=NOBODY)
     share = 12.0 / (12.0 + 4.0 * factor)
     moved = answer.mean - mean
     assert moved[..., 19].flatten().tolist() == pytest.approx([8.0 * share] * 60, rel=1e-3)
@@ -92,7 +92,7 @@ def test_the_noise_may_be_wrong_at_one_brightness_and_right_at_another() -> None
     measured = NoiseVariance(constant(0.0), constant(4.0), constant(1e-3))
     mean, spread = by_brightness((10.0, 3.2), (50.0, 4.8))
     blind = Estimate(mean, (spread - 0.6 * 4.0).log())
-    answer = posterior(measured, mean + 8.0, blind, granted=0.6, judges=NOBODY)
+    answer = compute_posterior(measured, mean + 8.0, blind, granted=0.6, judges=NOBODY)
     assert float((answer.mean - mean)[:, :, :25, :12].max()) < 0.3
     assert float((answer.mean - mean)[:, :, 35:, :12].max()) < 0.3
 
@@ -101,7 +101,7 @@ def test_no_prediction_is_taken_for_certain() -> None:
     measured = NoiseVariance(constant(0.0), constant(4.0), constant(1e-3))
     mean, _ = by_brightness((10.0, 4.0))
     blind = Estimate(mean, torch.full_like(mean, -30.0))
-    answer = posterior(measured, mean + 1.0, blind, granted=1.0, judges=NOBODY)
+    answer = compute_posterior(measured, mean + 1.0, blind, granted=1.0, judges=NOBODY)
     assert answer.log_variance is not None
     assert float(answer.log_variance.exp().min()) > 0.01 * 4.0
 
@@ -112,13 +112,13 @@ def test_a_fit_that_is_far_off_leaves_the_word_to_the_pixels() -> None:
     measurement = mean + 30.0
     blind = Estimate(mean, (spread - 0.6 * 4.0).log())
     judges = torch.ones_like(mean)
-    answer = posterior(measured, measurement, blind, granted=0.6, judges=judges)
+    answer = compute_posterior(measured, measurement, blind, granted=0.6, judges=judges)
     assert float((answer.mean - measurement).abs().max()) < 0.5
 
 
 def test_an_estimate_without_doubt_is_its_own_posterior() -> None:
     blind = Estimate(torch.rand(1, 1, 4, 4))
-    answer = posterior(
+    answer = compute_posterior(
         camera(), torch.rand(1, 1, 4, 4), blind, granted=1.0, judges=torch.zeros(1, 1, 4, 4)
     )
     assert answer is blind

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from napari_dip.engine.likelihood.fidelity import NoiseVariance, frame_put_back
+from napari_dip.engine.likelihood.fidelity import NoiseVariance, restore_border_detail
 
 ONE = torch.ones(1, 1, 1, 1)
 NOISE = NoiseVariance(0 * ONE, 0.01 * ONE, 1e-4 * ONE)
@@ -20,7 +20,7 @@ def test_a_line_that_the_network_has_smoothed_away_comes_back(place: tuple) -> N
     truth = torch.zeros(1, 1, 96, 80)
     truth[place] = 0.5
     seen = truth + noise()
-    answer = frame_put_back(NOISE, seen, torch.zeros_like(truth))
+    answer = restore_border_detail(NOISE, seen, torch.zeros_like(truth))
     # of the line, less than a quarter of the noise is left
     assert float((answer - truth)[place].square().mean()) < 0.25 * 0.01
     inside = (..., slice(4, -4), slice(4, -4))
@@ -28,11 +28,13 @@ def test_a_line_that_the_network_has_smoothed_away_comes_back(place: tuple) -> N
 
 
 def test_noise_alone_is_left_where_it_is() -> None:
-    added = [frame_put_back(NOISE, noise(seed), 0 * noise()).square().sum() for seed in range(6)]
+    added = [
+        restore_border_detail(NOISE, noise(seed), 0 * noise()).square().sum() for seed in range(6)
+    ]
     lines = 6 * (96 + 80)
     assert float(sum(added)) / 6 < 0.05 * 0.01 * lines
 
 
 def test_small_pictures_come_back_as_they_are() -> None:
     small = torch.zeros(1, 1, 20, 80)
-    assert frame_put_back(NOISE, small + 1, small) is small
+    assert restore_border_detail(NOISE, small + 1, small) is small

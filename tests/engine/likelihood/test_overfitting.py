@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from napari_dip.engine.likelihood.fidelity import NoiseTaken
+from napari_dip.engine.likelihood.fidelity import SureTerm
 from napari_dip.engine.problem import Estimate
 
 
@@ -23,22 +23,22 @@ def scene() -> tuple[torch.Tensor, torch.Tensor]:
 
 def test_a_clean_picture_has_taken_no_noise(scene: tuple[torch.Tensor, torch.Tensor]) -> None:
     clean, noisy = scene
-    assert abs(float(NoiseTaken(noisy)(Estimate(clean)))) < 1e-3
+    assert abs(float(SureTerm(noisy)(Estimate(clean)))) < 1e-3
 
 
 def test_a_copy_of_the_measurement_has_taken_all_of_it(
     scene: tuple[torch.Tensor, torch.Tensor],
 ) -> None:
     _, noisy = scene
-    assert float(NoiseTaken(noisy)(Estimate(noisy))) == pytest.approx(2, abs=1e-4)
+    assert float(SureTerm(noisy)(Estimate(noisy))) == pytest.approx(2, abs=1e-4)
 
 
 def test_a_third_of_the_noise_counts_as_a_third(scene: tuple[torch.Tensor, torch.Tensor]) -> None:
     clean, noisy = scene
     mixed = Estimate(clean + (noisy - clean) / 3)
-    assert float(NoiseTaken(noisy)(mixed)) == pytest.approx(2 / 3, abs=2e-3)
+    assert float(SureTerm(noisy)(mixed)) == pytest.approx(2 / 3, abs=2e-3)
 
 
 def test_a_picture_without_any_noise_is_no_reason_to_stop() -> None:
     flat = torch.zeros(1, 1, 64, 64)
-    assert float(NoiseTaken(flat)(Estimate(flat + 1))) == 0
+    assert float(SureTerm(flat)(Estimate(flat + 1))) == 0

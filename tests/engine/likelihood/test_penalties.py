@@ -12,23 +12,30 @@ from napari_dip.engine.likelihood.fidelity import (
 )
 from napari_dip.engine.likelihood.penalties import (
     anisotropic_total_variation,
-    near,
-    not_below,
+    lower_bound_penalty,
+    quadratic_proximity,
     total_variation,
 )
 from napari_dip.engine.operators.detector import LanczosDownsample
-from napari_dip.engine.problem import Estimate, Identity, Problem, Term, judged, predicted
+from napari_dip.engine.problem import (
+    Estimate,
+    Identity,
+    Problem,
+    Term,
+    compute_validation_loss,
+    predict_detected,
+)
 
 
 def test_only_what_lies_below_the_level_of_its_channel_costs() -> None:
     level = torch.tensor([0.0, 1.0]).reshape(1, 2, 1, 1)
     image = torch.tensor([[[[-2.0, 3.0]], [[0.0, 1.0]]]])
-    assert float(not_below(level, 0.5)(image)) == pytest.approx((16 + 0 + 4 + 0) / 4)
+    assert float(lower_bound_penalty(level, 0.5)(image)) == pytest.approx((16 + 0 + 4 + 0) / 4)
 
 
 def test_above_the_level_there_is_no_pull() -> None:
     image = torch.full((1, 1, 4, 4), 0.3, requires_grad=True)
-    not_below(torch.zeros(1, 1, 1, 1), 1.0)(image).backward()
+    lower_bound_penalty(torch.zeros(1, 1, 1, 1), 1.0)(image).backward()
     assert image.grad is not None
     assert float(image.grad.abs().max()) == 0
 
@@ -36,7 +43,7 @@ def test_above_the_level_there_is_no_pull() -> None:
 @pytest.mark.parametrize("unit", [0.0, -1.0, float("nan")])
 def test_a_penalty_wants_a_unit_above_zero(unit) -> None:
     with pytest.raises(ValueError, match="unit"):
-        not_below(torch.zeros(1, 1, 1, 1), unit)
+        lower_bound_penalty(torch.zeros(1, 1, 1, 1), unit)
     with pytest.raises(ValueError, match="unit"):
         total_variation(unit)
     with pytest.raises(ValueError, match="unit"):
@@ -83,21 +90,23 @@ def test_a_finer_estimate_with_doubt_is_judged_on_the_measured_grid() -> None:
     term = coarse_term(LanczosDownsample((2, 2)), 8)
     doubt = torch.full((1, 1, 16, 16), 3.0).log()
     estimate = Estimate(torch.full((1, 1, 16, 16), 2.0), doubt)
-    seen = predicted(term, estimate)
+    seen = predict_detected(term, estimate)
     assert seen.log_variance is not None
     assert seen.mean.shape == seen.log_variance.shape == (1, 1, 8, 8)
     torch.testing.assert_close(seen.log_variance.exp(), torch.full((1, 1, 8, 8), 3.0))
-    loss = float(judged(Problem((term,)), estimate))
+    loss = float(compute_validation_loss(Problem((term,)), estimate))
     assert loss == pytest.approx(4 / 4 + torch.tensor(4.0).log().item(), rel=1e-4)
 
 
 def test_without_an_operator_the_doubt_stays_as_it_is() -> None:
     estimate = Estimate(torch.zeros(1, 1, 8, 8), torch.randn(1, 1, 8, 8))
-    assert predicted(coarse_term(Identity(), 8), estimate).log_variance is estimate.log_variance
+    assert (
+        predict_detected(coarse_term(Identity(), 8), estimate).log_variance is estimate.log_variance
+    )
 
 
 def test_being_near_costs_the_square_of_the_distance_in_units() -> None:
     picture = torch.full((1, 1, 4, 4), 2.0)
-    assert float(near(picture, 0.5)(picture + 1)) == pytest.approx(4)
+    assert float(quadratic_proximity(picture, 0.5)(picture + 1)) == pytest.approx(4)
     with pytest.raises(ValueError, match="unit"):
-        near(picture, 0.0)
+        quadratic_proximity(picture, 0.0)

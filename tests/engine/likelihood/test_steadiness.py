@@ -10,8 +10,19 @@ from napari_dip.engine.likelihood.fidelity import (
     gaussian_likelihood,
     weighted_residual,
 )
-from napari_dip.engine.likelihood.penalties import Before, steadied, temporal_difference
-from napari_dip.engine.problem import Estimate, Identity, Problem, Term, judged, predicted
+from napari_dip.engine.likelihood.penalties import (
+    PreviousFrame,
+    make_temporal_term,
+    smooth_temporally,
+)
+from napari_dip.engine.problem import (
+    Estimate,
+    Identity,
+    Problem,
+    Term,
+    compute_validation_loss,
+    predict_detected,
+)
 
 #: Standard deviation of the errors of both pictures.
 DOUBT = 0.1
@@ -23,10 +34,10 @@ def restored(truth: torch.Tensor, seed: int) -> torch.Tensor:
     return truth + DOUBT * torch.randn(truth.shape, generator=rng)
 
 
-def before(truth: torch.Tensor, seen: float = 1.0) -> Before:
+def before(truth: torch.Tensor, seen: float = 1.0) -> PreviousFrame:
     picture = restored(truth, 1)
     there = torch.full_like(picture[:, :1], seen)
-    return Before(picture, torch.full_like(picture, DOUBT**2), there)
+    return PreviousFrame(picture, torch.full_like(picture, DOUBT**2), there)
 
 
 def now(truth: torch.Tensor) -> Estimate:
@@ -45,32 +56,34 @@ def error(estimate: Estimate, truth: torch.Tensor) -> float:
 @pytest.mark.parametrize("grid", [(40, 40), (6, 24, 24)])
 def test_where_nothing_has_changed_the_error_falls(grid: tuple[int, ...]) -> None:
     truth = torch.zeros(1, 2, *grid)
-    assert error(steadied(now(truth), before(truth), 1.0), truth) < 0.8 * DOUBT
+    assert error(smooth_temporally(now(truth), before(truth), 1.0), truth) < 0.8 * DOUBT
 
 
 def test_a_spot_that_has_moved_leaves_no_ghost_and_does_not_fade() -> None:
     old, new = torch.zeros(1, 1, 40, 40), torch.zeros(1, 1, 40, 40)
     old[..., 8:12, 8:12], new[..., 8:12, 16:20] = 1.0, 1.0
-    answer = steadied(now(new), before(old), 1.0).mean
+    answer = smooth_temporally(now(new), before(old), 1.0).mean
     assert float(answer[..., 8:12, 16:20].mean()) > 0.94
     assert float(answer[..., 8:12, 8:12].mean()) < 0.06
 
 
 def test_what_the_frame_before_did_not_show_stays_as_it_is() -> None:
     truth = torch.zeros(1, 1, 16, 16)
-    torch.testing.assert_close(steadied(now(truth), before(truth, seen=0.0), 1.0), now(truth))
+    torch.testing.assert_close(
+        smooth_temporally(now(truth), before(truth, seen=0.0), 1.0), now(truth)
+    )
 
 
 def test_without_weight_nothing_changes_and_with_much_the_frame_before_comes_back() -> None:
     truth = torch.zeros(1, 1, 16, 16)
-    torch.testing.assert_close(steadied(now(truth), before(truth), 0.0), now(truth))
-    drawn = steadied(now(truth), before(truth), 1e6).mean
+    torch.testing.assert_close(smooth_temporally(now(truth), before(truth), 0.0), now(truth))
+    drawn = smooth_temporally(now(truth), before(truth), 1e6).mean
     torch.testing.assert_close(drawn, before(truth).picture, atol=1e-3, rtol=0)
 
 
 def test_two_pictures_of_one_network_are_not_claimed_to_be_surer_than_one() -> None:
     truth = torch.zeros(1, 1, 16, 16)
-    answer = steadied(now(truth), before(truth), 1.0)
+    answer = smooth_temporally(now(truth), before(truth), 1.0)
     assert answer.log_variance is not None
     assert float(answer.log_variance.exp().sqrt().min()) >= 0.999 * DOUBT
 
@@ -78,14 +91,14 @@ def test_two_pictures_of_one_network_are_not_claimed_to_be_surer_than_one() -> N
 def test_a_picture_that_does_not_know_its_doubt_is_left_to_the_penalty() -> None:
     truth = torch.zeros(1, 1, 16, 16)
     plain = Estimate(restored(truth, 2))
-    assert steadied(plain, before(truth), 1.0) is plain
+    assert smooth_temporally(plain, before(truth), 1.0) is plain
 
 
 def test_the_penalty_lets_go_of_large_steps() -> None:
     truth = torch.zeros(1, 1, 1, 2)
     picture = torch.tensor([[[[0.5, 50.0]]]], requires_grad=True)
-    still = Before(truth, truth + 1, truth + 1)
-    term = temporal_difference(still, 1.0, 2.0, as_it_is)
+    still = PreviousFrame(truth, truth + 1, truth + 1)
+    term = make_temporal_term(still, 1.0, 2.0, as_it_is)
     term.fidelity(Estimate(picture), term.measurement).sum().backward()
     assert picture.grad is not None
     small, large = picture.grad.flatten().tolist()
@@ -99,9 +112,12 @@ def test_the_frame_before_drives_but_never_judges() -> None:
     measured = Term(
         0 * ones, Identity(), weighted_residual(noise), gaussian_likelihood(noise), *[ones] * 3
     )
-    still = temporal_difference(Before(5 * ones, ones, ones), 1.0, 3.0, as_it_is)
+    still = make_temporal_term(PreviousFrame(5 * ones, ones, ones), 1.0, 3.0, as_it_is)
     estimate = Estimate(0.3 * ones)
-    alone, beside = (judged(Problem(terms), estimate) for terms in ((measured,), (measured, still)))
+    alone, beside = (
+        compute_validation_loss(Problem(terms), estimate)
+        for terms in ((measured,), (measured, still))
+    )
     torch.testing.assert_close(alone, beside)
 
 
@@ -110,10 +126,10 @@ def test_what_is_compared_is_the_picture_as_it_is_handed_over() -> None:
         return Estimate(estimate.mean[..., 2:-2, 2:-2])
 
     ones = torch.ones(1, 1, 4, 4)
-    term = temporal_difference(Before(ones, ones, ones), 1.0, 1.0, inner)
+    term = make_temporal_term(PreviousFrame(ones, ones, ones), 1.0, 1.0, inner)
     picture = torch.full((1, 1, 8, 8), 9.0)
     picture[..., 2:-2, 2:-2] = 1.0
-    loss = term.fidelity(predicted(term, Estimate(picture)), term.measurement)
+    loss = term.fidelity(predict_detected(term, Estimate(picture)), term.measurement)
     assert loss.shape == (1, 1, 4, 4)
     assert float(loss.max()) == 0
 
@@ -121,4 +137,4 @@ def test_what_is_compared_is_the_picture_as_it_is_handed_over() -> None:
 @pytest.mark.parametrize("unit", [0.0, -1.0, float("nan")])
 def test_the_penalty_wants_a_unit_above_zero(unit: float) -> None:
     with pytest.raises(ValueError, match="unit"):
-        temporal_difference(before(torch.zeros(1, 1, 4, 4)), unit, 1.0, as_it_is)
+        make_temporal_term(before(torch.zeros(1, 1, 4, 4)), unit, 1.0, as_it_is)

@@ -8,14 +8,14 @@ from torch import nn
 
 from napari_dip.engine.networks import layers
 from napari_dip.engine.networks.hourglass import Hourglass
-from napari_dip.engine.networks.layers import convolution
+from napari_dip.engine.networks.layers import make_convolution
 
 
 @pytest.mark.parametrize("size", [1, 3])
 @pytest.mark.parametrize("slow", [0, 10**9])
 def test_volumes_are_convolved_as_torch_does_with_its_gradients(monkeypatch, size, slow) -> None:
-    monkeypatch.setattr(layers, "_SLOW", slow)
-    layer = convolution(3, 4, 5, size, torch.Generator().manual_seed(0))
+    monkeypatch.setattr(layers, "_MAX_SLOW_SIZE", slow)
+    layer = make_convolution(3, 4, 5, size, torch.Generator().manual_seed(0))
     mode = {"padding": size // 2, "padding_mode": layer.padding_mode}
     theirs = nn.Conv3d(4, 5, size, **mode)
     theirs.load_state_dict(layer.state_dict())

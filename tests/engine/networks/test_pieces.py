@@ -9,10 +9,10 @@ from torch.nn import functional as F
 
 from napari_dip.engine import train_step as looking
 from napari_dip.engine.networks.hourglass import Hourglass, ResidualChain
-from napari_dip.engine.networks.layers import gaussian
-from napari_dip.engine.networks.pieces import most_at_a_time, piece
-from napari_dip.engine.priors.masked_input import FromFilling
-from napari_dip.engine.train_step import answer
+from napari_dip.engine.networks.layers import make_gaussian_upsampling
+from napari_dip.engine.networks.pieces import compute_tile_size, count_max_tile_pixels
+from napari_dip.engine.priors.masked_input import FillingResidualNetwork
+from napari_dip.engine.train_step import apply_network
 
 
 def hourglass(widths: tuple[int, ...], **told: object) -> Hourglass:
@@ -24,8 +24,8 @@ def hourglass(widths: tuple[int, ...], **told: object) -> Hourglass:
     return net
 
 
-def filling(widths: tuple[int, ...]) -> FromFilling:
-    return FromFilling(hourglass(widths), 1, 2, 2, torch.Generator().manual_seed(1))
+def filling(widths: tuple[int, ...]) -> FillingResidualNetwork:
+    return FillingResidualNetwork(hourglass(widths), 1, 2, 2, torch.Generator().manual_seed(1))
 
 
 def seen(net: nn.Module, at: int, side: int) -> int:
@@ -71,14 +71,14 @@ class Recorded(nn.Module):
 def test_the_answer_in_pieces_is_that_of_the_whole(
     size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(looking, "WHOLE", 2**16)
+    monkeypatch.setattr(looking, "MAX_UNTILED_PIXELS", 2**16)
     net = Recorded(hourglass((4, 8, 8, 8)))
     code = torch.randn(1, 1, *size, generator=torch.Generator().manual_seed(3))
     with torch.no_grad():
-        said = answer(net, code)
+        said = apply_network(net, code)
         shown = max(max(one) for one in net.sizes)
         whole = net.net(F.pad(code, (0, -size[1] % 8, 0, -size[0] % 8), mode="reflect"))
-    margin, core = piece(net.reach or 0, net.grain)
+    margin, core = compute_tile_size(net.reach or 0, net.grain)
     assert said.shape == (1, 2, *size)
     assert len(net.sizes) > 1
     assert shown <= core + 2 * margin
@@ -89,8 +89,8 @@ def test_the_answer_in_pieces_is_that_of_the_whole(
 def test_pictures_of_a_megapixel_are_shown_as_they_are() -> None:
     net = Recorded(hourglass((2, 2)))
     with torch.no_grad():
-        answer(net, torch.zeros(1, 1, 1024, 1024))
-        answer(net, torch.zeros(1, 1, 1024, 1025))
+        apply_network(net, torch.zeros(1, 1, 1024, 1024))
+        apply_network(net, torch.zeros(1, 1, 1024, 1025))
     assert net.sizes[0] == (1024, 1024)
     assert len(net.sizes) == 1 + 4 * 5
 
@@ -99,7 +99,7 @@ def test_pictures_of_a_megapixel_are_shown_as_they_are() -> None:
     "net",
     [
         hourglass((4, 4), normalised=True),
-        hourglass((4, 4), upsampling=gaussian(0.5)),
+        hourglass((4, 4), upsampling=make_gaussian_upsampling(0.5)),
         ResidualChain(2, 1, 2, 4, 1, rng=torch.Generator().manual_seed(0)),
     ],
     ids=["normalised", "other upsampling", "says nothing"],
@@ -107,24 +107,27 @@ def test_pictures_of_a_megapixel_are_shown_as_they_are() -> None:
 def test_a_network_that_does_not_say_how_far_it_sees_is_shown_the_whole(
     net: nn.Module, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(looking, "WHOLE", 2**10)
+    monkeypatch.setattr(looking, "MAX_UNTILED_PIXELS", 2**10)
     code = torch.randn(1, 1, 200, 300, generator=torch.Generator().manual_seed(3))
     with torch.no_grad():
-        said, whole = answer(net, code), net(code.contiguous(memory_format=torch.channels_last))
+        said, whole = (
+            apply_network(net, code),
+            net(code.contiguous(memory_format=torch.channels_last)),
+        )
     assert torch.equal(said, whole)
 
 
 def test_wide_margins_get_larger_pieces() -> None:
-    assert piece(54, 8) == (56, 256)
-    assert piece(110, 16) == (112, 448)
-    assert piece(5, 3) == (6, 258)
+    assert compute_tile_size(54, 8) == (56, 256)
+    assert compute_tile_size(110, 16) == (112, 448)
+    assert compute_tile_size(5, 3) == (6, 258)
 
 
 @pytest.mark.parametrize("scales", [2, 3, 4, 5])
 def test_what_is_shown_at_a_time_is_known_beforehand(scales: int) -> None:
     net = Recorded(hourglass((2,) * scales))
     with torch.no_grad():
-        answer(net, torch.zeros(1, 1, 1600, 1600))
+        apply_network(net, torch.zeros(1, 1, 1600, 1600))
     shown = max(height * width for height, width in net.sizes)
-    assert most_at_a_time(1600 * 1600, scales) == shown
-    assert most_at_a_time(1024 * 1024, scales) == 1024 * 1024
+    assert count_max_tile_pixels(1600 * 1600, scales) == shown
+    assert count_max_tile_pixels(1024 * 1024, scales) == 1024 * 1024

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from napari_dip.engine.networks.hourglass import Hourglass
-from napari_dip.engine.networks.layers import transposed
-from napari_dip.engine.networks.spectral_norm import bound_layers
+from napari_dip.engine.networks.layers import make_transposed_upsampling
+from napari_dip.engine.networks.spectral_norm import bound_spectral_norms
 from napari_dip.engine.priors.deep_decoder import Decoder
 
 
@@ -17,7 +17,9 @@ def drawn(seed: int = 0) -> torch.Generator:
 
 
 def hourglass() -> Hourglass:
-    return Hourglass(2, 6, 1, (4, 8), skip=2, normalised=True, rng=drawn(), upsampling=transposed)
+    return Hourglass(
+        2, 6, 1, (4, 8), skip=2, normalised=True, rng=drawn(), upsampling=make_transposed_upsampling
+    )
 
 
 def norms(net: nn.Module) -> list[float]:
@@ -29,7 +31,7 @@ def norms(net: nn.Module) -> list[float]:
 
 def test_no_layer_exceeds_its_bound_while_it_learns_and_the_last_one_may():
     net = hourglass()
-    bound_layers(net, 0.5)
+    bound_spectral_norms(net, 0.5)
     code, target = (torch.rand(1, count, 16, 16, generator=drawn()) for count in (6, 1))
     optimiser = torch.optim.Adam(net.parameters(), lr=0.1)
     before = float(net.head.weight.detach().norm())
@@ -45,7 +47,7 @@ def test_no_layer_exceeds_its_bound_while_it_learns_and_the_last_one_may():
 
 def test_a_layer_within_its_bound_is_left_as_it_is():
     free, wide = hourglass(), hourglass()
-    bound_layers(wide, 1000.0)
+    bound_spectral_norms(wide, 1000.0)
     kinds = nn.Conv2d | nn.ConvTranspose2d
     bounded = [one.weight for one in wide.modules() if isinstance(one, kinds)]
     there = [one for one in free.parameters() if one.ndim == 4]
@@ -54,7 +56,7 @@ def test_a_layer_within_its_bound_is_left_as_it_is():
 
 def test_norms_move_means_and_leave_differences():
     net = hourglass()
-    bound_layers(net, 1.0)
+    bound_spectral_norms(net, 1.0)
     assert not any(isinstance(one, nn.BatchNorm2d) for one in net.modules())
     norm = net.last[1]
     flow = torch.rand(2, 4, 5, 6, generator=drawn())
@@ -66,11 +68,11 @@ def test_norms_move_means_and_leave_differences():
 @pytest.mark.parametrize("bound", [0.0, -1.0, float("nan"), float("inf")])
 def test_a_bound_that_is_none_is_a_mistake(bound):
     with pytest.raises(ValueError, match="`bound` must be above 0"):
-        bound_layers(hourglass(), bound)
+        bound_spectral_norms(hourglass(), bound)
 
 
 def test_volumes_are_bounded_too():
     net = Decoder((4, 8, 8), 3, 1, (4, 4), rng=drawn())
-    bound_layers(net, 0.1)
+    bound_spectral_norms(net, 0.1)
     assert max(norms(net)) <= 0.1001
     assert net(torch.rand(1, 3, 2, 4, 4, generator=drawn())).shape == (1, 1, 4, 8, 8)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from scipy.ndimage import gaussian_filter, median_filter, zoom
 
-from napari_dip.engine.noise.estimate import hidden_block, measure_noise
+from napari_dip.engine.noise.estimate import compute_blind_spot_size, estimate_noise
 
 Picture = npt.NDArray[np.float64]
 SIDE = 192
@@ -18,7 +18,7 @@ ROWS, COLUMNS = np.mgrid[:SIDE, :SIDE] / SIDE
 
 
 def doubt(picture: Picture) -> str:
-    return measure_noise(torch.from_numpy(np.asarray(picture, np.float64))[None], 0).doubt
+    return estimate_noise(torch.from_numpy(np.asarray(picture, np.float64))[None], 0).doubt
 
 
 def rng() -> np.random.Generator:
@@ -54,9 +54,9 @@ def test_noise_blurred_by_less_than_a_pixel_is_no_contradiction() -> None:
 
 def test_texture_of_one_kind_everywhere_is_not_taken_for_noise() -> None:
     picture = torch.from_numpy(texture() + rng().normal(0, 20, (SIDE, SIDE)))[None]
-    found = measure_noise(picture, 0)
+    found = estimate_noise(picture, 0)
     assert found.doubt == "correlation"
-    assert hidden_block([found], (SIDE, SIDE)) == (1, 1)
+    assert compute_blind_spot_size([found], (SIDE, SIDE)) == (1, 1)
     assert found.gain * 0 + found.intercept == pytest.approx(400, rel=0.15)  # once 2 to 20 times
 
 
@@ -98,7 +98,7 @@ def test_pictures_of_fine_threads_that_were_smoothed_are_not_taken_for_white(fil
 
 
 def caution(picture: Picture, step: float = 0) -> str:
-    return measure_noise(torch.from_numpy(np.asarray(picture, np.float64))[None], step).caution
+    return estimate_noise(torch.from_numpy(np.asarray(picture, np.float64))[None], step).caution
 
 
 def test_white_noise_on_patches_needs_no_caution() -> None:
@@ -111,7 +111,7 @@ def test_wide_blotches_on_white_noise_are_told_of_and_not_measured(wide: int) ->
     blotches = gaussian_filter(noise.normal(size=(SIDE, SIDE)), wide)
     white = noise.normal(0, 20, (SIDE, SIDE))
     picture = 300 * discs() + 20 * blotches / blotches.std() + white
-    found = measure_noise(torch.from_numpy(picture)[None], 0)
+    found = estimate_noise(torch.from_numpy(picture)[None], 0)
     assert found.caution == "blotches"
     assert not found.doubt  # its figures stand: they are those of the white part
     assert found.intercept == pytest.approx(400, rel=0.15)
@@ -120,7 +120,7 @@ def test_wide_blotches_on_white_noise_are_told_of_and_not_measured(wide: int) ->
 @pytest.mark.parametrize("factor", [1.5, 2])
 def test_an_enlarged_picture_is_told_of(factor: float) -> None:
     picture = zoom(300 * discs() + rng().normal(0, 20, (SIDE, SIDE)), factor, order=1)
-    found = measure_noise(torch.from_numpy(picture)[None], 0)
+    found = estimate_noise(torch.from_numpy(picture)[None], 0)
     assert found.doubt or found.caution == "resampled"
 
 
@@ -150,8 +150,11 @@ def test_structure_at_the_rim_of_what_was_cut_off_is_not_taken_for_correlated_no
     shot = np.clip(
         np.rint(2 * rng().poisson(300 * light) + rng().normal(0, 5, light.shape)), 0, None
     )
-    found = measure_noise(torch.from_numpy(shot)[None], 1)
-    assert hidden_block([found], (SIDE, SIDE)) == (1, 1)  # once 7 x 7, and 12 to 23 times the noise
+    found = estimate_noise(torch.from_numpy(shot)[None], 1)
+    assert compute_blind_spot_size([found], (SIDE, SIDE)) == (
+        1,
+        1,
+    )  # once 7 x 7, and 12 to 23 times the noise
 
 
 def test_a_gamma_curve_that_a_line_follows_badly_is_told_of() -> None:
@@ -164,5 +167,5 @@ def test_a_gamma_curve_that_a_line_follows_badly_is_told_of() -> None:
 def test_noise_that_is_mostly_cut_off_is_told_of() -> None:
     light = 4095 + 6 * 4 * 40 * (0.6 - COLUMNS) / 0.6
     gained = light + rng().normal(0, 40, light.shape)
-    found = measure_noise(torch.from_numpy(np.clip(np.rint(gained), 0, 4095))[None], 1)
+    found = estimate_noise(torch.from_numpy(np.clip(np.rint(gained), 0, 4095))[None], 1)
     assert found.caution == "cut"

@@ -5,8 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from napari_dip.engine.noise.colour_camera import CameraNoise, measure_camera_noise, opponent
-from napari_dip.engine.refinement.colour_camera import filter_camera_noise, noise_sample
+from napari_dip.engine.noise.colour_camera import (
+    CameraNoise,
+    make_opponent_matrix,
+    measure_camera_noise,
+)
+from napari_dip.engine.refinement.colour_camera import draw_noise_sample, filter_camera_noise
 
 NOISE = CameraNoise((6.0, 4.0, 3.0), (0.65, 0.88, 0.88))
 SIDE = 160
@@ -26,8 +30,8 @@ def scene(side: int = SIDE) -> torch.Tensor:
 
 def camera_shot(noise: CameraNoise = NOISE, seed: int = 7) -> torch.Tensor:
     rng = torch.Generator().manual_seed(seed)
-    drawn = noise_sample(noise, (SIDE, SIDE), rng)
-    return scene() + torch.einsum("cd,dyx->cyx", opponent().T, drawn)
+    drawn = draw_noise_sample(noise, (SIDE, SIDE), rng)
+    return scene() + torch.einsum("cd,dyx->cyx", make_opponent_matrix().T, drawn)
 
 
 def error(picture: torch.Tensor) -> float:
@@ -70,7 +74,7 @@ def test_the_variance_of_channels_sums_to_that_of_components() -> None:
 
 
 def test_a_drawn_sample_has_the_noise_that_was_asked_for() -> None:
-    drawn = noise_sample(NOISE, (256, 256), torch.Generator().manual_seed(0))
+    drawn = draw_noise_sample(NOISE, (256, 256), torch.Generator().manual_seed(0))
     assert drawn.std((1, 2)).tolist() == pytest.approx(NOISE.std, rel=0.02)
     first = (drawn[:, :, 1:] * drawn[:, :, :-1]).mean((1, 2)) / drawn.square().mean((1, 2))
     assert first.tolist() == pytest.approx(NOISE.lags, abs=0.04)

@@ -9,11 +9,11 @@ from scipy.ndimage import gaussian_filter
 from skimage import data
 
 from napari_dip.engine.noise.estimate import (
-    LEAST_WHITE,
+    MIN_WHITE_SHARE,
     NoiseEstimate,
-    hidden_block,
-    measure_noise,
-    white_part,
+    compute_blind_spot_size,
+    estimate_noise,
+    extract_nugget,
 )
 
 PICTURES = {"camera": data.camera, "coins": data.coins, "moon": data.moon, "cell": data.cell}
@@ -27,7 +27,9 @@ def noisy(name: str, blur: tuple[float, float], level: float, seed: int = 0) -> 
 
 def block_of(*channels: torch.Tensor) -> tuple[int, int]:
     height, width = channels[0].shape[1:]
-    return hidden_block([measure_noise(channel, 0) for channel in channels], (height, width))
+    return compute_blind_spot_size(
+        [estimate_noise(channel, 0) for channel in channels], (height, width)
+    )
 
 
 @pytest.mark.parametrize("name", PICTURES)
@@ -60,7 +62,7 @@ def test_what_the_picture_itself_repeats_hardly_widens_the_block(name: str) -> N
 @pytest.mark.parametrize("name", PICTURES)
 def test_the_level_of_gaussian_noise_is_found(name: str) -> None:
     planes = noisy(name, (0, 0), 20)
-    found = measure_noise(planes, 0)
+    found = estimate_noise(planes, 0)
     middle = float(planes.median())
     assert np.sqrt(found.gain * middle + found.intercept) == pytest.approx(20, rel=0.15)
 
@@ -70,7 +72,7 @@ def test_gain_and_intercept_of_a_camera_are_found(gain: float) -> None:
     rng = np.random.default_rng(1)
     picture = np.kron(rng.uniform(20, 400, (16, 16)), np.ones((32, 32)))
     shot = gain * rng.poisson(picture / gain) + rng.normal(0, 5, picture.shape) + 100
-    found = measure_noise(torch.from_numpy(shot)[None], 0)
+    found = estimate_noise(torch.from_numpy(shot)[None], 0)
     assert found.gain == pytest.approx(gain, rel=0.1)
     variance = found.gain * 300 + found.intercept
     assert variance == pytest.approx(gain * 200 + 25, rel=0.1)
@@ -80,7 +82,7 @@ def test_noise_that_falls_with_brightness_is_not_believed() -> None:
     rng = np.random.default_rng(0)
     ramp = np.linspace(0, 200, 256)[None].repeat(256, 0)
     shot = ramp + rng.normal(size=ramp.shape) * (12 - ramp / 20)
-    found = measure_noise(torch.from_numpy(shot)[None], 0)
+    found = estimate_noise(torch.from_numpy(shot)[None], 0)
     assert found.gain == 0
     assert found.intercept > 0
 
@@ -88,7 +90,7 @@ def test_noise_that_falls_with_brightness_is_not_believed() -> None:
 @pytest.mark.parametrize("side", [16, 20, 33, 64])
 def test_small_images_give_finite_figures(side: int) -> None:
     shot = np.random.default_rng(0).normal(50, 5, (side, side + 3))
-    found = measure_noise(torch.from_numpy(shot)[None], 0)
+    found = estimate_noise(torch.from_numpy(shot)[None], 0)
     assert np.isfinite([found.gain, found.intercept, *found.along_x, *found.along_y]).all()
     assert found.floor > 0
 
@@ -96,7 +98,7 @@ def test_small_images_give_finite_figures(side: int) -> None:
 def test_an_image_that_is_black_but_for_a_corner_gives_a_positive_floor() -> None:
     shot = np.zeros((64, 64))
     shot[:8, :8] = 7
-    assert measure_noise(torch.from_numpy(shot)[None], 1.0).floor > 0
+    assert estimate_noise(torch.from_numpy(shot)[None], 1.0).floor > 0
 
 
 def test_the_most_correlated_channel_decides() -> None:
@@ -122,7 +124,7 @@ def test_pixels_that_were_not_measured_do_not_count_as_flat() -> None:
     known = torch.ones_like(picture, dtype=torch.bool)
     known[:, 100:300, 150:400] = False
     holed = torch.where(known, picture, picture[known].mean())
-    whole, found = measure_noise(picture, 0), measure_noise(holed, 0, known)
+    whole, found = estimate_noise(picture, 0), estimate_noise(holed, 0, known)
     at = 100.0
     level = found.gain * at + found.intercept
     assert level == pytest.approx(whole.gain * at + whole.intercept, rel=0.25)
@@ -131,15 +133,15 @@ def test_pixels_that_were_not_measured_do_not_count_as_flat() -> None:
 def test_scattered_holes_leave_nothing_to_tell_the_noise_by() -> None:
     picture = noisy("camera", (0, 0), 20)
     known = torch.rand(picture.shape, generator=torch.Generator().manual_seed(0)) < 0.5
-    found = measure_noise(picture, 1.0, known)
+    found = estimate_noise(picture, 1.0, known)
     assert found.gain == 0
-    assert hidden_block([found], (512, 512)) == (1, 1)
+    assert compute_blind_spot_size([found], (512, 512)) == (1, 1)
 
 
 @pytest.mark.parametrize("name", PICTURES)
 def test_of_white_noise_on_structure_the_white_part_is_kept(name: str) -> None:
-    measured = measure_noise(noisy(name, (0, 0), 20)[:, 100:228, 100:228], 0)
-    kept, middle = white_part(measured), float(PICTURES[name]()[100:228, 100:228].mean())
+    measured = estimate_noise(noisy(name, (0, 0), 20)[:, 100:228, 100:228], 0)
+    kept, middle = extract_nugget(measured), float(PICTURES[name]()[100:228, 100:228].mean())
     at_middle = kept.gain * middle + kept.intercept
     assert at_middle <= measured.gain * middle + measured.intercept
     assert 300 < at_middle < 640  # 400 was added; the rims of coins pass for noise, too
@@ -148,19 +150,24 @@ def test_of_white_noise_on_structure_the_white_part_is_kept(name: str) -> None:
 
 def test_what_neighbours_share_is_taken_for_picture() -> None:
     told = NoiseEstimate(2.0, 300.0, 30.0, (0.78, 0.52, 0.4, 0.3, 0.3), (0.7, 0.3, 0.2, 0.1, 0.1))
-    kept = white_part(told)
-    assert kept.intercept == pytest.approx(LEAST_WHITE * 300)
-    assert kept.gain == pytest.approx(LEAST_WHITE * 2)
+    kept = extract_nugget(told)
+    assert kept.intercept == pytest.approx(MIN_WHITE_SHARE * 300)
+    assert kept.gain == pytest.approx(MIN_WHITE_SHARE * 2)
 
 
 @pytest.mark.parametrize("seed", range(6))
 def test_a_few_blocks_of_one_brightness_do_not_make_a_slope(seed: int) -> None:
-    from napari_dip.engine.noise.variance_model import SIDE, Energies, finest, noise_line
+    from napari_dip.engine.noise.variance_model import (
+        DCT_SIDE,
+        BlockEnergies,
+        fit_variance_model,
+        select_finest_bands,
+    )
 
     draws = np.random.default_rng(seed)
     means = torch.from_numpy(draws.uniform(101, 102, 16))  # as little as clipping may leave
-    power = torch.from_numpy(2500 * draws.chisquare(1, (16, SIDE, SIDE)))
-    line = noise_line(Energies(means, power, 1.0), finest(), 1.0, 1.0)
+    power = torch.from_numpy(2500 * draws.chisquare(1, (16, DCT_SIDE, DCT_SIDE)))
+    line = fit_variance_model(BlockEnergies(means, power, 1.0), select_finest_bands(), 1.0, 1.0)
     assert 1500 < line.gain * 230 + line.intercept < 3500
 
 
@@ -180,7 +187,7 @@ def test_pictures_of_sharp_edges_that_are_cut_off_tell_their_noise(
     """Edges carry black and white into blocks of any brightness; even noise, clipped to 8 bits."""
     noise = np.random.default_rng(1).normal(0, level, picture.shape)
     clipped = torch.from_numpy(np.clip(np.rint(picture + noise), 0, 255))[None]
-    estimate = measure_noise(clipped, 1.0)
+    estimate = estimate_noise(clipped, 1.0)
     at_mean = estimate.gain * float(clipped.mean()) + estimate.intercept
     assert at_mean**0.5 == pytest.approx(level, rel=0.1)
     assert block_of(clipped) == (1, 1)
@@ -191,5 +198,5 @@ def test_a_slope_within_its_error_is_not_believed() -> None:
     rng = np.random.default_rng(0)
     ramp = np.linspace(50, 200, 64)[None, None] + np.zeros((60, 64, 1))
     pictures = torch.from_numpy(ramp + rng.normal(0, 20, ramp.shape))
-    sloped = [measure_noise(one[None], 0).gain > 0 for one in pictures]
+    sloped = [estimate_noise(one[None], 0).gain > 0 for one in pictures]
     assert sum(sloped) <= 6

@@ -10,14 +10,16 @@ import torch
 from scipy.ndimage import gaussian_filter
 from skimage import data
 
+from napari_dip.engine.noise.correlation import (
+    WHITE_RESIDUAL_SHARE,
+    compute_residual_share,
+    measure_prediction_residual,
+)
 from napari_dip.engine.noise.estimate import (
-    CALM_SHARE,
     NoiseEstimate,
-    agreeing,
-    expected_share,
-    hidden_block,
-    measure_noise,
-    unforetold,
+    compute_blind_spot_size,
+    correct_by_prediction,
+    estimate_noise,
 )
 
 
@@ -32,13 +34,13 @@ def shot(name: str, deviation: float, *, blurred: float = 0.0) -> torch.Tensor:
 
 def test_white_noise_is_not_foretold_by_neighbours() -> None:
     noise = 9 * torch.randn(128, 128, generator=torch.Generator().manual_seed(0))
-    _, left = unforetold(noise)
-    assert (left / 81).tolist() == pytest.approx([CALM_SHARE] * 4, rel=0.2)
-    assert expected_share((), ()) == pytest.approx(CALM_SHARE, rel=0.06)
+    _, left = measure_prediction_residual(noise)
+    assert (left / 81).tolist() == pytest.approx([WHITE_RESIDUAL_SHARE] * 4, rel=0.2)
+    assert compute_residual_share((), ()) == pytest.approx(WHITE_RESIDUAL_SHARE, rel=0.06)
 
 
 def test_correlated_noise_is_foretold_as_its_correlation_says() -> None:
-    shares = [expected_share((lag, lag**2), (lag, lag**2)) for lag in (0.2, 0.5, 0.8)]
+    shares = [compute_residual_share((lag, lag**2), (lag, lag**2)) for lag in (0.2, 0.5, 0.8)]
     assert shares == sorted(shares, reverse=True)
     assert shares[2] < 0.25 * shares[0]
 
@@ -46,10 +48,10 @@ def test_correlated_noise_is_foretold_as_its_correlation_says() -> None:
 def test_fur_that_was_taken_for_correlated_noise_is_doubted_and_less_is_taken() -> None:
     plane = shot("gravel", 8)
     measured = NoiseEstimate(0.0, 204.0, 102.0, *(((0.76, 0.5, 0.2, 0.0, 0.0),) * 2))
-    assert hidden_block([measured], (256, 256)) != (1, 1)
-    corrected = agreeing(measured, plane, 1.0)
+    assert compute_blind_spot_size([measured], (256, 256)) != (1, 1)
+    corrected = correct_by_prediction(measured, plane, 1.0)
     assert corrected.doubt == "texture"
-    assert hidden_block([corrected], (256, 256)) == (1, 1)
+    assert compute_blind_spot_size([corrected], (256, 256)) == (1, 1)
     level = [one.gain * float(plane.mean()) + one.intercept for one in (measured, corrected)]
     assert abs(level[1] - 64) < 0.6 * abs(level[0] - 64)
 
@@ -58,19 +60,23 @@ def test_fur_that_was_taken_for_correlated_noise_is_doubted_and_less_is_taken() 
 @pytest.mark.parametrize("name", ["camera", "moon", "coins"])
 def test_noise_that_is_correlated_stays_as_it_was_measured(name: str, blurred: float) -> None:
     plane = shot(name, 10, blurred=blurred)
-    measured = measure_noise(plane[None], 1.0)
-    assert replace(agreeing(measured, plane, 1.0), caution=measured.caution) == measured
+    measured = estimate_noise(plane[None], 1.0)
+    assert (
+        replace(correct_by_prediction(measured, plane, 1.0), caution=measured.caution) == measured
+    )
 
 
 @pytest.mark.parametrize("name", ["camera", "moon", "cell"])
 def test_white_noise_stays_as_it_was_measured(name: str) -> None:
     plane = shot(name, 10)
-    measured = measure_noise(plane[None], 1.0)
-    assert agreeing(measured, plane, 1.0) is measured
+    measured = estimate_noise(plane[None], 1.0)
+    assert correct_by_prediction(measured, plane, 1.0) is measured
 
 
 def test_noise_that_neighbours_foretell_too_well_is_no_white_noise() -> None:
     plane = shot("moon", 10, blurred=0.8)
-    measured = measure_noise(plane[None], 1.0)
-    white = agreeing(type(measured)(0.0, 100.0, 50.0, (0.0,) * 5, (0.0,) * 5), plane, 1.0)
+    measured = estimate_noise(plane[None], 1.0)
+    white = correct_by_prediction(
+        type(measured)(0.0, 100.0, 50.0, (0.0,) * 5, (0.0,) * 5), plane, 1.0
+    )
     assert white.doubt == "correlation"

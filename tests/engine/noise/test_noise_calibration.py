@@ -9,7 +9,11 @@ import torch
 from scipy.ndimage import gaussian_filter
 from skimage import data
 
-from napari_dip.engine.noise.estimate import DOUBTS, hidden_block, measure_noise
+from napari_dip.engine.noise.estimate import (
+    UNRELIABLE_REASONS,
+    compute_blind_spot_size,
+    estimate_noise,
+)
 
 Picture = npt.NDArray[np.float64]
 
@@ -35,7 +39,7 @@ def test_gain_is_found_on_structured_pictures(
     name: str, gain: float, read: float, offset: float
 ) -> None:
     light = 300 * scene(name)
-    found = measure_noise(planes(shot(light, gain, read, offset)), 0)
+    found = estimate_noise(planes(shot(light, gain, read, offset)), 0)
     assert not found.doubt
     assert found.gain == pytest.approx(gain, rel=0.1)
     middle = gain * float(np.median(light)) + offset
@@ -45,28 +49,28 @@ def test_gain_is_found_on_structured_pictures(
 
 def test_noise_of_a_small_textured_crop_is_not_read_too_high() -> None:
     crop = data.camera()[200:272, 200:272].astype(np.float64)
-    clean = measure_noise(planes(crop), 1)
+    clean = estimate_noise(planes(crop), 1)
     level = float(np.sqrt(clean.gain * crop.mean() + clean.intercept))
     assert level < 6  # texture of 36 grey levels was once taken for noise
     noisy = crop + np.random.default_rng(0).normal(0, 10, crop.shape)
-    found = measure_noise(planes(noisy), 0)
+    found = estimate_noise(planes(noisy), 0)
     assert np.sqrt(found.gain * crop.mean() + found.intercept) == pytest.approx(10, rel=0.15)
-    assert hidden_block([found], (72, 72)) == (1, 1)
+    assert compute_blind_spot_size([found], (72, 72)) == (1, 1)
 
 
 def test_structure_of_all_that_is_bright_does_not_raise_the_gain() -> None:
     rng = np.random.default_rng(0)
     light = np.full((256, 256), 10.0)
     light[:, 96:] += 120 * gaussian_filter(rng.random((256, 160)) ** 8, 2) / 0.11
-    found = measure_noise(planes(shot(light, 3, 1, 0)), 0)
+    found = estimate_noise(planes(shot(light, 3, 1, 0)), 0)
     assert found.gain == pytest.approx(3, rel=0.15)
 
 
 def test_clipping_at_both_ends_does_not_flatten_the_line() -> None:
     light = 60 * scene("camera")
     image = shot(light, 5, 4, 0)
-    whole = measure_noise(planes(image), 0)
-    cut = measure_noise(planes(np.clip(np.rint(image), 0, 255)), 1)
+    whole = estimate_noise(planes(image), 0)
+    cut = estimate_noise(planes(np.clip(np.rint(image), 0, 255)), 1)
     assert (image < 0).mean() > 0.002
     assert (image > 255).mean() > 0.02
     assert cut.gain == pytest.approx(5, rel=0.1)
@@ -75,13 +79,13 @@ def test_clipping_at_both_ends_does_not_flatten_the_line() -> None:
 
 def test_rounding_adds_a_twelfth_of_a_squared_step() -> None:
     picture = 100 + np.random.default_rng(0).normal(0, 0.8, (256, 256))
-    found = measure_noise(planes(np.rint(picture)), 1)
+    found = estimate_noise(planes(np.rint(picture)), 1)
     assert found.gain * 100 + found.intercept == pytest.approx(0.64 + 1 / 12, rel=0.05)
 
 
 def test_planes_of_a_stack_tell_together() -> None:
     light = 200 * scene("camera")[100:228, 100:228]
-    found = measure_noise(planes(*(shot(light, 2, 3, 50, seed) for seed in range(4))), 0)
+    found = estimate_noise(planes(*(shot(light, 2, 3, 50, seed) for seed in range(4))), 0)
     assert found.gain == pytest.approx(2, rel=0.1)
 
 
@@ -96,8 +100,8 @@ def test_planes_of_a_stack_tell_together() -> None:
 def test_images_without_visible_noise_are_not_guessed_at(
     image: Picture, step: float, doubt: str | None
 ) -> None:
-    found = measure_noise(planes(image), step)
-    assert found.doubt in DOUBTS
+    found = estimate_noise(planes(image), step)
+    assert found.doubt in UNRELIABLE_REASONS
     assert doubt is None or found.doubt == doubt
     assert np.isfinite([found.gain, found.intercept, found.floor]).all()
     assert found.floor > 0
@@ -106,11 +110,11 @@ def test_images_without_visible_noise_are_not_guessed_at(
 def test_scattered_holes_are_a_doubt() -> None:
     image = 100 + np.random.default_rng(0).normal(0, 5, (128, 128))
     known = torch.from_numpy(np.random.default_rng(1).random((1, 128, 128)) < 0.5)
-    assert measure_noise(planes(image), 0, known).doubt == "blocks"
+    assert estimate_noise(planes(image), 0, known).doubt == "blocks"
 
 
 def test_a_flat_image_tells_its_level_but_not_its_gain() -> None:
-    found = measure_noise(planes(100 + np.random.default_rng(0).normal(0, 5, (256, 256))), 0)
+    found = estimate_noise(planes(100 + np.random.default_rng(0).normal(0, 5, (256, 256))), 0)
     assert found.gain * 100 + found.intercept == pytest.approx(25, rel=0.05)
     assert found.gain < 4 * found.gain_error
     assert not found.doubt
@@ -118,7 +122,7 @@ def test_a_flat_image_tells_its_level_but_not_its_gain() -> None:
 
 def test_the_standard_error_of_the_gain_is_of_the_right_size() -> None:
     light = 100 * scene("camera")[::2, ::2]
-    told = [measure_noise(planes(shot(light, 2, 2, 20, seed)), 0) for seed in range(5)]
+    told = [estimate_noise(planes(shot(light, 2, 2, 20, seed)), 0) for seed in range(5)]
     apart = float(np.std([one.gain for one in told], ddof=1))
     said = float(np.mean([one.gain_error for one in told]))
     assert 0.3 < apart / said < 3
@@ -127,7 +131,7 @@ def test_the_standard_error_of_the_gain_is_of_the_right_size() -> None:
 @pytest.mark.parametrize("blur", [(0.0, 0.7), (0.7, 0.7)])
 def test_correlated_noise_keeps_its_variance(blur: tuple[float, float]) -> None:
     noise = gaussian_filter(np.random.default_rng(0).normal(size=(303, 384)), blur)
-    found = measure_noise(planes(255 * scene("coins") + 20 * noise / noise.std()), 0)
+    found = estimate_noise(planes(255 * scene("coins") + 20 * noise / noise.std()), 0)
     middle = 255 * float(np.median(scene("coins")))
     assert np.sqrt(found.gain * middle + found.intercept) == pytest.approx(20, rel=0.2)
 
@@ -137,6 +141,6 @@ def test_a_picture_without_its_finest_frequencies_is_no_crash() -> None:
     rows = torch.linspace(0, 40, 64, dtype=torch.float64).sin()
     smooth = 100 * (rows[:, None] + rows).tanh()
     faint = 1e-4 * torch.randn(64, 64, generator=torch.Generator().manual_seed(0))
-    estimate = measure_noise((smooth + faint)[None], 0)
+    estimate = estimate_noise((smooth + faint)[None], 0)
     assert 0 < estimate.floor < float("inf")
     assert estimate.doubt

@@ -7,13 +7,13 @@ import torch
 from skimage import data
 from torch.nn import functional as F
 
-from napari_dip.engine.noise.estimate import NoiseEstimate, measure_noise
+from napari_dip.engine.noise.estimate import NoiseEstimate, estimate_noise
 from napari_dip.engine.noise.oversampling import (
-    doubled,
-    enlarged,
-    halved,
-    halved_noise,
-    oversampled,
+    double_resolution,
+    halve_noise_estimate,
+    halve_resolution,
+    is_oversampled,
+    upscale_estimate,
 )
 from napari_dip.engine.problem import Estimate
 
@@ -40,13 +40,13 @@ def scene(name: str, times: int) -> torch.Tensor:
 @pytest.mark.parametrize("name", ["camera", "coins", "cell"])
 def test_a_picture_blurred_together_with_its_noise_is_oversampled(name: str) -> None:
     image = (scene(name, 8) + noise((192, 200)))[None]
-    assert oversampled(image, measure_noise(image, 0))
+    assert is_oversampled(image, estimate_noise(image, 0))
 
 
 @pytest.mark.parametrize("name", ["camera", "coins"])
 def test_a_sharp_picture_under_blurred_noise_is_not(name: str) -> None:
     image = (scene(name, 0) + noise((192, 200)))[None]
-    assert not oversampled(image, measure_noise(image, 0))
+    assert not is_oversampled(image, estimate_noise(image, 0))
 
 
 def test_texture_all_over_under_white_noise_is_not() -> None:
@@ -54,23 +54,23 @@ def test_texture_all_over_under_white_noise_is_not() -> None:
     rng = torch.Generator().manual_seed(0)
     texture = blurred(torch.randn((192, 200), generator=rng), 1)
     image = (100 + 40 * texture + 25 * torch.randn((192, 200), generator=rng))[None]
-    assert not oversampled(image, measure_noise(image, 0))
+    assert not is_oversampled(image, estimate_noise(image, 0))
 
 
 @pytest.mark.parametrize("size", [(64, 80), (65, 81)])
 def test_what_has_no_fine_detail_comes_back_from_half_its_size(size: tuple[int, int]) -> None:
     smooth = blurred(torch.rand(size, generator=torch.Generator().manual_seed(0)), 6)[None, None]
-    half = halved(smooth)
+    half = halve_resolution(smooth)
     assert half.shape[2:] == tuple(-(-side // 2) for side in size)
-    back = doubled(half, size)
+    back = double_resolution(half, size)
     assert back.shape == smooth.shape
     assert float((back - smooth).std()) < 0.06 * float(smooth.std())
 
 
 def test_a_variance_is_repeated_and_without_a_size_nothing_changes() -> None:
     estimate = Estimate(torch.rand(1, 1, 8, 8), torch.rand(1, 1, 8, 8))
-    assert enlarged(estimate, None) is estimate
-    larger = enlarged(estimate, (15, 16))
+    assert upscale_estimate(estimate, None) is estimate
+    larger = upscale_estimate(estimate, (15, 16))
     assert larger.mean.shape == (1, 1, 15, 16)
     assert larger.log_variance is not None
     assert estimate.log_variance is not None
@@ -83,8 +83,8 @@ def test_noise_is_passed_on_to_half_the_pixels_as_halving_changes_it() -> None:
         float((grain * grain.roll(step, 0)).mean() / grain.var()) * (step < 4)
         for step in range(1, 6)
     )
-    passed = halved_noise(NoiseEstimate(0.0, 144.0, 14.4, along, along, read_noise=12.0))
-    half = halved(grain)
+    passed = halve_noise_estimate(NoiseEstimate(0.0, 144.0, 14.4, along, along, read_noise=12.0))
+    half = halve_resolution(grain)
     assert passed.intercept == pytest.approx(float(half.var()), rel=0.03)
     assert passed.read_noise == pytest.approx(float(half.std()), rel=0.02)
     measured = float((half * half.roll(1, 1)).mean() / half.var())

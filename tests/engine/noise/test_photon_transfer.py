@@ -7,8 +7,8 @@ import pytest
 import torch
 from scipy.ndimage import gaussian_filter
 
-from napari_dip.engine.noise.estimate import measure_noise
-from napari_dip.engine.noise.variance_model import Dark, measure_dark, measure_flat
+from napari_dip.engine.noise.estimate import estimate_noise
+from napari_dip.engine.noise.variance_model import DarkLevel, measure_dark, measure_flat
 
 GAIN, READ, OFFSET = 2.5, 4.0, 100.0
 
@@ -39,7 +39,7 @@ def test_hot_pixels_of_one_dark_frame_do_not_count() -> None:
 
 def test_flat_frames_tell_the_gain_with_a_dark_one() -> None:
     flat = frames(200, 4) * torch.tensor([1.0, 1.0, 1.0, 1.0])[:, None, None]
-    gain, intercept = measure_flat(flat, Dark(OFFSET, READ))
+    gain, intercept = measure_flat(flat, DarkLevel(OFFSET, READ))
     assert gain == pytest.approx(GAIN, rel=0.05)
     assert intercept == pytest.approx(READ**2 - gain * OFFSET)
 
@@ -64,7 +64,7 @@ def cells(background: float) -> np.ndarray:
 
 
 def test_dark_pixels_of_an_image_tell_offset_and_read_noise() -> None:
-    found = measure_noise(torch.from_numpy(cells(0))[None], 0)
+    found = estimate_noise(torch.from_numpy(cells(0))[None], 0)
     assert found.offset == pytest.approx(OFFSET, abs=READ / 2)
     assert found.read_noise == pytest.approx(READ, rel=0.1)
 
@@ -73,5 +73,5 @@ def test_an_image_without_dark_pixels_tells_neither() -> None:
     rng = np.random.default_rng(0)
     light = np.linspace(20, 300, 256)[None].repeat(256, 0)
     shot = GAIN * rng.poisson(light) + rng.normal(0, READ, light.shape) + OFFSET
-    found = measure_noise(torch.from_numpy(shot)[None], 0)
+    found = estimate_noise(torch.from_numpy(shot)[None], 0)
     assert (found.offset, found.read_noise) == (None, None)

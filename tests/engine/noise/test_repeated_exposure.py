@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from napari_dip.engine.noise.estimate import hidden_block
-from napari_dip.engine.noise.repeated_exposure import match_intensities, measure_pair
+from napari_dip.engine.noise.estimate import compute_blind_spot_size
+from napari_dip.engine.noise.repeated_exposure import match_intensities, measure_repeated_exposure
 
 SIDE = 192
 
@@ -48,7 +48,9 @@ def test_the_noise_line_is_measured_in_a_picture_that_has_no_flat_place(
 ) -> None:
     rng, truth = torch.Generator().manual_seed(4), scene()
     spread = (gain * truth + read**2).sqrt()
-    ours, theirs = measure_pair(truth + spread * normal(rng), truth + spread * normal(rng), 0)
+    ours, theirs = measure_repeated_exposure(
+        truth + spread * normal(rng), truth + spread * normal(rng), 0
+    )
     for signal in (80.0, 150.0, 220.0):
         expected = gain * signal + read**2
         for one in (ours, theirs):
@@ -57,7 +59,7 @@ def test_the_noise_line_is_measured_in_a_picture_that_has_no_flat_place(
 
 def test_the_noisier_shot_is_told_from_the_other() -> None:
     rng, truth = torch.Generator().manual_seed(5), scene()
-    ours, theirs = measure_pair(truth + 10 * normal(rng), truth + 20 * normal(rng), 0)
+    ours, theirs = measure_repeated_exposure(truth + 10 * normal(rng), truth + 20 * normal(rng), 0)
     level = [one.gain * 150 + one.intercept for one in (ours, theirs)]
     assert level[0] == pytest.approx(100, rel=0.2)
     assert level[1] == pytest.approx(400, rel=0.1)
@@ -65,15 +67,15 @@ def test_the_noisier_shot_is_told_from_the_other() -> None:
 
 def test_stripes_that_both_shots_share_are_not_taken_for_correlated_noise() -> None:
     rng, truth = torch.Generator().manual_seed(6), scene()
-    ours, _ = measure_pair(truth + 5 * normal(rng), truth + 5 * normal(rng), 0)
-    assert hidden_block([ours], (SIDE, SIDE)) == (1, 1)
+    ours, _ = measure_repeated_exposure(truth + 5 * normal(rng), truth + 5 * normal(rng), 0)
+    assert compute_blind_spot_size([ours], (SIDE, SIDE)) == (1, 1)
 
 
 def test_noise_shared_by_neighbours_is_seen() -> None:
     rng, truth = torch.Generator().manual_seed(7), scene()
     shots = (truth + 15 * F.avg_pool2d(normal(rng), 3, 1, 1) for _ in range(2))
-    ours, _ = measure_pair(*shots, 0)
-    assert min(hidden_block([ours], (SIDE, SIDE))) >= 5
+    ours, _ = measure_repeated_exposure(*shots, 0)
+    assert min(compute_blind_spot_size([ours], (SIDE, SIDE))) >= 5
 
 
 def test_one_grey_value_has_no_gain() -> None:

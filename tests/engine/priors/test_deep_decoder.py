@@ -7,11 +7,26 @@ from functools import partial
 import pytest
 import torch
 
-from napari_dip.engine.fit.schedule import Phase, Schedule, adam, gradient_descent, limited_memory
-from napari_dip.engine.fit.trainer import EagerStep
-from napari_dip.engine.likelihood.fidelity import squares
-from napari_dip.engine.networks.layers import nearest, smooth, transposed
-from napari_dip.engine.priors.deep_decoder import CoarseCode, Decoder, DeepDecoder, grids_of
+from napari_dip.engine.fit.schedule import (
+    Phase,
+    Schedule,
+    make_adam,
+    make_gradient_descent,
+    make_lbfgs,
+)
+from napari_dip.engine.fit.trainer import EagerTrainer
+from napari_dip.engine.likelihood.fidelity import least_squares
+from napari_dip.engine.networks.layers import (
+    make_linear_upsampling,
+    make_nearest_upsampling,
+    make_transposed_upsampling,
+)
+from napari_dip.engine.priors.deep_decoder import (
+    CoarseInputPrior,
+    Decoder,
+    DeepDecoder,
+    compute_scale_grids,
+)
 from napari_dip.engine.problem import Identity, Problem, Term
 
 
@@ -19,11 +34,13 @@ def drawn(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-@pytest.mark.parametrize("upsampling", [smooth, nearest, transposed])
+@pytest.mark.parametrize(
+    "upsampling", [make_linear_upsampling, make_nearest_upsampling, make_transposed_upsampling]
+)
 def test_a_decoder_ends_on_any_grid(upsampling):
     grid = (19, 24)
     net = Decoder(grid, 8, 1, (4, 6, 8), rng=drawn(), upsampling=upsampling)
-    code = torch.rand(1, 8, *grids_of(grid, 3)[-1], generator=drawn())
+    code = torch.rand(1, 8, *compute_scale_grids(grid, 3)[-1], generator=drawn())
     assert net(code).shape == (1, 1, *grid)
 
 
@@ -40,7 +57,7 @@ def test_limited_memory_takes_the_steps_of_torch_where_that_searches_no_line():
     torchs = partial(
         torch.optim.LBFGS, lr=1.0, max_iter=1, history_size=10, tolerance_grad=0, tolerance_change=0
     )
-    ours, theirs = (steps_of(make) for make in (limited_memory, torchs))
+    ours, theirs = (steps_of(make) for make in (make_lbfgs, torchs))
     torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=0)
     assert float(ours[-1].abs().max()) < 0.1 * float(ours[0].abs().max())
 
@@ -61,7 +78,7 @@ def steps_of(make):
     return torch.stack(found)
 
 
-@pytest.mark.parametrize("make", [adam, gradient_descent, limited_memory])
+@pytest.mark.parametrize("make", [make_adam, make_gradient_descent, make_lbfgs])
 def test_a_fit_goes_on_from_a_copy_as_if_nothing_had_been(make):
     first, again = stepper(make), stepper(make)
     for _ in range(4):
@@ -79,10 +96,10 @@ def test_a_fit_goes_on_from_a_copy_as_if_nothing_had_been(make):
 
 def stepper(make):
     ramp = torch.linspace(-1.7, 1.7, 16).expand(16, 16)[None, None].contiguous()
-    there, error = torch.ones_like(ramp), squares(1.0)
+    there, error = torch.ones_like(ramp), least_squares(1.0)
     held_out = torch.zeros_like(ramp)
     term = Term(ramp, Identity(), error, error, fitted=there, held_out=held_out, measured=there)
     net = Decoder((16, 16), 4, 1, (4, 4), rng=drawn())
-    prior = CoarseCode(net, torch.rand(1, 4, 8, 8, generator=drawn(1)), (16, 16))
+    prior = CoarseInputPrior(net, torch.rand(1, 4, 8, 8, generator=drawn(1)), (16, 16))
     schedule = Schedule((Phase(20, 0.05),), 20, 20, average=0.0, optimiser=make)
-    return EagerStep(Problem((term,)), prior, schedule, seed=0)
+    return EagerTrainer(Problem((term,)), prior, schedule, seed=0)

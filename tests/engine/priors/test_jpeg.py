@@ -12,15 +12,15 @@ from skimage import data
 
 from napari_dip.engine.networks.hourglass import Hourglass
 from napari_dip.engine.priors.jpeg import (
-    Compression,
-    Recompression,
-    block_numbers,
-    consistent,
-    recompressed,
-    spun,
-    whole_blocks,
+    JpegCompression,
+    RecompressionPrior,
+    mask_whole_blocks,
+    number_blocks,
+    project_onto_quantisation_set,
+    reapply_shifted_jpeg,
+    recompress,
 )
-from napari_dip.engine.priors.masked_input import FromFilling
+from napari_dip.engine.priors.masked_input import FillingResidualNetwork
 
 SIDE = 48
 
@@ -33,7 +33,7 @@ def colours() -> np.ndarray:
     return data.astronaut()[60 : 60 + SIDE, 180 : 180 + SIDE]
 
 
-def saved(picture: np.ndarray, quality: int, **how: int) -> tuple[torch.Tensor, Compression]:
+def saved(picture: np.ndarray, quality: int, **how: int) -> tuple[torch.Tensor, JpegCompression]:
     """Save with Pillow; the picture as opened again, and what the file says of itself."""
     file = io.BytesIO()
     Image.fromarray(picture).save(file, "JPEG", quality=quality, **how)
@@ -43,7 +43,7 @@ def saved(picture: np.ndarray, quality: int, **how: int) -> tuple[torch.Tensor, 
     ]
     steps = torch.tensor(np.array(tables), dtype=torch.float32).reshape(-1, 8, 8)
     halved = bool(how.get("subsampling")) and picture.ndim == 3
-    return planes(np.asarray(opened)), Compression((0, 0), steps, (halved, halved))
+    return planes(np.asarray(opened)), JpegCompression((0, 0), steps, (halved, halved))
 
 
 def planes(picture: np.ndarray) -> torch.Tensor:
@@ -58,7 +58,7 @@ def error(picture: torch.Tensor, other: torch.Tensor) -> float:
 @pytest.mark.parametrize("quality", [10, 40, 80])
 def test_greys_come_out_as_pillow_saves_them(quality: int) -> None:
     opened, how = saved(grey(), quality)
-    ours = recompressed(planes(grey()), how).clamp(0, 255)
+    ours = recompress(planes(grey()), how).clamp(0, 255)
     # rounded to whole levels, and now and then a coefficient between two steps to the other one
     assert error(ours, opened) < 1 / 12 + 0.05 * error(planes(grey()), opened)
 
@@ -66,43 +66,45 @@ def test_greys_come_out_as_pillow_saves_them(quality: int) -> None:
 @pytest.mark.parametrize("subsampling", [0, 2])
 def test_colours_come_out_nearly_as_pillow_saves_them(subsampling: int) -> None:
     opened, how = saved(colours(), 40, subsampling=subsampling)
-    ours = recompressed(planes(colours()), how).clamp(0, 255)
+    ours = recompress(planes(colours()), how).clamp(0, 255)
     assert error(ours, opened) < 0.1 * error(planes(colours()), opened)
 
 
 def test_the_mean_over_grids_is_nearer_to_the_truth() -> None:
     opened, how = saved(grey(), 10)
-    assert error(spun(opened, how), planes(grey())) < 0.95 * error(opened, planes(grey()))
+    assert error(reapply_shifted_jpeg(opened, how), planes(grey())) < 0.95 * error(
+        opened, planes(grey())
+    )
 
 
 def test_the_truth_is_consistent_with_its_own_file_and_a_flat_picture_is_not() -> None:
     opened, how = saved(grey(), 20)
-    kept = consistent(planes(grey()), opened, how)
+    kept = project_onto_quantisation_set(planes(grey()), opened, how)
     assert error(kept, planes(grey())) < 0.5  # rounding of pixels only
     flat = torch.full_like(opened, 100.0)
-    assert error(consistent(flat, opened, how), opened) < error(flat, opened)
+    assert error(project_onto_quantisation_set(flat, opened, how), opened) < error(flat, opened)
 
 
 def test_what_is_consistent_compresses_to_the_same_file() -> None:
     opened, how = saved(grey(), 20)
-    kept = consistent(spun(opened, how), opened, how)
-    assert error(recompressed(kept, how), recompressed(opened, how)) < 1
+    kept = project_onto_quantisation_set(reapply_shifted_jpeg(opened, how), opened, how)
+    assert error(recompress(kept, how), recompress(opened, how)) < 1
 
 
 def test_blocks_that_the_border_cuts_are_left_alone() -> None:
     _, how = saved(grey(), 20)
-    cut = Compression((5, 3), how.steps)
+    cut = JpegCompression((5, 3), how.steps)
     picture = planes(grey())
-    inside = whole_blocks(picture, cut)
+    inside = mask_whole_blocks(picture, cut)
     assert float(inside[..., :5, :].sum()) == float(inside[..., :3].sum()) == 0
     assert float(inside.sum()) == 40 * 40
-    changed = consistent(picture, picture.roll(1, 2), cut) != picture
+    changed = project_onto_quantisation_set(picture, picture.roll(1, 2), cut) != picture
     assert not bool((changed & (inside == 0)).any())
 
 
 def test_pixels_of_a_block_share_its_number() -> None:
     _, how = saved(grey(), 20)
-    numbers = block_numbers(planes(grey()), Compression((4, 0), how.steps))
+    numbers = number_blocks(planes(grey()), JpegCompression((4, 0), how.steps))
     assert len(numbers.unique()) == 7 * 6
     assert len(numbers[4:12, 8:16].unique()) == 1
     assert numbers[3, 0] != numbers[4, 0]
@@ -112,9 +114,9 @@ def test_steps_are_fed_what_was_compressed_once_more_and_the_last_look_the_pictu
     opened, how = saved(grey(), 10)
     rng = torch.Generator().manual_seed(0)
     hourglass = Hourglass(2, 2, 1, (4, 8), skip=None, normalised=False, rng=rng)
-    net = FromFilling(hourglass, 2, 1, 2, rng)
+    net = FillingResidualNetwork(hourglass, 2, 1, 2, rng)
     shift = (lambda picture: 200 * picture, lambda levels: levels / 200)
-    prior = Recompression(net, opened / 200, how, *shift, window=(32, 32))
+    prior = RecompressionPrior(net, opened / 200, how, *shift, window=(32, 32))
     draw = prior.draw(rng)
     assert draw.code.shape == (1, 2, 32, 32)
     assert draw.driven is draw.trusted is None

@@ -5,16 +5,16 @@ from __future__ import annotations
 import pytest
 import torch
 
-from napari_dip.engine.networks.hourglass import PlaneWise
+from napari_dip.engine.networks.hourglass import PlanewiseNetwork
 from napari_dip.engine.prior import Window
-from napari_dip.engine.priors.masked_input import filling_windows
+from napari_dip.engine.priors.masked_input import make_filling_windows
 from napari_dip.engine.priors.masked_stack import (
-    HiddenInStack,
-    Holes,
-    Neighbours,
-    neighbours,
-    sight,
-    stack_code_channels,
+    MaskedStackPrior,
+    NeighbourPlanes,
+    StackHoles,
+    count_stack_input_channels,
+    find_visible_planes,
+    gather_neighbour_planes,
 )
 
 SIDE, PLANES = 20, 8
@@ -32,16 +32,18 @@ def without(*planes: int) -> torch.Tensor:
     return known
 
 
-def found(known: torch.Tensor, plane: int, back: int = 1, ahead: int = 1) -> Neighbours:
+def found(known: torch.Tensor, plane: int, back: int = 1, ahead: int = 1) -> NeighbourPlanes:
     reach = (torch.full((1, 1, 1), back), torch.full((1, 1, 1), ahead))
-    return neighbours(stack() * known, sight(known), torch.tensor([plane]), reach)
+    return gather_neighbour_planes(
+        stack() * known, find_visible_planes(known), torch.tensor([plane]), reach
+    )
 
 
-def prior(known: torch.Tensor, planes: int = 1, *, foretell: bool = False) -> HiddenInStack:
+def prior(known: torch.Tensor, planes: int = 1, *, foretell: bool = False) -> MaskedStackPrior:
     held_out = torch.zeros_like(known)
     held_out[..., ::5, ::5] = known[..., ::5, ::5]
-    net = PlaneWise(torch.nn.Conv2d(stack_code_channels(1), 2, 1), 2**18)
-    return HiddenInStack(
+    net = PlanewiseNetwork(torch.nn.Conv2d(count_stack_input_channels(1), 2, 1), 2**18)
+    return MaskedStackPrior(
         net,
         stack() / 80,
         known,
@@ -86,16 +88,16 @@ def test_where_no_plane_shows_a_pixel_nothing_is_told() -> None:
 
 
 def test_planes_are_hidden_whose_neighbours_are_as_far_as_those_of_the_missing_one() -> None:
-    holes = Holes(without(3))
+    holes = StackHoles(without(3))
     assert holes.planes == [3] and holes.whole == [True]
     assert holes.suited(0) == [1, 5, 6]  # at the ends, and beside the missing one, one side lacks
-    assert Holes(without(0)).suited(0) == [1, 2, 3, 4, 5, 6]
+    assert StackHoles(without(0)).suited(0) == [1, 2, 3, 4, 5, 6]
 
 
 def test_partly_missing_planes_may_be_imitated_anywhere() -> None:
     known = without()
     known[:, :, 2, 5] = 0
-    assert Holes(known).suited(0) == list(range(PLANES))
+    assert StackHoles(known).suited(0) == list(range(PLANES))
 
 
 @pytest.mark.parametrize("gone", ["plane", "line", "nothing"])
@@ -153,10 +155,10 @@ def test_where_planes_are_missing_judging_goes_by_other_planes_alone() -> None:
 def test_a_look_sends_planes_through_the_network_a_few_at_a_time_to_the_same_answer() -> None:
     code = torch.rand(1, 3, PLANES, SIDE, SIDE)
     net = torch.nn.Conv2d(3, 2, 3, padding=1)
-    learning = PlaneWise(net, 1)(code)
+    learning = PlanewiseNetwork(net, 1)(code)
     with torch.no_grad():
-        torch.testing.assert_close(PlaneWise(net, 1)(code), learning)
-        torch.testing.assert_close(PlaneWise(net, 3 * SIDE**2)(code), learning)
+        torch.testing.assert_close(PlanewiseNetwork(net, 1)(code), learning)
+        torch.testing.assert_close(PlanewiseNetwork(net, 3 * SIDE**2)(code), learning)
 
 
 def test_a_window_of_chosen_planes_puts_them_back_where_they_were() -> None:
@@ -169,8 +171,10 @@ def test_a_window_of_chosen_planes_puts_them_back_where_they_were() -> None:
 
 def test_the_code_has_as_many_channels_as_are_counted() -> None:
     code = prior(without(3)).glance().code
-    assert code.shape == (1, stack_code_channels(1), PLANES, SIDE, SIDE)
-    assert stack_code_channels(2) - stack_code_channels(1) == 5 + len(filling_windows(2))
+    assert code.shape == (1, count_stack_input_channels(1), PLANES, SIDE, SIDE)
+    assert count_stack_input_channels(2) - count_stack_input_channels(1) == 5 + len(
+        make_filling_windows(2)
+    )
 
 
 def test_planes_that_look_alike_are_believed_and_others_are_not() -> None:
@@ -181,7 +185,7 @@ def test_planes_that_look_alike_are_believed_and_others_are_not() -> None:
     grain = torch.rand(1, 1, 1, SIDE, SIDE, generator=rng).expand(-1, -1, PLANES, -1, -1)
     slopes = torch.arange(SIDE).float()[:, None] * torch.randn(1, 1, PLANES, 1, SIDE, generator=rng)
     words = [
-        HiddenInStack(
+        MaskedStackPrior(
             torch.nn.Identity(),
             pixels,
             known,
@@ -198,8 +202,8 @@ def test_planes_that_look_alike_are_believed_and_others_are_not() -> None:
 
 def test_what_judges_lies_in_planes_like_the_missing_ones() -> None:
     known = without(3)
-    alike = Holes(known).like_missing(known)
+    alike = StackHoles(known).like_missing(known)
     assert alike.amax((0, 1, 3, 4)).nonzero()[:, 0].tolist() == [1, 5, 6]
     known = without()
     known[:, :, 3, 5:7] = 0
-    assert torch.equal(Holes(known).like_missing(known), known)
+    assert torch.equal(StackHoles(known).like_missing(known), known)

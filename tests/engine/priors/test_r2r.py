@@ -9,7 +9,7 @@ import torch
 import napari_dip as dip
 from napari_dip.engine.likelihood.fidelity import NoiseVariance
 from napari_dip.engine.networks.hourglass import Hourglass
-from napari_dip.engine.priors.r2r import STRENGTH, STRENGTH_IF_SHARED, RecorruptedCode
+from napari_dip.engine.priors.r2r import R2R_CORRELATED_STRENGTH, R2R_NOISE_STRENGTH, R2RPrior
 
 LAGS = ((0.5, 0.1, 0.0), (0.3, 0.0, 0.0))
 
@@ -22,7 +22,7 @@ def code_of(
     correlation: tuple[tuple[float, ...], tuple[float, ...]] | None = None,
     window: tuple[int, ...] | None = None,
     intercept: float = 0.1,
-) -> RecorruptedCode:
+) -> R2RPrior:
     dims = measurement.ndim - 2
     ones = torch.ones(1, measurement.shape[1], *[1] * dims)
     noise = NoiseVariance(0.5 * ones, intercept * ones, 1e-4 * ones)
@@ -30,7 +30,7 @@ def code_of(
         dims, 1, 1, (4, 8), skip=None, normalised=False, rng=torch.Generator().manual_seed(0)
     )
     none = torch.zeros_like(measurement[:, :1])
-    return RecorruptedCode(
+    return R2RPrior(
         net,
         measurement,
         torch.ones_like(none) if known is None else known,
@@ -53,7 +53,7 @@ def test_what_is_fed_and_what_is_asked_for_hold_noise_of_the_measured_strength()
     further = draw.code - 0.8
     # their product is minus the noise's variance, which makes the noise of the two uncorrelated
     assert float((further * draw.taken).mean()) == pytest.approx(0.5 * 0.8 + 0.1, rel=0.02)
-    assert float(further.std() / draw.taken.std()) == pytest.approx(STRENGTH**2, rel=1e-4)
+    assert float(further.std() / draw.taken.std()) == pytest.approx(R2R_NOISE_STRENGTH**2, rel=1e-4)
 
 
 def test_brighter_places_get_more_noise() -> None:
@@ -71,7 +71,7 @@ def test_noise_that_neighbours_share_is_shared_in_what_is_put_on_top() -> None:
     draw = prior.draw(rng())
     assert draw.taken is not None
     noise = draw.taken[0, 0]
-    assert float(noise.var()) == pytest.approx(0.1 / STRENGTH_IF_SHARED**2, rel=0.05)
+    assert float(noise.var()) == pytest.approx(0.1 / R2R_CORRELATED_STRENGTH**2, rel=0.05)
     for axis, lags in enumerate(LAGS):
         moved = noise.roll(1, axis)
         assert float((noise * moved).mean() / noise.var()) == pytest.approx(lags[0], abs=0.03)
@@ -129,5 +129,8 @@ def test_counts_get_noise_so_skewed_that_what_is_fed_tells_nothing_of_what_is_as
     spread = float(fed.std() ** 2 * asked.std())
     assert abs(float((fed**2 * asked).mean())) / spread < 0.015
     plain = torch.empty_like(measurement).normal_(generator=generator) * 0.75**0.5
-    fed, asked = measurement - 1.5 + STRENGTH * plain, measurement - 1.5 - plain / STRENGTH
+    fed, asked = (
+        measurement - 1.5 + R2R_NOISE_STRENGTH * plain,
+        measurement - 1.5 - plain / R2R_NOISE_STRENGTH,
+    )
     assert float((fed**2 * asked).mean()) / spread > 0.1  # what noise that is not skewed lets by

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from napari_dip.engine.likelihood.fidelity import NoiseVariance
-from napari_dip.engine.priors.r2r import MOST, skewness_of_counts
+from napari_dip.engine.priors.r2r import MAX_SKEWNESS, estimate_count_skewness
 
 GAIN = 0.1
 
@@ -18,7 +18,7 @@ def told(noisy: np.ndarray, known: torch.Tensor | None = None, reach: int = 0) -
     noise = NoiseVariance(GAIN * ones, 1e-6 * ones, 1e-6 * ones)
     lags = (((0.5,) * reach,) * 2) if reach else None
     everywhere = torch.ones_like(image) if known is None else known
-    return float(skewness_of_counts(image, everywhere, noise, lags))
+    return float(estimate_count_skewness(image, everywhere, noise, lags))
 
 
 def scene(side: int = 256) -> np.ndarray:
@@ -61,6 +61,6 @@ def test_pixels_that_were_not_measured_tell_nothing() -> None:
 def test_texture_and_flat_images_end_within_the_bounds() -> None:
     spots = np.zeros((64, 64))
     spots[::3, ::3] = 1
-    assert 0 <= told(spots) <= MOST
+    assert 0 <= told(spots) <= MAX_SKEWNESS
     assert told(np.full((8, 8), 0.3)) == 0
     assert told(np.full((1, 5), 0.3)) == 0

@@ -11,11 +11,11 @@ from napari_dip.engine.networks.hourglass import ResidualChain
 from napari_dip.engine.operators.detector import (
     BinnedDownsample,
     LanczosDownsample,
-    explaining,
-    interpolated,
+    apply_iterative_backprojection,
+    interpolate_cubic,
 )
-from napari_dip.engine.priors.masked_input import FromFilling
-from napari_dip.engine.priors.zssr import CoarserScales, Enlarging, noise_kept
+from napari_dip.engine.priors.masked_input import FillingResidualNetwork
+from napari_dip.engine.priors.zssr import ZssrNetwork, ZssrPrior, compute_white_noise_gain
 
 GRID = (18, 22)
 
@@ -29,15 +29,15 @@ def noise(variance: float) -> NoiseVariance:
     return NoiseVariance(0 * one, variance * one, 1e-12 * one)
 
 
-def enlarging(factors: tuple[int, int] = (2, 2), stages: int = 2) -> Enlarging:
+def enlarging(factors: tuple[int, int] = (2, 2), stages: int = 2) -> ZssrNetwork:
     rng = torch.Generator().manual_seed(0)
-    net = FromFilling(ResidualChain(2, 1, 1, 4, 1, rng=rng), 1, 1, 2, rng)
-    return Enlarging(net, BinnedDownsample(factors), factors, stages, GRID)
+    net = FillingResidualNetwork(ResidualChain(2, 1, 1, 4, 1, rng=rng), 1, 1, 2, rng)
+    return ZssrNetwork(net, BinnedDownsample(factors), factors, stages, GRID)
 
 
-def code(variance: float = 0.0, **settings: object) -> CoarserScales:
+def code(variance: float = 0.0, **settings: object) -> ZssrPrior:
     window = settings.pop("window", None)
-    return CoarserScales(enlarging(**settings), picture(), noise(variance), 0.01, window=window)
+    return ZssrPrior(enlarging(**settings), picture(), noise(variance), 0.01, window=window)
 
 
 @pytest.mark.parametrize("window", [None, (8, 7)])
@@ -82,7 +82,7 @@ def test_an_untrained_network_interpolates_and_explains_the_picture() -> None:
     start = prior.estimate(prior.net(prior.glance().code)).mean
     coarse = BinnedDownsample((2, 2))
     left = (coarse(start) - picture()).square().mean()
-    assert left < 0.02 * (coarse(interpolated(picture(), (2, 2))) - picture()).square().mean()
+    assert left < 0.02 * (coarse(interpolate_cubic(picture(), (2, 2))) - picture()).square().mean()
 
 
 class Slanted(nn.Module):
@@ -110,22 +110,22 @@ def test_what_favours_an_axis_is_averaged_out_of_the_answer() -> None:
 def test_binning_keeps_one_part_of_the_noise_for_each_pixel_of_a_bin(
     coarser, factors, kept
 ) -> None:
-    assert float(noise_kept(coarser, factors)) == pytest.approx(kept)
+    assert float(compute_white_noise_gain(coarser, factors)) == pytest.approx(kept)
 
 
 def test_what_decimation_keeps_of_white_noise_is_as_measured() -> None:
     coarser = LanczosDownsample((2, 2))
     white = torch.randn(1, 1, 512, 512, generator=torch.Generator().manual_seed(0))
-    assert float(noise_kept(coarser, (2, 2))) == pytest.approx(
+    assert float(compute_white_noise_gain(coarser, (2, 2))) == pytest.approx(
         float(coarser(white).var()), rel=0.02
     )
 
 
 def test_rounds_of_explaining_bring_a_picture_to_what_was_measured() -> None:
     coarse, start = BinnedDownsample((2, 2)), torch.zeros(1, 1, 36, 44)
-    finer = lambda left: interpolated(left, (2, 2))  # noqa: E731
-    once = explaining(start, picture(), coarse, finer)
-    twice = explaining(once, picture(), coarse, finer)
+    finer = lambda left: interpolate_cubic(left, (2, 2))  # noqa: E731
+    once = apply_iterative_backprojection(start, picture(), coarse, finer)
+    twice = apply_iterative_backprojection(once, picture(), coarse, finer)
     lefts = [float((picture() - coarse(one)).std()) for one in (start, once, twice)]
     assert lefts == sorted(lefts, reverse=True)
     assert lefts[-1] < 0.02 * lefts[0]

@@ -6,13 +6,20 @@ import pytest
 import torch
 from torch import Tensor
 
-from napari_dip.engine.refinement.bm3d import AT_A_TIME, GROUP, PATCH, REACH, STEP, grouped
+from napari_dip.engine.refinement.bm3d import (
+    GROUP_SIZE,
+    GROUP_STEP,
+    GROUPS_PER_BLOCK_SIDE,
+    PATCH_SIDE,
+    SEARCH_RADIUS,
+    group_patches,
+)
 
 
 def groups_of(picture: Tensor) -> dict[tuple[int, int], Tensor]:
     """First pixels (GROUP, 2) of each group's patches, by the first one of its own."""
     found = {}
-    for rows, columns, places in grouped(picture):
+    for rows, columns, places in group_patches(picture):
         width = columns.stop - columns.start
         for group in places.long():
             there = torch.stack([group // width + rows.start, group % width + columns.start], 1)
@@ -21,29 +28,29 @@ def groups_of(picture: Tensor) -> dict[tuple[int, int], Tensor]:
 
 
 def distance(picture: Tensor, one: tuple[int, int], other: tuple[int, int]) -> float:
-    cut = [picture[:, y : y + PATCH, x : x + PATCH] for y, x in (one, other)]
+    cut = [picture[:, y : y + PATCH_SIDE, x : x + PATCH_SIDE] for y, x in (one, other)]
     return float((cut[0] - cut[1]).square().sum())
 
 
-@pytest.mark.parametrize("size", [(32, 41), (3 * AT_A_TIME + 20, 35)])
+@pytest.mark.parametrize("size", [(32, 41), (3 * GROUPS_PER_BLOCK_SIDE + 20, 35)])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_no_patch_within_reach_looks_more_alike(size: tuple[int, int], channels: int) -> None:
     rng = torch.Generator().manual_seed(0)
     picture = 5 + torch.randn((channels, *size), generator=rng, dtype=torch.float64)
     found = groups_of(picture)
-    last = tuple(side - PATCH for side in size)
+    last = tuple(side - PATCH_SIDE for side in size)
     assert set(found) == {
-        (y, x) for y in range(0, last[0] + 1, STEP) for x in range(0, last[1] + 1, STEP)
+        (y, x) for y in range(0, last[0] + 1, GROUP_STEP) for x in range(0, last[1] + 1, GROUP_STEP)
     }
-    for own in [(0, 0), (last[0] - last[0] % STEP, 0), (12, 15)]:
+    for own in [(0, 0), (last[0] - last[0] % GROUP_STEP, 0), (12, 15)]:
         near = (
-            range(max(0, first - REACH), min(most, first + REACH) + 1)
+            range(max(0, first - SEARCH_RADIUS), min(most, first + SEARCH_RADIUS) + 1)
             for first, most in zip(own, last, strict=True)
         )
         rows, columns = near
         every = sorted(distance(picture, own, (y, x)) for y in rows for x in columns)
         chosen = [distance(picture, own, (int(y), int(x))) for y, x in found[own]]
-        assert sorted(chosen) == pytest.approx(every[:GROUP])
+        assert sorted(chosen) == pytest.approx(every[:GROUP_SIZE])
 
 
 def test_a_patch_is_the_first_of_its_own_group_even_where_all_are_alike() -> None:
@@ -52,13 +59,13 @@ def test_a_patch_is_the_first_of_its_own_group_even_where_all_are_alike() -> Non
 
 
 def test_a_picture_of_one_patch_repeats_it() -> None:
-    (block,) = grouped(torch.rand(1, PATCH, PATCH))
-    assert block.places.tolist() == [[0] * GROUP]
+    (block,) = group_patches(torch.rand(1, PATCH_SIDE, PATCH_SIDE))
+    assert block.places.tolist() == [[0] * GROUP_SIZE]
 
 
 def test_a_bright_picture_is_searched_as_well_as_a_dark_one() -> None:
     """Rounding of large squares would choose patches by chance."""
     dark = torch.randn((1, 32, 41), generator=torch.Generator().manual_seed(0))
-    for one, other in zip(grouped(dark), grouped(dark + 1000), strict=True):
+    for one, other in zip(group_patches(dark), group_patches(dark + 1000), strict=True):
         alike = (one.places.sort(1).values == other.places.sort(1).values).all(1)
         assert float(alike.float().mean()) > 0.95

@@ -14,7 +14,7 @@ from PIL import Image
 from napari_dip.cli import main
 from napari_dip.errors import Refusal, Refused
 from napari_dip.io.reading import read_pixels, read_spec
-from napari_dip.io.regions import on_disk
+from napari_dip.io.regions import open_pixels
 from napari_dip.pipeline.api import restore
 from napari_dip.pipeline.machine import this_machine
 from napari_dip.pipeline.plan.plan import preflight
@@ -193,7 +193,7 @@ def test_values_that_stand_for_the_colours_of_a_table_are_restored_as_colours(tm
     assert (spec.axes, spec.shape, spec.dtype) == ("YXS", (20, 30, 3), "uint8")
     assert "--axes YX" in spec.notes[0]
     np.testing.assert_array_equal(read_pixels(spec), expected)
-    np.testing.assert_array_equal(on_disk(spec)[...], expected)
+    np.testing.assert_array_equal(open_pixels(spec)[...], expected)
     np.testing.assert_array_equal(np.asarray(Image.open(path).convert("RGB")), expected)
     np.testing.assert_array_equal(read_pixels(read_spec(path, "YX")), image)
 
@@ -206,7 +206,7 @@ def test_a_table_of_greys_is_looked_up_and_a_ramp_changes_nothing(tmp_path):
         tifffile.imwrite(path, image, photometric="palette", colormap=np.stack([greys] * 3))
         spec = read_spec(path)
         assert (spec.axes, bool(spec.notes)) == ("YX", name == "turned")
-        for found in (read_pixels(spec), on_disk(spec)[...]):
+        for found in (read_pixels(spec), open_pixels(spec)[...]):
             np.testing.assert_array_equal(found, image if name == "ramp" else 255 - image)
 
 
@@ -244,7 +244,7 @@ def test_a_thumbnail_is_not_taken_for_the_image(tmp_path, flag):
         "restored.",
     )
     np.testing.assert_array_equal(read_pixels(spec), image)
-    np.testing.assert_array_equal(on_disk(spec)[...], image)
+    np.testing.assert_array_equal(open_pixels(spec)[...], image)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from napari_dip.cli import main
 from napari_dip.errors import Failed, Refused
 from napari_dip.io.outputs import check_output
 from napari_dip.io.reading import read_pixels, read_provenance, read_spec
-from napari_dip.io.regions import OnDisk, chunks, on_disk
+from napari_dip.io.regions import MemoryMappedImage, iter_chunks, open_pixels
 from napari_dip.io.writing import write_image
 
 if TYPE_CHECKING:
@@ -94,10 +94,10 @@ def test_each_level_halves_the_plane_and_says_where_it_lies(cells: Path) -> None
 
 def test_regions_are_read_without_the_whole(cells: Path, monkeypatch) -> None:
     monkeypatch.setattr("napari_dip.io.regions.CHUNK", 5000)
-    found = on_disk(read_spec(cells))
+    found = open_pixels(read_spec(cells))
     assert not isinstance(found, np.ndarray)
     assert np.array_equal(found[1:3, 10:20, 5], stack()[1:3, 10:20, 5])
-    assert b"".join(part.tobytes() for part in chunks(found)) == stack().tobytes()
+    assert b"".join(part.tobytes() for part in iter_chunks(found)) == stack().tobytes()
 
 
 def test_a_result_on_the_disk_in_other_axes_is_saved_in_the_order_of_the_format(
@@ -105,7 +105,7 @@ def test_a_result_on_the_disk_in_other_axes_is_saved_in_the_order_of_the_format(
 ) -> None:
     picture = np.arange(20 * 24 * 3, dtype=np.float32).reshape(20, 24, 3)
     (tmp_path / "raw").write_bytes(picture.tobytes())
-    mapped = OnDisk(tmp_path / "raw", 0, picture.shape, "<f4").mapped()
+    mapped = MemoryMappedImage(tmp_path / "raw", 0, picture.shape, "<f4").mapped()
     path = saved(tmp_path, "0.5", mapped, axes="YXS", scale=None, units=None)
     spec = read_spec(path)
     assert (spec.axes, spec.shape, spec.units) == ("CYX", (3, 20, 24), None)
@@ -138,7 +138,7 @@ def test_a_result_that_cannot_be_written_leaves_nothing_and_harms_nothing(
     tmp_path: Path, monkeypatch, there: bool
 ) -> None:
     before = saved(tmp_path, "0.5") if there else None
-    monkeypatch.setattr("napari_dip.io.writing._in_order", lambda image: image)
+    monkeypatch.setattr("napari_dip.io.writing._make_contiguous", lambda image: image)
     with pytest.raises(Failed):
         saved(tmp_path, "0.5", Tears(), overwrite=True)
     assert [one.name for one in tmp_path.iterdir()] == (["cells.ome.zarr"] if there else [])
@@ -381,17 +381,17 @@ def test_other_versions_plates_and_folders_are_refused_by_name(tmp_path: Path) -
 
 def name_of_the_dead() -> str:
     """Name a part of a process that has ended."""
-    code = "from napari_dip.io.outputs import part_name; print(part_name())"
+    code = "from napari_dip.io.outputs import make_part_name; print(make_part_name())"
     return subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     ).stdout.strip()
 
 
 def test_what_a_killed_program_left_is_removed(tmp_path: Path) -> None:
-    from napari_dip.io.outputs import part_name, remove_parts
+    from napari_dip.io.outputs import make_part_name, remove_parts
 
     left = tmp_path / name_of_the_dead()
-    mine, foreign = tmp_path / part_name(), tmp_path / ".napari-dip-0.part"
+    mine, foreign = tmp_path / make_part_name(), tmp_path / ".napari-dip-0.part"
     elsewhere = tmp_path / (f".napari-dip-{0:012x}-{left.name.split('-', 3)[3]}")
     for one in (left, mine, foreign, elsewhere):
         one.mkdir()

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from napari_dip.io import ImageSpec
-from napari_dip.pipeline.assess.merge import untouched_tiles, untouched_words
+from napari_dip.pipeline.assess.merge import describe_unrestored_parts, describe_unrestored_tiles
 from napari_dip.pipeline.machine import this_machine
 from napari_dip.pipeline.plan.plan import preflight
 from napari_dip.pipeline.recipe import make_recipe
@@ -19,7 +19,7 @@ def said(shape, axes, missing):
     source = ImageSpec("x", shape, "float32", axes)
     recipe = make_recipe("denoise", preset="fast", stacks="planes", sharing="in-turn")
     plan = preflight(recipe, source, this_machine(), {})
-    return untouched_words(plan, np.asarray(missing, bool))
+    return describe_unrestored_parts(plan, np.asarray(missing, bool))
 
 
 @pytest.mark.parametrize(
@@ -54,6 +54,10 @@ def test_channels_are_named_and_of_a_channel_the_planes():
 
 
 def test_tiles_are_counted_in_good_grammar():
-    assert untouched_tiles(0, 4) == ()
-    assert untouched_tiles(1, 4) == ("1 of the 4 tiles was not restored; it is as in the input.",)
-    assert untouched_tiles(3, 4)[0].startswith("3 of the 4 tiles were not restored; they are")
+    assert describe_unrestored_tiles(0, 4) == ()
+    assert describe_unrestored_tiles(1, 4) == (
+        "1 of the 4 tiles was not restored; it is as in the input.",
+    )
+    assert describe_unrestored_tiles(3, 4)[0].startswith(
+        "3 of the 4 tiles were not restored; they are"
+    )

@@ -9,7 +9,10 @@ import pytest
 import torch
 
 from napari_dip.engine.problem import Estimate
-from napari_dip.pipeline.assess.evidence import confirmed, held_out_evidence
+from napari_dip.pipeline.assess.evidence import (
+    combine_validation_evidence,
+    compute_validation_evidence,
+)
 from napari_dip.pipeline.assess.verdict import doubtful
 from napari_dip.pipeline.calibrate.inputs import sort_inputs
 from napari_dip.pipeline.calibrate.prepare import prepare
@@ -31,11 +34,13 @@ def ready():
 
 
 def evidence(fit, picture):
-    return held_out_evidence(fit.schedule, fit.problem, fit.scene.noise, Estimate(picture))
+    return compute_validation_evidence(
+        fit.schedule, fit.problem, fit.scene.noise, Estimate(picture)
+    )
 
 
 def asked(fit, picture):
-    both = confirmed([evidence(fit, picture)])
+    both = combine_validation_evidence([evidence(fit, picture)])
     assert both is not None
     return both
 

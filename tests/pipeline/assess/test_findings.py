@@ -9,9 +9,14 @@ from scipy.ndimage import gaussian_filter
 from skimage import data
 
 import run_scene
-from napari_dip.engine.noise.estimate import NoiseEstimate, measure_noise
-from napari_dip.pipeline.assess.evidence import Confirmed, confirmed
-from napari_dip.pipeline.assess.findings import ENOUGH, enough, far_from_measured, residual_of
+from napari_dip.engine.noise.estimate import NoiseEstimate, estimate_noise
+from napari_dip.pipeline.assess.evidence import ConfirmedDetail, combine_validation_evidence
+from napari_dip.pipeline.assess.findings import (
+    MAX_ASSESSED_PIXELS,
+    measure_distant_holes,
+    measure_residual,
+    select_assessed_parts,
+)
 from napari_dip.pipeline.assess.patterns import cut_off
 from napari_dip.pipeline.assess.verdict import EDGES, EXCESS, excess_allowed
 
@@ -24,9 +29,9 @@ def noisy(level: float = 10.0) -> tuple[np.ndarray, np.ndarray]:
 
 
 def judged(shot: np.ndarray, picture: np.ndarray, known: np.ndarray | None = None):
-    noise = measure_noise(torch.from_numpy(shot)[None], 0.0)
+    noise = estimate_noise(torch.from_numpy(shot)[None], 0.0)
     there = None if known is None else known[None]
-    return residual_of((shot - picture)[None], picture[None], there, noise)
+    return measure_residual((shot - picture)[None], picture[None], there, noise)
 
 
 def test_the_truth_leaves_a_residual_like_noise():
@@ -47,7 +52,7 @@ def test_noise_that_grows_with_brightness_is_no_structure():
     clean = noisy()[0]
     shot = 3 * np.random.default_rng(1).poisson(clean / 3).astype(np.float64)
     flat = NoiseEstimate(0.0, 300.0, 1.0, (0.0,) * 5, (0.0,) * 5)  # as if it were equal everywhere
-    assert residual_of((shot - clean)[None], clean[None], None, flat).at_edges < 1.1
+    assert measure_residual((shot - clean)[None], clean[None], None, flat).at_edges < 1.1
 
 
 def test_correlated_noise_is_no_structure_where_it_was_measured():
@@ -57,7 +62,7 @@ def test_correlated_noise_is_no_structure_where_it_was_measured():
     along = tuple(float(np.exp(-(lag**2) / (4 * 0.8**2))) for lag in range(1, 6))
     for expected, passes in ((along, True), ((0.0,) * 5, False)):
         estimate = NoiseEstimate(0.0, 100.0, 50.0, expected, expected)
-        found = residual_of(noise[None], clean[None], None, estimate)
+        found = measure_residual(noise[None], clean[None], None, estimate)
         assert (found.excess < excess_allowed(found)) is passes
 
 
@@ -65,26 +70,26 @@ def test_pixels_that_were_not_measured_have_no_say():
     clean, shot = noisy()
     known = np.random.default_rng(3).random(clean.shape) > 0.3
     spoilt = np.where(known, shot, 1e4)
-    noise = measure_noise(torch.from_numpy(shot)[None], 0.0)
-    found = residual_of((spoilt - clean)[None], clean[None], known[None], noise)
+    noise = estimate_noise(torch.from_numpy(shot)[None], 0.0)
+    found = measure_residual((spoilt - clean)[None], clean[None], known[None], noise)
     assert found.excess < EXCESS and found.strength < 1.3 and found.pixels == known.sum()
 
 
 def test_depth_of_a_hole_decides_what_is_far():
     known = np.ones((1, 1, 64, 64), bool)
     known[0, 0, 20:50, 20:50] = False
-    filled, far = far_from_measured(known, 12)
+    filled, far = measure_distant_holes(known, 12)
     assert filled == pytest.approx(900 / 64**2)
     assert far == pytest.approx(6**2 / 900)  # 30 less 12 from each side
     scattered = np.random.default_rng(0).random((1, 1, 64, 64)) > 0.5
-    assert far_from_measured(scattered, 12)[1] == 0
-    assert far_from_measured(np.ones((1, 1, 8, 8), bool), 12) == (0.0, 0.0)
+    assert measure_distant_holes(scattered, 12)[1] == 0
+    assert measure_distant_holes(np.ones((1, 1, 8, 8), bool), 12) == (0.0, 0.0)
 
 
 def test_a_hole_at_the_border_is_known_from_one_side_only():
     known = np.ones((1, 1, 64, 64), bool)
     known[..., :20] = False
-    assert far_from_measured(known, 12)[1] == pytest.approx(8 / 20)
+    assert measure_distant_holes(known, 12)[1] == pytest.approx(8 / 20)
 
 
 def test_saturated_pixels_are_counted_in_any_type():
@@ -119,15 +124,22 @@ def test_shares_of_several_units_are_added_up():
     # a line through the origin: slope 0.5 from one unit, 1 from three times as many pixels
     one = (10.0, 5.0, 2.0, 1.0, 1.0, 10.0, 10.0)
     more = (30.0, 30.0, 6.0, 3.0, 3.0, 30.0, 30.0)
-    both = confirmed([one + one, (), more + more])
+    both = combine_validation_evidence([one + one, (), more + more])
     assert both is not None and both[0].share == pytest.approx(35 / 40)
     assert both[0].strength == pytest.approx(1.0)
-    assert confirmed([(), ()]) is None
-    assert isinstance(both[1], Confirmed)
+    assert combine_validation_evidence([(), ()]) is None
+    assert isinstance(both[1], ConfirmedDetail)
 
 
 def test_of_many_planes_some_stand_for_all_and_of_few_none_is_left_out():
     dark = np.float32(0)
-    assert enough(np.broadcast_to(dark, (ENOUGH // 2**20, 1, 1024, 1024))) == slice(None)
-    assert enough(np.broadcast_to(dark, (100, 1, 1024, 1024))).tolist() == [0, 33, 66, 99]
-    assert enough(np.broadcast_to(dark, (2, 1, 4096, 4096))).tolist() == [0]
+    assert select_assessed_parts(
+        np.broadcast_to(dark, (MAX_ASSESSED_PIXELS // 2**20, 1, 1024, 1024))
+    ) == slice(None)
+    assert select_assessed_parts(np.broadcast_to(dark, (100, 1, 1024, 1024))).tolist() == [
+        0,
+        33,
+        66,
+        99,
+    ]
+    assert select_assessed_parts(np.broadcast_to(dark, (2, 1, 4096, 4096))).tolist() == [0]

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from napari_dip.pipeline.assess.findings import Findings, Residual
-from napari_dip.pipeline.assess.patterns import far_parts, most_far
+from napari_dip.pipeline.assess.findings import ResidualMetrics, ResultMetrics
+from napari_dip.pipeline.assess.patterns import compute_biased_limit, measure_biased_parts
 from napari_dip.pipeline.assess.verdict import verdict
 
 SIDE = 128
@@ -22,36 +22,36 @@ def noise(seed: int, blur: float = 0.0, shape=(SIDE, SIDE)) -> np.ndarray:
 @pytest.mark.parametrize("blur", [0.0, 0.7, 1.2])
 @pytest.mark.parametrize("strength", [1e-3, 1.0, 500.0])
 def test_noise_alone_is_not_far_from_zero_anywhere(blur, strength):
-    shares = [far_parts(strength * noise(seed, blur), None)[0] for seed in range(10)]
-    assert max(shares) <= most_far((SIDE // 16) ** 2)
+    shares = [measure_biased_parts(strength * noise(seed, blur), None)[0] for seed in range(10)]
+    assert max(shares) <= compute_biased_limit((SIDE // 16) ** 2)
 
 
 @pytest.mark.parametrize("blur", [0.0, 1.2])
 def test_a_quarter_that_is_brighter_by_as_much_as_the_noise_is_far(blur):
     left = noise(0, blur)
     left[: SIDE // 2, : SIDE // 2] += 1
-    far, parts = far_parts(left - left.mean(), None)
+    far, parts = measure_biased_parts(left - left.mean(), None)
     assert parts == 64
-    assert far > most_far(parts)
+    assert far > compute_biased_limit(parts)
 
 
 def test_parts_with_a_hole_do_not_count():
     left, known = noise(0), np.ones((SIDE, SIDE), bool)
     known[5, :64] = False
     left[5, :64] = 1e6
-    far, parts = far_parts(left, known)
+    far, parts = measure_biased_parts(left, known)
     assert parts == 60
-    assert far <= most_far(parts)
+    assert far <= compute_biased_limit(parts)
 
 
 def test_small_pictures_do_not_tell():
-    assert far_parts(noise(0, shape=(12, 12)), None) == (0.0, 0)
-    assert most_far(9) == 1.0
+    assert measure_biased_parts(noise(0, shape=(12, 12)), None) == (0.0, 0)
+    assert compute_biased_limit(9) == 1.0
 
 
 def test_a_result_far_from_its_input_is_said_first_and_not_to_be_used():
-    found = Findings(Residual(0.0, 1.0, SIDE**2, far=0.3, parts=64), bias=0.0)
+    found = ResultMetrics(ResidualMetrics(0.0, 1.0, SIDE**2, far=0.3, parts=64), bias=0.0)
     said = verdict(found, ["The fit of frame 2 was ended early."])
     assert said["sentences"][0].startswith("Do not use this result: in 30% of its parts")
-    good = Findings(Residual(0.0, 1.0, SIDE**2, far=0.03, parts=64), bias=0.0)
+    good = ResultMetrics(ResidualMetrics(0.0, 1.0, SIDE**2, far=0.03, parts=64), bias=0.0)
     assert not any("Do not use" in one for one in verdict(good)["sentences"])

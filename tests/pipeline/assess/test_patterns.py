@@ -9,7 +9,7 @@ import pytest
 import tifffile
 from scipy.ndimage import gaussian_filter
 
-from napari_dip.pipeline.assess.findings import Findings, Residual
+from napari_dip.pipeline.assess.findings import ResidualMetrics, ResultMetrics
 from napari_dip.pipeline.assess.patterns import Pattern, pattern_in
 from napari_dip.pipeline.assess.verdict import verdict
 from napari_dip.samples import MITOCHONDRIA
@@ -66,7 +66,7 @@ def test_what_a_filter_takes_from_an_ordinary_micrograph_is_no_pattern():
 
 
 def test_the_verdict_warns_of_a_pattern_and_only_then():
-    calm = Findings(Residual(excess=0.0, strength=1.0, pixels=256 * 256), bias=0.0)
+    calm = ResultMetrics(ResidualMetrics(excess=0.0, strength=1.0, pixels=256 * 256), bias=0.0)
     before = verdict(calm)["warnings"]  # that no pixel was left out to the end
     assert not any("period" in words for words in before)
     found = verdict(replace(calm, pattern=Pattern(2.43, 0.2, 0.83)))["warnings"]

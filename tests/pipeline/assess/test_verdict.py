@@ -8,18 +8,18 @@ from dataclasses import replace
 
 import pytest
 
-from napari_dip.pipeline.assess.evidence import Confirmed
-from napari_dip.pipeline.assess.findings import Findings, Residual
+from napari_dip.pipeline.assess.evidence import ConfirmedDetail
+from napari_dip.pipeline.assess.findings import ResidualMetrics, ResultMetrics
 from napari_dip.pipeline.assess.patterns import CutOff
 from napari_dip.pipeline.assess.verdict import excess_allowed, verdict
 
 #: An easy image: white residual of the noise's own strength, detail that the measurement confirms.
-GOOD = Findings(
-    Residual(excess=0.01, strength=0.97, pixels=256 * 256),
+GOOD = ResultMetrics(
+    ResidualMetrics(excess=0.01, strength=0.97, pixels=256 * 256),
     bias=1e-7,
     put_back=0.003,
-    detail=Confirmed(0.97, 0.05, 0.05),
-    contrast=Confirmed(1.0, 0.01, 0.25),
+    detail=ConfirmedDetail(0.97, 0.05, 0.05),
+    contrast=ConfirmedDetail(1.0, 0.01, 0.25),
 )
 
 
@@ -40,30 +40,30 @@ def test_an_easy_image_gets_no_warning():
 
 
 def test_a_residual_whose_neighbours_are_alike_holds_structure():
-    assert "still holds structure" in warned(residual=Residual(0.3, 1.0, 256 * 256))
-    assert "looks like noise" not in said(residual=Residual(0.3, 1.0, 256 * 256))
+    assert "still holds structure" in warned(residual=ResidualMetrics(0.3, 1.0, 256 * 256))
+    assert "looks like noise" not in said(residual=ResidualMetrics(0.3, 1.0, 256 * 256))
 
 
 def test_a_residual_that_is_stronger_along_edges_holds_structure():
-    words = warned(residual=Residual(0.0, 1.0, 256 * 256, at_edges=1.8))
+    words = warned(residual=ResidualMetrics(0.0, 1.0, 256 * 256, at_edges=1.8))
     assert "along the edges" in words and "1.8 times" in words
 
 
 def test_where_the_noise_is_not_told_only_edges_are_judged():
-    unsure = Residual(0.5, 2.0, 256 * 256, told=False)
+    unsure = ResidualMetrics(0.5, 2.0, 256 * 256, told=False)
     assert not warned(residual=unsure)
     assert "does not tell its noise" in said(residual=unsure)
     assert "along the edges" in warned(residual=replace(unsure, at_edges=2.0))
 
 
 def test_the_figures_of_a_warning_differ_as_they_are_read():
-    just = Residual(excess_allowed(GOOD.residual) + 3e-4, 1.0, GOOD.residual.pixels)
+    just = ResidualMetrics(excess_allowed(GOOD.residual) + 3e-4, 1.0, GOOD.residual.pixels)
     found, most = re.search(r"by ([\d.]+); up to ([\d.]+) is well", warned(residual=just)).groups()
     assert float(found) > float(most)
 
 
 def test_small_images_are_granted_more_chance():
-    few, many = Residual(0.12, 1.0, 32 * 32), Residual(0.12, 1.0, 512 * 512)
+    few, many = ResidualMetrics(0.12, 1.0, 32 * 32), ResidualMetrics(0.12, 1.0, 512 * 512)
     assert excess_allowed(few) > 0.12 > excess_allowed(many)
     assert not warned(residual=few) and warned(residual=many)
 
@@ -72,7 +72,7 @@ def test_small_images_are_granted_more_chance():
     ("strength", "words"), [(1.6, "1.6 times as strong"), (0.2, "20% of the strength")]
 )
 def test_a_residual_too_strong_or_too_weak_is_told(strength, words):
-    assert words in warned(residual=Residual(0.0, strength, 256 * 256))
+    assert words in warned(residual=ResidualMetrics(0.0, strength, 256 * 256))
 
 
 @pytest.mark.parametrize(("bias", "words"), [(0.012, "1.2% brighter"), (-0.03, "3.0% darker")])
@@ -82,8 +82,10 @@ def test_a_bias_beyond_half_a_percent_is_told(bias, words):
 
 
 def test_detail_that_held_out_pixels_deny_may_be_invented():
-    assert "Fine detail of the picture may be invented" in warned(detail=Confirmed(0.2, 0.05, 0.1))
-    assert "confirms about 20%" in warned(detail=Confirmed(0.2, 0.05, 0.1))
+    assert "Fine detail of the picture may be invented" in warned(
+        detail=ConfirmedDetail(0.2, 0.05, 0.1)
+    )
+    assert "confirms about 20%" in warned(detail=ConfirmedDetail(0.2, 0.05, 0.1))
 
 
 @pytest.mark.parametrize(
@@ -96,7 +98,7 @@ def test_detail_that_held_out_pixels_deny_may_be_invented():
     ],
 )
 def test_a_warning_names_the_share_that_is_sure_which_it_rests_on(share, error, words):
-    found = Confirmed(share, error, 0.1)
+    found = ConfirmedDetail(share, error, 0.1)
     told = warned(detail=found)
     assert told.endswith(words) if words else not told
 
@@ -104,13 +106,15 @@ def test_a_warning_names_the_share_that_is_sure_which_it_rests_on(share, error, 
 def test_a_picture_of_noise_may_be_invented_whatever_chance_says_of_it():
     # measured on pure noise, 96 x 96, sd 10, presets fast: slopes are wild where nothing is shown
     for share, error in ((17.4, 11.4), (-100.8, 73.7), (0.35, 0.6)):
-        words = warned(contrast=Confirmed(share, error, 8e-4), detail=Confirmed(33.2, 14, 7e-4))
+        words = warned(
+            contrast=ConfirmedDetail(share, error, 8e-4), detail=ConfirmedDetail(33.2, 14, 7e-4)
+        )
         assert "What the picture shows may be invented" in words
 
 
 def test_detail_too_faint_to_be_seen_is_not_doubted():
-    assert not warned(detail=Confirmed(0.1, 0.3, 0.01))
-    assert "picture's contrast" in said(detail=Confirmed(0.1, 0.3, 0.01))
+    assert not warned(detail=ConfirmedDetail(0.1, 0.3, 0.01))
+    assert "picture's contrast" in said(detail=ConfirmedDetail(0.1, 0.3, 0.01))
 
 
 def test_without_held_out_pixels_it_says_that_detail_was_not_checked():

@@ -11,9 +11,13 @@ import torch
 
 import napari_dip as dip
 from engine.noise.test_colour_camera import NOISE, camera_shot, scene
-from napari_dip.engine.noise.estimate import NoiseEstimate, measure_noise
+from napari_dip.engine.noise.estimate import NoiseEstimate, estimate_noise
 from napari_dip.pipeline.assess.methods import methods_text
-from napari_dip.pipeline.calibrate.camera import camera_noise, far_correlation, in_colours
+from napari_dip.pipeline.calibrate.camera import (
+    compute_distant_correlation,
+    detect_camera_noise,
+    flag_correlated_colours,
+)
 
 
 def shot(picture: torch.Tensor) -> np.ndarray[Any, np.dtype[np.uint8]]:
@@ -23,8 +27,8 @@ def shot(picture: torch.Tensor) -> np.ndarray[Any, np.dtype[np.uint8]]:
 
 def found(picture: torch.Tensor) -> Any:
     stack = picture.round().clamp(0, 255).numpy().astype(np.float32)
-    noise = [measure_noise(torch.from_numpy(stack[:, c]), 1.0) for c in range(3)]
-    return camera_noise(stack, noise, 1.0)
+    noise = [estimate_noise(torch.from_numpy(stack[:, c]), 1.0) for c in range(3)]
+    return detect_camera_noise(stack, noise, 1.0)
 
 
 def test_the_noise_of_a_camera_is_found() -> None:
@@ -40,7 +44,7 @@ def test_noise_that_colours_share_with_neighbours_is_told_with_caution() -> None
         NoiseEstimate(0, 9, 1, lags, lags),
     )
     doubted = replace(shared, doubt="smoothed")
-    told = in_colours((white, shared, doubted), (64, 64))
+    told = flag_correlated_colours((white, shared, doubted), (64, 64))
     assert [one.caution for one in told] == ["", "colours", ""]
 
 
@@ -61,8 +65,11 @@ def test_a_repeating_texture_is_not_filtered_away_as_noise() -> None:
 def test_residuals_far_apart_tell_texture_from_noise() -> None:
     drawn = camera_shot()[0, 0] - scene()[0, 0]
     x = torch.arange(160.0)
-    assert far_correlation(drawn) < 0.04
-    assert far_correlation(torch.sin(2 * torch.pi * x / 12).expand(160, -1) + drawn / 6) > 0.1
+    assert compute_distant_correlation(drawn) < 0.04
+    assert (
+        compute_distant_correlation(torch.sin(2 * torch.pi * x / 12).expand(160, -1) + drawn / 6)
+        > 0.1
+    )
 
 
 def test_a_camera_picture_gains_and_the_result_says_so() -> None:

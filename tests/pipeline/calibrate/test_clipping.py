@@ -10,18 +10,18 @@ import torch
 from skimage.data import camera
 
 import napari_dip as dip
-from napari_dip.engine.noise.estimate import NoiseEstimate, measure_noise
+from napari_dip.engine.noise.estimate import NoiseEstimate, estimate_noise
 from napari_dip.io import ImageSpec
-from napari_dip.pipeline.assess.findings import Findings
+from napari_dip.pipeline.assess.findings import ResultMetrics
 from napari_dip.pipeline.assess.verdict import verdict
 from napari_dip.pipeline.calibrate.clipping import (
-    MEAN_EXCESS,
-    _table,
-    as_measured,
-    expected,
-    reckoned_back,
-    unclipped,
-    with_believed_limits,
+    HALF_NORMAL_MEAN,
+    _make_clipping_table,
+    apply_clipping,
+    calibrate_clipping_limits,
+    compute_clipped_mean,
+    correct_clipping,
+    list_corrected_limits,
 )
 from napari_dip.pipeline.calibrate.inputs import sort_inputs
 from napari_dip.pipeline.calibrate.noise import noise_variance
@@ -59,7 +59,7 @@ def test_the_mean_of_what_is_measured_is_that_of_a_million_draws(signal, gain):
     light = gain * rng.poisson(signal / gain, 1_000_000) if gain else signal
     draws = np.maximum(light + rng.normal(0, 10, 1_000_000), 0)
     deviation = np.sqrt(gain * signal + 100)
-    assert expected(noise, np.array([signal]))[0] == pytest.approx(
+    assert compute_clipped_mean(noise, np.array([signal]))[0] == pytest.approx(
         draws.mean(), abs=4e-3 * deviation
     )
 
@@ -68,28 +68,28 @@ def test_bright_places_are_darker_on_average_where_white_cuts_their_noise():
     noise = NoiseEstimate(2.0, 100.0, 1.0, (0.0,), (0.0,), cut_off=(-inf, 255.0))
     rng = np.random.default_rng(0)
     draws = np.minimum(2 * rng.poisson(125, 1_000_000) + rng.normal(0, 10, 1_000_000), 255)
-    assert expected(noise, np.array([250.0]))[0] == pytest.approx(draws.mean(), abs=0.4)
+    assert compute_clipped_mean(noise, np.array([250.0]))[0] == pytest.approx(draws.mean(), abs=0.4)
     assert draws.mean() < 243
 
 
 def test_photons_that_are_none_are_not_cut_off():
     noise = NoiseEstimate(60.0, 0.0, 1.0, (0.0,), (0.0,), cut_off=(0.0, inf))
     signals = np.array([0.0, 5.0, 30.0, 200.0])
-    assert (expected(noise, signals) == signals).all()
+    assert (compute_clipped_mean(noise, signals) == signals).all()
 
 
 def test_grey_values_where_noise_ends_are_found():
     truth, noisy = quarters()
     whole = np.random.default_rng(1).normal(truth + 200, LEVEL)
-    assert measure_noise(torch.from_numpy(noisy)[None], 1.0).cut_off == (0.0, inf)
-    assert measure_noise(torch.from_numpy(whole)[None], 0.0).cut_off == (-inf, inf)
+    assert estimate_noise(torch.from_numpy(noisy)[None], 1.0).cut_off == (0.0, inf)
+    assert estimate_noise(torch.from_numpy(whole)[None], 0.0).cut_off == (-inf, inf)
 
 
 def test_the_way_there_and_back_ends_where_it_began():
     plan, calibration = measured()
     signal = np.linspace(0, 255, SIDE * SIDE, dtype=np.float32).reshape(1, 1, SIDE, SIDE)
-    seen = as_measured(plan, calibration, signal)
-    again, growth = unclipped(plan, calibration, plan.units[0], seen[0])
+    seen = apply_clipping(plan, calibration, signal)
+    again, growth = correct_clipping(plan, calibration, plan.units[0], seen[0])
     assert np.abs(again - signal[0]).max() < 0.01
     assert seen[0, 0, 0, 0] == pytest.approx(LEVEL / np.sqrt(2 * np.pi), rel=0.1)
     assert growth[0, 0, 0] == pytest.approx(2, rel=0.05)
@@ -109,15 +109,15 @@ def test_dark_parts_are_as_dark_as_they_are():
 
 def test_noise_that_is_named_is_left_as_it_is():
     plan, calibration = measured(noise="speckle")
-    assert reckoned_back(plan, calibration) == ()
+    assert list_corrected_limits(plan, calibration) == ()
 
 
 def test_noise_that_is_not_known_reckons_nothing_back():
     plan, calibration = measured()
-    assert reckoned_back(plan, calibration) == (0.0,)
+    assert list_corrected_limits(plan, calibration) == (0.0,)
     noisy = np.where(quarters()[1] > 60, 200, 10).astype(np.uint8)  # a mask tells no noise
     inputs = sort_inputs(plan, {"image": noisy})
-    assert reckoned_back(plan, prepare(plan, inputs)[0]) == ()
+    assert list_corrected_limits(plan, prepare(plan, inputs)[0]) == ()
 
 
 def at_random(seed: int):
@@ -140,7 +140,7 @@ def at_random(seed: int):
 
 
 def corrected(noise: NoiseEstimate, picture: np.ndarray) -> np.ndarray:
-    table = _table(noise, picture.astype(np.float32))
+    table = _make_clipping_table(noise, picture.astype(np.float32))
     assert (np.diff(table.means) >= 0).all()
     return np.interp(picture, table.means, table.signals)
 
@@ -150,7 +150,7 @@ def test_a_correction_is_small_where_few_pixels_are_cut_off_however_wrong_the_no
     for seed in range(first, first + 100):
         truth, measured, noise = at_random(seed)
         low, high = noise.cut_off
-        noise = with_believed_limits(noise, measured, None)
+        noise = calibrate_clipping_limits(noise, measured, None)
         picture = np.clip(truth, low, high)
         answer = corrected(noise, picture)
         deviation = np.sqrt(noise_variance(noise, picture))
@@ -162,12 +162,12 @@ def test_a_correction_is_small_where_few_pixels_are_cut_off_however_wrong_the_no
         strength[0] = max(strength[0], noise.gain)
         seen = corrected_back(noise, picture)
         change = (picture - seen).mean()
-        most = MEAN_EXCESS * np.multiply(counted, strength)
+        most = HALF_NORMAL_MEAN * np.multiply(counted, strength)
         assert -1.5 * most[0] - 1e-3 * high <= change <= 1.5 * most[1] + 1e-3 * high, seed
 
 
 def corrected_back(noise: NoiseEstimate, signal: np.ndarray) -> np.ndarray:
-    table = _table(noise, signal.astype(np.float32))
+    table = _make_clipping_table(noise, signal.astype(np.float32))
     return np.interp(signal, table.signals, table.means)
 
 
@@ -179,7 +179,7 @@ def test_one_more_saturated_pixel_changes_a_correction_by_as_much_as_one_pixel_c
         more.flat[int(measured.argmax())] = noise.cut_off[1]
         more.flat[int(np.random.default_rng(seed).integers(more.size))] = noise.cut_off[1]
         means = [
-            corrected_back(with_believed_limits(noise, one, None), picture).mean()
+            corrected_back(calibrate_clipping_limits(noise, one, None), picture).mean()
             for one in (measured, more)
         ]
         one_pixel = 6 * np.sqrt(noise_variance(noise, noise.cut_off[1])) / measured.size
@@ -201,7 +201,7 @@ def test_large_gains_do_not_lift_a_picture_that_white_cuts_off_here_and_there():
 
 def test_brightness_is_judged_against_the_input_as_it_came():
     """A correction that lifts the result beyond what the cut-off pixels explain is a warning."""
-    found = Findings(None, bias=0.0, reckoned=(255.0,), corrected=0.06, unexplained=0.05)
+    found = ResultMetrics(None, bias=0.0, reckoned=(255.0,), corrected=0.06, unexplained=0.05)
     said = verdict(found)
     assert "On average the result is 5.0% brighter than the input." in said["warnings"]
     assert not any("was kept" in sentence for sentence in said["sentences"])

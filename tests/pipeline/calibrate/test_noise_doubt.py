@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from napari_dip.engine.noise.estimate import CAUTIONS, DOUBTS, NoiseEstimate
+from napari_dip.engine.noise.estimate import CAUTIONS, UNRELIABLE_REASONS, NoiseEstimate
 from napari_dip.pipeline.calibrate.noise import CAUTIONED, ELSEWHERE, SENTENCES, doubt_notes
 from napari_dip.pipeline.noise_report import DOUBT_WORDS
 
@@ -18,7 +18,7 @@ def told(doubt: str) -> NoiseEstimate:
 
 
 def test_every_doubt_has_its_sentence() -> None:
-    assert set(SENTENCES) == set(DOUBT_WORDS) == set(DOUBTS)
+    assert set(SENTENCES) == set(DOUBT_WORDS) == set(UNRELIABLE_REASONS)
 
 
 def test_every_caution_has_its_words_where_no_other_note_speaks_of_it() -> None:

@@ -7,7 +7,7 @@ import pytest
 from skimage.data import camera
 
 import napari_dip as dip
-from napari_dip.engine.noise.estimate import measure_noise
+from napari_dip.engine.noise.estimate import estimate_noise
 from napari_dip.pipeline.calibrate.grid import outlier_limits, without_odd, without_outliers
 
 CLEAN = camera()[128:224, 128:224].astype(np.float64) * 0.7 + 20
@@ -79,7 +79,7 @@ def test_a_wild_pixel_comes_back_from_tiles(usual):
 def test_the_noise_of_an_image_does_not_hang_on_one_pixel():
     import torch
 
-    plain, wild = (measure_noise(torch.from_numpy(one[None]), 1.0) for one in (NOISY, spoilt(1e6)))
+    plain, wild = (estimate_noise(torch.from_numpy(one[None]), 1.0) for one in (NOISY, spoilt(1e6)))
     at = float(NOISY.mean())
     variances = [one.gain * at + one.intercept for one in (plain, wild)]
     assert variances[1] == pytest.approx(variances[0], rel=0.1)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from napari_dip.engine.control import Control
-from napari_dip.engine.fit.early_stopping import Judgement
-from napari_dip.engine.fit.state import Progress
+from napari_dip.engine.fit.early_stopping import ValidationRecord
+from napari_dip.engine.fit.state import FitProgress
 from napari_dip.io import ImageSpec
 from napari_dip.pipeline.execute.clock import Clock, ending_iterations
 from napari_dip.pipeline.machine import Machine
@@ -43,8 +43,8 @@ def plan(shape: tuple[int, ...] = (64, 64), axes: str = "YX", **settings: object
     return answer
 
 
-def progress(iteration: int) -> Progress:
-    return Progress(Judgement(iteration, 1.0, 1.0), iteration, iteration)
+def progress(iteration: int) -> FitProgress:
+    return FitProgress(ValidationRecord(iteration, 1.0, 1.0), iteration, iteration)
 
 
 def paused_for(seconds: float, hands: Hands, clock: Clock) -> None:

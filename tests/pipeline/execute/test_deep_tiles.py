@@ -14,12 +14,12 @@ from napari_dip.engine.control import Control
 from napari_dip.errors import Refusal
 from napari_dip.io import ImageSpec
 from napari_dip.io.reading import read_pixels, read_provenance, read_spec
-from napari_dip.io.regions import on_disk
+from napari_dip.io.regions import open_pixels
 from napari_dip.io.writing import write_image
 from napari_dip.pipeline.plan.plan import preflight
 from napari_dip.pipeline.plan.tiling import deep_tiles_of
 from napari_dip.pipeline.recipe import make_recipe
-from napari_dip.pipeline.store.checkpoints import Store
+from napari_dip.pipeline.store.checkpoints import CheckpointStore
 from run_scene import MACHINE, drain, plan_for
 
 if TYPE_CHECKING:
@@ -109,11 +109,11 @@ def test_a_stack_in_tiles_that_was_ended_goes_on_to_the_same_bytes(
     # in the second plane of the first tile
     wish = lambda: Control.KEEP if next(asked) >= 14 else Control.GO  # noqa: E731
     plan, path = planned("planes", tile=TILE), tmp_path / "run"
-    ended = restored(plan, control=wish, store=Store(path, resume=False))
+    ended = restored(plan, control=wish, store=CheckpointStore(path, resume=False))
     warnings = " ".join(ended.report["verdict"]["warnings"])
     assert "tiles were not restored; they are as in the input." in warnings
     assert "ended early" in warnings
-    resumed = restored(plan, store=Store(path, resume=True))
+    resumed = restored(plan, store=CheckpointStore(path, resume=True))
     assert np.array_equal(resumed.image, planes.image)
     assert resumed.report["iterations"] == planes.report["iterations"]
 
@@ -127,7 +127,7 @@ def test_a_zarr_is_restored_region_by_region_to_the_same_bytes(
     largest = 0
 
     def watched(spec: ImageSpec) -> object:
-        found = on_disk(spec)
+        found = open_pixels(spec)
 
         class Watched:
             shape, dtype, ndim = found.shape, found.dtype, found.ndim
@@ -140,7 +140,7 @@ def test_a_zarr_is_restored_region_by_region_to_the_same_bytes(
 
         return Watched()
 
-    monkeypatch.setattr("napari_dip.io.regions.on_disk", watched)
+    monkeypatch.setattr("napari_dip.io.regions.open_pixels", watched)
     monkeypatch.setattr("napari_dip.io.regions.CHUNK", 5000)
     monkeypatch.setattr("napari_dip.pipeline.machine.threads_for", lambda *_: 1)
     wish = ["--max-iterations", str(ITERATIONS), "--stacks", "planes", "--tile", str(TILE)]

@@ -13,19 +13,19 @@ import tifffile
 import torch
 
 from napari_dip.engine.control import Control
-from napari_dip.engine.fit.early_stopping import Judgement
+from napari_dip.engine.fit.early_stopping import ValidationRecord
 from napari_dip.engine.fit.state import Checkpoint
-from napari_dip.engine.fit.trainer import EagerStep
+from napari_dip.engine.fit.trainer import EagerTrainer
 from napari_dip.errors import Failed, Refused, refusal
-from napari_dip.io.regions import new_on_disk
+from napari_dip.io.regions import create_mapped_image
 from napari_dip.pipeline.execute.memory import (
     LEAST_WINDOW,
     MOST_TRIES,
     Bites,
     is_device_error,
-    on_device,
+    is_on_accelerator,
 )
-from napari_dip.pipeline.store.checkpoints import Store
+from napari_dip.pipeline.store.checkpoints import CheckpointStore
 from napari_dip.pipeline.store.results import kept_elsewhere, save_picture
 from napari_dip.pipeline.store.tiles import Piece, Shelf
 from run_scene import drain, plan_for, shot
@@ -50,14 +50,14 @@ def whole() -> Any:
 
 def full(monkeypatch: pytest.MonkeyPatch, fails: Callable[[int], bool], error: Exception) -> None:
     """Raise an error at some steps of the optimiser, counted from the start of the run."""
-    advance, steps = EagerStep.advance, iter(range(1, 10**9))
+    advance, steps = EagerTrainer.advance, iter(range(1, 10**9))
 
-    def step(self: EagerStep) -> None:
+    def step(self: EagerTrainer) -> None:
         if fails(next(steps)):
             raise error
         advance(self)
 
-    monkeypatch.setattr(EagerStep, "advance", step)
+    monkeypatch.setattr(EagerTrainer, "advance", step)
 
 
 def test_a_run_whose_memory_ran_out_once_gives_the_same_pixels(whole, monkeypatch):
@@ -113,7 +113,7 @@ def test_what_a_card_says_is_told_from_its_full_memory_and_from_other_errors():
 def test_from_a_card_a_checkpoint_is_copied_off_now_and_then():
     bites = Bites()
     assert bites.keep(there(25)) is not None
-    assert bites.latest is not None and not on_device(bites.latest)
+    assert bites.latest is not None and not is_on_accelerator(bites.latest)
     assert bites.keep(there(26)) is None  # too soon
     assert bites.latest.history[-1].iteration == 25
     bites.renew()
@@ -134,7 +134,7 @@ def there(iteration: int) -> Checkpoint:
             return torch.zeros(1)
 
     state: Any = {"weight.0": OnCard(), "rng": OnCard()}
-    return Checkpoint(state, state, state, iteration, (Judgement(iteration, 0.0, 0.0),), 0)
+    return Checkpoint(state, state, state, iteration, (ValidationRecord(iteration, 0.0, 0.0),), 0)
 
 
 def test_a_memory_that_is_full_from_the_start_is_said(monkeypatch):
@@ -166,12 +166,12 @@ def test_windows_are_halved_but_not_below_what_a_network_sees():
 def test_a_checkpoint_with_one_flipped_bit_is_refused(tmp_path):
     path, asked = tmp_path / "unfinished", iter(range(10**9))
     wish = lambda: Control.KEEP if next(asked) >= 30 else Control.GO  # noqa: E731
-    drain(PLAN, IMAGE, control=wish, store=Store(path, resume=False))
+    drain(PLAN, IMAGE, control=wish, store=CheckpointStore(path, resume=False))
     content = bytearray(path.read_bytes())
     content[-1000] ^= 1  # in the middle of a weight
     path.write_bytes(content)
     with pytest.raises(Refused) as caught:
-        drain(PLAN, IMAGE, store=Store(path, resume=True))
+        drain(PLAN, IMAGE, store=CheckpointStore(path, resume=True))
     assert caught.value.refusal.code == "resume-broken"
 
 
@@ -183,7 +183,7 @@ def test_tiles_are_not_written_through_links_that_lie_in_their_place(tmp_path):
         (folder / name).symlink_to(outside)
     shelf.put(0, PIECE)
     shelf.keep_weights("c0r0", {"weight": torch.ones(2)})
-    new_on_disk(folder / "picture.raw", (3, 3), np.dtype(np.float32))[0] = 1
+    create_mapped_image(folder / "picture.raw", (3, 3), np.dtype(np.float32))[0] = 1
     assert outside.read_bytes() == b"not to be touched"
     assert shelf.pictures(0).sum() == 18 and not (folder / "0.npy").is_symlink()
     left = {path.name for path in folder.iterdir() if path.name.startswith(".napari-dip-")}
@@ -235,11 +235,14 @@ def test_a_picture_has_all_its_room_before_it_is_written_into(tmp_path):
     resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, most[1]))
     try:
         with pytest.raises(OSError, match="large"):
-            new_on_disk(tmp_path / "picture.raw", (100, 100), np.dtype(np.float32))
+            create_mapped_image(tmp_path / "picture.raw", (100, 100), np.dtype(np.float32))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, most)
     assert not list(tmp_path.iterdir())
-    assert new_on_disk(tmp_path / "picture.raw", (9, 9), np.dtype(np.float32)).mapped().sum() == 0
+    assert (
+        create_mapped_image(tmp_path / "picture.raw", (9, 9), np.dtype(np.float32)).mapped().sum()
+        == 0
+    )
     status = (tmp_path / "picture.raw").stat()
     assert status.st_size == 324 and status.st_blocks > 0
 
@@ -247,7 +250,7 @@ def test_a_picture_has_all_its_room_before_it_is_written_into(tmp_path):
 def test_a_run_that_fails_leaves_a_checkpoint(tmp_path, monkeypatch):
     full(monkeypatch, lambda step: step > 30, ValueError("something else"))
     with pytest.raises(ValueError, match="something else"):
-        drain(PLAN, IMAGE, store=Store(tmp_path / "unfinished", resume=False))
+        drain(PLAN, IMAGE, store=CheckpointStore(tmp_path / "unfinished", resume=False))
     assert [one.name for one in tmp_path.iterdir()] == ["unfinished"]
 
 

@@ -12,7 +12,7 @@ from skimage import data
 from napari_dip.pipeline.assess.merge import Merge
 from napari_dip.pipeline.calibrate.inputs import sort_inputs
 from napari_dip.pipeline.calibrate.prepare import prepare
-from napari_dip.pipeline.execute.frames import NO_FRAMES, Drift, Movie, drift_between
+from napari_dip.pipeline.execute.frames import NO_NEIGHBOUR_FRAMES, Drift, Movie, estimate_drift
 from napari_dip.pipeline.plan.types import UnitOutcome
 from napari_dip.pipeline.plan.units import segment_notes
 from napari_dip.tasks import Denoise
@@ -58,14 +58,14 @@ def laid_out(
 def test_a_drift_of_half_pixels_is_found_under_noise(step: tuple[int, int]) -> None:
     _, noisy = drifting([(0, 0), step])
     calibration, parts = laid_out(noisy)
-    drift = drift_between(calibration, parts, 1, 0)
+    drift = estimate_drift(calibration, parts, 1, 0)
     np.testing.assert_allclose(drift.shift, np.array(step) / 2, atol=0.2)
 
 
 def test_a_frame_that_is_laid_onto_another_shows_what_that_one_shows() -> None:
     scenes, noisy = drifting([(0, 0), (3, -5)])
     calibration, parts = laid_out(noisy)
-    drift = drift_between(calibration, parts, 1, 0)
+    drift = estimate_drift(calibration, parts, 1, 0)
     there = drift.lay(scenes[:1].astype(np.float32))[0]
     seen = drift.seen((SIDE, SIDE)) > 0
     apart, before = (np.abs(one - scenes[1])[seen].mean() for one in (there, scenes[0]))
@@ -77,14 +77,14 @@ def test_frames_of_noise_alone_are_not_moved() -> None:
     rng = np.random.default_rng(0)
     frames = rng.normal(100, 5, (8, SIDE, SIDE)).astype(np.float32)
     calibration, parts = laid_out(frames)
-    shifts = [drift_between(calibration, parts, one, one - 1).shift for one in range(1, 8)]
+    shifts = [estimate_drift(calibration, parts, one, one - 1).shift for one in range(1, 8)]
     assert shifts == [(0.0, 0.0)] * 7
 
 
 def test_a_scene_that_has_not_moved_is_not_moved() -> None:
     _, noisy = drifting([(0, 0)] * 4)
     calibration, parts = laid_out(noisy)
-    assert drift_between(calibration, parts, 1, 0).shift == (0.0, 0.0)
+    assert estimate_drift(calibration, parts, 1, 0).shift == (0.0, 0.0)
 
 
 def test_a_volume_of_a_movie_is_laid_onto_the_next_in_three_dimensions() -> None:
@@ -94,7 +94,7 @@ def test_a_volume_of_a_movie_is_laid_onto_the_next_in_three_dimensions() -> None
     frames = np.stack([fine[1:11], fine[2:12]]).astype(np.float32)
     calibration, parts = laid_out(frames, "TZYX")
     assert parts.shape == (2, 1, 10, 32, 32)
-    shift = drift_between(calibration, parts, 1, 0).shift
+    shift = estimate_drift(calibration, parts, 1, 0).shift
     np.testing.assert_allclose(shift, (-1, 0, 0), atol=0.25)
 
 
@@ -174,7 +174,9 @@ def test_a_task_that_does_not_look_at_other_frames_is_shown_none(prior: str) -> 
     calibration, parts = laid_out(movie)
     merge = Merge(plan, calibration, parts, movie)
     alone = Denoise(neighbours=False, steadiness=0)
-    assert Movie(alone, calibration, parts, merge).around(plan.units[1], prior) == NO_FRAMES
+    assert (
+        Movie(alone, calibration, parts, merge).around(plan.units[1], prior) == NO_NEIGHBOUR_FRAMES
+    )
 
 
 def spread(movie: np.ndarray, scenes: np.ndarray) -> float:

@@ -15,9 +15,9 @@ from napari_dip.engine.control import Control
 from napari_dip.pipeline.execute.shares import Share, most_shares
 from napari_dip.scale.batch.plan import plan_batch
 from napari_dip.scale.batch_run import run_batch
-from napari_dip.scale.cluster.batch import unit_of
-from napari_dip.scale.cluster.unit import restore_unit
-from napari_dip.scale.cluster.worker import restore_part
+from napari_dip.scale.cluster.batch import make_worker_task
+from napari_dip.scale.cluster.unit import restore_file_on_worker
+from napari_dip.scale.cluster.worker import restore_shard_on_worker
 from scale.cluster.played_crew import Here, go
 
 if TYPE_CHECKING:
@@ -76,9 +76,9 @@ def test_a_share_that_comes_to_nothing_is_made_up_for_by_who_ends_the_file(
     def full(unit, control, see):
         if unit.name == sent:
             return {"state": "passed", "refusal": None, "receipt": {}}
-        return restore_part(unit, control, see)
+        return restore_shard_on_worker(unit, control, see)
 
-    monkeypatch.setattr("scale.cluster.played_crew.restore_part", full)
+    monkeypatch.setattr("scale.cluster.played_crew.restore_shard_on_worker", full)
     crew = Here(count=3)
     list(run_batch(planned(whole, tmp_path / "out"), crew=crew))
     assert crew.sent == (["1-0", "1"] if sent == "1-0" else ["1-0", "1-1", "1-2", "1-3", "1"])
@@ -88,17 +88,17 @@ def test_a_share_that_comes_to_nothing_is_made_up_for_by_who_ends_the_file(
 def test_a_share_that_was_ended_goes_on_where_it_was(whole, tmp_path):
     (tmp_path / "out" / "receipts").mkdir(parents=True)
     units = [
-        unit_of(planned(whole, tmp_path / "out"), 1, "session", "", share=share)
+        make_worker_task(planned(whole, tmp_path / "out"), 1, "session", "", share=share)
         for share in (Share(), Share(1, 1))
     ]
-    assert restore_part(units[0], go, print)["state"] == "shared"
+    assert restore_shard_on_worker(units[0], go, print)["state"] == "shared"
     asked = iter([Control.GO] * 8)
-    ended = restore_part(units[1], lambda: next(asked, Control.KEEP), print)
+    ended = restore_shard_on_worker(units[1], lambda: next(asked, Control.KEEP), print)
     shelf = tmp_path / "out" / "receipts" / "cells.tif.unfinished.tiles"
     done = len(list(shelf.glob("*[0-9].json")))
     assert ended["state"] == "waiting" and 1 < done < 6
     words: list[str] = []
-    answer = restore_part(units[1], go, lambda event: words.append(event.words))
+    answer = restore_shard_on_worker(units[1], go, lambda event: words.append(event.words))
     assert answer["state"] == "shared" and len(list(shelf.glob("*[0-9].json"))) == 6
     crew = Here(count=1)
     list(run_batch(planned(whole, tmp_path / "out", resume=True), crew=crew))
@@ -108,17 +108,17 @@ def test_a_share_that_was_ended_goes_on_where_it_was(whole, tmp_path):
 def test_a_share_that_has_ended_two_workers_ends_no_third_one(whole, tmp_path):
     plan = planned(whole, tmp_path / "out")
     (tmp_path / "out" / "receipts").mkdir(parents=True)
-    restore_part(unit_of(plan, 1, "session", "", share=Share()), go, print)
-    unit = unit_of(plan, 1, "session", "", share=Share(1, 2))
+    restore_shard_on_worker(make_worker_task(plan, 1, "session", "", share=Share()), go, print)
+    unit = make_worker_task(plan, 1, "session", "", share=Share(1, 2))
 
     def die(event: object) -> None:
         raise SystemExit
 
     for _ in range(2):
         with pytest.raises(SystemExit):
-            restore_part(unit, go, die)
-    assert restore_part(unit, go, die)["state"] == "passed"
-    answer = restore_unit(unit_of(plan, 1, "session", ""), go, die)
+            restore_shard_on_worker(unit, go, die)
+    assert restore_shard_on_worker(unit, go, die)["state"] == "passed"
+    answer = restore_file_on_worker(make_worker_task(plan, 1, "session", ""), go, die)
     assert answer["refusal"]["code"] == "cluster-killed"
     assert json.loads((plan.jobs[0].at.receipt).read_text())["refusal"]["code"] == "cluster-killed"
 
@@ -136,9 +136,12 @@ def test_channels_and_repeats_are_shared_and_a_share_goes_on_where_it_was(tmp_pa
     out = tmp_path / "out"
     (out / "receipts").mkdir(parents=True)
     plan = plan_batch(recipe, tmp_path / "in", out, **how)
-    first = unit_of(plan, 1, "session", "", share=Share(1, 3))
+    first = make_worker_task(plan, 1, "session", "", share=Share(1, 3))
     asked = iter([Control.GO] * 7)
-    assert restore_part(first, lambda: next(asked, Control.KEEP), print)["state"] == "waiting"
+    assert (
+        restore_shard_on_worker(first, lambda: next(asked, Control.KEEP), print)["state"]
+        == "waiting"
+    )
     shelf = out / "receipts" / "cells.tif.unfinished.tiles"
     assert sorted(path.name for path in shelf.iterdir()) == ["c0r0.fit", "held", "share1of3"]
     crew = Here(count=3)
@@ -189,9 +192,9 @@ def test_a_movie_is_shared_in_segments_once_its_network_is_there(tmp_path, monke
     def full(unit, control, see):
         if unit.name == lost:
             return {"state": "passed", "refusal": None, "receipt": {}}
-        return restore_part(unit, control, see)
+        return restore_shard_on_worker(unit, control, see)
 
-    monkeypatch.setattr("scale.cluster.played_crew.restore_part", full)
+    monkeypatch.setattr("scale.cluster.played_crew.restore_shard_on_worker", full)
     out, crew = tmp_path / "out", Here(count=3)
     events = list(run_batch(plan_batch(recipe, tmp_path / "in", out, **how), crew=crew))
     after = [] if lost == "1-lesson1" else ["1-1", "1-2"]
@@ -216,8 +219,10 @@ def test_a_share_learns_what_its_segment_is_shown_if_that_is_not_there(tmp_path)
     words: list[list[str]] = []
     for share in (Share(2, 2), Share(1, 2)):
         said: list[str] = []
-        unit = unit_of(plan, 1, "session", "", share=share)
-        answer = restore_part(unit, go, lambda event, said=said: said.append(event.words))
+        unit = make_worker_task(plan, 1, "session", "", share=share)
+        answer = restore_shard_on_worker(
+            unit, go, lambda event, said=said: said.append(event.words)
+        )
         assert answer["state"] == "shared"
         words.append(said)
     assert ["Learning from many at once" in said for said in words] == [True, False]
@@ -243,7 +248,7 @@ def test_tiles_that_are_shown_one_network_are_left_by_their_shares(whole, tmp_pa
     plan = plan_batch(recipe, whole / "in", tmp_path / "out", threads=1)
     (tmp_path / "out" / "receipts").mkdir(parents=True)
     for share in (Share(), Share(1, 2)):
-        unit = unit_of(plan, 1, "session", "", share=share)
-        assert restore_part(unit, go, print)["state"] == "shared"
+        unit = make_worker_task(plan, 1, "session", "", share=share)
+        assert restore_shard_on_worker(unit, go, print)["state"] == "shared"
     shelf = tmp_path / "out" / "receipts" / "cells.tif.unfinished.tiles"
     assert len(list(shelf.glob("*[0-9].json"))) == 4

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from napari_dip.engine.control import Control
-from napari_dip.pipeline.store.checkpoints import Store
+from napari_dip.pipeline.store.checkpoints import CheckpointStore
 from run_scene import drain, plan_for, shot, truth
 
 if TYPE_CHECKING:
@@ -60,8 +60,8 @@ def test_a_movie_resumed_in_any_frame_gives_the_same_bytes(tmp_path: Path, after
     _, whole = drain(plan, movie())
     path, asked = tmp_path / "unfinished", iter(range(10**9))
     wish = lambda: Control.KEEP if next(asked) >= after else Control.GO  # noqa: E731
-    drain(plan, movie(), control=wish, store=Store(path, resume=False))
-    _, resumed = drain(plan, movie(), store=Store(path, resume=True))
+    drain(plan, movie(), control=wish, store=CheckpointStore(path, resume=False))
+    _, resumed = drain(plan, movie(), store=CheckpointStore(path, resume=True))
     assert whole is not None
     assert resumed is not None
     assert np.array_equal(whole.image, resumed.image)

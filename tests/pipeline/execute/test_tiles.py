@@ -14,13 +14,13 @@ from napari_dip.engine.control import Control
 from napari_dip.errors import Refusal, Refused
 from napari_dip.io import ImageSpec
 from napari_dip.io.reading import read_pixels, read_spec
-from napari_dip.io.regions import OnDisk, chunks, on_disk
+from napari_dip.io.regions import MemoryMappedImage, iter_chunks, open_pixels
 from napari_dip.io.writing import write_image
 from napari_dip.pipeline.plan.plan import preflight
 from napari_dip.pipeline.plan.tiling import tiles_of
 from napari_dip.pipeline.plan.types import Plan
 from napari_dip.pipeline.recipe import make_recipe
-from napari_dip.pipeline.store.checkpoints import Store
+from napari_dip.pipeline.store.checkpoints import CheckpointStore
 from run_scene import MACHINE, drain, plan_for
 
 if TYPE_CHECKING:
@@ -106,11 +106,11 @@ def test_a_run_in_tiles_that_was_ended_goes_on_to_the_same_bytes(
     asked = iter(range(10**9))
     wish = lambda: Control.KEEP if next(asked) >= after else Control.GO  # noqa: E731
     path = tmp_path / "run"
-    ended = restored(planned(tile=TILE), control=wish, store=Store(path, resume=False))
+    ended = restored(planned(tile=TILE), control=wish, store=CheckpointStore(path, resume=False))
     warnings = " ".join(ended.report["verdict"]["warnings"])
     assert "tiles were not restored; they are as in the input." in warnings
     assert "ended early" in warnings
-    store = Store(path, resume=True)
+    store = CheckpointStore(path, resume=True)
     resumed = restored(planned(tile=TILE), store=store)
     assert np.array_equal(resumed.image, tiled.image)
     assert resumed.report["iterations"] == tiled.report["iterations"]
@@ -121,9 +121,9 @@ def test_a_run_in_tiles_that_was_ended_goes_on_to_the_same_bytes(
 def test_tiles_of_another_run_are_not_gone_on_with(tmp_path: Path) -> None:
     stop = lambda: Control.KEEP  # noqa: E731
     first, other = planned(tile=TILE), planned(tile=TILE, seed=1)
-    drain(first, shot(), control=stop, store=Store(tmp_path / "run", resume=False))
+    drain(first, shot(), control=stop, store=CheckpointStore(tmp_path / "run", resume=False))
     with pytest.raises(Refused) as caught:
-        drain(other, shot(), store=Store(tmp_path / "run", resume=True))
+        drain(other, shot(), store=CheckpointStore(tmp_path / "run", resume=True))
     assert caught.value.refusal.code == "resume-other"
 
 
@@ -163,8 +163,8 @@ def test_regions_are_read_from_the_file_as_the_whole_is(tmp_path: Path, options:
     path = tmp_path / "a.tif"
     imwrite(path, shot(), **options)
     spec = read_spec(path)
-    found = on_disk(spec)
-    assert isinstance(found, OnDisk)
+    found = open_pixels(spec)
+    assert isinstance(found, MemoryMappedImage)
     assert np.array_equal(found[10:40, 3:9], read_pixels(spec)[10:40, 3:9])
     assert found.dtype == np.uint16
 
@@ -173,7 +173,7 @@ def test_regions_are_read_from_the_file_as_the_whole_is(tmp_path: Path, options:
 def test_a_picture_on_the_disk_is_saved_as_one_in_memory(tmp_path: Path, name: str) -> None:
     picture = shot().astype(np.float32)
     (tmp_path / "raw").write_bytes(picture.tobytes())
-    mapped = OnDisk(tmp_path / "raw", 0, picture.shape, "<f4").mapped()
+    mapped = MemoryMappedImage(tmp_path / "raw", 0, picture.shape, "<f4").mapped()
     for folder, one in (("held", picture), ("mapped", mapped)):
         (tmp_path / folder).mkdir()
         write_image(tmp_path / folder / name, one, axes="YX", scale=(2.0, 2.0))
@@ -185,4 +185,4 @@ def test_a_picture_on_the_disk_is_saved_as_one_in_memory(tmp_path: Path, name: s
 def test_going_through_an_image_gives_its_bytes_in_order(monkeypatch) -> None:
     monkeypatch.setattr("napari_dip.io.regions.CHUNK", 500)
     image = np.arange(5 * 7 * 11, dtype=np.uint16).reshape(5, 7, 11)
-    assert b"".join(part.tobytes() for part in chunks(image)) == image.tobytes()
+    assert b"".join(part.tobytes() for part in iter_chunks(image)) == image.tobytes()

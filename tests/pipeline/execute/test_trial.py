@@ -8,7 +8,7 @@ import tifffile
 
 from napari_dip.errors import Refusal
 from napari_dip.io import ImageSpec
-from napari_dip.pipeline.events import drained
+from napari_dip.pipeline.events import drain_generator
 from napari_dip.pipeline.execute.runner import run
 from napari_dip.pipeline.execute.trial import Region, plan_trial, region_of, run_trial
 from napari_dip.pipeline.machine import this_machine
@@ -36,13 +36,13 @@ def planned(task, pixels, others=None, **settings):
 def tried(plan, region, **data):
     small = plan_trial(plan, region, this_machine())
     assert not isinstance(small, Refusal)
-    return drained(run_trial(plan, region, small, data), None)
+    return drain_generator(run_trial(plan, region, small, data), None)
 
 
 def test_a_trial_on_all_of_an_image_gives_the_pixels_of_a_run(image):
     pixels = image[:64, :64].copy()
     plan = planned("denoise", pixels)
-    whole = drained(run(plan, {"image": pixels}), None)
+    whole = drain_generator(run(plan, {"image": pixels}), None)
     trial = tried(plan, Region(((0, 64), (0, 64))), image=pixels)
     assert trial.image.tobytes() == whole.image.tobytes()
 
@@ -51,10 +51,12 @@ def test_a_trial_reckons_with_the_noise_of_the_whole_and_says_where_it_is(image)
     pixels = image.astype(np.float32)
     pixels[:, 64:] += np.random.default_rng(0).normal(0, 40, (128, 64)).astype(np.float32)
     plan = planned("denoise", pixels)
-    whole = drained(run(plan, {"image": pixels}), None)
+    whole = drain_generator(run(plan, {"image": pixels}), None)
     trial = tried(plan, Region(((0, 64), (0, 64))), image=pixels)
     assert trial.report["noise"] == whole.report["noise"]
-    alone = drained(run(planned("denoise", pixels[:64, :64]), {"image": pixels[:64, :64]}), None)
+    alone = drain_generator(
+        run(planned("denoise", pixels[:64, :64]), {"image": pixels[:64, :64]}), None
+    )
     assert alone.report["noise"] != whole.report["noise"]
     assert trial.image.shape == (64, 64)
     assert any("trial on rows 1 to 64 and columns 1 to 64" in one for one in trial.report["notes"])
@@ -78,7 +80,7 @@ def test_maps_of_the_camera_are_cut_with_the_image_and_mean_what_they_mean_for_t
     maps = {"offset_map": ramp, "noise_map": noise}
     plan = planned("denoise", image, maps)
     region = Region(((64, 128), (64, 128)))
-    whole = drained(run(plan, {"image": image, **maps}), None)
+    whole = drain_generator(run(plan, {"image": image, **maps}), None)
     trial = tried(plan, region, image=image, **maps)
     assert trial.report["noise"] == whole.report["noise"]
     corrected = (image - ramp + ramp.mean())[region.place]

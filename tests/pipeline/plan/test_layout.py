@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from napari_dip.io import ImageSpec
-from napari_dip.pipeline.plan.layout import from_parts, layout_of, to_parts
+from napari_dip.pipeline.plan.layout import join_parts, make_layout, split_into_parts
 
 
 @pytest.mark.parametrize("volume", [False, True])
@@ -14,16 +14,16 @@ from napari_dip.pipeline.plan.layout import from_parts, layout_of, to_parts
 def test_parts_are_the_way_there_and_back(axes: str, volume: bool) -> None:
     shape = tuple({"T": 2, "Z": 3, "C": 4, "S": 3, "Y": 5, "X": 6}[axis] for axis in axes)
     array = np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
-    layout = layout_of(ImageSpec("a", shape, "float32", axes), volume=volume)
-    parts = to_parts(array, axes, layout)
+    layout = make_layout(ImageSpec("a", shape, "float32", axes), volume=volume)
+    parts = split_into_parts(array, axes, layout)
     assert parts.shape[-2:] == (5, 6)
     assert parts.ndim == 2 + len(layout.grid)
-    assert np.array_equal(from_parts(parts, axes, shape, layout), array)
+    assert np.array_equal(join_parts(parts, axes, shape, layout), array)
 
 
 def test_a_volume_runs_along_depth_and_time_is_worked_frame_by_frame() -> None:
     spec = ImageSpec("a", (2, 3, 4, 5, 6), "float32", "TZCYX")
-    layout = layout_of(spec, volume=True)
+    layout = make_layout(spec, volume=True)
     assert (layout.parts, layout.channels, layout.grid) == ("T", "C", "ZYX")
     assert layout.count(spec) == 2
     assert layout.depth(spec) == (3,)
@@ -31,5 +31,5 @@ def test_a_volume_runs_along_depth_and_time_is_worked_frame_by_frame() -> None:
 
 def test_axes_of_one_element_make_no_stack() -> None:
     spec = ImageSpec("a", (1, 1, 5, 6), "float32", "TZYX")
-    layout = layout_of(spec, volume=True)
+    layout = make_layout(spec, volume=True)
     assert (layout.count(spec), layout.depth(spec)) == (1, ())

@@ -25,15 +25,15 @@ from napari_dip.pipeline.machine import (
 from napari_dip.pipeline.plan.costs import (
     BLOCK_SIDES,
     START_SECONDS,
-    last_looks,
-    looks_at,
-    scales_within,
+    count_block_passes,
+    count_final_passes,
+    count_max_scales,
 )
-from napari_dip.pipeline.plan.layout import LEAST_SIDE
+from napari_dip.pipeline.plan.layout import MIN_IMAGE_SIDE
 from napari_dip.pipeline.plan.plan import preflight
 from napari_dip.pipeline.plan.types import Plan
 from napari_dip.pipeline.recipe import make_recipe
-from napari_dip.tasks.priors.blind_spot import trusted_core
+from napari_dip.tasks.priors.blind_spot import compute_loss_core_width
 
 MACHINE = Machine(2, 8 * 10**9, ("cpu",), "2.13.0", "no NVIDIA driver was found")
 
@@ -186,26 +186,26 @@ def test_sizes_needed_are_rounded_up_and_sizes_there_down() -> None:
 def test_the_looks_of_a_last_sweep_are_as_many_as_the_prior_takes(block: tuple[int, int]) -> None:
     import torch
 
-    from napari_dip.engine.prior import BlindSpotCode
+    from napari_dip.engine.prior import BlindSpotPrior
 
     grid = torch.zeros(1, 1, 20, 20)
-    core = tuple(map(trusted_core, block))
-    prior = BlindSpotCode(
+    core = tuple(map(compute_loss_core_width, block))
+    prior = BlindSpotPrior(
         torch.nn.Identity(), grid, torch.zeros_like(grid), block, core, share=0.1, window=None
     )
-    assert looks_at(block) == len(list(prior.sweep())) <= last_looks(2)[1]
+    assert count_block_passes(block) == len(list(prior.sweep())) <= count_final_passes(2)[1]
 
 
 def test_blocks_reach_no_further_than_the_looks_are_counted_for() -> None:
-    from napari_dip.engine.noise.estimate import MOST_REACH
+    from napari_dip.engine.noise.estimate import MAX_CORRELATION_LENGTH
 
-    assert max(BLOCK_SIDES) == 2 * MOST_REACH + 1
+    assert max(BLOCK_SIDES) == 2 * MAX_CORRELATION_LENGTH + 1
 
 
 def test_the_time_is_bounded_by_most_looks_and_the_bar_paced_by_the_usual() -> None:
     plan = ask((512, 512), "YX", preset="fast", prior="blind-spot")
     assert isinstance(plan, Plan)
-    assert last_looks(2) == (9, 49)
+    assert count_final_passes(2) == (9, 49)
     assert plan.costs.longest_look / plan.costs.usual_look == pytest.approx(49 / 9)
     costs = plan.costs
     assert plan.seconds == pytest.approx(costs.fit + costs.longest_look + costs.ending)
@@ -217,9 +217,9 @@ def test_the_time_is_bounded_by_most_looks_and_the_bar_paced_by_the_usual() -> N
 def test_the_plan_takes_a_processor_for_as_quick_as_the_engine_does() -> None:
     import torch
 
-    from napari_dip.engine.train_step import made_for_half
+    from napari_dip.engine.train_step import has_fast_bfloat16
 
-    assert this_machine().half == made_for_half(torch.device("cpu"))
+    assert this_machine().half == has_fast_bfloat16(torch.device("cpu"))
 
 
 @pytest.mark.parametrize(
@@ -302,7 +302,7 @@ def test_so_is_the_memory_of_tiles_and_of_the_pictures_that_they_make(
 
 @pytest.mark.parametrize(("side", "scales"), [(1, 1), (2, 1), (3, 2), (4, 2), (16, 4), (17, 5)])
 def test_scales_end_while_two_pixels_are_left(side: int, scales: int) -> None:
-    assert scales_within(side) == scales
+    assert count_max_scales(side) == scales
 
 
 @pytest.mark.parametrize(
@@ -311,7 +311,7 @@ def test_scales_end_while_two_pixels_are_left(side: int, scales: int) -> None:
 def test_the_smallest_image_is_restored_with_every_preset_and_prior(
     preset: str, prior: str
 ) -> None:
-    side = LEAST_SIDE
+    side = MIN_IMAGE_SIDE
     plan = ask((side, side), "YX", preset=preset, prior=prior, max_iterations=2, restarts=1)
     assert isinstance(plan, Plan)
     image = np.random.default_rng(0).normal(500, 20, (side, side)).astype("uint16")

@@ -11,14 +11,14 @@ import pytest
 import torch
 
 from napari_dip.engine.control import Control
-from napari_dip.engine.prior import random_window
+from napari_dip.engine.prior import draw_random_window
 from napari_dip.io import ImageSpec
 from napari_dip.pipeline.assess.merge import Merge
 from napari_dip.pipeline.assess.methods import methods_text
 from napari_dip.pipeline.calibrate.inputs import sort_inputs
 from napari_dip.pipeline.calibrate.prepare import prepare
 from napari_dip.pipeline.execute.clock import Clock
-from napari_dip.pipeline.execute.course import Course
+from napari_dip.pipeline.execute.course import UnitExecutor
 from napari_dip.pipeline.plan.sharing import (
     MEMBER_PIXELS,
     MOST_MEMBERS,
@@ -27,9 +27,9 @@ from napari_dip.pipeline.plan.sharing import (
     settled_by,
 )
 from napari_dip.pipeline.plan.types import SHARED, SHOWN, TRIAL, UnitOutcome, WorkUnit
-from napari_dip.pipeline.store.checkpoints import Store
+from napari_dip.pipeline.store.checkpoints import CheckpointStore
 from napari_dip.tasks import Denoise
-from napari_dip.tasks.shared_settings import LEAST_SHARED
+from napari_dip.tasks.shared_settings import MIN_JOINT_FRAMES
 from run_scene import drain, plan_for, shot
 
 if TYPE_CHECKING:
@@ -67,8 +67,8 @@ def trial(*gain: float, series: str = "c0r0") -> UnitOutcome:
 @pytest.mark.parametrize(
     ("count", "wish", "way"),
     [
-        (LEAST_SHARED - 1, "auto", "in-turn"),
-        (LEAST_SHARED, "auto", "together"),
+        (MIN_JOINT_FRAMES - 1, "auto", "in-turn"),
+        (MIN_JOINT_FRAMES, "auto", "together"),
         (2, "together", "together"),
         (1, "together", "in-turn"),
         (96, "alone", "alone"),
@@ -94,7 +94,9 @@ def test_a_code_of_fixed_noise_is_never_shared() -> None:
 
 
 def test_a_long_movie_is_shown_more_noise_and_a_long_stack_hides_pixels() -> None:
-    long, deep = (ImageSpec("a", (LEAST_SHARED, 24, 24), "uint8", axes) for axes in ("TYX", "ZYX"))
+    long, deep = (
+        ImageSpec("a", (MIN_JOINT_FRAMES, 24, 24), "uint8", axes) for axes in ("TYX", "ZYX")
+    )
     assert Denoise().first_choice(long, volume=False) == "recorrupted"
     assert Denoise().first_choice(deep, volume=False) == "blind-spot"
     assert Denoise(sharing="in-turn").first_choice(long, volume=False) == "blind-spot"
@@ -138,9 +140,9 @@ def test_frames_go_on_only_where_trials_gain_more_than_chance_explains() -> None
 
 def test_one_of_several_pictures_is_drawn_and_a_single_one_draws_no_further_number() -> None:
     rng, same = (torch.Generator().manual_seed(0) for _ in range(2))
-    drawn = {random_window((8, 8), (4, 4), rng, members=3).member for _ in range(40)}
+    drawn = {draw_random_window((8, 8), (4, 4), rng, members=3).member for _ in range(40)}
     assert drawn == {0, 1, 2}
-    random_window((8, 8), (4, 4), same)
+    draw_random_window((8, 8), (4, 4), same)
     assert torch.equal(
         torch.rand(1, generator=same),
         torch.rand(5, generator=torch.Generator().manual_seed(0))[-1:],
@@ -170,13 +172,13 @@ def test_a_shared_movie_says_how_far_it_is_up_to_the_end() -> None:
 def test_a_shared_movie_is_the_same_when_it_was_interrupted(tmp_path: Path, events: int) -> None:
     from napari_dip.pipeline.execute.runner import run
 
-    store = Store(tmp_path / "kept", resume=False, after=0)
+    store = CheckpointStore(tmp_path / "kept", resume=False, after=0)
     loop = run(plan_of(), {"image": movie()}, store=store)
     for _ in range(2 + events):
         next(loop)
     store.write()
     loop.close()
-    _, answer = drain(plan_of(), movie(), store=Store(tmp_path / "kept", resume=True))
+    _, answer = drain(plan_of(), movie(), store=CheckpointStore(tmp_path / "kept", resume=True))
     assert answer is not None
     np.testing.assert_array_equal(answer.image, restored()[1].image)
 
@@ -187,12 +189,16 @@ def test_frames_that_are_done_are_kept_though_they_take_no_iterations(
     from napari_dip.pipeline.execute.runner import run
 
     monkeypatch.setattr(
-        "napari_dip.pipeline.store.checkpoints.INTERVAL", 0.0
+        "napari_dip.pipeline.store.checkpoints.MAX_WRITE_INTERVAL", 0.0
     )  # whatever the clock says
-    loop = run(plan_of(), {"image": movie()}, store=Store(tmp_path / "kept", resume=False, after=0))
+    loop = run(
+        plan_of(),
+        {"image": movie()},
+        store=CheckpointStore(tmp_path / "kept", resume=False, after=0),
+    )
     next(event for event in loop if "frame 4 of 4" in event.words)
     loop.close()  # as if it had been killed: nothing is written on the way out
-    seen, answer = drain(plan_of(), movie(), store=Store(tmp_path / "kept", resume=True))
+    seen, answer = drain(plan_of(), movie(), store=CheckpointStore(tmp_path / "kept", resume=True))
     assert answer is not None
     np.testing.assert_array_equal(answer.image, restored()[1].image)
     assert not any("Learning" in event.words for event in seen)
@@ -209,7 +215,7 @@ def test_frames_need_the_network_of_all_and_not_each_other() -> None:
     for order in (frames, frames[::-1]):
         merge = Merge(plan, calibration, parts, movie())
         clock = Clock(plan, lambda: Control.GO, None)
-        course = Course(plan, calibration, parts, clock, merge, None)
+        course = UnitExecutor(plan, calibration, parts, clock, merge, None)
         for unit in (*first, *order):
             for _ in course.fit_unit(unit, plan.units.index(unit) + 1, None):
                 pass
@@ -238,7 +244,7 @@ def test_tiles_are_shown_one_network_and_are_the_same_when_interrupted(tmp_path:
     _, whole = drain(plan, image)
     assert whole is not None
     assert whole.report["fit"]["shared"]["shown"] == 2
-    store = Store(tmp_path / "kept", resume=False, after=0)
+    store = CheckpointStore(tmp_path / "kept", resume=False, after=0)
     from napari_dip.pipeline.execute.runner import run
 
     loop = run(plan, {"image": image}, store=store)
@@ -246,6 +252,6 @@ def test_tiles_are_shown_one_network_and_are_the_same_when_interrupted(tmp_path:
         if "tile 2" in event.words:
             break
     loop.close()
-    _, again = drain(plan, image, store=Store(tmp_path / "kept", resume=True))
+    _, again = drain(plan, image, store=CheckpointStore(tmp_path / "kept", resume=True))
     assert again is not None
     np.testing.assert_array_equal(np.asarray(again.image), np.asarray(whole.image))

@@ -13,7 +13,7 @@ import tifffile
 
 from napari_dip.cli import main
 from napari_dip.errors import DipError, Refused
-from napari_dip.io.integrity import plain_json
+from napari_dip.io.integrity import parse_strict_json
 from napari_dip.io.reading import read_spec
 from napari_dip.pipeline.api import load_recipe
 from napari_dip.pipeline.assess.methods import methods_text
@@ -23,8 +23,14 @@ from napari_dip.pipeline.plan.plan import preflight
 from napari_dip.pipeline.recipe import recipe_from_dict
 from napari_dip.pipeline.reproduce.saved_settings import Shelf
 from napari_dip.pipeline.reproduce.told import report_in
-from napari_dip.scale.batch.records import begun_in, believed, confirmed, listed, places
-from napari_dip.scale.batch.table import page_text, table_text
+from napari_dip.scale.batch.records import (
+    make_result_paths,
+    read_batch_manifest,
+    read_earlier_batch,
+    read_file_record,
+    read_verified_record,
+)
+from napari_dip.scale.batch.table import format_batch_csv, render_batch_page
 from napari_dip.scale.batch.types import FileOutcome, Job
 
 RECIPE = {"schema": 1, "task": "denoise", "settings": {}, "preset": "fast", "device": "cpu"}
@@ -169,15 +175,15 @@ def test_what_is_no_plain_json_is_refused_from_every_door(text, folder, tmp_path
         refused(text[:30], caught.value)
     (tmp_path / "batch.json").write_text(text, encoding="utf-8")
     with pytest.raises(Refused) as caught:
-        listed(tmp_path, recipe_from_dict(RECIPE))
+        read_batch_manifest(tmp_path, recipe_from_dict(RECIPE))
     refused(text[:30], caught.value)
-    assert begun_in(tmp_path) is None
+    assert read_earlier_batch(tmp_path) is None
 
 
 @pytest.mark.parametrize("text", ['{"a": 1, "a": 1}', '{"a": {"b": 1, "c": 2, "b": 3}}', "[NaN]"])
 def test_json_that_says_two_things_at_once_is_none(text):
     with pytest.raises(ValueError, match=r"twice|no number"):
-        plain_json(text)
+        parse_strict_json(text)
 
 
 def test_a_recipe_is_read_or_refused_whatever_a_field_holds(tmp_path):
@@ -201,28 +207,28 @@ def test_the_list_of_a_batch_is_read_or_refused_whatever_a_field_holds(folder, t
     whole["refused"] = [{"source": "b.tif", "code": "x", "sentence": "x", "remedy": "x"}]
     for told, text in mutants(whole):
         (tmp_path / "batch.json").write_text(text, encoding="utf-8")
-        begun_in(tmp_path)
+        read_earlier_batch(tmp_path)
         try:
-            listed(tmp_path, recipe_from_dict(RECIPE))
+            read_batch_manifest(tmp_path, recipe_from_dict(RECIPE))
         except DipError as error:
             refused(told, error)
 
 
 def test_a_receipt_counts_only_if_a_table_can_be_made_of_it(folder):
-    at, source = places(folder / "done", "in.tif"), read_spec(folder / "in.tif")
+    at, source = make_result_paths(folder / "done", "in.tif"), read_spec(folder / "in.tif")
     recipe, before = recipe_from_dict(RECIPE), at.receipt.read_text(encoding="utf-8")
-    assert believed(at, source, recipe) is not None
+    assert read_file_record(at, source, recipe) is not None
     plan = preflight(recipe, source, this_machine())
     job = Job(folder / "in.tif", plan, at)
-    assert confirmed(job, plan) is not None
+    assert read_verified_record(job, plan) is not None
     counted = 0
     try:
         for told, text in mutants(json.loads(before)):
             at.receipt.write_text(text, encoding="utf-8")
-            confirmed(job, plan)
-            if (found := believed(at, source, recipe)) is not None:
+            read_verified_record(job, plan)
+            if (found := read_file_record(at, source, recipe)) is not None:
                 outcome = FileOutcome(folder / "in.tif", "kept", at.result, receipt=found)
-                check(told, table_text([outcome]) + page_text([outcome], recipe))
+                check(told, format_batch_csv([outcome]) + render_batch_page([outcome], recipe))
                 counted += 1
     finally:
         at.receipt.write_text(before, encoding="utf-8")

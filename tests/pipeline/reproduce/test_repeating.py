@@ -20,14 +20,14 @@ from napari_dip.engine.control import Control
 from napari_dip.io import ImageSpec
 from napari_dip.pipeline.assess.methods import methods_text
 from napari_dip.pipeline.assess.references import PAPERS, PARTS, papers_of
-from napari_dip.pipeline.events import drained
+from napari_dip.pipeline.events import drain_generator
 from napari_dip.pipeline.execute.runner import run
 from napari_dip.pipeline.machine import this_machine
 from napari_dip.pipeline.plan.plan import preflight
 from napari_dip.pipeline.reproduce.repeating import (
     Repetition,
-    command_line,
-    command_words,
+    build_command,
+    format_command_line,
     python_script,
 )
 
@@ -92,13 +92,13 @@ def test_a_strangers_report_cannot_put_a_statement_into_the_script(evil):
     ]
     assert [type(one) for one in trees[0].body] == [type(one) for one in trees[1].body]
     assert calls[0] == calls[1] and "evil" not in calls[1]
-    assert "x=" not in "".join(command_words(hostile)[::2])
+    assert "x=" not in "".join(build_command(hostile)[::2])
 
 
 @pytest.mark.skipif(os.name == "nt", reason="quoted for another shell there")
 def test_the_command_as_a_shell_takes_it_apart_gives_the_same_pixels(shot, tmp_path, monkeypatch):
     result = dip.denoise(shot, prior="blind-spot", neighbours=False, gain=1.5, **FEW)
-    line = command_line(repetition(result, image=shot))
+    line = format_command_line(repetition(result, image=shot))
     assert "--no-neighbours" in line and "--gain 1.5" in line
     program, *words = shlex.split(line)
     monkeypatch.chdir(tmp_path)
@@ -114,7 +114,7 @@ def test_further_pictures_come_along(shot, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     result = dip.inpaint(shot, mask, **FEW)
     again = repetition(result, image=shot, mask=mask)
-    assert main([*command_words(again)[1:], "--quiet"]) == 0
+    assert main([*build_command(again)[1:], "--quiet"]) == 0
     np.testing.assert_array_equal(tifffile.imread("cells inpainted.tif"), result.image)
     exec(python_script(again), {})
     np.testing.assert_array_equal(tifffile.imread("cells inpainted.tif"), result.image)
@@ -135,13 +135,13 @@ def test_a_picture_that_was_kept_by_hand_comes_back(prior, polls):
         return Control.KEEP if len(asked) > polls else Control.GO
 
     plan = preflight(recipe, ImageSpec("x", (24, 24), "uint16", "YX"), this_machine(), {})
-    kept = drained(run(plan, {"image": image}, control=control, preview_seconds=0.0), None)
+    kept = drain_generator(run(plan, {"image": image}, control=control, preview_seconds=0.0), None)
     assert kept.stop_reason == "you kept the picture"
     again = repetition(kept, image="x.tif")
     assert again.keep_after == kept.best_iteration
     repeated = dip.restore(image, again.recipe, keep_after=again.keep_after)
     np.testing.assert_array_equal(repeated.image, kept.image)
-    assert f"--keep-after {kept.best_iteration}" in command_line(again)
+    assert f"--keep-after {kept.best_iteration}" in format_command_line(again)
     assert f"keep_after={kept.best_iteration}" in python_script(again)
     assert "ended by hand" in methods_text(kept.report)
 
@@ -166,7 +166,7 @@ def test_what_the_scale_of_a_stack_decided_is_written_down():
     spec = ImageSpec("x", stack.shape, "uint16", "ZYX", None, (3.0, 1.0, 1.0), ("um",) * 3)
     recipe = dip.make_recipe("denoise", **FEW)
     plan = preflight(recipe, spec, this_machine(), {})
-    result = drained(run(plan, {"image": stack}), None)
+    result = drain_generator(run(plan, {"image": stack}), None)
     again = repetition(result, image="x.tif")
     assert again.recipe.common.stacks == "planes"
     repeated = dip.restore(stack, again.recipe, axes="ZYX")
@@ -280,9 +280,9 @@ def test_parts_are_cited_where_they_ran_and_nowhere_else(task, settings, inputs,
 
         monkeypatch.setattr(module, name, call)
 
-    watched(collaborative, "collaborative", "collaborative")
-    watched(first_guess, "lucy_guesses", "Lucy")
-    watched(recorruption, "RecorruptedCode", "recorrupted")
+    watched(collaborative, "refine_collaboratively", "collaborative")
+    watched(first_guess, "run_masked_richardson_lucy", "Lucy")
+    watched(recorruption, "R2RPrior", "recorrupted")
     others = {name: scene(seed=seed) for name, seed in inputs.items() if seed >= 0}
     if "mask" in inputs:
         others["mask"] = np.random.default_rng(0).random((24, 24)) < 0.2

@@ -10,7 +10,7 @@ import pytest
 
 from napari_dip.engine.control import Control
 from napari_dip.errors import Refused
-from napari_dip.pipeline.store.checkpoints import Store
+from napari_dip.pipeline.store.checkpoints import CheckpointStore
 from run_scene import drain, plan_for, shot
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ def interrupt(path: Path, array: np.ndarray, after: int, **settings: Any) -> Non
     asked = iter(range(10**9))
     plan = plan_for(array, max_iterations=60, **settings)
     wish = lambda: Control.KEEP if next(asked) >= after else Control.GO  # noqa: E731
-    drain(plan, array, control=wish, store=Store(path, resume=False))
+    drain(plan, array, control=wish, store=CheckpointStore(path, resume=False))
     assert path.exists()
 
 
@@ -44,7 +44,7 @@ def test_a_resumed_run_gives_the_same_bytes(tmp_path: Path, prior: str, after: i
     path = tmp_path / "unfinished"
     interrupt(path, shot(32), after, **settings)
     plan = plan_for(shot(32), max_iterations=60, **settings)
-    seen, resumed = drain(plan, shot(32), store=Store(path, resume=True))
+    seen, resumed = drain(plan, shot(32), store=CheckpointStore(path, resume=True))
     assert resumed is not None
     assert np.array_equal(whole.image, resumed.image)
     assert np.array_equal(whole.uncertainty, resumed.uncertainty)
@@ -57,12 +57,12 @@ def test_the_same_pixels_with_other_axes_are_another_image(tmp_path: Path) -> No
     interrupt(path, shot(32), 30)
     with pytest.raises(Refused) as caught:
         plan = plan_for(shot(32), "XY", max_iterations=60)
-        drain(plan, shot(32), store=Store(path, resume=True))
+        drain(plan, shot(32), store=CheckpointStore(path, resume=True))
     assert caught.value.refusal.code == "resume-other"
 
 
 def test_a_disk_that_takes_no_checkpoint_does_not_end_the_run(tmp_path: Path) -> None:
-    store = Store(tmp_path / "missing" / "unfinished", resume=False)
+    store = CheckpointStore(tmp_path / "missing" / "unfinished", resume=False)
     asked = iter(range(10**9))
     wish = lambda: Control.KEEP if next(asked) >= 30 else Control.GO  # noqa: E731
     _, answer = drain(plan_for(shot(32), max_iterations=60), shot(32), control=wish, store=store)
@@ -76,7 +76,9 @@ def test_another_image_is_refused(tmp_path: Path) -> None:
     interrupt(path, shot(32), 30)
     with pytest.raises(Refused) as caught:
         drain(
-            plan_for(shot(32), max_iterations=60), shot(32, seed=5), store=Store(path, resume=True)
+            plan_for(shot(32), max_iterations=60),
+            shot(32, seed=5),
+            store=CheckpointStore(path, resume=True),
         )
     assert caught.value.refusal.code == "resume-other"
 
@@ -85,7 +87,11 @@ def test_another_recipe_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "unfinished"
     interrupt(path, shot(32), 30)
     with pytest.raises(Refused) as caught:
-        drain(plan_for(shot(32), max_iterations=59), shot(32), store=Store(path, resume=True))
+        drain(
+            plan_for(shot(32), max_iterations=59),
+            shot(32),
+            store=CheckpointStore(path, resume=True),
+        )
     assert caught.value.refusal.code == "resume-other"
 
 
@@ -94,7 +100,11 @@ def test_a_damaged_checkpoint_is_refused(tmp_path: Path, spoil: bytes) -> None:
     path = tmp_path / "unfinished"
     path.write_bytes(spoil)
     with pytest.raises(Refused) as caught:
-        drain(plan_for(shot(32), max_iterations=60), shot(32), store=Store(path, resume=True))
+        drain(
+            plan_for(shot(32), max_iterations=60),
+            shot(32),
+            store=CheckpointStore(path, resume=True),
+        )
     assert caught.value.refusal.code == "resume-broken"
 
 
@@ -103,12 +113,16 @@ def test_a_cut_off_checkpoint_is_refused(tmp_path: Path) -> None:
     interrupt(path, shot(32), 30)
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(Refused) as caught:
-        drain(plan_for(shot(32), max_iterations=60), shot(32), store=Store(path, resume=True))
+        drain(
+            plan_for(shot(32), max_iterations=60),
+            shot(32),
+            store=CheckpointStore(path, resume=True),
+        )
     assert caught.value.refusal.code == "resume-broken"
 
 
 def test_without_a_checkpoint_a_run_starts_anew(tmp_path: Path) -> None:
-    store = Store(tmp_path / "unfinished", resume=True)
+    store = CheckpointStore(tmp_path / "unfinished", resume=True)
     _, answer = drain(plan_for(shot(32)), shot(32), store=store)
     assert answer is not None
     store.remove()

@@ -16,14 +16,19 @@ from qtpy.QtCore import Qt, QThreadPool
 import napari_dip as dip
 from napari_dip.cli import main
 from napari_dip.io.writing import write_image
-from napari_dip.pipeline.reproduce.repeating import command_line, python_script
+from napari_dip.pipeline.reproduce.repeating import format_command_line, python_script
 from napari_dip.qt.batch.dock import BatchDock
-from napari_dip.qt.batch.layers import lazily
-from napari_dip.qt.batch.settings import beside
+from napari_dip.qt.batch.layers import make_dask_array
+from napari_dip.qt.batch.settings import suggest_results_folder
 from napari_dip.qt.shell.layers import METADATA_KEY
-from napari_dip.qt.shell.preferences import shelf_of
-from napari_dip.qt.shell.run_bar import State
-from napari_dip.qt.task.request import inputs_noted, made_by_us, repetition, without_file
+from napari_dip.qt.shell.preferences import open_saved_settings
+from napari_dip.qt.shell.run_bar import RunBarState
+from napari_dip.qt.task.request import (
+    build_repetition,
+    find_unsaved_inputs,
+    read_recorded_inputs,
+    read_result_provenance,
+)
 from napari_dip.samples import MITOCHONDRIA
 
 #: The first run of a session also imports torch.
@@ -69,7 +74,7 @@ class Bench:
         self.wait_for_plan()
 
     def wait_for_plan(self):
-        self.wait(lambda: self.bar.state is State.READY)
+        self.wait(lambda: self.bar.state is RunBarState.READY)
 
     def press(self, button):
         assert button.isEnabled() and not button.isHidden(), button.text()
@@ -206,8 +211,8 @@ def test_results_open_as_lazy_layers_in_their_place(bench, scene, monkeypatch):
     assert {str(unit) for unit in (*layer.units, *below.units)} == {"micrometer"}
     made = layer.metadata[METADATA_KEY]
     assert json.loads(json.dumps(made)) == made and made["recipe"] == RECIPE.to_dict()
-    assert made_by_us(layer) is not None and made_by_us(below) is None
-    assert not without_file(made)  # a script can be made of it
+    assert read_result_provenance(layer) is not None and read_result_provenance(below) is None
+    assert not find_unsaved_inputs(made)  # a script can be made of it
     bench.press(shown.all_button)
     bench.wait(lambda: "3 results" in bench.said)
     assert len(bench.viewer.layers) == 6
@@ -229,7 +234,7 @@ class Watched:
 
 def test_of_a_large_result_only_what_is_in_sight_is_read():
     stack = Watched()
-    lazy = lazily(stack, "ZYX")
+    lazy = make_dask_array(stack, "ZYX")
     assert stack.read == 0
     assert np.asarray(lazy[20, :100, :100]).shape == (100, 100)
     assert 100 * 100 <= stack.read <= 1024 * 1024
@@ -237,7 +242,7 @@ def test_of_a_large_result_only_what_is_in_sight_is_read():
 
 def test_what_is_wrong_with_the_whole_is_said_above_run(bench, scene, tmp_path):
     dock = bench.dock
-    assert "Add the files" in dock.plan_line.text() and bench.bar.state is State.REFUSED
+    assert "Add the files" in dock.plan_line.text() and bench.bar.state is RunBarState.REFUSED
     dock.files.add(str(scene / "in" / "a.tif"))
     assert dock.folder.path == str(scene / "in" / "denoised")
     dock.folder.setText(str(scene / "whole"))
@@ -252,7 +257,7 @@ def test_what_is_wrong_with_the_whole_is_said_above_run(bench, scene, tmp_path):
 
 
 def test_settings_are_offered_from_presets_of_ones_own_and_the_last_run(bench):
-    shelf = shelf_of("denoise")
+    shelf = open_saved_settings("denoise")
     shelf.remember(RECIPE)
     shelf.save("mine", RECIPE.with_common(seed=3))
     chooser = bench.dock.recipe
@@ -270,7 +275,7 @@ def test_settings_are_offered_from_presets_of_ones_own_and_the_last_run(bench):
     [("data/cell.tif", "data/denoised"), ("data/**/*.tif", "data/denoised")],
 )
 def test_results_are_suggested_beside_their_inputs(source, folder):
-    assert Path(beside(source, "denoised")) == Path(folder)
+    assert Path(suggest_results_folder(source, "denoised")) == Path(folder)
 
 
 def test_one_network_for_all_files_is_a_tick_and_the_command_knows_it(bench, tmp_path):
@@ -320,6 +325,8 @@ def test_a_result_that_was_shown_a_network_says_how_it_is_repeated(scene):
         "shared_network": {"layer": "series.network", "path": "/there/series.network"},
     }
     made = {"report": report, "input": {"name": "a.tif"}, "inputs": inputs}
-    assert without_file(made) == [] and set(inputs_noted(made)) == {"image"}
-    assert '"/there/series.network"' in python_script(repetition(made, {}))
-    assert "--shared-network /there/series.network" in command_line(repetition(made, {}))
+    assert find_unsaved_inputs(made) == [] and set(read_recorded_inputs(made)) == {"image"}
+    assert '"/there/series.network"' in python_script(build_repetition(made, {}))
+    assert "--shared-network /there/series.network" in format_command_line(
+        build_repetition(made, {})
+    )

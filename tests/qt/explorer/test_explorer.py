@@ -13,12 +13,12 @@ from qtpy.QtWidgets import QApplication, QFileDialog
 
 from napari_dip.engine.control import Control
 from napari_dip.explore.spectra import BAND_NAMES
-from napari_dip.explore.subject import TARGETS, called
+from napari_dip.explore.subject import TARGETS, label_architecture
 from napari_dip.qt.explorer.plot import ExplorerPlot
-from napari_dip.qt.explorer.request import plane_in_sight
-from napari_dip.qt.explorer.run import Box, Pace
+from napari_dip.qt.explorer.request import find_visible_plane
+from napari_dip.qt.explorer.run import ExperimentProgressQueue, ExperimentTimer
 from napari_dip.qt.explorer.settings import ExplorerSettings
-from napari_dip.qt.shell.preferences import shelf_of
+from napari_dip.qt.shell.preferences import open_saved_settings
 
 #: The first run of a session also imports torch.
 PATIENCE = 120_000
@@ -151,18 +151,18 @@ def test_the_network_that_suits_an_image_is_kept_as_a_preset_for_denoising(bench
     assert errors == sorted(errors)
     results.table.setCurrentCell(2, 0)
     worst = max(found.fits, key=lambda one: one.held_out_error)
-    assert dock.plot.group == called(worst.design)
+    assert dock.plot.group == label_architecture(worst.design)
     other = next(one for one in found.fits if one.design.name == "decoder")
     held_out = 0 * other.held_out  # as if it were better for certain
     other = replace(other, held_out=held_out, errors=0 * other.errors)
     results._found = replace(found, fits=(*found.fits[:1], other))
     bench.press(results.preset_button)
-    (name,) = shelf_of("denoise").names()
-    kept = shelf_of("denoise").load(name)
+    (name,) = open_saved_settings("denoise").names()
+    kept = open_saved_settings("denoise").load(name)
     assert name == "decoder only for mitochondria" and f"'{name}'" in bench.said
     assert kept.task.network == "decoder" and kept.task.prior == "noise"
     bench.press(results.preset_button)
-    assert len(shelf_of("denoise").names()) == 2
+    assert len(open_saved_settings("denoise").names()) == 2
 
 
 @pytest.mark.gl
@@ -187,7 +187,7 @@ def test_of_a_stack_the_plane_in_sight_is_looked_at():
     stack = np.arange(5 * 20 * 30, dtype=np.float32).reshape(5, 20, 30)
     layer = viewer.add_layer(Image(stack, scale=(2, 1, 1)))
     viewer.dims.set_point(0, 6.0)
-    plane = plane_in_sight(viewer, layer)
+    plane = find_visible_plane(viewer, layer)
     assert plane.at == (3,) and plane.counts == (5,) and plane.spec.axes == "YX"
     assert np.array_equal(plane.pixels, stack[3])
 
@@ -229,28 +229,30 @@ def test_another_network_is_asked_for_where_one_is_fitted(qapp):
 
 
 def test_the_pace_leaves_pauses_out(monkeypatch):
-    from napari_dip.explore.progress import Seen
+    from napari_dip.explore.progress import IterationUpdate
     from napari_dip.pipeline.events import Event
 
     now, wish = [0.0], [Control.GO]
     monkeypatch.setattr("napari_dip.qt.explorer.run.time.monotonic", lambda: now[0])
-    pace = Pace(lambda: wish[0])
+    pace = ExperimentTimer(lambda: wish[0])
     now[0] = 100.0
-    pace.told(Seen(Event("a", 0.0), {}))
+    pace.told(IterationUpdate(Event("a", 0.0), {}))
     now[0], wish[0] = 110.0, Control.PAUSE
     pace()
     now[0], wish[0] = 4110.0, Control.GO
     pace()
-    assert pace.told(Seen(Event("a", 0.5), {})).event.seconds_left == pytest.approx(12.5)
+    assert pace.told(IterationUpdate(Event("a", 0.5), {})).event.seconds_left == pytest.approx(12.5)
 
 
 def test_the_box_holds_all_points_and_the_last_picture_until_they_are_taken():
-    from napari_dip.explore.progress import Seen
+    from napari_dip.explore.progress import IterationUpdate
     from napari_dip.pipeline.events import Event
 
-    box = Box()
-    assert box.post(Seen(Event("a", iteration=1), {"image": 1.0}, picture=np.zeros((2, 2))))
-    assert not box.post(Seen(Event("a", iteration=2), {"image": 0.5}))
+    box = ExperimentProgressQueue()
+    assert box.post(
+        IterationUpdate(Event("a", iteration=1), {"image": 1.0}, picture=np.zeros((2, 2)))
+    )
+    assert not box.post(IterationUpdate(Event("a", iteration=2), {"image": 0.5}))
     news = box.take()
     assert [point[1:] for point in news.points] == [(1, {"image": 1.0}), (2, {"image": 0.5})]
     assert news.picture is not None and box.take() is None

@@ -7,14 +7,14 @@ import pytest
 from napari.layers import Image
 from qtpy.QtCore import QPoint, Qt
 
-from napari_dip.qt.results.line_profile import profile_of
+from napari_dip.qt.results.line_profile import measure_line_profile
 
 
 def test_a_profile_reads_the_picture_along_the_line_in_world_units():
     ramp = np.tile(np.arange(20.0), (10, 1))
     image = Image(ramp, scale=(2, 0.5), translate=(1, 3))
     line = np.array([[5.0, 4.0], [5.0, 9.0]])
-    found = profile_of(image, line, (0.0, 0.0))
+    found = measure_line_profile(image, line, (0.0, 0.0))
     assert found.distance[-1] == 5
     np.testing.assert_allclose(found.intensity, 2 + found.distance / 0.5)
 
@@ -22,18 +22,20 @@ def test_a_profile_reads_the_picture_along_the_line_in_world_units():
 def test_a_profile_of_a_stack_is_that_of_the_plane_in_sight_and_of_colours_their_mean():
     stack = np.arange(3.0)[:, None, None] * np.ones((3, 8, 8))
     line = np.array([[2.0, 1.0], [2.0, 6.0]])
-    assert set(profile_of(Image(stack), line, (2.0, 0.0, 0.0)).intensity) == {2.0}
+    assert set(measure_line_profile(Image(stack), line, (2.0, 0.0, 0.0)).intensity) == {2.0}
     colours = np.zeros((8, 8, 3), np.uint8)
     colours[..., 0] = 30
-    np.testing.assert_allclose(profile_of(Image(colours, rgb=True), line, (0, 0)).intensity, 10)
+    np.testing.assert_allclose(
+        measure_line_profile(Image(colours, rgb=True), line, (0, 0)).intensity, 10
+    )
 
 
 def test_outside_of_a_picture_there_is_no_profile():
     line = np.array([[2.0, -4.0], [2.0, 4.0]])
-    found = profile_of(Image(np.ones((8, 8))), line, (0.0, 0.0)).intensity
+    found = measure_line_profile(Image(np.ones((8, 8))), line, (0.0, 0.0)).intensity
     assert np.isnan(found[:3]).all() and (found[-4:] == 1).all()
     far = np.array([[20.0, 20.0], [20.0, 30.0]])
-    assert np.isnan(profile_of(Image(np.ones((8, 8))), far, (0.0, 0.0)).intensity).all()
+    assert np.isnan(measure_line_profile(Image(np.ones((8, 8))), far, (0.0, 0.0)).intensity).all()
 
 
 @pytest.mark.gl

@@ -11,9 +11,9 @@ from qtpy.QtCore import QPoint, Qt
 
 from napari_dip.pipeline.events import Restoration
 from napari_dip.pipeline.recipe import make_recipe
-from napari_dip.qt.results.trust import add_beside
-from napari_dip.qt.shell.layers import METADATA_KEY, look_of
-from napari_dip.qt.task.dock import dock_of
+from napari_dip.qt.results.trust import add_extra_layer
+from napari_dip.qt.shell.layers import METADATA_KEY, copy_layer_attributes
+from napari_dip.qt.task.dock import make_dock_class
 
 if TYPE_CHECKING:
     from napari_dip.qt.task.noise import NoiseSection
@@ -109,7 +109,7 @@ def test_tasks_without_a_noise_model_have_no_noise_section(make_napari_viewer, q
     viewer = make_napari_viewer()
     shown = {}
     for task in ("inpaint", "deblur", "super-resolve", "guide"):
-        dock = dock_of(task)(viewer)
+        dock = make_dock_class(task)(viewer)
         viewer.window.add_dock_widget(dock, name=task)
         shown[task] = not dock.noise.isHidden()
     assert shown == {"inpaint": False, "deblur": True, "super-resolve": True, "guide": True}
@@ -255,7 +255,7 @@ def test_what_was_ticked_is_remembered(desk, plugin_settings, npe2pm):
     if "napari-dip" not in npe2pm:
         npe2pm.register(PluginManifest.from_distribution("napari-dip"))
     tick(desk, "residual")
-    again = dock_of("denoise")(desk.viewer)
+    again = make_dock_class("denoise")(desk.viewer)
     desk.viewer.window.add_dock_widget(again, name="again")
     assert again.view.also.wanted == ("residual",)
     desk.viewer.window.remove_dock_widget(again)
@@ -269,10 +269,10 @@ def test_a_finer_result_has_its_uncertainty_on_its_own_grid_and_the_residual_on_
     fine = np.ones((128, 128), np.float32)
     recipe = make_recipe("super-resolve", factor=2)
     answer = Restoration(fine, fine, "", 1, (), recipe, residual=noisy.astype(np.float32))
-    look = look_of(layer)
+    look = copy_layer_attributes(layer)
     finer = {**look, "scale": np.array([1.0, 1.0]), "translate": np.array([-0.5, -0.5])}
-    above = add_beside(viewer, "uncertainty", "cells", finer, answer)
-    below = add_beside(viewer, "residual", "cells", look, answer)
+    above = add_extra_layer(viewer, "uncertainty", "cells", finer, answer)
+    below = add_extra_layer(viewer, "residual", "cells", look, answer)
     np.testing.assert_allclose(above.scale, (1, 1))
     np.testing.assert_allclose(below.scale, (2, 2))
 
@@ -283,6 +283,6 @@ def test_colours_come_as_one_figure_with_a_sign(make_napari_viewer):
     layer = viewer.add_image(pixels, rgb=True, name="photo")
     rest = np.full((32, 32, 3), -2, np.float32)
     answer = Restoration(rest, rest, "", 1, (), make_recipe("denoise"), residual=rest)
-    added = add_beside(viewer, "residual", "photo", look_of(layer), answer)
+    added = add_extra_layer(viewer, "residual", "photo", copy_layer_attributes(layer), answer)
     assert not added.rgb and added.data.shape == (32, 32)
     np.testing.assert_allclose(added.data, -2)

@@ -18,7 +18,7 @@ from napari_dip.pipeline.recipe import make_recipe
 from napari_dip.qt.shell import run_dock as activity_module
 from napari_dip.qt.shell import worker
 from napari_dip.qt.shell.layers import METADATA_KEY
-from napari_dip.qt.shell.run_bar import State
+from napari_dip.qt.shell.run_bar import RunBarState
 
 pytestmark = pytest.mark.gl
 
@@ -77,7 +77,7 @@ def is_ready(desk):
     dock = desk.dock
     return (
         not dock.busy
-        and dock.run_bar.state is State.READY
+        and dock.run_bar.state is RunBarState.READY
         and dock.form.top.isEnabled()
         and dock.chooser.isEnabled()
         and "cells preview" not in desk.names
@@ -319,24 +319,24 @@ def test_closing_the_viewer_between_the_result_and_the_end_touches_nothing_delet
 
 
 def test_words_of_a_result_are_whole_sentences(noisy):
-    from napari_dip.qt.shell.ending import Answer
+    from napari_dip.qt.shell.ending import PendingResult
 
     result = replace(answer(noisy, notes=["channel 2 is as it was", ""]), stop_reason="it ended.")
-    words = Answer("cells", {}, result).words("cells denoised", ["", "One more"])
+    words = PendingResult("cells", {}, result).words("cells denoised", ["", "One more"])
     assert words == "Done: 'cells denoised'. It ended. Channel 2 is as it was. One more."
-    said_above = Answer("cells", {}, result, told=("channel 2 is as it was",))
+    said_above = PendingResult("cells", {}, result, told=("channel 2 is as it was",))
     assert said_above.words("cells denoised") == "Done: 'cells denoised'. It ended."
 
 
 def test_warnings_stand_before_long_notes_and_calm_sentences_behind_them(noisy):
-    from napari_dip.qt.shell.ending import Answer
+    from napari_dip.qt.shell.ending import PendingResult
 
     said = {
         "sentences": ["Detail may be invented.", "Mean kept."],
         "warnings": ["Detail may be invented."],
     }
     result = answer(noisy, notes=["a long note " * 40], verdict=said, seconds=3.0)
-    lines = Answer("cells", {}, result).words("cells denoised").splitlines()
+    lines = PendingResult("cells", {}, result).words("cells denoised").splitlines()
     assert lines[0] == "Done: 'cells denoised'. The held-out loss stopped falling."
     assert lines[1] == "⚠ Detail may be invented."
     assert lines[2].startswith("A long note") and lines[2].endswith("It took 3 s.")

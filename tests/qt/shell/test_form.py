@@ -7,7 +7,7 @@ from qtpy.QtWidgets import QComboBox, QLabel
 
 from napari_dip.errors import Refused
 from napari_dip.pipeline.recipe import Common, make_recipe
-from napari_dip.qt.shell.form import SettingsForm, fields_of
+from napari_dip.qt.shell.form import SettingsForm, list_form_fields
 from napari_dip.tasks import TASKS
 
 
@@ -21,7 +21,7 @@ def form(qtbot):
 
 @pytest.mark.parametrize("task", TASKS)
 def test_every_setting_of_every_task_has_a_field(task):
-    names = {field.name for field in fields_of(task)}
+    names = {field.name for field in list_form_fields(task)}
     assert set(Common.model_fields) <= names
     assert set(TASKS[task].__pydantic_fields__) <= names
 

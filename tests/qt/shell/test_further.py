@@ -8,9 +8,9 @@ from napari.components import ViewerModel
 
 from napari_dip.pipeline.plan.plan import preflight
 from napari_dip.pipeline.recipe import make_recipe
-from napari_dip.qt.shell.layer_dock import NONE, FurtherInputs, drawn
-from napari_dip.qt.shell.layers import header
-from napari_dip.qt.shell.preferences import my_machine
+from napari_dip.qt.shell.layer_dock import NO_LAYER, ExtraInputs, rasterise_shapes
+from napari_dip.qt.shell.layers import read_layer_header
+from napari_dip.qt.shell.preferences import get_allowed_machine
 from napari_dip.tasks import Input
 
 MASK = Input("mask", "Mask", "What to fill in.", ("labels", "shapes", "image"))
@@ -24,7 +24,7 @@ def viewer():
 
 @pytest.fixture
 def further(viewer, qtbot):
-    further = FurtherInputs(viewer, (MASK, SECOND))
+    further = ExtraInputs(viewer, (MASK, SECOND))
     qtbot.addWidget(further)
     yield further
     further.disconnect_viewer()
@@ -42,7 +42,7 @@ def test_each_list_offers_the_layers_of_its_kinds(viewer, further):
     viewer.add_points(np.zeros((1, 2)), name="points")
     further.set_image(image)
     assert offered(further, "mask") == ["holes", "again"]
-    assert offered(further, "second") == [NONE, "again"]
+    assert offered(further, "second") == [NO_LAYER, "again"]
 
 
 def test_what_may_be_left_out_is_left_out_at_first(viewer, further):
@@ -56,7 +56,7 @@ def test_pictures_of_ours_are_offered_and_never_taken_unasked(viewer, further):
     image = viewer.add_image(np.zeros((8, 9)), name="second mask")
     further.set_image(image)
     viewer.add_image(np.zeros((8, 9)), name="second mask residual", metadata=made)
-    assert offered(further, "second") == [NONE, "second mask residual"]
+    assert offered(further, "second") == [NO_LAYER, "second mask residual"]
     assert offered(further, "mask") == ["second mask residual"]
     assert further.chosen() == {} and further.headers() == {}
     viewer.add_image(np.zeros((8, 9)), name="again")
@@ -66,7 +66,7 @@ def test_pictures_of_ours_are_offered_and_never_taken_unasked(viewer, further):
 
 
 def test_a_psf_that_was_found_is_taken_for_the_psf(viewer, qtbot):
-    further = FurtherInputs(viewer, (Input("psf", "PSF", "The blur.", ("image",), optional=True),))
+    further = ExtraInputs(viewer, (Input("psf", "PSF", "The blur.", ("image",), optional=True),))
     qtbot.addWidget(further)
     made = {"recipe": {"task": "blind-deblur"}}
     for name, shows in (("cells psf restored", "result"), ("cells PSF", "found")):
@@ -87,7 +87,7 @@ def test_shapes_are_drawn_onto_the_image_wherever_both_lie(viewer):
     image = viewer.add_image(np.zeros((20, 30)), scale=(0.5, 0.5), translate=(10, 10))
     square = np.array([[11, 12], [11, 15], [14, 15], [14, 12]])  # in world units
     shapes = viewer.add_shapes([square], shape_type="polygon")
-    mask = drawn(shapes, image)
+    mask = rasterise_shapes(shapes, image)
     inside = np.argwhere(mask)
     assert mask.shape == (20, 30)
     np.testing.assert_allclose(inside.min(0), (2, 4), atol=1)
@@ -123,14 +123,14 @@ def test_a_change_is_told_and_after_the_dock_is_gone_nothing_is(viewer, further)
 
 
 def test_what_was_drawn_is_taken_until_the_user_says_otherwise(viewer, qtbot):
-    further = FurtherInputs(viewer, (Input("mask", "Mask", "Words.", MASK.layers, optional=True),))
+    further = ExtraInputs(viewer, (Input("mask", "Mask", "Words.", MASK.layers, optional=True),))
     qtbot.addWidget(further)
     viewer.add_image(np.zeros((8, 9)), name="another")
     assert further.layer("mask") is None
     viewer.add_labels(np.zeros((8, 9), int), name="holes")
     assert further.layer("mask").name == "holes"
     combo = further.combos["mask"]
-    combo.setCurrentIndex(combo.findText(NONE))
+    combo.setCurrentIndex(combo.findText(NO_LAYER))
     combo.activated.emit(combo.currentIndex())
     viewer.add_labels(np.zeros((8, 9), int), name="more")
     assert further.layer("mask") is None
@@ -139,7 +139,7 @@ def test_what_was_drawn_is_taken_until_the_user_says_otherwise(viewer, qtbot):
 
 def test_a_long_label_stands_above_its_list_where_the_dock_is_narrow(viewer, qtbot):
     long = Input("second", "Second image of the same object", "Words.", ("image",), optional=True)
-    further = FurtherInputs(viewer, (long,))
+    further = ExtraInputs(viewer, (long,))
     qtbot.addWidget(further)
     width = further.layout().minimumSize().width()
     further.resize(width, further.layout().heightForWidth(width))
@@ -157,7 +157,9 @@ def test_a_mask_with_nothing_painted_is_refused_before_run_until_a_stroke(viewer
     holes = viewer.add_labels(np.zeros((16, 16), int), name="holes")
     further.set_image(image)
     further.choose({"mask": "holes"})
-    plan = preflight(make_recipe("inpaint"), header(image), my_machine(), further.headers())
+    plan = preflight(
+        make_recipe("inpaint"), read_layer_header(image), get_allowed_machine(), further.headers()
+    )
     assert further.refused(plan).code == "mask-empty"
     told = []
     further.changed.connect(lambda: told.append(further.refused(plan)))

@@ -4,7 +4,12 @@ import time
 
 import pytest
 
-from napari_dip.qt.shell.worker import MOST_SECONDS, NEWS_SECONDS, WINDOW_SHARE, Mailbox
+from napari_dip.qt.shell.worker import (
+    MAX_DRAWING_SHARE,
+    MAX_UPDATE_SECONDS,
+    MIN_UPDATE_SECONDS,
+    RunProgressQueue,
+)
 
 
 @pytest.fixture
@@ -17,11 +22,11 @@ def clock(monkeypatch):
 
 def waited_after(clock, costs):
     """Show news that cost so much each; seconds until the next are due."""
-    box = Mailbox()
+    box = RunProgressQueue()
     box.take()
     for cost in costs:
         clock["thread"] += cost
-        clock["wall"] += MOST_SECONDS
+        clock["wall"] += MAX_UPDATE_SECONDS
         box.take()
     began = clock["wall"]
     box._put = lambda report: None
@@ -31,13 +36,13 @@ def waited_after(clock, costs):
 
 
 def test_news_that_cost_nothing_come_at_once(clock):
-    assert waited_after(clock, [0, 0, 0]) == pytest.approx(NEWS_SECONDS, abs=0.06)
+    assert waited_after(clock, [0, 0, 0]) == pytest.approx(MIN_UPDATE_SECONDS, abs=0.06)
 
 
 def test_news_that_are_dear_to_show_come_seldom(clock):
-    assert waited_after(clock, [0.02, 0.02]) == pytest.approx(0.02 / WINDOW_SHARE, abs=0.06)
-    assert waited_after(clock, [5.0, 5.0]) == pytest.approx(MOST_SECONDS, abs=0.06)
+    assert waited_after(clock, [0.02, 0.02]) == pytest.approx(0.02 / MAX_DRAWING_SHARE, abs=0.06)
+    assert waited_after(clock, [5.0, 5.0]) == pytest.approx(MAX_UPDATE_SECONDS, abs=0.06)
 
 
 def test_one_dear_picture_among_cheap_ones_does_not_count(clock):
-    assert waited_after(clock, [0.002, 3.0]) == pytest.approx(NEWS_SECONDS, abs=0.06)
+    assert waited_after(clock, [0.002, 3.0]) == pytest.approx(MIN_UPDATE_SECONDS, abs=0.06)

@@ -12,15 +12,15 @@ from napari.layers import Image
 
 from napari_dip.pipeline.events import Restoration
 from napari_dip.pipeline.recipe import make_recipe
-from napari_dip.qt.shell.ending import Answer
+from napari_dip.qt.shell.ending import PendingResult
 from napari_dip.qt.shell.layers import (
     METADATA_KEY,
     Preview,
     add_result,
-    header,
+    copy_layer_attributes,
     is_preview,
-    look_of,
-    undisturbed,
+    preserve_view,
+    read_layer_header,
 )
 
 
@@ -57,7 +57,9 @@ def turned(viewer, noisy):
 
 
 def test_a_result_lies_and_looks_as_its_input(viewer, turned, noisy):
-    result = add_result(viewer, turned.name, look_of(turned), restored(noisy.astype(np.float32)))
+    result = add_result(
+        viewer, turned.name, copy_layer_attributes(turned), restored(noisy.astype(np.float32))
+    )
     for name in ("scale", "translate", "rotate", "shear", "contrast_limits"):
         np.testing.assert_allclose(getattr(result, name), getattr(turned, name))
     np.testing.assert_allclose(result.affine.affine_matrix, turned.affine.affine_matrix)
@@ -72,10 +74,10 @@ def test_one_bright_scratch_on_the_input_leaves_preview_and_result_in_sight(view
     scratched[:, 30] = 65535
     layer = viewer.add_image(scratched, name="scratch")
     filled = noisy.astype(np.float32)
-    preview = Preview(viewer, "scratch", look_of(layer))
+    preview = Preview(viewer, "scratch", copy_layer_attributes(layer))
     preview.show(filled / 4)
     preview.show(filled)
-    result = add_result(viewer, "scratch", look_of(layer), restored(filled))
+    result = add_result(viewer, "scratch", copy_layer_attributes(layer), restored(filled))
     assert result.contrast_limits == [filled.min(), filled.max()]
     shown = viewer.layers["scratch preview"]
     assert shown.contrast_limits == [filled.min() / 4, filled.max()]
@@ -85,7 +87,7 @@ def test_one_bright_scratch_on_the_input_leaves_preview_and_result_in_sight(view
     assert shown.contrast_limits == [5, 50]  # by hand, so they stay
     layer.contrast_limits = (10, 3 * filled.max())
     assert add_result(
-        viewer, "scratch", look_of(layer), restored(filled)
+        viewer, "scratch", copy_layer_attributes(layer), restored(filled)
     ).contrast_limits == pytest.approx([10, 3 * filled.max()])
 
 
@@ -93,7 +95,7 @@ def test_a_result_says_how_it_came_about_in_plain_json(viewer, turned, noisy):
     answer = restored(
         noisy, iterations=12, seconds=1.5, device="cpu", input_sha256="ab" * 32, held_out=[[8, 0.1]]
     )
-    result = add_result(viewer, turned.name, look_of(turned), answer)
+    result = add_result(viewer, turned.name, copy_layer_attributes(turned), answer)
     said = result.metadata[METADATA_KEY]
     assert json.loads(json.dumps(said, allow_nan=False)) == said
     assert result.metadata["microscope"] == "confocal"
@@ -111,7 +113,7 @@ def test_a_psf_that_was_found_lies_beside_the_picture_in_pixels_of_its_size(
     psf = np.full(shape, 1 / 25, np.float32)
     recipe = make_recipe("blind-deblur", psf_size=5)
     answer = replace(restored(noisy), recipe=recipe, learned={"psf": psf})
-    result = add_result(viewer, turned.name, look_of(turned), answer)
+    result = add_result(viewer, turned.name, copy_layer_attributes(turned), answer)
     assert [layer.name for layer in viewer.layers][-2:] == ["turned PSF", result.name]
     layer = viewer.layers["turned PSF"]
     np.testing.assert_array_equal(layer.data, psf)
@@ -121,13 +123,14 @@ def test_a_psf_that_was_found_lies_beside_the_picture_in_pixels_of_its_size(
 
 def test_results_get_names_of_their_own(viewer, turned, noisy):
     names = [
-        add_result(viewer, turned.name, look_of(turned), restored(noisy)).name for _ in range(3)
+        add_result(viewer, turned.name, copy_layer_attributes(turned), restored(noisy)).name
+        for _ in range(3)
     ]
     assert names == ["turned denoised", "turned denoised [1]", "turned denoised [2]"]
 
 
 def test_there_is_one_preview_layer_however_many_pictures_come(viewer, turned, noisy):
-    preview = Preview(viewer, turned.name, look_of(turned))
+    preview = Preview(viewer, turned.name, copy_layer_attributes(turned))
     for value in range(5):
         preview.show(np.full(noisy.shape, value, np.float32))
     assert [layer.name for layer in viewer.layers] == ["turned", "turned preview"]
@@ -138,7 +141,7 @@ def test_there_is_one_preview_layer_however_many_pictures_come(viewer, turned, n
 
 
 def test_a_preview_that_the_user_removed_does_not_come_back(viewer, turned, noisy):
-    preview = Preview(viewer, turned.name, look_of(turned))
+    preview = Preview(viewer, turned.name, copy_layer_attributes(turned))
     preview.show(noisy.astype(np.float32))
     viewer.layers.remove("turned preview")
     preview.show(noisy.astype(np.float32))
@@ -160,9 +163,9 @@ def test_preview_and_result_leave_selection_camera_and_sliders_alone(viewer, tur
         viewer.scene.camera.zoom,
         viewer.scene.camera.center,
     )
-    preview = Preview(viewer, turned.name, look_of(turned))
+    preview = Preview(viewer, turned.name, copy_layer_attributes(turned))
     preview.show(noisy.astype(np.float32))
-    add_result(viewer, turned.name, look_of(turned), restored(noisy))
+    add_result(viewer, turned.name, copy_layer_attributes(turned), restored(noisy))
     preview.remove()
     after = (
         set(viewer.layers.selection),
@@ -175,14 +178,14 @@ def test_preview_and_result_leave_selection_camera_and_sliders_alone(viewer, tur
 
 
 def test_a_selected_layer_that_goes_away_is_not_selected_again(viewer, turned):
-    with undisturbed(viewer):
+    with preserve_view(viewer):
         viewer.layers.remove(turned)
     assert not viewer.layers.selection
 
 
 def test_a_multiscale_layer_is_described_by_its_finest_level():
     levels = [np.zeros((64, 64), np.uint16), np.zeros((32, 32), np.uint16)]
-    spec = header(Image(levels, multiscale=True, name="pyramid"))
+    spec = read_layer_header(Image(levels, multiscale=True, name="pyramid"))
     assert spec.shape == (64, 64)
     assert spec.axes == "YX"
     assert spec.dtype == "uint16"
@@ -190,12 +193,14 @@ def test_a_multiscale_layer_is_described_by_its_finest_level():
 
 def test_colour_is_what_napari_says_and_not_guessed_from_the_shape():
     pixels = np.zeros((32, 40, 3), np.uint8)
-    assert header(Image(pixels, rgb=True)).axes == "YXS"
-    assert header(Image(pixels, rgb=False)).axes == "ZYX"
+    assert read_layer_header(Image(pixels, rgb=True)).axes == "YXS"
+    assert read_layer_header(Image(pixels, rgb=False)).axes == "ZYX"
 
 
 def test_the_size_of_a_pixel_goes_with_each_axis():
-    spec = header(Image(np.zeros((32, 40, 3), np.uint8), rgb=True, scale=(0.2, 0.3), units="um"))
+    spec = read_layer_header(
+        Image(np.zeros((32, 40, 3), np.uint8), rgb=True, scale=(0.2, 0.3), units="um")
+    )
     assert spec.scale == (0.2, 0.3, 1.0)
     assert spec.units == ("micrometer", "micrometer", "pixel")
 
@@ -204,14 +209,14 @@ def shown_and_new(viewer, turned):
     """Take one result into the layer of a preview, and add the same to another viewer."""
     rng = np.random.default_rng(5)
     first, last = (rng.normal(3, 1, turned.data.shape).astype(np.float32) for _ in range(2))
-    preview = Preview(viewer, turned.name, look_of(turned))
+    preview = Preview(viewer, turned.name, copy_layer_attributes(turned))
     preview.show(first)
     shown = viewer.layers[-1]
     result = restored(last, note="kept")
-    into = add_result(viewer, turned.name, look_of(turned), result, preview=preview)
+    into = add_result(viewer, turned.name, copy_layer_attributes(turned), result, preview=preview)
     other = ViewerModel()
     other.add_layer(Image(turned.data, name=turned.name))
-    new = add_result(other, turned.name, look_of(turned), result)
+    new = add_result(other, turned.name, copy_layer_attributes(turned), result)
     return preview, shown, into, new
 
 
@@ -238,12 +243,14 @@ def test_the_layer_of_the_preview_shows_the_result_as_a_new_one_would(viewer, tu
 
 
 def test_what_was_set_for_the_preview_alone_does_not_stay(viewer, turned):
-    preview = Preview(viewer, turned.name, look_of(turned))
+    preview = Preview(viewer, turned.name, copy_layer_attributes(turned))
     picture = np.ones(turned.data.shape, np.float32)
     preview.show(picture)
     shown = viewer.layers[-1]
     shown.visible, shown.opacity, shown.colormap = False, 0.2, "magma"
-    into = add_result(viewer, turned.name, look_of(turned), restored(picture), preview=preview)
+    into = add_result(
+        viewer, turned.name, copy_layer_attributes(turned), restored(picture), preview=preview
+    )
     assert into is shown
     assert (into.visible, into.opacity, into.colormap) == (
         turned.visible,
@@ -259,7 +266,7 @@ def test_a_second_result_has_a_name_of_its_own(viewer, turned):
 
 @pytest.mark.parametrize("why", ["removed", "below another", "another size", "never shown"])
 def test_a_preview_that_cannot_show_the_result_leaves_it_a_layer_of_its_own(viewer, turned, why):
-    preview = Preview(viewer, turned.name, look_of(turned))
+    preview = Preview(viewer, turned.name, copy_layer_attributes(turned))
     picture = np.ones(turned.data.shape, np.float32)
     if why != "never shown":
         preview.show(picture[:-1] if why == "another size" else picture)
@@ -268,7 +275,9 @@ def test_a_preview_that_cannot_show_the_result_leaves_it_a_layer_of_its_own(view
         viewer.layers.remove(shown)
     elif why == "below another":
         viewer.add_image(picture, name="kept")
-    new = add_result(viewer, turned.name, look_of(turned), restored(picture), preview=preview)
+    new = add_result(
+        viewer, turned.name, copy_layer_attributes(turned), restored(picture), preview=preview
+    )
     assert viewer.layers[-1] is new
     assert new.data is not None
     preview.remove()
@@ -279,7 +288,7 @@ def test_a_preview_that_cannot_show_the_result_leaves_it_a_layer_of_its_own(view
 @pytest.mark.parametrize("failing", ["data", "name"])
 def test_a_result_is_not_lost_with_a_preview_that_fails_to_show_it(viewer, turned, failing):
     picture = np.ones(turned.data.shape, np.float32)
-    preview = Preview(viewer, turned.name, look_of(turned))
+    preview = Preview(viewer, turned.name, copy_layer_attributes(turned))
     preview.show(0 * picture)
     shown = viewer.layers[-1]
 
@@ -287,7 +296,9 @@ def test_a_result_is_not_lost_with_a_preview_that_fails_to_show_it(viewer, turne
         raise RuntimeError("another plugin")
 
     getattr(shown.events, failing).connect(fail)
-    answer = Answer(turned.name, look_of(turned), restored(picture), preview=preview)
+    answer = PendingResult(
+        turned.name, copy_layer_attributes(turned), restored(picture), preview=preview
+    )
     name, remark = answer.add(viewer)
     preview.remove()
     assert "another plugin" in remark

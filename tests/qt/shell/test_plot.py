@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from napari_dip.qt.shell.plot import HeldOutCurve
+from napari_dip.qt.shell.plot import ValidationCurve
 
 NAN = float("nan")
 
@@ -15,7 +15,7 @@ def show(qtbot):
     """A function, since pytest holds on to what a fixture returns, and with it to its windows."""
 
     def show():
-        curve = HeldOutCurve()
+        curve = ValidationCurve()
         qtbot.addWidget(curve)
         return curve
 

@@ -7,8 +7,8 @@ from types import SimpleNamespace
 import pytest
 
 from napari_dip.pipeline.machine import Machine
-from napari_dip.qt.shell.preferences import granted
-from napari_dip.qt.task.dock import dock_of
+from napari_dip.qt.shell.preferences import limit_machine
+from napari_dip.qt.task.dock import make_dock_class
 
 WHOLE = Machine(8, 16_000_000_000, ("cuda", "cpu"), "2.13")
 
@@ -18,18 +18,18 @@ def wishes(device="automatic", memory=0.0, threads=0):
 
 
 def test_without_wishes_all_of_the_computer_is_used():
-    assert granted(WHOLE, wishes()) == granted(WHOLE, None) == WHOLE
+    assert limit_machine(WHOLE, wishes()) == limit_machine(WHOLE, None) == WHOLE
 
 
 def test_less_memory_and_fewer_threads_are_granted_but_never_more():
-    less = granted(WHOLE, wishes(memory=2.5, threads=3))
+    less = limit_machine(WHOLE, wishes(memory=2.5, threads=3))
     assert (less.memory_bytes, less.cores) == (2_500_000_000, 3)
-    assert granted(WHOLE, wishes(memory=99, threads=99)) == WHOLE
+    assert limit_machine(WHOLE, wishes(memory=99, threads=99)) == WHOLE
 
 
 def test_a_device_is_preferred_where_there_is_one():
-    assert granted(WHOLE, wishes("processor")).devices == ("cpu", "cuda")
-    assert granted(WHOLE, wishes("Apple graphics")).devices == ("cuda", "cpu")
+    assert limit_machine(WHOLE, wishes("processor")).devices == ("cpu", "cuda")
+    assert limit_machine(WHOLE, wishes("Apple graphics")).devices == ("cuda", "cpu")
 
 
 @pytest.mark.gl
@@ -41,7 +41,7 @@ def test_the_page_in_napari_sets_preset_and_limits(desk, plugin_settings, npe2pm
         npe2pm.register(PluginManifest.from_distribution("napari-dip"))
     page = get_plugin_settings("napari-dip").computing
     page.preset, page.memory, page.threads = "best", 0.01, 1
-    dock = dock_of("denoise")(desk.viewer)
+    dock = make_dock_class("denoise")(desk.viewer)
     desk.viewer.window.add_dock_widget(dock, name="again")
     assert dock.form.recipe().common.preset == "best"
     assert "memory" in dock.plan_line.text() and not dock.run_bar.run_button.isEnabled()

@@ -6,7 +6,7 @@ import pytest
 from qtpy.QtCore import Qt
 
 from napari_dip.pipeline.events import Event
-from napari_dip.qt.shell.run_bar import RunBar, State
+from napari_dip.qt.shell.run_bar import RunBar, RunBarState
 
 
 @pytest.fixture
@@ -52,14 +52,14 @@ def test_lines_that_wrap_are_counted_as_they_are_seen(bar, qtbot):
 
 
 def test_until_the_bar_has_something_to_show_the_seconds_are_counted(bar, qtbot):
-    bar.show_state(State.READY)
-    bar.show_state(State.RUNNING)
+    bar.show_state(RunBarState.READY)
+    bar.show_state(RunBarState.RUNNING)
     bar.show_event(Event("Starting the engine"))
     qtbot.waitUntil(lambda: "so\u00a0far" in bar.words.text(), timeout=5000)
     assert bar.words.text().startswith("Starting\u00a0the\u00a0engine · ")
     bar.show_event(Event("Restoring", fraction=0.1))
     assert bar.words.text() == "Restoring"
-    bar.show_state(State.READY)
+    bar.show_state(RunBarState.READY)
     assert not bar._clock.isActive()
 
 

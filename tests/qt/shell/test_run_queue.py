@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from qtpy.QtCore import QObject
 
-from napari_dip.qt.shell.run_bar import State
+from napari_dip.qt.shell.run_bar import RunBarState
 from napari_dip.qt.shell.run_dock import RunQueue
 from napari_dip.qt.task.dock import DenoiseDock
 
@@ -75,12 +75,12 @@ def test_a_second_run_waits_in_sight_and_begins_by_itself_when_the_first_is_disc
     long_run.run()
     long_run.press(beside.run_bar.run_button)
     bar = beside.run_bar
-    assert beside.busy and bar.state is State.WAITING
+    assert beside.busy and bar.state is RunBarState.WAITING
     assert bar.words.text() == "Waiting for 'Denoise cells' to end. It begins by itself."
     assert not bar.run_button.isEnabled() and bar.discard_button.isEnabled()
     assert not beside.form.top.isEnabled()
     long_run.wait_for_fit()
-    assert bar.state is State.WAITING
+    assert bar.state is RunBarState.WAITING
     long_run.press(long_run.dock.run_bar.discard_button)
     long_run.wait_until(lambda: not beside.busy)
     assert long_run.names == ["cells", "other", "other denoised"]
@@ -92,10 +92,10 @@ def test_a_run_that_waits_can_be_discarded_and_leaves_the_first_alone(long_run, 
     long_run.run()
     long_run.press(beside.run_bar.run_button)
     long_run.press(beside.run_bar.discard_button)
-    assert not beside.busy and beside.run_bar.state is State.READY
+    assert not beside.busy and beside.run_bar.state is RunBarState.READY
     assert "Discarded" in beside.run_bar.words.text()
     long_run.wait_for_fit()
-    assert long_run.dock.run_bar.state is State.RUNNING
+    assert long_run.dock.run_bar.state is RunBarState.RUNNING
     long_run.press(beside.run_bar.run_button)
     long_run.viewer.window.remove_dock_widget(long_run.dock)  # its run ends with it
     long_run.dock = None

@@ -14,7 +14,7 @@ from napari_dip.pipeline.machine import this_machine
 from napari_dip.pipeline.plan.plan import preflight
 from napari_dip.pipeline.recipe import make_recipe
 from napari_dip.qt.shell import worker
-from napari_dip.qt.shell.worker import Mailbox, Switch, shielded
+from napari_dip.qt.shell.worker import RunProgressQueue, Switch, drain_run
 
 
 def plan_for(pixels, **settings):
@@ -39,7 +39,7 @@ def failing(error):
 
 
 def test_a_run_ends_in_a_picture(noisy):
-    outcome = drain(shielded(plan_for(noisy), {"image": noisy}, Switch(), Mailbox()))
+    outcome = drain(drain_run(plan_for(noisy), {"image": noisy}, Switch(), RunProgressQueue()))
     assert isinstance(outcome, Restoration)
     assert outcome.image.shape == noisy.shape
 
@@ -48,7 +48,8 @@ def test_a_lazy_image_gives_the_same_bytes_as_its_pixels(noisy):
     plan = plan_for(noisy)
     lazy = dask.array.from_array(noisy, chunks=32)
     first, second = (
-        drain(shielded(plan, {"image": data}, Switch(), Mailbox())) for data in (noisy, lazy)
+        drain(drain_run(plan, {"image": data}, Switch(), RunProgressQueue()))
+        for data in (noisy, lazy)
     )
     assert first.image.tobytes() == second.image.tobytes()
 
@@ -65,7 +66,9 @@ def test_a_lazy_image_gives_the_same_bytes_as_its_pixels(noisy):
     ],
 )
 def test_any_error_while_reading_comes_back_as_a_sentence(noisy, error, code):
-    outcome = drain(shielded(plan_for(noisy), {"image": failing(error)}, Switch(), Mailbox()))
+    outcome = drain(
+        drain_run(plan_for(noisy), {"image": failing(error)}, Switch(), RunProgressQueue())
+    )
     assert isinstance(outcome, Refusal)
     assert outcome.code == code
     assert outcome.message.endswith(".")
@@ -75,7 +78,7 @@ def test_a_lazy_image_that_lies_of_its_type_is_refused_by_its_name(noisy):
     lazy = dask.array.from_array(noisy, chunks=32)
     lying = lazy.map_blocks(lambda block: block + 0.5, dtype=noisy.dtype)
     plan = plan_for(noisy)
-    outcome = drain(shielded(plan, {"image": lying}, Switch(), Mailbox()))
+    outcome = drain(drain_run(plan, {"image": lying}, Switch(), RunProgressQueue()))
     assert isinstance(outcome, Refusal)
     assert outcome.code == "array-other"
     assert outcome.message.startswith(f"'{plan.source.name}' said that it holds 64 × 64 values")
@@ -83,8 +86,11 @@ def test_a_lazy_image_that_lies_of_its_type_is_refused_by_its_name(noisy):
 
 def test_the_trace_of_an_unexpected_error_is_in_the_log(noisy, caplog):
     drain(
-        shielded(
-            plan_for(noisy), {"image": failing(RuntimeError("disk gone"))}, Switch(), Mailbox()
+        drain_run(
+            plan_for(noisy),
+            {"image": failing(RuntimeError("disk gone"))},
+            Switch(),
+            RunProgressQueue(),
         )
     )
     assert "disk gone" in caplog.text
@@ -93,7 +99,7 @@ def test_the_trace_of_an_unexpected_error_is_in_the_log(noisy, caplog):
 
 def test_pixels_that_cannot_be_restored_are_refused_in_words(noisy):
     pixels = np.full((64, 64), np.nan, np.float32)
-    outcome = drain(shielded(plan_for(pixels), {"image": pixels}, Switch(), Mailbox()))
+    outcome = drain(drain_run(plan_for(pixels), {"image": pixels}, Switch(), RunProgressQueue()))
     assert isinstance(outcome, Refusal)
     assert outcome.code == "pixels-nan"
 
@@ -102,7 +108,7 @@ def test_a_run_discarded_before_it_begins_computes_nothing(noisy, monkeypatch):
     monkeypatch.setattr(worker, "run", None)
     switch = Switch()
     switch.set(Control.DISCARD)
-    assert drain(shielded(plan_for(noisy), {"image": noisy}, switch, Mailbox())) is None
+    assert drain(drain_run(plan_for(noisy), {"image": noisy}, switch, RunProgressQueue())) is None
 
 
 def test_closing_the_shield_closes_the_run(noisy, monkeypatch):
@@ -116,7 +122,7 @@ def test_closing_the_shield_closes_the_run(noisy, monkeypatch):
             closed.append(True)
 
     monkeypatch.setattr(worker, "run", endless)
-    generator = shielded(plan_for(noisy), {"image": noisy}, Switch(), Mailbox())
+    generator = drain_run(plan_for(noisy), {"image": noisy}, Switch(), RunProgressQueue())
     next(generator)
     generator.close()
     assert closed
@@ -135,7 +141,7 @@ def test_discarding_is_final_and_keeping_only_yields_to_it():
 
 
 def test_the_mailbox_calls_once_and_keeps_only_the_latest_picture():
-    mailbox = Mailbox()
+    mailbox = RunProgressQueue()
     pictures = [np.full((4, 4), index, np.float32) for index in range(50)]
     calls = [
         mailbox.post(Event("", iteration=index, held_out_loss=float(index), preview=picture))
@@ -149,7 +155,7 @@ def test_the_mailbox_calls_once_and_keeps_only_the_latest_picture():
 
 
 def test_a_report_without_a_picture_does_not_lose_the_one_before():
-    mailbox = Mailbox()
+    mailbox = RunProgressQueue()
     picture = np.zeros((4, 4), np.float32)
     mailbox.post(Event("", preview=picture))
     mailbox.post(Event("later"))
@@ -159,17 +165,17 @@ def test_a_report_without_a_picture_does_not_lose_the_one_before():
 
 
 def test_the_mailbox_calls_at_most_five_times_a_second():
-    mailbox = Mailbox()
+    mailbox = RunProgressQueue()
     assert mailbox.post(Event(""))
     mailbox.take()
     assert not mailbox.post(Event(""))
-    mailbox._last -= worker.NEWS_SECONDS
+    mailbox._last -= worker.MIN_UPDATE_SECONDS
     assert mailbox.post(Event(""))
-    assert worker.NEWS_SECONDS >= 0.2
+    assert worker.MIN_UPDATE_SECONDS >= 0.2
 
 
 def test_a_loss_that_is_only_repeated_is_no_new_point():
-    mailbox = Mailbox()
+    mailbox = RunProgressQueue()
     for iteration in (25, 26, 27):
         mailbox.post(Event("", iteration=iteration, held_out_loss=1.0))
     mailbox.post(Event("", iteration=50, held_out_loss=0.5))

@@ -10,10 +10,10 @@ from qtpy.QtCore import Qt
 
 from napari_dip.pipeline.events import Event
 from napari_dip.qt.shell.layers import METADATA_KEY
-from napari_dip.qt.task.history import Film
+from napari_dip.qt.task.history import SnapshotBuffer
 
 
-def shown(film: Film, count: int, side: int = 10) -> list[int]:
+def shown(film: SnapshotBuffer, count: int, side: int = 10) -> list[int]:
     for iteration in range(1, count + 1):
         picture = np.zeros((side, side), np.float32)
         film.add(Event("Restoring", iteration=iteration, preview=picture))
@@ -21,7 +21,7 @@ def shown(film: Film, count: int, side: int = 10) -> list[int]:
 
 
 def test_a_film_never_takes_more_than_its_bound_and_stays_evenly_spread():
-    film = Film(most_bytes=8 * 400)
+    film = SnapshotBuffer(most_bytes=8 * 400)
     iterations = shown(film, 1000)
     assert 4 <= len(iterations) <= 8
     assert film.bytes <= 8 * 400
@@ -30,15 +30,15 @@ def test_a_film_never_takes_more_than_its_bound_and_stays_evenly_spread():
 
 
 def test_a_film_has_no_more_pictures_than_a_slider_has_places():
-    assert len(shown(Film(most_snapshots=10), 95)) <= 10
+    assert len(shown(SnapshotBuffer(most_snapshots=10), 95)) <= 10
 
 
 def test_pictures_of_which_two_do_not_fit_are_not_kept():
-    assert shown(Film(most_bytes=799), 5) == []
+    assert shown(SnapshotBuffer(most_bytes=799), 5) == []
 
 
 def test_a_picture_that_is_told_again_is_taken_once():
-    film, picture = Film(), np.zeros((4, 4), np.float32)
+    film, picture = SnapshotBuffer(), np.zeros((4, 4), np.float32)
     for iteration in (1, 2):
         film.add(Event("Restoring", iteration=iteration, preview=picture))
     assert len(film.snapshots) == 1
@@ -117,14 +117,14 @@ def test_discard_forgets_the_history_but_leaves_what_was_kept(long_run):
 
 @pytest.mark.gl
 def test_paint_a_mask_inpaint_scrub_and_keep_leaves_measured_pixels_as_they_were(desk, noisy):
-    from napari_dip.qt.task.dock import dock_of
+    from napari_dip.qt.task.dock import make_dock_class
 
     viewer = desk.viewer
     mask = viewer.add_labels(np.zeros(noisy.shape, np.uint8), name="mask")
     for place in range(20, 40, 3):
         mask.paint((30, place), 1)
     viewer.layers.selection.active = viewer.layers["cells"]
-    dock = dock_of("inpaint")(viewer)
+    dock = make_dock_class("inpaint")(viewer)
     viewer.window.remove_dock_widget(desk.dock)
     desk.dock = dock
     viewer.window.add_dock_widget(dock, name="Inpaint")

@@ -15,8 +15,8 @@ from napari.components import ViewerModel
 
 import napari_dip as dip
 from napari_dip.pipeline import autosave as keeping
-from napari_dip.qt.task.dock import DenoiseDock, dock_of
-from napari_dip.qt.task.request import homes
+from napari_dip.qt.task.dock import DenoiseDock, make_dock_class
+from napari_dip.qt.task.request import list_autosave_folders
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -32,8 +32,8 @@ import numpy as np
 from napari.components import ViewerModel
 from qtpy.QtWidgets import QApplication
 from napari_dip.qt.task.dock import DenoiseDock
-from napari_dip.pipeline import autosave as keeping
-keeping.AFTER = 0.0
+from napari_dip.pipeline import autosave
+autosave.AUTOSAVE_DELAY_SECONDS = 0.0
 application = QApplication([])
 viewer = ViewerModel()
 viewer.add_image(np.load(sys.argv[1]), name="cells", scale=(0.2, 0.3), colormap="green")
@@ -57,7 +57,7 @@ def crashed(noisy, tmp_path):
     argv = [sys.executable, "-c", CHILD, str(tmp_path / "cells.npy")]
     with subprocess.Popen(argv, env={**os.environ, **settings}) as child:
         end = time.monotonic() + PATIENCE / 1000
-        while not list(homes()[0].glob("run-*/checkpoint")):
+        while not list(list_autosave_folders()[0].glob("run-*/checkpoint")):
             assert child.poll() is None, "it ended before it could be killed"
             assert time.monotonic() < end, "nothing was kept"
             time.sleep(0.005)
@@ -84,16 +84,18 @@ def opened(qtbot):
 
 def begun(pixels, monkeypatch, dock, qtbot):
     """Run in this process until it was kept."""
-    monkeypatch.setattr(keeping, "AFTER", 0.0)
+    monkeypatch.setattr(keeping, "AUTOSAVE_DELAY_SECONDS", 0.0)
     dock._viewer.add_image(pixels, name="cells")
     for name, value in {**SETTINGS, "max_iterations": "100000"}.items():
         dock.form.widgets[name].value = value
     dock.start()
-    qtbot.waitUntil(lambda: bool(list(homes()[0].glob("run-*/run.json"))), timeout=PATIENCE)
+    qtbot.waitUntil(
+        lambda: bool(list(list_autosave_folders()[0].glob("run-*/run.json"))), timeout=PATIENCE
+    )
 
 
 def test_a_run_that_a_crash_cut_off_goes_on_to_the_same_pixels(crashed, opened, qtbot):
-    assert opened(kind=dock_of("guide")).recovery.isHidden()
+    assert opened(kind=make_dock_class("guide")).recovery.isHidden()
     dock = opened()
     offer = dock.recovery
     assert not offer.isHidden()
@@ -112,7 +114,7 @@ def test_a_run_that_a_crash_cut_off_goes_on_to_the_same_pixels(crashed, opened, 
     np.testing.assert_array_equal(layers["cells denoised"].data, expected.image)
     np.testing.assert_allclose(layers["cells denoised"].scale, (0.2, 0.3))
     assert layers["cells denoised"].colormap.name == "green"
-    assert not list(homes()[0].iterdir())
+    assert not list(list_autosave_folders()[0].iterdir())
     assert offer.isHidden()
 
 
@@ -124,19 +126,19 @@ def test_a_run_that_is_on_is_not_offered_and_one_that_is_stopped_leaves_nothing(
     assert opened().recovery.isHidden()
     dock.keep()
     qtbot.waitUntil(lambda: not dock.busy, timeout=PATIENCE)
-    assert not list(homes()[0].iterdir())
+    assert not list(list_autosave_folders()[0].iterdir())
 
 
 def test_discarding_deletes_what_was_kept_and_offers_the_next(opened):
     for number in (1, 2):
-        left_behind(homes()[0], number)
+        left_behind(list_autosave_folders()[0], number)
     offer = opened().recovery
     assert "cells 2" in offer.words.text() and "There is 1 more" in offer.words.text()
     offer.discard_button.click()
     assert "cells 1" in offer.words.text()
     offer.discard_button.click()
     assert offer.isHidden()
-    assert not list(homes()[0].iterdir())
+    assert not list(list_autosave_folders()[0].iterdir())
 
 
 def left_behind(home: Path, number: int) -> None:
@@ -153,7 +155,7 @@ def left_behind(home: Path, number: int) -> None:
 
 
 def test_what_was_begun_with_another_version_begins_again(opened):
-    left_behind(homes()[0], 1)
-    told = next(homes()[0].glob("*/run.json"))
+    left_behind(list_autosave_folders()[0], 1)
+    told = next(list_autosave_folders()[0].glob("*/run.json"))
     told.write_text(told.read_text().replace('"torch": "', '"torch": "0.'))
     assert opened().recovery.go_on_button.text() == "Begin again"

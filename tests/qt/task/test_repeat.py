@@ -12,8 +12,8 @@ from qtpy.QtWidgets import QApplication, QFileDialog, QScrollArea
 
 from napari_dip.cli import main
 from napari_dip.qt.shell.layers import METADATA_KEY
-from napari_dip.qt.task.dock import DenoiseDock, dock_of
-from napari_dip.qt.task.recipes import DEFAULTS
+from napari_dip.qt.task.dock import DenoiseDock, make_dock_class
+from napari_dip.qt.task.recipes import DEFAULT_SETTINGS_LABEL
 
 pytestmark = pytest.mark.gl
 
@@ -179,7 +179,7 @@ def test_the_selected_result_is_repeated_and_any_task_can_describe_it(open_fold)
     assert "seed 0" in clipboard() and "[1] Ulyanov, Vedaldi, Lempitsky" in clipboard()
     assert desk.said.startswith("The methods text was copied")
     assert "Done: 'cells denoised [1]'." in desk.said  # its verdict stays in sight
-    dock = dock_of("inpaint")(desk.viewer)
+    dock = make_dock_class("inpaint")(desk.viewer)
     desk.viewer.window.add_dock_widget(dock, name="Inpaint", area="right")
     dock.repeat.expand(animate=False)
     desk.press(dock.repeat.buttons.again_button)
@@ -217,7 +217,7 @@ def test_a_preset_is_typed_saved_used_in_another_dock_and_deleted(open_fold, tmp
     other.repeat.presets.combo.setCurrentText("My cells")
     desk.press(other.repeat.presets.load_button)
     assert other.form.recipe() == wanted
-    other.repeat.presets.combo.setCurrentText(DEFAULTS)
+    other.repeat.presets.combo.setCurrentText(DEFAULT_SETTINGS_LABEL)
     desk.press(other.repeat.presets.load_button)
     assert other.form.recipe().to_dict() == {"schema": 1, "task": "denoise", "settings": {}}
     file.write_text("{", encoding="utf-8")
@@ -238,7 +238,7 @@ def test_a_new_dock_takes_up_the_settings_of_the_last_run_and_says_so(open_fold,
     desk.viewer.window.add_dock_widget(later, name="Later", area="right")
     assert later.form.recipe().common.seed == 17
     assert "settings are those of your last run" in later.run_bar.words.text()
-    other = dock_of("deblur")(desk.viewer)
+    other = make_dock_class("deblur")(desk.viewer)
     desk.viewer.window.add_dock_widget(other, name="Deblur", area="right")
     assert other.form.recipe().common.seed == 0 and other.run_bar.words.text() == ""
 

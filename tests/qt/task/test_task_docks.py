@@ -7,7 +7,7 @@ import pytest
 from qtpy.QtCore import Qt
 
 from napari_dip.qt.shell.layers import METADATA_KEY
-from napari_dip.qt.task.dock import dock_of
+from napari_dip.qt.task.dock import make_dock_class
 
 pytestmark = pytest.mark.gl
 
@@ -21,7 +21,7 @@ def open_dock(desk):
     def put(task, **settings):
         desk.dock.shut_down()
         desk.viewer.window.remove_dock_widget(desk.dock)
-        desk.dock = dock_of(task)(desk.viewer)
+        desk.dock = make_dock_class(task)(desk.viewer)
         desk.viewer.window.add_dock_widget(desk.dock, name=task, area="right")
         desk.set(**{"preset": "fast", "max_iterations": "8", **settings})
         return desk

@@ -10,7 +10,7 @@ import napari_dip as dip
 from napari_dip.errors import refusal
 from napari_dip.pipeline.events import Event
 from napari_dip.scale.batch.plan import plan_batch
-from napari_dip.scale.batch.table import BatchCourse, row_after, rows_of
+from napari_dip.scale.batch.table import BatchProgressEstimator, make_file_rows, update_file_row
 from napari_dip.scale.batch.types import BatchEvent, FileOutcome
 
 
@@ -33,7 +33,7 @@ def restored(plan, number, seconds):
 
 
 def test_the_time_left_is_the_plans_and_grows_with_files_that_took_longer(plan):
-    course = BatchCourse(plan, rows_of(plan))
+    course = BatchProgressEstimator(plan, make_file_rows(plan))
     each = plan.jobs[0].plan.seconds
     begun = course.whole(told(plan, 1, Event("Restoring", fraction=0.5)))
     assert begun.seconds_left == pytest.approx(2.5 * each)
@@ -46,21 +46,21 @@ def test_the_time_left_is_the_plans_and_grows_with_files_that_took_longer(plan):
 
 
 def test_workers_side_by_side_share_the_time_left(plan):
-    course = BatchCourse(plan, rows_of(plan), workers=2)
+    course = BatchProgressEstimator(plan, make_file_rows(plan), workers=2)
     begun = course.whole(told(plan, 1, Event("Restoring", fraction=0.0)))
     assert begun.seconds_left == pytest.approx(1.5 * plan.jobs[0].plan.seconds)
 
 
 def test_a_row_tells_what_is_done_and_then_what_became_of_the_file(plan):
-    *_, bad = rows = rows_of(plan)
+    *_, bad = rows = make_file_rows(plan)
     assert bad.state == "refused" and bad.words[0].startswith("'bad.tif' is not a kind of")
     assert "24 × 24 pixels" in rows[0].words[0]
     event = Event("Restoring.", fraction=0.3, iteration=3, iterations=10)
-    working = row_after(rows[0], told(plan, 1, event))
+    working = update_file_row(rows[0], told(plan, 1, event))
     assert (working.state, working.words) == ("working", ("Restoring, iteration 3 of 10",))
     no = refusal("time-over", limit=1, name="0.tif")
-    failed = row_after(
+    failed = update_file_row(
         working, told(plan, 1, outcome=FileOutcome(rows[0].source, "failed", refusal=no))
     )
     assert failed.words == (no.message,) and not failed.done
-    assert row_after(working, told(plan, 1, outcome=restored(plan, 1, 1))).done
+    assert update_file_row(working, told(plan, 1, outcome=restored(plan, 1, 1))).done

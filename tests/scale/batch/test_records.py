@@ -17,7 +17,7 @@ import tifffile
 import napari_dip as dip
 from napari_dip.engine.control import Control
 from napari_dip.errors import Refused
-from napari_dip.io.integrity import file_sha256
+from napari_dip.io.integrity import compute_file_sha256
 from napari_dip.scale.batch.plan import plan_batch
 from napari_dip.scale.batch_run import run_batch
 
@@ -108,10 +108,10 @@ def test_a_pipe_or_an_endless_file_in_the_place_of_a_result_is_not_read(done, ha
     place.unlink()
     harm(place)
     with pytest.raises(Refused):
-        file_sha256(place, most=2**28)
+        compute_file_sha256(place, most=2**28)
     if harm is pipe:
         with pytest.raises(Refused, match="pipe"):
-            file_sha256(place)
+            compute_file_sha256(place)
 
 
 def test_a_pipe_in_the_place_of_a_drawing_does_not_hold_up_the_page(done):
@@ -143,8 +143,8 @@ def test_a_link_in_a_folder_of_results_is_not_followed(tmp_path):
     folder = tmp_path / "a.ome.zarr"
     folder.mkdir()
     (folder / "zarr.json").write_text("{}")
-    whole = file_sha256(folder, most=10**6)
-    assert whole == file_sha256(folder)
+    whole = compute_file_sha256(folder, most=10**6)
+    assert whole == compute_file_sha256(folder)
     (folder / "0").symlink_to(tmp_path)
     with pytest.raises(Refused, match="link"):
-        file_sha256(folder, most=10**6)
+        compute_file_sha256(folder, most=10**6)

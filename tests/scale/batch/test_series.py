@@ -17,9 +17,9 @@ from napari_dip.cli import main
 from napari_dip.engine.control import Control
 from napari_dip.engine.likelihood.fidelity import NoiseVariance
 from napari_dip.engine.networks.hourglass import Hourglass
-from napari_dip.engine.priors.r2r import RecorruptedCode
+from napari_dip.engine.priors.r2r import R2RPrior
 from napari_dip.errors import Refusal
-from napari_dip.io.integrity import file_sha256
+from napari_dip.io.integrity import compute_file_sha256
 from napari_dip.pipeline.assess.methods import methods_text
 from napari_dip.pipeline.machine import this_machine
 from napari_dip.pipeline.plan.plan import preflight
@@ -30,7 +30,7 @@ from napari_dip.pipeline.store.checkpoint_file import read_header, read_tensors,
 from napari_dip.pipeline.store.shared_network import read_network
 from napari_dip.scale.batch.plan import left_plans, plan_batch
 from napari_dip.scale.batch.series import LEAST_FILES, plan_lesson
-from napari_dip.scale.batch_run import run_batch, words_before
+from napari_dip.scale.batch_run import run_batch, summarise_batch_plan
 from scale.cluster.played_crew import Here
 
 FEW = {"preset": "fast", "max_iterations": 3, "device": "cpu"}
@@ -97,7 +97,7 @@ def code_of(call, *arguments: object, **options: object) -> str:
 
 
 def test_receipts_and_reports_name_the_network_and_its_digest(whole):
-    digest = file_sha256(whole / "out" / "series.network")
+    digest = compute_file_sha256(whole / "out" / "series.network")
     for name in NAMES:
         receipt = told(whole / "out", name)
         assert receipt["inputs_sha256"]["shared_network"] == digest
@@ -178,7 +178,7 @@ def test_the_time_that_is_said_counts_the_network(whole, tmp_path):
     assert {unit.role for unit in each} == {SHOWN} and not any(unit.iterations for unit in each)
     costs = replace(plan.lesson.costs, fit=7000.0)
     long = replace(plan, lesson=replace(plan.lesson, costs=costs))
-    assert words_before(long) != words_before(plan)
+    assert summarise_batch_plan(long) != summarise_batch_plan(plan)
 
 
 def test_all_files_go_on_by_themselves_where_the_trials_say_that_it_pays(whole, network):
@@ -321,7 +321,7 @@ def test_each_of_several_pictures_is_shown_noise_as_strong_as_its_own():
     clean = torch.zeros(3, 1, 96, 96)
     net = Hourglass(2, 1, 1, (4, 8), skip=None, normalised=False, rng=rng)
     known, judges = torch.ones(3, 1, 96, 96), torch.zeros(3, 1, 96, 96)
-    code = RecorruptedCode(net, clean, known, judges, (1, 1), noise, None, window=None)
+    code = R2RPrior(net, clean, known, judges, (1, 1), noise, None, window=None)
     for _ in range(12):
         draw = code.draw(rng)
         assert draw.window is not None and draw.taken is not None
@@ -332,6 +332,6 @@ def test_each_of_several_pictures_is_shown_noise_as_strong_as_its_own():
 def test_the_network_says_what_it_comes_from(whole):
     words = read_header(whole / "out" / "series.network")["network"]
     assert [one["name"] for one in words["files"]] == NAMES
-    assert words["files"][0]["sha256"] == file_sha256(whole / "in" / NAMES[0])
+    assert words["files"][0]["sha256"] == compute_file_sha256(whole / "in" / NAMES[0])
     assert words["recipe"] == RECIPE.to_dict()
     assert [one["role"] for one in words["outcomes"]] == [SHARED, *[TRIAL] * 3]

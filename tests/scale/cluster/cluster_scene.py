@@ -15,10 +15,10 @@ import sys
 
 import psutil
 
-from napari_dip.pipeline.events import drained
+from napari_dip.pipeline.events import drain_generator
 from napari_dip.scale.batch.plan import plan_batch
 from napari_dip.scale.batch_run import run_batch
-from napari_dip.scale.cluster.cluster import staffing
+from napari_dip.scale.cluster.cluster import start_workers
 
 DEADLY = "a_deadly.tif"
 
@@ -27,7 +27,7 @@ def main(recipe: str, out: str, *inputs: str) -> None:
     plan = plan_batch(recipe, inputs, out, threads=1)
     states: dict[str, str] = {}
     killed: list[str] = []
-    with staffing(plan, 2) as crew:
+    with start_workers(plan, 2) as crew:
 
         def see(one) -> None:
             if one.outcome is not None:
@@ -44,7 +44,7 @@ def main(recipe: str, out: str, *inputs: str) -> None:
             for port in process.net_connections("tcp")
             if port.status == psutil.CONN_LISTEN
         ]
-        drained(run_batch(plan, crew=crew), see)
+        drain_generator(run_batch(plan, crew=crew), see)
     print(json.dumps({"states": states, "killed": len(killed), "listening": ports}))
 
 

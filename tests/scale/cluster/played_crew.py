@@ -6,8 +6,8 @@ import json
 
 import napari_dip as dip
 from napari_dip.engine.control import Control
-from napari_dip.scale.cluster.unit import Heard, event_words, restore_unit
-from napari_dip.scale.cluster.worker import restore_part
+from napari_dip.scale.cluster.unit import WorkerMessage, restore_file_on_worker, serialise_event
+from napari_dip.scale.cluster.worker import restore_shard_on_worker
 
 
 def go() -> Control:
@@ -46,15 +46,17 @@ class Here:
         unit = self.units.pop()
         if self._deaths:
             self._deaths -= 1
-            yield Heard(unit.name, given_up=True)
+            yield WorkerMessage(unit.name, given_up=True)
             return
         if not self._left:
             self.lost = dip.errors.refusal("cluster-lost", address="tcp://there")
             return
         self._left -= 1
         events: list = []
-        restore = restore_unit if unit.share is None else restore_part
+        restore = restore_file_on_worker if unit.share is None else restore_shard_on_worker
         answer = restore(unit, go, events.append)
         for event in events:
-            yield Heard(unit.name, "tcp://me", event=json.loads(json.dumps(event_words(event))))
-        yield Heard(unit.name, answer=json.loads(json.dumps(answer)))
+            yield WorkerMessage(
+                unit.name, "tcp://me", event=json.loads(json.dumps(serialise_event(event)))
+            )
+        yield WorkerMessage(unit.name, answer=json.loads(json.dumps(answer)))

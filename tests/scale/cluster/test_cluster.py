@@ -21,17 +21,17 @@ from napari_dip.errors import Failed
 from napari_dip.pipeline.machine import Machine
 from napari_dip.scale.batch.plan import plan_batch
 from napari_dip.scale.batch_run import run_batch
-from napari_dip.scale.cluster.batch import MOST_TRIES, unit_of
+from napari_dip.scale.cluster.batch import MAX_TASK_RETRIES, make_worker_task
 from napari_dip.scale.cluster.pool import (
-    OWN_BYTES,
-    About,
-    check_wish,
-    crowded,
-    least_machine,
-    needs,
-    workers_for,
+    WORKER_OVERHEAD_BYTES,
+    WorkerInfo,
+    check_worker_options,
+    choose_worker_count,
+    find_shared_machine,
+    make_task_resources,
+    warn_of_oversubscription,
 )
-from napari_dip.scale.cluster.unit import restore_unit, versions
+from napari_dip.scale.cluster.unit import get_versions, restore_file_on_worker
 from scale.cluster.played_crew import Here, go
 
 RECIPE = dip.make_recipe("denoise", preset="fast", max_iterations=2, device="cpu")
@@ -65,7 +65,7 @@ def planned(whole: Path, out: Path, resume: bool = False):
 
 def test_a_unit_is_small_and_comes_back_whole(whole, tmp_path):
     plan = planned(whole, tmp_path / "out")
-    unit = unit_of(plan, 2, "session", "", 1)
+    unit = make_worker_task(plan, 2, "session", "", 1)
     assert pickle.loads(pickle.dumps(unit)) == unit
     assert len(pickle.dumps(unit)) < 5000
 
@@ -105,14 +105,14 @@ def test_a_unit_that_the_scheduler_gave_up_unbegun_is_handed_out_again(by_units)
 def test_a_unit_that_is_done_is_left_as_it_is(whole, by_units):
     out = by_units[0]
     before = {path: path.stat().st_mtime_ns for path in out.rglob("cell*")}
-    unit = unit_of(planned(whole, out, resume=True), 2, "another", "", 1)
-    answer = restore_unit(unit, go, lambda event: None)
+    unit = make_worker_task(planned(whole, out, resume=True), 2, "another", "", 1)
+    answer = restore_file_on_worker(unit, go, lambda event: None)
     assert answer["state"] == "kept" and answer["receipt"]["report"]["stop_reason"]
     assert {path: path.stat().st_mtime_ns for path in out.rglob("cell*")} == before
 
 
 def test_a_scheduler_that_gives_up_again_and_again_costs_one_file(whole, tmp_path):
-    crew = Here(deaths=MOST_TRIES)
+    crew = Here(deaths=MAX_TASK_RETRIES)
     events = run_batch(planned(whole, tmp_path / "out"), crew=crew)
     ends = {one.source.name: one.outcome for one in events if one.outcome}
     assert ends[GOOD[0]].state == "failed"
@@ -143,27 +143,27 @@ def test_a_wish_to_end_takes_back_what_nobody_began_and_tells_the_workers(whole,
 def test_a_file_that_has_ended_two_workers_is_not_begun_a_third_time(whole, tmp_path):
     plan = planned(whole, tmp_path / "out")
     (tmp_path / "out" / "receipts").mkdir(parents=True)
-    unit = unit_of(plan, 2, "session", "", 1)
+    unit = make_worker_task(plan, 2, "session", "", 1)
 
     def die(event: object) -> None:
         raise SystemExit
 
     for _ in range(2):
         with pytest.raises(SystemExit):
-            restore_unit(unit, go, die)
-    answer = restore_unit(unit, go, die)
+            restore_file_on_worker(unit, go, die)
+    answer = restore_file_on_worker(unit, go, die)
     assert (answer["state"], answer["refusal"]["code"]) == ("failed", "cluster-killed")
     assert answer["receipt"]["refusal"]["sentence"].startswith("Restoring 'cell_0.tif' has ended 2")
     begun = plan.jobs[1].at.begun
     assert not begun.exists()
     begun.write_text(json.dumps({"session": "session", "begun": 2}))  # a call that was killed
-    again = restore_unit(replace(unit, session="next"), go, lambda event: None)
+    again = restore_file_on_worker(replace(unit, session="next"), go, lambda event: None)
     assert again["state"] == "restored" and not begun.exists()
 
 
 def test_a_worker_that_does_not_see_the_file_says_so(whole, tmp_path):
-    unit = unit_of(planned(whole, tmp_path / "out"), 2, "session", str(tmp_path), 1)
-    answer = restore_unit(replace(unit, source="gone.tif"), go, lambda event: None)
+    unit = make_worker_task(planned(whole, tmp_path / "out"), 2, "session", str(tmp_path), 1)
+    answer = restore_file_on_worker(replace(unit, source="gone.tif"), go, lambda event: None)
     assert answer["refusal"]["code"] == "cluster-unseen"
 
 
@@ -188,33 +188,35 @@ def test_freed_memory_is_kept_for_the_next_step_also_where_dask_would_give_it_ba
     assert kept == "True" and int(before) > 50 * 200 and int(after) < 600
 
 
-def about(**changes) -> About:
-    return replace(About("host", MACHINE, versions(), 1, {}), **changes)
+def about(**changes) -> WorkerInfo:
+    return replace(WorkerInfo("host", MACHINE, get_versions(), 1, {}), **changes)
 
 
 def test_a_machine_is_shared_by_the_workers_on_it_and_the_least_counts():
-    assert least_machine([about(), about()], "there") == replace(
+    assert find_shared_machine([about(), about()], "there") == replace(
         MACHINE, cores=2, memory_bytes=4_000_000_000
     )
     small = about(host="other", machine=replace(MACHINE, cores=1, devices=("cuda", "cpu")))
-    found = least_machine([about(), small], "there")
+    found = find_shared_machine([about(), small], "there")
     assert (found.cores, found.devices) == (1, ("cpu",))
 
 
 def test_a_worker_that_would_be_ended_at_a_limit_is_not_counted_on_for_more():
-    found = least_machine([about(limit=OWN_BYTES + 1_000), about(host="other")], "there")
+    found = find_shared_machine(
+        [about(limit=WORKER_OVERHEAD_BYTES + 1_000), about(host="other")], "there"
+    )
     assert found.memory_bytes == 1_000
 
 
 def test_where_some_workers_declare_a_card_only_those_count():
     card = replace(MACHINE, devices=("cuda", "cpu"))
     crew = [about(machine=card, resources={"GPU": 1.0}), about(host="other")]
-    assert least_machine(crew, "there").devices == ("cuda", "cpu")
+    assert find_shared_machine(crew, "there").devices == ("cuda", "cpu")
 
 
 def test_where_all_workers_declare_memory_the_most_of_it_counts():
     crew = [about(resources={"memory": 2e9}), about(resources={"memory": 5e9})]
-    assert least_machine(crew, "there").memory_bytes == 5_000_000_000
+    assert find_shared_machine(crew, "there").memory_bytes == 5_000_000_000
 
 
 @pytest.mark.parametrize(
@@ -223,36 +225,41 @@ def test_where_all_workers_declare_memory_the_most_of_it_counts():
 )
 def test_workers_that_are_not_fit_are_refused(changes, code):
     with pytest.raises(dip.Refused) as caught:
-        least_machine([about(), about(**changes)], "there")
+        find_shared_machine([about(), about(**changes)], "there")
     assert caught.value.refusal.code == code
 
 
 def test_a_unit_asks_for_what_workers_declare_and_for_nothing_else():
-    assert needs(5, "cuda", ["memory", "GPU", "licence"]) == {"memory": 5.0, "GPU": 1.0}
-    assert needs(5, "cpu", ["GPU"]) == needs(5, "cuda", []) == {}
+    assert make_task_resources(5, "cuda", ["memory", "GPU", "licence"]) == {
+        "memory": 5.0,
+        "GPU": 1.0,
+    }
+    assert make_task_resources(5, "cpu", ["GPU"]) == make_task_resources(5, "cuda", []) == {}
 
 
 def test_as_many_workers_start_as_memory_and_cards_hold():
-    peaks = [1_000_000, 2_000_000_000 - OWN_BYTES]
-    assert workers_for(4, peaks, MACHINE, 0) == (4, "")
-    count, why = workers_for(6, peaks, MACHINE, 0)
+    peaks = [1_000_000, 2_000_000_000 - WORKER_OVERHEAD_BYTES]
+    assert choose_worker_count(4, peaks, MACHINE, 0) == (4, "")
+    count, why = choose_worker_count(6, peaks, MACHINE, 0)
     assert count == 4 and why.startswith("4 workers instead of 6: one file takes up to 2.0 GB")
-    assert workers_for(4, peaks, MACHINE, 1) == (
+    assert choose_worker_count(4, peaks, MACHINE, 1) == (
         1,
         "1 worker instead of 4: there is 1 graphics card.",
     )
 
 
 def test_too_many_threads_for_the_cores_are_told():
-    assert crowded(2, 1, 1) == crowded(4, 4, 16) == ""
-    assert "--threads 2 would be faster" in crowded(8, 8, 16)
-    assert "share 16 cores," in crowded(8, 8, 16) and "share 1 core," in crowded(2, 2, 1)
+    assert warn_of_oversubscription(2, 1, 1) == warn_of_oversubscription(4, 4, 16) == ""
+    assert "--threads 2 would be faster" in warn_of_oversubscription(8, 8, 16)
+    assert "share 16 cores," in warn_of_oversubscription(
+        8, 8, 16
+    ) and "share 1 core," in warn_of_oversubscription(2, 2, 1)
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "two", "1.5", 0, "99999999"])
 def test_a_number_of_workers_is_a_whole_one(value):
     with pytest.raises(dip.Refused) as caught:
-        check_wish(value, None, None)
+        check_worker_options(value, None, None)
     assert caught.value.refusal.code == "setting-wrong"
 
 

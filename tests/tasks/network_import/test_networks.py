@@ -14,7 +14,7 @@ import torch
 
 from napari_dip.engine.operators.network_features import FeatureGraph
 from napari_dip.errors import Refusal, Refused
-from napari_dip.io.programs.exported_program import cut, read_kept, read_program
+from napari_dip.io.programs.exported_program import extract_subgraph, read_program, read_weight
 from napari_dip.tasks.network_import.loading import NetworkFile, load_network
 from programs import convolution, entries, packed, small, step, tensor
 
@@ -33,8 +33,8 @@ def refused(call):
 
 def carried_out(folder, layer, steps=None, picture=None, **how):
     found = read_program(program(folder, steps, **how))
-    description = cut(found, layer)
-    kept = {name: torch.from_numpy(read_kept(found, name)) for name in description.pop("kept")}
+    description = extract_subgraph(found, layer)
+    kept = {name: torch.from_numpy(read_weight(found, name)) for name in description.pop("kept")}
     seen = torch.rand(1, 1, 16, 16, generator=torch.Generator().manual_seed(0))
     return FeatureGraph(description, kept)(seen if picture is None else picture), kept, seen
 
@@ -48,7 +48,7 @@ def test_a_layer_is_what_torch_computes_by_hand(tmp_path):
 
 def test_only_the_weights_that_a_layer_needs_are_kept(tmp_path):
     found = read_program(program(tmp_path))
-    assert cut(found, "body.1")["kept"] == ["p_first"]
+    assert extract_subgraph(found, "body.1")["kept"] == ["p_first"]
     assert list(found.layers()) == ["body.0", "body.1", "body.2", "body.3", "body"]
 
 
@@ -88,7 +88,7 @@ def test_another_view_of_what_was_changed_in_place_is_refused(tmp_path):
     changed = step("torch.ops.aten.relu_.default", "act", "body.1", self=tensor("conv"))
     late = convolution("seen", "p_second", "conv_1", "body.2")
     found = read_program(program(tmp_path, [made[0], view, changed, late]))
-    no = refused(lambda: cut(found, "body.2"))
+    no = refused(lambda: extract_subgraph(found, "body.2"))
     assert no.code == "network-broken" and "in place" in no.sentence
 
 
@@ -97,7 +97,7 @@ def test_weights_of_an_odd_layout_come_as_they_are_meant(tmp_path):
     turned = drawn["p_first"].transpose(0, 1, 3, 2)
     changes = {"p_first": {"strides": [9, 9, 1, 3]}}
     found = read_program(program(tmp_path, changes=changes))
-    np.testing.assert_array_equal(read_kept(found, "p_first"), turned)
+    np.testing.assert_array_equal(read_weight(found, "p_first"), turned)
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ def test_weights_of_an_odd_layout_come_as_they_are_meant(tmp_path):
 )
 def test_weights_that_claim_more_than_is_there_are_refused(tmp_path, lie):
     path = program(tmp_path, changes={"p_first": lie})
-    no = refused(lambda: read_kept(read_program(path), "p_first"))
+    no = refused(lambda: read_weight(read_program(path), "p_first"))
     assert no.code == "network-broken"
 
 
@@ -208,7 +208,7 @@ def test_steps_that_need_each_other_are_refused(tmp_path):
     made, _ = small()
     made[0] = convolution("act_1", "p_first", "conv", "body.0")
     found = read_program(program(tmp_path, made))
-    assert "before what it needs" in refused(lambda: cut(found, "body.3")).sentence
+    assert "before what it needs" in refused(lambda: extract_subgraph(found, "body.3")).sentence
 
 
 @pytest.mark.parametrize(
@@ -221,9 +221,9 @@ def test_the_graph_carries_out_nothing_but_what_is_allowed(operator):
 
 
 def test_every_operator_that_is_allowed_exists():
-    from napari_dip.engine.operators.network_features import ALLOWED
+    from napari_dip.engine.operators.network_features import ALLOWED_OPERATORS
 
-    for name in ALLOWED:
+    for name in ALLOWED_OPERATORS:
         _, family, kind = name.split(".")
         assert hasattr(getattr(torch.ops.aten, family), kind), name
 
@@ -232,11 +232,11 @@ def test_an_operator_after_the_layer_does_not_matter(tmp_path):
     made, _ = small()
     odd = step("torch.ops.mine.run.default", "odd", "head", x=tensor("act_1"))
     found = read_program(program(tmp_path, [*made, odd]))
-    assert "odd" not in str(cut(found, "body.3"))
+    assert "odd" not in str(extract_subgraph(found, "body.3"))
 
 
 def test_a_wrong_layer_is_refused_with_the_nearest_names(tmp_path):
-    no = refused(lambda: cut(read_program(program(tmp_path)), "bady.3"))
+    no = refused(lambda: extract_subgraph(read_program(program(tmp_path)), "bady.3"))
     assert no.code == "layer-unknown" and "body.3" in no.remedy
 
 

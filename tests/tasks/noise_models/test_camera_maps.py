@@ -12,8 +12,11 @@ from napari_dip.engine.likelihood.fidelity import NoiseVariance
 from napari_dip.errors import Refused
 from napari_dip.pipeline.assess.references import references_of
 from napari_dip.pipeline.calibrate.noise import alone
-from napari_dip.tasks.base import NoiseWish
-from napari_dip.tasks.noise_models.camera_maps import camera_of, trust_of
+from napari_dip.tasks.base import NoiseRequest
+from napari_dip.tasks.noise_models.camera_maps import (
+    build_camera_correction,
+    compute_camera_weights,
+)
 
 SIDE = 64
 QUICK = {"preset": "fast", "max_iterations": 4}
@@ -58,13 +61,13 @@ def refusal_of(**maps: np.ndarray) -> str:
 
 
 def test_correction_keeps_units_and_offset_and_can_be_undone() -> None:
-    camera = camera_of(CAMERA, (SIDE, SIDE))
+    camera = build_camera_correction(CAMERA, (SIDE, SIDE))
     light = np.full((SIDE, SIDE), 50.0)
     read = (CAMERA["offset_map"] + CAMERA["gain_map"] * light).astype(np.float32)
     expected = CAMERA["offset_map"].mean() + CAMERA["gain_map"].mean() * 50
     np.testing.assert_allclose(camera.corrected(read), expected, rtol=1e-5)
     np.testing.assert_allclose(camera.as_read(camera.corrected(read)), read, rtol=1e-5)
-    assert camera_of({}, (SIDE, SIDE)) is None
+    assert build_camera_correction({}, (SIDE, SIDE)) is None
 
 
 def test_what_is_measured_of_the_noise_is_that_of_usual_pixels() -> None:
@@ -72,9 +75,9 @@ def test_what_is_measured_of_the_noise_is_that_of_usual_pixels() -> None:
     light = rng.normal(500, 4, (1, SIDE, SIDE))
     dark = rng.normal(0, 1, light.shape)
     hot = (light + CAMERA["noise_map"] * dark).astype(np.float32)
-    camera = camera_of({"noise_map": CAMERA["noise_map"]}, (SIDE, SIDE))
+    camera = build_camera_correction({"noise_map": CAMERA["noise_map"]}, (SIDE, SIDE))
     quiet, plain, usual = (
-        alone(one, None, 0, NoiseWish("gaussian")).intercept
+        alone(one, None, 0, NoiseRequest("gaussian")).intercept
         for one in ((light + 1.5 * dark).astype(np.float32), hot, camera.quietened(hot))
     )
     assert usual == pytest.approx(quiet, rel=0.05)
@@ -85,7 +88,7 @@ def test_a_pixel_counts_by_the_usual_variance_as_a_share_of_its_own() -> None:
     line = NoiseVariance(*(torch.full((1, 1, 1, 1), one) for one in (0.0, 4.0, 1.0)))
     excess = torch.zeros(1, 1, 8, 8)
     excess[..., 3, 3] = 12
-    trust = trust_of(excess, line, torch.zeros(1, 1, 8, 8))
+    trust = compute_camera_weights(excess, line, torch.zeros(1, 1, 8, 8))
     assert trust.shape == (1, 1, 8, 8)
     assert trust[..., 3, 3] == 0.25 and trust[..., 0, 0] == 1
 

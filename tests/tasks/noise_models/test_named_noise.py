@@ -11,8 +11,8 @@ import napari_dip as dip
 from napari_dip.errors import Refused
 from napari_dip.pipeline.recipe import recipe_from_json
 from napari_dip.samples import MITOCHONDRIA, NUCLEI_MOVIE, TWO_CHANNELS
-from napari_dip.tasks.noise_models.impulses import drawn_anew, find_impulses
-from napari_dip.tasks.noise_models.named_noise import hints
+from napari_dip.tasks.noise_models.impulses import find_impulses, replace_by_random_neighbours
+from napari_dip.tasks.noise_models.named_noise import list_noise_hints
 from napari_dip.tasks.noise_models.stripes import find_lines
 
 SIDE = 64
@@ -92,7 +92,7 @@ def test_pixels_drawn_anew_keep_the_variance_of_the_noise() -> None:
     noise = np.random.default_rng(6).normal(0, 1, (1, 128, 128)).astype(np.float32)
     known = np.random.default_rng(7).random(noise.shape) > 0.3
     holed = np.where(known, noise, 100)
-    drawn = drawn_anew(holed.astype(np.float32), known)
+    drawn = replace_by_random_neighbours(holed.astype(np.float32), known)
     assert drawn.var() == pytest.approx(1, rel=0.05)
     assert abs((drawn[:, 1:] * drawn[:, :-1]).mean()) < 0.05
     np.testing.assert_array_equal(drawn[known], noise[known])
@@ -172,7 +172,7 @@ def clean_pictures() -> list[np.ndarray]:
 
 @pytest.mark.parametrize("picture", clean_pictures(), ids=str)
 def test_pictures_without_such_noise_get_no_hint(picture: np.ndarray) -> None:
-    assert hints(picture.astype(np.float32)[None]) == ()
+    assert list_noise_hints(picture.astype(np.float32)[None]) == ()
 
 
 def test_an_edge_along_the_rows_is_not_eaten() -> None:
@@ -281,20 +281,20 @@ def textured() -> np.ndarray:
 @pytest.mark.parametrize("axis", [0, 1])
 def test_offsets_of_lines_on_structure_are_hinted_at_and_told_of(axis: int) -> None:
     from napari_dip.pipeline.calibrate.noise import alone
-    from napari_dip.tasks.base import NoiseWish
+    from napari_dip.tasks.base import NoiseRequest
 
     rng = np.random.default_rng(1)
     offsets = rng.normal(0, 30, (SIDE, 1) if axis == 0 else (1, SIDE))
     picture = (textured() + offsets + rng.normal(0, 10, (SIDE, SIDE))).astype(np.float32)
-    (hint,) = hints(picture[None])
+    (hint,) = list_noise_hints(picture[None])
     assert hint.startswith("Rows" if axis == 0 else "Columns")
-    told = alone(picture[None], None, 0.0, NoiseWish())
+    told = alone(picture[None], None, 0.0, NoiseRequest())
     assert told.doubt or told.caution == "lines"
 
 
 def test_structure_alone_gives_no_hint_at_offsets() -> None:
     picture = textured() + np.random.default_rng(1).normal(0, 10, (SIDE, SIDE))
-    assert hints(picture.astype(np.float32)[None]) == ()
+    assert list_noise_hints(picture.astype(np.float32)[None]) == ()
 
 
 @pytest.mark.parametrize("noise", ["salt-and-pepper", "stripes", "speckle"])

@@ -30,22 +30,22 @@ if TYPE_CHECKING:
 #: falls from turn to turn, and where that ends. Pan et al. 2014 begin with 4e-3 and let it fall by
 #: 1.1: of 12 pictures of Levin's set the least alike of the found kernels then has 0.60 in common
 #: with the true one, and 0.77 with these.
-EDGE, EDGE_FALL, LEAST_EDGE = 2e-2, 1.2, 1e-4
+INITIAL_EDGE_WEIGHT, EDGE_WEIGHT_DECAY, MIN_EDGE_WEIGHT = 2e-2, 1.2, 1e-4
 #: Weight of the kernel's squared length.
 KERNEL_WEIGHT = 2.0
 #: Coupling between picture and edges: doubled from twice the weight of an edge up to this.
-MOST_COUPLING = 1e5
+MAX_COUPLING = 1e5
 #: Turns on each scale; a scale is finer than the one before by the root of two.
-TURNS = 5
+ITERATIONS_PER_SCALE = 5
 #: Width of the coarsest kernel.
-COARSEST = 5
+MIN_KERNEL_SIDE = 5
 #: Parts of a kernel below this share of its peak are noise.
-FAINT = 0.05
+MIN_KERNEL_SHARE = 0.05
 #: Steps towards the best kernel that is nowhere negative; more move it by less than a hundredth.
-STEPS = 60
+FISTA_ITERATIONS = 60
 
 
-def kernel_from_edges(measurement: Tensor, size: int) -> Tensor:
+def estimate_kernel_from_edges(measurement: Tensor, size: int) -> Tensor:
     """Guess a blur kernel.
 
     Parameters
@@ -69,9 +69,9 @@ def kernel_from_edges(measurement: Tensor, size: int) -> Tensor:
     SIAM J. Imaging Sci. 2(1), 2009, doi:10.1137/080716542: the steps towards the kernel.
     """
     picture = measurement.mean(1, keepdim=True)
-    scales = max(0, ceil(2 * log2(size / COARSEST)))
+    scales = max(0, ceil(2 * log2(size / MIN_KERNEL_SIDE)))
     kernel = None
-    edge = EDGE
+    edge = INITIAL_EDGE_WEIGHT
     for scale in range(scales, -1, -1):
         factor = sqrt(0.5) ** scale
         side = max(3, int(size * factor) | 1)
@@ -79,26 +79,30 @@ def kernel_from_edges(measurement: Tensor, size: int) -> Tensor:
         coarse = picture
         if scale:
             coarse = F.interpolate(picture, size=shape, mode="bicubic", antialias=True)
-        kernel = _line(side).to(picture) if kernel is None else _resized(_tidied(kernel), side)
-        for _ in range(TURNS):
-            sharp = _few_edges(coarse, kernel, edge)
-            kernel = _kernel(sharp, coarse, side)
-            edge = max(edge / EDGE_FALL, LEAST_EDGE)
+        kernel = (
+            _make_initial_kernel(side).to(picture)
+            if kernel is None
+            else _resize_kernel(_centre_kernel(kernel), side)
+        )
+        for _ in range(ITERATIONS_PER_SCALE):
+            sharp = _restore_l0_gradient(coarse, kernel, edge)
+            kernel = _estimate_kernel(sharp, coarse, side)
+            edge = max(edge / EDGE_WEIGHT_DECAY, MIN_EDGE_WEIGHT)
     assert kernel is not None
-    return _tidied(kernel)
+    return _centre_kernel(kernel)
 
 
-def _few_edges(picture: Tensor, kernel: Tensor, edge: float) -> Tensor:
+def _restore_l0_gradient(picture: Tensor, kernel: Tensor, edge: float) -> Tensor:
     """Find the picture of few edges that explains a blurred one, by splitting."""
     margin = kernel.shape[-1]
-    wide = _periodic(picture, margin)
+    wide = _extend_periodically(picture, margin)
     grid = wide.shape[2:]
-    blur = _transfer(kernel, grid)
-    steps = [_transfer(one, grid) for one in _differences(picture)]
+    blur = _compute_transfer_function(kernel, grid)
+    steps = [_compute_transfer_function(one, grid) for one in _make_difference_kernels(picture)]
     data = blur.conj() * torch.fft.rfft2(wide)
     power, roughness = blur.abs() ** 2, sum(one.abs() ** 2 for one in steps)
     sharp, coupling = wide, 2 * edge
-    while coupling < MOST_COUPLING:
+    while coupling < MAX_COUPLING:
         spectrum = torch.fft.rfft2(sharp)
         slopes = [torch.fft.irfft2(one * spectrum, s=grid) for one in steps]
         kept = sum(one**2 for one in slopes) >= edge / coupling
@@ -111,24 +115,24 @@ def _few_edges(picture: Tensor, kernel: Tensor, edge: float) -> Tensor:
     return sharp[..., margin:-margin, margin:-margin]
 
 
-def _kernel(sharp: Tensor, picture: Tensor, side: int) -> Tensor:
+def _estimate_kernel(sharp: Tensor, picture: Tensor, side: int) -> Tensor:
     """Find the kernel that turns the edges of one picture into those of another."""
-    border = _faded(picture, side)
-    wanted = [border * one for one in _slopes(picture)]
-    given = [border * one for one in _slopes(sharp)]
+    border = _make_border_taper(picture, side)
+    wanted = [border * one for one in _compute_gradients(picture)]
+    given = [border * one for one in _compute_gradients(sharp)]
     grid = picture.shape[2:]
     spectra = [(torch.fft.rfft2(a), torch.fft.rfft2(b)) for a, b in zip(given, wanted, strict=True)]
     alike = torch.fft.irfft2(sum(a.conj() * b for a, b in spectra), s=grid)[0, 0]
     half = side // 2
     target = torch.roll(alike, (half, half), (0, 1))[:side, :side]
     own = torch.fft.irfft2(sum(a.abs() ** 2 for a, _ in spectra), s=grid)[0, 0]
-    kernel = _non_negative(own, target)
-    kernel = torch.where(kernel < FAINT * kernel.max(), 0, kernel)
+    kernel = _solve_fista(own, target)
+    kernel = torch.where(kernel < MIN_KERNEL_SHARE * kernel.max(), 0, kernel)
     total = kernel.sum()
-    return kernel / total if float(total) > 0 else _line(side).to(picture)
+    return kernel / total if float(total) > 0 else _make_initial_kernel(side).to(picture)
 
 
-def _non_negative(own: Tensor, target: Tensor) -> Tensor:
+def _solve_fista(own: Tensor, target: Tensor) -> Tensor:
     """Solve for a kernel >= 0 by accelerated projected gradients (Beck and Teboulle 2009).
 
     Parameters
@@ -157,7 +161,7 @@ def _non_negative(own: Tensor, target: Tensor) -> Tensor:
 
     kernel = ahead = target.clamp(min=0) / bound
     pace = 1.0
-    for _ in range(STEPS):
+    for _ in range(FISTA_ITERATIONS):
         moved = (ahead - slope(ahead) / bound).clamp(min=0)
         faster = (1 + sqrt(1 + 4 * pace**2)) / 2
         ahead = moved + (pace - 1) / faster * (moved - kernel)
@@ -165,7 +169,7 @@ def _non_negative(own: Tensor, target: Tensor) -> Tensor:
     return kernel
 
 
-def _tidied(kernel: Tensor) -> Tensor:
+def _centre_kernel(kernel: Tensor) -> Tensor:
     """Bring the centre of mass to the middle, by whole pixels."""
     size = kernel.shape[-1]
     places = torch.arange(size, device=kernel.device, dtype=kernel.dtype) - size // 2
@@ -177,20 +181,20 @@ def _tidied(kernel: Tensor) -> Tensor:
     return tidied
 
 
-def _line(side: int) -> Tensor:
+def _make_initial_kernel(side: int) -> Tensor:
     """Two pixels side by side: a point would explain the picture by itself."""
     kernel = torch.zeros(side, side)
     kernel[side // 2, side // 2 : side // 2 + 2] = 0.5
     return kernel
 
 
-def _resized(kernel: Tensor, side: int) -> Tensor:
+def _resize_kernel(kernel: Tensor, side: int) -> Tensor:
     """Bring a kernel to another scale."""
     wide = F.interpolate(kernel[None, None], size=(side, side), mode="bicubic")[0, 0].clamp(min=0)
     return wide / wide.sum()
 
 
-def _periodic(picture: Tensor, margin: int) -> Tensor:
+def _extend_periodically(picture: Tensor, margin: int) -> Tensor:
     """Go on beyond the frame, by reflection, and fade to the mean: the far sides then meet."""
     mean = picture.mean((2, 3), keepdim=True)
     margins = (margin, margin, margin, margin)
@@ -204,7 +208,7 @@ def _periodic(picture: Tensor, margin: int) -> Tensor:
     return wide + mean
 
 
-def _faded(picture: Tensor, margin: int) -> Tensor:
+def _make_border_taper(picture: Tensor, margin: int) -> Tensor:
     """Weights (Y, X) that fall to zero at the frame, where a blur brings in what is not seen."""
     lines = []
     for count in picture.shape[2:]:
@@ -216,21 +220,21 @@ def _faded(picture: Tensor, margin: int) -> Tensor:
     return lines[0][:, None] * lines[1]
 
 
-def _differences(like: Tensor) -> tuple[Tensor, Tensor]:
+def _make_difference_kernels(like: Tensor) -> tuple[Tensor, Tensor]:
     """Kernels of the differences along Y and X."""
     along = torch.zeros(3, 3, device=like.device, dtype=like.dtype)
     along[1, 0], along[1, 1] = 1.0, -1.0
     return along.T.contiguous(), along
 
 
-def _slopes(picture: Tensor) -> tuple[Tensor, Tensor]:
+def _compute_gradients(picture: Tensor) -> tuple[Tensor, Tensor]:
     """Differences along Y and X, of the picture's size; 0 in the last row and column."""
     down = torch.diff(picture, dim=2, append=picture[:, :, -1:])
     right = torch.diff(picture, dim=3, append=picture[..., -1:])
     return down, right
 
 
-def _transfer(kernel: Tensor, grid: torch.Size) -> Tensor:
+def _compute_transfer_function(kernel: Tensor, grid: torch.Size) -> Tensor:
     """Transfer function of a kernel whose origin is its middle pixel."""
     wide = F.pad(kernel, (0, grid[1] - kernel.shape[1], 0, grid[0] - kernel.shape[0]))
     shift = (-(kernel.shape[0] // 2), -(kernel.shape[1] // 2))
@@ -241,26 +245,26 @@ def _transfer(kernel: Tensor, grid: torch.Size) -> Tensor:
 #: Power of the frequency by which power spectra of scenes fall, and how far scenes differ. Field
 #: (1987) found 2 for the plane. With 2.4, found widths are 4 % too large on the mean of eight grey
 #: photographs blurred by Gaussians of 1 to 3 pixels.
-FALL, FALL_SPREAD = 2.4, 0.3
+SPECTRUM_EXPONENT, SPECTRUM_EXPONENT_STD = 2.4, 0.3
 #: How far the measured noise variance may be off, as a factor: e to this power.
-NOISE_SPREAD = 0.3
+LOG_NOISE_STD = 0.3
 #: Weight of what is known of scenes and noise against the mean over all frequencies: as much as
 #: a hundredth of them, since neighbouring frequencies share the taper's and the scene's accidents.
 PRIOR_WEIGHT = 0.01
 #: Frequencies looked at, in cycles per pixel: below, the taper shows; above, all is noise.
-LOWEST, HIGHEST = 0.02, 0.5
+MIN_FREQUENCY, MAX_FREQUENCY = 0.02, 0.5
 #: The logarithm of a periodogram lies below that of the spectrum by Euler's constant on average,
 #: with a long tail downwards; residuals beyond two count by their size, not by its square.
-EULER, CORNER = 0.5772, 2.0
+EULER, HUBER_DELTA = 0.5772, 2.0
 #: Frequencies that a first look at many blurs takes, and its steps; steps of the last look.
-SAMPLES, FIRST_STEPS, LAST_STEPS = 1500, 40, 120
+MAX_SEARCH_FREQUENCIES, SEARCH_STEPS, FINAL_FIT_STEPS = 1500, 40, 120
 #: Rate of those steps (Adam), in units of a logarithm.
-RATE = 0.05
+SPECTRUM_LEARNING_RATE = 0.05
 #: Blurs of the first look that are followed up.
-FINALISTS = 3
+MAX_FINAL_CANDIDATES = 3
 
 
-def most_likely_blur(
+def find_most_likely_blur(
     measurement: Tensor, noise_variance: Tensor, blurs: Sequence[Callable[[], nn.Module]]
 ) -> nn.Module:
     """Find the blur under which the spectrum of the measurement is most likely.
@@ -283,30 +287,30 @@ def most_likely_blur(
     cortical cells, J. Opt. Soc. Am. A 4(12), 1987, doi:10.1364/JOSAA.4.002379.
     """
     grid = tuple(measurement.shape[2:])
-    power, frequency, kept = _periodogram(measurement)
-    few = torch.linspace(0, len(frequency) - 1, min(SAMPLES, len(frequency))).long()
+    power, frequency, kept = _compute_periodogram(measurement)
+    few = torch.linspace(0, len(frequency) - 1, min(MAX_SEARCH_FREQUENCIES, len(frequency))).long()
     few = few.to(frequency.device)
     first = []
     for make in blurs:
         blur = make().to(measurement.device)
         seen = kept[few]
         with torch.no_grad():
-            spectrum = _spectrum(blur, grid, seen)
-        scene = _Scene(power[:, few], frequency[few], noise_variance)
-        first.append((scene.fit(spectrum.clone, FIRST_STEPS), blur))
+            spectrum = _compute_blur_power(blur, grid, seen)
+        scene = _SpectrumModel(power[:, few], frequency[few], noise_variance)
+        first.append((scene.fit(spectrum.clone, SEARCH_STEPS), blur))
     first.sort(key=lambda pair: pair[0])
     best: tuple[float, nn.Module] | None = None
-    for _, blur in first[:FINALISTS]:
-        scene = _Scene(power, frequency, noise_variance)
-        spectrum_of = partial(_spectrum, blur, grid, kept)
-        loss = scene.fit(spectrum_of, LAST_STEPS, list(blur.parameters()))
+    for _, blur in first[:MAX_FINAL_CANDIDATES]:
+        scene = _SpectrumModel(power, frequency, noise_variance)
+        spectrum_of = partial(_compute_blur_power, blur, grid, kept)
+        loss = scene.fit(spectrum_of, FINAL_FIT_STEPS, list(blur.parameters()))
         if best is None or loss < best[0]:
             best = (loss, blur)
     assert best is not None
     return best[1]
 
 
-class _Scene:
+class _SpectrumModel:
     """Spectrum of a scene and of the noise over it: strength, fall and floor, for each channel."""
 
     def __init__(self, power: Tensor, frequency: Tensor, noise_variance: Tensor) -> None:
@@ -314,9 +318,11 @@ class _Scene:
         self._log_frequency = frequency.log()
         self._log_noise = noise_variance.clamp(min=1e-30).log()[:, None]
         low = self._log_frequency < log(0.08)
-        level = (self._log_power + FALL * self._log_frequency)[:, low].mean(1, keepdim=True)
+        level = (self._log_power + SPECTRUM_EXPONENT * self._log_frequency)[:, low].mean(
+            1, keepdim=True
+        )
         self.level = level.clone().requires_grad_()
-        self.fall = torch.full_like(level, FALL).requires_grad_()
+        self.fall = torch.full_like(level, SPECTRUM_EXPONENT).requires_grad_()
         self.floor = self._log_noise.clone().requires_grad_()
 
     def loss(self, spectrum: Tensor) -> Tensor:
@@ -330,10 +336,10 @@ class _Scene:
         scene = self.level - self.fall * self._log_frequency + spectrum.clamp(min=1e-12).log()
         residual = self._log_power - torch.logaddexp(scene, self.floor)
         fit = nn.functional.huber_loss(
-            residual, torch.zeros_like(residual), delta=CORNER, reduction="mean"
+            residual, torch.zeros_like(residual), delta=HUBER_DELTA, reduction="mean"
         )
-        known = ((self.fall - FALL) / FALL_SPREAD) ** 2 / 2
-        known = known + ((self.floor - self._log_noise) / NOISE_SPREAD) ** 2 / 2
+        known = ((self.fall - SPECTRUM_EXPONENT) / SPECTRUM_EXPONENT_STD) ** 2 / 2
+        known = known + ((self.floor - self._log_noise) / LOG_NOISE_STD) ** 2 / 2
         return fit + PRIOR_WEIGHT * known.mean()
 
     def fit(
@@ -343,10 +349,10 @@ class _Scene:
         blur: Sequence[nn.Parameter] = (),
     ) -> float:
         """Fit the scene, and the blur's parameters if given; the least loss."""
-        adam = Adam([self.level, self.fall, self.floor, *blur], lr=RATE)
+        adam = Adam([self.level, self.fall, self.floor, *blur], lr=SPECTRUM_LEARNING_RATE)
         with torch.enable_grad():
             for step in range(steps):
-                adam.param_groups[0]["lr"] = RATE * (1 - step / steps)
+                adam.param_groups[0]["lr"] = SPECTRUM_LEARNING_RATE * (1 - step / steps)
                 adam.zero_grad()
                 loss = self.loss(spectrum())
                 loss.backward()
@@ -354,7 +360,7 @@ class _Scene:
         return float(loss.detach())
 
 
-def _periodogram(measurement: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _compute_periodogram(measurement: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Power (C, K) and frequency (K) over half the plane, and their places in it (K)."""
     height, width = measurement.shape[2:]
     like = measurement
@@ -365,11 +371,11 @@ def _periodogram(measurement: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     down = torch.fft.fftfreq(height, device=like.device)[:, None]
     right = torch.fft.rfftfreq(width, device=like.device)
     frequency = (down**2 + right**2).sqrt()
-    kept = (frequency > LOWEST) & (frequency < HIGHEST)
+    kept = (frequency > MIN_FREQUENCY) & (frequency < MAX_FREQUENCY)
     return power[:, kept], frequency[kept], kept.flatten().nonzero()[:, 0]
 
 
-def _spectrum(blur: nn.Module, grid: tuple[int, ...], places: Tensor) -> Tensor:
+def _compute_blur_power(blur: nn.Module, grid: tuple[int, ...], places: Tensor) -> Tensor:
     """Squared modulus of a kernel's transfer function at some of the grid's frequencies (K)."""
     kernel: Tensor = blur()
     power: Tensor = torch.fft.rfft2(kernel, s=grid).abs() ** 2

@@ -34,7 +34,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from napari_dip.engine.operators.convolution import convolve_valid, margin_of
+from napari_dip.engine.operators.convolution import compute_kernel_margin, convolve_valid
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -43,12 +43,12 @@ if TYPE_CHECKING:
 
 #: Share of a pixel's light that must reach the seen pixels for them to have a say in it, and
 #: least prediction as a share of the mean: as in `richardson_lucy`.
-LEAST_SEEN, LEAST_LIGHT = 1e-2, 1e-6
+MIN_SENSITIVITY, MIN_LIGHT = 1e-2, 1e-6
 #: Share of the pixels that a picture's reach leaves above it: single ones may be noise.
-_ABOVE = 1e-3
+_OUTLIER_SHARE = 1e-3
 
 
-def lucy_guesses(
+def run_masked_richardson_lucy(
     operator: Operator,
     measurement: Tensor,
     seen: Tensor,
@@ -80,24 +80,26 @@ def lucy_guesses(
     Richardson, JOSA 62, 1972, doi:10.1364/JOSA.62.000055; Lucy, Astron. J. 79, 1974,
     doi:10.1086/111605.
     """
-    spread_back = transposed(operator, measurement, grid)
+    spread_back = make_adjoint(operator, measurement, grid)
     axes = tuple(range(2, measurement.ndim))
     measurement = measurement.clamp(min=0) * seen
     mean = measurement.sum(axes, keepdim=True) / seen.sum(axes, keepdim=True).clamp(min=1)
-    floor = LEAST_LIGHT * mean + torch.finfo(measurement.dtype).tiny
+    floor = MIN_LIGHT * mean + torch.finfo(measurement.dtype).tiny
     light = spread_back(seen.expand_as(measurement).contiguous())
     picture, kept = mean.expand_as(light), []
     for step in range(1, max(iterations) + 1):
         with torch.no_grad():
             prediction = operator(picture).clamp(min=floor)
-        factor = spread_back(measurement / prediction).clamp(min=0) / light.clamp(min=LEAST_SEEN)
-        picture = picture * torch.where(light > LEAST_SEEN, factor, 1.0)
+        factor = spread_back(measurement / prediction).clamp(min=0) / light.clamp(
+            min=MIN_SENSITIVITY
+        )
+        picture = picture * torch.where(light > MIN_SENSITIVITY, factor, 1.0)
         if step in iterations:
             kept.append(picture)
     return tuple(kept)
 
 
-def transposed(
+def make_adjoint(
     operator: Operator, measurement: Tensor, grid: tuple[int, ...]
 ) -> Callable[[Tensor], Tensor]:
     """Give the transposed operator: (B, C, *measured) -> (B, C, *grid).
@@ -121,7 +123,7 @@ def transposed(
     return spread_back
 
 
-def reach_of(guess: Tensor) -> float:
+def estimate_peak_intensity(guess: Tensor) -> float:
     """Tell how far above darkness a picture is likely to go, by a guess at it; at least 1.
 
     Parameters
@@ -131,15 +133,15 @@ def reach_of(guess: Tensor) -> float:
         range.
     """
     last = guess.flatten()
-    return max(1.0, float(last.kthvalue(max(1, round((1 - _ABOVE) * last.numel()))).values))
+    return max(1.0, float(last.kthvalue(max(1, round((1 - _OUTLIER_SHARE) * last.numel()))).values))
 
 
 #: Share of a pixel's light that must reach the frame for the measurement to have a say in it.
 #: The Fourier transform rounds by 1e-7 of the brightest pixel in single precision: at this share
 #: that is 1e-5 of a factor, and 1e-3 of the pixel after a hundred iterations.
-_LEAST_SEEN = 1e-2
+_MIN_FRAME_SENSITIVITY = 1e-2
 #: Least prediction, as a share of the mean: keeps 0 / 0 out of pixels without light.
-_LEAST_LIGHT = 1e-6
+_MIN_PREDICTED_LIGHT = 1e-6
 
 
 def richardson_lucy(
@@ -179,7 +181,7 @@ def richardson_lucy(
     doi:10.1051/0004-6361:20052717.
     """
     dims = measurement.ndim - 2
-    margin = margin_of(kernel, dims)
+    margin = compute_kernel_margin(kernel, dims)
     axes = tuple(range(-dims, 0))
     reach = [pixels for side in reversed(margin) for pixels in (2 * side, 2 * side)]
     mirrored = kernel.flip(axes)
@@ -189,21 +191,23 @@ def richardson_lucy(
 
     measurement = measurement.clamp(min=0)
     mean = measurement.mean(axes, keepdim=True)
-    floor = _LEAST_LIGHT * mean + torch.finfo(measurement.dtype).tiny
+    floor = _MIN_PREDICTED_LIGHT * mean + torch.finfo(measurement.dtype).tiny
     seen = spread_back(torch.ones_like(measurement))
     image = (mean - background).clamp(min=floor).expand_as(seen)
     for _ in range(iterations):
         prediction = (convolve_valid(image, kernel) + background).clamp(min=floor)
-        factor = spread_back(measurement / prediction).clamp(min=0) / seen.clamp(min=_LEAST_SEEN)
-        image = image * torch.where(seen > _LEAST_SEEN, factor, 1.0)
+        factor = spread_back(measurement / prediction).clamp(min=0) / seen.clamp(
+            min=_MIN_FRAME_SENSITIVITY
+        )
+        image = image * torch.where(seen > _MIN_FRAME_SENSITIVITY, factor, 1.0)
     return image
 
 
 #: Most that a step is drawn out in the direction of the one before: 1 would never come to rest.
-_MOST_MOMENTUM = 0.98
+_MAX_MOMENTUM = 0.98
 
 
-def smooth_deconvolutions(
+def iterate_smooth_deconvolution(
     operator: Operator,
     light: Tensor,
     variance: Tensor,
@@ -237,29 +241,31 @@ def smooth_deconvolutions(
     Tensor
         (1, C, *grid), non-negative.
     """
-    spread_back = transposed(operator, light, grid)
+    spread_back = make_adjoint(operator, light, grid)
     told = seen / variance
     unit = float(variance.mean().sqrt())
     wanted, reached = spread_back(told * light.clamp(min=0)), spread_back(told)
-    alive = reached > LEAST_SEEN * told.mean()
+    alive = reached > MIN_SENSITIVITY * told.mean()
     axes = tuple(range(2, light.ndim))
     mean = (light.clamp(min=0) * seen).sum(axes, keepdim=True) / seen.sum().clamp(min=1)
     picture = mean.expand_as(reached)
-    least = LEAST_LIGHT * mean + torch.finfo(light.dtype).tiny
+    least = MIN_LIGHT * mean + torch.finfo(light.dtype).tiny
 
     def brightened(ahead: Tensor, weight: float) -> Tensor:
         with torch.no_grad():
             now = spread_back(told * operator(ahead))
-        return ahead * torch.where(alive, _brightening(ahead, wanted, now, weight, unit), 1.0)
+        return ahead * torch.where(
+            alive, _compute_multiplicative_update(ahead, wanted, now, weight, unit), 1.0
+        )
 
     for weight in weights:
-        steps = _drawn_out(partial(brightened, weight=weight), picture, least)
+        steps = _iterate_accelerated(partial(brightened, weight=weight), picture, least)
         for number, picture in enumerate(islice(steps, marks[-1]), 1):
             if number in marks:
                 yield picture
 
 
-def _drawn_out(
+def _iterate_accelerated(
     brightened: Callable[[Tensor], Tensor], picture: Tensor, least: Tensor
 ) -> Iterator[Tensor]:
     """Take steps without end, each drawn out by as much as the last two agree."""
@@ -267,14 +273,14 @@ def _drawn_out(
     while True:
         ahead = picture
         if change is not None and last_change is not None:
-            momentum = _agreement(change, last_change)
+            momentum = _compute_momentum(change, last_change)
             ahead = (picture + momentum * (picture - before)).clamp(min=least)
         before, picture = picture, brightened(ahead)
         last_change, change = change, picture - ahead
         yield picture
 
 
-def bending(image: Tensor, corner: float) -> tuple[Tensor, Tensor]:
+def compute_bending_gradient(image: Tensor, corner: float) -> tuple[Tensor, Tensor]:
     """Tell how the bends of a picture change with each pixel.
 
     The bend at a pixel is the length of all its second differences, sqrt(xx + yy + 2 xy + ...);
@@ -295,7 +301,10 @@ def bending(image: Tensor, corner: float) -> tuple[Tensor, Tensor]:
     """
     pairs = tuple(combinations_with_replacement(range(2, image.ndim), 2))
     counts = [1.0 if first == second else 2.0 for first, second in pairs]
-    bends = [_forward(_forward(image, first), second) for first, second in pairs]
+    bends = [
+        _compute_forward_difference(_compute_forward_difference(image, first), second)
+        for first, second in pairs
+    ]
     squares = sum(
         (count * bend.square() for count, bend in zip(counts, bends, strict=True)),
         torch.full_like(image, corner**2),
@@ -303,35 +312,43 @@ def bending(image: Tensor, corner: float) -> tuple[Tensor, Tensor]:
     steepness = squares.rsqrt()
     gradient, curvature = torch.zeros_like(image), torch.zeros_like(image)
     for (first, second), count, bend in zip(pairs, counts, bends, strict=True):
-        gradient += count * _backward(_backward(bend * steepness, second, -1), first, -1)
+        gradient += count * _compute_backward_difference(
+            _compute_backward_difference(bend * steepness, second, -1), first, -1
+        )
         # the weights of a second difference have a sum of 4, without their signs
-        curvature += 4 * count * _backward(_backward(steepness, second, 1), first, 1)
+        curvature += (
+            4
+            * count
+            * _compute_backward_difference(
+                _compute_backward_difference(steepness, second, 1), first, 1
+            )
+        )
     return gradient, curvature
 
 
-def _brightening(
+def _compute_multiplicative_update(
     picture: Tensor, wanted: Tensor, now: Tensor, weight: float, unit: float
 ) -> Tensor:
     """Give what a picture is to be multiplied by: what is wanted, over what there is now."""
     if weight:
-        slope, curvature = bending(picture, unit)
+        slope, curvature = compute_bending_gradient(picture, unit)
         price = weight / unit
         wanted = wanted + price * (curvature * picture - slope).clamp(min=0)
         now = now + price * curvature * picture
     return wanted.clamp(min=0) / now.clamp(min=torch.finfo(picture.dtype).tiny)
 
 
-def _agreement(change: Tensor, last_change: Tensor) -> float:
+def _compute_momentum(change: Tensor, last_change: Tensor) -> float:
     overlap = (change * last_change).sum() / last_change.square().sum().clamp(min=1e-30)
-    return min(max(float(overlap), 0.0), _MOST_MOMENTUM)
+    return min(max(float(overlap), 0.0), _MAX_MOMENTUM)
 
 
-def _forward(image: Tensor, axis: int) -> Tensor:
+def _compute_forward_difference(image: Tensor, axis: int) -> Tensor:
     """Step to the next pixel, 0 at the end."""
     return torch.diff(image, dim=axis, append=image.narrow(axis, -1, 1))
 
 
-def _backward(steps: Tensor, axis: int, sign: int) -> Tensor:
+def _compute_backward_difference(steps: Tensor, axis: int, sign: int) -> Tensor:
     """Bring steps back to the pixels that they lie between; sign 1 drops the signs."""
     inner = steps.narrow(axis, 0, steps.shape[axis] - 1)
     nothing = torch.zeros_like(steps.narrow(axis, 0, 1))

@@ -12,14 +12,14 @@ import torch
 from torch import Tensor, nn
 
 #: Share of the light that a free kernel starts with spread evenly, as a softmax cannot leave zero.
-_SPREAD = 0.01
+_UNIFORM_LIGHT_SHARE = 0.01
 #: Inputs and hidden units of the kernel's network, and the deviation of its fixed input: SelfDeblur
 #: (Ren et al. 2020), https://github.com/csdwren/SelfDeblur.
-_CODE, _HIDDEN, _CODE_SCALE = 200, 1000, 0.1
+_INPUT_UNITS, _HIDDEN_UNITS, _INPUT_STD = 200, 1000, 0.1
 #: Points per pixel of the longest line that fits; at 4 a line's weights are even within 1 %.
 _POINTS_PER_PIXEL = 4
 #: Samples per pixel along each axis when the rim of a disc is drawn.
-_SAMPLES = 5
+_DISC_SAMPLES = 5
 
 
 class SoftmaxKernel(nn.Module):
@@ -42,7 +42,7 @@ class SoftmaxKernel(nn.Module):
         return kernel
 
 
-def logits_of(kernel: Tensor) -> Tensor:
+def compute_kernel_logits(kernel: Tensor) -> Tensor:
     """Give the logits from which `SoftmaxKernel` starts at a kernel, but for a trace of spread.
 
     Parameters
@@ -51,7 +51,7 @@ def logits_of(kernel: Tensor) -> Tensor:
         (*sizes), non-negative, not all zero.
     """
     share = kernel / kernel.sum()
-    return ((1 - _SPREAD) * share + _SPREAD / kernel.numel()).log()
+    return ((1 - _UNIFORM_LIGHT_SHARE) * share + _UNIFORM_LIGHT_SHARE / kernel.numel()).log()
 
 
 class KernelNetwork(nn.Module):
@@ -79,8 +79,8 @@ class KernelNetwork(nn.Module):
         super().__init__()
         self.sizes = sizes
         taps = int(torch.Size(sizes).numel())
-        self.register_buffer("code", torch.rand(_CODE, generator=rng) * _CODE_SCALE)
-        first, last = _linear(_CODE, _HIDDEN, rng), _linear(_HIDDEN, taps, rng)
+        self.register_buffer("code", torch.rand(_INPUT_UNITS, generator=rng) * _INPUT_STD)
+        first, last = _linear(_INPUT_UNITS, _HIDDEN_UNITS, rng), _linear(_HIDDEN_UNITS, taps, rng)
         if start is not None:
             with torch.no_grad():
                 last.weight.zero_()
@@ -107,14 +107,14 @@ class GaussianKernel(nn.Module):
         if len(sigmas) not in (1, len(sizes)):
             raise ValueError(f"{len(sigmas)} widths do not fit {len(sizes)} axes.")
         self.sizes = sizes
-        self.log_sigmas = nn.Parameter(_logs("sigma", sigmas))
+        self.log_sigmas = nn.Parameter(_compute_logarithms("sigma", sigmas))
 
     def forward(self) -> Tensor:
         """Give the kernel (*sizes)."""
         sigmas = self.log_sigmas.exp().expand(len(self.sizes))
         exponent = sigmas.new_zeros(())
         for axis, size in enumerate(self.sizes):
-            squares = (_offsets(size, sigmas) / sigmas[axis]) ** 2 / 2
+            squares = (_compute_middle_offsets(size, sigmas) / sigmas[axis]) ** 2 / 2
             exponent = exponent - squares.reshape(-1, *(1,) * (len(self.sizes) - 1 - axis))
         return torch.softmax(exponent.flatten(), 0).reshape(self.sizes)
 
@@ -143,7 +143,7 @@ class MotionKernel(nn.Module):
     def __init__(self, sizes: tuple[int, ...], length: float, angle: float) -> None:
         super().__init__()
         self.sizes = sizes
-        self.log_length = nn.Parameter(_logs("length", (length,))[0])
+        self.log_length = nn.Parameter(_compute_logarithms("length", (length,))[0])
         self.angle = nn.Parameter(torch.tensor(float(angle)))
         count = _POINTS_PER_PIXEL * int(sqrt(sizes[-1] ** 2 + sizes[-2] ** 2)) + 1
         places = (torch.arange(count) + 0.5) / count - 0.5
@@ -153,10 +153,12 @@ class MotionKernel(nn.Module):
         """Give the kernel (*sizes)."""
         along = self.positions * self.log_length.exp()
         height, width = self.sizes[-2:]
-        down = along[:, None] * self.angle.sin() - _offsets(height, along)  # (points, height)
-        right = along[:, None] * self.angle.cos() - _offsets(width, along)
+        down = along[:, None] * self.angle.sin() - _compute_middle_offsets(
+            height, along
+        )  # (points, height)
+        right = along[:, None] * self.angle.cos() - _compute_middle_offsets(width, along)
         plane = (1 - down.abs()).clamp(min=0).T @ (1 - right.abs()).clamp(min=0)
-        return _in_the_middle(plane / plane.sum(), self.sizes)
+        return _embed_in_volume(plane / plane.sum(), self.sizes)
 
     def figures(self) -> dict[str, tuple[float, ...]]:
         """Give the length in pixels and the angle in radians, from 0 to pi."""
@@ -178,38 +180,39 @@ class DefocusKernel(nn.Module):
     def __init__(self, sizes: tuple[int, ...], radius: float) -> None:
         super().__init__()
         self.sizes = sizes
-        self.log_radius = nn.Parameter(_logs("radius", (radius,))[0])
+        self.log_radius = nn.Parameter(_compute_logarithms("radius", (radius,))[0])
 
     def forward(self) -> Tensor:
         """Give the kernel (*sizes)."""
         radius = self.log_radius.exp()
-        within = (torch.arange(_SAMPLES, device=radius.device) + 0.5) / _SAMPLES - 0.5
+        within = (torch.arange(_DISC_SAMPLES, device=radius.device) + 0.5) / _DISC_SAMPLES - 0.5
         down, right = (
-            (_offsets(size, radius)[:, None] + within).flatten() for size in self.sizes[-2:]
+            (_compute_middle_offsets(size, radius)[:, None] + within).flatten()
+            for size in self.sizes[-2:]
         )
         distance = (down[:, None] ** 2 + right**2).sqrt()
-        covered = ((radius - distance) * _SAMPLES + 0.5).clamp(0, 1)  # a rim one sample wide
+        covered = ((radius - distance) * _DISC_SAMPLES + 0.5).clamp(0, 1)  # a rim one sample wide
         height, width = self.sizes[-2:]
-        plane = covered.reshape(height, _SAMPLES, width, _SAMPLES).mean((1, 3))
-        return _in_the_middle(plane / plane.sum(), self.sizes)
+        plane = covered.reshape(height, _DISC_SAMPLES, width, _DISC_SAMPLES).mean((1, 3))
+        return _embed_in_volume(plane / plane.sum(), self.sizes)
 
     def figures(self) -> dict[str, tuple[float, ...]]:
         """Give the radius in pixels."""
         return {"radius": (self.log_radius.detach().exp().item(),)}
 
 
-def _logs(name: str, values: tuple[float, ...]) -> Tensor:
+def _compute_logarithms(name: str, values: tuple[float, ...]) -> Tensor:
     if not all(value > 0 for value in values):  # also catches nan
         raise ValueError(f"`{name}` must be above 0 pixels, but is {values!r}.")
     return torch.tensor([log(value) for value in values])
 
 
-def _offsets(size: int, like: Tensor) -> Tensor:
+def _compute_middle_offsets(size: int, like: Tensor) -> Tensor:
     """Distances from the middle pixel, (size)."""
     return torch.arange(size, device=like.device, dtype=like.dtype) - size // 2
 
 
-def _in_the_middle(plane: Tensor, sizes: tuple[int, ...]) -> Tensor:
+def _embed_in_volume(plane: Tensor, sizes: tuple[int, ...]) -> Tensor:
     """Give the plane an axis Z, if the grid has one, with nothing above and below."""
     if len(sizes) == 2:
         return plane

@@ -13,17 +13,17 @@ import torch
 from torch import Tensor
 
 #: Half width of a Gaussian in standard deviations; what lies beyond is below 1e-4 of the light.
-_GAUSSIAN_REACH = 4.0
+_GAUSSIAN_CUTOFF = 4.0
 #: Samples per pixel along Y and X when light is collected over a pixel, and at least as many per
 #: Airy radius; doubling either changes no pixel by more than 0.2 % of the peak (a test does it).
-_SAMPLES = 5
+_MIN_PIXEL_SAMPLES = 5
 _SAMPLES_PER_AIRY = 8
 #: Steps of the radial profile per Airy radius; straight lines between them err by 1e-4.
 _STEPS_PER_AIRY = 64
 #: Nodes of the pupil integral per turn of its phase, and the least number.
-_NODES_PER_TURN, _LEAST_NODES = 8, 64
+_NODES_PER_TURN, _MIN_NODES = 8, 64
 #: Airy radius in units of wavelength / NA: the first zero of J1 over 2 pi.
-AIRY = 0.6098
+AIRY_RADIUS_FACTOR = 0.6098
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ class _Optics:
     @property
     def airy(self) -> float:
         """Radius of the first dark ring."""
-        return AIRY * self.wavelength / self.na
+        return AIRY_RADIUS_FACTOR * self.wavelength / self.na
 
 
 def gaussian_psf(sigmas: tuple[float, ...], sizes: tuple[int, ...] | None = None) -> Tensor:
@@ -77,7 +77,7 @@ def gaussian_psf(sigmas: tuple[float, ...], sizes: tuple[int, ...] | None = None
     if not all(sigma >= 0 for sigma in sigmas):  # also catches nan
         raise ValueError(f"`sigmas` must be 0 or more, but are {sigmas}.")
     if sizes is None:
-        sizes = tuple(2 * ceil(_GAUSSIAN_REACH * sigma) + 1 for sigma in sigmas)
+        sizes = tuple(2 * ceil(_GAUSSIAN_CUTOFF * sigma) + 1 for sigma in sigmas)
     _require_odd(sizes)
     psf = torch.ones((), dtype=torch.float64)
     for sigma, size in zip(sigmas, sizes, strict=True):
@@ -144,11 +144,11 @@ def microscope_psf(
     emission = _Optics(na, wavelength_nm, refractive_index)
     lamp = wavelength_nm if excitation_nm is None else excitation_nm
     excitation = None if model == "widefield" else _Optics(na, lamp, refractive_index)
-    psf = _collected(emission, excitation, pinhole_airy, pixel_nm, sizes)
+    psf = _integrate_over_pixels(emission, excitation, pinhole_airy, pixel_nm, sizes)
     return (psf / psf.sum()).float()
 
 
-def _collected(
+def _integrate_over_pixels(
     emission: _Optics,
     excitation: _Optics | None,
     pinhole: float,
@@ -160,38 +160,40 @@ def _collected(
     depth = sizes[0] if len(sizes) == 3 else 1
     planes = (torch.arange(depth, dtype=torch.float64) - depth // 2) * pixel_nm[0]
     down, right = (
-        _fine_offsets(size, pixel, airy)
+        _compute_sample_offsets(size, pixel, airy)
         for size, pixel in zip(sizes[-2:], pixel_nm[-2:], strict=True)
     )
     distance = (down.flatten()[:, None] ** 2 + right.flatten() ** 2).sqrt()
     far = float(distance.max())
     if excitation is None:
-        seen, lit = _profile(emission, planes, far), None
+        seen, lit = _compute_radial_profile(emission, planes, far), None
     else:
-        seen = _through_pinhole(emission, planes, far, pinhole)
-        lit = _profile(excitation, planes, far)
+        seen = _apply_pinhole(emission, planes, far, pinhole)
+        lit = _compute_radial_profile(excitation, planes, far)
     psf = torch.empty(depth, *sizes[-2:], dtype=torch.float64)
     for plane in range(depth):  # one at a time: the samples of all would fill the memory
-        light = _at(distance, seen[plane], emission)
+        light = _interpolate_profile(distance, seen[plane], emission)
         if excitation is not None and lit is not None:
-            light = light * _at(distance, lit[plane], excitation)
+            light = light * _interpolate_profile(distance, lit[plane], excitation)
         psf[plane] = light.reshape(*down.shape, *right.shape).mean((1, 3))
     return psf.reshape(sizes)
 
 
-def _profile(optics: _Optics, planes: Tensor, far: float) -> Tensor:
-    """Intensity over the distance from the axis, (planes, steps), in steps of `_step`.
+def _compute_radial_profile(optics: _Optics, planes: Tensor, far: float) -> Tensor:
+    """Compute intensity over the distance from the axis, (planes, steps).
 
     The amplitude at (r, z) is the integral over the pupil's radius p from 0 to 1 of
     J0(k NA r p) exp(i k z sqrt(n^2 - NA^2 p^2)) p dp. Nodes of Gauss and Legendre.
     """
-    radii = torch.arange(ceil(far / _step(optics)) + 2, dtype=torch.float64) * _step(optics)
+    radii = torch.arange(
+        ceil(far / _compute_profile_step(optics)) + 2, dtype=torch.float64
+    ) * _compute_profile_step(optics)
     wavenumber = 2 * pi / optics.wavelength
     cosine = sqrt(optics.index**2 - optics.na**2)
     turns = (
         optics.na * float(radii[-1]) + float(planes.abs().max()) * (optics.index - cosine)
     ) / optics.wavelength
-    pupil, weights = _gauss_legendre(_LEAST_NODES + ceil(_NODES_PER_TURN * turns))
+    pupil, weights = _gauss_legendre(_MIN_NODES + ceil(_NODES_PER_TURN * turns))
     rings = torch.special.bessel_j0(wavenumber * optics.na * radii[:, None] * pupil)
     path = (optics.index**2 - (optics.na * pupil) ** 2).sqrt()
     phase = wavenumber * planes[:, None] * path
@@ -202,7 +204,7 @@ def _profile(optics: _Optics, planes: Tensor, far: float) -> Tensor:
     return intensity
 
 
-def _through_pinhole(optics: _Optics, planes: Tensor, far: float, diameter: float) -> Tensor:
+def _apply_pinhole(optics: _Optics, planes: Tensor, far: float, diameter: float) -> Tensor:
     """Profile of what a pinhole (in Airy units) lets through.
 
     Of the light at distance s from the axis, an opening of radius a around a point at distance r
@@ -216,32 +218,32 @@ def _through_pinhole(optics: _Optics, planes: Tensor, far: float, diameter: floa
     if not 0 <= diameter < inf:
         raise ValueError(f"A pinhole of {diameter} Airy units is none.")
     opening = diameter * optics.airy  # the radius, as an Airy unit is two Airy radii
-    profile = _profile(optics, planes, far + opening)
+    profile = _compute_radial_profile(optics, planes, far + opening)
     if not diameter:
         return profile
-    away = torch.arange(profile.shape[1], dtype=torch.float64) * _step(optics)
-    radii = away[: ceil(far / _step(optics)) + 2, None]
+    away = torch.arange(profile.shape[1], dtype=torch.float64) * _compute_profile_step(optics)
+    radii = away[: ceil(far / _compute_profile_step(optics)) + 2, None]
     product = (2 * away * radii).clamp(min=torch.finfo(torch.float64).tiny)
     cosine = (away**2 + radii**2 - opening**2) / product
     passed: Tensor = profile @ (cosine.clamp(-1, 1).acos() * away).T
     return passed
 
 
-def _at(distance: Tensor, profile: Tensor, optics: _Optics) -> Tensor:
+def _interpolate_profile(distance: Tensor, profile: Tensor, optics: _Optics) -> Tensor:
     """Interpolate a profile (steps) at distances of any shape."""
-    place = distance / _step(optics)
+    place = distance / _compute_profile_step(optics)
     below = place.floor().long().clamp(max=len(profile) - 2)
     share = place - below
     return profile[below] * (1 - share) + profile[below + 1] * share
 
 
-def _step(optics: _Optics) -> float:
+def _compute_profile_step(optics: _Optics) -> float:
     return optics.airy / _STEPS_PER_AIRY
 
 
-def _fine_offsets(size: int, pixel: float, airy: float) -> Tensor:
+def _compute_sample_offsets(size: int, pixel: float, airy: float) -> Tensor:
     """Places of the samples in nm from the middle, (size, samples)."""
-    samples = max(_SAMPLES, ceil(_SAMPLES_PER_AIRY * pixel / airy))
+    samples = max(_MIN_PIXEL_SAMPLES, ceil(_SAMPLES_PER_AIRY * pixel / airy))
     within = (torch.arange(samples, dtype=torch.float64) + 0.5) / samples - 0.5
     return (torch.arange(size, dtype=torch.float64)[:, None] - size // 2 + within) * pixel
 
@@ -268,14 +270,14 @@ def _require_odd(sizes: tuple[int, ...]) -> None:
 
 
 #: Negative values up to this share of the peak are rounding of whoever computed the PSF.
-_ROUNDING = 1e-6
+_MAX_NEGATIVE_SHARE = 1e-6
 #: Share of the light that is kept along each axis.
-_KEPT = 0.999
+_MIN_RETAINED_LIGHT = 0.999
 #: Nearer than that to half a pixel between two, the centre of mass does not say which it is.
-_UNDECIDED = 0.25
+_CENTRE_TOLERANCE = 0.25
 
 
-def cleaned_psf(array: Tensor) -> tuple[Tensor, tuple[str, ...]] | str:
+def clean_psf(array: Tensor) -> tuple[Tensor, tuple[str, ...]] | str:
     """Centre a PSF, cut off its empty border and scale it to sum one; or say why not.
 
     Parameters
@@ -299,7 +301,7 @@ def cleaned_psf(array: Tensor) -> tuple[Tensor, tuple[str, ...]] | str:
         return "input-not-finite"
     if not bool(psf.any()):
         return "psf-zero"
-    if float(psf.min()) < -_ROUNDING * max(float(psf.max()), 0.0):
+    if float(psf.min()) < -_MAX_NEGATIVE_SHARE * max(float(psf.max()), 0.0):
         return "psf-negative"
     psf = psf.clamp(min=0)
     psf = psf / psf.max()  # or the sum of tiny or huge values would not be a number
@@ -308,7 +310,7 @@ def cleaned_psf(array: Tensor) -> tuple[Tensor, tuple[str, ...]] | str:
     lacking: dict[int, float] = {}
     for axis, name in enumerate("ZYX"[-psf.ndim :]):
         size = psf.shape[axis]
-        psf, shift, missing = _centred(psf, axis)
+        psf, shift, missing = _pad_to_centre(psf, axis)
         if size % 2 == 0:
             lacking[axis] = missing
             notes.append(
@@ -319,18 +321,18 @@ def cleaned_psf(array: Tensor) -> tuple[Tensor, tuple[str, ...]] | str:
             notes.append(
                 f"The PSF lay {abs(shift):g} pixels off its middle along {name} and was centred."
             )
-    psf = _cropped(psf)
+    psf = _crop_to_light(psf)
     # the edge at which haze is cut off would ring, were there zeros beside it
     for axis, missing in lacking.items():
-        psf = _moved(psf, axis, missing)
+        psf = _shift_subpixel(psf, axis, missing)
     return (psf / psf.sum()).float(), tuple(notes)
 
 
-def _marginal(psf: Tensor, axis: int) -> Tensor:
+def _compute_marginal(psf: Tensor, axis: int) -> Tensor:
     return psf.sum([other for other in range(psf.ndim) if other != axis])
 
 
-def _centred(psf: Tensor, axis: int) -> tuple[Tensor, float, float]:
+def _pad_to_centre(psf: Tensor, axis: int) -> tuple[Tensor, float, float]:
     """Add zeros on one side until the pixel nearest to the centre of mass is the middle one.
 
     Returns
@@ -341,12 +343,12 @@ def _centred(psf: Tensor, axis: int) -> tuple[Tensor, float, float]:
     """
     size = psf.shape[axis]
     places = torch.arange(size, dtype=psf.dtype, device=psf.device)
-    middle = float((_marginal(psf, axis) * places).sum())
+    middle = float((_compute_marginal(psf, axis) * places).sum())
     centre = round(middle)
-    if abs(middle % 1 - 0.5) < _UNDECIDED:
+    if abs(middle % 1 - 0.5) < _CENTRE_TOLERANCE:
         # an even array of a widefield stack has as much light in its first plane as in any other,
         # and no partner for it: squares hardly see that haze
-        squares = _marginal(psf**2, axis)
+        squares = _compute_marginal(psf**2, axis)
         brightest = float((squares * places).sum() / squares.sum())
         centre = floor(middle) + (0 if brightest < middle else 1)
         middle = min(max(brightest, floor(middle)), floor(middle) + 1)
@@ -358,7 +360,7 @@ def _centred(psf: Tensor, axis: int) -> tuple[Tensor, float, float]:
     return torch.cat([zeros[0], psf, zeros[1]], axis), centre - (size - 1) / 2, centre - middle
 
 
-def _moved(psf: Tensor, axis: int, pixels: float) -> Tensor:
+def _shift_subpixel(psf: Tensor, axis: int, pixels: float) -> Tensor:
     """Move by part of a pixel, by the phase of the spectrum; what swings below 0 is cut off.
 
     Cubics and Lanczos windows blur a PSF of few pixels, and explain the image less well.
@@ -371,12 +373,15 @@ def _moved(psf: Tensor, axis: int, pixels: float) -> Tensor:
     return moved.clamp(min=0)
 
 
-def _cropped(psf: Tensor) -> Tensor:
+def _crop_to_light(psf: Tensor) -> Tensor:
     """Keep the least symmetric box that holds the wanted share of the light along each axis."""
-    for axis, line in enumerate([_marginal(psf, axis) for axis in range(psf.ndim)]):
+    for axis, line in enumerate([_compute_marginal(psf, axis) for axis in range(psf.ndim)]):
         middle = len(line) // 2
         half = 0
-        while half < middle and float(line[middle - half : middle + half + 1].sum()) < _KEPT:
+        while (
+            half < middle
+            and float(line[middle - half : middle + half + 1].sum()) < _MIN_RETAINED_LIGHT
+        ):
             half += 1
         psf = psf.narrow(axis, middle - half, 2 * half + 1)
     return psf

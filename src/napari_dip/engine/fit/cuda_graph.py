@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from napari_dip.engine.train_step import EagerLearner, Look
+from napari_dip.engine.train_step import EagerTrainStep, TrainingBatch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,36 +25,36 @@ if TYPE_CHECKING:
     from napari_dip.engine.fit.schedule import Schedule
     from napari_dip.engine.prior import Draw, Prior
     from napari_dip.engine.problem import Problem
-    from napari_dip.engine.train_step import Learner, Lesson
+    from napari_dip.engine.train_step import StepOutput, TrainStep
 
 #: Steps before one is recorded, so that libraries have chosen their algorithms; as PyTorch's notes
 #: on CUDA graphs have it.
-WARM_UP = 3
+WARM_UP_STEPS = 3
 #: Recordings of one fit: at the start, in the last phase, in which held-out pixels drive the fit as
 #: well, and each time that it broke down and went back (fit.py). More means that sizes change.
-MOST_RECORDINGS = 8
+MAX_RECORDINGS = 8
 #: A note on a run.
-EAGER = (
+EAGER_FALLBACK_NOTE = (
     "The steps could not be recorded on the graphics card ({why}), so they are computed operation "
     "by operation, which takes longer."
 )
-NOT_STATIC = "what they look at changes its size"
+DYNAMIC_SHAPES_REASON = "what they look at changes its size"
 
 
-def learner_for(
+def make_train_step(
     problem: Problem, prior: Prior, schedule: Schedule, optimizer: Optimizer, *, half: bool
-) -> Learner:
+) -> TrainStep:
     """Record steps on a graphics card that can, with the optimiser that can; else run them."""
-    eager = EagerLearner(problem, prior, optimizer, clip=schedule.clip, half=half)
-    return GraphStep(eager) if recordable(problem, schedule) else eager
+    eager = EagerTrainStep(problem, prior, optimizer, clip=schedule.clip, half=half)
+    return CudaGraphTrainStep(eager) if is_graph_capturable(problem, schedule) else eager
 
 
-def recordable(problem: Problem, schedule: Schedule) -> bool:
+def is_graph_capturable(problem: Problem, schedule: Schedule) -> bool:
     """Whether the fit runs on an NVIDIA card, with Adam: other optimisers ask for numbers."""
     return problem.terms[0].measurement.device.type == "cuda" and schedule.optimiser is None
 
 
-class GraphStep:
+class CudaGraphTrainStep:
     """Records what a learner does with a look, and replays it with the next one's pixels.
 
     Where that fails it learns operation by operation from then on, and says why.
@@ -65,26 +65,26 @@ class GraphStep:
         On a card its optimiser must be one of `adam_on_card`.
     """
 
-    def __init__(self, learner: EagerLearner) -> None:
+    def __init__(self, learner: EagerTrainStep) -> None:
         self.note = ""
         self.eager = learner
         self._recordings = 0
         self._graph: torch.cuda.CUDAGraph | None = None
-        self._shown: Look | None = None  # the tensors that the graph reads
-        self._lesson: Lesson | None = None  # and those that it writes
+        self._shown: TrainingBatch | None = None  # the tensors that the graph reads
+        self._lesson: StepOutput | None = None  # and those that it writes
         self._aside: torch.cuda.Stream | None = None
 
     def drawing(self) -> AbstractContextManager[object]:
         """Draw on a stream of its own, once there is a graph to be drawn for."""
         return nullcontext() if self._aside is None else torch.cuda.stream(self._aside)
 
-    def drawn(self, look: Look, draw: Draw) -> None:
+    def drawn(self, look: TrainingBatch, draw: Draw) -> None:
         """Wait for what was made on that stream, and keep its memory until it is read here."""
         if self._aside is None:
             return
         now = torch.cuda.current_stream()
         now.wait_stream(self._aside)
-        for tensor in (*tensors(look), draw.trusted):
+        for tensor in (*list_batch_tensors(look), draw.trusted):
             if tensor is not None:
                 tensor.record_stream(now)
 
@@ -96,38 +96,44 @@ class GraphStep:
         """Drop the graph: the optimiser's tensors are others than those that it writes."""
         self._graph = None
 
-    def learn(self, look: Look) -> Lesson:
+    def learn(self, look: TrainingBatch) -> StepOutput:
         """Replay the step; record it first if there is none for looks of this kind."""
         if not self.note:
             try:
                 return self._replayed(look)
             except RuntimeError as error:  # a full memory, too: without the graph it takes less
                 why = str(error).strip().splitlines()[0].rstrip(".") if str(error) else "no reason"
-                self.note = EAGER.format(why=why)
+                self.note = EAGER_FALLBACK_NOTE.format(why=why)
                 self._graph = self._aside = self._shown = self._lesson = None
         return self.eager.learn(look)
 
-    def _replayed(self, look: Look) -> Lesson:
-        if self._graph is None or self._shown is None or kind(look) != kind(self._shown):
+    def _replayed(self, look: TrainingBatch) -> StepOutput:
+        if (
+            self._graph is None
+            or self._shown is None
+            or make_graph_key(look) != make_graph_key(self._shown)
+        ):
             self._record(look)
         assert self._graph is not None
         assert self._shown is not None
         assert self._lesson is not None
-        for kept, tensor in zip(tensors(self._shown), tensors(look), strict=True):
+        for kept, tensor in zip(
+            list_batch_tensors(self._shown), list_batch_tensors(look), strict=True
+        ):
             kept.copy_(tensor)
         self._graph.replay()
         return self._lesson
 
-    def _record(self, look: Look) -> None:
+    def _record(self, look: TrainingBatch) -> None:
         self._recordings += 1
-        if self._recordings > MOST_RECORDINGS:
-            raise RuntimeError(NOT_STATIC)
+        if self._recordings > MAX_RECORDINGS:
+            raise RuntimeError(DYNAMIC_SHAPES_REASON)
         graph, aside = torch.cuda.CUDAGraph(), torch.cuda.Stream()
-        shown = copied(look)
-        with unchanged(self.eager):
+        shown = clone_batch(look)
+        with preserve_training_state(self.eager):
             aside.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(aside):
-                for _ in range(WARM_UP):
+                for _ in range(WARM_UP_STEPS):
                     self.eager.learn(shown)
             torch.cuda.current_stream().wait_stream(aside)
             self.eager.optimizer.zero_grad(set_to_none=True)
@@ -137,7 +143,7 @@ class GraphStep:
 
 
 @contextmanager
-def unchanged(learner: EagerLearner) -> Iterator[None]:
+def preserve_training_state(learner: EagerTrainStep) -> Iterator[None]:
     """Put weights and optimiser back afterwards, in place: a graph goes on with these tensors."""
     known = learner.optimizer.state
     weights = [weight.detach().clone() for weight in learner.weights]
@@ -158,18 +164,18 @@ def unchanged(learner: EagerLearner) -> Iterator[None]:
                         value.zero_()
 
 
-def kind(look: Look) -> tuple[object, ...]:
+def make_graph_key(look: TrainingBatch) -> tuple[object, ...]:
     """Tell looks apart that one graph cannot serve."""
-    shapes = tuple((tuple(one.shape), one.dtype) for one in tensors(look))
+    shapes = tuple((tuple(one.shape), one.dtype) for one in list_batch_tensors(look))
     return (*shapes, look.direct, look.released)
 
 
-def tensors(look: Look) -> list[Tensor]:
+def list_batch_tensors(look: TrainingBatch) -> list[Tensor]:
     """All that it shows, in a fixed order."""
     return [look.code, *look.measured, *look.asked, *look.counted]
 
 
-def copied(look: Look) -> Look:
+def clone_batch(look: TrainingBatch) -> TrainingBatch:
     """Make the same look in tensors of its own."""
 
     def each(part: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

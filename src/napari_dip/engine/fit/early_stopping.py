@@ -8,7 +8,7 @@ from math import isfinite
 
 
 @dataclass(frozen=True, slots=True)
-class Judgement:
+class ValidationRecord:
     """Losses at one report, per pixel and without unit.
 
     Attributes
@@ -27,10 +27,10 @@ class Judgement:
 
 
 #: history -> why to stop, or None to go on.
-StopRule = Callable[[Sequence[Judgement]], str | None]
+StopRule = Callable[[Sequence[ValidationRecord]], str | None]
 
 
-def held_out_rule(patience: int, least: int = 0) -> StopRule:
+def make_validation_stop_rule(patience: int, least: int = 0) -> StopRule:
     """Stop when the held-out loss has not reached a new low for `patience` iterations.
 
     Parameters
@@ -47,11 +47,11 @@ def held_out_rule(patience: int, least: int = 0) -> StopRule:
         neither starts nor ends the wait.
     """
 
-    def rule(history: Sequence[Judgement]) -> str | None:
+    def rule(history: Sequence[ValidationRecord]) -> str | None:
         judged = any(isfinite(entry.held_out) for entry in history)
         if not judged or history[-1].iteration < least:
             return None
-        best = smoothed_best(history)
+        best = find_smoothed_best(history)
         waited = history[-1].iteration - history[best].iteration
         if waited < patience:
             return None
@@ -66,7 +66,7 @@ def held_out_rule(patience: int, least: int = 0) -> StopRule:
     return rule
 
 
-def smoothed_best(history: Sequence[Judgement]) -> int:
+def find_smoothed_best(history: Sequence[ValidationRecord]) -> int:
     """Index of the least held-out loss among medians of three neighbours."""
     losses = [entry.held_out if isfinite(entry.held_out) else float("inf") for entry in history]
     windows = [losses[max(0, index - 1) : index + 2] for index in range(len(losses))]
@@ -74,6 +74,6 @@ def smoothed_best(history: Sequence[Judgement]) -> int:
     return min(range(len(medians)), key=medians.__getitem__)
 
 
-def never(history: Sequence[Judgement]) -> str | None:
+def never_stop(history: Sequence[ValidationRecord]) -> str | None:
     """Run to the last iteration."""
     return None

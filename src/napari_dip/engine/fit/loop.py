@@ -7,8 +7,8 @@ from math import isfinite
 from typing import TYPE_CHECKING
 
 from napari_dip.engine.control import Control
-from napari_dip.engine.fit.state import KEPT, Course, Result
-from napari_dip.engine.fit.trainer import EagerStep
+from napari_dip.engine.fit.state import USER_STOP_REASON, FitResult, FitState
+from napari_dip.engine.fit.trainer import EagerTrainer
 from napari_dip.engine.problem import Estimate
 
 if TYPE_CHECKING:
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
     from napari_dip.engine.fit.early_stopping import StopRule
     from napari_dip.engine.fit.schedule import Schedule
-    from napari_dip.engine.fit.state import Checkpoint, Progress
+    from napari_dip.engine.fit.state import Checkpoint, FitProgress
     from napari_dip.engine.prior import Prior
     from napari_dip.engine.problem import Problem
 
 #: Rollbacks in a row before a fit gives up; by then the rate is a 64th.
-MOST_ROLLBACKS = 6
+MAX_ROLLBACKS = 6
 
 
 def fit(
@@ -38,7 +38,7 @@ def fit(
     control: Callable[[], Control] = lambda: Control.GO,
     preview_due: Callable[[bool], bool] = lambda _: False,
     keep_checkpoint: Callable[[Checkpoint], None] | None = None,
-) -> Generator[Progress, None, Result | None]:
+) -> Generator[FitProgress, None, FitResult | None]:
     """Fit the prior to the problem until the stop rule, the schedule or a person ends it.
 
     Parameters
@@ -67,32 +67,34 @@ def fit(
     """
     course = _begin(problem, prior, schedule, seed, resume, warm_start)
     step = course.step
-    reason = _ending(course, stop) if resume else ""  # ended already: must not go on when resumed
+    reason = (
+        _find_stop_reason(course, stop) if resume else ""
+    )  # ended already: must not go on when resumed
     while step.iteration < schedule.stop_at and not reason:
-        wish = _wait(control)
+        wish = _wait_while_paused(control)
         if wish is Control.DISCARD or (wish is Control.KEEP and step.iteration == 0):
             return None
         if wish is Control.KEEP:
             reason = course.kept(problem)
             break
         step.advance()
-        if judged := _judging(step.iteration, schedule):
+        if judged := _is_report_due(step.iteration, schedule):
             note, reason = _report(problem, course, stop, keep_checkpoint)
             yield course.progress(note=note)
         if preview_due(judged and not step.tried):
             yield course.progress(estimate=problem.finish(course.shown()))
-    if (yield from _release(problem, course, schedule, reason, control, preview_due)):
+    if (yield from _refit_on_all_pixels(problem, course, schedule, reason, control, preview_due)):
         return None
-    reason = _why(reason, course, schedule)
-    closely = schedule.last_look and reason != KEPT
+    reason = _describe_stop_reason(reason, course, schedule)
+    closely = schedule.last_look and reason != USER_STOP_REASON
     return (yield from _finish(problem, course, reason, control, closely=closely))
 
 
-def _judging(iteration: int, schedule: Schedule) -> bool:
+def _is_report_due(iteration: int, schedule: Schedule) -> bool:
     return iteration % schedule.report_every == 0 or iteration == schedule.stop_at
 
 
-def _why(reason: str, course: Course, schedule: Schedule) -> str:
+def _describe_stop_reason(reason: str, course: FitState, schedule: Schedule) -> str:
     """Say why a fit ended: at the very last iteration the rule may have enough as well.
 
     Iterations are counted with those of the last phase, as whoever watches has seen them counted.
@@ -106,25 +108,25 @@ def _why(reason: str, course: Course, schedule: Schedule) -> str:
     return f"all {taken} iterations before the last phase were used"
 
 
-def _release(
+def _refit_on_all_pixels(
     problem: Problem,
-    course: Course,
+    course: FitState,
     schedule: Schedule,
     reason: str,
     control: Callable[[], Control],
     preview_due: Callable[[bool], bool],
-) -> Generator[Progress, None, bool]:
+) -> Generator[FitProgress, None, bool]:
     """Let the held-out pixels drive the fit as well, now that they have judged.
 
     Only where the best picture does not lie behind. Tells whether the run was discarded.
     """
     step = course.step
     late = step.iteration - course.best_iteration > 2 * schedule.report_every
-    if reason == KEPT or late or not schedule.release:
+    if reason == USER_STOP_REASON or late or not schedule.release:
         return False
     step.released = True
     for _ in range(schedule.release):
-        wish = _wait(control)
+        wish = _wait_while_paused(control)
         if wish is not Control.GO:
             return wish is Control.DISCARD
         step.advance()
@@ -144,15 +146,15 @@ def _begin(
     seed: int,
     resume: Checkpoint | None,
     warm_start: Mapping[str, Tensor] | None,
-) -> Course:
+) -> FitState:
     if warm_start is not None:
         prior.net.load_state_dict(dict(warm_start))
-    step = EagerStep(problem, prior, schedule, seed=seed)
+    step = EagerTrainer(problem, prior, schedule, seed=seed)
     if resume is None:
-        return Course(step, step.average_state(), step.state())
+        return FitState(step, step.average_state(), step.state())
     step.load(resume.step)
     history = list(resume.history)
-    return Course(
+    return FitState(
         step,
         resume.best,
         resume.rollback,
@@ -163,7 +165,7 @@ def _begin(
     )
 
 
-def _wait(control: Callable[[], Control]) -> Control:
+def _wait_while_paused(control: Callable[[], Control]) -> Control:
     """Ask what to do; while it is to pause, wait without computing."""
     while (wish := control()) is Control.PAUSE:
         time.sleep(0.02)
@@ -172,7 +174,7 @@ def _wait(control: Callable[[], Control]) -> Control:
 
 def _report(
     problem: Problem,
-    course: Course,
+    course: FitState,
     stop: StopRule,
     keep_checkpoint: Callable[[Checkpoint], None] | None,
 ) -> tuple[str, str]:
@@ -181,29 +183,29 @@ def _report(
     if (said := course.step.note) and said not in course.notes:
         course.notes.append(said)
         note = note or said
-    reason = _ending(course, stop)
+    reason = _find_stop_reason(course, stop)
     if keep_checkpoint is not None:
         keep_checkpoint(course.checkpoint())
     return note, reason
 
 
-def _ending(course: Course, stop: StopRule) -> str:
-    if course.rollbacks >= MOST_ROLLBACKS:
+def _find_stop_reason(course: FitState, stop: StopRule) -> str:
+    if course.rollbacks >= MAX_ROLLBACKS:
         return f"the fit broke down {course.rollbacks} times in a row"
     return stop(course.history) or ""
 
 
 def _finish(
     problem: Problem,
-    course: Course,
+    course: FitState,
     reason: str,
     control: Callable[[], Control],
     *,
     closely: bool,
-) -> Generator[Progress, None, Result | None]:
+) -> Generator[FitProgress, None, FitResult | None]:
     """Take the best average, look at it as closely as time allows, and hand it over."""
     step = course.step
-    iteration, kept = step.iteration, reason == KEPT
+    iteration, kept = step.iteration, reason == USER_STOP_REASON
     if course.best_iteration:
         step.load_average(course.best)
     blind = None
@@ -211,7 +213,7 @@ def _finish(
         if isinstance(part, Estimate):
             blind = part
             break
-        wish = _wait(control)
+        wish = _wait_while_paused(control)
         if wish is Control.DISCARD:
             return None
         if wish is Control.KEEP:  # one look has to do
@@ -220,12 +222,12 @@ def _finish(
         yield course.progress(swept=part)
     seen = course.best_look() if blind is None or step.reveals else blind
     last = problem.finish if kept or problem.refine is None else problem.refine
-    return Result(
+    return FitResult(
         last(seen if blind is None else blind),
         problem.on_grid(seen),
         reason,
         kept,
-        course.rollbacks >= MOST_ROLLBACKS,
+        course.rollbacks >= MAX_ROLLBACKS,
         course.best_iteration,
         iteration,
         tuple(course.history),

@@ -101,7 +101,9 @@ class Schedule:
         return phase.learning_rate * share, phase.operator_learning_rate * share
 
 
-def one_phase(iterations: int, learning_rate: float, **settings: float) -> Schedule:
+def make_single_phase_schedule(
+    iterations: int, learning_rate: float, **settings: float
+) -> Schedule:
     """Make the usual schedule: one phase, rates fixed by its length."""
     phase = Phase(iterations, learning_rate)
     return Schedule((phase,), iterations, iterations, **settings)  # type: ignore[arg-type]
@@ -115,10 +117,10 @@ _MOMENTUM = 0.9
 _MEMORY = 10
 #: Least curvature along a step, as a share of what its lengths allow: below it, the step says
 #: nothing of the curvature that could be trusted.
-_CURVED = 1e-6
+_MIN_CURVATURE = 1e-6
 
 
-class Plain(Optimizer):
+class UnwrappedOptimiser(Optimizer):
     """An optimiser without what torch wraps around it in case somebody compiles it.
 
     The wrappers import torch's compiler when they are first called, though nothing here is
@@ -130,41 +132,41 @@ class Plain(Optimizer):
     add_param_group = inspect.unwrap(Optimizer.add_param_group)
 
 
-class Adam(Plain, torch.optim.Adam):
+class Adam(UnwrappedOptimiser, torch.optim.Adam):
     """torch's own, unwrapped."""
 
     step = torch.no_grad()(inspect.unwrap(torch.optim.Adam.step))
 
 
-class GradientDescent(Plain, torch.optim.SGD):
+class GradientDescent(UnwrappedOptimiser, torch.optim.SGD):
     """torch's own, unwrapped."""
 
     step = torch.no_grad()(inspect.unwrap(torch.optim.SGD.step))
 
 
-def adam(groups: list[dict[str, Any]]) -> Optimizer:
+def make_adam(groups: list[dict[str, Any]]) -> Optimizer:
     """Kingma, Ba, Adam: a method for stochastic optimization, ICLR 2015, arXiv:1412.6980."""
     return Adam(groups, lr=0.0, foreach=True)
 
 
-def adam_on_card(groups: list[dict[str, Any]]) -> Optimizer:
+def make_capturable_adam(groups: list[dict[str, Any]]) -> Optimizer:
     """Make the same with rates and counts as tensors on the graphics card: a graph reads them."""
     for group in groups:
         group["lr"] = torch.zeros((), device=group["params"][0].device)
     return Adam(groups, lr=0.0, foreach=True, capturable=True)
 
 
-def gradient_descent(groups: list[dict[str, Any]]) -> Optimizer:
+def make_gradient_descent(groups: list[dict[str, Any]]) -> Optimizer:
     """Go down the gradient, with momentum."""
     return GradientDescent(groups, lr=0.0, momentum=_MOMENTUM, foreach=True)
 
 
-def limited_memory(groups: list[dict[str, Any]]) -> Optimizer:
-    """L-BFGS without a line search: see `LimitedMemory`."""
-    return LimitedMemory(groups)
+def make_lbfgs(groups: list[dict[str, Any]]) -> Optimizer:
+    """L-BFGS without a line search: see `FixedStepLbfgs`."""
+    return FixedStepLbfgs(groups)
 
 
-class LimitedMemory(Plain):
+class FixedStepLbfgs(UnwrappedOptimiser):
     """L-BFGS with one evaluation a step: the rate is the step's length, nothing is searched.
 
     A line search would look at the loss several times within one iteration, which then would not
@@ -192,8 +194,8 @@ class LimitedMemory(Plain):
         )
         known = self.state[weights[0]]
         if known:
-            _remember(known, gradient)
-            direction = -_turned(known, gradient)
+            _store_curvature_pair(known, gradient)
+            direction = -_run_two_loop_recursion(known, gradient)
         else:
             direction = -gradient / gradient.norm().clamp(min=1)
             known["changes"] = gradient.new_zeros((_MEMORY, gradient.numel()))
@@ -206,17 +208,17 @@ class LimitedMemory(Plain):
             weight += part.view_as(weight)
 
 
-def _remember(known: dict[str, Tensor], gradient: Tensor) -> None:
+def _store_curvature_pair(known: dict[str, Tensor], gradient: Tensor) -> None:
     """Keep how the gradient changed along the last step, newest last, if that is a curvature."""
     turn, move = gradient - known["gradient"], known["move"]
-    if not float(turn @ move) > _CURVED * float(turn.norm() * move.norm()):
+    if not float(turn @ move) > _MIN_CURVATURE * float(turn.norm() * move.norm()):
         return
     for name, newest in (("changes", move), ("turns", turn)):
         known[name] = torch.cat([known[name][1:], newest[None]])
     known["pairs"] = (known["pairs"] + 1).clamp(max=_MEMORY)
 
 
-def _turned(known: dict[str, Tensor], gradient: Tensor) -> Tensor:
+def _run_two_loop_recursion(known: dict[str, Tensor], gradient: Tensor) -> Tensor:
     """Multiply a gradient by the inverse curvature that is remembered: two loops over the pairs."""
     count = int(known["pairs"])
     if not count:

@@ -13,19 +13,19 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from napari_dip.engine.fit.early_stopping import Judgement
-from napari_dip.engine.problem import Estimate, Problem, judged
+from napari_dip.engine.fit.early_stopping import ValidationRecord
+from napari_dip.engine.problem import Estimate, Problem, compute_validation_loss
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from torch import Tensor
 
-    from napari_dip.engine.fit.trainer import State, Step
+    from napari_dip.engine.fit.trainer import TensorState, Trainer
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Progress:
+class FitProgress:
     """One report of a running fit.
 
     Attributes
@@ -41,7 +41,7 @@ class Progress:
         Something the user should know, once; else "".
     """
 
-    judgement: Judgement
+    judgement: ValidationRecord
     iteration: int
     best_iteration: int
     swept: float = 0.0
@@ -53,17 +53,17 @@ class Progress:
 class Checkpoint:
     """All that the next step depends on, as tensors and plain numbers."""
 
-    step: State
-    rollback: State
-    best: State
+    step: TensorState
+    rollback: TensorState
+    best: TensorState
     best_iteration: int
-    history: tuple[Judgement, ...]
+    history: tuple[ValidationRecord, ...]
     rollbacks: int
     notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Result:
+class FitResult:
     """The answer of one fit.
 
     Attributes
@@ -91,38 +91,38 @@ class Result:
     broke_down: bool
     best_iteration: int
     iterations: int
-    history: tuple[Judgement, ...]
+    history: tuple[ValidationRecord, ...]
     learned: Mapping[str, Tensor]
     weights: Mapping[str, Tensor]
     notes: tuple[str, ...]
 
 
 #: A mean loss this many times the usual one is no fluctuation of a mini-batch but a breakdown.
-JUMP = 10.0
+BREAKDOWN_LOSS_FACTOR = 10.0
 #: Where a trial is judged, which is not the picture itself, or held-out pixels are filled in that
 #: the last look shows, losses count as equal within this share of what has been gained since the
 #: first report. On bird of Set5, made coarse by 4, they lay within 5 % from step 75 on, while the
 #: picture went on gaining 0.6 dB; on FMD WideField_BPAE_R, 10,000 judges took step 50 for better
 #: than 250 by 5 % with one seed and for worse with another: 35.22 and 35.55 dB.
-SLACK = 0.1
+LOSS_TOLERANCE_SHARE = 0.1
 #: In the second case no more counts as equal than so many times what two reports in a row differ
 #: by, in the median. With the share alone, balanced fits of Confocal_BPAE_R (FMD, captures 1 to 4)
 #: were kept after 550 to 600 steps, with up to 0.46 dB less than after 300; with 1 instead of 2,
 #: fits of WideField_BPAE_R would be kept at step 75 of 250.
-FLUCTUATION = 2.0
+MAX_FLUCTUATION_FACTOR = 2.0
 #: Why a fit ended that a person ended.
-KEPT = "you kept the picture"
+USER_STOP_REASON = "you kept the picture"
 
 
 @dataclass(slots=True, eq=False)
-class Course:
+class FitState:
     """What a checkpoint is made of."""
 
-    step: Step
-    best: State
-    rollback: State
+    step: Trainer
+    best: TensorState
+    rollback: TensorState
     best_iteration: int = 0
-    history: list[Judgement] = field(default_factory=list)
+    history: list[ValidationRecord] = field(default_factory=list)
     rollbacks: int = 0
     notes: list[str] = field(default_factory=list)
     seen: tuple[int, Estimate] | None = None  # last picture: a person who keeps waits less
@@ -141,10 +141,10 @@ class Course:
 
     def progress(
         self, *, estimate: Estimate | None = None, note: str = "", swept: float = 0.0
-    ) -> Progress:
+    ) -> FitProgress:
         """Freeze what a person may want to know now."""
-        last = self.history[-1] if self.history else Judgement(0, float("nan"), float("nan"))
-        return Progress(last, self.step.iteration, self.best_iteration, swept, estimate, note)
+        last = self.history[-1] if self.history else ValidationRecord(0, float("nan"), float("nan"))
+        return FitProgress(last, self.step.iteration, self.best_iteration, swept, estimate, note)
 
     def look(self) -> Estimate:
         """Picture of the average as it is now; costs a pass through the network."""
@@ -165,14 +165,16 @@ class Course:
         estimate = step.trial() if step.tried else self.look()
         held_out = self._held_out(problem, estimate, direct=step.tried)
         usual = sorted(entry.fitted for entry in self.history[-5:])
-        broken = not isfinite(fitted) or (len(usual) == 5 and fitted > JUMP * (1 + abs(usual[2])))
+        broken = not isfinite(fitted) or (
+            len(usual) == 5 and fitted > BREAKDOWN_LOSS_FACTOR * (1 + abs(usual[2]))
+        )
         if broken or (
             not isfinite(held_out) and self.history and isfinite(self.history[-1].held_out)
         ):
             return self._roll_back()
         if self._no_worse(held_out, self._slack(held_out)):
             self.best, self.best_iteration = step.average_state(), step.iteration
-        self.history.append(Judgement(step.iteration, fitted, held_out))
+        self.history.append(ValidationRecord(step.iteration, fitted, held_out))
         self.rollback = step.state()
         self.rollbacks = 0
         return ""
@@ -188,7 +190,7 @@ class Course:
                 self.best_iteration = self.seen[0]
         elif judged_at < self.step.iteration:
             self.judge(problem)
-        return KEPT
+        return USER_STOP_REASON
 
     def best_look(self) -> Estimate:
         """Picture of the best average, seen already or looked at now."""
@@ -198,7 +200,7 @@ class Course:
 
     @torch.no_grad()
     def _held_out(self, problem: Problem, estimate: Estimate, *, direct: bool = False) -> float:
-        return float(judged(problem, estimate, direct=direct))
+        return float(compute_validation_loss(problem, estimate, direct=direct))
 
     def _no_worse(self, held_out: float, slack: float = 0.0) -> bool:
         """Equal counts: of equals the later has averaged more; nothing held out: the last."""
@@ -210,11 +212,11 @@ class Course:
         losses = [*self._losses(), held_out]
         if len(losses) < 2 or not (self.step.tried or self.step.reveals):
             return 0.0
-        share = SLACK * (losses[0] - min(losses[:-1]))
+        share = LOSS_TOLERANCE_SHARE * (losses[0] - min(losses[:-1]))
         if self.step.tried:
             return share
         changes = [abs(after - before) for before, after in pairwise(losses)]
-        return min(share, FLUCTUATION * median(changes))
+        return min(share, MAX_FLUCTUATION_FACTOR * median(changes))
 
     def _losses(self) -> list[float]:
         return [entry.held_out for entry in self.history if not isnan(entry.held_out)]

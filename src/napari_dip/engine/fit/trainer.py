@@ -11,10 +11,15 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 from torch import Tensor, nn
 
-from napari_dip.engine.fit.cuda_graph import learner_for, recordable
-from napari_dip.engine.fit.schedule import adam, adam_on_card
-from napari_dip.engine.problem import Estimate, Learning, Problem
-from napari_dip.engine.train_step import answer, look_at, made_for_half, packed
+from napari_dip.engine.fit.cuda_graph import is_graph_capturable, make_train_step
+from napari_dip.engine.fit.schedule import make_adam, make_capturable_adam
+from napari_dip.engine.problem import Estimate, LearnedOperator, Problem
+from napari_dip.engine.train_step import (
+    apply_network,
+    convert_to_channels_last,
+    has_fast_bfloat16,
+    make_training_batch,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -164,7 +169,7 @@ class WeightAverage:
         self._steps = int(state["steps"]) if "steps" in state else self._steps
 
 
-def average_for(prior: Prior, shape: tuple[int, ...], decay: float, like: Tensor) -> Average:
+def make_average(prior: Prior, shape: tuple[int, ...], decay: float, like: Tensor) -> Average:
     """Choose the average that the prior asks for."""
     if not prior.covers_grid:
         from copy import deepcopy
@@ -174,10 +179,10 @@ def average_for(prior: Prior, shape: tuple[int, ...], decay: float, like: Tensor
 
 
 #: Everything that a step needs to go on exactly where another left off.
-State = dict[str, Tensor]
+TensorState = dict[str, Tensor]
 
 
-class Step(Protocol):
+class Trainer(Protocol):
     """Interface of a stepper; the loop knows no other."""
 
     iteration: int
@@ -211,19 +216,19 @@ class Step(Protocol):
         """Averaged picture at its best: shares done, then the picture."""
         ...
 
-    def state(self) -> State:
+    def state(self) -> TensorState:
         """Copy of all that the next step depends on."""
         ...
 
-    def load(self, state: State) -> None:
+    def load(self, state: TensorState) -> None:
         """Go back to a copy."""
         ...
 
-    def average_state(self) -> State:
+    def average_state(self) -> TensorState:
         """Copy of the average alone."""
         ...
 
-    def load_average(self, state: State) -> None:
+    def load_average(self, state: TensorState) -> None:
         """Put a copy of the average back."""
         ...
 
@@ -231,12 +236,12 @@ class Step(Protocol):
         """Give what learned operators have found, by name."""
         ...
 
-    def weights(self) -> State:
+    def weights(self) -> TensorState:
         """Weights of the network that the averaged picture comes from, by their names."""
         ...
 
 
-class EagerStep:
+class EagerTrainer:
     """Draws at each step, and lets a learner teach the weights: on a card by a recorded graph.
 
     Parameters
@@ -261,13 +266,15 @@ class EagerStep:
         self._rng = torch.Generator(like.device).manual_seed(seed)
         learned = [weight for term in problem.terms for weight in term.operator.parameters()]
         groups = [{"params": list(prior.net.parameters())}, {"params": learned}]
-        make = schedule.optimiser or (adam_on_card if recordable(problem, schedule) else adam)
+        make = schedule.optimiser or (
+            make_capturable_adam if is_graph_capturable(problem, schedule) else make_adam
+        )
         self._optimizer = make([group for group in groups if group["params"]])
-        half = schedule.half and made_for_half(like.device)
-        self.learner = learner_for(problem, prior, schedule, self._optimizer, half=half)
+        half = schedule.half and has_fast_bfloat16(like.device)
+        self.learner = make_train_step(problem, prior, schedule, self._optimizer, half=half)
         self._weights = [*prior.net.parameters(), *learned]
         self._shape = (*like.shape[:2], *prior.grid)
-        self._average = average_for(prior, self._shape, schedule.average, like)
+        self._average = make_average(prior, self._shape, schedule.average, like)
         self._loss = like.new_zeros(())
         self._steps = 0
 
@@ -283,7 +290,7 @@ class EagerStep:
         self.learner.rate(tuple(rate * self.rate_factor for rate in rates))
         with self.learner.drawing():
             draw = self.prior.draw(self._rng)
-            look = look_at(self.problem, draw, released=self.released)
+            look = make_training_batch(self.problem, draw, released=self.released)
         self.learner.drawn(look, draw)
         estimate, judged = self.learner.learn(look)
         with torch.no_grad():
@@ -307,19 +314,21 @@ class EagerStep:
         outputs = self._average.outputs()
         if outputs is not None:
             return outputs
-        return self.prior.estimate(_answers(self._average.network(), self.prior.glance().code))
+        return self.prior.estimate(
+            _apply_network_in_turn(self._average.network(), self.prior.glance().code)
+        )
 
     @torch.no_grad()
     def trial(self) -> Estimate:
         """Look through the averaged weights at what the prior is tried on."""
         draw = self.prior.trial()
         assert draw is not None  # nothing is tried otherwise
-        tried = self.prior.estimate(self._average.network()(packed(draw.code)))
+        tried = self.prior.estimate(self._average.network()(convert_to_channels_last(draw.code)))
         grid = tuple(self.problem.terms[0].measurement.shape[2:])
         variance = tried.log_variance
         return Estimate(
-            _onto(draw, tried.mean, grid),
-            None if variance is None else _onto(draw, variance, grid),
+            _place_on_grid(draw, tried.mean, grid),
+            None if variance is None else _place_on_grid(draw, variance, grid),
         )
 
     @torch.no_grad()
@@ -334,17 +343,17 @@ class EagerStep:
         log_variance: Tensor | None = None
         trusted_share, whole = 0.0, mean[0, 0].numel()
         for draw in self.prior.sweep():
-            estimate = self.prior.estimate(_answers(net, draw.code))
+            estimate = self.prior.estimate(_apply_network_in_turn(net, draw.code))
             trusted = torch.ones_like(mean[:, :1]) if draw.trusted is None else draw.trusted
-            mean += _onto(draw, trusted * estimate.mean, self.prior.grid)
+            mean += _place_on_grid(draw, trusted * estimate.mean, self.prior.grid)
             if estimate.log_variance is not None:
-                part = _onto(draw, trusted * estimate.log_variance, self.prior.grid)
+                part = _place_on_grid(draw, trusted * estimate.log_variance, self.prior.grid)
                 log_variance = part if log_variance is None else log_variance + part
             trusted_share += float(trusted.sum()) / len(trusted) / whole
             yield trusted_share
         yield Estimate(mean, log_variance)
 
-    def state(self) -> State:
+    def state(self) -> TensorState:
         """Weights, optimiser, average, generator and counters."""
         state = {
             f"weight.{index}": weight.detach().clone() for index, weight in enumerate(self._weights)
@@ -358,7 +367,7 @@ class EagerStep:
         state["rate_factor"] = torch.tensor(self.rate_factor, dtype=torch.float64)
         return state
 
-    def load(self, state: State) -> None:
+    def load(self, state: TensorState) -> None:
         """All of it, in place; the loss since the last reading starts anew."""
         with torch.no_grad():
             for index, weight in enumerate(self._weights):
@@ -390,11 +399,11 @@ class EagerStep:
         counts_there = self._optimizer.defaults.get("capturable", False)
         return value.clone().to(weight.device) if counts_there else value.clone()
 
-    def average_state(self) -> State:
+    def average_state(self) -> TensorState:
         """Copy of the average alone."""
         return self._average.state()
 
-    def load_average(self, state: State) -> None:
+    def load_average(self, state: TensorState) -> None:
         """Put a copy of the average back."""
         self._average.load(state)
 
@@ -403,11 +412,11 @@ class EagerStep:
         return {
             name: value
             for term in self.problem.terms
-            if isinstance(term.operator, Learning)
+            if isinstance(term.operator, LearnedOperator)
             for name, value in term.operator.learned().items()
         }
 
-    def weights(self) -> State:
+    def weights(self) -> TensorState:
         """Copy of the averaged weights, or of the last ones where outputs are averaged."""
         return {
             name: value.detach().clone()
@@ -415,11 +424,11 @@ class EagerStep:
         }
 
 
-def _answers(net: nn.Module, code: Tensor) -> Tensor:
+def _apply_network_in_turn(net: nn.Module, code: Tensor) -> Tensor:
     """Ask a network of one picture after another: together they may not fit into the memory."""
-    return torch.cat([answer(net, one) for one in code.split(1)])
+    return torch.cat([apply_network(net, one) for one in code.split(1)])
 
 
-def _onto(draw: Draw, part: Tensor, grid: tuple[int, ...]) -> Tensor:
+def _place_on_grid(draw: Draw, part: Tensor, grid: tuple[int, ...]) -> Tensor:
     """Put what a draw was told of back onto the whole grid."""
     return part if draw.window is None else draw.window.onto(part, grid)

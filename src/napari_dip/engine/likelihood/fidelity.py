@@ -26,8 +26,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from napari_dip.engine.noise.flat_blocks import block_side, cut_blocks, flattest
-from napari_dip.engine.operators.convolution import fast_length
+from napari_dip.engine.noise.flat_blocks import choose_block_side, cut_blocks, select_flat_blocks
+from napari_dip.engine.operators.convolution import find_fft_length
 from napari_dip.engine.problem import Estimate, Fidelity
 
 if TYPE_CHECKING:
@@ -39,10 +39,10 @@ FLAT_QUANTILE = 0.2
 #: pixels in each.
 BRIGHTNESS_CLASSES = 12
 #: How much more noise than measured the flat pixels may show.
-MOST_NOISE = 1.5
+MAX_NOISE_RATIO = 1.5
 #: Least variance of a prediction, as a share of the noise: even in a flat region it is a mean of
 #: some fifty noisy neighbours.
-LEAST_DOUBT = 0.02
+MIN_DOUBT_RATIO = 0.02
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -119,7 +119,7 @@ def gaussian_likelihood(noise: NoiseVariance) -> Fidelity:
     """
 
     def loss(estimate: Estimate, measurement: Tensor) -> Tensor:
-        variance = _total_variance(noise, estimate)
+        variance = _compute_total_variance(noise, estimate)
         return (measurement - estimate.mean) ** 2 / variance + variance.log()
 
     return loss
@@ -138,7 +138,7 @@ def weighted_residual(noise: NoiseVariance) -> Fidelity:
     return loss
 
 
-def squares(unit: float) -> Fidelity:
+def least_squares(unit: float) -> Fidelity:
     """Squared residual, all pixels alike.
 
     Parameters
@@ -153,7 +153,7 @@ def squares(unit: float) -> Fidelity:
     return loss
 
 
-def mean_and_doubt(noise: NoiseVariance, unit: float) -> Fidelity:
+def beta_nll(noise: NoiseVariance, unit: float) -> Fidelity:
     """Likelihood of mean and variance together, with bright pixels at their full weight.
 
     The plain likelihood divides each residual by its variance, so a network that is unsure of
@@ -186,7 +186,7 @@ def mean_and_doubt(noise: NoiseVariance, unit: float) -> Fidelity:
     return loss
 
 
-def posterior(
+def compute_posterior(
     noise: NoiseVariance,
     measurement: Tensor,
     estimate: Estimate,
@@ -237,8 +237,10 @@ def posterior(
     total = estimate.log_variance.exp() + granted * measured
     seen = ((measurement - mean) ** 2 * judges).sum()
     total = total * (seen / (total * judges).sum().clamp(min=1e-30)).clamp(min=1)
-    noise_variance = measured * _flat_ratio(mean, total / measured).clamp(granted, MOST_NOISE)
-    doubt = (total - noise_variance).maximum(LEAST_DOUBT * noise_variance)
+    noise_variance = measured * _estimate_flat_ratio(mean, total / measured).clamp(
+        granted, MAX_NOISE_RATIO
+    )
+    doubt = (total - noise_variance).maximum(MIN_DOUBT_RATIO * noise_variance)
     if not own_word:
         return Estimate(mean, doubt.log())
     if trust is not None:
@@ -247,7 +249,7 @@ def posterior(
     return Estimate(mean + share * (measurement - mean), (share * noise_variance).log())
 
 
-def _flat_ratio(mean: Tensor, ratio: Tensor) -> Tensor:
+def _estimate_flat_ratio(mean: Tensor, ratio: Tensor) -> Tensor:
     """Low quantile of `ratio` among pixels of like brightness; the shape of `mean`.
 
     Classes of equally many pixels, each channel by itself, joined by straight lines.
@@ -271,19 +273,19 @@ def _flat_ratio(mean: Tensor, ratio: Tensor) -> Tensor:
     return answer
 
 
-def _total_variance(noise: NoiseVariance, estimate: Estimate) -> Tensor:
+def _compute_total_variance(noise: NoiseVariance, estimate: Estimate) -> Tensor:
     variance = noise.at(estimate.mean)
     return variance if estimate.log_variance is None else variance + estimate.log_variance.exp()
 
 
 #: Lines that are looked at on each side, and pixels along a line that are averaged. On F16 of the
 #: Deep Image Prior page, lines up to 3 pixels from the border held 57 % of the squared error.
-DEPTH, ALONG = 3, 9
+BORDER_WIDTH, BORDER_AVERAGE_LENGTH = 3, 9
 #: How many times more than the noise's own power a line must hold, so that chance is left alone.
-CERTAIN = 2.0
+MIN_BORDER_POWER_RATIO = 2.0
 
 
-def frame_put_back(noise: NoiseVariance, measurement: Tensor, picture: Tensor) -> Tensor:
+def restore_border_detail(noise: NoiseVariance, measurement: Tensor, picture: Tensor) -> Tensor:
     """Add to a picture's outermost lines what the measurement holds there beyond the noise.
 
     Parameters
@@ -298,29 +300,31 @@ def frame_put_back(noise: NoiseVariance, measurement: Tensor, picture: Tensor) -
     Tensor
         As `picture`.
     """
-    if min(picture.shape[2:]) < 4 * ALONG:
+    if min(picture.shape[2:]) < 4 * BORDER_AVERAGE_LENGTH:
         return picture
     deviation = noise.at(picture).sqrt()
     residual = (measurement - picture) / deviation
     answer = picture.clone()
     for axis in (2, 3):
-        for place in (*range(DEPTH), *range(-DEPTH, 0)):
+        for place in (*range(BORDER_WIDTH), *range(-BORDER_WIDTH, 0)):
             line = residual.select(axis, place)  # (1, C, L)
-            found = _smooth(line)
+            found = _average_along_line(line)
             power = found.square().mean(2, keepdim=True)
-            chance = 1 / ALONG
-            share = torch.where(power > CERTAIN * chance, 1 - chance / power, 0)
+            chance = 1 / BORDER_AVERAGE_LENGTH
+            share = torch.where(power > MIN_BORDER_POWER_RATIO * chance, 1 - chance / power, 0)
             target = answer.select(axis, place)
             target += share * found * deviation.select(axis, place)
     return answer
 
 
-def _smooth(line: Tensor) -> Tensor:
+def _average_along_line(line: Tensor) -> Tensor:
     """Mean along a line, of as many pixels as there are at its ends."""
-    return F.avg_pool1d(line, ALONG, 1, ALONG // 2, count_include_pad=False)
+    return F.avg_pool1d(
+        line, BORDER_AVERAGE_LENGTH, 1, BORDER_AVERAGE_LENGTH // 2, count_include_pad=False
+    )
 
 
-def backprojected_residual(
+def make_backprojection_fidelity(
     noise: NoiseVariance, kernel: Tensor, seen: Tensor, floor: float, *, circular: bool
 ) -> Fidelity:
     """Squared residual in units of the noise, with what the blur weakened made strong again.
@@ -350,7 +354,7 @@ def backprojected_residual(
     axes = tuple(range(-kernel.ndim, 0))
     grid = tuple(seen.shape[2:])
     sizes = tuple(
-        count if circular else fast_length(count + size - 1)
+        count if circular else find_fft_length(count + size - 1)
         for count, size in zip(grid, kernel.shape, strict=True)
     )
     power = torch.fft.rfftn(kernel, s=sizes, dim=axes).abs() ** 2
@@ -369,7 +373,7 @@ def backprojected_residual(
     return loss
 
 
-class NoiseTaken:
+class SureTerm:
     """Twice the share of the noise that an estimate repeats, read from the flattest blocks.
 
     A judging pixel inside a wide guard band shows how well structure is known. Of noise that is
@@ -393,18 +397,18 @@ class NoiseTaken:
     """
 
     def __init__(self, measurement: Tensor) -> None:
-        self._side = block_side(tuple(measurement.shape[-2:]))
-        means, residuals = cut_blocks(_planes(measurement), self._side)
-        self._flat = flattest(means, residuals)
+        self._side = choose_block_side(tuple(measurement.shape[-2:]))
+        means, residuals = cut_blocks(_split_planes(measurement), self._side)
+        self._flat = select_flat_blocks(means, residuals)
         self._noise = residuals[self._flat]
         self._power = self._noise.square().mean((1, 2)).clamp(min=1e-30)
 
     def __call__(self, estimate: Estimate) -> Tensor:
         """Mean over the flat blocks; a scalar without unit, 0 for a clean picture, 2 for a copy."""
-        repeated = cut_blocks(_planes(estimate.mean), self._side)[1][self._flat]
+        repeated = cut_blocks(_split_planes(estimate.mean), self._side)[1][self._flat]
         share = (repeated * self._noise).mean((1, 2)) / self._power
         return 2 * share.mean()
 
 
-def _planes(picture: Tensor) -> Tensor:
+def _split_planes(picture: Tensor) -> Tensor:
     return picture[0].reshape(-1, *picture.shape[-2:])

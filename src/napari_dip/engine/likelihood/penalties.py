@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from napari_dip.engine.problem import Penalty
 
 #: Rounds the corner of the absolute value; below the noise of any detector in network units.
-_CORNER = 1e-3
+_ABSOLUTE_SMOOTHING = 1e-3
 
 
 def total_variation(unit: float) -> Penalty:
@@ -53,8 +53,8 @@ def total_variation(unit: float) -> Penalty:
     _require_positive(unit)
 
     def penalty(image: Tensor) -> Tensor:
-        squares = image.new_full((), _CORNER**2)
-        for step in _steps(image / unit):
+        squares = image.new_full((), _ABSOLUTE_SMOOTHING**2)
+        for step in _iter_differences(image / unit):
             squares = squares + step**2
         return squares.sqrt().mean()
 
@@ -89,14 +89,14 @@ def anisotropic_total_variation(unit: float) -> Penalty:
 
     def penalty(image: Tensor) -> Tensor:
         total = image.new_zeros(())
-        for step in _steps(image / unit):
-            total = total + (step**2 + _CORNER**2).sqrt().mean()
+        for step in _iter_differences(image / unit):
+            total = total + (step**2 + _ABSOLUTE_SMOOTHING**2).sqrt().mean()
         return total
 
     return penalty
 
 
-def not_below(level: Tensor, unit: float) -> Penalty:
+def lower_bound_penalty(level: Tensor, unit: float) -> Penalty:
     """Mean square of what lies below a level, in units of `unit`.
 
     Parameters
@@ -115,7 +115,7 @@ def not_below(level: Tensor, unit: float) -> Penalty:
     return lambda image: ((level - image) / unit).clamp(min=0).square().mean()
 
 
-def _steps(image: Tensor) -> Iterator[Tensor]:
+def _iter_differences(image: Tensor) -> Iterator[Tensor]:
     """Give the step to the next pixel along each axis of the grid, 0 at the end; (B, C, *grid)."""
     for dim in range(2, image.ndim):
         yield torch.diff(image, dim=dim, append=image.narrow(dim, -1, 1))
@@ -126,7 +126,7 @@ def _require_positive(unit: float) -> None:
         raise ValueError(f"`unit` must be above 0, but is {unit!r}.")
 
 
-def near(picture: Tensor, unit: float) -> Penalty:
+def quadratic_proximity(picture: Tensor, unit: float) -> Penalty:
     """Mean square of the distance from a picture, in units of `unit`.
 
     Parameters
@@ -149,11 +149,11 @@ def near(picture: Tensor, unit: float) -> Penalty:
 _POOLS = {2: F.avg_pool2d, 3: F.avg_pool3d}
 #: Width of the patch whose mean tells whether something has changed: nine pixels know a change of
 #: the size of their doubt from chance, and few structures are narrower.
-PATCH = 3
+CHANGE_PATCH_SIDE = 3
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Before:
+class PreviousFrame:
     """The picture of the frame before, laid onto the frame that is restored now.
 
     Attributes
@@ -169,7 +169,7 @@ class Before:
     seen: Tensor
 
 
-class _Finished(nn.Module):
+class _FinishedIdentity(nn.Module):
     """Shows a picture as it will be handed over: within the frame, say."""
 
     def __init__(self, finish: Callable[[Estimate], Estimate]) -> None:
@@ -180,8 +180,8 @@ class _Finished(nn.Module):
         return self._finish(Estimate(image)).mean
 
 
-def temporal_difference(
-    before: Before, unit: float, weight: float, finish: Callable[[Estimate], Estimate]
+def make_temporal_term(
+    before: PreviousFrame, unit: float, weight: float, finish: Callable[[Estimate], Estimate]
 ) -> Term:
     """Count steps in time as a term beside the measurement; they drive, and never judge.
 
@@ -218,16 +218,16 @@ def temporal_difference(
 
     return Term(
         before.picture,
-        _Finished(finish),
+        _FinishedIdentity(finish),
         loss,
-        _no_judge,
+        _compute_zero_likelihood,
         fitted=before.seen,
         held_out=torch.zeros_like(before.seen),
         measured=before.seen,
     )
 
 
-def steadied(estimate: Estimate, before: Before, weight: float) -> Estimate:
+def smooth_temporally(estimate: Estimate, before: PreviousFrame, weight: float) -> Estimate:
     """Weigh a picture that knows its doubt against that of the frame before.
 
     Both pictures speak of the same pixel, each with its variance; that of the frame before grows
@@ -249,7 +249,13 @@ def steadied(estimate: Estimate, before: Before, weight: float) -> Estimate:
     variance = estimate.log_variance.exp()
     apart = before.picture - estimate.mean
     pool = _POOLS[apart.ndim - 2]
-    patch = pool(apart**2, PATCH, stride=1, padding=PATCH // 2, count_include_pad=False)
+    patch = pool(
+        apart**2,
+        CHANGE_PATCH_SIDE,
+        stride=1,
+        padding=CHANGE_PATCH_SIDE // 2,
+        count_include_pad=False,
+    )
     change = (patch - variance - before.variance).clamp(min=0)
     pull = weight * before.seen * variance
     doubt = before.variance + change
@@ -258,5 +264,5 @@ def steadied(estimate: Estimate, before: Before, weight: float) -> Estimate:
     return Estimate(estimate.mean + share * apart, 2 * deviation.clamp(min=1e-6).log())
 
 
-def _no_judge(estimate: Estimate, picture: Tensor) -> Tensor:
+def _compute_zero_likelihood(estimate: Estimate, picture: Tensor) -> Tensor:
     return torch.zeros_like(estimate.mean)

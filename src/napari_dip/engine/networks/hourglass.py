@@ -10,8 +10,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from napari_dip.engine.networks.layers import Interpolated, Upsampling, convolution, smooth
-from napari_dip.engine.networks.pieces import hourglass_reach
+from napari_dip.engine.networks.layers import (
+    InterpolationUpsampling,
+    Upsampling,
+    make_convolution,
+    make_linear_upsampling,
+)
+from napari_dip.engine.networks.pieces import compute_hourglass_receptive_field
 
 _NORMS: dict[int, type[nn.BatchNorm2d] | type[nn.BatchNorm3d]] = {
     2: nn.BatchNorm2d,
@@ -19,7 +24,7 @@ _NORMS: dict[int, type[nn.BatchNorm2d] | type[nn.BatchNorm3d]] = {
 }
 _POOLS = {2: F.avg_pool2d, 3: F.avg_pool3d}
 #: Scale of each residual block's last weights at the start, so that a chain begins near its input.
-_RESIDUAL = 0.3
+_RESIDUAL_SCALE = 0.3
 _SLOPE = 0.1  # of the leaky rectifier, as in the U-Net of Laine et al. 2019, arXiv:1901.10277
 
 
@@ -63,14 +68,14 @@ class Hourglass(nn.Module):
         normalised: bool,
         rng: torch.Generator,
         even: bool = False,
-        upsampling: Upsampling = smooth,
+        upsampling: Upsampling = make_linear_upsampling,
     ) -> None:
         super().__init__()
         self.dims = dims
         self.normalised = normalised
 
         def layer(before: int, after: int, size: int = 3) -> nn.Sequential:
-            parts: list[nn.Module] = [convolution(dims, before, after, size, rng)]
+            parts: list[nn.Module] = [make_convolution(dims, before, after, size, rng)]
             if normalised:
                 parts.append(_NORMS[dims](after, track_running_stats=False))
             return nn.Sequential(*parts, nn.LeakyReLU(_SLOPE, inplace=True))
@@ -96,7 +101,7 @@ class Hourglass(nn.Module):
             for finer, coarser, through in zip(widths[:-1], widths[1:], passed, strict=True)
         )
         self.last = layer(finest, finest)
-        self.head = convolution(dims, finest, channels_out, 1, rng)
+        self.head = make_convolution(dims, finest, channels_out, 1, rng)
         self.upsampling = nn.ModuleList(upsampling(dims, coarser, rng) for coarser in widths[1:])
         if even:
             self._begin_even(rng)
@@ -113,9 +118,11 @@ class Hourglass(nn.Module):
     @property
     def reach(self) -> int | None:
         """Count the pixels that it sees to each side; None where normalised layers see them all."""
-        if self.normalised or not all(isinstance(one, Interpolated) for one in self.upsampling):
+        if self.normalised or not all(
+            isinstance(one, InterpolationUpsampling) for one in self.upsampling
+        ):
             return None
-        return hourglass_reach(len(self.encoder))
+        return compute_hourglass_receptive_field(len(self.encoder))
 
     def begin_at_zero(self) -> None:
         """Let the first output be 0 everywhere."""
@@ -135,7 +142,9 @@ class Hourglass(nn.Module):
         flow = code
         for scale, layer in enumerate(self.encoder):
             if scale:
-                flow = _POOLS[self.dims](flow, _halving(flow.shape[2:]), ceil_mode=True)
+                flow = _POOLS[self.dims](
+                    flow, _compute_pooling_factors(flow.shape[2:]), ceil_mode=True
+                )
             flow = layer(flow)
             features.append(flow)
         flow = self.middle(flow)
@@ -146,7 +155,7 @@ class Hourglass(nn.Module):
                 parts = [flow, self.skips[scale](features[scale])]
                 for part in parts:
                     if part.requires_grad:
-                        part.register_hook(_dense)
+                        part.register_hook(_make_gradient_contiguous)
                 flow = torch.cat(parts, 1)
             flow = self.decoder[scale](flow)
         return self.head(self.last(flow))  # type: ignore[no-any-return]
@@ -183,19 +192,19 @@ class ResidualChain(nn.Module):
         rng: torch.Generator,
     ) -> None:
         super().__init__()
-        self.first = convolution(dims, channels_in, width, 3, rng)
+        self.first = make_convolution(dims, channels_in, width, 3, rng)
         self.blocks = nn.ModuleList(
             nn.Sequential(
-                convolution(dims, width, width, 3, rng),
+                make_convolution(dims, width, width, 3, rng),
                 nn.ReLU(inplace=True),
-                convolution(dims, width, width, 3, rng),
+                make_convolution(dims, width, width, 3, rng),
             )
             for _ in range(blocks)
         )
-        self.head = convolution(dims, width, channels_out, 3, rng)
+        self.head = make_convolution(dims, width, channels_out, 3, rng)
         with torch.no_grad():
             for block in self.blocks:
-                block[2].weight.mul_(_RESIDUAL)  # type: ignore[index]
+                block[2].weight.mul_(_RESIDUAL_SCALE)  # type: ignore[index]
         nn.init.zeros_(self.head.weight)  # start from what is fed, with nothing to be changed
         nn.init.zeros_(self.head.bias)  # type: ignore[arg-type]
 
@@ -207,7 +216,7 @@ class ResidualChain(nn.Module):
         return self.head(flow)  # type: ignore[no-any-return]
 
 
-class PlaneWise(nn.Module):
+class PlanewiseNetwork(nn.Module):
     """A network of two dimensions, applied to each plane of a stack.
 
     Parameters
@@ -236,7 +245,7 @@ class PlaneWise(nn.Module):
         return told.reshape(batch, count, -1, *plane).transpose(1, 2)  # type: ignore[no-any-return]
 
 
-def _dense(gradient: Tensor) -> Tensor:
+def _make_gradient_contiguous(gradient: Tensor) -> Tensor:
     """Lay out a gradient as its tensor is.
 
     What comes back from a concatenation is a slice, for which going back through upsamplings and
@@ -248,7 +257,7 @@ def _dense(gradient: Tensor) -> Tensor:
     return gradient.contiguous()
 
 
-def _halving(grid: tuple[int, ...]) -> tuple[int, ...]:
+def _compute_pooling_factors(grid: tuple[int, ...]) -> tuple[int, ...]:
     """Pool by two along each axis that keeps the two pixels which reflection at the border needs.
 
     Thin stacks keep their planes where the picture plane is still halved.

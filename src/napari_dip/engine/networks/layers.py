@@ -16,7 +16,7 @@ from torch.nn import functional as F
 #: Up to that product of the first four sizes torch 2 leaves a volume's convolution to code of its
 #: own, 2 to 7 times slower than the same taken as convolutions of planes (12 x 48 x 48, 16
 #: channels, one core: 138 ms forward and back, 19 ms as planes).
-_SLOW = 20480
+_MAX_SLOW_SIZE = 20480
 
 
 class VolumeConvolution(nn.Conv3d):
@@ -26,12 +26,12 @@ class VolumeConvolution(nn.Conv3d):
         if self.padding_mode != "zeros":
             sides = self._reversed_padding_repeated_twice
             volume = F.pad(volume, sides, mode=self.padding_mode)
-        if volume.device.type != "cpu" or prod(volume.shape[:4]) > _SLOW:
+        if volume.device.type != "cpu" or prod(volume.shape[:4]) > _MAX_SLOW_SIZE:
             return F.conv3d(volume, weight, bias)
-        return _as_planes(volume, weight, bias)
+        return _convolve_planewise(volume, weight, bias)
 
 
-def _as_planes(volume: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+def _convolve_planewise(volume: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """Convolve with the planes as a batch, the neighbours of each as further channels."""
     size, out = weight.shape[2], weight.shape[0]
     planes = volume.movedim(2, 1)  # (B, Z, C, Y, X)
@@ -42,15 +42,18 @@ def _as_planes(volume: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return convolved.movedim(1, 2)
 
 
-_CONVOLUTIONS: dict[int, type[nn.Conv2d] | type[nn.Conv3d]] = {2: nn.Conv2d, 3: VolumeConvolution}
+_CONVOLUTION_LAYERS: dict[int, type[nn.Conv2d] | type[nn.Conv3d]] = {
+    2: nn.Conv2d,
+    3: VolumeConvolution,
+}
 
 
-def convolution(
+def make_convolution(
     dims: int, before: int, after: int, size: int, rng: torch.Generator
 ) -> nn.Conv2d | nn.Conv3d:
     """Reflect at the border, where zeros would draw a dark frame; weights from `rng` alone."""
     layer = nn.utils.skip_init(
-        _CONVOLUTIONS[dims],
+        _CONVOLUTION_LAYERS[dims],
         before,
         after,
         size,
@@ -63,24 +66,24 @@ def convolution(
     return layer  # type: ignore[no-any-return]
 
 
-_SMOOTH = {2: "bilinear", 3: "trilinear"}
-_TRANSPOSED: dict[int, type[nn.ConvTranspose2d] | type[nn.ConvTranspose3d]] = {
+_LINEAR_MODES = {2: "bilinear", 3: "trilinear"}
+_TRANSPOSED_LAYERS: dict[int, type[nn.ConvTranspose2d] | type[nn.ConvTranspose3d]] = {
     2: nn.ConvTranspose2d,
     3: nn.ConvTranspose3d,
 }
 #: Kernel of a transposed convolution: a multiple of the stride of 2, so that all pixels of the
 #: finer grid are reached by as many weights (Odena, Dumoulin, Olah, Deconvolution and checkerboard
 #: artifacts, Distill 2016, doi:10.23915/distill.00003).
-_KERNEL = 4
+_TRANSPOSED_KERNEL_SIDE = 4
 #: Where a Gaussian kernel is cut, in standard deviations; never nearer than one coarse pixel. For
 #: a width of 0.5 that is the kernel of 5 of Shi et al.
-_CUT = 2
-_WIDENED = {2: F.conv_transpose2d, 3: F.conv_transpose3d}
+_GAUSSIAN_CUT_SIGMAS = 2
+_TRANSPOSED_FUNCTIONS = {2: F.conv_transpose2d, 3: F.conv_transpose3d}
 #: (dims, channels, rng) -> module that takes (B, channels, *coarse) and the size of the finer grid.
 Upsampling = Callable[[int, int, torch.Generator], nn.Module]
 
 
-class Interpolated(nn.Module):
+class InterpolationUpsampling(nn.Module):
     """A fixed kernel: nothing is learned.
 
     Parameters
@@ -99,7 +102,7 @@ class Interpolated(nn.Module):
         return F.interpolate(flow, size=size, mode=self.mode, align_corners=corners)
 
 
-class Transposed(nn.Module):
+class TransposedUpsampling(nn.Module):
     """A learned kernel, twice as fine.
 
     Parameters
@@ -113,10 +116,12 @@ class Transposed(nn.Module):
 
     def __init__(self, dims: int, channels: int, rng: torch.Generator) -> None:
         super().__init__()
-        layer = _TRANSPOSED[dims]
-        self.layer = nn.utils.skip_init(layer, channels, channels, _KERNEL, stride=2, padding=1)
+        layer = _TRANSPOSED_LAYERS[dims]
+        self.layer = nn.utils.skip_init(
+            layer, channels, channels, _TRANSPOSED_KERNEL_SIDE, stride=2, padding=1
+        )
         nn.init.kaiming_uniform_(self.layer.weight, a=5**0.5, generator=rng)  # torch's own default
-        bound = 1 / (channels * _KERNEL**dims) ** 0.5
+        bound = 1 / (channels * _TRANSPOSED_KERNEL_SIDE**dims) ** 0.5
         nn.init.uniform_(self.layer.bias, -bound, bound, generator=rng)
 
     def forward(self, flow: Tensor, size: tuple[int, ...]) -> Tensor:
@@ -127,7 +132,7 @@ class Transposed(nn.Module):
         return finer
 
 
-class Gaussian(nn.Module):
+class GaussianUpsampling(nn.Module):
     """Zeros put between the pixels, and all blurred by a fixed Gaussian: nothing is learned.
 
     Parameters
@@ -149,7 +154,7 @@ class Gaussian(nn.Module):
 
     def __init__(self, channels: int, width: float) -> None:
         super().__init__()
-        reach = max(1, ceil(_CUT * width))  # in coarse pixels
+        reach = max(1, ceil(_GAUSSIAN_CUT_SIGMAS * width))  # in coarse pixels
         steps = [step / 2 for step in range(-2 * reach, 2 * reach + 1)]
         taps = torch.tensor([exp(-0.5 * (step / width) ** 2) for step in steps])
         self.reach = reach
@@ -165,28 +170,30 @@ class Gaussian(nn.Module):
         sides = [self.reach * double for double in reversed(doubled) for _ in range(2)]
         flow = F.pad(flow, sides, mode="replicate")
         stride = [1 + double for double in doubled]
-        finer: Tensor = _WIDENED[len(size)](flow, kernel, stride=stride, groups=self.channels)
+        finer: Tensor = _TRANSPOSED_FUNCTIONS[len(size)](
+            flow, kernel, stride=stride, groups=self.channels
+        )
         for axis, (count, double) in enumerate(zip(size, doubled, strict=True), start=2):
             finer = finer.narrow(axis, 4 * self.reach * double, count)
         return finer
 
 
-def smooth(dims: int, channels: int, rng: torch.Generator) -> nn.Module:
+def make_linear_upsampling(dims: int, channels: int, rng: torch.Generator) -> nn.Module:
     """Interpolate linearly along each axis."""
-    return Interpolated(_SMOOTH[dims])
+    return InterpolationUpsampling(_LINEAR_MODES[dims])
 
 
-def nearest(dims: int, channels: int, rng: torch.Generator) -> nn.Module:
+def make_nearest_upsampling(dims: int, channels: int, rng: torch.Generator) -> nn.Module:
     """Repeat each pixel."""
-    return Interpolated("nearest")
+    return InterpolationUpsampling("nearest")
 
 
-def transposed(dims: int, channels: int, rng: torch.Generator) -> nn.Module:
+def make_transposed_upsampling(dims: int, channels: int, rng: torch.Generator) -> nn.Module:
     """Learn the kernel."""
-    return Transposed(dims, channels, rng)
+    return TransposedUpsampling(dims, channels, rng)
 
 
-def gaussian(width: float) -> Upsampling:
+def make_gaussian_upsampling(width: float) -> Upsampling:
     """Blur with a chosen width, in coarse pixels.
 
     Raises
@@ -198,6 +205,6 @@ def gaussian(width: float) -> Upsampling:
         raise ValueError(f"`width` must be above 0 coarse pixels, but is {width!r}.")
 
     def widened(dims: int, channels: int, rng: torch.Generator) -> nn.Module:
-        return Gaussian(channels, width)
+        return GaussianUpsampling(channels, width)
 
     return widened

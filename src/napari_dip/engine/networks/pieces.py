@@ -8,13 +8,13 @@ from __future__ import annotations
 from math import ceil
 
 #: Pixels up to which a picture is shown as a whole: there, pieces were not faster.
-WHOLE = 2**20
+MAX_UNTILED_PIXELS = 2**20
 #: Least side of a piece without its margins, and least multiple of a margin: with 56 pixels around
 #: it, 256 are the quickest per pixel; wide margins on small pieces would mostly be computed twice.
-CORE, MARGINS = 256, 4
+MIN_CORE_SIDE, MIN_CORE_MARGINS = 256, 4
 
 
-def hourglass_reach(scales: int) -> int:
+def compute_hourglass_receptive_field(scales: int) -> int:
     """Count the pixels that an hourglass sees to each side, where each scale halves the grid.
 
     Two layers on the way in at the finest scale and one at each other, one in the middle, one at
@@ -30,13 +30,13 @@ def hourglass_reach(scales: int) -> int:
     return inwards + outwards + sides[-1] - 1  # pooled pixels begin on multiples of the coarsest
 
 
-def piece(reach: int, grain: int) -> tuple[int, int]:
+def compute_tile_size(reach: int, grain: int) -> tuple[int, int]:
     """Give the margin and the side of a piece's core, in multiples of the grain."""
     margin = ceil(reach / grain) * grain
-    return margin, max(ceil(CORE / grain) * grain, MARGINS * margin)
+    return margin, max(ceil(MIN_CORE_SIDE / grain) * grain, MIN_CORE_MARGINS * margin)
 
 
-def most_at_a_time(pixels: int, scales: int) -> int:
+def count_max_tile_pixels(pixels: int, scales: int) -> int:
     """Count the pixels of a plane that an hourglass is shown at a time, margins included.
 
     Parameters
@@ -45,5 +45,5 @@ def most_at_a_time(pixels: int, scales: int) -> int:
         Of the plane.
     scales : int
     """
-    margin, core = piece(hourglass_reach(scales), 2 ** (scales - 1))
-    return pixels if pixels <= WHOLE else min(pixels, (core + 2 * margin) ** 2)
+    margin, core = compute_tile_size(compute_hourglass_receptive_field(scales), 2 ** (scales - 1))
+    return pixels if pixels <= MAX_UNTILED_PIXELS else min(pixels, (core + 2 * margin) ** 2)

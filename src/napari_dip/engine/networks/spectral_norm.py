@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-_CONVOLUTIONS = nn.Conv2d | nn.Conv3d | nn.ConvTranspose2d | nn.ConvTranspose3d
+_CONVOLUTION_TYPES = nn.Conv2d | nn.Conv3d | nn.ConvTranspose2d | nn.ConvTranspose3d
 
 
-def bound_layers(net: nn.Module, bound: float) -> None:
+def bound_spectral_norms(net: nn.Module, bound: float) -> None:
     """Bound all convolutions of a network but its last, and let norms move means alone.
 
     A batch norm divides by the spread of its channels, and so would undo any bound; in its place
@@ -46,12 +46,12 @@ def bound_layers(net: nn.Module, bound: float) -> None:
     for module in [*net.modules()]:
         for name, part in [*module.named_children()]:
             if isinstance(part, nn.BatchNorm2d | nn.BatchNorm3d):
-                setattr(module, name, Centred(part.num_features))
-            elif isinstance(part, _CONVOLUTIONS) and part is not net.head:
-                parametrize.register_parametrization(part, "weight", _Bounded(bound))
+                setattr(module, name, MeanOnlyBatchNorm(part.num_features))
+            elif isinstance(part, _CONVOLUTION_TYPES) and part is not net.head:
+                parametrize.register_parametrization(part, "weight", _SpectralNorm(bound))
 
 
-class Centred(nn.Module):
+class MeanOnlyBatchNorm(nn.Module):
     """Each channel with another mean, which is learned; differences stay as they are.
 
     Parameters
@@ -69,7 +69,7 @@ class Centred(nn.Module):
         return flow - flow.mean(axes, keepdim=True) + self.bias.reshape(-1, *(1 for _ in axes))
 
 
-class _Bounded(nn.Module):
+class _SpectralNorm(nn.Module):
     """Weights scaled down to their bound where they exceed it; the scale itself is not learned."""
 
     def __init__(self, bound: float) -> None:

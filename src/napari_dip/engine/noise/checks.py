@@ -15,69 +15,89 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool1d, avg_pool2d
 
-from napari_dip.engine.noise.correlation import of_noise_alone
-from napari_dip.engine.noise.variance_model import SIDE, cosines, finest, frequencies
+from napari_dip.engine.noise.correlation import subtract_image_correlation
+from napari_dip.engine.noise.variance_model import (
+    DCT_SIDE,
+    make_dct_matrix,
+    make_frequency_grids,
+    select_finest_bands,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from napari_dip.engine.noise.variance_model import Energies
+    from napari_dip.engine.noise.variance_model import BlockEnergies
 
 #: Fewest blocks taken for calm; fewest in a class of brightness, and classes at most.
-LEAST_CALM, LEAST_IN_CLASS, CLASSES = 8, 24, 10
+MIN_CALM_BLOCKS, MIN_BLOCKS_PER_CLASS, MAX_BRIGHTNESS_CLASSES = 8, 24, 10
 #: Fewest blocks, where overlapping ones count for less, that a contradiction is read from: pictures
 #: of 128 x 128 pixels have fewer, and a smooth one with white noise contradicted its own.
-MIN_BLOCKS = 400
+MIN_CHECKED_BLOCKS = 400
 #: Share of the blocks, those of least coarse structure, that are taken for calm.
-CALM = 0.25
+CALM_BLOCK_SHARE = 0.25
 #: Most energy of the finest diagonal frequencies' coarser part, in units of that of their finer
 #: part, both against what is foretold: 1.6 in barbara with noise of 15, below 1.5 in the others;
 #: 2.3 and more in noise that was smoothed and taken for white.
-STEEPEST = 2.0
+MAX_FINE_STEEPNESS = 2.0
 #: Most energy of the finest frequencies in a fifth of the blocks, for white and correlated noise:
 #: 1.45 of bsd68, 2.2 on FMD widefield; 2.4 to 9 in even texture that was taken for noise.
-MOST_FINE = (1.7, 2.4)
+MAX_FINE_ENERGY = (1.7, 2.4)
 #: Most energy of the coarse frequencies in the calmest twentieth, likewise: 3.7 of bsd68, 1.1 on
 #: FMD widefield; 9 to 600 where structure is in every block.
-MOST_COARSE = (8.0, 2.0)
+MAX_COARSE_ENERGY = (8.0, 2.0)
 #: How far the energy of a class of brightness may lie from that of all, and how far if it has
-#: texture, which is more than `TEXTURED` times as much energy in its coarse frequencies: 0.7 to
-#: 1.3 on micrographs, 2.7 in kodim18 with noise of 15, with texture; 1.8 to 12 or 0.3 with gamma,
-#: speckle and shading.
-OF_CLASS, WITH_TEXTURE, TEXTURED = (0.5, 1.6), 4.0, 3.0
+#: texture, which is more than `MIN_TEXTURE_RATIO` times as much energy in its coarse frequencies:
+#: 0.7 to 1.3 on micrographs, 2.7 in kodim18 with noise of 15, with texture; 1.8 to 12 or 0.3 with
+#: gamma, speckle and shading.
+CLASS_ENERGY_RANGE, MAX_TEXTURED_CLASS_ENERGY, MIN_TEXTURE_RATIO = (0.5, 1.6), 4.0, 3.0
 #: Most correlation at lag 3, as a share of that at lag 1, and lag 1 from which on: 0.21 on FMD
 #: widefield; 0.27 to 0.8 in even texture and in noise wider than what can be measured.
-TAIL, FROM = 0.24, 0.22
+MAX_TAIL_RATIO, MIN_TAIL_CORRELATION = 0.24, 0.22
 #: Most correlation at the longest lag: 0.25 on FMD widefield, 0.34 and 0.67 of line offsets.
-LONGEST = 0.3
+MAX_LONGEST_LAG_CORRELATION = 0.3
 #: Share of the blocks that may have so many times the noise foretold without more of it in coarse
 #: frequencies, and with half of it in the very finest: 0.02 on FMD, W2S and Hagen et al., 0.03 in
-#: barbara; 0.05 to 0.11 in four of six pictures with Student's t of 3. Beyond `BRIGHT`, it is
-#: single bright pixels.
-MOST_NOISIER, NOISIER, BRIGHT = 0.035, 2.0, 20.0
+#: barbara; 0.05 to 0.11 in four of six pictures with Student's t of 3. Beyond `MAX_OUTLIER_ENERGY`,
+#: it is single bright pixels.
+MAX_OUTLIER_BLOCK_SHARE, MIN_OUTLIER_ENERGY, MAX_OUTLIER_ENERGY = 0.035, 2.0, 20.0
 #: Pixels that are averaged for blocks eight times as wide, share of a block that must be told,
 #: fewest such blocks, and the share of them, the calmest, whose least energy tells: 0.3 to 3.4
 #: times that of white noise in FMD, and at most 5.5 in all but two of 14 photographs with noise of
 #: 15 and 25; 6 and more in white noise with blotches as strong, 2 to 8 pixels wide (Gaussian).
-POOL, LEAST_TOLD, MIN_WIDE, CALMEST, MOST_WIDE = 4, 0.97, 100, 0.02, 5.7
+WIDE_POOL_SIDE, MIN_VALID_SHARE, MIN_WIDE_BLOCKS, CALMEST_BLOCK_SHARE, MAX_WIDE_ENERGY = (
+    4,
+    0.97,
+    100,
+    0.02,
+    5.7,
+)
 #: Fewest columns in which a period is looked for, columns that are averaged for what is slow, least
 #: frequency, second differences that are sorted, and the power from which on it is no chance: at
 #: most 50 in FMD confocal and two-photon, W2S, Hagen et al. and 22 photographs; 146 and more in
 #: pictures enlarged by 1.5 and 2, 1,150 in FMD widefield, whose camera has a colour mosaic.
-LEAST_COLUMNS, SLOW, FINE, MOST_BENDS, PERIODIC = 64, 31, 0.2, 1_000_000, 100.0
+(
+    MIN_PERIOD_COLUMNS,
+    DETREND_COLUMNS,
+    MIN_PERIOD_FREQUENCY,
+    MAX_SORTED_DIFFERENCES,
+    MIN_PERIOD_POWER,
+) = 64, 31, 0.2, 1_000_000, 100.0
 #: Normal quantiles of a twentieth and a fifth.
-_TWENTIETH, _FIFTH = -1.645, -0.842
+_NORMAL_QUANTILE_05, _NORMAL_QUANTILE_20 = -1.645, -0.842
 #: Frequencies: slow ones; these without slow slopes, which light has everywhere, and without any
 #: straight one, whose odd harmonics are there too; the coarser and the finer part of the finest.
-_Y, _X = frequencies()
-_SLOW = (_Y + _X >= 1) & (_Y + _X <= 3)
-_COARSE = _SLOW & (_Y + _X >= 2)
-_BENT = _COARSE & (_Y < 3) & (_X < 3)
-_COARSER, _FINEST = finest() & (_Y <= 4) & (_X <= 4), (_Y >= 6) & (_X >= 6)
+_Y, _X = make_frequency_grids()
+_SLOW_BANDS = (_Y + _X >= 1) & (_Y + _X <= 3)
+_COARSE_BANDS = _SLOW_BANDS & (_Y + _X >= 2)
+_CURVED_BANDS = _COARSE_BANDS & (_Y < 3) & (_X < 3)
+_LOWER_FINE_BANDS, _UPPER_FINE_BANDS = (
+    select_finest_bands() & (_Y <= 4) & (_X <= 4),
+    (_Y >= 6) & (_X >= 6),
+)
 
 
-def contradiction(
-    blocks: Energies, variance: Tensor, shares: Tensor, axes: tuple[tuple[float, ...], ...]
+def find_contradiction(
+    blocks: BlockEnergies, variance: Tensor, shares: Tensor, axes: tuple[tuple[float, ...], ...]
 ) -> str:
     """Find what the image has that its measured noise does not explain; one of `DOUBTS` or "".
 
@@ -91,27 +111,42 @@ def contradiction(
     axes : tuple of tuple of float
         Autocorrelation at lags 1, 2, ... along Y and X.
     """
-    if len(blocks.means) * blocks.independent < MIN_BLOCKS:
+    if len(blocks.means) * blocks.independent < MIN_CHECKED_BLOCKS:
         return ""
     power = blocks.power / variance[:, None, None] / shares.clamp(min=0.01)
     correlated = int(bool((shares != 1).any()))
-    order = _energy(blocks.power, _SLOW) / variance
-    calm = power[order.argsort(stable=True)[: max(LEAST_CALM, round(CALM * len(order)))]]
-    wide = any(one[0] > FROM and one[2] > TAIL * one[0] for one in map(of_noise_alone, axes))
-    wide |= any(one[-1] > LONGEST for one in axes)
-    if float(_energy(calm, _COARSER).mean()) > STEEPEST * float(_energy(calm, _FINEST).mean()):
+    order = _average_bands(blocks.power, _SLOW_BANDS) / variance
+    calm = power[
+        order.argsort(stable=True)[: max(MIN_CALM_BLOCKS, round(CALM_BLOCK_SHARE * len(order)))]
+    ]
+    wide = any(
+        one[0] > MIN_TAIL_CORRELATION and one[2] > MAX_TAIL_RATIO * one[0]
+        for one in map(subtract_image_correlation, axes)
+    )
+    wide |= any(one[-1] > MAX_LONGEST_LAG_CORRELATION for one in axes)
+    if float(_average_bands(calm, _LOWER_FINE_BANDS).mean()) > MAX_FINE_STEEPNESS * float(
+        _average_bands(calm, _UPPER_FINE_BANDS).mean()
+    ):
         return "smoothed"
-    if wide or _level(power[:, _COARSE], 0.05, _TWENTIETH) > MOST_COARSE[correlated]:
+    if (
+        wide
+        or _compute_energy_quantile(power[:, _COARSE_BANDS], 0.05, _NORMAL_QUANTILE_05)
+        > MAX_COARSE_ENERGY[correlated]
+    ):
         return "correlation"
-    usual = finest_level(power)
-    if not _even(blocks.means, power, usual):
+    usual = measure_finest_level(power)
+    if not _is_even(blocks.means, power, usual):
         return "brightness"
-    if usual > MOST_FINE[correlated]:
+    if usual > MAX_FINE_ENERGY[correlated]:
         return "texture"
-    return "tails" if not correlated and _noisier(power) > MOST_NOISIER else ""
+    return (
+        "tails"
+        if not correlated and _measure_outlier_share(power) > MAX_OUTLIER_BLOCK_SHARE
+        else ""
+    )
 
 
-def finest_level(power: Tensor) -> float:
+def measure_finest_level(power: Tensor) -> float:
     """Energy of the finest frequencies in the calmest fifth of the blocks.
 
     Parameters
@@ -119,10 +154,10 @@ def finest_level(power: Tensor) -> float:
     power : Tensor
         (K, SIDE, SIDE), in units of what noise alone would have.
     """
-    return _level(power[:, finest()], 0.2, _FIFTH)
+    return _compute_energy_quantile(power[:, select_finest_bands()], 0.2, _NORMAL_QUANTILE_20)
 
 
-def varies_widely(
+def has_wide_variation(
     planes: Tensor,
     known: Tensor | None,
     limits: tuple[float, float],
@@ -143,25 +178,25 @@ def varies_widely(
     if known is not None:
         there &= known
     pooled, told = (
-        avg_pool2d(one.to(planes.dtype)[:, None], POOL)[:, 0] for one in (planes, there)
+        avg_pool2d(one.to(planes.dtype)[:, None], WIDE_POOL_SIDE)[:, 0] for one in (planes, there)
     )
-    if min(pooled.shape[1:]) < SIDE:
+    if min(pooled.shape[1:]) < DCT_SIDE:
         return False
 
     def blocks(of: Tensor) -> Tensor:
-        return of.unfold(1, SIDE, 2).unfold(2, SIDE, 2).reshape(-1, SIDE, SIDE)
+        return of.unfold(1, DCT_SIDE, 2).unfold(2, DCT_SIDE, 2).reshape(-1, DCT_SIDE, DCT_SIDE)
 
-    whole = blocks(told).mean((1, 2)) >= LEAST_TOLD
+    whole = blocks(told).mean((1, 2)) >= MIN_VALID_SHARE
     chosen = blocks(pooled)[whole]
-    if len(chosen) < MIN_WIDE:
+    if len(chosen) < MIN_WIDE_BLOCKS:
         return False
-    basis = cosines()
-    power = (basis @ chosen @ basis.T).square() * POOL**2
-    level = _energy(power, _BENT) / variance(chosen.mean((1, 2)))
-    return float(level.quantile(CALMEST)) > MOST_WIDE
+    basis = make_dct_matrix()
+    power = (basis @ chosen @ basis.T).square() * WIDE_POOL_SIDE**2
+    level = _average_bands(power, _CURVED_BANDS) / variance(chosen.mean((1, 2)))
+    return float(level.quantile(CALMEST_BLOCK_SHARE)) > MAX_WIDE_ENERGY
 
 
-def unevenness(blocks: Energies, variance: Tensor) -> float:
+def measure_unevenness(blocks: BlockEnergies, variance: Tensor) -> float:
     """How many times more or less noise than usual the oddest brightness has; at least 1.
 
     Parameters
@@ -171,12 +206,14 @@ def unevenness(blocks: Energies, variance: Tensor) -> float:
         (K,), > 0: of white noise, measured at the blocks' brightness.
     """
     power = blocks.power / variance[:, None, None]
-    usual = finest_level(power)
-    levels = [finest_level(power[part]) / usual for part in _classes(blocks.means)]
+    usual = measure_finest_level(power)
+    levels = [
+        measure_finest_level(power[part]) / usual for part in _group_by_brightness(blocks.means)
+    ]
     return max(max(one, 1 / max(one, 1e-9)) for one in levels)
 
 
-def resampled(planes: Tensor) -> bool:
+def is_resampled(planes: Tensor) -> bool:
     """Whether noise is stronger in every second, third or so row or column than in the others.
 
     Enlarging, a colour mosaic and JPEG leave such a pattern.
@@ -191,53 +228,66 @@ def resampled(planes: Tensor) -> bool:
     Gallagher, Detection of linear and cubic interpolation in JPEG compressed images, CRV 2005,
     doi:10.1109/CRV.2005.33 (periodic variance of second differences).
     """
-    return any(_periodic(one) > PERIODIC for one in (planes, planes.mT))
+    return any(_measure_periodicity(one) > MIN_PERIOD_POWER for one in (planes, planes.mT))
 
 
-def _periodic(planes: Tensor) -> float:
+def _measure_periodicity(planes: Tensor) -> float:
     """Strongest fine period of the second differences along X, in units of the usual power."""
     bends = planes.diff(n=2, dim=2).abs()
-    if bends.shape[2] < LEAST_COLUMNS:
+    if bends.shape[2] < MIN_PERIOD_COLUMNS:
         return 0.0
-    usual = bends.flatten()[:: -(-bends.numel() // MOST_BENDS)].quantile(0.9)
+    usual = bends.flatten()[:: -(-bends.numel() // MAX_SORTED_DIFFERENCES)].quantile(0.9)
     columns = bends.clamp(max=usual).mean((0, 1))
-    around = avg_pool1d(columns[None, None], SLOW, 1, SLOW // 2, count_include_pad=False)[0, 0]
+    around = avg_pool1d(
+        columns[None, None], DETREND_COLUMNS, 1, DETREND_COLUMNS // 2, count_include_pad=False
+    )[0, 0]
     uneven = columns / around.clamp(min=1e-300) - 1
     window = torch.hann_window(len(uneven) + 2, periodic=False, dtype=uneven.dtype)[1:-1]
     power = torch.fft.rfft(uneven * window).abs().square()
-    power = power[torch.fft.rfftfreq(len(uneven)) > FINE]
+    power = power[torch.fft.rfftfreq(len(uneven)) > MIN_PERIOD_FREQUENCY]
     return float(power.max() / power.median().clamp(min=1e-300))
 
 
-def _classes(means: Tensor) -> tuple[Tensor, ...]:
+def _group_by_brightness(means: Tensor) -> tuple[Tensor, ...]:
     """Sort blocks into classes of like brightness."""
-    count = min(CLASSES, max(1, len(means) // LEAST_IN_CLASS))
+    count = min(MAX_BRIGHTNESS_CLASSES, max(1, len(means) // MIN_BLOCKS_PER_CLASS))
     return means.argsort(stable=True).tensor_split(count)
 
 
-def _even(means: Tensor, power: Tensor, usual: float) -> bool:
+def _is_even(means: Tensor, power: Tensor, usual: float) -> bool:
     """Compare the energy of each class of brightness with the usual one."""
-    for part in _classes(means):
-        level = finest_level(power[part])
-        textured = _level(power[part][:, _COARSE], 0.2, _FIFTH) > TEXTURED * level
-        most = WITH_TEXTURE if textured else OF_CLASS[1]
-        if not OF_CLASS[0] * usual < level < most * usual:
+    for part in _group_by_brightness(means):
+        level = measure_finest_level(power[part])
+        textured = (
+            _compute_energy_quantile(power[part][:, _COARSE_BANDS], 0.2, _NORMAL_QUANTILE_20)
+            > MIN_TEXTURE_RATIO * level
+        )
+        most = MAX_TEXTURED_CLASS_ENERGY if textured else CLASS_ENERGY_RANGE[1]
+        if not CLASS_ENERGY_RANGE[0] * usual < level < most * usual:
             return False
     return True
 
 
-def _noisier(power: Tensor) -> float:
+def _measure_outlier_share(power: Tensor) -> float:
     """Share of the blocks that are noisier than foretold, and not by texture."""
-    level, slow, top = (_energy(power, bands) for bands in (finest(), _SLOW, _FINEST))
-    odd = (level > NOISIER) & (level < BRIGHT) & (slow < level) & (top > level / 2)
+    level, slow, top = (
+        _average_bands(power, bands)
+        for bands in (select_finest_bands(), _SLOW_BANDS, _UPPER_FINE_BANDS)
+    )
+    odd = (
+        (level > MIN_OUTLIER_ENERGY)
+        & (level < MAX_OUTLIER_ENERGY)
+        & (slow < level)
+        & (top > level / 2)
+    )
     return float(odd.double().mean())
 
 
-def _energy(power: Tensor, bands: Tensor) -> Tensor:
+def _average_bands(power: Tensor, bands: Tensor) -> Tensor:
     return power[:, bands].mean(1)
 
 
-def _level(power: Tensor, share: float, normal: float) -> float:
+def _compute_energy_quantile(power: Tensor, share: float, normal: float) -> float:
     """Quantile of the blocks' mean power, in units of what chance makes of noise of power 1.
 
     Wilson, Hilferty, PNAS 17(12), 1931, doi:10.1073/pnas.17.12.684 (chi-square by a cube).

@@ -13,33 +13,33 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from napari_dip.engine.noise.flat_blocks import BLOCK, cut_blocks
+from napari_dip.engine.noise.flat_blocks import BLOCK_SIDE, cut_blocks
 
 #: Luminance and two colour differences from red, green and blue: the directions that CBM3D uses.
 OPPONENT = ((1.0, 1.0, 1.0), (1.0, 0.0, -1.0), (1.0, -2.0, 1.0))
 #: Brightness classes, and part of the blocks of each that is taken for flat, of luminance and of
 #: colour.
-CLASSES, FLAT_LUMINANCE, FLAT_COLOUR = 10, 0.03, 0.1
+CAMERA_BRIGHTNESS_CLASSES, FLAT_LUMINANCE_SHARE, FLAT_COLOUR_SHARE = 10, 0.03, 0.1
 #: How many times more variance the noise has than the calmest blocks, which are calm by chance as
 #: well and from which a slow surface was taken: then the standard deviation told is 0.91 to 1.35
 #: times the true one of nine files of cc15 in luminance, 0.76 to 1.45 times in colour.
-CALM_LUMINANCE, CALM_COLOUR = 2.3, 3.3
+LUMINANCE_VARIANCE_FACTOR, COLOUR_VARIANCE_FACTOR = 2.3, 3.3
 #: Correlation of neighbouring pixels in colour: 0.82 to 0.96 in 29 files of cc15 and polyu (one
 #: shot less the mean of many). Fifty files with texture beside it would tell 0.4 to 0.9.
-COLOUR_LAG = 0.88
+COLOUR_CORRELATION = 0.88
 #: Limits that the correlation of neighbouring pixels in luminance is believed within: 0.29 to 0.86
 #: in those files, and told within 0.12 of it in all but six.
-LUMINANCE_LAGS = (0.45, 0.75)
+LUMINANCE_CORRELATION_RANGE = (0.45, 0.75)
 #: How correlation falls with distance: exp(-a d^1.6) with 0.92 at a distance of 1 has 0.78, 0.62
 #: and 0.47 next, where colour of cc15 5dmark3 has 0.81, 0.66 and 0.50.
-FALL = 1.6
+CORRELATION_DECAY_EXPONENT = 1.6
 #: Longest distance that correlation is reckoned with, in pixels, and at which it is measured to be
 #: what the picture has.
-LAGS, PICTURE_LAG = 8, 6
+MAX_CAMERA_LAG, IMAGE_CORRELATION_LAG = 8, 6
 #: Fewest blocks, and least variance of a block that holds more than rounding, in grey values².
-MIN_BLOCKS, MIN_VARIANCE = 200, 0.02
+MIN_CAMERA_BLOCKS, MIN_BLOCK_VARIANCE = 200, 0.02
 #: Parts of the blocks of one brightness, by energy, that are compared to tell noise from texture.
-CALMEST, CALM = 0.02, 0.15
+FLATTEST_SHARE, COMPARED_FLAT_SHARE = 0.02, 0.15
 
 
 class CameraNoise(NamedTuple):
@@ -67,8 +67,8 @@ class CameraNoise(NamedTuple):
 
     def covariance(self) -> Tensor:
         """Compute each component's covariance at lags from -LAGS to LAGS: (3, lags, lags)."""
-        lag = torch.arange(-LAGS, LAGS + 1, dtype=torch.float64)
-        distance = torch.hypot(lag[:, None], lag) ** FALL
+        lag = torch.arange(-MAX_CAMERA_LAG, MAX_CAMERA_LAG + 1, dtype=torch.float64)
+        distance = torch.hypot(lag[:, None], lag) ** CORRELATION_DECAY_EXPONENT
         return torch.stack(
             [
                 std**2 * torch.exp(log(first) * distance)
@@ -78,13 +78,13 @@ class CameraNoise(NamedTuple):
 
     def of_channels(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Compute variances of red, green and blue, and their mean autocorrelation from 1 on."""
-        shares = opponent().double().square().T  # (channels, components)
-        covariance = shares @ self.covariance()[:, LAGS, LAGS:]
+        shares = make_opponent_matrix().double().square().T  # (channels, components)
+        covariance = shares @ self.covariance()[:, MAX_CAMERA_LAG, MAX_CAMERA_LAG:]
         along = (covariance[:, 1:] / covariance[:, :1]).mean(0)
         return tuple(covariance[:, 0].tolist()), tuple(along.tolist())
 
 
-class TextureSigns(NamedTuple):
+class TextureStatistics(NamedTuple):
     """What tells noise from texture.
 
     Attributes
@@ -103,14 +103,14 @@ class TextureSigns(NamedTuple):
     lag: float
 
 
-def opponent() -> Tensor:
+def make_opponent_matrix() -> Tensor:
     """Make the orthonormal components (3, C) of red, green and blue, luminance first."""
     rows = torch.tensor(OPPONENT)
     orthonormal: Tensor = rows / rows.norm(dim=1, keepdim=True)
     return orthonormal
 
 
-def measure_camera_noise(planes: Tensor) -> tuple[CameraNoise, TextureSigns] | None:
+def measure_camera_noise(planes: Tensor) -> tuple[CameraNoise, TextureStatistics] | None:
     """Measure the noise of the calmest blocks; None if too few blocks hold more than rounding.
 
     Parameters
@@ -118,25 +118,34 @@ def measure_camera_noise(planes: Tensor) -> tuple[CameraNoise, TextureSigns] | N
     planes : Tensor
         (N, 3, Y, X): red, green and blue, at least 16 pixels a side.
     """
-    components = torch.einsum("dc,ncyx->dnyx", opponent().double(), planes.double())
-    cut = [cut_blocks(component, BLOCK) for component in components]
+    components = torch.einsum("dc,ncyx->dnyx", make_opponent_matrix().double(), planes.double())
+    cut = [cut_blocks(component, BLOCK_SIDE) for component in components]
     means, residuals = cut[0][0], [residual for _, residual in cut]
     energies = torch.stack([residual.square().mean((1, 2)) for residual in residuals])
-    usable = (energies > MIN_VARIANCE).all(0).nonzero()[:, 0]
-    if len(usable) < MIN_BLOCKS:
+    usable = (energies > MIN_BLOCK_VARIANCE).all(0).nonzero()[:, 0]
+    if len(usable) < MIN_CAMERA_BLOCKS:
         return None
-    classes = usable[means[usable].argsort(stable=True)].tensor_split(CLASSES)
-    luminance, flat = _calm(energies[0], classes, FLAT_LUMINANCE)
-    colours = [_calm(energy, classes, FLAT_COLOUR)[0] for energy in energies[1:]]
-    variances = (CALM_LUMINANCE * luminance, *(CALM_COLOUR * colour for colour in colours))
-    lag = _first_lag(residuals[0][flat])
-    low, high = LUMINANCE_LAGS
+    classes = usable[means[usable].argsort(stable=True)].tensor_split(CAMERA_BRIGHTNESS_CLASSES)
+    luminance, flat = _measure_flat_energy(energies[0], classes, FLAT_LUMINANCE_SHARE)
+    colours = [
+        _measure_flat_energy(energy, classes, FLAT_COLOUR_SHARE)[0] for energy in energies[1:]
+    ]
+    variances = (
+        LUMINANCE_VARIANCE_FACTOR * luminance,
+        *(COLOUR_VARIANCE_FACTOR * colour for colour in colours),
+    )
+    lag = _estimate_neighbour_correlation(residuals[0][flat])
+    low, high = LUMINANCE_CORRELATION_RANGE
     brightness, first, second = (variance**0.5 for variance in variances)
-    lags = (min(max(lag, low), high), COLOUR_LAG, COLOUR_LAG)
-    return CameraNoise((brightness, first, second), lags), _signs(energies[0], classes, lag)
+    lags = (min(max(lag, low), high), COLOUR_CORRELATION, COLOUR_CORRELATION)
+    return CameraNoise((brightness, first, second), lags), _compute_texture_statistics(
+        energies[0], classes, lag
+    )
 
 
-def _calm(energy: Tensor, classes: tuple[Tensor, ...], share: float) -> tuple[float, Tensor]:
+def _measure_flat_energy(
+    energy: Tensor, classes: tuple[Tensor, ...], share: float
+) -> tuple[float, Tensor]:
     """Average each class's calmest blocks: the middle class's energy, and the calmer half."""
     calmest = []
     for blocks in classes:
@@ -147,24 +156,28 @@ def _calm(energy: Tensor, classes: tuple[Tensor, ...], share: float) -> tuple[fl
     return (calmest[len(calmest) // 2 - 1][0] + calmest[len(calmest) // 2][0]) / 2, half
 
 
-def _first_lag(residuals: Tensor) -> float:
+def _estimate_neighbour_correlation(residuals: Tensor) -> float:
     """Correlate neighbouring pixels, less what the picture has, which falls slowly."""
     side = residuals.shape[-1]
     covariance = [
         (residuals[..., lag:] * residuals[..., : side - lag]).mean()
         + (residuals[:, lag:] * residuals[:, : side - lag]).mean()
-        for lag in (0, 1, PICTURE_LAG)
+        for lag in (0, 1, IMAGE_CORRELATION_LAG)
     ]
     return float((covariance[1] - covariance[2]) / (covariance[0] - covariance[2]).clamp(min=1e-9))
 
 
-def _signs(energy: Tensor, classes: tuple[Tensor, ...], lag: float) -> TextureSigns:
+def _compute_texture_statistics(
+    energy: Tensor, classes: tuple[Tensor, ...], lag: float
+) -> TextureStatistics:
     """Compare blocks of one brightness, and brightnesses."""
     pairs = []
     for blocks in classes:
         ordered = energy[blocks].sort().values
-        few, more = (max(2, round(part * len(ordered))) for part in (CALMEST, CALM))
+        few, more = (
+            max(2, round(part * len(ordered))) for part in (FLATTEST_SHARE, COMPARED_FLAT_SHARE)
+        )
         pairs.append((float(ordered[:more].mean().sqrt()), float(ordered[:few].mean().sqrt())))
     pairs.sort()
     spread = sorted(calm / calmest for calm, calmest in pairs)[len(pairs) // 2]
-    return TextureSigns(spread, pairs[len(pairs) // 2][0] / pairs[1][0], lag)
+    return TextureStatistics(spread, pairs[len(pairs) // 2][0] / pairs[1][0], lag)

@@ -1,8 +1,8 @@
 """What one image tells of its noise: variance = gain x signal + intercept, and correlation.
 
-The line is read from the finest frequencies of all blocks (noise_line.py), what neighbouring
-pixels share from the blocks whose energy agrees (noise_reach.py). Blocks with holes or clipped
-pixels do not count (whole_blocks.py). Where noise and picture cannot be told apart, the estimate
+The line is read from the finest frequencies of all blocks (variance_model.py), what neighbouring
+pixels share from the blocks whose energy agrees (correlation.py). Blocks with holes or clipped
+pixels do not count (flat_blocks.py). Where noise and picture cannot be told apart, the estimate
 says so, and is the least that the image allows.
 
 Whether correlated noise that was measured agrees with how well pixels are foretold by others.
@@ -15,69 +15,71 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 from torch.nn.functional import avg_pool2d
 
 from napari_dip.engine.noise.checks import (
-    contradiction,
-    finest_level,
-    resampled,
-    unevenness,
-    varies_widely,
+    find_contradiction,
+    has_wide_variation,
+    is_resampled,
+    measure_finest_level,
+    measure_unevenness,
 )
-from napari_dip.engine.noise.correlation import Reach, band_shares, noise_reach, of_noise_alone
+from napari_dip.engine.noise.correlation import (
+    NoiseCorrelation,
+    compute_band_power,
+    compute_residual_share,
+    measure_noise_correlation,
+    measure_prediction_residual,
+    subtract_image_correlation,
+)
 from napari_dip.engine.noise.flat_blocks import (
-    LAGS,
-    WHOLE,
-    block_side,
-    clipping_limits,
+    MAX_LAG,
+    NO_CLIPPING,
+    choose_block_side,
     cut_blocks,
-    telling,
+    find_clipping_limits,
+    select_informative_blocks,
 )
 from napari_dip.engine.noise.variance_model import (
-    SIDE,
-    Energies,
-    Line,
-    cosines,
-    dark_plateau,
-    finest,
-    frequencies,
-    noise_line,
+    DCT_SIDE,
+    BlockEnergies,
+    VarianceModel,
+    find_dark_plateau,
+    fit_variance_model,
+    make_dct_matrix,
+    make_frequency_grids,
+    select_finest_bands,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 #: Lag-1 correlation above which noise is treated as correlated. On seven FMD fields the white
 #: ones measure up to 0.18 (structure that was left), the correlated ones from 0.59 on; a confocal
 #: scan along its lines 0.25 to 0.33.
-CORRELATED = 0.22
+MIN_CORRELATED_LAG = 0.22
 #: Lag-1 correlation up to which the variance is that of the finest frequencies: structure that is
 #: left in flat blocks makes as much; taken for noise, it cost gains on mitochondria and coins.
-DOUBTFUL = 0.12
+MAX_DOUBTFUL_LAG = 0.12
 #: Correlation that is too small to be learned from, with the picture's own taken off; ends the
 #: hidden block.
-NEGLIGIBLE = 0.05
+MAX_NEGLIGIBLE_LAG = 0.05
 #: Widest half block. On FMD widefield, whose noise reaches 4 pixels, blocks of 7 x 7 beat 5 x 5
 #: by 1 dB and 11 x 11 by 1.4 dB: past that the fit has too little to see.
-MOST_REACH = 3
+MAX_CORRELATION_LENGTH = 3
 #: Blocks that must fit side by side into the image, or too little of it is left to see.
-SIDES_PER_BLOCK = 6
+MIN_BLOCKS_PER_SIDE = 6
 #: Fewest blocks without holes that tell the noise, and the standard deviation reckoned with, as a
 #: share of the range, where there are fewer: with noise and structure alike unknown, any value
 #: that keeps the loss of order one does, since a constant changes neither fit nor stop.
-LEAST_BLOCKS, UNTOLD = 8, 0.01
+MIN_NOISE_BLOCKS, FALLBACK_NOISE_SHARE = 8, 0.01
 #: Least share of a variance that is taken for white: a hundredth of its standard deviation.
-LEAST_WHITE = 1e-4
+MIN_WHITE_SHARE = 1e-4
 #: Why an image cannot tell its noise: too few whole blocks; almost all of it clipped; noise finer
 #: than the grey values; structure to the finest frequencies everywhere; texture and correlated
 #: noise look alike; noise at some brightness is not on the line, or nothing there is flat;
 #: single pixels are further off than normal noise has it; neighbours share more than was measured.
-DOUBTS = (
+UNRELIABLE_REASONS = (
     "blocks",
     "clipped",
     "grey values",
@@ -105,49 +107,49 @@ CAUTIONS = (
     "colours",
 )
 #: Most blocks that are looked at: 6,000 of 64 pixels tell a variance to 0.4 %.
-MOST_BLOCKS = 6_000
+MAX_BLOCKS = 6_000
 #: Pixels up to which blocks overlap by half more, since few fit into the image.
-FEW_PIXELS = 200 * 200
+MAX_OVERLAPPED_PIXELS = 200 * 200
 #: What overlapping blocks tell, as a share of what as many others would: blocks at every fourth
 #: pixel are four times as many and tell half as much again.
-OVERLAPPING = 0.4
+OVERLAP_INFORMATION = 0.4
 #: Share of the wide blocks below which, where others were cut off, correlation is not read from
 #: them: structure at the rim of what was cut off looks like it. Twelve made pictures whose white
 #: noise was taken for correlated have 0.01 to 0.23 left; FMD widefield has 0.51 and 0.70.
-FEW_WHOLE = 0.3
+MIN_WHOLE_BLOCK_SHARE = 0.3
 #: Energy of the calmest blocks' finest frequencies, as a share of what white noise would have,
 #: below which the noise is not as much as correlation had it: 0.74 to 0.86 in three made pictures
 #: that it was told 1.2 to 1.6 times too strong in; 0.89 and more where it was told rightly.
-LEAST_FINE = 0.88
+MIN_FINE_ENERGY = 0.88
 #: Shares of blocks without texture, and of blocks that agree about correlation, from which on the
 #: variance is told within a third only: filaments, membranes.
-LEAST_CALM, FEW_CALM, FEW_AGREE = 0.3, 0.6, 0.12
+MIN_FLAT_BLOCK_SHARE, CAUTION_FLAT_SHARE, CAUTION_AGREEMENT_SHARE = 0.3, 0.6, 0.12
 #: Share of the blocks that tell of the noise, below which a caution is due where others were cut
 #: off: 0.28 in a made picture whose noise is told half as strong as it is at the bright end.
-FEW_TELLING = 0.4
+MIN_INFORMATIVE_SHARE = 0.4
 #: Times the usual noise that one brightness may have without a caution: 1.56 with a gamma curve
 #: that the line followed only within a third; even noise on made scenes has 1.02 to 1.14.
-UNEVEN = 1.3
+MAX_UNEVENNESS = 1.3
 #: Quantiles of brightness at which the variance is to be known; its standard error there, as a
 #: share of it, from which on a caution is due; and the share of it that may come of going on with
 #: the line beyond the blocks: thin strokes fill none.
-ENDS, UNSURE, FAR_BEYOND = (0.1, 0.9), 0.1, 0.2
+BRIGHTNESS_END_QUANTILES, MAX_RELATIVE_ERROR, MAX_EXTRAPOLATED_SHARE = (0.1, 0.9), 0.1, 0.2
 #: Quantiles that span an image without odd pixels, how many times their distance the range of the
 #: grey values is believed to be at most, and values that are sorted for it.
-ROBUST, ODD_RANGES, MOST_SORTED = (0.005, 0.995), 11.0, 1_000_000
+ROBUST_QUANTILES, MAX_RANGE_RATIO, MAX_SORTED_VALUES = (0.005, 0.995), 11.0, 1_000_000
 #: Standard deviation, in steps of the grey values, below which noise cannot be told: rounding
 #: then depends on the signal and is no noise of one twelfth of a squared step any more.
-FINEST_NOISE = 0.5
+MIN_NOISE_STEPS = 0.5
 #: Fewest grey values that noise can be seen in: below, the image is a mask or a drawing.
-LEAST_VALUES = 5
+MIN_GREY_VALUES = 5
 #: Share of the blocks without texture below which all that is left is structure.
-LEAST_FLAT = 0.02
+MIN_FLAT_SHARE = 0.02
 #: Share of white noise's power that correlated noise must keep in the finest frequencies, or its
 #: line is read from the finest ones that it does not leave out: how many, and how strong.
-FINE_SHARE, BANDS, STRONG = 0.5, 25, 0.3
+MIN_FINE_POWER_SHARE, FALLBACK_BANDS, MIN_BAND_POWER_SHARE = 0.5, 25, 0.3
 #: Noise that differs from pixel to pixel.
-_NO_LAGS = (0.0,) * LAGS
-_NO_REACH = Reach(_NO_LAGS, _NO_LAGS, _NO_LAGS, _NO_LAGS, 0.0, told=True)
+_NO_LAGS = (0.0,) * MAX_LAG
+_NO_CORRELATION = NoiseCorrelation(_NO_LAGS, _NO_LAGS, _NO_LAGS, _NO_LAGS, 0.0, told=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +167,7 @@ class NoiseEstimate:
     relative : float
         Standard deviation, as a share of the signal, of noise that multiplies it: speckle.
     doubt : str
-        Why the image cannot tell its noise, one of `DOUBTS`; "" if it can.
+        Why the image cannot tell its noise, one of `UNRELIABLE_REASONS`; "" if it can.
     caution : str
         What should be known of an estimate that is used as it is, one of `CAUTIONS`; "" if nothing.
     gain_error : float
@@ -191,7 +193,7 @@ class NoiseEstimate:
     gain_error: float = 0.0
     offset: float | None = None
     read_noise: float | None = None
-    cut_off: tuple[float, float] = WHOLE
+    cut_off: tuple[float, float] = NO_CLIPPING
     cut_belief: tuple[float, float] = (1.0, 1.0)
     offset_error: float = 0.0
     read_noise_error: float = 0.0
@@ -215,7 +217,7 @@ class NoiseEstimate:
         )
 
 
-def measure_noise(planes: Tensor, step: float, known: Tensor | None = None) -> NoiseEstimate:
+def estimate_noise(planes: Tensor, step: float, known: Tensor | None = None) -> NoiseEstimate:
     """Measure variance and correlation of the noise.
 
     Parameters
@@ -230,7 +232,8 @@ def measure_noise(planes: Tensor, step: float, known: Tensor | None = None) -> N
     Returns
     -------
     NoiseEstimate
-        White and of `UNTOLD` of the range where too few blocks are without holes to tell.
+        White and of `FALLBACK_NOISE_SHARE` of the range where too few blocks are without holes to
+        tell.
 
     References
     ----------
@@ -238,31 +241,35 @@ def measure_noise(planes: Tensor, step: float, known: Tensor | None = None) -> N
     mean, fitted to smooth parts of one image; clipping).
     """
     planes = planes.to(torch.float64)
-    spread = _spread(planes)
+    spread = _measure_robust_range(planes)
     rounded = step**2 / 12
     least = max(rounded, (1e-4 * spread) ** 2)
-    limits = cut_off = clipping_limits(planes)
-    fine = _energies(planes, known, limits)
+    limits = cut_off = find_clipping_limits(planes)
+    fine = _compute_block_energies(planes, known, limits)
     clipped = ""
-    if len(fine.means) < LEAST_BLOCKS and limits != WHOLE:  # better clipped blocks than none
-        clipped, limits = "clipped", WHOLE
-        fine = _energies(planes, known, limits)
-    if len(fine.means) < LEAST_BLOCKS:
-        return _untold(max((UNTOLD * spread) ** 2, rounded), clipped or "blocks")
-    white = noise_line(fine, finest(), 1.0, least)
-    reach = _reach_of(planes, known, limits, white, least)
-    line = _of_all_bands(white, fine, reach, least)
-    if not _correlated(reach):
+    if (
+        len(fine.means) < MIN_NOISE_BLOCKS and limits != NO_CLIPPING
+    ):  # better clipped blocks than none
+        clipped, limits = "clipped", NO_CLIPPING
+        fine = _compute_block_energies(planes, known, limits)
+    if len(fine.means) < MIN_NOISE_BLOCKS:
+        return _make_fallback_estimate(
+            max((FALLBACK_NOISE_SHARE * spread) ** 2, rounded), clipped or "blocks"
+        )
+    white = fit_variance_model(fine, select_finest_bands(), 1.0, least)
+    reach = _measure_block_correlation(planes, known, limits, white, least)
+    line = _extend_to_all_bands(white, fine, reach, least)
+    if not _is_correlated(reach):
         power = fine.power / line.variance(fine.means, least)[:, None, None]
-        line = white if finest_level(power) < LEAST_FINE else line
+        line = white if measure_finest_level(power) < MIN_FINE_ENERGY else line
     lowest = line.gain * float(fine.means.quantile(0.02)) + line.intercept
-    few = len(planes.unique()) < LEAST_VALUES
+    few = len(planes.unique()) < MIN_GREY_VALUES
     doubt = "grey values" if few else clipped
-    doubt = doubt or _doubt(line, reach, float(fine.means.median()), step)
-    if not doubt and (doubt := _contradiction(fine, line, reach, max(0.5 * lowest, least))):
-        line, reach = (white, _NO_REACH) if doubt == "correlation" else (line, reach)
-    dark = None if doubt else dark_plateau(fine.means, line.gain, line.intercept, least)
-    caution = "" if doubt else _caution(planes, known, cut_off, fine, line, reach, least)
+    doubt = doubt or _find_unreliable_reason(line, reach, float(fine.means.median()), step)
+    if not doubt and (doubt := _find_contradiction(fine, line, reach, max(0.5 * lowest, least))):
+        line, reach = (white, _NO_CORRELATION) if doubt == "correlation" else (line, reach)
+    dark = None if doubt else find_dark_plateau(fine.means, line.gain, line.intercept, least)
+    caution = "" if doubt else _find_caution(planes, known, cut_off, fine, line, reach, least)
     return NoiseEstimate(
         line.gain,
         line.intercept,
@@ -280,127 +287,161 @@ def measure_noise(planes: Tensor, step: float, known: Tensor | None = None) -> N
     )
 
 
-def _spread(planes: Tensor) -> float:
+def _measure_robust_range(planes: Tensor) -> float:
     """Range of the grey values, in which a few odd ones do not count."""
     values = planes.flatten()
-    values = values[:: -(-len(values) // MOST_SORTED)].sort().values
-    low, high = (float(values[round(share * (len(values) - 1))]) for share in ROBUST)
+    values = values[:: -(-len(values) // MAX_SORTED_VALUES)].sort().values
+    low, high = (float(values[round(share * (len(values) - 1))]) for share in ROBUST_QUANTILES)
     every = float(planes.max() - planes.min())
-    return min(every, ODD_RANGES * (high - low)) if high > low else every
+    return min(every, MAX_RANGE_RATIO * (high - low)) if high > low else every
 
 
-def _untold(variance: float, doubt: str) -> NoiseEstimate:
+def _make_fallback_estimate(variance: float, doubt: str) -> NoiseEstimate:
     """White noise of that variance, for want of a better one."""
     return NoiseEstimate(
         0.0, variance, variance, _NO_LAGS, _NO_LAGS, doubt=doubt, gain_error=float("inf")
     )
 
 
-def _energies(planes: Tensor, known: Tensor | None, limits: tuple[float, float]) -> Energies:
+def _compute_block_energies(
+    planes: Tensor, known: Tensor | None, limits: tuple[float, float]
+) -> BlockEnergies:
     """Transform the blocks that tell of the noise."""
-    every = SIDE if planes.numel() > FEW_PIXELS else SIDE // 2
-    tell = telling(planes, SIDE, every, known, limits)
+    every = DCT_SIDE if planes.numel() > MAX_OVERLAPPED_PIXELS else DCT_SIDE // 2
+    tell = select_informative_blocks(planes, DCT_SIDE, every, known, limits)
     whole, share = tell.nonzero()[:, 0], float(tell.double().mean())
-    whole = whole[:: -(-len(whole) // MOST_BLOCKS) or 1]
-    blocks = planes.unfold(1, SIDE, every).unfold(2, SIDE, every).reshape(-1, SIDE, SIDE)[whole]
-    basis = cosines()
+    whole = whole[:: -(-len(whole) // MAX_BLOCKS) or 1]
+    blocks = (
+        planes.unfold(1, DCT_SIDE, every)
+        .unfold(2, DCT_SIDE, every)
+        .reshape(-1, DCT_SIDE, DCT_SIDE)[whole]
+    )
+    basis = make_dct_matrix()
     power = (basis @ blocks @ basis.T).square()
-    independent = 1.0 if every == SIDE else OVERLAPPING
-    return Energies(blocks.mean((1, 2)), power, independent, share)
+    independent = 1.0 if every == DCT_SIDE else OVERLAP_INFORMATION
+    return BlockEnergies(blocks.mean((1, 2)), power, independent, share)
 
 
-def _reach_of(
-    planes: Tensor, known: Tensor | None, limits: tuple[float, float], line: Line, least: float
-) -> Reach:
+def _measure_block_correlation(
+    planes: Tensor,
+    known: Tensor | None,
+    limits: tuple[float, float],
+    line: VarianceModel,
+    least: float,
+) -> NoiseCorrelation:
     """Measure the correlation in blocks as wide as it may reach."""
-    side = block_side(tuple(planes.shape[1:]))
+    side = choose_block_side(tuple(planes.shape[1:]))
     means, residuals = cut_blocks(planes, side)
-    whole = telling(planes, side, side // 2, known, limits).nonzero()[:, 0]
-    chosen = whole[:: -(-len(whole) // MOST_BLOCKS) or 1]
-    if len(whole) < LEAST_BLOCKS:
-        return _NO_REACH
-    reach = noise_reach(residuals[chosen], line.variance(means[chosen], least))
-    few = limits != WHOLE and len(whole) < FEW_WHOLE * len(means)
-    return _NO_REACH if few and _correlated(reach) else reach
+    whole = select_informative_blocks(planes, side, side // 2, known, limits).nonzero()[:, 0]
+    chosen = whole[:: -(-len(whole) // MAX_BLOCKS) or 1]
+    if len(whole) < MIN_NOISE_BLOCKS:
+        return _NO_CORRELATION
+    reach = measure_noise_correlation(residuals[chosen], line.variance(means[chosen], least))
+    few = limits != NO_CLIPPING and len(whole) < MIN_WHOLE_BLOCK_SHARE * len(means)
+    return _NO_CORRELATION if few and _is_correlated(reach) else reach
 
 
-def _of_all_bands(line: Line, fine: Energies, reach: Reach, least: float) -> Line:
+def _extend_to_all_bands(
+    line: VarianceModel, fine: BlockEnergies, reach: NoiseCorrelation, least: float
+) -> VarianceModel:
     """Go from the noise of the finest frequencies to that of all."""
     first = max(reach.least_y[0], reach.least_x[0])
-    believed = min(1.0, max(0.0, (first - DOUBTFUL) / (CORRELATED - DOUBTFUL)))
-    shares = band_shares(*([believed * v for v in one] for one in (reach.least_y, reach.least_x)))
-    share = float(shares[finest()].mean())
-    if share >= FINE_SHARE:
+    believed = min(
+        1.0, max(0.0, (first - MAX_DOUBTFUL_LAG) / (MIN_CORRELATED_LAG - MAX_DOUBTFUL_LAG))
+    )
+    shares = compute_band_power(
+        *([believed * v for v in one] for one in (reach.least_y, reach.least_x))
+    )
+    share = float(shares[select_finest_bands()].mean())
+    if share >= MIN_FINE_POWER_SHARE:
         gain, intercept, error = (
             one / share for one in (line.gain, line.intercept, line.gain_error)
         )
         return line._replace(gain=gain, intercept=intercept, gain_error=error)
-    y, x = frequencies()
-    order = torch.where((shares >= STRONG) & (y + x >= 3), y + x, 0).flatten()
-    bands = torch.zeros(SIDE**2, dtype=torch.bool)
-    bands[order.argsort(descending=True, stable=True)[:BANDS]] = True
-    bands = bands.reshape(SIDE, SIDE) & (y + x >= 3)
-    return noise_line(fine, bands, float(shares[bands].mean()), least)
+    y, x = make_frequency_grids()
+    order = torch.where((shares >= MIN_BAND_POWER_SHARE) & (y + x >= 3), y + x, 0).flatten()
+    bands = torch.zeros(DCT_SIDE**2, dtype=torch.bool)
+    bands[order.argsort(descending=True, stable=True)[:FALLBACK_BANDS]] = True
+    bands = bands.reshape(DCT_SIDE, DCT_SIDE) & (y + x >= 3)
+    return fit_variance_model(fine, bands, float(shares[bands].mean()), least)
 
 
-def _doubt(line: Line, reach: Reach, middle: float, step: float) -> str:
+def _find_unreliable_reason(
+    line: VarianceModel, reach: NoiseCorrelation, middle: float, step: float
+) -> str:
     """Say what keeps the image from telling its noise; "" if nothing does."""
-    if step and line.gain * middle + line.intercept < (FINEST_NOISE * step) ** 2:
+    if step and line.gain * middle + line.intercept < (MIN_NOISE_STEPS * step) ** 2:
         return "grey values"
-    if line.flat < LEAST_FLAT:
+    if line.flat < MIN_FLAT_SHARE:
         return "texture"
     return "" if reach.told else "correlation"
 
 
-def _contradiction(fine: Energies, line: Line, reach: Reach, floor: float) -> str:
+def _find_contradiction(
+    fine: BlockEnergies, line: VarianceModel, reach: NoiseCorrelation, floor: float
+) -> str:
     """Say what the blocks hold that line and correlation do not explain; "" if nothing."""
     axes = (reach.along_y, reach.along_x)
-    white = torch.ones(SIDE, SIDE, dtype=torch.float64)
-    shares = band_shares(*axes) if _correlated(reach) else white
-    return contradiction(fine, line.variance(fine.means, floor), shares, axes)
+    white = torch.ones(DCT_SIDE, DCT_SIDE, dtype=torch.float64)
+    shares = compute_band_power(*axes) if _is_correlated(reach) else white
+    return find_contradiction(fine, line.variance(fine.means, floor), shares, axes)
 
 
-def _correlated(reach: Reach) -> bool:
-    return max(_reach(list(reach.along_y)), _reach(list(reach.along_x))) > 0
+def _is_correlated(reach: NoiseCorrelation) -> bool:
+    return (
+        max(
+            _compute_correlation_length(list(reach.along_y)),
+            _compute_correlation_length(list(reach.along_x)),
+        )
+        > 0
+    )
 
 
-def _caution(
+def _find_caution(
     planes: Tensor,
     known: Tensor | None,
     limits: tuple[float, float],
-    fine: Energies,
-    line: Line,
-    reach: Reach,
+    fine: BlockEnergies,
+    line: VarianceModel,
+    reach: NoiseCorrelation,
     least: float,
 ) -> str:
     """Say what should be known of noise that is told: one of `CAUTIONS`, or ""."""
-    if resampled(planes):
+    if is_resampled(planes):
         return "resampled"
-    if _correlated(reach):
+    if _is_correlated(reach):
         return ""
-    if line.flat < LEAST_CALM or (line.flat < FEW_CALM and reach.agree < FEW_AGREE):
+    if line.flat < MIN_FLAT_BLOCK_SHARE or (
+        line.flat < CAUTION_FLAT_SHARE and reach.agree < CAUTION_AGREEMENT_SHARE
+    ):
         return "calm"
-    if limits != WHOLE and fine.share < FEW_TELLING:
+    if limits != NO_CLIPPING and fine.share < MIN_INFORMATIVE_SHARE:
         return "cut"
 
     variance = partial(line.variance, least=least)
-    if varies_widely(planes, known, limits, variance):
+    if has_wide_variation(planes, known, limits, variance):
         return "blotches"
-    if unevenness(fine, variance(fine.means)) > UNEVEN:
+    if measure_unevenness(fine, variance(fine.means)) > MAX_UNEVENNESS:
         return "uneven"
     ends = avg_pool2d(planes[:, None], 3).flatten()
-    ends = ends[:: -(-len(ends) // MOST_SORTED)].quantile(torch.tensor(ENDS).to(ends))
-    return "ends" if line.gain > 0 and _unsure(fine.means, ends, line, variance(ends)) else ""
+    ends = ends[:: -(-len(ends) // MAX_SORTED_VALUES)].quantile(
+        torch.tensor(BRIGHTNESS_END_QUANTILES).to(ends)
+    )
+    return "ends" if line.gain > 0 and _is_uncertain(fine.means, ends, line, variance(ends)) else ""
 
 
-def _unsure(means: Tensor, ends: Tensor, line: Line, variance: Tensor) -> bool:
-    """Whether the line is known too little, or goes on too far, at both `ENDS` of brightness."""
+def _is_uncertain(means: Tensor, ends: Tensor, line: VarianceModel, variance: Tensor) -> bool:
+    """Tell whether the line is too uncertain, or reaches too far, at both ends of brightness."""
     error = line.gain_error * (ends - means.median()).abs() / variance
     beyond = torch.stack([means.quantile(0.01) - ends[0], ends[1] - means.quantile(0.99)])
-    return bool(((error > UNSURE) | (line.gain * beyond > FAR_BEYOND * variance)).any())
+    return bool(
+        (
+            (error > MAX_RELATIVE_ERROR) | (line.gain * beyond > MAX_EXTRAPOLATED_SHARE * variance)
+        ).any()
+    )
 
 
-def white_part(estimate: NoiseEstimate) -> NoiseEstimate:
+def extract_nugget(estimate: NoiseEstimate) -> NoiseEstimate:
     """Keep the part of a variance that ends within one pixel; what reaches further is picture.
 
     Covariances at one pixel and two are prolonged to none by a straight line; what the variance
@@ -416,11 +457,13 @@ def white_part(estimate: NoiseEstimate) -> NoiseEstimate:
     doi:10.2113/gsecongeo.58.8.1246.
     """
     axes = (estimate.along_y, estimate.along_x)
-    share = min(max(1 - max(2 * one - two for one, two, *_ in axes), LEAST_WHITE), 1)
+    share = min(max(1 - max(2 * one - two for one, two, *_ in axes), MIN_WHITE_SHARE), 1)
     return estimate.white(share)
 
 
-def hidden_block(estimates: list[NoiseEstimate], grid: tuple[int, int]) -> tuple[int, int]:
+def compute_blind_spot_size(
+    estimates: list[NoiseEstimate], grid: tuple[int, int]
+) -> tuple[int, int]:
     """Size of a block, along Y and X, whose centre shares no noise with what lies outside.
 
     Parameters
@@ -430,127 +473,48 @@ def hidden_block(estimates: list[NoiseEstimate], grid: tuple[int, int]) -> tuple
     grid : tuple of int
         Size of the image, which must stay wide against the block.
     """
-    reach_y = max(_reach(list(one.along_y)) for one in estimates)
-    reach_x = max(_reach(list(one.along_x)) for one in estimates)
-    most_y, most_x = (max(0, (side // SIDES_PER_BLOCK - 1) // 2) for side in grid)
+    reach_y = max(_compute_correlation_length(list(one.along_y)) for one in estimates)
+    reach_x = max(_compute_correlation_length(list(one.along_x)) for one in estimates)
+    most_y, most_x = (max(0, (side // MIN_BLOCKS_PER_SIDE - 1) // 2) for side in grid)
     return 2 * min(reach_y, most_y) + 1, 2 * min(reach_x, most_x) + 1
 
 
-def _reach(correlation: list[float]) -> int:
+def _compute_correlation_length(correlation: list[float]) -> int:
     """Half width of the hidden block along one axis, 0 if the noise is white.
 
     A picture's own correlation falls slowly, so what is left of it at the longest lag is taken
     off all of them.
     """
-    first, *further = of_noise_alone(tuple(correlation))
-    if first <= CORRELATED:
+    first, *further = subtract_image_correlation(tuple(correlation))
+    if first <= MIN_CORRELATED_LAG:
         return 0
     reach = 1
-    for value in further[: MOST_REACH - 1]:
-        if value <= NEGLIGIBLE:
+    for value in further[: MAX_CORRELATION_LENGTH - 1]:
+        if value <= MAX_NEGLIGIBLE_LAG:
             break
         reach += 1
     return reach
 
 
-#: Half side of the square of neighbours that foretell its middle.
-REACH = 2
-#: Part of the pixels of each brightness class that is looked at, where neighbours vary least;
-#: number of classes; side of the mean by which the calmest places are found; fewest pixels.
-CALM, CLASSES, MIN_SIDE_OF_STRUCTURE, MIN_PIXELS = 0.2, 4, 9, 200
-#: What white noise leaves there, as a share of its variance: 0.77 to 0.82 on moon, cell, clock and
-#: camera of scikit-image with noise of 8 and 20, since places that are calm by chance are chosen.
-CALM_SHARE = 0.77
-#: Ridge that keeps the least squares solvable, as a share of the neighbours' variance.
-RIDGE = 1e-3
 #: Fewest pixels of a plane that is looked at: of 32 x 32, least squares explain half by chance.
-MIN_PLANE = 150 * 150
+MIN_PLANE_PIXELS = 150 * 150
 #: How many times more than correlated noise would leave is a contradiction, and least part of the
 #: variance that is left then. Made correlated noise (15 and 10, 33 photographs of BSD68, Set12,
 #: kodak256 and scikit-image) and FMD widefield leave 0.3 to 1.9 times what it would, and one 2.5
 #: times (7 % of the variance). Grass and gravel, clean or with noise of 3 to 8, leave 3.5 to 48
 #: times, and 56 to 120 % of the variance.
-CONTRADICTION, LEAST_LEFT = 2.0, 0.3
+MAX_RESIDUAL_RATIO, MIN_RESIDUAL_SHARE = 2.0, 0.3
 #: Part of the variance that is left, and times more than correlated noise would leave, from which
 #: on a caution is due: 0.5 to 0.6 and 1.2 to 1.7 in a photograph whose white noise was taken for
 #: correlated; FMD widefield leaves 0.11, a confocal scan along its lines 0.71, 1.01 times.
-WHITER = (0.45, 1.15)
+WHITER_LIMITS = (0.45, 1.15)
 #: Part of what white noise would leave, below which noise that was measured as white is correlated.
 #: FMD and photographs with noise of 15 and 25 leave 0.92 to 1.3 of it; four with correlated noise
 #: of 15, which was measured as 6 to 8, 0.53 to 0.73.
-TOO_LITTLE = 0.78
+MIN_WHITE_RATIO = 0.78
 
 
-def unforetold(plane: Tensor) -> tuple[Tensor, Tensor]:
-    """Measure the variance that neighbours do not foretell, where a plane is calm.
-
-    Parameters
-    ----------
-    plane : Tensor
-        (Y, X).
-
-    Returns
-    -------
-    brightness, variance : Tensor
-        (CLASSES,) each, in the plane's units.
-    """
-    plane = plane.double()
-    side = 2 * REACH + 1
-    around = F.unfold(plane[None, None], side)[0]  # (side², pixels)
-    middle = side**2 // 2
-    neighbours = torch.cat([around[:middle], around[middle + 1 :]])
-    mean = neighbours.mean(0)
-    size = tuple(length - 2 * REACH for length in plane.shape)
-    rest = neighbours.var(0).reshape(1, 1, *size)
-    pad = MIN_SIDE_OF_STRUCTURE // 2
-    rest = F.avg_pool2d(
-        F.pad(rest, (pad,) * 4, mode="replicate"), MIN_SIDE_OF_STRUCTURE, 1
-    ).flatten()
-    levels, variances = [], []
-    for pixels in mean.argsort(stable=True).tensor_split(CLASSES):
-        count = max(min(MIN_PIXELS, len(pixels)), round(CALM * len(pixels)))
-        calm = pixels[rest[pixels].argsort(stable=True)[:count]]
-        known = (neighbours[:, calm] - mean[calm]).T
-        asked = around[middle, calm] - mean[calm]
-        products = known.T @ known
-        products += RIDGE * products.diagonal().mean().clamp(min=1e-12) * torch.eye(len(products))
-        left = asked - known @ torch.linalg.solve(products, known.T @ asked)
-        levels.append(mean[calm].mean())
-        variances.append(left.square().mean())
-    return torch.stack(levels), torch.stack(variances)
-
-
-def expected_share(along_y: Sequence[float], along_x: Sequence[float]) -> float:
-    """Compute the share of the variance that is not foretold, of noise with such a correlation.
-
-    Parameters
-    ----------
-    along_y, along_x : sequence of float
-        Autocorrelation at lags 1, 2, ...
-    """
-    side = 2 * REACH + 1
-    lags = (torch.arange(side)[:, None] - torch.arange(side)).abs()
-    axes = []
-    for along in (along_y, along_x):
-        values = torch.zeros(side, dtype=torch.float64)
-        values[0] = 1
-        count = min(len(along), side - 1)
-        values[1 : count + 1] = torch.tensor(along[:count], dtype=torch.float64)
-        axes.append(values[lags])
-    covariance = torch.kron(axes[0], axes[1])
-    middle = side**2 // 2
-    others = [place for place in range(side**2) if place != middle]
-    turn = torch.eye(side**2, dtype=torch.float64)
-    turn[:, others] -= 1 / len(others)  # less the neighbours' mean
-    covariance = turn @ covariance @ turn.T
-    known = covariance[others][:, others]
-    known += RIDGE * known.diagonal().mean() * torch.eye(len(others))
-    asked = covariance[others, middle]
-    share = covariance[middle, middle] - asked @ torch.linalg.solve(known, asked)
-    return CALM_SHARE * max(float(share), 0.02)
-
-
-def agreeing(noise: NoiseEstimate, plane: Tensor, step: float) -> NoiseEstimate:
+def correct_by_prediction(noise: NoiseEstimate, plane: Tensor, step: float) -> NoiseEstimate:
     """Correct noise that contradicts how well a plane's pixels are foretold by their neighbours.
 
     Parameters
@@ -562,20 +526,20 @@ def agreeing(noise: NoiseEstimate, plane: Tensor, step: float) -> NoiseEstimate:
     step : float
         Distance of neighbouring grey values; 0 if there are none.
     """
-    from napari_dip.engine.noise.correlation import of_noise_alone
-
-    if plane.numel() < MIN_PLANE:
+    if plane.numel() < MIN_PLANE_PIXELS:
         return noise
-    levels, left = unforetold(plane)
+    levels, left = measure_prediction_residual(plane)
     claimed = noise.variance(levels)
     share = float((left / claimed).median())
-    white = expected_share((), ())
-    if hidden_block([noise], (plane.shape[0], plane.shape[1])) == (1, 1):
-        doubted = not noise.doubt and share < TOO_LITTLE * white
+    white = compute_residual_share((), ())
+    if compute_blind_spot_size([noise], (plane.shape[0], plane.shape[1])) == (1, 1):
+        doubted = not noise.doubt and share < MIN_WHITE_RATIO * white
         return replace(noise, doubt="correlation") if doubted else noise
-    expected = expected_share(of_noise_alone(noise.along_y), of_noise_alone(noise.along_x))
+    expected = compute_residual_share(
+        subtract_image_correlation(noise.along_y), subtract_image_correlation(noise.along_x)
+    )
     weak = float(claimed.mean()) <= step**2
-    if weak or share < LEAST_LEFT or share < CONTRADICTION * expected:
-        little = not weak and share > WHITER[0] and share > WHITER[1] * expected
+    if weak or share < MIN_RESIDUAL_SHARE or share < MAX_RESIDUAL_RATIO * expected:
+        little = not weak and share > WHITER_LIMITS[0] and share > WHITER_LIMITS[1] * expected
         return replace(noise, caution="whiter") if little and not noise.doubt else noise
     return replace(noise.white(min(share / white, 1.0)), doubt="texture")

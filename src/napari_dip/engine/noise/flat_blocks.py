@@ -11,22 +11,22 @@ import torch
 from torch import Tensor
 
 #: Side of a block in pixels: wide against the correlation (3 or 4 lags), small against cells.
-BLOCK = 16
+BLOCK_SIDE = 16
 #: Share of the blocks of one brightness that count as flat, and number of brightness classes.
-FLAT_SHARE, CLASSES = 0.2, 12
+FLAT_SHARE, FLAT_BRIGHTNESS_CLASSES = 0.2, 12
 #: Longest lag looked at, in pixels; camera and scanner noise seen so far ends at 4.
-LAGS = 5
+MAX_LAG = 5
 #: Coefficients of the slow surface that is taken out of each block.
-COEFFICIENTS = 6
+SURFACE_COEFFICIENTS = 6
 #: Correlation below which a lag does not count towards what the surface took.
-_NONE = 0.02
+_MIN_COUNTED_CORRELATION = 0.02
 #: Most that the surface is reckoned to take: beyond that the correlation fills the block.
-_MOST_LOST = 0.3
+_MAX_SURFACE_LOSS = 0.3
 
 
-def block_side(grid: tuple[int, ...]) -> int:
+def choose_block_side(grid: tuple[int, ...]) -> int:
     """Side of the blocks that an image of that size is cut into."""
-    return BLOCK if min(grid) >= 2 * BLOCK else BLOCK // 2
+    return BLOCK_SIDE if min(grid) >= 2 * BLOCK_SIDE else BLOCK_SIDE // 2
 
 
 def cut_blocks(planes: Tensor, side: int) -> tuple[Tensor, Tensor]:
@@ -40,12 +40,12 @@ def cut_blocks(planes: Tensor, side: int) -> tuple[Tensor, Tensor]:
         (K, side, side).
     """
     blocks = planes.unfold(1, side, side // 2).unfold(2, side, side // 2).reshape(-1, side**2)
-    basis = _slow_surface(side).to(blocks)  # (COEFFICIENTS, side**2), orthonormal
+    basis = _make_surface_basis(side).to(blocks)  # (COEFFICIENTS, side**2), orthonormal
     residuals = blocks - (blocks @ basis.T) @ basis
     return blocks.mean(1), residuals.reshape(-1, side, side)
 
 
-def flattest(means: Tensor, residuals: Tensor) -> Tensor:
+def select_flat_blocks(means: Tensor, residuals: Tensor) -> Tensor:
     """Choose the blocks of each brightness whose coarse structure is least; their indices.
 
     Saturated and padded blocks tell nothing and are left out, unless there are no others.
@@ -57,25 +57,27 @@ def flattest(means: Tensor, residuals: Tensor) -> Tensor:
     coarse = residuals.reshape(-1, 4, side // 4, 4, side // 4).mean((2, 4)).square().mean((1, 2))
     chosen = []
     by_brightness = usable[means[usable].argsort(stable=True)]
-    for part in by_brightness.tensor_split(min(CLASSES, max(1, len(usable) // 4))):
+    for part in by_brightness.tensor_split(min(FLAT_BRIGHTNESS_CLASSES, max(1, len(usable) // 4))):
         count = max(1, round(FLAT_SHARE * len(part)))
         chosen.append(part[coarse[part].argsort(stable=True)[:count]])
     return torch.cat(chosen)
 
 
-def _slow_surface(side: int) -> Tensor:
+def _make_surface_basis(side: int) -> Tensor:
     """Orthonormal surfaces of second degree on a block: what is slow enough to be picture."""
     ramp = torch.linspace(-1, 1, side, dtype=torch.float64)
     y, x = torch.meshgrid(ramp, ramp, indexing="ij")
-    surfaces = torch.stack([torch.ones_like(y), y, x, y * x, y**2, x**2]).reshape(COEFFICIENTS, -1)
+    surfaces = torch.stack([torch.ones_like(y), y, x, y * x, y**2, x**2]).reshape(
+        SURFACE_COEFFICIENTS, -1
+    )
     basis: Tensor = torch.linalg.qr(surfaces.T)[0]
     return basis.T.contiguous()
 
 
-def covariances(residuals: Tensor) -> tuple[Tensor, Tensor]:
+def compute_covariances(residuals: Tensor) -> tuple[Tensor, Tensor]:
     """Covariances of each block's residuals along Y and X, (K, lags) each, from lag 1 on."""
     side = residuals.shape[1]
-    lags = range(1, min(LAGS, side - 2) + 1)
+    lags = range(1, min(MAX_LAG, side - 2) + 1)
 
     def along(dim: int) -> Tensor:
         pairs = (
@@ -87,15 +89,17 @@ def covariances(residuals: Tensor) -> tuple[Tensor, Tensor]:
     return along(1), along(2)
 
 
-def autocorrelation(residuals: Tensor) -> tuple[tuple[float, ...], tuple[float, ...], float]:
+def estimate_autocorrelation(
+    residuals: Tensor,
+) -> tuple[tuple[float, ...], tuple[float, ...], float]:
     """Autocorrelation along Y and X, and the share of variance that the surface took away."""
     variance = residuals.square().mean((1, 2))
     weight = torch.where(variance > 0, 1 / variance, 0.0)
-    raw_y, raw_x = ((one * weight[:, None]).mean(0) for one in covariances(residuals))
-    return surface_put_back(raw_y, raw_x, residuals.shape[1])
+    raw_y, raw_x = ((one * weight[:, None]).mean(0) for one in compute_covariances(residuals))
+    return correct_surface_bias(raw_y, raw_x, residuals.shape[1])
 
 
-def surface_put_back(
+def correct_surface_bias(
     raw_y: Tensor, raw_x: Tensor, side: int
 ) -> tuple[tuple[float, ...], tuple[float, ...], float]:
     """Undo what taking out a surface did to autocorrelations (lags,) along Y and X.
@@ -103,15 +107,18 @@ def surface_put_back(
     A surface of six coefficients removes six times the summed correlation from each block's
     variance and from its covariance at every lag; both are put back.
     """
-    lost = COEFFICIENTS / side**2
+    lost = SURFACE_COEFFICIENTS / side**2
     for _ in range(3):  # the sum needs the corrected values, which need the sum
         y, x = ([value * (1 - lost) + lost for value in raw.tolist()] for raw in (raw_y, raw_x))
-        total = prod(1 + 2 * sum(value for value in axis if value > _NONE) for axis in (y, x))
-        lost = min(_MOST_LOST, COEFFICIENTS * total / side**2)
+        total = prod(
+            1 + 2 * sum(value for value in axis if value > _MIN_COUNTED_CORRELATION)
+            for axis in (y, x)
+        )
+        lost = min(_MAX_SURFACE_LOSS, SURFACE_COEFFICIENTS * total / side**2)
     return tuple(round(value, 4) for value in y), tuple(round(value, 4) for value in x), lost
 
 
-def variance_line(means: Tensor, variances: Tensor) -> tuple[float, float]:
+def fit_robust_variance_model(means: Tensor, variances: Tensor) -> tuple[float, float]:
     """Gain and intercept by robust least squares; relative errors count alike at all levels."""
     gain, intercept = 0.0, float(variances.median())
     least = max(float(variances.quantile(0.02)), 1e-30)
@@ -137,21 +144,21 @@ def variance_line(means: Tensor, variances: Tensor) -> tuple[float, float]:
 
 #: Least share of the pixels that must lie on the lowest or highest grey value, and how many times
 #: as many as on the next, before that is taken for clipping.
-PILE, HEAP = 2e-4, 2.0
+MIN_CLIPPED_SHARE, MIN_CLIPPED_RATIO = 2e-4, 2.0
 #: Share of clipped pixels that a block may hold, and that the blocks of its brightness may hold:
 #: of normal noise cut at 2.6 standard deviations, 0.5 %, its variance loses 2 %.
-MOST_CLIPPED, MOST_AT_BRIGHTNESS = 0.03, 0.005
+MAX_CLIPPED_IN_BLOCK, MAX_CLIPPED_AT_BRIGHTNESS = 0.03, 0.005
 #: Share of a group's blocks, the flattest, that its clipped share is read in: where an edge runs
 #: through a block, its dark side is clipped at any mean. With all blocks, 24 of 1,024 were left of
 #: kodim08 (256 x 256, noise of 25), whose noise then was 95 in green.
-FLATTEST = 0.25
+FLAT_GROUP_SHARE = 0.25
 #: Groups of like brightness that the clipped share is read in.
 _GROUPS = 64
 #: Limits of an image of which nothing was cut off.
-WHOLE = (-inf, inf)
+NO_CLIPPING = (-inf, inf)
 
 
-def clipping_limits(planes: Tensor) -> tuple[float, float]:
+def find_clipping_limits(planes: Tensor) -> tuple[float, float]:
     """Find the lowest and the highest grey value if the image was cut off there, else infinities.
 
     Where noise is cut, its whole tail lies on the last grey value, many times as much as on the
@@ -160,17 +167,21 @@ def clipping_limits(planes: Tensor) -> tuple[float, float]:
     """
     values, counts = planes.flatten().unique(return_counts=True)
     if len(values) < 4:
-        return WHOLE
+        return NO_CLIPPING
     total = int(counts.sum())
-    limits = list(WHOLE)
+    limits = list(NO_CLIPPING)
     for last, near, far in ((0, 1, 2), (-1, -2, -3)):
         heap, first, second = (int(counts[place]) for place in (last, near, far))
-        if heap > PILE * total and heap > HEAP * first and first < HEAP * second:
+        if (
+            heap > MIN_CLIPPED_SHARE * total
+            and heap > MIN_CLIPPED_RATIO * first
+            and first < MIN_CLIPPED_RATIO * second
+        ):
             limits[last] = float(values[last])
     return limits[0], limits[-1]
 
 
-def telling(
+def select_informative_blocks(
     planes: Tensor, side: int, every: int, known: Tensor | None, limits: tuple[float, float]
 ) -> Tensor:
     """Blocks that were measured whole, vary, and are of a brightness that is not clipped.
@@ -187,7 +198,7 @@ def telling(
     known : Tensor or None
         (P, Y, X), true where a pixel was measured.
     limits : (float, float)
-        As `clipping_limits` finds them.
+        As `find_clipping_limits` finds them.
 
     Returns
     -------
@@ -206,11 +217,13 @@ def telling(
     middle = float(means.median())
     for limit in filter(isfinite, limits):
         share = (cut == limit).to(planes.dtype).mean(1)
-        tell &= share <= MOST_CLIPPED
+        tell &= share <= MAX_CLIPPED_IN_BLOCK
         order = means.argsort(stable=True)
         groups = order.tensor_split(min(_GROUPS, max(1, len(order) // 8)))
         bad = [
-            means[one] for one in groups if _flat_mean(share[one], spread[one]) > MOST_AT_BRIGHTNESS
+            means[one]
+            for one in groups
+            if _average_flattest_blocks(share[one], spread[one]) > MAX_CLIPPED_AT_BRIGHTNESS
         ]
         low = limit < middle
         for one in bad:
@@ -219,7 +232,7 @@ def telling(
     return tell
 
 
-def _flat_mean(share: Tensor, spread: Tensor) -> float:
+def _average_flattest_blocks(share: Tensor, spread: Tensor) -> float:
     """Mean clipped share of the flattest blocks of a group."""
-    count = max(1, round(FLATTEST * len(share)))
+    count = max(1, round(FLAT_GROUP_SHARE * len(share)))
     return float(share[spread.argsort(stable=True)[:count]].mean())

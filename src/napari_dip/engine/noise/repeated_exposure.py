@@ -14,31 +14,31 @@ from torch import Tensor
 
 from napari_dip.engine.noise.estimate import NoiseEstimate
 from napari_dip.engine.noise.flat_blocks import (
-    autocorrelation,
-    block_side,
+    choose_block_side,
     cut_blocks,
-    flattest,
-    variance_line,
+    estimate_autocorrelation,
+    fit_robust_variance_model,
+    select_flat_blocks,
 )
 
 #: Rounds of the robust fits; they settle in five to ten.
-ROUNDS = 20
+ROBUST_ITERATIONS = 20
 #: Residuals count the less the larger they are, and not at all beyond so many standard deviations:
 #: Tukey's constant, which loses 5 % of the certainty on normal errors.
 TUKEY = 4.685
 #: Least share of the noise that either shot may be told to have: at a tenth, the other shot's own
 #: word is next to nothing already.
-LEAST_SHARE = 0.1
+MIN_NOISE_SHARE = 0.1
 
 
-class Match(NamedTuple):
+class IntensityMatch(NamedTuple):
     """How the second's intensities follow from the first's: second = gain x first + offset."""
 
     gain: float
     offset: float
 
 
-def match_intensities(first: Tensor, second: Tensor) -> Match:
+def match_intensities(first: Tensor, second: Tensor) -> IntensityMatch:
     """Fit gain and offset between two shots, with noise in both.
 
     A plain regression on the noisy first would find too small a gain. Means of blocks carry
@@ -61,7 +61,7 @@ def match_intensities(first: Tensor, second: Tensor) -> Match:
     Deming, Statistical adjustment of data, 1943. Beaton, Tukey, The fitting of power series,
     Technometrics 16(2), 1974, doi:10.1080/00401706.1974.10489171 (the weights).
     """
-    side = block_side(tuple(first.shape[-2:]))
+    side = choose_block_side(tuple(first.shape[-2:]))
     x, y = (cut_blocks(one.to(torch.float64), side)[0] for one in (first, second))
     if float(x.std()) == 0:
         raise ValueError("The first shot holds one value only.")
@@ -71,7 +71,7 @@ def match_intensities(first: Tensor, second: Tensor) -> Match:
     if not 0 < gain < float("inf"):
         gain = float(y.std() / x.std())
     offset = float(middle[1]) - gain * float(middle[0])
-    for _ in range(ROUNDS):
+    for _ in range(ROBUST_ITERATIONS):
         error = (y - gain * x - offset).abs()
         width = TUKEY * 1.4826 * float(error.median()) + 1e-9 * float(y.abs().max())
         weight = (1 - (error / width) ** 2).clamp(min=0) ** 2
@@ -83,14 +83,16 @@ def match_intensities(first: Tensor, second: Tensor) -> Match:
         if xy <= 0:
             break
         # of the noise: as much stronger as the picture is, times what the shots tell beyond that
-        ratio = gain**2 * _ratio(first, (second - offset) / gain)
+        ratio = gain**2 * _estimate_noise_ratio(first, (second - offset) / gain)
         lean = yy - ratio * xx
         gain = (lean + (lean**2 + 4 * ratio * xy**2) ** 0.5) / (2 * xy)
         offset = float(y0) - gain * float(x0)
-    return Match(gain, offset)
+    return IntensityMatch(gain, offset)
 
 
-def measure_pair(first: Tensor, second: Tensor, step: float) -> tuple[NoiseEstimate, NoiseEstimate]:
+def measure_repeated_exposure(
+    first: Tensor, second: Tensor, step: float
+) -> tuple[NoiseEstimate, NoiseEstimate]:
     """Measure the noise of two shots of one object.
 
     Parameters
@@ -107,16 +109,16 @@ def measure_pair(first: Tensor, second: Tensor, step: float) -> tuple[NoiseEstim
         read from the covariance of the difference with each of them.
     """
     first, second = first.to(torch.float64), second.to(torch.float64)
-    side = block_side(tuple(first.shape[-2:]))
+    side = choose_block_side(tuple(first.shape[-2:]))
     means = cut_blocks((first + second) / 2, side)[0]
     residuals = cut_blocks(first - second, side)[1]
-    along_y, along_x, lost = autocorrelation(residuals)
+    along_y, along_x, lost = estimate_autocorrelation(residuals)
     variances = residuals.square().mean((1, 2)) / (1 - lost)
-    gain, intercept = variance_line(means, variances)
+    gain, intercept = fit_robust_variance_model(means, variances)
     spread = float(max(first.max(), second.max()) - min(first.min(), second.min()))
     floor = max(0.5 * float(variances.quantile(0.05)), step**2 / 6, 2 * (1e-4 * spread) ** 2)
-    ratio = _ratio(first, second)
-    share = min(max(1 / (1 + ratio), LEAST_SHARE), 1 - LEAST_SHARE)
+    ratio = _estimate_noise_ratio(first, second)
+    share = min(max(1 / (1 + ratio), MIN_NOISE_SHARE), 1 - MIN_NOISE_SHARE)
     ours, theirs = (
         NoiseEstimate(part * gain, part * intercept, part * floor, along_y, along_x)
         for part in (share, 1 - share)
@@ -124,21 +126,21 @@ def measure_pair(first: Tensor, second: Tensor, step: float) -> tuple[NoiseEstim
     return ours, theirs
 
 
-def _ratio(first: Tensor, second: Tensor) -> float:
+def _estimate_noise_ratio(first: Tensor, second: Tensor) -> float:
     """Noise variance of the second over that of the first, both in the same intensities.
 
     The difference shares nothing but its own noise with each shot, so their covariance is that
     noise's variance. Read where there is least structure to disturb it.
     """
     first, second = first.to(torch.float64), second.to(torch.float64)
-    side = block_side(tuple(first.shape[-2:]))
+    side = choose_block_side(tuple(first.shape[-2:]))
     means, blocks = cut_blocks((first + second) / 2, side)
-    flat = flattest(means, blocks)
+    flat = select_flat_blocks(means, blocks)
     ours, theirs = (cut_blocks(one, side)[1][flat] for one in (first, second))
     left = ours - theirs
     variances = [float((one * other).mean()) for one, other in ((left, ours), (-left, theirs))]
     total = sum(variances)
     if total <= 0:
         return 1.0
-    share = min(max(variances[0] / total, LEAST_SHARE), 1 - LEAST_SHARE)
+    share = min(max(variances[0] / total, MIN_NOISE_SHARE), 1 - MIN_NOISE_SHARE)
     return (1 - share) / share

@@ -25,28 +25,28 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from napari_dip.engine.noise.flat_blocks import variance_line
+from napari_dip.engine.noise.flat_blocks import fit_robust_variance_model
 
 #: Side of the blocks: as small as a frequency range can be cut from, since few are flat.
-SIDE = 8
+DCT_SIDE = 8
 #: Textures that a block may have, as shares of its noise variance.
 TEXTURES = (0.0, 0.2, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 512.0, 2048.0)
 #: The first of them that still tell of the line.
-_NEXT_TO_NONE = 2
+_NEGLIGIBLE_TEXTURES = 2
 #: Standard errors from which on a slope is believed. Of 36 shots of FMD, W2S, Hagen et al. it has
 #: 13 or more at 512 x 512 pixels; of kodak256 with even noise of 25 and 50, cut off at black and
 #: white, 29 of 78 channels have 1 or more, and 17 have 2 or more.
-SURE = 2.0
+MIN_SLOPE_ERRORS = 2.0
 #: Rounds of expectation and maximisation; the line settles in 40 to 60.
-ROUNDS = 80
+EM_ITERATIONS = 80
 #: Brightness classes, and parts of each by coarse structure, that have textures of their own;
 #: fewest blocks in a brightness class.
-CLASSES, PARTS, LEAST_IN_CLASS = 8, (0.25, 0.5, 1.0), 24
+VARIANCE_BRIGHTNESS_CLASSES, STRUCTURE_QUANTILES, MIN_CLASS_BLOCKS = 8, (0.25, 0.5, 1.0), 24
 #: Blocks that a class's textures are drawn to those of its part with, and to none.
-_SHARED, _NONE = 8.0, 2.0
+_SHARED_PSEUDOCOUNT, _FLAT_PSEUDOCOUNT = 8.0, 2.0
 
 
-class Energies(NamedTuple):
+class BlockEnergies(NamedTuple):
     """What blocks of an image tell.
 
     Attributes
@@ -67,7 +67,7 @@ class Energies(NamedTuple):
     share: float = 1.0
 
 
-class Line(NamedTuple):
+class VarianceModel(NamedTuple):
     """Variance at signal m is `gain * m + intercept`.
 
     Attributes
@@ -92,29 +92,31 @@ class Line(NamedTuple):
         return (self.gain * means + self.intercept).clamp(min=least)
 
 
-def cosines() -> Tensor:
+def make_dct_matrix() -> Tensor:
     """Orthonormal cosine transform of SIDE values, (SIDE, SIDE)."""
-    place = torch.arange(SIDE, dtype=torch.float64)
-    basis = torch.cos(math.pi * (2 * place[None] + 1) * place[:, None] / (2 * SIDE))
-    basis *= math.sqrt(2 / SIDE)
+    place = torch.arange(DCT_SIDE, dtype=torch.float64)
+    basis = torch.cos(math.pi * (2 * place[None] + 1) * place[:, None] / (2 * DCT_SIDE))
+    basis *= math.sqrt(2 / DCT_SIDE)
     basis[0] /= math.sqrt(2)
     return basis
 
 
-def frequencies() -> tuple[Tensor, Tensor]:
+def make_frequency_grids() -> tuple[Tensor, Tensor]:
     """Frequency along Y and along X of each coefficient, (SIDE, SIDE) each."""
-    place = torch.arange(SIDE)
+    place = torch.arange(DCT_SIDE)
     y, x = torch.meshgrid(place, place, indexing="ij")
     return y, x
 
 
-def finest() -> Tensor:
+def select_finest_bands() -> Tensor:
     """Coefficients that are fine along both axes: of pictures, edges included, least is there."""
-    y, x = frequencies()
+    y, x = make_frequency_grids()
     return (y >= 3) & (x >= 3)
 
 
-def noise_line(blocks: Energies, bands: Tensor, share: float, least: float) -> Line:
+def fit_variance_model(
+    blocks: BlockEnergies, bands: Tensor, share: float, least: float
+) -> VarianceModel:
     """Fit the line by expectation and maximisation.
 
     Parameters
@@ -135,79 +137,85 @@ def noise_line(blocks: Energies, bands: Tensor, share: float, least: float) -> L
     means = blocks.means
     energy = (blocks.power[:, bands].mean(1) / share).clamp(min=least)
     freedom = float(bands.sum())
-    y, x = frequencies()
+    y, x = make_frequency_grids()
     coarse = blocks.power[:, (y + x >= 1) & (y + x <= 3)].mean(1)
-    count = max(1, min(CLASSES, len(means) // LEAST_IN_CLASS))
-    classes = _classes(means, coarse, count)
+    count = max(1, min(VARIANCE_BRIGHTNESS_CLASSES, len(means) // MIN_CLASS_BLOCKS))
+    classes = _classify_blocks(means, coarse, count)
     darkest = float(means.quantile(0.002))
-    gain, intercept = _start(means, energy, classes, count, darkest, least)
+    gain, intercept = _estimate_initial_line(means, energy, classes, count, darkest, least)
     texture = 1 + torch.tensor(TEXTURES, dtype=means.dtype)
-    odds = torch.full((count * len(PARTS), len(texture)), 0.5 / (len(texture) - 1)).to(means)
+    odds = torch.full(
+        (count * len(STRUCTURE_QUANTILES), len(texture)), 0.5 / (len(texture) - 1)
+    ).to(means)
     odds[:, 0] = 0.5
-    for _ in range(ROUNDS):
+    for _ in range(EM_ITERATIONS):
         expected = (gain * means + intercept).clamp(min=least)
         # rare photons make a block's energy vary more than the normal law has it: by their
         # fourth cumulant, which is gain squared times their part of the variance
         photons = 1 - (max(gain * darkest + intercept, least) / expected).clamp(max=1)
-        spread = gain**2 * photons / (SIDE**2 * expected)
+        spread = gain**2 * photons / (DCT_SIDE**2 * expected)
         half = 1 / (2 / freedom + spread)  # half the degrees of freedom
-        likely = _chi_square(energy, half, expected[:, None] * texture) + odds[classes].log()
+        likely = (
+            _compute_log_density(energy, half, expected[:, None] * texture) + odds[classes].log()
+        )
         belief = torch.softmax(likely, 1)  # (K, textures)
-        odds = _odds(belief, classes, count)
-        near = belief[:, :_NEXT_TO_NONE]
+        odds = _estimate_mixture_weights(belief, classes, count)
+        near = belief[:, :_NEGLIGIBLE_TEXTURES]
         sure = near.sum(1).clamp(min=1e-9)
-        noise = (near * energy[:, None] / texture[:_NEXT_TO_NONE]).sum(1) / sure
+        noise = (near * energy[:, None] / texture[:_NEGLIGIBLE_TEXTURES]).sum(1) / sure
         weight = sure * half / expected**2
-        gain, intercept = _weighted_line(means, noise, weight, darkest, least)
-    line = _with_errors(gain, intercept, means, belief[:, 0], half, blocks.independent, least)
-    if line.gain >= SURE * line.gain_error:
+        gain, intercept = _fit_weighted_line(means, noise, weight, darkest, least)
+    line = _add_standard_errors(
+        gain, intercept, means, belief[:, 0], half, blocks.independent, least
+    )
+    if line.gain >= MIN_SLOPE_ERRORS * line.gain_error:
         return line
     # what a few blocks of one brightness say must not be prolonged to all
     return line._replace(gain=0.0, intercept=max(float((sure * noise).sum() / sure.sum()), least))
 
 
-def _chi_square(energy: Tensor, half: Tensor, scale: Tensor) -> Tensor:
+def _compute_log_density(energy: Tensor, half: Tensor, scale: Tensor) -> Tensor:
     """Log of the density of energies (K,) about scales (K, textures), up to what is common."""
     ratio = energy[:, None] / scale
     return half[:, None] * (ratio.log() - ratio)
 
 
-def _classes(means: Tensor, coarse: Tensor, count: int) -> Tensor:
+def _classify_blocks(means: Tensor, coarse: Tensor, count: int) -> Tensor:
     """Sort blocks into classes of like brightness, and these by coarse structure."""
     classes = torch.zeros(len(means), dtype=torch.long, device=means.device)
     for number, part in enumerate(means.argsort(stable=True).tensor_split(count)):
         ordered = part[coarse[part].argsort(stable=True)]
         begun = 0
-        for place, share in enumerate(PARTS):
+        for place, share in enumerate(STRUCTURE_QUANTILES):
             ended = round(share * len(ordered))
-            classes[ordered[begun:ended]] = number * len(PARTS) + place
+            classes[ordered[begun:ended]] = number * len(STRUCTURE_QUANTILES) + place
             begun = ended
     return classes
 
 
-def _odds(belief: Tensor, classes: Tensor, count: int) -> Tensor:
+def _estimate_mixture_weights(belief: Tensor, classes: Tensor, count: int) -> Tensor:
     """How often a class holds each texture, drawn to what its part holds at any brightness."""
-    seen = torch.zeros(count * len(PARTS), belief.shape[1]).to(belief)
+    seen = torch.zeros(count * len(STRUCTURE_QUANTILES), belief.shape[1]).to(belief)
     seen.index_add_(0, classes, belief)
-    overall = seen.reshape(count, len(PARTS), -1).sum(0)
+    overall = seen.reshape(count, len(STRUCTURE_QUANTILES), -1).sum(0)
     overall = overall / overall.sum(1, keepdim=True).clamp(min=1e-9)
-    odds = seen + _SHARED * overall.repeat(count, 1) + 1e-3
-    odds[:, 0] += _NONE
+    odds = seen + _SHARED_PSEUDOCOUNT * overall.repeat(count, 1) + 1e-3
+    odds[:, 0] += _FLAT_PSEUDOCOUNT
     return odds / odds.sum(1, keepdim=True)
 
 
-def _start(
+def _estimate_initial_line(
     means: Tensor, energy: Tensor, classes: Tensor, count: int, darkest: float, least: float
 ) -> tuple[float, float]:
     """Begin below the middle of the flattest part of each brightness."""
-    parts = [classes == number * len(PARTS) for number in range(count)]
+    parts = [classes == number * len(STRUCTURE_QUANTILES) for number in range(count)]
     parts = [part for part in parts if bool(part.any())] or [classes >= 0]
     centres = torch.stack([means[part].mean() for part in parts])
     levels = torch.stack([energy[part].quantile(0.3) for part in parts])
-    return _weighted_line(centres, levels, 1 / levels**2, darkest, least)
+    return _fit_weighted_line(centres, levels, 1 / levels**2, darkest, least)
 
 
-def _weighted_line(
+def _fit_weighted_line(
     means: Tensor, levels: Tensor, weight: Tensor, darkest: float, least: float
 ) -> tuple[float, float]:
     """Straight line that neither falls nor lies below `least` where the image is darkest."""
@@ -225,7 +233,7 @@ def _weighted_line(
     return max(slope, 0.0), intercept
 
 
-def _with_errors(
+def _add_standard_errors(
     gain: float,
     intercept: float,
     means: Tensor,
@@ -233,7 +241,7 @@ def _with_errors(
     half: Tensor,
     independent: float,
     least: float,
-) -> Line:
+) -> VarianceModel:
     """Add standard errors, from the curvature of the likelihood where there is no texture."""
     expected = (gain * means + intercept).clamp(min=least)
     weight = independent * flat * half / expected**2
@@ -241,7 +249,7 @@ def _with_errors(
     centre = (weight * means).sum() / total
     across = (weight * (means - centre) ** 2).sum().clamp(min=1e-300)
     level = float((gain * centre + intercept).clamp(min=least))
-    return Line(
+    return VarianceModel(
         gain,
         intercept,
         float(across**-0.5),
@@ -251,20 +259,20 @@ def _with_errors(
 
 
 #: Share of the blocks, and fewest of them, that must be alike at the dark end.
-LEAST_SHARE, LEAST_BLOCKS = 0.05, 24
+MIN_DARK_BLOCK_SHARE, MIN_DARK_BLOCKS = 0.05, 24
 #: Spread that the darkest blocks' means may have, in units of what noise gives them: below or
 #: above, they are clipped or structured.
-SPREAD = (0.7, 1.4)
+DARK_SPREAD_RANGE = (0.7, 1.4)
 #: How many times as many blocks must lie at the plateau as on a stretch as wide just above it: a
 #: bell of noise alone has 35 times as many, an even ramp as many.
-RISE = 2.0
+MIN_PLATEAU_RATIO = 2.0
 #: Share of the hottest and the coldest pixels that a single dark frame's spread leaves out.
-_TAIL = 0.1587
+_TAIL_SHARE = 0.1587
 #: Rounds until the middle of the plateau stays where it is.
-_ROUNDS = 10
+_PLATEAU_ITERATIONS = 10
 
 
-class Dark(NamedTuple):
+class DarkLevel(NamedTuple):
     """What a detector gives without light, in its grey values.
 
     Attributes
@@ -282,7 +290,7 @@ class Dark(NamedTuple):
     read_noise_error: float = 0.0
 
 
-def measure_dark(frames: Tensor) -> Dark:
+def measure_dark(frames: Tensor) -> DarkLevel:
     """Measure offset and read noise of frames without light.
 
     Parameters
@@ -299,13 +307,13 @@ def measure_dark(frames: Tensor) -> Dark:
     frames = frames.to(torch.float64)
     if len(frames) > 1:
         variance = float((frames[1:] - frames[:-1]).square().mean()) / 2
-        return Dark(float(frames.mean()), variance**0.5)
+        return DarkLevel(float(frames.mean()), variance**0.5)
     values = frames.flatten().sort()[0]
-    low, high = (values[int(part * (len(values) - 1))] for part in (_TAIL, 1 - _TAIL))
-    return Dark(float(frames.mean()), float(high - low) / 2)
+    low, high = (values[int(part * (len(values) - 1))] for part in (_TAIL_SHARE, 1 - _TAIL_SHARE))
+    return DarkLevel(float(frames.mean()), float(high - low) / 2)
 
 
-def measure_flat(frames: Tensor, dark: Dark | None) -> tuple[float, float]:
+def measure_flat(frames: Tensor, dark: DarkLevel | None) -> tuple[float, float]:
     """Measure gain and intercept from frames of one even, steady light.
 
     Parameters
@@ -328,7 +336,7 @@ def measure_flat(frames: Tensor, dark: Dark | None) -> tuple[float, float]:
         raise ValueError("Photon transfer takes two frames of the same light or more.")
     frames = frames.to(torch.float64)
     apart, mean = frames[1:] - frames[:-1], (frames[1:] + frames[:-1]) / 2
-    side = min(SIDE, *frames.shape[1:])
+    side = min(DCT_SIDE, *frames.shape[1:])
 
     def blocks(of: Tensor) -> Tensor:
         return of.unfold(1, side, side).unfold(2, side, side).reshape(-1, side**2)
@@ -337,13 +345,15 @@ def measure_flat(frames: Tensor, dark: Dark | None) -> tuple[float, float]:
     # a lamp that flickers changes whole blocks: that is no noise of pixels
     variances = differences.var(1) / 2
     if dark is None:
-        return variance_line(means, variances)
+        return fit_robust_variance_model(means, variances)
     light = means - dark.offset
     gain = float((variances - dark.read_noise**2).sum() / light.sum().clamp(min=1e-300))
     return max(gain, 0.0), dark.read_noise**2 - max(gain, 0.0) * dark.offset
 
 
-def dark_plateau(means: Tensor, gain: float, intercept: float, least: float) -> Dark | None:
+def find_dark_plateau(
+    means: Tensor, gain: float, intercept: float, least: float
+) -> DarkLevel | None:
     """Find the level at which an image shows nothing, and the noise there; None if it has none.
 
     Dark pixels differ by noise alone, so the means of their blocks heap up, below all others.
@@ -359,9 +369,9 @@ def dark_plateau(means: Tensor, gain: float, intercept: float, least: float) -> 
         Least variance to reckon with.
     """
     variance = max(gain * float(means.quantile(0.02)) + intercept, least)
-    width = variance**0.5 / SIDE
+    width = variance**0.5 / DCT_SIDE
     middle = float(means.quantile(0.005)) + 2 * width
-    for _ in range(_ROUNDS):
+    for _ in range(_PLATEAU_ITERATIONS):
         near = means[(means - middle).abs() < 2.5 * width]
         if not len(near):
             return None
@@ -369,26 +379,31 @@ def dark_plateau(means: Tensor, gain: float, intercept: float, least: float) -> 
     below = means[(means < middle) & (means > middle - 4 * width)]
     count = int(((means - middle).abs() < width).sum())
     above = int(((means > middle + 3 * width) & (means < middle + 5 * width)).sum())
-    if count < max(LEAST_BLOCKS, LEAST_SHARE * len(means)) or count < RISE * above:
+    if (
+        count < max(MIN_DARK_BLOCKS, MIN_DARK_BLOCK_SHARE * len(means))
+        or count < MIN_PLATEAU_RATIO * above
+    ):
         return None
     spread = float((below - middle).square().mean().sqrt()) / width if len(below) else 0.0
     read = gain * middle + intercept
-    if not SPREAD[0] <= spread <= SPREAD[1] or read <= 0:
+    if not DARK_SPREAD_RANGE[0] <= spread <= DARK_SPREAD_RANGE[1] or read <= 0:
         return None
     # blocks of SIDE x SIDE: as many values tell the mean, and all but the mean the variance
-    return Dark(middle, read**0.5, width / count**0.5, (read / (2 * count * SIDE**2)) ** 0.5)
+    return DarkLevel(
+        middle, read**0.5, width / count**0.5, (read / (2 * count * DCT_SIDE**2)) ** 0.5
+    )
 
 
 #: Values below this share of a channel's mean count as that: the logarithm of 0 does not exist, and
 #: of single-look speckle one pixel in two hundred lies as far below its signal.
-LEAST = 0.005
+MIN_INTENSITY_SHARE = 0.005
 #: Least and most looks that are told apart: more than 10,000 are a noise of one percent.
-LOOKS = (0.5, 1e4)
+LOOKS_RANGE = (0.5, 1e4)
 #: Halvings of the interval in which looks are sought, as a logarithm.
-HALVINGS = 50
+BISECTION_STEPS = 50
 
 
-def looks_for(variance: float) -> float:
+def estimate_number_of_looks(variance: float) -> float:
     """Give the looks L whose speckle has a logarithm of that variance: trigamma(L) = variance.
 
     Parameters
@@ -400,8 +415,8 @@ def looks_for(variance: float) -> float:
     Arsenault, April, Properties of speckle integrated with a finite aperture and logarithmically
     transformed, JOSA 66(11), 1976, doi:10.1364/JOSA.66.001160.
     """
-    low, high = LOOKS
-    for _ in range(HALVINGS):  # trigamma falls with L
+    low, high = LOOKS_RANGE
+    for _ in range(BISECTION_STEPS):  # trigamma falls with L
         middle = (low * high) ** 0.5
         if float(torch.special.polygamma(1, torch.tensor(middle, dtype=torch.float64))) > variance:
             low = middle
@@ -410,7 +425,7 @@ def looks_for(variance: float) -> float:
     return float((low * high) ** 0.5)
 
 
-def logarithm(planes: Tensor) -> Tensor:
+def compute_log_intensity(planes: Tensor) -> Tensor:
     """Give the natural logarithm of intensities (..., Y, X) of one channel."""
-    least = max(LEAST * float(planes.mean(dtype=torch.float64)), 1e-30)
+    least = max(MIN_INTENSITY_SHARE * float(planes.mean(dtype=torch.float64)), 1e-30)
     return planes.clamp(min=least).log()

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 #: Taps up to which the sum is taken directly. Forward and back on one core of a 2-core server, in
 #: ms, direct / Fourier: 3 x 3 on 128 x 128 pixels 0.2 / 0.7, on 256 x 256 7 / 1.5; 5 x 5 there
 #: 9 / 1.6, 21 x 21 24 / 1.4; 3 x 3 x 3 on 16 x 64 x 64 2.8 / 2.3, 5 x 5 x 5 40 / 2.4.
-DIRECT_TAPS = 9
-_CONVOLUTIONS = {2: F.conv2d, 3: F.conv3d}
+MAX_DIRECT_TAPS = 9
+_CONVOLUTION_FUNCTIONS = {2: F.conv2d, 3: F.conv3d}
 #: The primes for which every Fourier library has its fastest code.
 _FAST_PRIMES = (2, 3, 5)
 
@@ -56,7 +56,7 @@ class ValidConvolution(nn.Module):
     ) -> None:
         super().__init__()
         self.dims = kernel.ndim if dims is None else dims
-        reach = margin_of(kernel, self.dims)
+        reach = compute_kernel_margin(kernel, self.dims)
         self.margin = reach if margin is None else tuple(map(min, margin, reach))
         self._lacking = [far - near for far, near in zip(reach, self.margin, strict=True)]
         self.register_buffer("kernel", kernel.detach().to(torch.float32), persistent=False)
@@ -67,11 +67,11 @@ class ValidConvolution(nn.Module):
         if any(self._lacking):
             sides = [side for lack in reversed(self._lacking) for side in (lack, lack)]
             image = F.pad(image, sides, mode="replicate")
-        if prod(self.kernel.shape[-self.dims :]) <= DIRECT_TAPS:
+        if prod(self.kernel.shape[-self.dims :]) <= MAX_DIRECT_TAPS:
             return convolve_directly(image, self.kernel)
-        lengths = _fast_lengths(image)
+        lengths = _compute_fft_lengths(image)
         if self._transfer is None or self._transfer[0] != lengths:
-            self._transfer = lengths, _spectrum(self.kernel, lengths)
+            self._transfer = lengths, _compute_spectrum(self.kernel, lengths)
         return convolve_by_fourier(image, self.kernel, self._transfer[1])
 
 
@@ -94,7 +94,7 @@ class CircularConvolution(nn.Module):
     def __init__(self, kernel: Tensor, dims: int | None = None) -> None:
         super().__init__()
         self.dims = kernel.ndim if dims is None else dims
-        self.margin = margin_of(kernel, self.dims)
+        self.margin = compute_kernel_margin(kernel, self.dims)
         self.register_buffer("kernel", kernel.detach().to(torch.float32), persistent=False)
         self._transfer: tuple[list[int], Tensor] | None = None
 
@@ -103,7 +103,7 @@ class CircularConvolution(nn.Module):
         axes = tuple(range(-self.dims, 0))
         grid = list(image.shape[-self.dims :])
         if self._transfer is None or self._transfer[0] != grid:
-            self._transfer = grid, _spectrum(self._wrapped(grid), grid)
+            self._transfer = grid, _compute_spectrum(self._wrapped(grid), grid)
         spectrum = torch.fft.rfftn(image, dim=axes) * self._transfer[1]
         blurred: Tensor = torch.fft.irfftn(spectrum, s=grid, dim=axes)
         return blurred
@@ -135,7 +135,7 @@ def convolve_valid(image: Tensor, kernel: Tensor) -> Tensor:
         (B, C, *grid - sizes + 1)
     """
     sizes = tuple(kernel.shape[-(image.ndim - 2) :])
-    by_sum = prod(sizes) <= DIRECT_TAPS
+    by_sum = prod(sizes) <= MAX_DIRECT_TAPS
     return convolve_directly(image, kernel) if by_sum else convolve_by_fourier(image, kernel)
 
 
@@ -144,7 +144,7 @@ def convolve_directly(image: Tensor, kernel: Tensor) -> Tensor:
     dims, channels = image.ndim - 2, image.shape[1]
     flipped = kernel.flip(tuple(range(-dims, 0)))  # torch's convolutions correlate
     weight = flipped.expand(channels, *flipped.shape[-dims:])[:, None]
-    return _CONVOLUTIONS[dims](image, weight, groups=channels)
+    return _CONVOLUTION_FUNCTIONS[dims](image, weight, groups=channels)
 
 
 def convolve_by_fourier(image: Tensor, kernel: Tensor, transfer: Tensor | None = None) -> Tensor:
@@ -155,9 +155,9 @@ def convolve_by_fourier(image: Tensor, kernel: Tensor, transfer: Tensor | None =
     dims = image.ndim - 2
     axes = tuple(range(-dims, 0))
     sizes, grid = kernel.shape[-dims:], image.shape[-dims:]
-    lengths = _fast_lengths(image)
+    lengths = _compute_fft_lengths(image)
     spectrum = torch.fft.rfftn(image, s=lengths, dim=axes)
-    spectrum = spectrum * (_spectrum(kernel, lengths) if transfer is None else transfer)
+    spectrum = spectrum * (_compute_spectrum(kernel, lengths) if transfer is None else transfer)
     blurred: Tensor = torch.fft.irfftn(spectrum, s=lengths, dim=axes)
     # What wrapped round lies before the first valid pixel, so no further padding is needed.
     for axis, size, end in zip(axes, sizes, grid, strict=True):
@@ -165,16 +165,16 @@ def convolve_by_fourier(image: Tensor, kernel: Tensor, transfer: Tensor | None =
     return blurred
 
 
-def _fast_lengths(image: Tensor) -> list[int]:
-    return [fast_length(size) for size in image.shape[2:]]
+def _compute_fft_lengths(image: Tensor) -> list[int]:
+    return [find_fft_length(size) for size in image.shape[2:]]
 
 
-def _spectrum(kernel: Tensor, lengths: list[int]) -> Tensor:
+def _compute_spectrum(kernel: Tensor, lengths: list[int]) -> Tensor:
     spectrum: Tensor = torch.fft.rfftn(kernel, s=lengths, dim=tuple(range(-len(lengths), 0)))
     return spectrum
 
 
-def fast_length(size: int) -> int:
+def find_fft_length(size: int) -> int:
     """Give the least length from `size` on that has no prime factor above 5."""
     while True:
         rest = size
@@ -186,7 +186,7 @@ def fast_length(size: int) -> int:
         size += 1
 
 
-def margin_of(kernel: Tensor, dims: int) -> tuple[int, ...]:
+def compute_kernel_margin(kernel: Tensor, dims: int) -> tuple[int, ...]:
     """Give the pixels that a kernel reaches beyond the frame, per axis.
 
     Raises
@@ -195,7 +195,7 @@ def margin_of(kernel: Tensor, dims: int) -> tuple[int, ...]:
         If the kernel does not have 2 or 3 axes, or one more for channels, or a size is even.
     """
     sizes = tuple(kernel.shape[-dims:])
-    if dims not in _CONVOLUTIONS or kernel.ndim not in (dims, dims + 1):
+    if dims not in _CONVOLUTION_FUNCTIONS or kernel.ndim not in (dims, dims + 1):
         raise ValueError(f"A kernel of shape {tuple(kernel.shape)} has no {dims}-D grid.")
     if any(size % 2 == 0 for size in sizes):
         raise ValueError(f"A kernel needs odd sizes to have a middle, but has {sizes}.")

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 #: How many times what a fine picture leaves unexplained is added to it: the figures of super-
 #: resolution in docs/benchmarks.md were all made with four.
-BACKPROJECTIONS = 4
+BACKPROJECTION_ITERATIONS = 4
 
 
 class LanczosDownsample(nn.Module):
@@ -50,7 +50,7 @@ class LanczosDownsample(nn.Module):
         super().__init__()
         if lobes < 1:
             raise ValueError(f"`lobes` must be at least 1, but is {lobes}.")
-        self.factors = _required(factors)
+        self.factors = _require_factors(factors)
         self.lobes = lobes
         # Kept here, not in a shared cache: a captured graph needs them as long as it lives.
         self._weights: dict[tuple[int, int, torch.device, torch.dtype], Tensor] = {}
@@ -60,14 +60,14 @@ class LanczosDownsample(nn.Module):
         _require_multiples(image, self.factors)
         for axis, factor in enumerate(self.factors, start=2):
             if factor > 1:
-                image = _along(axis, self._window(image.shape[axis], factor, image), image)
+                image = _multiply_axis(axis, self._window(image.shape[axis], factor, image), image)
         return image
 
     def _window(self, size: int, factor: int, like: Tensor) -> Tensor:
         key = (size, factor, like.device, like.dtype)
         if key not in self._weights:
             with torch.inference_mode(False):  # or no gradient could ever pass through them
-                self._weights[key] = lanczos_weights(size, factor, self.lobes).to(like)
+                self._weights[key] = compute_lanczos_weights(size, factor, self.lobes).to(like)
         return self._weights[key]
 
 
@@ -87,7 +87,7 @@ class BinnedDownsample(nn.Module):
 
     def __init__(self, factors: tuple[int, ...]) -> None:
         super().__init__()
-        self.factors = _required(factors)
+        self.factors = _require_factors(factors)
 
     def forward(self, image: Tensor) -> Tensor:
         """(B, C, *grid) -> (B, C, *grid / factors)."""
@@ -98,7 +98,7 @@ class BinnedDownsample(nn.Module):
         return image.reshape(blocks).mean(tuple(range(3, len(blocks), 2)))
 
 
-def interpolated(image: Tensor, factors: tuple[int, ...]) -> Tensor:
+def interpolate_cubic(image: Tensor, factors: tuple[int, ...]) -> Tensor:
     """Make pixels finer by cubic interpolation, one axis after the other.
 
     Parameters
@@ -128,7 +128,7 @@ def interpolated(image: Tensor, factors: tuple[int, ...]) -> Tensor:
     return image
 
 
-def explaining(
+def apply_iterative_backprojection(
     picture: Tensor,
     measured: Tensor,
     coarser: Callable[[Tensor], Tensor],
@@ -150,12 +150,12 @@ def explaining(
     Irani and Peleg, Improving resolution by image registration, CVGIP 53, 1991,
     doi:10.1016/1049-9652(91)90045-L.
     """
-    for _ in range(BACKPROJECTIONS):
+    for _ in range(BACKPROJECTION_ITERATIONS):
         picture = picture + finer(measured - coarser(picture))
     return picture
 
 
-def lanczos_weights(size: int, factor: int, lobes: int) -> Tensor:
+def compute_lanczos_weights(size: int, factor: int, lobes: int) -> Tensor:
     """Give the decimation of one axis as a matrix.
 
     Parameters
@@ -177,7 +177,7 @@ def lanczos_weights(size: int, factor: int, lobes: int) -> Tensor:
     return window / window.sum(1, keepdim=True)
 
 
-def _along(axis: int, matrix: Tensor, image: Tensor) -> Tensor:
+def _multiply_axis(axis: int, matrix: Tensor, image: Tensor) -> Tensor:
     """Multiply one axis by a matrix (out, in); the axes behind it make one."""
     before, after = image.shape[:axis], image.shape[axis + 1 :]
     if not after:
@@ -186,7 +186,7 @@ def _along(axis: int, matrix: Tensor, image: Tensor) -> Tensor:
     return flat.reshape(*before, matrix.shape[0], *after)
 
 
-def _required(factors: tuple[int, ...]) -> tuple[int, ...]:
+def _require_factors(factors: tuple[int, ...]) -> tuple[int, ...]:
     if not factors or min(factors) < 1:
         raise ValueError(f"`factors` must be whole numbers from 1 on, but are {factors}.")
     return tuple(factors)

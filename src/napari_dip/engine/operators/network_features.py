@@ -68,7 +68,7 @@ class FeatureOperator(nn.Module):
 
 
 #: Family of operators and its variants.
-_FAMILIES = {
+_OPERATOR_FAMILIES = {
     "convolutions": (
         *("conv2d.default", "conv2d.padding", "convolution.default", "conv_transpose2d.input"),
         *("linear.default", "addmm.default", "mm.default", "bmm.default", "matmul.default"),
@@ -116,17 +116,19 @@ _FAMILIES = {
     ),
 }
 #: Everything that is carried out.
-ALLOWED = frozenset(f"aten.{name}" for names in _FAMILIES.values() for name in names)
+ALLOWED_OPERATORS = frozenset(
+    f"aten.{name}" for names in _OPERATOR_FAMILIES.values() for name in names
+)
 #: Arithmetic of sizes, as Python has it.
-ON_SIZES = frozenset(
+SIZE_OPERATORS = frozenset(
     f"_operator.{name}" for name in ("add", "sub", "mul", "floordiv", "mod", "neg", "truediv")
 )
 #: What gives back what it gets, once a network is no longer trained.
-AS_IT_IS = frozenset(
+IDENTITY_OPERATORS = frozenset(
     f"aten.{name}" for name in ("dropout.default", "feature_dropout.default", "detach.default")
 )
 #: Arguments that say that a network is being trained, and the operators that have them.
-TRAINED = {
+TRAINING_ARGUMENTS = {
     "aten.dropout.default": "train",
     "aten.feature_dropout.default": "train",
     "aten.batch_norm.default": "training",
@@ -134,7 +136,7 @@ TRAINED = {
 }
 
 
-def objection(operator: str, arguments: dict[str, object]) -> str:
+def find_operator_fault(operator: str, arguments: dict[str, object]) -> str:
     """Say why a step is not carried out: "operator", "training", or nothing.
 
     Parameters
@@ -144,9 +146,9 @@ def objection(operator: str, arguments: dict[str, object]) -> str:
     arguments : dict
         By name.
     """
-    if operator not in ALLOWED | ON_SIZES | AS_IT_IS:
+    if operator not in ALLOWED_OPERATORS | SIZE_OPERATORS | IDENTITY_OPERATORS:
         return "operator"
-    told = TRAINED.get(operator)
+    told = TRAINING_ARGUMENTS.get(operator)
     # instance normalisation takes its figures from the picture itself, also in use
     if told is not None and operator != "aten.instance_norm.default" and arguments.get(told, False):
         return "training"
@@ -154,9 +156,9 @@ def objection(operator: str, arguments: dict[str, object]) -> str:
 
 
 #: Arguments that say where and how a result is laid out in memory; torch is left to choose.
-_LAYOUT = ("device", "layout", "memory_format", "pin_memory")
+_LAYOUT_ARGUMENTS = ("device", "layout", "memory_format", "pin_memory")
 #: Types that a step may turn its input into.
-_TYPES = {
+_DTYPES = {
     str(one).removeprefix("torch."): one
     for one in (
         *(torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.bool),
@@ -188,10 +190,10 @@ class FeatureGraph(nn.Module):
         self._places = {name: f"kept_{place}" for place, name in enumerate(tensors)}
         for name, place in self._places.items():
             self.register_buffer(place, tensors[name].detach(), persistent=False)
-        self._steps = [_ready(*step) for step in description["steps"]]
+        self._steps = [_resolve_operator(*step) for step in description["steps"]]
         there = {self._picture, *self._places}
         for _, arguments, results, _ in self._steps:
-            if missing := {one for one in _names(arguments) if one not in there}:
+            if missing := {one for one in _list_result_names(arguments) if one not in there}:
                 raise ValueError(f"{min(missing)!r} is asked for before it is there")
             there.update(name for name in results if name is not None)
         if self._output not in there:
@@ -202,7 +204,7 @@ class FeatureGraph(nn.Module):
         values: dict[str, Any] = {self._picture: picture}
         values |= {name: getattr(self, place) for name, place in self._places.items()}
         for call, arguments, results, listed in self._steps:
-            given = {name: _filled(value, values) for name, value in arguments.items()}
+            given = {name: _substitute_results(value, values) for name, value in arguments.items()}
             answer = call(given)
             several = listed or len(results) > 1
             for name, one in zip(results, answer if several else (answer,), strict=False):
@@ -211,18 +213,18 @@ class FeatureGraph(nn.Module):
         return torch.as_tensor(values[self._output])
 
 
-def _ready(
+def _resolve_operator(
     operator: str, arguments: dict[str, Any], results: list[str | None], listed: bool
 ) -> tuple[Callable[[dict[str, Any]], Any], dict[str, Any], tuple[str | None, ...], bool]:
     """Look up what carries a step out."""
-    if why := objection(operator, arguments):
+    if why := find_operator_fault(operator, arguments):
         raise ValueError(f"{operator!r} is not carried out here ({why})")
-    kept = {name: value for name, value in arguments.items() if name not in _LAYOUT}
+    kept = {name: value for name, value in arguments.items() if name not in _LAYOUT_ARGUMENTS}
     call: Callable[[dict[str, Any]], Any]
-    if operator in ON_SIZES:
+    if operator in SIZE_OPERATORS:
         size = getattr(arithmetic, operator.partition(".")[2])
         call = lambda given: size(*given.values())  # noqa: E731
-    elif operator in AS_IT_IS:
+    elif operator in IDENTITY_OPERATORS:
         call = lambda given: next(iter(given.values()))  # noqa: E731
     else:
         _, family, variant = operator.split(".")
@@ -231,14 +233,14 @@ def _ready(
     return call, kept, tuple(results), bool(listed)
 
 
-def _filled(value: Any, values: Mapping[str, Any]) -> Any:
+def _substitute_results(value: Any, values: Mapping[str, Any]) -> Any:
     """Put results, and types, in the place of what stands for them."""
     if isinstance(value, dict):
-        return values[value["of"]] if "of" in value else _TYPES[value["dtype"]]
-    return [_filled(one, values) for one in value] if isinstance(value, list) else value
+        return values[value["of"]] if "of" in value else _DTYPES[value["dtype"]]
+    return [_substitute_results(one, values) for one in value] if isinstance(value, list) else value
 
 
-def _names(arguments: Mapping[str, Any]) -> list[str]:
+def _list_result_names(arguments: Mapping[str, Any]) -> list[str]:
     found = []
     for value in arguments.values():
         parts = value if isinstance(value, list) else [value]

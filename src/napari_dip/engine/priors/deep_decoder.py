@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from napari_dip.engine.networks.layers import convolution, smooth
+from napari_dip.engine.networks.layers import make_convolution, make_linear_upsampling
 from napari_dip.engine.prior import Draw, Prior
 from napari_dip.engine.problem import Estimate
 
@@ -28,7 +28,7 @@ _NORMS: dict[int, type[nn.BatchNorm2d] | type[nn.BatchNorm3d]] = {
 Grid = tuple[int, ...]
 
 
-def grids_of(grid: Grid, scales: int) -> tuple[Grid, ...]:
+def compute_scale_grids(grid: Grid, scales: int) -> tuple[Grid, ...]:
     """Give the sizes of a picture's grid and of coarser ones, finest first, as poolings do."""
     found = [grid]
     for _ in range(scales - 1):
@@ -59,15 +59,15 @@ class Decoder(nn.Module):
         widths: tuple[int, ...],
         *,
         rng: torch.Generator,
-        upsampling: Upsampling = smooth,
+        upsampling: Upsampling = make_linear_upsampling,
     ) -> None:
         super().__init__()
         dims = len(grid)
-        self.grids = grids_of(grid, len(widths))
+        self.grids = compute_scale_grids(grid, len(widths))
 
         def layer(before: int, after: int) -> nn.Sequential:
             return nn.Sequential(
-                convolution(dims, before, after, 3, rng),
+                make_convolution(dims, before, after, 3, rng),
                 _NORMS[dims](after, track_running_stats=False),
                 nn.LeakyReLU(_SLOPE, inplace=True),
             )
@@ -76,7 +76,7 @@ class Decoder(nn.Module):
         pairs = list(pairwise(widths))
         self.decoder = nn.ModuleList(layer(coarser, finer) for finer, coarser in pairs)
         self.last = layer(widths[0], widths[0])
-        self.head = convolution(dims, widths[0], channels_out, 1, rng)
+        self.head = make_convolution(dims, widths[0], channels_out, 1, rng)
         self.upsampling = nn.ModuleList(upsampling(dims, coarser, rng) for _, coarser in pairs)
 
     def forward(self, code: Tensor) -> Tensor:
@@ -121,19 +121,19 @@ class DeepDecoder(nn.Module):
         scales: int,
         *,
         rng: torch.Generator,
-        upsampling: Upsampling = smooth,
+        upsampling: Upsampling = make_linear_upsampling,
     ) -> None:
         super().__init__()
         dims = len(grid)
-        self.grids = grids_of(grid, scales)
+        self.grids = compute_scale_grids(grid, scales)
         self.mixing = nn.ModuleList(
-            convolution(dims, width, width, 1, rng) for _ in range(scales - 1)
+            make_convolution(dims, width, width, 1, rng) for _ in range(scales - 1)
         )
         self.norms = nn.ModuleList(
             _NORMS[dims](width, track_running_stats=False) for _ in range(scales - 1)
         )
         self.upsampling = upsampling(dims, width, rng)
-        self.head = convolution(dims, width, channels_out, 1, rng)
+        self.head = make_convolution(dims, width, channels_out, 1, rng)
 
     def forward(self, code: Tensor) -> Tensor:
         """(B, width, *coarsest) -> (B, channels_out, *grid)."""
@@ -144,7 +144,7 @@ class DeepDecoder(nn.Module):
         return self.head(flow)  # type: ignore[no-any-return]
 
 
-class CoarseCode(Prior):
+class CoarseInputPrior(Prior):
     """Fixed noise on a grid of its own, coarser than the picture's; no jitter.
 
     Parameters

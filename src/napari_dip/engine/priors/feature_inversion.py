@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from napari_dip.engine.likelihood.fidelity import squares
+from napari_dip.engine.likelihood.fidelity import least_squares
 from napari_dip.engine.prior import Prior
 from napari_dip.engine.problem import Estimate, Problem, Term
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from napari_dip.engine.problem import Penalty
 
 
-class Pixels(nn.Module):
+class PixelParameters(nn.Module):
     """No network: each pixel is a weight of its own, whatever the code.
 
     Parameters
@@ -46,7 +46,7 @@ class Pixels(nn.Module):
         return self.pixels
 
 
-class Within(Prior):
+class BoundedRangePrior(Prior):
     """A prior whose picture stays between two values, as in the paper's inversion of features.
 
     Activations bind the brightness of a picture less and less as a layer lies deeper; what the
@@ -93,7 +93,7 @@ class Within(Prior):
         return Estimate(self._low + (self._high - self._low) * torch.sigmoid(mean))
 
 
-class Unmeasured(nn.Module):
+class UnmeasuredIdentity(nn.Module):
     """The picture itself, of which no pixel counts: only activations are to be explained.
 
     Parameters
@@ -119,7 +119,7 @@ class Unmeasured(nn.Module):
         return image + self.get_buffer("middle") - image.mean((2, 3), keepdim=True)
 
 
-def features_problem(
+def make_feature_inversion_problem(
     image: Tensor, operator: nn.Module, penalties: tuple[tuple[float, Penalty], ...]
 ) -> Problem | None:
     """Ask for a picture to which a network's layer answers as to the image.
@@ -155,9 +155,9 @@ def features_problem(
     # the first term stands for the picture's own grid, which the loop, preview and report go by
     pixels = Term(
         torch.zeros_like(image),
-        Unmeasured(image.mean((2, 3), keepdim=True)),
-        squares(1.0),
-        squares(1.0),
+        UnmeasuredIdentity(image.mean((2, 3), keepdim=True)),
+        least_squares(1.0),
+        least_squares(1.0),
         fitted=nothing,
         held_out=nothing,
         measured=nothing,
@@ -165,8 +165,8 @@ def features_problem(
     features = Term(
         asked,
         operator,
-        squares(unit),
-        squares(unit),
+        least_squares(unit),
+        least_squares(unit),
         fitted=all_of_it,
         held_out=torch.zeros_like(all_of_it),
         measured=all_of_it,

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from napari_dip.engine.problem import Estimate
 
 
-def forget_last_channels(net: nn.Module, count: int) -> None:
+def zero_last_channels(net: nn.Module, count: int) -> None:
     """Let a network begin deaf to the last channels of its code: they must earn their weight.
 
     A guide that means nothing is then noise that the fit has never listened to. On four pairs of
@@ -35,7 +35,7 @@ def forget_last_channels(net: nn.Module, count: int) -> None:
         first[:, -count:] = 0
 
 
-class GuidedCode(Prior):
+class GuidedPrior(Prior):
     """A prior whose code carries a guide in its last channels, never hidden and never jittered.
 
     The guide may tell where edges are; how bright the picture is, the measurement must tell.

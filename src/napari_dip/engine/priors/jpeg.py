@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from napari_dip.engine.prior import Draw, Prior, mean_and_variance, random_window
+from napari_dip.engine.prior import Draw, Prior, draw_random_window, split_mean_and_variance
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -29,13 +29,13 @@ if TYPE_CHECKING:
     from napari_dip.engine.problem import Estimate
 
 #: Side of a block of the standard, and the level that it subtracts first.
-SIDE, LEVEL = 8, 128.0
+JPEG_BLOCK_SIDE, LEVEL_SHIFT = 8, 128.0
 #: Shifts that a picture is compressed at anew and averaged: each row and each column of the
 #: largest grid, 16 pixels wide, begins a block once. On a crop of camera at quality 10, all 64
 #: shifts of a grid of 8 gain as much.
-SHIFTS = tuple((place, 5 * place % 16) for place in range(16))
+GRID_SHIFTS = tuple((place, 5 * place % 16) for place in range(16))
 #: From red, green and blue to brightness and two differences of colour (JFIF, ITU-R BT.601).
-_COLOURS = (
+_YCBCR_WEIGHTS = (
     (0.299, 0.587, 0.114),
     (-0.168735892, -0.331264108, 0.5),
     (0.5, -0.418687589, -0.081312411),
@@ -43,7 +43,7 @@ _COLOURS = (
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Compression:
+class JpegCompression:
     """How a picture was compressed.
 
     Attributes
@@ -63,11 +63,11 @@ class Compression:
     @property
     def grid(self) -> tuple[int, int]:
         """Size of what is compressed together, along Y and X: a block, or more with colour."""
-        height, width = (SIDE * (2 if half else 1) for half in self.halved)
+        height, width = (JPEG_BLOCK_SIDE * (2 if half else 1) for half in self.halved)
         return height, width
 
 
-def recompressed(picture: Tensor, how: Compression, shift: tuple[int, int] = (0, 0)) -> Tensor:
+def recompress(picture: Tensor, how: JpegCompression, shift: tuple[int, int] = (0, 0)) -> Tensor:
     """Compress and expand a picture on a grid that is moved by `shift` pixels.
 
     Parameters
@@ -78,16 +78,16 @@ def recompressed(picture: Tensor, how: Compression, shift: tuple[int, int] = (0,
     shift : (int, int)
         0 to 15 along Y and X.
     """
-    padded, inside = _padded(picture, how, shift)
-    planes = _to_planes(padded, how)
+    padded, inside = _pad_to_blocks(picture, how, shift)
+    planes = _split_into_planes(padded, how)
     coded = [
-        _from_blocks((_to_blocks(plane) / step).round() * step)
+        _invert_block_dct((_apply_block_dct(plane) / step).round() * step)
         for plane, step in zip(planes, how.steps.to(picture), strict=True)
     ]
-    return _from_planes(coded, how)[:, :, inside[0], inside[1]]
+    return _join_planes(coded, how)[:, :, inside[0], inside[1]]
 
 
-def spun(picture: Tensor, how: Compression) -> Tensor:
+def reapply_shifted_jpeg(picture: Tensor, how: JpegCompression) -> Tensor:
     """Mean of a picture that is compressed anew on many grids: a block's edge is in few of them.
 
     References
@@ -96,12 +96,14 @@ def spun(picture: Tensor, how: Compression) -> Tensor:
     Signal Processing 27, 2001, doi:10.1023/A:1008167430544.
     """
     total = torch.zeros_like(picture)
-    for shift in SHIFTS:
-        total += recompressed(picture, how, shift)
-    return total / len(SHIFTS)
+    for shift in GRID_SHIFTS:
+        total += recompress(picture, how, shift)
+    return total / len(GRID_SHIFTS)
 
 
-def consistent(picture: Tensor, measured: Tensor, how: Compression) -> Tensor:
+def project_onto_quantisation_set(
+    picture: Tensor, measured: Tensor, how: JpegCompression
+) -> Tensor:
     """Move a picture to the nearest one that compresses to what was measured.
 
     Each coefficient of a block may lie within half a step of the measured one. Where blocks are
@@ -114,24 +116,27 @@ def consistent(picture: Tensor, measured: Tensor, how: Compression) -> Tensor:
         (B, C, Y, X).
     how : Compression
     """
-    ours, inside = _padded(picture, how, (0, 0))
-    theirs = _padded(measured, how, (0, 0))[0]
+    ours, inside = _pad_to_blocks(picture, how, (0, 0))
+    theirs = _pad_to_blocks(measured, how, (0, 0))[0]
     moved: list[Tensor] = []
     for plane, seen, step in zip(
-        _to_planes(ours, how), _to_planes(theirs, how), how.steps.to(picture), strict=True
+        _split_into_planes(ours, how),
+        _split_into_planes(theirs, how),
+        how.steps.to(picture),
+        strict=True,
     ):
         if moved and any(how.halved):
             moved.append(torch.zeros_like(plane))
             continue
-        wished = _to_blocks(plane)
-        centre = (_to_blocks(seen) / step).round() * step
+        wished = _apply_block_dct(plane)
+        centre = (_apply_block_dct(seen) / step).round() * step
         allowed = wished.maximum(centre - step / 2).minimum(centre + step / 2)
-        moved.append(_from_blocks(allowed - wished))
-    change = _from_planes(moved, how, level=0.0)[:, :, inside[0], inside[1]]
-    return picture + change * whole_blocks(picture, how)
+        moved.append(_invert_block_dct(allowed - wished))
+    change = _join_planes(moved, how, level=0.0)[:, :, inside[0], inside[1]]
+    return picture + change * mask_whole_blocks(picture, how)
 
 
-def whole_blocks(picture: Tensor, how: Compression) -> Tensor:
+def mask_whole_blocks(picture: Tensor, how: JpegCompression) -> Tensor:
     """Give 1 where a block of the grid lies wholly within the picture: (1, 1, Y, X)."""
     inside = torch.zeros_like(picture[:1, :1])
     spans = []
@@ -142,7 +147,7 @@ def whole_blocks(picture: Tensor, how: Compression) -> Tensor:
     return inside
 
 
-def block_numbers(picture: Tensor, how: Compression) -> Tensor:
+def number_blocks(picture: Tensor, how: JpegCompression) -> Tensor:
     """Count the blocks through: (Y, X) of integers, equal within a block of the grid."""
     lines = []
     for start, side, count in zip(how.start, how.grid, picture.shape[-2:], strict=True):
@@ -151,8 +156,8 @@ def block_numbers(picture: Tensor, how: Compression) -> Tensor:
     return lines[0][:, None] * (int(lines[1].max()) + 1) + lines[1]
 
 
-def _padded(
-    picture: Tensor, how: Compression, shift: tuple[int, int]
+def _pad_to_blocks(
+    picture: Tensor, how: JpegCompression, shift: tuple[int, int]
 ) -> tuple[Tensor, tuple[slice, slice]]:
     """Continue a picture to whole blocks; and where it lies in that."""
     before, after, places = [], [], []
@@ -167,18 +172,18 @@ def _padded(
     return F.pad(picture, around, mode="reflect"), (places[0], places[1])
 
 
-def _to_planes(picture: Tensor, how: Compression) -> list[Tensor]:
+def _split_into_planes(picture: Tensor, how: JpegCompression) -> list[Tensor]:
     """Brightness and colours (B, Y, X) as they are coded: less 128, colour at its own size."""
     if picture.shape[1] == 1:
-        return [picture[:, 0] - LEVEL]
-    mixed = torch.einsum("pc,bcyx->bpyx", picture.new_tensor(_COLOURS), picture)
+        return [picture[:, 0] - LEVEL_SHIFT]
+    mixed = torch.einsum("pc,bcyx->bpyx", picture.new_tensor(_YCBCR_WEIGHTS), picture)
     size = tuple(2 if half else 1 for half in how.halved)
     colours = F.avg_pool2d(mixed[:, 1:], size)
-    return [mixed[:, 0] - LEVEL, colours[:, 0], colours[:, 1]]
+    return [mixed[:, 0] - LEVEL_SHIFT, colours[:, 0], colours[:, 1]]
 
 
-def _from_planes(planes: list[Tensor], how: Compression, level: float = LEVEL) -> Tensor:
-    """Undo `_to_planes`, colours joined by straight lines as decoders do."""
+def _join_planes(planes: list[Tensor], how: JpegCompression, level: float = LEVEL_SHIFT) -> Tensor:
+    """Undo `_split_into_planes`, colours joined by straight lines as decoders do."""
     if len(planes) == 1:
         return (planes[0] + level)[:, None]
     size = planes[0].shape[-2:]
@@ -186,43 +191,46 @@ def _from_planes(planes: list[Tensor], how: Compression, level: float = LEVEL) -
     if any(how.halved):
         colours = F.interpolate(colours, size=size, mode="bilinear", align_corners=False)
     mixed = torch.cat([(planes[0] + level)[:, None], colours], 1)
-    back = torch.linalg.inv(torch.tensor(_COLOURS, dtype=torch.float64)).to(mixed)
+    back = torch.linalg.inv(torch.tensor(_YCBCR_WEIGHTS, dtype=torch.float64)).to(mixed)
     return torch.einsum("cp,bpyx->bcyx", back, mixed)
 
 
-def _to_blocks(plane: Tensor) -> Tensor:
+def _apply_block_dct(plane: Tensor) -> Tensor:
     """(B, Y, X) -> coefficients (B, Y / 8, X / 8, 8, 8) of the cosine transform."""
-    blocks = plane.unfold(1, SIDE, SIDE).unfold(2, SIDE, SIDE)
-    waves = _waves().to(plane)
+    blocks = plane.unfold(1, JPEG_BLOCK_SIDE, JPEG_BLOCK_SIDE).unfold(
+        2, JPEG_BLOCK_SIDE, JPEG_BLOCK_SIDE
+    )
+    waves = _make_block_dct_matrix().to(plane)
     return waves @ blocks @ waves.T
 
 
-def _from_blocks(coefficients: Tensor) -> Tensor:
-    """Undo `_to_blocks`."""
-    waves = _waves().to(coefficients)
+def _invert_block_dct(coefficients: Tensor) -> Tensor:
+    """Undo `_apply_block_dct`."""
+    waves = _make_block_dct_matrix().to(coefficients)
     blocks = waves.T @ coefficients @ waves
     count, rows, columns = blocks.shape[:3]
-    return blocks.transpose(2, 3).reshape(count, rows * SIDE, columns * SIDE)
+    return blocks.transpose(2, 3).reshape(count, rows * JPEG_BLOCK_SIDE, columns * JPEG_BLOCK_SIDE)
 
 
-def _waves() -> Tensor:
+def _make_block_dct_matrix() -> Tensor:
     """Orthonormal cosines, one in each row: (8, 8)."""
     rows = [
         [
-            sqrt((1 if row == 0 else 2) / SIDE) * cos((2 * column + 1) * row * pi / (2 * SIDE))
-            for column in range(SIDE)
+            sqrt((1 if row == 0 else 2) / JPEG_BLOCK_SIDE)
+            * cos((2 * column + 1) * row * pi / (2 * JPEG_BLOCK_SIDE))
+            for column in range(JPEG_BLOCK_SIDE)
         ]
-        for row in range(SIDE)
+        for row in range(JPEG_BLOCK_SIDE)
     ]
     return torch.tensor(rows, dtype=torch.float64)
 
 
 #: Grids that steps compress on: every other one, none of which is the picture's own, where
 #: nothing would happen. Each takes memory, and mirrors make four of each.
-ELSEWHERE = SHIFTS[1::2]
+RECOMPRESSION_SHIFTS = GRID_SHIFTS[1::2]
 
 
-class Recompression(Prior):
+class RecompressionPrior(Prior):
     """Feeds a picture and its mean over many grids, both as compressed once more, or as they are.
 
     Parameters
@@ -245,7 +253,7 @@ class Recompression(Prior):
         self,
         net: nn.Module,
         measured: Tensor,
-        how: Compression,
+        how: JpegCompression,
         levels: Callable[[Tensor], Tensor],
         network: Callable[[Tensor], Tensor],
         *,
@@ -255,9 +263,10 @@ class Recompression(Prior):
         self.grid = tuple(measured.shape[2:])
         self.window = self.grid if window is None else tuple(map(min, window, self.grid))
         picture = levels(measured)
-        again = (recompressed(picture, how, shift) for shift in ELSEWHERE)
+        again = (recompress(picture, how, shift) for shift in RECOMPRESSION_SHIFTS)
         self._shown, *self._codes = (
-            torch.cat([network(spun(one, how)), network(one)], 1) for one in (picture, *again)
+            torch.cat([network(reapply_shifted_jpeg(one, how)), network(one)], 1)
+            for one in (picture, *again)
         )
 
     def to(self, device: torch.device) -> None:
@@ -268,7 +277,7 @@ class Recompression(Prior):
 
     def draw(self, rng: torch.Generator) -> Draw:
         """Show a window of the picture as compressed once more, on one grid, mirrored at random."""
-        window = random_window(self.grid, self.window, rng)
+        window = draw_random_window(self.grid, self.window, rng)
         which = int(torch.randint(len(self._codes), (), generator=rng, device=rng.device))
         return Draw(window.of(self._codes[which]), window=window)
 
@@ -286,4 +295,4 @@ class Recompression(Prior):
 
     def estimate(self, output: Tensor) -> Estimate:
         """First half is the mean, second half the variance."""
-        return mean_and_variance(output)
+        return split_mean_and_variance(output)

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from napari_dip.engine.networks.layers import convolution
-from napari_dip.engine.prior import Draw, Prior, Window, mean_and_variance, random_window
-from napari_dip.engine.train_step import Local, in_half
+from napari_dip.engine.networks.layers import make_convolution
+from napari_dip.engine.prior import Draw, Prior, Window, draw_random_window, split_mean_and_variance
+from napari_dip.engine.train_step import LocalNetwork, run_in_bfloat16
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,38 +27,38 @@ if TYPE_CHECKING:
 #: Smooth fillings: standard deviations, in pixels, of round windows, and along and across of
 #: elongated ones. On a grey image with half of its pixels missing, 0.7 fills best by itself, and
 #: six fillings instead of it gained 0.2 dB after the same time.
-ROUND, ALONG, ACROSS = (0.7, 1.4), 1.6, 0.45
+ISOTROPIC_SIGMAS, SIGMA_ALONG, SIGMA_ACROSS = (0.7, 1.4), 1.6, 0.45
 #: Half width of these windows, and the least weight that tells anything in single precision.
-REACH, LEAST_WEIGHT = 4, 1e-4
+FILLING_RADIUS, MIN_FILLING_WEIGHT = 4, 1e-4
 #: Bilinear or trilinear, by the number of axes.
-_UPSAMPLING = {2: "bilinear", 3: "trilinear"}
+_INTERPOLATION_MODES = {2: "bilinear", 3: "trilinear"}
 _POOLS = {2: F.avg_pool2d, 3: F.avg_pool3d}
 
 
-def code_channels(dims: int, channels: int) -> int:
+def count_input_channels(dims: int, channels: int) -> int:
     """Count the channels of a code: fillings of each of the picture's, and what is visible."""
-    return len(filling_windows(dims)) * channels + 1
+    return len(make_filling_windows(dims)) * channels + 1
 
 
-def filling_windows(dims: int) -> Tensor:
+def make_filling_windows(dims: int) -> Tensor:
     """Give weights to fill holes with, each about its middle: (K, 1, 9, 9) or (K, 1, 9, 9, 9).
 
     Round ones first; then elongated ones along each axis and, in a plane, along both diagonals:
     along an edge, what lies across it says nothing.
     """
-    line = torch.arange(-REACH, REACH + 1, dtype=torch.float32)
+    line = torch.arange(-FILLING_RADIUS, FILLING_RADIUS + 1, dtype=torch.float32)
     place = torch.stack(torch.meshgrid(*[line] * dims, indexing="ij"))
     distance = (place**2).sum(0)
     ways = [*torch.eye(dims), *([torch.ones(2), torch.tensor([1.0, -1.0])] if dims == 2 else [])]
-    windows = [torch.exp(-distance / (2 * size**2)) for size in ROUND]
+    windows = [torch.exp(-distance / (2 * size**2)) for size in ISOTROPIC_SIGMAS]
     for way in ways:
         along = torch.tensordot(way / way.norm(), place, 1) ** 2
         across = distance - along
-        windows.append(torch.exp(-along / (2 * ALONG**2) - across / (2 * ACROSS**2)))
+        windows.append(torch.exp(-along / (2 * SIGMA_ALONG**2) - across / (2 * SIGMA_ACROSS**2)))
     return torch.stack([window / window.sum() for window in windows])[:, None]
 
 
-def smooth_fillings(measurement: Tensor, visible: Tensor, windows: Tensor) -> Tensor:
+def fill_by_normalized_convolution(measurement: Tensor, visible: Tensor, windows: Tensor) -> Tensor:
     """Fill what is hidden with weighted means of what is visible, in several ways.
 
     Parameters
@@ -68,13 +68,13 @@ def smooth_fillings(measurement: Tensor, visible: Tensor, windows: Tensor) -> Te
     visible : Tensor
         (B, 1, *grid), 0 where hidden, 1 where not.
     windows : Tensor
-        (K, 1, ...), as `filling_windows` gives them.
+        (K, 1, ...), as `make_filling_windows` gives them.
 
     Returns
     -------
     Tensor
         (B, K C, *grid): all channels of the first filling, then of the next. Where a window
-        reaches nothing that is visible, `smooth_filling` takes its place.
+        reaches nothing that is visible, `fill_by_pull_push` takes its place.
 
     References
     ----------
@@ -85,16 +85,18 @@ def smooth_fillings(measurement: Tensor, visible: Tensor, windows: Tensor) -> Te
     count = len(windows)
     convolve = F.conv2d if len(grid) == 2 else F.conv3d
     seen = (measurement * visible).reshape(-1, 1, *grid)
-    sums = convolve(seen, windows, padding=REACH)
+    sums = convolve(seen, windows, padding=FILLING_RADIUS)
     sums = sums.reshape(batch, channels, count, *grid).transpose(1, 2)
-    weights = convolve(visible, windows, padding=REACH)[:, :, None]
-    plain = smooth_filling(measurement, visible)[:, None]
-    means = torch.where(weights > LEAST_WEIGHT, sums / weights.clamp(min=LEAST_WEIGHT), plain)
+    weights = convolve(visible, windows, padding=FILLING_RADIUS)[:, :, None]
+    plain = fill_by_pull_push(measurement, visible)[:, None]
+    means = torch.where(
+        weights > MIN_FILLING_WEIGHT, sums / weights.clamp(min=MIN_FILLING_WEIGHT), plain
+    )
     filled = torch.where(visible[:, None] > 0, measurement[:, None], means)
     return filled.reshape(batch, count * channels, *grid)
 
 
-def smooth_filling(measurement: Tensor, visible: Tensor) -> Tensor:
+def fill_by_pull_push(measurement: Tensor, visible: Tensor) -> Tensor:
     """Fill what is hidden with the mean of what is visible, as near by as there is any.
 
     Visible pixels are averaged onto coarser and coarser grids until no hole is left; going back,
@@ -117,10 +119,10 @@ def smooth_filling(measurement: Tensor, visible: Tensor) -> Tensor:
     Gortler, Grzeszczuk, Szeliski, Cohen, The Lumigraph, SIGGRAPH 1996,
     doi:10.1145/237170.237200 (pull and push).
     """
-    return _pulled(measurement * visible, visible)
+    return _pull_and_push(measurement * visible, visible)
 
 
-def _pulled(weighted: Tensor, weight: Tensor) -> Tensor:
+def _pull_and_push(weighted: Tensor, weight: Tensor) -> Tensor:
     """Mean where there is weight, else what the coarser grid says."""
     dims = weighted.ndim - 2
     mean = weighted / weight.clamp(min=1e-6)
@@ -129,22 +131,24 @@ def _pulled(weighted: Tensor, weight: Tensor) -> Tensor:
         whole = weighted.sum(axes, keepdim=True) / weight.sum(axes, keepdim=True).clamp(min=1e-6)
         return torch.where(weight > 0, mean, whole)
     # overlapping windows: else the last pixel of an odd size has only itself to go by
-    coarse = _pulled(*(_POOLS[dims](one, 4, 2, 1) for one in (weighted, weight)))
+    coarse = _pull_and_push(*(_POOLS[dims](one, 4, 2, 1) for one in (weighted, weight)))
     size = weighted.shape[2:]
-    finer = F.interpolate(coarse, size=size, mode=_UPSAMPLING[dims], align_corners=False)
+    finer = F.interpolate(coarse, size=size, mode=_INTERPOLATION_MODES[dims], align_corners=False)
     return torch.where(weight > 0, mean, finer)
 
 
 #: Parts that the known pixels are divided into to be foretold in the last look, each with that
 #: part hidden: about as much as the steps hid.
-PARTS = 4
+INFERENCE_FOLDS = 4
 #: Most copies of the holes that one step hides, where they are a small share of the picture.
-MOST_COPIES = 4
+MAX_MASK_COPIES = 4
 #: Channels of the layer that tells how sure the network is.
-DOUBT_WIDTH = 16
+UNCERTAINTY_CHANNELS = 16
 
 
-def random_place(sizes: tuple[int, ...], rng: torch.Generator) -> tuple[list[int], list[int]]:
+def draw_mask_placement(
+    sizes: tuple[int, ...], rng: torch.Generator
+) -> tuple[list[int], list[int]]:
     """Draw where a copy of the holes of a grid lies: axes that are mirrored, and a shift of each.
 
     Parameters
@@ -159,7 +163,7 @@ def random_place(sizes: tuple[int, ...], rng: torch.Generator) -> tuple[list[int
     return mirrored, shifts
 
 
-class FromFilling(nn.Module):
+class FillingResidualNetwork(nn.Module):
     """A network that says by how much a smooth filling is to be changed, and how sure it is.
 
     How sure is read off the code and the change by two small layers that pass nothing back: where
@@ -171,7 +175,7 @@ class FromFilling(nn.Module):
     net : nn.Module
         (B, D, *grid) -> (B, C, *grid).
     channels_in, channels : int
-        D, as `code_channels` counts them, and C of the picture.
+        D, as `count_input_channels` counts them, and C of the picture.
     dims : int
         2 or 3.
     rng : torch.Generator
@@ -185,20 +189,20 @@ class FromFilling(nn.Module):
         self.net = net
         self.channels = channels
         self.doubt = nn.Sequential(
-            convolution(dims, channels_in + channels, DOUBT_WIDTH, 3, rng),
+            make_convolution(dims, channels_in + channels, UNCERTAINTY_CHANNELS, 3, rng),
             nn.ReLU(inplace=True),
-            convolution(dims, DOUBT_WIDTH, channels, 1, rng),
+            make_convolution(dims, UNCERTAINTY_CHANNELS, channels, 1, rng),
         )
 
     @property
     def grain(self) -> int:
         """That of the network."""
-        return self.net.grain if isinstance(self.net, Local) else 1
+        return self.net.grain if isinstance(self.net, LocalNetwork) else 1
 
     @property
     def reach(self) -> int | None:
         """That of the network, and one pixel more to tell how sure it is."""
-        reach = self.net.reach if isinstance(self.net, Local) else None
+        reach = self.net.reach if isinstance(self.net, LocalNetwork) else None
         return None if reach is None else reach + 1
 
     def forward(self, code: Tensor) -> Tensor:
@@ -207,14 +211,14 @@ class FromFilling(nn.Module):
 
     def partly_in_half(self, code: Tensor) -> Tensor:
         """Keep the filling, which half precision would round: the change alone is made in it."""
-        return self._told(code, in_half(self.net, code))
+        return self._told(code, run_in_bfloat16(self.net, code))
 
     def _told(self, code: Tensor, change: Tensor) -> Tensor:
         raw = self.doubt(torch.cat([code, change.detach()], 1))
         return torch.cat([code[:, : self.channels] + change, raw], 1)
 
 
-class HiddenPixels(Prior):
+class MaskedInputPrior(Prior):
     """The measurement with further pixels hidden afresh at each step; they drive the fit.
 
     Held-out pixels stay hidden in every step and glance; the last look shows the network all that
@@ -223,7 +227,7 @@ class HiddenPixels(Prior):
     Parameters
     ----------
     net : nn.Module
-        A `FromFilling`.
+        A `FillingResidualNetwork`.
     measurement : Tensor
         (1, C, *grid).
     known : Tensor
@@ -271,7 +275,7 @@ class HiddenPixels(Prior):
         self.known = known
         self.held_out = held_out * known
         self.grid = tuple(measurement.shape[2:])
-        self.windows = filling_windows(len(self.grid)).to(measurement)
+        self.windows = make_filling_windows(len(self.grid)).to(measurement)
         self.window = self.grid if window is None else tuple(map(min, window, self.grid))
 
     def to(self, device: torch.device) -> None:
@@ -282,7 +286,7 @@ class HiddenPixels(Prior):
 
     def draw(self, rng: torch.Generator) -> Draw:
         """Hide pixels in a random window, mirrored at random."""
-        window = random_window(self.grid, self.window, rng, mirror=self.mirror)
+        window = draw_random_window(self.grid, self.window, rng, mirror=self.mirror)
         hidden = window.of(self._more_hidden(rng)) if self.copies else None
         known, held_out = window.of(self.known), window.of(self.held_out)
         if hidden is None:
@@ -309,24 +313,24 @@ class HiddenPixels(Prior):
             code = self._code(window.of(self.measurement), window.of(self.known))
             yield Draw(code, trusted=window.of(1 - foretold) / len(ways), window=window)
         rng = torch.Generator(self.known.device).manual_seed(0)  # the same parts at every look
-        part_of = torch.empty_like(self.known).uniform_(generator=rng).mul(PARTS).floor()
-        for part in range(PARTS) if self.foretell else (None,):
+        part_of = torch.empty_like(self.known).uniform_(generator=rng).mul(INFERENCE_FOLDS).floor()
+        for part in range(INFERENCE_FOLDS) if self.foretell else (None,):
             trusted = foretold if part is None else foretold * (part_of == part)
             yield Draw(self._code(self.measurement, self.known - trusted), trusted=trusted)
 
     def estimate(self, output: Tensor) -> Estimate:
         """First half is the mean, second half the variance."""
-        return mean_and_variance(output)
+        return split_mean_and_variance(output)
 
     def _more_hidden(self, rng: torch.Generator) -> Tensor:
         """Copy the holes to other places, thinned in squares to the share that may be hidden."""
         holes = 1 - self.known
         most = self.share[1]
         count = float(holes.mean())
-        copies = min(MOST_COPIES, max(1, round(most / max(count, 1e-6))))
+        copies = min(MAX_MASK_COPIES, max(1, round(most / max(count, 1e-6))))
         hidden = torch.zeros_like(holes)
         for _ in range(copies):
-            turned, shifts = random_place(self.grid, rng)
+            turned, shifts = draw_mask_placement(self.grid, rng)
             moved = holes[0, 0].flip(turned).roll(shifts, list(range(len(self.grid))))
             hidden = torch.maximum(hidden, moved)
         squares = [-(-n // (4 * self.reach)) for n in self.grid]
@@ -336,6 +340,6 @@ class HiddenPixels(Prior):
 
     def _code(self, measurement: Tensor, visible: Tensor) -> Tensor:
         """Give smooth fillings of what is not visible, and what is; (B, D, *size)."""
-        fillings = smooth_fillings(measurement, visible, self.windows)
+        fillings = fill_by_normalized_convolution(measurement, visible, self.windows)
         # about zero, as the picture is: a constant of one would only be an offset to unlearn
         return torch.cat([fillings, visible - 0.5], 1)

@@ -17,13 +17,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from napari_dip.engine.prior import Draw, Prior, Window, mean_and_variance, random_window
+from napari_dip.engine.prior import Draw, Prior, Window, draw_random_window, split_mean_and_variance
 from napari_dip.engine.priors.masked_input import (
-    MOST_COPIES,
-    PARTS,
-    filling_windows,
-    random_place,
-    smooth_fillings,
+    INFERENCE_FOLDS,
+    MAX_MASK_COPIES,
+    draw_mask_placement,
+    fill_by_normalized_convolution,
+    make_filling_windows,
 )
 
 if TYPE_CHECKING:
@@ -34,10 +34,10 @@ if TYPE_CHECKING:
     from napari_dip.engine.problem import Estimate
 
 #: Planes that are looked for on either side: two tell how fast things move, where one does not.
-NEIGHBOURS = 2
+NEIGHBOURS_PER_SIDE = 2
 
 
-class Sight(NamedTuple):
+class NearestVisiblePlanes(NamedTuple):
     """Which plane shows a pixel last, and which shows it next.
 
     Attributes
@@ -52,7 +52,7 @@ class Sight(NamedTuple):
     next: Tensor
 
 
-class Neighbours(NamedTuple):
+class NeighbourPlanes(NamedTuple):
     """What was found for some planes.
 
     Attributes
@@ -69,13 +69,13 @@ class Neighbours(NamedTuple):
     nearness: Tensor
     between: Tensor
 
-    def reversed(self) -> Neighbours:
+    def reversed(self) -> NeighbourPlanes:
         """Give what would be found if the stack were turned round."""
         before, after = self.values.chunk(2, 1)
         return self._replace(values=torch.cat([after, before], 1), nearness=self.nearness.flip(1))
 
 
-def sight(visible: Tensor) -> Sight:
+def find_visible_planes(visible: Tensor) -> NearestVisiblePlanes:
     """Look each way from each plane.
 
     Parameters
@@ -88,12 +88,12 @@ def sight(visible: Tensor) -> Sight:
     place = torch.arange(count, dtype=torch.int32, device=seen.device)[:, None, None]
     last = torch.where(seen, place, -1).cummax(0).values
     behind = torch.where(seen.flip(0), place, -1).cummax(0).values
-    return Sight(last, (count - 1 - behind).flip(0))
+    return NearestVisiblePlanes(last, (count - 1 - behind).flip(0))
 
 
-def neighbours(
-    measurement: Tensor, seen: Sight, planes: Tensor, reach: tuple[Tensor, Tensor]
-) -> Neighbours:
+def gather_neighbour_planes(
+    measurement: Tensor, seen: NearestVisiblePlanes, planes: Tensor, reach: tuple[Tensor, Tensor]
+) -> NeighbourPlanes:
     """Find the nearest values that are seen before and after some planes.
 
     Parameters
@@ -109,8 +109,8 @@ def neighbours(
         next plane; N or more: nothing is looked at on that side.
     """
     here = planes[:, None, None]
-    before = _side(measurement[0], seen.last, here - reach[0], -1)
-    after = _side(measurement[0], seen.next, here + reach[1], 1)
+    before = _gather_side_planes(measurement[0], seen.last, here - reach[0], -1)
+    after = _gather_side_planes(measurement[0], seen.next, here + reach[1], 1)
     shown = [there.to(measurement.dtype) for _, _, there in (before, after)]
     nearness = torch.stack(
         [
@@ -125,10 +125,10 @@ def neighbours(
     sides = []
     for (values, _, there), (others, _, _) in ((before, after), (after, before)):
         sides += [torch.where(there[:, None], one, others[0]) for one in values]
-    return Neighbours(torch.cat(sides, 1), nearness, between)
+    return NeighbourPlanes(torch.cat(sides, 1), nearness, between)
 
 
-def _side(
+def _gather_side_planes(
     measurement: Tensor, seen: Tensor, start: Tensor, way: int
 ) -> tuple[list[Tensor], Tensor, Tensor]:
     """Look back (way = -1) or ahead (1) from plane `start`, (P, Y, X).
@@ -145,7 +145,7 @@ def _side(
     count = len(seen)
     start = start.expand(-1, *seen.shape[1:])
     values: list[Tensor] = []
-    for _ in range(NEIGHBOURS):
+    for _ in range(NEIGHBOURS_PER_SIDE):
         inside = (start >= 0) & (start < count)
         place = seen.gather(0, start.clamp(0, count - 1)).to(torch.int64)
         there = inside & (place >= 0) & (place < count)
@@ -160,7 +160,7 @@ def _side(
     return values, *nearest
 
 
-class Holes:
+class StackHoles:
     """Planes with holes, and how far from each missing pixel others show its place.
 
     Parameters
@@ -190,7 +190,7 @@ class Holes:
         self.whole = [bool(missing[plane] == size) for plane in self.planes]
         self.usable: list[int] = (missing < size).nonzero()[:, 0].tolist()
         self.weights = missing[self.planes].to(torch.float32).cpu()
-        seen = sight(known)
+        seen = find_visible_planes(known)
         here = torch.tensor(self.planes, device=known.device)[:, None, None]
         back, ahead = here - seen.last[self.planes], seen.next[self.planes] - here
         back = torch.where(seen.last[self.planes] < 0, count, back)
@@ -226,19 +226,19 @@ class Holes:
 
 #: Axes of (B, D, N, Y, X) that the last look mirrors, one after the other: steps do so at random.
 #: On a 15 x 64 x 64 crop of a movie, learning with mirrors and seen from behind gained 2 dB.
-MIRRORS: tuple[tuple[int, ...], ...] = ((), (3,), (4,), (3, 4))
+MIRROR_AXES: tuple[tuple[int, ...], ...] = ((), (3,), (4,), (3, 4))
 #: Draws by which the word of other planes is weighed against a plane's own: some 10,000 pixels.
-WEIGHED = 8
+WEIGHTING_DRAWS = 8
 #: Side of the squares in which copies of holes are dealt out where all of them would be too much.
-THINNING = 32
+THINNING_SIDE = 32
 
 
-def stack_code_channels(channels: int) -> int:
+def count_stack_input_channels(channels: int) -> int:
     """Count the channels of a code: fillings and neighbours of the picture's, and what is seen."""
-    return (1 + 2 * NEIGHBOURS + len(filling_windows(2))) * channels + 3
+    return (1 + 2 * NEIGHBOURS_PER_SIDE + len(make_filling_windows(2))) * channels + 3
 
 
-class HiddenInStack(Prior):
+class MaskedStackPrior(Prior):
     """A stack with further pixels hidden afresh at each step, plane by plane; they drive the fit.
 
     Held-out pixels stay hidden in every step and glance; the last look shows the network all that
@@ -248,7 +248,7 @@ class HiddenInStack(Prior):
     Parameters
     ----------
     net : nn.Module
-        A `PlaneWise` network, as `stack_code_channels` counts its input.
+        A `PlaneWise` network, as `count_stack_input_channels` counts its input.
     measurement : Tensor
         (1, C, N, Y, X).
     known : Tensor
@@ -284,9 +284,9 @@ class HiddenInStack(Prior):
         self.held_out = held_out * known
         self.grid = tuple(measurement.shape[2:])
         self.window = tuple(map(min, window, self.grid))
-        self.windows = filling_windows(2).to(measurement)
-        self.holes = Holes(known)
-        self.seen = sight(known - self.held_out)
+        self.windows = make_filling_windows(2).to(measurement)
+        self.holes = StackHoles(known)
+        self.seen = find_visible_planes(known - self.held_out)
         planes = self.holes.weights[torch.tensor(self.holes.whole, dtype=torch.bool)].sum()
         self.blind = bool(2 * planes > self.holes.weights.sum())
         self.others_word = 1.0
@@ -298,7 +298,7 @@ class HiddenInStack(Prior):
         self.measurement, self.known = self.measurement.to(device), self.known.to(device)
         self.held_out, self.windows = self.held_out.to(device), self.windows.to(device)
         self.holes.to(device)
-        self.seen = Sight(*(one.to(device) for one in self.seen))
+        self.seen = NearestVisiblePlanes(*(one.to(device) for one in self.seen))
 
     def draw(self, rng: torch.Generator) -> Draw:
         """Hide, in some planes, what is missing in another; look at it in a random window."""
@@ -306,7 +306,7 @@ class HiddenInStack(Prior):
         count = min(self.window[0], len(usable))
         order = torch.randperm(len(usable), generator=rng, device=rng.device)[:count]
         planes = tuple(usable[place] for place in order.tolist())
-        flat = random_window(self.grid[1:], self.window[1:], rng)
+        flat = draw_random_window(self.grid[1:], self.window[1:], rng)
         mirrored = tuple(axis + 1 for axis in flat.mirrored)
         window = Window((0, *flat.start), (count, *flat.size), mirrored, planes)
         known, held_out = window.of(self.known), window.of(self.held_out)
@@ -329,26 +329,26 @@ class HiddenInStack(Prior):
         Planes of which nothing is asked are left out.
         """
         foretold = self.known if self.foretell else self.held_out
-        seen = sight(self.known)
-        for way, mirrored in enumerate(MIRRORS if self.holes.planes else ()):
+        seen = find_visible_planes(self.known)
+        for way, mirrored in enumerate(MIRROR_AXES if self.holes.planes else ()):
             window = self._planes(tuple(self.holes.planes), mirrored)
             code = self._code(window, seen, window.of(self.known), turned=bool(way % 2))
-            yield Draw(code, trusted=window.of(1 - self.known) / len(MIRRORS), window=window)
+            yield Draw(code, trusted=window.of(1 - self.known) / len(MIRROR_AXES), window=window)
         judging = foretold.amax((0, 1, 3, 4)).nonzero()[:, 0].tolist()
         window = self._planes(tuple(judging))
-        parts = PARTS if self.foretell and not self.blind else 1
+        parts = INFERENCE_FOLDS if self.foretell and not self.blind else 1
         rng = torch.Generator(self.known.device).manual_seed(0)  # the same parts at every look
         part_of = torch.empty_like(self.known).uniform_(generator=rng).mul(parts).floor()
         for part in range(parts if judging else 0):
             trusted = foretold * (part_of == part)
             visible = torch.zeros_like(trusted) if self.blind else self.known - trusted
-            around = self.seen if self.blind else sight(visible)
+            around = self.seen if self.blind else find_visible_planes(visible)
             code = self._code(window, around, window.of(visible))
             yield Draw(code, trusted=window.of(trusted), window=window)
 
     def estimate(self, output: Tensor) -> Estimate:
         """First half is the mean, second half the variance."""
-        return mean_and_variance(output)
+        return split_mean_and_variance(output)
 
     def _word_of_others(self) -> float:
         """Weigh what other planes say of a pixel against what its own plane says around it.
@@ -357,9 +357,9 @@ class HiddenInStack(Prior):
         """
         rng = torch.Generator(self.known.device).manual_seed(0)
         channels = self.measurement.shape[1]
-        first = (1 + 2 * NEIGHBOURS) * channels
+        first = (1 + 2 * NEIGHBOURS_PER_SIDE) * channels
         above = below = 0.0
-        for _ in range(WEIGHED):
+        for _ in range(WEIGHTING_DRAWS):
             draw = self.draw(rng)
             assert draw.driven is not None
             assert draw.window is not None
@@ -401,8 +401,8 @@ class HiddenInStack(Prior):
         most, part = self.share, float(missing.mean())
         hidden = torch.zeros_like(missing)
         far = [torch.ones_like(back), torch.ones_like(ahead)]
-        for _ in range(min(MOST_COPIES, max(1, round(most / part)))):
-            turned, shifts = random_place(missing.shape, rng)
+        for _ in range(min(MAX_MASK_COPIES, max(1, round(most / part)))):
+            turned, shifts = draw_mask_placement(missing.shape, rng)
             moved, *reach = (
                 one.flip(turned).roll(shifts, (0, 1)) for one in (missing, back, ahead)
             )
@@ -415,15 +415,15 @@ class HiddenInStack(Prior):
         part = float(hidden.mean())
         if part <= most:
             return hidden
-        squares = [-(-n // THINNING) for n in hidden.shape]
+        squares = [-(-n // THINNING_SIDE) for n in hidden.shape]
         dealt = torch.empty((1, 1, *squares), device=hidden.device).uniform_(generator=rng)
-        kept = F.interpolate((dealt < most / part).to(hidden.dtype), scale_factor=THINNING)
+        kept = F.interpolate((dealt < most / part).to(hidden.dtype), scale_factor=THINNING_SIDE)
         return hidden * kept[0, 0, : hidden.shape[0], : hidden.shape[1]]
 
     def _code(
         self,
         window: Window,
-        seen: Sight,
+        seen: NearestVisiblePlanes,
         visible: Tensor,
         reach: tuple[Tensor, Tensor] | None = None,
         *,
@@ -436,20 +436,22 @@ class HiddenInStack(Prior):
         visible : Tensor
             (1, 1, P, height, width), what is seen of these planes themselves.
         reach : (Tensor, Tensor), optional
-            As `neighbours` takes it, in the window; the very next planes if left out.
+            As `gather_neighbour_planes` takes it, in the window; the very next planes if left out.
         turned : bool
             Whether the stack is seen from behind.
         """
         planes = torch.tensor(window.planes, device=visible.device)
         size = (self.grid[0], *window.size[1:])
         whole = Window((0, *window.start[1:]), size, window.mirrored)
-        near = Sight(*(whole.of(one[None, None])[0, 0] for one in seen))
+        near = NearestVisiblePlanes(*(whole.of(one[None, None])[0, 0] for one in seen))
         one = torch.ones((1, 1, 1), dtype=torch.int64, device=visible.device)
-        found = neighbours(whole.of(self.measurement), near, planes, reach or (one, one))
+        found = gather_neighbour_planes(
+            whole.of(self.measurement), near, planes, reach or (one, one)
+        )
         found = found.reversed() if turned else found
         own = (window.of(self.measurement) * visible)[0].transpose(0, 1)  # (P, C, Y, X)
         shown = visible[0].transpose(0, 1)
-        fillings = smooth_fillings(own, shown, self.windows)
+        fillings = fill_by_normalized_convolution(own, shown, self.windows)
         # told from other planes where one shows it, else from the plane's own surroundings
         beside = fillings[:, : own.shape[1]]
         elsewhere = found.nearness.sum(1, keepdim=True) > 0

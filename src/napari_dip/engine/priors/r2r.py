@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch.nn import functional as F
 
-from napari_dip.engine.prior import Draw, Prior, fill, random_window
+from napari_dip.engine.prior import Draw, Prior, draw_random_window, fill_with_local_mean
 from napari_dip.engine.problem import Estimate
 
 if TYPE_CHECKING:
@@ -31,26 +31,26 @@ if TYPE_CHECKING:
     from napari_dip.engine.likelihood.fidelity import NoiseVariance
 
 #: What is made of the 3 x 3 pixels about one.
-Weights = tuple[tuple[float, ...], ...]
+Stencil = tuple[tuple[float, ...], ...]
 #: A pixel without the mean of its neighbours, and its second difference along both axes. The
 #: first is surer where nothing is to be seen, the second blind to more of a picture.
-WITHOUT_NEIGHBOURS: Weights = (
+NEIGHBOUR_MEAN_RESIDUAL: Stencil = (
     (-1 / 8, -1 / 8, -1 / 8),
     (-1 / 8, 1.0, -1 / 8),
     (-1 / 8, -1 / 8, -1 / 8),
 )
-SECOND_DIFFERENCE: Weights = ((1.0, -2.0, 1.0), (-2.0, 4.0, -2.0), (1.0, -2.0, 1.0))
+SECOND_DIFFERENCE: Stencil = ((1.0, -2.0, 1.0), (-2.0, 4.0, -2.0), (1.0, -2.0, 1.0))
 #: Share of the pixels that are looked at, those that lie flattest.
-FLATTEST = {WITHOUT_NEIGHBOURS: 0.25, SECOND_DIFFERENCE: 0.5}
+FLAT_PIXEL_SHARES = {NEIGHBOUR_MEAN_RESIDUAL: 0.25, SECOND_DIFFERENCE: 0.5}
 #: Side of the mean from which the slope and the variance of a pixel's surroundings are told.
-AROUND = 9
+SURROUNDINGS_SIDE = 9
 #: Correlation that counts as none.
-NONE = 0.05
+MAX_UNCORRELATED_LAG = 0.05
 #: Most that is believed: multiplied single photons have 1.5, and what is more is texture.
-MOST = 2.0
+MAX_SKEWNESS = 2.0
 
 
-def skewness_of_counts(
+def estimate_count_skewness(
     measurement: Tensor,
     known: Tensor,
     noise: NoiseVariance,
@@ -78,29 +78,34 @@ def skewness_of_counts(
         (B, C, 1, ...) of `noise.gain`, from 0 to 2. On W2S and FMD, against what the mean of 50
         to 400 shots tells: 1.2 to 1.4 of 1.3 to 1.5 (EM-CCD), 1.1 to 2.0 of 1.1 to 1.9.
     """
-    apart = tuple(_reach(along) for along in correlation or ((), ()))
+    apart = tuple(_find_uncorrelated_distance(along) for along in correlation or ((), ()))
     ratios = torch.stack(
-        [_ratio(measurement, known, noise, weights, apart) for weights in FLATTEST]
+        [
+            _estimate_moment_ratio(measurement, known, noise, weights, apart)
+            for weights in FLAT_PIXEL_SHARES
+        ]
     )
-    return ratios.amin(0).clamp(0.0, MOST)
+    return ratios.amin(0).clamp(0.0, MAX_SKEWNESS)
 
 
-def _ratio(
+def _estimate_moment_ratio(
     measurement: Tensor,
     known: Tensor,
     noise: NoiseVariance,
-    weights: Weights,
+    weights: Stencil,
     apart: tuple[int, ...],
 ) -> Tensor:
     """Third moment of what `weights` leave of the flattest pixels, over gain times variance."""
     batch, channels, *_ = measurement.shape
     taken = torch.tensor(weights).to(measurement)[None, None]
-    around = plane_mean(measurement * known, AROUND) / plane_mean(known, AROUND).clamp(min=1e-6)
+    around = average_in_plane(measurement * known, SURROUNDINGS_SIDE) / average_in_plane(
+        known, SURROUNDINGS_SIDE
+    ).clamp(min=1e-6)
     variance = noise.at(around)
-    valid = _filtered(known, (taken != 0).to(taken), apart) >= int((taken != 0).sum()) - 0.5
+    valid = _apply_stencil(known, (taken != 0).to(taken), apart) >= int((taken != 0).sum()) - 0.5
     valid = valid.expand_as(measurement)
-    steep = _slope(around) / variance
-    moments = (_filtered(measurement, taken, apart) ** 3).reshape(batch, channels, -1)
+    steep = _compute_squared_slope(around) / variance
+    moments = (_apply_stencil(measurement, taken, apart) ** 3).reshape(batch, channels, -1)
     said = (noise.gain * variance).reshape(batch, channels, -1) * float((taken**3).sum())
     answer = torch.zeros_like(noise.gain)
     for one in range(batch):
@@ -110,7 +115,7 @@ def _ratio(
             if not bool(inside.any()) or float(noise.gain[one, channel].max()) <= 0:
                 continue
             limit = torch.kthvalue(
-                slope[inside], max(1, int(FLATTEST[weights] * int(inside.sum())))
+                slope[inside], max(1, int(FLAT_PIXEL_SHARES[weights] * int(inside.sum())))
             ).values
             flat = inside & (slope <= limit)
             ratio = moments[one, channel][flat].sum() / said[one, channel][flat].sum()
@@ -118,7 +123,7 @@ def _ratio(
     return answer
 
 
-def _slope(around: Tensor) -> Tensor:
+def _compute_squared_slope(around: Tensor) -> Tensor:
     """Squared slope in a plane, of the mean of each pixel's surroundings."""
     flat = around.reshape(-1, 1, *around.shape[-2:])
     framed = F.pad(flat, (1,) * 4, mode="replicate")
@@ -127,19 +132,21 @@ def _slope(around: Tensor) -> Tensor:
     return (down**2 + right**2).reshape(around.shape)
 
 
-def plane_mean(image: Tensor, side: int) -> Tensor:
+def average_in_plane(image: Tensor, side: int) -> Tensor:
     """Mean of each pixel's surroundings in its plane, as many pixels wide; an odd number."""
     flat = image.reshape(-1, 1, *image.shape[-2:])
     framed = F.pad(flat, (side // 2,) * 4, mode="replicate")
     return F.avg_pool2d(framed, side, 1).reshape(image.shape)
 
 
-def _reach(along: tuple[float, ...]) -> int:
+def _find_uncorrelated_distance(along: tuple[float, ...]) -> int:
     """Distance, in pixels, at which noise is not shared any more."""
-    return max((lag for lag, one in enumerate(along, 1) if one > NONE), default=0) + 1
+    return (
+        max((lag for lag, one in enumerate(along, 1) if one > MAX_UNCORRELATED_LAG), default=0) + 1
+    )
 
 
-def _filtered(image: Tensor, weights: Tensor, apart: tuple[int, ...]) -> Tensor:
+def _apply_stencil(image: Tensor, weights: Tensor, apart: tuple[int, ...]) -> Tensor:
     """Weigh each pixel's neighbours so far apart in its plane; beyond the rim there is nothing."""
     flat = image.reshape(-1, 1, *image.shape[-2:])
     return F.conv2d(flat, weights, padding=apart, dilation=apart).reshape(image.shape)
@@ -150,18 +157,18 @@ def _filtered(image: Tensor, weights: Tensor, apart: tuple[int, ...]) -> Tensor:
 #: noise is known well, and noise that is shared is not. On FMD WideField_BPAE_R and B (capture 1)
 #: 1/2 came to 35.34 and 36.48 dB, 1 to 35.36 and 37.00, 2 to 34.93 on R; on 256 x 256 pixels of
 #: F16 of the Deep Image Prior page 0.3, 1/2 and 1 came to 30.60, 30.64 and 30.20 dB.
-STRENGTH, STRENGTH_IF_SHARED = 0.5, 1.0
+R2R_NOISE_STRENGTH, R2R_CORRELATED_STRENGTH = 0.5, 1.0
 #: Expected counts from which on noise is drawn as if it were Gaussian: its skewness is below 0.05.
-MANY = 400.0
+MIN_GAUSSIAN_COUNT = 400.0
 #: Least worth of a count, in network units: what stands for none.
-LEAST_COUNT = 1e-6
+MIN_COUNT_VALUE = 1e-6
 #: Side of the window whose mean stands for the signal where a pixel's noise depends on it.
-NEAR = 5
+SIGNAL_WINDOW_SIDE = 5
 #: Least share of the noise's power that any frequency is taken to have.
-LEAST_POWER = 0.02
+MIN_FREQUENCY_POWER = 0.02
 
 
-class RecorruptedCode(Prior):
+class R2RPrior(Prior):
     """The measurement with fresh noise; held-out pixels and their guard band are filled in.
 
     They are filled in to judge. The last look shows all of the measurement.
@@ -211,25 +218,31 @@ class RecorruptedCode(Prior):
         trust: Tensor | None = None,
     ) -> None:
         self.net = net
-        self.strength = STRENGTH if correlation is None else STRENGTH_IF_SHARED
-        self.measurement = fill(measurement * known, known, block)
+        self.strength = R2R_NOISE_STRENGTH if correlation is None else R2R_CORRELATED_STRENGTH
+        self.measurement = fill_with_local_mean(measurement * known, known, block)
         self.visible = known * (1 - held_out_blocks)
-        self.filled = fill(measurement * self.visible, self.visible, block)
-        self.deviation = noise.at(_near(self.filled)).sqrt()
+        self.filled = fill_with_local_mean(measurement * self.visible, self.visible, block)
+        self.deviation = noise.at(_average_surroundings(self.filled)).sqrt()
         if trust is not None:
             self.deviation = self.deviation / trust.sqrt()
         self.grid = tuple(measurement.shape[2:])
         self.window = self.grid if window is None else tuple(map(min, window, self.grid))
-        self.spectrum = None if correlation is None else _spectrum(correlation, self.window[-2:])
+        self.spectrum = (
+            None if correlation is None else _compute_noise_amplitude(correlation, self.window[-2:])
+        )
         pictures = zip(measurement.split(1), self.visible.split(1), strict=True)
         noises = [noise.of(number % len(noise.gain)) for number in range(len(measurement))]
         each = [
-            skewness_of_counts(*one, of_it, correlation)
+            estimate_count_skewness(*one, of_it, correlation)
             for one, of_it in zip(pictures, noises, strict=True)
         ]
         skewness = torch.cat(each).mean(0, keepdim=True)
-        shared = 1.0 if self.spectrum is None else _shared(self.spectrum, self.window[-2:])
-        self.count = (skewness * noise.gain / (self.strength * shared)).clamp(min=LEAST_COUNT)
+        shared = (
+            1.0
+            if self.spectrum is None
+            else _compute_skewness_factor(self.spectrum, self.window[-2:])
+        )
+        self.count = (skewness * noise.gain / (self.strength * shared)).clamp(min=MIN_COUNT_VALUE)
 
     def to(self, device: torch.device) -> None:
         """Move the network and all that is drawn from."""
@@ -241,7 +254,7 @@ class RecorruptedCode(Prior):
 
     def draw(self, rng: torch.Generator) -> Draw:
         """Put fresh noise on a random window, mirrored at random."""
-        window = random_window(self.grid, self.window, rng, members=len(self.measurement))
+        window = draw_random_window(self.grid, self.window, rng, members=len(self.measurement))
         filled, deviation = window.of(self.filled), window.of(self.deviation)
         noise = self._white(deviation, window.of_member(self.count), rng)
         if self.spectrum is not None:
@@ -258,10 +271,10 @@ class RecorruptedCode(Prior):
         """Draw noise of variance 1, as skewed as counts of that worth which deviate by so much."""
         white = torch.empty_like(deviation).normal_(generator=rng)
         expected = (deviation / count) ** 2
-        few = expected < MANY
+        few = expected < MIN_GAUSSIAN_COUNT
         if not bool(few.any()):
             return white
-        counts = torch.poisson(expected.clamp(max=MANY), generator=rng)
+        counts = torch.poisson(expected.clamp(max=MIN_GAUSSIAN_COUNT), generator=rng)
         return torch.where(few, (counts - expected) / expected.sqrt(), white)
 
     def glance(self) -> Draw:
@@ -277,21 +290,23 @@ class RecorruptedCode(Prior):
         return Estimate(output)
 
 
-def _shared(spectrum: Tensor, size: tuple[int, ...]) -> float:
+def _compute_skewness_factor(spectrum: Tensor, size: tuple[int, ...]) -> float:
     """How many times less skewed white noise is after such a filter; its variance stays 1."""
     kernel = torch.fft.irfft2(spectrum.to(torch.complex64), s=size)
     return float((kernel**3).sum() / (kernel**2).sum() ** 1.5)
 
 
-def _near(image: Tensor) -> Tensor:
+def _average_surroundings(image: Tensor) -> Tensor:
     """Mean of each pixel's surroundings in its plane, without itself.
 
     With itself, more noise would go where the measured noise is high.
     """
-    return (NEAR**2 * plane_mean(image, NEAR) - image) / (NEAR**2 - 1)
+    return (SIGNAL_WINDOW_SIDE**2 * average_in_plane(image, SIGNAL_WINDOW_SIDE) - image) / (
+        SIGNAL_WINDOW_SIDE**2 - 1
+    )
 
 
-def _spectrum(
+def _compute_noise_amplitude(
     correlation: tuple[tuple[float, ...], tuple[float, ...]], size: tuple[int, ...]
 ) -> Tensor:
     """Amplitude of each frequency of noise of variance 1: what `rfft2` of white noise is times."""
@@ -302,7 +317,7 @@ def _spectrum(
         line[0] = 1
         line[1 : 1 + len(lags)] = lags
         line[count - len(lags) :] = lags.flip(0)
-        powers.append(torch.fft.fft(line).real.clamp(min=LEAST_POWER))
+        powers.append(torch.fft.fft(line).real.clamp(min=MIN_FREQUENCY_POWER))
     power = powers[0][:, None] * powers[1]
     amplitude: Tensor = (power / power.mean()).sqrt()[:, : size[1] // 2 + 1]
     return amplitude

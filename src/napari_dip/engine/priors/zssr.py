@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from napari_dip.engine.operators.detector import explaining, interpolated
+from napari_dip.engine.operators.detector import apply_iterative_backprojection, interpolate_cubic
 from napari_dip.engine.prior import Draw, Prior, Window
-from napari_dip.engine.problem import LEAST_VARIANCE, Estimate
+from napari_dip.engine.problem import MIN_PREDICTION_VARIANCE, Estimate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 PROBE = 16
 
 
-class Enlarging(nn.Module):
+class ZssrNetwork(nn.Module):
     """A network that makes pixels finer by one stage, or the whole picture by all stages.
 
     Parameters
@@ -91,13 +91,13 @@ class Enlarging(nn.Module):
         return total
 
     def _interpolated(self, picture: Tensor) -> Tensor:
-        start = interpolated(picture, self.factors)
-        return explaining(
-            start, picture, self.coarser, lambda left: interpolated(left, self.factors)
+        start = interpolate_cubic(picture, self.factors)
+        return apply_iterative_backprojection(
+            start, picture, self.coarser, lambda left: interpolate_cubic(left, self.factors)
         )
 
 
-class CoarserScales(Prior):
+class ZssrPrior(Prior):
     """Feeds windows of the picture made coarse by one stage; asks for the picture.
 
     Parameters
@@ -119,7 +119,7 @@ class CoarserScales(Prior):
 
     def __init__(
         self,
-        net: Enlarging,
+        net: ZssrNetwork,
         measurement: Tensor,
         noise: NoiseVariance,
         lost: float,
@@ -135,12 +135,12 @@ class CoarserScales(Prior):
         self.grid = tuple(n * f**count for n, f in zip(coarse, net.factors, strict=True))
         self._whole = Window((0,) * len(coarse), self._multiple(coarse))
         self._son = net.coarser(self._whole.of(measurement))
-        gone = 1 - noise_kept(net.coarser, net.factors).to(measurement)
+        gone = 1 - compute_white_noise_gain(net.coarser, net.factors).to(measurement)
         self._grain = (gone.clamp(min=0) * noise.at(self._son)).sqrt()
         size = self._whole.size if window is None else tuple(map(min, window, self._whole.size))
         self.window = self._multiple(size)
         rng = torch.Generator(measurement.device).manual_seed(0)  # the same at every trial
-        self._tried = self._son + self._grain * _normal(self._grain, rng)
+        self._tried = self._son + self._grain * _draw_normal(self._grain, rng)
 
     def to(self, device: torch.device) -> None:
         """Move the network and all pictures."""
@@ -162,7 +162,7 @@ class CoarserScales(Prior):
         window = Window(start, self.window, turned)
         part = Window(self._coarser(start), self._coarser(self.window), turned)
         grain = part.of(self._grain)
-        code = part.of(self._son) + grain * _normal(grain, rng)
+        code = part.of(self._son) + grain * _draw_normal(grain, rng)
         return Draw(code, window=window, direct=True)
 
     def glance(self) -> Draw:
@@ -180,7 +180,9 @@ class CoarserScales(Prior):
     def estimate(self, output: Tensor) -> Estimate:
         """First half is the mean, second half the variance, of the order of what was lost."""
         mean, raw = output.chunk(2, 1)
-        return Estimate(mean, (self.lost * functional.softplus(raw) + LEAST_VARIANCE).log())
+        return Estimate(
+            mean, (self.lost * functional.softplus(raw) + MIN_PREDICTION_VARIANCE).log()
+        )
 
     def _multiple(self, size: tuple[int, ...]) -> tuple[int, ...]:
         return tuple(n // f * f for n, f in zip(size, self.factors, strict=True))
@@ -189,7 +191,7 @@ class CoarserScales(Prior):
         return tuple(n // f for n, f in zip(size, self.factors, strict=True))
 
 
-def noise_kept(coarser: nn.Module, factors: tuple[int, ...]) -> Tensor:
+def compute_white_noise_gain(coarser: nn.Module, factors: tuple[int, ...]) -> Tensor:
     """Share of the variance of white noise that is left in coarse pixels; a scalar.
 
     Parameters
@@ -208,5 +210,5 @@ def noise_kept(coarser: nn.Module, factors: tuple[int, ...]) -> Tensor:
     return answer
 
 
-def _normal(like: Tensor, rng: torch.Generator) -> Tensor:
+def _draw_normal(like: Tensor, rng: torch.Generator) -> Tensor:
     return torch.empty_like(like).normal_(generator=rng)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from napari_dip.engine.noise.variance_model import SIDE, cosines
+from napari_dip.engine.noise.variance_model import DCT_SIDE, make_dct_matrix
 from napari_dip.engine.problem import Estimate
 
 if TYPE_CHECKING:
@@ -30,15 +30,15 @@ if TYPE_CHECKING:
 #: 12, groups of 8 or 32 and a reach of 24 lie within 0.1 dB; on cameraman, peppers, starfish and
 #: W2S 077_2 groups of 32 lose 0.1 dB on three, a reach of 20 or groups every 2 pixels gain at most
 #: 0.05.
-PATCH, GROUP, STEP, REACH = SIDE, 16, 3, 16
+PATCH_SIDE, GROUP_SIZE, GROUP_STEP, SEARCH_RADIUS = DCT_SIDE, 16, 3, 16
 #: Places along an axis in which a group's patches are looked for.
-SPAN = 2 * REACH + 1
+SEARCH_SIDE = 2 * SEARCH_RADIUS + 1
 #: Groups a side that are worked on at a time: what they look at stays in a processor's cache (of
 #: 12, 16 and 24, 12 and 16 were the soonest, within 5 %).
-AT_A_TIME = 16
+GROUPS_PER_BLOCK_SIDE = 16
 
 
-class Block(NamedTuple):
+class PatchBlock(NamedTuple):
     """Groups that are worked on together.
 
     Attributes
@@ -55,13 +55,15 @@ class Block(NamedTuple):
     places: Tensor
 
 
-def border(size: Sequence[int]) -> tuple[int, int, int, int]:
+def compute_patch_padding(size: Sequence[int]) -> tuple[int, int, int, int]:
     """Rows and columns, as `torch.nn.functional.pad` takes them, up to a whole number of steps."""
-    below, right = (STEP * ceil((side - PATCH) / STEP) + PATCH - side for side in size)
+    below, right = (
+        GROUP_STEP * ceil((side - PATCH_SIDE) / GROUP_STEP) + PATCH_SIDE - side for side in size
+    )
     return 0, right, 0, below
 
 
-def grouped(compared: Tensor) -> list[Block]:
+def group_patches(compared: Tensor) -> list[PatchBlock]:
     """Find the patches that look alike, in as few bytes as their places fit into.
 
     A picture smaller than a group's patches repeats some of them.
@@ -71,42 +73,50 @@ def grouped(compared: Tensor) -> list[Block]:
     compared : Tensor
         (C, Y, X), Y and X a whole number of steps and a patch.
     """
-    rows, columns = (range(0, side - PATCH + 1, STEP) for side in compared.shape[1:])
+    rows, columns = (range(0, side - PATCH_SIDE + 1, GROUP_STEP) for side in compared.shape[1:])
     return [
-        _patch_block(compared, rows[row : row + AT_A_TIME], columns[column : column + AT_A_TIME])
-        for row in range(0, len(rows), AT_A_TIME)
-        for column in range(0, len(columns), AT_A_TIME)
+        _match_patches(
+            compared,
+            rows[row : row + GROUPS_PER_BLOCK_SIDE],
+            columns[column : column + GROUPS_PER_BLOCK_SIDE],
+        )
+        for row in range(0, len(rows), GROUPS_PER_BLOCK_SIDE)
+        for column in range(0, len(columns), GROUPS_PER_BLOCK_SIDE)
     ]
 
 
-def _patch_block(compared: Tensor, rows: range, columns: range) -> Block:
+def _match_patches(compared: Tensor, rows: range, columns: range) -> PatchBlock:
     """Group the patches that begin in these rows and columns with those that look most alike."""
     beyond, part = zip(
-        *(_around(*one) for one in zip((rows, columns), compared.shape[1:], strict=True)),
+        *(_find_search_area(*one) for one in zip((rows, columns), compared.shape[1:], strict=True)),
         strict=True,
     )
-    distances = _distances(compared[:, part[0], part[1]], beyond, len(rows), len(columns))
-    nearest = distances.topk(GROUP, largest=False)
+    distances = _compute_patch_distances(
+        compared[:, part[0], part[1]], beyond, len(rows), len(columns)
+    )
+    nearest = distances.topk(GROUP_SIZE, largest=False)
     found = nearest.indices.where(nearest.values < torch.inf, nearest.indices[..., :1])
-    down, aside = found // SPAN - REACH, found % SPAN - REACH
+    down, aside = found // SEARCH_SIDE - SEARCH_RADIUS, found % SEARCH_SIDE - SEARCH_RADIUS
     own_rows, own_columns = (
-        torch.arange(len(one), device=found.device) * STEP + one[0] - there.start
+        torch.arange(len(one), device=found.device) * GROUP_STEP + one[0] - there.start
         for one, there in zip((rows, columns), part, strict=True)
     )
     width = part[1].stop - part[1].start
     places = (own_rows[:, None, None] + down) * width + own_columns[:, None] + aside
-    return Block(part[0], part[1], places.flatten(0, 1).int())
+    return PatchBlock(part[0], part[1], places.flatten(0, 1).int())
 
 
-def _around(own: range, side: int) -> tuple[tuple[int, int], slice]:
+def _find_search_area(own: range, side: int) -> tuple[tuple[int, int], slice]:
     """Places beyond the picture that groups would look at, before and after; and the part of it."""
-    first, last = own[0] - REACH, own[-1] + REACH
-    most = side - PATCH
+    first, last = own[0] - SEARCH_RADIUS, own[-1] + SEARCH_RADIUS
+    most = side - PATCH_SIDE
     beyond = max(0, -first), max(0, last - most)
-    return beyond, slice(first + beyond[0], last - beyond[1] + PATCH)
+    return beyond, slice(first + beyond[0], last - beyond[1] + PATCH_SIDE)
 
 
-def _distances(part: Tensor, beyond: tuple[tuple[int, int], ...], down: int, across: int) -> Tensor:
+def _compute_patch_distances(
+    part: Tensor, beyond: tuple[tuple[int, int], ...], down: int, across: int
+) -> Tensor:
     """Squared distances, less a constant for each group: (down, across, SPAN²).
 
     Least for a group's own patch, or flat places would be left out; infinite beyond the picture.
@@ -114,7 +124,7 @@ def _distances(part: Tensor, beyond: tuple[tuple[int, int], ...], down: int, acr
     part's mean these are small enough that rounding chooses another patch once in 80,000 times.
     """
     centred = part - part.mean((1, 2), keepdim=True)
-    cut = centred.unfold(1, PATCH, 1).unfold(2, PATCH, 1).permute(1, 2, 0, 3, 4)
+    cut = centred.unfold(1, PATCH_SIDE, 1).unfold(2, PATCH_SIDE, 1).permute(1, 2, 0, 3, 4)
     patches = cut.reshape(*cut.shape[:2], -1)  # (h, w, C P²)
     lengths = torch.einsum("yxd,yxd->yx", patches, patches)
     (above, below), (left, right) = beyond
@@ -123,14 +133,14 @@ def _distances(part: Tensor, beyond: tuple[tuple[int, int], ...], down: int, acr
         patches = F.pad(patches, (0, 0, *sides))
         lengths = F.pad(lengths, sides, value=torch.inf)
     _, width, depth = patches.shape
-    own = patches[REACH:-REACH:STEP, REACH:-REACH:STEP]
+    own = patches[SEARCH_RADIUS:-SEARCH_RADIUS:GROUP_STEP, SEARCH_RADIUS:-SEARCH_RADIUS:GROUP_STEP]
     # what a row of groups looks at is SPAN whole rows, one after the other in the memory
-    looked_at = (down, depth, SPAN * width), (STEP * width * depth, 1, depth)
-    theirs = lengths.as_strided((down, 1, SPAN * width), (STEP * width, 0, 1))
+    looked_at = (down, depth, SEARCH_SIDE * width), (GROUP_STEP * width * depth, 1, depth)
+    theirs = lengths.as_strided((down, 1, SEARCH_SIDE * width), (GROUP_STEP * width, 0, 1))
     apart = torch.baddbmm(theirs, own, patches.as_strided(*looked_at), alpha=-2)
-    strides = across * SPAN * width, SPAN * width + STEP, width, 1
-    distances = apart.as_strided((down, across, SPAN, SPAN), strides).flatten(2)
-    distances[..., SPAN**2 // 2] = -torch.inf
+    strides = across * SEARCH_SIDE * width, SEARCH_SIDE * width + GROUP_STEP, width, 1
+    distances = apart.as_strided((down, across, SEARCH_SIDE, SEARCH_SIDE), strides).flatten(2)
+    distances[..., SEARCH_SIDE**2 // 2] = -torch.inf
     return distances
 
 
@@ -138,26 +148,26 @@ def _distances(part: Tensor, beyond: tuple[tuple[int, int], ...], down: int, acr
 #: picture alone, what it has smoothed away tells nothing: with a half, `fast` gains 0.00 to 0.33 dB
 #: on five pictures of FMD, seven of Set12 (noise of 25 or 50) and Hagen's actin and nucleus, 0.2 to
 #: 1.0 on W2S 010_0, 077_2 and 100_1; 0.7 and 1 lie within 0.1 dB of it, or below.
-SEEN = 0.5
+MATCHING_MEASUREMENT_WEIGHT = 0.5
 #: Share of what stands out of the noise in the picture that guides Wiener's rule, where neighbours
 #: do not share noise, and how many standard deviations that is (as in BM3D). Of 0.25, 0.4 and 0.5,
 #: 0.4 lost least where the network is right (starfish 0.08 dB, W2S 0.05) for what it gains where it
 #: has smoothed (barbara 0.5 dB, lena and peppers in colour 0.2).
-ROUGH, STANDS_OUT = 0.4, 2.7
+HARD_THRESHOLD_WEIGHT, HARD_THRESHOLD_SIGMAS = 0.4, 2.7
 #: How many times larger the error's variance is than Wiener's rule says, which takes what guides it
 #: for the truth: 1.5 to 2.8 on 192 x 192 crops of camera, coins and cell of scikit-image, each with
 #: Gaussian noise of 20 and with photon noise.
-OPTIMISM = 2.4
+WIENER_VARIANCE_FACTOR = 2.4
 #: Shape of the window that joins overlapping patches (beta of Kaiser's), as in BM3D.
-_KAISER = 2.0
+_KAISER_BETA = 2.0
 #: Points of the table of the variance-stabilising transform: straight lines between them are off
 #: by less than 1e-5 of the noise.
-_TABLE = 2048
+_STABILISATION_POINTS = 2048
 #: Least share of the noise's power that any frequency of a patch is taken to have.
-_LEAST_POWER = 0.02
+_MIN_PATCH_POWER = 0.02
 
 
-class _Stabilised(NamedTuple):
+class _StabilisedImages(NamedTuple):
     """Pictures in which the noise has the variance 1 everywhere: (C, Y, X) each."""
 
     pilot: Tensor
@@ -165,7 +175,7 @@ class _Stabilised(NamedTuple):
     deviation: Tensor
 
 
-def collaborative(
+def refine_collaboratively(
     noise: NoiseVariance,
     measurement: Tensor,
     pilot: Tensor,
@@ -183,7 +193,7 @@ def collaborative(
     ----------
     noise : NoiseVariance
     measurement : Tensor
-        (1, C, Y, X), at least `PATCH` pixels a side.
+        (1, C, Y, X), at least `PATCH_SIDE` pixels a side.
     pilot : Tensor
         Same shape: the picture as it is known so far.
     known : Tensor
@@ -199,7 +209,7 @@ def collaborative(
     Returns
     -------
     Estimate
-        (1, C, Y, X), with `OPTIMISM` times the variance that Wiener's rule leaves.
+        (1, C, Y, X), with `WIENER_VARIANCE_FACTOR` times the variance that Wiener's rule leaves.
 
     References
     ----------
@@ -208,78 +218,80 @@ def collaborative(
     guided by the network's picture and by its first step together.
     """
     grid = tuple(measurement.shape[2:])
-    sides = border(grid)
+    sides = compute_patch_padding(grid)
     whole = [F.pad(one, sides, mode="replicate") for one in (pilot, measurement, known)]
-    both = _stabilised(noise, *whole)
-    turn = _principal(both.pilot)
+    both = _stabilise_variance(noise, *whole)
+    turn = _compute_principal_components(both.pilot)
     shown, seen = (torch.einsum("dc,cyx->dyx", turn, one) for one in both[:2])
-    power = _patch_power(correlation).to(shown)[None]
-    blocks = grouped(torch.lerp(shown, seen, SEEN))
+    power = _compute_patch_power(correlation).to(shown)[None]
+    blocks = group_patches(torch.lerp(shown, seen, MATCHING_MEASUREMENT_WEIGHT))
     if correlation is None and not informed:
-        rough, _ = filtered_groups([seen], blocks, power)
-        shown = torch.lerp(shown, rough, ROUGH)
-    mean, left = filtered_groups([seen, shown], blocks, power)
+        rough, _ = filter_patch_groups([seen], blocks, power)
+        shown = torch.lerp(shown, rough, HARD_THRESHOLD_WEIGHT)
+    mean, left = filter_patch_groups([seen, shown], blocks, power)
     mean = torch.einsum("dc,dyx->cyx", turn, mean)
     left = torch.einsum("dc,dyx->cyx", turn**2, left)
     picture = whole[0] + (both.deviation * (mean - both.pilot))[None]
     here = (..., slice(grid[0]), slice(grid[1]))
-    variance = (both.deviation**2 * OPTIMISM * left)[None].clamp(min=1e-12)
+    variance = (both.deviation**2 * WIENER_VARIANCE_FACTOR * left)[None].clamp(min=1e-12)
     return Estimate(picture[here], variance[here].log())
 
 
-def _stabilised(
+def _stabilise_variance(
     noise: NoiseVariance, pilot: Tensor, measurement: Tensor, known: Tensor
-) -> _Stabilised:
+) -> _StabilisedImages:
     """Make the noise's variance 1: f(pilot) + f'(pilot) (measurement - pilot), f' = 1 / sigma."""
     low = pilot.amin((0, 2, 3))
     span = (pilot.amax((0, 2, 3)) - low).clamp(min=1e-6)
-    along = torch.linspace(0, 1, _TABLE, device=pilot.device)
+    along = torch.linspace(0, 1, _STABILISATION_POINTS, device=pilot.device)
     levels = low[:, None] + span[:, None] * along  # (C, _TABLE)
     slope = noise.at(levels[None, :, :, None])[0, :, :, 0].rsqrt()
-    steps = span[:, None] / (_TABLE - 1) * (slope[:, 1:] + slope[:, :-1]) / 2
+    steps = span[:, None] / (_STABILISATION_POINTS - 1) * (slope[:, 1:] + slope[:, :-1]) / 2
     table = F.pad(steps.cumsum(1), (1, 0))
-    place = ((pilot[0] - low[:, None, None]) / span[:, None, None] * (_TABLE - 1)).flatten(1)
-    index = place.long().clamp(0, _TABLE - 2)
+    place = (
+        (pilot[0] - low[:, None, None]) / span[:, None, None] * (_STABILISATION_POINTS - 1)
+    ).flatten(1)
+    index = place.long().clamp(0, _STABILISATION_POINTS - 2)
     left, right = table.gather(1, index), table.gather(1, index + 1)
     shown = (left + (place - index) * (right - left)).reshape(pilot.shape[1:])
     deviation = noise.at(pilot)[0].sqrt()
     seen = shown + known[0] * (measurement[0] - pilot[0]) / deviation
-    return _Stabilised(shown, seen, deviation)
+    return _StabilisedImages(shown, seen, deviation)
 
 
-def _principal(picture: Tensor) -> Tensor:
+def _compute_principal_components(picture: Tensor) -> Tensor:
     """Orthonormal components (D, C) of a picture's details, the strongest first."""
     details = torch.cat([torch.diff(picture, dim=axis).flatten(1) for axis in (1, 2)], 1)
     vectors: Tensor = torch.linalg.eigh((details @ details.T).double()).eigenvectors
     return vectors.flip(1).T.to(picture)
 
 
-def _patch_power(correlation: tuple[tuple[float, ...], tuple[float, ...]] | None) -> Tensor:
+def _compute_patch_power(correlation: tuple[tuple[float, ...], tuple[float, ...]] | None) -> Tensor:
     """Variance of each frequency of a patch of noise of variance 1: (PATCH²,)."""
     if correlation is None:
-        return torch.ones(PATCH**2)
-    basis = cosines().float()
-    lags = (torch.arange(PATCH)[:, None] - torch.arange(PATCH)).abs()
+        return torch.ones(PATCH_SIDE**2)
+    basis = make_dct_matrix().float()
+    lags = (torch.arange(PATCH_SIDE)[:, None] - torch.arange(PATCH_SIDE)).abs()
     powers = []
     for along in correlation:
-        values = torch.zeros(PATCH)
+        values = torch.zeros(PATCH_SIDE)
         values[0] = 1
-        count = min(len(along), PATCH - 1)
+        count = min(len(along), PATCH_SIDE - 1)
         values[1 : count + 1] = torch.tensor(along[:count])
-        powers.append((basis @ values[lags] @ basis.T).diagonal().clamp(min=_LEAST_POWER))
+        powers.append((basis @ values[lags] @ basis.T).diagonal().clamp(min=_MIN_PATCH_POWER))
     return (powers[0][:, None] * powers[1]).flatten()
 
 
-def _signs() -> Tensor:
+def _make_hadamard_matrix() -> Tensor:
     """Orthonormal Hadamard transform of a group: (GROUP, GROUP)."""
     rows = torch.ones(1, 1)
-    while len(rows) < GROUP:
+    while len(rows) < GROUP_SIZE:
         rows = torch.cat([torch.cat([rows, rows], 1), torch.cat([rows, -rows], 1)])
-    return rows / sqrt(GROUP)
+    return rows / sqrt(GROUP_SIZE)
 
 
-def filtered_groups(
-    pictures: Sequence[Tensor], blocks: Sequence[Block], power: Tensor
+def filter_patch_groups(
+    pictures: Sequence[Tensor], blocks: Sequence[PatchBlock], power: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Filter groups block by block, and join them: mean and variance, (C, Y, X) each.
 
@@ -295,18 +307,18 @@ def filtered_groups(
     """
     channels, height, width = pictures[0].shape
     sums = power.new_zeros(2 * channels + 1, height, width)
-    basis, signs = cosines().to(power), _signs().to(power)
+    basis, signs = make_dct_matrix().to(power), _make_hadamard_matrix().to(power)
     flat = torch.kron(basis, basis)
-    window = torch.kaiser_window(PATCH, periodic=False, beta=_KAISER).to(power)
+    window = torch.kaiser_window(PATCH_SIDE, periodic=False, beta=_KAISER_BETA).to(power)
     window = (window[:, None] * window).flatten()
     for rows, columns, places in blocks:
         parts = [one[:, rows, columns] for one in pictures]
-        sums[:, rows, columns] += _block(parts, places, power, (flat, signs, window))
+        sums[:, rows, columns] += _filter_patch_block(parts, places, power, (flat, signs, window))
     mean, variance, weight = sums.split([channels, channels, 1])
     return mean / weight, variance / weight
 
 
-def _block(
+def _filter_patch_block(
     pictures: Sequence[Tensor], first: Tensor, power: Tensor, fixed: tuple[Tensor, Tensor, Tensor]
 ) -> Tensor:
     """Weighted sums of all patches of some groups: (2 C + 1, Y, X).
@@ -325,21 +337,22 @@ def _block(
     channels, height, width = pictures[0].shape
     flat, signs, window = fixed
     power = power[:, None, None]
-    steps = torch.arange(PATCH, device=power.device, dtype=torch.int32)
+    steps = torch.arange(PATCH_SIDE, device=power.device, dtype=torch.int32)
     places = first[..., None] + (steps[:, None] * width + steps).flatten()  # (G, GROUP, P²)
     measured, *guide = (
-        torch.einsum("kj,cgjp->cgkp", signs, _at(one, places) @ flat.T) for one in pictures
+        torch.einsum("kj,cgjp->cgkp", signs, _gather_pixels(one, places) @ flat.T)
+        for one in pictures
     )
     if guide:
         strength = guide[0].square_()
         share = strength / (strength + power)
     else:
-        share = (measured.square() > STANDS_OUT**2 * power).to(measured)
+        share = (measured.square() > HARD_THRESHOLD_SIGMAS**2 * power).to(measured)
     share[:, :, 0, 0] = 1  # the mean of a group is known well, however dark it is
     certain = 1 / (share**2 * power).sum((0, 2, 3)).clamp(min=1e-9)  # (G,)
     filtered = torch.einsum("kj,cgkp->cgjp", signs, measured.mul_(share)) @ flat
     left = (share * power).mean((2, 3))  # (C, G)
-    weight = (certain[:, None, None] * window).expand(-1, GROUP, -1)
+    weight = (certain[:, None, None] * window).expand(-1, GROUP_SIZE, -1)
     said = (*(weight * filtered), *(weight * left[..., None, None]), weight)
     sums = power.new_zeros(2 * channels + 1, height * width)
     for laid, values in zip(sums, said, strict=True):
@@ -347,7 +360,7 @@ def _block(
     return sums.reshape(-1, height, width)
 
 
-def _at(picture: Tensor, places: Tensor) -> Tensor:
+def _gather_pixels(picture: Tensor, places: Tensor) -> Tensor:
     """Pixels (C, *places) of a picture (C, Y, X), which are counted row by row."""
     chosen = [one.flatten().index_select(0, places.flatten()) for one in picture]
     return torch.stack(chosen).reshape(-1, *places.shape)

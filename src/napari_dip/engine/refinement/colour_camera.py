@@ -12,31 +12,36 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from napari_dip.engine.noise.colour_camera import LAGS, opponent
-from napari_dip.engine.noise.oversampling import doubled, halved
-from napari_dip.engine.noise.variance_model import cosines
+from napari_dip.engine.noise.colour_camera import MAX_CAMERA_LAG, make_opponent_matrix
+from napari_dip.engine.noise.oversampling import double_resolution, halve_resolution
+from napari_dip.engine.noise.variance_model import make_dct_matrix
 from napari_dip.engine.problem import Estimate
-from napari_dip.engine.refinement.bm3d import PATCH, border, filtered_groups, grouped
+from napari_dip.engine.refinement.bm3d import (
+    PATCH_SIDE,
+    compute_patch_padding,
+    filter_patch_groups,
+    group_patches,
+)
 
 if TYPE_CHECKING:
     from napari_dip.engine.noise.colour_camera import CameraNoise
 
 #: Sizes that a picture is filtered at, each half the next one: 1, 2 and 3 came to 36.61, 37.65 and
 #: 37.80 dB with the true noise of the corners (256 x 256) of nine files of cc15.
-SIZES = 3
+PYRAMID_LEVELS = 3
 #: Least side of a picture that is filtered.
-MIN_SIDE = 2 * PATCH
+MIN_SIDE = 2 * PATCH_SIDE
 #: Part of the coarser sizes' noise that is left when they were filtered.
-LEFT = 0.12
+RESIDUAL_NOISE_SHARE = 0.12
 #: Weight of colour beside luminance where patches are compared, each in units of its noise.
 COLOUR_WEIGHT = 0.5
 #: Side of a noise picture that the noise of each size is measured on: 4,000 patches tell it to 2 %.
-SAMPLE = 256
+NOISE_SAMPLE_SIDE = 256
 #: How many times larger the error's variance is than Wiener's rule says: 1.3 to 2.2, once 3.8, on
 #: nine files of cc15.
-OPTIMISM = 1.6
+CAMERA_VARIANCE_FACTOR = 1.6
 #: Least share of the noise's mean power that any frequency is taken to have.
-MIN_POWER = 0.005
+MIN_CAMERA_NOISE_POWER = 0.005
 
 
 def filter_camera_noise(
@@ -58,7 +63,7 @@ def filter_camera_noise(
     Returns
     -------
     Estimate
-        (1, 3, Y, X), with `OPTIMISM` times the variance that Wiener's rule leaves.
+        (1, 3, Y, X), with `CAMERA_VARIANCE_FACTOR` times the variance that Wiener's rule leaves.
 
     References
     ----------
@@ -67,72 +72,82 @@ def filter_camera_noise(
     doi:10.1109/ICIP.2007.4378954; Lebrun, Colom, Morel, Multiscale image blind denoising, IEEE TIP
     24(10), 2015, doi:10.1109/TIP.2015.2439041 (from coarse to fine).
     """
-    turn = opponent().to(picture)
+    turn = make_opponent_matrix().to(picture)
     components = torch.einsum("dc,cyx->dyx", turn, picture[0])
     other = None if guide is None else torch.einsum("dc,cyx->dyx", turn, guide[0])
     rng = torch.Generator().manual_seed(0)
-    sample = noise_sample(noise, (SAMPLE, SAMPLE), rng).to(picture)
-    mean, variance = _filter(components, sample, other, share, SIZES)
+    sample = draw_noise_sample(noise, (NOISE_SAMPLE_SIDE, NOISE_SAMPLE_SIDE), rng).to(picture)
+    mean, variance = _filter_pyramid(components, sample, other, share, PYRAMID_LEVELS)
     back = turn.T
     return Estimate(
         torch.einsum("cd,dyx->cyx", back, mean)[None],
-        (OPTIMISM * torch.einsum("cd,dyx->cyx", back**2, variance)).clamp(min=1e-12).log()[None],
+        (CAMERA_VARIANCE_FACTOR * torch.einsum("cd,dyx->cyx", back**2, variance))
+        .clamp(min=1e-12)
+        .log()[None],
     )
 
 
-def noise_sample(noise: CameraNoise, size: tuple[int, int], rng: torch.Generator) -> Tensor:
+def draw_noise_sample(noise: CameraNoise, size: tuple[int, int], rng: torch.Generator) -> Tensor:
     """Draw a periodic picture of the noise's components: (3, *size)."""
     covariance = noise.covariance()
     wrapped = torch.zeros(len(covariance), *size, dtype=torch.float64)
-    side = 2 * LAGS + 1
+    side = 2 * MAX_CAMERA_LAG + 1
     wrapped[:, :side, :side] = covariance
-    power = torch.fft.rfft2(torch.roll(wrapped, (-LAGS, -LAGS), (1, 2))).real
-    power = torch.maximum(power, MIN_POWER * power.clamp(min=0).mean((1, 2), keepdim=True))
+    power = torch.fft.rfft2(torch.roll(wrapped, (-MAX_CAMERA_LAG, -MAX_CAMERA_LAG), (1, 2))).real
+    power = torch.maximum(
+        power, MIN_CAMERA_NOISE_POWER * power.clamp(min=0).mean((1, 2), keepdim=True)
+    )
     white = torch.randn(wrapped.shape, generator=rng, dtype=power.dtype)
     drawn = torch.fft.irfft2(torch.fft.rfft2(white) * power.sqrt(), s=size)
-    scale = covariance[:, LAGS, LAGS].sqrt() / drawn.square().mean((1, 2)).sqrt()
+    scale = (
+        covariance[:, MAX_CAMERA_LAG, MAX_CAMERA_LAG].sqrt() / drawn.square().mean((1, 2)).sqrt()
+    )
     sample: Tensor = drawn * scale[:, None, None]
     return sample.float()
 
 
-def _filter(
+def _filter_pyramid(
     picture: Tensor, sample: Tensor, guide: Tensor | None, share: float, sizes: int
 ) -> tuple[Tensor, Tensor]:
     """Filter components (3, Y, X) at so many sizes, the coarsest first: mean and variance."""
     if sizes == 1 or min(picture.shape[1:]) < 2 * MIN_SIDE:
-        return _filter_size(picture, _power(sample), guide, share)
+        return _filter_level(picture, _measure_frequency_power(sample), guide, share)
     size = tuple(picture.shape[1:])
-    coarse = halved(picture)
-    coarse_guide = None if guide is None else halved(guide)
-    below, variance = _filter(coarse, halved(sample), coarse_guide, share, sizes - 1)
-    picture = picture + doubled((below - coarse)[:, None], size)[:, 0]
-    blurred = doubled(halved(sample)[:, None], tuple(sample.shape[1:]))[:, 0]
-    power = _power(sample - blurred) + LEFT * _power(blurred)
-    mean, added = _filter_size(picture, power, guide, share)
+    coarse = halve_resolution(picture)
+    coarse_guide = None if guide is None else halve_resolution(guide)
+    below, variance = _filter_pyramid(
+        coarse, halve_resolution(sample), coarse_guide, share, sizes - 1
+    )
+    picture = picture + double_resolution((below - coarse)[:, None], size)[:, 0]
+    blurred = double_resolution(halve_resolution(sample)[:, None], tuple(sample.shape[1:]))[:, 0]
+    power = _measure_frequency_power(
+        sample - blurred
+    ) + RESIDUAL_NOISE_SHARE * _measure_frequency_power(blurred)
+    mean, added = _filter_level(picture, power, guide, share)
     return mean, added + F.interpolate(variance[None], size)[0]
 
 
-def _filter_size(
+def _filter_level(
     picture: Tensor, power: Tensor, guide: Tensor | None, share: float
 ) -> tuple[Tensor, Tensor]:
     """Filter components by what stands out of the noise, then by Wiener's rule, guided by it."""
     size = picture.shape[1:]
-    sides = border(size)
+    sides = compute_patch_padding(size)
     seen = F.pad(picture[None], sides, mode="replicate")[0]
     weight = power.mean(1).rsqrt()
     weight[1:] *= COLOUR_WEIGHT
     smooth = F.avg_pool2d(F.pad(seen[None], (1, 1, 1, 1), mode="replicate"), 3, 1)[0]
-    blocks = grouped(smooth * weight[:, None, None])
-    rough, _ = filtered_groups([seen], blocks, power)
+    blocks = group_patches(smooth * weight[:, None, None])
+    rough, _ = filter_patch_groups([seen], blocks, power)
     if guide is not None:
         rough = torch.lerp(rough, F.pad(guide[None], sides, mode="replicate")[0], share)
-    blocks = grouped(rough * weight[:, None, None])
-    mean, variance = filtered_groups([seen, rough], blocks, power)
+    blocks = group_patches(rough * weight[:, None, None])
+    mean, variance = filter_patch_groups([seen, rough], blocks, power)
     return mean[:, : size[0], : size[1]], variance[:, : size[0], : size[1]]
 
 
-def _power(sample: Tensor) -> Tensor:
+def _measure_frequency_power(sample: Tensor) -> Tensor:
     """Measure the power of each frequency of a patch: (3, PATCH²)."""
-    basis = cosines().to(sample)
-    patches = sample.unfold(1, PATCH, PATCH // 2).unfold(2, PATCH, PATCH // 2)
+    basis = make_dct_matrix().to(sample)
+    patches = sample.unfold(1, PATCH_SIDE, PATCH_SIDE // 2).unfold(2, PATCH_SIDE, PATCH_SIDE // 2)
     return (basis @ patches @ basis.T).square().mean((1, 2)).flatten(1)

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_dip.errors.fault import printable
-from napari_dip.explore.feature_layers import SHOWN
-from napari_dip.explore.spectra import BANDS, edges
+from napari_dip.errors.fault import make_printable
+from napari_dip.explore.feature_layers import PRIOR_LABELS
+from napari_dip.explore.spectra import BAND_COUNT, compute_band_edges
 from napari_dip.explore.subject import TARGETS
 from napari_dip.pipeline.assess.report_picture import (
     contrast_limits,
@@ -30,38 +30,38 @@ if TYPE_CHECKING:
     from napari_dip.explore.spectra import Spectrum
     from napari_dip.explore.subject import Picture
 
-_COLOURS = ("tab:blue", "tab:green", "tab:orange", "tab:red")
+_REPORT_COLOURS = ("tab:blue", "tab:green", "tab:orange", "tab:red")
 #: The lowest band dark, the highest light; ends before what is too light to be seen on white.
-_DARK_TO_LIGHT = np.linspace(0, 0.85, BANDS)
+_BAND_SHADES = np.linspace(0, 0.85, BAND_COUNT)
 #: Pictures side by side.
-_ABREAST = 5
+_PICTURES_PER_ROW = 5
 #: From this ratio of most to least on, an axis is logarithmic: below, its numbers would run into
 #: each other.
-_WIDE = 30
+_MIN_LOGARITHMIC_RATIO = 30
 #: One in so many iterations, at the start, has a ratio that is not drawn: these outputs are no
 #: pictures yet; those of bounded layers are so smooth that they would take up all of the axis.
-_BEGUN = 50
+_SKIPPED_START_DIVISOR = 50
 #: From this ratio of most to least on, only powers of ten stand beside a logarithmic axis.
 _DECADE = 10
 
 
 @styled
-def energy_curves(found: Impedance) -> bytes:
+def draw_energy_curves(found: Impedance) -> bytes:
     """Draw the targets, and below them energy against iteration; a PNG file."""
     figure = new_figure(8.6, 6.4)
     rows: Any = figure.subfigures(2, 1, height_ratios=(1, 2))
     panels = rows[0].subplots(1, len(TARGETS))
     axes = rows[1].subplots()
-    for panel, (name, words), colour in zip(panels, TARGETS.items(), _COLOURS, strict=True):
+    for panel, (name, words), colour in zip(panels, TARGETS.items(), _REPORT_COLOURS, strict=True):
         target = found.targets[name]
-        _show(panel, target, words, contrast_limits(target))
+        _draw_picture(panel, target, words, contrast_limits(target))
         curve = found.energies[name]
         place = np.arange(1, len(curve) + 1)
         axes.plot(place, curve, color=colour, label=words)
     image, noise = found.energies["image"], found.energies["noise"]
     between = f"between image and noise: score {found.score:.3f}"
     axes.fill_between(place, image, noise, color="0.5", alpha=0.15, linewidth=0, label=between)
-    _by_iteration(axes, len(image), logarithmic=True)
+    _format_iteration_axis(axes, len(image), logarithmic=True)
     axes.set_ylim(bottom=0)
     axes.set_ylabel("Energy (mean square,\ntarget's variance = 1)")
     axes.legend(frameon=False)
@@ -69,7 +69,7 @@ def energy_curves(found: Impedance) -> bytes:
 
 
 @styled
-def power_curves(found: Spectrum) -> bytes:
+def draw_power_curves(found: Spectrum) -> bytes:
     """Draw the spectra of target, truth and outputs, and the outputs; a PNG file."""
     figure = new_figure(8.6, 6.4)
     rows: Any = figure.subfigures(2, 1, height_ratios=(1, 3.4))
@@ -80,9 +80,9 @@ def power_curves(found: Spectrum) -> bytes:
     limits = contrast_limits(found.subject.picture if found.truth is None else found.truth)
     panels = rows[0].subplots(1, len(shown), squeeze=False)[0]
     for panel, (title, picture) in zip(panels, shown.items(), strict=True):
-        _show(panel, picture, title, limits)
+        _draw_picture(panel, picture, title, limits)
     axes = rows[1].subplots()
-    shades = _shades(len(found.pictures))
+    shades = _choose_shades(len(found.pictures))
     for at, shade in zip(found.pictures, shades, strict=True):
         axes.plot(found.frequency, found.power[str(at)], color=shade, label=f"iteration {at}")
     axes.plot(found.frequency, found.power["target"], "k-", linewidth=2, label="target")
@@ -97,21 +97,21 @@ def power_curves(found: Spectrum) -> bytes:
 
 
 @styled
-def band_curves(found: Spectrum) -> bytes:
+def draw_band_curves(found: Spectrum) -> bytes:
     """Draw how much of each band is there at each iteration, twice: as curves and as a map."""
     figure = new_figure(8.6, 6.4)
     upper, lower = figure.subplots(2, 1, sharex=True)
     count = len(found.correspondence)
-    place, limits = np.arange(1, count + 1), edges()
+    place, limits = np.arange(1, count + 1), compute_band_edges()
     names = [f"{low:.1f} to {high:.1f}" for low, high in pairwise(limits)]
-    for band, (name, shade) in enumerate(zip(names, _shades(BANDS), strict=True)):
+    for band, (name, shade) in enumerate(zip(names, _choose_shades(BAND_COUNT), strict=True)):
         upper.plot(place, found.correspondence[:, band], color=shade, label=name)
-    _by_iteration(upper, count, logarithmic=True)
+    _format_iteration_axis(upper, count, logarithmic=True)
     upper.set_xlabel("")
     upper.set_ylim(0, 1)
     upper.set_ylabel("Correspondence")
     title = "Radial frequency (cycles per pixel)"
-    figure.legend(frameon=False, title=title, loc="outside upper center", ncols=BANDS)
+    figure.legend(frameon=False, title=title, loc="outside upper center", ncols=BAND_COUNT)
     sides = np.arange(1, count + 2) - 0.5
     colours = lower.pcolormesh(sides, limits, found.correspondence.T, vmin=0, vmax=1)
     figure.colorbar(colours, ax=lower, label="Correspondence", location="bottom", aspect=50)
@@ -122,7 +122,7 @@ def band_curves(found: Spectrum) -> bytes:
 
 
 @styled
-def stopping_curves(found: Spectrum) -> bytes:
+def draw_stopping_curves(found: Spectrum) -> bytes:
     """Draw both stops: that of blurriness over sharpness, and that of held-out pixels."""
     rows = 2 if found.psnr is None else 3
     figure = new_figure(8.6, 2.2 * rows)
@@ -130,7 +130,7 @@ def stopping_curves(found: Spectrum) -> bytes:
     place = np.arange(1, len(found.ratio) + 1)
     panels[0].plot(place, found.ratio, color="tab:blue")
     panels[0].set_yscale("log")
-    begun = found.ratio[len(place) // _BEGUN :]
+    begun = found.ratio[len(place) // _SKIPPED_START_DIVISOR :]
     panels[0].set_ylim(0.8 * begun.min(), 1.25 * begun.max())
     panels[0].yaxis.set_major_formatter("{x:g}")
     near = begun.max() < _DECADE * begun.min()
@@ -151,7 +151,7 @@ def stopping_curves(found: Spectrum) -> bytes:
         if found.ratio_stop:
             axes.axvline(found.ratio_stop, color="tab:blue", linestyle="--")
         axes.axvline(found.held_out.best_iteration, color="tab:orange", linestyle="--")
-    _by_iteration(panels[-1], len(place), logarithmic=False)
+    _format_iteration_axis(panels[-1], len(place), logarithmic=False)
     ratio = f"ratio settled at {found.ratio_stop}" if found.ratio_stop else "ratio never settled"
     panels[0].set_title(
         f"Blue dashes: {ratio}. Orange dashes: held-out pixels take "
@@ -162,7 +162,7 @@ def stopping_curves(found: Spectrum) -> bytes:
 
 
 @styled
-def design_scores(found: Architectures) -> bytes:
+def draw_architecture_scores(found: Architectures) -> bytes:
     """Draw the scores of each design on a line of its own, the preset's dashed; a PNG file."""
     fits = found.fits
     figure = new_figure(8.6, 1.6 + 0.28 * len(fits))
@@ -179,7 +179,7 @@ def design_scores(found: Architectures) -> bytes:
         axes.axvline(values[0], color="0.5", linestyle="--", linewidth=1)
         axes.set_xlabel(title)
     weights = columns["Weights per pixel"]
-    if max(weights) > _WIDE * min(weights):
+    if max(weights) > _MIN_LOGARITHMIC_RATIO * min(weights):
         panels[3].set_xscale("log")
         panels[3].xaxis.set_major_formatter("{x:g}")
     if found.truth is not None:
@@ -197,7 +197,7 @@ def design_scores(found: Architectures) -> bytes:
 
 
 @styled
-def design_pictures(found: Architectures) -> bytes:
+def draw_architecture_pictures(found: Architectures) -> bytes:
     """Draw what held-out pixels take of each design; a PNG file."""
     shown = {"given": found.subject.picture}
     if found.truth is not None:
@@ -206,18 +206,18 @@ def design_pictures(found: Architectures) -> bytes:
         told = "" if one.taken_psnr is None else f", {one.taken_psnr:.2f} dB"
         shown[f"{one.design.name}\n{one.held_out_error:.4f}{told}"] = one.picture
     limits = contrast_limits(found.subject.picture if found.truth is None else found.truth)
-    rows = -(-len(shown) // _ABREAST)
+    rows = -(-len(shown) // _PICTURES_PER_ROW)
     figure = new_figure(8.6, 2.1 * rows)
-    panels = figure.subplots(rows, _ABREAST, squeeze=False).ravel()
+    panels = figure.subplots(rows, _PICTURES_PER_ROW, squeeze=False).ravel()
     for panel, (title, picture) in zip(panels, shown.items(), strict=False):
-        _show(panel, picture, title, limits)
+        _draw_picture(panel, picture, title, limits)
     for panel in panels[len(shown) :]:
         panel.set_axis_off()
     return png_of(figure)
 
 
 @styled
-def feature_pictures(found: FeatureRows) -> bytes:
+def draw_feature_pictures(found: FeatureRows) -> bytes:
     """Draw the image and what came back of it, a row for each layer; a PNG file."""
     shown = middle_plane(found.image, found.axes)
     limits = contrast_limits(shown)
@@ -225,14 +225,14 @@ def feature_pictures(found: FeatureRows) -> bytes:
     figure = new_figure(2.1 * across, 2.35 * len(found.rows))
     panels = figure.subplots(len(found.rows), across, squeeze=False)
     for row, places in zip(found.rows, panels, strict=True):
-        _show(places[0], shown, f"{row[0].layer}\n{row[0].answer} values", limits)
+        _draw_picture(places[0], shown, f"{row[0].layer}\n{row[0].answer} values", limits)
         for one, place in zip(row, places[1:], strict=True):
-            title = f"{SHOWN[one.prior]}\ncorrelation {one.correlation:.2f}"
-            _show(place, middle_plane(one.picture, found.axes), title, limits)
+            title = f"{PRIOR_LABELS[one.prior]}\ncorrelation {one.correlation:.2f}"
+            _draw_picture(place, middle_plane(one.picture, found.axes), title, limits)
     return png_of(figure)
 
 
-def _by_iteration(axes: Axes, count: int, *, logarithmic: bool) -> None:
+def _format_iteration_axis(axes: Axes, count: int, *, logarithmic: bool) -> None:
     """Let the horizontal axis count iterations, in plain numbers."""
     if logarithmic:
         axes.set_xscale("log")
@@ -241,12 +241,14 @@ def _by_iteration(axes: Axes, count: int, *, logarithmic: bool) -> None:
     axes.set_xlabel("Iteration")
 
 
-def _shades(count: int) -> Any:
+def _choose_shades(count: int) -> Any:
     from matplotlib import colormaps
 
-    return colormaps["viridis"](np.linspace(_DARK_TO_LIGHT[0], _DARK_TO_LIGHT[-1], count))
+    return colormaps["viridis"](np.linspace(_BAND_SHADES[0], _BAND_SHADES[-1], count))
 
 
-def _show(axes: Axes, picture: Picture, title: str, limits: tuple[float, float]) -> None:
+def _draw_picture(axes: Axes, picture: Picture, title: str, limits: tuple[float, float]) -> None:
     show_picture(axes, stretched(picture, *limits))
-    axes.set_title(printable(title), fontsize=8, parse_math=False)  # names of layers among them
+    axes.set_title(
+        make_printable(title), fontsize=8, parse_math=False
+    )  # names of layers among them

@@ -16,32 +16,32 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_dip.errors import Refused, refusal
-from napari_dip.errors.fault import printable
-from napari_dip.explore.comparison import rows_of
-from napari_dip.explore.feature_layers import SHOWN, table_of
+from napari_dip.errors.fault import make_printable
+from napari_dip.explore.comparison import make_comparison_rows
+from napari_dip.explore.feature_layers import PRIOR_LABELS, make_feature_rows
 from napari_dip.explore.output.figures import (
-    band_curves,
-    design_pictures,
-    design_scores,
-    energy_curves,
-    feature_pictures,
-    power_curves,
-    stopping_curves,
+    draw_architecture_pictures,
+    draw_architecture_scores,
+    draw_band_curves,
+    draw_energy_curves,
+    draw_feature_pictures,
+    draw_power_curves,
+    draw_stopping_curves,
 )
 from napari_dip.explore.output.pages import (
-    Shown,
-    Table,
-    architecture_page,
-    impedance_page,
-    page_text,
-    spectrum_page,
+    ReportFigure,
+    ReportTable,
+    render_page,
+    write_architecture_page,
+    write_impedance_page,
+    write_spectrum_page,
 )
 from napari_dip.explore.progress import set_writer
 from napari_dip.io.outputs import check_folder
 from napari_dip.io.paths import make_folder
 from napari_dip.io.writing import write_bytes, write_text
 from napari_dip.pipeline.assess.references import PAPERS
-from napari_dip.pipeline.store.results import json_text, plain_cell
+from napari_dip.pipeline.store.results import escape_formula, json_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -49,41 +49,43 @@ if TYPE_CHECKING:
     from napari_dip.explore.comparison import Architectures
     from napari_dip.explore.energies import Impedance
     from napari_dip.explore.feature_layers import FeatureRows
-    from napari_dip.explore.progress import Outcome
+    from napari_dip.explore.progress import ExperimentResult
     from napari_dip.explore.spectra import Spectrum
 
 
-def table(heads: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+def format_csv(heads: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     """Write a table as CSV; numbers with all their digits, so that they are those of the run."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(heads)
-    writer.writerows(map(plain_cell, row) for row in rows)
+    writer.writerows(map(escape_formula, row) for row in rows)
     return text.getvalue()
 
 
-def features_files(found: FeatureRows) -> dict[str, str | bytes]:
+def make_feature_files(found: FeatureRows) -> dict[str, str | bytes]:
     """Make `FILES["features"]`, the page first."""
-    picture = feature_pictures(found)
-    rows = table_of(found)
+    picture = draw_feature_pictures(found)
+    rows = make_feature_rows(found)
     return {
-        "features.html": _page(found, picture),
+        "features.html": _write_feature_page(found, picture),
         "features.png": picture,
-        "features.csv": table(tuple(rows[0]), (tuple(row.values()) for row in rows)),
+        "features.csv": format_csv(tuple(rows[0]), (tuple(row.values()) for row in rows)),
         "features.json": json_text(found.to_dict()),
     }
 
 
-def _page(found: FeatureRows, picture: bytes) -> str:
-    figure = Shown(picture, "What each layer keeps", _caption())
+def _write_feature_page(found: FeatureRows, picture: bytes) -> str:
+    figure = ReportFigure(picture, "What each layer keeps", _caption_features())
     references = (PAPERS["features"], PAPERS["guide"], PAPERS["total variation"])
     title = f"Features of {found.recipe['network']}: {found.name}"
     summary = (*found.sentences, *found.notes)
-    return page_text(title, summary, (figure,), found.recipe, references, table=_table(found))
+    return render_page(
+        title, summary, (figure,), found.recipe, references, table=_make_feature_table(found)
+    )
 
 
-def _table(found: FeatureRows) -> Table:
-    heads = ("layer", "answer", *(f"{words}" for words in SHOWN.values()))
+def _make_feature_table(found: FeatureRows) -> ReportTable:
+    heads = ("layer", "answer", *(f"{words}" for words in PRIOR_LABELS.values()))
     lines = tuple(
         (
             row[0].layer,
@@ -98,10 +100,10 @@ def _table(found: FeatureRows) -> Table:
         "layer as the image does and look like nothing: then the layer keeps little, and the prior "
         "has to tell."
     )
-    return Table(heads, lines, words)
+    return ReportTable(heads, lines, words)
 
 
-def _caption() -> str:
+def _caption_features() -> str:
     return (
         "Left the image, then what came back from the layer's activations alone: with an untrained "
         "network (Deep Image Prior), with a penalty on the total variation of free pixels, and "
@@ -110,7 +112,7 @@ def _caption() -> str:
 
 
 #: Files of each experiment; the page first.
-FILES = {
+EXPERIMENT_FILES = {
     "architectures": (
         "architectures.html",
         "architectures.png",
@@ -135,7 +137,7 @@ FILES = {
 }
 
 
-def free_folder(parent: str | os.PathLike[str], name: str) -> Path:
+def find_free_folder(parent: str | os.PathLike[str], name: str) -> Path:
     """Name a folder that is not there yet, after what it is to hold; with a number if need be.
 
     Parameters
@@ -151,13 +153,15 @@ def free_folder(parent: str | os.PathLike[str], name: str) -> Path:
     return place
 
 
-def check_place(experiment: str, folder: str | os.PathLike[str], *, overwrite: bool) -> Path:
+def check_experiment_folder(
+    experiment: str, folder: str | os.PathLike[str], *, overwrite: bool
+) -> Path:
     """Make sure that the files can be saved in a folder, which need not be there yet.
 
     Parameters
     ----------
     experiment : str
-        Key in `FILES`.
+        Key in `EXPERIMENT_FILES`.
     folder : path
     overwrite : bool
         Whether earlier files of the experiment may be replaced.
@@ -168,18 +172,18 @@ def check_place(experiment: str, folder: str | os.PathLike[str], *, overwrite: b
         If it is no folder, cannot be written to, or holds such files.
     """
     place = check_folder(folder)
-    for name in FILES[experiment]:
+    for name in EXPERIMENT_FILES[experiment]:
         path = place / name
         if os.path.lexists(path) and not overwrite:
-            raise Refused(refusal("output-exists", path=printable(str(path))))
+            raise Refused(refusal("output-exists", path=make_printable(str(path))))
         if path.is_dir():
-            facts = {"path": printable(str(path)), "suffix": path.suffix}
+            facts = {"path": make_printable(str(path)), "suffix": path.suffix}
             raise Refused(refusal("output-is-folder", **facts))
     return place
 
 
 def save_outcome(
-    outcome: Outcome, folder: str | os.PathLike[str], *, overwrite: bool = False
+    outcome: ExperimentResult, folder: str | os.PathLike[str], *, overwrite: bool = False
 ) -> Path:
     """Write the files of an experiment; gives the page.
 
@@ -190,55 +194,55 @@ def save_outcome(
     Failed
         If the disk does not take them.
     """
-    place = _made(
+    place = _make_experiment_folder(
         outcome.experiment, folder, overwrite=overwrite
     )  # says no before anything is drawn
-    return _written(place, _CONTENT[outcome.experiment](outcome), overwrite=overwrite)
+    return _write_files(place, _CONTENT[outcome.experiment](outcome), overwrite=overwrite)
 
 
-def _impedance(found: Impedance) -> dict[str, str | bytes]:
+def _make_impedance_files(found: Impedance) -> dict[str, str | bytes]:
     """Make `FILES["impedance"]`, the page first."""
-    picture = energy_curves(found)
+    picture = draw_energy_curves(found)
     count = len(found.energies["image"])
     columns = [range(1, count + 1), *(curve.tolist() for curve in found.energies.values())]
     return {
-        "impedance.html": impedance_page(found, picture),
+        "impedance.html": write_impedance_page(found, picture),
         "impedance.png": picture,
-        "impedance.csv": table(("iteration", *found.energies), zip(*columns, strict=True)),
+        "impedance.csv": format_csv(("iteration", *found.energies), zip(*columns, strict=True)),
         "impedance.json": json_text(found.to_dict()),
     }
 
 
-def _spectrum(found: Spectrum) -> dict[str, str | bytes]:
+def _make_spectrum_files(found: Spectrum) -> dict[str, str | bytes]:
     """Make `FILES["spectrum"]`, the page first."""
-    pictures = (power_curves(found), band_curves(found), stopping_curves(found))
+    pictures = (draw_power_curves(found), draw_band_curves(found), draw_stopping_curves(found))
     power = [found.frequency.tolist(), *(curve.tolist() for curve in found.power.values())]
     heads = [f"iteration_{name}" if name.isdigit() else name for name in found.power]
     return {
-        "spectrum.html": spectrum_page(found, pictures),
+        "spectrum.html": write_spectrum_page(found, pictures),
         **dict(zip(("power.png", "bands.png", "stopping.png"), pictures, strict=True)),
-        "power.csv": table(("cycles_per_pixel", *heads), zip(*power, strict=True)),
-        "bands.csv": _bands(found),
-        "held_out.csv": table(("iteration", "held_out_error"), found.held_out.judged),
+        "power.csv": format_csv(("cycles_per_pixel", *heads), zip(*power, strict=True)),
+        "bands.csv": _format_band_csv(found),
+        "held_out.csv": format_csv(("iteration", "held_out_error"), found.held_out.judged),
         "spectrum.json": json_text(found.to_dict()),
     }
 
 
-def _architectures(found: Architectures) -> dict[str, str | bytes]:
+def _make_architecture_files(found: Architectures) -> dict[str, str | bytes]:
     """Make `FILES["architectures"]`, the page first."""
-    pictures = (design_scores(found), design_pictures(found))
-    rows = rows_of(found)
+    pictures = (draw_architecture_scores(found), draw_architecture_pictures(found))
+    rows = make_comparison_rows(found)
     return {
-        "architectures.html": architecture_page(found, pictures),
+        "architectures.html": write_architecture_page(found, pictures),
         **dict(zip(("architectures.png", "pictures.png"), pictures, strict=True)),
-        "architectures.csv": table(tuple(rows[0]), (tuple(row.values()) for row in rows)),
-        "curves.csv": _curves(found),
+        "architectures.csv": format_csv(tuple(rows[0]), (tuple(row.values()) for row in rows)),
+        "curves.csv": _format_curve_csv(found),
         "architectures.json": json_text(found.to_dict()),
         "denoising.json": found.denoising.to_json(),
     }
 
 
-def _bands(found: Spectrum) -> str:
+def _format_band_csv(found: Spectrum) -> str:
     """Write one line for each iteration."""
     bands = [f"band_{number}" for number in range(1, found.correspondence.shape[1] + 1)]
     heads = ["iteration", "energy", *bands, "blurriness", "sharpness", "ratio"]
@@ -248,10 +252,10 @@ def _bands(found: Spectrum) -> str:
         heads.append("psnr")
         columns.append(found.psnr)
     count = range(1, len(found.energy) + 1)
-    return table(heads, zip(count, *(one.tolist() for one in columns), strict=True))
+    return format_csv(heads, zip(count, *(one.tolist() for one in columns), strict=True))
 
 
-def _curves(found: Architectures) -> str:
+def _format_curve_csv(found: Architectures) -> str:
     """Write one line for each design and iteration."""
     heads = ["design", "iteration", "energy", "energy_of_noise", "held_out_error"]
     heads += [f"band_{number}" for number in range(1, found.fits[0].correspondence.shape[1] + 1)]
@@ -263,17 +267,19 @@ def _curves(found: Architectures) -> str:
         count = range(1, len(one.energy) + 1)
         values = zip(count, *(curve.tolist() for curve in columns), strict=True)
         lines += [(one.design.name, *line) for line in values]
-    return table(heads, lines)
+    return format_csv(heads, lines)
 
 
-def _made(experiment: str, folder: str | os.PathLike[str], *, overwrite: bool) -> Path:
+def _make_experiment_folder(
+    experiment: str, folder: str | os.PathLike[str], *, overwrite: bool
+) -> Path:
     """Make the folder of an experiment; raises Refused where that cannot be."""
-    place = check_place(experiment, folder, overwrite=overwrite)
+    place = check_experiment_folder(experiment, folder, overwrite=overwrite)
     make_folder(place)
     return place
 
 
-def _written(place: Path, content: dict[str, str | bytes], *, overwrite: bool) -> Path:
+def _write_files(place: Path, content: dict[str, str | bytes], *, overwrite: bool) -> Path:
     """Write the page last: where it is, all is."""
     for name in reversed(content):
         whole = content[name]
@@ -286,9 +292,9 @@ def _written(place: Path, content: dict[str, str | bytes], *, overwrite: bool) -
 
 
 _CONTENT: Mapping[str, Callable[[Any], dict[str, str | bytes]]] = {
-    "architectures": _architectures,
-    "features": features_files,
-    "impedance": _impedance,
-    "spectrum": _spectrum,
+    "architectures": _make_architecture_files,
+    "features": make_feature_files,
+    "impedance": _make_impedance_files,
+    "spectrum": _make_spectrum_files,
 }
 set_writer(save_outcome)

@@ -14,9 +14,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_dip.explore.comparison import SURE, rows_of
-from napari_dip.explore.spectra import AVERAGED, BANDS, LEVELS, SETTLED, edges, reached
-from napari_dip.explore.subject import ADDED_NOISE, TARGETS, TOLD
+from napari_dip.explore.comparison import TIE_STANDARD_ERRORS, make_comparison_rows
+from napari_dip.explore.spectra import (
+    BAND_COUNT,
+    LEVELS,
+    RATIO_TOLERANCE,
+    RATIO_WINDOW,
+    compute_band_edges,
+    find_level_iterations,
+)
+from napari_dip.explore.subject import ADDED_NOISE, REPORTED_ITERATIONS, TARGETS
 from napari_dip.pipeline.assess.references import PAPERS
 from napari_dip.pipeline.assess.report_picture import html_page, picture_tag
 
@@ -26,9 +33,9 @@ if TYPE_CHECKING:
     from napari_dip.explore.comparison import Architectures
     from napari_dip.explore.energies import Impedance
     from napari_dip.explore.spectra import Spectrum
-    from napari_dip.explore.subject import Subject
+    from napari_dip.explore.subject import ExperimentSetup
 
-_STYLE = """
+_PAGE_STYLE = """
 :root { color-scheme: light dark; font: 15px/1.45 system-ui, sans-serif; }
 body { margin: 2rem auto; max-width: 66rem; padding: 0 1rem; }
 figure { margin: 1.6rem 0; }
@@ -44,7 +51,7 @@ th { vertical-align: bottom; }
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Shown:
+class ReportFigure:
     """A figure of the page.
 
     Attributes
@@ -61,7 +68,7 @@ class Shown:
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class ReportTable:
     """Lines of equal length below their heads, and what they say; plain text."""
 
     heads: tuple[str, ...]
@@ -69,13 +76,13 @@ class Table:
     caption: str
 
 
-def page_text(
+def render_page(
     title: str,
     summary: Sequence[str],
-    figures: Sequence[Shown],
+    figures: Sequence[ReportFigure],
     recipe: Mapping[str, object],
     references: Sequence[str],
-    table: Table | None = None,
+    table: ReportTable | None = None,
 ) -> str:
     """Write the page as HTML: nothing is loaded from elsewhere, and no program is in it.
 
@@ -92,11 +99,11 @@ def page_text(
         Stands between summary and figures.
     """
     paragraphs = "\n".join(f"<p>{html.escape(words)}</p>" for words in summary)
-    drawn = "\n".join(map(_figure, figures))
+    drawn = "\n".join(map(_render_figure, figures))
     cited = "\n".join(f"<li>{html.escape(words)}</li>" for words in references)
     told = html.escape(json.dumps(recipe, indent=2, ensure_ascii=False))
     body = f"""{paragraphs}
-{_lines(table) if table else ""}
+{_render_table(table) if table else ""}
 {drawn}
 <h2>Recipe</h2>
 <pre>{told}</pre>
@@ -104,10 +111,10 @@ def page_text(
 <ol>
 {cited}
 </ol>"""
-    return html_page(title, _STYLE, body)
+    return html_page(title, _PAGE_STYLE, body)
 
 
-def _lines(table: Table) -> str:
+def _render_table(table: ReportTable) -> str:
     heads = "".join(f"<th>{html.escape(one)}</th>" for one in table.heads)
     rows = "\n".join(
         "<tr>" + "".join(f"<td>{html.escape(one)}</td>" for one in row) + "</tr>"
@@ -119,7 +126,7 @@ def _lines(table: Table) -> str:
     )
 
 
-def _figure(shown: Shown) -> str:
+def _render_figure(shown: ReportFigure) -> str:
     title, caption = html.escape(shown.title), html.escape(shown.caption)
     return (
         f"<figure>\n<h2>{title}</h2>\n{picture_tag(shown.picture, shown.title)}\n"
@@ -142,7 +149,7 @@ _BAHRAMI = (
 PAPER = (PAPERS["deep image prior"], PAPERS["guide"])
 
 
-def impedance_page(found: Impedance, picture: bytes) -> str:
+def write_impedance_page(found: Impedance, picture: bytes) -> str:
     """Write the page of an impedance experiment."""
     summary = (
         f"Impedance score {found.score:.3f}: the mean distance between the energies of noise and "
@@ -151,35 +158,37 @@ def impedance_page(found: Impedance, picture: bytes) -> str:
         *_what_was_fitted(found.subject),
     )
     title = f"Impedance: {found.subject.name}"
-    figures = impedance_figures(found, picture)
-    return page_text(title, summary, figures, found.subject.recipe, PAPER)
+    figures = make_impedance_figures(found, picture)
+    return render_page(title, summary, figures, found.subject.recipe, PAPER)
 
 
-def impedance_figures(found: Impedance, picture: bytes) -> tuple[Shown, ...]:
+def make_impedance_figures(found: Impedance, picture: bytes) -> tuple[ReportFigure, ...]:
     """Put captions below the picture of an impedance experiment."""
-    return (Shown(picture, "Energy against iteration", _energies(found)),)
+    return (ReportFigure(picture, "Energy against iteration", _caption_energies(found)),)
 
 
-def spectrum_page(found: Spectrum, pictures: tuple[bytes, bytes, bytes]) -> str:
+def write_spectrum_page(found: Spectrum, pictures: tuple[bytes, bytes, bytes]) -> str:
     """Write the page of a spectrum experiment."""
     title = f"Spectrum: {found.subject.name}"
     references = (SHI, _CRETE, _BAHRAMI, *PAPER)
-    figures = spectrum_figures(found, pictures)
-    return page_text(
+    figures = make_spectrum_figures(found, pictures)
+    return render_page(
         title, _what_was_fitted(found.subject), figures, found.subject.recipe, references
     )
 
 
-def spectrum_figures(found: Spectrum, pictures: tuple[bytes, bytes, bytes]) -> tuple[Shown, ...]:
+def make_spectrum_figures(
+    found: Spectrum, pictures: tuple[bytes, bytes, bytes]
+) -> tuple[ReportFigure, ...]:
     """Put captions below the pictures of a spectrum experiment."""
     return (
-        Shown(pictures[0], "Power spectral density", _power(found)),
-        Shown(pictures[1], "Which band is learned when", _bands(found)),
-        Shown(pictures[2], "Where to stop", _stops(found)),
+        ReportFigure(pictures[0], "Power spectral density", _caption_power(found)),
+        ReportFigure(pictures[1], "Which band is learned when", _caption_bands(found)),
+        ReportFigure(pictures[2], "Where to stop", _caption_stops(found)),
     )
 
 
-def _what_was_fitted(subject: Subject) -> tuple[str, ...]:
+def _what_was_fitted(subject: ExperimentSetup) -> tuple[str, ...]:
     height, width = subject.picture.shape
     return (
         f"Looked at: {width} × {height} pixels of '{subject.name}'. Network: {subject.network}, "
@@ -189,9 +198,9 @@ def _what_was_fitted(subject: Subject) -> tuple[str, ...]:
     )
 
 
-def _energies(found: Impedance) -> str:
+def _caption_energies(found: Impedance) -> str:
     last = found.subject.iterations
-    told = [at for at in TOLD if at < last]
+    told = [at for at in REPORTED_ITERATIONS if at < last]
     lines = []
     for at in (*told, last):
         energies = ", ".join(f"{TARGETS[name]} {one:.3f}" for name, one in found.at(at).items())
@@ -206,23 +215,27 @@ def _energies(found: Impedance) -> str:
     )
 
 
-def _power(found: Spectrum) -> str:
-    high = found.frequency > edges()[-2]
+def _caption_power(found: Spectrum) -> str:
+    high = found.frequency > compute_band_edges()[-2]
     shares = [
         f"{found.power[str(at)][high].mean() / found.power['target'][high].mean():.1%} after {at}"
         for at in found.pictures
     ]
     return (
         "Radially averaged, mean taken off, Hann window. In the highest band "
-        f"({edges()[-2]:.1f} to {edges()[-1]:.1f} cycles per pixel) the output has of the "
+        f"({compute_band_edges()[-2]:.1f} to {compute_band_edges()[-1]:.1f} cycles per pixel) the "
+        "output has of the "
         f"target's power: {', '.join(shares)} iterations."
     )
 
 
-def _bands(found: Spectrum) -> str:
-    limits, halves, most = edges(), *(reached(found.correspondence, one) for one in LEVELS)
+def _caption_bands(found: Spectrum) -> str:
+    limits, halves, most = (
+        compute_band_edges(),
+        *(find_level_iterations(found.correspondence, one) for one in LEVELS),
+    )
     said = []
-    for band in range(BANDS):
+    for band in range(BAND_COUNT):
         half, nearly = (str(one[band] or "never") for one in (halves, most))
         said.append(f"{limits[band]:.1f} to {limits[band + 1]:.1f}: {half} and {nearly}")
     last = ", ".join(f"{one:.2f}" for one in found.correspondence[-1])
@@ -235,16 +248,18 @@ def _bands(found: Spectrum) -> str:
     )
 
 
-def _stops(found: Spectrum) -> str:
+def _caption_stops(found: Spectrum) -> str:
     stop, held_out = found.ratio_stop, found.held_out
     words = (
         "Above, blurriness (Crete et al.) over sharpness (Bahrami and Kot) of each output, on a "
         "scale on which the target spans 0 to 1. Shi et al. stop where the means of the last "
-        f"{AVERAGED} ratios and of the {AVERAGED} before differ by less than {SETTLED:g}: "
+        f"{RATIO_WINDOW} ratios and of the {RATIO_WINDOW} before differ by less than "
+        f"{RATIO_TOLERANCE:g}: "
     )
     words += f"iteration {stop}. " if stop else "that did not happen here. "
     words += (
-        f"{_meant_for(found.subject)} Below, a second fit of the same network with pixels held "
+        f"{_explain_stopping_rule(found.subject)} Below, a second fit of the same network with "
+        "pixels held "
         f"out, judged by its running average: it took iteration {held_out.best_iteration} and "
         f"ended at {held_out.iterations} ({held_out.reason})."
     )
@@ -257,7 +272,7 @@ def _stops(found: Spectrum) -> str:
     return f"{words}, at the last iteration {found.psnr[-1]:.2f} dB."
 
 
-def _meant_for(subject: Subject) -> str:
+def _explain_stopping_rule(subject: ExperimentSetup) -> str:
     """Say whether their stop can be expected to work."""
     words = "Their rule is meant for bounded layers, which hold noise back"
     bound = subject.design.bound
@@ -272,7 +287,7 @@ _HECKEL = (
 )
 
 
-def architecture_page(found: Architectures, pictures: tuple[bytes, bytes]) -> str:
+def write_architecture_page(found: Architectures, pictures: tuple[bytes, bytes]) -> str:
     """Write the page of a comparison of architectures.
 
     Parameters
@@ -281,23 +296,27 @@ def architecture_page(found: Architectures, pictures: tuple[bytes, bytes]) -> st
     pictures : tuple of bytes
         PNG files: the scores, and the pictures that are taken.
     """
-    figures = architecture_figures(found, pictures)
-    summary = (*found.sentences, _what(found.subject), *found.subject.notes)
+    figures = make_architecture_figures(found, pictures)
+    summary = (*found.sentences, _describe_architecture_run(found.subject), *found.subject.notes)
     title = f"Architectures: {found.subject.name}"
     references = (*PAPER, SHI, _HECKEL)
     recipe = found.subject.recipe
-    return page_text(title, summary, figures, recipe, references, table=_table(found))
-
-
-def architecture_figures(found: Architectures, pictures: tuple[bytes, bytes]) -> tuple[Shown, ...]:
-    """Put captions below the pictures of a comparison."""
-    return (
-        Shown(pictures[0], "The designs beside each other", _scores(found)),
-        Shown(pictures[1], "What held-out pixels take of each", _taken(found)),
+    return render_page(
+        title, summary, figures, recipe, references, table=_make_architecture_table(found)
     )
 
 
-def _what(subject: Subject) -> str:
+def make_architecture_figures(
+    found: Architectures, pictures: tuple[bytes, bytes]
+) -> tuple[ReportFigure, ...]:
+    """Put captions below the pictures of a comparison."""
+    return (
+        ReportFigure(pictures[0], "The designs beside each other", _caption_scores(found)),
+        ReportFigure(pictures[1], "What held-out pixels take of each", _caption_pictures(found)),
+    )
+
+
+def _describe_architecture_run(subject: ExperimentSetup) -> str:
     height, width = subject.picture.shape
     return (
         f"Looked at: {width} × {height} pixels of '{subject.name}'. Each design differs from the "
@@ -307,13 +326,13 @@ def _what(subject: Subject) -> str:
     )
 
 
-def _table(found: Architectures) -> Table:
+def _make_architecture_table(found: Architectures) -> ReportTable:
     heads = ["design", "weights", "per pixel", "impedance", "band score"]
     heads += ["held-out error", "taken at", "ms per iteration"]
     if found.truth is not None:
         heads += ["oracle, dB (at)", "taken, dB"]
     lines = []
-    for one, row in zip(found.fits, rows_of(found), strict=True):
+    for one, row in zip(found.fits, make_comparison_rows(found), strict=True):
         line = [
             f"{one.design.name}: {one.design.words}",
             f"{one.weights:,}",
@@ -328,10 +347,10 @@ def _table(found: Architectures) -> Table:
             line.append(f"{one.oracle:.2f} ({row['oracle_iteration']})")
             line.append(f"{one.taken_psnr:.2f}")
         lines.append(tuple(line))
-    return Table(tuple(heads), tuple(lines), _meant(found))
+    return ReportTable(tuple(heads), tuple(lines), _explain_columns(found))
 
 
-def _meant(found: Architectures) -> str:
+def _explain_columns(found: Architectures) -> str:
     words = (
         "Impedance: area between the energies of noise and of the image over the logarithm of the "
         "iteration. Band score: the same area between the correspondences (Shi et al.) of the "
@@ -339,14 +358,15 @@ def _meant(found: Architectures) -> str:
         f"mean square, in variances of the image, at {found.best.errors.size} pixels that drove no "
         "fit and are the same for all designs, noise included, of the running average that they "
         "take; they judge as in all fits, the last and the best judgement counting. Designs count "
-        f"as level where the mean difference of their errors is below {SURE:g} standard errors."
+        f"as level where the mean difference of their errors is below {TIE_STANDARD_ERRORS:g} "
+        "standard errors."
     )
     if found.truth is not None:
         words += " Oracle: the best running average of all iterations, which only the truth knows."
     return words
 
 
-def _scores(found: Architectures) -> str:
+def _caption_scores(found: Architectures) -> str:
     best = found.best
     words = (
         f"The preset's network above, dashed its own values. The least held-out error is that of "
@@ -370,6 +390,6 @@ def _scores(found: Architectures) -> str:
     )
 
 
-def _taken(found: Architectures) -> str:
+def _caption_pictures(found: Architectures) -> str:
     words = "All at the same limits of contrast. Below each its held-out error"
     return f"{words}, and its PSNR." if found.truth is not None else f"{words}."

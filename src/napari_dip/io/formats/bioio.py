@@ -11,8 +11,8 @@ from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 from napari_dip.errors import Refused, refusal
-from napari_dip.errors.fault import printable
-from napari_dip.io.formats.region_reader import ReadInPlace, naming
+from napari_dip.errors.fault import make_printable
+from napari_dip.io.formats.region_reader import LazyImage, convert_parser_errors
 from napari_dip.io.header import ImageSpec
 
 if TYPE_CHECKING:
@@ -29,16 +29,16 @@ KINDS = {
 _SCENES = "'{name}' holds {count} images; only the first is restored."
 
 
-def kind_of(start: bytes) -> str | None:
+def detect_bioio_format(start: bytes) -> str | None:
     """Name the kind of a file by its first eight bytes; None if it is none of these."""
     return next((kind for magic, (kind, _) in KINDS.items() if start.startswith(magic)), None)
 
 
 def read_spec(path: Path, axes: str | None) -> ImageSpec:
     """Read the header of such a file; see `napari_dip.io.reading.read_spec`."""
-    reader = _opened(path)
-    found, known = _image(path, reader)
-    name, count = printable(path.name), len(reader.scenes)
+    reader = _open_bioio_reader(path)
+    found, known = _get_first_image(path, reader)
+    name, count = make_printable(path.name), len(reader.scenes)
     notes = (_SCENES.format(name=name, count=count),) if count > 1 else ()
     sizes = {
         axis: float(size)
@@ -59,26 +59,26 @@ def read_spec(path: Path, axes: str | None) -> ImageSpec:
 
 def read_pixels(path: Path, spec: ImageSpec) -> npt.NDArray[Any]:
     """Read all pixels of the first image; nothing in its header changes them."""
-    return regions(path)[...]
+    return open_bioio_image(path)[...]
 
 
-def regions(path: Path) -> ReadInPlace:
+def open_bioio_image(path: Path) -> LazyImage:
     """Get at the pixels of the first image without reading them."""
-    with naming(path):
-        return _image(path, _opened(path))[0]
+    with convert_parser_errors(path):
+        return _get_first_image(path, _open_bioio_reader(path))[0]
 
 
-def _opened(path: Path) -> Any:
+def _open_bioio_reader(path: Path) -> Any:
     with path.open("rb") as file:
         start = file.read(8)
     kind, package = next(told for magic, told in KINDS.items() if start.startswith(magic))
     if find_spec(package) is None:
-        facts = {"path": printable(str(path)), "kind": kind, "extra": "formats"}
+        facts = {"path": make_printable(str(path)), "kind": kind, "extra": "formats"}
         raise Refused(refusal("extra-missing", **facts))
     return import_module(package).Reader(str(path))
 
 
-def _image(path: Path, reader: Any) -> tuple[ReadInPlace, str]:
+def _get_first_image(path: Path, reader: Any) -> tuple[LazyImage, str]:
     """Give the first image, axes of one element left out but for Y and X, and its axes."""
     order, array = str(reader.dims.order), reader.dask_data
     kept = [
@@ -91,4 +91,4 @@ def _image(path: Path, reader: Any) -> tuple[ReadInPlace, str]:
     def fetch(place: Any) -> Any:
         return array[place].compute(scheduler="synchronous")
 
-    return ReadInPlace(path, array, fetch), "".join(order[one] for one in kept)
+    return LazyImage(path, array, fetch), "".join(order[one] for one in kept)

@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_dip.errors import Refused, refusal
-from napari_dip.errors.fault import printable
-from napari_dip.io.header import ImageSpec, SourceTags, orientation_note
-from napari_dip.io.paths import why_not
+from napari_dip.errors.fault import make_printable
+from napari_dip.io.header import ImageSpec, SourceTags, make_orientation_note
+from napari_dip.io.paths import describe_exception
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,34 +32,36 @@ _MODES = {
     "RGBA": ("uint8", "YXS", True),
 }
 #: Number of the EXIF tag.
-_ORIENTATION = 274
+_EXIF_ORIENTATION_TAG = 274
 #: Longest side that libpng reads.
-_LONGEST = 1_000_000
-_ALPHA = "The alpha channel of '{name}' is left out."
+_MAX_PNG_SIDE = 1_000_000
+_ALPHA_NOTE = "The alpha channel of '{name}' is left out."
 _FRAMES = "'{name}' is animated; only its first frame is restored."
 
 
 def read_spec(path: Path, axes: str | None) -> ImageSpec:
     """Read the header of a PNG or JPEG file; see `napari_dip.io.reading.read_spec`."""
-    name = printable(path.name)
-    with _opened(path) as image:
+    name = make_printable(path.name)
+    with _open_picture(path) as image:
         notes = [_FRAMES] if getattr(image, "n_frames", 1) > 1 else []
-        dtype, found, alpha = _MODES[_mode(image, path)]
+        dtype, found, alpha = _MODES[_get_mode(image, path)]
         if alpha:
-            notes.append(_ALPHA)
+            notes.append(_ALPHA_NOTE)
         grid = (image.height, image.width)
-        turned = image.getexif().get(_ORIENTATION, 1)
+        turned = image.getexif().get(_EXIF_ORIENTATION_TAG, 1)
     shape = (*grid, 3) if found == "YXS" else grid
     tags = SourceTags(orientation=turned if turned in range(1, 9) else 1)
-    told = [note.format(name=name) for note in notes] + orientation_note(name, tags.orientation)
+    told = [note.format(name=name) for note in notes] + make_orientation_note(
+        name, tags.orientation
+    )
     return ImageSpec(name, shape, dtype, axes or found, str(path), notes=tuple(told), tags=tags)
 
 
 def read_pixels(path: Path, spec: ImageSpec) -> npt.NDArray[Any]:
     """Decode a PNG or JPEG file, palettes expanded, alpha still there."""
-    with _opened(path) as image:
-        mode = _mode(image, path)
-        if image.format == "PNG" and max(image.size) <= _LONGEST:
+    with _open_picture(path) as image:
+        mode = _get_mode(image, path)
+        if image.format == "PNG" and max(image.size) <= _MAX_PNG_SIDE:
             _check_rows(path)
         if image.mode in ("P", "PA"):
             return np.asarray(image.convert(mode))
@@ -74,11 +76,11 @@ def _check_rows(path: Path) -> None:
         png_decode(path.read_bytes())
     except PngError as error:
         raise Refused(
-            refusal("file-broken", path=printable(str(path)), why=why_not(error))
+            refusal("file-broken", path=make_printable(str(path)), why=describe_exception(error))
         ) from None
 
 
-def _mode(image: Image, path: Path) -> str:
+def _get_mode(image: Image, path: Path) -> str:
     """Name the mode after palettes are expanded; refuse what would lose precision."""
     why = ""
     coded = str(next((tile[3] for tile in getattr(image, "tile", ())), ""))
@@ -88,19 +90,19 @@ def _mode(image: Image, path: Path) -> str:
     if mode in ("P", "PA"):
         mode = "RGBA" if mode == "PA" or "transparency" in image.info else "RGB"
     if mode in ("CMYK", "YCbCr", "LAB", "HSV"):
-        raise Refused(refusal("file-colours", path=printable(str(path)), coded=mode))
+        raise Refused(refusal("file-colours", path=make_printable(str(path)), coded=mode))
     if mode not in _MODES:
         why = f"its colours are coded as {mode}"
     if why:
-        raise Refused(refusal("file-type", path=printable(str(path)), why=why))
+        raise Refused(refusal("file-type", path=make_printable(str(path)), why=why))
     return mode
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Image]:
+def _open_picture(path: Path) -> Iterator[Image]:
     from PIL import Image, UnidentifiedImageError
 
-    shown = printable(str(path))
+    shown = make_printable(str(path))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_dip.errors import Refused, refusal
-from napari_dip.errors.fault import printable
-from napari_dip.io.paths import why_not
+from napari_dip.errors.fault import make_printable
+from napari_dip.io.paths import describe_exception
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class ReadInPlace:
+class LazyImage:
     """The first image of a file or folder: reads as an array does, by slices.
 
     Attributes
@@ -61,13 +61,13 @@ class ReadInPlace:
         Refused
             If the file, or a chunk of it, is damaged.
         """
-        with naming(self.path):
+        with convert_parser_errors(self.path):
             return np.asarray(self.fetch(place), self.dtype)
 
 
 #: What parsers raise where they did not foresee a header, whose texts name variables, and texts of
 #: Python's own.
-_UNFORESEEN = (
+_PARSER_ERRORS = (
     LookupError,
     AttributeError,
     TypeError,
@@ -75,14 +75,14 @@ _UNFORESEEN = (
     AssertionError,
     struct.error,
 )
-_OF_PYTHON = ("for int()", "to float", "to unpack")
-_SENSELESS = "what its header says makes no sense"
+_PYTHON_ERROR_TEXTS = ("for int()", "to float", "to unpack")
+_INVALID_HEADER_REASON = "what its header says makes no sense"
 
 
 @contextmanager
-def naming(path: Path) -> Iterator[None]:
+def convert_parser_errors(path: Path) -> Iterator[None]:
     """Turn whatever a parser raises into a refusal that names the file."""
-    shown = printable(str(path))
+    shown = make_printable(str(path))
     try:
         yield
     except Refused:
@@ -92,8 +92,10 @@ def naming(path: Path) -> Iterator[None]:
         raise Refused(refusal("file-broken", path=shown, why=why)) from None
     except OSError as error:
         code = "file-unreadable" if error.errno else "file-broken"
-        raise Refused(refusal(code, path=shown, why=why_not(error))) from None
+        raise Refused(refusal(code, path=shown, why=describe_exception(error))) from None
     except Exception as error:
-        unforeseen = isinstance(error, _UNFORESEEN) or any(one in str(error) for one in _OF_PYTHON)
-        why = _SENSELESS if unforeseen else why_not(error)
+        unforeseen = isinstance(error, _PARSER_ERRORS) or any(
+            one in str(error) for one in _PYTHON_ERROR_TEXTS
+        )
+        why = _INVALID_HEADER_REASON if unforeseen else describe_exception(error)
         raise Refused(refusal("file-broken", path=shown, why=why)) from None

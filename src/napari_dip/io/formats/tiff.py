@@ -18,20 +18,20 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_dip.errors import Refused, refusal
-from napari_dip.errors.fault import printable
+from napari_dip.errors.fault import make_printable
 from napari_dip.io.header import (
-    MOST_PLANES,
+    MAX_IMAGE_PLANES,
     ImageSpec,
     SourceTags,
     check_sizes,
+    count_ome_planes,
     is_positive,
-    ome_files,
-    ome_pixels,
-    ome_planes,
-    ome_sizes,
-    orientation_note,
+    list_ome_files,
+    list_ome_pixels,
+    make_orientation_note,
+    normalise_unit,
     read_ome,
-    unit_name,
+    read_ome_pixel_sizes,
 )
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     Pages = Sequence[TiffPage | TiffFrame | None]
 
 #: Codings of colour that are no red, green and blue, as the specification numbers them.
-_CODED = {
+_COLOUR_ENCODINGS = {
     4: "a transparency mask",
     5: "CMYK",
     8: "CIELab",
@@ -57,14 +57,16 @@ _CODED = {
 }
 _MINISWHITE, _PALETTE, _YCBCR = 0, 3, 6
 #: Compressions whose decoders make red, green and blue of YCbCr.
-_DECODED = ("JPEG", "JP2", "WEBP", "APERIO", "OJPEG")
-_WHITE = (
+_YCBCR_CODECS = ("JPEG", "JP2", "WEBP", "APERIO", "OJPEG")
+_WHITE_ZERO_NOTE = (
     "The header of '{name}' says that 0 is white. Its values are restored as they are stored, and "
     "a TIFF of the result says the same."
 )
 _LUT = "The colours in which '{name}' is shown are left out: its values are restored."
-_COLOURED = "The values of '{name}' stand for the colours of a table, which are restored{axes}."
-_STORED = "; name the axes {axes} (--axes {axes}) for the values themselves"
+_COLOUR_TABLE_NOTE = (
+    "The values of '{name}' stand for the colours of a table, which are restored{axes}."
+)
+_STORED_VALUES_HINT = "; name the axes {axes} (--axes {axes}) for the values themselves"
 
 
 def check_colours(page: TiffPage, path: Path) -> None:
@@ -76,14 +78,14 @@ def check_colours(page: TiffPage, path: Path) -> None:
         With what they are coded as.
     """
     code, packing = int(page.photometric), getattr(page.compression, "name", "")
-    coded = _CODED.get(code)
-    if code == _YCBCR and not any(kind in packing for kind in _DECODED):
+    coded = _COLOUR_ENCODINGS.get(code)
+    if code == _YCBCR and not any(kind in packing for kind in _YCBCR_CODECS):
         coded = "YCbCr"
     if coded is not None:
-        raise Refused(refusal("file-colours", path=printable(str(path)), coded=coded))
+        raise Refused(refusal("file-colours", path=make_printable(str(path)), coded=coded))
 
 
-def colour_table(file: TiffFile, page: TiffPage) -> npt.NDArray[np.uint8] | None:
+def read_colour_table(file: TiffFile, page: TiffPage) -> npt.NDArray[np.uint8] | None:
     """Read the colours that values stand for.
 
     Returns
@@ -103,7 +105,7 @@ def colour_table(file: TiffFile, page: TiffPage) -> npt.NDArray[np.uint8] | None
     return None if np.abs(table[:, 0] - ramp).max() <= 1 else table[:, 0]
 
 
-def in_colours(
+def apply_colour_table(
     table: npt.NDArray[np.uint8] | None, raw: npt.NDArray[Any], axes: str
 ) -> npt.NDArray[Any]:
     """Look values up in their table, unless the axes have no place for colours."""
@@ -112,7 +114,7 @@ def in_colours(
     return table.take(raw.astype(np.intp), axis=0, mode="clip")
 
 
-def value_notes(
+def list_value_notes(
     page: TiffPage, name: str, table: npt.NDArray[np.uint8] | None, stored: str
 ) -> list[str]:
     """Say what the tags mean for the values.
@@ -127,14 +129,14 @@ def value_notes(
     stored : str
         Axes of the values themselves.
     """
-    notes = [_WHITE.format(name=name)] if is_white_zero(page) else []
+    notes = [_WHITE_ZERO_NOTE.format(name=name)] if is_white_zero(page) else []
     if table is not None:
-        how = _STORED.format(axes=stored) if table.ndim == 2 else ""
-        notes.append(_COLOURED.format(name=name, axes=how))
+        how = _STORED_VALUES_HINT.format(axes=stored) if table.ndim == 2 else ""
+        notes.append(_COLOUR_TABLE_NOTE.format(name=name, axes=how))
     elif int(page.photometric) == _PALETTE and page.colormap is not None:
         colours = np.asarray(page.colormap)
         notes += [_LUT.format(name=name)] if (colours != colours[0]).any() else []
-    return [*notes, *orientation_note(name, orientation_of(page))]
+    return [*notes, *make_orientation_note(name, read_orientation(page))]
 
 
 def is_white_zero(page: TiffPage) -> bool:
@@ -142,35 +144,35 @@ def is_white_zero(page: TiffPage) -> bool:
     return int(page.photometric) == _MINISWHITE
 
 
-def orientation_of(page: TiffPage) -> int:
+def read_orientation(page: TiffPage) -> int:
     """Read how the image is turned, as TIFF numbers it; 1 where it is upright."""
     found = page.tags.valueof(274, default=1)
     return int(found) if isinstance(found, int) and 1 <= int(found) <= 8 else 1
 
 
-_SERIES = "'{name}' holds {count} images; only the first is restored."
+_FIRST_SERIES_NOTE = "'{name}' holds {count} images; only the first is restored."
 _SMALL_COPY = (
     "'{name}' holds {count} images, and the first is a small copy: the one of {height} × {width} "
     "pixels is restored."
 )
-_LEFT_OUT = (
+_UNNAMED_PLANES_NOTE = (
     "'{name}' holds {total} planes, but its header names {count} of them: {rest} are left out."
 )
-_UNFIT = (
+_MISMATCHED_HEADER_NOTE = (
     "What the header of '{name}' says of its planes does not fit them: all {total} are taken, "
     "in the order in which they are stored."
 )
 _COPIES = "The header of '{name}' names {count} of its planes more than once."
 #: tifffile makes a list as long as the OME-XML says, of all images in it, before it looks at the
 #: file: 10 million take it a second.
-_MOST_LISTED = 10_000_000
+_MAX_LISTED_PLANES = 10_000_000
 #: Kinds of TIFF whose headers say how many planes there are.
-_COUNTED = ("ome", "imagej", "shaped")
+_PLANE_COUNTING_KINDS = ("ome", "imagej", "shaped")
 #: How tifffile reads those whose headers are of no use.
 _FALLBACKS = ("generic", "uniform")
 
 
-def chosen_series(file: TiffFile, path: Path) -> TiffPageSeries:
+def choose_series(file: TiffFile, path: Path) -> TiffPageSeries:
     """Choose the image that is restored.
 
     Raises
@@ -180,51 +182,57 @@ def chosen_series(file: TiffFile, path: Path) -> TiffPageSeries:
     """
     _check_chain(file, path)
     if file.ome_metadata:
-        if ome_planes(file.ome_metadata) > _MOST_LISTED:
-            raise _broken(path, "its header speaks of more planes than any file holds")
+        if count_ome_planes(file.ome_metadata) > _MAX_LISTED_PLANES:
+            raise _make_broken_refusal(path, "its header speaks of more planes than any file holds")
         check_sizes(file.ome_metadata, path)
-    for other in ome_files(file.ome_metadata or ""):
+    for other in list_ome_files(file.ome_metadata or ""):
         # the reader would follow it anywhere; and an entity of the file's own may stand for more
         if other != Path(other).name or set(other) & {"\\", "&"}:
-            facts = {"path": printable(str(path)), "other": printable(other)}
+            facts = {"path": make_printable(str(path)), "other": make_printable(other)}
             raise Refused(refusal("file-elsewhere", **facts))
     if not file.series:
-        raise _broken(path, "no image is found in it")
+        raise _make_broken_refusal(path, "no image is found in it")
     whole = [one for one in file.series if not one.keyframe.is_reduced] or file.series
-    copies = [one for one in whole if _shows_more(one, whole[0])]
+    copies = [one for one in whole if _is_larger_copy(one, whole[0])]
     return max([whole[0], *copies], key=lambda one: one.size)
 
 
-def page_notes(file: TiffFile, series: TiffPageSeries, pages: Pages, name: str) -> list[str]:
+def list_page_notes(file: TiffFile, series: TiffPageSeries, pages: Pages, name: str) -> list[str]:
     """Say which planes of a file are left out, shown twice, or taken in an order of no header.
 
     Parameters
     ----------
     file : TiffFile
     series : TiffPageSeries
-        From `chosen_series`.
+        From `choose_series`.
     pages : list
         All of it, listed once: each reading of the series parses its pages anew.
     name : str
         Of the file, as it is shown.
     """
-    notes = [_SERIES.format(name=name, count=len(file.series))] if len(file.series) > 1 else []
+    notes = (
+        [_FIRST_SERIES_NOTE.format(name=name, count=len(file.series))]
+        if len(file.series) > 1
+        else []
+    )
     if notes and series is not file.series[0]:
         sizes = {"height": series.keyframe.imagelength, "width": series.keyframe.imagewidth}
         notes = [_SMALL_COPY.format(name=name, count=len(file.series), **sizes)]
     kinds = file.is_ome, file.is_imagej, file.is_shaped
     total = len(file.pages)
     if series.kind in _FALLBACKS and any(kinds) and total > 1:
-        notes.append(_UNFIT.format(name=name, total=total))
+        notes.append(_MISMATCHED_HEADER_NOTE.format(name=name, total=total))
     there_are = [page for page in pages if page is not None]
     others = [level for image in file.series for level in image.levels if level is not series]
-    used = {_place(page) for page in there_are}
-    used |= {_place(page) for level in others for page in level.pages if page is not None}
+    used = {_get_page_key(page) for page in there_are}
+    used |= {_get_page_key(page) for level in others for page in level.pages if page is not None}
     files = {page.parent.filehandle.name: page.parent for page in there_are}
     there = {(name, index) for name, one in files.items() for index in range(len(one.pages))}
     if rest := len(there - used):
-        notes.append(_LEFT_OUT.format(name=name, total=len(there), count=total - rest, rest=rest))
-    if copies := len(there_are) - len({_place(page) for page in there_are}):
+        notes.append(
+            _UNNAMED_PLANES_NOTE.format(name=name, total=len(there), count=total - rest, rest=rest)
+        )
+    if copies := len(there_are) - len({_get_page_key(page) for page in there_are}):
         notes.append(_COPIES.format(name=name, count=copies))
     return notes
 
@@ -254,7 +262,7 @@ def check_whole(series: TiffPageSeries, pages: Pages, path: Path) -> None:
         why = f"its header speaks of {series.nbytes} bytes of pixels, but it has {end} in all"
     whole = [page for page in pages if page is not None]
     planes = series.size // max(1, series.keyframe.size)
-    counted = series.kind in _COUNTED and not series.is_truncated
+    counted = series.kind in _PLANE_COUNTING_KINDS and not series.is_truncated
     if not why and len(whole) != (planes if counted else len(pages)):
         why = f"its header speaks of {planes} planes, but {len(whole)} are found"
         why += "; the others are missing" if len(whole) < planes else ""
@@ -267,18 +275,18 @@ def check_whole(series: TiffPageSeries, pages: Pages, path: Path) -> None:
         if why:
             break
     if why:
-        raise _broken(path, why)
+        raise _make_broken_refusal(path, why)
 
 
 def _check_chain(file: TiffFile, path: Path) -> None:
     """Go from page to page: listing them reads each header, and of a circle only some pages."""
     if not file.pages:
-        raise _broken(path, "no image is found in it")
+        raise _make_broken_refusal(path, "no image is found in it")
     tiff, handle = file.tiff, file.filehandle
     place, before = file.pages.first.offset, set[int]()
-    while place and len(before) <= MOST_PLANES:
+    while place and len(before) <= MAX_IMAGE_PLANES:
         if place in before:
-            raise _broken(path, "its list of pages runs in a circle")
+            raise _make_broken_refusal(path, "its list of pages runs in a circle")
         before.add(place)
         try:
             handle.seek(place)
@@ -287,41 +295,45 @@ def _check_chain(file: TiffFile, path: Path) -> None:
             (place,) = struct.unpack(tiff.offsetformat, handle.read(tiff.offsetsize))
         except struct.error:  # the list ends where the file does
             break
-    if len(before) > MOST_PLANES:
-        facts = {"name": printable(path.name), "most": f"{MOST_PLANES:,}"}
+    if len(before) > MAX_IMAGE_PLANES:
+        facts = {"name": make_printable(path.name), "most": f"{MAX_IMAGE_PLANES:,}"}
         raise Refused(refusal("planes-many", **facts))
 
 
-def _shows_more(large: TiffPageSeries, small: TiffPageSeries) -> bool:
+def _is_larger_copy(large: TiffPageSeries, small: TiffPageSeries) -> bool:
     """Whether an image may be what another is a thumbnail of: both sides so many times longer."""
     here, there = large.keyframe, small.keyframe
-    if small.kind in _COUNTED[:2] or small.size != there.size or not there.imagelength:
+    if small.kind in _PLANE_COUNTING_KINDS[:2] or small.size != there.size or not there.imagelength:
         return False
     factor = here.imagewidth / there.imagewidth
     return factor >= 2 and abs(here.imagelength / factor - there.imagelength) <= 1
 
 
-def _place(page: TiffPage | TiffFrame) -> tuple[str, object]:
+def _get_page_key(page: TiffPage | TiffFrame) -> tuple[str, object]:
     return page.parent.filehandle.name, page.index
 
 
-def _broken(path: Path, why: str) -> Refused:
-    return Refused(refusal("file-broken", path=printable(str(path)), why=why))
+def _make_broken_refusal(path: Path, why: str) -> Refused:
+    return Refused(refusal("file-broken", path=make_printable(str(path)), why=why))
 
 
 #: Values of the tag ResolutionUnit, those of later readers included.
 _UNITS = {2: "inch", 3: "centimeter", 4: "millimeter", 5: "micrometer"}
 
 
-def pixel_sizes(file: TiffFile, page: TiffPage) -> dict[str, tuple[float, str]]:
+def read_pixel_sizes(file: TiffFile, page: TiffPage) -> dict[str, tuple[float, str]]:
     """Size and unit of a pixel along each axis that the file gives one for."""
     if file.ome_metadata:
-        return ome_sizes(file.ome_metadata)
-    sizes = _resolution(page)
+        return read_ome_pixel_sizes(file.ome_metadata)
+    sizes = _read_resolution(page)
     extra = file.imagej_metadata or {}
-    unit = unit_name(str(extra.get("unit") or "pixel"))
+    unit = normalise_unit(str(extra.get("unit") or "pixel"))
     if sizes and "unit" in extra:  # ImageJ counts pixels in its own unit, not in the tag's
-        sizes = {axis: (1 / float(_ratio(page, axis)), unit) for axis in "YX" if _ratio(page, axis)}
+        sizes = {
+            axis: (1 / float(_read_resolution_ratio(page, axis)), unit)
+            for axis in "YX"
+            if _read_resolution_ratio(page, axis)
+        }
     if sizes and is_positive(extra.get("spacing")):
         sizes["Z"] = (float(extra["spacing"]), unit)
     if sizes and is_positive(extra.get("finterval")):
@@ -329,11 +341,15 @@ def pixel_sizes(file: TiffFile, page: TiffPage) -> dict[str, tuple[float, str]]:
     return sizes
 
 
-def _resolution(page: TiffPage) -> dict[str, tuple[float, str]]:
+def _read_resolution(page: TiffPage) -> dict[str, tuple[float, str]]:
     """Read the resolution tags; without a unit they say nothing but 1."""
     unit = page.tags.valueof("ResolutionUnit", default=2)
     name = _UNITS.get(int(unit), "pixel")
-    found = {axis: 1 / _ratio(page, axis) for axis in "YX" if _ratio(page, axis)}
+    found = {
+        axis: 1 / _read_resolution_ratio(page, axis)
+        for axis in "YX"
+        if _read_resolution_ratio(page, axis)
+    }
     metric = name not in ("inch", "pixel")
     if len(found) < 2 or (not metric and set(found.values()) == {1.0}):
         return {} if "unit" not in str(page.description) else dict.fromkeys("YX", (1.0, "pixel"))
@@ -342,57 +358,59 @@ def _resolution(page: TiffPage) -> dict[str, tuple[float, str]]:
     return {axis: (value, name) for axis, value in found.items()}
 
 
-def _ratio(page: TiffPage, axis: str) -> float:
+def _read_resolution_ratio(page: TiffPage, axis: str) -> float:
     """Pixels per unit, 0 where the tag is missing or makes no sense."""
     value = page.tags.valueof(f"{axis}Resolution", default=(0, 1))
     ratio = value[0] / value[1] if value[1] else 0.0
     return ratio if is_positive(ratio) else 0.0
 
 
-_ALPHA = "The alpha channel of '{name}' is left out."
-_ALPHA_PLANE = (
+_TIFF_ALPHA_NOTE = "The alpha channel of '{name}' is left out."
+_ALPHA_PLANE_NOTE = (
     "The last of four planes of '{name}' is left out, since its header calls it alpha: name the "
     "axes {axes} (--axes {axes}) if it is a plane like the others."
 )
-_OME = "Channel names, positions and times of '{name}' cannot be read and are left out."
+_OME_UNREADABLE_NOTE = (
+    "Channel names, positions and times of '{name}' cannot be read and are left out."
+)
 #: Names for axes that a file counts without naming them, outermost first.
-_UNNAMED = {1: "Z", 2: "TZ", 3: "TCZ"}
+_DEFAULT_AXES = {1: "Z", 2: "TZ", 3: "TCZ"}
 
 
 def read_spec(path: Path, axes: str | None) -> ImageSpec:
     """Read the header of a TIFF file; see `napari_dip.io.reading.read_spec`."""
     from tifffile import TiffFile
 
-    name = printable(path.name)
+    name = make_printable(path.name)
     with TiffFile(path) as file:
-        series = chosen_series(file, path)
+        series = choose_series(file, path)
         page = series.keyframe
         _check_codec(page, path)
         check_colours(page, path)
         pages = list(series.pages)
         check_whole(series, pages, path)
-        notes = page_notes(file, series, pages, name)
-        found = _unclaimed(series.axes, file, page)
-        named = _named(found, len(series.shape), page)
+        notes = list_page_notes(file, series, pages, name)
+        found = _relabel_unmarked_colours(series.axes, file, page)
+        named = _label_axes(found, len(series.shape), page)
         guessed = axes is None and bool(set(found) - set("TCZYXS"))
-        table = colour_table(file, page)
+        table = read_colour_table(file, page)
         stored, sides = named, tuple(series.shape)
         if table is not None and table.ndim == 2:
             if len(axes or "") == len(sides):  # the values themselves are wished for
                 table = None
             else:
                 sides, named = (*sides, table.shape[1]), named + "S"
-        shape, axes, alpha = _colours_only(sides, axes or named, page)
+        shape, axes, alpha = _drop_alpha_axis(sides, axes or named, page)
         if alpha:
-            words = _ALPHA_PLANE if _apart(axes) else _ALPHA
+            words = _ALPHA_PLANE_NOTE if _has_planar_colours(axes) else _TIFF_ALPHA_NOTE
             as_planes = axes.replace("S", "C" if "Z" in axes else "Z")
             notes.append(words.format(name=name, axes=as_planes))
-        sizes = pixel_sizes(file, page)
-        ome = _ome(file, series, notes, name) if file.ome_metadata else None
+        sizes = read_pixel_sizes(file, page)
+        ome = _read_tiff_ome(file, series, notes, name) if file.ome_metadata else None
         if ome is not None and axes != named:
             ome = ome.without_places()
-        tags = SourceTags(is_white_zero(page), orientation_of(page), ome)
-        notes += value_notes(page, name, table, stored)
+        tags = SourceTags(is_white_zero(page), read_orientation(page), ome)
+        notes += list_value_notes(page, name, table, stored)
         dtype = np.dtype(series.dtype if table is None else table.dtype).name
     scale = tuple(sizes.get(axis, (1.0, "pixel"))[0] for axis in axes) if sizes else None
     units = tuple(sizes.get(axis, (1.0, "pixel"))[1] for axis in axes) if sizes else None
@@ -406,13 +424,13 @@ def read_pixels(path: Path, spec: ImageSpec) -> npt.NDArray[Any]:
     from tifffile import TiffFile
 
     with TiffFile(path) as file:
-        series = chosen_series(file, path)
-        table = colour_table(file, series.keyframe)
-        return in_colours(table, np.asarray(series.asarray()), spec.axes)
+        series = choose_series(file, path)
+        table = read_colour_table(file, series.keyframe)
+        return apply_colour_table(table, np.asarray(series.asarray()), spec.axes)
 
 
 @dataclass(frozen=True, slots=True)
-class Lying:
+class PixelLocation:
     """Where the pixels of a file's first image lie.
 
     Attributes
@@ -436,31 +454,33 @@ class Lying:
         from tifffile import TiffFile
 
         with TiffFile(self.path) as file:
-            chosen_series(file, self.path).asarray(out=into)
+            choose_series(file, self.path).asarray(out=into)
 
 
-def where_pixels_lie(path: Path) -> Lying | None:
+def locate_pixels(path: Path) -> PixelLocation | None:
     """Find out where the pixels of a TIFF's image lie; None where they stand for colours."""
     from tifffile import TiffFile
 
     with TiffFile(path) as file:
-        series = chosen_series(file, path)
-        if colour_table(file, series.keyframe) is not None:
+        series = choose_series(file, path)
+        if read_colour_table(file, series.keyframe) is not None:
             return None
         plain = series.dataoffset is not None and series.keyframe.is_memmappable
         offset = int(series.dataoffset) if plain and series.dataoffset is not None else None
         dtype = np.dtype(series.dtype).newbyteorder(file.byteorder)
-        return Lying(path, offset, tuple(series.shape), dtype)
+        return PixelLocation(path, offset, tuple(series.shape), dtype)
 
 
-def _ome(file: TiffFile, series: TiffPageSeries, notes: list[str], name: str) -> OmeMetadata | None:
+def _read_tiff_ome(
+    file: TiffFile, series: TiffPageSeries, notes: list[str], name: str
+) -> OmeMetadata | None:
     """Read what the result takes over; of channels and planes only if they are those described."""
     try:
         found = read_ome(file.ome_metadata or "")
     except (ValueError, SyntaxError):  # what XML's parser raises is one of these
-        notes.append(_OME.format(name=name))
+        notes.append(_OME_UNREADABLE_NOTE.format(name=name))
         return None
-    described = len(ome_pixels(file.ome_metadata or "")) == len(file.series)
+    described = len(list_ome_pixels(file.ome_metadata or "")) == len(file.series)
     return found if series.kind == "ome" and described else found.without_places()
 
 
@@ -471,29 +491,29 @@ def _check_codec(page: TiffPage, path: Path) -> None:
     code = page.compression
     if code not in TIFF.DECOMPRESSORS:
         name = code.name if isinstance(code, COMPRESSION) else f"method {code}"
-        raise Refused(refusal("file-codec", path=printable(str(path)), codec=name))
+        raise Refused(refusal("file-codec", path=make_printable(str(path)), codec=name))
 
 
-def _apart(axes: str) -> bool:
+def _has_planar_colours(axes: str) -> bool:
     """Whether colour samples lie plane by plane, not beside each other in each pixel."""
     return "S" in axes and not axes.endswith("S")
 
 
-def _unclaimed(axes: str, file: TiffFile, page: TiffPage) -> str:
+def _relabel_unmarked_colours(axes: str, file: TiffFile, page: TiffPage) -> str:
     """Give the axes of a series, "Q" for colours that nobody meant.
 
     tifffile calls an array of three or four planes red, green, blue and alpha unless it is told
     better. Of more than eight bits, plane by plane, without a colour profile and without names of
     the axes these are a stack, and napari shows them so.
     """
-    if not _apart(axes) or np.dtype(page.dtype).itemsize == 1:
+    if not _has_planar_colours(axes) or np.dtype(page.dtype).itemsize == 1:
         return axes
     told = any("axes" in one for one in file.shaped_metadata or ())
     meant = told or file.is_ome or file.is_imagej or "InterColorProfile" in page.tags
     return axes if meant else axes.replace("S", "Q")
 
 
-def _named(axes: str, count: int, page: TiffPage) -> str:
+def _label_axes(axes: str, count: int, page: TiffPage) -> str:
     """Give letters out of T, C, Z, Y, X and S to all axes, as far as there are enough."""
     if getattr(page.photometric, "name", "") not in ("RGB", "YCBCR"):
         extra = {str(getattr(kind, "name", kind)) for kind in page.extrasamples}
@@ -506,13 +526,13 @@ def _named(axes: str, count: int, page: TiffPage) -> str:
         return {1: "X", 2: "YX"}.get(count, axes)
     if "Y" not in axes and "X" in axes and len(unknown) == 1 and count == 2:
         return "YX"
-    free = [letter for letter in _UNNAMED.get(len(unknown), "") if letter not in axes]
+    free = [letter for letter in _DEFAULT_AXES.get(len(unknown), "") if letter not in axes]
     free += [letter for letter in "ZTC" if letter not in axes and letter not in free]
     letters = iter(free)
     return "".join(axis if axis in "TCZYXS" else next(letters, axis) for axis in axes)
 
 
-def _colours_only(
+def _drop_alpha_axis(
     shape: tuple[int, ...], axes: str, page: TiffPage
 ) -> tuple[tuple[int, ...], str, bool]:
     """Leave alpha out of the shape; colours alone are restored."""

@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_dip.errors import Refused, refusal
-from napari_dip.errors.fault import printable
-from napari_dip.io.formats.region_reader import ReadInPlace, naming
+from napari_dip.errors.fault import make_printable
+from napari_dip.io.formats.region_reader import LazyImage, convert_parser_errors
 from napari_dip.io.formats.zarr_metadata import (
     FORMATS,
     NEWEST,
     Pyramid,
-    broken,
     check_codecs,
     check_link,
+    make_broken_zarr_refusal,
     read_pyramid,
 )
 from napari_dip.io.header import ImageSpec, SourceTags
@@ -30,56 +30,60 @@ from napari_dip.io.paths import is_zarr
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-_SERIES = "'{name}' holds several images; only the first is restored."
+_FIRST_ZARR_IMAGE_NOTE = "'{name}' holds several images; only the first is restored."
 _ORDER = "The finest level of '{name}' is not the first of its list: level '{level}' is restored."
-_OTHER = (
+_TRANSFORM_NOTE = (
     "'{name}' is laid out by a transform of the kind '{kind}', too, which is left out: the result "
     "lies where its pixel size and its translation say."
 )
 #: Most chunks whose presence is looked up before work begins, evenly spread: 0.1 s.
-_MOST_LOOKED = 20_000
+_MAX_CHECKED_CHUNKS = 20_000
 #: Most bytes of one chunk, which is unpacked whole whatever part of it is asked for.
-_MOST_CHUNK = 2**30
+_MAX_CHUNK_BYTES = 2**30
 #: Bytes that a chunk may take beside twice its pixels, for headers and lists of what is in it. More
 #: than that no codec makes of them; it would unpack to something else.
-_SLACK = 2**16
+_CHUNK_OVERHEAD_BYTES = 2**16
 
 
 def read_spec(path: Path, axes: str | None) -> ImageSpec:
     """Read the header of an OME-Zarr; see `napari_dip.io.reading.read_spec`."""
-    with naming(path):
+    with convert_parser_errors(path):
         told = read_pyramid(path)
-        found = _finest(path, told)
+        found = _open_finest_level(path, told)
         _check_chunks(path, told, found.array)
-    name = printable(path.name)
+    name = make_printable(path.name)
     if axes is None and len(told.axes) != found.ndim:
-        raise broken(path, f"it names {len(told.axes)} axes of an image that has {found.ndim}")
+        raise make_broken_zarr_refusal(
+            path, f"it names {len(told.axes)} axes of an image that has {found.ndim}"
+        )
     scale: tuple[float, ...] | None = tuple(size for size, _ in told.sizes)
     units: tuple[str, ...] | None = tuple(unit for _, unit in told.sizes)
     origin = told.origin if any(told.origin) and len(told.axes) == found.ndim else None
     plain = set(told.sizes) == {(1.0, "pixel")} and origin is None
     if plain or len(told.axes) != found.ndim:
         scale = units = None
-    notes: tuple[str, ...] = (_SERIES.format(name=name),) if told.further else ()
-    notes += (_ORDER.format(name=name, level=printable(told.level)),) if told.place else ()
-    notes += tuple(_OTHER.format(name=name, kind=printable(one)) for one in told.others)
+    notes: tuple[str, ...] = (_FIRST_ZARR_IMAGE_NOTE.format(name=name),) if told.further else ()
+    notes += (_ORDER.format(name=name, level=make_printable(told.level)),) if told.place else ()
+    notes += tuple(
+        _TRANSFORM_NOTE.format(name=name, kind=make_printable(one)) for one in told.others
+    )
     shape, kind, tags = found.shape, found.dtype.name, SourceTags(origin=origin)
     letters = axes or told.axes
     return ImageSpec(name, shape, kind, letters, str(path), scale, units, notes, tags=tags)
 
 
-def regions(path: Path) -> ReadInPlace:
+def open_zarr_image(path: Path) -> LazyImage:
     """Get at the pixels of an OME-Zarr without reading them."""
-    with naming(path):
-        return _finest(path, read_pyramid(path))
+    with convert_parser_errors(path):
+        return _open_finest_level(path, read_pyramid(path))
 
 
 def read_pixels(path: Path) -> npt.NDArray[Any]:
     """Read all pixels of the finest level."""
-    return regions(path)[...]
+    return open_zarr_image(path)[...]
 
 
-def version_of(path: str | None) -> str:
+def get_ome_version(path: str | None) -> str:
     """Tell which version an OME-Zarr has; of anything else, the one that is written."""
     if path is None or not is_zarr(Path(path)):
         return NEWEST
@@ -97,22 +101,22 @@ def check_zarr(path: Path) -> None:
         With how to install it.
     """
     if find_spec("zarr") is None or find_spec("zarr.codecs") is None:  # zarr 2 has none
-        facts = {"path": printable(str(path)), "kind": "OME-Zarr", "extra": "zarr"}
+        facts = {"path": make_printable(str(path)), "kind": "OME-Zarr", "extra": "zarr"}
         raise Refused(refusal("extra-missing", **facts))
 
 
-def _finest(path: Path, told: Pyramid) -> ReadInPlace:
+def _open_finest_level(path: Path, told: Pyramid) -> LazyImage:
     check_zarr(path)
     check_codecs(told.folder, told.level, path)
     import zarr
 
-    store = _inside(told.folder, path)
+    store = _open_confined_store(told.folder, path)
     kind = FORMATS[told.version]
     array = zarr.open_array(store, path=told.level, mode="r", zarr_format=kind)
-    return ReadInPlace(path, array, array.__getitem__)
+    return LazyImage(path, array, array.__getitem__)
 
 
-def _inside(folder: Path, root: Path) -> Any:
+def _open_confined_store(folder: Path, root: Path) -> Any:
     """Open a folder so that no link in it leads out of the one that was named."""
     from zarr.storage import LocalStore
 
@@ -144,24 +148,30 @@ def _check_chunks(path: Path, told: Pyramid, array: Any) -> None:
     if 0 in array.shape:
         return  # preflight says so
     each = prod(array.chunks) * np.dtype(array.dtype).itemsize
-    if each > _MOST_CHUNK:
-        raise broken(path, f"its header speaks of chunks of {each / 1e9:.1f} GB each")
+    if each > _MAX_CHUNK_BYTES:
+        raise make_broken_zarr_refusal(
+            path, f"its header speaks of chunks of {each / 1e9:.1f} GB each"
+        )
     stored = array.shards or array.chunks
     counts = [ceil(side / part) for side, part in zip(array.shape, stored, strict=True)]
     total = prod(counts)
-    step = max(1, total // _MOST_LOOKED)
+    step = max(1, total // _MAX_CHECKED_CHUNKS)
     looked = range(0, total, step)
     folder = told.folder / told.level
-    sizes = [_bytes_of(path, folder, array, number, counts) for number in looked]
+    sizes = [_measure_chunk_bytes(path, folder, array, number, counts) for number in looked]
     whole = prod(stored) * np.dtype(array.dtype).itemsize
-    if max(sizes) > 2 * whole + _SLACK:
-        raise broken(path, f"a chunk of {whole} bytes of pixels takes {max(sizes)} bytes")
+    if max(sizes) > 2 * whole + _CHUNK_OVERHEAD_BYTES:
+        raise make_broken_zarr_refusal(
+            path, f"a chunk of {whole} bytes of pixels takes {max(sizes)} bytes"
+        )
     if missing := sizes.count(0):
         facts = {"count": missing, "total": len(looked), "fill": array.fill_value or 0}
-        raise Refused(refusal("zarr-gaps", path=printable(str(path)), **facts))
+        raise Refused(refusal("zarr-gaps", path=make_printable(str(path)), **facts))
 
 
-def _bytes_of(path: Path, folder: Path, array: Any, number: int, counts: list[int]) -> int:
+def _measure_chunk_bytes(
+    path: Path, folder: Path, array: Any, number: int, counts: list[int]
+) -> int:
     """Count the bytes of a chunk in the file; 0 where it is missing."""
     place = []
     for count in reversed(counts):

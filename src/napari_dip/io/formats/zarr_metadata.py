@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import BaseModel, Field, FiniteFloat, ValidationError
 
 from napari_dip.errors import Refused, refusal
-from napari_dip.errors.fault import printable
-from napari_dip.io.header import unit_name
-from napari_dip.io.paths import small_text
+from napari_dip.errors.fault import make_printable
+from napari_dip.io.header import normalise_unit
+from napari_dip.io.paths import read_small_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -31,17 +31,17 @@ FORMATS: dict[str, Literal[2, 3]] = {"0.4": 2, "0.5": 3}
 #: The one that is written where the input has none.
 NEWEST = "0.5"
 #: Most bytes of a file of metadata: one that lists each plane of a long movie has some megabytes.
-METADATA_BYTES = 2**24
+MAX_METADATA_BYTES = 2**24
 #: Codecs that only unpack bytes. Others may do anything: `pickle` runs what the file holds.
-_PLAIN = frozenset(
+_SAFE_CODECS = frozenset(
     "blosc zstd zlib gzip bz2 lz4 lzma shuffle delta fixedscaleoffset packbits bitround crc32 "
     "crc32c adler32 fletcher32 bytes transpose sharding_indexed".split()
 )
 #: Levels, and ways to lay one of them out, at most: each level halves at least, and none has more
 #: than 2^64 pixels along an axis.
-_MOST_LEVELS = 64
-_LETTERS = {"t": "T", "c": "C", "z": "Z", "y": "Y", "x": "X"}
-_KINDS = {"T": "time", "C": "channel", "Z": "space", "Y": "space", "X": "space"}
+_MAX_LEVELS = 64
+_AXIS_LETTERS = {"t": "T", "c": "C", "z": "Z", "y": "Y", "x": "X"}
+_AXIS_TYPES = {"T": "time", "C": "channel", "Z": "space", "Y": "space", "X": "space"}
 
 
 class _Axis(BaseModel):
@@ -62,14 +62,14 @@ class _Transformation(BaseModel):
 
 class _Dataset(BaseModel):
     path: str
-    coordinateTransformations: list[_Transformation] = Field([], max_length=_MOST_LEVELS)
+    coordinateTransformations: list[_Transformation] = Field([], max_length=_MAX_LEVELS)
 
 
 class _Multiscale(BaseModel):
     axes: list[_Axis] = Field(min_length=1, max_length=5)
-    datasets: list[_Dataset] = Field(min_length=1, max_length=_MOST_LEVELS)
+    datasets: list[_Dataset] = Field(min_length=1, max_length=_MAX_LEVELS)
     version: str | None = None
-    coordinateTransformations: list[_Transformation] = Field([], max_length=_MOST_LEVELS)
+    coordinateTransformations: list[_Transformation] = Field([], max_length=_MAX_LEVELS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,36 +117,40 @@ def read_pyramid(path: Path) -> Pyramid:
     Refused
         If it is none, of another version, or says what cannot be true.
     """
-    told, folder, several = attributes(path), path, False
+    told, folder, several = read_group_attributes(path), path, False
     ome = told.get("ome") or told
     if isinstance(ome, dict) and "multiscales" not in ome and "bioformats2raw.layout" in ome:
         folder, several = path / "0", (path / "1").is_dir()
-        told = attributes(folder, path)
+        told = read_group_attributes(folder, path)
         ome = told.get("ome") or told
     if not isinstance(ome, dict) or "multiscales" not in ome:
         plate = isinstance(ome, dict) and "plate" in ome
         why = "it is a plate of many images" if plate else "it says nothing of an image"
-        raise Refused(refusal("zarr-none", path=printable(str(path)), why=why))
+        raise Refused(refusal("zarr-none", path=make_printable(str(path)), why=why))
     listed = ome["multiscales"]
     try:
         one = _Multiscale.model_validate(listed[0])
     except (ValidationError, LookupError, TypeError) as error:
-        raise broken(path, f"what it says of its levels makes no sense{_where(error)}") from None
+        raise make_broken_zarr_refusal(
+            path, f"what it says of its levels makes no sense{_format_error_location(error)}"
+        ) from None
     version = str(ome.get("version", one.version or "0.4"))
     if version not in FORMATS:
         raise Refused(
-            refusal("zarr-version", path=printable(str(path)), version=printable(version))
+            refusal("zarr-version", path=make_printable(str(path)), version=make_printable(version))
         )
     several = several or len(listed) > 1
     _check_inside(path, one)
-    place = _finest(path, folder, one)
+    place = _find_finest_level(path, folder, one)
     level = one.datasets[place].path
-    axes, sizes, origin = _axes(path, one, place)
-    others = tuple(dict.fromkeys(step.type for step in _steps(one, place) if step.is_other))
+    axes, sizes, origin = _read_axes(path, one, place)
+    others = tuple(
+        dict.fromkeys(step.type for step in _list_transformations(one, place) if step.is_other)
+    )
     return Pyramid(folder, version, level, axes, sizes, several, place, origin, others)
 
 
-def attributes(folder: Path, root: Path | None = None) -> dict[str, Any]:
+def read_group_attributes(folder: Path, root: Path | None = None) -> dict[str, Any]:
     """Read the attributes of a group, of either format.
 
     Parameters
@@ -157,9 +161,9 @@ def attributes(folder: Path, root: Path | None = None) -> dict[str, Any]:
     """
     there, root = folder / "zarr.json", root or folder
     if there.is_file():
-        found = _json(there, root).get("attributes")
+        found = _read_metadata_json(there, root).get("attributes")
     else:
-        found = _json(folder / ".zattrs", root)
+        found = _read_metadata_json(folder / ".zattrs", root)
     return found if isinstance(found, dict) else {}
 
 
@@ -171,13 +175,13 @@ def check_codecs(folder: Path, level: str, root: Path) -> None:
     Refused
         With the name of the codec.
     """
-    for name in _codecs(_array(folder / level, root)):
-        if name.removeprefix("numcodecs.") not in _PLAIN:
-            facts = {"path": printable(str(folder)), "codec": printable(name)}
+    for name in _list_codecs(_read_array_metadata(folder / level, root)):
+        if name.removeprefix("numcodecs.") not in _SAFE_CODECS:
+            facts = {"path": make_printable(str(folder)), "codec": make_printable(name)}
             raise Refused(refusal("file-codec", **facts))
 
 
-def multiscales(
+def build_multiscales(
     axes: str,
     levels: Sequence[Sequence[float]],
     units: Mapping[str, str],
@@ -202,7 +206,7 @@ def multiscales(
         Where the middle of the first pixel lies along each axis.
     """
     told = [
-        {"name": axis.lower(), "type": _KINDS[axis]}
+        {"name": axis.lower(), "type": _AXIS_TYPES[axis]}
         | ({"unit": units[axis]} if axis in units else {})
         for axis in axes
     ]
@@ -223,25 +227,25 @@ def multiscales(
     return {"ome": {"version": version, "multiscales": [one]}}
 
 
-def broken(path: Path, why: str) -> Refused:
+def make_broken_zarr_refusal(path: Path, why: str) -> Refused:
     """Say that a file is cut off or damaged."""
-    return Refused(refusal("file-broken", path=printable(str(path)), why=why))
+    return Refused(refusal("file-broken", path=make_printable(str(path)), why=why))
 
 
-def _array(folder: Path, root: Path) -> dict[str, Any]:
+def _read_array_metadata(folder: Path, root: Path) -> dict[str, Any]:
     """Read the metadata of an array, of either format."""
     there = folder / "zarr.json"
-    return _json(there if there.is_file() else folder / ".zarray", root)
+    return _read_metadata_json(there if there.is_file() else folder / ".zarray", root)
 
 
-def _json(path: Path, root: Path) -> dict[str, Any]:
+def _read_metadata_json(path: Path, root: Path) -> dict[str, Any]:
     check_link(path, root)
     try:
-        found = json.loads(small_text(path, "the metadata of an image", METADATA_BYTES))
+        found = json.loads(read_small_text(path, "the metadata of an image", MAX_METADATA_BYTES))
     except (ValueError, RecursionError):
-        raise broken(path, "its metadata are no JSON") from None
+        raise make_broken_zarr_refusal(path, "its metadata are no JSON") from None
     if not isinstance(found, dict):
-        raise broken(path, "its metadata are no list of names and values")
+        raise make_broken_zarr_refusal(path, "its metadata are no list of names and values")
     return found
 
 
@@ -251,28 +255,28 @@ def _check_inside(path: Path, one: _Multiscale) -> None:
         parts = PurePosixPath(level).parts
         outside = not parts or level.startswith("/") or ".." in parts
         if outside or not level.isprintable() or set(level) & {"\\", ":"}:
-            facts = {"path": printable(str(path)), "other": printable(level)}
+            facts = {"path": make_printable(str(path)), "other": make_printable(level)}
             raise Refused(refusal("file-elsewhere", **facts))
 
 
-def _finest(path: Path, folder: Path, one: _Multiscale) -> int:
+def _find_finest_level(path: Path, folder: Path, one: _Multiscale) -> int:
     """Find the level with the smallest pixels, of equal ones that with most; it may stand anywhere.
 
     The specification wants it to be the first, and not all writers obey.
     """
-    sizes = [_volume(one, place) for place in range(len(one.datasets))]
-    counts = [_count(folder / dataset.path, path) for dataset in one.datasets]
+    sizes = [_compute_voxel_volume(one, place) for place in range(len(one.datasets))]
+    counts = [_count_level_pixels(folder / dataset.path, path) for dataset in one.datasets]
     least = min(sizes)
     smallest = [place for place, size in enumerate(sizes) if isclose(size, least)]
     finest = max(smallest, key=lambda place: counts[place])
     if max(counts) > counts[finest] > 0:
         most = one.datasets[counts.index(max(counts))].path
         why = f"of its levels '{one.datasets[finest].path}' has the smallest pixels, "
-        raise broken(path, why + f"but '{most}' has more of them")
+        raise make_broken_zarr_refusal(path, why + f"but '{most}' has more of them")
     return finest
 
 
-def _volume(one: _Multiscale, place: int) -> float:
+def _compute_voxel_volume(one: _Multiscale, place: int) -> float:
     """Size of a pixel of a level in space."""
     volume = 1.0
     for step in one.datasets[place].coordinateTransformations:
@@ -281,44 +285,44 @@ def _volume(one: _Multiscale, place: int) -> float:
     return volume
 
 
-def _count(folder: Path, root: Path) -> int:
+def _count_level_pixels(folder: Path, root: Path) -> int:
     """Count the pixels of a level; 0 where it is missing, which only matters of the finest."""
     if not any((folder / name).is_file() for name in ("zarr.json", ".zarray")):
         return 0
-    shape = _array(folder, root).get("shape")
+    shape = _read_array_metadata(folder, root).get("shape")
     sides = shape if isinstance(shape, list) else [0]
     return prod(side if isinstance(side, int) else 0 for side in sides)
 
 
-def _steps(one: _Multiscale, place: int) -> list[_Transformation]:
+def _list_transformations(one: _Multiscale, place: int) -> list[_Transformation]:
     """List the transforms of a level in the order in which they apply."""
     return [*one.datasets[place].coordinateTransformations, *one.coordinateTransformations]
 
 
-def _axes(
+def _read_axes(
     path: Path, one: _Multiscale, place: int
 ) -> tuple[str, tuple[tuple[float, str], ...], tuple[float, ...]]:
-    letters = [_LETTERS.get(axis.name.lower(), "") for axis in one.axes]
+    letters = [_AXIS_LETTERS.get(axis.name.lower(), "") for axis in one.axes]
     if "" in letters or len(set(letters)) != len(letters):
-        names = printable(", ".join(axis.name for axis in one.axes))
+        names = make_printable(", ".join(axis.name for axis in one.axes))
         why = f"its axes are called {names}, where t, c, z, y and x are known"
-        raise broken(path, why)
+        raise make_broken_zarr_refusal(path, why)
     sizes, origin = [1.0] * len(letters), [0.0] * len(letters)
-    for step in _steps(one, place):
+    for step in _list_transformations(one, place):
         if step.scale is not None:
             if len(step.scale) != len(sizes) or min(step.scale) <= 0:
-                raise broken(path, "the sizes of its pixels make no sense")
+                raise make_broken_zarr_refusal(path, "the sizes of its pixels make no sense")
             sizes = [size * more for size, more in zip(sizes, step.scale, strict=True)]
             origin = [start * more for start, more in zip(origin, step.scale, strict=True)]
         if step.translation is not None:
             if len(step.translation) != len(origin):
-                raise broken(path, "the place of its pixels makes no sense")
+                raise make_broken_zarr_refusal(path, "the place of its pixels makes no sense")
             origin = [start + more for start, more in zip(origin, step.translation, strict=True)]
-    units = [unit_name(axis.unit or "") for axis in one.axes]
+    units = [normalise_unit(axis.unit or "") for axis in one.axes]
     return "".join(letters), tuple(zip(sizes, units, strict=True)), tuple(origin)
 
 
-def _codecs(told: Mapping[str, Any]) -> list[str]:
+def _list_codecs(told: Mapping[str, Any]) -> list[str]:
     """Name all codecs of an array, those within others included."""
     if told.get("storage_transformers"):
         return ["a storage transformer"]
@@ -337,7 +341,7 @@ def _codecs(told: Mapping[str, Any]) -> list[str]:
     return found
 
 
-def _where(error: Exception) -> str:
+def _format_error_location(error: Exception) -> str:
     if not isinstance(error, ValidationError):
         return ""
     return " ('" + ".".join(str(part) for part in error.errors()[0]["loc"]) + "')"
@@ -353,19 +357,19 @@ def check_link(path: Path, root: Path) -> None:
     """
     other = os.path.realpath(path)
     if not other.startswith(os.path.realpath(root) + os.sep):
-        facts = {"path": printable(str(root)), "other": printable(other)}
+        facts = {"path": make_printable(str(root)), "other": make_printable(other)}
         raise Refused(refusal("file-elsewhere", **facts))
 
 
 #: Files of a group or of an array that say what it is, of either format.
 _METADATA = frozenset({"zarr.json", ".zgroup", ".zarray", ".zattrs", ".zmetadata"})
 #: What systems put into any folder that is looked at.
-_OF_SYSTEMS = frozenset({".DS_Store", "Thumbs.db", "desktop.ini"})
+_SYSTEM_FILES = frozenset({".DS_Store", "Thumbs.db", "desktop.ini"})
 #: A chunk, or a folder of chunks, within an array.
 _CHUNK = re.compile(r"c|(c\.)?\d+(\.\d+)*")
 
 
-def foreign_in(folder: Path) -> str:
+def find_foreign_file(folder: Path) -> str:
     """Find what would be lost if another image took the place of an OME-Zarr's.
 
     Parameters
@@ -379,20 +383,20 @@ def foreign_in(folder: Path) -> str:
         Path within the folder of the first file or folder that is no part of its image, such as
         labels or a table; "" if there is none.
     """
-    levels = _levels(folder)
+    levels = _list_levels(folder)
     for root, folders, names in os.walk(folder):
         inside = Path(root).relative_to(folder)
         for is_folder, entries in ((True, folders), (False, names)):
             for name in sorted(entries):
-                if not _belongs(inside / name, is_folder, levels):
+                if not _is_zarr_member(inside / name, is_folder, levels):
                     return (inside / name).as_posix()
     return ""
 
 
-def _levels(folder: Path) -> set[tuple[str, ...]]:
+def _list_levels(folder: Path) -> set[tuple[str, ...]]:
     """Name the levels of the image; none where nothing can be read of them."""
     try:
-        told = attributes(folder)
+        told = read_group_attributes(folder)
         image = (told.get("ome") or told)["multiscales"][0]
         paths = [str(one["path"]) for one in image["datasets"]]
     except (Refused, LookupError, TypeError):
@@ -400,11 +404,11 @@ def _levels(folder: Path) -> set[tuple[str, ...]]:
     return {PurePosixPath(path).parts for path in paths}
 
 
-def _belongs(path: Path, is_folder: bool, levels: set[tuple[str, ...]]) -> bool:
+def _is_zarr_member(path: Path, is_folder: bool, levels: set[tuple[str, ...]]) -> bool:
     parts = path.parts
     level = next((one for one in levels if parts[: len(one)] == one), None)
     if is_folder and level is None:
         return any(one[: len(parts)] == parts for one in levels)
-    if not is_folder and parts[-1] in _METADATA | _OF_SYSTEMS:
+    if not is_folder and parts[-1] in _METADATA | _SYSTEM_FILES:
         return True
     return level is not None and all(_CHUNK.fullmatch(one) for one in parts[len(level) :])

@@ -11,19 +11,19 @@ import zipfile
 from typing import TYPE_CHECKING, Any
 
 from napari_dip.errors import Refused, refusal
-from napari_dip.errors.fault import printable
-from napari_dip.io.paths import readable_file, why_not
+from napari_dip.errors.fault import make_printable
+from napari_dip.io.paths import check_readable_file, describe_exception
 
 if TYPE_CHECKING:
     import os
 
 #: Most bytes of the graph and of a list of weights: 2.4 kB for each step were seen, so that of a
 #: network of a thousand steps has 3 MB; read, it takes ten times as much.
-MOST_TEXT = 2**24
+MAX_TEXT_BYTES = 2**24
 #: Most entries; a network has as many as it has weights.
-MOST_ENTRIES = 2**16
+MAX_ARCHIVE_ENTRIES = 2**16
 #: Ends of names that other kinds of networks have, and what these are.
-FOREIGN = {
+FOREIGN_FORMATS = {
     ".pt": "a TorchScript program or a pickle of PyTorch",
     ".pth": "a pickle of PyTorch",
     ".ckpt": "a pickle of PyTorch",
@@ -34,9 +34,9 @@ FOREIGN = {
     ".torchscript": "a TorchScript program",
 }
 #: Why a program of an older torch is refused.
-PICKLED = "it was saved by a torch that pickled the weights, which 2.13 no longer does"
+PICKLED_REASON = "it was saved by a torch that pickled the weights, which 2.13 no longer does"
 _PICKLE, _ZIP = b"\x80", b"PK\x03\x04"
-_BROKEN = (zipfile.BadZipFile, OSError, ValueError, RuntimeError, NotImplementedError)
+_ARCHIVE_ERRORS = (zipfile.BadZipFile, OSError, ValueError, RuntimeError, NotImplementedError)
 
 
 class ProgramArchive:
@@ -53,16 +53,16 @@ class ProgramArchive:
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path, size = readable_file(path)
-        self.shown = printable(str(self.path))
+        self.path, size = check_readable_file(path)
+        self.shown = make_printable(str(self.path))
         _check_kind(self)
         try:
             with zipfile.ZipFile(self.path) as file:
                 found = file.infolist()
-        except _BROKEN as error:
-            raise self.broken(why_not(error)) from None
+        except _ARCHIVE_ERRORS as error:
+            raise self.broken(describe_exception(error)) from None
         self._entries = {one.filename: one for one in found}
-        if len(found) > MOST_ENTRIES or len(self._entries) != len(found):
+        if len(found) > MAX_ARCHIVE_ENTRIES or len(self._entries) != len(found):
             raise self.broken("it has too many entries, or two of one name")
         _check_entries(self, found, size)
         self._root = self._find_root()
@@ -87,17 +87,17 @@ class ProgramArchive:
         try:
             with zipfile.ZipFile(self.path) as file:
                 return file.read(entry)
-        except _BROKEN as error:
-            raise self.broken(why_not(error)) from None
+        except _ARCHIVE_ERRORS as error:
+            raise self.broken(describe_exception(error)) from None
 
     def json(self, name: str) -> dict[str, Any]:
         """Read an entry as JSON; raises Refused if it is no JSON of usual size."""
-        if self.size(name) > MOST_TEXT:
+        if self.size(name) > MAX_TEXT_BYTES:
             raise self.broken(f"its {name} is far longer than that of a network")
         try:
             found = json.loads(self.raw(name))
         except (ValueError, RecursionError) as error:
-            raise self.broken(f"its {name} is no JSON: {why_not(error)}") from None
+            raise self.broken(f"its {name} is no JSON: {describe_exception(error)}") from None
         if not isinstance(found, dict):
             raise self.broken(f"its {name} holds something else than a program")
         return found
@@ -109,7 +109,7 @@ class ProgramArchive:
     def _entry(self, name: str) -> zipfile.ZipInfo:
         entry = self._entries.get(self._root + name)
         if entry is None:
-            raise self.broken(f"it lacks {printable(name)[:100]}")
+            raise self.broken(f"it lacks {make_printable(name)[:100]}")
         return entry
 
     def _find_root(self) -> str:
@@ -123,7 +123,7 @@ class ProgramArchive:
         elif any(name.endswith("data.pkl") for name in self._entries):
             kind = "a pickle of PyTorch"
         elif "serialized_exported_program.json" in self._entries:
-            raise self.broken(PICKLED)
+            raise self.broken(PICKLED_REASON)
         else:
             why = "it is another kind of archive"
             raise Refused(refusal("network-foreign", path=self.shown, why=why))
@@ -132,12 +132,12 @@ class ProgramArchive:
 
 def _check_kind(archive: ProgramArchive) -> None:
     """Say no to what the name or the first bytes tell to be no program."""
-    kind = FOREIGN.get(archive.path.suffix.lower())
+    kind = FOREIGN_FORMATS.get(archive.path.suffix.lower())
     try:
         with archive.path.open("rb") as file:
             first = file.read(4)
     except OSError as error:
-        facts = {"path": archive.shown, "why": why_not(error)}
+        facts = {"path": archive.shown, "why": describe_exception(error)}
         raise Refused(refusal("file-unreadable", **facts)) from None
     if kind is None and first[:1] == _PICKLE:
         kind = "a pickle"

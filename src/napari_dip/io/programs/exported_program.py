@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_dip.errors import Refused, refusal
-from napari_dip.errors.fault import printable
-from napari_dip.io.programs.archive import PICKLED, ProgramArchive
+from napari_dip.errors.fault import make_printable
+from napari_dip.io.programs.archive import PICKLED_REASON, ProgramArchive
 
 if TYPE_CHECKING:
     import os
@@ -42,7 +42,7 @@ DTYPES = {
     13: "bfloat16",
 }
 #: Operators whose result may be the memory of their input, or a part of it.
-_SHARING = frozenset(
+_VIEW_OPERATORS = frozenset(
     f"aten.{name}"
     for name in (
         *("alias", "chunk", "contiguous", "detach", "dropout", "expand", "expand_as", "flatten"),
@@ -53,7 +53,7 @@ _SHARING = frozenset(
 )
 #: Kinds of arguments that name no value of the graph, and how each becomes plain. Everything is
 #: computed where the picture is, and laid out as torch likes, so a device or a layout says nothing.
-_PLAIN: dict[str, Callable[[Any], Any]] = {
+_PLAIN_ARGUMENT_PARSERS: dict[str, Callable[[Any], Any]] = {
     **dict.fromkeys(("as_none", "as_device", "as_layout", "as_memory_format"), lambda value: None),
     **dict.fromkeys(("as_int", "as_bool", "as_string"), lambda value: value),
     **dict.fromkeys(("as_ints", "as_bools"), list),
@@ -62,8 +62,8 @@ _PLAIN: dict[str, Callable[[Any], Any]] = {
     "as_scalar_type": lambda value: {"dtype": DTYPES[value]},
 }
 #: Kinds that stand for a value by its name, for nothing, or for a plain number; and lists of them.
-_NAMES = ("as_optional_tensor", "as_sym_int", "as_sym_float", "as_sym_bool")
-_LISTS_OF_NAMES = ("as_optional_tensors", "as_sym_ints", "as_sym_floats", "as_sym_bools")
+_NAME_ARGUMENT_KINDS = ("as_optional_tensor", "as_sym_int", "as_sym_float", "as_sym_bool")
+_NAME_LIST_KINDS = ("as_optional_tensors", "as_sym_ints", "as_sym_floats", "as_sym_bools")
 
 
 class Aliases:
@@ -126,14 +126,14 @@ class Aliases:
             if old != first:
                 self.stale.setdefault(old, number)
             self._now[first] = str(results[0])
-        if changes or plain in _SHARING:
+        if changes or plain in _VIEW_OPERATORS:
             for name in filter(None, results):
                 group.add(name)
                 self._shared[name] = group
         return ".".join([plain, *parts[2:]])
 
 
-def value_of(kind: str, value: Any, aliases: Aliases) -> Any:
+def parse_argument(kind: str, value: Any, aliases: Aliases) -> Any:
     """Turn one argument into plain JSON types.
 
     Parameters
@@ -148,46 +148,46 @@ def value_of(kind: str, value: Any, aliases: Aliases) -> Any:
     ValueError
         If it is of a kind that no network here needs, such as a graph or an object.
     """
-    if kind in _PLAIN:
-        return _PLAIN[kind](value)
+    if kind in _PLAIN_ARGUMENT_PARSERS:
+        return _PLAIN_ARGUMENT_PARSERS[kind](value)
     if kind == "as_tensor":
-        return _named(value["name"], aliases)
+        return _resolve_name(value["name"], aliases)
     if kind == "as_tensors":
-        return [_named(one["name"], aliases) for one in value]
-    if kind in _NAMES:
-        return _one(value, aliases)
-    if kind in _LISTS_OF_NAMES:
-        return [_one(one, aliases) for one in value]
+        return [_resolve_name(one["name"], aliases) for one in value]
+    if kind in _NAME_ARGUMENT_KINDS:
+        return _parse_value(value, aliases)
+    if kind in _NAME_LIST_KINDS:
+        return [_parse_value(one, aliases) for one in value]
     raise ValueError(kind)
 
 
-def _one(value: Mapping[str, Any], aliases: Aliases) -> Any:
+def _parse_value(value: Mapping[str, Any], aliases: Aliases) -> Any:
     """Read a value that is a name, nothing, or a plain number."""
     ((kind, inner),) = value.items()
     if kind == "as_name":
-        return _named(inner, aliases)
+        return _resolve_name(inner, aliases)
     if kind == "as_tensor":
-        return _named(inner["name"], aliases)
+        return _resolve_name(inner["name"], aliases)
     return None if kind == "as_none" else inner
 
 
-def _named(name: Any, aliases: Aliases) -> Any:
+def _resolve_name(name: Any, aliases: Aliases) -> Any:
     """Put a constant in, or stand for a value by its name."""
     return aliases.constants[name] if name in aliases.constants else aliases.name(str(name))
 
 
 #: Of the schema, as its first number stands in the file; another one may mean something else.
-SCHEMA = 8
+EXPORT_SCHEMA_VERSION = 8
 #: Where weights and constants are listed.
 _LISTS = {
     "weights": "data/weights/model_weights_config.json",
     "constants": "data/constants/model_constants_config.json",
 }
-_WRONG = (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError)
+_MALFORMED_ERRORS = (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError)
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class GraphNode:
     """One operation of the graph.
 
     Attributes
@@ -212,7 +212,7 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class StoredWeight:
     """A weight: where its bytes lie, and how they are to be read."""
 
     entry: str
@@ -223,7 +223,7 @@ class Kept:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Program:
+class ExportedProgram:
     """A network with one picture as its input.
 
     Attributes
@@ -247,8 +247,8 @@ class Program:
     archive: ProgramArchive
     picture: str
     sizes: tuple[int | None, ...]
-    steps: tuple[Step, ...]
-    kept: Mapping[str, Kept]
+    steps: tuple[GraphNode, ...]
+    kept: Mapping[str, StoredWeight]
     shapes: Mapping[str, tuple[int | None, ...]]
     stale: Mapping[str, int]
 
@@ -264,7 +264,7 @@ class Program:
         return found
 
 
-def read_program(path: str | os.PathLike[str]) -> Program:
+def read_program(path: str | os.PathLike[str]) -> ExportedProgram:
     """Read the graph of a program, and where its weights lie.
 
     Parameters
@@ -278,45 +278,47 @@ def read_program(path: str | os.PathLike[str]) -> Program:
     """
     archive = ProgramArchive(path)
     if _LISTS["weights"] not in archive.names():
-        raise archive.broken(PICKLED)
+        raise archive.broken(PICKLED_REASON)
     model = archive.json("models/model.json")
     lists = {name: archive.json(entry) for name, entry in _LISTS.items()}
     try:
-        if model["schema_version"]["major"] != SCHEMA:
+        if model["schema_version"]["major"] != EXPORT_SCHEMA_VERSION:
             major = str(model["schema_version"]["major"])[:20]
-            raise archive.broken(f"it is of version {major}, and version {SCHEMA} is read here")
-        return _program(archive, model, lists)
-    except _WRONG as error:
+            raise archive.broken(
+                f"it is of version {major}, and version {EXPORT_SCHEMA_VERSION} is read here"
+            )
+        return _parse_program(archive, model, lists)
+    except _MALFORMED_ERRORS as error:
         raise archive.broken(f"its graph lacks sense ({type(error).__name__})") from None
 
 
-def _program(
+def _parse_program(
     archive: ProgramArchive, model: dict[str, Any], lists: dict[str, dict[str, Any]]
-) -> Program:
+) -> ExportedProgram:
     graph = model["graph_module"]["graph"]
-    pictures, places, constants = _inputs(model["graph_module"]["signature"]["input_specs"])
+    pictures, places, constants = _parse_inputs(model["graph_module"]["signature"]["input_specs"])
     if len(pictures) != 1:
         raise archive.broken(f"it takes {len(pictures)} inputs, and one picture is all there is")
     (picture,) = pictures
     kept = {}
     for name, (where, key) in places.items():
         config = lists[where]["config"]
-        kept[name] = _kept(archive, where, config[key]) if key in config else None
+        kept[name] = _parse_weight(archive, where, config[key]) if key in config else None
     aliases, steps = Aliases(constants), []
     for number, node in enumerate(graph["nodes"]):
-        steps.append(_step(archive, number, node, aliases))
-    return Program(
+        steps.append(_parse_node(archive, number, node, aliases))
+    return ExportedProgram(
         archive,
         picture,
-        _sizes(graph["tensor_values"][picture]["sizes"]),
+        _parse_open_sizes(graph["tensor_values"][picture]["sizes"]),
         tuple(steps),
         {name: one for name, one in kept.items() if one is not None},
-        {name: _sizes(meta["sizes"]) for name, meta in graph["tensor_values"].items()},
+        {name: _parse_open_sizes(meta["sizes"]) for name, meta in graph["tensor_values"].items()},
         aliases.stale,
     )
 
 
-def _inputs(
+def _parse_inputs(
     specs: list[dict[str, Any]],
 ) -> tuple[list[str], dict[str, tuple[str, str]], dict[str, Any]]:
     """Sort the inputs of the graph: pictures, weights with where they are listed, constants."""
@@ -342,43 +344,45 @@ def _inputs(
     return pictures, places, constants
 
 
-def _kept(archive: ProgramArchive, where: str, told: dict[str, Any]) -> Kept:
+def _parse_weight(archive: ProgramArchive, where: str, told: dict[str, Any]) -> StoredWeight:
     """Read what is said of a weight, and hold it against the bytes that are there."""
     if told["use_pickle"]:
         raise archive.broken("some of its weights are pickled, and pickles are not opened")
     meta = told["tensor_meta"]
-    sizes, strides = (_whole(meta[key]) for key in ("sizes", "strides"))
-    (offset,) = _whole([meta["storage_offset"]])
+    sizes, strides = (_parse_fixed_sizes(meta[key]) for key in ("sizes", "strides"))
+    (offset,) = _parse_fixed_sizes([meta["storage_offset"]])
     entry = f"data/{where}/{told['path_name']}"
     if len(sizes) != len(strides) or min((*sizes, *strides, offset), default=0) < 0:
         raise ValueError("sizes")
     archive.size(entry)  # says no where it is missing
-    return Kept(entry, int(meta["dtype"]), sizes, strides, offset)
+    return StoredWeight(entry, int(meta["dtype"]), sizes, strides, offset)
 
 
-def _whole(told: list[dict[str, Any]]) -> tuple[int, ...]:
+def _parse_fixed_sizes(told: list[dict[str, Any]]) -> tuple[int, ...]:
     """Read sizes that must be plain numbers."""
     return tuple(int(one["as_int"]) for one in told)
 
 
-def _sizes(told: list[dict[str, Any]]) -> tuple[int | None, ...]:
+def _parse_open_sizes(told: list[dict[str, Any]]) -> tuple[int | None, ...]:
     """Read sizes of which some may be left open."""
     return tuple(int(one["as_int"]) if "as_int" in one else None for one in told)
 
 
-def _step(archive: ProgramArchive, number: int, node: dict[str, Any], aliases: Aliases) -> Step:
+def _parse_node(
+    archive: ProgramArchive, number: int, node: dict[str, Any], aliases: Aliases
+) -> GraphNode:
     operator = str(node["target"]).removeprefix("torch.ops.")
     arguments = {}
     for one in node["inputs"]:
         ((kind, value),) = one["arg"].items()
-        arguments[str(one["name"])] = value_of(kind, value, aliases)
-    results, listed = _results(node["outputs"])
-    modules = _modules(str(node["metadata"].get("nn_module_stack", "")))
+        arguments[str(one["name"])] = parse_argument(kind, value, aliases)
+    results, listed = _parse_results(node["outputs"])
+    modules = _parse_module_stack(str(node["metadata"].get("nn_module_stack", "")))
     operator = aliases.plain(number, operator, node["inputs"], results)
-    return Step(operator, arguments, results, modules, listed)
+    return GraphNode(operator, arguments, results, modules, listed)
 
 
-def _results(outputs: list[dict[str, Any]]) -> tuple[tuple[str | None, ...], bool]:
+def _parse_results(outputs: list[dict[str, Any]]) -> tuple[tuple[str | None, ...], bool]:
     """Name what a step gives; of a list, its parts."""
     names: list[str | None] = []
     for one in outputs:
@@ -396,13 +400,13 @@ def _results(outputs: list[dict[str, Any]]) -> tuple[tuple[str | None, ...], boo
     return tuple(names), False
 
 
-def _modules(stack: str) -> tuple[str, ...]:
+def _parse_module_stack(stack: str) -> tuple[str, ...]:
     """Read the paths of modules, outermost first: "key,path,class" with semicolons between."""
     paths = [part.split(",")[1] for part in stack.split(";") if part.count(",") >= 2]
     return tuple(path for path in paths if path)
 
 
-def read_kept(program: Program, name: str) -> npt.NDArray[Any]:
+def read_weight(program: ExportedProgram, name: str) -> npt.NDArray[Any]:
     """Read one weight; floating-point numbers come in single precision.
 
     Parameters
@@ -444,10 +448,10 @@ def read_kept(program: Program, name: str) -> npt.NDArray[Any]:
 
 
 #: How many names a refusal of a wrong one suggests.
-_NEAREST = 5
+_MAX_LAYER_SUGGESTIONS = 5
 
 
-def cut(program: Program, layer: str) -> dict[str, Any]:
+def extract_subgraph(program: ExportedProgram, layer: str) -> dict[str, Any]:
     """Keep the steps that a layer's result depends on.
 
     Parameters
@@ -469,13 +473,13 @@ def cut(program: Program, layer: str) -> dict[str, Any]:
     """
     layers = program.layers()
     if layer not in layers:
-        raise Refused(_unknown(program, layer, list(layers)))
+        raise Refused(_refuse_unknown_layer(program, layer, list(layers)))
     made: dict[str, int] = {}
     for number, step in enumerate(program.steps):
         for name in step.results:
             if name is not None:
                 made[name] = number
-    needed, kept = _needed(program, layers[layer], made)
+    needed, kept = _find_dependencies(program, layers[layer], made)
     return {
         "picture": program.picture,
         "output": layers[layer],
@@ -488,7 +492,9 @@ def cut(program: Program, layer: str) -> dict[str, Any]:
     }
 
 
-def _needed(program: Program, output: str, made: dict[str, int]) -> tuple[set[int], list[str]]:
+def _find_dependencies(
+    program: ExportedProgram, output: str, made: dict[str, int]
+) -> tuple[set[int], list[str]]:
     """Follow a result back to the picture: the steps on the way, and the weights beside it."""
     needed: set[int] = set()
     kept: dict[str, None] = {}
@@ -506,13 +512,13 @@ def _needed(program: Program, output: str, made: dict[str, int]) -> tuple[set[in
                 raise program.archive.broken("one of its steps comes before what it needs")
             if number not in needed:
                 needed.add(number)
-                asked += [(one, number) for one in references(program.steps[number])]
+                asked += [(one, number) for one in iter_references(program.steps[number])]
         elif name != program.picture:
-            raise program.archive.broken(f"it lacks '{printable(name)[:100]}'")
+            raise program.archive.broken(f"it lacks '{make_printable(name)[:100]}'")
     return needed, list(kept)
 
 
-def references(step: Step) -> Iterator[str]:
+def iter_references(step: GraphNode) -> Iterator[str]:
     """Give the names that a step asks for."""
     for value in step.arguments.values():
         for one in value if isinstance(value, list) else [value]:
@@ -520,7 +526,10 @@ def references(step: Step) -> Iterator[str]:
                 yield one["of"]
 
 
-def _unknown(program: Program, layer: str, layers: list[str]) -> Any:
-    near = get_close_matches(layer, layers, _NEAREST, cutoff=0) or layers[:_NEAREST]
-    facts = {"layer": printable(layer)[:100], "near": ", ".join(map(printable, near))}
+def _refuse_unknown_layer(program: ExportedProgram, layer: str, layers: list[str]) -> Any:
+    near = (
+        get_close_matches(layer, layers, _MAX_LAYER_SUGGESTIONS, cutoff=0)
+        or layers[:_MAX_LAYER_SUGGESTIONS]
+    )
+    facts = {"layer": make_printable(layer)[:100], "near": ", ".join(map(make_printable, near))}
     return refusal("layer-unknown", path=program.archive.shown, **facts)

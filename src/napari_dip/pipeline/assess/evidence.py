@@ -26,13 +26,13 @@ if TYPE_CHECKING:
 
 #: Side of the window, in pixels, whose mean is taken from a picture to leave its fine detail:
 #: spots, threads and edges of cameras that sample as they should are two to four pixels wide.
-WINDOW = 9
+DETAIL_WINDOW_SIDE = 9
 #: Sums that are kept of each kind of detail; those of all units add up.
-_SUMS = 7
+_SUM_COUNT = 7
 
 
 @dataclass(frozen=True, slots=True)
-class Confirmed:
+class ConfirmedDetail:
     """How much of a kind of detail the measurement confirms.
 
     Attributes
@@ -52,7 +52,7 @@ class Confirmed:
 
 
 @torch.no_grad()
-def held_out_evidence(
+def compute_validation_evidence(
     schedule: Schedule, problem: Problem, noise: NoiseVariance, blind: Estimate
 ) -> tuple[float, ...]:
     """Compare a picture with the held-out pixels of its unit.
@@ -67,46 +67,56 @@ def held_out_evidence(
     Returns
     -------
     tuple of float
-        Sums that `confirmed` reads, for fine detail and for all of the picture's contrast; those
+        Sums that `combine_validation_evidence` reads, for fine detail and for all of the picture's
+        contrast; those
         of several units are added. Empty if no pixel was left out to the end.
     """
     if schedule.release:
         return ()
-    sums = torch.zeros(2, _SUMS, dtype=torch.float64)
+    sums = torch.zeros(2, _SUM_COUNT, dtype=torch.float64)
     for term in problem.terms:
         shown = term.operator(blind.mean)
         if not bool(term.held_out.any()) or shown.shape[1:] != term.measurement.shape[1:]:
             continue
-        around, weight = _around(shown), term.held_out / noise.at(shown)
-        means = [_mean(one, term.held_out) for one in (shown, term.measurement)]
+        around, weight = _average_window(shown), term.held_out / noise.at(shown)
+        means = [
+            _average_validation_pixels(one, term.held_out) for one in (shown, term.measurement)
+        ]
         fine = shown - around, term.measurement - around
         whole = shown - means[0], term.measurement - means[1]
         for row, (detail, measured) in zip(sums, (fine, whole), strict=True):
-            row += _moments(detail, measured, weight, term.held_out).cpu()
+            row += _sum_regression_moments(detail, measured, weight, term.held_out).cpu()
     return tuple(sums.flatten().tolist()) if float(sums[0, -1]) else ()
 
 
-def confirmed(evidence: Iterable[tuple[float, ...]]) -> tuple[Confirmed, Confirmed] | None:
+def combine_validation_evidence(
+    evidence: Iterable[tuple[float, ...]],
+) -> tuple[ConfirmedDetail, ConfirmedDetail] | None:
     """Add up what the units say: of fine detail, and of all contrast; None if none can say."""
     rows = [one for one in evidence if one]
     if not rows:
         return None
     totals = [sum(column) for column in zip(*rows, strict=True)]
-    fine, whole = _confirmed(totals[:_SUMS]), _confirmed(totals[_SUMS:])
+    fine, whole = (
+        _estimate_confirmed_detail(totals[:_SUM_COUNT]),
+        _estimate_confirmed_detail(totals[_SUM_COUNT:]),
+    )
     return None if fine is None or whole is None else (fine, whole)
 
 
-def _confirmed(sums: list[float]) -> Confirmed | None:
+def _estimate_confirmed_detail(sums: list[float]) -> ConfirmedDetail | None:
     power, both, errors, mixed, fourth, plain, count = sums
     if power <= 0 or count <= 0:
         return None
     share = both / power
     # each pixel's own error counts, so no noise model has to be right for it
     spread = max(0.0, errors - 2 * share * mixed + share**2 * fourth)
-    return Confirmed(share, sqrt(spread) / power, sqrt(plain / count))
+    return ConfirmedDetail(share, sqrt(spread) / power, sqrt(plain / count))
 
 
-def _moments(detail: Tensor, measured: Tensor, weight: Tensor, judges: Tensor) -> Tensor:
+def _sum_regression_moments(
+    detail: Tensor, measured: Tensor, weight: Tensor, judges: Tensor
+) -> Tensor:
     """Sum up for a straight line through the origin by weighted least squares, and of its error."""
     detail, measured, weight = (one.to(torch.float64) for one in (detail, measured, weight))
     there = judges.to(torch.float64).expand_as(detail)
@@ -123,15 +133,17 @@ def _moments(detail: Tensor, measured: Tensor, weight: Tensor, judges: Tensor) -
     return torch.stack([term.sum() for term in terms])
 
 
-def _mean(picture: Tensor, judges: Tensor) -> Tensor:
+def _average_validation_pixels(picture: Tensor, judges: Tensor) -> Tensor:
     """Mean of each channel over the judging pixels: (B, C, 1, ...)."""
     axes = tuple(range(2, picture.ndim))
     total = judges.sum(axes, keepdim=True).clamp(min=1)
     return (picture * judges).sum(axes, keepdim=True) / total
 
 
-def _around(picture: Tensor) -> Tensor:
+def _average_window(picture: Tensor) -> Tensor:
     """Mean over a window about each pixel of (B, C, *grid), plane by plane."""
     planes = picture.reshape(-1, 1, *picture.shape[-2:])
-    mean = F.avg_pool2d(planes, WINDOW, 1, WINDOW // 2, count_include_pad=False)
+    mean = F.avg_pool2d(
+        planes, DETAIL_WINDOW_SIDE, 1, DETAIL_WINDOW_SIDE // 2, count_include_pad=False
+    )
     return mean.reshape(picture.shape)

@@ -15,11 +15,11 @@ from napari_dip.pipeline.assess.patterns import (
     CutOff,
     Pattern,
     cut_off,
-    far_parts,
+    measure_biased_parts,
     strongest_pattern,
 )
 from napari_dip.pipeline.calibrate.noise import noise_variance
-from napari_dip.tasks.inpaint import DEEP
+from napari_dip.tasks.inpaint import MIN_DEEP_HOLE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from napari_dip.engine.noise.estimate import NoiseEstimate
-    from napari_dip.pipeline.assess.evidence import Confirmed
+    from napari_dip.pipeline.assess.evidence import ConfirmedDetail
     from napari_dip.pipeline.calibrate.types import Calibration, Planes
     from napari_dip.pipeline.plan.types import Plan
 
@@ -36,27 +36,28 @@ if TYPE_CHECKING:
     Known = npt.NDArray[np.bool_] | None
 
 #: Lags, in pixels, at which the residual is compared with the noise.
-LAGS = 3
+MAX_RESIDUAL_LAG = 3
 #: Classes of brightness within which the residual along edges is compared with that elsewhere, so
 #: that noise which grows with brightness is no structure; share of the pixels that count as edges,
 #: and as flat.
-CLASSES, STEEP, FLAT = 8, 0.1, 0.5
+RESIDUAL_BRIGHTNESS_CLASSES, RESIDUAL_EDGE_SHARE, RESIDUAL_FLAT_SHARE = 8, 0.1, 0.5
 #: Pixels of a channel from which on planes or frames evenly spread over a stack stand for all of
 #: them: a residual's correlation is sure to 0.001 by then, and sorting takes 80 bytes a pixel.
-ENOUGH = 2**22
+MAX_ASSESSED_PIXELS = 2**22
 #: Percentile that stands for the dark of an image, from which its mean intensity is counted: a
 #: camera's offset must not make a bias look small.
-DARK = 1.0
+DARK_PERCENTILE = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Residual:
+class ResidualMetrics:
     """What was left of the measurement.
 
     Attributes
     ----------
     excess : float
-        Most that its autocorrelation at lags 1 to `LAGS`, along Y or X, lies above the noise's.
+        Most that its autocorrelation at lags 1 to `MAX_RESIDUAL_LAG`, along Y or X, lies above the
+        noise's.
     strength : float
         Its standard deviation, in units of the measured noise.
     pixels : int
@@ -82,7 +83,7 @@ class Residual:
 
 
 @dataclass(frozen=True, slots=True)
-class Findings:
+class ResultMetrics:
     """All that a verdict is made from.
 
     Attributes
@@ -112,11 +113,11 @@ class Findings:
         values can explain; the same share.
     """
 
-    residual: Residual | None
+    residual: ResidualMetrics | None
     bias: float
     put_back: float = 0.0
-    detail: Confirmed | None = None
-    contrast: Confirmed | None = None
+    detail: ConfirmedDetail | None = None
+    contrast: ConfirmedDetail | None = None
     filled: float = 0.0
     far: float = 0.0
     finer: bool = False
@@ -128,13 +129,13 @@ class Findings:
     unexplained: float = 0.0
 
 
-def residual_of(
+def measure_residual(
     left: Numbers,
     prediction: Numbers,
     known: Known,
     noise: NoiseEstimate,
     of_pixels: Numbers | float = 0.0,
-) -> Residual:
+) -> ResidualMetrics:
     """Compare one channel's residual with the noise that was measured.
 
     Parameters
@@ -153,16 +154,18 @@ def residual_of(
     scaled = (scaled - (scaled * there).sum() / total) * there
     power = float((scaled**2).sum() / total)
     excess = [
-        _correlation(scaled, there, lag, axis) / (power or 1.0) - expected
+        _compute_lag_correlation(scaled, there, lag, axis) / (power or 1.0) - expected
         for axis, along in ((-2, noise.along_y), (-1, noise.along_x))
-        for lag, expected in enumerate(along[:LAGS], 1)
+        for lag, expected in enumerate(along[:MAX_RESIDUAL_LAG], 1)
     ]
-    edges = _at_edges(scaled, prediction, there > 0)
-    told, far = not noise.doubt, far_parts(left - (left * there).sum() / total, known)
-    return Residual(max(excess, default=0.0), float(np.sqrt(power)), int(total), edges, told, *far)
+    edges = _compare_edge_variance(scaled, prediction, there > 0)
+    told, far = not noise.doubt, measure_biased_parts(left - (left * there).sum() / total, known)
+    return ResidualMetrics(
+        max(excess, default=0.0), float(np.sqrt(power)), int(total), edges, told, *far
+    )
 
 
-def _correlation(
+def _compute_lag_correlation(
     scaled: npt.NDArray[np.float64], there: npt.NDArray[np.float64], lag: int, axis: int
 ) -> float:
     """Mean product of pixels that lie so far apart, of pairs that were both measured."""
@@ -171,16 +174,19 @@ def _correlation(
     return float((scaled[..., :-lag] * scaled[..., lag:]).sum()) / max(pairs, 1.0)
 
 
-def _at_edges(
+def _compare_edge_variance(
     scaled: npt.NDArray[np.float64], prediction: Numbers, there: npt.NDArray[np.bool_]
 ) -> float:
     """Compare the residual's variance at edges and elsewhere; 1 if there is no telling."""
-    steep = _steepness(np.asarray(prediction, np.float64))[there]
+    steep = _compute_squared_gradient(np.asarray(prediction, np.float64))[there]
     square, signal = scaled[there] ** 2, prediction[there]
     ratios = []
-    for places in np.array_split(signal.argsort(kind="stable"), CLASSES):
+    for places in np.array_split(signal.argsort(kind="stable"), RESIDUAL_BRIGHTNESS_CLASSES):
         order = places[steep[places].argsort(kind="stable")]
-        edges, flat = order[len(order) - int(STEEP * len(order)) :], order[: int(FLAT * len(order))]
+        edges, flat = (
+            order[len(order) - int(RESIDUAL_EDGE_SHARE * len(order)) :],
+            order[: int(RESIDUAL_FLAT_SHARE * len(order))],
+        )
         usual = float(square[flat].mean()) if len(flat) else 0.0
         if len(edges) and usual > 0:
             ratios.append(float(square[edges].mean()) / usual)
@@ -188,7 +194,7 @@ def _at_edges(
     return float(np.median(ratios)) if ratios else 1.0
 
 
-def _steepness(picture: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def _compute_squared_gradient(picture: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """Squared slope of (..., Y, X) over three pixels, averaged across."""
     wide = np.pad(picture, [(0, 0)] * (picture.ndim - 2) + [(1, 1)] * 2, mode="edge")
     down = wide[..., 2:, :] - wide[..., :-2, :]
@@ -198,7 +204,7 @@ def _steepness(picture: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     return np.asarray(down**2 + right**2)
 
 
-def worst(residuals: list[Residual]) -> Residual | None:
+def select_worst_residual(residuals: list[ResidualMetrics]) -> ResidualMetrics | None:
     """Of several channels, that with the most structure, and the strength farthest from 1."""
     if not residuals:
         return None
@@ -207,20 +213,20 @@ def worst(residuals: list[Residual]) -> Residual | None:
     edges = max(one.at_edges for one in residuals)
     told = all(one.told for one in residuals)
     far = max(residuals, key=lambda one: one.far)
-    return Residual(most.excess, odd.strength, most.pixels, edges, told, far.far, far.parts)
+    return ResidualMetrics(most.excess, odd.strength, most.pixels, edges, told, far.far, far.parts)
 
 
-def brightness(pixels: npt.NDArray[Any], known: Known = None) -> tuple[float, float]:
+def measure_brightness(pixels: npt.NDArray[Any], known: Known = None) -> tuple[float, float]:
     """Mean of the measured pixels, and how far it lies above the dark of the image."""
     seen = pixels.reshape(-1) if known is None else pixels[known]
     if not seen.size:
         return 0.0, 1.0
     mean = float(seen.mean(dtype=np.float64))
-    above = mean - float(np.percentile(seen, DARK))
+    above = mean - float(np.percentile(seen, DARK_PERCENTILE))
     return mean, above if above > 0 else 1.0
 
 
-def far_from_measured(known: npt.NDArray[np.bool_], steps: int) -> tuple[float, float]:
+def measure_distant_holes(known: npt.NDArray[np.bool_], steps: int) -> tuple[float, float]:
     """Share of pixels that were not measured, and share of these that are far from any measured.
 
     Parameters
@@ -246,7 +252,7 @@ def far_from_measured(known: npt.NDArray[np.bool_], steps: int) -> tuple[float, 
     return float(missing.mean()), float(left.sum() / missing.sum())
 
 
-def look_at(
+def measure_result(
     plan: Plan,
     calibration: Calibration,
     parts: Planes,
@@ -254,7 +260,7 @@ def look_at(
     prediction: npt.NDArray[np.float64],
     result: npt.NDArray[Any],
     evidence: Iterable[tuple[float, ...]],
-) -> Findings:
+) -> ResultMetrics:
     """Measure a finished run.
 
     Parameters
@@ -271,16 +277,20 @@ def look_at(
     evidence : iterable of tuple of float
         What the held-out pixels of each unit said.
     """
-    from napari_dip.pipeline.assess.evidence import confirmed
-    from napari_dip.pipeline.calibrate.clipping import as_measured, most_changed, reckoned_back
+    from napari_dip.pipeline.assess.evidence import combine_validation_evidence
+    from napari_dip.pipeline.calibrate.clipping import (
+        apply_clipping,
+        bound_clipping_bias,
+        list_corrected_limits,
+    )
 
     known, task = calibration.known, plan.recipe.task
-    some = enough(parts)
+    some = select_assessed_parts(parts)
     lost, seen, there = left[some], prediction[some], None if known is None else known[some]
     noise_told = task.fits_pixels() and calibration.model != "jpeg"
     noise_told &= known is None or not task.keeps_measured()
     residuals = [
-        residual_of(
+        measure_residual(
             lost[:, c],
             seen[:, c],
             None if there is None else there[:, c],
@@ -290,21 +300,21 @@ def look_at(
         for c, noise in enumerate(calibration.noise)
         if noise_told and c not in calibration.constant
     ]
-    mean, above = brightness(parts, known)
-    seen_again = as_measured(plan, calibration, result)
+    mean, above = measure_brightness(parts, known)
+    seen_again = apply_clipping(plan, calibration, result)
     shown, again = (
-        float(one.mean(dtype=np.float64)) if known is None else brightness(one, known)[0]
+        float(one.mean(dtype=np.float64)) if known is None else measure_brightness(one, known)[0]
         for one in (result, seen_again)
     )
-    raised, lowered = most_changed(plan, calibration, parts)
-    detail, contrast = confirmed(evidence) or (None, None)
-    filled, far = (0.0, 0.0) if known is None else far_from_measured(known, DEEP)
+    raised, lowered = bound_clipping_bias(plan, calibration, parts)
+    detail, contrast = combine_validation_evidence(evidence) or (None, None)
+    filled, far = (0.0, 0.0) if known is None else measure_distant_holes(known, MIN_DEEP_HOLE)
     own = parts if calibration.maps is None else calibration.maps.as_read(parts)
     if plan.source.dtype[0] in "iu":
         own = np.rint(own).astype(plan.source.dtype)
     least, largest = cut_off(own if known is None else own[known])
-    return Findings(
-        worst(residuals),
+    return ResultMetrics(
+        select_worst_residual(residuals),
         (again - mean) / above,
         float((left if known is None else left[known]).mean(dtype=np.float64)) / above,
         detail,
@@ -315,14 +325,14 @@ def look_at(
         least,
         largest,
         strongest_pattern(lost, parts[some]) if noise_told and known is None else None,
-        reckoned_back(plan, calibration),
+        list_corrected_limits(plan, calibration),
         (shown - again) / above,
         (max(shown - mean - lowered, 0.0) + min(shown - mean + raised, 0.0)) / above,
     )
 
 
-def enough(parts: npt.NDArray[Any]) -> slice | npt.NDArray[np.intp]:
-    """Choose parts, evenly spread, that hold `ENOUGH` pixels of each channel; all if there are few.
+def select_assessed_parts(parts: npt.NDArray[Any]) -> slice | npt.NDArray[np.intp]:
+    """Choose parts, evenly spread, of `MAX_ASSESSED_PIXELS` pixels a channel; all if there are few.
 
     Parameters
     ----------
@@ -330,7 +340,7 @@ def enough(parts: npt.NDArray[Any]) -> slice | npt.NDArray[np.intp]:
         (parts, C, *grid).
     """
     count, each = len(parts), max(1, parts[:1, :1].size)
-    wanted = max(1, ENOUGH // each)
+    wanted = max(1, MAX_ASSESSED_PIXELS // each)
     if wanted >= count:
         return slice(None)
     return np.linspace(0, count - 1, wanted).round().astype(np.intp)

@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_dip.pipeline.assess.findings import enough, look_at
+from napari_dip.pipeline.assess.findings import measure_result, select_assessed_parts
 from napari_dip.pipeline.assess.report import fit_words, receipt, residual_words, sha256
 from napari_dip.pipeline.assess.verdict import verdict
 from napari_dip.pipeline.calibrate.grid import without_odd
 from napari_dip.pipeline.calibrate.noise import noise_variance
 from napari_dip.pipeline.events import Restoration
-from napari_dip.pipeline.machine import number
-from napari_dip.pipeline.plan.layout import PART_NAMES, from_parts, to_parts
+from napari_dip.pipeline.machine import convert_nan_to_none
+from napari_dip.pipeline.plan.layout import PART_NAMES, join_parts, split_into_parts
 from napari_dip.pipeline.plan.units import segment_notes
-from napari_dip.tasks.priors.blind_spot import IMAGE_FED
+from napari_dip.tasks.priors.blind_spot import IMAGE_INPUT_PRIORS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from napari_dip.pipeline.plan.types import Plan, UnitOutcome, WorkUnit
 
 
-def early_words(plan: Plan, outcomes: Sequence[UnitOutcome]) -> tuple[str, ...]:
+def describe_early_end(plan: Plan, outcomes: Sequence[UnitOutcome]) -> tuple[str, ...]:
     """Warn of fits that were ended by hand, or by the time limit, and whose pictures were taken.
 
     A fit that ended by itself and was kept in its last look is whole; so is a picture of which
@@ -41,18 +41,18 @@ def early_words(plan: Plan, outcomes: Sequence[UnitOutcome]) -> tuple[str, ...]:
     plan : Plan
     outcomes : sequence of UnitOutcome
     """
-    from napari_dip.engine.fit.state import KEPT
+    from napari_dip.engine.fit.state import USER_STOP_REASON
 
-    whole = {_place(one) for one in outcomes if one.pictured and not one.kept}
-    early = [one for one in outcomes if one.kept and one.stop_reason == KEPT]
-    early = [one for one in early if _place(one) not in whole]
+    whole = {_get_repeat_key(one) for one in outcomes if one.pictured and not one.kept}
+    early = [one for one in outcomes if one.kept and one.stop_reason == USER_STOP_REASON]
+    early = [one for one in early if _get_repeat_key(one) not in whole]
     if not early:
         return ()
     units = {unit.id: unit for unit in plan.units}
     what, far = f"{len(early)} fits were", ""
     if len(early) == 1 and (unit := units.get(early[0].unit)) is not None:
         most = unit.iterations + plan.budget.release
-        what = f"The fit{_whose(plan, unit)} was"
+        what = f"The fit{_describe_fitted_part(plan, unit)} was"
         if early[0].iterations < most:
             far = f" after {early[0].iterations} of at most {most} iterations"
     elif len(early) == 1:
@@ -60,28 +60,28 @@ def early_words(plan: Plan, outcomes: Sequence[UnitOutcome]) -> tuple[str, ...]:
     return (f"{what} ended early{far}: noise may be left in places, and detail may be missing.",)
 
 
-def _whose(plan: Plan, unit: WorkUnit) -> str:
+def _describe_fitted_part(plan: Plan, unit: WorkUnit) -> str:
     """Name the one of several parts that a fit is of, as " of plane 2"."""
     if unit.tile is not None:
         return " of a tile"
-    long = _long_axes(plan)
+    long = _list_part_axes(plan)
     if len(long) == 1:
         return f" of {PART_NAMES[long]} {unit.part + 1}"
     return " of a plane" if long else ""
 
 
-def _long_axes(plan: Plan) -> str:
+def _list_part_axes(plan: Plan) -> str:
     """Name the axes along which there are several parts."""
     source = plan.source
     return "".join(one for one in plan.layout.parts if source.shape[source.axes.index(one)] > 1)
 
 
-def _place(one: UnitOutcome) -> str:
+def _get_repeat_key(one: UnitOutcome) -> str:
     """Name what repeats of a fit have in common."""
     return one.unit.rpartition("r")[0]
 
 
-def untouched_words(plan: Plan, missing: npt.NDArray[np.bool_]) -> tuple[str, ...]:
+def describe_unrestored_parts(plan: Plan, missing: npt.NDArray[np.bool_]) -> tuple[str, ...]:
     """Name the planes, frames and channels that no fit has reached.
 
     Parameters
@@ -93,15 +93,15 @@ def untouched_words(plan: Plan, missing: npt.NDArray[np.bool_]) -> tuple[str, ..
     channels = missing.all(0)
     rest = missing[:, ~channels]
     parts = rest.all(1) & ~channels.all()
-    told = _sentences("channel", np.flatnonzero(channels))
-    told += _of_parts(plan, np.flatnonzero(parts))
+    told = _format_unrestored("channel", np.flatnonzero(channels))
+    told += _describe_parts(plan, np.flatnonzero(parts))
     for channel in np.flatnonzero(~channels):
         some = np.flatnonzero(missing[:, channel] & ~parts)
-        told += [f"channel {channel + 1}: {words}" for words in _of_parts(plan, some)]
+        told += [f"channel {channel + 1}: {words}" for words in _describe_parts(plan, some)]
     return tuple(words[:1].upper() + words[1:] for words in told)
 
 
-def untouched_tiles(left: int, count: int) -> tuple[str, ...]:
+def describe_unrestored_tiles(left: int, count: int) -> tuple[str, ...]:
     """Say how many tiles no fit has reached."""
     if not left:
         return ()
@@ -112,30 +112,34 @@ def untouched_tiles(left: int, count: int) -> tuple[str, ...]:
     )
 
 
-def _of_parts(plan: Plan, parts: npt.NDArray[np.intp]) -> list[str]:
+def _describe_parts(plan: Plan, parts: npt.NDArray[np.intp]) -> list[str]:
     """Name parts as a person counts them: frames, planes, or planes of frames."""
-    long = _long_axes(plan)
+    long = _list_part_axes(plan)
     if len(long) < 2:
-        return _sentences(PART_NAMES.get(long, "part"), parts)
+        return _format_unrestored(PART_NAMES.get(long, "part"), parts)
     deep = plan.source.shape[plan.source.axes.index(plan.layout.parts[1])]
     frames, planes = np.divmod(parts, deep)
     whole = [one for one in np.unique(frames) if (frames == one).sum() == deep]
-    told = _sentences(PART_NAMES["T"], np.array(whole, np.intp))
+    told = _format_unrestored(PART_NAMES["T"], np.array(whole, np.intp))
     for frame in np.setdiff1d(frames, whole):
-        told += _sentences(PART_NAMES["Z"], planes[frames == frame], f" of frame {frame + 1}")
+        told += _format_unrestored(
+            PART_NAMES["Z"], planes[frames == frame], f" of frame {frame + 1}"
+        )
     return told
 
 
-def _sentences(noun: str, indices: npt.NDArray[np.intp], of: str = "") -> list[str]:
+def _format_unrestored(noun: str, indices: npt.NDArray[np.intp], of: str = "") -> list[str]:
     """Put 0-based indices into one sentence, if there are any."""
     if not len(indices):
         return []
     if len(indices) == 1:
         return [f"{noun} {indices[0] + 1}{of} was not restored; it is as in the input."]
-    return [f"{noun}s {_numbers(indices)}{of} were not restored; they are as in the input."]
+    return [
+        f"{noun}s {_format_number_ranges(indices)}{of} were not restored; they are as in the input."
+    ]
 
 
-def _numbers(indices: Iterable[int]) -> str:
+def _format_number_ranges(indices: Iterable[int]) -> str:
     """Write 0-based indices as people count: "2, 4 and 6 to 9"."""
     runs: list[list[int]] = []
     for one in indices:
@@ -263,7 +267,7 @@ class Merge:
         if kept is not None:  # nothing is left of it, not even a rounding
             prediction = np.where(kept, self._parts, prediction)
         left, shift = self._left(prediction)
-        some = enough(left)
+        some = select_assessed_parts(left)
         residual = residual_words(left[some], prediction[some], self._calibration)
         shown = np.asarray(mean + shift, np.float32)
         deviation = self._deviation()
@@ -274,16 +278,16 @@ class Merge:
         came = self._corrected()
         image = as_input(self._arranged(shown), came, self._plan, self._as_it_came(kept))
         if image.dtype != np.float32:  # rounding and clipping may shift the mean
-            shown = to_parts(image, self._plan.source.axes, self._plan.layout)
+            shown = split_into_parts(image, self._plan.source.axes, self._plan.layout)
         if (left_out := self._outliers()) is not None:
             image = np.where(self._arranged(left_out), came.astype(image.dtype), image)
         evidence = [outcome.evidence for outcome in self.outcomes]
         seen = self._parts, left, prediction, shown
-        found = look_at(self._plan, self._calibration, *seen, evidence)
+        found = measure_result(self._plan, self._calibration, *seen, evidence)
         early = (
             *untouched,
-            *untouched_words(self._plan, self.count == 0),
-            *early_words(self._plan, self.outcomes),
+            *describe_unrestored_parts(self._plan, self.count == 0),
+            *describe_early_end(self._plan, self.outcomes),
         )
         own = self._own() or self.outcomes
         first, last = own[0], own[-1]
@@ -298,7 +302,9 @@ class Merge:
             "seconds": round(seconds, 2),
             "prior": self._prior(),
             "fit": fit_words(self._plan, self._calibration, self.outcomes),
-            "held_out": [[iteration, number(loss)] for iteration, _, loss in first.history],
+            "held_out": [
+                [iteration, convert_nan_to_none(loss)] for iteration, _, loss in first.history
+            ],
             "residual": residual,
             "verdict": verdict(found, early),
             "input_sha256": sha256(self._array),
@@ -326,7 +332,7 @@ class Merge:
 
     def _came(self) -> Planes:
         """Lay out the input with its outliers, as the maps of its camera correct it."""
-        parts = to_parts(self._array, self._plan.source.axes, self._plan.layout)
+        parts = split_into_parts(self._array, self._plan.source.axes, self._plan.layout)
         camera = self._calibration.maps
         return parts if camera is None else camera.corrected(parts)
 
@@ -391,12 +397,12 @@ class Merge:
     def _arranged(self, parts: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Bring parts of the result to its shape."""
         plan = self._plan
-        return from_parts(parts, plan.source.axes, plan.result_shape, plan.layout)
+        return join_parts(parts, plan.source.axes, plan.result_shape, plan.layout)
 
     def _measured(self, parts: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         """Bring parts of the input to its shape."""
         source, layout = self._plan.source, self._plan.layout
-        arranged = from_parts(parts.astype(np.float32), source.axes, source.shape, layout)
+        arranged = join_parts(parts.astype(np.float32), source.axes, source.shape, layout)
         return np.asarray(arranged, np.float32)
 
     def _learned(self) -> dict[str, Planes]:
@@ -447,7 +453,7 @@ class Merge:
         if (kept := self._kept()) is not None and self._shortened(kept):
             notes.append(SHORTENED.format(dtype=self._array.dtype.name))
         height, width = self._calibration.block[-2:]
-        if height * width > 1 and self._calibration.prior in IMAGE_FED:
+        if height * width > 1 and self._calibration.prior in IMAGE_INPUT_PRIORS:
             notes.append(
                 "Neighbouring pixels share noise here, so structure finer than "
                 f"{width} × {height} pixels may be smoothed away; the residual shows what was lost."

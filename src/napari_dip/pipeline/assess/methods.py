@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from napari_dip.errors.fault import printable
+from napari_dip.errors.fault import make_printable
 from napari_dip.pipeline.assess.references import PARTS, filtered, papers_of, references_of
 from napari_dip.pipeline.recipe import Common, recipe_from_dict
 from napari_dip.tasks import TASKS, Setting
-from napari_dip.tasks.priors.blind_spot import IMAGE_FED
+from napari_dip.tasks.priors.blind_spot import IMAGE_INPUT_PRIORS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -87,7 +87,7 @@ def methods_text(report: Report) -> str:
         _others(report),
         _machine(report),
     )
-    text = printable(" ".join(filter(None, sentences)))  # a line break would begin a reference
+    text = make_printable(" ".join(filter(None, sentences)))  # a line break would begin a reference
     # numbers run in the order in which the text cites, then what it does not name
     named = dict.fromkeys(
         key for group in re.findall(r"\{([^}]*)\}", text) for key in group.split("|")
@@ -166,7 +166,7 @@ def _noise(report: Report) -> str:
     sizes = " × ".join(str(side) for side in reversed(noise["hidden_block"]))
     single = all(side == 1 for side in noise["hidden_block"])
     hidden = "single pixels" if single else f"blocks of {sizes} pixels"
-    fed = report["prior"]["chosen"] in IMAGE_FED
+    fed = report["prior"]["chosen"] in IMAGE_INPUT_PRIORS
     purpose = "from the network and to judge the fit" if fed else "to judge the fit"
     if report.get("fit", {}).get("last_phase"):
         purpose += " until its last iterations, in which they take part"

@@ -242,18 +242,18 @@ def _judged(flat: npt.NDArray[Any], value: float, span: float, *, at_limit: bool
 
 #: Side of the parts, and how many parts each is cut into along an axis. The smaller ones are as
 #: wide as noise is correlated in FMD's widefield shots: their means scatter as noise makes them.
-SIDE, CUTS = 16, 4
+LOCAL_PART_SIDE, LOCAL_PART_CUTS = 16, 4
 #: Standard errors from which on a part is far off: of 16 smaller parts, 1 in 900 is by chance.
-FAR = 4.0
+BIAS_STANDARD_ERRORS = 4.0
 #: Share of such parts that results may have. Eight good ones (four shots of FMD, camera and coins
 #: with noise of 5 and 20, 256 x 256, fast) have 0 to 0.031; a photograph whose noise was measured
 #: four times too strong 0.08 to 0.20 (kodim08, noise of 25).
-MOST_FAR = 0.05
+MAX_BIASED_SHARE = 0.05
 #: Fewest parts that tell.
-LEAST_PARTS = 16
+MIN_LOCAL_PARTS = 16
 
 
-def far_parts(
+def measure_biased_parts(
     left: npt.NDArray[np.floating], known: npt.NDArray[np.bool_] | None
 ) -> tuple[float, int]:
     """Share of the parts of a residual whose mean is far from zero, and how many parts there are.
@@ -265,25 +265,31 @@ def far_parts(
     known : ndarray of bool or None
         Where there is a measurement; None: everywhere. Parts with a hole do not count.
     """
-    small = SIDE // CUTS
-    rows, columns = (side // SIDE for side in left.shape[-2:])
+    small = LOCAL_PART_SIDE // LOCAL_PART_CUTS
+    rows, columns = (side // LOCAL_PART_SIDE for side in left.shape[-2:])
 
     def parted(of: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
-        cut = of[..., : rows * SIDE, : columns * SIDE]
-        shape = (*cut.shape[:-2], rows, CUTS, small, columns, CUTS, small)
+        cut = of[..., : rows * LOCAL_PART_SIDE, : columns * LOCAL_PART_SIDE]
+        shape = (*cut.shape[:-2], rows, LOCAL_PART_CUTS, small, columns, LOCAL_PART_CUTS, small)
         means = cut.reshape(shape).mean((-4, -1), dtype=np.float64)
-        return np.asarray(np.moveaxis(means, -3, -2).reshape(-1, CUTS**2), np.float64)
+        return np.asarray(np.moveaxis(means, -3, -2).reshape(-1, LOCAL_PART_CUTS**2), np.float64)
 
     means = parted(left)
     if known is not None:
         means = means[parted(known.astype(np.float32)).min(1, initial=1.0) == 1]
     if not len(means):
         return 0.0, 0
-    errors = means.std(1, ddof=1) / CUTS
-    far = np.abs(means.mean(1)) > FAR * np.maximum(errors, np.finfo(np.float32).tiny)
+    errors = means.std(1, ddof=1) / LOCAL_PART_CUTS
+    far = np.abs(means.mean(1)) > BIAS_STANDARD_ERRORS * np.maximum(
+        errors, np.finfo(np.float32).tiny
+    )
     return float(far.mean()), len(means)
 
 
-def most_far(parts: int) -> float:
+def compute_biased_limit(parts: int) -> float:
     """Share that chance and good results leave, three standard errors granted to few parts."""
-    return MOST_FAR + 3 * sqrt(MOST_FAR * (1 - MOST_FAR) / parts) if parts >= LEAST_PARTS else 1.0
+    return (
+        MAX_BIASED_SHARE + 3 * sqrt(MAX_BIASED_SHARE * (1 - MAX_BIASED_SHARE) / parts)
+        if parts >= MIN_LOCAL_PARTS
+        else 1.0
+    )

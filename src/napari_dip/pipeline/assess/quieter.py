@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_dip.pipeline.assess.patterns import SIDE, most_far
+from napari_dip.pipeline.assess.patterns import LOCAL_PART_SIDE, compute_biased_limit
 from napari_dip.pipeline.calibrate.noise import noise_model, noise_variance
 from napari_dip.pipeline.calibrate.prepare import trusting
-from napari_dip.pipeline.calibrate.types import held_out_share
-from napari_dip.pipeline.plan.layout import to_parts
-from napari_dip.tasks.priors.r2r import SHOWN
+from napari_dip.pipeline.calibrate.types import compute_validation_share
+from napari_dip.pipeline.plan.layout import split_into_parts
+from napari_dip.tasks.priors.r2r import MEASUREMENT_INPUT_PRIORS
 
 if TYPE_CHECKING:
     from napari_dip.engine.noise.estimate import NoiseEstimate
@@ -48,7 +48,9 @@ def failing(result: Restoration) -> float:
     told = result.report.get("verdict", {}).get("figures", {}).get("residual")
     if not told:
         return 0.0
-    return max(float(told["at_edges"]) / EDGES, float(told["far"]) / most_far(told["parts"]))
+    return max(
+        float(told["at_edges"]) / EDGES, float(told["far"]) / compute_biased_limit(told["parts"])
+    )
 
 
 def quieter(
@@ -65,13 +67,15 @@ def quieter(
     """
     wish = plan.recipe.task.noise_wish()
     asked = wish.model != "auto" or wish.gain is not None or wish.read_noise is not None
-    asked |= calibration.prior not in SHOWN  # fixed noise draws detail late, whatever was measured
+    asked |= (
+        calibration.prior not in MEASUREMENT_INPUT_PRIORS
+    )  # fixed noise draws detail late, whatever was measured
     given = calibration.second is not None or calibration.maps is not None
     if asked or given or calibration.known is not None or not plan.recipe.task.doubts_noise():
         return None
     if result.residual is None or failing(result) < 1:
         return None
-    left = to_parts(result.residual, plan.source.axes, plan.layout)
+    left = split_into_parts(result.residual, plan.source.axes, plan.layout)
     noise = tuple(
         _weaker(one, calibration.offset[c], left[:, c]) for c, one in enumerate(calibration.noise)
     )
@@ -80,7 +84,7 @@ def quieter(
         calibration,
         noise=noise,
         block=block,
-        held_out_share=held_out_share(block, left[0, 0].size),
+        held_out_share=compute_validation_share(block, left[0, 0].size),
         model=noise_model(noise, wish),
         notes=(*calibration.notes, AGAIN),
         coarse=None,
@@ -91,9 +95,9 @@ def quieter(
 
 def _weaker(noise: NoiseEstimate, mean: float, left: Planes) -> NoiseEstimate:
     """White noise of a share of the variance, and of no more than calm parts of a residual have."""
-    rows, columns = (side // SIDE for side in left.shape[-2:])
-    cut = left[..., : rows * SIDE, : columns * SIDE]
-    parts = cut.reshape(*cut.shape[:-2], rows, SIDE, columns, SIDE)
+    rows, columns = (side // LOCAL_PART_SIDE for side in left.shape[-2:])
+    cut = left[..., : rows * LOCAL_PART_SIDE, : columns * LOCAL_PART_SIDE]
+    parts = cut.reshape(*cut.shape[:-2], rows, LOCAL_PART_SIDE, columns, LOCAL_PART_SIDE)
     calm = float(np.quantile(parts.var((-3, -1), dtype=np.float64), CALM))
     share = min(SHARE, max(calm / float(noise_variance(noise, mean)), LEAST))
     return replace(noise.white(share), doubt=noise.doubt or "texture", caution="")

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from napari_dip.tasks.noise_models.camera_maps import CAMERA_MAPS
-from napari_dip.tasks.priors.blind_spot import IMAGE_FED
-from napari_dip.tasks.priors.r2r import RECORRUPTED
-from napari_dip.tasks.priors.zssr import COARSER_SCALES
+from napari_dip.tasks.priors.blind_spot import IMAGE_INPUT_PRIORS
+from napari_dip.tasks.priors.r2r import R2R_PRIOR
+from napari_dip.tasks.priors.zssr import ZSSR_PRIOR
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -209,7 +209,7 @@ def _deep(report: Report) -> bool:
 def _explained(report: Report) -> bool:
     """Whether what an enlarged picture left unexplained was added to it."""
     enlarged = report["task"] == "super-resolve" and (
-        report["prior"]["chosen"] == COARSER_SCALES or setting(report, "start") != "none"
+        report["prior"]["chosen"] == ZSSR_PRIOR or setting(report, "start") != "none"
     )
     return enlarged or _halved(report)
 
@@ -242,9 +242,9 @@ def _blur(*, free: bool) -> Callable[[Report], bool]:
 
 _USED: Mapping[str, Callable[[Report], bool]] = {
     "guide": _prior("guided", "guided-noise"),
-    "blind spot": _prior(*IMAGE_FED),
+    "blind spot": _prior(*IMAGE_INPUT_PRIORS),
     "posterior": _prior("blind-spot", "guided"),
-    "recorrupted": _prior(RECORRUPTED),
+    "recorrupted": _prior(R2R_PRIOR),
     "collaborative": filtered,
     "camera": lambda report: bool(report["noise"].get("camera")) and filtered(report),
     "noise line": _measured,
@@ -255,7 +255,7 @@ _USED: Mapping[str, Callable[[Report], bool]] = {
     "anisotropic total variation": _smoothed("anisotropic"),
     "halved": _lanczos,
     "explaining": _explained,
-    "coarser scales": _prior(COARSER_SCALES),
+    "coarser scales": _prior(ZSSR_PRIOR),
     "recompression": _prior("recompression"),
     "jpeg traces": _noise("jpeg"),
     "impulses": _noise("salt-and-pepper"),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_dip.io.regions import chunks
+from napari_dip.io.regions import iter_chunks
 from napari_dip.pipeline.calibrate.noise import noise_variance
 from napari_dip.pipeline.machine import torch_version
 from napari_dip.pipeline.plan.sharing import sharing_report
@@ -19,16 +19,16 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from napari_dip.io.regions import OnDisk
+    from napari_dip.io.regions import MemoryMappedImage
     from napari_dip.pipeline.calibrate.types import Calibration
     from napari_dip.pipeline.plan.types import Plan, UnitOutcome
 
 
-def sha256(array: npt.NDArray[Any] | OnDisk) -> str:
+def sha256(array: npt.NDArray[Any] | MemoryMappedImage) -> str:
     """Hash of shape, type and pixels, whatever the memory order or byte order."""
     kind = np.dtype(array.dtype).newbyteorder("=")
     digest = hashlib.sha256(f"{kind.str}{tuple(array.shape)}".encode())
-    for part in chunks(array):
+    for part in iter_chunks(array):
         digest.update(part.astype(kind, copy=False).tobytes())
     return digest.hexdigest()
 

@@ -9,25 +9,27 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, InstanceOf, ValidationError, model_validator
 
-Text = Annotated[str, Field(max_length=10_000)]
+TextField = Annotated[str, Field(max_length=10_000)]
 #: Of files, which need not be Unicode; pydantic takes no such text for a `str`.
-Name = InstanceOf[str]
+NameField = InstanceOf[str]
 #: What goes into a script as well, where a line break would begin another command.
-Word = Annotated[str, Field(pattern=r"^[\w.+:-]{1,100}$")]
-Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
-Count = Annotated[int, Field(ge=0, le=2**53)]
-Figure = Annotated[float, Field(allow_inf_nan=False)]
-Sizes = Annotated[list[Annotated[int, Field(ge=1, le=2**53)]], Field(min_length=1, max_length=8)]
-Axes = Annotated[str, Field(pattern="^[TCZYXS]{1,6}$")]
+WordField = Annotated[str, Field(pattern=r"^[\w.+:-]{1,100}$")]
+DigestField = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+CountField = Annotated[int, Field(ge=0, le=2**53)]
+NumberField = Annotated[float, Field(allow_inf_nan=False)]
+SizesField = Annotated[
+    list[Annotated[int, Field(ge=1, le=2**53)]], Field(min_length=1, max_length=8)
+]
+AxesField = Annotated[str, Field(pattern="^[TCZYXS]{1,6}$")]
 
 
-class Fields(BaseModel):
+class StrictModel(BaseModel):
     """Fields by their types, none turned into another; more may stand beside them."""
 
     model_config = ConfigDict(strict=True, frozen=True)
 
 
-def fault_in(raw: object, kind: type[Fields]) -> str:
+def find_field_fault(raw: object, kind: type[StrictModel]) -> str:
     """Say which field is wrong, and why; empty if all of them are as they should be.
 
     Parameters
@@ -40,11 +42,11 @@ def fault_in(raw: object, kind: type[Fields]) -> str:
     try:
         kind.model_validate(raw)
     except ValidationError as error:
-        return _why(error)
+        return _describe_field_error(error)
     return ""
 
 
-def _why(error: ValidationError) -> str:
+def _describe_field_error(error: ValidationError) -> str:
     """Name the first field that is wrong, for the middle of a sentence."""
     first = error.errors(include_url=False, include_input=False)[0]
     field = ".".join(map(str, first["loc"])) or "?"
@@ -60,54 +62,54 @@ def _why(error: ValidationError) -> str:
 
 #: Of lists and receipts; raised by one whenever one written before would be read differently.
 SCHEMA = 1
-_Pair = Annotated[list[Figure | None], Field(min_length=2, max_length=2)]
+_Pair = Annotated[list[NumberField | None], Field(min_length=2, max_length=2)]
 
 
-class _Camera(Fields):
-    std: Annotated[list[Figure], Field(min_length=3, max_length=3)]
-    lags: Annotated[list[Figure], Field(min_length=3, max_length=3)]
+class _Camera(StrictModel):
+    std: Annotated[list[NumberField], Field(min_length=3, max_length=3)]
+    lags: Annotated[list[NumberField], Field(min_length=3, max_length=3)]
 
 
-class _Noise(Fields):
-    model: Word
-    gain: Annotated[list[Figure], Field(min_length=1)]
-    intercept: Annotated[list[Figure], Field(min_length=1)]
-    hidden_block: Sizes
-    relative: list[Figure] = Field(default_factory=list)
+class _Noise(StrictModel):
+    model: WordField
+    gain: Annotated[list[NumberField], Field(min_length=1)]
+    intercept: Annotated[list[NumberField], Field(min_length=1)]
+    hidden_block: SizesField
+    relative: list[NumberField] = Field(default_factory=list)
     camera: _Camera | None = None
 
 
-class _Prior(Fields):
-    chosen: Word
-    why: Text
+class _Prior(StrictModel):
+    chosen: WordField
+    why: TextField
 
 
-class _Trials(Fields):
-    trials: Count
-    gain: Figure
-    error: Figure
+class _Trials(StrictModel):
+    trials: CountField
+    gain: NumberField
+    error: NumberField
     went_on: bool
 
 
-class _Network(Fields):
-    file: Name
-    sha256: Digest
+class _Network(StrictModel):
+    file: NameField
+    sha256: DigestField
 
 
-class _Shared(Fields):
-    members: Count
-    iterations: Count
-    shown: Count
+class _Shared(StrictModel):
+    members: CountField
+    iterations: CountField
+    shown: CountField
 
 
-class _Fit(Fields):
+class _Fit(StrictModel):
     axes: Annotated[str, Field(pattern="^[TCZYXS]{0,6}$")] = "T"
-    inputs: list[Text] = Field(default_factory=list)
-    network: list[Count] = Field(default_factory=list)
-    iterations_at_most: Count = 0
-    last_phase: Count = 0
-    finished: Count = 1
-    kept: Count = 0
+    inputs: list[TextField] = Field(default_factory=list)
+    network: list[CountField] = Field(default_factory=list)
+    iterations_at_most: CountField = 0
+    last_phase: CountField = 0
+    finished: CountField = 1
+    kept: CountField = 0
     halved: bool = False
     filtered: bool = False
     shared: _Shared = _Shared(members=0, iterations=0, shown=0)
@@ -124,42 +126,42 @@ class _Fit(Fields):
         return raw
 
 
-class _Verdict(Fields):
-    sentences: list[Text] = Field(default_factory=list)
-    warnings: list[Text] = Field(default_factory=list)
+class _Verdict(StrictModel):
+    sentences: list[TextField] = Field(default_factory=list)
+    warnings: list[TextField] = Field(default_factory=list)
 
 
-class _Residual(Fields):
-    whiteness: Figure | None = None
+class _Residual(StrictModel):
+    whiteness: NumberField | None = None
 
 
-class ReportFields(Fields):
+class ReportFields(StrictModel):
     """Fields of a report that anything is made of; others may stand beside."""
 
-    task: Word
+    task: WordField
     recipe: dict[str, Any]
-    version: Word
-    torch: Word
-    device: Word
-    threads: Count
-    seed: Count
-    shape: Sizes
-    axes: Axes
+    version: WordField
+    torch: WordField
+    device: WordField
+    threads: CountField
+    seed: CountField
+    shape: SizesField
+    axes: AxesField
     noise: _Noise
     prior: _Prior
-    iterations: Count
-    best_iteration: Count
-    stop_reason: Text
+    iterations: CountField
+    best_iteration: CountField
+    stop_reason: TextField
     fit: _Fit = _Fit()
-    held_out: list[Annotated[list[Figure | None], Field(min_length=2, max_length=2)]] = Field(
+    held_out: list[Annotated[list[NumberField | None], Field(min_length=2, max_length=2)]] = Field(
         default_factory=list
     )
-    seconds: Figure | None = None
+    seconds: NumberField | None = None
     residual: _Residual = _Residual()
     verdict: _Verdict = _Verdict()
-    notes: list[Text] = Field(default_factory=list)
-    input_sha256: Digest | None = None
-    output_sha256: Digest | None = None
+    notes: list[TextField] = Field(default_factory=list)
+    input_sha256: DigestField | None = None
+    output_sha256: DigestField | None = None
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -170,27 +172,27 @@ class ReportFields(Fields):
         return self
 
 
-class _Source(Fields):
-    source: Name
+class _Source(StrictModel):
+    source: NameField
 
 
-class ListFields(Fields):
+class ListFields(StrictModel):
     """Of the list of a batch."""
 
     version: Literal[1] = Field(alias="schema")
     recipe: dict[str, Any]
-    files: dict[Name, Name]
+    files: dict[NameField, NameField]
     refused: list[_Source] = Field(default_factory=list)
-    cores: Count = 0
+    cores: CountField = 0
     one_network: bool = False
 
 
-class ReceiptFields(Fields):
+class ReceiptFields(StrictModel):
     """Of the receipt of a file that has a result."""
 
     version: Literal[1] = Field(alias="schema")
     recipe: dict[str, Any]
-    axes: Axes
-    inputs_sha256: dict[Name, Digest]
-    results_sha256: dict[Name, Digest]
+    axes: AxesField
+    inputs_sha256: dict[NameField, DigestField]
+    results_sha256: dict[NameField, DigestField]
     report: ReportFields

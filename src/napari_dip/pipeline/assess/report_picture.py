@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec
 
 import numpy as np
 
-from napari_dip.errors.fault import printable_lines
+from napari_dip.errors.fault import make_lines_printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -206,7 +206,7 @@ def html_page(title: str, style: str, body: str) -> str:
 </body>
 </html>
 """
-    return printable_lines(page)  # a browser obeys marks that turn the direction of writing
+    return make_lines_printable(page)  # a browser obeys marks that turn the direction of writing
 
 
 def picture_tag(png: bytes, words: str = "") -> str:

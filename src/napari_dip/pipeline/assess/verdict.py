@@ -10,14 +10,14 @@ from dataclasses import asdict, dataclass
 from math import sqrt
 from typing import TYPE_CHECKING, Any
 
-from napari_dip.pipeline.assess.findings import STEEP
-from napari_dip.pipeline.assess.patterns import LEAST, LOST, SIDE, most_far
+from napari_dip.pipeline.assess.findings import RESIDUAL_EDGE_SHARE
+from napari_dip.pipeline.assess.patterns import LEAST, LOCAL_PART_SIDE, LOST, compute_biased_limit
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from napari_dip.pipeline.assess.evidence import Confirmed
-    from napari_dip.pipeline.assess.findings import Findings, Residual
+    from napari_dip.pipeline.assess.evidence import ConfirmedDetail
+    from napari_dip.pipeline.assess.findings import ResidualMetrics, ResultMetrics
     from napari_dip.pipeline.assess.patterns import CutOff
 
 #: Autocorrelation that the residual may have beyond the noise's, and variance along edges that it
@@ -57,7 +57,7 @@ class Remark:
     warns: bool = False
 
 
-def verdict(found: Findings, early: Sequence[str] = ()) -> dict[str, Any]:
+def verdict(found: ResultMetrics, early: Sequence[str] = ()) -> dict[str, Any]:
     """Say what the numbers mean.
 
     Parameters
@@ -102,28 +102,28 @@ def verdict(found: Findings, early: Sequence[str] = ()) -> dict[str, Any]:
     }
 
 
-def excess_allowed(residual: Residual | None) -> float:
+def excess_allowed(residual: ResidualMetrics | None) -> float:
     """Most that the residual's autocorrelation may lie above the noise's."""
     return EXCESS + ERRORS / sqrt(max(residual.pixels, 1)) if residual else EXCESS
 
 
-def edges_allowed(residual: Residual | None) -> float:
+def edges_allowed(residual: ResidualMetrics | None) -> float:
     """Largest variance of the residual along edges, in units of that where the picture is flat."""
-    steep = STEEP * residual.pixels if residual else 0.0
+    steep = RESIDUAL_EDGE_SHARE * residual.pixels if residual else 0.0
     return EDGES + ERRORS * sqrt(2 / steep) if steep else EDGES  # a variance's standard error
 
 
-def doubtful(found: Confirmed) -> bool:
+def doubtful(found: ConfirmedDetail) -> bool:
     """Whether less than half of a kind of detail is sure to be in the measurement."""
     return _least(found) < CONFIRMED
 
 
-def _least(found: Confirmed) -> float:
+def _least(found: ConfirmedDetail) -> float:
     """Share of a kind of detail that is sure to be in the measurement."""
     return min(found.share, MOST_SHARE) - SURE * found.error
 
 
-def _of_residual(residual: Residual | None) -> Remark:
+def _of_residual(residual: ResidualMetrics | None) -> Remark:
     if residual is None:
         return Remark("What was taken out is no noise from pixel to pixel, so it was not judged.")
     if residual.told and residual.excess > excess_allowed(residual):
@@ -160,14 +160,15 @@ def _of_residual(residual: Residual | None) -> Remark:
     return Remark("The residual looks like noise.")
 
 
-def _of_local_means(found: Findings) -> list[Remark]:
+def _of_local_means(found: ResultMetrics) -> list[Remark]:
     """Judge the brightness of parts, by no noise that was measured: what a fit was led by."""
     residual = found.residual
-    if residual is None or residual.far <= most_far(residual.parts):
+    if residual is None or residual.far <= compute_biased_limit(residual.parts):
         return []
     return [
         Remark(
-            f"Do not use this result: in {residual.far:.0%} of its parts of {SIDE} × {SIDE} pixels "
+            f"Do not use this result: in {residual.far:.0%} of its parts of {LOCAL_PART_SIDE} × "
+            f"{LOCAL_PART_SIDE} pixels "
             "its brightness is not that of the input. Run it again with gain and read noise filled "
             "in, since they were probably measured wrong.",
             warns=True,
@@ -175,7 +176,7 @@ def _of_local_means(found: Findings) -> list[Remark]:
     ]
 
 
-def _of_pattern(found: Findings) -> list[Remark]:
+def _of_pattern(found: ResultMetrics) -> list[Remark]:
     pattern = found.pattern
     if pattern is None:
         return []
@@ -190,7 +191,7 @@ def _of_pattern(found: Findings) -> list[Remark]:
     ]
 
 
-def _of_intensity(found: Findings) -> Remark:
+def _of_intensity(found: ResultMetrics) -> Remark:
     bias = max(found.bias, found.unexplained, key=abs)
     if abs(bias) > BIAS:
         more = "brighter" if bias > 0 else "darker"
@@ -200,7 +201,7 @@ def _of_intensity(found: Findings) -> Remark:
     return Remark(f"Mean intensity was kept within {BIAS:.1%}.")
 
 
-def _of_contrast(found: Findings) -> list[Remark]:
+def _of_contrast(found: ResultMetrics) -> list[Remark]:
     detail, contrast = found.detail, found.contrast
     if found.filled and found.residual is None:
         return []  # measured pixels came back as they were, and of holes held-out pixels know none
@@ -224,7 +225,7 @@ def _of_contrast(found: Findings) -> list[Remark]:
     return [Remark(f"{words} {what}.")]
 
 
-def _asked(found: Confirmed) -> str:
+def _asked(found: ConfirmedDetail) -> str:
     """Say what the held-out pixels answered where they did not confirm."""
     if found.error > UNTOLD:
         return "it is too weak for the pixels that the fit never saw to tell"
@@ -235,7 +236,7 @@ def _asked(found: Confirmed) -> str:
     return f"{words}, but it may be {f'as little as {least:.0%}' if least >= NOTHING else 'none'}"
 
 
-def _of_holes(found: Findings) -> list[Remark]:
+def _of_holes(found: ResultMetrics) -> list[Remark]:
     if not found.filled:
         return []
     if found.far > FAR:
@@ -265,7 +266,7 @@ def cut_off_words(least: CutOff, largest: CutOff) -> tuple[str, ...]:
     return tuple(said)
 
 
-def _of_cut_noise(found: Findings) -> list[Remark]:
+def _of_cut_noise(found: ResultMetrics) -> list[Remark]:
     if not found.reckoned:
         return []
     values = " and ".join(f"{limit:g}" for limit in found.reckoned)
@@ -281,7 +282,7 @@ def _of_cut_noise(found: Findings) -> list[Remark]:
     ]
 
 
-def _of_finer(found: Findings) -> list[Remark]:
+def _of_finer(found: ResultMetrics) -> list[Remark]:
     if not found.finer:
         return []
     return [
@@ -289,7 +290,7 @@ def _of_finer(found: Findings) -> list[Remark]:
     ]
 
 
-def _share(found: Confirmed) -> str:
+def _share(found: ConfirmedDetail) -> str:
     """Put a share into words; where it is hardly known, without a number."""
     if found.error > UNTOLD:
         return "most"

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     import torch
 
-    from napari_dip.engine.noise.colour_camera import CameraNoise, TextureSigns
+    from napari_dip.engine.noise.colour_camera import CameraNoise, TextureStatistics
     from napari_dip.engine.noise.estimate import NoiseEstimate
     from napari_dip.pipeline.calibrate.types import Planes
 
@@ -28,11 +28,11 @@ CAMERA_NOTE = (
 #: of 29 files of cc15 and polyu have up to 1.30 and 4.52, and 0.51 or more. Of 29 photographs with
 #: little noise (kodak256, McMaster, the page of CBM3D) 26 have 0.44 or less; the others differ from
 #: block to block by 1.53 to 1.67.
-MAX_SPREAD, MAX_BRIGHTNESS_RATIO, MIN_LAG = 1.32, 5.0, 0.46
+MAX_SPREAD, MAX_BRIGHTNESS_RATIO, MIN_NEIGHBOUR_CORRELATION = 1.32, 5.0, 0.46
 #: Least correlation of neighbours where colour is nearly as noisy as luminance, and luminance is so
 #: many times as noisy as the finest frequencies tell: Window and Pattern3 of RNI15 have 0.31 and
 #: 0.44, 0.88 to 1.0, and 4.1 or more; of the photographs above none has all three.
-MIN_LAG_IN_COLOUR, COLOUR_SHARE, FINE_RATIO = 0.3, 0.7, 4.0
+MIN_COLOUR_NEIGHBOUR_CORRELATION, MIN_COLOUR_NOISE_SHARE, MIN_FINE_NOISE_RATIO = 0.3, 0.7, 4.0
 #: Least noise in luminance, in grey values of 8 bits, and least times the noise that the finest
 #: frequencies tell: 2.3 or more in cc15 and polyu; white noise has 1.
 MIN_STD, MIN_RATIO = 1.5, 1.5
@@ -40,13 +40,15 @@ MIN_STD, MIN_RATIO = 1.5, 1.5
 #: pixels), and by how much less noise is tried where they have more, and how often. Of cc15 and
 #: polyu 28 files have 0.008 to 0.014; woven cloth (Canon5D2_bag) 0.065. In smaller pictures chance
 #: makes as much more of it as their side is shorter.
-MAX_FAR, LESS, TRIALS = 0.03, 0.6, 2
-NEAR, FAR = 5, 24
+MAX_DISTANT_CORRELATION, NOISE_RETRY_FACTOR, MAX_NOISE_RETRIES = 0.03, 0.6, 2
+MIN_CORRELATION_DISTANCE, MAX_CORRELATION_DISTANCE = 5, 24
 #: Side of the middle of a picture that residuals are looked at in.
-TRIAL_SIDE = 256
+RESIDUAL_CROP_SIDE = 256
 
 
-def camera_noise(stack: Planes, noise: Sequence[NoiseEstimate], step: float) -> CameraNoise | None:
+def detect_camera_noise(
+    stack: Planes, noise: Sequence[NoiseEstimate], step: float
+) -> CameraNoise | None:
     """Measure the noise as a colour camera's, in the image's units; None if it is none.
 
     Parameters
@@ -74,50 +76,70 @@ def camera_noise(stack: Planes, noise: Sequence[NoiseEstimate], step: float) -> 
     least = max(MIN_STD * step, MIN_RATIO * float(fine))
     if camera.std[0] < least or not _is_camera(camera, signs, float(fine)):
         return None
-    return _confirmed(planes, camera)
+    return _confirm_camera_noise(planes, camera)
 
 
-def _is_camera(camera: CameraNoise, signs: TextureSigns, fine: float) -> bool:
+def _is_camera(camera: CameraNoise, signs: TextureStatistics, fine: float) -> bool:
     luminance, *colours = camera.std
-    colourful = sum(colours) >= 2 * COLOUR_SHARE * luminance and luminance >= FINE_RATIO * fine
+    colourful = (
+        sum(colours) >= 2 * MIN_COLOUR_NOISE_SHARE * luminance
+        and luminance >= MIN_FINE_NOISE_RATIO * fine
+    )
     return (
         signs.spread <= MAX_SPREAD
         and signs.brightness_ratio <= MAX_BRIGHTNESS_RATIO
-        and signs.lag >= (MIN_LAG_IN_COLOUR if colourful else MIN_LAG)
+        and signs.lag
+        >= (MIN_COLOUR_NEIGHBOUR_CORRELATION if colourful else MIN_NEIGHBOUR_CORRELATION)
     )
 
 
-def _confirmed(planes: torch.Tensor, camera: CameraNoise) -> CameraNoise | None:
+def _confirm_camera_noise(planes: torch.Tensor, camera: CameraNoise) -> CameraNoise | None:
     """Filter the middle of a picture, and believe the noise if its residual is no texture."""
     from napari_dip.engine.refinement.colour_camera import filter_camera_noise
 
     places = [
-        slice((side - min(side, TRIAL_SIDE)) // 2, (side + min(side, TRIAL_SIDE)) // 2)
+        slice(
+            (side - min(side, RESIDUAL_CROP_SIDE)) // 2, (side + min(side, RESIDUAL_CROP_SIDE)) // 2
+        )
         for side in planes.shape[-2:]
     ]
     middle = planes[len(planes) // 2, :, places[0], places[1]][None].float()
-    for _ in range(1 + TRIALS):
+    for _ in range(1 + MAX_NOISE_RETRIES):
         residual = (middle - filter_camera_noise(middle, camera).mean).mean((0, 1))
-        if far_correlation(residual) <= MAX_FAR * TRIAL_SIDE / min(residual.shape):
+        if compute_distant_correlation(
+            residual
+        ) <= MAX_DISTANT_CORRELATION * RESIDUAL_CROP_SIDE / min(residual.shape):
             return camera
-        camera = camera.in_units_of(1 / LESS)
+        camera = camera.in_units_of(1 / NOISE_RETRY_FACTOR)
     return None
 
 
-def far_correlation(residual: torch.Tensor) -> float:
-    """Root mean square correlation of pixels (Y, X) that are `NEAR` to `FAR` pixels apart."""
+def compute_distant_correlation(residual: torch.Tensor) -> float:
+    """Compute the root mean square correlation of distant pixels (Y, X).
+
+    They lie `MIN_CORRELATION_DISTANCE` to `MAX_CORRELATION_DISTANCE` pixels apart.
+    """
     import torch
 
     spectrum = torch.fft.rfft2(residual - residual.mean()).abs().square()
     alike = torch.fft.irfft2(spectrum, s=residual.shape)
-    alike = torch.roll(alike / alike[0, 0].clamp(min=1e-12), (FAR, FAR), (0, 1))
-    alike = alike[: 2 * FAR + 1, : 2 * FAR + 1]
+    alike = torch.roll(
+        alike / alike[0, 0].clamp(min=1e-12),
+        (MAX_CORRELATION_DISTANCE, MAX_CORRELATION_DISTANCE),
+        (0, 1),
+    )
+    alike = alike[: 2 * MAX_CORRELATION_DISTANCE + 1, : 2 * MAX_CORRELATION_DISTANCE + 1]
     away = torch.ones_like(alike, dtype=torch.bool)
-    away[FAR - NEAR + 1 : FAR + NEAR, FAR - NEAR + 1 : FAR + NEAR] = False
+    away[
+        MAX_CORRELATION_DISTANCE - MIN_CORRELATION_DISTANCE + 1 : MAX_CORRELATION_DISTANCE
+        + MIN_CORRELATION_DISTANCE,
+        MAX_CORRELATION_DISTANCE - MIN_CORRELATION_DISTANCE + 1 : MAX_CORRELATION_DISTANCE
+        + MIN_CORRELATION_DISTANCE,
+    ] = False
     return float(alike[away].square().mean().sqrt())
 
 
-def noise_of_channels(
+def replace_channel_noise(
     camera: CameraNoise, noise: Sequence[NoiseEstimate]
 ) -> tuple[NoiseEstimate, ...]:
     """Put a camera's noise in place of what each channel's finest frequencies tell."""
@@ -140,19 +162,21 @@ def noise_of_channels(
     )
 
 
-def in_colours(noise: Sequence[NoiseEstimate], grid: tuple[int, int]) -> tuple[NoiseEstimate, ...]:
+def flag_correlated_colours(
+    noise: Sequence[NoiseEstimate], grid: tuple[int, int]
+) -> tuple[NoiseEstimate, ...]:
     """Warn of noise that a colour picture's neighbours share and that is no camera's as such."""
-    from napari_dip.engine.noise.estimate import hidden_block
+    from napari_dip.engine.noise.estimate import compute_blind_spot_size
 
     return tuple(
         replace(one, caution="colours")
-        if not (one.doubt or one.caution) and hidden_block([one], grid) != (1, 1)
+        if not (one.doubt or one.caution) and compute_blind_spot_size([one], grid) != (1, 1)
         else one
         for one in noise
     )
 
 
-def noise_of_colours(
+def measure_colour_noise(
     stack: Planes, noise: Sequence[NoiseEstimate], step: float
 ) -> tuple[CameraNoise | None, tuple[NoiseEstimate, ...]]:
     """Measure a colour picture's noise as a camera's, or else warn where neighbours share it.
@@ -160,7 +184,7 @@ def noise_of_colours(
     Parameters
     ----------
     stack, noise, step
-        As `camera_noise` takes them.
+        As `detect_camera_noise` takes them.
 
     Returns
     -------
@@ -168,13 +192,15 @@ def noise_of_colours(
     noise : tuple of NoiseEstimate
         Of red, green and blue.
     """
-    camera = camera_noise(stack, noise, step)
+    camera = detect_camera_noise(stack, noise, step)
     height, width = stack.shape[-2:]
     return camera, (
-        noise_of_channels(camera, noise) if camera else in_colours(noise, (height, width))
+        replace_channel_noise(camera, noise)
+        if camera
+        else flag_correlated_colours(noise, (height, width))
     )
 
 
-def camera_note(camera: CameraNoise) -> str:
+def make_camera_note(camera: CameraNoise) -> str:
     """Describe the noise to the user."""
     return CAMERA_NOTE.format(std=camera.std[0])

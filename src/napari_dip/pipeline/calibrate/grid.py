@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_dip.pipeline.calibrate.types import Coarse
+from napari_dip.pipeline.calibrate.types import HalfResolutionInput
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,28 +28,28 @@ if TYPE_CHECKING:
 
 #: Hidden block from which on an image is looked at: with less, noise is shared by direct
 #: neighbours only, and half the pixels would lose more than they spare.
-WIDE = 5
+MIN_OVERSAMPLED_BLOCK = 5
 #: Least side of an image, so that half of it is one that can be restored.
-LEAST_SIDE = 64
+MIN_HALVED_SIDE = 64
 #: Widest hidden block on the coarse grid: what is left of the correlation there is slight from two
 #: pixels on. On the first shots of FMD WideField_BPAE_R and B, 512 x 512 pixels, blocks of 3 x 3
 #: ended at 33.75 and 36.08 dB, blocks of 3 x 7, as the lags ask for, at 33.11 and 35.55 dB.
-WIDEST = 3
+MAX_HALF_RESOLUTION_BLOCK = 3
 #: A note on a run.
-HALVED = (
+HALF_RESOLUTION_NOTE = (
     "The image has more pixels than detail: what is finer than two pixels holds neither picture "
     "nor noise. It was fitted at half its size, and enlarged again."
 )
 
 
-def coarse_grid(
+def halve_oversampled(
     parts: Planes,
     noise: Sequence[NoiseEstimate],
     block: tuple[int, ...],
     constant: tuple[int, ...],
     *,
     camera: bool = False,
-) -> Coarse | None:
+) -> HalfResolutionInput | None:
     """Halve a picture that is oversampled in all its channels; None if it is not.
 
     Parameters
@@ -67,19 +67,29 @@ def coarse_grid(
     """
     import torch
 
-    from napari_dip.engine.noise.estimate import hidden_block
-    from napari_dip.engine.noise.oversampling import halved, halved_noise, oversampled
+    from napari_dip.engine.noise.estimate import compute_blind_spot_size
+    from napari_dip.engine.noise.oversampling import (
+        halve_noise_estimate,
+        halve_resolution,
+        is_oversampled,
+    )
 
-    if parts.ndim > 4 or min(parts.shape[-2:]) < LEAST_SIDE:
+    if parts.ndim > 4 or min(parts.shape[-2:]) < MIN_HALVED_SIDE:
         return None
     varied = [c for c in range(parts.shape[1]) if c not in constant]
-    seen = (oversampled(torch.from_numpy(parts[:, c]), noise[c]) for c in varied)
-    if not camera and (min(block) < WIDE or not all(seen)):
+    seen = (is_oversampled(torch.from_numpy(parts[:, c]), noise[c]) for c in varied)
+    if not camera and (min(block) < MIN_OVERSAMPLED_BLOCK or not all(seen)):
         return None
-    half = np.asarray(halved(torch.from_numpy(parts)), np.float32)
-    noises = tuple(one if c in constant else halved_noise(one) for c, one in enumerate(noise))
-    measured = hidden_block([noises[c] for c in varied], (half.shape[-2], half.shape[-1]))
-    return Coarse(half, noises, tuple(min(side, WIDEST) for side in measured))
+    half = np.asarray(halve_resolution(torch.from_numpy(parts)), np.float32)
+    noises = tuple(
+        one if c in constant else halve_noise_estimate(one) for c, one in enumerate(noise)
+    )
+    measured = compute_blind_spot_size(
+        [noises[c] for c in varied], (half.shape[-2], half.shape[-1])
+    )
+    return HalfResolutionInput(
+        half, noises, tuple(min(side, MAX_HALF_RESOLUTION_BLOCK) for side in measured)
+    )
 
 
 #: Percentiles that span an image without its outliers.

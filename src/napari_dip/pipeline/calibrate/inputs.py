@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_dip.errors import Refusal, refusal
-from napari_dip.io.header import shared_axes
-from napari_dip.pipeline.calibrate.types import Inputs
-from napari_dip.pipeline.plan.layout import layout_of, stacked_axes, to_parts
-from napari_dip.tasks.noise_models.camera_maps import camera_of
-from napari_dip.tasks.shared_settings import admit_second
+from napari_dip.io.header import match_axes
+from napari_dip.pipeline.calibrate.types import RunInputs
+from napari_dip.pipeline.plan.layout import get_stacked_axes, make_layout, split_into_parts
+from napari_dip.tasks.noise_models.camera_maps import build_camera_correction
+from napari_dip.tasks.shared_settings import check_exposure_pixels
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from napari_dip.pipeline.plan.types import Plan
 
 
-def sort_inputs(plan: Plan, data: Mapping[str, npt.NDArray[Any]]) -> Inputs | Refusal:
+def sort_inputs(plan: Plan, data: Mapping[str, npt.NDArray[Any]]) -> RunInputs | Refusal:
     """Sort the pixels, or say no to those that the task cannot use.
 
     Parameters
@@ -34,14 +34,14 @@ def sort_inputs(plan: Plan, data: Mapping[str, npt.NDArray[Any]]) -> Inputs | Re
     """
     image, task = data["image"], plan.recipe.task
     overlays = {one.name for one in task.inputs if one.overlays}
-    others = {name: _single(data[name], marks=name in overlays) for name in plan.others}
+    others = {name: _copy_as_float32(data[name], marks=name in overlays) for name in plan.others}
     again = next((one.name for one in task.inputs if one.measures and one.name in others), None)
     for key, spec in plan.others.items():
         if no := check_finite(others[key], spec.name):
             return no
-    if no := task.admit(plan.source, _overlaid(plan, others, plan.layout)):
+    if no := task.admit(plan.source, _arrange_overlays(plan, others, plan.layout)):
         return no
-    laid = _without_hollows(plan, image, others)
+    laid = _choose_filled_layout(plan, image, others)
     if isinstance(laid, Refusal):
         return laid
     layout, parts, known = laid
@@ -49,25 +49,29 @@ def sort_inputs(plan: Plan, data: Mapping[str, npt.NDArray[Any]]) -> Inputs | Re
         return no
     named = (one.name for one in task.inputs if one.calibrates)
     given = {name: others.pop(name) for name in named if name in others}
-    maps = camera_of(given, plan.source.grid)
+    maps = build_camera_correction(given, plan.source.grid)
     if maps is not None:
         parts = maps.corrected(parts)
     if no := task.admit_image(plan.source, parts):
         return no
-    second = None if again is None else to_parts(others.pop(again), plan.source.axes, layout)
+    second = (
+        None if again is None else split_into_parts(others.pop(again), plan.source.axes, layout)
+    )
     if (
         again is not None
         and second is not None
-        and (no := admit_second(parts, second, plan.others[again].name, plan.source.name))
+        and (no := check_exposure_pixels(parts, second, plan.others[again].name, plan.source.name))
     ):
         return no
     if maps is not None and second is not None:
         second = maps.corrected(second)
     step = 1.0 if image.dtype.kind in "iu" else 0.0
-    return Inputs(parts, _overlaid(plan, others, layout), known, step, layout, second, maps)
+    return RunInputs(
+        parts, _arrange_overlays(plan, others, layout), known, step, layout, second, maps
+    )
 
 
-def _single(array: npt.NDArray[Any], *, marks: bool) -> Planes:
+def _copy_as_float32(array: npt.NDArray[Any], *, marks: bool) -> Planes:
     """Copy in single precision; finite values that mark pixels stay finite, and above 0."""
     limits = np.finfo(np.float32)
     if marks and array.dtype.kind == "f" and array.dtype.itemsize > limits.dtype.itemsize:
@@ -76,22 +80,22 @@ def _single(array: npt.NDArray[Any], *, marks: bool) -> Planes:
     return np.array(array, dtype=np.float32)
 
 
-def _without_hollows(
+def _choose_filled_layout(
     plan: Plan, image: npt.NDArray[Any], others: Mapping[str, Planes]
 ) -> tuple[Layout, Planes, npt.NDArray[np.bool_] | None] | Refusal:
     """Lay the image out, in another way than planned where a plane holds no known pixel."""
     layout = plan.layout
-    parts, known = laid_out(plan, image, others, layout)
+    parts, known = arrange_image(plan, image, others, layout)
     if no := plan.recipe.task.check_known(plan.source, known):
         return no
     if known is not None and not known.any():
         return refusal("nothing-known", name=plan.source.name)
-    rest = _further_layouts(plan)
-    while known is not None and (hollow := _hollow(known)):
+    rest = _list_alternative_layouts(plan)
+    while known is not None and (hollow := _count_empty_parts(known)):
         if not rest:
             return refusal("plane-unknown", name=plan.source.name, count=hollow, total=len(known))
         layout = rest.pop(0)
-        parts, known = laid_out(plan, image, others, layout)
+        parts, known = arrange_image(plan, image, others, layout)
     return layout, parts, known
 
 
@@ -121,41 +125,44 @@ def check_content(array: npt.NDArray[Any], name: str) -> Refusal | None:
     return None
 
 
-def laid_out(
+def arrange_image(
     plan: Plan, image: npt.NDArray[Any], others: Mapping[str, Planes], layout: Layout
 ) -> tuple[Planes, npt.NDArray[np.bool_] | None]:
     """Lay the image out, and say where there is a measurement; None: everywhere."""
     with np.errstate(over="ignore"):  # what single precision cannot hold is refused in words
-        parts = to_parts(image, plan.source.axes, layout)
-    gone = plan.recipe.task.missing(parts, _overlaid(plan, others, layout))
+        parts = split_into_parts(image, plan.source.axes, layout)
+    gone = plan.recipe.task.missing(parts, _arrange_overlays(plan, others, layout))
     return parts, None if gone is None or not gone.any() else ~gone
 
 
-def _overlaid(plan: Plan, others: Mapping[str, Planes], layout: Layout) -> Mapping[str, Planes]:
+def _arrange_overlays(
+    plan: Plan, others: Mapping[str, Planes], layout: Layout
+) -> Mapping[str, Planes]:
     """Lay out what lies on the image pixel by pixel; leave the rest as it is."""
     source, laid = plan.source, dict(others)
     for one in plan.recipe.task.inputs:
         if one.overlays and one.name in others:
-            axes = shared_axes(source, others[one.name].shape)
+            axes = match_axes(source, others[one.name].shape)
             sizes = tuple(zip(source.axes, source.shape, strict=True))
             sides = [count if axis in axes else 1 for axis, count in sizes]
             whole = [1 if axis in "CS" and axis not in axes else n for axis, n in sizes]
             spread = np.broadcast_to(others[one.name].reshape(sides), whole)
-            laid[one.name] = to_parts(spread, source.axes, layout)
+            laid[one.name] = split_into_parts(spread, source.axes, layout)
     return laid
 
 
-def _hollow(known: npt.NDArray[np.bool_]) -> int:
+def _count_empty_parts(known: npt.NDArray[np.bool_]) -> int:
     """Count the parts without anything known of a channel of which others know something."""
     there = known.reshape(*known.shape[:2], -1).any(2)
     gone = np.any(~there & np.any(there, axis=0), axis=1)
     return int(np.count_nonzero(gone))
 
 
-def _further_layouts(plan: Plan) -> list[Layout]:
+def _list_alternative_layouts(plan: Plan) -> list[Layout]:
     """List the ways to fit planes together that the plan has not taken, along depth first."""
     ways = [
-        layout_of(plan.source, volume=True, deep=axis) for axis in stacked_axes(plan.source)[::-1]
+        make_layout(plan.source, volume=True, deep=axis)
+        for axis in get_stacked_axes(plan.source)[::-1]
     ]
     least = plan.recipe.task.least_depth
     return [one for one in ways if one != plan.layout and min(one.depth(plan.source)) >= least]

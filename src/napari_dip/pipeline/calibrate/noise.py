@@ -14,11 +14,11 @@ import numpy as np
 
 from napari_dip.pipeline.calibrate.types import Second
 from napari_dip.tasks.noise_models.named_noise import (
-    NAMED,
+    NAMED_NOISE_LABELS,
     SPECKLE,
-    clear_lines,
-    ready_to_measure,
-    relative_noise,
+    convert_log_noise,
+    find_clear_stripes,
+    remove_named_noise,
 )
 
 if TYPE_CHECKING:
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from napari_dip.engine.noise.estimate import NoiseEstimate
-    from napari_dip.pipeline.calibrate.types import Inputs, Planes
-    from napari_dip.tasks.base import NoiseWish
+    from napari_dip.pipeline.calibrate.types import Planes, RunInputs
+    from napari_dip.tasks.base import NoiseRequest
 
 #: Planes of a stack that the noise is measured on, spread over all of it: eight planes of
 #: 512 x 512 hold 30,000 blocks, and one detector made them all.
@@ -50,15 +50,15 @@ def noise_variance(
     return np.asarray(np.maximum(line, noise.floor) + np.asarray(excess, np.float64))
 
 
-def noise_model(noise: Sequence[NoiseEstimate], wish: NoiseWish) -> str:
+def noise_model(noise: Sequence[NoiseEstimate], wish: NoiseRequest) -> str:
     """Name what was reckoned with: a named noise, "gaussian" or "poisson-gaussian"."""
-    if wish.model == "jpeg" or wish.model in NAMED:
+    if wish.model == "jpeg" or wish.model in NAMED_NOISE_LABELS:
         return wish.model
     return "gaussian" if all(one.gain == 0 for one in noise) else "poisson-gaussian"
 
 
 def channels_noise(
-    inputs: Inputs, parts: Planes, constant: tuple[int, ...], wish: NoiseWish
+    inputs: RunInputs, parts: Planes, constant: tuple[int, ...], wish: NoiseRequest
 ) -> tuple[tuple[NoiseEstimate, ...], Second | None]:
     """Measure each channel's noise: from the image, or from two measurements of one object.
 
@@ -98,7 +98,7 @@ def channels_noise(
 
 
 def alone(
-    volume: Planes, known: npt.NDArray[np.bool_] | None, step: float, wish: NoiseWish
+    volume: Planes, known: npt.NDArray[np.bool_] | None, step: float, wish: NoiseRequest
 ) -> NoiseEstimate:
     """Measure one channel's noise from planes (..., Y, X), those it knows of.
 
@@ -113,10 +113,14 @@ def alone(
     """
     import torch
 
-    from napari_dip.engine.noise.estimate import agreeing, measure_noise, white_part
+    from napari_dip.engine.noise.estimate import (
+        correct_by_prediction,
+        estimate_noise,
+        extract_nugget,
+    )
 
-    if wish.model in NAMED:
-        volume, known, step = ready_to_measure(volume, known, step, wish.model)
+    if wish.model in NAMED_NOISE_LABELS:
+        volume, known, step = remove_named_noise(volume, known, step, wish.model)
     planes = volume.reshape(-1, *volume.shape[-2:])
     seen = None if known is None else known.reshape(planes.shape)
     if seen is not None and seen.any():  # missing planes hold nothing but the mean
@@ -124,19 +128,19 @@ def alone(
         planes, seen = planes[told], seen[told]
     some = spread_planes(len(planes))
     there = None if seen is None else torch.from_numpy(seen[some])
-    measured = measure_noise(torch.from_numpy(planes[some]), step, there)
-    if seen is None and wish.model not in NAMED:
+    measured = estimate_noise(torch.from_numpy(planes[some]), step, there)
+    if seen is None and wish.model not in NAMED_NOISE_LABELS:
         plane = planes[some[len(some) // 2]]
-        measured = agreeing(measured, torch.from_numpy(plane), step)
-        if not measured.doubt and clear_lines(plane) is not None:
+        measured = correct_by_prediction(measured, torch.from_numpy(plane), step)
+        if not measured.doubt and find_clear_stripes(plane) is not None:
             measured = replace(measured, caution="lines")
     if wish.model == SPECKLE:
-        return relative_noise(measured, planes)
-    return _overruled(white_part(measured) if wish.white else measured, planes, wish)
+        return convert_log_noise(measured, planes)
+    return _overruled(extract_nugget(measured) if wish.white else measured, planes, wish)
 
 
 def _of_pair(
-    first: Planes, second: Planes, step: float, wish: NoiseWish, *, constant: bool
+    first: Planes, second: Planes, step: float, wish: NoiseRequest, *, constant: bool
 ) -> tuple[Planes, NoiseEstimate, NoiseEstimate, str]:
     """Bring one channel's second shot to the first's intensities, and measure both.
 
@@ -146,7 +150,10 @@ def _of_pair(
     """
     import torch
 
-    from napari_dip.engine.noise.repeated_exposure import match_intensities, measure_pair
+    from napari_dip.engine.noise.repeated_exposure import (
+        match_intensities,
+        measure_repeated_exposure,
+    )
 
     if constant:  # it is left as it is
         noise = alone(first, None, step, wish)
@@ -157,7 +164,7 @@ def _of_pair(
     match = match_intensities(planes, torch.from_numpy(theirs[some]))
     moved = np.asarray((second.astype(np.float64) - match.offset) / match.gain, np.float32)
     brought = moved.reshape(-1, *moved.shape[-2:])
-    noises = measure_pair(planes, torch.from_numpy(brought[some]), step)
+    noises = measure_repeated_exposure(planes, torch.from_numpy(brought[some]), step)
     # what the user knows of the detector holds for the second's own units
     gain, read = wish.gain, wish.read_noise
     scaled = replace(
@@ -179,7 +186,7 @@ def spread_planes(count: int) -> npt.NDArray[np.int_]:
     return np.unique(np.linspace(0, count - 1, MOST_PLANES).astype(int))
 
 
-def _overruled(measured: NoiseEstimate, planes: Planes, wish: NoiseWish) -> NoiseEstimate:
+def _overruled(measured: NoiseEstimate, planes: Planes, wish: NoiseRequest) -> NoiseEstimate:
     """Let the user's own figures overrule what was measured."""
     dark, middle = float(np.percentile(planes, 1)), float(planes.mean(dtype=np.float64))
     level = float(noise_variance(measured, middle))
@@ -287,29 +294,29 @@ def block_points(
     import torch
 
     from napari_dip.engine.noise.flat_blocks import (
-        WHOLE,
-        autocorrelation,
-        block_side,
-        clipping_limits,
+        NO_CLIPPING,
+        choose_block_side,
         cut_blocks,
-        flattest,
-        telling,
+        estimate_autocorrelation,
+        find_clipping_limits,
+        select_flat_blocks,
+        select_informative_blocks,
     )
 
     some = spread_planes(len(planes))
     pixels = torch.from_numpy(planes[some]).to(torch.float64)
     there = None if known is None else torch.from_numpy(known[some])
-    side = block_side(planes.shape[1:])
+    side = choose_block_side(planes.shape[1:])
     means, residuals = cut_blocks(pixels, side)
-    whole = telling(pixels, side, side // 2, there, clipping_limits(pixels))
+    whole = select_informative_blocks(pixels, side, side // 2, there, find_clipping_limits(pixels))
     if not bool(whole.any()):  # better clipped blocks than none
-        whole = telling(pixels, side, side // 2, there, WHOLE)
+        whole = select_informative_blocks(pixels, side, side // 2, there, NO_CLIPPING)
     means, residuals = means[whole], residuals[whole]
     if not len(means):
         return ()
-    flat = flattest(means, residuals)
+    flat = select_flat_blocks(means, residuals)
     means, residuals = means[flat], residuals[flat]
-    variances = residuals.square().mean((1, 2)) / (1 - autocorrelation(residuals)[2])
+    variances = residuals.square().mean((1, 2)) / (1 - estimate_autocorrelation(residuals)[2])
     every = max(1, -(-len(means) // MOST_POINTS))
     pairs = zip(means[::every].tolist(), variances[::every].tolist(), strict=True)
     return tuple(pairs)

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_dip.pipeline.calibrate.camera import camera_note, noise_of_colours
-from napari_dip.pipeline.calibrate.clipping import with_believed_limits
+from napari_dip.pipeline.calibrate.camera import make_camera_note, measure_colour_noise
+from napari_dip.pipeline.calibrate.clipping import calibrate_clipping_limits
 from napari_dip.pipeline.calibrate.grid import (
-    HALVED,
-    LEAST_SIDE,
+    HALF_RESOLUTION_NOTE,
+    MIN_HALVED_SIDE,
     NO_LIMITS,
     ROBUST,
-    coarse_grid,
+    halve_oversampled,
     outlier_limits,
     outlier_note,
     without_outliers,
@@ -28,12 +28,12 @@ from napari_dip.pipeline.calibrate.noise import (
     noise_model,
     noise_variance,
 )
-from napari_dip.pipeline.calibrate.types import Calibration, held_out_share
+from napari_dip.pipeline.calibrate.types import Calibration, compute_validation_share
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from napari_dip.pipeline.calibrate.types import Inputs, Planes
+    from napari_dip.pipeline.calibrate.types import Planes, RunInputs
     from napari_dip.pipeline.plan.types import Plan
 
 #: A note on a plan.
@@ -47,7 +47,7 @@ TOGETHER = (
 WEAK_NOISE = 0.02
 
 
-def prepare(plan: Plan, inputs: Inputs) -> tuple[Calibration, Planes]:
+def prepare(plan: Plan, inputs: RunInputs) -> tuple[Calibration, Planes]:
     """Measure all that the fits need to know.
 
     Parameters
@@ -61,7 +61,7 @@ def prepare(plan: Plan, inputs: Inputs) -> tuple[Calibration, Planes]:
         Parts are (parts, C, *grid) float32 in the image's units, as the plan's layout has them;
         what was not measured is filled with the mean of what was.
     """
-    from napari_dip.engine.noise.estimate import hidden_block
+    from napari_dip.engine.noise.estimate import compute_blind_spot_size
 
     task, known = plan.recipe.task, inputs.known
     parts, limits, values = _usual(plan, inputs)
@@ -84,15 +84,15 @@ def prepare(plan: Plan, inputs: Inputs) -> tuple[Calibration, Planes]:
     seen = parts if maps is None else maps.quietened(parts)
     noise, second = channels_noise(inputs, seen, constant, task.noise_wish())
     noise = tuple(
-        with_believed_limits(one, parts[:, c], None if known is None else known[:, c])
+        calibrate_clipping_limits(one, parts[:, c], None if known is None else known[:, c])
         for c, one in enumerate(noise)
     )
     camera = None
     if maps is None and _of_colours(plan, inputs, parts, constant):
-        camera, noise = noise_of_colours(parts, noise, inputs.step)
+        camera, noise = measure_colour_noise(parts, noise, inputs.step)
     varied = [one for c, one in enumerate(noise) if c not in constant]
     # detectors make noise plane by plane: along depth or time it is taken to be white
-    block = (1,) * (parts.ndim - 4) + task.block(hidden_block(varied, plan.source.grid))
+    block = (1,) * (parts.ndim - 4) + task.block(compute_blind_spot_size(varied, plan.source.grid))
     arranged, notes = task.arranged(parts[0], inputs.others, {"image": plan.source, **plan.others})
     told = () if known is None else task.told(known)
     doubts = doubt_notes(noise, constant) if task.doubts_noise() else ()
@@ -100,14 +100,14 @@ def prepare(plan: Plan, inputs: Inputs) -> tuple[Calibration, Planes]:
     coarse = None
     whole = second is None and known is None and (maps is None or maps.excess is None)
     if task.halves() and whole and len(parts) == 1:
-        coarse = coarse_grid(parts, noise, block, constant, camera=camera is not None)
-    halved = (camera_note(camera),) if camera else (HALVED,) if coarse else ()
+        coarse = halve_oversampled(parts, noise, block, constant, camera=camera is not None)
+    halved = (make_camera_note(camera),) if camera else (HALF_RESOLUTION_NOTE,) if coarse else ()
     calibration = Calibration(
         offset=tuple(offset),
         scale=tuple(scale),
         noise=noise,
         block=block,
-        held_out_share=held_out_share(block, some),
+        held_out_share=compute_validation_share(block, some),
         constant=constant,
         model=noise_model(varied, task.noise_wish()),
         prior=plan.budget.prior,
@@ -132,17 +132,17 @@ def prepare(plan: Plan, inputs: Inputs) -> tuple[Calibration, Planes]:
     return calibration, parts
 
 
-def _of_colours(plan: Plan, inputs: Inputs, parts: Planes, constant: tuple[int, ...]) -> bool:
+def _of_colours(plan: Plan, inputs: RunInputs, parts: Planes, constant: tuple[int, ...]) -> bool:
     """Whether this is a colour picture, and nothing else is known of its noise."""
     task, wish = plan.recipe.task, plan.recipe.task.noise_wish()
     colours = plan.layout.channels == "S" and parts.shape[1] == 3 and parts.ndim == 4
     alone = inputs.second is None and inputs.known is None and not constant
-    whole = (len(parts) == 1 or bool(plan.tiles)) and min(parts.shape[-2:]) >= LEAST_SIDE
+    whole = (len(parts) == 1 or bool(plan.tiles)) and min(parts.shape[-2:]) >= MIN_HALVED_SIDE
     together = task.halves() and task.together(plan.source) and wish.model == "auto"
     return bool(colours and alone and whole and together)
 
 
-def _usual(plan: Plan, inputs: Inputs) -> tuple[Planes, tuple[tuple[float, float], ...], Planes]:
+def _usual(plan: Plan, inputs: RunInputs) -> tuple[Planes, tuple[tuple[float, float], ...], Planes]:
     """Give the parts without outliers, the limits of each channel, and what the outliers were."""
     parts, known = inputs.parts, inputs.known
     if not plan.recipe.task.fits_pixels():
@@ -157,7 +157,7 @@ def _usual(plan: Plan, inputs: Inputs) -> tuple[Planes, tuple[tuple[float, float
     return parts, limits, values
 
 
-def settled(plan: Plan, inputs: Inputs) -> Plan:
+def settled(plan: Plan, inputs: RunInputs) -> Plan:
     """Plan anew with the prior that the pixels ask for, where the task lets them choose."""
     from napari_dip.pipeline.plan.plan import with_prior
 
@@ -195,17 +195,17 @@ def _range(plane: Planes) -> tuple[float, float]:
 
 
 #: Fewest pixels that judge; the share that may judge is doubled until there are as many.
-LEAST_JUDGES = 8
+MIN_VALIDATION_PIXELS = 8
 #: Iterations without a better held-out loss before a fit ends, as a share of its budget.
 PATIENCE = 0.35
 #: Decay of the running average of outputs, at most.
-OUTPUT_AVERAGE = 0.99
+MAX_OUTPUT_DECAY = 0.99
 #: Share of its iterations over which outputs are averaged, where they are few: with 0.99 a fit of
 #: 200 remembers how it began (two deblurred crops of 96 x 96: 0.5 and 1.2 dB less than with 0.95).
-REMEMBERED = 0.1
+AVERAGED_ITERATION_SHARE = 0.1
 
 
-def judges(
+def select_validation_pixels(
     grid: tuple[int, ...],
     block: tuple[int, ...],
     share: float,
@@ -220,7 +220,7 @@ def judges(
     Parameters
     ----------
     grid, block, share, seed, origin, patch
-        As for `held_out_centres`; the share is where to begin.
+        As for `draw_validation_centres`; the share is where to begin.
     allowed : Tensor or None
         (1, 1, *grid), 1 where a pixel may judge; None if all may.
 
@@ -229,23 +229,23 @@ def judges(
     Tensor
         (1, 1, *grid) float32, 1 at the judges; on the device of `allowed`.
     """
-    from napari_dip.engine.prior import held_out_centres
+    from napari_dip.engine.prior import draw_validation_centres
 
     while True:
-        centres = held_out_centres(grid, block, share, seed, origin, patch)
+        centres = draw_validation_centres(grid, block, share, seed, origin, patch)
         if allowed is not None:
             centres = centres.to(allowed.device) * allowed
-        if share >= 0.5 or float(centres.sum()) >= LEAST_JUDGES:
+        if share >= 0.5 or float(centres.sum()) >= MIN_VALIDATION_PIXELS:
             return centres
         share *= 2
 
 
-def output_average(iterations: int) -> float:
+def compute_output_decay(iterations: int) -> float:
     """Tell the decay of the running average of outputs in a fit of that many iterations."""
-    return min(OUTPUT_AVERAGE, 1 - 1 / max(REMEMBERED * iterations, 1.5))
+    return min(MAX_OUTPUT_DECAY, 1 - 1 / max(AVERAGED_ITERATION_SHARE * iterations, 1.5))
 
 
-def patience(iterations: int, report_every: int) -> int:
+def compute_patience(iterations: int, report_every: int) -> int:
     """Tell how many iterations without a better held-out loss end a fit.
 
     Parameters

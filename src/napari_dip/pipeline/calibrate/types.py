@@ -15,13 +15,13 @@ if TYPE_CHECKING:
     from napari_dip.engine.noise.colour_camera import CameraNoise
     from napari_dip.engine.noise.estimate import NoiseEstimate
     from napari_dip.pipeline.plan.layout import Layout
-    from napari_dip.tasks.noise_models.camera_maps import CameraMaps
+    from napari_dip.tasks.noise_models.camera_maps import CameraCorrection
 
     Planes = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Coarse:
+class HalfResolutionInput:
     """What is fitted instead of an oversampled picture.
 
     Attributes
@@ -40,7 +40,7 @@ class Coarse:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Inputs:
+class RunInputs:
     """The image in the plan's layout, and the task's further inputs.
 
     Attributes
@@ -68,18 +68,18 @@ class Inputs:
     step: float
     layout: Layout
     second: Planes | None = None
-    maps: CameraMaps | None = None
+    maps: CameraCorrection | None = None
 
 
 #: Share of the pixels that judging may take from the fit, as a rule and at most: 4 % of a
 #: 512 x 512 image are 10,000 judges, whose mean loss is sure to 0.02.
-HELD_OUT_SHARE = 0.04
-MOST_HELD_OUT = 0.25
+VALIDATION_SHARE = 0.04
+MAX_VALIDATION_SHARE = 0.25
 #: Fewest held-out pixels that tell a better picture from a worse one.
-LEAST_HELD_OUT = 48
+MIN_RELIABLE_VALIDATION_PIXELS = 48
 
 
-def held_out_share(block: tuple[int, ...], pixels: int) -> float:
+def compute_validation_share(block: tuple[int, ...], pixels: int) -> float:
     """Share of the pixels that judging takes: enough of them, and no more than can be spared.
 
     Parameters
@@ -89,7 +89,10 @@ def held_out_share(block: tuple[int, ...], pixels: int) -> float:
     pixels : int
         How many were measured.
     """
-    return min(MOST_HELD_OUT, max(HELD_OUT_SHARE, LEAST_HELD_OUT * prod(block) / pixels))
+    return min(
+        MAX_VALIDATION_SHARE,
+        max(VALIDATION_SHARE, MIN_RELIABLE_VALIDATION_PIXELS * prod(block) / pixels),
+    )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -145,12 +148,12 @@ class Calibration:
     others: Mapping[str, Planes]
     notes: tuple[str, ...] = ()
     second: Second | None = None
-    coarse: Coarse | None = None
+    coarse: HalfResolutionInput | None = None
     outlier_limits: tuple[tuple[float, float], ...] = ()
     outliers: int = 0
     camera: CameraNoise | None = None
     each: tuple[Calibration, ...] = ()
-    maps: CameraMaps | None = None
+    maps: CameraCorrection | None = None
 
     @property
     def excess(self) -> Planes | float:
@@ -162,7 +165,7 @@ class Calibration:
         """Give what holds for the pixels that are fitted, which may be coarser than the image's."""
         if self.coarse is None:
             return self
-        share = held_out_share(self.coarse.block, self.coarse.parts[0, 0].size)
+        share = compute_validation_share(self.coarse.block, self.coarse.parts[0, 0].size)
         return replace(
             self,
             noise=self.coarse.noise,

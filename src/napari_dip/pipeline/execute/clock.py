@@ -12,10 +12,10 @@ from math import nan
 from typing import TYPE_CHECKING, Any
 
 from napari_dip.engine.control import Control
-from napari_dip.engine.fit.early_stopping import Judgement
+from napari_dip.engine.fit.early_stopping import ValidationRecord
 from napari_dip.errors import Failed, refusal
 from napari_dip.pipeline.events import Event
-from napari_dip.pipeline.machine import number
+from napari_dip.pipeline.machine import convert_nan_to_none
 from napari_dip.pipeline.plan.costs import START_SECONDS
 
 if TYPE_CHECKING:
@@ -96,11 +96,11 @@ def bound(pace: float, iterations: float) -> float:
 
 #: Share of what comes after the iterations that looks take, and not the filter and the verdict:
 #: 1.4 of 3.0 s (`benchmarks/time_left.py --cpu`).
-LOOKS_SHARE = 0.45
+INFERENCE_TIME_SHARE = 0.45
 #: Share of the time that looks for the sake of previews take at most, beside pictures that were
 #: just judged, which cost none: a run in napari is to cost a twentieth more than one without, and
 #: the window wants most of that.
-PREVIEW_SHARE = 0.01
+MAX_PREVIEW_SHARE = 0.01
 
 
 class Clock:
@@ -165,7 +165,7 @@ class Clock:
         return self._now() - self.started
 
     def begin(self, number: int, done: int, iterations: int = 0) -> None:
-        """Start timing unit `number`, which resumes after `done` iterations.
+        """Start timing unit `convert_nan_to_none`, which resumes after `done` iterations.
 
         If it takes more `iterations` than was planned, so will those that come after it.
         """
@@ -215,7 +215,7 @@ class Clock:
         if self._preview_seconds is None:
             return False
         now = self._now()
-        dear = 0.0 if at_hand else self._preview_cost / PREVIEW_SHARE
+        dear = 0.0 if at_hand else self._preview_cost / MAX_PREVIEW_SHARE
         if now - self._last_preview < max(self._preview_seconds, dear):
             return False
         self._asked_preview, self._looked = now, not at_hand
@@ -243,15 +243,15 @@ class Clock:
             place = sum(self._fits[: self._unit])
             words += f", {self._called} {place} of {sum(self._fits)}"
         if self._place:  # a rival's losses are no part of the curve that the first has drawn
-            judgement = Judgement(0, nan, nan)
+            judgement = ValidationRecord(0, nan, nan)
             words = "Finding out which prior suits"
         return Event(
             progress.note or words,
             self._fraction(share),
             progress.iteration,
             self._iterations,
-            number(judgement.fitted),
-            number(judgement.held_out),
+            convert_nan_to_none(judgement.fitted),
+            convert_nan_to_none(judgement.held_out),
             progress.best_iteration,
             self.seconds,
             self._left(done, progress.swept if last else 0.0),
@@ -288,7 +288,7 @@ class Clock:
         pace, left = self._pace.at(self._now(), done), None
         if pace is not None:
             later = self._each[self._unit :]
-            ending = self._ending * (1 - LOOKS_SHARE * swept + len(later))
+            ending = self._ending * (1 - INFERENCE_TIME_SHARE * swept + len(later))
             left = bound(pace, max(0, self._raced + self._iterations - done) + sum(later) + ending)
         if self._limit is None:
             return left

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from napari_dip.engine.control import Control
 from napari_dip.errors import Failed, refusal
 from napari_dip.pipeline.execute.frames import Movie
-from napari_dip.pipeline.execute.memory import Bites, enduring, state_in_memory
+from napari_dip.pipeline.execute.memory import Bites, copy_state_to_cpu, enduring
 from napari_dip.pipeline.plan.sharing import gain_of, settled_by, sharing_words
 from napari_dip.pipeline.plan.types import OWN, SHARED, SHOWN, TRIAL
 from napari_dip.pipeline.store.units import Fitted
@@ -17,33 +17,33 @@ from napari_dip.pipeline.store.units import Fitted
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-    from napari_dip.engine.fit.state import Checkpoint, Result
+    from napari_dip.engine.fit.state import Checkpoint, FitResult
     from napari_dip.pipeline.assess.merge import Merge
     from napari_dip.pipeline.calibrate.types import Calibration, Planes
     from napari_dip.pipeline.events import Event
     from napari_dip.pipeline.execute.clock import Clock
     from napari_dip.pipeline.execute.series_fit import Runner
     from napari_dip.pipeline.plan.types import Plan, WorkUnit
-    from napari_dip.pipeline.store.checkpoints import Store
+    from napari_dip.pipeline.store.checkpoints import CheckpointStore
     from napari_dip.pipeline.store.units import UnitShelf
 
 #: Why a fit ended that was none: the network of all was enough.
-ENOUGH = "the network that was fitted to all was enough"
+SHARED_NETWORK_REASON = "the network that was fitted to all was enough"
 #: A note on a run.
-TOGETHER = "One network was fitted to {members} parts of the data, and shown all of it."
+JOINT_TRAINING_NOTE = "One network was fitted to {members} parts of the data, and shown all of it."
 
 
-def without(unit: WorkUnit, constant: tuple[int, ...]) -> WorkUnit:
+def drop_constant_channels(unit: WorkUnit, constant: tuple[int, ...]) -> WorkUnit:
     """Take the channels out of a unit that hold one value only."""
     return replace(unit, channels=tuple(c for c in unit.channels if c not in constant))
 
 
-def quick(unit: WorkUnit) -> bool:
+def is_inference_only(unit: WorkUnit) -> bool:
     """Whether a unit gives a picture within a look, so that a person who keeps waits for all."""
     return unit.role == SHOWN and unit.tile is None
 
 
-class Course:
+class UnitExecutor:
     """What the fits of one run share.
 
     Parameters
@@ -68,7 +68,7 @@ class Course:
         planes: Planes,
         clock: Clock,
         merge: Merge,
-        store: Store | None,
+        store: CheckpointStore | None,
         shelf: UnitShelf | None = None,
     ) -> None:
         self._plan = plan
@@ -132,7 +132,7 @@ class Course:
         if not unit.pictured:
             return self._learned(unit, left[0])
         control = self._take(unit, winner(left))
-        return Control.KEEP if by_hand and not quick(unit) else control
+        return Control.KEEP if by_hand and not is_inference_only(unit) else control
 
     def _contenders(self, unit: WorkUnit) -> tuple[str, ...]:
         """Priors to begin with: repeats take the one that their first fit was left with."""
@@ -178,14 +178,14 @@ class Course:
 
     def _events(self, unit: WorkUnit, one: Runner) -> Generator[Event, None, None]:
         """Put a fit's reports into words and pictures."""
-        from napari_dip.pipeline.calibrate.clipping import unclipped
-        from napari_dip.pipeline.execute.fitting import to_units
+        from napari_dip.pipeline.calibrate.clipping import correct_clipping
+        from napari_dip.pipeline.execute.fitting import convert_to_image_units
 
         for progress in one.reports():
             preview = None
             if progress.estimate is not None:
-                picture = to_units(self._calibration, unit, progress.estimate.mean)
-                picture, _ = unclipped(self._plan, self._calibration, unit, picture)
+                picture = convert_to_image_units(self._calibration, unit, progress.estimate.mean)
+                picture, _ = correct_clipping(self._plan, self._calibration, unit, picture)
                 if picture.shape[1:] == self._planes.shape[2:] or unit.pictured:
                     preview = self._merge.preview(unit, picture)
                 self._clock.previewed()
@@ -200,9 +200,14 @@ class Course:
 
     def _take(self, unit: WorkUnit, one: Runner) -> Control:
         """Hand a fit's answer to the merge and the store."""
-        from napari_dip.engine.fit.state import KEPT
-        from napari_dip.pipeline.calibrate.clipping import unclipped
-        from napari_dip.pipeline.execute.fitting import doubt, outcome_of, predicted, to_units
+        from napari_dip.engine.fit.state import USER_STOP_REASON
+        from napari_dip.pipeline.calibrate.clipping import correct_clipping
+        from napari_dip.pipeline.execute.fitting import (
+            compute_uncertainty,
+            convert_to_image_units,
+            outcome_of,
+            predict_measurement,
+        )
 
         ready, result = one.ready, one.result
         assert result is not None
@@ -213,18 +218,20 @@ class Course:
         found = tuple(self._plan.recipe.task.found(learned))
         outcome = outcome_of(unit, ready, result, found, self._bites)
         if unit.role == SHOWN and not unit.iterations:
-            outcome = replace(outcome, stop_reason=KEPT if result.kept else ENOUGH)
-        picture = to_units(self._calibration, unit, result.estimate.mean)
-        picture, growth = unclipped(self._plan, self._calibration, unit, picture)
-        deviation = growth * doubt(ready, self._calibration, result)
-        prediction = predicted(ready, self._calibration, result.blind, result.estimate)
+            outcome = replace(
+                outcome, stop_reason=USER_STOP_REASON if result.kept else SHARED_NETWORK_REASON
+            )
+        picture = convert_to_image_units(self._calibration, unit, result.estimate.mean)
+        picture, growth = correct_clipping(self._plan, self._calibration, unit, picture)
+        deviation = growth * compute_uncertainty(ready, self._calibration, result)
+        prediction = predict_measurement(ready, self._calibration, result.blind, result.estimate)
         self._merge.add(unit, picture, deviation, prediction, outcome, learned)
         if result.kept:
-            return Control.GO if quick(unit) else Control.KEEP
+            return Control.GO if is_inference_only(unit) else Control.KEEP
         if self._shelf is not None:
             self._shelf.put(unit, Fitted(outcome, (picture, deviation, prediction), learned))
         if unit.role == OWN:
-            self.weights = state_in_memory(result.weights)
+            self.weights = copy_state_to_cpu(result.weights)
         if self._store is not None and self.weights is not None:
             self._store.finished(self._merge, self.weights)
             if not unit.iterations:  # or it was offered on the way
@@ -241,9 +248,9 @@ class Course:
         self._check(result)
         outcome = replace(outcome_of(unit, ready, result, (), self._bites), evidence=())
         if unit.role == SHARED:
-            told = TOGETHER.format(members=len(unit.members))
+            told = JOINT_TRAINING_NOTE.format(members=len(unit.members))
             outcome = replace(outcome, notes=(told, *outcome.notes))
-            self.weights = state_in_memory(result.weights)
+            self.weights = copy_state_to_cpu(result.weights)
         else:
             assert self.weights is not None
             outcome = replace(outcome, gain=held_out_gain(ready, self.weights, result))
@@ -261,7 +268,7 @@ class Course:
             self._store.finished(self._merge, self.weights)
         return Control.GO
 
-    def _check(self, result: Result) -> None:
+    def _check(self, result: FitResult) -> None:
         """Refuse to go on with a fit that came to nothing."""
         nothing = result.iterations > 0 and result.best_iteration == 0
         if nothing or not bool(result.estimate.mean.isfinite().all()):

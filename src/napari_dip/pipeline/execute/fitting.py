@@ -13,22 +13,26 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from napari_dip.engine.fit.early_stopping import StopRule, held_out_rule
+from napari_dip.engine.fit.early_stopping import StopRule, make_validation_stop_rule
 from napari_dip.engine.fit.schedule import Phase, Schedule
 from napari_dip.engine.likelihood.fidelity import NoiseVariance
-from napari_dip.engine.likelihood.penalties import Before
-from napari_dip.engine.noise.correlation import of_noise_alone
-from napari_dip.engine.prior import fill, spread
-from napari_dip.pipeline.assess.evidence import held_out_evidence
-from napari_dip.pipeline.calibrate.prepare import judges, output_average, patience
-from napari_dip.pipeline.execute.frames import NO_FRAMES, Frames
-from napari_dip.pipeline.plan.costs import HALF, choose_budget
+from napari_dip.engine.likelihood.penalties import PreviousFrame
+from napari_dip.engine.noise.correlation import subtract_image_correlation
+from napari_dip.engine.prior import dilate_to_blocks, fill_with_local_mean
+from napari_dip.pipeline.assess.evidence import compute_validation_evidence
+from napari_dip.pipeline.calibrate.prepare import (
+    compute_output_decay,
+    compute_patience,
+    select_validation_pixels,
+)
+from napari_dip.pipeline.execute.frames import NO_NEIGHBOUR_FRAMES, NeighbourFrames
+from napari_dip.pipeline.plan.costs import HALF_PRECISION_PRIORS, choose_budget
 from napari_dip.pipeline.plan.types import UnitOutcome
-from napari_dip.tasks.base import LEAST_TRUST, Scene
-from napari_dip.tasks.noise_models.camera_maps import trust_of
-from napari_dip.tasks.priors.blind_spot import IMAGE_FED
-from napari_dip.tasks.priors.r2r import SHOWN
-from napari_dip.tasks.shared_settings import pooled
+from napari_dip.tasks.base import MIN_PIXEL_WEIGHT, FitInput
+from napari_dip.tasks.noise_models.camera_maps import compute_camera_weights
+from napari_dip.tasks.priors.blind_spot import IMAGE_INPUT_PRIORS
+from napari_dip.tasks.priors.r2r import MEASUREMENT_INPUT_PRIORS
+from napari_dip.tasks.shared_settings import average_exposures
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,7 +40,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     from torch import Tensor
 
-    from napari_dip.engine.fit.state import Result
+    from napari_dip.engine.fit.state import FitResult
     from napari_dip.engine.noise.estimate import NoiseEstimate
     from napari_dip.engine.prior import Prior
     from napari_dip.engine.problem import Estimate, Problem
@@ -60,7 +64,9 @@ def correlation_of(
         return None
     noise = [calibration.noise[c] for c in channels]
     y, x = (np.mean([one.along_y for one in noise], 0), np.mean([one.along_x for one in noise], 0))
-    return of_noise_alone(tuple(y.tolist())), of_noise_alone(tuple(x.tolist()))
+    return subtract_image_correlation(tuple(y.tolist())), subtract_image_correlation(
+        tuple(x.tolist())
+    )
 
 
 def network_noise(
@@ -91,24 +97,24 @@ def network_noise(
 
 
 #: Decay of the running average of weights, which settle as the rate falls.
-WEIGHT_AVERAGE = 0.95
+WEIGHT_AVERAGE_DECAY = 0.95
 #: Share of the measured noise that a blind-spot fit takes for certain. With all of it, an estimate
 #: that is a quarter too high leaves the network no doubt to speak of, and the pixel no say.
-GRANTED_NOISE = 0.6
+BLIND_SPOT_NOISE_SHARE = 0.6
 #: Furthest that held-out residuals may correct the uncertainty, as a factor of the variance:
 #: beyond that, a few judging pixels were odd.
-DOUBT_LIMITS = (0.05, 20.0)
+UNCERTAINTY_FACTOR_LIMITS = (0.05, 20.0)
 #: Share of its budget that a fit with hidden pixels or more noise takes at least: it overfits less,
 #: and a dip of the curve before the rate has come down is no end (FMD WideField_BPAE_B 3:
 #: 32.64 dB where the rule ended it at iteration 175 of 250, 33.88 at the end).
-SETTLED = 0.9
+MIN_BUDGET_SHARE = 0.9
 #: Noise, as a share of the range, from which on the rounding of half precision (1/512 of a value)
 #: is lost in it.
-LEAST_NOISE = 0.02
+MIN_HALF_PRECISION_NOISE = 0.02
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Fit:
+class FitSetup:
     """One unit, ready for the loop."""
 
     unit: WorkUnit
@@ -117,7 +123,7 @@ class Fit:
     schedule: Schedule
     stop: StopRule
     seed: int
-    scene: Scene
+    scene: FitInput
 
 
 def make_fit(
@@ -126,9 +132,9 @@ def make_fit(
     parts: Planes,
     unit: WorkUnit,
     chosen: str | None = None,
-    frames: Frames = NO_FRAMES,
+    frames: NeighbourFrames = NO_NEIGHBOUR_FRAMES,
     bites: Bites | None = None,
-) -> Fit:
+) -> FitSetup:
     """Cast one unit's channels into network units and build its problem and prior.
 
     Parameters
@@ -142,12 +148,12 @@ def make_fit(
     bites : Bites, optional
         How much the memory takes at a time.
     """
-    budget = budget_of(plan, chosen, bites)
-    scene = scene_of(plan, calibration, parts, unit, budget, frames)
-    return fit_of(plan, unit, scene, budget)
+    budget = choose_fit_budget(plan, chosen, bites)
+    scene = make_fit_input(plan, calibration, parts, unit, budget, frames)
+    return build_fit(plan, unit, scene, budget)
 
 
-def budget_of(plan: Plan, chosen: str | None, bites: Bites | None) -> Budget:
+def choose_fit_budget(plan: Plan, chosen: str | None, bites: Bites | None) -> Budget:
     """Give the budget of the prior that runs, within what the memory takes."""
     budget = plan.budget
     if chosen:
@@ -156,26 +162,30 @@ def budget_of(plan: Plan, chosen: str | None, bites: Bites | None) -> Budget:
     return budget if bites is None else bites.of(budget)
 
 
-def fit_of(plan: Plan, unit: WorkUnit, scene: Scene, budget: Budget) -> Fit:
+def build_fit(plan: Plan, unit: WorkUnit, scene: FitInput, budget: Budget) -> FitSetup:
     """Make the problem, the network and the schedule for what a fit sees."""
-    prior, name = _prior(plan, scene, unit), budget.prior
-    average = output_average(unit.iterations) if prior.covers_grid else WEIGHT_AVERAGE
-    half = budget.half or (name in HALF and scene.noise_level > LEAST_NOISE)
+    prior, name = _build_prior(plan, scene, unit), budget.prior
+    average = compute_output_decay(unit.iterations) if prior.covers_grid else WEIGHT_AVERAGE_DECAY
+    half = budget.half or (
+        name in HALF_PRECISION_PRIORS and scene.noise_level > MIN_HALF_PRECISION_NOISE
+    )
     half = half and scene.measurement.ndim == 4
-    schedule = schedule_for(budget, average, unit.iterations, half=half)
-    least = 0 if prior.covers_grid else int(SETTLED * unit.iterations)
-    stop = held_out_rule(patience(unit.iterations, schedule.report_every), least)
-    return Fit(unit, plan.recipe.task.problem(scene), prior, schedule, stop, unit.seed, scene)
+    schedule = make_fit_schedule(budget, average, unit.iterations, half=half)
+    least = 0 if prior.covers_grid else int(MIN_BUDGET_SHARE * unit.iterations)
+    stop = make_validation_stop_rule(
+        compute_patience(unit.iterations, schedule.report_every), least
+    )
+    return FitSetup(unit, plan.recipe.task.problem(scene), prior, schedule, stop, unit.seed, scene)
 
 
-def scene_of(
+def make_fit_input(
     plan: Plan,
     calibration: Calibration,
     parts: Planes,
     unit: WorkUnit,
     budget: Budget,
-    frames: Frames,
-) -> Scene:
+    frames: NeighbourFrames,
+) -> FitInput:
     """Cast one unit's channels into network units, as the budget's prior sees them."""
     name, device = budget.prior, torch.device(plan.device)
     channels, size, fine = list(unit.channels), None, parts
@@ -191,21 +201,21 @@ def scene_of(
     measurement = torch.from_numpy((part - offset) / scale).to(device)
     noises = (calibration.noise,) if second is None else (calibration.noise, second.noise)
     noise = network_noise(noises, calibration, channels, device, dims)
-    known = _known(calibration, unit, measurement)
+    known = _make_known_mask(calibration, unit, measurement)
     halves = 1 if size is None else 2
     origin = tuple(start // halves for start in unit.origin)
-    trust = _trust(calibration, noise, measurement, scale)
-    judging = known if trust is None else known * (trust >= LEAST_TRUST)
-    centres = _judges(plan, calibration, judging, origin)
-    scene = Scene(
+    trust = _make_pixel_weights(calibration, noise, measurement, scale)
+    judging = known if trust is None else known * (trust >= MIN_PIXEL_WEIGHT)
+    centres = _select_unit_validation_pixels(plan, calibration, judging, origin)
+    scene = FitInput(
         measurement=measurement * known,
         noise=noise,
         noise_level=float(noise.at(measurement).mean().sqrt()),
         known=known,
         held_out=centres,
-        guarded=spread(centres, calibration.block),
+        guarded=dilate_to_blocks(centres, calibration.block),
         block=calibration.block,
-        granted=GRANTED_NOISE if name in IMAGE_FED else 1.0,
+        granted=BLIND_SPOT_NOISE_SHARE if name in IMAGE_INPUT_PRIORS else 1.0,
         prior=name,
         widths=budget.widths,
         window=budget.window,
@@ -222,11 +232,11 @@ def scene_of(
         whole = torch.from_numpy((fine[unit.part, channels] - offset) / scale)[None].to(device)
         camera = calibration.camera.in_units_of(float(scale.flat[0]))
         scene = replace(scene, camera=camera, full_size=whole)
-    scene = pooled(scene) if name in SHOWN else scene
-    return plan.recipe.task.seen(_among(scene, frames, offset, scale))
+    scene = average_exposures(scene) if name in MEASUREMENT_INPUT_PRIORS else scene
+    return plan.recipe.task.seen(_add_neighbour_frames(scene, frames, offset, scale))
 
 
-def _prior(plan: Plan, scene: Scene, unit: WorkUnit) -> Prior:
+def _build_prior(plan: Plan, scene: FitInput, unit: WorkUnit) -> Prior:
     """Make the network and its code, where they are to be fitted."""
     prior = plan.recipe.task.prior_for(scene, torch.Generator().manual_seed(unit.seed))
     prior.to(scene.measurement.device)
@@ -235,9 +245,12 @@ def _prior(plan: Plan, scene: Scene, unit: WorkUnit) -> Prior:
     return prior
 
 
-def _among(
-    scene: Scene, frames: Frames, offset: npt.NDArray[np.float32], scale: npt.NDArray[np.float32]
-) -> Scene:
+def _add_neighbour_frames(
+    scene: FitInput,
+    frames: NeighbourFrames,
+    offset: npt.NDArray[np.float32],
+    scale: npt.NDArray[np.float32],
+) -> FitInput:
     """Put a scene among the other frames of its movie, in network units."""
     like = scene.measurement
 
@@ -247,16 +260,16 @@ def _among(
 
     beside = None if frames.beside is None else network(frames.beside)
     if beside is not None and scene.trust is not None:  # the same pixels are noisy in all frames
-        beside = fill(beside, scene.quiet, scene.block)
+        beside = fill_with_local_mean(beside, scene.quiet, scene.block)
     before = None
     if frames.picture is not None and frames.deviation is not None and frames.seen is not None:
         variance = torch.from_numpy((frames.deviation / scale) ** 2)[None].to(like)
         seen = torch.from_numpy(frames.seen)[None, None].to(like)
-        before = Before(network(frames.picture), variance, seen)
+        before = PreviousFrame(network(frames.picture), variance, seen)
     return replace(scene, beside=beside, before=before)
 
 
-def schedule_for(
+def make_fit_schedule(
     budget: Budget, average: float, iterations: int, *, half: bool = False
 ) -> Schedule:
     """Make the phases of a fit: with a learned operator, then with the operator as it is."""
@@ -275,7 +288,9 @@ def schedule_for(
     )
 
 
-def to_units(calibration: Calibration, unit: WorkUnit, mean: Tensor) -> npt.NDArray[np.float32]:
+def convert_to_image_units(
+    calibration: Calibration, unit: WorkUnit, mean: Tensor
+) -> npt.NDArray[np.float32]:
     """Bring a picture (1, C, *grid) back to the image's units."""
     picture = mean[0].cpu().numpy().astype(np.float64)
     scale = beside(calibration.scale, unit.channels, picture.ndim)
@@ -285,7 +300,9 @@ def to_units(calibration: Calibration, unit: WorkUnit, mean: Tensor) -> npt.NDAr
 
 
 @torch.no_grad()
-def doubt(fit: Fit, calibration: Calibration, result: Result) -> npt.NDArray[np.float32]:
+def compute_uncertainty(
+    fit: FitSetup, calibration: Calibration, result: FitResult
+) -> npt.NDArray[np.float32]:
     """Give each pixel's standard deviation in the image's units, scaled by held-out residuals.
 
     One factor makes the squared residuals of the held-out pixels, which no fit ever saw, as
@@ -302,13 +319,13 @@ def doubt(fit: Fit, calibration: Calibration, result: Result) -> npt.NDArray[np.
     assert finished.log_variance is not None
     variance = finished.log_variance.exp()
     if blind.log_variance is not None:
-        variance = _spread_missed(fit, blind) * variance
+        variance = _compute_variance_factor(fit, blind) * variance
     deviation = variance[0].sqrt().cpu().numpy()
     scale = beside(calibration.scale, fit.unit.channels, deviation.ndim)
     return np.asarray(deviation * scale, np.float32)
 
 
-def _spread_missed(fit: Fit, blind: Estimate) -> Tensor:
+def _compute_variance_factor(fit: FitSetup, blind: Estimate) -> Tensor:
     """Give how many times the variance that an estimate says its held-out residuals have."""
     assert blind.log_variance is not None
     scene, operator = fit.scene, fit.problem.terms[0].operator
@@ -320,11 +337,13 @@ def _spread_missed(fit: Fit, blind: Estimate) -> Tensor:
         factor = seen.sum() / (said + scene.granted * noise * held_out).sum().clamp(min=1e-30)
     else:
         factor = (seen - noise * held_out).sum() / said.expand_as(seen).sum().clamp(min=1e-30)
-    return factor.clamp(*DOUBT_LIMITS) if float(held_out.sum()) else factor.new_ones(())
+    return (
+        factor.clamp(*UNCERTAINTY_FACTOR_LIMITS) if float(held_out.sum()) else factor.new_ones(())
+    )
 
 
-def predicted(
-    fit: Fit, calibration: Calibration, blind: Estimate, finished: Estimate
+def predict_measurement(
+    fit: FitSetup, calibration: Calibration, blind: Estimate, finished: Estimate
 ) -> npt.NDArray[np.float32]:
     """Give what the detector would have seen of the picture: (C, Y, X), in the image's units.
 
@@ -333,13 +352,15 @@ def predicted(
     operator = fit.problem.terms[0].operator
     operator = getattr(operator, "detected", operator)  # with what it adds to a whole picture
     if fit.scene.enlarged is not None:  # what was fitted is coarser than what was measured
-        return to_units(calibration, fit.unit, finished.mean)
+        return convert_to_image_units(calibration, fit.unit, finished.mean)
     same = finished.mean.shape[1:] == blind.mean.shape[1:]
     with torch.no_grad():
-        return to_units(calibration, fit.unit, operator(finished.mean if same else blind.mean))
+        return convert_to_image_units(
+            calibration, fit.unit, operator(finished.mean if same else blind.mean)
+        )
 
 
-def _known(calibration: Calibration, unit: WorkUnit, measurement: Tensor) -> Tensor:
+def _make_known_mask(calibration: Calibration, unit: WorkUnit, measurement: Tensor) -> Tensor:
     """Give 1 where all channels of a fit were measured: (1, 1, *grid)."""
     if calibration.known is None:
         return torch.ones_like(measurement[:1, :1])
@@ -349,7 +370,7 @@ def _known(calibration: Calibration, unit: WorkUnit, measurement: Tensor) -> Ten
     return known[None, None].to(measurement.device)
 
 
-def _trust(
+def _make_pixel_weights(
     calibration: Calibration,
     noise: NoiseVariance,
     measurement: Tensor,
@@ -359,21 +380,23 @@ def _trust(
     if calibration.maps is None or calibration.maps.excess is None:
         return None
     excess = torch.from_numpy(calibration.maps.excess / scale**2)[None]
-    return trust_of(excess.to(measurement), noise, measurement)
+    return compute_camera_weights(excess.to(measurement), noise, measurement)
 
 
-def _judges(plan: Plan, calibration: Calibration, known: Tensor, origin: tuple[int, ...]) -> Tensor:
+def _select_unit_validation_pixels(
+    plan: Plan, calibration: Calibration, known: Tensor, origin: tuple[int, ...]
+) -> Tensor:
     """Choose the judging pixels: enough of them, the same for all fits of the file."""
     share, seed = calibration.held_out_share, plan.recipe.common.seed
     grid, judging = tuple(known.shape[2:]), plan.recipe.task.judging(known)
     patch, allowed = (None, known) if judging is None else judging
-    return judges(
+    return select_validation_pixels(
         grid, calibration.block, share, seed, origin=origin or None, patch=patch, allowed=allowed
     )
 
 
 def outcome_of(
-    unit: WorkUnit, ready: Fit, result: Result, found: tuple[str, ...], bites: Bites
+    unit: WorkUnit, ready: FitSetup, result: FitResult, found: tuple[str, ...], bites: Bites
 ) -> UnitOutcome:
     """Put a fit's answer into numbers and notes.
 
@@ -399,7 +422,7 @@ def outcome_of(
         tuple((one.iteration, one.fitted, one.held_out) for one in result.history),
         notes,
         ready.scene.prior,
-        held_out_evidence(ready.schedule, ready.problem, ready.scene.noise, result.blind),
+        compute_validation_evidence(ready.schedule, ready.problem, ready.scene.noise, result.blind),
         ready.problem.refine is not None and not result.kept,
         unit.role,
         unit.series,

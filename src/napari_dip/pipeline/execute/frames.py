@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_dip.tasks.guide import is_far, is_near, moved, shift_between
+from napari_dip.tasks.guide import is_far, is_near, phase_correlate, shift_image
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 #: Standard deviation of the blur under which two frames are compared, in pixels: an interpolation
 #: between pixels takes noise away, and would win the comparison by that alone.
-BLUR = 2.0
+COMPARISON_BLUR_SIGMA = 2.0
 #: Side of the blocks that count as one witness each: beyond them, blurred noise is independent.
-WITNESS = 8
+INDEPENDENT_BLOCK_SIDE = 8
 #: Standard errors by which a shift must make two frames more alike to be believed: where nothing
 #: has moved, one shift in forty is believed by chance, and it is a small one then.
-CERTAIN = 2.0
+MIN_SHIFT_STANDARD_ERRORS = 2.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,7 +43,7 @@ class Drift:
         """Move (C, *grid)."""
         if not any(self.shift):
             return channels
-        return np.stack([moved(one, self.shift) for one in channels])
+        return np.stack([shift_image(one, self.shift) for one in channels])
 
     def back(self) -> Drift:
         """Give the way back."""
@@ -64,7 +64,7 @@ class Drift:
         return seen
 
 
-def drift_between(calibration: Calibration, parts: Planes, frame: int, other: int) -> Drift:
+def estimate_drift(calibration: Calibration, parts: Planes, frame: int, other: int) -> Drift:
     """Find out how frame `other` is laid onto `frame`: moved as a whole, or not at all.
 
     A shift is believed if it is at most a tenth of the side, and if it makes the two frames, a
@@ -78,26 +78,26 @@ def drift_between(calibration: Calibration, parts: Planes, frame: int, other: in
     frame, other : int
         Numbers of parts.
     """
-    here, there = (_all_channels(calibration, parts[number]) for number in (frame, other))
+    here, there = (_sum_channels(calibration, parts[number]) for number in (frame, other))
     still = Drift((0.0,) * here.ndim)
-    shift = shift_between(here, there)
+    shift = phase_correlate(here, there)
     if is_near(shift) or is_far(shift, here.shape):
         return still
     drift = Drift(shift)
     from skimage.filters import gaussian
 
     here, there = (
-        gaussian(one, BLUR, mode="nearest")  # type: ignore[no-untyped-call]
+        gaussian(one, COMPARISON_BLUR_SIGMA, mode="nearest")  # type: ignore[no-untyped-call]
         for one in (here, there)
     )
     gain = (here - there) ** 2 - (here - drift.lay(there[None])[0]) ** 2
-    witnesses = _block_means(gain * drift.seen(here.shape))
+    witnesses = _average_plane_blocks(gain * drift.seen(here.shape))
     error = float(witnesses.std()) / max(1, witnesses.size - 1) ** 0.5
-    return drift if float(witnesses.mean()) > CERTAIN * error else still
+    return drift if float(witnesses.mean()) > MIN_SHIFT_STANDARD_ERRORS * error else still
 
 
 @dataclass(frozen=True, slots=True)
-class Frames:
+class NeighbourFrames:
     """What other frames show of a unit's, laid onto it, in the image's units.
 
     Attributes
@@ -118,7 +118,7 @@ class Frames:
 
 
 #: Those of a picture that is no part of a stack or movie.
-NO_FRAMES = Frames()
+NO_NEIGHBOUR_FRAMES = NeighbourFrames()
 
 
 class Movie:
@@ -141,10 +141,10 @@ class Movie:
         self._merge = merge
         self._drifts: dict[tuple[int, int], Drift] = {}
 
-    def around(self, unit: WorkUnit, prior: str) -> Frames:
+    def around(self, unit: WorkUnit, prior: str) -> NeighbourFrames:
         """Lay onto a unit's frame what the task wants to show that prior of others."""
         parts, channels = self._parts, list(unit.channels)
-        frames = Frames()
+        frames = NeighbourFrames()
         if self._task.looks_beside(prior) and unit.beside:
             there = [self._drift(unit, one).lay(parts[one, channels]) for one in unit.beside]
             frames = replace(frames, beside=np.concatenate([there[0], there[-1]]))
@@ -170,23 +170,23 @@ class Movie:
             return Drift((0.0,) * (self._parts.ndim - 2))
         earlier, later = sorted((unit.part, other))
         if (earlier, later) not in self._drifts:
-            found = drift_between(self._calibration, self._parts, later, earlier)
+            found = estimate_drift(self._calibration, self._parts, later, earlier)
             self._drifts[earlier, later] = found
         drift = self._drifts[earlier, later]
         return drift if unit.part == later else drift.back()
 
 
-def _all_channels(calibration: Calibration, part: Planes) -> npt.NDArray[np.float64]:
+def _sum_channels(calibration: Calibration, part: Planes) -> npt.NDArray[np.float64]:
     """Sum the channels that show anything, each in units of its range: (*grid)."""
     shown = [c for c in range(len(part)) if c not in calibration.constant]
     scale = np.reshape([calibration.scale[c] for c in shown], (-1, *[1] * (part.ndim - 1)))
     return np.asarray((part[shown] / scale).sum(0), np.float64)
 
 
-def _block_means(picture: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def _average_plane_blocks(picture: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """Means over blocks of the picture plane, what is left over at the border included."""
     for axis in (-2, -1):
-        starts = np.arange(0, picture.shape[axis], WITNESS)
+        starts = np.arange(0, picture.shape[axis], INDEPENDENT_BLOCK_SIDE)
         counts = np.diff(np.append(starts, picture.shape[axis]))
         sums = np.add.reduceat(picture, starts, axis=axis)
         picture = sums / (counts[:, None] if axis == -2 else counts)

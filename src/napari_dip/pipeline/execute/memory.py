@@ -31,15 +31,15 @@ if TYPE_CHECKING:
 
     from napari_dip.engine.control import Control
     from napari_dip.engine.fit.state import Checkpoint
-    from napari_dip.engine.fit.trainer import State
+    from napari_dip.engine.fit.trainer import TensorState
     from napari_dip.pipeline.plan.types import Budget, Plan, UnitOutcome
 
     Attempt = Callable[[Checkpoint | None], Generator[Event, None, Control]]
 
 #: Why a fit was ended whose device was lost.
-NO_DEVICE = "the graphics card stopped answering"
+DEVICE_LOST_REASON = "the graphics card stopped answering"
 #: What torch says when a card or its driver no longer answers, or never did, in small letters.
-_DEVICE_WORDS = (
+_DEVICE_ERROR_TEXTS = (
     "cuda error",
     "cuda driver",
     "no cuda gpus",
@@ -62,10 +62,12 @@ def is_device_error(error: BaseException) -> bool:
     if is_memory_error(error) or not isinstance(error, RuntimeError):
         return False
     text = str(error).lower()
-    return type(error).__name__ == "AcceleratorError" or any(one in text for one in _DEVICE_WORDS)
+    return type(error).__name__ == "AcceleratorError" or any(
+        one in text for one in _DEVICE_ERROR_TEXTS
+    )
 
 
-def refused_by_machine(error: BaseException, name: str) -> Refusal | None:
+def make_machine_refusal(error: BaseException, name: str) -> Refusal | None:
     """Put a full memory or a lost card into a sentence; None for other errors.
 
     Parameters
@@ -82,22 +84,22 @@ def refused_by_machine(error: BaseException, name: str) -> Refusal | None:
     return None
 
 
-def in_memory(point: Checkpoint) -> Checkpoint:
+def copy_checkpoint_to_cpu(point: Checkpoint) -> Checkpoint:
     """Copy a checkpoint off its device."""
     return replace(
         point,
-        step=state_in_memory(point.step),
-        rollback=state_in_memory(point.rollback),
-        best=state_in_memory(point.best),
+        step=copy_state_to_cpu(point.step),
+        rollback=copy_state_to_cpu(point.rollback),
+        best=copy_state_to_cpu(point.best),
     )
 
 
-def on_device(point: Checkpoint) -> bool:
+def is_on_accelerator(point: Checkpoint) -> bool:
     """Whether a checkpoint lies elsewhere than in the main memory."""
     return any(value.device.type != "cpu" for value in point.step.values())
 
 
-def without_draws(point: Checkpoint) -> Checkpoint:
+def reset_random_state(point: Checkpoint) -> Checkpoint:
     """Give a checkpoint the processor's own random numbers, to which a card's mean nothing.
 
     It then serves to end a fit, which draws nothing more.
@@ -106,13 +108,13 @@ def without_draws(point: Checkpoint) -> Checkpoint:
 
     fresh = torch.Generator().get_state()
 
-    def drawn(state: State) -> State:
+    def drawn(state: TensorState) -> TensorState:
         return {**state, "rng": fresh} if "rng" in state else state
 
     return replace(point, step=drawn(point.step), rollback=drawn(point.rollback))
 
 
-def state_in_memory(state: Mapping[str, Tensor]) -> State:
+def copy_state_to_cpu(state: Mapping[str, Tensor]) -> TensorState:
     """Copy weights and what goes with them off their device."""
     return {name: value.cpu() for name, value in state.items()}
 
@@ -170,7 +172,7 @@ class Bites:
     def reason(self) -> str:
         """Why the fit was ended, if it was ended here; else ""."""
         if self.lost:
-            return NO_DEVICE
+            return DEVICE_LOST_REASON
         return NO_MEMORY if self.spent else ""
 
     def keep(self, point: Checkpoint, rival: str = "") -> Checkpoint | None:
@@ -190,10 +192,10 @@ class Bites:
         if not point.history:
             self.latest = None
             return None
-        if on_device(point):
+        if is_on_accelerator(point):
             if time.monotonic() - self._copied < COPY_INTERVAL:
                 return None
-            point, self._copied = in_memory(point), time.monotonic()
+            point, self._copied = copy_checkpoint_to_cpu(point), time.monotonic()
         if not rival:
             self.latest = point
             return point
@@ -214,7 +216,7 @@ class Bites:
         where = "before the first picture"
         if self.latest is not None:
             where = f"after iteration {self.latest.history[-1].iteration}"
-            self.latest = without_draws(self.latest)
+            self.latest = reset_random_state(self.latest)
         words = f"The graphics card stopped answering {where}; the best picture so far was kept."
         self.notes.append(words)
         return words

@@ -10,8 +10,8 @@ import numpy as np
 from napari_dip.engine.control import Control
 from napari_dip.errors import Failed, Refused, allowed
 from napari_dip.pipeline.events import Event, Restoration
-from napari_dip.pipeline.execute.course import Course, without
-from napari_dip.pipeline.execute.memory import refused_by_machine
+from napari_dip.pipeline.execute.course import UnitExecutor, drop_constant_channels
+from napari_dip.pipeline.execute.memory import make_machine_refusal
 from napari_dip.pipeline.lazy_inputs import own_copy, stamped, with_changes
 from napari_dip.pipeline.machine import load_torch
 from napari_dip.pipeline.store.shared_network import read_series, suited
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from napari_dip.pipeline.calibrate.types import Calibration, Planes
     from napari_dip.pipeline.execute.clock import Clock
     from napari_dip.pipeline.plan.types import Plan
-    from napari_dip.pipeline.store.checkpoints import Store
+    from napari_dip.pipeline.store.checkpoints import CheckpointStore
 
 __all__ = ["Control", "Event", "Restoration", "run"]
 
@@ -34,7 +34,7 @@ def run(
     *,
     control: Callable[[], Control] = lambda: Control.GO,
     preview_seconds: float | None = None,
-    store: Store | None = None,
+    store: CheckpointStore | None = None,
 ) -> Generator[Event, None, Restoration | None]:
     """Restore one image.
 
@@ -79,7 +79,7 @@ def _attempted(
     data: Mapping[str, Any],
     control: Callable[[], Control],
     preview_seconds: float | None,
-    store: Store | None,
+    store: CheckpointStore | None,
 ) -> Generator[Event, None, Restoration | None]:
     """Restore; on the way out of a run that failed, keep what there is."""
     try:
@@ -88,7 +88,7 @@ def _attempted(
     except Exception as error:
         if store is not None and not isinstance(error, Refused):
             store.write_if_possible()
-        if no := refused_by_machine(error, plan.source.name):
+        if no := make_machine_refusal(error, plan.source.name):
             raise Failed(no) from error
         raise
 
@@ -98,7 +98,7 @@ def _restore(
     data: Mapping[str, Any],
     control: Callable[[], Control],
     preview_seconds: float | None,
-    store: Store | None,
+    store: CheckpointStore | None,
 ) -> Generator[Event, None, Restoration | None]:
     if plan.tiles:
         from napari_dip.pipeline.execute.tiles import restore_tiles
@@ -121,7 +121,7 @@ def _restore(
         try:
             other = yield from _fitted(ready, clock, None)
         except Exception as error:
-            if refused_by_machine(error, plan.source.name) or isinstance(error, Failed):
+            if make_machine_refusal(error, plan.source.name) or isinstance(error, Failed):
                 break  # there is a result, and its verdict says what it is worth
             raise
         if other is None:
@@ -133,7 +133,7 @@ def _restore(
 
 
 def _fitted(
-    ready: Calibrated, clock: Clock, store: Store | None
+    ready: Calibrated, clock: Clock, store: CheckpointStore | None
 ) -> Generator[Event, None, Restoration | None]:
     """Fit and merge all units of an image whose noise was measured."""
     from napari_dip.pipeline.assess.merge import Merge
@@ -149,11 +149,11 @@ def _fitted(
         plan.network.tell(merge.outcomes, plan.units)
     begun = "" if store is None else store.unit
     done = {outcome.unit for outcome in merge.outcomes}
-    course = Course(plan, calibration, planes, clock, merge, store)
+    course = UnitExecutor(plan, calibration, planes, clock, merge, store)
     kept = None if store is None else UnitShelf(store.shelf, store.identity)
     there = frozenset[str]() if kept is None else kept.chains(plan)
     for number, unit in enumerate(plan.units, 1):
-        unit = without(unit, calibration.constant)
+        unit = drop_constant_channels(unit, calibration.constant)
         if unit.id in done or not unit.channels:
             continue
         if kept is not None and unit.id in there:

@@ -17,9 +17,14 @@ from typing import TYPE_CHECKING
 import torch
 
 from napari_dip.engine.likelihood.fidelity import NoiseVariance
-from napari_dip.engine.problem import Estimate, predicted
-from napari_dip.engine.train_step import answer
-from napari_dip.pipeline.execute.fitting import Fit, budget_of, fit_of, scene_of
+from napari_dip.engine.problem import Estimate, predict_detected
+from napari_dip.engine.train_step import apply_network
+from napari_dip.pipeline.execute.fitting import (
+    FitSetup,
+    build_fit,
+    choose_fit_budget,
+    make_fit_input,
+)
 from napari_dip.pipeline.plan.sharing import REPORTS
 from napari_dip.pipeline.plan.types import SHARED
 
@@ -30,12 +35,12 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     from torch import Tensor
 
-    from napari_dip.engine.fit.state import Progress, Result
+    from napari_dip.engine.fit.state import FitProgress, FitResult
     from napari_dip.pipeline.calibrate.types import Calibration, Planes
     from napari_dip.pipeline.execute.frames import Movie
     from napari_dip.pipeline.execute.memory import Bites
     from napari_dip.pipeline.plan.types import Member, Plan, WorkUnit
-    from napari_dip.tasks.base import Scene
+    from napari_dip.tasks.base import FitInput
 
 
 def make_series_fit(
@@ -46,7 +51,7 @@ def make_series_fit(
     prior: str,
     movie: Movie,
     bites: Bites,
-) -> Fit:
+) -> FitSetup:
     """Make the fit of one network to all members of a unit; each step looks at one of them.
 
     Parameters
@@ -61,7 +66,7 @@ def make_series_fit(
         Shows the frames beside.
     bites : Bites
     """
-    budget = budget_of(plan, prior, bites)
+    budget = choose_fit_budget(plan, prior, bites)
     scenes = []
     for member in unit.members:
         one = replace(
@@ -75,9 +80,9 @@ def make_series_fit(
         if frames.beside is not None:
             frames = replace(frames, beside=frames.beside[:, *_place(member)])
         small, seen = _cut(calibration, parts, member)
-        scenes.append(scene_of(plan, small, seen, replace(one, part=0), budget, frames))
+        scenes.append(make_fit_input(plan, small, seen, replace(one, part=0), budget, frames))
     joined = _joined(scenes, apart=bool(calibration.each))
-    ready = fit_of(plan, unit, joined, budget)
+    ready = build_fit(plan, unit, joined, budget)
     problem = replace(ready.problem, finish=_as_it_is, refine=None)
     if unit.role != SHARED:
         return replace(ready, problem=problem)
@@ -88,7 +93,7 @@ def make_series_fit(
 
 @torch.no_grad()
 def held_out_gain(
-    ready: Fit, weights: Mapping[str, Tensor], result: Result
+    ready: FitSetup, weights: Mapping[str, Tensor], result: FitResult
 ) -> tuple[float, float, float]:
     """Tell how much better a fit explains held-out pixels than the weights that it began with.
 
@@ -106,9 +111,10 @@ def held_out_gain(
     """
     prior, term = ready.prior, ready.problem.terms[0]
     prior.net.load_state_dict(dict(weights))
-    before = prior.estimate(answer(prior.net, prior.glance().code))
+    before = prior.estimate(apply_network(prior.net, prior.glance().code))
     first, last = (
-        term.likelihood(predicted(term, one), term.measurement) for one in (before, result.blind)
+        term.likelihood(predict_detected(term, one), term.measurement)
+        for one in (before, result.blind)
     )
     gain = ((first - last) * term.held_out).double()
     count = float(term.held_out.sum()) * gain.shape[1]
@@ -145,7 +151,7 @@ def _cut(calibration: Calibration, parts: Planes, member: Member) -> tuple[Calib
     return calibration, one(parts)
 
 
-def _joined(scenes: list[Scene], *, apart: bool) -> Scene:
+def _joined(scenes: list[FitInput], *, apart: bool) -> FitInput:
     """Lay scenes of one size side by side: (B, C, *grid), each with noise of its own if `apart`."""
 
     def both(tensors: list[Tensor]) -> Tensor:
@@ -169,7 +175,7 @@ def _joined(scenes: list[Scene], *, apart: bool) -> Scene:
 
 
 def _mean_correlation(
-    scenes: list[Scene],
+    scenes: list[FitInput],
 ) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
     """Average the noise's correlation over files; white counts as 0 at all lags."""
     found = [one.correlation for one in scenes if one.correlation is not None]
@@ -205,12 +211,12 @@ class Runner:
         What it ended with; None if discarded.
     """
 
-    ready: Fit
-    loop: Generator[Progress, None, Result | None]
+    ready: FitSetup
+    loop: Generator[FitProgress, None, FitResult | None]
     over: bool = False
-    result: Result | None = None
+    result: FitResult | None = None
 
-    def reports(self) -> Generator[Progress, None, None]:
+    def reports(self) -> Generator[FitProgress, None, None]:
         """Go on to the end, and keep what it ends with."""
         self.result = yield from self.loop
         self.over = True

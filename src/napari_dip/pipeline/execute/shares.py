@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from napari_dip.engine.control import Control
 from napari_dip.pipeline.assess.merge import Merge
 from napari_dip.pipeline.execute.clock import Clock, ending_iterations
-from napari_dip.pipeline.execute.course import Course, without
+from napari_dip.pipeline.execute.course import UnitExecutor, drop_constant_channels
 from napari_dip.pipeline.execute.runner import calibrated
 from napari_dip.pipeline.execute.tile_measuring import lesson, measured
 from napari_dip.pipeline.execute.tiles import TileCourse, shelf_of
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from napari_dip.pipeline.events import Event
     from napari_dip.pipeline.plan.types import Plan, WorkUnit
-    from napari_dip.pipeline.store.checkpoints import Store
+    from napari_dip.pipeline.store.checkpoints import CheckpointStore
 
 #: Tiles that it takes for a file to be shared: the first one, and one for each of two processes.
 LEAST_TILES = 3
@@ -101,7 +101,7 @@ def restore_fits(
     data: Mapping[str, Any],
     share: Share,
     control: Callable[[], Control],
-    store: Store,
+    store: CheckpointStore,
 ) -> Generator[Event, None, Control]:
     """Do some fits of a run that is not in tiles, to the same bytes as a run of all of them does.
 
@@ -142,9 +142,9 @@ def restore_fits(
         return Control.GO
     clock.expect(ready.plan, mine)
     told = ready.plan, ready.calibration, ready.planes, clock, merge, store, shelf
-    course, series = Course(*told), ""
+    course, series = UnitExecutor(*told), ""
     for number, unit in enumerate(mine, 1):
-        fitted = without(unit, ready.calibration.constant)
+        fitted = drop_constant_channels(unit, ready.calibration.constant)
         if unit.id in done or not fitted.channels:
             continue
         if unit.role == SHOWN and unit.series != series:
@@ -177,7 +177,7 @@ def restore_share(
     data: Mapping[str, Any],
     share: Share,
     control: Callable[[], Control],
-    store: Store,
+    store: CheckpointStore,
 ) -> Generator[Event, None, Control]:
     """Restore some tiles of a picture, to the same bytes as a run of all of them does.
 

@@ -17,15 +17,15 @@ from napari_dip.engine.control import Control
 from napari_dip.errors import Refusal, Refused, allowed, refusal
 from napari_dip.pipeline.assess.merge import Merge
 from napari_dip.pipeline.assess.report import sha256
-from napari_dip.pipeline.calibrate.grid import HALVED, coarse_grid
+from napari_dip.pipeline.calibrate.grid import HALF_RESOLUTION_NOTE, halve_oversampled
 from napari_dip.pipeline.calibrate.inputs import check_content, check_finite
 from napari_dip.pipeline.calibrate.prepare import prepare, settled, trusting
-from napari_dip.pipeline.calibrate.types import Inputs
+from napari_dip.pipeline.calibrate.types import RunInputs
 from napari_dip.pipeline.events import Event
-from napari_dip.pipeline.execute.course import Course, without
+from napari_dip.pipeline.execute.course import UnitExecutor, drop_constant_channels
 from napari_dip.pipeline.execute.tile_report import Measured
 from napari_dip.pipeline.lazy_inputs import check_unchanged
-from napari_dip.pipeline.plan.layout import Layout, to_parts
+from napari_dip.pipeline.plan.layout import Layout, split_into_parts
 from napari_dip.pipeline.plan.tiling import (
     MEASURED_WHOLE,
     SAMPLE_SIDE,
@@ -36,7 +36,7 @@ from napari_dip.pipeline.plan.tiling import (
 )
 from napari_dip.pipeline.plan.types import Member, Span, Tile
 from napari_dip.pipeline.plan.units import tile_units_of
-from napari_dip.pipeline.store.checkpoints import UNUSABLE
+from napari_dip.pipeline.store.checkpoints import CHECKPOINT_FAULTS
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping, Sequence
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from napari_dip.pipeline.calibrate.types import Calibration
     from napari_dip.pipeline.execute.clock import Clock
     from napari_dip.pipeline.plan.types import Plan
-    from napari_dip.pipeline.store.checkpoints import Store
+    from napari_dip.pipeline.store.checkpoints import CheckpointStore
     from napari_dip.pipeline.store.tiles import Shelf
 
 #: Regions of a stack at most, where its planes are small.
@@ -83,9 +83,9 @@ def open_survey(plan: Plan) -> dict[str, Any]:
         If one is damaged, or is written to meanwhile, where the plan says what it was before.
     """
     from napari_dip.io.reading import read_pixels
-    from napari_dip.io.regions import on_disk
+    from napari_dip.io.regions import open_pixels
 
-    image = on_disk(plan.source) if plan.tiles else read_pixels(plan.source)
+    image = open_pixels(plan.source) if plan.tiles else read_pixels(plan.source)
     data = {"image": image, **{name: read_pixels(one) for name, one in plan.others.items()}}
     check_unchanged(plan)
     return data
@@ -112,7 +112,7 @@ def look_over(plan: Plan, image: Any) -> Survey | Refusal:
         lows.append(array.min())
         highs.append(array.max())
         with np.errstate(over="ignore", invalid="ignore"):  # what cannot be held is refused below
-            parts = np.moveaxis(to_parts(array, axes, plan.layout), 1, 0)
+            parts = np.moveaxis(split_into_parts(array, axes, plan.layout), 1, 0)
             spread.append(parts.reshape(len(parts), -1).std(1, dtype=np.float64))
     total = plan.source.pixels
     if nans:
@@ -156,7 +156,7 @@ def regions_of(plan: Plan, survey: Survey) -> tuple[Tile, ...]:
 
 def sample_of(
     plan: Plan, data: Mapping[str, Any], regions: tuple[Tile, ...]
-) -> tuple[Inputs, npt.NDArray[Any]]:
+) -> tuple[RunInputs, npt.NDArray[Any]]:
     """Read the regions as if they were planes of one detector.
 
     Returns
@@ -166,10 +166,10 @@ def sample_of(
         they came, with an axis before.
     """
     array = np.stack([region.of(data["image"], plan.source.axes) for region in regions])
-    parts = np.concatenate([to_parts(one, plan.source.axes, plan.layout) for one in array])
+    parts = np.concatenate([split_into_parts(one, plan.source.axes, plan.layout) for one in array])
     others = {name: np.asarray(data[name], np.float32) for name in plan.others}
     step = 1.0 if array.dtype.kind in "iu" else 0.0
-    return Inputs(parts, others, None, step, plan.layout), array
+    return RunInputs(parts, others, None, step, plan.layout), array
 
 
 def _in_plane(number: int, z: int | None, start: tuple[int, ...], size: tuple[int, ...]) -> Tile:
@@ -251,10 +251,12 @@ def _halved(plan: Plan, calibration: Calibration, parts: Any) -> Calibration:
         return calibration
     one = calibration
     camera = one.camera is not None
-    coarse = coarse_grid(parts, one.noise, one.block, one.constant, camera=camera)
+    coarse = halve_oversampled(parts, one.noise, one.block, one.constant, camera=camera)
     if coarse is None:
         return one
-    return replace(one, coarse=coarse, notes=one.notes if camera else (*one.notes, HALVED))
+    return replace(
+        one, coarse=coarse, notes=one.notes if camera else (*one.notes, HALF_RESOLUTION_NOTE)
+    )
 
 
 def _cut_anew(plan: Plan) -> Plan:
@@ -291,7 +293,7 @@ def _begun_with(plan: Plan, teacher: Tile, regions: tuple[Tile, ...]) -> Plan:
 
 
 def lesson(
-    ready: Measured, clock: Clock, store: Store, shelf: Shelf
+    ready: Measured, clock: Clock, store: CheckpointStore, shelf: Shelf
 ) -> Generator[Event, None, Control]:
     """Fit what all tiles are shown, and try whether going on from it pays.
 
@@ -316,14 +318,14 @@ def lesson(
     axes, layout = "T" + plan.source.axes, Layout("T", plan.layout.channels, "YX")
     source = replace(plan.source, shape=sample.shape, axes=axes, scale=None, units=None)
     small = replace(plan, source=source, layout=layout, units=units, tiles=())
-    parts = to_parts(sample, axes, layout)
+    parts = split_into_parts(sample, axes, layout)
     merge = Merge(small, ready.calibration, parts, sample)
     resume = opened(store, small, sample, merge)
     merge.outcomes[:] = [one for one in merge.outcomes if shelf.weights(one.series)]
     done = {one.unit for one in merge.outcomes}
-    course = Course(small, ready.calibration, parts, clock, merge, store)
+    course = UnitExecutor(small, ready.calibration, parts, clock, merge, store)
     for number, unit in enumerate(units, 1):
-        fitted = without(unit, ready.calibration.constant)
+        fitted = drop_constant_channels(unit, ready.calibration.constant)
         if unit.id in done or not fitted.channels:
             continue
         ended = yield from course.fit_unit(fitted, number, resume)
@@ -338,12 +340,12 @@ def lesson(
     return Control.GO
 
 
-def opened(store: Store, plan: Plan, array: Any, merge: Merge) -> Checkpoint | None:
+def opened(store: CheckpointStore, plan: Plan, array: Any, merge: Merge) -> Checkpoint | None:
     """Go on within a part of the run, or begin it anew if what was kept is of another."""
     try:
         return store.open(plan, {"image": array}, merge)
     except Refused as error:  # of a part that was done meanwhile
-        if error.refusal.code not in UNUSABLE:
+        if error.refusal.code not in CHECKPOINT_FAULTS:
             raise
         store.forget()
         return None

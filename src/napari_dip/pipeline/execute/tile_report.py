@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from napari_dip.pipeline.assess.merge import Merge, as_input, untouched_tiles
+from napari_dip.pipeline.assess.merge import Merge, as_input, describe_unrestored_tiles
 from napari_dip.pipeline.assess.report import sha256
 from napari_dip.pipeline.calibrate.grid import outlier_note, without_outliers
 from napari_dip.pipeline.calibrate.noise import noise_variance
-from napari_dip.pipeline.plan.layout import Layout, from_parts, to_parts
+from napari_dip.pipeline.plan.layout import Layout, join_parts, split_into_parts
 from napari_dip.pipeline.plan.tiling import IN_MEMORY, largest
 from napari_dip.pipeline.plan.types import Span, Tile
 from napari_dip.pipeline.store.tiles import all_outcomes
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from napari_dip.io.regions import OnDisk
+    from napari_dip.io.regions import MemoryMappedImage
     from napari_dip.pipeline.calibrate.types import Calibration, Planes
     from napari_dip.pipeline.events import Restoration
     from napari_dip.pipeline.execute.clock import Clock
@@ -34,10 +34,10 @@ if TYPE_CHECKING:
 
 #: Values of a result that are worked on at a time while it is put together; and how many planes of
 #: a stack they lie in, so that its chunks are not unpacked for each plane anew.
-BAND, PLANES = 2**20, 4
+MAX_BAND_VALUES, MAX_BAND_PLANES = 2**20, 4
 
 
-class Region(NamedTuple):
+class BlendedRegion(NamedTuple):
     """What is known of a region, (C, *size) each, in the image's units.
 
     Attributes
@@ -57,7 +57,7 @@ class Region(NamedTuple):
     untouched: npt.NDArray[np.bool_]
 
 
-class Blend:
+class TileBlender:
     """Blends tiles into each other; where one is missing, the input stands for it.
 
     Parameters
@@ -86,20 +86,20 @@ class Blend:
         down, right = plan.recipe.task.factors("YX")
         self._factors = down, right
 
-    def region(self, place: Tile) -> Region:
+    def region(self, place: Tile) -> BlendedRegion:
         """Blend one region, given in the image's pixels."""
         plan, axes = self._plan, self._plan.source.axes
-        measured = place.laid(to_parts(place.of(self._image, axes), axes, plan.layout))
+        measured = place.laid(split_into_parts(place.of(self._image, axes), axes, plan.layout))
         fine = place.times(self._factors)
         picture, variance, prediction, say = (
             np.zeros((len(measured), *size))
             for size in (fine.size, fine.size, place.size, fine.size)
         )
         for tile in plan.tiles:
-            if not _meet(tile, place):
+            if not _has_overlap(tile, place):
                 continue
             there = self._shelf.there(tile.index)
-            inside, weight, part = _shared(tile.times(self._factors), fine)
+            inside, weight, part = _compute_overlap(tile.times(self._factors), fine)
             values, doubts = (
                 self._shelf.pictures(tile.index)[:, :, *part]
                 if there
@@ -108,17 +108,17 @@ class Blend:
             picture[:, *inside] += weight * values
             variance[:, *inside] += weight * doubts**2
             say[:, *inside] += weight * there
-            inside, weight, part = _shared(tile, place)
+            inside, weight, part = _compute_overlap(tile, place)
             prediction[:, *inside] += weight * (
                 self._shelf.prediction(tile.index)[:, *part] if there else measured[:, *inside]
             )
         untouched = say == 0
         untouched[list(self._constant)] = True
-        return Region(
+        return BlendedRegion(
             picture, np.sqrt(variance), measured.astype(np.float64), prediction, untouched
         )
 
-    def written(self, shift: npt.NDArray[np.float64]) -> tuple[OnDisk | Planes, ...]:
+    def written(self, shift: npt.NDArray[np.float64]) -> tuple[MemoryMappedImage | Planes, ...]:
         """Write picture, uncertainty and residual where the shelf has room, band by band.
 
         Parameters
@@ -163,9 +163,9 @@ class Blend:
         height, width = self._plan.source.grid
         deep = self._plan.tiles[0].z is not None
         depth = self._plan.source.along("Z")[0] if deep else 1
-        planes = min(PLANES, depth)
+        planes = min(MAX_BAND_PLANES, depth)
         across = prod(self._plan.result_shape) // (height * self._factors[0]) // depth * planes
-        rows = max(1, BAND // (across * self._factors[0]))
+        rows = max(1, MAX_BAND_VALUES // (across * self._factors[0]))
         for z in range(0, depth, planes):
             levels = Span(z, min(depth, z + planes), z, min(depth, z + planes)) if deep else None
             for first in range(0, height, rows):
@@ -176,7 +176,7 @@ class Blend:
         """Bring (C, *size) to the image's axes."""
         source = place.header(self._plan.source)
         parts = place.parted(pixels.astype(np.float32), self._plan.layout.grid)
-        return np.asarray(from_parts(parts, source.axes, source.shape, self._plan.layout))
+        return np.asarray(join_parts(parts, source.axes, source.shape, self._plan.layout))
 
     def _as_measured(
         self, measured: npt.NDArray[Any], inside: tuple[slice, ...]
@@ -190,14 +190,14 @@ class Blend:
         return shown, np.stack(doubt)
 
 
-def _meet(tile: Tile, place: Tile) -> bool:
+def _has_overlap(tile: Tile, place: Tile) -> bool:
     return all(
         one.start < other.stop and other.start < one.stop
         for one, other in zip(tile.spans, place.spans, strict=True)
     )
 
 
-def _shared(
+def _compute_overlap(
     tile: Tile, place: Tile
 ) -> tuple[tuple[slice, ...], npt.NDArray[np.float64], tuple[slice, ...]]:
     """Give what tile and region share: where in either, and the tile's weights, between them."""
@@ -239,7 +239,11 @@ class Measured:
 
 
 def reported(
-    ready: Measured, blend: Blend, shelf: Shelf, written: tuple[OnDisk | Planes, ...], clock: Clock
+    ready: Measured,
+    blend: TileBlender,
+    shelf: Shelf,
+    written: tuple[MemoryMappedImage | Planes, ...],
+    clock: Clock,
 ) -> Restoration:
     """Put the answer together.
 
@@ -256,7 +260,7 @@ def reported(
     order = list(dict.fromkeys(unit.tile or 0 for unit in plan.units if unit.pictured))
     judged = _judged(ready, blend, all_outcomes(shelf, order))
     left = sum(not shelf.there(tile.index) for tile in plan.tiles)
-    untouched = untouched_tiles(left, len(plan.tiles))
+    untouched = describe_unrestored_tiles(left, len(plan.tiles))
     answer = judged.restoration(clock.seconds, timed_out=clock.timed_out, untouched=untouched)
     report = dict(answer.report)
     *deep, height, width = largest(plan.tiles).size
@@ -282,7 +286,7 @@ def reported(
     return replace(answer, image=picture, uncertainty=deviation, residual=residual, report=report)
 
 
-def _judged(ready: Measured, blend: Blend, outcomes: list[Any]) -> Merge:
+def _judged(ready: Measured, blend: TileBlender, outcomes: list[Any]) -> Merge:
     """Merge the regions as if they were frames of a movie."""
     plan, sample = ready.plan, ready.sample
     source = replace(
@@ -308,12 +312,12 @@ def _judged(ready: Measured, blend: Blend, outcomes: list[Any]) -> Merge:
     return merge
 
 
-def _flat(region: Region) -> Region:
+def _flat(region: BlendedRegion) -> BlendedRegion:
     """Give a region of one plane without its depth, (C, Y, X)."""
-    return Region._make(one.reshape(len(one), *one.shape[-2:]) for one in region)
+    return BlendedRegion._make(one.reshape(len(one), *one.shape[-2:]) for one in region)
 
 
-def _handed_over(whole: OnDisk | Planes) -> npt.NDArray[Any]:
+def _handed_over(whole: MemoryMappedImage | Planes) -> npt.NDArray[Any]:
     if isinstance(whole, np.ndarray):
         return whole
     mapped = whole.mapped()

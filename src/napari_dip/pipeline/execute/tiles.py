@@ -20,15 +20,15 @@ from napari_dip.pipeline.assess.merge import Merge
 from napari_dip.pipeline.calibrate.grid import without_odd, without_outliers
 from napari_dip.pipeline.events import Event
 from napari_dip.pipeline.execute.clock import Clock
-from napari_dip.pipeline.execute.course import Course, without
-from napari_dip.pipeline.execute.memory import refused_by_machine
+from napari_dip.pipeline.execute.course import UnitExecutor, drop_constant_channels
+from napari_dip.pipeline.execute.memory import make_machine_refusal
 from napari_dip.pipeline.execute.tile_measuring import lesson, measured, opened
-from napari_dip.pipeline.execute.tile_report import Blend, reported
-from napari_dip.pipeline.plan.layout import to_parts
+from napari_dip.pipeline.execute.tile_report import TileBlender, reported
+from napari_dip.pipeline.plan.layout import split_into_parts
 from napari_dip.pipeline.plan.sharing import settled_by
 from napari_dip.pipeline.plan.types import OWN
-from napari_dip.pipeline.store.checkpoint_file import identity_of
-from napari_dip.pipeline.store.checkpoints import Store
+from napari_dip.pipeline.store.checkpoint_file import make_run_identity
+from napari_dip.pipeline.store.checkpoints import CheckpointStore
 from napari_dip.pipeline.store.results import spare_places
 from napari_dip.pipeline.store.tiles import Piece, Shelf
 
@@ -41,11 +41,11 @@ if TYPE_CHECKING:
     from napari_dip.pipeline.plan.types import Plan, Tile, WorkUnit
 
 
-def shelf_of(ready: Measured, store: Store) -> Shelf:
+def shelf_of(ready: Measured, store: CheckpointStore) -> Shelf:
     """Open the shelf beside a store for the tiles of this run; raises as `Shelf` does."""
     plan = ready.plan
     tiles = [[*tile.start, *tile.size] for tile in plan.tiles]
-    identity = {**identity_of(plan, ready.hashes), "tiles": tiles}
+    identity = {**make_run_identity(plan, ready.hashes), "tiles": tiles}
     return Shelf(store.shelf, identity, resume=store.resume, others=spare_places(plan))
 
 
@@ -70,7 +70,7 @@ class TileCourse:
     """
 
     def __init__(
-        self, ready: Measured, image: Any, clock: Clock, store: Store, shelf: Shelf
+        self, ready: Measured, image: Any, clock: Clock, store: CheckpointStore, shelf: Shelf
     ) -> None:
         self._plan = ready.plan
         self._calibration = ready.calibration
@@ -91,7 +91,7 @@ class TileCourse:
                 try:
                     ended = yield from self._tile(self._plan.tiles[index], group, first)
                 except Exception as error:
-                    no = refused_by_machine(error, self._plan.source.name)
+                    no = make_machine_refusal(error, self._plan.source.name)
                     if no is None or not self.order:
                         raise
                     yield Event(f"{no.sentence} The tiles that are done were kept.")
@@ -112,17 +112,19 @@ class TileCourse:
             self._plan, source=tile.header(self._plan.source), units=tuple(units), tiles=()
         )
         array = tile.of(self._image, plan.source.axes)
-        parts = to_parts(array, plan.source.axes, plan.layout)
+        parts = split_into_parts(array, plan.source.axes, plan.layout)
         parts, _ = without_outliers(parts, None, self._calibration.outlier_limits)
         calibration = _of_tile(self._calibration, parts)
         merge = Merge(plan, calibration, parts, array)
         resume = opened(self._store, plan, array, merge)
         done = {one.unit for one in merge.outcomes}
-        course = Course(plan, calibration, parts, self._clock, merge, self._store)
+        course = UnitExecutor(plan, calibration, parts, self._clock, merge, self._store)
         ended = Control.GO
         begin = units[0].part
         for place, unit in enumerate(units):
-            fitted = settled_by(without(unit, calibration.constant), self._shelf.lesson())
+            fitted = settled_by(
+                drop_constant_channels(unit, calibration.constant), self._shelf.lesson()
+            )
             if unit.id in done or not fitted.channels:
                 continue
             name = f"c{unit.channels[0]}r{unit.restart}"
@@ -171,14 +173,17 @@ def _of_tile(calibration: Calibration, parts: Any) -> Calibration:
         return calibration
     import torch
 
-    from napari_dip.engine.noise.oversampling import halved
+    from napari_dip.engine.noise.oversampling import halve_resolution
 
-    half = np.asarray(halved(torch.from_numpy(parts)), np.float32)
+    half = np.asarray(halve_resolution(torch.from_numpy(parts)), np.float32)
     return replace(calibration, coarse=replace(calibration.coarse, parts=half))
 
 
 def restore_tiles(
-    plan: Plan, data: Mapping[str, Any], control: Callable[[], Control], store: Store | None
+    plan: Plan,
+    data: Mapping[str, Any],
+    control: Callable[[], Control],
+    store: CheckpointStore | None,
 ) -> Generator[Event, None, Restoration | None]:
     """Restore a picture in the plan's tiles.
 
@@ -210,7 +215,7 @@ def restore_tiles(
     with ExitStack() as stack:
         if store is None:
             keeper = tempfile.TemporaryDirectory(prefix="napari-dip-", ignore_cleanup_errors=True)
-            store = Store(Path(stack.enter_context(keeper)) / "run", resume=False)
+            store = CheckpointStore(Path(stack.enter_context(keeper)) / "run", resume=False)
         shelf = shelf_of(ready, store)
         stack.callback(shelf.close)
         course = TileCourse(ready, image, clock, store, shelf)
@@ -224,7 +229,7 @@ def restore_tiles(
             return None
         shelf.check(course.order)
         yield Event("Putting the tiles together", fraction=1.0, seconds=clock.seconds)
-        blend = Blend(plan, ready.calibration, shelf, image)
+        blend = TileBlender(plan, ready.calibration, shelf, image)
         written = blend.written(_shift(plan, shelf))
         return reported(ready, blend, shelf, written, clock)
 

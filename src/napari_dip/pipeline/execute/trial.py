@@ -14,7 +14,7 @@ import numpy as np
 from napari_dip.engine.control import Control
 from napari_dip.errors import Failed, Refusal, Refused, allowed, refusal
 from napari_dip.pipeline.events import Event
-from napari_dip.pipeline.execute.memory import refused_by_machine
+from napari_dip.pipeline.execute.memory import make_machine_refusal
 from napari_dip.pipeline.machine import load_torch
 from napari_dip.pipeline.plan.plan import preflight, with_prior
 from napari_dip.pipeline.torch_state import in_own_state
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
 
     from napari_dip.io import ImageSpec
-    from napari_dip.pipeline.calibrate.types import Calibration, Inputs, Planes
+    from napari_dip.pipeline.calibrate.types import Calibration, Planes, RunInputs
     from napari_dip.pipeline.events import Restoration
     from napari_dip.pipeline.machine import Machine
     from napari_dip.pipeline.plan.layout import Layout
@@ -156,7 +156,7 @@ def run_trial(
     try:
         return (yield from in_own_state(steps, small.threads))
     except Exception as error:
-        if no := refused_by_machine(error, plan.source.name):
+        if no := make_machine_refusal(error, plan.source.name):
             raise Failed(no) from error
         raise
 
@@ -173,7 +173,7 @@ def _restored(
     from napari_dip.pipeline.calibrate.inputs import check_content
     from napari_dip.pipeline.calibrate.prepare import prepare, settled, trusting
     from napari_dip.pipeline.execute.clock import Clock
-    from napari_dip.pipeline.execute.course import Course, without
+    from napari_dip.pipeline.execute.course import UnitExecutor, drop_constant_channels
 
     clock = Clock(small, control, preview_seconds)
     yield Event("Measuring the noise of the whole image", seconds=clock.seconds)
@@ -192,9 +192,9 @@ def _restored(
     small = replace(small, layout=plan.layout)
     clock.expect(small)
     merge = Merge(small, calibration, parts, array)
-    course = Course(small, calibration, parts, clock, merge, None)
+    course = UnitExecutor(small, calibration, parts, clock, merge, None)
     for number, unit in enumerate(small.units, 1):
-        fitted = without(unit, calibration.constant)
+        fitted = drop_constant_channels(unit, calibration.constant)
         if not fitted.channels:
             continue
         ended = yield from course.fit_unit(fitted, number, None)
@@ -207,7 +207,7 @@ def _restored(
     return merge.restoration(clock.seconds, timed_out=clock.timed_out)
 
 
-def _whole(plan: Plan, data: Mapping[str, Any]) -> Inputs:
+def _whole(plan: Plan, data: Mapping[str, Any]) -> RunInputs:
     """Sort the pixels of the whole, or what stands for them where it is too large."""
     from napari_dip.pipeline.calibrate.inputs import sort_inputs
 
@@ -223,8 +223,8 @@ def _part(
     calibration: Calibration, parts: Planes, region: Region, plan: Plan, array: Any
 ) -> tuple[Calibration, Planes]:
     """Cut what belongs to pixels out of what was measured; figures stay those of the whole."""
-    from napari_dip.pipeline.calibrate.types import held_out_share
-    from napari_dip.pipeline.plan.layout import to_parts
+    from napari_dip.pipeline.calibrate.types import compute_validation_share
+    from napari_dip.pipeline.plan.layout import split_into_parts
 
     axes, layout, source = plan.source.axes, plan.layout, plan.source
     counts = [source.shape[axes.index(axis)] for axis in layout.parts]
@@ -242,7 +242,7 @@ def _part(
         return np.ascontiguousarray(laid[(..., *grid)])
 
     if plan.tiles:  # a sample was measured; such images have nothing else that is laid on them
-        small, known, second = to_parts(array, axes, layout), None, None
+        small, known, second = split_into_parts(array, axes, layout), None, None
     else:
         small, second = cut(parts), calibration.second
         known = None if calibration.known is None else cut(calibration.known)
@@ -256,7 +256,7 @@ def _part(
     return replace(
         calibration,
         known=known,
-        held_out_share=held_out_share(calibration.block, some),
+        held_out_share=compute_validation_share(calibration.block, some),
         others={name: cut(one) for name, one in calibration.others.items()},
         second=second if second is None else replace(second, parts=cut(second.parts)),
         coarse=_halved(calibration, small),
@@ -274,9 +274,9 @@ def _halved(calibration: Calibration, parts: Planes) -> Any:
         return None
     import torch
 
-    from napari_dip.engine.noise.oversampling import halved
+    from napari_dip.engine.noise.oversampling import halve_resolution
 
-    half = np.asarray(halved(torch.from_numpy(parts)), np.float32)
+    half = np.asarray(halve_resolution(torch.from_numpy(parts)), np.float32)
     return replace(calibration.coarse, parts=half)
 
 
@@ -284,7 +284,7 @@ def _lies_on(spec: ImageSpec, source: ImageSpec) -> bool:
     return {"Y", "X"} <= set(spec.axes) and spec.grid == source.grid
 
 
-def keeping_after(
+def make_keep_after_control(
     iterations: int | str | None, control: Callable[[], Control] = lambda: Control.GO
 ) -> Callable[[], Control]:
     """Make what a run asks before each iteration.

@@ -14,11 +14,16 @@ from itertools import pairwise, product
 from math import ceil, prod
 from typing import TYPE_CHECKING, Any
 
-from napari_dip.engine.networks.pieces import most_at_a_time
-from napari_dip.pipeline.plan.types import Budget, Costs
-from napari_dip.tasks.priors.blind_spot import trusted_core, window_for
-from napari_dip.tasks.priors.masked_input import AT_A_TIME, BLOCKS, PLANE_WISE, stack_window
-from napari_dip.tasks.priors.r2r import RECORRUPTED, SHOWN
+from napari_dip.engine.networks.pieces import count_max_tile_pixels
+from napari_dip.pipeline.plan.types import Budget, CostEstimate
+from napari_dip.tasks.priors.blind_spot import compute_loss_core_width, compute_window_size
+from napari_dip.tasks.priors.masked_input import (
+    MAX_BATCH_PIXELS,
+    PLANE_WISE_PRIORS,
+    STACK_RESIDUAL_BLOCKS,
+    compute_stack_window,
+)
+from napari_dip.tasks.priors.r2r import MEASUREMENT_INPUT_PRIORS, R2R_PRIOR
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,10 +35,10 @@ if TYPE_CHECKING:
 #: Sides that a hidden block can have.
 BLOCK_SIDES = (1, 3, 5, 7)
 #: Priors whose networks see no further than so many pixels of a plane.
-LOCAL = ("blind-spot", "recorrupted", "guided", "recompression", "image", "image-shapes")
+LOCAL_PRIORS = ("blind-spot", "recorrupted", "guided", "recompression", "image", "image-shapes")
 
 
-def looks(block: tuple[int, ...], core: tuple[int, ...]) -> int:
+def count_inference_passes(block: tuple[int, ...], core: tuple[int, ...]) -> int:
     """Count the looks of a last sweep: shifts of a lattice of blocks until their cores tile.
 
     Parameters
@@ -44,19 +49,19 @@ def looks(block: tuple[int, ...], core: tuple[int, ...]) -> int:
     return prod(ceil((size + 2) / middle) for size, middle in zip(block, core, strict=True))
 
 
-def looks_at(block: tuple[int, ...]) -> int:
+def count_block_passes(block: tuple[int, ...]) -> int:
     """Count the looks of a last sweep with blocks of that size."""
-    return looks(block, tuple(trusted_core(side) for side in block))
+    return count_inference_passes(block, tuple(compute_loss_core_width(side) for side in block))
 
 
-def last_looks(dims: int) -> tuple[int, int]:
+def count_final_passes(dims: int) -> tuple[int, int]:
     """Count the looks of a last sweep where the noise is white, as it mostly is, and at most."""
     ahead = (1,) * (dims - 2)
-    most = max(looks_at((*ahead, *block)) for block in product(BLOCK_SIDES, BLOCK_SIDES))
-    return looks_at((*ahead, 1, 1)), most
+    most = max(count_block_passes((*ahead, *block)) for block in product(BLOCK_SIDES, BLOCK_SIDES))
+    return count_block_passes((*ahead, 1, 1)), most
 
 
-def pixels_at_a_time(grid: tuple[int, ...], budget: Budget) -> int:
+def compute_batch_pixels(grid: tuple[int, ...], budget: Budget) -> int:
     """Count the pixels that go through the network at a time in a look.
 
     Parameters
@@ -67,38 +72,40 @@ def pixels_at_a_time(grid: tuple[int, ...], budget: Budget) -> int:
     """
     whole = prod(grid)
     if len(grid) > 2:
-        planes = max(AT_A_TIME, prod(grid[-2:]))
-        return min(whole, planes) if budget.prior in PLANE_WISE else whole
-    return most_at_a_time(whole, len(budget.widths)) if budget.prior in LOCAL else whole
+        planes = max(MAX_BATCH_PIXELS, prod(grid[-2:]))
+        return min(whole, planes) if budget.prior in PLANE_WISE_PRIORS else whole
+    return (
+        count_max_tile_pixels(whole, len(budget.widths)) if budget.prior in LOCAL_PRIORS else whole
+    )
 
 
 #: Floating-point operations a second that convolutions of these widths reach. Per CPU thread, in
 #: single precision: a step of 256 x 256 pixels and widths 16, 32, 64, 64 takes 0.105 s of one
 #: thread of an Intel Xeon with AMX that is shared (`benchmarks/speed_plan.py`, as all below). On a
 #: graphics card: a cautious guess, no card was at hand.
-THREAD_RATE, CARD_RATE = 100e9, 2e12
+THREAD_RATE, GPU_RATE = 100e9, 2e12
 #: That rate's multiple of steps in half precision (0.077 s), of volumes (0.63 s for a step and
 #: 0.22 s for a look at 16 x 96 x 96 voxels) and of networks with normalised layers (0.18 s).
-HALF_GAIN, VOLUME_SHARE, NORMALISED_SHARE = 1.35, 0.7, 0.58
+HALF_PRECISION_RATE_FACTOR, VOLUME_RATE_FACTOR, NORMALISED_RATE_FACTOR = 1.35, 0.7, 0.58
 #: Priors whose steps are in half precision where the processor is made for it, and those whose
 #: networks have normalised layers.
-HALF = (RECORRUPTED, "blind-spot")
-NORMALISED = ("noise", "guided-noise", "deep")
+HALF_PRECISION_PRIORS = (R2R_PRIOR, "blind-spot")
+NORMALISED_PRIORS = ("noise", "guided-noise", "deep")
 #: Loading torch; and measuring the noise: for a picture, and for each of its pixels.
 START_SECONDS, MEASURE_SECONDS, MEASURE_PIXEL_SECONDS = 3.0, 0.1, 1.5e-6
 #: What comes after a fit, for each pixel: residual and verdict of a channel, and the last filter of
 #: one channel and of each further one (0.55 s for 200 x 512 pixels, 0.63 s for 100 x 512 of three,
 #: on one thread of an AMD EPYC, which is a fifth quicker than the Xeon that is counted on here).
-JUDGE_PIXEL_SECONDS = 2.5e-6
-FILTER_PIXEL_SECONDS, FILTER_CHANNEL_SECONDS = 6.5e-6, 4.5e-6
+ASSESSMENT_PIXEL_SECONDS = 2.5e-6
+REFINEMENT_PIXEL_SECONDS, REFINEMENT_CHANNEL_SECONDS = 6.5e-6, 4.5e-6
 #: Iterations between two judgements, as the engine's schedule has it.
-JUDGE_EVERY = 25
+ITERATIONS_PER_VALIDATION = 25
 #: What a first fit loads and never gives back: of planes, where the line of peaks over pixels
 #: begins; of volumes, what one of 32 x 32 pixels takes, and a little for scratch space.
 START_BYTES, START_BYTES_OF_VOLUMES = 60e6, 160e6
 #: Part of a step's memory that is still taken while the whole is looked at: if the step is in half
 #: precision, and if not.
-LEFT_BY_HALF, LEFT_BY_STEPS = 0.5, 0.8
+RETAINED_HALF_STEP_SHARE, RETAINED_STEP_SHARE = 0.5, 0.8
 #: Bytes for each pixel and channel of a layer: of a step, forward and backward, by prior (the
 #: fixed noise has 32 channels of code and normalised layers), and of a look that learns nothing.
 STEP_BYTES = {
@@ -117,30 +124,35 @@ STEP_BYTES = {
 }
 #: The same of steps of planes in half precision.
 HALF_STEP_BYTES = {"blind-spot": 40, "recorrupted": 40, "image": 45}
-LOOK_BYTES = 17
+INFERENCE_FEATURE_BYTES = 17
 #: Passes through the network of one look at the picture, where it is shown from several sides.
-SIDES = {"coarser-scales": 8}
+PASSES_PER_INFERENCE = {"coarser-scales": 8}
 #: Bytes for each pixel of a channel: the input and what all fits leave; a look's code and picture,
 #: which further channels of a plane add nothing to that could be seen, as a whole and in pieces.
-PLANE_BYTES, CODE_BYTES, CODE_BYTES_IN_PIECES, CODE_BYTES_OF_VOLUMES = 120, 190, 80, 180
+(
+    PLANE_BYTES,
+    INFERENCE_PIXEL_BYTES,
+    PIECEWISE_INFERENCE_PIXEL_BYTES,
+    VOLUME_INFERENCE_PIXEL_BYTES,
+) = 120, 190, 80, 180
 #: Bytes for each pixel and channel of the last filter, of patches that look alike, beyond what the
 #: looks have left: 2,048 pixels a side, three channels: 44; 1,536: 85; 4,096, one channel: 70.
-FILTER_BYTES = 65
+REFINEMENT_BYTES = 65
 #: Priors whose pictures are filtered so.
-FILTERED = ("blind-spot", "recorrupted", "guided")
+REFINED_PRIORS = ("blind-spot", "recorrupted", "guided")
 #: The same where the code holds what the planes before and after show: measured in the same way on
 #: 16 x 128 x 128 and 40 x 256 x 256.
-STACK_CODE_BYTES = 265
+STACK_INFERENCE_PIXEL_BYTES = 265
 
 
-def channel_count(source: ImageSpec) -> int:
+def count_channels(source: ImageSpec) -> int:
     """Count the channels or colour samples."""
     return next(
         (count for axis, count in zip(source.axes, source.shape, strict=True) if axis in "CS"), 1
     )
 
 
-def scales_within(side: int) -> int:
+def count_max_scales(side: int) -> int:
     """Count the scales that a network may have on that many pixels.
 
     Each scale halves the grid, rounding up, and the coarsest needs two pixels: its border is
@@ -153,12 +165,12 @@ def scales_within(side: int) -> int:
     return scales
 
 
-def _multiplications(widths: tuple[int, ...], dims: int) -> float:
+def _count_multiplications(widths: tuple[int, ...], dims: int) -> float:
     """Multiply-adds of the network for one pixel and one look, all layers three pixels wide."""
     taps, shrink = 3.0**dims, 0.5**dims
     finest, coarsest = widths[0], widths[-1]
     if len(widths) == 1:  # a chain of residual blocks, of two layers each
-        return taps * 2 * BLOCKS * finest**2
+        return taps * 2 * STACK_RESIDUAL_BLOCKS * finest**2
     total: float = 2 * finest**2  # second layer of the first scale, and the last
     total += coarsest**2 * shrink ** (len(widths) - 1)
     for scale, (finer, coarser) in enumerate(pairwise(widths)):
@@ -167,12 +179,12 @@ def _multiplications(widths: tuple[int, ...], dims: int) -> float:
     return taps * total
 
 
-def estimate_planes(grid: tuple[int, ...], planes: int) -> int:
+def estimate_image_memory(grid: tuple[int, ...], planes: int) -> int:
     """Estimate the memory for the input and what the fits leave, wherever they run."""
     return prod(grid) * PLANE_BYTES * planes
 
 
-def estimate_fit(grid: tuple[int, ...], channels: int, budget: Budget, *, half: bool) -> int:
+def estimate_fit_memory(grid: tuple[int, ...], channels: int, budget: Budget, *, half: bool) -> int:
     """Estimate the memory beyond Python and torch: one step, or a look at the whole image.
 
     The constants come from the peak of the resident memory above what a process holds that has
@@ -189,22 +201,22 @@ def estimate_fit(grid: tuple[int, ...], channels: int, budget: Budget, *, half: 
     half : bool
         Whether the processor is made for half precision.
     """
-    whole, shrink = prod(grid), 0.5 ** _network_dims(grid, budget)
+    whole, shrink = prod(grid), 0.5 ** _count_network_dims(grid, budget)
     features = sum(width * shrink**scale for scale, width in enumerate(budget.widths))
-    halved = half and _halves(grid, budget)
+    halved = half and _uses_half_precision(grid, budget)
     bytes_of = (STEP_BYTES | HALF_STEP_BYTES if halved else STEP_BYTES)[budget.prior]
-    step = _step_pixels(grid, budget) * features * bytes_of
-    shown, start, left = pixels_at_a_time(grid, budget), START_BYTES, 0.0
+    step = _count_step_pixels(grid, budget) * features * bytes_of
+    shown, start, left = compute_batch_pixels(grid, budget), START_BYTES, 0.0
     if len(grid) == 2:
-        left = step * (LEFT_BY_HALF if halved else LEFT_BY_STEPS)
-        code = CODE_BYTES if shown == whole else CODE_BYTES_IN_PIECES
+        left = step * (RETAINED_HALF_STEP_SHARE if halved else RETAINED_STEP_SHARE)
+        code = INFERENCE_PIXEL_BYTES if shown == whole else PIECEWISE_INFERENCE_PIXEL_BYTES
     else:
-        code, start = CODE_BYTES_OF_VOLUMES * channels, START_BYTES_OF_VOLUMES
-        if budget.prior in PLANE_WISE:
-            code = STACK_CODE_BYTES * channels
-    work = max(step, shown * features * LOOK_BYTES + left) + whole * code
-    if len(grid) == 2 and budget.prior in FILTERED:
-        work = max(work, channels * whole * FILTER_BYTES)
+        code, start = VOLUME_INFERENCE_PIXEL_BYTES * channels, START_BYTES_OF_VOLUMES
+        if budget.prior in PLANE_WISE_PRIORS:
+            code = STACK_INFERENCE_PIXEL_BYTES * channels
+    work = max(step, shown * features * INFERENCE_FEATURE_BYTES + left) + whole * code
+    if len(grid) == 2 and budget.prior in REFINED_PRIORS:
+        work = max(work, channels * whole * REFINEMENT_BYTES)
     return int(start + work)
 
 
@@ -216,7 +228,7 @@ def estimate_costs(
     budget: Budget,
     *,
     half: bool = False,
-) -> Costs:
+) -> CostEstimate:
     """Estimate what a run takes, in seconds.
 
     Parameters
@@ -230,60 +242,66 @@ def estimate_costs(
     half : bool
         Whether the processor is made for half precision.
     """
-    dims, fits = _network_dims(grid, budget), len(units)
-    operations: float = 2 * _multiplications(budget.widths, dims)
-    pixel = operations / _rate(budget, dims, device, threads)
-    look = pixel * prod(grid) if budget.prior in SHOWN else 0.0
+    dims, fits = _count_network_dims(grid, budget), len(units)
+    operations: float = 2 * _count_multiplications(budget.widths, dims)
+    pixel = operations / _estimate_operation_rate(budget, dims, device, threads)
+    look = pixel * prod(grid) if budget.prior in MEASUREMENT_INPUT_PRIORS else 0.0
     planned = sum(one.iterations for one in units)
     total = planned + fits * (budget.release + budget.iterations * len(budget.rivals))
-    quick = HALF_GAIN if half and device == "cpu" and _halves(grid, budget) else 1.0
-    fit = 3 * total * _step_pixels(grid, budget) * pixel / quick
+    quick = (
+        HALF_PRECISION_RATE_FACTOR
+        if half and device == "cpu" and _uses_half_precision(grid, budget)
+        else 1.0
+    )
+    fit = 3 * total * _count_step_pixels(grid, budget) * pixel / quick
     # one that is fitted to many looks at all of them, but ten times only
-    judged = sum(max(one.iterations / JUDGE_EVERY, 10 * len(one.members)) for one in units)
-    fit += (judged + (total - planned) / JUDGE_EVERY) * look
-    fit += fits * SIDES.get(budget.prior, 0) * pixel * prod(grid)
+    judged = sum(
+        max(one.iterations / ITERATIONS_PER_VALIDATION, 10 * len(one.members)) for one in units
+    )
+    fit += (judged + (total - planned) / ITERATIONS_PER_VALIDATION) * look
+    fit += fits * PASSES_PER_INFERENCE.get(budget.prior, 0) * pixel * prod(grid)
     channels = sum(len(one.channels) for one in units)
     start = START_SECONDS + MEASURE_SECONDS + MEASURE_PIXEL_SECONDS * prod(grid) * channels
-    ending = JUDGE_PIXEL_SECONDS * prod(grid) * channels
-    if len(grid) == 2 and budget.prior in FILTERED:
-        filtered = FILTER_PIXEL_SECONDS * fits + FILTER_CHANNEL_SECONDS * (channels - fits)
+    ending = ASSESSMENT_PIXEL_SECONDS * prod(grid) * channels
+    if len(grid) == 2 and budget.prior in REFINED_PRIORS:
+        filtered = REFINEMENT_PIXEL_SECONDS * fits + REFINEMENT_CHANNEL_SECONDS * (channels - fits)
         ending += (1 + len(budget.rivals)) * filtered * prod(grid)
     # the noise is only known once the pixels are read
-    usual, most = (1, 1) if budget.prior == RECORRUPTED else last_looks(dims)
-    return Costs(start + fit, fits * usual * look, fits * most * look, ending)
+    usual, most = (1, 1) if budget.prior == R2R_PRIOR else count_final_passes(dims)
+    return CostEstimate(start + fit, fits * usual * look, fits * most * look, ending)
 
 
-def _rate(budget: Budget, dims: int, device: str, threads: int) -> float:
+def _estimate_operation_rate(budget: Budget, dims: int, device: str, threads: int) -> float:
     """Floating-point operations a second, in single precision."""
     if device != "cpu":
-        return CARD_RATE
-    share = NORMALISED_SHARE if budget.prior in NORMALISED else 1.0
-    return THREAD_RATE * threads * (min(share, VOLUME_SHARE) if dims > 2 else share)
+        return GPU_RATE
+    share = NORMALISED_RATE_FACTOR if budget.prior in NORMALISED_PRIORS else 1.0
+    return THREAD_RATE * threads * (min(share, VOLUME_RATE_FACTOR) if dims > 2 else share)
 
 
-def _halves(grid: tuple[int, ...], budget: Budget) -> bool:
+def _uses_half_precision(grid: tuple[int, ...], budget: Budget) -> bool:
     """Whether steps are in half precision where the processor is made for it."""
-    return len(grid) == 2 and (budget.half or budget.prior in HALF)
+    return len(grid) == 2 and (budget.half or budget.prior in HALF_PRECISION_PRIORS)
 
 
-def _network_dims(grid: tuple[int, ...], budget: Budget) -> int:
+def _count_network_dims(grid: tuple[int, ...], budget: Budget) -> int:
     """Count the axes that the network's kernels have."""
-    return 2 if budget.prior in PLANE_WISE else len(grid)
+    return 2 if budget.prior in PLANE_WISE_PRIORS else len(grid)
 
 
-def _step_pixels(grid: tuple[int, ...], budget: Budget) -> int:
+def _count_step_pixels(grid: tuple[int, ...], budget: Budget) -> int:
     """Count the pixels that one step looks at."""
-    if len(grid) > 2 and budget.prior in PLANE_WISE:
-        return prod(stack_window(budget.window, grid))
+    if len(grid) > 2 and budget.prior in PLANE_WISE_PRIORS:
+        return prod(compute_stack_window(budget.window, grid))
     if budget.window is None:
         return prod(grid)
-    return prod(map(min, window_for(len(grid), budget.window), grid))
+    return prod(map(min, compute_window_size(len(grid), budget.window), grid))
 
 
 #: A note on a plan.
-SMALL = "The image is small, so the network has {most} scales instead of {usual}."
+FEWER_SCALES_NOTE = "The image is small, so the network has {most} scales instead of {usual}."
 #: One part in so many of the user's own limit of iterations goes to the last phase, at most.
-LAST_PART = 8
+REFIT_DIVISOR = 8
 
 
 def choose_budget(
@@ -309,14 +327,14 @@ def choose_budget(
     """
     task, common = recipe.task, recipe.common
     prior = prior or task.first_choice(source, volume=volume)
-    row = _presets(task.name)[prior][common.preset]
+    row = _read_presets(task.name)[prior][common.preset]
     row = {**row, **row.get("volume", {})} if volume else row
-    most, widths = scales_within(min(source.grid)), task.widths(prior, tuple(row["widths"]))
-    notes = (SMALL.format(most=most, usual=len(widths)),) if most < len(widths) else ()
+    most, widths = count_max_scales(min(source.grid)), task.widths(prior, tuple(row["widths"]))
+    notes = (FEWER_SCALES_NOTE.format(most=most, usual=len(widths)),) if most < len(widths) else ()
     release = row.get("release", 0)
     iterations = row["iterations"]
     if common.max_iterations:  # the last phase counts, too
-        release = min(release, common.max_iterations // LAST_PART)
+        release = min(release, common.max_iterations // REFIT_DIVISOR)
         iterations = common.max_iterations - release
     budget = Budget(
         prior=prior,
@@ -335,7 +353,7 @@ def choose_budget(
 
 
 @cache
-def _presets(task: str) -> dict[str, Any]:
+def _read_presets(task: str) -> dict[str, Any]:
     folder = resources.files("napari_dip.pipeline.plan").joinpath("presets")
     path = folder.joinpath(f"{task}.json")
     if not path.is_file():  # a new task spends what the paper's prior mostly takes

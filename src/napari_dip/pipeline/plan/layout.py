@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_dip.errors import Refusal, refusal
-from napari_dip.io.header import MOST_PLANES
+from napari_dip.io.header import MAX_IMAGE_PLANES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -62,7 +62,7 @@ class Layout:
 
     def along(self, source: ImageSpec) -> str:
         """Name the axis on which parts are neighbours: time before depth; "" for a single part."""
-        return next((axis for axis in stacked_axes(source) if axis in self.parts), "")
+        return next((axis for axis in get_stacked_axes(source) if axis in self.parts), "")
 
     def stride(self, source: ImageSpec) -> int:
         """Count the parts from one to its next neighbour; 0 for a single part."""
@@ -78,14 +78,14 @@ class Layout:
         return tuple(source.shape[source.axes.index(axis)] for axis in self.grid[:-2])
 
 
-def stacked_axes(source: ImageSpec) -> str:
+def get_stacked_axes(source: ImageSpec) -> str:
     """Name the axes of more than one plane: time before depth."""
     return "".join(
         axis for axis in "TZ" if axis in source.axes and source.shape[source.axes.index(axis)] > 1
     )
 
 
-def layout_of(source: ImageSpec, *, volume: bool, deep: str = "") -> Layout:
+def make_layout(source: ImageSpec, *, volume: bool, deep: str = "") -> Layout:
     """Share the axes out.
 
     Parameters
@@ -96,13 +96,13 @@ def layout_of(source: ImageSpec, *, volume: bool, deep: str = "") -> Layout:
     deep : str
         Along which axis instead.
     """
-    deep = (deep or stacked_axes(source)[-1:]) if volume else ""
+    deep = (deep or get_stacked_axes(source)[-1:]) if volume else ""
     channels = next((axis for axis in "CS" if axis in source.axes), "")
     parts = "".join(axis for axis in "TZ" if axis in source.axes and axis != deep)
     return Layout(parts, channels, deep + "YX")
 
 
-def to_parts(array: npt.NDArray[Any], axes: str, layout: Layout) -> npt.NDArray[np.float32]:
+def split_into_parts(array: npt.NDArray[Any], axes: str, layout: Layout) -> npt.NDArray[np.float32]:
     """Reorder an image to (parts, C, *grid) float32; a copy, since torch shares memory."""
     moved = np.transpose(array, [axes.index(axis) for axis in layout.order])
     first, second = len(layout.parts), len(layout.parts) + len(layout.channels)
@@ -111,21 +111,21 @@ def to_parts(array: npt.NDArray[Any], axes: str, layout: Layout) -> npt.NDArray[
     return np.array(moved.reshape(*counts, *shape[second:]), dtype=np.float32, order="C")
 
 
-def from_parts(
+def join_parts(
     parts: npt.NDArray[Any], axes: str, shape: tuple[int, ...], layout: Layout
 ) -> npt.NDArray[Any]:
-    """Undo `to_parts` for an image of that shape."""
+    """Undo `split_into_parts` for an image of that shape."""
     order = [axes.index(axis) for axis in layout.order]
     moved = parts.reshape([shape[axis] for axis in order])
     return np.ascontiguousarray(np.transpose(moved, np.argsort(order)))
 
 
 #: Below this the hidden blocks, their guard bands and three halvings leave nothing to learn from.
-LEAST_SIDE = 16
+MIN_IMAGE_SIDE = 16
 #: Longer axes without a name are no channels.
-MOST_CHANNELS = 8
+MAX_UNNAMED_CHANNELS = 8
 #: What an axis without a name may hold instead of depth, by the letter that says so.
-_INSTEAD = {"C": "channels", "T": "time", "S": "red, green and blue"}
+_AXIS_MEANINGS = {"C": "channels", "T": "time", "S": "red, green and blue"}
 
 
 def check_headers(task: Task, source: ImageSpec, others: Mapping[str, ImageSpec]) -> Refusal | None:
@@ -138,30 +138,35 @@ def check_header(source: ImageSpec, *, stacks: bool = True) -> Refusal | None:
     """Say no to an image that is none, or to a stack where there must be none."""
     name, shape, axes = source.name, source.shape, source.axes
     if len(shape) < 2:
-        return _no_picture(source)
+        return _make_no_picture_refusal(source)
     if len(axes) != len(shape) or len(set(axes)) != len(axes) or set(axes) - set("TCZYXS"):
-        return refusal("axes-wrong", axes=axes, name=name, count=len(shape), shape=_sizes(shape))
+        return refusal(
+            "axes-wrong", axes=axes, name=name, count=len(shape), shape=_format_sizes(shape)
+        )
     if "Y" not in axes or "X" not in axes:
         return refusal("axes-missing", axes=axes, name=name)
     if 0 in shape:
-        return refusal("image-empty", name=name, shape=_sizes(shape))
+        return refusal("image-empty", name=name, shape=_format_sizes(shape))
     if no := _check_dtype(source):
         return no
     colours = len(shape) == 3 and shape[-1] == 3 and "S" not in axes  # taken for a stack
-    if (stacked_axes(source) and not stacks) or {"C", "S"} <= set(axes) or colours:
-        hint = _channels_hint(shape, axes)
-        return refusal("image-stack", name=name, axes=axes, shape=_sizes(shape), hint=hint)
+    if (get_stacked_axes(source) and not stacks) or {"C", "S"} <= set(axes) or colours:
+        hint = _make_channels_hint(shape, axes)
+        return refusal("image-stack", name=name, axes=axes, shape=_format_sizes(shape), hint=hint)
     if "S" in axes and shape[axes.index("S")] != 3:
         return refusal("image-channels", name=name, count=shape[axes.index("S")])
-    if prod(count for axis, count in zip(axes, shape, strict=True) if axis in "TCZ") > MOST_PLANES:
-        return refusal("planes-many", name=name, most=f"{MOST_PLANES:,}")
+    if (
+        prod(count for axis, count in zip(axes, shape, strict=True) if axis in "TCZ")
+        > MAX_IMAGE_PLANES
+    ):
+        return refusal("planes-many", name=name, most=f"{MAX_IMAGE_PLANES:,}")
     height, width = source.grid
-    if min(height, width) < LEAST_SIDE:
-        return refusal("image-small", name=name, height=height, width=width, least=LEAST_SIDE)
+    if min(height, width) < MIN_IMAGE_SIDE:
+        return refusal("image-small", name=name, height=height, width=width, least=MIN_IMAGE_SIDE)
     return None
 
 
-def _no_picture(source: ImageSpec) -> Refusal:
+def _make_no_picture_refusal(source: ImageSpec) -> Refusal:
     """Say no to a number, or to a line of them."""
     if not source.shape:
         return refusal("image-scalar", name=source.name)
@@ -177,7 +182,7 @@ def _check_others(task: Task, others: Mapping[str, ImageSpec]) -> Refusal | None
         if spec is not None and not spec.shape:
             return refusal("image-scalar", name=spec.name)
         if spec is not None and 0 in spec.shape:
-            return refusal("image-empty", name=spec.name, shape=_sizes(spec.shape))
+            return refusal("image-empty", name=spec.name, shape=_format_sizes(spec.shape))
         if spec is not None and not spec.dtype.startswith(("bool", "int", "uint", "float")):
             return refusal("image-text", name=spec.name, dtype=spec.dtype)
     return None
@@ -193,13 +198,13 @@ def _check_dtype(source: ImageSpec) -> Refusal | None:
     return None
 
 
-def _channels_hint(shape: tuple[int, ...], axes: str) -> str:
+def _make_channels_hint(shape: tuple[int, ...], axes: str) -> str:
     """How to say that an axis which was taken for a stack holds channels or colours."""
     if len(shape) != 3:
         return ""
     if shape[-1] == 3:
         named = "YXS"
-    elif shape[0] <= MOST_CHANNELS and axes.endswith("YX"):
+    elif shape[0] <= MAX_UNNAMED_CHANNELS and axes.endswith("YX"):
         named = "CYX"
     else:
         return ""
@@ -209,12 +214,12 @@ def _channels_hint(shape: tuple[int, ...], axes: str) -> str:
     )
 
 
-def depth_words(source: ImageSpec) -> str:
+def describe_assumed_depth(source: ImageSpec) -> str:
     """Say that an axis without a name was taken for depth, and how to say what else it holds."""
     count = source.along("Z")[0]
     colours = count == 3 and "C" not in source.axes
-    free = [one for one in _INSTEAD if one not in source.axes and (one != "S" or colours)]
-    named = [(source.axes.replace("Z", one), _INSTEAD[one]) for one in free]
+    free = [one for one in _AXIS_MEANINGS if one not in source.axes and (one != "S" or colours)]
+    named = [(source.axes.replace("Z", one), _AXIS_MEANINGS[one]) for one in free]
     said = f"The axis of {count} planes was taken for depth"
     if not named:
         return f"{said}. Name the axes in 'Axes' (--axes) if it is none."
@@ -222,5 +227,5 @@ def depth_words(source: ImageSpec) -> str:
     return f"{said}. If it is none, write in 'Axes' (--axes): {', '.join(rest)}."
 
 
-def _sizes(shape: tuple[int, ...]) -> str:
+def _format_sizes(shape: tuple[int, ...]) -> str:
     return " × ".join(str(count) for count in shape)

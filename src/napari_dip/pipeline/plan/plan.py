@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING
 from napari_dip.errors import Refusal, refusal
 from napari_dip.pipeline.machine import Machine, size, threads_for
 from napari_dip.pipeline.plan.costs import (
-    channel_count,
     choose_budget,
+    count_channels,
     estimate_costs,
-    estimate_fit,
-    estimate_planes,
+    estimate_fit_memory,
+    estimate_image_memory,
 )
 from napari_dip.pipeline.plan.layout import (
-    MOST_CHANNELS,
+    MAX_UNNAMED_CHANNELS,
     Layout,
     check_headers,
-    depth_words,
-    layout_of,
+    describe_assumed_depth,
+    make_layout,
 )
 from napari_dip.pipeline.plan.tiling import choose_tiles, grid_of, memory_of, tile_note
 from napari_dip.pipeline.plan.types import Plan
@@ -115,13 +115,13 @@ def choose_layout(
 
     A volume where the user or the task wants one, or where there is depth enough and memory.
     """
-    planes, volume = (layout_of(source, volume=deep) for deep in (False, True))
+    planes, volume = (make_layout(source, volume=deep) for deep in (False, True))
     depth = volume.depth(source)
     if not depth:
         return planes, ()
     notes: tuple[str, ...] = ()
-    if volume.grid[0] == "Z" and source.guessed and depth[0] <= MOST_CHANNELS:
-        notes = (depth_words(source),)
+    if volume.grid[0] == "Z" and source.guessed and depth[0] <= MAX_UNNAMED_CHANNELS:
+        notes = (describe_assumed_depth(source),)
     wish = recipe.common.stacks
     if wish == "auto":
         wish = recipe.task.stacked(source, others)
@@ -134,9 +134,9 @@ def choose_layout(
         return planes, notes
     grid = recipe.task.network_grid(source, others, volume.grid)
     budget = choose_budget(recipe, source, volume=True)[0]
-    channels = channel_count(source)
-    need = estimate_fit(grid, channels, budget, half=machine.half)
-    need += estimate_planes(grid, channels * volume.count(source))
+    channels = count_channels(source)
+    need = estimate_fit_memory(grid, channels, budget, half=machine.half)
+    need += estimate_image_memory(grid, channels * volume.count(source))
     return (volume if need <= machine.memory_bytes else planes), notes
 
 

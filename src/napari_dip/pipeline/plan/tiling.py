@@ -11,11 +11,15 @@ from math import ceil, prod
 from typing import TYPE_CHECKING
 
 from napari_dip.errors import Refusal, refusal
-from napari_dip.pipeline.plan.costs import channel_count, estimate_fit, estimate_planes
-from napari_dip.pipeline.plan.layout import stacked_axes
+from napari_dip.pipeline.plan.costs import (
+    count_channels,
+    estimate_fit_memory,
+    estimate_image_memory,
+)
+from napari_dip.pipeline.plan.layout import get_stacked_axes
 from napari_dip.pipeline.plan.sharing import members_bytes
 from napari_dip.pipeline.plan.types import Span, Tile
-from napari_dip.tasks.base import SEEN
+from napari_dip.tasks.base import RECEPTIVE_FIELD_RADIUS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -165,7 +169,7 @@ def choose_tiles(
     ready = recipe, source, others, layout, budget
     wish = recipe.common.tile
     reach = None
-    if "T" not in stacked_axes(source):
+    if "T" not in get_stacked_axes(source):
         reach = recipe.task.reach(source, others, layout.grid)
     if reach is None:
         return refusal("tile-impossible", name=source.name) if wish else none
@@ -183,7 +187,7 @@ def _ways(
     source: ImageSpec, layout: Layout, reach: int, wish: int | None
 ) -> Iterator[tuple[int, tuple[Tile, ...]]]:
     """Cut in all ways that are to be tried, best first; in that which was asked for alone."""
-    if not stacked_axes(source):
+    if not get_stacked_axes(source):
         reach = ceil(reach / GRAIN) * GRAIN
         for side in (wish,) if wish else SIDES:
             yield side, tiles_of(source.grid, max(side, OVERLAPS * reach), reach)
@@ -196,7 +200,7 @@ def _ways(
             yield side, deep_tiles_of(grid, sides, (1, reach), apart=True)
         return
     # what a network sees counts less than in a plane; what a PSF spreads counts in full
-    spread = ceil((reach - SEEN) / GRAIN) * GRAIN
+    spread = ceil((reach - RECEPTIVE_FIELD_RADIUS) / GRAIN) * GRAIN
     for depth, side in ((VOLUMES[0][0], wish),) if wish else VOLUMES:
         shared = spread + DEEP_REACH, spread + FLAT_REACH
         sides = max(depth, OVERLAPS * spread), max(side, OVERLAPS * shared[1])
@@ -239,11 +243,11 @@ def memory_of(
         Whether the processor is made for half precision.
     """
     grid = grid_of(recipe, source, others, layout, tiles)
-    count = channel_count(source)
+    count = count_channels(source)
     together = count if recipe.task.together(source) else 1
     seen = fitted_header(source, tiles)
-    planes = estimate_planes(grid, count * layout.count(seen))
-    whole = planes + estimate_fit(grid, together, budget, half=half)
+    planes = estimate_image_memory(grid, count * layout.count(seen))
+    whole = planes + estimate_fit_memory(grid, together, budget, half=half)
     parts = layout.count(source)
     if not layout.volume and recipe.task.shares(budget.prior, parts) == "together":
         whole += members_bytes(parts, source.grid, together)

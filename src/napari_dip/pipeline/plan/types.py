@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from napari_dip.errors.fault import printable
+from napari_dip.errors.fault import make_printable
 from napari_dip.pipeline.machine import duration, size
 from napari_dip.pipeline.plan.layout import PART_NAMES, Layout
 
@@ -48,7 +48,7 @@ class Budget:
 
 
 @dataclass(frozen=True, slots=True)
-class Costs:
+class CostEstimate:
     """Estimated seconds of all fits, of the last close looks, and of what follows them.
 
     Attributes
@@ -134,7 +134,7 @@ class SharedNetwork:
             if one.series not in wanted or one.unit in there:
                 continue
             if one.role == SHARED:
-                told = SERVED.format(name=printable(self.name), count=one.members)
+                told = SERVED.format(name=make_printable(self.name), count=one.members)
                 one = replace(one, notes=(told, *one.notes[1:]))
             outcomes.append(one)
 
@@ -318,7 +318,7 @@ class Plan:
     threads: int
     budget: Budget
     peak_bytes: int
-    costs: Costs
+    costs: CostEstimate
     layout: Layout
     notes: tuple[str, ...] = ()
     others: Mapping[str, ImageSpec] = field(default_factory=dict)

@@ -12,11 +12,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from napari_dip.pipeline.plan.costs import channel_count
+from napari_dip.pipeline.plan.costs import count_channels
 from napari_dip.pipeline.plan.layout import PART_NAMES
 from napari_dip.pipeline.plan.sharing import members_of, neighbours, series_of, tried
 from napari_dip.pipeline.plan.types import SHOWN, Member, WorkUnit
-from napari_dip.tasks.priors.r2r import SHOWN as SHOWN_PRIORS
+from napari_dip.tasks.priors.r2r import MEASUREMENT_INPUT_PRIORS as SHOWN_PRIORS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -212,7 +212,7 @@ def _planes(tile: Tile, layout: Layout) -> list[tuple[int, str]]:
 
 def groups_of(recipe: Recipe, source: ImageSpec) -> list[tuple[int, ...]]:
     """Channels that are fitted together."""
-    count = channel_count(source)
+    count = count_channels(source)
     if recipe.task.together(source):
         return [tuple(range(count))]
     return [(index,) for index in range(count)]

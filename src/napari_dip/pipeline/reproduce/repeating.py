@@ -13,13 +13,13 @@ import subprocess
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from napari_dip.errors.fault import printable
+from napari_dip.errors.fault import make_printable
 from napari_dip.io import ImageSpec
 from napari_dip.pipeline.recipe import recipe_from_dict
 from napari_dip.pipeline.store.shared_network import KEY
 from napari_dip.tasks.deblur import Deblur
 from napari_dip.tasks.noise_models.jpeg import RECOMPRESSION
-from napari_dip.tasks.priors.zssr import COARSER_SCALES
+from napari_dip.tasks.priors.zssr import ZSSR_PRIOR
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -101,7 +101,7 @@ class Repetition:
                 "The run had several fits and was ended by hand, which only a run of one fit "
                 "repeats to the pixel."
             )
-        if self.report["prior"]["chosen"] in (COARSER_SCALES, RECOMPRESSION):
+        if self.report["prior"]["chosen"] in (ZSSR_PRIOR, RECOMPRESSION):
             return (
                 "The run was ended by hand, and with this prior that is repeated to the pixel "
                 "only if the last preview was the best picture."
@@ -138,39 +138,39 @@ def _without_header(recipe: Recipe, report: Mapping[str, Any]) -> Recipe:
     return replace(recipe, task=task)
 
 
-def command_line(run: Repetition) -> str:
+def format_command_line(run: Repetition) -> str:
     """Write the command, quoted for the shell of this computer.
 
     Parameters
     ----------
     run : Repetition
     """
-    words = command_words(run)
+    words = build_command(run)
     return subprocess.list2cmdline(words) if os.name == "nt" else shlex.join(words)
 
 
-def command_words(run: Repetition) -> list[str]:
+def build_command(run: Repetition) -> list[str]:
     """Give the command word by word."""
     recipe = run.recipe
     words = ["napari-dip", recipe.task.name, run.paths["image"], "--output", run.result]
     words += ["--axes", run.axes]
     for name, path in run.files.items():
         if name != "image":
-            words += [_option(name), path]
+            words += [_format_option(name), path]
     for name, value in settings_of(recipe).items():
-        words += _given(name, value)
+        words += _format_setting(name, value)
     if run.keep_after is not None:
         words += ["--keep-after", str(run.keep_after)]
     return words
 
 
-def _given(name: str, value: Any) -> list[str]:
+def _format_setting(name: str, value: Any) -> list[str]:
     if isinstance(value, bool):
-        return [_option(name if value else f"no_{name}")]
-    return [_option(name), str(value)]
+        return [_format_option(name if value else f"no_{name}")]
+    return [_format_option(name), str(value)]
 
 
-def _option(name: str) -> str:
+def _format_option(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
@@ -217,7 +217,7 @@ def python_script(run: Repetition) -> str:
     ]
     digests = {"before": report["input_sha256"], "after": report["output_sha256"]}
     lines = [
-        *(f"# {printable(one)}" for one in remarks),  # printable: on one line each
+        *(f"# {make_printable(one)}" for one in remarks),  # printable: on one line each
         "",
         "import tifffile",
         "",

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from napari_dip.errors import DipError, Refused, refusal
-from napari_dip.errors.fault import printable
-from napari_dip.io.paths import make_folder, target_of, unwritable
+from napari_dip.errors.fault import make_printable
+from napari_dip.io.paths import make_folder, make_folder_refusal, resolve_target
 from napari_dip.io.writing import write_text
 from napari_dip.pipeline.api import load_recipe
 
@@ -90,7 +90,7 @@ class Shelf:
         try:
             path.unlink()
         except OSError as error:
-            raise Refused(unwritable(path.parent, error)) from None
+            raise Refused(make_folder_refusal(path.parent, error)) from None
 
     def remember(self, recipe: Recipe) -> None:
         """Keep the settings of a run that begins; raises as `save` does."""
@@ -106,17 +106,21 @@ class Shelf:
     def _read(self, path: Path) -> Recipe:
         recipe = load_recipe(path)
         if recipe.task.name != self.task:
-            facts = {"path": printable(str(path)), "found": recipe.task.name, "wanted": self.task}
+            facts = {
+                "path": make_printable(str(path)),
+                "found": recipe.task.name,
+                "wanted": self.task,
+            }
             raise Refused(refusal("recipe-task", **facts))
         return recipe
 
     def _write(self, path: Path, recipe: Recipe, *, overwrite: bool) -> None:
         make_folder(path.parent, parents=True)
-        write_text(target_of(path), recipe.to_json(), overwrite=overwrite)
+        write_text(resolve_target(path), recipe.to_json(), overwrite=overwrite)
 
     def _find(self, name: str) -> None:
         if name not in self.names():
-            raise Refused(refusal("preset-missing", name=printable(name)))
+            raise Refused(refusal("preset-missing", name=make_printable(name)))
 
     def _presets(self, folder: Path) -> Path:
         return folder / "presets" / self.task
@@ -141,7 +145,7 @@ def _checked(name: str) -> str:
     if not plain:
         why = "it is empty"
     elif strange:
-        why = f"file names cannot hold '{printable(strange)}' everywhere"
+        why = f"file names cannot hold '{make_printable(strange)}' everywhere"
     elif plain.startswith(".") or plain.endswith("."):
         why = "it begins or ends with a dot"
     elif plain.partition(".")[0].strip().casefold() in _DEVICES:
@@ -149,5 +153,5 @@ def _checked(name: str) -> str:
     elif len(plain) > _LONGEST:
         why = f"it has {len(plain)} letters, and {_LONGEST} is the most"
     if why:
-        raise Refused(refusal("preset-name", name=printable(plain[:_LONGEST]), why=why))
+        raise Refused(refusal("preset-name", name=make_printable(plain[:_LONGEST]), why=why))
     return plain

@@ -6,10 +6,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_dip.errors import Refused, refusal
-from napari_dip.errors.fault import printable
-from napari_dip.io.integrity import plain_json
-from napari_dip.io.paths import REPORT_BYTES, is_zarr, readable_file, small_text, why_not
-from napari_dip.pipeline.assess.report_fields import ReportFields, fault_in
+from napari_dip.errors.fault import make_printable
+from napari_dip.io.integrity import parse_strict_json
+from napari_dip.io.paths import (
+    MAX_REPORT_BYTES,
+    check_readable_file,
+    describe_exception,
+    is_zarr,
+    read_small_text,
+)
+from napari_dip.pipeline.assess.report_fields import ReportFields, find_field_fault
 from napari_dip.pipeline.recipe import recipe_from_dict
 
 if TYPE_CHECKING:
@@ -36,7 +42,7 @@ def report_in(path: str | os.PathLike[str]) -> dict[str, Any]:
 
     found = Path(path)
     if not is_zarr(found):
-        found, _ = readable_file(path)
+        found, _ = check_readable_file(path)
     if found.suffix.lower() == ".json":
         return _checked(_json(found), found)
     read_spec(found)  # says no to what is no picture
@@ -49,7 +55,7 @@ def report_in(path: str | os.PathLike[str]) -> dict[str, Any]:
     beside = found.with_suffix(".json")
     if not beside.is_file():
         why = "neither in itself nor in a report beside it"
-        raise Refused(refusal("result-untold", path=printable(str(found)), why=why))
+        raise Refused(refusal("result-untold", path=make_printable(str(found)), why=why))
     return _beside(found, _checked(_json(beside), beside))
 
 
@@ -61,35 +67,35 @@ def is_picture_of(path: Path, report: Mapping[str, Any]) -> bool:
     Refused
         If it cannot be read.
     """
-    from napari_dip.io.formats.zarr_metadata import foreign_in
+    from napari_dip.io.formats.zarr_metadata import find_foreign_file
     from napari_dip.io.reading import read_spec
-    from napari_dip.io.regions import on_disk
+    from napari_dip.io.regions import open_pixels
     from napari_dip.pipeline.assess.report import sha256
 
-    if path.is_dir() and foreign_in(path):
+    if path.is_dir() and find_foreign_file(path):
         return False
-    pixels: Any = on_disk(read_spec(path))
+    pixels: Any = open_pixels(read_spec(path))
     return sha256(pixels) == report.get("output_sha256")
 
 
 def _beside(picture: Path, report: dict[str, Any]) -> dict[str, Any]:
     if not is_picture_of(picture, report):
         why = "the report beside it is of another picture"
-        raise Refused(refusal("result-untold", path=printable(str(picture)), why=why))
+        raise Refused(refusal("result-untold", path=make_printable(str(picture)), why=why))
     return report
 
 
 def _json(path: Path) -> Any:
     try:
-        return plain_json(small_text(path, "a report", REPORT_BYTES))
+        return parse_strict_json(read_small_text(path, "a report", MAX_REPORT_BYTES))
     except (ValueError, OSError) as error:
-        shown = printable(str(path))
-        raise Refused(refusal("result-untold", path=shown, why=why_not(error))) from None
+        shown = make_printable(str(path))
+        raise Refused(refusal("result-untold", path=shown, why=describe_exception(error))) from None
 
 
 def _checked(report: Any, path: Path) -> dict[str, Any]:
-    shown = printable(str(path))
-    if fault := fault_in(report, ReportFields):
+    shown = make_printable(str(path))
+    if fault := find_field_fault(report, ReportFields):
         why = f"it is no report of a run, since {fault}"
         raise Refused(refusal("result-untold", path=shown, why=why))
     recipe_from_dict(report["recipe"], origin=shown)

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from napari_dip.io.outputs import part_name
+from napari_dip.io.outputs import make_part_name
 from napari_dip.pipeline.machine import torch_version
 from napari_dip.pipeline.plan.types import UnitOutcome
 
@@ -32,12 +32,12 @@ if TYPE_CHECKING:
     from napari_dip.engine.fit.state import Checkpoint
     from napari_dip.pipeline.plan.types import Plan
 
-_WORDS, _DIGEST = "napari_dip", "sha256"
+_METADATA_KEY, _DIGEST_KEY = "napari_dip", "sha256"
 #: Bytes that safetensors itself takes for a header at most.
-_MOST_HEADER = 100_000_000
+_MAX_HEADER_BYTES = 100_000_000
 
 
-class Damaged(ValueError):
+class DamagedFileError(ValueError):
     """The file is not what was written."""
 
 
@@ -59,16 +59,16 @@ def write_tensors(path: Path, tensors: Mapping[str, Any], words: Mapping[str, An
     from safetensors.torch import save_file
 
     text = json.dumps(words)
-    told = {_WORDS: text, _DIGEST: _digest(tensors, text)}
+    told = {_METADATA_KEY: text, _DIGEST_KEY: _compute_digest(tensors, text)}
     # a name that nobody can foresee, so that no link can lie there; a folder, since safetensors
     # writes beside its place under a name of its own, which nobody would find after a crash
-    folder = path.with_name(part_name())
+    folder = path.with_name(make_part_name())
     part = folder / "tensors"
     folder.mkdir(mode=0o700)
     try:
         save_file(dict(tensors), part, metadata=told)
         with open(part, "rb+") as file:
-            _order(file)
+            _sort_metadata(file)
             os.fsync(file.fileno())
         os.replace(part, path)
     except SafetensorError as error:  # its word for a full disk
@@ -79,7 +79,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Any], words: Mapping[str, An
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def read_words(path: Path) -> Any:
+def read_metadata(path: Path) -> Any:
     """Read what a file says of its tensors, and no tensor.
 
     Raises
@@ -87,8 +87,8 @@ def read_words(path: Path) -> Any:
     OSError, ValueError, RecursionError
         If it is damaged.
     """
-    with _opened(path) as file:
-        return json.loads(_told(file)[_WORDS])
+    with _open_tensors(path) as file:
+        return json.loads(_get_metadata(file)[_METADATA_KEY])
 
 
 def read_header(path: Path) -> Any:
@@ -101,9 +101,9 @@ def read_header(path: Path) -> Any:
     """
     with path.open("rb") as file:  # safetensors: a length in 8 bytes, then JSON
         count = int.from_bytes(file.read(8), "little")
-        if count > _MOST_HEADER:
-            raise Damaged("no header is so long")
-        return json.loads(json.loads(file.read(count))["__metadata__"][_WORDS])
+        if count > _MAX_HEADER_BYTES:
+            raise DamagedFileError("no header is so long")
+        return json.loads(json.loads(file.read(count))["__metadata__"][_METADATA_KEY])
 
 
 def is_checkpoint(path: Path) -> bool:
@@ -120,14 +120,14 @@ def is_checkpoint(path: Path) -> bool:
             return False
         with path.open("rb") as file:
             count = int.from_bytes(file.read(8), "little")
-            if count > min(_MOST_HEADER, status.st_size):
+            if count > min(_MAX_HEADER_BYTES, status.st_size):
                 return False
             header = json.loads(file.read(count))
         told = header.pop("__metadata__")
         end = max((one["data_offsets"][1] for one in header.values()), default=0)
         return (
-            set(told) == {_WORDS, _DIGEST}
-            and isinstance(json.loads(told[_WORDS]), dict)
+            set(told) == {_METADATA_KEY, _DIGEST_KEY}
+            and isinstance(json.loads(told[_METADATA_KEY]), dict)
             and status.st_size == 8 + count + end
         )
     except (OSError, ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError):
@@ -142,26 +142,26 @@ def read_tensors(path: Path) -> dict[str, Any]:
     OSError, ValueError
         If it is damaged.
     """
-    with _opened(path) as file:
-        told = _told(file)
+    with _open_tensors(path) as file:
+        told = _get_metadata(file)
         tensors = {name: file.get_tensor(name) for name in file.keys()}
-    if _digest(tensors, told[_WORDS]) != told[_DIGEST]:
-        raise Damaged("its digest is another")
+    if _compute_digest(tensors, told[_METADATA_KEY]) != told[_DIGEST_KEY]:
+        raise DamagedFileError("its digest is another")
     return tensors
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Any]:
+def _open_tensors(path: Path) -> Iterator[Any]:
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, framework="pt") as file:
             yield file
     except SafetensorError as error:
-        raise Damaged(str(error)) from error
+        raise DamagedFileError(str(error)) from error
 
 
-def _order(file: BinaryIO) -> None:
+def _sort_metadata(file: BinaryIO) -> None:
     """Put what a header says of itself in order, which safetensors does not: same bytes each time.
 
     Words and digest are ASCII, so the header keeps its length; if not, it stays as it is.
@@ -175,14 +175,14 @@ def _order(file: BinaryIO) -> None:
         file.write(text)
 
 
-def _told(file: Any) -> dict[str, str]:
+def _get_metadata(file: Any) -> dict[str, str]:
     told = file.metadata() or {}
-    if not {_WORDS, _DIGEST} <= set(told):
-        raise Damaged("it lacks what napari-dip writes")
+    if not {_METADATA_KEY, _DIGEST_KEY} <= set(told):
+        raise DamagedFileError("it lacks what napari-dip writes")
     return dict(told)
 
 
-def _digest(tensors: Mapping[str, Any], text: str) -> str:
+def _compute_digest(tensors: Mapping[str, Any], text: str) -> str:
     """Hash names, types, shapes, values and words."""
     import torch
 
@@ -194,10 +194,10 @@ def _digest(tensors: Mapping[str, Any], text: str) -> str:
     return whole.hexdigest()
 
 
-_PARTS = ("step", "rollback", "best")
+_CHECKPOINT_STATES = ("step", "rollback", "best")
 
 
-def identity_of(plan: Plan, hashes: Mapping[str, str]) -> dict[str, Any]:
+def make_run_identity(plan: Plan, hashes: Mapping[str, str]) -> dict[str, Any]:
     """Say which run something belongs to, in plain JSON types: all that its pixels depend on.
 
     Parameters
@@ -222,7 +222,7 @@ def identity_of(plan: Plan, hashes: Mapping[str, str]) -> dict[str, Any]:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Done:
+class CompletedUnits:
     """The units that are done: copies, so that later units do not creep in."""
 
     sums: npt.NDArray[Any]
@@ -234,7 +234,7 @@ class Done:
 
 
 def pack(
-    latest: tuple[Checkpoint, str] | None, done: Done | None
+    latest: tuple[Checkpoint, str] | None, done: CompletedUnits | None
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Flatten to named tensors and a JSON header."""
     import torch
@@ -252,7 +252,7 @@ def pack(
         header["outcomes"] = [asdict(outcome) for outcome in done.outcomes]
     if latest is not None:
         point, unit = latest
-        for part in _PARTS:
+        for part in _CHECKPOINT_STATES:
             for name, value in getattr(point, part).items():
                 tensors[f"{part}/{name}"] = value.contiguous()
         header["fit"] = {
@@ -267,9 +267,9 @@ def pack(
 
 def unpack(
     tensors: dict[str, Any], header: dict[str, Any]
-) -> tuple[tuple[Checkpoint, str] | None, Done | None]:
+) -> tuple[tuple[Checkpoint, str] | None, CompletedUnits | None]:
     """Undo `pack`."""
-    from napari_dip.engine.fit.early_stopping import Judgement
+    from napari_dip.engine.fit.early_stopping import ValidationRecord
     from napari_dip.engine.fit.state import Checkpoint
 
     done = None
@@ -288,11 +288,11 @@ def unpack(
             for name, value in tensors.items()
             if name.startswith("weights/")
         }
-        done = Done(sums, predictions, count, learned, tuple(outcomes), weights)
+        done = CompletedUnits(sums, predictions, count, learned, tuple(outcomes), weights)
     fit = header["fit"]
     if fit is None:
         return None, done
-    parts: dict[str, dict[str, Any]] = {part: {} for part in _PARTS}
+    parts: dict[str, dict[str, Any]] = {part: {} for part in _CHECKPOINT_STATES}
     for name, value in tensors.items():
         part, _, rest = name.partition("/")
         if part in parts:
@@ -300,7 +300,7 @@ def unpack(
     point = Checkpoint(
         **parts,
         best_iteration=int(fit["best_iteration"]),
-        history=tuple(Judgement(int(i), float(a), float(b)) for i, a, b in fit["history"]),
+        history=tuple(ValidationRecord(int(i), float(a), float(b)) for i, a, b in fit["history"]),
         rollbacks=int(fit["rollbacks"]),
         notes=tuple(fit["notes"]),
     )

@@ -14,15 +14,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_dip.errors import Refusal, Refused, refusal
-from napari_dip.io.paths import target_of, unsaved
+from napari_dip.io.paths import make_save_refusal, resolve_target
 from napari_dip.pipeline.store.checkpoint_file import (
-    Damaged,
-    Done,
-    identity_of,
+    CompletedUnits,
+    DamagedFileError,
     is_checkpoint,
+    make_run_identity,
     pack,
+    read_metadata,
     read_tensors,
-    read_words,
     unpack,
     write_tensors,
 )
@@ -38,19 +38,27 @@ if TYPE_CHECKING:
     from napari_dip.pipeline.plan.types import Plan
 
 #: Raised by one whenever a checkpoint written before could not be gone on from.
-SCHEMA = 6
+CHECKPOINT_SCHEMA = 6
 #: Bytes that the longest name of what a run keeps has after a result's: ".unfinished-99.tiles".
-STATE_ROOM = 20
+MAX_STATE_SUFFIX_BYTES = 20
 #: Seconds between two writings at most and at least, and the share of the time that writing may
 #: take in between: a crash costs a second or two where checkpoints are small.
-INTERVAL, LEAST_INTERVAL, WRITING_SHARE = 20.0, 1.0, 0.02
+MAX_WRITE_INTERVAL, MIN_WRITE_INTERVAL, MAX_WRITE_SHARE = 20.0, 1.0, 0.02
 #: What a file that is no checkpoint, or a damaged one, makes of its reader, beside SafetensorError.
-BROKEN = (OSError, ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError)
+CHECKPOINT_ERRORS = (
+    OSError,
+    ValueError,
+    TypeError,
+    KeyError,
+    IndexError,
+    AttributeError,
+    RecursionError,
+)
 #: Faults of a checkpoint, which cost no more than beginning anew.
-UNUSABLE = ("resume-other", "resume-broken")
+CHECKPOINT_FAULTS = ("resume-other", "resume-broken")
 
 
-class Store:
+class CheckpointStore:
     """Keeps the checkpoint of one run in one file.
 
     Parameters
@@ -91,14 +99,14 @@ class Store:
         path: str | os.PathLike[str],
         *,
         resume: bool,
-        after: float = LEAST_INTERVAL,
+        after: float = MIN_WRITE_INTERVAL,
         before: Callable[[], object] = lambda: None,
         lasting: bool = True,
         shelf: Path | None = None,
     ) -> None:
-        self.path = Path(path) if shelf else free_path(Path(path), resume=resume)
-        self.shelf = shelf or shelf_beside(self.path)
-        self._folder = target_of(self.path.parent)
+        self.path = Path(path) if shelf else find_checkpoint_path(Path(path), resume=resume)
+        self.shelf = shelf or get_results_path(self.path)
+        self._folder = resolve_target(self.path.parent)
         self.failure: Refusal | None = None
         self.moved: Refusal | None = None
         self.resume = resume
@@ -106,7 +114,7 @@ class Store:
         self.unit = ""
         self.weights: Mapping[str, Any] | None = None
         self._latest: tuple[Checkpoint, str] | None = None
-        self._done: Done | None = None
+        self._done: CompletedUnits | None = None
         self._written = time.monotonic()
         self._wait = after
         self._before: Callable[[], object] | None = before
@@ -126,7 +134,7 @@ class Store:
         from napari_dip.pipeline.assess.report import sha256
 
         hashes = {name: sha256(array) for name, array in data.items()}
-        self.identity = {"schema": SCHEMA, **identity_of(plan, hashes)}
+        self.identity = {"schema": CHECKPOINT_SCHEMA, **make_run_identity(plan, hashes)}
         self._most = 2 * plan.peak_bytes
         if not self.resume or not os.path.lexists(self.path):
             return None
@@ -147,7 +155,7 @@ class Store:
     def finished(self, merge: Merge, weights: Mapping[str, Any]) -> None:
         """Take note that one more unit is done and none is in progress."""
         self._latest, self.weights = None, weights
-        self._done = Done(
+        self._done = CompletedUnits(
             merge.sums.copy(),
             merge.predictions.copy(),
             merge.count.copy(),
@@ -180,10 +188,10 @@ class Store:
             write_tensors(self.path, tensors, header)
             self.failure = None
         except OSError as error:
-            self.failure = unsaved(self.path, error)
+            self.failure = make_save_refusal(self.path, error)
         self._written = time.monotonic()
         took = self._written - began
-        self._wait = min(INTERVAL, max(LEAST_INTERVAL, took / WRITING_SHARE))
+        self._wait = min(MAX_WRITE_INTERVAL, max(MIN_WRITE_INTERVAL, took / MAX_WRITE_SHARE))
 
     def write_if_possible(self) -> None:
         """Write on the way out of a run that failed, whatever it failed of."""
@@ -209,21 +217,21 @@ class Store:
 
     def _is_elsewhere(self) -> bool:
         """Whether somebody put another folder, or a link, in the place of the one it began in."""
-        return target_of(self.path.parent) != self._folder
+        return resolve_target(self.path.parent) != self._folder
 
     def _read(self, merge: Merge) -> Checkpoint | None:
         try:
             if not is_checkpoint(self.path):
-                raise Damaged("it is not what was written")
+                raise DamagedFileError("it is not what was written")
             if self.path.stat().st_size > self._most:
-                raise Damaged("no checkpoint of this run is so large")
-            header = read_words(self.path)
+                raise DamagedFileError("no checkpoint of this run is so large")
+            header = read_metadata(self.path)
             if header["identity"] != self.identity:
                 raise Refused(refusal("resume-other", path=self.path))
             self._latest, self._done = unpack(read_tensors(self.path), header)
             if self._done is not None:
                 self._fill(merge, self._done)
-        except BROKEN as error:
+        except CHECKPOINT_ERRORS as error:
             why = "it is damaged or cut off"
             raise Refused(refusal("resume-broken", path=self.path, why=why)) from error
         if self._latest is None:
@@ -231,7 +239,7 @@ class Store:
         point, self.unit = self._latest
         return point
 
-    def _fill(self, merge: Merge, done: Done) -> None:
+    def _fill(self, merge: Merge, done: CompletedUnits) -> None:
         """Put back what was done."""
         merge.sums[...] = done.sums
         merge.predictions[...] = done.predictions
@@ -241,12 +249,12 @@ class Store:
         merge.outcomes.extend(done.outcomes)
 
 
-def shelf_beside(path: Path) -> Path:
+def get_results_path(path: Path) -> Path:
     """Name the folder beside a checkpoint for what is done of its run."""
     return path.with_name(f"{path.name}.tiles")
 
 
-def free_path(path: Path, *, resume: bool) -> Path:
+def find_checkpoint_path(path: Path, *, resume: bool) -> Path:
     """Choose where a checkpoint goes: the first name that nothing but a run has taken.
 
     Parameters
@@ -258,9 +266,9 @@ def free_path(path: Path, *, resume: bool) -> Path:
         then, so that this is said, unless there is a run under another name.
     """
     free, number = path, 2
-    while is_foreign(free) or _is_foreign_folder(shelf_beside(free)):
+    while is_foreign(free) or _is_foreign_folder(get_results_path(free)):
         free, number = path.with_name(f"{path.name}-{number}"), number + 1
-    begun = os.path.lexists(free) or os.path.lexists(shelf_beside(free))
+    begun = os.path.lexists(free) or os.path.lexists(get_results_path(free))
     return path if resume and not begun and is_foreign(path) else free
 
 

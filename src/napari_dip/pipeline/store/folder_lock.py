@@ -10,28 +10,28 @@ import stat
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from napari_dip.io.outputs import lock, owner_text, part_name
+from napari_dip.io.outputs import format_lock_owner, lock, make_part_name
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 #: File in the folder.
-MARK = "held"
+MARKER_FILE = "held"
 #: What the mark begins with; a file of that name without it is somebody else's.
-_PROOF = b"napari-dip: a run keeps its state here"
+_MARKER_PREFIX = b"napari-dip: a run keeps its state here"
 #: Bytes of a mark that are looked at.
-_MARK_BYTES = 4096
+_MAX_MARKER_BYTES = 4096
 #: Files that runs write into their folders. A name that is not here is not ours to remove.
-_NAMES = re.compile(
+_RUN_FILE_PATTERN = re.compile(
     r"held|tiles\.json|lesson\.json|run\.json|checkpoint(-\d+)?|share[\w.-]*|(lesson)?begun[\w.-]*"
     r"|\d+\.json|[\w-]+(\.prediction)?\.npy|[\w-]+\.(weights|fit)"
     r"|(picture|deviation|residual)\.raw|\.napari-dip-[\w.-]+\.part"
 )
 #: Folders that runs make in their folders.
-_FOLDERS = re.compile(r"checkpoint(-\d+)?\.tiles|\.napari-dip-[\w.-]+\.part")
+_RUN_FOLDER_PATTERN = re.compile(r"checkpoint(-\d+)?\.tiles|\.napari-dip-[\w.-]+\.part")
 
 
-class Held:
+class FolderLock:
     """Holds a folder until it is let go, or the process ends.
 
     Parameters
@@ -45,16 +45,16 @@ class Held:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._handle = _opened(folder)
+        self._handle = _open_marker(folder)
         try:
             try:
                 lock(self._handle)
             except (BlockingIOError, PermissionError):
                 raise
             except OSError:  # a network's disk may know no locks, but it takes a mark
-                _prove(self._handle)
+                _write_marker(self._handle)
                 raise
-            _prove(self._handle)
+            _write_marker(self._handle)
         except OSError:
             os.close(self._handle)
             raise
@@ -66,12 +66,12 @@ class Held:
             os.close(handle)
 
 
-def is_held(folder: Path) -> bool:
+def is_folder_locked(folder: Path) -> bool:
     """Whether a process that lives is at work there, this one included."""
-    if not (folder / MARK).exists():
+    if not (folder / MARKER_FILE).exists():
         return False
     try:
-        handle = _opened(folder)
+        handle = _open_marker(folder)
     except OSError:
         return False
     try:
@@ -89,11 +89,11 @@ def is_run_folder(folder: Path) -> bool:
     try:
         if not stat.S_ISDIR(folder.lstat().st_mode):
             return False
-        mark = folder / MARK
+        mark = folder / MARKER_FILE
         if not stat.S_ISREG(mark.lstat().st_mode):
             return False
         with mark.open("rb") as file:
-            return file.read(_MARK_BYTES).startswith(_PROOF)
+            return file.read(_MAX_MARKER_BYTES).startswith(_MARKER_PREFIX)
     except OSError:
         return False
 
@@ -107,12 +107,12 @@ def make_run_folder(folder: Path, mode: int = 0o777) -> None:
         If the disk does not take it, or a folder of that name is there that no run has made.
     """
     if not os.path.lexists(folder):
-        part = folder.with_name(part_name())
+        part = folder.with_name(make_part_name())
         part.mkdir(mode=mode)
         try:
-            handle = _opened(part)
+            handle = _open_marker(part)
             try:
-                _prove(handle)
+                _write_marker(handle)
             finally:
                 os.close(handle)
             with suppress(OSError):  # another share of the same run was faster
@@ -131,7 +131,7 @@ def empty_run_folder(folder: Path) -> None:
     with suppress(OSError):
         for entry in list(folder.iterdir()):
             with suppress(OSError):
-                _remove(entry)
+                _remove_run_entry(entry)
 
 
 def remove_run_folder(folder: Path) -> None:
@@ -140,31 +140,33 @@ def remove_run_folder(folder: Path) -> None:
         return
     empty_run_folder(folder)
     with suppress(OSError):
-        if {entry.name for entry in folder.iterdir()} == {MARK}:
-            (folder / MARK).unlink()
+        if {entry.name for entry in folder.iterdir()} == {MARKER_FILE}:
+            (folder / MARKER_FILE).unlink()
             folder.rmdir()
 
 
-def _remove(entry: Path) -> None:
+def _remove_run_entry(entry: Path) -> None:
     kind = entry.lstat().st_mode
     if stat.S_ISDIR(kind):
-        if not _FOLDERS.fullmatch(entry.name):
+        if not _RUN_FOLDER_PATTERN.fullmatch(entry.name):
             return
         if entry.name.endswith(".part"):
             shutil.rmtree(entry, ignore_errors=True)
         else:
             remove_run_folder(entry)
-    elif stat.S_ISREG(kind) and entry.name != MARK and _NAMES.fullmatch(entry.name):
+    elif (
+        stat.S_ISREG(kind) and entry.name != MARKER_FILE and _RUN_FILE_PATTERN.fullmatch(entry.name)
+    ):
         entry.unlink()
 
 
-def _opened(folder: Path) -> int:
+def _open_marker(folder: Path) -> int:
     # not through a link; Windows has neither the word nor links that anybody may make
     flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
-    return os.open(folder / MARK, flags, 0o600)
+    return os.open(folder / MARKER_FILE, flags, 0o600)
 
 
-def _prove(handle: int) -> None:
+def _write_marker(handle: int) -> None:
     """Write the mark into an empty file; what somebody else has written there stays."""
     if os.fstat(handle).st_size == 0:
-        os.write(handle, _PROOF + b"\n" + owner_text().encode() + b"\n")
+        os.write(handle, _MARKER_PREFIX + b"\n" + format_lock_owner().encode() + b"\n")

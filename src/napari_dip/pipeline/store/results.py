@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 from unicodedata import normalize
 
 from napari_dip.errors import Failed, Refused, refusal
-from napari_dip.errors.fault import printable
-from napari_dip.io.paths import fitting, target_of, unsaved, why_not
+from napari_dip.errors.fault import make_printable
+from napari_dip.io.paths import describe_exception, make_save_refusal, resolve_target, shorten_name
 from napari_dip.io.writing import write_image
 from napari_dip.pipeline.assess.report import lasting
 
@@ -136,9 +136,9 @@ def as_failed(error: Exception, output: Path) -> Failed:
     if isinstance(error, Refused):
         return Failed(error.refusal)
     if isinstance(error, OSError):
-        return Failed(unsaved(output, error))
-    shown = printable(str(output))
-    return Failed(refusal("save-unexpected", path=shown, why=why_not(error)))
+        return Failed(make_save_refusal(output, error))
+    shown = make_printable(str(output))
+    return Failed(refusal("save-unexpected", path=shown, why=describe_exception(error)))
 
 
 def kept_elsewhere(failure: Exception, output: Path, plan: Plan, result: Restoration) -> Failed:
@@ -165,13 +165,15 @@ def kept_elsewhere(failure: Exception, output: Path, plan: Plan, result: Restora
         path = free_name(folder / output.name, "rescued")
         with suppress(Exception), _private(folder):  # the next place may take it
             save_picture(path, result.image, plan.source, plan.result_scale, result, False)
-            return _also(failed, _KEPT.format(path=printable(str(path))))
+            return _also(failed, _KEPT.format(path=make_printable(str(path))))
     for folder in folders:  # what goes with the pixels may be what cannot be saved
         path = free_name(folder / f"{output.name}.tif", "rescued")
         with suppress(Exception), _private(folder):
             write_image(path, result.image, axes=plan.source.axes)
-            return _also(failed, _BARE.format(path=printable(str(path))))
-    return _also(failed, _LOST.format(places=", ".join(printable(str(one)) for one in folders)))
+            return _also(failed, _BARE.format(path=make_printable(str(path))))
+    return _also(
+        failed, _LOST.format(places=", ".join(make_printable(str(one)) for one in folders))
+    )
 
 
 def free_name(output: Path, kind: str) -> Path:
@@ -188,12 +190,12 @@ def name_beside(output: Path, kind: str) -> Path:
     suffix = f".ome{output.suffix}" if stem.lower().endswith(".ome") else output.suffix
     stem = stem[:-4] if stem.lower().endswith(".ome") else stem
     end = f".{kind}{suffix}"
-    return output.with_name(fitting(stem, len(end)) + end)
+    return output.with_name(shorten_name(stem, len(end)) + end)
 
 
 def _places(plan: Plan) -> list[Path]:
     """List folders that may lie on other disks: the input's, the home, that of temporary files."""
-    near = [target_of(Path(plan.source.path)).parent] if plan.source.path else []
+    near = [resolve_target(Path(plan.source.path)).parent] if plan.source.path else []
     with suppress(RuntimeError):  # no home is known
         near.append(Path.home())
     with suppress(OSError):  # no folder for temporary files takes any
@@ -224,14 +226,14 @@ def _also(failure: Failed, words: str) -> Failed:
 
 
 #: Beginnings that a spreadsheet takes for a formula, which a file's name must never be.
-_FORMULA = ("=", "+", "-", "@")
+_FORMULA_PREFIXES = ("=", "+", "-", "@")
 
 
-def plain_cell(value: object) -> object:
+def escape_formula(value: object) -> object:
     """Keep text from being taken for a formula or a command; numbers stay as they are."""
     if not isinstance(value, str):
         return value
-    shown = printable(value)
+    shown = make_printable(value)
     # spreadsheets pass over spaces, and take the wide signs of East Asian keyboards for the same
     begins = normalize("NFKC", value).lstrip()
-    return f"'{shown}" if begins.startswith(_FORMULA) else shown
+    return f"'{shown}" if begins.startswith(_FORMULA_PREFIXES) else shown

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_dip.errors import Refusal, Refused, refusal
-from napari_dip.errors.fault import printable
-from napari_dip.io.integrity import file_sha256
-from napari_dip.io.paths import readable_file
+from napari_dip.errors.fault import make_printable
+from napari_dip.io.integrity import compute_file_sha256
+from napari_dip.io.paths import check_readable_file
 from napari_dip.pipeline.plan.costs import estimate_costs
 from napari_dip.pipeline.plan.types import SHOWN, SharedNetwork
 from napari_dip.pipeline.plan.units import groups_of, later_iterations, units_of
 from napari_dip.pipeline.store.checkpoint_file import read_header, read_outcome, read_tensors
-from napari_dip.pipeline.store.checkpoints import BROKEN
+from napari_dip.pipeline.store.checkpoints import CHECKPOINT_ERRORS
 
 if TYPE_CHECKING:
     from napari_dip.pipeline.calibrate.types import Calibration
@@ -42,9 +42,9 @@ def read_network(path: str | os.PathLike[str]) -> SharedNetwork:
     Refused
         If it is not such a file, or cannot be read.
     """
-    place, _ = readable_file(path)
-    shown = printable(str(place))
-    digest = file_sha256(place)
+    place, _ = check_readable_file(path)
+    shown = make_printable(str(place))
+    digest = compute_file_sha256(place)
     try:
         told = read_header(place)["network"]
         if told["schema"] != SCHEMA:
@@ -64,7 +64,7 @@ def read_network(path: str | os.PathLike[str]) -> SharedNetwork:
             tuple(str(one["name"]) for one in told["files"]),
             tuple(read_outcome(one) for one in told["outcomes"]),
         )
-    except BROKEN as error:
+    except CHECKPOINT_ERRORS as error:
         why = "it was not written as one, or it is damaged"
         raise Refused(refusal("series-broken", path=shown, why=why)) from error
 
@@ -77,13 +77,13 @@ def read_series(network: SharedNetwork) -> dict[str, dict[str, Any]]:
     Refused
         If they are not what was written, or the file is another than was planned with.
     """
-    path, shown = Path(network.path), printable(network.path)
-    if file_sha256(path) != network.sha256:
+    path, shown = Path(network.path), make_printable(network.path)
+    if compute_file_sha256(path) != network.sha256:
         why = "it has changed since it was looked at"
         raise Refused(refusal("series-broken", path=shown, why=why))
     try:
         tensors = read_tensors(path)
-    except BROKEN as error:
+    except CHECKPOINT_ERRORS as error:
         why = "its weights are damaged"
         raise Refused(refusal("series-broken", path=shown, why=why)) from error
     found: dict[str, dict[str, Any]] = {}
@@ -176,7 +176,7 @@ def _check(plan: Plan, network: SharedNetwork) -> Refusal | None:
     """Say no to a network of another version, of other settings or of other channels."""
     from napari_dip.version import __version__
 
-    path, recipe = printable(network.path), plan.recipe
+    path, recipe = make_printable(network.path), plan.recipe
     if network.version != __version__:
         return refusal("series-version", path=path, found=network.version, here=__version__)
     wanted = {"task": recipe.task.name, "preset": recipe.common.preset, **recipe.task.to_dict()}

@@ -21,14 +21,14 @@ from typing import IO, TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from napari_dip.errors import Failed, Refused, refusal
-from napari_dip.errors.fault import printable
-from napari_dip.io.outputs import part_name
-from napari_dip.io.paths import unsaved, why_not_taken
-from napari_dip.io.regions import new_on_disk
+from napari_dip.errors.fault import make_printable
+from napari_dip.io.outputs import make_part_name
+from napari_dip.io.paths import describe_write_error, make_save_refusal
+from napari_dip.io.regions import create_mapped_image
 from napari_dip.pipeline.machine import this_machine
 from napari_dip.pipeline.store.checkpoint_file import read_outcome
 from napari_dip.pipeline.store.checkpoints import read_weights, write_weights
-from napari_dip.pipeline.store.folder_lock import Held, empty_run_folder, make_run_folder
+from napari_dip.pipeline.store.folder_lock import FolderLock, empty_run_folder, make_run_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from napari_dip.errors import Refusal
-    from napari_dip.io.regions import OnDisk
+    from napari_dip.io.regions import MemoryMappedImage
     from napari_dip.pipeline.calibrate.types import Planes
     from napari_dip.pipeline.plan.types import UnitOutcome
 
@@ -93,7 +93,7 @@ class Folders:
                 made = write(path)
             except OSError as error:
                 failure = failure or error
-                self.why = why_not_taken(failure)
+                self.why = describe_write_error(failure)
                 continue
             self._moved[name] = path
             self.spare = self.spare if folder == self.own else folder
@@ -285,7 +285,9 @@ class Shelf:
             return self._learned[name]
         return read_weights(self._folders.path(f"{name}.weights"))
 
-    def room(self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> OnDisk | Planes:
+    def room(
+        self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]
+    ) -> MemoryMappedImage | Planes:
         """Make room for a picture of all tiles: on the first disk that has it, or in memory.
 
         Raises
@@ -294,7 +296,7 @@ class Shelf:
             If nothing has it.
         """
         try:
-            return self._folders.place(name, lambda path: new_on_disk(path, shape, dtype))
+            return self._folders.place(name, lambda path: create_mapped_image(path, shape, dtype))
         except OSError:
             if prod(shape) * dtype.itemsize > this_machine().memory_bytes:
                 raise MemoryError(f"there is no room for {name}") from None
@@ -305,14 +307,16 @@ class Shelf:
         """Say where what is done lies if its own disk takes no more; None while it does."""
         if not self._folders.why:
             return None
-        where = "in memory" if self._in_memory else f"in '{printable(str(self._folders.spare))}'"
-        own = printable(str(self._folders.own))
+        where = (
+            "in memory" if self._in_memory else f"in '{make_printable(str(self._folders.spare))}'"
+        )
+        own = make_printable(str(self._folders.own))
         return refusal("tiles-moved", path=own, why=self._folders.why, where=where)
 
     def check(self, order: Sequence[int]) -> None:
         """Make sure that all tiles that were done are still there; raises Failed."""
         if not all(self.there(index) for index in order):
-            raise Failed(refusal("tiles-gone", path=printable(str(self._folders.own))))
+            raise Failed(refusal("tiles-gone", path=make_printable(str(self._folders.own))))
 
     def close(self) -> None:
         """Remove what was kept on other disks; pictures that are mapped from there stay."""
@@ -321,14 +325,14 @@ class Shelf:
             self._held.let_go()
 
     @staticmethod
-    def _hold(folder: Path, resume: bool) -> Held | None:
+    def _hold(folder: Path, resume: bool) -> FolderLock | None:
         """Keep others from removing these tiles; who goes on with the same ones may share them."""
         try:
-            return Held(folder)
+            return FolderLock(folder)
         except (BlockingIOError, PermissionError):
             if resume:
                 return None
-            raise Refused(refusal("run-twice", path=printable(str(folder)))) from None
+            raise Refused(refusal("run-twice", path=make_printable(str(folder)))) from None
         except OSError:  # a network's disk may know no locks
             return None
 
@@ -343,7 +347,7 @@ class Shelf:
         try:
             yield
         except OSError as error:
-            raise Failed(unsaved(self._folders.own, error)) from error
+            raise Failed(make_save_refusal(self._folders.own, error)) from error
 
 
 def _whole(path: Path, content: bytes) -> None:
@@ -352,7 +356,7 @@ def _whole(path: Path, content: bytes) -> None:
 
 def _placed(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     # a name that nobody can foresee, so that no link can lie there
-    part = path.with_name(part_name())
+    part = path.with_name(make_part_name())
     try:
         with part.open("xb") as file:
             write(file)

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_dip.pipeline.store.checkpoint_file import (
+    read_metadata,
     read_outcome,
     read_tensors,
-    read_words,
     write_tensors,
 )
-from napari_dip.pipeline.store.checkpoints import BROKEN
+from napari_dip.pipeline.store.checkpoints import CHECKPOINT_ERRORS
 from napari_dip.pipeline.store.folder_lock import make_run_folder
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ class UnitShelf:
     def give(self, unit: WorkUnit, merge: Merge) -> None:
         """Merge a fit that is there."""
         path = self._path(unit.id)
-        outcome = read_outcome(read_words(path)["outcome"])
+        outcome = read_outcome(read_metadata(path)["outcome"])
         if not outcome.pictured:
             merge.outcomes.append(outcome)
             return
@@ -102,10 +102,10 @@ class UnitShelf:
 
     def _proven(self, path: Path) -> bool:
         try:
-            if not path.exists() or read_words(path)["identity"] != self._identity:
+            if not path.exists() or read_metadata(path)["identity"] != self._identity:
                 return False
             read_tensors(path)  # proven
-        except BROKEN:
+        except CHECKPOINT_ERRORS:
             return False
         return True
 

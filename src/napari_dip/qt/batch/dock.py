@@ -11,23 +11,29 @@ from typing import TYPE_CHECKING, Any
 
 from napari_dip.errors import Refusal, Refused
 from napari_dip.pipeline.api import load_recipe
-from napari_dip.qt.batch.run import BatchBox, BatchNews, BatchReading, BatchWish, batched
+from napari_dip.qt.batch.run import (
+    BatchPreflight,
+    BatchProgress,
+    BatchProgressQueue,
+    BatchRequest,
+    execute_batch,
+)
 from napari_dip.qt.batch.settings import (
     BatchOptions,
     FilesChooser,
-    OneNetwork,
+    JointTrainingCheckBox,
     RecipeChooser,
     ResultsFolder,
 )
 from napari_dip.qt.batch.table import BatchResults
-from napari_dip.qt.shell.docked import Fold, lay_out, single_shot
-from napari_dip.qt.shell.preferences import my_machine
-from napari_dip.qt.shell.run_bar import RunBar, State
+from napari_dip.qt.shell.docked import CollapsibleSection, lay_out, make_single_shot_timer
+from napari_dip.qt.shell.preferences import get_allowed_machine
+from napari_dip.qt.shell.run_bar import RunBar, RunBarState
 from napari_dip.qt.shell.run_dock import RunDock
-from napari_dip.qt.shell.worker import BackgroundCall, BackgroundRun, answered
+from napari_dip.qt.shell.worker import BackgroundCall, BackgroundRun, catch_errors
 from napari_dip.qt.task.dock import TaskDock
-from napari_dip.scale.batch.records import begun_in, listed_network
-from napari_dip.scale.batch_run import words_after
+from napari_dip.scale.batch.records import has_joint_training, read_earlier_batch
+from napari_dip.scale.batch_run import summarise_batch_result
 from napari_dip.tasks import TASKS
 
 if TYPE_CHECKING:
@@ -42,14 +48,14 @@ if TYPE_CHECKING:
     from napari_dip.scale.batch_run import BatchResult
 
 #: Milliseconds without a change after which headers are read: nobody types slower than that.
-_TYPED = 400
-_HINT = "Add the files to restore. Results go into a folder of their own."
-_READING = "Reading the headers …"
-_NONE = "None of them can be restored: the table says why."
-_ALL = "All that can be restored is done."
-_ONE_REFUSED = "1 file was refused: click it to see why."
-_REFUSED = "{count} files were refused: click one to see why."
-_REST = "Go on takes up the rest, here or on the command line with --resume."
+_TYPING_PAUSE_MS = 400
+_EMPTY_BATCH_HINT = "Add the files to restore. Results go into a folder of their own."
+_READING_HEADERS_MESSAGE = "Reading the headers …"
+_ALL_REFUSED_MESSAGE = "None of them can be restored: the table says why."
+_BATCH_FINISHED_MESSAGE = "All that can be restored is done."
+_FILE_REFUSED_MESSAGE = "1 file was refused: click it to see why."
+_FILES_REFUSED_MESSAGE = "{count} files were refused: click one to see why."
+_RESUME_BATCH_HINT = "Go on takes up the rest, here or on the command line with --resume."
 
 
 class BatchDock(RunDock):
@@ -66,22 +72,22 @@ class BatchDock(RunDock):
 
     def __init__(self, viewer: napari.viewer.Viewer) -> None:
         super().__init__(viewer, RunBar(kept="what is done", stop="Stop", discards=False))
-        self._reading: BatchReading | None = None
+        self._reading: BatchPreflight | None = None
         self._call: BackgroundCall | None = None
         self._stale = False
         self._last: dict[Path, FileRow] = {}
-        self._soon = single_shot(self, _TYPED)
+        self._soon = make_single_shot_timer(self, _TYPING_PAUSE_MS)
         self.files = FilesChooser()
         self.recipe = RecipeChooser(self._form_of)
         self.folder = ResultsFolder()
-        self.one_network = OneNetwork()
+        self.one_network = JointTrainingCheckBox()
         self.options = BatchOptions()
         self.results = BatchResults(self._viewer)
         bar = self.run_bar
         bar.pause_button.setToolTip("Hold the computation; what is done stays")
         bar.discard_button.setText("Do not wait")
         bar.discard_button.setToolTip("Give up the place in the line; the files stay chosen")
-        settings = Fold("Axes and processes", self.options)
+        settings = CollapsibleSection("Axes and processes", self.options)
         self.recipe.rows.addRow("Results in", self.folder)
         self.recipe.rows.addRow("", self.one_network)
         above = (self.files, self.recipe, self.plan_line, bar)
@@ -115,15 +121,15 @@ class BatchDock(RunDock):
         if self._call is not None:
             self._call.discard()
 
-    def _wish(self) -> BatchWish | Refusal:
+    def _wish(self) -> BatchRequest | Refusal:
         recipe = self.recipe.recipe()
         if isinstance(recipe, Refusal):
             return recipe
-        return BatchWish(
+        return BatchRequest(
             recipe,
             self.files.inputs(),
             self.folder.path,
-            my_machine(),
+            get_allowed_machine(),
             self.recipe.paths(),
             self.options.axes.text().strip().upper() or None,
             self.options.processes.value(),
@@ -134,13 +140,13 @@ class BatchDock(RunDock):
         """Have the headers read; the table stays as it is until they are."""
         inputs = self.files.inputs()
         self.folder.suggest(inputs, TASKS[self.recipe.task].done)
-        self.run_bar.show_state(State.REFUSED)
+        self.run_bar.show_state(RunBarState.REFUSED)
         if inputs and self.folder.path:
-            self.plan_line.setText(_READING)
+            self.plan_line.setText(_READING_HEADERS_MESSAGE)
             self._soon.start()
         else:
             self._soon.stop()
-            self.plan_line.setText(_HINT)
+            self.plan_line.setText(_EMPTY_BATCH_HINT)
             self.results.forget()
 
     def _read(self) -> None:
@@ -156,7 +162,7 @@ class BatchDock(RunDock):
         self._call.ended.connect(self._on_read)
         self._call.start()
 
-    def _on_read(self, found: BatchReading | Refusal) -> None:
+    def _on_read(self, found: BatchPreflight | Refusal) -> None:
         self._call = None
         if self._stale or self._soon.isActive() or self.busy:
             self._stale = False
@@ -169,20 +175,26 @@ class BatchDock(RunDock):
         self._reading = found
         self.results.show_reading(found, (self._last.get(one.source, one) for one in found.rows))
         hopeless = len(found.plan.refused) == len(found.rows)
-        more = _NONE if hopeless else "" if found.left else _all_done(len(found.plan.refused))
+        more = (
+            _ALL_REFUSED_MESSAGE
+            if hopeless
+            else ""
+            if found.left
+            else _describe_finished_batch(len(found.plan.refused))
+        )
         self.plan_line.setText("\n".join(filter(None, [found.line, more, *found.plan.notes])))
         on = "Go on" if found.left else "Check again"
         self.run_bar.call_start(on if found.begun else "Run")
-        self.run_bar.show_state(State.REFUSED if hopeless else State.READY)
+        self.run_bar.show_state(RunBarState.REFUSED if hopeless else RunBarState.READY)
 
     def _on_folder(self) -> None:
         """Offer the recipe of the batch that lies there; with no files named, take it up whole."""
-        begun = begun_in(Path(self.folder.path)) if self.folder.path else None
+        begun = read_earlier_batch(Path(self.folder.path)) if self.folder.path else None
         alone = not self.files.inputs()
-        recipe = None if begun is None else _sound(begun[0])
+        recipe = None if begun is None else _load_recipe_or_none(begun[0])
         self.recipe.offer_begun(recipe, choose=alone)
         if begun is not None:
-            self.one_network.take_up(listed_network(Path(self.folder.path)))
+            self.one_network.take_up(has_joint_training(Path(self.folder.path)))
         if begun is not None and recipe is not None and alone:
             self.files.show_inputs(begun[1])
         self.show_plan()
@@ -193,21 +205,28 @@ class BatchDock(RunDock):
         docks = [] if window is None else window.findChildren(TaskDock)
         return next((one.form for one in docks if one.task == task), None)
 
-    def _made(self, asked: BatchReading, over: Callable[[], object]) -> BackgroundRun:
-        return BackgroundRun(asked, {}, self, over, batched, BatchBox(), asked.label)
+    def _made(self, asked: BatchPreflight, over: Callable[[], object]) -> BackgroundRun:
+        return BackgroundRun(
+            asked, {}, self, over, execute_batch, BatchProgressQueue(), asked.label
+        )
 
-    def _prepare(self, asked: BatchReading) -> None:
+    def _prepare(self, asked: BatchPreflight) -> None:
         self._last = {}
 
-    def _show(self, news: BatchNews) -> None:
+    def _show(self, news: BatchProgress) -> None:
         if news.reading is not None:
             self.results.show_reading(news.reading, news.reading.rows)
             self.plan_line.setText("\n".join([news.reading.line, *news.reading.plan.notes]))
         self.results.bring_up(news.rows)
         self.run_bar.show_event(news.event)
 
-    def _taken(self, asked: BatchReading, outcome: BatchResult) -> str:
-        return " ".join([words_after(outcome), *([_REST] if outcome.count("waiting") else [])])
+    def _taken(self, asked: BatchPreflight, outcome: BatchResult) -> str:
+        return " ".join(
+            [
+                summarise_batch_result(outcome),
+                *([_RESUME_BATCH_HINT] if outcome.count("waiting") else []),
+            ]
+        )
 
     def _put_away(self) -> str:
         return ""
@@ -227,13 +246,13 @@ class BatchDock(RunDock):
         return "Stopped; what is done is kept."
 
 
-def _all_done(refused: int) -> str:
+def _describe_finished_batch(refused: int) -> str:
     """Say that nothing is left to do, and where to see why files were refused."""
-    why = _ONE_REFUSED if refused == 1 else _REFUSED.format(count=refused)
-    return f"{_ALL} {why}" if refused else _ALL
+    why = _FILE_REFUSED_MESSAGE if refused == 1 else _FILES_REFUSED_MESSAGE.format(count=refused)
+    return f"{_BATCH_FINISHED_MESSAGE} {why}" if refused else _BATCH_FINISHED_MESSAGE
 
 
-def _sound(raw: dict[str, Any]) -> Recipe | None:
+def _load_recipe_or_none(raw: dict[str, Any]) -> Recipe | None:
     """Read the recipe of a batch that was begun; None where this version does not know it."""
     try:
         return load_recipe(raw)
@@ -241,5 +260,5 @@ def _sound(raw: dict[str, Any]) -> Recipe | None:
         return None
 
 
-def _read_headers(wish: BatchWish, _: Switch) -> BatchReading | Refusal:
-    return answered(wish.read, "Reading the headers for", wish.folder)
+def _read_headers(wish: BatchRequest, _: Switch) -> BatchPreflight | Refusal:
+    return catch_errors(wish.read, "Reading the headers for", wish.folder)

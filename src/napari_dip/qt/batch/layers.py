@@ -10,15 +10,15 @@ import numpy as np
 from qtpy.QtCore import QObject, Signal
 
 from napari_dip.errors import Refusal, Refused, refusal
-from napari_dip.errors.fault import printable
+from napari_dip.errors.fault import make_printable
 from napari_dip.io.reading import read_spec
-from napari_dip.io.regions import on_disk
+from napari_dip.io.regions import open_pixels
 from napari_dip.pipeline.assess.report_picture import contrast_limits, middle_plane
-from napari_dip.qt.shell.docked import single_shot
+from napari_dip.qt.shell.docked import make_single_shot_timer
 from napari_dip.qt.shell.ending import attempt
-from napari_dip.qt.shell.layers import METADATA_KEY, told_by, undisturbed
-from napari_dip.qt.shell.worker import BackgroundCall, answered
-from napari_dip.scale.batch.records import believed
+from napari_dip.qt.shell.layers import METADATA_KEY, build_report_provenance, preserve_view
+from napari_dip.qt.shell.worker import BackgroundCall, catch_errors
+from napari_dip.scale.batch.records import read_file_record
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -32,9 +32,9 @@ if TYPE_CHECKING:
     from napari_dip.scale.batch.types import Job
 
 #: Pixels along the sides of what is read at once, and of a plane whose contrast is looked at.
-_TILE, _LOOKED = 1024, 1024
+_TILE, _CONTRAST_SAMPLE_SIDE = 1024, 1024
 #: Most layers that one press opens: each of them costs the window some hundredths of a second.
-MOST = 24
+MAX_OPENED_RESULTS = 24
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -71,7 +71,7 @@ class BatchLayers(QObject):
         self._names: list[str] = []
         self._beside = False
         self._found: list[LazyLayer] = []
-        self._breath = single_shot(self)
+        self._breath = make_single_shot_timer(self)
         self._breath.timeout.connect(self._add_next)
 
     def show_results(self, jobs: Iterable[Job], recipe: Recipe, *, beside: bool) -> None:
@@ -101,7 +101,9 @@ class BatchLayers(QObject):
         self._call = None
         if self._left:
             job, recipe = self._left.pop(0)
-            self._call = BackgroundCall(partial(_opened, job, recipe, self._beside), self)
+            self._call = BackgroundCall(
+                partial(_load_layers_or_refusal, job, recipe, self._beside), self
+            )
             self._call.ended.connect(self._on_opened)
             self._call.start()
         elif self._names:
@@ -130,7 +132,7 @@ class BatchLayers(QObject):
         self._breath.start()
 
     def _add(self, one: LazyLayer) -> None:
-        with undisturbed(self._viewer):
+        with preserve_view(self._viewer):
             self._viewer.add_image(one.pixels, **one.look)
 
     def _is_there(self, path: str) -> bool:
@@ -139,13 +141,15 @@ class BatchLayers(QObject):
         return any(isinstance(one, dict) and one.get("path") == path for one in ours)
 
 
-def _opened(job: Job, recipe: Recipe, beside: bool, _: Switch) -> tuple[LazyLayer, ...] | Refusal:
-    return answered(
-        lambda: layers_of(job, recipe, beside), "Opening the result of", str(job.source)
+def _load_layers_or_refusal(
+    job: Job, recipe: Recipe, beside: bool, _: Switch
+) -> tuple[LazyLayer, ...] | Refusal:
+    return catch_errors(
+        lambda: load_result_layers(job, recipe, beside), "Opening the result of", str(job.source)
     )
 
 
-def layers_of(job: Job, recipe: Recipe, beside: bool) -> tuple[LazyLayer, ...]:
+def load_result_layers(job: Job, recipe: Recipe, beside: bool) -> tuple[LazyLayer, ...]:
     """Get at the result of a file of a batch, and at the file itself if wished.
 
     Parameters
@@ -166,30 +170,34 @@ def layers_of(job: Job, recipe: Recipe, beside: bool) -> tuple[LazyLayer, ...]:
     """
     assert not isinstance(job.plan, Refusal)  # a refused file has no result
     source = job.plan.source
-    receipt = believed(job.at, source, recipe)
+    receipt = read_file_record(job.at, source, recipe)
     if receipt is None:
-        raise Refused(refusal("file-missing", path=printable(str(job.at.receipt))))
-    name = printable(job.source.stem)
+        raise Refused(refusal("file-missing", path=make_printable(str(job.at.receipt))))
+    name = make_printable(job.source.stem)
     inputs = {
-        one: {"layer": printable(path.name), "path": str(path.absolute())}
+        one: {"layer": make_printable(path.name), "path": str(path.absolute())}
         for one, path in job.inputs.items()
     }
     inputs["image"]["axes"] = source.axes
-    made = told_by(printable(job.source.name), receipt["recipe"], receipt["report"])
+    made = build_report_provenance(
+        make_printable(job.source.name), receipt["recipe"], receipt["report"]
+    )
     told = {**made, "inputs": inputs, "shows": "result"}
-    place = _place(job.plan, job.plan.factors)
-    result = _lazy(job.at.result, f"{name} {recipe.task.done}", source.axes, told, place)
+    place = _compute_placement(job.plan, job.plan.factors)
+    result = _make_lazy_layer(job.at.result, f"{name} {recipe.task.done}", source.axes, told, place)
     if not beside:
         return (result,)
-    place = {**_place(job.plan), "contrast_limits": result.look["contrast_limits"]}
-    return _lazy(job.source, printable(job.source.name), source.axes, {}, place), result
+    place = {**_compute_placement(job.plan), "contrast_limits": result.look["contrast_limits"]}
+    return _make_lazy_layer(
+        job.source, make_printable(job.source.name), source.axes, {}, place
+    ), result
 
 
-def _lazy(
+def _make_lazy_layer(
     path: Path, name: str, axes: str, told: dict[str, Any], place: dict[str, Any]
 ) -> LazyLayer:
     """Make the layer of a file, in that place and, where no contrast limits are, with its own."""
-    lazy = lazily(on_disk(read_spec(path, axes)), axes)
+    lazy = make_dask_array(open_pixels(read_spec(path, axes)), axes)
     look: dict[str, Any] = {
         "name": name,
         "rgb": axes.endswith("S"),
@@ -198,17 +206,17 @@ def _lazy(
         **place,
     }
     if "contrast_limits" not in look:
-        look["contrast_limits"] = _limits(lazy, axes)
+        look["contrast_limits"] = _estimate_contrast_limits(lazy, axes)
     return LazyLayer(lazy, look)
 
 
-def lazily(pixels: Any, axes: str) -> Any:
+def make_dask_array(pixels: Any, axes: str) -> Any:
     """Make an array of which only the parts that are asked for are read.
 
     Parameters
     ----------
     pixels : array
-        Reads by slices, as by `napari_dip.io.regions.on_disk`.
+        Reads by slices, as by `napari_dip.io.regions.open_pixels`.
     axes : str
 
     Returns
@@ -225,7 +233,7 @@ def lazily(pixels: Any, axes: str) -> Any:
     return dask.array.from_array(pixels, chunks=tile, name=False)  # type: ignore[no-untyped-call]
 
 
-def _place(plan: Plan, factors: tuple[int, ...] | None = None) -> dict[str, Any]:
+def _compute_placement(plan: Plan, factors: tuple[int, ...] | None = None) -> dict[str, Any]:
     """Say where pixels lie and how large they are, of the input or so many times finer."""
     source = plan.source
     kept = [place for place, axis in enumerate(source.axes) if axis != "S"]
@@ -239,14 +247,14 @@ def _place(plan: Plan, factors: tuple[int, ...] | None = None) -> dict[str, Any]
     }
 
 
-def _limits(lazy: Any, axes: str) -> tuple[float, float]:
+def _estimate_contrast_limits(lazy: Any, axes: str) -> tuple[float, float]:
     """Look at the middle of the middle plane only."""
     place = {axis: axes.index(axis) for axis in "YX"}
     middle = [slice(None)] * lazy.ndim
     for axis in "YX":
         side = lazy.shape[place[axis]]
-        start = max(0, (side - _LOOKED) // 2)
-        middle[place[axis]] = slice(start, start + _LOOKED)
+        start = max(0, (side - _CONTRAST_SAMPLE_SIDE) // 2)
+        middle[place[axis]] = slice(start, start + _CONTRAST_SAMPLE_SIDE)
     for axis in "TZ":
         if axis in axes:
             half = lazy.shape[axes.index(axis)] // 2

@@ -7,13 +7,18 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari_dip.pipeline.events import Control, Event, mapped
-from napari_dip.qt.shell.worker import Inbox
+from napari_dip.pipeline.events import Control, Event, map_generator
+from napari_dip.qt.shell.worker import ProgressQueue
 from napari_dip.scale.batch.plan import plan_batch
-from napari_dip.scale.batch.records import LIST
-from napari_dip.scale.batch.table import BatchCourse, FileRow, row_after, rows_of
-from napari_dip.scale.batch_run import check_some_is_left, run_batch, words_before
-from napari_dip.scale.cluster.cluster import staffing
+from napari_dip.scale.batch.records import MANIFEST_FILE
+from napari_dip.scale.batch.table import (
+    BatchProgressEstimator,
+    FileRow,
+    make_file_rows,
+    update_file_row,
+)
+from napari_dip.scale.batch_run import check_any_restorable, run_batch, summarise_batch_plan
+from napari_dip.scale.cluster.cluster import start_workers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
@@ -25,7 +30,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class BatchWish:
+class BatchRequest:
     """What a batch is asked for.
 
     Attributes
@@ -55,7 +60,7 @@ class BatchWish:
     processes: int = 1
     one_network: bool = False
 
-    def read(self) -> BatchReading:
+    def read(self) -> BatchPreflight:
         """Read all headers; raises `Refused` where the batch as a whole cannot be done."""
         plan = plan_batch(
             self.recipe,
@@ -68,13 +73,13 @@ class BatchWish:
             sharing=self.processes,
             one_network=self.one_network,
         )
-        rows = rows_of(plan)
+        rows = make_file_rows(plan)
         workers = self.processes if self.processes > 1 else None
-        return BatchReading(self, plan, rows, words_before(plan, workers))
+        return BatchPreflight(self, plan, rows, summarise_batch_plan(plan, workers))
 
 
 @dataclass(frozen=True, slots=True)
-class BatchReading:
+class BatchPreflight:
     """What the headers of a batch have led to.
 
     Attributes
@@ -86,7 +91,7 @@ class BatchReading:
         All of it in a sentence.
     """
 
-    wish: BatchWish
+    wish: BatchRequest
     plan: BatchPlan
     rows: tuple[FileRow, ...]
     line: str
@@ -105,20 +110,20 @@ class BatchReading:
     @property
     def begun(self) -> bool:
         """Whether an earlier call was here, even if it was ended before its first file was done."""
-        return any(row.done for row in self.rows) or Path(self.wish.folder, LIST).is_file()
+        return any(row.done for row in self.rows) or Path(self.wish.folder, MANIFEST_FILE).is_file()
 
 
 @dataclass(frozen=True, slots=True)
-class BatchReport:
+class BatchUpdate:
     """One report: of the whole, and of a file or of the headers."""
 
     whole: Event
     of_file: BatchEvent | None = None
-    reading: BatchReading | None = None
+    reading: BatchPreflight | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class BatchNews:
+class BatchProgress:
     """What happened since the dock last looked.
 
     Attributes
@@ -132,44 +137,44 @@ class BatchNews:
     """
 
     event: Event
-    reading: BatchReading | None
+    reading: BatchPreflight | None
     rows: Mapping[int, FileRow]
 
 
-class BatchBox(Inbox[BatchReport, BatchNews]):
+class BatchProgressQueue(ProgressQueue[BatchUpdate, BatchProgress]):
     """Holds the reports of a batch: the latest row of each file."""
 
     def __init__(self) -> None:
         super().__init__()
         self._event: Event | None = None
-        self._reading: BatchReading | None = None
+        self._reading: BatchPreflight | None = None
         self._rows: dict[int, FileRow] = {}
         self._moved: set[int] = set()
 
-    def _put(self, report: BatchReport) -> None:
+    def _put(self, report: BatchUpdate) -> None:
         self._event = report.whole
         if report.reading is not None:
             self._reading = report.reading
             self._rows, self._moved = dict(enumerate(report.reading.rows)), set()
         if (told := report.of_file) is not None and told.number:
             place = told.number - 1
-            self._rows[place] = row_after(self._rows[place], told)
+            self._rows[place] = update_file_row(self._rows[place], told)
             self._moved.add(place)
 
-    def _emptied(self) -> BatchNews | None:
+    def _emptied(self) -> BatchProgress | None:
         event, reading, moved = self._event, self._reading, self._moved
         self._event, self._reading, self._moved = None, None, set()
         rows = {place: self._rows[place] for place in moved}
-        return None if event is None else BatchNews(event, reading, rows)
+        return None if event is None else BatchProgress(event, reading, rows)
 
 
-def batched(
-    reading: BatchReading,
+def execute_batch(
+    reading: BatchPreflight,
     data: Mapping[str, Any],
     *,
     control: Callable[[], Control],
     preview_seconds: float,
-) -> Generator[BatchReport, None, BatchResult]:
+) -> Generator[BatchUpdate, None, BatchResult]:
     """Carry a batch out: the very code of the command.
 
     Parameters
@@ -189,17 +194,17 @@ def batched(
         As `napari_dip.batch`.
     """
     wish = reading.wish
-    yield BatchReport(Event("Reading the headers"))
+    yield BatchUpdate(Event("Reading the headers"))
     reading = wish.read()
-    check_some_is_left(reading.plan)
-    yield BatchReport(Event("Reading the headers"), reading=reading)
-    course = BatchCourse(reading.plan, reading.rows, wish.processes)
-    with staffing(reading.plan, wish.processes if wish.processes > 1 else 0) as crew:
-        steps = run_batch(reading.plan, control=partial(_kept, control), crew=crew)
-        return (yield from mapped(steps, lambda one: BatchReport(course.whole(one), one)))
+    check_any_restorable(reading.plan)
+    yield BatchUpdate(Event("Reading the headers"), reading=reading)
+    course = BatchProgressEstimator(reading.plan, reading.rows, wish.processes)
+    with start_workers(reading.plan, wish.processes if wish.processes > 1 else 0) as crew:
+        steps = run_batch(reading.plan, control=partial(_keep_on_discard, control), crew=crew)
+        return (yield from map_generator(steps, lambda one: BatchUpdate(course.whole(one), one)))
 
 
-def _kept(control: Callable[[], Control]) -> Control:
+def _keep_on_discard(control: Callable[[], Control]) -> Control:
     """Ask; a batch that is discarded, as when napari is closed, keeps what it has."""
     wish = control()
     return Control.KEEP if wish is Control.DISCARD else wish

@@ -32,9 +32,9 @@ from napari_dip.errors import DipError, Refusal, Refused
 from napari_dip.io.paths import is_zarr
 from napari_dip.pipeline.api import load_recipe
 from napari_dip.pipeline.recipe import Common, make_recipe
-from napari_dip.qt.shell.docked import explained_button
-from napari_dip.qt.shell.form import WheelGuard, let_browse, let_browse_folders
-from napari_dip.qt.shell.preferences import first_preset, shelf_of
+from napari_dip.qt.shell.docked import make_button
+from napari_dip.qt.shell.form import WheelGuard, add_file_button, add_folder_button
+from napari_dip.qt.shell.preferences import get_default_preset, open_saved_settings
 from napari_dip.tasks import TASKS
 
 if TYPE_CHECKING:
@@ -43,14 +43,19 @@ if TYPE_CHECKING:
     from napari_dip.pipeline.recipe import Recipe
     from napari_dip.qt.shell.form import SettingsForm
 
-_LAST, _DOCK, _FILE, _BATCH = "last", "dock", "file", "batch"
-_TIPS = {
+_LAST_RUN_KEY, _OPEN_DOCK_KEY, _RECIPE_FILE_KEY, _EARLIER_BATCH_KEY = (
+    "last",
+    "dock",
+    "file",
+    "batch",
+)
+_RECIPE_TOOLTIPS = {
     "Task": "What is done to each file.",
     "Settings": "A preset as it comes, the settings of your last run, those of the dock that is "
     "open, a preset of your own, or a recipe file. Find them on one file first.",
 }
 #: Rows that every task has: its name and its settings.
-_FIXED = 2
+_FIXED_ROW_COUNT = 2
 _IMAGE_FILTER = "Images (*.tif *.tiff *.png *.ome.zarr);;All files (*)"
 
 
@@ -78,12 +83,12 @@ class RecipeChooser(QWidget):
         self._form_of = form_of
         self._known: dict[str, tuple[str, Recipe]] = {}
         self._sources: dict[str, Callable[[], Recipe]] = {}
-        self.tasks = _combo("Task")
+        self.tasks = _make_recipe_combo("Task")
         for name, task in TASKS.items():
             self.tasks.addItem(task.title, name)
-        self.settings = _Fresh(self.refresh)
+        self.settings = _RefreshingComboBox(self.refresh)
         _dress(self.settings, "Settings")
-        self.file_button = explained_button(
+        self.file_button = make_button(
             "File…", "Take task and settings from a recipe that was saved before"
         )
         self.others: dict[str, QLineEdit] = {}
@@ -129,23 +134,23 @@ class RecipeChooser(QWidget):
         except DipError as error:
             self.said.emit(error.refusal.message)
             return
-        self._show(_FILE, f"As in '{Path(path).name}'", recipe)
+        self._show(_RECIPE_FILE_KEY, f"As in '{Path(path).name}'", recipe)
 
     def offer_begun(self, recipe: Recipe | None, *, choose: bool) -> None:
         """List the recipe of the batch in the folder of results, and take it if wished."""
         label = "As the batch in that folder"
         if recipe is not None and choose:
-            self._show(_BATCH, label, recipe)
+            self._show(_EARLIER_BATCH_KEY, label, recipe)
             return
-        self._known.pop(_BATCH, None)
+        self._known.pop(_EARLIER_BATCH_KEY, None)
         if recipe is not None:
-            self._known[_BATCH] = (label, recipe)
+            self._known[_EARLIER_BATCH_KEY] = (label, recipe)
         self.refresh()
 
     def refresh(self) -> None:
         """List what there is now; what is chosen stays, where it is still there."""
         task, chosen = self.task, str(self.settings.currentData())
-        shelf = shelf_of(task)
+        shelf = open_saved_settings(task)
         common: Any = Common.model_fields["preset"]
         words = next(one for one in common.metadata if hasattr(one, "choices")).choices
         offered: dict[str, tuple[str, Callable[[], Recipe]]] = {
@@ -153,21 +158,21 @@ class RecipeChooser(QWidget):
             for value, label in words.items()
         }
         if (last := shelf.remembered()) is not None:
-            offered[_LAST] = ("As in my last run", partial(_same, last))
+            offered[_LAST_RUN_KEY] = ("As in my last run", partial(_return_recipe, last))
         if (form := self._form_of(task)) is not None:
-            offered[_DOCK] = ("As in the open dock", form.recipe)
+            offered[_OPEN_DOCK_KEY] = ("As in the open dock", form.recipe)
             form.changed.connect(self._tell, unique=True)
         for name in shelf.names():
             offered[f"own {name}"] = (f"My preset '{name}'", partial(shelf.load, name))
         for kind, (label, recipe) in self._known.items():
             if recipe.task.name == task:
-                offered[kind] = (label, partial(_same, recipe))
+                offered[kind] = (label, partial(_return_recipe, recipe))
         self._sources = {key: source for key, (_, source) in offered.items()}
         with QSignalBlocker(self.settings):
             self.settings.clear()
             for key, (label, _) in offered.items():
                 self.settings.addItem(label, key)
-            usual = self.settings.findData(f"preset {first_preset() or Common().preset}")
+            usual = self.settings.findData(f"preset {get_default_preset() or Common().preset}")
             place = self.settings.findData(chosen)
             self.settings.setCurrentIndex(place if place >= 0 else usual)
 
@@ -204,16 +209,16 @@ class RecipeChooser(QWidget):
             line.setAccessibleName(one.label)
             line.setPlaceholderText("none" if one.optional else "one file for all")
             line.setToolTip(f"<qt>{one.help} One file for all.</qt>")
-            let_browse(line, one.label, _IMAGE_FILTER)
+            add_file_button(line, one.label, _IMAGE_FILTER)
             line.textChanged.connect(self._tell)
-            self.rows.insertRow(_FIXED + len(self.others), one.label, line)
+            self.rows.insertRow(_FIXED_ROW_COUNT + len(self.others), one.label, line)
             self.others[one.name] = line
 
     def _tell(self, _: object = None) -> None:
         self.changed.emit()
 
 
-class _Fresh(QComboBox):
+class _RefreshingComboBox(QComboBox):
     """A list that is brought up to date before it opens."""
 
     def __init__(self, refresh: Callable[[], None]) -> None:
@@ -226,7 +231,7 @@ class _Fresh(QComboBox):
         super().showPopup()
 
 
-def _combo(name: str) -> QComboBox:
+def _make_recipe_combo(name: str) -> QComboBox:
     combo = QComboBox()
     _dress(combo, name)
     return combo
@@ -234,24 +239,24 @@ def _combo(name: str) -> QComboBox:
 
 def _dress(combo: QComboBox, name: str) -> None:
     combo.setAccessibleName(name)
-    combo.setToolTip(f"<qt>{_TIPS[name]}</qt>")
+    combo.setToolTip(f"<qt>{_RECIPE_TOOLTIPS[name]}</qt>")
     combo.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
     combo.setMinimumContentsLength(8)
 
 
-def _same(recipe: Recipe) -> Recipe:
+def _return_recipe(recipe: Recipe) -> Recipe:
     return recipe
 
 
-_IMAGES = "Images (*.tif *.tiff *.png *.jpg *.jpeg *.czi *.nd2 *.lif);;All files (*)"
-_TIP = (
+_BATCH_FILE_FILTER = "Images (*.tif *.tiff *.png *.jpg *.jpeg *.czi *.nd2 *.lif);;All files (*)"
+_FILES_TOOLTIP = (
     "What to restore, a line for each: a file, a folder (the images in it, not those in folders "
     "below), an OME-Zarr, or a pattern such as data/**/*.tif. Lines can be changed and deleted."
 )
 #: Lines in sight.
-_LINES = 2
+_VISIBLE_FILE_LINES = 2
 #: napari's themes leave such a field without a frame; grey is seen on both.
-_FRAMED = "QPlainTextEdit { border: 1px solid rgba(128, 128, 128, 140); border-radius: 2px; }"
+_FRAME_STYLE = "QPlainTextEdit { border: 1px solid rgba(128, 128, 128, 140); border-radius: 2px; }"
 
 
 class FilesChooser(QWidget):
@@ -261,14 +266,14 @@ class FilesChooser(QWidget):
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
-        self.files_button = explained_button("Add files…", "Choose one or several images")
-        self.folder_button = explained_button(
+        self.files_button = make_button("Add files…", "Choose one or several images")
+        self.folder_button = make_button(
             "Add folder…", "Choose a folder: it stands for the images that lie in it"
         )
         self.lines = QPlainTextEdit()
         self.lines.setAccessibleName("Files")
-        self.lines.setStyleSheet(_FRAMED)
-        self.lines.setToolTip(f"<qt>{_TIP}</qt>")
+        self.lines.setStyleSheet(_FRAME_STYLE)
+        self.lines.setToolTip(f"<qt>{_FILES_TOOLTIP}</qt>")
         self.lines.setPlaceholderText("one file, folder or pattern in each line")
         self.lines.setTabChangesFocus(True)
         self.lines.setLineWrapMode(QPlainTextEdit.LineWrapMode.NoWrap)
@@ -282,7 +287,7 @@ class FilesChooser(QWidget):
         layout.addWidget(self.files_button, 0, 1)
         layout.addWidget(self.folder_button, 0, 2)
         layout.addWidget(self.lines, 1, 0, 1, 3)
-        self.lines.setFixedHeight(_LINES * self.lines.fontMetrics().lineSpacing() + 14)
+        self.lines.setFixedHeight(_VISIBLE_FILE_LINES * self.lines.fontMetrics().lineSpacing() + 14)
         self.lines.textChanged.connect(self.changed)
         self.files_button.clicked.connect(self._on_files)
         self.folder_button.clicked.connect(self._on_folder)
@@ -305,7 +310,7 @@ class FilesChooser(QWidget):
         self.changed.emit()
 
     def _on_files(self) -> None:
-        paths, _ = QFileDialog.getOpenFileNames(self, "Files to restore", "", _IMAGES)
+        paths, _ = QFileDialog.getOpenFileNames(self, "Files to restore", "", _BATCH_FILE_FILTER)
         self.add(*paths)
 
     def _on_folder(self) -> None:
@@ -324,19 +329,19 @@ _PROCESSES_TIP = (
     "How many files are restored side by side, each by a program of its own. More than one pays "
     "where there are many cores and small files; each takes its share of the memory."
 )
-_NO_PROCESSES = (
+_DISTRIBUTED_MISSING_TIP = (
     "Several files side by side need what is not installed here: pip install "
     '"napari-dip[cluster]". For more computers, see the command line.'
 )
-_ONE_NETWORK_TIP = (
+_JOINT_TRAINING_TIP = (
     "For eight files or more of one microscope, taken with the same settings: a network is fitted "
     "to up to 32 of them, each with gain, range and noise of its own, and then shown each file, "
     "which takes a fraction of the time. A result then does not come from its own file alone; its "
     "report names the network, which stays with the results. Pixels that were held out decide "
     "whether all files go on by themselves from there."
 )
-_NO_NETWORK = "This task fits what a file holds, so that no network can serve several."
-_MAGIC = frozenset("*?[")
+_NO_JOINT_TRAINING_TIP = "This task fits what a file holds, so that no network can serve several."
+_GLOB_WILDCARDS = frozenset("*?[")
 
 
 class ResultsFolder(QLineEdit):
@@ -350,7 +355,7 @@ class ResultsFolder(QLineEdit):
         self.setAccessibleName("Results in")
         self.setPlaceholderText("a folder of their own")
         self.setToolTip(f"<qt>{_FOLDER_TIP}</qt>")
-        let_browse_folders(self, "Folder for the results")
+        add_folder_button(self, "Folder for the results")
         self.textChanged.connect(self._on_text)
 
     @property
@@ -362,14 +367,14 @@ class ResultsFolder(QLineEdit):
         """Name a folder beside the inputs, unless the user has named one."""
         if not self._by_hand:
             with QSignalBlocker(self):
-                self.setText(beside(inputs[0], done) if inputs else "")
+                self.setText(suggest_results_folder(inputs[0], done) if inputs else "")
 
     def _on_text(self, text: str) -> None:
         self._by_hand = bool(text.strip())
         self.changed.emit()
 
 
-class OneNetwork(QCheckBox):
+class JointTrainingCheckBox(QCheckBox):
     """Whether one network is fitted to all files; for tasks where one can serve several."""
 
     changed = Signal()
@@ -383,7 +388,7 @@ class OneNetwork(QCheckBox):
         """Offer it where it is of use; what was chosen stays for when it is again."""
         useful = "sharing" in TASKS[task].setting_names()
         self.setEnabled(useful)
-        self.setToolTip(f"<qt>{_ONE_NETWORK_TIP if useful else _NO_NETWORK}</qt>")
+        self.setToolTip(f"<qt>{_JOINT_TRAINING_TIP if useful else _NO_JOINT_TRAINING_TIP}</qt>")
 
     @property
     def wanted(self) -> bool:
@@ -413,7 +418,9 @@ class BatchOptions(QWidget):
         self.processes.setKeyboardTracking(False)
         there = find_spec("distributed") is not None
         self.processes.setEnabled(there)
-        self.processes.setToolTip(f"<qt>{_PROCESSES_TIP if there else _NO_PROCESSES}</qt>")
+        self.processes.setToolTip(
+            f"<qt>{_PROCESSES_TIP if there else _DISTRIBUTED_MISSING_TIP}</qt>"
+        )
         self._wheel = WheelGuard()
         self.processes.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
         self.processes.installEventFilter(self._wheel)
@@ -426,7 +433,7 @@ class BatchOptions(QWidget):
         self.processes.valueChanged.connect(lambda _: self.changed.emit())
 
 
-def beside(source: str, done: str) -> str:
+def suggest_results_folder(source: str, done: str) -> str:
     """Name a folder for results in the folder that the inputs lie in.
 
     Parameters
@@ -437,8 +444,8 @@ def beside(source: str, done: str) -> str:
         What is done to them, such as "denoised".
     """
     place = Path(source)
-    pattern = bool(_MAGIC & set(source))
-    while _MAGIC & set(str(place)):
+    pattern = bool(_GLOB_WILDCARDS & set(source))
+    while _GLOB_WILDCARDS & set(str(place)):
         place = place.parent
     own = place.is_dir() and not is_zarr(place)
     return str((place if own or pattern else place.parent) / done)

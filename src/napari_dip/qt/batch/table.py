@@ -20,23 +20,23 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_dip.errors.fault import printable
-from napari_dip.qt.batch.layers import MOST, BatchLayers
-from napari_dip.qt.shell.docked import explained_button
-from napari_dip.qt.shell.run_bar import LongWords, sentence_label
-from napari_dip.scale.batch.records import PAGE
+from napari_dip.errors.fault import make_printable
+from napari_dip.qt.batch.layers import MAX_OPENED_RESULTS, BatchLayers
+from napari_dip.qt.shell.docked import make_button
+from napari_dip.qt.shell.run_bar import ScrollableLabel, make_message_label
+from napari_dip.scale.batch.records import PAGE_FILE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     import napari.viewer
 
-    from napari_dip.qt.batch.run import BatchReading
+    from napari_dip.qt.batch.run import BatchPreflight
     from napari_dip.scale.batch.table import FileRow
 
 _HEADS = ("File", "State", "What to know")
 #: How the states are called here.
-_STATES = {
+_STATE_LABELS = {
     "ready": "will run",
     "restored": "done",
     "kept": "done before",
@@ -46,13 +46,13 @@ _STATES = {
 }
 #: Height of a row and least height of the table, in pixels: three rows and the heads are in sight
 #: in a window of 1280 x 720.
-_ROW, _LEAST = 22, 90
+_FILE_ROW_HEIGHT, _MIN_TABLE_HEIGHT = 22, 90
 #: Widths of the first two columns, in pixels, in the narrowest dock: the second takes its longest
 #: words, which are "not finished".
-_NAME, _STATE = 88, 84
+_NAME_COLUMN_WIDTH, _STATE_COLUMN_WIDTH = 88, 84
 
 
-class FileRows(QAbstractTableModel):
+class FileTableModel(QAbstractTableModel):
     """Rows that are made into words only when they are in sight, so that many cost nothing."""
 
     def __init__(self, parent: QWidget | None = None) -> None:
@@ -89,10 +89,10 @@ class FileRows(QAbstractTableModel):
         """Put a cell into words; all of them when pointed at."""
         row = self.rows[index.row()]
         if role == Qt.ItemDataRole.DisplayRole:
-            first = printable(row.words[0]) if row.words else ""
-            return (printable(row.source.name), state_of(row), first)[index.column()]
+            first = make_printable(row.words[0]) if row.words else ""
+            return (make_printable(row.source.name), format_file_state(row), first)[index.column()]
         if role == Qt.ItemDataRole.ToolTipRole:
-            words = (escape(printable(one)) for one in (str(row.source), *row.words))
+            words = (escape(make_printable(one)) for one in (str(row.source), *row.words))
             return f"<qt>{'<br>'.join(words)}</qt>"  # as rich text it wraps
         return None
 
@@ -106,7 +106,7 @@ class FilesTable(QTableView):
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
-        self.files = FileRows()
+        self.files = FileTableModel()
         self.files.setParent(self)
         self.setModel(self.files)
         self.setAccessibleName("Files of the batch")
@@ -117,7 +117,7 @@ class FilesTable(QTableView):
         self.setTabKeyNavigation(False)  # the tab key goes on to the next part of the dock
         self.setWordWrap(False)
         self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        self.setMinimumHeight(_LEAST)
+        self.setMinimumHeight(_MIN_TABLE_HEIGHT)
         policy = QSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Expanding)
         policy.setVerticalStretch(1)
         self.setSizePolicy(policy)
@@ -139,25 +139,25 @@ class FilesTable(QTableView):
     def _lay_out_columns(self) -> None:
         if (rows := self.verticalHeader()) is not None:
             rows.setVisible(False)
-            rows.setMinimumSectionSize(_ROW)
-            rows.setDefaultSectionSize(_ROW)
+            rows.setMinimumSectionSize(_FILE_ROW_HEIGHT)
+            rows.setDefaultSectionSize(_FILE_ROW_HEIGHT)
         if (heads := self.horizontalHeader()) is not None:
             heads.setSectionResizeMode(QHeaderView.ResizeMode.Interactive)
             heads.setStretchLastSection(True)
             heads.setHighlightSections(False)
-            heads.resizeSection(0, _NAME)
-            heads.resizeSection(1, _STATE)
+            heads.resizeSection(0, _NAME_COLUMN_WIDTH)
+            heads.resizeSection(1, _STATE_COLUMN_WIDTH)
 
 
-def state_of(row: FileRow) -> str:
+def format_file_state(row: FileRow) -> str:
     """Say in a word or two how far a file is."""
     if row.state == "working":
         return f"{100 * row.fraction:.0f} %"
-    return _STATES[row.state]
+    return _STATE_LABELS[row.state]
 
 
 #: Most lines of the words about a file: the table above needs the height.
-_LINES = 4
+_MAX_DETAIL_LINES = 4
 
 
 class BatchResults(QWidget):
@@ -173,19 +173,19 @@ class BatchResults(QWidget):
 
     def __init__(self, viewer: napari.viewer.Viewer, parent: QWidget | None = None) -> None:
         super().__init__(parent)
-        self._reading: BatchReading | None = None
+        self._reading: BatchPreflight | None = None
         self.layers = BatchLayers(viewer, self)
         self.table = FilesTable()
-        self.words = sentence_label()
-        self.show_button = explained_button(
+        self.words = make_message_label()
+        self.show_button = make_button(
             "Show",
             "Open the results of the chosen files as layers. What is in sight is read from the "
             "disk, never the whole. A double click on a row does the same.",
         )
-        self.all_button = explained_button(
-            "Show all", f"Open all results as layers, the first {MOST} of many."
+        self.all_button = make_button(
+            "Show all", f"Open all results as layers, the first {MAX_OPENED_RESULTS} of many."
         )
-        self.page_button = explained_button(
+        self.page_button = make_button(
             "Open table",
             "Open the table of the batch in your browser, with pictures of input and result. "
             "Beside it lies batch.csv, for a spreadsheet.",
@@ -201,7 +201,7 @@ class BatchResults(QWidget):
         self.layers.said.connect(self.said)
         self._on_chosen()
 
-    def show_reading(self, reading: BatchReading, rows: Iterable[FileRow]) -> None:
+    def show_reading(self, reading: BatchPreflight, rows: Iterable[FileRow]) -> None:
         """Show the files of a batch."""
         self._reading = reading
         self.table.files.fill(list(rows))
@@ -222,7 +222,7 @@ class BatchResults(QWidget):
         """Show the table in the browser."""
         if self._reading is None:
             return
-        page = self._reading.plan.folder.absolute() / PAGE
+        page = self._reading.plan.folder.absolute() / PAGE_FILE
         if not QDesktopServices.openUrl(QUrl.fromLocalFile(str(page))):
             self.said.emit(f"No browser could be opened; the table is '{page}'.")
 
@@ -240,9 +240,11 @@ class BatchResults(QWidget):
         if not jobs:
             self.said.emit("There is no result of that file.")
             return
-        if len(jobs) > MOST:
-            self.said.emit(f"The first {MOST} of {len(jobs)} results are opened.")
-        self.layers.show_results(jobs[:MOST], reading.plan.recipe, beside=self.beside.isChecked())
+        if len(jobs) > MAX_OPENED_RESULTS:
+            self.said.emit(f"The first {MAX_OPENED_RESULTS} of {len(jobs)} results are opened.")
+        self.layers.show_results(
+            jobs[:MAX_OPENED_RESULTS], reading.plan.recipe, beside=self.beside.isChecked()
+        )
 
     def _on_chosen(self) -> None:
         """Say all there is to know of the first row that is chosen."""
@@ -252,10 +254,10 @@ class BatchResults(QWidget):
         self.show_button.setEnabled(any(row.done for row in chosen))
         self.all_button.setEnabled(any(row.done for row in rows))
         folder = None if self._reading is None else self._reading.plan.folder
-        self.page_button.setEnabled(folder is not None and (folder / PAGE).is_file())
+        self.page_button.setEnabled(folder is not None and (folder / PAGE_FILE).is_file())
 
     def _arrange(self) -> None:
-        self.place = LongWords(self.words, lines=_LINES)
+        self.place = ScrollableLabel(self.words, lines=_MAX_DETAIL_LINES)
         layout = QGridLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setVerticalSpacing(4)

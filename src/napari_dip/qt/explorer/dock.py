@@ -6,17 +6,17 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from napari_dip.errors import Refusal
-from napari_dip.explore.subject import called, every_design
+from napari_dip.explore.subject import label_architecture, list_all_architectures
 from napari_dip.qt.explorer.plot import ExplorerPlot
-from napari_dip.qt.explorer.request import AskedExperiment, asked_of
+from napari_dip.qt.explorer.request import PlannedExperiment, plan_experiment
 from napari_dip.qt.explorer.results import ExplorerResults
-from napari_dip.qt.explorer.run import Box, News, explored
+from napari_dip.qt.explorer.run import ExperimentProgress, ExperimentProgressQueue, run_experiment
 from napari_dip.qt.explorer.settings import ExplorerSettings
-from napari_dip.qt.shell.docked import Fold, lay_out
+from napari_dip.qt.shell.docked import CollapsibleSection, lay_out
 from napari_dip.qt.shell.ending import attempt
 from napari_dip.qt.shell.layer_dock import LayerDock
 from napari_dip.qt.shell.layers import Preview
-from napari_dip.qt.shell.run_bar import RunBar, State
+from napari_dip.qt.shell.run_bar import RunBar, RunBarState
 from napari_dip.qt.shell.worker import BackgroundRun
 from napari_dip.tasks import Input
 
@@ -32,7 +32,7 @@ _TRUTH = Input(
     optional=True,
 )
 #: By their names; of any network, since only what they are called is wanted.
-_DESIGNS = every_design()
+_ALL_ARCHITECTURES = list_all_architectures()
 
 
 class PriorExplorer(LayerDock):
@@ -58,7 +58,7 @@ class PriorExplorer(LayerDock):
         self.run_bar.discard_button.setToolTip("Stop and throw all of it away")
         self.plot = ExplorerPlot()
         self.results = ExplorerResults(self._viewer)
-        self.fold = Fold("Settings", self.settings.folded)
+        self.fold = CollapsibleSection("Settings", self.settings.folded)
         above = (self.chooser, self.settings.top, self.further, self.plan_line, self.run_bar)
         lay_out(self, above, (self.fold, self.plot, self.results))
         self.settings.changed.connect(self._on_settings)
@@ -68,14 +68,14 @@ class PriorExplorer(LayerDock):
         self._on_theme()
         self._on_settings()
 
-    def asked(self) -> AskedExperiment | Refusal:
+    def asked(self) -> PlannedExperiment | Refusal:
         """Say what Run would do now, or why it would not; from headers alone."""
         layer = self.chooser.layer()
         if layer is None:
             header = self.chooser.header()
             assert isinstance(header, Refusal)  # there is no layer
             return header
-        return asked_of(self._viewer, layer, self.further.layer("truth"), self.settings)
+        return plan_experiment(self._viewer, layer, self.further.layer("truth"), self.settings)
 
     def show_plan(self, _: object = None) -> None:
         """Bring the line above the buttons up to date; while an experiment is on it stays."""
@@ -84,7 +84,7 @@ class PriorExplorer(LayerDock):
         asked = self.asked()
         refused = isinstance(asked, Refusal)
         self.plan_line.setText(asked.message if isinstance(asked, Refusal) else asked.line)
-        self.run_bar.show_state(State.REFUSED if refused else State.READY)
+        self.run_bar.show_state(RunBarState.REFUSED if refused else RunBarState.READY)
 
     def start(self) -> None:
         """Begin, or wait in line for other docks."""
@@ -100,27 +100,27 @@ class PriorExplorer(LayerDock):
         self.results.shut_down()
         self._viewer.dims.events.current_step.disconnect(self.show_plan)
 
-    def _made(self, asked: AskedExperiment, over: Callable[[], object]) -> BackgroundRun:
-        begin = partial(explored, asked.wish)
-        return BackgroundRun(asked.plan, asked.pixels, self, over, begin, Box())
+    def _made(self, asked: PlannedExperiment, over: Callable[[], object]) -> BackgroundRun:
+        begin = partial(run_experiment, asked.wish)
+        return BackgroundRun(asked.plan, asked.pixels, self, over, begin, ExperimentProgressQueue())
 
-    def _prepare(self, asked: AskedExperiment) -> None:
+    def _prepare(self, asked: PlannedExperiment) -> None:
         self.results.forget()
         self.plot.restart(asked.wish.experiment)
         self._preview = Preview(self._viewer, asked.wish.name, asked.look)
         self.plan_line.setText(asked.line_on)  # the bar tells the time now
 
-    def _show(self, news: News) -> None:
+    def _show(self, news: ExperimentProgress) -> None:
         self.run_bar.show_event(news.event)
         self.plot.extend(
-            (group and called(_DESIGNS[group]), iteration, values)
+            (group and label_architecture(_ALL_ARCHITECTURES[group]), iteration, values)
             for group, iteration, values in news.points
         )
         if self._preview is not None:
             failing = "The preview cannot be shown"
             attempt(partial(self._preview.show, news.picture), failing)
 
-    def _taken(self, asked: AskedExperiment, outcome: Any) -> str:
+    def _taken(self, asked: PlannedExperiment, outcome: Any) -> str:
         told: list[str] = []
         failing = "What was found cannot be shown"
         trouble = attempt(lambda: told.append(self.results.show_found(asked, outcome)), failing)

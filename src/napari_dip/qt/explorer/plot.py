@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyqtgraph as pg
 
-from napari_dip.explore.spectra import BAND_NAMES, edges
+from napari_dip.explore.spectra import BAND_NAMES, compute_band_edges
 from napari_dip.explore.subject import TARGETS
-from napari_dip.qt.shell.plot import as_picture, recolour
+from napari_dip.qt.shell.plot import disable_plot_interaction, recolour
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -19,19 +19,21 @@ if TYPE_CHECKING:
     Points = Iterable[tuple[str, int, Mapping[str, float]]]
 
 #: Okabe-Ito, told apart by every kind of colour vision: image, image + noise, shuffled, noise.
-_TARGETS = dict(zip(TARGETS, ("#56B4E9", "#009E73", "#E69F00", "#D55E00"), strict=True))
+_TARGET_COLOURS = dict(zip(TARGETS, ("#56B4E9", "#009E73", "#E69F00", "#D55E00"), strict=True))
 #: From the lowest band to the highest; neither end is lost on a dark or a light ground.
-_BANDS = dict(zip(BAND_NAMES, ("#4C86E8", "#2BA8B8", "#4FAE5A", "#D99A1C", "#DB5B3B"), strict=True))
-_COLOURS = {
-    "impedance": _TARGETS,
-    "spectrum": _BANDS,
-    "architectures": {name: _TARGETS[name] for name in ("image", "noise")},
+_BAND_COLOURS = dict(
+    zip(BAND_NAMES, ("#4C86E8", "#2BA8B8", "#4FAE5A", "#D99A1C", "#DB5B3B"), strict=True)
+)
+_CURVE_COLOURS = {
+    "impedance": _TARGET_COLOURS,
+    "spectrum": _BAND_COLOURS,
+    "architectures": {name: _TARGET_COLOURS[name] for name in ("image", "noise")},
 }
 #: Iterations that are named below the curves; the logarithm's own ticks run into each other here.
-_PLACES = (1, 3, 10, 30, 100, 300, 1000, 3000, 10_000, 30_000, 100_000)
+_ITERATION_TICKS = (1, 3, 10, 30, 100, 300, 1000, 3000, 10_000, 30_000, 100_000)
 _ENERGY = "Not learned (1: all)"
-_LEFT = {"impedance": _ENERGY, "spectrum": "Learned (1: all)", "architectures": _ENERGY}
-_TIPS = {
+_Y_AXIS_LABELS = {"impedance": _ENERGY, "spectrum": "Learned (1: all)", "architectures": _ENERGY}
+_PLOT_TOOLTIPS = {
     "impedance": "How much of each target the network has not learned yet. It takes up an image "
     "long before noise: its structure resists noise.",
     "spectrum": "How much of each band of frequencies of the image is there. Low frequencies come "
@@ -51,8 +53,8 @@ class ExplorerPlot(pg.PlotWidget):  # type: ignore[misc]  # pyqtgraph ships no t
         self._theme = ("#ffffff", "#000000")
         self.curves: dict[str, pg.PlotDataItem] = {}
         self.setLogMode(x=True)
-        as_picture(self)
-        self.getAxis("bottom").setTicks([[(np.log10(one), f"{one}") for one in _PLACES]])
+        disable_plot_interaction(self)
+        self.getAxis("bottom").setTicks([[(np.log10(one), f"{one}") for one in _ITERATION_TICKS]])
         self.getAxis("left").setStyle(maxTickLevel=0)
         self.setVisible(False)  # until there is something to see
         self.setAccessibleName("Course of the experiment")
@@ -74,10 +76,10 @@ class ExplorerPlot(pg.PlotWidget):  # type: ignore[misc]  # pyqtgraph ships no t
             self.removeItem(curve)
         self.curves = {
             name: self.plot(pen=pg.mkPen(colour, width=2))
-            for name, colour in _COLOURS[experiment].items()
+            for name, colour in _CURVE_COLOURS[experiment].items()
         }
         self.setYRange(0, 1.1 if experiment != "spectrum" else 1, padding=0)
-        self.setToolTip(f"<qt>{_TIPS[experiment]}</qt>")
+        self.setToolTip(f"<qt>{_PLOT_TOOLTIPS[experiment]}</qt>")
         self.setVisible(False)
         self._begin("")
 
@@ -100,7 +102,7 @@ class ExplorerPlot(pg.PlotWidget):  # type: ignore[misc]  # pyqtgraph ships no t
     def recolour(self, text: str, background: str) -> None:
         """Follow napari's theme."""
         self._theme = (text, background)
-        words = {"bottom": "Iteration", "left": _LEFT[self.experiment]}
+        words = {"bottom": "Iteration", "left": _Y_AXIS_LABELS[self.experiment]}
         recolour(self, text, background, words, self._legend())
 
     def _begin(self, group: str) -> None:
@@ -117,7 +119,7 @@ class ExplorerPlot(pg.PlotWidget):  # type: ignore[misc]  # pyqtgraph ships no t
 
     def _legend(self) -> str:
         """Stand above the curves, where it can hide none of them."""
-        limits = edges()
+        limits = compute_band_edges()
         words: Mapping[str, str] = TARGETS
         if self.experiment == "spectrum":
             words = {
@@ -126,7 +128,7 @@ class ExplorerPlot(pg.PlotWidget):  # type: ignore[misc]  # pyqtgraph ships no t
             }
         signs = [
             f'<span style="color:{colour}">━</span>&nbsp;{words[name].replace(" ", "&nbsp;")}'
-            for name, colour in _COLOURS[self.experiment].items()
+            for name, colour in _CURVE_COLOURS[self.experiment].items()
         ]
         gap = "&nbsp;&nbsp; "
         if self.experiment == "spectrum":  # two lines, and what the numbers are

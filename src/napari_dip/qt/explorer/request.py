@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_dip.errors import Refusal, Refused, refusal
-from napari_dip.explore.subject import plan_of, wish_of
+from napari_dip.explore.subject import make_experiment_recipe, plan_centre_fit
 from napari_dip.io import ImageSpec
 from napari_dip.pipeline.machine import duration
 from napari_dip.pipeline.plan.costs import START_SECONDS
-from napari_dip.qt.explorer.run import Wish
-from napari_dip.qt.shell.layers import METADATA_KEY, level_zero
-from napari_dip.qt.shell.preferences import my_machine
-from napari_dip.tasks.priors.deep_image_prior import designs_for
+from napari_dip.qt.explorer.run import ExperimentRequest
+from napari_dip.qt.shell.layers import METADATA_KEY, get_full_resolution
+from napari_dip.qt.shell.preferences import get_allowed_machine
+from napari_dip.tasks.priors.deep_image_prior import list_architectures
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -51,7 +51,7 @@ class Plane:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class AskedExperiment:
+class PlannedExperiment:
     """An experiment that can begin.
 
     Attributes
@@ -66,7 +66,7 @@ class AskedExperiment:
         Where pictures of the part that is looked at lie, as `add_image` wants it.
     """
 
-    wish: Wish
+    wish: ExperimentRequest
     plan: Plan
     pixels: Mapping[str, Any]
     line: str
@@ -79,9 +79,9 @@ class AskedExperiment:
         return f"Prior explorer {self.wish.name}"
 
 
-def asked_of(
+def plan_experiment(
     viewer: napari.viewer.Viewer, image: Image, truth: Any, settings: ExplorerSettings
-) -> AskedExperiment | Refusal:
+) -> PlannedExperiment | Refusal:
     """Note what an experiment is asked for, or say why it cannot be.
 
     Parameters
@@ -92,26 +92,33 @@ def asked_of(
     truth : Image or None
     settings : ExplorerSettings
     """
-    plane, machine, side = plane_in_sight(viewer, image), my_machine(), settings.side.value()
+    plane, machine, side = (
+        find_visible_plane(viewer, image),
+        get_allowed_machine(),
+        settings.side.value(),
+    )
     pixels = {"image": plane.pixels}
     try:
-        recipe = wish_of(**settings.values())
+        recipe = make_experiment_recipe(**settings.values())
     except Refused as no:
         return no.refusal
-    plan = plan_of(recipe, plane.spec, side, machine)
+    plan = plan_centre_fit(recipe, plane.spec, side, machine)
     if isinstance(plan, Refusal):
         return plan
     if truth is not None and settings.experiment != "impedance":
-        other = plane_in_sight(viewer, truth)
+        other = find_visible_plane(viewer, truth)
         if other.spec.shape[:2] != plane.spec.shape[:2]:
-            sizes = {"size": _size(other.spec), "other": _size(plane.spec)}
+            sizes = {
+                "size": _format_image_size(other.spec),
+                "other": _format_image_size(plane.spec),
+            }
             return refusal("truth-size", name=truth.name, image=image.name, **sizes)
         pixels["truth"] = other.pixels
     only = None
     if settings.experiment == "architectures":
-        known = designs_for(plan.budget.widths, plan.budget.learning_rate)
+        known = list_architectures(plan.budget.widths, plan.budget.learning_rate)
         only = tuple(name for name in settings.only() if name in known)
-    wish = Wish(
+    wish = ExperimentRequest(
         settings.experiment,
         image.name,
         plane.spec.axes,
@@ -122,11 +129,13 @@ def asked_of(
     fits = _FITS.get(wish.experiment, 2 * len(only or ()))
     seconds = START_SECONDS + fits * (plan.costs.fit - START_SECONDS)
     time = f", up to {duration(seconds)} if nothing else runs"
-    line, line_on = (line_of(plan, plane, fits, one) for one in (time, ""))
-    return AskedExperiment(wish, plan, pixels, line, line_on, look_of_part(image, plane, plan))
+    line, line_on = (describe_experiment(plan, plane, fits, one) for one in (time, ""))
+    return PlannedExperiment(
+        wish, plan, pixels, line, line_on, make_crop_attributes(image, plane, plan)
+    )
 
 
-def line_of(plan: Plan, plane: Plane, fits: int, time: str) -> str:
+def describe_experiment(plan: Plan, plane: Plane, fits: int, time: str) -> str:
     """Say what an experiment takes.
 
     Parameters
@@ -149,9 +158,9 @@ def line_of(plan: Plan, plane: Plane, fits: int, time: str) -> str:
     return "\n".join([*said, *plan.notes])
 
 
-def plane_in_sight(viewer: napari.viewer.Viewer, layer: Image) -> Plane:
+def find_visible_plane(viewer: napari.viewer.Viewer, layer: Image) -> Plane:
     """Give the plane that the viewer's sliders stand at; of a picture, all of it."""
-    data = level_zero(layer)
+    data = get_full_resolution(layer)
     lead = len(data.shape) - (3 if layer.rgb else 2)
     point = layer.world_to_data(viewer.dims.point[-layer.ndim :])
     at = tuple(
@@ -165,7 +174,7 @@ def plane_in_sight(viewer: napari.viewer.Viewer, layer: Image) -> Plane:
     return Plane(spec, pixels, at, tuple(int(count) for count in data.shape[:lead]))
 
 
-def look_of_part(layer: Image, plane: Plane, plan: Plan) -> dict[str, Any]:
+def make_crop_attributes(layer: Image, plane: Plane, plan: Plan) -> dict[str, Any]:
     """Lay pictures of the part that is looked at where it is, in the layer's colours.
 
     Parameters
@@ -195,7 +204,7 @@ def look_of_part(layer: Image, plane: Plane, plan: Plan) -> dict[str, Any]:
     return {**look, **colours, "metadata": {METADATA_KEY: {"inputs": {}}}}
 
 
-def stacked(look: Mapping[str, Any]) -> dict[str, Any]:
+def add_stack_axis(look: Mapping[str, Any]) -> dict[str, Any]:
     """Give the look of a stack of such pictures: one more axis, in front."""
     more = dict(look)
     more["units"] = ("pixel", *look["units"])
@@ -206,6 +215,6 @@ def stacked(look: Mapping[str, Any]) -> dict[str, Any]:
     return {**more, "scale": (1.0, *look["scale"]), "translate": (0.0, *look["translate"])}
 
 
-def _size(spec: ImageSpec) -> str:
+def _format_image_size(spec: ImageSpec) -> str:
     height, width = spec.grid
     return f"{width} × {height} pixels"

@@ -27,16 +27,21 @@ from qtpy.QtWidgets import (
 )
 
 from napari_dip.errors import DipError, Refusal, Refused
-from napari_dip.explore.output.files import free_folder
-from napari_dip.explore.spectra import LEVELS, edges, reached
-from napari_dip.explore.subject import TARGETS, TOLD, called, kept_by
-from napari_dip.qt.explorer.request import stacked
-from napari_dip.qt.shell.docked import explained_button
+from napari_dip.explore.output.files import find_free_folder
+from napari_dip.explore.spectra import LEVELS, compute_band_edges, find_level_iterations
+from napari_dip.explore.subject import (
+    REPORTED_ITERATIONS,
+    TARGETS,
+    get_denoising_network,
+    label_architecture,
+)
+from napari_dip.qt.explorer.request import add_stack_axis
+from napari_dip.qt.shell.docked import make_button
 from napari_dip.qt.shell.ending import attempt
-from napari_dip.qt.shell.layers import undisturbed
-from napari_dip.qt.shell.preferences import shelf_of
-from napari_dip.qt.shell.worker import BackgroundCall, answered
-from napari_dip.tasks.priors.deep_image_prior import PRESET, designs_for
+from napari_dip.qt.shell.layers import preserve_view
+from napari_dip.qt.shell.preferences import open_saved_settings
+from napari_dip.qt.shell.worker import BackgroundCall, catch_errors
+from napari_dip.tasks.priors.deep_image_prior import PRESET, list_architectures
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -45,15 +50,15 @@ if TYPE_CHECKING:
     import napari.viewer
     import numpy.typing as npt
 
-    from napari_dip.qt.explorer.request import AskedExperiment
+    from napari_dip.qt.explorer.request import PlannedExperiment
     from napari_dip.qt.shell.worker import Switch
 
 #: How short a mark says that a row is the one to take.
-_TAKEN = "✓ "
+_BEST_ROW_MARK = "✓ "
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Stack:
+class PictureStack:
     """Pictures of the part that was looked at, to be laid over it as one layer.
 
     Attributes
@@ -77,7 +82,7 @@ class Stack:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Findings:
+class ExperimentSummary:
     """An experiment's outcome, as the dock shows it.
 
     Attributes
@@ -95,12 +100,12 @@ class Findings:
     headline: str
     heads: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
-    stack: Stack
+    stack: PictureStack
     sentences: tuple[str, ...]
     curves: tuple[tuple[str, Mapping[str, Any]], ...] = field(default=())
 
 
-def findings_of(experiment: str, found: Any) -> Findings:
+def summarise_experiment(experiment: str, found: Any) -> ExperimentSummary:
     """Put an outcome into the form that the dock shows.
 
     Parameters
@@ -109,26 +114,26 @@ def findings_of(experiment: str, found: Any) -> Findings:
     found : Impedance, Spectrum or Architectures
     """
     return {
-        "impedance": _impedance,
-        "spectrum": _spectrum,
-        "architectures": _architectures,
+        "impedance": _summarise_impedance,
+        "spectrum": _summarise_spectrum,
+        "architectures": _summarise_architectures,
     }[experiment](found)
 
 
-def _impedance(found: Any) -> Findings:
+def _summarise_impedance(found: Any) -> ExperimentSummary:
     last = found.subject.iterations
-    places = [*(at for at in TOLD if at < last), last]
+    places = [*(at for at in REPORTED_ITERATIONS if at < last), last]
     rows = [(str(at), *(f"{one:.3f}" for one in found.at(at).values())) for at in places]
     heads = ("After", "image", "+ noise", "shuffled", "noise")
     targets = np.stack([found.targets[name] for name in TARGETS])
-    stack = Stack("targets", "target", tuple(TARGETS.values()), targets, in_units=False)
+    stack = PictureStack("targets", "target", tuple(TARGETS.values()), targets, in_units=False)
     headline = f"Impedance score {found.score:.3f}"
-    return Findings(headline, heads, tuple(rows), stack, _said(found))
+    return ExperimentSummary(headline, heads, tuple(rows), stack, _collect_sentences(found))
 
 
-def _spectrum(found: Any) -> Findings:
-    limits = edges()
-    levels = [reached(found.correspondence, level) for level in LEVELS]
+def _summarise_spectrum(found: Any) -> ExperimentSummary:
+    limits = compute_band_edges()
+    levels = [find_level_iterations(found.correspondence, level) for level in LEVELS]
     rows = tuple(
         (
             f"{limits[band]:.1f} to {limits[band + 1]:.1f}",
@@ -141,13 +146,13 @@ def _spectrum(found: Any) -> Findings:
     places = sorted(found.evolution)
     pictures = np.stack([found.evolution[at] for at in places])
     names = tuple(f"iteration {at}" for at in places)
-    stack = Stack("evolution", "iteration", names, pictures)
+    stack = PictureStack("evolution", "iteration", names, pictures)
     taken = found.held_out.best_iteration
     headline = f"Held-out pixels take iteration {taken}"
-    return Findings(headline, heads, rows, stack, _said(found))
+    return ExperimentSummary(headline, heads, rows, stack, _collect_sentences(found))
 
 
-def _architectures(found: Any) -> Findings:
+def _summarise_architectures(found: Any) -> ExperimentSummary:
     taken = found.suits
     heads = ["Design", "held out", "score", "bands", "weights"]
     if found.truth is not None:
@@ -156,7 +161,7 @@ def _architectures(found: Any) -> Findings:
     rows = []
     for one in fits:
         row = [
-            f"{_TAKEN if one is taken else ''}{called(one.design)}",
+            f"{_BEST_ROW_MARK if one is taken else ''}{label_architecture(one.design)}",
             f"{one.held_out_error:.4f}",
             f"{one.impedance:.3f}",
             f"{one.band_score:.3f}",
@@ -165,27 +170,32 @@ def _architectures(found: Any) -> Findings:
         if found.truth is not None:
             row.insert(2, f"{one.taken_psnr:.2f}")
         rows.append(tuple(row))
-    names = tuple(called(one.design) for one in fits)
-    stack = Stack("designs", "design", names, np.stack([one.picture for one in fits]))
+    names = tuple(label_architecture(one.design) for one in fits)
+    stack = PictureStack("designs", "design", names, np.stack([one.picture for one in fits]))
     curves = tuple(
         (name, {"image": one.energy, "noise": one.noise})
         for name, one in zip(names, fits, strict=True)
     )
-    headline = f"Suits best: {called(taken.design)}"
-    return Findings(headline, tuple(heads), tuple(rows), stack, _compared(found), curves)
+    headline = f"Suits best: {label_architecture(taken.design)}"
+    return ExperimentSummary(
+        headline, tuple(heads), tuple(rows), stack, _describe_comparison(found), curves
+    )
 
 
-def _compared(found: Any) -> tuple[str, ...]:
+def _describe_comparison(found: Any) -> tuple[str, ...]:
     """Say which network suits the image, and how sure that is."""
     best, first, taken = found.best, found.fits[0], found.suits
-    others = [called(one.design) for one in (best, *found.level) if one is not taken]
+    others = [label_architecture(one.design) for one in (best, *found.level) if one is not taken]
     least = f"its error at held-out pixels is {taken.held_out_error:.4f}"
     if taken is best:
-        said = [f"{called(taken.design).capitalize()}: {least}, the least of {len(found.fits)}."]
+        said = [
+            f"{label_architecture(taken.design).capitalize()}: {least}, the least of "
+            f"{len(found.fits)}."
+        ]
         if taken is not first:
             share = 1 - best.held_out_error / first.held_out_error
             said.append(f"That is {share:.1%} below that of the preset's network.")
-        others = [called(one.design) for one in found.level]
+        others = [label_architecture(one.design) for one in found.level]
     else:
         said = ["The preset's network: held-out pixels cannot tell it from the best one."]
     if others:
@@ -194,36 +204,36 @@ def _compared(found: Any) -> tuple[str, ...]:
         most = max(one.oracle for one in found.fits)
         told = f"{taken.taken_psnr:.2f} dB; the best that any network came by is {most:.2f} dB."
         said.append(f"By the truth its picture has {told}")
-    known = designs_for(found.subject.plan.budget.widths, 0.0)
+    known = list_architectures(found.subject.plan.budget.widths, 0.0)
     for names, words in ((found.broken, "Broke down"), (found.left_out, "Ended; not fitted")):
         if names:
-            said.append(f"{words}: {', '.join(called(known[name]) for name in names)}.")
+            said.append(f"{words}: {', '.join(label_architecture(known[name]) for name in names)}.")
     return tuple(said)
 
 
-def _said(found: Any) -> tuple[str, ...]:
+def _collect_sentences(found: Any) -> tuple[str, ...]:
     """Give the sentences of an experiment, and how it ended where someone ended it."""
     ended = [one for one in found.subject.notes if one.startswith("Ended by hand")]
     return (*ended, *found.sentences)
 
 
-_TIP = (
+_METRICS_TOOLTIP = (
     "Energies of the targets; or what is there of each band of frequencies, in cycles per pixel; "
     "or a row for each network. Held out: error at pixels that drove no fit, small is good. dB: "
     "PSNR against the truth. Score: impedance. Bands: how far the lowest is ahead of the highest. "
     "Weights: in thousands. Choose a network to see its curves and its picture."
 )
 #: Height of a row, in pixels: five are in sight below the plot in a window of 1280 x 720.
-_ROW = 22
+_METRIC_ROW_HEIGHT = 22
 
 
-class FiguresTable(QTableWidget):
+class MetricsTable(QTableWidget):
     """Rows of words; the first column on the left, numbers on the right."""
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self.setAccessibleName("Figures")
-        self.setToolTip(f"<qt>{_TIP}</qt>")
+        self.setToolTip(f"<qt>{_METRICS_TOOLTIP}</qt>")
         self.setStyleSheet("QTableWidget, QHeaderView { font-size: 9pt; padding: 0px; }")
         self.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
         self.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
@@ -231,8 +241,8 @@ class FiguresTable(QTableWidget):
         self.setVerticalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         if (rows := self.verticalHeader()) is not None:
             rows.setVisible(False)
-            rows.setMinimumSectionSize(_ROW)
-            rows.setDefaultSectionSize(_ROW)
+            rows.setMinimumSectionSize(_METRIC_ROW_HEIGHT)
+            rows.setDefaultSectionSize(_METRIC_ROW_HEIGHT)
 
     def fill(self, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """Show other figures; nobody is told that another row is chosen."""
@@ -243,23 +253,23 @@ class FiguresTable(QTableWidget):
             self.setHorizontalHeaderLabels(list(heads))
             for row, cells in enumerate(rows):
                 for column, words in enumerate(cells):
-                    self.setItem(row, column, _item(words, left=column == 0))
+                    self.setItem(row, column, _make_table_item(words, left=column == 0))
         self.resizeColumnsToContents()
         header, bar = self.horizontalHeader(), self.horizontalScrollBar()
         around = [part.sizeHint().height() for part in (header, bar) if part is not None]
         self.setFixedHeight(sum(map(self.rowHeight, range(self.rowCount()))) + sum(around) + 4)
 
 
-def _item(words: str, *, left: bool) -> QTableWidgetItem:
+def _make_table_item(words: str, *, left: bool) -> QTableWidgetItem:
     item = QTableWidgetItem(words)
     side = Qt.AlignmentFlag.AlignLeft if left else Qt.AlignmentFlag.AlignRight
     item.setTextAlignment(side | Qt.AlignmentFlag.AlignVCenter)
     return item
 
 
-_WHERE = "Folder that gets a folder with the report"
+_REPORT_FOLDER_TITLE = "Folder that gets a folder with the report"
 #: Most presets of one name, told apart by numbers.
-_MOST = 99
+_MAX_PRESET_NUMBER = 99
 
 
 class ExplorerResults(QWidget):
@@ -277,9 +287,9 @@ class ExplorerResults(QWidget):
     def __init__(self, viewer: napari.viewer.Viewer, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self._viewer = viewer
-        self._asked: AskedExperiment | None = None
+        self._asked: PlannedExperiment | None = None
         self._found: Any = None
-        self._findings: Findings | None = None
+        self._findings: ExperimentSummary | None = None
         self._layer: napari.layers.Image | None = None
         self._saving: BackgroundCall | None = None
         self._page: Path | None = None
@@ -287,20 +297,20 @@ class ExplorerResults(QWidget):
         self.headline.setStyleSheet("font-weight: bold; font-size: 12pt;")
         self.headline.setTextFormat(Qt.TextFormat.PlainText)
         self.headline.setWordWrap(True)
-        self.table = FiguresTable()
+        self.table = MetricsTable()
         self.in_sight = QLabel()
         self.in_sight.setTextFormat(Qt.TextFormat.PlainText)  # names of layers are a stranger's
         self.in_sight.setVisible(False)
-        self.layers_button = explained_button(
+        self.layers_button = make_button(
             "Add as layer", "Add the pictures as one layer, over the part that was looked at."
         )
-        self.save_button = explained_button(
+        self.save_button = make_button(
             "Save report …",
             "Save a page with figures, captions, settings and references, and all numbers as "
             "tables, in a folder of its own.",
         )
-        self.open_button = explained_button("Open report", "Open the saved page in your browser.")
-        self.preset_button = explained_button(
+        self.open_button = make_button("Open report", "Open the saved page in your browser.")
+        self.preset_button = make_button(
             "Keep as preset for Denoise",
             "Keep a preset of your own for the Denoise dock: fixed noise, as in the Deep Image "
             "Prior paper, with the network that suits this image.",
@@ -314,12 +324,12 @@ class ExplorerResults(QWidget):
         self.setVisible(False)
         viewer.dims.events.current_step.connect(self._on_step)
 
-    def show_found(self, asked: AskedExperiment, found: Any) -> str:
+    def show_found(self, asked: PlannedExperiment, found: Any) -> str:
         """Take an outcome in; gives it in words."""
         self.forget()
         # the outcome outlives the layer; its pixels need not
         self._asked, self._found = replace(asked, pixels={}), found
-        self._findings = findings = findings_of(asked.wish.experiment, found)
+        self._findings = findings = summarise_experiment(asked.wish.experiment, found)
         self.headline.setText(findings.headline)
         self.table.fill(findings.heads, findings.rows)
         self.preset_button.setVisible(asked.wish.experiment == "architectures")
@@ -343,14 +353,14 @@ class ExplorerResults(QWidget):
         if asked is None or findings is None:
             return
         stack = findings.stack
-        look = stacked(asked.look)
+        look = add_stack_axis(asked.look)
         if not stack.in_units:
             look.pop("contrast_limits", None)
         words = {"name": f"{asked.wish.name} {stack.called}", "axis_labels": (stack.axis, "y", "x")}
         shown: list[napari.layers.Image] = []
 
         def act() -> None:
-            with undisturbed(self._viewer):
+            with preserve_view(self._viewer):
                 shown.append(self._viewer.add_image(stack.pictures, **look, **words))
 
         trouble = attempt(act, "The layer could not be added")
@@ -368,11 +378,13 @@ class ExplorerResults(QWidget):
         asked, found = self._asked, self._found
         if asked is None or self._saving is not None:
             return
-        parent = QFileDialog.getExistingDirectory(self, _WHERE)
+        parent = QFileDialog.getExistingDirectory(self, _REPORT_FOLDER_TITLE)
         if not parent:
             return
-        folder = free_folder(parent, f"{asked.wish.name} {asked.wish.experiment}")
-        self._saving = BackgroundCall(partial(_saved, found, folder, asked.wish.name), self)
+        folder = find_free_folder(parent, f"{asked.wish.name} {asked.wish.experiment}")
+        self._saving = BackgroundCall(
+            partial(_save_experiment_report, found, folder, asked.wish.name), self
+        )
         self._saving.ended.connect(self._on_saved)
         self.save_button.setEnabled(False)
         self.said.emit("Saving the report")
@@ -390,12 +402,12 @@ class ExplorerResults(QWidget):
         if self._asked is None or self._found is None:
             return
         suits = self._found.suits.design
-        recipe, shelf = self._found.denoising, shelf_of("denoise")
+        recipe, shelf = self._found.denoising, open_saved_settings("denoise")
         what = "fixed noise" if suits.name == PRESET else suits.words
-        base = _plain(f"{what} for {self._asked.wish.name}")
+        base = _clean_preset_name(f"{what} for {self._asked.wish.name}")
         name = ""
         try:
-            for number in range(1, _MOST):
+            for number in range(1, _MAX_PRESET_NUMBER):
                 with suppress(Refused):
                     name = shelf.save(base if number == 1 else f"{base} {number}", recipe)
                     break
@@ -406,7 +418,7 @@ class ExplorerResults(QWidget):
             return
         given = (
             ""
-            if kept_by(suits)
+            if get_denoising_network(suits)
             else f" It has the preset's network: a preset has no place for {suits.words}."
         )
         self.said.emit(
@@ -464,14 +476,14 @@ class ExplorerResults(QWidget):
         layout.addWidget(self.preset_button, 5, 0, 1, 2)
 
 
-def _saved(found: Any, folder: Path, name: str, _: Switch) -> Path | Refusal:
+def _save_experiment_report(found: Any, folder: Path, name: str, _: Switch) -> Path | Refusal:
     """Save a report in a thread of its own; drawing it takes seconds."""
     from napari_dip.explore.output.files import save_outcome
 
-    return answered(lambda: save_outcome(found, folder), "Saving the report of", name)
+    return catch_errors(lambda: save_outcome(found, folder), "Saving the report of", name)
 
 
-def _plain(name: str) -> str:
+def _clean_preset_name(name: str) -> str:
     """Bring a name into signs that presets may have, and to a length."""
     kept = "".join(one if one.isalnum() or one in " _-" else "-" for one in name)
     return " ".join(kept.split())[:56].strip(" .")

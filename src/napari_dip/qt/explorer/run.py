@@ -6,10 +6,10 @@ import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from napari_dip.explore.progress import Seen
-from napari_dip.explore.subject import subject_of, truth_of
+from napari_dip.explore.progress import IterationUpdate
+from napari_dip.explore.subject import make_experiment_setup, read_truth
 from napari_dip.pipeline.events import Control, Event
-from napari_dip.qt.shell.worker import Inbox
+from napari_dip.qt.shell.worker import ProgressQueue
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 #: promised: the preset's network comes first, and all designs together took 0.8 times as long as if
 #: each were it (`make bench-architectures`, time of the processor); only bounded layers, Gaussian
 #: upsampling and the deepest network took longer, 1.6 times at most.
-_TELLING, _ROOM = 0.03, 1.25
+_MIN_TIMED_SHARE, _TIME_MARGIN = 0.03, 1.25
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class News:
+class ExperimentProgress:
     """What happened since the dock last looked.
 
     Attributes
@@ -43,7 +43,7 @@ class News:
     picture: npt.NDArray[Any] | None
 
 
-class Box(Inbox[Seen, News]):
+class ExperimentProgressQueue(ProgressQueue[IterationUpdate, ExperimentProgress]):
     """Holds the reports of an experiment: its latest picture, and all points of the curves."""
 
     def __init__(self) -> None:
@@ -52,19 +52,19 @@ class Box(Inbox[Seen, News]):
         self._points: list[tuple[str, int, Mapping[str, float]]] = []
         self._picture: npt.NDArray[Any] | None = None
 
-    def _put(self, report: Seen) -> None:
+    def _put(self, report: IterationUpdate) -> None:
         self._event = report.event
         if report.points:
             self._points.append((report.group, report.event.iteration, report.points))
         self._picture = self._picture if report.picture is None else report.picture
 
-    def _emptied(self) -> News | None:
+    def _emptied(self) -> ExperimentProgress | None:
         event, points, picture = self._event, tuple(self._points), self._picture
         self._event, self._points, self._picture = None, [], None
-        return None if event is None else News(event, points, picture)
+        return None if event is None else ExperimentProgress(event, points, picture)
 
 
-class Pace:
+class ExperimentTimer:
     """Tells how long the rest takes, pauses left out.
 
     Parameters
@@ -89,19 +89,19 @@ class Pace:
             self._held = None
         return wish
 
-    def told(self, seen: Seen) -> Seen:
+    def told(self, seen: IterationUpdate) -> IterationUpdate:
         """Add to a report how long the rest takes, once that can be said."""
         now, event = time.monotonic(), seen.event
         self._begun = self._begun or now
-        if not _TELLING < event.fraction < 1:
+        if not _MIN_TIMED_SHARE < event.fraction < 1:
             return seen
-        left = _ROOM * (now - self._begun) * (1 - event.fraction) / event.fraction
+        left = _TIME_MARGIN * (now - self._begun) * (1 - event.fraction) / event.fraction
         spent = now - self._begun
         return seen._replace(event=replace(event, seconds=spent, seconds_left=left))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Wish:
+class ExperimentRequest:
     """What an experiment is asked for.
 
     Attributes
@@ -113,7 +113,7 @@ class Wish:
     axes : str
         "YX" or "YXS".
     settings : mapping
-        As for `subject_of`.
+        As for `make_experiment_setup`.
     machine : Machine
     only : tuple of str or None
         Designs to compare with the preset's; None: all.
@@ -127,14 +127,14 @@ class Wish:
     only: tuple[str, ...] | None = None
 
 
-def explored(
-    wish: Wish,
+def run_experiment(
+    wish: ExperimentRequest,
     plan: object,
     data: Mapping[str, npt.NDArray[Any]],
     *,
     control: Callable[[], Control],
     preview_seconds: float,
-) -> Generator[Seen, None, Any]:
+) -> Generator[IterationUpdate, None, Any]:
     """Carry an experiment out; the loops are those of the command.
 
     Parameters
@@ -158,13 +158,13 @@ def explored(
     Refused, Failed
         As the experiments.
     """
-    pace = Pace(control)
-    yield Seen(Event("Starting the engine"), {})
-    subject = subject_of(
+    pace = ExperimentTimer(control)
+    yield IterationUpdate(Event("Starting the engine"), {})
+    subject = make_experiment_setup(
         data["image"], axes=wish.axes, name=wish.name, machine=wish.machine, **wish.settings
     )
-    truth = truth_of(data["truth"], subject) if "truth" in data else None
-    steps: Generator[Seen, None, Any]
+    truth = read_truth(data["truth"], subject) if "truth" in data else None
+    steps: Generator[IterationUpdate, None, Any]
     if wish.experiment == "impedance":
         from napari_dip.explore.energies import explore_impedance
 
@@ -175,9 +175,11 @@ def explored(
         steps = explore_spectrum(subject, truth, control=pace)
     else:
         from napari_dip.explore.comparison import explore_architectures
-        from napari_dip.explore.subject import chosen
+        from napari_dip.explore.subject import choose_architectures
 
-        steps = explore_architectures(subject, chosen(subject, wish.only), truth, control=pace)
+        steps = explore_architectures(
+            subject, choose_architectures(subject, wish.only), truth, control=pace
+        )
     try:
         while True:
             try:

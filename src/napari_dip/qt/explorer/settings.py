@@ -17,15 +17,20 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_dip.explore.calls import COMPARED
-from napari_dip.explore.subject import CROP, ITERATIONS, called, every_design
-from napari_dip.pipeline.plan.layout import LEAST_SIDE
+from napari_dip.explore.calls import COMPARISON_DEFAULTS
+from napari_dip.explore.subject import (
+    DEFAULT_CROP,
+    ITERATIONS,
+    label_architecture,
+    list_all_architectures,
+)
+from napari_dip.pipeline.plan.layout import MIN_IMAGE_SIDE
 from napari_dip.pipeline.recipe import Common
 from napari_dip.qt.shell.form import WheelGuard
 from napari_dip.tasks.priors.deep_image_prior import PRESET
 
 #: By their names in `napari_dip.explore`: what the list says, and what they show.
-EXPERIMENTS = {
+EXPERIMENT_CHOICES = {
     "impedance": (
         "Image against noise",
         "Impedance: how soon an untrained network learns the image, the image with noise, its "
@@ -41,12 +46,12 @@ EXPERIMENTS = {
     ),
 }
 #: Iterations and pixels along a side, unless the user sets others.
-_USUAL = {
-    "impedance": (ITERATIONS, CROP),
-    "spectrum": (ITERATIONS, CROP),
-    "architectures": (COMPARED["max_iterations"], COMPARED["crop"]),
+_EXPERIMENT_DEFAULTS = {
+    "impedance": (ITERATIONS, DEFAULT_CROP),
+    "spectrum": (ITERATIONS, DEFAULT_CROP),
+    "architectures": (COMPARISON_DEFAULTS["max_iterations"], COMPARISON_DEFAULTS["crop"]),
 }
-_MOST_ITERATIONS, _MOST_SIDE = 100_000, 4096
+_MAX_FIT_ITERATIONS, _MAX_CROP_SIDE = 100_000, 4096
 #: In pixels: eight designs, the others scroll.
 _LIST_HEIGHT = 170
 
@@ -65,7 +70,9 @@ class ExplorerSettings:
     changed = Signal()
 
     def __init__(self) -> None:
-        self.experiments = _combo("Experiment", {one: EXPERIMENTS[one][0] for one in EXPERIMENTS})
+        self.experiments = _make_choice_combo(
+            "Experiment", {one: EXPERIMENT_CHOICES[one][0] for one in EXPERIMENT_CHOICES}
+        )
         self.says = QLabel()
         self.says.setWordWrap(True)
         fields = Common.model_fields
@@ -73,12 +80,15 @@ class ExplorerSettings:
             next(one for one in fields[name].metadata if hasattr(one, "choices")).choices or {}
             for name in ("preset", "device")
         )
-        self.preset = _combo("Network of the preset", presets)
-        self.device = _combo("Device", devices)
-        self.network = _combo("Design", {name: called(one) for name, one in every_design().items()})
-        self.iterations = _spin("Iterations of each fit", 1, _MOST_ITERATIONS)
-        self.side = _spin("Pixels along a side", LEAST_SIDE, _MOST_SIDE)
-        self.seed = _spin("Seed", 0, 2**31 - 1)
+        self.preset = _make_choice_combo("Network of the preset", presets)
+        self.device = _make_choice_combo("Device", devices)
+        self.network = _make_choice_combo(
+            "Design",
+            {name: label_architecture(one) for name, one in list_all_architectures().items()},
+        )
+        self.iterations = _make_spin_box("Iterations of each fit", 1, _MAX_FIT_ITERATIONS)
+        self.side = _make_spin_box("Pixels along a side", MIN_IMAGE_SIDE, _MAX_CROP_SIDE)
+        self.seed = _make_spin_box("Seed", 0, 2**31 - 1)
         self.designs = QListWidget()
         self.designs.setAccessibleName("Designs")
         self.designs.setFixedHeight(_LIST_HEIGHT)
@@ -120,7 +130,7 @@ class ExplorerSettings:
 
     def _fill_designs(self) -> None:
         """List all designs, ticked; that of the preset is always among them."""
-        for name, design in every_design().items():
+        for name, design in list_all_architectures().items():
             item = QListWidgetItem("the preset's network" if name == PRESET else design.words)
             item.setData(Qt.ItemDataRole.UserRole, name)
             item.setCheckState(Qt.CheckState.Checked)
@@ -129,7 +139,9 @@ class ExplorerSettings:
             self.designs.addItem(item)
 
     def _on_experiment(self, _: object = None) -> None:
-        for spin, usual in zip((self.iterations, self.side), _USUAL[self.experiment], strict=True):
+        for spin, usual in zip(
+            (self.iterations, self.side), _EXPERIMENT_DEFAULTS[self.experiment], strict=True
+        ):
             if spin not in self._by_hand:
                 with QSignalBlocker(spin):
                     spin.setValue(usual)
@@ -138,7 +150,7 @@ class ExplorerSettings:
         self._designs_label.setVisible(compares)
         self.network.setVisible(not compares)
         self._network_label.setVisible(not compares)
-        self.says.setText(EXPERIMENTS[self.experiment][1])
+        self.says.setText(EXPERIMENT_CHOICES[self.experiment][1])
         self.changed.emit()
 
     def _listen(self) -> None:
@@ -161,13 +173,13 @@ class ExplorerSettings:
         top, folded = QWidget(), QWidget()
         column = QVBoxLayout(top)
         column.setContentsMargins(0, 0, 0, 0)
-        form = _form()
+        form = _make_settings_layout()
         form.addRow("Experiment", self.experiments)
         column.addLayout(form)
         column.addWidget(self.says)
         below = QVBoxLayout(folded)
         below.setContentsMargins(0, 0, 0, 0)
-        form = _form()
+        form = _make_settings_layout()
         form.addRow("Network of", self.preset)
         self._network_label = QLabel("Design")
         form.addRow(self._network_label, self.network)
@@ -204,14 +216,14 @@ class ExplorerSettings:
             widget.setToolTip(f"<qt>{words}</qt>")
 
 
-def _form() -> QFormLayout:
+def _make_settings_layout() -> QFormLayout:
     form = QFormLayout()
     form.setContentsMargins(0, 0, 0, 0)
     form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
     return form
 
 
-def _combo(name: str, choices: dict[str, str]) -> QComboBox:
+def _make_choice_combo(name: str, choices: dict[str, str]) -> QComboBox:
     combo = QComboBox()
     combo.setAccessibleName(name)
     combo.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
@@ -221,7 +233,7 @@ def _combo(name: str, choices: dict[str, str]) -> QComboBox:
     return combo
 
 
-def _spin(name: str, least: int, most: int) -> QSpinBox:
+def _make_spin_box(name: str, least: int, most: int) -> QSpinBox:
     spin = QSpinBox()
     spin.setAccessibleName(name)
     spin.setRange(least, most)

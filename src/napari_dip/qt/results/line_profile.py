@@ -13,21 +13,26 @@ import pyqtgraph as pg
 from napari.layers import Image, Shapes
 from qtpy.QtWidgets import QPushButton, QVBoxLayout, QWidget
 
-from napari_dip.qt.shell.docked import Fold, single_shot
+from napari_dip.qt.shell.docked import CollapsibleSection, make_single_shot_timer
 from napari_dip.qt.shell.ending import attempt
-from napari_dip.qt.shell.layers import METADATA_KEY, level_zero, undisturbed
-from napari_dip.qt.shell.plot import FITTED_COLOUR, HELD_OUT_COLOUR, as_picture, recolour
-from napari_dip.qt.shell.run_bar import sentence_label
+from napari_dip.qt.shell.layers import METADATA_KEY, get_full_resolution, preserve_view
+from napari_dip.qt.shell.plot import (
+    TRAINING_COLOUR,
+    VALIDATION_COLOUR,
+    disable_plot_interaction,
+    recolour,
+)
+from napari_dip.qt.shell.run_bar import make_message_label
 
 if TYPE_CHECKING:
     import napari.viewer
     import numpy.typing as npt
 
 #: Samples along a line, at most: more than the plot has pixels.
-_MOST = 600
-_LEGEND = "&nbsp;&nbsp;&nbsp;".join(
+_MAX_PROFILE_SAMPLES = 600
+_PROFILE_LEGEND = "&nbsp;&nbsp;&nbsp;".join(
     f'<span style="color:{colour}">━</span> {words}'
-    for colour, words in ((FITTED_COLOUR, "input"), (HELD_OUT_COLOUR, "result"))
+    for colour, words in ((TRAINING_COLOUR, "input"), (VALIDATION_COLOUR, "result"))
 )
 
 
@@ -46,7 +51,7 @@ class Profile(NamedTuple):
     intensity: npt.NDArray[np.float64]
 
 
-def drawn_line(viewer: napari.viewer.Viewer) -> npt.NDArray[np.float64] | None:
+def find_drawn_line(viewer: napari.viewer.Viewer) -> npt.NDArray[np.float64] | None:
     """Give both ends of the last line or path drawn in the topmost Shapes layer that has one.
 
     Returns
@@ -65,8 +70,11 @@ def drawn_line(viewer: napari.viewer.Viewer) -> npt.NDArray[np.float64] | None:
     return None
 
 
-def profile_of(
-    image: Image, line: npt.NDArray[np.float64], point: tuple[float, ...], most: int = _MOST
+def measure_line_profile(
+    image: Image,
+    line: npt.NDArray[np.float64],
+    point: tuple[float, ...],
+    most: int = _MAX_PROFILE_SAMPLES,
 ) -> Profile:
     """Read an image along a line; only the part of the plane around it is read.
 
@@ -74,13 +82,13 @@ def profile_of(
     ----------
     image : Image
     line : ndarray
-        (2, 2), by `drawn_line`.
+        (2, 2), by `find_drawn_line`.
     point : tuple of float
         Which plane is meant, in world coordinates; its last two are not used.
     most : int
         Most samples.
     """
-    data = level_zero(image)
+    data = get_full_resolution(image)
     whole = np.array(point[-image.ndim :], float)
     ends = np.array([image.world_to_data([*whole[:-2], *one]) for one in line])
     count = int(min(most, max(2, np.ceil(np.hypot(*(ends[1] - ends[0])[-2:])) + 1)))
@@ -98,12 +106,12 @@ def profile_of(
     around = np.asarray(data[(*plane, slice(low[0], high[0]), slice(low[1], high[1]))], float)
     around = around.mean(-1) if around.ndim > 2 else around
     places = ends[0, -2:, None] + share * (ends[1] - ends[0])[-2:, None] - low[:, None]
-    values = _between(around, places)
+    values = _interpolate_bilinear(around, places)
     outside = (places < -0.5) | (places > np.array(around.shape)[:, None] - 0.5)
     return Profile(distance, np.where(outside.any(0), np.nan, values))
 
 
-def _between(
+def _interpolate_bilinear(
     picture: npt.NDArray[np.float64], places: npt.NDArray[np.float64]
 ) -> npt.NDArray[np.float64]:
     """Read a picture at places (Y and X, points) between its pixels; beyond its rim, its rim."""
@@ -121,11 +129,11 @@ class ProfilePlot(pg.PlotWidget):  # type: ignore[misc]  # pyqtgraph ships no ty
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
-        self.before = self.plot(pen=pg.mkPen(FITTED_COLOUR, width=1), connect="finite")
-        self.after = self.plot(pen=pg.mkPen(HELD_OUT_COLOUR, width=2), connect="finite")
+        self.before = self.plot(pen=pg.mkPen(TRAINING_COLOUR, width=1), connect="finite")
+        self.after = self.plot(pen=pg.mkPen(VALIDATION_COLOUR, width=2), connect="finite")
         self._unit = "pixel"
         self._colours = ("w", "k")
-        as_picture(self)
+        disable_plot_interaction(self)
         self.setVisible(False)
         self.setAccessibleName("Line profile")
 
@@ -142,17 +150,19 @@ class ProfilePlot(pg.PlotWidget):  # type: ignore[misc]  # pyqtgraph ships no ty
         """Follow napari's theme."""
         self._colours = text, background
         words = {"bottom": f"Along the line ({self._unit})", "left": "Intensity"}
-        recolour(self, text, background, words, _LEGEND)
+        recolour(self, text, background, words, _PROFILE_LEGEND)
 
 
-_HINT = "Compares the input with the latest result along a line. Press Draw a line, then drag it."
+_PROFILE_HINT = (
+    "Compares the input with the latest result along a line. Press Draw a line, then drag it."
+)
 _NO_RESULT = "There is no result to compare with yet."
-_NO_LINE = "Draw a line across something that matters, by dragging in the picture."
+_DRAW_LINE_HINT = "Draw a line across something that matters, by dragging in the picture."
 #: Milliseconds after the last change before the plot is drawn: sliders and shapes move often.
-_SOON = 50
+_REDRAW_DELAY_MS = 50
 
 
-class ProfileFold(Fold):
+class ProfileSection(CollapsibleSection):
     """Input and result along the line that was drawn last.
 
     Parameters
@@ -168,10 +178,10 @@ class ProfileFold(Fold):
         self._watched: WeakSet[Any] = WeakSet()
         self.button = QPushButton("Draw a line")
         self.button.setToolTip("<qt>Add a Shapes layer, ready for a line to be drawn</qt>")
-        self.words = sentence_label()
-        self.words.setText(_HINT)
+        self.words = make_message_label()
+        self.words.setText(_PROFILE_HINT)
         self.plot = ProfilePlot()
-        self._soon = single_shot(self, _SOON)
+        self._soon = make_single_shot_timer(self, _REDRAW_DELAY_MS)
         layout = QVBoxLayout(page)
         layout.setContentsMargins(0, 0, 0, 0)
         for widget in (self.button, self.words, self.plot):
@@ -190,7 +200,7 @@ class ProfileFold(Fold):
 
     def draw(self) -> None:
         """Let the user draw a line."""
-        with undisturbed(self._viewer):
+        with preserve_view(self._viewer):
             layer = self._viewer.add_shapes(
                 ndim=2,
                 name="line profile",
@@ -200,7 +210,7 @@ class ProfileFold(Fold):
             )
         self._viewer.layers.selection.active = layer
         layer.mode = "add_line"
-        self._say(_NO_LINE)
+        self._say(_DRAW_LINE_HINT)
 
     def shut_down(self) -> None:
         """Stop listening to the viewer."""
@@ -216,17 +226,19 @@ class ProfileFold(Fold):
 
     def _show(self) -> None:
         below, above = (one() for one in self._pair) if self._pair else (None, None)
-        layers, line = self._viewer.layers, drawn_line(self._viewer)
+        layers, line = self._viewer.layers, find_drawn_line(self._viewer)
         if below not in layers or above not in layers or below is None or above is None:
             self._say(_NO_RESULT)
         elif line is None:
-            self._say(_HINT)
+            self._say(_PROFILE_HINT)
         else:
             point = self._viewer.dims.point
             unit = str(below.units[-1]) if below.units is not None else "pixel"
             trouble = attempt(
                 lambda: self.plot.show_profiles(
-                    profile_of(below, line, point), profile_of(above, line, point), unit
+                    measure_line_profile(below, line, point),
+                    measure_line_profile(above, line, point),
+                    unit,
                 ),
                 "The profile cannot be shown",
             )

@@ -14,11 +14,11 @@ from napari.utils import Colormap
 from qtpy.QtCore import QSignalBlocker, Qt, Signal
 from qtpy.QtWidgets import QCheckBox, QHBoxLayout, QLabel, QSlider, QWidget
 
-from napari_dip.qt.results.line_profile import ProfileFold
+from napari_dip.qt.results.line_profile import ProfileSection
 from napari_dip.qt.shell.ending import attempt
 from napari_dip.qt.shell.form import WheelGuard
-from napari_dip.qt.shell.layers import made_from, undisturbed, with_provenance
-from napari_dip.qt.shell.preferences import page
+from napari_dip.qt.shell.layers import add_provenance, preserve_view, read_source_input
+from napari_dip.qt.shell.preferences import read_preferences
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,10 +29,10 @@ if TYPE_CHECKING:
     from napari.layers import Image
 
     from napari_dip.pipeline.events import Restoration
-    from napari_dip.qt.shell.ending import Answer
+    from napari_dip.qt.shell.ending import PendingResult
 
 #: Keys, as attributes of a `Restoration`, and how users know them.
-EXTRAS = {
+EXTRA_LAYERS = {
     "uncertainty": (
         "Uncertainty",
         "Standard deviation of each pixel, in the picture's units: dark where it is sure. "
@@ -47,15 +47,15 @@ EXTRAS = {
 }
 #: Percentile of the absolute values that the contrast limits take in, so that one odd pixel does
 #: not make everything else grey.
-_MOST = 99.5
+_CONTRAST_PERCENTILE = 99.5
 #: Blue below zero, orange above, as the curve's colours; of one lightness, so that neither stands
 #: out.
-_DIVERGING = Colormap(
+_DIVERGING_COLORMAP = Colormap(
     [[0.0, 0.45, 0.85], [0.5, 0.5, 0.5], [0.9, 0.55, 0.0]], name="blue, grey at zero, orange"
 )
 
 
-def add_beside(
+def add_extra_layer(
     viewer: napari.viewer.Viewer,
     kind: str,
     name: str,
@@ -63,13 +63,13 @@ def add_beside(
     result: Restoration,
     trial: str = "",
 ) -> napari.layers.Image | None:
-    """Add one of `EXTRAS` above the result, hidden at first; None if the result has none.
+    """Add one of `EXTRA_LAYERS` above the result, hidden at first; None if the result has none.
 
     Parameters
     ----------
     viewer : napari.viewer.Viewer
     kind : str
-        Key of `EXTRAS`.
+        Key of `EXTRA_LAYERS`.
     name : str
         Of the input layer.
     look : mapping
@@ -81,26 +81,30 @@ def add_beside(
     pixels = getattr(result, kind)
     if pixels is None:
         return None
-    pixels = _one_colour(pixels) if look.get("rgb") else pixels
-    high = float(np.percentile(np.abs(pixels), _MOST)) or float(np.abs(pixels).max()) or 1.0
-    low, colours = (0.0, "magma") if kind == "uncertainty" else (-high, _DIVERGING)
-    with undisturbed(viewer):
+    pixels = _reduce_rgb(pixels) if look.get("rgb") else pixels
+    high = (
+        float(np.percentile(np.abs(pixels), _CONTRAST_PERCENTILE))
+        or float(np.abs(pixels).max())
+        or 1.0
+    )
+    low, colours = (0.0, "magma") if kind == "uncertainty" else (-high, _DIVERGING_COLORMAP)
+    with preserve_view(viewer):
         return viewer.add_image(
             pixels,
             name=" ".join(filter(None, [name, trial, kind])),
-            **{key: look[key] for key in _PLACE if key in look},
+            **{key: look[key] for key in _PLACEMENT_KEYS if key in look},
             colormap=colours,
             contrast_limits=(low, high),
             blending="translucent_no_depth",
             visible=False,  # it would cover the result
-            metadata=with_provenance(look, name, result, kind),
+            metadata=add_provenance(look, name, result, kind),
         )
 
 
-_PLACE = ("scale", "translate", "rotate", "shear", "affine", "units", "axis_labels")
+_PLACEMENT_KEYS = ("scale", "translate", "rotate", "shear", "affine", "units", "axis_labels")
 
 
-def _one_colour(pixels: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+def _reduce_rgb(pixels: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """Bring red, green and blue to one figure, with its sign: napari shows no negative colours."""
     mean = pixels.mean(-1)
     return np.asarray(
@@ -109,8 +113,8 @@ def _one_colour(pixels: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
 
 
 #: Said of what comes beside a result: one layer, or both.
-_HIDDEN = "{names} comes hidden: its eye in the layer list shows it."
-_BOTH_HIDDEN = "{names} come hidden: their eyes in the layer list show them."
+_HIDDEN_LAYER_HINT = "{names} comes hidden: its eye in the layer list shows it."
+_HIDDEN_LAYERS_HINT = "{names} come hidden: their eyes in the layer list show them."
 
 
 class ResultView:
@@ -129,15 +133,15 @@ class ResultView:
 
     def __init__(self, viewer: napari.viewer.Viewer) -> None:
         self._viewer = viewer
-        self._answer: Answer | None = None
+        self._answer: PendingResult | None = None
         self._added: set[str] = set()
-        self.also = AlsoAdd()
+        self.also = ExtraLayerChooser()
         self.comparison = Comparison(viewer)
-        self.profile = ProfileFold(viewer)
+        self.profile = ProfileSection(viewer)
         self.also.changed.connect(self._add)
         self.comparison.ended.connect(self._drop)
 
-    def show(self, answer: Answer, layer: str) -> str:
+    def show(self, answer: PendingResult, layer: str) -> str:
         """Take in a result that has just become a layer; returns what to tell the user."""
         above, below = self._viewer.layers[layer], answer.source()
         if below is not None and below in self._viewer.layers:
@@ -163,21 +167,21 @@ class ResultView:
                 continue
             self._added.add(kind)
             said.append(self._add_one(kind, answer, names))
-        hidden = (_BOTH_HIDDEN if len(names) > 1 else _HIDDEN) if names else ""
+        hidden = (_HIDDEN_LAYERS_HINT if len(names) > 1 else _HIDDEN_LAYER_HINT) if names else ""
         return " ".join(filter(None, [hidden.format(names=" and ".join(names)), *said]))
 
-    def _add_one(self, kind: str, answer: Answer, names: list[str]) -> str:
+    def _add_one(self, kind: str, answer: PendingResult, names: list[str]) -> str:
         """Add a layer, and its name to those of the others; returns what went wrong."""
         look = answer.look if kind == "uncertainty" else answer.input_look
         shown = answer.name, look, answer.result, answer.trial
-        act = partial(add_beside, self._viewer, kind, *shown)
+        act = partial(add_extra_layer, self._viewer, kind, *shown)
         added: list[Image | None] = []
         trouble = attempt(lambda: added.append(act()), f"The {kind} could not be added")
         names += [f"'{one.name}'" for one in added if one]
         return trouble
 
 
-class AlsoAdd(QWidget):
+class ExtraLayerChooser(QWidget):
     """Check boxes for what comes as layers beside the result; remembered in napari's settings."""
 
     changed = Signal()
@@ -187,10 +191,10 @@ class AlsoAdd(QWidget):
         layout = QHBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(QLabel("Also add"))
-        self.boxes = {name: QCheckBox(label) for name, (label, _) in EXTRAS.items()}
-        remembered = page("layers")
+        self.boxes = {name: QCheckBox(label) for name, (label, _) in EXTRA_LAYERS.items()}
+        remembered = read_preferences("layers")
         for name, box in self.boxes.items():
-            box.setToolTip(f"<qt>{EXTRAS[name][1]}</qt>")
+            box.setToolTip(f"<qt>{EXTRA_LAYERS[name][1]}</qt>")
             box.setChecked(bool(getattr(remembered, name, False)))
             box.toggled.connect(self._on_toggle)
             layout.addWidget(box)
@@ -198,11 +202,11 @@ class AlsoAdd(QWidget):
 
     @property
     def wanted(self) -> tuple[str, ...]:
-        """Keys of `EXTRAS` that are ticked."""
+        """Keys of `EXTRA_LAYERS` that are ticked."""
         return tuple(name for name, box in self.boxes.items() if box.isChecked())
 
     def _on_toggle(self) -> None:
-        remembered = page("layers")
+        remembered = read_preferences("layers")
         for name, box in self.boxes.items():
             if hasattr(remembered, name):
                 setattr(remembered, name, box.isChecked())
@@ -307,8 +311,8 @@ class Comparison(QWidget):
         """Hide earlier results of the same input that lie between the two and would be seen."""
         first, last = sorted((self._index(below), self._index(above)))
         for layer in self._viewer.layers[first + 1 : last]:
-            if layer.visible and made_from(layer) is not None:
-                layer.visible = made_from(layer) != made_from(above)
+            if layer.visible and read_source_input(layer) is not None:
+                layer.visible = read_source_input(layer) != read_source_input(above)
 
     def _index(self, layer: Image) -> int:
         return int(self._viewer.layers.index(layer))

@@ -12,7 +12,12 @@ from qtpy.QtCore import QSignalBlocker, Signal
 from qtpy.QtWidgets import QComboBox, QFormLayout, QLabel, QLineEdit, QWidget
 
 from napari_dip.errors import Refusal, refusal
-from napari_dip.qt.shell.layers import header, is_preview, likely_axes, told_of
+from napari_dip.qt.shell.layers import (
+    guess_layer_axes,
+    is_preview,
+    read_layer_header,
+    read_layer_provenance,
+)
 
 if TYPE_CHECKING:
     import napari.viewer
@@ -83,7 +88,7 @@ class InputChooser(QWidget):
         axes : str
             One letter for each axis.
         """
-        if name not in self._viewer.layers or not _offered(self._viewer.layers[name]):
+        if name not in self._viewer.layers or not _is_selectable(self._viewer.layers[name]):
             return False
         self._by_hand, self._axes_given[name] = name, axes
         self.refresh()
@@ -93,7 +98,7 @@ class InputChooser(QWidget):
         """Describe the chosen image, or say what to do."""
         layer = self.layer()
         if layer is not None:
-            return header(layer, self.axes.text().strip().upper())
+            return read_layer_header(layer, self.axes.text().strip().upper())
         active = self._viewer.layers.selection.active
         if active is None or is_preview(active):
             return refusal("image-none")
@@ -102,7 +107,7 @@ class InputChooser(QWidget):
 
     def refresh(self, _: object = None) -> None:
         """Bring the list in line with the viewer, then follow its selection."""
-        names = [layer.name for layer in self._viewer.layers if _offered(layer)]
+        names = [layer.name for layer in self._viewer.layers if _is_selectable(layer)]
         current = self._wanted(names)
         with QSignalBlocker(self.combo):
             self.combo.clear()
@@ -140,18 +145,18 @@ class InputChooser(QWidget):
         if self._by_hand not in names:
             self._by_hand = None
         active = self._viewer.layers.selection.active
-        selected = active.name if _followed(active) else None
+        selected = active.name if _is_original_image(active) else None
         for name in (self._by_hand, selected, self.combo.currentText()):
             if name in names:
                 return name
-        originals = [name for name in names if _followed(self._viewer.layers[name])]
+        originals = [name for name in names if _is_original_image(self._viewer.layers[name])]
         return next(reversed(originals or names), None)
 
     def _on_selection(self, _: object = None) -> None:
         active = self._viewer.layers.selection.active
         if not self.isEnabled():  # during a run, the input is the run's
             return
-        if active is None or (self._by_hand is None and _followed(active)):
+        if active is None or (self._by_hand is None and _is_original_image(active)):
             self.refresh()
         elif self.layer() is None:
             self.changed.emit()
@@ -159,7 +164,7 @@ class InputChooser(QWidget):
     def _on_combo(self, _: int) -> None:
         active = self._viewer.layers.selection.active
         name = self.combo.currentText()
-        self._by_hand = None if _followed(active) and active.name == name else name
+        self._by_hand = None if _is_original_image(active) and active.name == name else name
         self.refresh()
 
     def _on_axes(self, text: str) -> None:
@@ -171,9 +176,11 @@ class InputChooser(QWidget):
         layer = self.layer()
         text = ""
         if layer is not None:
-            text = self._axes_given.get(layer.name, likely_axes(layer))
+            text = self._axes_given.get(layer.name, guess_layer_axes(layer))
         self.axes.setText(text)
-        asked = self._asks_axes and layer is not None and len(header(layer, "").shape) > 2
+        asked = (
+            self._asks_axes and layer is not None and len(read_layer_header(layer, "").shape) > 2
+        )
         self._axes_label.setVisible(asked)
         self.axes.setVisible(asked)
 
@@ -193,9 +200,9 @@ class InputChooser(QWidget):
         self.changed.emit()
 
 
-def _offered(layer: object) -> bool:
+def _is_selectable(layer: object) -> bool:
     return isinstance(layer, Image) and not is_preview(layer)
 
 
-def _followed(layer: Layer | None) -> TypeGuard[Image]:
-    return isinstance(layer, Image) and not told_of(layer)
+def _is_original_image(layer: Layer | None) -> TypeGuard[Image]:
+    return isinstance(layer, Image) and not read_layer_provenance(layer)

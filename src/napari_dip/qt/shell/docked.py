@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from qtpy.QtGui import QResizeEvent, QShowEvent
 
 #: Qt's own word for no limit, which not every binding exports.
-_UNLIMITED = (1 << 24) - 1
+_MAX_WIDGET_SIZE = (1 << 24) - 1
 
 
-class Fold(QCollapsible):
+class CollapsibleSection(QCollapsible):
     """A title to click on, and a page below it; closed at first.
 
     Parameters
@@ -59,11 +59,11 @@ class Fold(QCollapsible):
         page = self.content()
         page.setVisible(unfolded)
         # themes let number fields shrink to less than their text needs
-        page.setMinimumHeight(_wanted(page) if unfolded else 0)
-        page.setMaximumHeight(_UNLIMITED if unfolded else 0)
+        page.setMinimumHeight(_measure_page_height(page) if unfolded else 0)
+        page.setMaximumHeight(_MAX_WIDGET_SIZE if unfolded else 0)
 
 
-def _wanted(page: QWidget) -> int:
+def _measure_page_height(page: QWidget) -> int:
     """Height of a page at the width that it has."""
     height, layout = page.sizeHint().height(), page.layout()
     if layout is not None and layout.hasHeightForWidth():
@@ -72,10 +72,10 @@ def _wanted(page: QWidget) -> int:
 
 
 #: In pixels: what the dock takes at least, and what scrolls in it.
-WIDTH, _WIDTH_BELOW = 310, 240
+MIN_DOCK_WIDTH, _MIN_SCROLLED_WIDTH = 310, 240
 
 
-class Docked(QWidget):
+class DockWidget(QWidget):
     """A widget that shuts down when napari closes its dock."""
 
     def __init__(self) -> None:
@@ -106,7 +106,7 @@ class Docked(QWidget):
         return bool(super().event(event))
 
 
-def unveiled(viewer: Any) -> Any:
+def unwrap_viewer(viewer: Any) -> Any:
     """Give the viewer itself where napari hands a proxy to a dock that is opened from a menu.
 
     Each layer that comes through the proxy is a new object: it is no other's equal by identity,
@@ -115,7 +115,7 @@ def unveiled(viewer: Any) -> Any:
     return getattr(viewer, "__wrapped__", viewer)
 
 
-def single_shot(parent: QObject, milliseconds: int = 0) -> QTimer:
+def make_single_shot_timer(parent: QObject, milliseconds: int = 0) -> QTimer:
     """Make a timer that fires once after each start, and never when its parent is gone."""
     timer = QTimer(parent)
     timer.setSingleShot(True)
@@ -133,7 +133,7 @@ def lay_out(dock: QWidget, seen: Sequence[QWidget], long: Sequence[QWidget]) -> 
         From top to bottom.
     """
     below = QWidget()
-    below.setMinimumWidth(_WIDTH_BELOW)
+    below.setMinimumWidth(_MIN_SCROLLED_WIDTH)
     scrolled = QVBoxLayout(below)
     scrolled.setContentsMargins(0, 0, 0, 0)
     for widget in long:
@@ -144,35 +144,35 @@ def lay_out(dock: QWidget, seen: Sequence[QWidget], long: Sequence[QWidget]) -> 
     area.setFrameShape(QFrame.Shape.NoFrame)
     area.setWidget(below)
     for widget in long:
-        if isinstance(widget, Fold):
+        if isinstance(widget, CollapsibleSection):
             widget.toggled.connect(partial(_reveal, area, widget))
     layout = QVBoxLayout(dock)
     layout.setContentsMargins(8, 8, 8, 8)
     for widget in seen:
         layout.addWidget(widget)
     layout.addWidget(area, 1)
-    dock.setMinimumWidth(WIDTH)
+    dock.setMinimumWidth(MIN_DOCK_WIDTH)
 
 
-def _reveal(area: QScrollArea, fold: Fold, unfolded: bool) -> None:
+def _reveal(area: QScrollArea, fold: CollapsibleSection, unfolded: bool) -> None:
     """Scroll so far that as much as can be of what was just unfolded is in sight."""
     bar = area.verticalScrollBar()
     if not unfolded or bar is None:
         return
-    timer = single_shot(area)
-    timer.timeout.connect(lambda: bar.setValue(max(bar.value(), _needed(area, fold))))
+    timer = make_single_shot_timer(area)
+    timer.timeout.connect(lambda: bar.setValue(max(bar.value(), _find_scroll_position(area, fold))))
     timer.timeout.connect(timer.deleteLater)
     timer.start()
 
 
-def _needed(area: QScrollArea, fold: Fold) -> int:
+def _find_scroll_position(area: QScrollArea, fold: CollapsibleSection) -> int:
     """Give the least place of the scroll bar at which a fold's end is in sight, or its begin."""
     view = area.viewport()
     height = view.height() if view is not None else 0
     return min(fold.y(), fold.y() + fold.height() - height)
 
 
-def explained_button(words: str, tip: str) -> QPushButton:
+def make_button(words: str, tip: str) -> QPushButton:
     """Make a button whose tip is broken into lines, as Qt does with rich text only."""
     button = QPushButton(words)
     button.setToolTip(f"<qt>{tip}</qt>")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari_dip.pipeline.machine import duration
 from napari_dip.qt.shell.layers import add_result
-from napari_dip.qt.shell.worker import in_words
+from napari_dip.qt.shell.worker import describe_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -20,16 +20,16 @@ if TYPE_CHECKING:
     from napari_dip.qt.shell.layers import Preview
 
 log = logging.getLogger(__name__)
-DISCARDED = "Discarded, nothing was kept."
-DISCARDED_REST = "Discarded; only the pictures that you kept from its history are left."
-TOO_EARLY = (
+DISCARDED_MESSAGE = "Discarded, nothing was kept."
+SNAPSHOTS_KEPT_MESSAGE = "Discarded; only the pictures that you kept from its history are left."
+NO_PICTURE_MESSAGE = (
     "The run was ended before there was a first picture to keep, so no layer was added. "
     "Give it a little more time."
 )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Answer:
+class PendingResult:
     """A result on its way into the viewer.
 
     Attributes
@@ -77,9 +77,9 @@ class Answer:
             shown = self.result, self.trial, self.preview
             return add_result(viewer, self.name, self.look, *shown).name, ""
         except Exception as error:
-            _write_down(f"Adding the result of '{self.name}' failed", error)
+            _log_error(f"Adding the result of '{self.name}' failed", error)
             if there := self._layers(viewer):  # whoever failed came after napari's own part
-                return there, f"While it was added, something else failed: {in_words(error)}."
+                return there, f"While it was added, something else failed: {describe_error(error)}."
             plain = {key: self.look[key] for key in ("rgb", "metadata")}
             try:
                 name = add_result(viewer, self.name, plain, self.result, self.trial).name
@@ -89,7 +89,7 @@ class Answer:
                     raise
             return (
                 name,
-                f"Place and colours of the input could not be taken over: {in_words(error)}.",
+                f"Place and colours of the input could not be taken over: {describe_error(error)}.",
             )
 
     def words(self, layer: str, remarks: Iterable[str] = ()) -> str:
@@ -102,10 +102,10 @@ class Answer:
         spent = f"It took {duration(took)}" if isinstance(took, int | float) else ""
         notes = (note for note in report.get("notes", ()) if note not in self.told)
         parts = dict.fromkeys((*notes, spent, *remarks))  # each once
-        rest = " ".join(sentence(part) for part in parts if part)
+        rest = " ".join(format_sentence(part) for part in parts if part)
         reason = self.result.stop_reason
-        done = " ".join([f"Done: '{layer}'.", *([sentence(reason)] if reason else [])])
-        warnings, calm = judged(report)
+        done = " ".join([f"Done: '{layer}'.", *([format_sentence(reason)] if reason else [])])
+        warnings, calm = format_quality_checks(report)
         if not warnings:
             done, rest = " ".join(filter(None, [done, rest])), ""
         return "\n".join(filter(None, [done, *warnings, rest, calm]))
@@ -115,7 +115,7 @@ class Answer:
         return next((one.name for one in viewer.layers if one.data is self.result.image), "")
 
 
-class Results:
+class ResultQueue:
     """Puts answers into a viewer; those that it does not take wait here and are not lost.
 
     Parameters
@@ -128,27 +128,27 @@ class Results:
     def __init__(
         self,
         viewer: napari.viewer.Viewer,
-        added: Callable[[Answer, str], str] = lambda answer, layer: "",
+        added: Callable[[PendingResult, str], str] = lambda answer, layer: "",
     ) -> None:
         self._viewer = viewer
         self._added = added
-        self._waiting: list[Answer] = []
+        self._waiting: list[PendingResult] = []
 
     @property
     def waiting(self) -> bool:
         """Whether there is an answer that the viewer has not taken."""
         return bool(self._waiting)
 
-    def add(self, answer: Answer, remarks: Iterable[str] = ()) -> str:
+    def add(self, answer: PendingResult, remarks: Iterable[str] = ()) -> str:
         """Make a layer of an answer; returns what to tell the user."""
         try:
             layer, remark = answer.add(self._viewer)
         except Exception as error:
-            _write_down(f"The result of '{answer.name}' waits", error)
+            _log_error(f"The result of '{answer.name}' waits", error)
             self._waiting.append(answer)
             return (
                 f"The result for '{answer.name}' is ready but could not be added to the viewer: "
-                f"{in_words(error)}. Press Add the result to try again."
+                f"{describe_error(error)}. Press Add the result to try again."
             )
         told: list[str] = []
         failing = "It cannot be compared with its input"
@@ -161,14 +161,14 @@ class Results:
         return "\n".join([self.add(answer) for answer in waiting])
 
 
-def judged(report: Mapping[str, Any]) -> tuple[list[str], str]:
+def format_quality_checks(report: Mapping[str, Any]) -> tuple[list[str], str]:
     """Put a report's verdict into a line for each warning, and one for all that is well."""
     said = report.get("verdict", {"sentences": [], "warnings": []})
     calm = [one for one in said["sentences"] if one not in said["warnings"]]
     return [f"⚠ {one}" for one in said["warnings"]], " ".join(calm)
 
 
-def sentence(words: str) -> str:
+def format_sentence(words: str) -> str:
     """Begin with a capital and end with a full stop."""
     words = words.strip().rstrip(".")
     return f"{words[:1].upper()}{words[1:]}."
@@ -185,11 +185,11 @@ def attempt(act: Callable[[], object], failing: str) -> str:
     try:
         act()
     except Exception as error:
-        _write_down(failing, error)
-        return f"{failing}: {in_words(error)}."
+        _log_error(failing, error)
+        return f"{failing}: {describe_error(error)}."
     return ""
 
 
-def _write_down(failing: str, error: Exception) -> None:
+def _log_error(failing: str, error: Exception) -> None:
     """Log the trace as text: a log that keeps its records would keep the whole viewer alive."""
     log.error("%s.\n%s", failing, "".join(traceback.format_exception(error)))

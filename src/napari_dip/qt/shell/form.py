@@ -31,7 +31,7 @@ from qtpy.QtWidgets import (
 
 from napari_dip.errors import DipError, Refusal, Refused, refusal
 from napari_dip.pipeline.recipe import Common, Recipe, make_recipe
-from napari_dip.qt.shell.worker import BackgroundCall, answered
+from napari_dip.qt.shell.worker import BackgroundCall, catch_errors
 from napari_dip.tasks import TASKS, Setting
 
 if TYPE_CHECKING:
@@ -42,13 +42,13 @@ if TYPE_CHECKING:
     from napari_dip.qt.shell.worker import Switch
     from napari_dip.tasks import Task
 
-    Offered = tuple[str, ...] | Refusal
+    SuggestionOutcome = tuple[str, ...] | Refusal
 
 #: Widest that an entry of the list may be: a refusal is shown as one.
 _FILTER_LETTERS = 90
 
 
-def let_browse(line: QLineEdit, label: str, files: str) -> None:
+def add_file_button(line: QLineEdit, label: str, files: str) -> None:
     """Put a button into a line that opens a dialogue for files.
 
     Parameters
@@ -65,10 +65,10 @@ def let_browse(line: QLineEdit, label: str, files: str) -> None:
         if path:
             line.setText(path)
 
-    _button(line, QStyle.StandardPixmap.SP_DialogOpenButton, "Open a file", choose)
+    _add_line_button(line, QStyle.StandardPixmap.SP_DialogOpenButton, "Open a file", choose)
 
 
-def let_browse_folders(line: QLineEdit, label: str) -> None:
+def add_folder_button(line: QLineEdit, label: str) -> None:
     """Put a button into a line that opens a dialogue for folders."""
 
     def choose() -> None:
@@ -76,10 +76,10 @@ def let_browse_folders(line: QLineEdit, label: str) -> None:
         if path:
             line.setText(path)
 
-    _button(line, QStyle.StandardPixmap.SP_DialogOpenButton, "Choose a folder", choose)
+    _add_line_button(line, QStyle.StandardPixmap.SP_DialogOpenButton, "Choose a folder", choose)
 
 
-class Offer(QObject):
+class SuggestionMenu(QObject):
     """A button in a line that lists what may stand there, once it has been found out.
 
     Parameters
@@ -97,7 +97,7 @@ class Offer(QObject):
         self._line, self._name, self._task = line, name, task
         self._call: BackgroundCall | None = None
         self.menu = QMenu(line)
-        _button(line, QStyle.StandardPixmap.SP_ArrowDown, "Show what there is", self.ask)
+        _add_line_button(line, QStyle.StandardPixmap.SP_ArrowDown, "Show what there is", self.ask)
 
     def ask(self) -> None:
         """Find out what there is; the list opens when the answer comes."""
@@ -108,11 +108,11 @@ class Offer(QObject):
         except DipError as error:
             self._show(error.refusal)
             return
-        self._call = BackgroundCall(partial(_offered, task, self._name), self)
+        self._call = BackgroundCall(partial(_list_suggestions, task, self._name), self)
         self._call.ended.connect(self._show)
         self._call.start()
 
-    def _show(self, outcome: Offered) -> None:
+    def _show(self, outcome: SuggestionOutcome) -> None:
         self._call = None
         self.menu.clear()
         if isinstance(outcome, Refusal):
@@ -133,11 +133,11 @@ class Offer(QObject):
         self._line.setText(text)
 
 
-def _offered(task: Task, name: str, _: Switch) -> Offered:
-    return answered(lambda: task.offers(name), "Listing", name)
+def _list_suggestions(task: Task, name: str, _: Switch) -> SuggestionOutcome:
+    return catch_errors(lambda: task.offers(name), "Listing", name)
 
 
-def _button(
+def _add_line_button(
     line: QLineEdit, picture: QStyle.StandardPixmap, words: str, pressed: Callable[[], object]
 ) -> None:
     style = line.style()
@@ -151,9 +151,12 @@ def _button(
 #: Digits after the point in a number field whose setting names no step.
 _DECIMALS = 4
 #: How lists of choices take what width is left, and the letters of theirs that are always in sight.
-_NARROW, _LETTERS = QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon, 8
+_COMBO_SIZE_POLICY, _MIN_COMBO_LENGTH = (
+    QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon,
+    8,
+)
 #: Settings that are shown with what was measured of the noise, and what must be among them.
-NOISE_FIELDS, MEASURED = ("noise", "read_noise", "gain"), ("gain", "read_noise")
+NOISE_FIELDS, MEASURED_FIELDS = ("noise", "read_noise", "gain"), ("gain", "read_noise")
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,15 +171,15 @@ class Field:
     @property
     def optional(self) -> bool:
         """Whether it may be left empty."""
-        return types.NoneType in _members(self.kind)
+        return types.NoneType in _list_union_members(self.kind)
 
     @property
     def number(self) -> type[int] | type[float]:
         """The type of number behind an optional field."""
-        return int if int in _members(self.kind) else float
+        return int if int in _list_union_members(self.kind) else float
 
 
-def fields_of(task: str) -> tuple[Field, ...]:
+def list_form_fields(task: str) -> tuple[Field, ...]:
     """List the settings of the task `task`, its own first, then those that all tasks have."""
     kinds: tuple[Any, ...] = (TASKS[task], Common)
     return tuple(
@@ -208,11 +211,11 @@ class SettingsForm:
 
     def __init__(self, task: str) -> None:
         self.task = task
-        self._fields = {field.name: field for field in fields_of(task)}
-        self.widgets = {name: _widget(field) for name, field in self._fields.items()}
+        self._fields = {field.name: field for field in list_form_fields(task)}
+        self.widgets = {name: _make_field_widget(field) for name, field in self._fields.items()}
         self._wheel = WheelGuard()
         self.offers = {
-            name: Offer(self.widgets[name].native, name, lambda: self.recipe().task)
+            name: SuggestionMenu(self.widgets[name].native, name, lambda: self.recipe().task)
             for name, field in self._fields.items()
             if field.setting.offered
         }
@@ -221,7 +224,7 @@ class SettingsForm:
             native: QWidget = widget.native
             native.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
             native.installEventFilter(self._wheel)
-        of_noise = NOISE_FIELDS if set(MEASURED) <= set(self._fields) else ()
+        of_noise = NOISE_FIELDS if set(MEASURED_FIELDS) <= set(self._fields) else ()
         rest = [field for field in self._fields.values() if field.name not in of_noise]
         self.top = self._page([field for field in rest if not field.setting.advanced])
         self.folded = self._page([field for field in rest if field.setting.advanced])
@@ -278,11 +281,11 @@ class SettingsForm:
             number = field.number(text)
         except ValueError:
             whole = "a whole number" if field.number is int else "a number"
-            raise Refused(_not_allowed(field, str(value).strip(), f"it is not {whole}")) from None
+            raise Refused(_refuse_value(field, str(value).strip(), f"it is not {whole}")) from None
         least, most = field.setting.least, field.setting.most
         if (least is not None and number < least) or (most is not None and number > most):
             why = f"it should lie between {least:,g} and {most:,g}"
-            raise Refused(_not_allowed(field, text, why))
+            raise Refused(_refuse_value(field, text, why))
         return number
 
     def _in_labels(self, error: Refused) -> Any:
@@ -296,9 +299,9 @@ class SettingsForm:
 
     def say_measured(self, figures: Mapping[str, str]) -> None:
         """Show in empty fields what stands for them; without a figure, that there is one."""
-        for name in MEASURED:
+        for name in MEASURED_FIELDS:
             if name in self.widgets:
-                words = figures.get(name) or placeholder(self._fields[name])
+                words = figures.get(name) or format_placeholder(self._fields[name])
                 self.widgets[name].native.setPlaceholderText(words)
 
     def _page(self, fields: list[Field]) -> QWidget:
@@ -313,7 +316,7 @@ class SettingsForm:
                 layout.addRow(widget)
                 continue
             label = QLabel(field.setting.label)
-            label.setToolTip(_tooltip(field.setting.help))
+            label.setToolTip(_format_tooltip(field.setting.help))
             label.setBuddy(widget)
             layout.addRow(label, widget)
         return page
@@ -335,19 +338,19 @@ class WheelGuard(QObject):
         return True
 
 
-def _members(kind: Any) -> tuple[Any, ...]:
+def _list_union_members(kind: Any) -> tuple[Any, ...]:
     """List the plain types in a union, without what `Annotated` adds."""
     if get_origin(kind) in (Union, types.UnionType):
-        return tuple(member for part in get_args(kind) for member in _members(part))
+        return tuple(member for part in get_args(kind) for member in _list_union_members(part))
     return (getattr(kind, "__origin__", kind),)
 
 
-def _widget(field: Field) -> ValueWidget[Any]:
+def _make_field_widget(field: Field) -> ValueWidget[Any]:
     setting = field.setting
-    shown: dict[str, Any] = {"tooltip": _tooltip(setting.help)}
+    shown: dict[str, Any] = {"tooltip": _format_tooltip(setting.help)}
     if field.optional:
         line = create_widget(value="", annotation=str, options=shown)
-        line.native.setPlaceholderText(placeholder(field))
+        line.native.setPlaceholderText(format_placeholder(field))
         line.native.setAccessibleName(setting.label)
         return line  # type: ignore[return-value]  # magicgui promises any Widget
     if get_origin(field.kind) is Literal:
@@ -358,35 +361,35 @@ def _widget(field: Field) -> ValueWidget[Any]:
         shown |= {key: value for key, value in limits.items() if value is not None}
     widget = create_widget(value=field.default, annotation=field.kind, options=shown)
     if isinstance(widget.native, QComboBox):  # or the longest choice makes the dock too wide
-        widget.native.setSizeAdjustPolicy(_NARROW)
-        widget.native.setMinimumContentsLength(_LETTERS)
+        widget.native.setSizeAdjustPolicy(_COMBO_SIZE_POLICY)
+        widget.native.setMinimumContentsLength(_MIN_COMBO_LENGTH)
     if hasattr(widget.native, "setDecimals"):
         step = setting.step
         widget.native.setDecimals(len(f"{step:.10g}".partition(".")[2]) if step else _DECIMALS)
     if setting.files:
-        let_browse(widget.native, setting.label, setting.files)
+        add_file_button(widget.native, setting.label, setting.files)
     widget.native.setAccessibleName(setting.label)
     return widget  # type: ignore[return-value]
 
 
 def has_noise(form: SettingsForm) -> bool:
     """Whether a task reckons with noise that the user may know."""
-    return set(MEASURED) <= set(form.widgets)
+    return set(MEASURED_FIELDS) <= set(form.widgets)
 
 
-def placeholder(field: Field) -> str:
+def format_placeholder(field: Field) -> str:
     """Say what an empty field means."""
     words = field.setting.help.lower()
     known = ("none", "measured", "all")
     return next((word for word in known if f"empty: {word}" in words), "automatic")
 
 
-def _tooltip(words: str) -> str:
+def _format_tooltip(words: str) -> str:
     """Rich text, so that Qt breaks long lines."""
     return f"<qt>{words}</qt>"
 
 
-def _not_allowed(field: Field, value: str, why: str) -> Any:
+def _refuse_value(field: Field, value: str, why: str) -> Any:
     return refusal(
         "setting-wrong",
         field=field.setting.label,

@@ -18,9 +18,9 @@ from qtpy.QtWidgets import QComboBox, QFormLayout, QWidget
 
 from napari_dip.io import ImageSpec, guess_axes
 from napari_dip.qt.shell.chooser import InputChooser
-from napari_dip.qt.shell.docked import single_shot
+from napari_dip.qt.shell.docked import make_single_shot_timer
 from napari_dip.qt.shell.ending import attempt
-from napari_dip.qt.shell.layers import is_preview, level_zero, told_of
+from napari_dip.qt.shell.layers import get_full_resolution, is_preview, read_layer_provenance
 from napari_dip.qt.shell.run_dock import RunDock
 
 if TYPE_CHECKING:
@@ -34,15 +34,15 @@ if TYPE_CHECKING:
     from napari_dip.qt.shell.run_bar import RunBar
     from napari_dip.tasks import Input
 
-_KINDS = {"image": Image, "labels": Labels, "shapes": Shapes}
+_LAYER_TYPES = {"image": Image, "labels": Labels, "shapes": Shapes}
 #: Pixels of a drawn mask up to which it is looked at with each plan, which takes some hundredths of
 #: a second for 2048 x 2048 pixels; and milliseconds after a stroke before that.
-_GLANCE, _STROKE = 2**22, 300
+_MAX_CHECKED_MASK_PIXELS, _STROKE_PAUSE_MS = 2**22, 300
 #: What the list shows where a picture may be left out.
-NONE = "none"
+NO_LAYER = "none"
 
 
-class FurtherInputs(QWidget):
+class ExtraInputs(QWidget):
     """One list of layers for each further picture that a task takes.
 
     Parameters
@@ -68,13 +68,13 @@ class FurtherInputs(QWidget):
         self._by_hand: set[str] = set()
         self._watched: list[Labels] = []
         self._blank = False
-        self._soon = single_shot(self, _STROKE)
+        self._soon = make_single_shot_timer(self, _STROKE_PAUSE_MS)
         self._soon.timeout.connect(self.changed)
         self.changed.connect(self._watch)
-        self.combos = {one.name: _combo(one) for one in self._inputs}
+        self.combos = {one.name: _make_input_combo(one) for one in self._inputs}
         self.calibration = QWidget(self)
         self.calibration.hide()  # until it is laid out elsewhere
-        form, calibration = _form(self), _form(self.calibration)
+        form, calibration = _make_inputs_layout(self), _make_inputs_layout(self.calibration)
         for one in self._inputs:
             page = calibration if one.calibrates else form
             page.addRow(one.label, self.combos[one.name])
@@ -103,7 +103,7 @@ class FurtherInputs(QWidget):
         """Choose layers by their names; inputs that are not named take none, where they may."""
         for one in self._inputs:
             combo = self.combos[one.name]
-            place = combo.findText(layers.get(one.name, NONE))
+            place = combo.findText(layers.get(one.name, NO_LAYER))
             if place >= 0:
                 combo.setCurrentIndex(place)
                 self._by_hand.add(one.name)
@@ -116,7 +116,9 @@ class FurtherInputs(QWidget):
     def pixels(self) -> dict[str, Any]:
         """Give the pixels of what is chosen; shapes are drawn onto the image's grid."""
         return {
-            name: drawn(one, self._image) if isinstance(one, Shapes) else level_zero(one)
+            name: rasterise_shapes(one, self._image)
+            if isinstance(one, Shapes)
+            else get_full_resolution(one)
             for name, one in self.chosen().items()
         }
 
@@ -128,7 +130,7 @@ class FurtherInputs(QWidget):
         plan : Plan
             Of the headers.
         """
-        drawn_on = {name: one.data for name, one in self.chosen().items() if _is_seen(one)}
+        drawn_on = {name: one.data for name, one in self.chosen().items() if _is_small_mask(one)}
         self._blank = bool(drawn_on) and not any(pixels.any() for pixels in drawn_on.values())
         if not self._blank:
             return None
@@ -138,7 +140,7 @@ class FurtherInputs(QWidget):
         """Bring the lists in line with the viewer; what was chosen stays."""
         for one in self._inputs:
             combo = self.combos[one.name]
-            kinds = tuple(_KINDS[kind] for kind in one.layers)
+            kinds = tuple(_LAYER_TYPES[kind] for kind in one.layers)
             layers = [
                 layer
                 for layer in self._viewer.layers
@@ -146,13 +148,13 @@ class FurtherInputs(QWidget):
             ][::-1]
             names = [layer.name for layer in layers]
             wanted = combo.currentText()
-            if one.name not in self._by_hand and wanted in ("", NONE):
-                wanted = _likely(one.name, layers) or wanted
+            if one.name not in self._by_hand and wanted in ("", NO_LAYER):
+                wanted = _guess_layer(one.name, layers) or wanted
             if wanted not in names:
-                wanted = NONE if one.optional else _first(layers)
+                wanted = NO_LAYER if one.optional else _find_topmost_original(layers)
             with QSignalBlocker(combo):
                 combo.clear()
-                combo.addItems([NONE, *names] if one.optional else names)
+                combo.addItems([NO_LAYER, *names] if one.optional else names)
                 combo.setCurrentIndex(combo.findText(wanted))
         self.changed.emit()
 
@@ -164,7 +166,7 @@ class FurtherInputs(QWidget):
 
     def _watch(self, *, stop: bool = False) -> None:
         """Listen to what is drawn in the layers that are chosen."""
-        wanted = [] if stop else [one for one in self.chosen().values() if _is_seen(one)]
+        wanted = [] if stop else [one for one in self.chosen().values() if _is_small_mask(one)]
         for one in {*self._watched, *wanted}:
             if (one in self._watched) != (one in wanted):
                 for name in ("paint", "labels_update", "data", "set_data"):  # the last by undoing
@@ -189,15 +191,15 @@ class FurtherInputs(QWidget):
 
     def _header(self, layer: Any) -> ImageSpec:
         if isinstance(layer, Shapes):
-            grid = _grid(self._image) if layer.nshapes else (0, 0)
+            grid = _get_image_grid(self._image) if layer.nshapes else (0, 0)
             return ImageSpec(layer.name, grid, "bool", "YX")
-        data = level_zero(layer)
+        data = get_full_resolution(layer)
         shape = tuple(int(count) for count in data.shape)
         rgb = bool(getattr(layer, "rgb", False))
         return ImageSpec(layer.name, shape, np.dtype(data.dtype).name, guess_axes(shape, rgb=rgb))
 
 
-def drawn(shapes: Shapes, image: Image | None) -> npt.NDArray[np.bool_]:
+def rasterise_shapes(shapes: Shapes, image: Image | None) -> npt.NDArray[np.bool_]:
     """Draw a Shapes layer onto an image's grid; the two may be scaled and placed differently.
 
     Parameters
@@ -210,7 +212,7 @@ def drawn(shapes: Shapes, image: Image | None) -> npt.NDArray[np.bool_]:
     ndarray of bool
         (Y, X), True inside any of the shapes.
     """
-    grid = _grid(image)
+    grid = _get_image_grid(image)
     if image is None or not shapes.nshapes:
         return np.zeros(grid, bool)
     # the last two axes are the picture plane of both
@@ -224,35 +226,35 @@ def drawn(shapes: Shapes, image: Image | None) -> npt.NDArray[np.bool_]:
     return np.asarray(moved.to_masks(mask_shape=grid).any(0))
 
 
-def _likely(name: str, layers: Sequence[Any]) -> str:
+def _guess_layer(name: str, layers: Sequence[Any]) -> str:
     """Guess the layer that is meant: one called so, or drawn; an image may be there for itself."""
     # a PSF that was found may well be meant; a result or what was taken out of it is none
-    meant = [one for one in layers if told_of(one).get("shows", "found") == "found"]
+    meant = [one for one in layers if read_layer_provenance(one).get("shows", "found") == "found"]
     called = (one.name for one in meant if name in re.findall("[a-z]+", one.name.lower()))
     drawn_ones = (one.name for one in layers if not isinstance(one, Image))
     return next(chain(called, drawn_ones), "")
 
 
-def _is_seen(layer: Any) -> bool:
+def _is_small_mask(layer: Any) -> bool:
     """Whether it is a drawing in the memory that is looked at in no time."""
     pixels = layer.data if isinstance(layer, Labels) else None
-    return type(pixels) is np.ndarray and pixels.size <= _GLANCE
+    return type(pixels) is np.ndarray and pixels.size <= _MAX_CHECKED_MASK_PIXELS
 
 
-def _first(layers: Sequence[Any]) -> str:
+def _find_topmost_original(layers: Sequence[Any]) -> str:
     """Name the topmost layer that is no picture of ours."""
-    return next((str(one.name) for one in layers if not told_of(one)), "")
+    return next((str(one.name) for one in layers if not read_layer_provenance(one)), "")
 
 
-def _grid(image: Image | None) -> tuple[int, int]:
+def _get_image_grid(image: Image | None) -> tuple[int, int]:
     if image is None:
         return (0, 0)
-    shape = level_zero(image).shape
+    shape = get_full_resolution(image).shape
     height, width = shape[-3:-1] if image.rgb else shape[-2:]
     return int(height), int(width)
 
 
-def _form(page: QWidget) -> QFormLayout:
+def _make_inputs_layout(page: QWidget) -> QFormLayout:
     """Lay a page out as labels and lists."""
     layout = QFormLayout(page)
     layout.setContentsMargins(0, 0, 0, 0)
@@ -262,12 +264,12 @@ def _form(page: QWidget) -> QFormLayout:
     return layout
 
 
-def _combo(one: Input) -> QComboBox:
+def _make_input_combo(one: Input) -> QComboBox:
     combo = QComboBox()
     combo.setAccessibleName(one.label)
     combo.setToolTip(f"<qt>{one.help}</qt>")
     combo.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
-    combo.setMinimumContentsLength(len(NONE))
+    combo.setMinimumContentsLength(len(NO_LAYER))
     return combo
 
 
@@ -295,7 +297,7 @@ class LayerDock(RunDock):
     ) -> None:
         super().__init__(viewer, run_bar)
         self.chooser = InputChooser(self._viewer, asks_axes=asks_axes)
-        self.further = FurtherInputs(self._viewer, further)
+        self.further = ExtraInputs(self._viewer, further)
         self._refused_image: ImageSpec | Refusal | None = None
         self._said_of: ref[Image] | None = None
         self.chooser.changed.connect(self._on_image)

@@ -42,25 +42,25 @@ if TYPE_CHECKING:
 #: two can be compared by eye. Noise alone widens a layer's range less than that: the average of
 #: many shots fills 0.74 of the range of one of them or more, in all of 35 pairs (FMD BPAE, W2S). A
 #: scratch of 65535 over 460 counts leaves 0.006, and a picture that is black.
-LEAST_SHARE = 1 / 3
+MIN_CONTRAST_SHARE = 1 / 3
 #: The same for a picture of a part of the layer, which may be a dark one, and is compared with what
 #: lies around it: it fills less than 8 of 256 grey values, and nothing is seen in it.
-LEAST_OF_PART = 1 / 32
+MIN_CROP_CONTRAST_SHARE = 1 / 32
 #: Pixels of a picture that are looked at, at most; of a larger one its middle plane, thinned out,
 #: since it may lie on the disk. 64 MB are read through in some hundredths of a second.
-_LOOKED_AT = 2**24
+_MAX_SAMPLED_PIXELS = 2**24
 
 
-def range_of(picture: npt.NDArray[Any]) -> tuple[float, float]:
+def compute_value_range(picture: npt.NDArray[Any]) -> tuple[float, float]:
     """Tell the least and the greatest value of a picture; NaN counts for nothing."""
-    if picture.size > _LOOKED_AT:
+    if picture.size > _MAX_SAMPLED_PIXELS:
         plane = picture[tuple(count // 2 for count in picture.shape[:-2])]
-        step = ceil(sqrt(plane.size / _LOOKED_AT))
+        step = ceil(sqrt(plane.size / _MAX_SAMPLED_PIXELS))
         picture = plane[::step, ::step]
     return float(np.fmin.reduce(picture, axis=None)), float(np.fmax.reduce(picture, axis=None))
 
 
-def in_sight(
+def adjust_contrast_limits(
     look: Mapping[str, Any], seen: tuple[float, float], *, part: bool = False
 ) -> dict[str, Any]:
     """Give a picture limits of its own where it would be dark between those of the layer.
@@ -68,7 +68,7 @@ def in_sight(
     Parameters
     ----------
     look : mapping
-        Of the layer, by `napari_dip.qt.shell.layers.look_of`.
+        Of the layer, by `napari_dip.qt.shell.layers.copy_layer_attributes`.
     seen : (float, float)
         Least and greatest value of the picture.
     part : bool
@@ -83,7 +83,7 @@ def in_sight(
     limits = look.get("contrast_limits")
     if limits is None or look.get("rgb"):
         return dict(look)
-    least = (LEAST_OF_PART if part else LEAST_SHARE) * (limits[1] - limits[0])
+    least = (MIN_CROP_CONTRAST_SHARE if part else MIN_CONTRAST_SHARE) * (limits[1] - limits[0])
     if not 0 < seen[1] - seen[0] < least:
         return dict(look)
     return {**look, "contrast_limits": seen}
@@ -92,35 +92,37 @@ def in_sight(
 #: Under this key of `layer.metadata` lies what we know about a layer.
 METADATA_KEY = "napari_dip"
 #: Said where a picture of ours is taken for a measurement: by what it shows, else by its task.
-_NO_MEASUREMENT = {
+_DERIVED_IMAGE_WARNINGS = {
     "residual": "This is what {title} took out of an image, and no image itself",
     "uncertainty": "This is how sure a result of {title} is, and no image itself",
     "found": "This was found by {title} beside a result, and is no image itself",
     "inpaint": "This is already a result of {title}: what was filled in is no measurement",
 }
-_RESTORED = (
+_RESTORED_IMAGE_WARNING = (
     "This is already a result of {title}: what noise is left in it cannot be told from structure"
 )
 
 
-def told_of(layer: Layer) -> Mapping[str, Any]:
+def read_layer_provenance(layer: Layer) -> Mapping[str, Any]:
     """Give what a layer says of how we made it; empty if it is none of ours."""
     ours = layer.metadata.get(METADATA_KEY)
     return ours if isinstance(ours, Mapping) else {}
 
 
-def no_measurement(layer: Layer) -> str:
+def describe_derived_image(layer: Layer) -> str:
     """Say that a layer is one of our own pictures; empty if it is none."""
-    told = told_of(layer)
+    told = read_layer_provenance(layer)
     if not told:
         return ""
     task = told.get("recipe", {}).get("task", "")
     title = TASKS[task].title if task in TASKS else "this plugin"
-    why = _NO_MEASUREMENT.get(told.get("shows", "result"), _NO_MEASUREMENT.get(task, _RESTORED))
+    why = _DERIVED_IMAGE_WARNINGS.get(
+        told.get("shows", "result"), _DERIVED_IMAGE_WARNINGS.get(task, _RESTORED_IMAGE_WARNING)
+    )
     return f"{why.format(title=title)}. Choose the original, if you can."
 
 
-def with_provenance(
+def add_provenance(
     look: Mapping[str, Any], name: str, result: Restoration, shows: str = "result"
 ) -> dict[str, Any]:
     """Give the metadata of a picture made from a layer: that layer's own, and how it came about.
@@ -128,7 +130,7 @@ def with_provenance(
     Parameters
     ----------
     look : mapping
-        Of the layer, by `look_of`.
+        Of the layer, by `copy_layer_attributes`.
     name : str
         Of the layer.
     result : Restoration
@@ -137,11 +139,11 @@ def with_provenance(
     """
     metadata = dict(look.get("metadata", {}))
     inputs = metadata.get(METADATA_KEY, {}).get("inputs", {})
-    made = {**provenance(name, result), "inputs": inputs, "shows": shows}
+    made = {**build_provenance(name, result), "inputs": inputs, "shows": shows}
     return {**metadata, METADATA_KEY: made}
 
 
-def provenance(name: str, result: Restoration) -> dict[str, Any]:
+def build_provenance(name: str, result: Restoration) -> dict[str, Any]:
     """How a picture came about, in plain JSON types.
 
     Parameters
@@ -150,7 +152,7 @@ def provenance(name: str, result: Restoration) -> dict[str, Any]:
         Of the input layer.
     result : Restoration
     """
-    told = told_by(name, result.recipe.to_dict(), result.report)
+    told = build_report_provenance(name, result.recipe.to_dict(), result.report)
     return {
         **told,
         "version": __version__,
@@ -160,7 +162,9 @@ def provenance(name: str, result: Restoration) -> dict[str, Any]:
     }
 
 
-def told_by(name: str, recipe: Mapping[str, Any], report: Mapping[str, Any]) -> dict[str, Any]:
+def build_report_provenance(
+    name: str, recipe: Mapping[str, Any], report: Mapping[str, Any]
+) -> dict[str, Any]:
     """How a picture came about, as its report tells, in plain JSON types.
 
     Parameters
@@ -184,7 +188,7 @@ def told_by(name: str, recipe: Mapping[str, Any], report: Mapping[str, Any]) -> 
 
 
 @contextmanager
-def undisturbed(viewer: napari.viewer.Viewer) -> Iterator[None]:
+def preserve_view(viewer: napari.viewer.Viewer) -> Iterator[None]:
     """Give the user back selection, camera and sliders, which napari moves for a new layer."""
     layers = viewer.layers
     selected, active = set(layers.selection), layers.selection.active
@@ -194,10 +198,10 @@ def undisturbed(viewer: napari.viewer.Viewer) -> Iterator[None]:
     try:
         yield
     finally:
-        _put_back(viewer, selected, active, camera, view, step)
+        _restore_view(viewer, selected, active, camera, view, step)
 
 
-def _put_back(
+def _restore_view(
     viewer: napari.viewer.Viewer,
     selected: set[Any],
     active: Any,
@@ -219,7 +223,7 @@ def _put_back(
 
 
 #: What a picture made from a layer takes over from it.
-_CARRIED = (
+_COPIED_ATTRIBUTES = (
     "scale",
     "translate",
     "rotate",
@@ -239,7 +243,7 @@ _CARRIED = (
 )
 
 
-def level_zero(layer: napari.layers.Image) -> Any:
+def get_full_resolution(layer: napari.layers.Image) -> Any:
     """Give the pixels in full resolution, still lazy if they are.
 
     `layer.data` of a multiscale layer is a sequence of levels, which NumPy would silently read as
@@ -248,44 +252,45 @@ def level_zero(layer: napari.layers.Image) -> Any:
     return layer.data[0] if layer.multiscale else layer.data
 
 
-def header(layer: napari.layers.Image, axes: str | None = None) -> ImageSpec:
+def read_layer_header(layer: napari.layers.Image, axes: str | None = None) -> ImageSpec:
     """Describe an Image layer without reading its pixels.
 
     Parameters
     ----------
     layer : napari.layers.Image
     axes : str, optional
-        One letter for each axis of its data; `likely_axes` if left out.
+        One letter for each axis of its data; `guess_layer_axes` if left out.
     """
-    data = level_zero(layer)
+    data = get_full_resolution(layer)
     shape = tuple(int(count) for count in data.shape)
     samples = 1 if layer.rgb else 0  # napari counts no axis for red, green and blue
     return ImageSpec(
         name=layer.name,
         shape=shape,
         dtype=np.dtype(data.dtype).name,
-        axes=likely_axes(layer) if axes is None else axes,
-        guessed=axes in (None, guess_axes(shape, rgb=bool(layer.rgb))) and not _named(layer),
+        axes=guess_layer_axes(layer) if axes is None else axes,
+        guessed=axes in (None, guess_axes(shape, rgb=bool(layer.rgb)))
+        and not _parse_axis_labels(layer),
         scale=(*map(float, layer.scale), *[1.0] * samples),
         units=(*map(str, layer.units), *["pixel"] * samples),
     )
 
 
-def likely_axes(layer: napari.layers.Image) -> str:
+def guess_layer_axes(layer: napari.layers.Image) -> str:
     """Name the axes by the layer's own labels where they are such names, else by their number."""
-    if labels := _named(layer):
+    if labels := _parse_axis_labels(layer):
         return labels + ("S" if layer.rgb else "")
-    return guess_axes(tuple(level_zero(layer).shape), rgb=bool(layer.rgb))
+    return guess_axes(tuple(get_full_resolution(layer).shape), rgb=bool(layer.rgb))
 
 
-def _named(layer: napari.layers.Image) -> str:
+def _parse_axis_labels(layer: napari.layers.Image) -> str:
     """Axes as the layer's own labels name them, "" if they are no such names."""
     labels = "".join(label[:1].upper() for label in layer.axis_labels)
     whole = {"Y", "X"} <= set(labels) <= set("TCZYX") and len(set(labels)) == len(labels)
     return labels if whole else ""
 
 
-def look_of(
+def copy_layer_attributes(
     layer: napari.layers.Image,
     plan: Plan | None = None,
     inputs: Mapping[str, Any] | None = None,
@@ -301,10 +306,10 @@ def look_of(
     plan : Plan, optional
         Of the run that makes the picture.
     inputs : mapping, optional
-        What the run reads, as `napari_dip.qt.task.request.inputs_of` says it.
+        What the run reads, as `napari_dip.qt.task.request.record_inputs` says it.
     """
     state = layer.as_layer_data_tuple()[1]
-    look = {key: state[key] for key in _CARRIED}
+    look = {key: state[key] for key in _COPIED_ATTRIBUTES}
     if plan is not None and max(plan.factors) > 1:
         finer = zip(plan.source.axes, plan.factors, strict=True)
         factors = np.array([factor for axis, factor in finer if axis != "S"])
@@ -317,12 +322,12 @@ def look_of(
 
 def is_preview(layer: napari.layers.Layer) -> bool:
     """Whether a layer is the preview of a run, or a line of ours: these are no input."""
-    return bool(told_of(layer).get("preview"))
+    return bool(read_layer_provenance(layer).get("preview"))
 
 
-def made_from(layer: napari.layers.Layer) -> Mapping[str, Any] | None:
+def read_source_input(layer: napari.layers.Layer) -> Mapping[str, Any] | None:
     """Say of which input a layer is a result; None if it is none of ours."""
-    return told_of(layer).get("input")
+    return read_layer_provenance(layer).get("input")
 
 
 def add_result(
@@ -348,17 +353,19 @@ def add_result(
     preview : Preview, optional
         That showed the run, whose layer is taken for it where nothing lies above.
     """
-    metadata = with_provenance(look, name, result, "trial" if trial else "result")
-    look = in_sight(look, range_of(result.image), part=bool(trial))
-    with undisturbed(viewer):
+    metadata = add_provenance(look, name, result, "trial" if trial else "result")
+    look = adjust_contrast_limits(look, compute_value_range(result.image), part=bool(trial))
+    with preserve_view(viewer):
         for found in result.recipe.task.gives:
-            _add_found(viewer, f"{name} {found.upper()}", look, result.learned[found], metadata)
+            _add_learned_layer(
+                viewer, f"{name} {found.upper()}", look, result.learned[found], metadata
+            )
         called, told = f"{name} {trial or result.recipe.task.done}", {**look, "metadata": metadata}
         layer = None if preview is None else preview.become(result.image, called, told)
         return layer or viewer.add_image(result.image, name=called, **told)
 
 
-def _add_found(
+def _add_learned_layer(
     viewer: napari.viewer.Viewer,
     name: str,
     look: Mapping[str, Any],
@@ -390,7 +397,7 @@ class Preview:
     name : str
         Of the input layer.
     look : mapping
-        By `look_of`.
+        By `copy_layer_attributes`.
     part : bool
         Whether a part of the layer is restored.
     """
@@ -434,7 +441,7 @@ class Preview:
         look = self._look_for(picture)
         if self._layer is None:
             self._layer = Image(picture, name=self._name, **look)
-            with undisturbed(self._viewer):
+            with preserve_view(self._viewer):
                 self._viewer.add_layer(self._layer)
         else:
             self._layer.data = picture
@@ -445,9 +452,9 @@ class Preview:
 
     def _look_for(self, picture: npt.NDArray[np.float32]) -> dict[str, Any]:
         """Have all pictures so far in sight: limits that only widen do not flicker."""
-        low, high = range_of(picture)
+        low, high = compute_value_range(picture)
         self._seen = min(self._seen[0], low), max(self._seen[1], high)
-        return in_sight(self._look, self._seen, part=self._part)
+        return adjust_contrast_limits(self._look, self._seen, part=self._part)
 
     @property
     def dismissed(self) -> bool:
@@ -459,7 +466,7 @@ class Preview:
         """Take the layer away; no more pictures are shown."""
         layer, self._layer, self._dismissed = self._layer, None, True
         if layer is not None and layer in self._viewer.layers:
-            with undisturbed(self._viewer):
+            with preserve_view(self._viewer):
                 self._viewer.layers.remove(layer)
 
     def become(
@@ -487,7 +494,7 @@ class Preview:
             return None
         self._layer, self._dismissed = None, True
         try:
-            _show(layer, picture, name, look)
+            _update_layer(layer, picture, name, look)
         except Exception:
             if layer.data is not picture:  # else it holds the result, whatever failed after that
                 layers.remove(layer)
@@ -495,7 +502,7 @@ class Preview:
         return layer
 
 
-def _show(
+def _update_layer(
     layer: Image, picture: npt.NDArray[np.float32], name: str, look: Mapping[str, Any]
 ) -> None:
     """Make a layer what a new one of that picture, name and look would be."""

@@ -12,42 +12,42 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 #: Blue and orange of the Okabe-Ito palette: told apart by every kind of colour vision.
-FITTED_COLOUR, HELD_OUT_COLOUR = "#56B4E9", "#E69F00"
+TRAINING_COLOUR, VALIDATION_COLOUR = "#56B4E9", "#E69F00"
 #: In pixels: tall enough to read, low enough for all of it to be in sight, in a window of 1280 x
 #: 720, below a result of which there is much to say.
 _HEIGHT = 164
 #: Shortest axis; a shorter one has tenths of iterations.
-_LEAST_ITERATIONS = 10
+_MIN_AXIS_ITERATIONS = 10
 #: In pixels: of the words above the curves, which pyqtgraph gives 30. The topmost number needs 7.
 _LEGEND_HEIGHT = 20
 #: Of each further line of these words.
 _LEGEND_LINE = 16
 #: Stands above the curves, where it can hide none of them.
-_LEGEND = "&nbsp;&nbsp;&nbsp;".join(
+_VALIDATION_LEGEND = "&nbsp;&nbsp;&nbsp;".join(
     f'<span style="color:{colour}">{sign}</span> {words}'
     for colour, sign, words in (
-        (FITTED_COLOUR, "━", "fitted"),
-        (HELD_OUT_COLOUR, "━", "held out"),
-        (HELD_OUT_COLOUR, "●", "best so far"),
+        (TRAINING_COLOUR, "━", "fitted"),
+        (VALIDATION_COLOUR, "━", "held out"),
+        (VALIDATION_COLOUR, "●", "best so far"),
     )
 )
 
 
-class HeldOutCurve(pg.PlotWidget):  # type: ignore[misc]  # pyqtgraph ships no types
+class ValidationCurve(pg.PlotWidget):  # type: ignore[misc]  # pyqtgraph ships no types
     """Loss of fitted and of held-out pixels against the iteration, best point marked."""
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self._points: list[tuple[int, float, float]] = []
         self._unit = 0
-        self._fitted = self.plot(pen=pg.mkPen(FITTED_COLOUR, width=1.5))
-        self._held_out = self.plot(pen=pg.mkPen(HELD_OUT_COLOUR, width=2))
-        best = {"symbol": "o", "symbolSize": 9, "symbolBrush": HELD_OUT_COLOUR}
+        self._fitted = self.plot(pen=pg.mkPen(TRAINING_COLOUR, width=1.5))
+        self._held_out = self.plot(pen=pg.mkPen(VALIDATION_COLOUR, width=2))
+        best = {"symbol": "o", "symbolSize": 9, "symbolBrush": VALIDATION_COLOUR}
         self._best = self.plot(pen=None, **best)
-        self._mark = pg.InfiniteLine(angle=90, pen=pg.mkPen(FITTED_COLOUR, width=1))
+        self._mark = pg.InfiniteLine(angle=90, pen=pg.mkPen(TRAINING_COLOUR, width=1))
         self._mark.setVisible(False)
         self.addItem(self._mark, ignoreBounds=True)
-        as_picture(self)
+        disable_plot_interaction(self)
         self.setVisible(False)  # until there is something to see
         self.setToolTip(
             "Some pixels are hidden from the fit. While their loss falls, the picture gets better; "
@@ -87,7 +87,7 @@ class HeldOutCurve(pg.PlotWidget):  # type: ignore[misc]  # pyqtgraph ships no t
     def recolour(self, text: str, background: str) -> None:
         """Follow napari's theme."""
         words = {"bottom": "Iteration", "left": "Loss (low is good)"}
-        recolour(self, text, background, words, _LEGEND)
+        recolour(self, text, background, words, _VALIDATION_LEGEND)
         self._best.setSymbolPen(text)
         self._mark.setPen(text)
 
@@ -101,10 +101,10 @@ class HeldOutCurve(pg.PlotWidget):  # type: ignore[misc]  # pyqtgraph ships no t
         marked = (iteration == best) & np.isfinite(table[:, 2])
         self._best.setData(iteration[marked], table[marked, 2])
         # fitted to a single point, the axis would go from below zero
-        self.setXRange(0, max(_LEAST_ITERATIONS, 1.03 * iteration.max(initial=0)), padding=0)
+        self.setXRange(0, max(_MIN_AXIS_ITERATIONS, 1.03 * iteration.max(initial=0)), padding=0)
 
 
-def as_picture(plot: pg.PlotWidget) -> None:
+def disable_plot_interaction(plot: pg.PlotWidget) -> None:
     """Make a plot that is looked at and not played with."""
     item = plot.getPlotItem()
     item.setMenuEnabled(False)

@@ -20,7 +20,7 @@ DEVICES = {"processor": "cpu", "NVIDIA graphics card": "cuda", "Apple graphics":
 PRESETS = ("fast", "balanced", "best")
 
 
-def page(name: str) -> Any:
+def read_preferences(name: str) -> Any:
     """Give a page of our preferences; None where there are none, as in napari before 0.9.
 
     Parameters
@@ -36,12 +36,12 @@ def page(name: str) -> Any:
         return None
 
 
-def my_machine() -> Machine:
+def get_allowed_machine() -> Machine:
     """Look at this computer, as much of it as the user grants."""
-    return granted(this_machine(), page("computing"))
+    return limit_machine(this_machine(), read_preferences("computing"))
 
 
-def granted(machine: Machine, wishes: Any) -> Machine:
+def limit_machine(machine: Machine, wishes: Any) -> Machine:
     """Leave of a computer what the user grants.
 
     Parameters
@@ -65,13 +65,13 @@ def granted(machine: Machine, wishes: Any) -> Machine:
     )
 
 
-def first_preset() -> str:
+def get_default_preset() -> str:
     """Name the preset that docks begin with; "" for that of the last run."""
-    wished = getattr(page("computing"), "preset", "")
+    wished = getattr(read_preferences("computing"), "preset", "")
     return wished if wished in PRESETS else ""
 
 
-def shelf_of(task: str) -> Shelf:
+def open_saved_settings(task: str) -> Shelf:
     """Find the settings kept for a task: in the folder of napari's own settings.
 
     Parameters
@@ -79,16 +79,16 @@ def shelf_of(task: str) -> Shelf:
     task : str
         Key in `TASKS`.
     """
-    return Shelf(home_folder(), task)
+    return Shelf(find_settings_folder(), task)
 
 
-def home_folder() -> Path | None:
+def find_settings_folder() -> Path | None:
     """Find the folder for what we keep, beside napari's own settings; None if there is none."""
-    file = _settings_file()
+    file = _find_settings_file()
     return None if file is None else Path(file).parent / "napari-dip"
 
 
-def _settings_file() -> Path | str | None:
+def _find_settings_file() -> Path | str | None:
     """File that napari keeps our settings in, or its own where it keeps none for plugins."""
     from napari.settings import get_settings
 

@@ -26,7 +26,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_dip.errors.fault import printable_lines
+from napari_dip.errors.fault import make_lines_printable
 from napari_dip.pipeline.machine import duration
 
 if TYPE_CHECKING:
@@ -37,13 +37,13 @@ if TYPE_CHECKING:
     from napari_dip.pipeline.events import Event
 
 #: Most lines in sight: in a window of 1280 x 720 as much height is left for what lies below.
-LINES = 10
+MAX_MESSAGE_LINES = 10
 #: What else than a resize changes the height of the same words: napari's style, and with it the
 #: font, comes to a dock after its words, and again with each theme.
-_RESTYLED = (QEvent.Type.LayoutRequest, QEvent.Type.StyleChange, QEvent.Type.FontChange)
+_STYLE_EVENTS = (QEvent.Type.LayoutRequest, QEvent.Type.StyleChange, QEvent.Type.FontChange)
 
 
-class LongWords(QScrollArea):
+class ScrollableLabel(QScrollArea):
     """A place for a label that wraps its sentences.
 
     Parameters
@@ -53,7 +53,9 @@ class LongWords(QScrollArea):
         Most in sight.
     """
 
-    def __init__(self, label: QLabel, parent: QWidget | None = None, *, lines: int = LINES) -> None:
+    def __init__(
+        self, label: QLabel, parent: QWidget | None = None, *, lines: int = MAX_MESSAGE_LINES
+    ) -> None:
         super().__init__(parent)
         self._label, self._lines = label, lines
         self._ends: list[tuple[int, str]] = []
@@ -87,7 +89,7 @@ class LongWords(QScrollArea):
     def event(self, event: QEvent | None) -> bool:
         """Sentences take more height in a larger font."""
         done = super().event(event)
-        if event is not None and event.type() in _RESTYLED:
+        if event is not None and event.type() in _STYLE_EVENTS:
             self._fit()
         return done
 
@@ -159,7 +161,7 @@ _OPTION = re.compile(r" \(--[a-z][^()]*\)")
 _DOUBLE_CLICK_SECONDS = 0.5
 
 
-class State(Enum):
+class RunBarState(Enum):
     """What the buttons may do."""
 
     REFUSED = "refused"
@@ -202,7 +204,7 @@ class RunBar(QWidget):
         self.kept = kept
         self._stop, self._discards = stop, discards
         self._start = "Run"
-        self.state = State.REFUSED
+        self.state = RunBarState.REFUSED
         self._since = 0.0
         self._said = ""
         self._shown: tuple[Event, tuple[str, ...]] | None = None
@@ -217,30 +219,32 @@ class RunBar(QWidget):
         self.bar.setRange(0, 1000)
         self.bar.setTextVisible(False)
         self.bar.setFixedHeight(8)
-        self.words = sentence_label()
-        self.place = LongWords(self.words)
+        self.words = make_message_label()
+        self.place = ScrollableLabel(self.words)
         self._arrange()
         self.run_button.clicked.connect(self._on_run)
         self.pause_button.clicked.connect(self._on_pause)
         self.discard_button.clicked.connect(self.discard_pressed)
         self.add_button.clicked.connect(self.add_pressed)
-        self.show_state(State.REFUSED)
+        self.show_state(RunBarState.REFUSED)
 
-    def show_state(self, state: State) -> None:
+    def show_state(self, state: RunBarState) -> None:
         """Label and enable the buttons for what can be done now."""
-        if state is State.RUNNING and self.state in (State.READY, State.WAITING):
+        if state is RunBarState.RUNNING and self.state in (RunBarState.READY, RunBarState.WAITING):
             self._since, self._shown = time.monotonic(), None
             self._clock.start()
         self.state = state
-        busy = state in (State.RUNNING, State.PAUSED, State.STOPPING)
-        waits = state is State.WAITING
+        busy = state in (RunBarState.RUNNING, RunBarState.PAUSED, RunBarState.STOPPING)
+        waits = state is RunBarState.WAITING
         self.run_button.setText(self._stop if busy else "Waiting" if waits else self._start)
         self.run_button.setToolTip(
             f"Stop now and keep {self.kept}" if busy else "Start, as the line above says"
         )
-        self.run_button.setEnabled(state in (State.READY, State.RUNNING, State.PAUSED))
-        self.pause_button.setText("Resume" if state is State.PAUSED else "Pause")
-        self.pause_button.setEnabled(state in (State.RUNNING, State.PAUSED))
+        self.run_button.setEnabled(
+            state in (RunBarState.READY, RunBarState.RUNNING, RunBarState.PAUSED)
+        )
+        self.pause_button.setText("Resume" if state is RunBarState.PAUSED else "Pause")
+        self.pause_button.setEnabled(state in (RunBarState.RUNNING, RunBarState.PAUSED))
         self.discard_button.setEnabled(busy or waits)
         self.discard_button.setVisible(self._discards or waits)
         self.bar.setVisible(busy)
@@ -259,7 +263,7 @@ class RunBar(QWidget):
         the whole window anew 25 times a second, which without a graphics card took 31 % of a core
         where the seconds took 3 % (measured in a window of 1280 x 720 with Mesa's llvmpipe).
         """
-        if self.state is not State.RUNNING:
+        if self.state is not RunBarState.RUNNING:
             return
         self._shown = event, tuple(remarks)
         self.bar.setValue(round(1000 * event.fraction))
@@ -290,14 +294,14 @@ class RunBar(QWidget):
             self.show_event(*self._shown)
 
     def _on_run(self) -> None:
-        if self.state is State.READY:
+        if self.state is RunBarState.READY:
             self.bar.setValue(0)
             self.run_pressed.emit()
         elif time.monotonic() - self._since > _DOUBLE_CLICK_SECONDS:
             self.keep_pressed.emit()
 
     def _on_pause(self) -> None:
-        (self.resume_pressed if self.state is State.PAUSED else self.pause_pressed).emit()
+        (self.resume_pressed if self.state is RunBarState.PAUSED else self.pause_pressed).emit()
 
     def _arrange(self) -> None:
         layout = QGridLayout(self)
@@ -320,19 +324,19 @@ class RunBar(QWidget):
         self.discard_button.setToolTip("Stop and throw the picture away")
 
 
-def dock_words(words: str) -> str:
+def remove_option_names(words: str) -> str:
     """Leave out how the command line calls a field that stands in the dock: "'Axes' (--axes)"."""
     return _OPTION.sub("", words)
 
 
-class _Sentences(QLabel):
+class _MessageLabel(QLabel):
     def setText(self, words: str | None) -> None:
-        super().setText(printable_lines(dock_words(words or "")))
+        super().setText(make_lines_printable(remove_option_names(words or "")))
 
 
-def sentence_label() -> QLabel:
+def make_message_label() -> QLabel:
     """Make a label for whole sentences: wraps, can be copied, and never as mark-up."""
-    label = _Sentences()
+    label = _MessageLabel()
     label.setWordWrap(True)
     label.setTextFormat(Qt.TextFormat.PlainText)
     label.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)

@@ -26,9 +26,9 @@ from qtpy.QtWidgets import QLabel
 
 from napari_dip.errors import Refusal
 from napari_dip.pipeline.events import Event
-from napari_dip.qt.shell.docked import Docked, single_shot, unveiled
-from napari_dip.qt.shell.ending import DISCARDED, attempt
-from napari_dip.qt.shell.run_bar import RunBar, State, dock_words, sentence_label
+from napari_dip.qt.shell.docked import DockWidget, make_single_shot_timer, unwrap_viewer
+from napari_dip.qt.shell.ending import DISCARDED_MESSAGE, attempt
+from napari_dip.qt.shell.run_bar import RunBar, RunBarState, make_message_label, remove_option_names
 from napari_dip.qt.shell.worker import BackgroundRun
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def make_canvas_current(docked: QWidget) -> None:
             canvas.makeCurrent()
 
 
-class Place:
+class QueueTicket:
     """A place in the line.
 
     Parameters
@@ -94,7 +94,7 @@ class Place:
         weakly, and not called once its owner is gone.
     """
 
-    def __init__(self, queue: RunQueue, label: str, tell: Callable[[Place], None]) -> None:
+    def __init__(self, queue: RunQueue, label: str, tell: Callable[[QueueTicket], None]) -> None:
         self._queue = queue
         self._tell = WeakMethod(tell)
         self.label = label
@@ -126,10 +126,10 @@ class RunQueue(QObject):
 
     def __init__(self) -> None:
         super().__init__()
-        self._line: list[Place] = []
+        self._line: list[QueueTicket] = []
         self.left.connect(self._on_left)
 
-    def join(self, label: str, owner: QObject, tell: Callable[[Place], None]) -> Place:
+    def join(self, label: str, owner: QObject, tell: Callable[[QueueTicket], None]) -> QueueTicket:
         """Take a place at the end; `tell` is called at once, also if its turn has come.
 
         Parameters
@@ -140,13 +140,13 @@ class RunQueue(QObject):
             With it goes a place whose turn has not come.
         tell : bound method of `owner`
         """
-        place = Place(self, label, tell)
+        place = QueueTicket(self, label, tell)
         self._line.append(place)
         owner.destroyed.connect(lambda *_: None if place.begun else place.leave())
         self._advance()
         return place
 
-    def _on_left(self, place: Place) -> None:
+    def _on_left(self, place: QueueTicket) -> None:
         if place in self._line:
             self._line.remove(place)
             self._advance()
@@ -162,12 +162,12 @@ class RunQueue(QObject):
 
 
 @cache
-def run_queue() -> RunQueue:
+def get_run_queue() -> RunQueue:
     """Give the one line of this program; in the GUI thread."""
     return RunQueue()
 
 
-class RunDock(Docked):
+class RunDock(DockWidget):
     """A dock that starts one run at a time, in turn with all others.
 
     Subclasses say what is run, and what goes with it: `start`, `show_plan`, `_made`, `_prepare`,
@@ -187,18 +187,18 @@ class RunDock(Docked):
     """
 
     too_early: ClassVar[str]
-    given_up: ClassVar[str] = DISCARDED
+    given_up: ClassVar[str] = DISCARDED_MESSAGE
 
     def __init__(self, viewer: napari.viewer.Viewer, run_bar: RunBar) -> None:
         super().__init__()
-        self._viewer = unveiled(viewer)
+        self._viewer = unwrap_viewer(viewer)
         self._run: BackgroundRun | None = None
         self._asked: Any = None
-        self._place: Place | None = None
+        self._place: QueueTicket | None = None
         self._activity: Activity | None = None
         self._last_words = ""
-        self._closing = single_shot(self)
-        self.plan_line = sentence_label()
+        self._closing = make_single_shot_timer(self)
+        self.plan_line = make_message_label()
         self.run_bar = run_bar
         run_bar.run_pressed.connect(self.start)
         run_bar.keep_pressed.connect(self.keep)
@@ -225,15 +225,15 @@ class RunDock(Docked):
     def keep(self) -> None:
         """Stop the run; what there is becomes the result."""
         words = f"Stopping, {self.run_bar.kept} is kept"
-        self._ask(State.STOPPING, words, BackgroundRun.keep)
+        self._ask(RunBarState.STOPPING, words, BackgroundRun.keep)
 
     def pause(self) -> None:
         """Hold the run."""
-        self._ask(State.PAUSED, "Paused", BackgroundRun.pause)
+        self._ask(RunBarState.PAUSED, "Paused", BackgroundRun.pause)
 
     def resume(self) -> None:
         """Go on after a pause."""
-        self._ask(State.RUNNING, "Going on", BackgroundRun.resume)
+        self._ask(RunBarState.RUNNING, "Going on", BackgroundRun.resume)
 
     def discard(self) -> None:
         """Stop the run and leave nothing of it; the dock is free at once."""
@@ -292,38 +292,38 @@ class RunDock(Docked):
     @property
     def _discarded(self) -> str:
         """What to say of a run that is discarded."""
-        return DISCARDED
+        return DISCARDED_MESSAGE
 
     def _join(self, asked: Any) -> None:
         """Take a place in the line; the run begins when its turn comes."""
         self._asked = asked
         self._set_busy(True)
-        run_queue().join(asked.label, self, self._on_turn)
+        get_run_queue().join(asked.label, self, self._on_turn)
 
-    def _on_turn(self, place: Place) -> None:
+    def _on_turn(self, place: QueueTicket) -> None:
         """Begin, or say what is waited for."""
         asked, self._place = self._asked, place
         if asked is None:  # discarded in the meantime
             place.leave()
         elif not place.begun:
-            self.run_bar.show_state(State.WAITING)
+            self.run_bar.show_state(RunBarState.WAITING)
             self.run_bar.say(place.words)
         elif trouble := attempt(lambda: self._begin(asked, place), "The run could not be started"):
             self.discard()
             self.run_bar.say(trouble)
 
-    def _begin(self, asked: Any, place: Place) -> None:
+    def _begin(self, asked: Any, place: QueueTicket) -> None:
         self._run = self._made(asked, place.leave)
         self._run.reported.connect(self._on_news)
         self._run.ended.connect(self._on_end)
         self._prepare(asked)
-        self.run_bar.show_state(State.RUNNING)
+        self.run_bar.show_state(RunBarState.RUNNING)
         self.run_bar.say("Getting ready")
         self.run_bar.show_event(Event("Getting ready"))
         self._activity = Activity(place.label, self.window())
         self._run.start()
 
-    def _ask(self, state: State, words: str, ask: Callable[[BackgroundRun], None]) -> None:
+    def _ask(self, state: RunBarState, words: str, ask: Callable[[BackgroundRun], None]) -> None:
         if self._run is not None:
             self.run_bar.show_state(state)
             self.run_bar.say(words)
@@ -340,7 +340,7 @@ class RunDock(Docked):
         if isinstance(outcome, Refusal):
             self._finish(outcome.message)
             self._refused()
-            show_error(dock_words(outcome.message))
+            show_error(remove_option_names(outcome.message))
         elif outcome is None or asked is None:
             self._finish(self.too_early)
         else:
@@ -364,7 +364,7 @@ class RunDock(Docked):
 
     def _set_busy(self, busy: bool) -> None:
         if not busy:
-            self.run_bar.show_state(State.READY)  # whatever the new plan says
+            self.run_bar.show_state(RunBarState.READY)  # whatever the new plan says
         self._close_parts(busy)
 
     def _plots(self) -> Sequence[Any]:

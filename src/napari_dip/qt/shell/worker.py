@@ -26,22 +26,22 @@ from superqt.utils import FunctionWorker, GeneratorWorker, create_worker
 from napari_dip.errors import DipError, Refusal, refusal
 from napari_dip.pipeline.events import Control, Event, Restoration
 from napari_dip.pipeline.execute.runner import run
-from napari_dip.pipeline.lazy_inputs import in_memory
+from napari_dip.pipeline.lazy_inputs import load_array
 from napari_dip.pipeline.machine import is_memory_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
 
 #: A dock is brought up to date at most this often, and at least: in seconds.
-NEWS_SECONDS, MOST_SECONDS = 0.2, 4.0
+MIN_UPDATE_SECONDS, MAX_UPDATE_SECONDS = 0.2, 4.0
 #: Share of a core that showing it takes at most between these two. Drawn by software, a window
 #: of 1280 x 720 costs 50 ms each time, and it is the fit that should have them.
-WINDOW_SHARE = 0.01
-Report = TypeVar("Report")
-Told = TypeVar("Told")
+MAX_DRAWING_SHARE = 0.01
+ReportT = TypeVar("ReportT")
+ProgressT = TypeVar("ProgressT")
 
 
-class Inbox(ABC, Generic[Report, Told]):
+class ProgressQueue(ABC, Generic[ReportT, ProgressT]):
     """Takes reports in from one thread and is emptied by another, at a pace that a window bears.
 
     Subclasses say how reports are put together: `_put` and `_emptied`, both under the lock.
@@ -51,11 +51,11 @@ class Inbox(ABC, Generic[Report, Told]):
         self._lock = threading.Lock()
         self._called = False
         self._last = -float("inf")
-        self._wait = NEWS_SECONDS
+        self._wait = MIN_UPDATE_SECONDS
         self._spent = 0.0  # seconds of the processor, by the thread that takes
         self._costs = (0.0, 0.0)  # of what was shown last
 
-    def post(self, report: Report) -> bool:
+    def post(self, report: ReportT) -> bool:
         """Put a report in; True if the GUI thread should now be called to take it."""
         with self._lock:
             self._put(report)
@@ -64,7 +64,7 @@ class Inbox(ABC, Generic[Report, Told]):
             self._called = True
             return True
 
-    def take(self) -> Told | None:
+    def take(self) -> ProgressT | None:
         """Empty it; None if nothing is in it."""
         with self._lock:
             told = self._emptied()
@@ -81,23 +81,25 @@ class Inbox(ABC, Generic[Report, Told]):
         before, self._spent = self._spent, time.thread_time()
         if before:
             self._costs = (self._costs[1], self._spent - before)
-        return min(MOST_SECONDS, max(NEWS_SECONDS, min(self._costs) / WINDOW_SHARE))
+        return min(
+            MAX_UPDATE_SECONDS, max(MIN_UPDATE_SECONDS, min(self._costs) / MAX_DRAWING_SHARE)
+        )
 
     @abstractmethod
-    def _put(self, report: Report) -> None:
+    def _put(self, report: ReportT) -> None:
         """Take a report in."""
 
     @abstractmethod
-    def _emptied(self) -> Told | None:
+    def _emptied(self) -> ProgressT | None:
         """Give what is in it, and start anew."""
 
 
 log = logging.getLogger(__name__)
 #: How long the program waits at its end for the step that is being computed, or for torch to
 #: load; Qt itself would wait for its threads as long as it takes.
-_LAST_SECONDS = 10
+_MAX_EXIT_SECONDS = 10
 #: How a run ends: with a picture, with a sentence, or discarded.
-Outcome = Restoration | Refusal | None
+RunOutcome = Restoration | Refusal | None
 
 
 class Switch:
@@ -125,7 +127,7 @@ class Switch:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class News:
+class RunProgress:
     """What happened since the dock last looked.
 
     Attributes
@@ -140,7 +142,7 @@ class News:
     points: tuple[tuple[int, int, float, float], ...]
 
 
-class Mailbox(Inbox[Event, News]):
+class RunProgressQueue(ProgressQueue[Event, RunProgress]):
     """Holds the reports of a run: one picture in flight, and all points of the curve."""
 
     def __init__(self) -> None:
@@ -157,24 +159,27 @@ class Mailbox(Inbox[Event, News]):
         judged = (event.unit, event.fitted_loss, event.held_out_loss)
         if judged != self._judged and judged[1:] != (None, None):  # reports repeat the last one
             self._judged = judged
-            losses = (_or_nan(event.fitted_loss), _or_nan(event.held_out_loss))
+            losses = (
+                _replace_none_with_nan(event.fitted_loss),
+                _replace_none_with_nan(event.held_out_loss),
+            )
             self._points.append((event.unit, event.iteration, *losses))
 
-    def _emptied(self) -> News | None:
+    def _emptied(self) -> RunProgress | None:
         event, points = self._event, tuple(self._points)
         self._event, self._points = None, []
-        return None if event is None else News(event, points)
+        return None if event is None else RunProgress(event, points)
 
 
-def shielded(
+def drain_run(
     plan: Any,
     pixels: Mapping[str, Any],
     switch: Switch,
-    mailbox: Mailbox,
+    mailbox: RunProgressQueue,
     over: Callable[[], object] = lambda: None,
     begin: Callable[..., Any] | None = None,
     name: str = "",
-) -> Generator[None, None, Outcome]:
+) -> Generator[None, None, RunOutcome]:
     """Drain a run; yields when the mailbox should be emptied, returns how it ended.
 
     Parameters
@@ -201,12 +206,12 @@ def shielded(
     try:
         specs = {"image": getattr(plan, "source", None), **getattr(plan, "others", {})}
         data = {
-            key: in_memory(getattr(specs.get(key), "name", key), array)
+            key: load_array(getattr(specs.get(key), "name", key), array)
             for key, array in pixels.items()
         }
         if switch() is Control.DISCARD:
             return None
-        job = (begin or run)(plan, data, control=switch, preview_seconds=NEWS_SECONDS)
+        job = (begin or run)(plan, data, control=switch, preview_seconds=MIN_UPDATE_SECONDS)
         while True:
             try:
                 event = next(job)
@@ -219,7 +224,7 @@ def shielded(
             log.error("The pixels could not be computed", exc_info=error)
         return error.refusal
     except Exception as error:
-        return as_refusal(error, "Restoring", name or plan.source.name)
+        return convert_to_refusal(error, "Restoring", name or plan.source.name)
     finally:
         if job is not None:
             job.close()
@@ -239,11 +244,11 @@ class BackgroundRun(QObject):
     over : callable
         Called once nothing is computed any more, from any thread, also if nobody listens then.
     begin : callable, optional
-        As for `shielded`.
+        As for `drain_run`.
     mailbox : Mailbox, optional
         Holds what is reported, where that is no `Event`.
     name : str
-        As for `shielded`.
+        As for `drain_run`.
     """
 
     reported = Signal(object)  # News
@@ -263,9 +268,9 @@ class BackgroundRun(QObject):
         self._over = over
         self._started = False
         self._switch = Switch()
-        self._mailbox = mailbox or Mailbox()
-        self._worker: GeneratorWorker[None, None, Outcome] | None = create_worker(
-            shielded,
+        self._mailbox = mailbox or RunProgressQueue()
+        self._worker: GeneratorWorker[None, None, RunOutcome] | None = create_worker(
+            drain_run,
             plan,
             pixels,
             self._switch,
@@ -313,7 +318,7 @@ class BackgroundRun(QObject):
         if news is not None:
             self.reported.emit(news)
 
-    def _end(self, outcome: Outcome) -> None:
+    def _end(self, outcome: RunOutcome) -> None:
         self._worker = None
         self._take()
         self.ended.emit(outcome)
@@ -322,7 +327,7 @@ class BackgroundRun(QObject):
     def _fail(self, error: Exception) -> None:
         """Only a fault of the shield itself comes here; it must not fall silent either."""
         log.error("The worker failed.", exc_info=error)
-        self._end(refusal("unexpected", why=in_words(error)))
+        self._end(refusal("unexpected", why=describe_error(error)))
 
 
 @atexit.register
@@ -333,24 +338,24 @@ def _end_all() -> None:
             switch.set(Control.DISCARD)
         pool = QThreadPool.globalInstance()
         if pool is not None:
-            pool.waitForDone(_LAST_SECONDS * 1000)
+            pool.waitForDone(_MAX_EXIT_SECONDS * 1000)
 
 
-def as_refusal(error: Exception, doing: str, name: str) -> Refusal:
+def convert_to_refusal(error: Exception, doing: str, name: str) -> Refusal:
     """Put an error that nobody foresaw into a sentence, and log what was being done to what."""
     log.error("%s '%s' failed.", doing, name, exc_info=error)
     if is_memory_error(error):
         return refusal("memory-out", name=name)
-    return refusal("unexpected", why=in_words(error))
+    return refusal("unexpected", why=describe_error(error))
 
 
-def in_words(error: Exception) -> str:
+def describe_error(error: Exception) -> str:
     """First line of an error, to be put into a sentence."""
     first = next((line for line in str(error).splitlines() if line.strip()), "")
     return (first.strip() or type(error).__name__).rstrip(".")
 
 
-def _or_nan(loss: float | None) -> float:
+def _replace_none_with_nan(loss: float | None) -> float:
     return float("nan") if loss is None else loss
 
 
@@ -358,10 +363,10 @@ def _log_warning(warning: tuple[Any, ...]) -> None:
     log.warning("%s", warning[0])
 
 
-Answer = TypeVar("Answer")
+ResultT = TypeVar("ResultT")
 
 
-def answered(work: Callable[[], Answer], doing: str, name: str) -> Answer | Refusal:
+def catch_errors(work: Callable[[], ResultT], doing: str, name: str) -> ResultT | Refusal:
     """Work; whatever goes wrong comes back as a value.
 
     Parameters
@@ -375,7 +380,7 @@ def answered(work: Callable[[], Answer], doing: str, name: str) -> Answer | Refu
     except DipError as error:
         return error.refusal
     except Exception as error:
-        return as_refusal(error, doing, name)
+        return convert_to_refusal(error, doing, name)
 
 
 class BackgroundCall(QObject):

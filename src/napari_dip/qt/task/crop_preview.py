@@ -20,11 +20,16 @@ from napari_dip.pipeline.execute.trial import plan_trial, region_of
 from napari_dip.pipeline.machine import duration
 from napari_dip.pipeline.plan.plan import preflight
 from napari_dip.pipeline.recipe import Common, recipe_from_dict
-from napari_dip.qt.shell.docked import Fold, explained_button
-from napari_dip.qt.shell.layers import follow_layers, header, is_preview, told_of
-from napari_dip.qt.shell.preferences import my_machine
-from napari_dip.qt.shell.run_bar import sentence_label
-from napari_dip.qt.task.request import Asked, asked_of, on_region
+from napari_dip.qt.shell.docked import CollapsibleSection, make_button
+from napari_dip.qt.shell.layers import (
+    follow_layers,
+    is_preview,
+    read_layer_header,
+    read_layer_provenance,
+)
+from napari_dip.qt.shell.preferences import get_allowed_machine
+from napari_dip.qt.shell.run_bar import make_message_label
+from napari_dip.qt.task.request import RunRequest, make_run_request, restrict_to_region
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -37,12 +42,12 @@ if TYPE_CHECKING:
     from napari_dip.pipeline.recipe import Recipe
     from napari_dip.qt.shell.chooser import InputChooser
     from napari_dip.qt.shell.form import SettingsForm
-    from napari_dip.qt.shell.layer_dock import FurtherInputs
+    from napari_dip.qt.shell.layer_dock import ExtraInputs
 
-Box = tuple[float, float, float, float]
+BoundingBox = tuple[float, float, float, float]
 
 
-def region_in(
+def find_region(
     viewer: napari.viewer.Viewer, plan: Plan, image: Image, shapes: Shapes | None
 ) -> Region:
     """Find the region that is meant, in pixels of the image.
@@ -57,7 +62,7 @@ def region_in(
         With at least one shape: the rectangle around the selected or else the last one. None: what
         is in view.
     """
-    box = in_view(image) if shapes is None else around(shapes, image)
+    box = find_visible_bounds(image) if shapes is None else find_shape_bounds(shapes, image)
     point = image.world_to_data(viewer.dims.point[-image.ndim :])
     at = [
         int(np.clip(round(one), 0, n - 1)) for one, n in zip(point, plan.source.shape, strict=False)
@@ -66,7 +71,7 @@ def region_in(
     return region_of(plan.source, plan.layout, box, tuple(at))
 
 
-def around(shapes: Shapes, image: Image) -> Box:
+def find_shape_bounds(shapes: Shapes, image: Image) -> BoundingBox:
     """Give the rectangle around a shape: top, left, bottom, right; shapes lie on pixel centres."""
     number = max(shapes.selected_data, default=len(shapes.data) - 1)
     corners = np.array(
@@ -79,7 +84,7 @@ def around(shapes: Shapes, image: Image) -> Box:
     return float(top), float(left), float(bottom), float(right)
 
 
-def in_view(image: Image) -> Box:
+def find_visible_bounds(image: Image) -> BoundingBox:
     """Give the part of the picture plane that the canvas shows; all of it before it was drawn."""
     finer = np.ones(image.ndim)
     if image.multiscale:
@@ -91,7 +96,7 @@ def in_view(image: Image) -> Box:
     return float(top), float(left), float(bottom), float(right)
 
 
-class SideBySide:
+class GridComparison:
     """One cell for each of some layers; all others are hidden meanwhile.
 
     Parameters
@@ -117,7 +122,7 @@ class SideBySide:
             if hasattr(one, "name_overlay") and not one.name_overlay.visible:  # napari >= 0.9
                 one.name_overlay.visible = True
                 self._named.append(one)
-        grid = _grid(viewer)
+        grid = _get_viewer_grid(viewer)
         grid.shape, grid.stride, grid.enabled = (-1, -1), 1, True
         self._on = True
         if hasattr(viewer, "fit_to_view"):
@@ -130,7 +135,7 @@ class SideBySide:
         hidden, self._hidden = self._hidden, []
         if self._on:
             self._on = False
-            _grid(self._viewer).enabled = False
+            _get_viewer_grid(self._viewer).enabled = False
         for one in hidden:
             one.visible = True
         named, self._named = self._named, []
@@ -138,20 +143,20 @@ class SideBySide:
             one.name_overlay.visible = False
 
 
-def _grid(viewer: napari.viewer.Viewer) -> Any:
+def _get_viewer_grid(viewer: napari.viewer.Viewer) -> Any:
     return viewer.canvas.grid if hasattr(viewer, "canvas") else viewer.grid  # napari < 0.9
 
 
 #: First in the list of regions.
-IN_VIEW = "What is in view"
-_COMPARED = "Choose one of the trials under Try first, and press Apply to all."
-_HINT = (
+VISIBLE_REGION_LABEL = "What is in view"
+_CHOOSE_TRIAL_MESSAGE = "Choose one of the trials under Try first, and press Apply to all."
+_CROP_PREVIEW_HINT = (
     "Restores a part only: what you see, or a rectangle drawn in a Shapes layer. Range and noise "
     "are measured on the whole image, as for a run on all of it."
 )
 
 
-class TryFold(Fold):
+class CropPreviewSection(CollapsibleSection):
     """Region, buttons, and the trials that were made.
 
     Parameters
@@ -163,7 +168,7 @@ class TryFold(Fold):
         Gives the plan for the whole image.
     """
 
-    #: A list of `Asked`, to be run one after another.
+    #: A list of `RunRequest`, to be run one after another.
     wanted = Signal(object)
     said = Signal(str)
     #: The form is set; the whole is to be run.
@@ -173,7 +178,7 @@ class TryFold(Fold):
         self,
         viewer: napari.viewer.Viewer,
         chooser: InputChooser,
-        further: FurtherInputs,
+        further: ExtraInputs,
         form: SettingsForm,
         plan: Callable[[], Plan | Refusal],
     ) -> None:
@@ -181,23 +186,23 @@ class TryFold(Fold):
         super().__init__("Try first", page)
         self._viewer, self._chooser, self._further = viewer, chooser, further
         self._form, self._plan = form, plan
-        self.grid = SideBySide(viewer)
-        self._comparing: Asked | None = None
+        self.grid = GridComparison(viewer)
+        self._comparing: RunRequest | None = None
         self._before: set[str] = set()
         self._preset, self._busy = "", False
-        self.regions = _combo("Region", "The part of the image to try on")
-        self.trials = _combo("Trial", "The trial whose preset the whole image gets")
-        self.try_button = explained_button("Try", "Run on this part, with the settings as they are")
-        self.compare_button = explained_button(
+        self.regions = _make_trial_combo("Region", "The part of the image to try on")
+        self.trials = _make_trial_combo("Trial", "The trial whose preset the whole image gets")
+        self.try_button = make_button("Try", "Run on this part, with the settings as they are")
+        self.compare_button = make_button(
             "Compare presets",
             "Run on this part with each preset, and show the results side by side",
         )
-        self.apply_button = explained_button(
+        self.apply_button = make_button(
             "Apply to all", "Run on the whole image with the settings of this trial"
         )
-        self.words = sentence_label()
-        self.words.setText(_HINT)
-        self.cost = sentence_label()
+        self.words = make_message_label()
+        self.words.setText(_CROP_PREVIEW_HINT)
+        self.cost = make_message_label()
         self._arrange(page)
         self.try_button.clicked.connect(self.try_one)
         self.compare_button.clicked.connect(self.compare)
@@ -234,22 +239,24 @@ class TryFold(Fold):
         layers = [
             one
             for one in self._viewer.layers
-            if _tried(one) is not None and one.name not in self._before
+            if _read_trial_provenance(one) is not None and one.name not in self._before
         ]
         if asked is not None and len(layers) > 1 and asked.source() in self._viewer.layers:
             self.grid.show([asked.source(), *layers])
-            own = (one.name for one in layers if _recipe(one).common.preset == self._preset)
+            own = (
+                one.name for one in layers if _read_trial_recipe(one).common.preset == self._preset
+            )
             self.trials.setCurrentText(next(own, self.trials.currentText()))
-            self.said.emit(_COMPARED)
+            self.said.emit(_CHOOSE_TRIAL_MESSAGE)
 
     def refresh(self, _: object = None) -> None:
         """Bring both lists in line with the viewer; a layer that has just come is chosen."""
         layers = list(self._viewer.layers)[::-1]
         drawn = [one.name for one in layers if isinstance(one, Shapes) and not is_preview(one)]
-        _fill(self.regions, [IN_VIEW, *drawn], drawn)
-        made = [one.name for one in layers if _tried(one) is not None]
+        _fill_combo(self.regions, [VISIBLE_REGION_LABEL, *drawn], drawn)
+        made = [one.name for one in layers if _read_trial_provenance(one) is not None]
         active = self._viewer.layers.selection.active
-        _fill(self.trials, made, made, active.name if active is not None else "")
+        _fill_combo(self.trials, made, made, active.name if active is not None else "")
         self.apply_button.setEnabled(bool(made) and not self._busy)
         self._show_cost()
 
@@ -292,10 +299,10 @@ class TryFold(Fold):
 
     def _asked(
         self, plan: Plan, image: Image, shapes: Shapes | None, presets: tuple[str, ...]
-    ) -> list[Asked] | Refusal:
-        region = region_in(self._viewer, plan, image, shapes)
-        machine, asked = my_machine(), []
-        whole = asked_of(plan, image, self._further)
+    ) -> list[RunRequest] | Refusal:
+        region = find_region(self._viewer, plan, image, shapes)
+        machine, asked = get_allowed_machine(), []
+        whole = make_run_request(plan, image, self._further)
         for preset in presets:
             recipe = plan.recipe.with_common(preset=preset)
             large = preflight(recipe, plan.source, machine, plan.others)
@@ -304,13 +311,17 @@ class TryFold(Fold):
             small = plan_trial(large, region, machine)
             if isinstance(small, Refusal):
                 return small
-            asked.append(on_region(replace(whole, plan=large), region, small))
+            asked.append(restrict_to_region(replace(whole, plan=large), region, small))
         return asked
 
     def _made(self) -> Mapping[str, Any] | None:
         """Give what the chosen trial says of its making."""
         name = self.trials.currentText()
-        return _tried(self._viewer.layers[name]) if name in self._viewer.layers else None
+        return (
+            _read_trial_provenance(self._viewer.layers[name])
+            if name in self._viewer.layers
+            else None
+        )
 
     def _show_cost(self, _: object = None) -> None:
         """Say what *Apply to all* would take."""
@@ -323,8 +334,11 @@ class TryFold(Fold):
         image = layers[made["input"]["name"]] if made and made["input"]["name"] in layers else None
         if made is None or not isinstance(image, Image):
             return ""
-        recipe, source = recipe_from_dict(made["recipe"]), header(image, made["report"]["axes"])
-        plan = preflight(recipe, source, my_machine(), self._further.headers())
+        recipe, source = (
+            recipe_from_dict(made["recipe"]),
+            read_layer_header(image, made["report"]["axes"]),
+        )
+        plan = preflight(recipe, source, get_allowed_machine(), self._further.headers())
         if isinstance(plan, Refusal):
             return plan.message
         preset = recipe.common.preset.capitalize()
@@ -353,17 +367,17 @@ class TryFold(Fold):
         layout.setRowStretch(6, 1)
 
 
-def _tried(layer: Any) -> Mapping[str, Any] | None:
+def _read_trial_provenance(layer: Any) -> Mapping[str, Any] | None:
     """Give what a trial's layer says of its making; None if it is no trial."""
-    ours = told_of(layer)
+    ours = read_layer_provenance(layer)
     return ours if ours.get("shows") == "trial" else None
 
 
-def _recipe(layer: Any) -> Recipe:
-    return recipe_from_dict(told_of(layer)["recipe"])
+def _read_trial_recipe(layer: Any) -> Recipe:
+    return recipe_from_dict(read_layer_provenance(layer)["recipe"])
 
 
-def _fill(combo: QComboBox, names: list[str], fresh: list[str], active: str = "") -> None:
+def _fill_combo(combo: QComboBox, names: list[str], fresh: list[str], active: str = "") -> None:
     """List names; a fresh one is chosen, or the active layer, or what was chosen before."""
     before = combo.currentText()
     known = {combo.itemText(number) for number in range(combo.count())}
@@ -374,7 +388,7 @@ def _fill(combo: QComboBox, names: list[str], fresh: list[str], active: str = ""
         combo.setCurrentIndex(max(combo.findText(wanted), 0 if names else -1))
 
 
-def _combo(name: str, tip: str) -> QComboBox:
+def _make_trial_combo(name: str, tip: str) -> QComboBox:
     combo = QComboBox()
     combo.setAccessibleName(name)
     combo.setToolTip(f"<qt>{tip}</qt>")

@@ -16,21 +16,27 @@ from napari_dip.errors import Refusal, Refused
 from napari_dip.pipeline.machine import duration, size
 from napari_dip.pipeline.plan.plan import preflight
 from napari_dip.qt.results.trust import ResultView
-from napari_dip.qt.shell.docked import Fold, lay_out
-from napari_dip.qt.shell.ending import DISCARDED, DISCARDED_REST, TOO_EARLY, Results, attempt
+from napari_dip.qt.shell.docked import CollapsibleSection, lay_out
+from napari_dip.qt.shell.ending import (
+    DISCARDED_MESSAGE,
+    NO_PICTURE_MESSAGE,
+    SNAPSHOTS_KEPT_MESSAGE,
+    ResultQueue,
+    attempt,
+)
 from napari_dip.qt.shell.form import SettingsForm, has_noise
 from napari_dip.qt.shell.layer_dock import LayerDock
-from napari_dip.qt.shell.layers import no_measurement
-from napari_dip.qt.shell.plot import HeldOutCurve
-from napari_dip.qt.shell.preferences import first_preset, my_machine
-from napari_dip.qt.shell.run_bar import RunBar, State
-from napari_dip.qt.shell.worker import BackgroundRun, News
-from napari_dip.qt.task.crop_preview import TryFold
-from napari_dip.qt.task.history import History
+from napari_dip.qt.shell.layers import describe_derived_image
+from napari_dip.qt.shell.plot import ValidationCurve
+from napari_dip.qt.shell.preferences import get_allowed_machine, get_default_preset
+from napari_dip.qt.shell.run_bar import RunBar, RunBarState
+from napari_dip.qt.shell.worker import BackgroundRun, RunProgress
+from napari_dip.qt.task.crop_preview import CropPreviewSection
+from napari_dip.qt.task.history import HistorySlider
 from napari_dip.qt.task.noise import NoiseSection
-from napari_dip.qt.task.recipes import RepeatFold
-from napari_dip.qt.task.recovery import RecoveryOffer
-from napari_dip.qt.task.request import Asked, asked_of
+from napari_dip.qt.task.recipes import RepeatSection
+from napari_dip.qt.task.recovery import InterruptedRunPanel
+from napari_dip.qt.task.request import RunRequest, make_run_request
 from napari_dip.tasks import TASKS
 
 if TYPE_CHECKING:
@@ -61,30 +67,32 @@ class TaskDock(LayerDock):
     """
 
     task: ClassVar[str]
-    too_early = TOO_EARLY
+    too_early = NO_PICTURE_MESSAGE
 
     def __init__(self, viewer: napari.viewer.Viewer) -> None:
         super().__init__(viewer, RunBar(), TASKS[self.task].inputs[1:])
         viewer = self._viewer
-        self._then: list[Asked] = []
+        self._then: list[RunRequest] = []
         self._remarks: list[str] = []
         self.view = ResultView(viewer)
-        self._results = Results(viewer, self.view.show)
+        self._results = ResultQueue(viewer, self.view.show)
         self.form = SettingsForm(self.task)
-        self.repeat = RepeatFold(viewer, self.form, self.chooser, self.further)
-        self.curve = HeldOutCurve()
-        self.history = History(viewer)
+        self.repeat = RepeatSection(viewer, self.form, self.chooser, self.further)
+        self.curve = ValidationCurve()
+        self.history = HistorySlider(viewer)
         self.noise = NoiseSection(self.chooser, self.form)
-        self.settings = Fold("Settings", self.form.folded)
-        self.maps = Fold("Maps of the camera", self.further.calibration)
-        self.trying = TryFold(viewer, self.chooser, self.further, self.form, self.plan)
-        self.recovery = RecoveryOffer(viewer, self.chooser, self.further, self.form)
+        self.settings = CollapsibleSection("Settings", self.form.folded)
+        self.maps = CollapsibleSection("Maps of the camera", self.further.calibration)
+        self.trying = CropPreviewSection(viewer, self.chooser, self.further, self.form, self.plan)
+        self.recovery = InterruptedRunPanel(viewer, self.chooser, self.further, self.form)
         self._arrange()
         self._listen()
         self._on_theme()
         self._on_image()
         self.run_bar.say(self.repeat.take_up())
-        self.form.widgets["preset"].value = first_preset() or self.form.widgets["preset"].value
+        self.form.widgets["preset"].value = (
+            get_default_preset() or self.form.widgets["preset"].value
+        )
 
     def plan(self) -> Plan | Refusal:
         """Say what Run would do now, or why it would not; from headers and what is drawn."""
@@ -92,7 +100,9 @@ class TaskDock(LayerDock):
         if isinstance(header, Refusal):
             return header
         try:
-            plan = preflight(self.form.recipe(), header, my_machine(), self.further.headers())
+            plan = preflight(
+                self.form.recipe(), header, get_allowed_machine(), self.further.headers()
+            )
         except Refused as error:
             return error.refusal
         return plan if isinstance(plan, Refusal) else self.further.refused(plan) or plan
@@ -104,11 +114,11 @@ class TaskDock(LayerDock):
         plan = self.plan()
         if isinstance(plan, Refusal):
             self.plan_line.setText(plan.message)
-            self.run_bar.show_state(State.REFUSED)
+            self.run_bar.show_state(RunBarState.REFUSED)
         else:
             time = f"up to {duration(plan.seconds)} if nothing else runs, "
-            self.plan_line.setText(_told(plan, self.chooser.layer(), time))
-            self.run_bar.show_state(State.READY)
+            self.plan_line.setText(_describe_plan(plan, self.chooser.layer(), time))
+            self.run_bar.show_state(RunBarState.READY)
 
     def start(self) -> None:
         """Begin what the plan line says, or wait in line for other docks."""
@@ -116,15 +126,17 @@ class TaskDock(LayerDock):
         if self.busy or layer is None or isinstance(plan, Refusal):
             self.show_plan()
             return
-        asked: list[Asked] = []
+        asked: list[RunRequest] = []
         failing = "The run could not be started"
-        if trouble := attempt(lambda: asked.append(asked_of(plan, layer, self.further)), failing):
+        if trouble := attempt(
+            lambda: asked.append(make_run_request(plan, layer, self.further)), failing
+        ):
             self.run_bar.say(trouble)
             return
         self.repeat.remember(plan.recipe)
         self.run(asked)
 
-    def run(self, asked: Sequence[Asked]) -> None:
+    def run(self, asked: Sequence[RunRequest]) -> None:
         """Run what was asked for, one after another, when the queue lets it."""
         first, *self._then = asked
         self._join(first)
@@ -141,18 +153,18 @@ class TaskDock(LayerDock):
             part.shut_down()
         self.history.forget()
 
-    def _made(self, asked: Asked, over: Callable[[], object]) -> BackgroundRun:
+    def _made(self, asked: RunRequest, over: Callable[[], object]) -> BackgroundRun:
         return BackgroundRun(asked.plan, asked.pixels, self, over, asked.begin)
 
-    def _prepare(self, asked: Asked) -> None:
+    def _prepare(self, asked: RunRequest) -> None:
         self.view.comparison.forget()
         self.history.begin(asked)
         self._remarks = []
         self.curve.restart()
-        told = _told(asked.plan, asked.source())  # the bar tells the time now
-        self.plan_line.setText(f"{_called(asked.trial, len(self._then))}{told}")
+        told = _describe_plan(asked.plan, asked.source())  # the bar tells the time now
+        self.plan_line.setText(f"{_describe_trial(asked.trial, len(self._then))}{told}")
 
-    def _show(self, news: News) -> None:
+    def _show(self, news: RunProgress) -> None:
         event = news.event
         failing = "The preview cannot be shown, but the run goes on"
         trouble = attempt(lambda: self.history.show_event(event), failing)
@@ -160,7 +172,7 @@ class TaskDock(LayerDock):
         self.run_bar.show_event(event, self._remarks)
         self.curve.extend(news.points, event.best_iteration)
 
-    def _taken(self, asked: Asked, outcome: Restoration) -> str:
+    def _taken(self, asked: RunRequest, outcome: Restoration) -> str:
         self.history.note(outcome)
         words = self._results.add(asked.answered(outcome, self.history.preview), self._remarks)
         self.run_bar.add_button.setVisible(self._results.waiting)
@@ -181,7 +193,7 @@ class TaskDock(LayerDock):
 
     @property
     def _discarded(self) -> str:
-        return DISCARDED if not self.history.any_kept else DISCARDED_REST
+        return DISCARDED_MESSAGE if not self.history.any_kept else SNAPSHOTS_KEPT_MESSAGE
 
     def _on_add(self) -> None:
         self.run_bar.say(self._results.add_waiting())
@@ -217,14 +229,14 @@ class TaskDock(LayerDock):
         lay_out(self, (self.recovery, *asked, self.view.comparison), long)
 
 
-def _told(plan: Plan, layer: Image | None, time: str = "") -> str:
+def _describe_plan(plan: Plan, layer: Image | None, time: str = "") -> str:
     """Say what is computed where, how long that takes if it is to be said, and what to know."""
     line = _UNIT.sub("\u00a0", f"{plan.where}: {time}{size(plan.peak_bytes)} of memory.")
-    derived = "" if layer is None else no_measurement(layer)
+    derived = "" if layer is None else describe_derived_image(layer)
     return "\n".join(filter(None, [line, derived, *plan.notes]))
 
 
-def _called(trial: str, further: int) -> str:
+def _describe_trial(trial: str, further: int) -> str:
     """Say which of several trials is running, and how many follow."""
     if not trial:
         return ""
@@ -233,7 +245,7 @@ def _called(trial: str, further: int) -> str:
 
 
 @cache
-def dock_of(task: str) -> type[TaskDock]:
+def make_dock_class(task: str) -> type[TaskDock]:
     """Make the dock's class of a task; a class, so that napari hands it its own viewer.
 
     Parameters
@@ -251,7 +263,7 @@ def __getattr__(name: str) -> Any:
     task = name.replace("_", "-")
     if task not in TASKS:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return dock_of(task)
+    return make_dock_class(task)
 
 
-DenoiseDock = dock_of("denoise")
+DenoiseDock = make_dock_class("denoise")

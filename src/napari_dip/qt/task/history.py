@@ -22,12 +22,12 @@ from napari_dip.qt.shell.form import WheelGuard
 from napari_dip.qt.shell.layers import (
     METADATA_KEY,
     Preview,
-    in_sight,
-    provenance,
-    range_of,
-    undisturbed,
+    adjust_contrast_limits,
+    build_provenance,
+    compute_value_range,
+    preserve_view,
 )
-from napari_dip.qt.shell.run_bar import sentence_label
+from napari_dip.qt.shell.run_bar import make_message_label
 from napari_dip.version import __version__
 
 if TYPE_CHECKING:
@@ -37,13 +37,13 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from napari_dip.pipeline.events import Event, Restoration
-    from napari_dip.qt.task.request import Asked
+    from napari_dip.qt.task.request import RunRequest
 
 #: What a run's report says of its own picture, and not of another one.
-_OF_ITS_PICTURE = ("verdict", "residual", "output_sha256", "best_iteration", "stop_reason")
+_RESULT_ONLY_KEYS = ("verdict", "residual", "output_sha256", "best_iteration", "stop_reason")
 
 
-class KeptSnapshots:
+class SnapshotLayers:
     """Makes layers of one run's snapshots; what only the end of the run tells is added then.
 
     Parameters
@@ -52,7 +52,7 @@ class KeptSnapshots:
         What the run was asked for.
     """
 
-    def __init__(self, asked: Asked) -> None:
+    def __init__(self, asked: RunRequest) -> None:
         self._asked = asked
         self._result: Restoration | None = None
         self._kept: list[tuple[ref[napari.layers.Image], Snapshot]] = []
@@ -64,10 +64,12 @@ class KeptSnapshots:
     def add(self, viewer: napari.viewer.Viewer, snapshot: Snapshot) -> str:
         """Add a snapshot as a new layer; returns the layer's name."""
         asked = self._asked
-        name = f"{asked.name} {asked.plan.recipe.task.done}, {place_of(snapshot)}"
+        name = f"{asked.name} {asked.plan.recipe.task.done}, {describe_snapshot(snapshot)}"
         metadata = {**asked.look["metadata"], METADATA_KEY: self._told(snapshot)}
-        with undisturbed(viewer):
-            look = in_sight(asked.look, range_of(snapshot.picture), part=bool(asked.trial))
+        with preserve_view(viewer):
+            look = adjust_contrast_limits(
+                asked.look, compute_value_range(snapshot.picture), part=bool(asked.trial)
+            )
             layer = viewer.add_image(
                 snapshot.picture.copy(), name=name, **{**look, "metadata": metadata}
             )
@@ -84,7 +86,7 @@ class KeptSnapshots:
     def _told(self, snapshot: Snapshot) -> dict[str, Any]:
         """How a snapshot came about, in plain JSON types."""
         plan, result = self._asked.plan, self._result
-        place = place_of(snapshot)
+        place = describe_snapshot(snapshot)
         told: dict[str, Any] = {
             "version": __version__,
             "recipe": plan.recipe.to_dict(),
@@ -94,8 +96,10 @@ class KeptSnapshots:
             "seconds": round(snapshot.seconds, 2),
         }
         if result is not None:
-            report = {key: one for key, one in result.report.items() if key not in _OF_ITS_PICTURE}
-            told |= {**provenance(self._asked.name, result), "report": report}
+            report = {
+                key: one for key, one in result.report.items() if key not in _RESULT_ONLY_KEYS
+            }
+            told |= {**build_provenance(self._asked.name, result), "report": report}
             told["automatic"] = {
                 "best_iteration": result.best_iteration,
                 "stop_reason": result.stop_reason,
@@ -111,7 +115,7 @@ class KeptSnapshots:
         }
 
 
-def place_of(snapshot: Snapshot) -> str:
+def describe_snapshot(snapshot: Snapshot) -> str:
     """Say where in the run a snapshot was taken."""
     words = f"iteration {snapshot.iteration}"
     return words if snapshot.units == 1 else f"part {snapshot.unit}, {words}"
@@ -119,9 +123,9 @@ def place_of(snapshot: Snapshot) -> str:
 
 #: Memory for the snapshots of one run: a sixteenth of the 4 GB that small computers have, and 244
 #: pictures of 512 x 512.
-MOST_BYTES = 256_000_000
+MAX_SNAPSHOT_BYTES = 256_000_000
 #: A slider 300 pixels wide in the dock does not tell more apart.
-MOST_SNAPSHOTS = 100
+MAX_SNAPSHOTS = 100
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -151,7 +155,7 @@ class Snapshot:
     seconds: float
 
 
-class Film:
+class SnapshotBuffer:
     """Snapshots in the order that they came, evenly spread over the run.
 
     When no more fit, every other one is let go, and of those that come only every other is taken
@@ -163,7 +167,9 @@ class Film:
         Bounds.
     """
 
-    def __init__(self, most_bytes: int = MOST_BYTES, most_snapshots: int = MOST_SNAPSHOTS) -> None:
+    def __init__(
+        self, most_bytes: int = MAX_SNAPSHOT_BYTES, most_snapshots: int = MAX_SNAPSHOTS
+    ) -> None:
         self.most_bytes = most_bytes
         self._most = most_snapshots
         self._every = 1
@@ -190,13 +196,13 @@ class Film:
             self.snapshots = [one for one in self.snapshots if one.number % self._every == 0]
 
 
-_TIP = (
+_HISTORY_TOOLTIP = (
     "Go back to the pictures that the run went through. 'Keep this one' makes a layer of the one "
     "in sight; nothing else is changed. At the right end: the run as it goes on, then its result."
 )
 
 
-class History(QWidget):
+class HistorySlider(QWidget):
     """Slider, words and button; owns the preview layer.
 
     Parameters
@@ -210,19 +216,19 @@ class History(QWidget):
     def __init__(self, viewer: napari.viewer.Viewer, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self._viewer = viewer
-        self._asked: Asked | None = None
-        self._kept: KeptSnapshots | None = None
+        self._asked: RunRequest | None = None
+        self._kept: SnapshotLayers | None = None
         self._preview: Preview | None = None
         self._running = False
         self._seen: Snapshot | None = None
         self._told = ""
-        self.film = Film()
+        self.film = SnapshotBuffer()
         self.slider = QSlider(Qt.Orientation.Horizontal)
         self.slider.setAccessibleName("History")
         self.slider.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
         self._wheel = WheelGuard()
         self.slider.installEventFilter(self._wheel)
-        self.words = sentence_label()
+        self.words = make_message_label()
         self.keep_button = QPushButton("Keep this one")
         self.keep_button.setToolTip("<qt>Add the picture in sight as a layer of its own</qt>")
         self._arrange()
@@ -244,12 +250,12 @@ class History(QWidget):
         """Whether a snapshot of the latest run was kept."""
         return bool(self._kept)
 
-    def begin(self, asked: Asked) -> None:
+    def begin(self, asked: RunRequest) -> None:
         """Forget the run before and follow a new one."""
         self.forget()
         asked = replace(asked, pixels={})  # the history outlives the run; its inputs need not
-        self._asked, self._kept, self._running = asked, KeptSnapshots(asked), True
-        self._preview = _preview(self._viewer, asked)
+        self._asked, self._kept, self._running = asked, SnapshotLayers(asked), True
+        self._preview = _make_preview(self._viewer, asked)
 
     def show_event(self, event: Event) -> None:
         """Take in a picture and show it, unless an earlier one is looked at.
@@ -283,7 +289,7 @@ class History(QWidget):
 
     def forget(self) -> None:
         """Let go of all snapshots."""
-        self.film = Film()
+        self.film = SnapshotBuffer()
         self._running, self._asked, self._seen = False, None, None
         attempt(self._hide, "The preview layer could not be removed")
         self._fit()
@@ -338,7 +344,7 @@ class History(QWidget):
                 self._hide()
             return
         if self._preview is None or self._preview.dismissed:
-            self._preview = _preview(self._viewer, asked)
+            self._preview = _make_preview(self._viewer, asked)
         self._preview.show(seen.picture)
 
     def _say(self, told: str = "") -> None:
@@ -348,7 +354,7 @@ class History(QWidget):
         self.keep_button.setVisible(seen is not None)
         self.moved.emit(None if seen is None else (seen.unit, seen.iteration))
         if seen is not None:
-            place = place_of(seen)
+            place = describe_snapshot(seen)
             self.words.setText(told or f"{place[:1].upper()}{place[1:]} of {seen.iterations}")
             return
         count = len(film.snapshots)
@@ -367,9 +373,9 @@ class History(QWidget):
         self.words.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Minimum)
         layout.addWidget(self.words, 1, 0, 1, 2)
         layout.addWidget(self.keep_button, 1, 2)
-        self.setToolTip(f"<qt>{_TIP}</qt>")
+        self.setToolTip(f"<qt>{_HISTORY_TOOLTIP}</qt>")
         self.setVisible(False)  # until there is something to go back to
 
 
-def _preview(viewer: napari.viewer.Viewer, asked: Asked) -> Preview:
+def _make_preview(viewer: napari.viewer.Viewer, asked: RunRequest) -> Preview:
     return Preview(viewer, asked.name, asked.look, part=bool(asked.trial))

@@ -16,14 +16,19 @@ from qtpy.QtWidgets import QPushButton, QVBoxLayout, QWidget
 
 from napari_dip.errors import Refusal
 from napari_dip.pipeline.events import Control
-from napari_dip.pipeline.lazy_inputs import in_memory
+from napari_dip.pipeline.lazy_inputs import load_array
 from napari_dip.pipeline.noise_report import NoiseReport, noise_report
 from napari_dip.pipeline.plan.layout import check_header
-from napari_dip.qt.shell.docked import Fold
-from napari_dip.qt.shell.layers import level_zero
-from napari_dip.qt.shell.plot import FITTED_COLOUR, HELD_OUT_COLOUR, as_picture, recolour
-from napari_dip.qt.shell.run_bar import sentence_label
-from napari_dip.qt.shell.worker import BackgroundCall, answered
+from napari_dip.qt.shell.docked import CollapsibleSection
+from napari_dip.qt.shell.layers import get_full_resolution
+from napari_dip.qt.shell.plot import (
+    TRAINING_COLOUR,
+    VALIDATION_COLOUR,
+    disable_plot_interaction,
+    recolour,
+)
+from napari_dip.qt.shell.run_bar import make_message_label
+from napari_dip.qt.shell.worker import BackgroundCall, catch_errors
 
 if TYPE_CHECKING:
     from napari.layers import Image
@@ -35,10 +40,10 @@ if TYPE_CHECKING:
     from napari_dip.qt.shell.worker import Switch
 
 #: What comes of it: figures, a sentence, or nothing if nobody waits any more.
-Measured = NoiseReport | Refusal | None
+MeasurementOutcome = NoiseReport | Refusal | None
 
 
-def measured(spec: ImageSpec, pixels: Any, switch: Switch) -> Measured:
+def measure_layer_noise(spec: ImageSpec, pixels: Any, switch: Switch) -> MeasurementOutcome:
     """Measure; whatever goes wrong comes back as a value, and a lazy array is computed here.
 
     Parameters
@@ -49,34 +54,34 @@ def measured(spec: ImageSpec, pixels: Any, switch: Switch) -> Measured:
     switch : Switch
     """
 
-    def work() -> Measured:
-        array = in_memory(spec.name, pixels)
+    def work() -> MeasurementOutcome:
+        array = load_array(spec.name, pixels)
         return None if switch() is Control.DISCARD else noise_report(spec, array)
 
-    return answered(work, "Measuring the noise of", spec.name)
+    return catch_errors(work, "Measuring the noise of", spec.name)
 
 
-_LEGEND = "&nbsp;&nbsp;&nbsp;".join(
+_PHOTON_TRANSFER_LEGEND = "&nbsp;&nbsp;&nbsp;".join(
     f'<span style="color:{colour}">{sign}</span> {words}'
     for colour, sign, words in (
-        (FITTED_COLOUR, "●", "flat parts"),
-        (HELD_OUT_COLOUR, "━", "measured noise"),
+        (TRAINING_COLOUR, "●", "flat parts"),
+        (VALIDATION_COLOUR, "━", "measured noise"),
     )
 )
 #: Percentile of the variances that the plot goes up to, times a little: a block with structure in
 #: it would squeeze all others.
-_HIGHEST, _ROOM = 98, 1.3
+_VARIANCE_PERCENTILE, _VARIANCE_AXIS_MARGIN = 98, 1.3
 
 
-class NoisePlot(pg.PlotWidget):  # type: ignore[misc]  # pyqtgraph ships no types
+class PhotonTransferPlot(pg.PlotWidget):  # type: ignore[misc]  # pyqtgraph ships no types
     """What the noise was measured from, of all channels."""
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
-        dots = {"symbol": "o", "symbolSize": 4, "symbolBrush": FITTED_COLOUR, "symbolPen": None}
+        dots = {"symbol": "o", "symbolSize": 4, "symbolBrush": TRAINING_COLOUR, "symbolPen": None}
         self.dots = self.plot(pen=None, **dots)
-        self.line = self.plot(pen=pg.mkPen(HELD_OUT_COLOUR, width=2), connect="finite")
-        as_picture(self)
+        self.line = self.plot(pen=pg.mkPen(VALIDATION_COLOUR, width=2), connect="finite")
+        disable_plot_interaction(self)
         self.setVisible(False)
         self.setToolTip(
             "Each dot is a flat part of the image: its brightness, and how much its pixels vary. "
@@ -99,19 +104,21 @@ class NoisePlot(pg.PlotWidget):  # type: ignore[misc]  # pyqtgraph ships no type
             ends.append([np.nan, np.nan])  # between two channels the pen is lifted
         line = np.array(ends)
         self.line.setData(line[:, 0], line[:, 1])
-        highest = max(np.percentile(points[:, 1], _HIGHEST), np.nanmax(line[:, 1]))
-        self.setYRange(0, _ROOM * float(highest), padding=0)
+        highest = max(np.percentile(points[:, 1], _VARIANCE_PERCENTILE), np.nanmax(line[:, 1]))
+        self.setYRange(0, _VARIANCE_AXIS_MARGIN * float(highest), padding=0)
 
     def recolour(self, text: str, background: str) -> None:
         """Follow napari's theme."""
         words = {"bottom": "Brightness", "left": "Variance"}
-        recolour(self, text, background, words, _LEGEND)
+        recolour(self, text, background, words, _PHOTON_TRANSFER_LEGEND)
 
 
-_HINT = "What is left empty is measured from the image when the run starts, or now by Measure."
+_NOISE_HINT = (
+    "What is left empty is measured from the image when the run starts, or now by Measure."
+)
 
 
-class NoiseSection(Fold):
+class NoiseSection(CollapsibleSection):
     """What is known of the noise before a run.
 
     Parameters
@@ -130,9 +137,9 @@ class NoiseSection(Fold):
         self._of: tuple[int, str] | None = None
         self.button = QPushButton("Measure")
         self.button.setToolTip("<qt>Measure the noise of the image now; nothing is restored.</qt>")
-        self.words = sentence_label()
-        self.words.setText(_HINT)
-        self.plot = NoisePlot()
+        self.words = make_message_label()
+        self.words.setText(_NOISE_HINT)
+        self.plot = PhotonTransferPlot()
         layout = QVBoxLayout(page)
         layout.setContentsMargins(0, 0, 0, 0)
         for widget in (form.noise, self.button, self.plot, self.words):
@@ -149,10 +156,12 @@ class NoiseSection(Fold):
             self._say(refused.message if refused else "")
             return
         self._drop()
-        self._of = _identity(layer, header.axes)
+        self._of = _identify_image(layer, header.axes)
         self.button.setEnabled(False)
         self.button.setText("Measuring …")
-        self._measuring = BackgroundCall(partial(measured, header, level_zero(layer)), self)
+        self._measuring = BackgroundCall(
+            partial(measure_layer_noise, header, get_full_resolution(layer)), self
+        )
         self._measuring.ended.connect(self._on_measured)
         self._measuring.start()
 
@@ -165,7 +174,7 @@ class NoiseSection(Fold):
         """Wait for no answer any more; the chooser, of the same dock, falls silent by itself."""
         self._drop()
 
-    def _on_measured(self, outcome: Measured) -> None:
+    def _on_measured(self, outcome: MeasurementOutcome) -> None:
         self._drop()
         if isinstance(outcome, Refusal):
             self._say(outcome.message)
@@ -188,14 +197,14 @@ class NoiseSection(Fold):
         layer, header = self._chooser.layer(), self._chooser.header()
         now = None
         if layer is not None and not isinstance(header, Refusal):
-            now = _identity(layer, header.axes)
+            now = _identify_image(layer, header.axes)
         if self._of is None or now == self._of:
             return
         self._of = None
         self._drop()
         self._form.say_measured({})
         self.plot.setVisible(False)
-        self._say(_HINT)
+        self._say(_NOISE_HINT)
 
     def _drop(self) -> None:
         """Be ready to measure again."""
@@ -210,6 +219,6 @@ class NoiseSection(Fold):
         self.grown()
 
 
-def _identity(layer: Image, axes: str) -> tuple[int, str]:
+def _identify_image(layer: Image, axes: str) -> tuple[int, str]:
     """Tell images apart: other pixels, or other axes, are another image."""
     return id(layer.data), axes

@@ -26,9 +26,9 @@ from napari_dip.io.outputs import JSON_SUFFIXES, check_output
 from napari_dip.io.writing import write_text
 from napari_dip.pipeline.api import load_recipe
 from napari_dip.pipeline.recipe import make_recipe
-from napari_dip.qt.shell.docked import Fold
-from napari_dip.qt.shell.preferences import shelf_of
-from napari_dip.qt.shell.run_bar import sentence_label
+from napari_dip.qt.shell.docked import CollapsibleSection
+from napari_dip.qt.shell.preferences import open_saved_settings
+from napari_dip.qt.shell.run_bar import make_message_label
 from napari_dip.qt.task.repeat import RepeatButtons
 
 if TYPE_CHECKING:
@@ -40,10 +40,10 @@ if TYPE_CHECKING:
     from napari_dip.pipeline.reproduce.saved_settings import Shelf
     from napari_dip.qt.shell.chooser import InputChooser
     from napari_dip.qt.shell.form import SettingsForm
-    from napari_dip.qt.shell.layer_dock import FurtherInputs
+    from napari_dip.qt.shell.layer_dock import ExtraInputs
 
 #: First in the list, and always there: what a task begins with.
-DEFAULTS = "Default settings"
+DEFAULT_SETTINGS_LABEL = "Default settings"
 
 
 class Presets(QWidget):
@@ -102,7 +102,7 @@ class Presets(QWidget):
         name = self.combo.currentText()
         with QSignalBlocker(self.combo):
             self.combo.clear()
-            self.combo.addItems([DEFAULTS, *self._shelf.names()])
+            self.combo.addItems([DEFAULT_SETTINGS_LABEL, *self._shelf.names()])
             self.combo.setCurrentIndex(self.combo.findText(name) if name else -1)
             self.combo.setEditText(name)
         self._on_text()
@@ -110,7 +110,7 @@ class Presets(QWidget):
     def load(self) -> None:
         """Set the form."""
         name = self.name
-        defaults = name == DEFAULTS
+        defaults = name == DEFAULT_SETTINGS_LABEL
         task = self._form.task
 
         def act() -> str:
@@ -127,8 +127,8 @@ class Presets(QWidget):
         """Keep what the form stands for."""
 
         def act() -> str:
-            if self.name.casefold() == DEFAULTS.casefold():
-                raise Refused(refusal("preset-exists", name=DEFAULTS))
+            if self.name.casefold() == DEFAULT_SETTINGS_LABEL.casefold():
+                raise Refused(refusal("preset-exists", name=DEFAULT_SETTINGS_LABEL))
             name = self._shelf.save(self.name, self._form.recipe())
             self.combo.setEditText(name)
             return f"The settings are kept as '{name}'."
@@ -157,12 +157,14 @@ class Presets(QWidget):
 
     def _on_text(self, _: str = "") -> None:
         name, listed = self.name, self._shelf.names()
-        self.load_button.setEnabled(name == DEFAULTS or name in listed)
-        self.save_button.setEnabled(bool(name) and name != DEFAULTS and name not in listed)
+        self.load_button.setEnabled(name == DEFAULT_SETTINGS_LABEL or name in listed)
+        self.save_button.setEnabled(
+            bool(name) and name != DEFAULT_SETTINGS_LABEL and name not in listed
+        )
         self.delete_button.setEnabled(name in listed)
 
 
-_KIND = "Recipe (*.json)"
+_RECIPE_FILE_FILTER = "Recipe (*.json)"
 
 
 class RecipeButtons(QWidget):
@@ -217,24 +219,24 @@ class RecipeButtons(QWidget):
         self.said.emit(f"The recipe was saved as '{Path(target).name}'.")
 
     def _on_load(self) -> None:
-        path, _ = QFileDialog.getOpenFileName(self, "Load recipe", "", _KIND)
+        path, _ = QFileDialog.getOpenFileName(self, "Load recipe", "", _RECIPE_FILE_FILTER)
         if path:
             self.load(path)
 
     def _on_save(self) -> None:
         name = f"{self._form.task}.json"
-        path, _ = QFileDialog.getSaveFileName(self, "Save recipe", name, _KIND)
+        path, _ = QFileDialog.getSaveFileName(self, "Save recipe", name, _RECIPE_FILE_FILTER)
         if path:
             self.save(path)
 
 
-_OWN = "Presets of your own: all settings of this dock."
-_LAST = (
+_OWN_PRESETS_LABEL = "Presets of your own: all settings of this dock."
+_LAST_SETTINGS_MESSAGE = (
     "The settings are those of your last run. For the others, use 'Default settings' under Repeat."
 )
 
 
-class RepeatFold(Fold):
+class RepeatSection(CollapsibleSection):
     """Results to repeat, presets, and recipes as files.
 
     Parameters
@@ -252,17 +254,17 @@ class RepeatFold(Fold):
         viewer: napari.viewer.Viewer,
         form: SettingsForm,
         chooser: InputChooser,
-        further: FurtherInputs,
+        further: ExtraInputs,
     ) -> None:
         page = QWidget()
         super().__init__("Repeat", page)
         self._form = form
-        self._shelf = shelf_of(form.task)
+        self._shelf = open_saved_settings(form.task)
         self.buttons = RepeatButtons(viewer, form, chooser, further)
         self.presets = Presets(form, self._shelf)
         self.recipes = RecipeButtons(form)
-        label = sentence_label()
-        label.setText(_OWN)
+        label = make_message_label()
+        label.setText(_OWN_PRESETS_LABEL)
         layout = QVBoxLayout(page)
         layout.setContentsMargins(0, 0, 0, 0)
         for widget in (self.buttons, label, self.presets, self.recipes):
@@ -277,7 +279,7 @@ class RepeatFold(Fold):
         if last is None or last == make_recipe(self._form.task):
             return ""
         self._form.show(last)
-        return _LAST
+        return _LAST_SETTINGS_MESSAGE
 
     def remember(self, recipe: Recipe) -> None:
         """Keep the settings of a run that begins; a full disk is no reason not to run."""

@@ -11,16 +11,26 @@ from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QGridLayout, QWidget
 
 from napari_dip.errors import Refusal, refusal
-from napari_dip.errors.fault import printable
-from napari_dip.pipeline.autosave import Place, Unfinished, find_unfinished, read_back
+from napari_dip.errors.fault import make_printable
+from napari_dip.pipeline.autosave import (
+    AutosaveTarget,
+    Unfinished,
+    find_unfinished,
+    read_run_inputs,
+)
 from napari_dip.pipeline.plan.plan import preflight
 from napari_dip.pipeline.recipe import recipe_from_dict
-from napari_dip.qt.shell.docked import explained_button
+from napari_dip.qt.shell.docked import make_button
 from napari_dip.qt.shell.ending import attempt
-from napari_dip.qt.shell.preferences import my_machine
-from napari_dip.qt.shell.run_bar import sentence_label
-from napari_dip.qt.shell.worker import BackgroundCall, answered
-from napari_dip.qt.task.request import asked_of, homes, pixels_of, placed_layer
+from napari_dip.qt.shell.preferences import get_allowed_machine
+from napari_dip.qt.shell.run_bar import make_message_label
+from napari_dip.qt.shell.worker import BackgroundCall, catch_errors
+from napari_dip.qt.task.request import (
+    collect_layer_pixels,
+    list_autosave_folders,
+    make_run_request,
+    recreate_layer,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,22 +39,24 @@ if TYPE_CHECKING:
 
     from napari_dip.qt.shell.chooser import InputChooser
     from napari_dip.qt.shell.form import SettingsForm
-    from napari_dip.qt.shell.layer_dock import FurtherInputs
+    from napari_dip.qt.shell.layer_dock import ExtraInputs
     from napari_dip.qt.shell.worker import Switch
-    from napari_dip.qt.task.request import Asked
+    from napari_dip.qt.task.request import RunRequest
 
-_GO_ON = (
+_RESUME_TOOLTIP = (
     "Bring back the picture, if it is not here, and all settings, and go on from where the run "
     "was cut off. The result is the same as if it had not been."
 )
-_AGAIN = (
+_RESTART_TOOLTIP = (
     "It was begun with another version and cannot go on exactly: bring back the picture and all "
     "settings, and begin again."
 )
-_DISCARD = "Delete what was kept of this run: its settings, its state, and copies of its pixels. "
+_DISCARD_TOOLTIP = (
+    "Delete what was kept of this run: its settings, its state, and copies of its pixels. "
+)
 
 
-class RecoveryOffer(QWidget):
+class InterruptedRunPanel(QWidget):
     """A sentence on the latest run that was cut off, and two buttons; hidden if there is none.
 
     Parameters
@@ -54,7 +66,7 @@ class RecoveryOffer(QWidget):
         Of the dock.
     """
 
-    #: A list of `Asked`, to be run.
+    #: A list of `RunRequest`, to be run.
     wanted = Signal(object)
     said = Signal(str)
 
@@ -62,7 +74,7 @@ class RecoveryOffer(QWidget):
         self,
         viewer: napari.viewer.Viewer,
         chooser: InputChooser,
-        further: FurtherInputs,
+        further: ExtraInputs,
         form: SettingsForm,
         parent: QWidget | None = None,
     ) -> None:
@@ -71,9 +83,9 @@ class RecoveryOffer(QWidget):
         self._further, self._form = further, form
         self._one: Unfinished | None = None
         self._reading: BackgroundCall | None = None
-        self.words = sentence_label()
-        self.go_on_button = explained_button("Go on", _GO_ON)
-        self.discard_button = explained_button("Discard", _DISCARD)
+        self.words = make_message_label()
+        self.go_on_button = make_button("Go on", _RESUME_TOOLTIP)
+        self.discard_button = make_button("Discard", _DISCARD_TOOLTIP)
         self.discard_button.setAccessibleName("Discard the unfinished run")
         layout = QGridLayout(self)
         layout.setContentsMargins(0, 0, 0, 12)  # apart from what is chosen below
@@ -87,7 +99,11 @@ class RecoveryOffer(QWidget):
 
     def refresh(self) -> None:
         """Look for unfinished runs of this task, and offer the latest."""
-        found = [one for home in homes() for one in find_unfinished(home, self._form.task)]
+        found = [
+            one
+            for home in list_autosave_folders()
+            for one in find_unfinished(home, self._form.task)
+        ]
         self._one = found[0] if found else None
         self.setVisible(self._one is not None)
         if self._one is None:
@@ -97,9 +113,9 @@ class RecoveryOffer(QWidget):
         self.words.setText(f"Unfinished: {self._one.words()}{more}")
         exact = self._one.exact
         self.go_on_button.setText("Go on" if exact else "Begin again")
-        self.go_on_button.setToolTip(f"<qt>{_GO_ON if exact else _AGAIN}</qt>")
-        where = escape(f"They lie in '{printable(str(self._one.folder))}'.")
-        self.discard_button.setToolTip(f"<qt>{_DISCARD}{where}</qt>")
+        self.go_on_button.setToolTip(f"<qt>{_RESUME_TOOLTIP if exact else _RESTART_TOOLTIP}</qt>")
+        where = escape(f"They lie in '{make_printable(str(self._one.folder))}'.")
+        self.discard_button.setToolTip(f"<qt>{_DISCARD_TOOLTIP}{where}</qt>")
         self.setEnabled(True)
 
     def go_on(self) -> None:
@@ -107,8 +123,8 @@ class RecoveryOffer(QWidget):
         one = self._one
         if one is None or self._reading is not None:
             return
-        there = pixels_of(self._viewer, one.inputs)
-        self._reading = BackgroundCall(partial(_read, one, there), self)
+        there = collect_layer_pixels(self._viewer, one.inputs)
+        self._reading = BackgroundCall(partial(_read_interrupted_run, one, there), self)
         self._reading.ended.connect(partial(self._on_read, one, there))
         self.setEnabled(False)
         self.said.emit("Reading what the unfinished run needs")
@@ -141,7 +157,7 @@ class RecoveryOffer(QWidget):
             return
         pixels = {name: there[name] if array is None else array for name, array in outcome.items()}
         new = {name: array for name, array in outcome.items() if array is not None}
-        asked: list[Asked | Refusal] = []
+        asked: list[RunRequest | Refusal] = []
         failing = "The unfinished run cannot be brought back"
         if trouble := attempt(lambda: asked.append(self._ask(one, pixels, new)), failing):
             self.said.emit(trouble)
@@ -153,10 +169,10 @@ class RecoveryOffer(QWidget):
 
     def _ask(
         self, one: Unfinished, pixels: Mapping[str, Any], new: Mapping[str, Any]
-    ) -> Asked | Refusal:
+    ) -> RunRequest | Refusal:
         """Set the dock as it was for the run; what to ask for, or why it cannot be."""
         names = {
-            name: placed_layer(self._viewer, noted, new[name]) if name in new else noted["layer"]
+            name: recreate_layer(self._viewer, noted, new[name]) if name in new else noted["layer"]
             for name, noted in one.inputs.items()
         }
         recipe = recipe_from_dict(one.told["recipe"])
@@ -169,15 +185,17 @@ class RecoveryOffer(QWidget):
         plan = preflight(recipe, header, one.machine, self._further.headers())
         if isinstance(plan, Refusal):
             return plan
-        here = my_machine()
+        here = get_allowed_machine()
         if plan.device not in here.devices:
             return refusal("device-missing", device=plan.device, why=here.missing)
-        asked = replace(asked_of(plan, layer, self._further), pixels=pixels)
+        asked = replace(make_run_request(plan, layer, self._further), pixels=pixels)
         if one.exact:
-            return replace(asked, place=Place(one.folder, one.told, resume=True))
+            return replace(asked, place=AutosaveTarget(one.folder, one.told, resume=True))
         one.remove()
         return asked
 
 
-def _read(one: Unfinished, there: Mapping[str, Any], _: Switch) -> dict[str, Any] | Refusal:
-    return answered(lambda: read_back(one, there), "Reading", one.told["label"])
+def _read_interrupted_run(
+    one: Unfinished, there: Mapping[str, Any], _: Switch
+) -> dict[str, Any] | Refusal:
+    return catch_errors(lambda: read_run_inputs(one, there), "Reading", one.told["label"])

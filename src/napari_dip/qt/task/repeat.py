@@ -22,12 +22,17 @@ from napari_dip.pipeline.assess.methods import methods_text
 from napari_dip.pipeline.assess.report import sha256
 from napari_dip.pipeline.events import Control
 from napari_dip.pipeline.recipe import recipe_from_dict
-from napari_dip.pipeline.reproduce.repeating import command_line, python_script
-from napari_dip.qt.shell.docked import explained_button
-from napari_dip.qt.shell.layer_dock import drawn
-from napari_dip.qt.shell.layers import METADATA_KEY, follow_layers, level_zero
-from napari_dip.qt.shell.worker import BackgroundCall, answered
-from napari_dip.qt.task.request import inputs_noted, made_by_us, repetition, without_file
+from napari_dip.pipeline.reproduce.repeating import format_command_line, python_script
+from napari_dip.qt.shell.docked import make_button
+from napari_dip.qt.shell.layer_dock import rasterise_shapes
+from napari_dip.qt.shell.layers import METADATA_KEY, follow_layers, get_full_resolution
+from napari_dip.qt.shell.worker import BackgroundCall, catch_errors
+from napari_dip.qt.task.request import (
+    build_repetition,
+    find_unsaved_inputs,
+    read_recorded_inputs,
+    read_result_provenance,
+)
 from napari_dip.tasks import TASKS
 
 if TYPE_CHECKING:
@@ -38,12 +43,12 @@ if TYPE_CHECKING:
     from napari_dip.pipeline.reproduce.repeating import Repetition
     from napari_dip.qt.shell.chooser import InputChooser
     from napari_dip.qt.shell.form import SettingsForm
-    from napari_dip.qt.shell.layer_dock import FurtherInputs
+    from napari_dip.qt.shell.layer_dock import ExtraInputs
     from napari_dip.qt.shell.worker import Switch
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Unsaved:
+class UnsavedLayer:
     """A layer's pixels on their way into a file.
 
     Attributes
@@ -69,14 +74,14 @@ class Unsaved:
 
 
 #: What comes of it: paths by the names of the inputs, or a sentence.
-Saved = dict[str, str] | Refusal
+SaveOutcome = dict[str, str] | Refusal
 
 
-def saved(ones: tuple[Unsaved, ...], folder: Path, switch: Switch) -> Saved:
+def save_layers(ones: tuple[UnsavedLayer, ...], folder: Path, switch: Switch) -> SaveOutcome:
     """Save each as TIFF under its layer's name; an earlier file of that name stays."""
     paths: dict[str, str] = {}
     for one in ones:
-        path = answered(partial(_save, one, folder, switch), "Saving", one.layer)
+        path = catch_errors(partial(_save_layer, one, folder, switch), "Saving", one.layer)
         if isinstance(path, Refusal):
             return path
         if path is None:
@@ -85,7 +90,7 @@ def saved(ones: tuple[Unsaved, ...], folder: Path, switch: Switch) -> Saved:
     return paths
 
 
-def _save(one: Unsaved, folder: Path, switch: Switch) -> str | Refusal | None:
+def _save_layer(one: UnsavedLayer, folder: Path, switch: Switch) -> str | Refusal | None:
     """Save one; None if nobody waits any more."""
     pixels = np.asarray(one.pixels)
     if one.fingerprint is not None and sha256(pixels) != one.fingerprint:
@@ -94,11 +99,11 @@ def _save(one: Unsaved, folder: Path, switch: Switch) -> str | Refusal | None:
         return None
     if pixels.dtype == bool:
         pixels = pixels.astype(np.uint8)
-    path = _free(folder, one.layer)
+    path = _find_free_path(folder, one.layer)
     return str(write_image(path, pixels, axes=one.axes))
 
 
-def _free(folder: Path, layer: str) -> Path:
+def _find_free_path(folder: Path, layer: str) -> Path:
     """Name a file after a layer, with a number if there is one already."""
     stem = "".join(one if one.isalnum() or one in " ._-" else "-" for one in layer)
     stem = stem.strip(" .") or "layer"
@@ -108,7 +113,7 @@ def _free(folder: Path, layer: str) -> Path:
     return path
 
 
-_SAVE_WHERE = "Folder for the layers that lie in no file, for the script to read"
+_SAVE_FOLDER_TITLE = "Folder for the layers that lie in no file, for the script to read"
 
 
 class RepeatButtons(QWidget):
@@ -130,7 +135,7 @@ class RepeatButtons(QWidget):
         viewer: napari.viewer.Viewer,
         form: SettingsForm,
         chooser: InputChooser,
-        further: FurtherInputs,
+        further: ExtraInputs,
         parent: QWidget | None = None,
     ) -> None:
         super().__init__(parent)
@@ -147,20 +152,20 @@ class RepeatButtons(QWidget):
         self.combo.setSizeAdjustPolicy(
             QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon
         )
-        self.again_button = explained_button(
+        self.again_button = make_button(
             "Run again from this layer",
             "Set this dock as it was for this result: image, further pictures and all settings. "
             "Nothing runs until you press Run.",
         )
-        self.python_button = explained_button(
+        self.python_button = make_button(
             "Copy as Python",
             "Copy a script that makes this result again, to paste into a file or a notebook.",
         )
-        self.command_button = explained_button(
+        self.command_button = make_button(
             "Copy as command",
             "Copy the line that makes this result again, to paste into a terminal.",
         )
-        self.methods_button = explained_button(
+        self.methods_button = make_button(
             "Copy methods text",
             "Copy what to write about this result in a paper: version, settings, what was "
             "measured, and the references for what was used.",
@@ -168,7 +173,7 @@ class RepeatButtons(QWidget):
         self._arrange()
         self.again_button.clicked.connect(self.set_up_again)
         self.python_button.clicked.connect(partial(self._copy, python_script, "The script"))
-        self.command_button.clicked.connect(partial(self._copy, command_line, "The command"))
+        self.command_button.clicked.connect(partial(self._copy, format_command_line, "The command"))
         self.methods_button.clicked.connect(self.copy_methods)
         self._connect(True)
         self.refresh()
@@ -180,7 +185,9 @@ class RepeatButtons(QWidget):
 
     def refresh(self, _: object = None) -> None:
         """List the results, latest first; the selected layer is taken if it is one."""
-        layers = [one for one in self._viewer.layers if made_by_us(one) is not None][::-1]
+        layers = [one for one in self._viewer.layers if read_result_provenance(one) is not None][
+            ::-1
+        ]
         names, before = [one.name for one in layers], self.combo.currentText()
         fresh = [name for name in names if self.combo.findText(name) < 0]
         active = self._viewer.layers.selection.active
@@ -198,7 +205,7 @@ class RepeatButtons(QWidget):
     def set_up_again(self) -> None:
         """Bring form and lists to what they were for the chosen result."""
         layer = self.layer()
-        made = None if layer is None else made_by_us(layer)
+        made = None if layer is None else read_result_provenance(layer)
         if layer is None or made is None:
             return
         shared = made["report"].get("fit", {}).get("shared", {})
@@ -213,7 +220,7 @@ class RepeatButtons(QWidget):
             self.said.emit(no.message)
             return
         self._form.show(recipe)
-        noted = inputs_noted(made)
+        noted = read_recorded_inputs(made)
         image = noted.pop("image")
         there = self._chooser.choose(image["layer"], image.get("axes", made["report"]["axes"]))
         self._further.choose({name: one["layer"] for name, one in noted.items()})
@@ -229,7 +236,7 @@ class RepeatButtons(QWidget):
     def copy_methods(self) -> None:
         """Put the methods text on the clipboard."""
         layer = self.layer()
-        made = None if layer is None else made_by_us(layer)
+        made = None if layer is None else read_result_provenance(layer)
         if made is not None:
             self._to_clipboard(methods_text(made["report"]), "The methods text")
 
@@ -247,63 +254,69 @@ class RepeatButtons(QWidget):
     def _copy(self, write: Callable[[Repetition], str], what: str) -> None:
         """Copy what repeats the result; layers that lie in no file are saved first."""
         layer = self.layer()
-        made = None if layer is None else made_by_us(layer)
+        made = None if layer is None else read_result_provenance(layer)
         if layer is None or made is None or self._saving is not None:
             return
-        unsaved = without_file(made)
+        unsaved = find_unsaved_inputs(made)
         if not unsaved:
-            self._to_clipboard(write(repetition(made, {})), what)
+            self._to_clipboard(write(build_repetition(made, {})), what)
             return
         ones = [self._unsaved(name, made, layer.name) for name in unsaved]
         for one in ones:
             if isinstance(one, Refusal):
                 self.said.emit(one.message)
                 return
-        folder = QFileDialog.getExistingDirectory(self, _SAVE_WHERE)
+        folder = QFileDialog.getExistingDirectory(self, _SAVE_FOLDER_TITLE)
         if not folder:
             return
-        whole = tuple(one for one in ones if isinstance(one, Unsaved))
-        self._saving = BackgroundCall(partial(saved, whole, Path(folder)), self)
+        whole = tuple(one for one in ones if isinstance(one, UnsavedLayer))
+        self._saving = BackgroundCall(partial(save_layers, whole, Path(folder)), self)
         self._saving.ended.connect(partial(self._on_saved, layer, write, what))
         self.said.emit("Saving what the script needs")
         self._saving.start()
 
     def _on_saved(
-        self, layer: Image, write: Callable[[Repetition], str], what: str, outcome: Saved
+        self, layer: Image, write: Callable[[Repetition], str], what: str, outcome: SaveOutcome
     ) -> None:
         self._saving = None
         if isinstance(outcome, Refusal):
             self.said.emit(outcome.message)
             return
-        made = made_by_us(layer)
+        made = read_result_provenance(layer)
         if made is None:  # the layer's metadata were taken away meanwhile
             return
-        noted = inputs_noted(made)
+        noted = read_recorded_inputs(made)
         for name, path in outcome.items():  # so that nobody is asked again
             noted[name] = {**noted[name], "path": path}
         layer.metadata[METADATA_KEY] = {**made, "inputs": noted}
         files = " and ".join(f"'{Path(path).name}'" for path in outcome.values())
-        self._to_clipboard(write(repetition(made, outcome)), what, f" {files} lies beside it.")
+        self._to_clipboard(
+            write(build_repetition(made, outcome)), what, f" {files} lies beside it."
+        )
 
-    def _unsaved(self, name: str, made: Mapping[str, Any], result: str) -> Unsaved | Refusal:
+    def _unsaved(self, name: str, made: Mapping[str, Any], result: str) -> UnsavedLayer | Refusal:
         """Take an input's pixels from its layer, or say that it is gone."""
-        noted = inputs_noted(made)
+        noted = read_recorded_inputs(made)
         one = noted[name]
         if one["layer"] not in self._viewer.layers:
             return refusal("repeat-unsaved", layer=one["layer"], result=result)
         layer = self._viewer.layers[one["layer"]]
         if name == "image":
             axes, fingerprint = str(made["report"]["axes"]), made["input"]["sha256"]
-            return Unsaved(name, layer.name, result, level_zero(layer), axes, fingerprint)
+            return UnsavedLayer(
+                name, layer.name, result, get_full_resolution(layer), axes, fingerprint
+            )
         if isinstance(layer, Shapes):
             image = noted["image"]["layer"]
             there = self._viewer.layers[image] if image in self._viewer.layers else None
             if not isinstance(there, Image):
                 return refusal("repeat-unsaved", layer=image, result=result)
-            return Unsaved(name, layer.name, result, drawn(layer, there).astype(np.uint8), "YX")
-        pixels = level_zero(layer)
+            return UnsavedLayer(
+                name, layer.name, result, rasterise_shapes(layer, there).astype(np.uint8), "YX"
+            )
+        pixels = get_full_resolution(layer)
         axes = guess_axes(tuple(pixels.shape), rgb=bool(getattr(layer, "rgb", False)))
-        return Unsaved(name, layer.name, result, pixels, axes)
+        return UnsavedLayer(name, layer.name, result, pixels, axes)
 
     def _to_clipboard(self, text: str, what: str, more: str = "") -> None:
         clipboard = QApplication.clipboard()

@@ -21,14 +21,23 @@ from napari.utils.transforms import Affine
 
 from napari_dip.errors import DipError
 from napari_dip.io.reading import read_spec
-from napari_dip.pipeline.autosave import Place, run_kept, summarise_run
+from napari_dip.pipeline.autosave import AutosaveTarget, run_with_autosave, summarise_run
 from napari_dip.pipeline.execute.trial import run_trial
 from napari_dip.pipeline.plan.plan import preflight
 from napari_dip.pipeline.reproduce.repeating import Repetition
 from napari_dip.pipeline.store.shared_network import KEY
-from napari_dip.qt.shell.ending import Answer
-from napari_dip.qt.shell.layers import level_zero, look_of, told_of, undisturbed
-from napari_dip.qt.shell.preferences import home_folder, my_machine, page
+from napari_dip.qt.shell.ending import PendingResult
+from napari_dip.qt.shell.layers import (
+    copy_layer_attributes,
+    get_full_resolution,
+    preserve_view,
+    read_layer_provenance,
+)
+from napari_dip.qt.shell.preferences import (
+    find_settings_folder,
+    get_allowed_machine,
+    read_preferences,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,11 +49,11 @@ if TYPE_CHECKING:
     from napari_dip.pipeline.events import Restoration
     from napari_dip.pipeline.execute.trial import Region
     from napari_dip.pipeline.plan.types import Plan
-    from napari_dip.qt.shell.layer_dock import FurtherInputs
+    from napari_dip.qt.shell.layer_dock import ExtraInputs
     from napari_dip.qt.shell.layers import Preview
 
 
-def inputs_of(image: Image, axes: str, further: Mapping[str, Layer]) -> dict[str, Any]:
+def record_inputs(image: Image, axes: str, further: Mapping[str, Layer]) -> dict[str, Any]:
     """Note which layers a run reads, in plain JSON types.
 
     Parameters
@@ -58,60 +67,61 @@ def inputs_of(image: Image, axes: str, further: Mapping[str, Layer]) -> dict[str
     """
     layers: dict[str, Any] = {"image": image, **further}
     noted = {
-        name: {"layer": str(layer.name), "path": _path(layer)} for name, layer in layers.items()
+        name: {"layer": str(layer.name), "path": _get_layer_path(layer)}
+        for name, layer in layers.items()
     }
     noted["image"]["axes"] = axes
     return noted
 
 
-def made_by_us(layer: Any) -> Mapping[str, Any] | None:
+def read_result_provenance(layer: Any) -> Mapping[str, Any] | None:
     """Give what a result's layer says of its making; None if it is no result."""
-    ours = told_of(layer)
+    ours = read_layer_provenance(layer)
     if not isinstance(ours.get("report"), Mapping):
         return None
     return ours if ours.get("shows", "result") == "result" else None
 
 
-def inputs_noted(made: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+def read_recorded_inputs(made: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Give the images that were noted; of a result that notes none, its own."""
     image = {"layer": made["input"]["name"], "path": None, "axes": made["report"]["axes"]}
     noted = dict(made.get("inputs") or {"image": image})
     return {name: one for name, one in noted.items() if name != KEY}
 
 
-def without_file(made: Mapping[str, Any]) -> list[str]:
+def find_unsaved_inputs(made: Mapping[str, Any]) -> list[str]:
     """Name the inputs that lie in no file, or in one that does not look like them."""
-    inputs = inputs_noted(made)
+    inputs = read_recorded_inputs(made)
     shape = tuple(made["report"]["shape"])
     return [
         name
         for name, one in inputs.items()
-        if not _fits(one.get("path"), shape if name == "image" else None)
+        if not _is_matching_file(one.get("path"), shape if name == "image" else None)
     ]
 
 
-def repetition(made: Mapping[str, Any], saved: Mapping[str, str]) -> Repetition:
+def build_repetition(made: Mapping[str, Any], saved: Mapping[str, str]) -> Repetition:
     """Put together what repeats a result.
 
     Parameters
     ----------
     made : mapping
-        By `made_by_us`.
+        By `read_result_provenance`.
     saved : mapping of str to str
         Files of inputs that lay in none.
     """
-    paths = {name: str(one.get("path")) for name, one in inputs_noted(made).items()}
+    paths = {name: str(one.get("path")) for name, one in read_recorded_inputs(made).items()}
     if (network := dict(made.get("inputs") or {}).get(KEY)) is not None:
         paths[KEY] = str(network["path"])
     return Repetition(made["report"], {**paths, **saved}, str(made["input"]["name"]))
 
 
-def _path(layer: Any) -> str | None:
+def _get_layer_path(layer: Any) -> str | None:
     path = layer.source.path
     return None if not path else os.path.abspath(path)
 
 
-def _fits(path: str | None, shape: tuple[int, ...] | None) -> bool:
+def _is_matching_file(path: str | None, shape: tuple[int, ...] | None) -> bool:
     """Whether a file can be read here, and holds a picture of that shape; from its header."""
     if not path:
         return False
@@ -122,17 +132,25 @@ def _fits(path: str | None, shape: tuple[int, ...] | None) -> bool:
     return shape is None or found == shape
 
 
-_NUMBERS = ("scale", "translate", "rotate", "shear", "affine", "contrast_limits")
-_PLAIN = ("gamma", "blending", "opacity", "interpolation2d", "interpolation3d", "rgb", "visible")
+_ARRAY_ATTRIBUTES = ("scale", "translate", "rotate", "shear", "affine", "contrast_limits")
+_SCALAR_ATTRIBUTES = (
+    "gamma",
+    "blending",
+    "opacity",
+    "interpolation2d",
+    "interpolation3d",
+    "rgb",
+    "visible",
+)
 
 
-def homes() -> list[Path]:
+def list_autosave_folders() -> list[Path]:
     """Give the folder of unfinished runs, in the folder of napari's own settings, if it has one."""
-    folder = home_folder()
+    folder = find_settings_folder()
     return [] if folder is None else [folder / "unfinished"]
 
 
-def place_for(plan: Plan, image: Image, further: Mapping[str, Layer]) -> Place | None:
+def plan_autosave(plan: Plan, image: Image, further: Mapping[str, Layer]) -> AutosaveTarget | None:
     """Say where a run is kept, and what is noted of it; None if it is not to be kept.
 
     Parameters
@@ -143,24 +161,28 @@ def place_for(plan: Plan, image: Image, further: Mapping[str, Layer]) -> Place |
     further : mapping of str to Layer
         The task's other inputs.
     """
-    wished = getattr(page("computing"), "keep_unfinished", True)
-    machine = my_machine()
+    wished = getattr(read_preferences("computing"), "keep_unfinished", True)
+    machine = get_allowed_machine()
     again = preflight(plan.recipe, plan.source, machine, plan.others)
-    if not wished or not homes() or again != plan:  # the free memory changed what can be done
+    if (
+        not wished or not list_autosave_folders() or again != plan
+    ):  # the free memory changed what can be done
         return None
     layers = {"image": image, **further}
     noted = {
-        name: {**one, **_noted(layers[name])}
-        for name, one in inputs_of(image, plan.source.axes, further).items()
+        name: {**one, **_record_layer(layers[name])}
+        for name, one in record_inputs(image, plan.source.axes, further).items()
     }
     path = noted["image"]["path"]
     file = os.path.basename(path or "")
     file = f" ({file})" if os.path.splitext(file)[0] not in ("", image.name) else ""
     about = summarise_run(plan, f"{plan.recipe.task.title} of '{image.name}'{file}", machine)
-    return Place(homes()[0] / f"run-{secrets.token_hex(4)}", about, noted)
+    return AutosaveTarget(list_autosave_folders()[0] / f"run-{secrets.token_hex(4)}", about, noted)
 
 
-def pixels_of(viewer: napari.viewer.Viewer, inputs: Mapping[str, Mapping[str, Any]]) -> Any:
+def collect_layer_pixels(
+    viewer: napari.viewer.Viewer, inputs: Mapping[str, Mapping[str, Any]]
+) -> Any:
     """Give the pixels of layers that bear the names of a run's inputs, as far as there are any.
 
     Parameters
@@ -173,11 +195,11 @@ def pixels_of(viewer: napari.viewer.Viewer, inputs: Mapping[str, Mapping[str, An
     for name, noted in inputs.items():
         layer = viewer.layers[noted["layer"]] if noted["layer"] in viewer.layers else None
         if isinstance(layer, Image | Labels):
-            found[name] = level_zero(layer)
+            found[name] = get_full_resolution(layer)
     return found
 
 
-def placed_layer(viewer: napari.viewer.Viewer, noted: Mapping[str, Any], pixels: Any) -> str:
+def recreate_layer(viewer: napari.viewer.Viewer, noted: Mapping[str, Any], pixels: Any) -> str:
     """Add a layer as it was; without its place and colours if napari does not take these.
 
     Parameters
@@ -192,7 +214,7 @@ def placed_layer(viewer: napari.viewer.Viewer, noted: Mapping[str, Any], pixels:
         Its name, which is another one if that is taken.
     """
     look = {**noted["look"], "name": noted["layer"]}
-    with undisturbed(viewer):
+    with preserve_view(viewer):
         if noted["kind"] == "labels":
             drawn = np.asarray(pixels)
             drawn = drawn.astype(np.uint8) if drawn.dtype == bool else drawn
@@ -204,14 +226,14 @@ def placed_layer(viewer: napari.viewer.Viewer, noted: Mapping[str, Any], pixels:
     return str(layer.name)
 
 
-def _noted(layer: Layer) -> dict[str, Any]:
+def _record_layer(layer: Layer) -> dict[str, Any]:
     """Note kind and look of a layer, in plain JSON types."""
     state = layer.as_layer_data_tuple()[1]
     if not isinstance(layer, Image):
         look = {name: np.asarray(state[name]).tolist() for name in ("scale", "translate")}
         return {"kind": "labels", "look": look if isinstance(layer, Labels) else {}}
-    look = {name: np.asarray(state[name]).tolist() for name in _NUMBERS}
-    look |= {name: state[name] for name in _PLAIN}
+    look = {name: np.asarray(state[name]).tolist() for name in _ARRAY_ATTRIBUTES}
+    look |= {name: state[name] for name in _SCALAR_ATTRIBUTES}
     look |= {name: [str(one) for one in state[name]] for name in ("units", "axis_labels")}
     look["blending"] = str(state["blending"])
     look["colormap"] = layer.colormap.name
@@ -219,7 +241,7 @@ def _noted(layer: Layer) -> dict[str, Any]:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Asked:
+class RunRequest:
     """A plan, the pixels that it is for, and what its picture takes over from their layer.
 
     Attributes
@@ -228,7 +250,7 @@ class Asked:
     name : str
         Of the image's layer.
     look, input_look : mapping
-        For pictures of the result's size and of the input's; see `look_of`.
+        For pictures of the result's size and of the input's; see `copy_layer_attributes`.
     source : callable
         Gives the image's layer, or None if it is gone.
     pixels : mapping of str to array
@@ -251,7 +273,7 @@ class Asked:
     whole: Plan | None = None
     region: Region | None = None
     trial: str = ""
-    place: Place | None = None
+    place: AutosaveTarget | None = None
 
     @property
     def label(self) -> str:
@@ -259,10 +281,10 @@ class Asked:
         title = self.plan.recipe.task.title
         return " ".join(filter(None, [title, self.name, self.trial]))
 
-    def answered(self, result: Restoration, preview: Preview | None = None) -> Answer:
+    def answered(self, result: Restoration, preview: Preview | None = None) -> PendingResult:
         """Put the result on its way into the viewer, in the preview's place if there is one."""
         whole = self.plan if self.whole is None else self.whole
-        return Answer(
+        return PendingResult(
             self.name,
             self.look,
             result,
@@ -278,10 +300,10 @@ class Asked:
         """What begins the run where it is no ordinary one."""
         if self.whole is not None and self.region is not None:
             return partial(run_trial, self.whole, self.region)
-        return None if self.place is None else partial(run_kept, self.place)
+        return None if self.place is None else partial(run_with_autosave, self.place)
 
 
-def asked_of(plan: Plan, layer: Image, further: FurtherInputs) -> Asked:
+def make_run_request(plan: Plan, layer: Image, further: ExtraInputs) -> RunRequest:
     """Note what a run is asked for.
 
     Parameters
@@ -293,19 +315,19 @@ def asked_of(plan: Plan, layer: Image, further: FurtherInputs) -> Asked:
         What is chosen beside it.
     """
     chosen = further.chosen()
-    inputs = inputs_of(layer, plan.source.axes, chosen)
-    return Asked(
+    inputs = record_inputs(layer, plan.source.axes, chosen)
+    return RunRequest(
         plan,
         layer.name,
-        look_of(layer, plan, inputs),
-        look_of(layer, None, inputs),
+        copy_layer_attributes(layer, plan, inputs),
+        copy_layer_attributes(layer, None, inputs),
         ref(layer),
-        {"image": level_zero(layer), **further.pixels()},
-        place=place_for(plan, layer, chosen),
+        {"image": get_full_resolution(layer), **further.pixels()},
+        place=plan_autosave(plan, layer, chosen),
     )
 
 
-def on_region(asked: Asked, region: Region, small: Plan) -> Asked:
+def restrict_to_region(asked: RunRequest, region: Region, small: Plan) -> RunRequest:
     """Ask for the same on a part of the image, whose picture lies where that part is.
 
     Parameters

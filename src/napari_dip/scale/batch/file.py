@@ -11,12 +11,12 @@ from math import prod
 from typing import TYPE_CHECKING, Any
 
 from napari_dip.errors import Failed, Refused, refusal
-from napari_dip.errors.fault import printable
-from napari_dip.io.header import plane_spec
+from napari_dip.errors.fault import make_printable
+from napari_dip.io.header import make_plane_spec
 from napari_dip.io.outputs import check_folder
-from napari_dip.io.paths import target_of, why_not
+from napari_dip.io.paths import describe_exception, resolve_target
 from napari_dip.io.reading import read_provenance
-from napari_dip.io.regions import OnDisk
+from napari_dip.io.regions import MemoryMappedImage
 from napari_dip.io.writing import write_bytes
 from napari_dip.pipeline.assess.report_picture import middle_plane, overview
 from napari_dip.pipeline.events import Event
@@ -25,10 +25,10 @@ from napari_dip.pipeline.execute.tile_measuring import open_survey
 from napari_dip.pipeline.lazy_inputs import stamped
 from napari_dip.pipeline.machine import is_memory_error
 from napari_dip.pipeline.reproduce.told import is_picture_of
-from napari_dip.pipeline.store.checkpoints import UNUSABLE, Store
+from napari_dip.pipeline.store.checkpoints import CHECKPOINT_FAULTS, CheckpointStore
 from napari_dip.pipeline.store.results import free_name, kept_elsewhere, save_picture
-from napari_dip.scale.batch.records import confirmed, hashes_of, write_receipt
-from napari_dip.scale.batch.types import ENDS, FileOutcome, Wish
+from napari_dip.scale.batch.records import hash_inputs, read_verified_record, write_file_record
+from napari_dip.scale.batch.types import ENDING_CONTROLS, ControlRecorder, FileOutcome
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
@@ -40,10 +40,10 @@ if TYPE_CHECKING:
     from napari_dip.errors import Refusal
     from napari_dip.pipeline.events import Restoration
     from napari_dip.pipeline.plan.types import Plan
-    from napari_dip.scale.batch.types import Job, Places, State
+    from napari_dip.scale.batch.types import FileState, Job, ResultPaths
 
 #: Pixels along the longer side of a plane from which on not all of it is looked at to draw it.
-_DRAWN = 2048
+_MAX_DRAWN_SIDE = 2048
 
 
 def restore_file(
@@ -74,18 +74,18 @@ def restore_file(
     if resume:
         yield Event("Checking what was done before")
         try:
-            kept = confirmed(job, plan, partial(end_if_asked, control))
-        except Ended:
+            kept = read_verified_record(job, plan, partial(check_interrupt, control))
+        except BatchInterrupt:
             return FileOutcome(job.source, "waiting")
         if kept is not None:
-            Store(at.unfinished, resume=False).remove()  # killed right after the receipt
+            CheckpointStore(at.unfinished, resume=False).remove()  # killed right after the receipt
             return FileOutcome(job.source, "kept", at.result, at.picture, receipt=kept)
     hashes: dict[str, str] = {}
-    state: State = "failed"
+    state: FileState = "failed"
     log = ""
     try:
-        return (yield from _restored(job, plan, hashes, resume, control))
-    except Ended:
+        return (yield from _restore_and_save(job, plan, hashes, resume, control))
+    except BatchInterrupt:
         return FileOutcome(job.source, "waiting")
     except Refused as error:
         state, no = "refused", error.refusal
@@ -94,13 +94,13 @@ def restore_file(
         if no.code == "save-unexpected":
             log = "".join(traceback.format_exception(error))
     except Exception as error:
-        no = _unforeseen(error, source.name)
+        no = _make_unexpected_refusal(error, source.name)
         log = "".join(traceback.format_exception(error))
-    return without_result(job, plan, hashes, state, no, log)
+    return record_failure(job, plan, hashes, state, no, log)
 
 
 @dataclass(frozen=True, slots=True)
-class _Before:
+class _OutputSnapshot:
     """What was there when a file was begun: nothing that came since is replaced or followed.
 
     Attributes
@@ -115,21 +115,21 @@ class _Before:
     files: frozenset[Path]
 
     @classmethod
-    def of(cls, job: Job, plan: Plan) -> _Before:
+    def of(cls, job: Job, plan: Plan) -> _OutputSnapshot:
         """Look at the places of a file."""
         at = job.at
         places = (at.result, *(at.learned(name) for name in plan.recipe.task.gives))
-        return cls(_folders(at), frozenset(one for one in places if os.path.lexists(one)))
+        return cls(_resolve_folders(at), frozenset(one for one in places if os.path.lexists(one)))
 
-    def check(self, at: Places) -> None:
+    def check(self, at: ResultPaths) -> None:
         """Raise `Failed` if the folders lead elsewhere by now."""
-        if _folders(at) != self.folders:
-            raise Failed(refusal("output-moved", path=printable(str(at.result.parent))))
+        if _resolve_folders(at) != self.folders:
+            raise Failed(refusal("output-moved", path=make_printable(str(at.result.parent))))
 
 
 def _set_aside(result: Path) -> Path | None:
     """Rename an earlier result that is not as it was written: somebody may have worked on it."""
-    if not os.path.lexists(result) or _is_as_written(result):
+    if not os.path.lexists(result) or _is_unmodified_result(result):
         return None
     aside = free_name(result, "changed")
     with suppress(OSError):  # what cannot be moved is not replaced either
@@ -138,18 +138,18 @@ def _set_aside(result: Path) -> Path | None:
     return None
 
 
-def _is_as_written(result: Path) -> bool:
+def _is_unmodified_result(result: Path) -> bool:
     with suppress(Exception):  # whoever wrote it: what cannot be read is not proven
         told = read_provenance(result) or {}
         return is_picture_of(result, told["report"])
     return False
 
 
-def _folders(at: Places) -> tuple[Path, ...]:
-    return tuple(target_of(one.parent) for one in (at.result, at.receipt))
+def _resolve_folders(at: ResultPaths) -> tuple[Path, ...]:
+    return tuple(resolve_target(one.parent) for one in (at.result, at.receipt))
 
 
-def _restored(
+def _restore_and_save(
     job: Job,
     plan: Plan,
     hashes: dict[str, str],
@@ -160,64 +160,70 @@ def _restored(
     at = job.at
     check_folder(at.result.parent, 4 * prod(plan.result_shape))
     plan = stamped(plan)
-    before = _Before.of(job, plan)
-    hashes.update(hashes_of(job.inputs, partial(end_if_asked, control)))
+    before = _OutputSnapshot.of(job, plan)
+    hashes.update(hash_inputs(job.inputs, partial(check_interrupt, control)))
     data = open_survey(plan)
-    wish = Wish(control)
-    store = Store(at.unfinished, resume=resume)
+    wish = ControlRecorder(control)
+    store = CheckpointStore(at.unfinished, resume=resume)
     try:
         result = yield from run(plan, data, control=wish, store=store)
     except Refused as error:
-        if error.refusal.code not in UNUSABLE:
+        if error.refusal.code not in CHECKPOINT_FAULTS:
             raise
-        store = Store(at.unfinished, resume=False)
+        store = CheckpointStore(at.unfinished, resume=False)
         result = yield from run(plan, data, control=wish, store=store)
     if wish.ended or result is None:
         return FileOutcome(job.source, "waiting", refusal=store.failure)
     yield Event("Saving the result", fraction=1.0)
     if at.result in before.files and (aside := _set_aside(at.result)) is not None:
-        yield Event(f"A changed result is kept as '{printable(aside.name)}'", fraction=1.0)
-    results = _save(job, plan, data["image"], result, before)
-    receipt = write_receipt(
+        yield Event(f"A changed result is kept as '{make_printable(aside.name)}'", fraction=1.0)
+    results = _save_results(job, plan, data["image"], result, before)
+    receipt = write_file_record(
         at, plan.source, plan.recipe, hashes, report=result.report, results=results
     )
     store.remove()
     return FileOutcome(job.source, "restored", at.result, at.picture, receipt=receipt)
 
 
-def _save(
-    job: Job, plan: Plan, image: npt.NDArray[Any] | OnDisk, result: Restoration, before: _Before
+def _save_results(
+    job: Job,
+    plan: Plan,
+    image: npt.NDArray[Any] | MemoryMappedImage,
+    result: Restoration,
+    before: _OutputSnapshot,
 ) -> list[Path]:
     """Write the result, what was learned beside it, and a drawing; give back the first two."""
     at, source = job.at, plan.source
     try:
         before.check(at)
-        again = at.result in before.files and _is_as_written(at.result)
+        again = at.result in before.files and _is_unmodified_result(at.result)
         save_picture(at.result, result.image, source, plan.result_scale, result, again)
     except Exception as failure:  # a night's work must not end with a full disk
         raise kept_elsewhere(failure, at.result, plan, result) from failure
     results = [at.result]
     for name in plan.recipe.task.gives:
         found = result.learned[name]
-        spec = plane_spec(source, found.shape)
+        spec = make_plane_spec(source, found.shape)
         again = at.learned(name) in before.files
         save_picture(at.learned(name), found, spec, spec.scale, result, again)
         results.append(at.learned(name))
-    pictures = (one.mapped() if isinstance(one, OnDisk) else one for one in (image, result.image))
-    left, right = (_thinned(middle_plane(one, source.axes)) for one in pictures)
+    pictures = (
+        one.mapped() if isinstance(one, MemoryMappedImage) else one for one in (image, result.image)
+    )
+    left, right = (_subsample_plane(middle_plane(one, source.axes)) for one in pictures)
     drawn = overview(left, right, result.report["held_out"], result.best_iteration)
     write_bytes(at.picture, drawn, overwrite=True)
     return results
 
 
-def _thinned(plane: npt.NDArray[Any]) -> npt.NDArray[Any]:
+def _subsample_plane(plane: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Leave pixels out of a plane too large to be drawn from whole."""
-    step = max(1, max(plane.shape[:2]) // _DRAWN)
+    step = max(1, max(plane.shape[:2]) // _MAX_DRAWN_SIDE)
     return plane[::step, ::step]
 
 
-def without_result(
-    job: Job, plan: Plan, hashes: Mapping[str, str], state: State, no: Refusal, log: str = ""
+def record_failure(
+    job: Job, plan: Plan, hashes: Mapping[str, str], state: FileState, no: Refusal, log: str = ""
 ) -> FileOutcome:
     """Write down why there is no result; a disk that does not even take that stops nothing.
 
@@ -234,21 +240,21 @@ def without_result(
     """
     receipt: Mapping[str, Any] = {}
     with suppress(Failed):
-        receipt = write_receipt(job.at, plan.source, plan.recipe, hashes, no=no, log=log)
+        receipt = write_file_record(job.at, plan.source, plan.recipe, hashes, no=no, log=log)
     return FileOutcome(job.source, state, refusal=no, receipt=receipt)
 
 
-def _unforeseen(error: Exception, name: str) -> Refusal:
+def _make_unexpected_refusal(error: Exception, name: str) -> Refusal:
     if is_memory_error(error):
         return refusal("memory-out", name=name)
-    return refusal("unexpected", why=why_not(error))
+    return refusal("unexpected", why=describe_exception(error))
 
 
-class Ended(Exception):
+class BatchInterrupt(Exception):
     """The batch is to end, said while a file was hashed."""
 
 
-def end_if_asked(control: Callable[[], Control]) -> None:
-    """Raise `Ended` if a control says that the batch is to end."""
-    if control() in ENDS:
-        raise Ended
+def check_interrupt(control: Callable[[], Control]) -> None:
+    """Raise `BatchInterrupt` if a control says that the batch is to end."""
+    if control() in ENDING_CONTROLS:
+        raise BatchInterrupt

@@ -10,27 +10,27 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_dip.errors import Refusal, Refused, refusal
-from napari_dip.errors.fault import printable
+from napari_dip.errors.fault import make_printable
 from napari_dip.io.outputs import check_folder, check_free
-from napari_dip.io.paths import check_names_differ, gather, result_name
+from napari_dip.io.paths import check_names_differ, gather, make_result_name
 from napari_dip.io.reading import read_spec
-from napari_dip.pipeline.api import load_recipe, spelled_axes
+from napari_dip.pipeline.api import load_recipe, parse_axes
 from napari_dip.pipeline.machine import this_machine
 from napari_dip.pipeline.plan.plan import preflight
 from napari_dip.pipeline.store.shared_network import KEY, served_by
 from napari_dip.scale.batch.records import (
-    LIST,
-    PAGE,
-    RECEIPTS,
-    TABLE,
-    address,
-    believed,
-    comes_from,
-    listed,
-    listed_cores,
-    places,
+    MANIFEST_FILE,
+    PAGE_FILE,
+    RECORDS_FOLDER,
+    TABLE_FILE,
+    has_same_inputs,
+    make_relative_path,
+    make_result_paths,
+    read_batch_cores,
+    read_batch_manifest,
+    read_file_record,
 )
-from napari_dip.scale.batch.series import series_for, with_lesson
+from napari_dip.scale.batch.series import choose_batch_network, plan_joint_training
 from napari_dip.scale.batch.types import BatchPlan, Job
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def left_plans(plan: BatchPlan) -> tuple[Plan, ...]:
     plans = [(job.at, job.plan) for job in plan.jobs if not isinstance(job.plan, Refusal)]
     if not plan.resume:
         return tuple(one for _, one in plans)
-    return tuple(p for at, p in plans if believed(at, p.source, plan.recipe) is None)
+    return tuple(p for at, p in plans if read_file_record(at, p.source, plan.recipe) is None)
 
 
 def plan_batch(
@@ -86,50 +86,53 @@ def plan_batch(
     Refused
         If the batch as a whole cannot be done, such as for two results of one name.
     """
-    wish, axes = load_recipe(recipe), spelled_axes(axes)
-    named = _named(inputs)
+    wish, axes = load_recipe(recipe), parse_axes(axes)
+    named = _list_inputs(inputs)
     if not isinstance(outdir, str | os.PathLike):
-        raise Refused(_no_path("The folder of the results", outdir))
-    further = _further(wish, others or {})
+        raise Refused(_make_path_refusal("The folder of the results", outdir))
+    further = _read_extra_headers(wish, others or {})
     folder = Path(os.fspath(outdir) or "")
     check_folder(os.fspath(outdir))
-    check_free(folder / LIST)
+    check_free(folder / MANIFEST_FILE)
     gathered = gather(named, folder)
-    earlier = listed(folder, wish) if resume else {}
-    before = listed_cores(folder) if earlier else None
-    machine = _counting_on(machine or this_machine(), threads or before, sharing)
-    series = series_for(folder, (others or {}).get(KEY), one_network, begun=bool(earlier))
+    earlier = read_batch_manifest(folder, wish) if resume else {}
+    before = read_batch_cores(folder) if earlier else None
+    machine = _limit_cores(machine or this_machine(), threads or before, sharing)
+    series = choose_batch_network(folder, (others or {}).get(KEY), one_network, begun=bool(earlier))
     ready = wish, axes, further, machine, series.network
-    jobs = tuple(_job(one, folder, *ready) for one in gathered.files)
-    jobs, lesson = with_lesson(jobs, series, machine.cores)
+    jobs = tuple(_plan_job(one, folder, *ready) for one in gathered.files)
+    jobs, lesson = plan_joint_training(jobs, series, machine.cores)
     sound = [job for job in jobs if not isinstance(job.plan, Refusal)]
-    _check_nothing_is_lost(folder, sound, further, earlier, resume)
+    _check_no_overwrite(folder, sound, further, earlier, resume)
     series.check_place(earlier)
-    files = {**earlier, **{job.at.result.name: address(job.source, folder) for job in sound}}
+    files = {
+        **earlier,
+        **{job.at.result.name: make_relative_path(job.source, folder) for job in sound},
+    }
     told = files, machine, axes, (*gathered.notes, *series.notes), series.network, lesson
     plan = BatchPlan(wish, folder, jobs, resume, *told)
     check_folder(folder, sum(4 * prod(one.result_shape) for one in left_plans(plan)))
     return plan
 
 
-def _named(inputs: object) -> list[str | os.PathLike[str]]:
+def _list_inputs(inputs: object) -> list[str | os.PathLike[str]]:
     """List the inputs, or say what was given instead of paths."""
     if isinstance(inputs, str | os.PathLike):
         return [inputs]
     if isinstance(inputs, bytes | bytearray | Mapping) or not isinstance(inputs, Iterable):
-        raise Refused(_no_path("Inputs", inputs))
+        raise Refused(_make_path_refusal("Inputs", inputs))
     for one in (named := list(inputs)):
         if not isinstance(one, str | os.PathLike):
-            raise Refused(_no_path("Each input", one))
+            raise Refused(_make_path_refusal("Each input", one))
     return named
 
 
-def _no_path(what: str, found: object) -> Refusal:
+def _make_path_refusal(what: str, found: object) -> Refusal:
     kind = "None" if found is None else f"something of type {type(found).__name__}"
     return refusal("batch-paths", what=what, found=kind)
 
 
-def _job(
+def _plan_job(
     source: Path,
     folder: Path,
     recipe: Recipe,
@@ -139,15 +142,17 @@ def _job(
     network: SharedNetwork | None,
 ) -> Job:
     plan = plan_file(recipe, source, axes, others, machine, network)
-    return Job(source, plan, places(folder, result_name(source)))
+    return Job(source, plan, make_result_paths(folder, make_result_name(source)))
 
 
-def _counting_on(machine: Machine, cores: int | None, sharing: int) -> Machine:
+def _limit_cores(machine: Machine, cores: int | None, sharing: int) -> Machine:
     """Leave of a machine the cores that each fit counts on: its share, or those asked for."""
     return replace(machine, cores=max(1, min(cores or machine.cores // sharing, machine.cores)))
 
 
-def _further(recipe: Recipe, others: Mapping[str, str | os.PathLike[str]]) -> dict[str, ImageSpec]:
+def _read_extra_headers(
+    recipe: Recipe, others: Mapping[str, str | os.PathLike[str]]
+) -> dict[str, ImageSpec]:
     """Read the headers of the further inputs, which every file shares.
 
     A second shot of the same object is of one file's object, so there is none for all.
@@ -187,7 +192,7 @@ def plan_file(
         return no.refusal
 
 
-def _check_nothing_is_lost(
+def _check_no_overwrite(
     folder: Path,
     jobs: list[Job],
     others: Mapping[str, ImageSpec],
@@ -196,41 +201,41 @@ def _check_nothing_is_lost(
 ) -> None:
     """Refuse to begin where a file would be lost: of this batch by a twin, or not its own."""
     check_names_differ(job.source for job in jobs)
-    links = [folder / RECEIPTS, *(place for job in jobs for place in job.at)]
+    links = [folder / RECORDS_FOLDER, *(place for job in jobs for place in job.at)]
     if linked := next((place for place in links if place.is_symlink()), None):
-        raise Refused(refusal("output-linked", path=printable(str(linked))))
-    inputs = {_identity(job.source) for job in jobs}
-    inputs |= {_identity(Path(spec.path)) for spec in others.values() if spec.path}
-    taken = [] if earlier else [folder / name for name in (LIST, TABLE, PAGE)]
+        raise Refused(refusal("output-linked", path=make_printable(str(linked))))
+    inputs = {_identify_file(job.source) for job in jobs}
+    inputs |= {_identify_file(Path(spec.path)) for spec in others.values() if spec.path}
+    taken = [] if earlier else [folder / name for name in (MANIFEST_FILE, TABLE_FILE, PAGE_FILE)]
     for job in jobs:
-        if job.at.result.exists() and _identity(job.at.result) in inputs:
-            raise Refused(refusal("output-is-input", path=printable(str(job.at.result))))
+        if job.at.result.exists() and _identify_file(job.at.result) in inputs:
+            raise Refused(refusal("output-is-input", path=make_printable(str(job.at.result))))
         if job.at.result.name not in earlier:
             taken += [job.at.result, job.at.receipt, job.at.picture]
-            taken += [job.at.learned(name) for name in _recipe_gives(job)]
-        elif not _is_own(job, folder, earlier):
+            taken += [job.at.learned(name) for name in _list_learned_outputs(job)]
+        elif not _is_own_result(job, folder, earlier):
             taken.append(job.at.result)
     for place in taken:
         if os.path.lexists(place):
             code = "batch-foreign" if resume else "batch-exists"
-            raise Refused(refusal(code, path=printable(str(place))))
+            raise Refused(refusal(code, path=make_printable(str(place))))
 
 
-def _recipe_gives(job: Job) -> tuple[str, ...]:
+def _list_learned_outputs(job: Job) -> tuple[str, ...]:
     return () if isinstance(job.plan, Refusal) else tuple(job.plan.recipe.task.gives)
 
 
-def _is_own(job: Job, folder: Path, earlier: Mapping[str, str]) -> bool:
+def _is_own_result(job: Job, folder: Path, earlier: Mapping[str, str]) -> bool:
     """Whether a result of that name comes from this very file, which may lie elsewhere by now."""
     if isinstance(job.plan, Refusal):
         return False
-    if earlier[job.at.result.name] == address(job.source, folder):
+    if earlier[job.at.result.name] == make_relative_path(job.source, folder):
         return True
-    receipt = believed(job.at, job.plan.source, job.plan.recipe)
-    return receipt is not None and comes_from(receipt, job.inputs)
+    receipt = read_file_record(job.at, job.plan.source, job.plan.recipe)
+    return receipt is not None and has_same_inputs(receipt, job.inputs)
 
 
-def _identity(path: Path) -> tuple[int, int] | str:
+def _identify_file(path: Path) -> tuple[int, int] | str:
     """Tell files apart, however they are reached."""
     try:
         status = path.stat()

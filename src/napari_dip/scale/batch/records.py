@@ -13,12 +13,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_dip.errors import Refused, refusal
-from napari_dip.io.integrity import file_sha256, plain_json
-from napari_dip.io.paths import REPORT_BYTES, fitting, small_text, why_not
+from napari_dip.io.integrity import compute_file_sha256, parse_strict_json
+from napari_dip.io.paths import MAX_REPORT_BYTES, describe_exception, read_small_text, shorten_name
 from napari_dip.io.writing import write_text
-from napari_dip.pipeline.assess.report_fields import SCHEMA, ListFields, ReceiptFields, fault_in
+from napari_dip.pipeline.assess.report_fields import (
+    SCHEMA,
+    ListFields,
+    ReceiptFields,
+    find_field_fault,
+)
 from napari_dip.pipeline.store.results import json_text
-from napari_dip.scale.batch.types import _ROOM, Places
+from napari_dip.scale.batch.types import _MAX_SUFFIX_BYTES, ResultPaths
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -29,22 +34,29 @@ if TYPE_CHECKING:
     from napari_dip.pipeline.recipe import Recipe
     from napari_dip.scale.batch.types import Job
 
-LIST, TABLE, PAGE, RECEIPTS = "batch.json", "batch.csv", "batch.html", "receipts"
+MANIFEST_FILE, TABLE_FILE, PAGE_FILE, RECORDS_FOLDER = (
+    "batch.json",
+    "batch.csv",
+    "batch.html",
+    "receipts",
+)
 #: Bytes of a file for each pixel of a result, at most: eight, and the coarser levels of an
 #: OME-Zarr; what else a file tells is no longer than a report.
-_MOST_BYTES = 16
+_MAX_BYTES_PER_PIXEL = 16
 #: Where one network for all files is kept.
-NETWORK = "series.network"
+NETWORK_FILE = "series.network"
 
 
-def places(folder: Path, name: str) -> Places:
+def make_result_paths(folder: Path, name: str) -> ResultPaths:
     """Name the places of what belongs to a result."""
-    kept = folder / RECEIPTS
+    kept = folder / RECORDS_FOLDER
     ends = ("json", "png", "unfinished", "begun")
-    return Places(folder / name, *(kept / f"{fitting(name, _ROOM)}.{end}" for end in ends))
+    return ResultPaths(
+        folder / name, *(kept / f"{shorten_name(name, _MAX_SUFFIX_BYTES)}.{end}" for end in ends)
+    )
 
 
-def listed(folder: Path, recipe: Recipe) -> Mapping[str, str]:
+def read_batch_manifest(folder: Path, recipe: Recipe) -> Mapping[str, str]:
     """Read which results in a folder come from this batch, and the addresses of their inputs.
 
     Returns
@@ -57,28 +69,28 @@ def listed(folder: Path, recipe: Recipe) -> Mapping[str, str]:
     Refused
         If the list is not one, or of another recipe.
     """
-    if not os.path.lexists(folder / LIST):
+    if not os.path.lexists(folder / MANIFEST_FILE):
         return {}
-    found = _list_in(folder)
+    found = _read_manifest_fields(folder)
     if found.recipe != recipe.to_dict():
         raise Refused(refusal("batch-recipe", folder=folder))
     return found.files
 
 
-def _list_in(folder: Path) -> ListFields:
+def _read_manifest_fields(folder: Path) -> ListFields:
     """Read the list of a batch; raises Refused if it is none."""
-    path = folder / LIST
+    path = folder / MANIFEST_FILE
     try:
-        raw = plain_json(small_text(path, "a list of files", REPORT_BYTES))
+        raw = parse_strict_json(read_small_text(path, "a list of files", MAX_REPORT_BYTES))
     except ValueError as error:
-        raise Refused(refusal("batch-broken", path=path, why=why_not(error))) from None
-    if fault := fault_in(raw, ListFields):
+        raise Refused(refusal("batch-broken", path=path, why=describe_exception(error))) from None
+    if fault := find_field_fault(raw, ListFields):
         why = f"it is no list of files and results, since {fault}"
         raise Refused(refusal("batch-broken", path=path, why=why))
     return ListFields.model_validate(raw)
 
 
-def begun_in(folder: Path) -> tuple[dict[str, Any], tuple[str, ...]] | None:
+def read_earlier_batch(folder: Path) -> tuple[dict[str, Any], tuple[str, ...]] | None:
     """Read what the batch in a folder was begun with; None if there is none that can be read.
 
     Returns
@@ -89,28 +101,28 @@ def begun_in(folder: Path) -> tuple[dict[str, Any], tuple[str, ...]] | None:
         Paths of all its files: those with results first, then those that were refused.
     """
     with suppress(Refused):
-        found = _list_in(folder)
+        found = _read_manifest_fields(folder)
         own = [os.path.normpath(folder / place) for place in found.files.values()]
         refused = [one.source for one in found.refused]
         return found.recipe, tuple(dict.fromkeys([*own, *refused]))
     return None
 
 
-def listed_cores(folder: Path) -> int | None:
+def read_batch_cores(folder: Path) -> int | None:
     """Read how many cores an earlier call in this folder counted on; None: not known."""
     with suppress(Refused):
-        return _list_in(folder).cores or None
+        return _read_manifest_fields(folder).cores or None
     return None
 
 
-def listed_network(folder: Path) -> bool:
+def has_joint_training(folder: Path) -> bool:
     """Whether an earlier call in this folder was to fit one network to all files."""
     with suppress(Refused):
-        return _list_in(folder).one_network
+        return _read_manifest_fields(folder).one_network
     return False
 
 
-def address(source: Path, folder: Path) -> str:
+def make_relative_path(source: Path, folder: Path) -> str:
     """Say where an input lies: as seen from the results, so that both may move together."""
     found, seen_from = os.path.realpath(source), os.path.realpath(folder)
     with suppress(ValueError):  # another drive of Windows
@@ -118,7 +130,7 @@ def address(source: Path, folder: Path) -> str:
     return found
 
 
-def write_list(
+def write_batch_manifest(
     folder: Path,
     recipe: Recipe,
     files: Mapping[str, str],
@@ -148,18 +160,18 @@ def write_list(
         "cores": cores,
         **({"one_network": True} if one_network else {}),
         "files": dict(files),
-        "refused": [{"source": str(source), **refusal_words(no)} for source, no in refused],
+        "refused": [{"source": str(source), **serialise_refusal(no)} for source, no in refused],
     }
-    write_text(folder / LIST, json_text(content), overwrite=True)
+    write_text(folder / MANIFEST_FILE, json_text(content), overwrite=True)
 
 
-def refusal_words(no: Refusal) -> dict[str, str]:
+def serialise_refusal(no: Refusal) -> dict[str, str]:
     """Put a refusal in plain types."""
     return {"code": no.code, "sentence": no.sentence, "remedy": no.remedy}
 
 
-def write_receipt(
-    at: Places,
+def write_file_record(
+    at: ResultPaths,
     source: ImageSpec,
     recipe: Recipe,
     hashes: Mapping[str, str],
@@ -198,8 +210,10 @@ def write_receipt(
         "axes": source.axes,
         "recipe": recipe.to_dict(),
         "inputs_sha256": dict(hashes),
-        "results_sha256": {_relative(at, path): file_sha256(path) for path in results},
-        "refusal": None if no is None else refusal_words(no),
+        "results_sha256": {
+            _format_relative_path(at, path): compute_file_sha256(path) for path in results
+        },
+        "refusal": None if no is None else serialise_refusal(no),
         "log": log,
         "report": None if report is None else dict(report),
     }
@@ -207,11 +221,13 @@ def write_receipt(
     return content
 
 
-def believed(at: Places, source: ImageSpec, recipe: Recipe) -> dict[str, Any] | None:
+def read_file_record(at: ResultPaths, source: ImageSpec, recipe: Recipe) -> dict[str, Any] | None:
     """Read the receipt of a result that was made by this recipe, without a look at the files."""
     with suppress(Refused, OSError, ValueError):
-        found: dict[str, Any] = plain_json(small_text(at.receipt, "a receipt", REPORT_BYTES))
-        if fault_in(found, ReceiptFields):
+        found: dict[str, Any] = parse_strict_json(
+            read_small_text(at.receipt, "a receipt", MAX_REPORT_BYTES)
+        )
+        if find_field_fault(found, ReceiptFields):
             return None
         return (
             found if (found["recipe"], found["axes"]) == (recipe.to_dict(), source.axes) else None
@@ -219,7 +235,7 @@ def believed(at: Places, source: ImageSpec, recipe: Recipe) -> dict[str, Any] | 
     return None
 
 
-def confirmed(
+def read_verified_record(
     job: Job, plan: Plan, check: Callable[[], object] = lambda: None
 ) -> dict[str, Any] | None:
     """Read the receipt of a result, if inputs and results are still what they were.
@@ -239,37 +255,40 @@ def confirmed(
         result of this plan has: who wrote it is not known then.
     """
     at, task = job.at, plan.recipe.task
-    found = believed(at, plan.source, plan.recipe)
+    found = read_file_record(at, plan.source, plan.recipe)
     if found is None:
         return None
     written = [at.result, *(at.learned(name) for name in task.gives)]
     told = found["results_sha256"]
-    if set(told) != {_relative(at, path) for path in written}:
+    if set(told) != {_format_relative_path(at, path) for path in written}:
         return None
-    most = _MOST_BYTES * prod(plan.result_shape) + REPORT_BYTES
+    most = _MAX_BYTES_PER_PIXEL * prod(plan.result_shape) + MAX_REPORT_BYTES
     with suppress(Refused):
-        if all(file_sha256(p, check, most=most) == told[_relative(at, p)] for p in written):
-            return found if comes_from(found, job.inputs, check) else None
+        if all(
+            compute_file_sha256(p, check, most=most) == told[_format_relative_path(at, p)]
+            for p in written
+        ):
+            return found if has_same_inputs(found, job.inputs, check) else None
     return None
 
 
-def comes_from(
+def has_same_inputs(
     receipt: Mapping[str, Any],
     inputs: Mapping[str, Path],
     check: Callable[[], object] = lambda: None,
 ) -> bool:
     """Whether these are the inputs of a receipt, byte for byte, wherever they lie."""
     with suppress(Refused):
-        return bool(receipt.get("inputs_sha256") == hashes_of(inputs, check))
+        return bool(receipt.get("inputs_sha256") == hash_inputs(inputs, check))
     return False
 
 
-def hashes_of(
+def hash_inputs(
     inputs: Mapping[str, Path], check: Callable[[], object] = lambda: None
 ) -> dict[str, str]:
     """Hash the files that a result comes from; raises `Refused` where one cannot be read."""
-    return {name: file_sha256(path, check) for name, path in inputs.items()}
+    return {name: compute_file_sha256(path, check) for name, path in inputs.items()}
 
 
-def _relative(at: Places, path: Path) -> str:
+def _format_relative_path(at: ResultPaths, path: Path) -> str:
     return path.relative_to(at.result.parent).as_posix()

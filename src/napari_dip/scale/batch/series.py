@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_dip.errors import Refusal, Refused, refusal
-from napari_dip.errors.fault import printable
+from napari_dip.errors.fault import make_printable
 from napari_dip.pipeline.machine import this_machine, threads_for
 from napari_dip.pipeline.plan.costs import estimate_costs
 from napari_dip.pipeline.plan.sharing import MEMBER_SIDE, members_of
 from napari_dip.pipeline.plan.types import Member, SharedNetwork
 from napari_dip.pipeline.plan.units import groups_of
 from napari_dip.pipeline.store.shared_network import check_channels, read_network
-from napari_dip.scale.batch.records import NETWORK, RECEIPTS, listed_network
+from napari_dip.scale.batch.records import NETWORK_FILE, RECORDS_FOLDER, has_joint_training
 from napari_dip.scale.batch.series_fit import fit_series
 from napari_dip.scale.batch.types import Lesson, lesson_units
 
@@ -85,11 +85,13 @@ def _channels(plan: Plan) -> tuple[object, ...]:
 
 
 #: A note on a batch that is gone on with.
-GOES_ON = "The batch was begun with one network for all files, and goes on with it."
+RESUMED_JOINT_TRAINING_NOTE = (
+    "The batch was begun with one network for all files, and goes on with it."
+)
 
 
 @dataclass(frozen=True, slots=True)
-class Series:
+class BatchNetwork:
     """What the files of a batch share.
 
     Attributes
@@ -111,14 +113,14 @@ class Series:
             return
         place = Path(self.network.path)
         if place.is_symlink():
-            raise Refused(refusal("output-linked", path=printable(str(place))))
+            raise Refused(refusal("output-linked", path=make_printable(str(place))))
         if not earlier and os.path.lexists(place):
-            raise Refused(refusal("batch-exists", path=printable(str(place))))
+            raise Refused(refusal("batch-exists", path=make_printable(str(place))))
 
 
-def series_for(
+def choose_batch_network(
     folder: Path, named: str | os.PathLike[str] | None, wished: bool, *, begun: bool
-) -> Series:
+) -> BatchNetwork:
     """Find out what the files of a batch share.
 
     Parameters
@@ -140,20 +142,20 @@ def series_for(
     if wished and named is not None:
         raise Refused(refusal("series-twice"))
     if named is not None:
-        return Series(read_network(named))
-    before = begun and listed_network(folder)
+        return BatchNetwork(read_network(named))
+    before = begun and has_joint_training(folder)
     if wished and begun and not before:
-        raise Refused(refusal("series-late", folder=printable(str(folder))))
+        raise Refused(refusal("series-late", folder=make_printable(str(folder))))
     if not wished and not before:
-        return Series()
-    place, notes = folder / NETWORK, () if wished else (GOES_ON,)
+        return BatchNetwork()
+    place, notes = folder / NETWORK_FILE, () if wished else (RESUMED_JOINT_TRAINING_NOTE,)
     if begun and place.is_file():
-        return Series(read_network(place), notes=notes)
-    return Series(SharedNetwork(os.fspath(place)), learns=True, notes=notes)
+        return BatchNetwork(read_network(place), notes=notes)
+    return BatchNetwork(SharedNetwork(os.fspath(place)), learns=True, notes=notes)
 
 
-def with_lesson(
-    jobs: tuple[Job, ...], series: Series, cores: int
+def plan_joint_training(
+    jobs: tuple[Job, ...], series: BatchNetwork, cores: int
 ) -> tuple[tuple[Job, ...], Lesson | None]:
     """Plan what a network is fitted to, and say no to files that it cannot serve.
 
@@ -178,7 +180,7 @@ def with_lesson(
     return tuple(map(checked, jobs)), lesson
 
 
-def learned(
+def fit_batch_network(
     plan: BatchPlan, lesson: Lesson, control: Callable[[], Control]
 ) -> Generator[Event, None, BatchPlan | None]:
     """Fit the network of a batch, and plan with it; None if that was ended.
@@ -192,8 +194,8 @@ def learned(
     if device not in here.devices:
         facts = {"device": device, "why": here.missing or "this computer has none"}
         raise Refused(refusal("series-device", **facts))
-    place = plan.folder / NETWORK
-    unfinished = plan.folder / RECEIPTS / f"{NETWORK}.unfinished"
+    place = plan.folder / NETWORK_FILE
+    unfinished = plan.folder / RECORDS_FOLDER / f"{NETWORK_FILE}.unfinished"
     network = yield from fit_series(lesson, place, unfinished, control, resume=plan.resume)
     if network is None:
         return None

@@ -16,26 +16,26 @@ import numpy as np
 
 from napari_dip.engine.control import Control
 from napari_dip.errors import Failed, Refused, refusal
-from napari_dip.io.integrity import file_sha256
-from napari_dip.io.paths import unsaved
+from napari_dip.io.integrity import compute_file_sha256
+from napari_dip.io.paths import make_save_refusal
 from napari_dip.pipeline.events import Event
 from napari_dip.pipeline.execute.clock import Clock
-from napari_dip.pipeline.execute.memory import refused_by_machine
+from napari_dip.pipeline.execute.memory import make_machine_refusal
 from napari_dip.pipeline.execute.runner import calibrated
 from napari_dip.pipeline.execute.tile_measuring import open_survey
 from napari_dip.pipeline.execute.tile_measuring import opened as gone_on
 from napari_dip.pipeline.lazy_inputs import stamped
 from napari_dip.pipeline.machine import load_torch, threads_for
 from napari_dip.pipeline.plan.costs import estimate_costs
-from napari_dip.pipeline.plan.layout import Layout, to_parts
+from napari_dip.pipeline.plan.layout import Layout, split_into_parts
 from napari_dip.pipeline.plan.types import SHARED, Member, SharedNetwork
 from napari_dip.pipeline.plan.units import groups_of
 from napari_dip.pipeline.store.checkpoint_file import write_tensors
-from napari_dip.pipeline.store.checkpoints import Store, read_weights, write_weights
+from napari_dip.pipeline.store.checkpoints import CheckpointStore, read_weights, write_weights
 from napari_dip.pipeline.store.folder_lock import make_run_folder
 from napari_dip.pipeline.store.shared_network import SCHEMA, read_network
 from napari_dip.pipeline.torch_state import in_own_state
-from napari_dip.scale.batch.types import ENDS, Wish, lesson_units
+from napari_dip.scale.batch.types import ENDING_CONTROLS, ControlRecorder, lesson_units
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -103,23 +103,26 @@ def fit_series(
     """
     yield Event("Starting the engine")
     load_torch()
-    threads, wish = threads_for(lesson.cores, prod(lesson.members[0].size)), Wish(control)
-    store = Store(unfinished, resume=resume)
+    threads, wish = (
+        threads_for(lesson.cores, prod(lesson.members[0].size)),
+        ControlRecorder(control),
+    )
+    store = CheckpointStore(unfinished, resume=resume)
     steps = _learned(lesson, threads, at, store, wish)
     try:
         return (yield from in_own_state(steps, threads))
     except (Refused, Failed):
         raise
     except OSError as error:
-        raise Failed(unsaved(at, error)) from error
+        raise Failed(make_save_refusal(at, error)) from error
     except Exception as error:
-        if no := refused_by_machine(error, NAME):
+        if no := make_machine_refusal(error, NAME):
             raise Failed(no) from error
         raise
 
 
 def _learned(
-    lesson: Lesson, threads: int, at: Path, store: Store, wish: Wish
+    lesson: Lesson, threads: int, at: Path, store: CheckpointStore, wish: ControlRecorder
 ) -> Generator[Event, None, SharedNetwork | None]:
     """Measure the files, and fit their network."""
     seen = yield from _measured(lesson, wish)
@@ -134,13 +137,13 @@ def _measured(
     """Measure the files; those that ask for what most ask for, or none if it was ended."""
     found = []
     for plan, member in zip(lesson.plans, lesson.members, strict=True):
-        if control() in ENDS:
+        if control() in ENDING_CONTROLS:
             return []
         done = f"{member.part + 1} of {len(lesson.members)}"
         yield Event(f"Measuring the noise of '{plan.source.name}', {done}")
         try:
             plan = stamped(plan)
-            digest = file_sha256(Path(str(plan.source.path)))
+            digest = compute_file_sha256(Path(str(plan.source.path)))
             ready = yield from calibrated(plan, open_survey(plan), Clock(plan, control, None))
         except Refused:  # its own turn says why
             continue
@@ -166,7 +169,7 @@ def _cut(
     place = [slice(None)] * len(axes)
     for axis, (start, count) in sides.items():
         place[axes.index(axis)] = slice(start, start + count)
-    parts = to_parts(image[tuple(place)], axes, plan.layout)
+    parts = split_into_parts(image[tuple(place)], axes, plan.layout)
     if coarse is not None:
         half = [slice(start // 2, (start + count) // 2) for start, count in sides.values()]
         coarse = replace(coarse, parts=coarse.parts[:, :, *half].copy())
@@ -174,11 +177,11 @@ def _cut(
 
 
 def _fitted(
-    seen: list[_Seen], threads: int, at: Path, store: Store, wish: Wish
+    seen: list[_Seen], threads: int, at: Path, store: CheckpointStore, wish: ControlRecorder
 ) -> Generator[Event, None, SharedNetwork | None]:
     """Fit the networks of all channels and repeats, one after another, and keep them."""
     from napari_dip.pipeline.assess.merge import Merge
-    from napari_dip.pipeline.execute.course import Course, without
+    from napari_dip.pipeline.execute.course import UnitExecutor, drop_constant_channels
 
     members = tuple(one.member._replace(part=place) for place, one in enumerate(seen))
     parts = np.concatenate([one.parts for one in seen])
@@ -191,9 +194,9 @@ def _fitted(
     weights: dict[str, Any] = {name: one for name, one in kept.items() if one is not None}
     merge.outcomes[:] = [one for one in merge.outcomes if one.series in weights]
     done = {one.unit for one in merge.outcomes}
-    course = Course(plan, calibration, parts, clock, merge, store)
+    course = UnitExecutor(plan, calibration, parts, clock, merge, store)
     for number, unit in enumerate(plan.units, 1):
-        fitted = without(unit, calibration.constant)
+        fitted = drop_constant_channels(unit, calibration.constant)
         if unit.id in done or not fitted.channels:
             continue
         point = resume if unit.id == store.unit else None
@@ -291,5 +294,5 @@ def _write(at: Path, plan: Plan, seen: list[_Seen], weights: dict[str, Any], mer
     write_tensors(at, tensors, {"network": told})
 
 
-def _place(store: Store, series: str) -> Path:
+def _place(store: CheckpointStore, series: str) -> Path:
     return store.shelf / f"{series}.weights"

@@ -13,29 +13,29 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from napari_dip.errors import DipError, Refusal
-from napari_dip.errors.fault import printable
-from napari_dip.io.paths import REPORT_BYTES, readable_file
+from napari_dip.errors.fault import make_printable
+from napari_dip.io.paths import MAX_REPORT_BYTES, check_readable_file
 from napari_dip.pipeline.assess.report_picture import html_page, picture_tag
 from napari_dip.pipeline.events import Event
-from napari_dip.pipeline.store.results import plain_cell
-from napari_dip.scale.batch.records import believed
+from napari_dip.pipeline.store.results import escape_formula
+from napari_dip.scale.batch.records import read_file_record
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
 
     from napari_dip.pipeline.recipe import Recipe
-    from napari_dip.scale.batch.types import BatchEvent, BatchPlan, FileOutcome, Job, State
+    from napari_dip.scale.batch.types import BatchEvent, BatchPlan, FileOutcome, FileState, Job
 
 #: How the states are called in the table.
-STATES = {
+FILE_STATE_LABELS = {
     "restored": "restored",
     "kept": "restored before",
     "refused": "refused",
     "failed": "failed",
     "waiting": "not begun or not finished",
 }
-_STYLE = """
+_TABLE_STYLE = """
 :root { color-scheme: light dark; font: 15px/1.45 system-ui, sans-serif; }
 body { margin: 2rem auto; max-width: 78rem; padding: 0 1rem; }
 table { border-collapse: collapse; width: 100%; }
@@ -47,30 +47,30 @@ pre { font-size: .85em; overflow-x: auto; }
 """
 
 
-def table_text(outcomes: Iterable[FileOutcome]) -> str:
+def format_batch_csv(outcomes: Iterable[FileOutcome]) -> str:
     """Write the table as CSV, one row for each file, with figures as the receipts have them.
 
     All text is in quotes: where cells are told apart by semicolons, one in a name would begin
     another cell.
     """
     text = io.StringIO()
-    rows = [_row(one) for one in outcomes]
+    rows = [_make_table_row(one) for one in outcomes]
     writer = csv.DictWriter(text, rows[0].keys(), lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
     writer.writeheader()
     for row in rows:
-        writer.writerow({name: plain_cell(value) for name, value in row.items()})
+        writer.writerow({name: escape_formula(value) for name, value in row.items()})
     return text.getvalue()
 
 
-def page_text(outcomes: Iterable[FileOutcome], recipe: Recipe) -> str:
+def render_batch_page(outcomes: Iterable[FileOutcome], recipe: Recipe) -> str:
     """Write the table as HTML: nothing is loaded from elsewhere, and no program is in it."""
     outcomes = list(outcomes)
     counts = ", ".join(
         f"{count} {words}"
-        for state, words in STATES.items()
+        for state, words in FILE_STATE_LABELS.items()
         if (count := sum(one.state == state for one in outcomes))
     )
-    rows = "\n".join(map(_page_row, outcomes))
+    rows = "\n".join(map(_render_page_row, outcomes))
     body = f"""<p>{html.escape(counts)}.</p>
 <details><summary>Recipe</summary><pre>{html.escape(recipe.to_json())}</pre></details>
 <table>
@@ -79,18 +79,18 @@ def page_text(outcomes: Iterable[FileOutcome], recipe: Recipe) -> str:
 {rows}
 </tbody>
 </table>"""
-    return html_page(f"{recipe.task.title}: {len(outcomes)} files", _STYLE, body)
+    return html_page(f"{recipe.task.title}: {len(outcomes)} files", _TABLE_STYLE, body)
 
 
-def _row(one: FileOutcome) -> dict[str, Any]:
+def _make_table_row(one: FileOutcome) -> dict[str, Any]:
     report: Mapping[str, Any] = one.receipt.get("report") or {}
     losses = [loss for _, loss in report.get("held_out", ()) if loss is not None]
     hashes = one.receipt.get("inputs_sha256") or {}
     written = one.receipt.get("results_sha256") or {}
     return {
-        "file": printable(str(one.source)),
-        "state": STATES[one.state],
-        "result": printable(one.result.name) if one.result else "",
+        "file": make_printable(str(one.source)),
+        "state": FILE_STATE_LABELS[one.state],
+        "result": make_printable(one.result.name) if one.result else "",
         "seconds": report.get("seconds"),
         "iterations": report.get("iterations"),
         "best_iteration": report.get("best_iteration"),
@@ -98,7 +98,7 @@ def _row(one: FileOutcome) -> dict[str, Any]:
         "prior": report.get("prior", {}).get("chosen"),
         "least_held_out_loss": min(losses, default=None),
         "residual_whiteness": report.get("residual", {}).get("whiteness"),
-        "verdict": " ".join(_sentences(report)),
+        "verdict": " ".join(_list_verdict_sentences(report)),
         "message": one.refusal.message if one.refusal else "",
         "version": report.get("version"),
         "torch": report.get("torch"),
@@ -109,22 +109,22 @@ def _row(one: FileOutcome) -> dict[str, Any]:
     }
 
 
-def _sentences(report: Mapping[str, Any]) -> list[str]:
+def _list_verdict_sentences(report: Mapping[str, Any]) -> list[str]:
     return list(report.get("verdict", {}).get("sentences", ()))
 
 
-def _page_row(one: FileOutcome) -> str:
-    row = _row(one)
+def _render_page_row(one: FileOutcome) -> str:
+    row = _make_table_row(one)
     picture = ""
     if one.picture is not None:
         with suppress(OSError, DipError):  # one that a pipe has taken the place of would wait
-            path, count = readable_file(one.picture)
-            picture = picture_tag(path.read_bytes()) if count <= REPORT_BYTES else ""
+            path, count = check_readable_file(one.picture)
+            picture = picture_tag(path.read_bytes()) if count <= MAX_REPORT_BYTES else ""
     if one.refusal is not None:
         words = [one.refusal.sentence, one.refusal.remedy]
     else:
         report = one.receipt.get("report") or {}
-        words = [*_sentences(report), *report.get("notes", ())]
+        words = [*_list_verdict_sentences(report), *report.get("notes", ())]
     if row["stop_reason"]:
         ended = f"{row['iterations']} iterations in {row['seconds']} s: {row['stop_reason']}."
         words = [ended, *words]
@@ -149,7 +149,7 @@ class FileRow:
     """
 
     source: Path
-    state: State | Literal["ready", "working"]
+    state: FileState | Literal["ready", "working"]
     fraction: float = 0.0
     words: tuple[str, ...] = ()
 
@@ -159,29 +159,31 @@ class FileRow:
         return self.state in ("restored", "kept")
 
 
-def rows_of(plan: BatchPlan) -> tuple[FileRow, ...]:
+def make_file_rows(plan: BatchPlan) -> tuple[FileRow, ...]:
     """Say of each file of a plan what will become of it; receipts are believed here.
 
     Parameters
     ----------
     plan : BatchPlan
     """
-    return tuple(_planned(plan, job) for job in plan.jobs)
+    return tuple(_make_planned_row(plan, job) for job in plan.jobs)
 
 
-def _planned(plan: BatchPlan, job: Job) -> FileRow:
+def _make_planned_row(plan: BatchPlan, job: Job) -> FileRow:
     if isinstance(job.plan, Refusal):
-        return FileRow(job.source, "refused", words=(_short(job.plan.message, job.source),))
-    receipt = believed(job.at, job.plan.source, plan.recipe) if plan.resume else None
+        return FileRow(
+            job.source, "refused", words=(_shorten_message(job.plan.message, job.source),)
+        )
+    receipt = read_file_record(job.at, job.plan.source, plan.recipe) if plan.resume else None
     if receipt is None or not job.at.result.exists():
         return FileRow(job.source, "ready", words=(job.plan.line, *job.plan.notes))
-    return _with_verdict(FileRow(job.source, "kept", 1.0), receipt)
+    return _add_verdict(FileRow(job.source, "kept", 1.0), receipt)
 
 
-def row_after(row: FileRow, told: BatchEvent) -> FileRow:
+def update_file_row(row: FileRow, told: BatchEvent) -> FileRow:
     """Bring a row up to date with what was reported of its file."""
     if told.outcome is not None:
-        return _ended(row, told.outcome)
+        return _make_finished_row(row, told.outcome)
     if told.event is None:
         return row
     event = told.event
@@ -191,21 +193,21 @@ def row_after(row: FileRow, told: BatchEvent) -> FileRow:
     return replace(row, state="working", fraction=event.fraction, words=(words,))
 
 
-def _ended(row: FileRow, outcome: FileOutcome) -> FileRow:
+def _make_finished_row(row: FileRow, outcome: FileOutcome) -> FileRow:
     row = replace(row, state=outcome.state)
     if outcome.refusal is not None:
-        return replace(row, words=(_short(outcome.refusal.message, row.source),))
+        return replace(row, words=(_shorten_message(outcome.refusal.message, row.source),))
     if outcome.state == "waiting":
         return replace(row, words=("Not finished; it goes on where it was.",))
-    return _with_verdict(replace(row, fraction=1.0), outcome.receipt)
+    return _add_verdict(replace(row, fraction=1.0), outcome.receipt)
 
 
-def _short(message: str, source: Path) -> str:
+def _shorten_message(message: str, source: Path) -> str:
     """Call a file by its name alone: its row says which one it is."""
-    return message.replace(printable(str(source)), printable(source.name))
+    return message.replace(make_printable(str(source)), make_printable(source.name))
 
 
-def _with_verdict(row: FileRow, receipt: Mapping[str, Any]) -> FileRow:
+def _add_verdict(row: FileRow, receipt: Mapping[str, Any]) -> FileRow:
     """Put the verdict of a receipt into a row, warnings first."""
     said = receipt["report"].get("verdict", {})
     warnings = said.get("warnings", ())
@@ -213,7 +215,7 @@ def _with_verdict(row: FileRow, receipt: Mapping[str, Any]) -> FileRow:
     return replace(row, words=(*(f"⚠ {one}" for one in warnings), *calm))
 
 
-class BatchCourse:
+class BatchProgressEstimator:
     """Tells from the reports of all files how far the whole is.
 
     Parameters

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from napari_dip.engine.control import Control
 from napari_dip.errors import Refusal
-from napari_dip.io.paths import fitting
+from napari_dip.io.paths import shorten_name
 from napari_dip.pipeline.plan.sharing import series_of, tried
 from napari_dip.pipeline.plan.units import later_iterations, units_of
 from napari_dip.pipeline.store.shared_network import KEY
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
     from napari_dip.pipeline.events import Event
     from napari_dip.pipeline.machine import Machine
-    from napari_dip.pipeline.plan.types import Costs, Member, Plan, SharedNetwork, WorkUnit
+    from napari_dip.pipeline.plan.types import CostEstimate, Member, Plan, SharedNetwork, WorkUnit
     from napari_dip.pipeline.recipe import Recipe
 
 #: What can become of a file; "kept" is a result of an earlier call that is still whole, and
 #: "waiting" was not finished before the batch was ended.
-State = Literal["restored", "kept", "refused", "failed", "waiting"]
+FileState = Literal["restored", "kept", "refused", "failed", "waiting"]
 #: Answers that end a batch.
-ENDS = (Control.KEEP, Control.DISCARD)
+ENDING_CONTROLS = (Control.KEEP, Control.DISCARD)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,14 +47,14 @@ class FileOutcome:
     """
 
     source: Path
-    state: State
+    state: FileState
     result: Path | None = None
     picture: Path | None = None
     refusal: Refusal | None = None
     receipt: Mapping[str, Any] = field(default_factory=dict)
 
 
-class Wish:
+class ControlRecorder:
     """Passes the answers of a control on, and remembers whether one was to end."""
 
     def __init__(self, control: Callable[[], Control]) -> None:
@@ -64,7 +64,7 @@ class Wish:
     def __call__(self) -> Control:
         """Ask."""
         answer = self._control()
-        self.ended = self.ended or answer in ENDS
+        self.ended = self.ended or answer in ENDING_CONTROLS
         return answer
 
 
@@ -86,7 +86,7 @@ class Lesson:
     plans: tuple[Plan, ...]
     members: tuple[Member, ...]
     cores: int
-    costs: Costs
+    costs: CostEstimate
 
     @property
     def seconds(self) -> float:
@@ -141,7 +141,7 @@ class Job:
 
     source: Path
     plan: Plan | Refusal
-    at: Places
+    at: ResultPaths
 
     @property
     def inputs(self) -> dict[str, Path]:
@@ -198,11 +198,11 @@ class BatchPlan:
 
 
 #: Bytes that may follow a result's name in the names of what belongs to it: all that a run keeps.
-_ROOM = 20
+_MAX_SUFFIX_BYTES = 20
 
 
 @dataclass(frozen=True, slots=True)
-class Places:
+class ResultPaths:
     """Where what belongs to one result lies.
 
     Attributes
@@ -228,4 +228,6 @@ class Places:
 
     def learned(self, name: str) -> Path:
         """Where something else that was found goes, such as a PSF."""
-        return self.receipt.with_name(f"{fitting(self.result.name, _ROOM)}.{name}.tif")
+        return self.receipt.with_name(
+            f"{shorten_name(self.result.name, _MAX_SUFFIX_BYTES)}.{name}.tif"
+        )

@@ -21,28 +21,28 @@ from typing import TYPE_CHECKING
 
 from napari_dip.engine.control import Control
 from napari_dip.errors import Refusal, refusal
-from napari_dip.errors.fault import printable
+from napari_dip.errors.fault import make_printable
 from napari_dip.pipeline.events import Event
 from napari_dip.pipeline.execute.shares import Share, first_part, lesson_shares, most_shares
-from napari_dip.scale.batch.file import without_result
-from napari_dip.scale.batch.types import ENDS, FileOutcome
-from napari_dip.scale.cluster.unit import Unit, event_from, outcome_from, versions
+from napari_dip.scale.batch.file import record_failure
+from napari_dip.scale.batch.types import ENDING_CONTROLS, FileOutcome
+from napari_dip.scale.cluster.unit import WorkerTask, get_versions, parse_event, parse_worker_answer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 
     from napari_dip.pipeline.plan.types import Plan
     from napari_dip.scale.batch.types import BatchEvent, BatchPlan, Job
-    from napari_dip.scale.cluster.unit import Crew, Heard
+    from napari_dip.scale.cluster.unit import WorkerMessage, WorkerPool
 
 #: Times that a unit is handed out again where the scheduler gave it up before a worker began it.
-MOST_TRIES = 5
+MAX_TASK_RETRIES = 5
 #: Words from all workers together that the scheduler passes on in a second, at most.
-WORDS_PER_SECOND = 50
+MAX_MESSAGES_PER_SECOND = 50
 
 
 @dataclass(slots=True)
-class _Sharing:
+class _ShardProgress:
     """How far the shares of a file are.
 
     Attributes
@@ -78,7 +78,7 @@ class _Sharing:
         return self.first * here if self.opening else self.first + (1 - self.first) * here
 
 
-class Course:
+class BatchDispatcher:
     """How far a batch is.
 
     Parameters
@@ -98,16 +98,16 @@ class Course:
         By the number of the file.
     """
 
-    def __init__(self, plan: BatchPlan, crew: Crew) -> None:
+    def __init__(self, plan: BatchPlan, crew: WorkerPool) -> None:
         self.session = secrets.token_hex(8)
-        self.left: deque[Unit] = deque()
-        self.out: dict[str, Unit] = {}
+        self.left: deque[WorkerTask] = deque()
+        self.out: dict[str, WorkerTask] = {}
         self.outcomes: dict[int, FileOutcome] = {}
         self._plan = plan
         self._crew = crew
         self._tries: Counter[str] = Counter()
         self._begun: set[str] = set()
-        self._shared: dict[int, _Sharing] = {}
+        self._shared: dict[int, _ShardProgress] = {}
 
     def job(self, number: int) -> Job:
         """Give a file and its plan."""
@@ -134,12 +134,12 @@ class Course:
             self._crew.withdraw(name)
             del self.out[name]
 
-    def take(self, one: Heard) -> FileOutcome | None:
+    def take(self, one: WorkerMessage) -> FileOutcome | None:
         """Take in a word; the outcome, if a file has come to its end."""
         unit = self.out[one.unit]
         if one.event is not None:
             self._begun.add(one.unit)
-        again = one.given_up and self._tries[one.unit] < MOST_TRIES
+        again = one.given_up and self._tries[one.unit] < MAX_TASK_RETRIES
         if again:
             self._begun.discard(one.unit)
             self._send(unit, self._crew.count)
@@ -150,14 +150,14 @@ class Course:
             return None
         job = self.job(unit.number)
         if one.answer is not None:
-            outcome = outcome_from(job, one.answer, resume=self._plan.resume)
+            outcome = parse_worker_answer(job, one.answer, resume=self._plan.resume)
         else:
-            outcome = _broken(job, one)
+            outcome = _record_worker_failure(job, one)
         return self.end(unit.number, outcome)
 
-    def event(self, unit: Unit, words: Mapping[str, object]) -> Event:
+    def event(self, unit: WorkerTask, words: Mapping[str, object]) -> Event:
         """Say how far the file is, of which a worker has said how far this unit is."""
-        event, sharing = event_from(words), self._shared.get(unit.number)
+        event, sharing = parse_event(words), self._shared.get(unit.number)
         if sharing is None:
             return event
         if unit.share is None:  # what is left to be done is little
@@ -173,7 +173,7 @@ class Course:
         self.outcomes[number] = outcome
         return outcome
 
-    def _is_shared(self, unit: Unit, workers: int) -> bool:
+    def _is_shared(self, unit: WorkerTask, workers: int) -> bool:
         """Whether a file is begun that is to be shared, since workers would be idle."""
         if unit.share is not None or unit.number in self._shared:
             return False
@@ -185,7 +185,7 @@ class Course:
     def _share(self, number: int) -> None:
         """Put in line what is to be there before the shares of a file, or these."""
         plan = self._sound(number)
-        self._shared[number] = _Sharing(first_part(plan))
+        self._shared[number] = _ShardProgress(first_part(plan))
         if plan.tiles:
             self._begin(number, [Share()], opening=True)
         elif lessons := min(self._crew.count, lesson_shares(plan)):
@@ -205,7 +205,7 @@ class Course:
         self._shared[number].begin((one.name for one in units), opening=opening)
         self.left.extendleft(reversed(units))
 
-    def _end_share(self, unit: Unit, state: str) -> None:
+    def _end_share(self, unit: WorkerTask, state: str) -> None:
         """Hand out what comes after a step: the next one, or all that is left of the file."""
         del self.out[unit.name]
         if state == "waiting":  # the batch was ended
@@ -226,24 +226,26 @@ class Course:
         assert not isinstance(plan, Refusal)
         return plan
 
-    def _unit(self, number: int, share: Share | None = None) -> Unit:
-        return unit_of(self._plan, number, self.session, self._crew.root, share=share)
+    def _unit(self, number: int, share: Share | None = None) -> WorkerTask:
+        return make_worker_task(self._plan, number, self.session, self._crew.root, share=share)
 
-    def _send(self, unit: Unit, workers: int) -> None:
+    def _send(self, unit: WorkerTask, workers: int) -> None:
         plan = self._sound(unit.number)
         self._tries[unit.name] += 1
         self.out[unit.name] = unit
-        self._crew.send(replace(unit, beat=_beat(workers)), plan.peak_bytes, plan.device)
+        self._crew.send(
+            replace(unit, beat=_compute_report_interval(workers)), plan.peak_bytes, plan.device
+        )
 
 
-def unit_of(
+def make_worker_task(
     plan: BatchPlan,
     number: int,
     session: str,
     root: str,
     workers: int = 1,
     share: Share | None = None,
-) -> Unit:
+) -> WorkerTask:
     """Say of one file what a worker needs to know.
 
     Parameters
@@ -252,7 +254,7 @@ def unit_of(
     number : int
         1-based.
     session, root : str
-        As in `Unit`.
+        As in `WorkerTask`.
     workers : int
         That speak at once.
     share : Share, optional
@@ -260,7 +262,7 @@ def unit_of(
     """
     job = plan.jobs[number - 1]
     others = {name: os.fspath(path) for name, path in job.inputs.items() if name != "image"}
-    return Unit(
+    return WorkerTask(
         number,
         session,
         root,
@@ -271,36 +273,36 @@ def unit_of(
         plan.axes,
         plan.machine,
         others,
-        beat=_beat(workers),
-        versions=versions(),
+        beat=_compute_report_interval(workers),
+        versions=get_versions(),
         share=share,
     )
 
 
-def _beat(workers: int) -> float:
-    return max(1.0, workers / WORDS_PER_SECOND)
+def _compute_report_interval(workers: int) -> float:
+    return max(1.0, workers / MAX_MESSAGES_PER_SECOND)
 
 
-def _broken(job: Job, one: Heard) -> FileOutcome:
+def _record_worker_failure(job: Job, one: WorkerMessage) -> FileOutcome:
     """Write down that nothing came of a file, since the worker could not."""
     assert not isinstance(job.plan, Refusal)
     if one.given_up:
-        name = printable(job.source.name)
-        no = refusal("cluster-killed", name=name, count=MOST_TRIES)
+        name = make_printable(job.source.name)
+        no = refusal("cluster-killed", name=name, count=MAX_TASK_RETRIES)
     else:
         no = refusal("unexpected", why=one.broke.strip().splitlines()[-1])
-    return without_result(job, job.plan, {}, "failed", no, one.broke)
+    return record_failure(job, job.plan, {}, "failed", no, one.broke)
 
 
 #: Seconds between two looks at what the person wants, and between two times that workers are told
 #: so: some of them may have come since.
-LOOK, AGAIN = 0.1, 1.0
+CONTROL_POLL_SECONDS, CONTROL_REPEAT_SECONDS = 0.1, 1.0
 #: Seconds without a word from anyone after which it is said that there is no worker.
-SILENCE = 20.0
+MAX_SILENCE_SECONDS = 20.0
 
 
-def side_by_side(
-    plan: BatchPlan, control: Callable[[], Control], crew: Crew
+def restore_in_parallel(
+    plan: BatchPlan, control: Callable[[], Control], crew: WorkerPool
 ) -> Generator[BatchEvent, None, tuple[FileOutcome, ...]]:
     """Have all files restored by workers.
 
@@ -325,16 +327,16 @@ def side_by_side(
     from napari_dip.scale.batch.types import BatchEvent
 
     count = len(plan.jobs)
-    course = Course(plan, crew)
-    yield from _admitted(plan, course)
-    wishes = _Wishes(crew, course.session, control)
+    course = BatchDispatcher(plan, crew)
+    yield from _queue_files(plan, course)
+    wishes = _ControlBroadcaster(crew, course.session, control)
     last = time.monotonic()
     while course.left or course.out:
-        if wishes.pass_on() in ENDS:
+        if wishes.pass_on() in ENDING_CONTROLS:
             course.withdraw()
         elif wishes.now is Control.GO:
             course.hand_out()
-        for one in crew.heard(LOOK):
+        for one in crew.heard(CONTROL_POLL_SECONDS):
             last = time.monotonic()
             if (unit := course.out.get(one.unit)) is None:  # ended before; this came late
                 continue
@@ -344,7 +346,7 @@ def side_by_side(
                 yield BatchEvent(unit.number, count, source, event, outcome, one.worker)
         if crew.lost is not None:
             break
-        if time.monotonic() - last > SILENCE and course.out and not crew.count:
+        if time.monotonic() - last > MAX_SILENCE_SECONDS and course.out and not crew.count:
             last = time.monotonic()
             number = min(unit.number for unit in course.out.values())
             source = course.job(number).source
@@ -356,7 +358,7 @@ def side_by_side(
     return tuple(course.outcomes[number] for number in range(1, count + 1))
 
 
-def _admitted(plan: BatchPlan, course: Course) -> Iterator[BatchEvent]:
+def _queue_files(plan: BatchPlan, course: BatchDispatcher) -> Iterator[BatchEvent]:
     """Line up the files that can be restored; an event for each of the others."""
     from napari_dip.scale.batch.types import BatchEvent
 
@@ -368,10 +370,10 @@ def _admitted(plan: BatchPlan, course: Course) -> Iterator[BatchEvent]:
             course.await_file(number)
 
 
-class _Wishes:
+class _ControlBroadcaster:
     """Passes on to workers what the person wants, when it changes and again and again."""
 
-    def __init__(self, crew: Crew, session: str, control: Callable[[], Control]) -> None:
+    def __init__(self, crew: WorkerPool, session: str, control: Callable[[], Control]) -> None:
         self.now = Control.GO
         self._crew = crew
         self._session = session
@@ -380,11 +382,11 @@ class _Wishes:
 
     def pass_on(self) -> Control:
         """Ask, and tell; what was wanted last."""
-        if self.now in ENDS:
+        if self.now in ENDING_CONTROLS:
             wish = self.now
         else:
             wish = self._control()
-        due = wish is not Control.GO and time.monotonic() - self._told >= AGAIN
+        due = wish is not Control.GO and time.monotonic() - self._told >= CONTROL_REPEAT_SECONDS
         if wish is not self.now or due:
             self._crew.wish(self._session, wish)
             self._told = time.monotonic()

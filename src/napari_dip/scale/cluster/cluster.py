@@ -18,22 +18,22 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from napari_dip.errors import Refusal, Refused, refusal
-from napari_dip.errors.fault import printable
-from napari_dip.io.paths import why_not
+from napari_dip.errors.fault import make_printable
+from napari_dip.io.paths import describe_exception
 from napari_dip.pipeline.execute.shares import most_shares
 from napari_dip.pipeline.machine import this_machine
 from napari_dip.scale.batch.plan import plan_batch
 from napari_dip.scale.cluster.pool import (
-    About,
-    DaskCrew,
-    cards_here,
-    check_wish,
-    crowded,
-    least_machine,
-    resources_of,
-    workers_for,
+    DaskWorkerPool,
+    WorkerInfo,
+    check_worker_options,
+    choose_worker_count,
+    find_shared_machine,
+    list_gpus,
+    make_worker_resources,
+    warn_of_oversubscription,
 )
-from napari_dip.scale.cluster.worker import about, work
+from napari_dip.scale.cluster.worker import describe_worker, run_worker_task
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from types import FrameType, ModuleType
 
     from napari_dip.scale.batch.types import BatchPlan
-    from napari_dip.scale.cluster.unit import Unit
+    from napari_dip.scale.cluster.unit import WorkerTask
 
 
 def check_main_guard() -> None:
@@ -54,12 +54,12 @@ def check_main_guard() -> None:
     path, spec = getattr(main, "__file__", None), getattr(main, "__spec__", None)
     if path is None or (spec is not None and spec.name.endswith("__main__")):
         return  # there is nothing that would be read again
-    line = _line_in(path)
+    line = _find_running_line(path)
     if line and not _is_guarded(path, line):
-        raise Refused(refusal("cluster-main", path=printable(path), line=line))
+        raise Refused(refusal("cluster-main", path=make_printable(path), line=line))
 
 
-def _line_in(path: str) -> int:
+def _find_running_line(path: str) -> int:
     """Find which line of a script is at work, by its top level; 0 if none is."""
     frame: FrameType | None = inspect.currentframe()
     while frame is not None:
@@ -86,14 +86,14 @@ def _is_guarded(path: str, line: int) -> bool:
 
 LOOPBACK = "127.0.0.1"
 #: Seconds that a scheduler has to answer, and its first worker to come.
-ANSWER, FIRST = 30, 60
+SCHEDULER_TIMEOUT, FIRST_WORKER_TIMEOUT = 30, 60
 #: Deaths of workers that the scheduler may hold against a task: it counts those of all workers
 #: that a task lay with, begun or not, so that a bad file would take others with it. We count.
-DEATHS = 1_000_000
+ALLOWED_FAILURES = 1_000_000
 #: Dask looks 100 times a second where each thread is, 50 times whether its loop is late, and twice
 #: at the system, all of which a fit in the same process waits for: 3 to 8 % of two workers' time
 #: (`benchmarks/cluster.py throughput --large`).
-QUIET = {
+QUIET_DASK_CONFIG = {
     "distributed.worker.profile.enabled": False,
     "distributed.admin.tick.interval": "500ms",
     "distributed.admin.system-monitor.interval": "5s",
@@ -101,24 +101,24 @@ QUIET = {
 #: Threads of torch's libraries as they are in this process; and a worker that was killed is started
 #: again however long that takes: dask's own 15 s are too few on a busy computer, where all workers
 #: were lost one by one.
-HERE = {
+LOCAL_CLUSTER_CONFIG = {
     "distributed.nanny.pre-spawn-environ": {},
     "distributed.deploy.lost-worker-timeout": "1000 days",
-    **QUIET,
+    **QUIET_DASK_CONFIG,
 }
 #: First thing that a worker here does: Ctrl-C reaches all processes of a terminal, and workers end
 #: when they are told, with what they have done so far.
-DEAF = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"
+IGNORE_INTERRUPT_CODE = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"
 
 
 @contextmanager
-def planning(
+def plan_with_workers(
     *places: Any,
     workers: object,
     scheduler: str | None,
     threads: object,
     **how: Any,
-) -> Iterator[tuple[BatchPlan, Callable[[], AbstractContextManager[DaskCrew | None]]]]:
+) -> Iterator[tuple[BatchPlan, Callable[[], AbstractContextManager[DaskWorkerPool | None]]]]:
     """Plan a batch with what its workers can do.
 
     Parameters
@@ -143,19 +143,19 @@ def planning(
     Refused
         As `plan_batch`; if the workers cannot be had as asked for.
     """
-    count, most = check_wish(workers, scheduler, threads)
-    with joining(scheduler) as joined:
+    count, most = check_worker_options(workers, scheduler, threads)
+    with join_cluster(scheduler) as joined:
         if count:
-            _distributed()  # what is missing is said first
+            _import_distributed()  # what is missing is said first
             check_main_guard()
         machine = None if joined is None else joined.machine
         how |= {"machine": machine, "threads": most, "sharing": count or 1}
         plan = plan_batch(*places, **how)
-        yield plan, partial(staffing, plan, count, joined)
+        yield plan, partial(start_workers, plan, count, joined)
 
 
 @contextmanager
-def joining(address: str | None) -> Iterator[DaskCrew | None]:
+def join_cluster(address: str | None) -> Iterator[DaskWorkerPool | None]:
     """Join a running cluster.
 
     Parameters
@@ -172,17 +172,19 @@ def joining(address: str | None) -> Iterator[DaskCrew | None]:
     if address is None:
         yield None
         return
-    distributed = _distributed()
-    shown = printable(address)
+    distributed = _import_distributed()
+    shown = make_printable(address)
     place = {"scheduler_file" if address.endswith(".json") else "address": address}
     try:
-        client = distributed.Client(**place, timeout=ANSWER, set_as_default=False)
+        client = distributed.Client(**place, timeout=SCHEDULER_TIMEOUT, set_as_default=False)
     except (OSError, TimeoutError, ValueError, TypeError, KeyError) as error:
-        why = why_not(error) if isinstance(error, OSError) else "nothing answers there"
+        why = describe_exception(error) if isinstance(error, OSError) else "nothing answers there"
         raise Refused(refusal("cluster-unreachable", address=shown, why=why)) from None
     with client:
-        machine = least_machine(_asked(client, shown), shown)
-        crew = _crew(distributed, client, address, root=os.getcwd(), fixed=0, machine=machine)
+        machine = find_shared_machine(_query_workers(client, shown), shown)
+        crew = _make_worker_pool(
+            distributed, client, address, root=os.getcwd(), fixed=0, machine=machine
+        )
         try:
             yield crew
         finally:
@@ -190,9 +192,9 @@ def joining(address: str | None) -> Iterator[DaskCrew | None]:
 
 
 @contextmanager
-def staffing(
-    plan: BatchPlan, wanted: int, joined: DaskCrew | None = None
-) -> Iterator[DaskCrew | None]:
+def start_workers(
+    plan: BatchPlan, wanted: int, joined: DaskWorkerPool | None = None
+) -> Iterator[DaskWorkerPool | None]:
     """Start workers on this computer, if any are wanted; they listen to nobody beyond it.
 
     Parameters
@@ -206,18 +208,22 @@ def staffing(
     if not wanted:
         yield joined
         return
-    distributed = _distributed()
+    distributed = _import_distributed()
     sound = [job.plan for job in plan.jobs if not isinstance(job.plan, Refusal)]
-    cards = cards_here() if any(one.device == "cuda" for one in sound) else []
+    cards = list_gpus() if any(one.device == "cuda" for one in sound) else []
     peaks = [one.peak_bytes for one in sound]
     most = min(wanted, sum(map(most_shares, sound)))
-    number, why = workers_for(most, peaks, plan.machine, len(cards))
-    notes = tuple(filter(None, (why, crowded(number, plan.machine.cores, this_machine().cores))))
+    number, why = choose_worker_count(most, peaks, plan.machine, len(cards))
+    notes = tuple(
+        filter(
+            None, (why, warn_of_oversubscription(number, plan.machine.cores, this_machine().cores))
+        )
+    )
     import dask
 
     # an address of this computer alone, and no page to look at
     with (
-        dask.config.set(HERE),
+        dask.config.set(LOCAL_CLUSTER_CONFIG),
         distributed.SpecCluster(
             scheduler={
                 "cls": distributed.Scheduler,
@@ -226,11 +232,13 @@ def staffing(
                     "port": 0,
                     "dashboard": False,
                     "dashboard_address": f"{LOOPBACK}:0",
-                    "allowed_failures": DEATHS,
+                    "allowed_failures": ALLOWED_FAILURES,
                 },
             },
             workers={
-                place: _worker(distributed, plan.machine.memory_bytes // number, cards, place)
+                place: _make_worker_spec(
+                    distributed, plan.machine.memory_bytes // number, cards, place
+                )
                 for place in range(number)
             },
             silence_logs=logging.CRITICAL,
@@ -239,48 +247,52 @@ def staffing(
     ):
         address = cluster.scheduler_address
         how = {"machine": plan.machine, "notes": notes}
-        crew = _crew(distributed, client, address, root="", fixed=number, **how)
+        crew = _make_worker_pool(distributed, client, address, root="", fixed=number, **how)
         try:
             yield crew
         finally:
             crew.close()
 
 
-def on_worker(unit: Unit) -> dict[str, Any]:
+def run_on_worker(unit: WorkerTask) -> dict[str, Any]:
     """Restore one file in a worker; what comes back is as `restore_unit` says."""
     from distributed import Reschedule, get_worker
 
-    answer = work(unit, get_worker())
+    answer = run_worker_task(unit, get_worker())
     if answer is None:
         raise Reschedule
     return answer
 
 
-def _asked(client: Any, shown: str) -> list[About]:
+def _query_workers(client: Any, shown: str) -> list[WorkerInfo]:
     """Ask all workers what they offer; the first one may take a while to come."""
     with suppress(TimeoutError):
-        client.wait_for_workers(1, timeout=FIRST)
+        client.wait_for_workers(1, timeout=FIRST_WORKER_TIMEOUT)
     known = client.scheduler_info(n_workers=-1)["workers"]
     if not known:
         raise Refused(refusal("cluster-empty", address=shown))
     try:
-        said = client.run(about)
+        said = client.run(describe_worker)
     except Exception as error:
-        facts = {"address": shown, "why": why_not(error)}
+        facts = {"address": shown, "why": describe_exception(error)}
         raise Refused(refusal("cluster-package", **facts)) from None
     found = []
     for address in known.keys() & said.keys():
         one, (machine, made_of) = known[address], said[address]
         limits = one["resources"], int(one["memory_limit"] or 0)
-        found.append(About(one["host"], machine, made_of, one["nthreads"], *limits))
+        found.append(WorkerInfo(one["host"], machine, made_of, one["nthreads"], *limits))
     return found
 
 
-def _crew(distributed: ModuleType, client: Any, address: str, **how: Any) -> DaskCrew:
-    return DaskCrew(client, on_worker, distributed.KilledWorker, address, **how)
+def _make_worker_pool(
+    distributed: ModuleType, client: Any, address: str, **how: Any
+) -> DaskWorkerPool:
+    return DaskWorkerPool(client, run_on_worker, distributed.KilledWorker, address, **how)
 
 
-def _worker(distributed: ModuleType, memory: int, cards: list[str], place: int) -> dict[str, Any]:
+def _make_worker_spec(
+    distributed: ModuleType, memory: int, cards: list[str], place: int
+) -> dict[str, Any]:
     """Say how one worker here is started; each has a card to itself where there are cards."""
     return {
         "cls": distributed.Nanny,
@@ -289,15 +301,15 @@ def _worker(distributed: ModuleType, memory: int, cards: list[str], place: int) 
             "nthreads": 1,
             "dashboard": False,
             "memory_limit": 0,  # what files take is planned, and a full memory is minded there
-            "resources": resources_of(memory, bool(cards)),
+            "resources": make_worker_resources(memory, bool(cards)),
             "env": {"CUDA_VISIBLE_DEVICES": cards[place]} if cards else {},
-            "preload": [DEAF],
+            "preload": [IGNORE_INTERRUPT_CODE],
             "silence_logs": logging.CRITICAL,
         },
     }
 
 
-def _distributed() -> ModuleType:
+def _import_distributed() -> ModuleType:
     try:
         import distributed
     except ImportError:

@@ -22,27 +22,27 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_dip.errors import Refusal, Refused, refusal
-from napari_dip.errors.fault import printable
+from napari_dip.errors.fault import make_printable
 from napari_dip.pipeline.machine import size
-from napari_dip.scale.cluster.unit import Heard
-from napari_dip.scale.cluster.worker import TOPIC, hear
+from napari_dip.scale.cluster.unit import WorkerMessage
+from napari_dip.scale.cluster.worker import EVENT_TOPIC, receive_control
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from napari_dip.engine.control import Control
     from napari_dip.pipeline.machine import Machine
-    from napari_dip.scale.cluster.unit import Unit
+    from napari_dip.scale.cluster.unit import WorkerTask
 
 #: Names of what tasks ask for and workers declare.
-GPU, MEMORY = "GPU", "memory"
+GPU_RESOURCE, MEMORY_RESOURCE = "GPU", "memory"
 #: Bytes that a worker takes besides, for its packages. Measured: workers held 550 MB at most by
 #: their receipts (`peak_bytes`), at files of 32 x 32 and 64 x 64 pixels, with torch 2.13 on Linux.
-OWN_BYTES = 600_000_000
+WORKER_OVERHEAD_BYTES = 600_000_000
 
 
 @dataclass(frozen=True, slots=True)
-class About:
+class WorkerInfo:
     """What one worker says of itself.
 
     Attributes
@@ -70,10 +70,12 @@ class About:
     def memory(self, beside: int) -> int:
         """Give the bytes that files may take here, where so many workers share the computer."""
         share = self.machine.memory_bytes // beside
-        return max(1, min(share, self.limit - OWN_BYTES)) if self.limit else share
+        return max(1, min(share, self.limit - WORKER_OVERHEAD_BYTES)) if self.limit else share
 
 
-def check_wish(workers: object, scheduler: str | None, threads: object) -> tuple[int, int | None]:
+def check_worker_options(
+    workers: object, scheduler: str | None, threads: object
+) -> tuple[int, int | None]:
     """Read what was asked for.
 
     Parameters
@@ -95,11 +97,13 @@ def check_wish(workers: object, scheduler: str | None, threads: object) -> tuple
     """
     if workers is not None and scheduler is not None:
         raise Refused(refusal("cluster-twice"))
-    count = None if workers is None else _whole("workers", workers)
-    return count or 0, None if threads is None else _whole("threads", threads)
+    count = None if workers is None else _parse_positive_integer("workers", workers)
+    return count or 0, None if threads is None else _parse_positive_integer("threads", threads)
 
 
-def workers_for(wanted: int, peaks: Iterable[int], machine: Machine, cards: int) -> tuple[int, str]:
+def choose_worker_count(
+    wanted: int, peaks: Iterable[int], machine: Machine, cards: int
+) -> tuple[int, str]:
     """Choose how many workers a computer holds at once.
 
     Parameters
@@ -117,18 +121,18 @@ def workers_for(wanted: int, peaks: Iterable[int], machine: Machine, cards: int)
     why : str
         Why it is less than was wanted; "" if it is not.
     """
-    largest = max(peaks, default=0) + OWN_BYTES
+    largest = max(peaks, default=0) + WORKER_OVERHEAD_BYTES
     held = max(1, machine.memory_bytes // largest)
     if cards and cards < min(wanted, held):
         words = "1 graphics card" if cards == 1 else f"{cards} graphics cards"
-        return cards, f"{_so_many(cards)} instead of {wanted}: there is {words}."
+        return cards, f"{_format_worker_count(cards)} instead of {wanted}: there is {words}."
     if held < wanted:
         why = f"one file takes up to {size(largest)} of memory, and {size(machine.memory_bytes)}"
-        return held, f"{_so_many(held)} instead of {wanted}: {why} are free."
+        return held, f"{_format_worker_count(held)} instead of {wanted}: {why} are free."
     return wanted, ""
 
 
-def crowded(count: int, threads: int, cores: int) -> str:
+def warn_of_oversubscription(count: int, threads: int, cores: int) -> str:
     """Say that workers with so many threads each are too many for the cores here; "" if not."""
     if count * threads <= cores or threads == 1:
         return ""
@@ -140,7 +144,7 @@ def crowded(count: int, threads: int, cores: int) -> str:
     )
 
 
-def least_machine(crew: Sequence[About], address: str) -> Machine:
+def find_shared_machine(crew: Sequence[WorkerInfo], address: str) -> Machine:
     """Find what all workers can be counted on for, so that each makes the same of a file.
 
     Parameters
@@ -161,16 +165,16 @@ def least_machine(crew: Sequence[About], address: str) -> Machine:
     Refused
         If workers run several tasks at once, or have other versions than this process.
     """
-    from napari_dip.scale.cluster.unit import versions
+    from napari_dip.scale.cluster.unit import get_versions
 
-    here = versions()
+    here = get_versions()
     for one in crew:
         if one.versions != here:
             names = ("napari-dip {} with PyTorch {}".format(*each) for each in (one.versions, here))
             raise Refused(refusal("cluster-versions", found=next(names), here=next(names)))
         if one.threads > 1:
             raise Refused(refusal("cluster-threads", count=one.threads, address=address))
-    crew = [one for one in crew if one.resources.get(GPU)] or crew
+    crew = [one for one in crew if one.resources.get(GPU_RESOURCE)] or crew
     beside = Counter(one.host for one in crew)
     devices = tuple(
         device
@@ -178,13 +182,13 @@ def least_machine(crew: Sequence[About], address: str) -> Machine:
         if all(device in one.machine.devices for one in crew)
     )
     cores = min(one.machine.cores // beside[one.host] for one in crew)
-    told = [one.resources.get(MEMORY) for one in crew]
+    told = [one.resources.get(MEMORY_RESOURCE) for one in crew]
     shares = [one.memory(beside[one.host]) for one in crew]
     memory = int(max(filter(None, told))) if all(told) else min(shares)
     return replace(crew[0].machine, cores=max(1, cores), memory_bytes=memory, devices=devices)
 
 
-def needs(memory: int, device: str, declared: Iterable[str]) -> dict[str, float]:
+def make_task_resources(memory: int, device: str, declared: Iterable[str]) -> dict[str, float]:
     """Say what a unit asks of its worker, as far as workers declare it.
 
     Parameters
@@ -196,18 +200,18 @@ def needs(memory: int, device: str, declared: Iterable[str]) -> dict[str, float]
     declared : iterable of str
         What all workers declare; what none has would never be found.
     """
-    wanted = {MEMORY: float(memory)}
+    wanted = {MEMORY_RESOURCE: float(memory)}
     if device == "cuda":
-        wanted[GPU] = 1.0
+        wanted[GPU_RESOURCE] = 1.0
     return {name: wanted[name] for name in declared if name in wanted}
 
 
-def resources_of(memory: int, card: bool) -> dict[str, float]:
+def make_worker_resources(memory: int, card: bool) -> dict[str, float]:
     """Say what a worker declares."""
-    return {MEMORY: float(memory), **({GPU: 1.0} if card else {})}
+    return {MEMORY_RESOURCE: float(memory), **({GPU_RESOURCE: 1.0} if card else {})}
 
 
-def cards_here() -> list[str]:
+def list_gpus() -> list[str]:
     """Name the NVIDIA cards of this computer as CUDA_VISIBLE_DEVICES does, without loading torch.
 
     Returns
@@ -222,11 +226,11 @@ def cards_here() -> list[str]:
     return [str(place) for place, _ in enumerate(driver.glob("*"))] or ["0"]
 
 
-def _so_many(count: int) -> str:
+def _format_worker_count(count: int) -> str:
     return "1 worker" if count == 1 else f"{count} workers"
 
 
-def _whole(name: str, value: object) -> int:
+def _parse_positive_integer(name: str, value: object) -> int:
     text = str(value).strip()
     if not (text.isascii() and text.isdigit() and 0 < int(text) <= 10_000):
         why = "it is not a whole number from 1 to 10000"
@@ -237,12 +241,12 @@ def _whole(name: str, value: object) -> int:
 
 #: Seconds that the number of workers is believed, that an answer has to be fetched, and that all
 #: workers of this computer may be away: one starts in 2 s, in a minute on a busy computer.
-COUNTED, FETCH, GONE = 2.0, 5, 600.0
+WORKER_COUNT_SECONDS, RESULT_TIMEOUT, MAX_ABSENCE_SECONDS = 2.0, 5, 600.0
 #: Words that are taken in before the person is asked again.
-AT_ONCE = 100
+MAX_MESSAGES_AT_ONCE = 100
 
 
-class DaskCrew:
+class DaskWorkerPool:
     """Workers that a dask scheduler hands units to.
 
     Parameters
@@ -267,7 +271,7 @@ class DaskCrew:
     def __init__(
         self,
         client: Any,
-        task: Callable[[Unit], dict[str, Any]],
+        task: Callable[[WorkerTask], dict[str, Any]],
         killed: type[Exception],
         address: str,
         *,
@@ -293,13 +297,13 @@ class DaskCrew:
         self._telling: threading.Thread | None = None
         self._session = ""
         self._last_seen = time.monotonic()
-        client.subscribe_topic(TOPIC, lambda event: self._words.put(event[1]))
+        client.subscribe_topic(EVENT_TOPIC, lambda event: self._words.put(event[1]))
 
     @property
     def count(self) -> int:
         """How many workers there are now."""
         when, known = self._seen
-        if time.monotonic() - when > COUNTED:
+        if time.monotonic() - when > WORKER_COUNT_SECONDS:
             with self._losing():
                 workers = self.client.scheduler_info(n_workers=-1)["workers"].values()
                 self._declared = tuple({name for one in workers for name in one["resources"]})
@@ -313,11 +317,11 @@ class DaskCrew:
         """How many units may wait: enough that a cluster that grows by need sees the need."""
         return 0 if self._fixed else 1 + self.count // 4
 
-    def send(self, unit: Unit, memory: int, device: str) -> None:
+    def send(self, unit: WorkerTask, memory: int, device: str) -> None:
         """Hand out one unit."""
         self._session = unit.session
         key = f"napari-dip-{unit.session}-{unit.name}-{next(self._tries)}"
-        wanted = needs(memory, device, self._declared)
+        wanted = make_task_resources(memory, device, self._declared)
         with self._losing():
             future = self.client.submit(self._task, unit, key=key, pure=False, resources=wanted)
             self._futures[unit.name] = future
@@ -337,19 +341,19 @@ class DaskCrew:
             self._telling.daemon = True
             self._telling.start()
 
-    def heard(self, seconds: float) -> Iterator[Heard]:
+    def heard(self, seconds: float) -> Iterator[WorkerMessage]:
         """Give what has come in since."""
         words = []
         with suppress(queue.Empty):
             words.append(self._words.get(timeout=seconds))
-            while len(words) < AT_ONCE:
+            while len(words) < MAX_MESSAGES_AT_ONCE:
                 words.append(self._words.get_nowait())
         for word in words:
             if self.lost is not None:
                 return
             if isinstance(word, dict):
                 if word.get("session") == self._session:
-                    yield Heard(word["unit"], word["worker"], event=word["event"])
+                    yield WorkerMessage(word["unit"], word["worker"], event=word["event"])
             elif self._futures.get(word[0]) is word[1]:
                 if one := self._answer(*word):
                     yield one
@@ -365,22 +369,22 @@ class DaskCrew:
         """Give up workers of this computer that do not come back; those of a cluster may."""
         if known or not self._fixed:
             self._last_seen = time.monotonic()
-        elif time.monotonic() - self._last_seen > GONE:
+        elif time.monotonic() - self._last_seen > MAX_ABSENCE_SECONDS:
             self._lose()
 
     def _ended(self, name: str, future: Any) -> None:
         """Take note, in a thread of the client's."""
         self._words.put((name, future))
 
-    def _answer(self, name: str, future: Any) -> Heard | None:
+    def _answer(self, name: str, future: Any) -> WorkerMessage | None:
         """Fetch what came of a unit; None where that is to be waited for, or nothing will come."""
         if future.status == "cancelled":  # by the client, for its scheduler is gone
             self._lose()
             return None
         try:
-            one = Heard(name, answer=future.result(timeout=FETCH))
+            one = WorkerMessage(name, answer=future.result(timeout=RESULT_TIMEOUT))
         except self._killed:
-            one = Heard(name, given_up=True)
+            one = WorkerMessage(name, given_up=True)
         except Exception as error:
             if future.status in ("cancelled", "lost"):
                 self._lose()
@@ -389,16 +393,16 @@ class DaskCrew:
                 # its worker is gone, and the unit is being done again, from its receipt
                 self._words.put((name, future))
                 return None
-            one = Heard(name, broke="".join(traceback.format_exception(error)))
+            one = WorkerMessage(name, broke="".join(traceback.format_exception(error)))
         del self._futures[name]
         return one
 
     def _tell(self, session: str, control: str) -> None:
         with suppress(Exception):  # it is told again, and a lost scheduler is noticed elsewhere
-            self.client.run(hear, session, control, on_error="ignore")
+            self.client.run(receive_control, session, control, on_error="ignore")
 
     def _lose(self) -> None:
-        self.lost = refusal("cluster-lost", address=printable(self._address))
+        self.lost = refusal("cluster-lost", address=make_printable(self._address))
 
     @contextmanager
     def _losing(self) -> Iterator[None]:

@@ -19,19 +19,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from napari_dip.errors import Failed, Refusal, Refused, refusal
-from napari_dip.errors.fault import printable
-from napari_dip.io.paths import REPORT_BYTES, small_text
+from napari_dip.errors.fault import make_printable
+from napari_dip.io.paths import MAX_REPORT_BYTES, read_small_text
 from napari_dip.io.reading import read_spec
 from napari_dip.io.writing import write_text
-from napari_dip.pipeline.events import Event, drained
+from napari_dip.pipeline.events import Event, drain_generator
 from napari_dip.pipeline.machine import torch_version
 from napari_dip.pipeline.recipe import recipe_from_json
-from napari_dip.pipeline.store.checkpoints import Store
+from napari_dip.pipeline.store.checkpoints import CheckpointStore
 from napari_dip.pipeline.store.shared_network import KEY, read_network
-from napari_dip.scale.batch.file import restore_file, without_result
+from napari_dip.scale.batch.file import record_failure, restore_file
 from napari_dip.scale.batch.plan import plan_file
-from napari_dip.scale.batch.records import places, refusal_words
-from napari_dip.scale.batch.types import ENDS, FileOutcome, Job
+from napari_dip.scale.batch.records import make_result_paths, serialise_refusal
+from napari_dip.scale.batch.types import ENDING_CONTROLS, FileOutcome, Job
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -39,15 +39,15 @@ if TYPE_CHECKING:
     from napari_dip.engine.control import Control
     from napari_dip.pipeline.execute.shares import Share
     from napari_dip.pipeline.machine import Machine
-    from napari_dip.scale.batch.types import Places
+    from napari_dip.scale.batch.types import ResultPaths
 
 #: Workers that one file may end before it is left alone: one may have been lost by chance.
-MOST_DEATHS = 2
+MAX_WORKER_DEATHS = 2
 #: Begins the name of each share's count, in the folder beside the checkpoint.
-SHARES = "begun"
+SHARD_COUNTER_PREFIX = "begun"
 
 
-class Beginnings:
+class CrashCounter:
     """Counts on the disk how often something was begun in a session and not ended.
 
     Parameters
@@ -88,21 +88,23 @@ class Beginnings:
     def _read(self) -> tuple[Any, Any] | None:
         """Give session and count, None where there is no such file, or somebody else's."""
         with suppress(Refused, OSError, ValueError, RecursionError, TypeError, KeyError):
-            found = json.loads(small_text(self._path, "a list of beginnings", REPORT_BYTES))
+            found = json.loads(
+                read_small_text(self._path, "a list of beginnings", MAX_REPORT_BYTES)
+            )
             if set(found) == {"session", "begun"} and not self._path.is_symlink():
                 return found["session"], found["begun"]
         return None
 
 
 #: What of an event is worth sending: no picture.
-_SENT = (
+_EVENT_FIELDS = (
     *("words", "fraction", "iteration", "iterations", "held_out_loss", "best_iteration"),
     *("seconds", "seconds_left", "unit", "units"),
 )
 
 
 @dataclass(frozen=True, slots=True)
-class Unit:
+class WorkerTask:
     """What a worker needs to know of one file: less than a kilobyte, whatever the file's size.
 
     Attributes
@@ -150,13 +152,13 @@ class Unit:
         return str(self.number) if self.share is None else f"{self.number}-{self.share.name}"
 
     @property
-    def at(self) -> Places:
+    def at(self) -> ResultPaths:
         """Say where what belongs to the result lies."""
-        return places(Path(self.root) / self.folder, self.result)
+        return make_result_paths(Path(self.root) / self.folder, self.result)
 
 
-def restore_unit(
-    unit: Unit, control: Callable[[], Control], see: Callable[[Event], object]
+def restore_file_on_worker(
+    unit: WorkerTask, control: Callable[[], Control], see: Callable[[Event], object]
 ) -> dict[str, Any]:
     """Restore one file here, unless that is done or has ended two workers before.
 
@@ -171,45 +173,45 @@ def restore_unit(
     Returns
     -------
     dict
-        The outcome in plain types; see `outcome_from`.
+        The outcome in plain types; see `parse_worker_answer`.
     """
-    at, job = unit.at, job_of(unit)
+    at, job = unit.at, plan_worker_job(unit)
     if isinstance(job.plan, Refusal):
-        return answer_of("refused", no=job.plan)
-    if control() in ENDS:
-        return answer_of("waiting")
-    begun = Beginnings(at.begun, unit.session)
-    shares = Store(at.unfinished, resume=True).shelf.glob(f"{SHARES}*")
+        return make_worker_answer("refused", no=job.plan)
+    if control() in ENDING_CONTROLS:
+        return make_worker_answer("waiting")
+    begun = CrashCounter(at.begun, unit.session)
+    shares = CheckpointStore(at.unfinished, resume=True).shelf.glob(f"{SHARD_COUNTER_PREFIX}*")
     try:
-        deaths = [begun.count(), *(Beginnings(one, unit.session).count() for one in shares)]
-        if max(deaths) >= MOST_DEATHS:
-            name = printable(job.source.name)
-            no = refusal("cluster-killed", name=name, count=MOST_DEATHS)
-            outcome = without_result(job, job.plan, {}, "failed", no)
+        deaths = [begun.count(), *(CrashCounter(one, unit.session).count() for one in shares)]
+        if max(deaths) >= MAX_WORKER_DEATHS:
+            name = make_printable(job.source.name)
+            no = refusal("cluster-killed", name=name, count=MAX_WORKER_DEATHS)
+            outcome = record_failure(job, job.plan, {}, "failed", no)
         else:
             begun.add()
             # what a worker had done before it was lost is never done again
             steps = restore_file(job, job.plan, resume=True, control=control)
-            outcome = drained(steps, see)
+            outcome = drain_generator(steps, see)
     except Failed as error:  # the folder takes nothing
         outcome = FileOutcome(job.source, "failed", refusal=error.refusal)
     begun.forget()
-    return answer_of(outcome.state, no=outcome.refusal, receipt=outcome.receipt)
+    return make_worker_answer(outcome.state, no=outcome.refusal, receipt=outcome.receipt)
 
 
-def failed_unit(no: Refusal) -> dict[str, Any]:
+def make_failure_answer(no: Refusal) -> dict[str, Any]:
     """Give the answer of a worker that cannot begin."""
-    return answer_of("failed", no=no)
+    return make_worker_answer("failed", no=no)
 
 
-def outcome_from(job: Job, answer: Mapping[str, Any], *, resume: bool) -> FileOutcome:
+def parse_worker_answer(job: Job, answer: Mapping[str, Any], *, resume: bool) -> FileOutcome:
     """Make an outcome of what a worker answered.
 
     Parameters
     ----------
     job : Job
     answer : mapping
-        From `restore_unit`.
+        From `restore_file_on_worker`.
     resume : bool
         Whether there was an earlier call; if not, what a worker found done is of this one.
     """
@@ -222,24 +224,24 @@ def outcome_from(job: Job, answer: Mapping[str, Any], *, resume: bool) -> FileOu
     return FileOutcome(job.source, state, result, picture, no, answer["receipt"])
 
 
-def event_words(event: Event) -> dict[str, Any]:
+def serialise_event(event: Event) -> dict[str, Any]:
     """Put an event in plain types, without its picture."""
-    return {name: _number(getattr(event, name)) for name in _SENT}
+    return {name: _make_portable_number(getattr(event, name)) for name in _EVENT_FIELDS}
 
 
-def event_from(words: Mapping[str, Any]) -> Event:
-    """Undo `event_words`."""
+def parse_event(words: Mapping[str, Any]) -> Event:
+    """Undo `serialise_event`."""
     return Event(**words)
 
 
-def versions() -> tuple[str, ...]:
+def get_versions() -> tuple[str, ...]:
     """Name what pixels depend on, beside the recipe and the machine: napari-dip and torch."""
     from napari_dip.version import __version__
 
     return __version__, torch_version()
 
 
-def job_of(unit: Unit) -> Job:
+def plan_worker_job(unit: WorkerTask) -> Job:
     """Read headers and plan, as the one who sent this has done."""
     root = Path(unit.root)
     source = root / unit.source
@@ -254,25 +256,25 @@ def job_of(unit: Unit) -> Job:
     if isinstance(plan, Refusal) and plan.code == "file-missing":
         wanted = (source, *(root / path for path in unit.others.values()))
         gone = next((path for path in wanted if not path.exists()), source)
-        plan = refusal("cluster-unseen", path=printable(str(gone)))
+        plan = refusal("cluster-unseen", path=make_printable(str(gone)))
     return Job(source, plan, unit.at)
 
 
-def answer_of(
+def make_worker_answer(
     state: str, *, no: Refusal | None = None, receipt: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
     """Put what became of a unit in plain types."""
-    words = None if no is None else refusal_words(no)
+    words = None if no is None else serialise_refusal(no)
     return {"state": state, "refusal": words, "receipt": dict(receipt or {})}
 
 
-def _number(value: Any) -> Any:
+def _make_portable_number(value: Any) -> Any:
     """Numbers of numpy and torch do not travel everywhere."""
     return value if value is None or isinstance(value, str | int) else float(value)
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
+class WorkerMessage:
     """One word about a unit.
 
     Attributes
@@ -299,7 +301,7 @@ class Heard:
     broke: str = ""
 
 
-class Crew(Protocol):
+class WorkerPool(Protocol):
     """Workers that units can be handed to."""
 
     @property
@@ -322,7 +324,7 @@ class Crew(Protocol):
         """Why nothing more will be heard, if so."""
         ...
 
-    def send(self, unit: Unit, memory: int, device: str) -> None:
+    def send(self, unit: WorkerTask, memory: int, device: str) -> None:
         """Hand out one unit, with what it needs."""
         ...
 
@@ -334,6 +336,6 @@ class Crew(Protocol):
         """Tell all workers what the person wants."""
         ...
 
-    def heard(self, seconds: float) -> Iterable[Heard]:
+    def heard(self, seconds: float) -> Iterable[WorkerMessage]:
         """Give what has come in since, waiting at most so long for the first word."""
         ...

@@ -12,26 +12,26 @@ from typing import TYPE_CHECKING, Any
 
 from napari_dip.engine.control import Control
 from napari_dip.errors import Refusal, Refused, refusal
-from napari_dip.pipeline.events import Event, drained
+from napari_dip.pipeline.events import Event, drain_generator
 from napari_dip.pipeline.execute.tile_measuring import open_survey
 from napari_dip.pipeline.lazy_inputs import stamped
 from napari_dip.pipeline.machine import load_torch, this_machine
-from napari_dip.pipeline.store.checkpoints import UNUSABLE, Store
+from napari_dip.pipeline.store.checkpoints import CHECKPOINT_FAULTS, CheckpointStore
 from napari_dip.pipeline.store.folder_lock import make_run_folder
 from napari_dip.pipeline.torch_state import in_own_state
-from napari_dip.scale.batch.file import Ended, end_if_asked
-from napari_dip.scale.batch.records import confirmed
-from napari_dip.scale.batch.types import ENDS
+from napari_dip.scale.batch.file import BatchInterrupt, check_interrupt
+from napari_dip.scale.batch.records import read_verified_record
+from napari_dip.scale.batch.types import ENDING_CONTROLS
 from napari_dip.scale.cluster.unit import (
-    MOST_DEATHS,
-    SHARES,
-    Beginnings,
-    answer_of,
-    event_words,
-    failed_unit,
-    job_of,
-    restore_unit,
-    versions,
+    MAX_WORKER_DEATHS,
+    SHARD_COUNTER_PREFIX,
+    CrashCounter,
+    get_versions,
+    make_failure_answer,
+    make_worker_answer,
+    plan_worker_job,
+    restore_file_on_worker,
+    serialise_event,
 )
 
 if TYPE_CHECKING:
@@ -41,11 +41,11 @@ if TYPE_CHECKING:
     from napari_dip.pipeline.machine import Machine
     from napari_dip.pipeline.plan.types import Plan
     from napari_dip.scale.batch.types import Job
-    from napari_dip.scale.cluster.unit import Unit
+    from napari_dip.scale.cluster.unit import WorkerTask
 
 
-def restore_part(
-    unit: Unit, control: Callable[[], Control], see: Callable[[Event], object]
+def restore_shard_on_worker(
+    unit: WorkerTask, control: Callable[[], Control], see: Callable[[Event], object]
 ) -> dict[str, Any]:
     """Restore the tiles of a share here, or do its fits.
 
@@ -54,7 +54,7 @@ def restore_part(
     unit : Unit
         With a share.
     control, see
-        As for `restore_unit`.
+        As for `restore_file_on_worker`.
 
     Returns
     -------
@@ -62,59 +62,59 @@ def restore_part(
         Its state is "shared" once they are there; "waiting" if the run was ended; "passed" where
         they do not come: who restores the rest of the file restores them too, or says why not.
     """
-    at, share, job = unit.at, unit.share, job_of(unit)
+    at, share, job = unit.at, unit.share, plan_worker_job(unit)
     assert share is not None
     if isinstance(job.plan, Refusal):
-        return answer_of("passed")
-    if control() in ENDS:
-        return answer_of("waiting")
-    shelf = Store(at.unfinished, resume=True).shelf
-    path = shelf / f"{SHARES}{share.name}" if share.place else at.begun
-    begun = Beginnings(path, unit.session)
-    if shelf.is_symlink() or begun.count() >= MOST_DEATHS:
-        return answer_of("passed")
+        return make_worker_answer("passed")
+    if control() in ENDING_CONTROLS:
+        return make_worker_answer("waiting")
+    shelf = CheckpointStore(at.unfinished, resume=True).shelf
+    path = shelf / f"{SHARD_COUNTER_PREFIX}{share.name}" if share.place else at.begun
+    begun = CrashCounter(path, unit.session)
+    if shelf.is_symlink() or begun.count() >= MAX_WORKER_DEATHS:
+        return make_worker_answer("passed")
     try:
         if not job.plan.tiles:
             make_run_folder(shelf)
         begun.add()
-        state = drained(_restored(job, job.plan, share, control), see)
+        state = drain_generator(_restore_shard(job, job.plan, share, control), see)
     except Exception:  # the rest of the file meets it as well, and writes it down
         state = "passed"
     begun.forget()
-    return answer_of(state)
+    return make_worker_answer(state)
 
 
-def _restored(
+def _restore_shard(
     job: Job, plan: Plan, share: Share, control: Callable[[], Control]
 ) -> Generator[Event, None, str]:
     if not (plan.tiles and share.place):  # who is the first to look at the file
         yield Event("Checking what was done before")
         try:
-            if confirmed(job, plan, partial(end_if_asked, control)) is not None:
+            if read_verified_record(job, plan, partial(check_interrupt, control)) is not None:
                 return "passed"
-        except Ended:
+        except BatchInterrupt:
             return "waiting"
-    store = Store(job.at.unfinished, resume=True)
+    store = CheckpointStore(job.at.unfinished, resume=True)
     if share.place:  # others are at work beside this one
         name = f"share{share.name}of{share.count}"
-        store = Store(store.shelf / name, resume=True, shelf=store.shelf)
+        store = CheckpointStore(store.shelf / name, resume=True, shelf=store.shelf)
     data = open_survey(stamped(plan))
     try:
-        ended = yield from _work(plan, data, share, control, store)
+        ended = yield from _run_shard(plan, data, share, control, store)
     except Refused as error:
-        if share.place or error.refusal.code not in UNUSABLE:
+        if share.place or error.refusal.code not in CHECKPOINT_FAULTS:
             raise
-        anew = Store(job.at.unfinished, resume=False)
-        ended = yield from _work(plan, data, share, control, anew)
+        anew = CheckpointStore(job.at.unfinished, resume=False)
+        ended = yield from _run_shard(plan, data, share, control, anew)
     return "shared" if ended is Control.GO else "waiting"
 
 
-def _work(
+def _run_shard(
     plan: Plan,
     data: Mapping[str, Any],
     share: Share,
     control: Callable[[], Control],
-    store: Store,
+    store: CheckpointStore,
 ) -> Generator[Event, None, Control]:
     from napari_dip.pipeline.execute.shares import restore_fits, restore_share
 
@@ -126,17 +126,17 @@ def _work(
 
 
 #: Topic that workers speak on; the scheduler keeps the last thousand words of a topic and no more.
-TOPIC = "napari-dip"
+EVENT_TOPIC = "napari-dip"
 #: What the person of each call wants; of calls long ended the oldest are forgotten.
-_WISHES: dict[str, Control] = {}
-_MOST_CALLS = 100
+_CONTROLS: dict[str, Control] = {}
+_MAX_SESSIONS = 100
 #: What dask calls a worker that is not about to end.
-STAYS = ("running", "paused")
+ACTIVE_WORKER_STATES = ("running", "paused")
 #: A fit has torch's threads and this process's memory to itself.
-_ALONE = threading.Lock()
+_FIT_LOCK = threading.Lock()
 
 
-def work(unit: Unit, worker: Any) -> dict[str, Any] | None:
+def run_worker_task(unit: WorkerTask, worker: Any) -> dict[str, Any] | None:
     """Restore one file, or a share of it, in a worker.
 
     Parameters
@@ -148,16 +148,17 @@ def work(unit: Unit, worker: Any) -> dict[str, Any] | None:
     Returns
     -------
     dict or None
-        As `restore_unit` and `restore_part`; None if the worker is about to go, so that another
+        As `restore_file_on_worker` and `restore_shard_on_worker`; None if the worker is about to
+        go, so that another
         one should go on from the checkpoint.
     """
-    if unit.versions != versions():
-        told = {"found": named(versions()), "here": named(unit.versions)}
-        return failed_unit(refusal("cluster-versions", **told))
+    if unit.versions != get_versions():
+        told = {"found": format_versions(get_versions()), "here": format_versions(unit.versions)}
+        return make_failure_answer(refusal("cluster-versions", **told))
     key = worker.get_current_task()
 
     def wish() -> Control:
-        return _WISHES.get(unit.session, Control.GO)
+        return _CONTROLS.get(unit.session, Control.GO)
 
     def wanted() -> bool:
         """Whether whoever sent this is still there: dask calls a task cancelled if not."""
@@ -166,38 +167,40 @@ def work(unit: Unit, worker: Any) -> dict[str, Any] | None:
 
     def control() -> Control:
         going_on = wish()
-        if going_on is Control.GO and not (wanted() and worker.status.name in STAYS):
+        if going_on is Control.GO and not (wanted() and worker.status.name in ACTIVE_WORKER_STATES):
             return Control.KEEP
         return going_on
 
-    with _ALONE:
-        see = speaker(unit, lambda words: worker.log_event(TOPIC, words), worker.address)
-        restore = restore_unit if unit.share is None else restore_part
+    with _FIT_LOCK:
+        see = make_event_sender(
+            unit, lambda words: worker.log_event(EVENT_TOPIC, words), worker.address
+        )
+        restore = restore_file_on_worker if unit.share is None else restore_shard_on_worker
         answer = restore(unit, control, see)
     if answer["state"] == "waiting" and wish() is Control.GO and wanted():
         return None
     return answer
 
 
-def hear(session: str, control: str) -> None:
+def receive_control(session: str, control: str) -> None:
     """Take note of what the person of a call wants."""
-    while len(_WISHES) >= _MOST_CALLS:
-        _WISHES.pop(next(iter(_WISHES)))
-    _WISHES[session] = Control[control]
+    while len(_CONTROLS) >= _MAX_SESSIONS:
+        _CONTROLS.pop(next(iter(_CONTROLS)))
+    _CONTROLS[session] = Control[control]
 
 
-def about() -> tuple[Machine, tuple[str, ...]]:
+def describe_worker() -> tuple[Machine, tuple[str, ...]]:
     """Say what this worker offers."""
-    return this_machine(), versions()
+    return this_machine(), get_versions()
 
 
-def named(found: tuple[str, ...]) -> str:
+def format_versions(found: tuple[str, ...]) -> str:
     """Put versions into words."""
     return "napari-dip {} with PyTorch {}".format(*found)
 
 
-def speaker(
-    unit: Unit, tell: Callable[[dict[str, Any]], object], worker: str
+def make_event_sender(
+    unit: WorkerTask, tell: Callable[[dict[str, Any]], object], worker: str
 ) -> Callable[[Event], None]:
     """Pass events on, at each new kind of work and else now and then.
 
@@ -217,6 +220,6 @@ def speaker(
         if event.words != last[0] or now - last[1] >= unit.beat:
             last = (event.words, now)
             words = {"session": unit.session, "unit": unit.name, "worker": worker}
-            tell({**words, "event": event_words(event)})
+            tell({**words, "event": serialise_event(event)})
 
     return see

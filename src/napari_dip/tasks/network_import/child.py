@@ -21,19 +21,24 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari_dip.engine.operators.network_features import objection
+from napari_dip.engine.operators.network_features import find_operator_fault
 from napari_dip.errors import Refused, refusal
-from napari_dip.errors.fault import printable
-from napari_dip.io.paths import readable_file, why_not
-from napari_dip.io.programs.exported_program import cut, read_kept, read_program
+from napari_dip.errors.fault import make_printable
+from napari_dip.io.paths import check_readable_file, describe_exception
+from napari_dip.io.programs.exported_program import extract_subgraph, read_program, read_weight
 
 if TYPE_CHECKING:
-    from napari_dip.io.programs.exported_program import Program
+    from napari_dip.io.programs.exported_program import ExportedProgram
 
 #: Names of what is handed over, and of a program that was made of an architecture.
-ANSWER, LAYERS, REFUSAL, MADE = "answer.safetensors", "layers.json", "refusal.json", "network.pt2"
+ANSWER_FILE, LAYERS_FILE, REFUSAL_FILE, PROGRAM_FILE = (
+    "answer.safetensors",
+    "layers.json",
+    "refusal.json",
+    "network.pt2",
+)
 #: How torch and Python say that they got no memory.
-_NO_MEMORY = ("can't allocate", "not enough memory", "out of memory")
+_OUT_OF_MEMORY_TEXTS = ("can't allocate", "not enough memory", "out of memory")
 
 
 def main() -> int:
@@ -42,11 +47,11 @@ def main() -> int:
     request = json.load(sys.stdin)
     limit(request["memory"], request["seconds"])
     try:
-        _answer(folder, request)
+        _process_request(folder, request)
     except Refused as no:
         said = no.refusal
         told = {"code": said.code, "sentence": said.sentence, "remedy": said.remedy}
-        (folder / REFUSAL).write_text(json.dumps(told), encoding="utf-8")
+        (folder / REFUSAL_FILE).write_text(json.dumps(told), encoding="utf-8")
         return 2
     except MemoryError:
         return 3
@@ -91,32 +96,36 @@ def _load_torch(request: dict[str, Any]) -> None:
     limit(request["memory"], request["seconds"])  # anew, beyond what it holds by now
 
 
-def _answer(folder: Path, request: dict[str, Any]) -> None:
+def _process_request(folder: Path, request: dict[str, Any]) -> None:
     if request["weights"] is None:
         program = read_program(request["path"])
         shown = program.archive.shown
     else:
-        shown = printable(request["path"])
+        shown = make_printable(request["path"])
         _load_torch(request)
-        exported(request["path"], request["weights"], request["size"], folder / MADE)
-        program = read_program(folder / MADE)
+        export_torchvision_network(
+            request["path"], request["weights"], request["size"], folder / PROGRAM_FILE
+        )
+        program = read_program(folder / PROGRAM_FILE)
     if request["layer"] is None:
-        layers = [[path, _sizes(program, name)] for path, name in program.layers().items()]
-        (folder / LAYERS).write_text(json.dumps(layers), encoding="utf-8")
+        layers = [
+            [path, _format_result_size(program, name)] for path, name in program.layers().items()
+        ]
+        (folder / LAYERS_FILE).write_text(json.dumps(layers), encoding="utf-8")
         return
-    found = cut(program, request["layer"])
+    found = extract_subgraph(program, request["layer"])
     _check_steps(found["steps"], shown)
-    channels = _channels(program)
-    _look(folder, program, found, channels, request)
+    channels = _read_channel_count(program)
+    _run_network(folder, program, found, channels, request)
 
 
-def _sizes(program: Program, name: str) -> str:
+def _format_result_size(program: ExportedProgram, name: str) -> str:
     """Give the size of a result for the picture that the program was exported for."""
     sizes = program.shapes.get(name, ())[1:]
     return " × ".join("?" if one is None else str(one) for one in sizes) or "1"
 
 
-def _channels(program: Program) -> int:
+def _read_channel_count(program: ExportedProgram) -> int:
     if len(program.sizes) != 4 or program.sizes[1] is None:
         why = "its input is no plane with a stated number of channels (batch, channels, Y, X)"
         raise program.archive.broken(why)
@@ -126,16 +135,20 @@ def _channels(program: Program) -> int:
 def _check_steps(steps: list[list[Any]], shown: str) -> None:
     """Say no to what is not among the operators that are carried out."""
     for operator, arguments, _, _ in steps:
-        if why := objection(operator, arguments):
+        if why := find_operator_fault(operator, arguments):
             code = f"network-{why}"
-            raise Refused(refusal(code, path=shown, operator=printable(operator)[:100]))
+            raise Refused(refusal(code, path=shown, operator=make_printable(operator)[:100]))
 
 
-def _look(
-    folder: Path, program: Program, found: dict[str, Any], channels: int, request: dict[str, Any]
+def _run_network(
+    folder: Path,
+    program: ExportedProgram,
+    found: dict[str, Any],
+    channels: int,
+    request: dict[str, Any],
 ) -> None:
     """Carry the network out once, on a picture of zeros, and hand it over if that goes well."""
-    weights = {name: read_kept(program, name) for name in found.pop("kept")}
+    weights = {name: read_weight(program, name) for name in found.pop("kept")}
     _load_torch(request)
     import torch
     from safetensors.torch import save_file
@@ -150,24 +163,29 @@ def _look(
             if not seen.is_floating_point() or seen.shape[0] != 1:
                 raise TypeError("it gives no activations there")
     except (RuntimeError, ValueError, TypeError, IndexError, KeyError, AttributeError) as error:
-        if any(words in str(error).lower() for words in _NO_MEMORY):
+        if any(words in str(error).lower() for words in _OUT_OF_MEMORY_TEXTS):
             raise MemoryError from None
         expected = " × ".join("?" if one is None else str(one) for one in program.sizes[2:])
         facts = {"height": height, "width": width, "expected": expected}
         raise Refused(
-            refusal("network-size", path=program.archive.shown, why=why_not(error)[:300], **facts)
+            refusal(
+                "network-size",
+                path=program.archive.shown,
+                why=describe_exception(error)[:300],
+                **facts,
+            )
         ) from None
     told = {"network": found, "channels": channels, "shape": list(seen.shape)}
-    save_file(tensors, folder / ANSWER, metadata={"napari_dip": json.dumps(told)})
+    save_file(tensors, folder / ANSWER_FILE, metadata={"napari_dip": json.dumps(told)})
 
 
 if __name__ == "__main__":
     sys.exit(main())
 #: How many names a refusal of a wrong one suggests.
-_NEAREST = 5
+_MAX_NAME_SUGGESTIONS = 5
 
 
-def exported(name: str, weights: str, size: tuple[int, int], place: Path) -> None:
+def export_torchvision_network(name: str, weights: str, size: tuple[int, int], place: Path) -> None:
     """Build an architecture, fill it with weights, and save it as a program of torch.export.
 
     Parameters
@@ -189,44 +207,52 @@ def exported(name: str, weights: str, size: tuple[int, int], place: Path) -> Non
     try:
         from torchvision import models
     except Exception as error:  # one that was built for another torch raises what it likes
-        facts = {"name": printable(name)[:100], "why": why_not(error)[:300]}
+        facts = {"name": make_printable(name)[:100], "why": describe_exception(error)[:300]}
         raise Refused(refusal("torchvision-missing", **facts)) from None
     known = models.list_models(module=models)
     if name not in known:
-        near = get_close_matches(name, known, _NEAREST, cutoff=0)
-        facts = {"name": printable(name)[:100], "near": ", ".join(near)}
+        near = get_close_matches(name, known, _MAX_NAME_SUGGESTIONS, cutoff=0)
+        facts = {"name": make_printable(name)[:100], "near": ", ".join(near)}
         raise Refused(refusal("architecture-unknown", **facts))
     import torch
 
-    state = _state(name, weights)
+    state = _load_weights(name, weights)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about how some architectures draw their first weights
-        network = _built(models, name, state, weights)
+        network = _build_torchvision_network(models, name, state, weights)
         example = torch.zeros(1, 3, *size)
         try:
             program = torch.export.export(network, (example,))
         except Exception as error:  # whatever an architecture makes of an odd size
-            facts = {"path": name, "why": why_not(error)[:300], "expected": "224 × 224, say"}
+            facts = {
+                "path": name,
+                "why": describe_exception(error)[:300],
+                "expected": "224 × 224, say",
+            }
             height, width = size
             no = refusal("network-size", height=height, width=width, **facts)
             raise Refused(no) from None
         torch.export.save(program, place)
 
 
-def _state(name: str, weights: str) -> dict[str, Any]:
+def _load_weights(name: str, weights: str) -> dict[str, Any]:
     """Read the weights."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    path, _ = readable_file(weights)
+    path, _ = check_readable_file(weights)
     try:
         return dict(load_file(path))
     except (SafetensorError, OSError, ValueError) as error:
-        facts = {"path": printable(str(path)), "name": name, "why": why_not(error)[:300]}
+        facts = {
+            "path": make_printable(str(path)),
+            "name": name,
+            "why": describe_exception(error)[:300],
+        }
         raise Refused(refusal("weights-unfit", **facts)) from None
 
 
-def _built(models: Any, name: str, state: dict[str, Any], weights: str) -> Any:
+def _build_torchvision_network(models: Any, name: str, state: dict[str, Any], weights: str) -> Any:
     """Build the architecture with as many classes as the weights are for, and fill it."""
     import torch
 
@@ -239,6 +265,6 @@ def _built(models: Any, name: str, state: dict[str, Any], weights: str) -> Any:
         network.load_state_dict(state, strict=True, assign=True)
     except RuntimeError as error:
         words = " ".join(str(error).split("\n\t")[1:2]) or str(error)
-        facts = {"path": printable(weights), "name": name, "why": printable(words)[:300]}
+        facts = {"path": make_printable(weights), "name": name, "why": make_printable(words)[:300]}
         raise Refused(refusal("weights-unfit", **facts)) from None
     return network.eval()

@@ -19,8 +19,8 @@ from pydantic import BeforeValidator
 from pydantic_core import PydanticCustomError
 
 from napari_dip.errors import FAULTS, Refusal, Refused, refusal
-from napari_dip.errors.fault import printable
-from napari_dip.io.paths import readable_file
+from napari_dip.errors.fault import make_printable
+from napari_dip.io.paths import check_readable_file
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -30,11 +30,11 @@ if TYPE_CHECKING:
 
 #: Most memory and time that reading a network and one look through it may take: VGG-19, the
 #: largest of the classic ones, has 0.6 GB of weights, which are held three times over.
-MOST_BYTES, MOST_SECONDS = 4 * 2**30, 180
+MAX_LOADING_BYTES, MAX_LOADING_SECONDS = 4 * 2**30, 180
 #: What the child says with its exit code.
-_ANSWERED, _REFUSED, _NO_MEMORY = 0, 2, 3
+_EXIT_ANSWER, _EXIT_REFUSAL, _EXIT_OUT_OF_MEMORY = 0, 2, 3
 #: Most letters of a refusal that are shown: the list of the layers of a large network.
-_LONGEST = 20_000
+_MAX_REFUSAL_LENGTH = 20_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,23 +54,23 @@ class NetworkFile:
 
     def check(self) -> Refusal | None:
         """Say no to what is missing or of a wrong kind, without opening it."""
-        from napari_dip.io.programs.archive import FOREIGN
+        from napari_dip.io.programs.archive import FOREIGN_FORMATS
 
         network, weights = self.network.strip(), self.weights
         if not network:
             return refusal("network-missing")
-        kind = FOREIGN.get(Path(network).suffix.lower())
+        kind = FOREIGN_FORMATS.get(Path(network).suffix.lower())
         if kind is not None:
-            return refusal("network-type", path=printable(network), kind=kind)
+            return refusal("network-type", path=make_printable(network), kind=kind)
         try:
             for path in self.paths:
-                readable_file(path)
+                check_readable_file(path)
         except Refused as no:
             return no.refusal
         if self.is_program:
-            named = {"path": printable(network), "weights": printable(str(weights))}
+            named = {"path": make_printable(network), "weights": make_printable(str(weights))}
             return refusal("weights-extra", **named) if weights else None
-        return None if weights else refusal("weights-missing", name=printable(network))
+        return None if weights else refusal("weights-missing", name=make_printable(network))
 
     @property
     def is_program(self) -> bool:
@@ -84,7 +84,7 @@ class NetworkFile:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Network:
+class ImportedNetwork:
     """A network up to one of its layers.
 
     Attributes
@@ -109,8 +109,8 @@ class Network:
 
 
 def load_network(
-    file: NetworkFile, layer: str, size: tuple[int, ...], *, memory: int = MOST_BYTES
-) -> Network | Refusal:
+    file: NetworkFile, layer: str, size: tuple[int, ...], *, memory: int = MAX_LOADING_BYTES
+) -> ImportedNetwork | Refusal:
     """Read a network up to a layer, and look at a picture of that size through it.
 
     Parameters
@@ -129,18 +129,22 @@ def load_network(
         The same network is read once, as long as its files stay as they are.
     """
     if layer == "list":
-        layers = layers_of(file, size)
+        layers = list_network_layers(file, size)
         if isinstance(layers, Refusal):
             return layers
-        told = ", ".join(f"{printable(path)} ({sizes})" for path, sizes in layers)[:_LONGEST]
-        facts = {"path": printable(file.network), "count": len(layers), "layers": told}
+        told = ", ".join(f"{make_printable(path)} ({sizes})" for path, sizes in layers)[
+            :_MAX_REFUSAL_LENGTH
+        ]
+        facts = {"path": make_printable(file.network), "count": len(layers), "layers": told}
         return refusal("layer-list", **facts)
-    found = _read(file, layer, size, memory)
+    found = _read_or_refuse(file, layer, size, memory)
     assert not isinstance(found, tuple)
     return found
 
 
-def layers_of(file: NetworkFile, size: tuple[int, ...]) -> tuple[tuple[str, str], ...] | Refusal:
+def list_network_layers(
+    file: NetworkFile, size: tuple[int, ...]
+) -> tuple[tuple[str, str], ...] | Refusal:
     """List the layers of a network, in the order in which they answer.
 
     Parameters
@@ -153,24 +157,24 @@ def layers_of(file: NetworkFile, size: tuple[int, ...]) -> tuple[tuple[str, str]
     -------
     tuple of (path, size of its answer) or Refusal
     """
-    found = _read(file, None, size, MOST_BYTES)
-    assert not isinstance(found, Network)
+    found = _read_or_refuse(file, None, size, MAX_LOADING_BYTES)
+    assert not isinstance(found, ImportedNetwork)
     return found
 
 
-def _read(
+def _read_or_refuse(
     file: NetworkFile, layer: str | None, size: tuple[int, ...], memory: int
-) -> Network | tuple[tuple[str, str], ...] | Refusal:
+) -> ImportedNetwork | tuple[tuple[str, str], ...] | Refusal:
     """Read a network up to a layer, or its layers where none is named, unless that is refused."""
     if no := file.check():
         return no
     try:
-        return _load(file, layer, size, memory, _states(file))
+        return _load(file, layer, size, memory, _stat_network_files(file))
     except Refused as error:
         return error.refusal
 
 
-def _states(file: NetworkFile) -> tuple[Any, ...]:
+def _stat_network_files(file: NetworkFile) -> tuple[Any, ...]:
     """Tell when the files were last changed, and how long they are."""
     return tuple((status.st_mtime_ns, status.st_size) for status in map(os.stat, file.paths))
 
@@ -182,32 +186,34 @@ def _load(
     size: tuple[int, ...],
     memory: int,
     states: tuple[Any, ...],
-) -> Network | tuple[tuple[str, str], ...]:
+) -> ImportedNetwork | tuple[tuple[str, str], ...]:
     """Let the child read; what it says no to is raised, and so asked for again the next time."""
-    from napari_dip.io.integrity import file_sha256
-    from napari_dip.tasks.network_import.child import ANSWER, LAYERS, REFUSAL
+    from napari_dip.io.integrity import compute_file_sha256
+    from napari_dip.tasks.network_import.child import ANSWER_FILE, LAYERS_FILE, REFUSAL_FILE
 
     with tempfile.TemporaryDirectory(prefix="napari-dip-") as made:
         folder = Path(made)
         request: dict[str, Any] = {"path": file.network, "weights": file.weights}
-        request |= {"layer": layer, "size": size, "memory": memory, "seconds": MOST_SECONDS}
-        code = _child(folder, json.dumps(request))
-        if code == _ANSWERED and layer is None:
-            told = json.loads((folder / LAYERS).read_text(encoding="utf-8"))
+        request |= {"layer": layer, "size": size, "memory": memory, "seconds": MAX_LOADING_SECONDS}
+        code = _run_child(folder, json.dumps(request))
+        if code == _EXIT_ANSWER and layer is None:
+            told = json.loads((folder / LAYERS_FILE).read_text(encoding="utf-8"))
             return tuple((str(path), str(sizes)) for path, sizes in told)
-        if code == _ANSWERED:
-            return _network(folder / ANSWER, file_sha256(Path(file.paths[0])))
-        if code == _REFUSED:
-            raise Refused(_refusal(folder / REFUSAL))
-        shown = printable(file.network)
-        if code == _NO_MEMORY or code < 0:  # a signal: the limit of time or of memory
-            limit = f"{memory / 2**30:.1f} GB of memory or {MOST_SECONDS} s"
+        if code == _EXIT_ANSWER:
+            return _read_network_answer(
+                folder / ANSWER_FILE, compute_file_sha256(Path(file.paths[0]))
+            )
+        if code == _EXIT_REFUSAL:
+            raise Refused(_read_child_refusal(folder / REFUSAL_FILE))
+        shown = make_printable(file.network)
+        if code == _EXIT_OUT_OF_MEMORY or code < 0:  # a signal: the limit of time or of memory
+            limit = f"{memory / 2**30:.1f} GB of memory or {MAX_LOADING_SECONDS} s"
             raise Refused(refusal("network-limits", path=shown, limit=limit))
         why = "its reader could make no sense of it"
         raise Refused(refusal("network-broken", path=shown, why=why))
 
 
-def _child(folder: Path, request: str) -> int:
+def _run_child(folder: Path, request: str) -> int:
     """Let the child work; its exit code, below zero where it was ended."""
     # -P: nothing is imported from the folder in which the program happens to run
     words = [sys.executable, "-P", "-m", "napari_dip.tasks.network_import.child", str(folder)]
@@ -220,7 +226,7 @@ def _child(folder: Path, request: str) -> int:
             encoding="utf-8",
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            timeout=2 * MOST_SECONDS,
+            timeout=2 * MAX_LOADING_SECONDS,
             check=False,
             creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
         ).returncode
@@ -228,7 +234,7 @@ def _child(folder: Path, request: str) -> int:
         return -1
 
 
-def _network(answer: Path, sha256: str) -> Network:
+def _read_network_answer(answer: Path, sha256: str) -> ImportedNetwork:
     """Read what the child hands over; it is built, and so checked again, before it is used."""
     # as arrays: torch is loaded later, once no reason is left to say no
     from safetensors import safe_open
@@ -237,13 +243,13 @@ def _network(answer: Path, sha256: str) -> Network:
         told = json.loads(found.metadata()["napari_dip"])
         tensors = {name: found.get_tensor(name) for name in found.keys()}
     shape = tuple(told["shape"][1:])
-    return Network(told["network"], tensors, int(told["channels"]), shape, sha256)
+    return ImportedNetwork(told["network"], tensors, int(told["channels"]), shape, sha256)
 
 
-def _refusal(path: Path) -> Refusal:
+def _read_child_refusal(path: Path) -> Refusal:
     told = json.loads(path.read_text(encoding="utf-8"))
     assert told["code"] in FAULTS
-    words = (printable(str(told[key]))[:_LONGEST] for key in ("sentence", "remedy"))
+    words = (make_printable(str(told[key]))[:_MAX_REFUSAL_LENGTH] for key in ("sentence", "remedy"))
     return Refusal(told["code"], *words)
 
 
@@ -251,10 +257,10 @@ def _refusal(path: Path) -> Refusal:
 #: classification networks of torchvision expect it (torchvision.transforms._presets).
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 #: Most numbers that a text may hold.
-_MOST = 64
+_MAX_NUMBERS = 64
 
 
-def numbers_text(value: object) -> str:
+def normalise_numbers(value: object) -> str:
     """Bring one number, or one for each channel, to the text that recipes keep: "0.5" or "0.5,0.4".
 
     Parameters
@@ -274,16 +280,16 @@ def numbers_text(value: object) -> str:
         numbers = [float(text) for text in texts]
     except ValueError:
         numbers = [float("nan")]
-    if len(numbers) > _MOST or not all(abs(number) < 1e6 for number in numbers):
+    if len(numbers) > _MAX_NUMBERS or not all(abs(number) < 1e6 for number in numbers):
         raise PydanticCustomError("numbers", "Input should be numbers with commas between")
     return ",".join(f"{number:g}" for number in numbers)
 
 
-NumbersText = Annotated[str, BeforeValidator(numbers_text)]
+NumbersText = Annotated[str, BeforeValidator(normalise_numbers)]
 
 
 @dataclass(frozen=True, slots=True)
-class Numbers:
+class Normalisation:
     """Mean and deviation of what a network expects, in its own range.
 
     Attributes
@@ -318,7 +324,7 @@ class Numbers:
         return f"{mean} was taken off, and the rest divided by {deviation}"
 
 
-def normalisation_of(wish: str, mean: str, deviation: str, *, program: bool) -> Numbers:
+def choose_normalisation(wish: str, mean: str, deviation: str, *, program: bool) -> Normalisation:
     """Choose mean and deviation.
 
     Parameters
@@ -331,10 +337,10 @@ def normalisation_of(wish: str, mean: str, deviation: str, *, program: bool) -> 
     """
     usual = IMAGENET if wish == "imagenet" or (wish == "auto" and not program) else ((0.0,), (1.0,))
     given = (tuple(float(one) for one in text.split(",") if one) for text in (mean, deviation))
-    return Numbers(*(own or other for own, other in zip(given, usual, strict=True)))
+    return Normalisation(*(own or other for own, other in zip(given, usual, strict=True)))
 
 
-def range_of(
+def choose_value_range(
     image: npt.NDArray[np.float32], dtype: str, black: float | None, white: float | None
 ) -> tuple[float, float]:
     """Choose the values that a network is shown as 0 and 1.

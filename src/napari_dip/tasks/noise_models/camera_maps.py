@@ -28,13 +28,13 @@ if TYPE_CHECKING:
 
     Planes = npt.NDArray[np.float32]
 
-_WHICH = "One plane of the image's size, as napari-dip camera-maps writes it; it holds for all."
+_MAP_HELP = "One plane of the image's size, as napari-dip camera-maps writes it; it holds for all."
 #: What the dock, the command line and Python ask for.
 CAMERA_MAPS = (
     Input(
         "offset_map",
         "Offset map of the camera",
-        f"What each pixel reads without light, in grey values. {_WHICH}",
+        f"What each pixel reads without light, in grey values. {_MAP_HELP}",
         optional=True,
         calibrates=True,
     ),
@@ -42,7 +42,7 @@ CAMERA_MAPS = (
         "gain_map",
         "Gain map of the camera",
         "Grey values that each pixel gives for a photo-electron; only differences between pixels "
-        f"count. It needs an offset map. {_WHICH}",
+        f"count. It needs an offset map. {_MAP_HELP}",
         optional=True,
         calibrates=True,
     ),
@@ -50,22 +50,22 @@ CAMERA_MAPS = (
         "noise_map",
         "Noise map of the camera",
         "Standard deviation of each pixel's read noise, in grey values: hot pixels count for less. "
-        f"{_WHICH}",
+        f"{_MAP_HELP}",
         optional=True,
         calibrates=True,
     ),
 )
 #: Side of the mean that stands for the picture around a pixel.
-AROUND = 5
+LOCAL_MEAN_SIDE = 5
 #: How many times the usual variance a hot pixel's read noise has. Of less noisy ones photon noise
 #: may be most, which shrinking would take with it: of three flat pictures with photon noise of 4
 #: and read noise of 1.5 ± 15 %, one pixel in fifty at 25, variances of 18.0 to 18.5 were measured
 #: as 17.7 to 18.4; as 14.7 to 15.9 with 1, and as 18.7 to 20.0 with none shrunk.
-HOT = 4.0
+MIN_HOT_VARIANCE_RATIO = 4.0
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class CameraMaps:
+class CameraCorrection:
     """What is done about a camera's pixels: grey values times `factor`, plus `shift`.
 
     Attributes
@@ -92,7 +92,7 @@ class CameraMaps:
         """Undo `corrected`."""
         return (parts - self.shift) / self.factor
 
-    def cut(self, place: tuple[slice, ...]) -> CameraMaps:
+    def cut(self, place: tuple[slice, ...]) -> CameraCorrection:
         """Cut to part of the image's plane."""
         excess = None if self.excess is None else self.excess[place]
         return replace(self, factor=self.factor[place], shift=self.shift[place], excess=excess)
@@ -106,13 +106,17 @@ class CameraMaps:
             return parts
         import torch
 
-        from napari_dip.engine.priors.r2r import plane_mean
+        from napari_dip.engine.priors.r2r import average_in_plane
 
         share = self.usual / (self.usual + torch.from_numpy(self.excess))
         pixels = torch.from_numpy(parts)
-        near = plane_mean(pixels * share, AROUND) / plane_mean(share, AROUND)
+        near = average_in_plane(pixels * share, LOCAL_MEAN_SIDE) / average_in_plane(
+            share, LOCAL_MEAN_SIDE
+        )
         return np.asarray(
-            torch.where(share * HOT < 1, torch.lerp(near, pixels, share.sqrt()), pixels)
+            torch.where(
+                share * MIN_HOT_VARIANCE_RATIO < 1, torch.lerp(near, pixels, share.sqrt()), pixels
+            )
         )
 
     def usable(self, known: Marks | None, shape: tuple[int, ...]) -> Marks | None:
@@ -169,7 +173,9 @@ def admit_maps(others: Mapping[str, npt.NDArray[Any]]) -> Refusal | None:
     return None
 
 
-def camera_of(others: Mapping[str, Planes], grid: tuple[int, int]) -> CameraMaps | None:
+def build_camera_correction(
+    others: Mapping[str, Planes], grid: tuple[int, int]
+) -> CameraCorrection | None:
     """Make of maps what is done about them; None where there are none.
 
     Parameters
@@ -193,7 +199,7 @@ def camera_of(others: Mapping[str, Planes], grid: tuple[int, int]) -> CameraMaps
         return None
     gain, offset = maps.get("gain_map", np.ones(grid)), maps.get("offset_map", np.zeros(grid))
     factor = gain.mean() / gain
-    camera = CameraMaps(
+    camera = CameraCorrection(
         factor=factor.astype(np.float32),
         shift=(offset.mean() - offset * factor).astype(np.float32),
     )
@@ -205,7 +211,7 @@ def camera_of(others: Mapping[str, Planes], grid: tuple[int, int]) -> CameraMaps
     return replace(camera, usual=usual, excess=excess)
 
 
-def trust_of(excess: Tensor, noise: NoiseVariance, measurement: Tensor) -> Tensor:
+def compute_camera_weights(excess: Tensor, noise: NoiseVariance, measurement: Tensor) -> Tensor:
     """Weigh pixels by their noise: the usual variance, as a share of their own.
 
     Parameters
@@ -222,7 +228,7 @@ def trust_of(excess: Tensor, noise: NoiseVariance, measurement: Tensor) -> Tenso
     Tensor
         (1, 1, *grid), up to 1.
     """
-    from napari_dip.engine.priors.r2r import plane_mean
+    from napari_dip.engine.priors.r2r import average_in_plane
 
-    usual = noise.at(plane_mean(measurement, AROUND))
+    usual = noise.at(average_in_plane(measurement, LOCAL_MEAN_SIDE))
     return (usual / (usual + excess)).amin((0, 1), keepdim=True)

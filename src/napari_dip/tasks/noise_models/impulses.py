@@ -14,9 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_dip.tasks.priors.blind_spot import blind_spot_problem
-from napari_dip.tasks.priors.deep_image_prior import judged_by_error, noise_code_problem
-from napari_dip.tasks.priors.masked_input import hidden_code
+from napari_dip.tasks.priors.blind_spot import build_blind_spot_problem
+from napari_dip.tasks.priors.deep_image_prior import (
+    build_random_input_problem,
+    validate_by_squared_error,
+)
+from napari_dip.tasks.priors.masked_input import build_masked_input_prior
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -24,17 +27,17 @@ if TYPE_CHECKING:
 
     from napari_dip.engine.prior import Prior
     from napari_dip.engine.problem import Estimate, Penalty, Problem
-    from napari_dip.tasks.base import Scene
+    from napari_dip.tasks.base import FitInput
 
     Plane = npt.NDArray[np.float64]
 
     Marks = npt.NDArray[np.bool_]
 
 #: Name of the noise, and of the prior that fills pixels from those around; a row of the presets.
-IMPULSES, FILLING = "salt-and-pepper", "image"
+SALT_AND_PEPPER, MASKED_INPUT_PRIOR = "salt-and-pepper", "image"
 
 
-def impulse_words(known: npt.NDArray[np.bool_]) -> str:
+def describe_impulses(known: npt.NDArray[np.bool_]) -> str:
     """Say how many were found, where what is known is (parts, C, *grid)."""
     count = int(known.size - known.sum())
     return (
@@ -43,20 +46,24 @@ def impulse_words(known: npt.NDArray[np.bool_]) -> str:
     )
 
 
-def no_impulses(known: npt.NDArray[np.bool_] | None) -> bool:
+def has_no_impulses(known: npt.NDArray[np.bool_] | None) -> bool:
     """Whether none were found."""
     return known is None or bool(known.all())
 
 
-def impulse_problem(scene: Scene, penalties: tuple[tuple[float, Penalty], ...]) -> Problem:
+def build_impulse_problem(scene: FitInput, penalties: tuple[tuple[float, Penalty], ...]) -> Problem:
     """Explain what was measured as picture plus noise; impulses have no word in the end."""
     from torch import where
 
-    from napari_dip.engine.problem import followed_by
+    from napari_dip.engine.problem import append_final_step
 
     fed = scene.prior != "noise"
-    explained = (blind_spot_problem if fed else noise_code_problem)(scene, penalties)
-    problem = judged_by_error(scene, explained) if scene.prior == FILLING else explained
+    explained = (build_blind_spot_problem if fed else build_random_input_problem)(scene, penalties)
+    problem = (
+        validate_by_squared_error(scene, explained)
+        if scene.prior == MASKED_INPUT_PRIOR
+        else explained
+    )
 
     def unheard(estimate: Estimate, done: Estimate) -> Estimate:
         """Take what was foretold where there is an impulse."""
@@ -66,59 +73,59 @@ def impulse_problem(scene: Scene, penalties: tuple[tuple[float, Penalty], ...]) 
             return done._replace(mean=mean)
         return type(done)(mean, where(known, done.log_variance, estimate.log_variance))
 
-    return followed_by(problem, unheard)
+    return append_final_step(problem, unheard)
 
 
-def filling_code(scene: Scene, rng: torch.Generator) -> Prior:
+def build_impulse_prior(scene: FitInput, rng: torch.Generator) -> Prior:
     """Feed the network the image without its impulses, and with more of it hidden."""
-    return hidden_code(scene, rng, foretell=True)
+    return build_masked_input_prior(scene, rng, foretell=True)
 
 
-def impulses_hidden(scene: Scene) -> Scene:
+def exclude_impulses(scene: FitInput) -> FitInput:
     """Keep impulses out of what a blind-spot network is fed, as judging pixels are."""
     return replace(scene, guarded=1 - (1 - scene.guarded) * scene.known)
 
 
 #: Standard deviations from the median of its surroundings that make a pixel suspect. Normal noise
 #: goes as far in six of ten million pixels.
-SUSPECT = 5.0
+SUSPECT_SIGMAS = 5.0
 #: The same, of the texture around.
 TEXTURE = 3.0
 #: Standard deviations from all of its neighbours but one that make it an impulse: a line one pixel
 #: wide has two neighbours of its own kind at each pixel.
-APART = 4.0
+ISOLATION_SIGMAS = 4.0
 #: Standard deviations that none but impulses reach: camera noise of few photons has long tails.
-CLEAR = 8.0
+CLEAR_IMPULSE_SIGMAS = 8.0
 #: Side of the surroundings, in pixels: of 25, a dozen may be impulses and the median still holds.
-SIDE = 5
+MEDIAN_WINDOW_SIDE = 5
 #: Lines that a median is taken of at a time: 25 copies of a strip are held at once.
 STRIP = 64
 #: Looks, each with what the one before found taken out. With impulses of any value in a quarter of
 #: camera, coins and moon, the fourth look found 4, 0.6 and 0.2 % more, two further ones 2, 0.6 and
 #: 0.3 %; salt and pepper were all found by the first.
-LOOKS = 4
+DETECTION_PASSES = 4
 #: Classes of brightness, each with a noise of its own, and the share of the range that is the least
 #: standard deviation reckoned with, where most of a picture is one value.
-CLASSES, LEAST = 12, 0.005
+IMPULSE_BRIGHTNESS_CLASSES, MIN_IMPULSE_SIGMA_SHARE = 12, 0.005
 #: Chance that as many neighbours of an impulse are impulses of its value, too; more are a saturated
 #: spot.
-RARE = 1e-3
+MAX_CLUSTER_PROBABILITY = 1e-3
 #: How much likelier salt or pepper must be than noise that goes as far.
 ODDS = 10.0
 #: Pixels at an extreme, far off their surroundings, from which on it is taken for salt or pepper.
-FEWEST = 4
+MIN_EXTREME_PIXELS = 4
 #: Makes the standard deviation of normal values of their median absolute value, and of other
 #: quantiles: where most of a picture is black, more than half of its pixels do not vary at all.
-NORMAL = 1.4826
-RANKS = ((0.5, 1.4826), (0.7, 0.9648))
+NORMAL_MAD_SCALE = 1.4826
+QUANTILE_SCALES = ((0.5, 1.4826), (0.7, 0.9648))
 #: Draws after which a pixel that met no known one stays as it is: 1 in 10^15 of those among halves.
-MOST_DRAWS = 50
+MAX_REPLACEMENT_DRAWS = 50
 #: Steps to the eight neighbours.
-NEIGHBOURS = [(y, x) for y in (-1, 0, 1) for x in (-1, 0, 1) if y or x]
+NEIGHBOUR_OFFSETS = [(y, x) for y in (-1, 0, 1) for x in (-1, 0, 1) if y or x]
 
 
 def find_impulses(
-    plane: npt.NDArray[np.floating], *, far: float = SUSPECT, looks: int = LOOKS
+    plane: npt.NDArray[np.floating], *, far: float = SUSPECT_SIGMAS, looks: int = DETECTION_PASSES
 ) -> Marks:
     """Find the impulses of one plane.
 
@@ -150,49 +157,53 @@ def find_impulses(
     if not np.isfinite(values).all():  # they are refused in words elsewhere
         return np.zeros(values.shape, bool)
     low, high = np.percentile(values, (1, 99))
-    least = max(LEAST * float(high - low), _grey_step(values))
-    fixed = _at_extremes(values, far, least)
+    least = max(MIN_IMPULSE_SIGMA_SHARE * float(high - low), _measure_grey_step(values))
+    fixed = _find_salt_and_pepper(values, far, least)
     found = fixed
     for _ in range(looks):
-        filled = _without(values, found)
-        middle = surroundings(filled)
+        filled = _fill_impulses(values, found)
+        middle = compute_local_median(filled)
         off = np.abs(filled - middle)
-        noise = _noise(off, middle, ~found, least)
+        noise = _estimate_noise_by_brightness(off, middle, ~found, least)
         away = np.abs(values - middle)
-        suspect = (away > far * noise) & (away > TEXTURE * NORMAL * surroundings(off))
-        now = fixed | (suspect & _alone(values, found, noise))
+        suspect = (away > far * noise) & (
+            away > TEXTURE * NORMAL_MAD_SCALE * compute_local_median(off)
+        )
+        now = fixed | (suspect & _find_isolated(values, found, noise))
         if np.array_equal(now, found):
             break
         found = now
     return found
 
 
-def impulses_of(parts: npt.NDArray[np.floating], *, far: float = SUSPECT) -> Marks:
+def find_stack_impulses(parts: npt.NDArray[np.floating], *, far: float = SUSPECT_SIGMAS) -> Marks:
     """Find those of all planes of (..., Y, X), each by itself."""
     planes = parts.reshape(-1, *parts.shape[-2:])
     return np.stack([find_impulses(one, far=far) for one in planes]).reshape(parts.shape)
 
 
-def surroundings(plane: npt.NDArray[np.floating]) -> Plane:
+def compute_local_median(plane: npt.NDArray[np.floating]) -> Plane:
     """Give the median of what is around each pixel of (Y, X)."""
-    padded = np.pad(plane.astype(np.float64), SIDE // 2, mode="reflect")
-    around = np.lib.stride_tricks.sliding_window_view(padded, (SIDE, SIDE))
+    padded = np.pad(plane.astype(np.float64), MEDIAN_WINDOW_SIDE // 2, mode="reflect")
+    around = np.lib.stride_tricks.sliding_window_view(
+        padded, (MEDIAN_WINDOW_SIDE, MEDIAN_WINDOW_SIDE)
+    )
     answer = np.empty(plane.shape)
     for first in range(0, len(plane), STRIP):
-        strip = around[first : first + STRIP].reshape(-1, plane.shape[1], SIDE**2)
-        middle = SIDE**2 // 2
+        strip = around[first : first + STRIP].reshape(-1, plane.shape[1], MEDIAN_WINDOW_SIDE**2)
+        middle = MEDIAN_WINDOW_SIDE**2 // 2
         answer[first : first + STRIP] = np.partition(strip, middle, -1)[..., middle]
     return answer
 
 
-def _grey_step(values: Plane) -> float:
+def _measure_grey_step(values: Plane) -> float:
     """Give the least step between grey values, 0 where there are none."""
     levels = np.unique(values)
     steps = np.diff(levels)
     return float(np.median(steps)) if 1 < len(levels) < values.size // 4 else 0.0
 
 
-def _noise(off: Plane, middle: Plane, known: Marks, least: float) -> Plane:
+def _estimate_noise_by_brightness(off: Plane, middle: Plane, known: Marks, least: float) -> Plane:
     """Give the noise's standard deviation at each pixel, by brightness.
 
     Read from what is `known` of how far pixels lie `off` the middle of their surroundings.
@@ -200,15 +211,15 @@ def _noise(off: Plane, middle: Plane, known: Marks, least: float) -> Plane:
     bright, away = middle[known], off[known]
     order = np.argsort(bright, kind="stable")
     levels, widths = [], []
-    for one in np.array_split(order, CLASSES):
+    for one in np.array_split(order, IMPULSE_BRIGHTNESS_CLASSES):
         if len(one):
             levels.append(np.median(bright[one]))
-            some = np.quantile(away[one], [rank for rank, _ in RANKS])
-            widths.append(max(some * [factor for _, factor in RANKS]))
+            some = np.quantile(away[one], [rank for rank, _ in QUANTILE_SCALES])
+            widths.append(max(some * [factor for _, factor in QUANTILE_SCALES]))
     return np.asarray(np.maximum(np.interp(middle, levels, widths), least))
 
 
-def _at_extremes(values: Plane, far: float, least: float) -> Marks:
+def _find_salt_and_pepper(values: Plane, far: float, least: float) -> Marks:
     """Mark pixels of the lowest and the highest value, if that is salt or pepper.
 
     Their surroundings are judged without them, so that half of a picture may be such.
@@ -218,50 +229,51 @@ def _at_extremes(values: Plane, far: float, least: float) -> Marks:
     found = np.zeros(values.shape, bool)
     if at_ends.all():
         return found
-    filled = _without(values, at_ends)
-    middle = surroundings(filled)
-    noise = _noise(np.abs(filled - middle), middle, ~at_ends, least)
+    filled = _fill_impulses(values, at_ends)
+    middle = compute_local_median(filled)
+    noise = _estimate_noise_by_brightness(np.abs(filled - middle), middle, ~at_ends, least)
     apart = np.abs(values - middle) / noise
     for end in ends:
         same = values == end
         sure = float((same & (apart > far)).mean())
-        odd = apart > min(far, _reach(sure / ODDS))
+        odd = apart > min(far, _compute_normal_quantile(sure / ODDS))
         share = float(same.mean())
         chances = [math.comb(8, k) * share**k * (1 - share) ** (8 - k) for k in range(9)]
-        most = next(k for k in range(9) if sum(chances[k + 1 :]) < RARE)
-        around = sum(_moved(same, step).astype(int) for step in NEIGHBOURS)
+        most = next(k for k in range(9) if sum(chances[k + 1 :]) < MAX_CLUSTER_PROBABILITY)
+        around = sum(_shift_plane(same, step).astype(int) for step in NEIGHBOUR_OFFSETS)
         here = same & odd & (around <= max(most, 1))
-        if here.sum() >= FEWEST:
+        if here.sum() >= MIN_EXTREME_PIXELS:
             found |= here
     return found
 
 
-def _reach(chance: float) -> float:
+def _compute_normal_quantile(chance: float) -> float:
     """Give how many standard deviations normal values exceed with that chance, to either side."""
     return NormalDist().inv_cdf(1 - chance / 2) if chance > 0 else math.inf
 
 
-def _alone(values: Plane, found: Marks, noise: Plane) -> Marks:
+def _find_isolated(values: Plane, found: Marks, noise: Plane) -> Marks:
     """Whether all neighbours but one are far off; those found to be impulses do not count."""
     known = np.where(found, np.inf, values)
     alike = sum(
-        (np.abs(_moved(known, step) - values) <= APART * noise).astype(int) for step in NEIGHBOURS
+        (np.abs(_shift_plane(known, step) - values) <= ISOLATION_SIGMAS * noise).astype(int)
+        for step in NEIGHBOUR_OFFSETS
     )
     return np.asarray(alike <= 1)
 
 
-def _moved(plane: npt.NDArray[Any], step: tuple[int, int]) -> npt.NDArray[Any]:
+def _shift_plane(plane: npt.NDArray[Any], step: tuple[int, int]) -> npt.NDArray[Any]:
     """Give each pixel its neighbour's value; beyond the border, the picture's mirror."""
     (down, right), (height, width) = step, plane.shape
     padded = np.pad(plane, 1, mode="reflect")
     return padded[1 + down : 1 + down + height, 1 + right : 1 + right + width]
 
 
-def _without(values: Plane, found: Marks) -> Plane:
+def _fill_impulses(values: Plane, found: Marks) -> Plane:
     """Put the median of what is known around in the place of impulses, ring by ring."""
     filled, left = np.where(found, np.nan, values), found.copy()
     while left.any() and not left.all():
-        around = np.stack([_moved(filled, step) for step in NEIGHBOURS])[:, left]
+        around = np.stack([_shift_plane(filled, step) for step in NEIGHBOUR_OFFSETS])[:, left]
         told = ~np.isnan(around).all(0)
         at = np.argwhere(left)[told]
         filled[tuple(at.T)] = np.nanmedian(around[:, told], 0)
@@ -269,7 +281,7 @@ def _without(values: Plane, found: Marks) -> Plane:
     return filled
 
 
-def drawn_anew(
+def replace_by_random_neighbours(
     planes: npt.NDArray[np.float32], known: Marks, *, seed: int = 0
 ) -> npt.NDArray[np.float32]:
     """Put a known pixel of the surroundings, drawn at random, in the place of each that is not.
@@ -286,10 +298,10 @@ def drawn_anew(
     seed : int
         Of the draws.
     """
-    rng, reach = np.random.default_rng(seed), SIDE // 2
+    rng, reach = np.random.default_rng(seed), MEDIAN_WINDOW_SIDE // 2
     answer, left = planes.copy(), ~known
     height, width = planes.shape[1:]
-    for _ in range(MOST_DRAWS):
+    for _ in range(MAX_REPLACEMENT_DRAWS):
         at = np.argwhere(left)
         if not len(at):
             break

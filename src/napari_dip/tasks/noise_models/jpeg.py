@@ -24,11 +24,11 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from napari_dip.engine.prior import Prior
-    from napari_dip.engine.priors.jpeg import Compression
+    from napari_dip.engine.priors.jpeg import JpegCompression
     from napari_dip.engine.problem import Estimate, Penalty, Problem
     from napari_dip.errors import Refusal
     from napari_dip.io import ImageSpec
-    from napari_dip.tasks.base import Scene
+    from napari_dip.tasks.base import FitInput
 
     Plane = npt.NDArray[np.float64]
 
@@ -36,10 +36,10 @@ if TYPE_CHECKING:
 RECOMPRESSION = "recompression"
 #: Part of the blocks that judge: they are whole blocks of the compression's grid, since what it
 #: took from one pixel of a block it took from all of them together.
-JUDGES = 0.1
+VALIDATION_BLOCK_FRACTION = 0.1
 #: Share of what compression takes, as a variance, that is reckoned with everywhere: it keeps the
 #: loss finite where a network is sure of itself.
-GRANTED = 0.1
+COMPRESSION_VARIANCE_FLOOR = 0.1
 
 
 def check_jpeg(source: ImageSpec, others: Mapping[str, ImageSpec]) -> Refusal | None:
@@ -54,10 +54,10 @@ def check_jpeg(source: ImageSpec, others: Mapping[str, ImageSpec]) -> Refusal | 
 
 def admit_jpeg(image: npt.NDArray[np.float32], name: str) -> Refusal | None:
     """Say no to a picture (C, Y, X) that shows no trace of compression."""
-    return refusal("jpeg-none", name=name) if _traces(image)[0] is None else None
+    return refusal("jpeg-none", name=name) if _find_scaled_traces(image)[0] is None else None
 
 
-def traces_of(
+def read_jpeg_traces(
     image: npt.NDArray[np.float32],
 ) -> tuple[Mapping[str, npt.NDArray[np.float32]], tuple[str, ...]]:
     """Read how a picture was compressed.
@@ -74,7 +74,7 @@ def traces_of(
     """
     import numpy as np
 
-    found, levels = _traces(image)
+    found, levels = _find_scaled_traces(image)
     assert found is not None  # it was asked for when the pixels were sorted
     others = {
         "jpeg_steps": found.steps.astype(np.float32),
@@ -91,58 +91,62 @@ def traces_of(
     return others, (note,)
 
 
-def without_pixel_judges(scene: Scene) -> Scene:
-    """Let no single pixels judge: whole blocks do, which `recompression_problem` chooses."""
+def clear_validation_pixels(scene: FitInput) -> FitInput:
+    """Let no single pixels judge: whole blocks do, which `build_recompression_problem` chooses."""
     if scene.prior != RECOMPRESSION:
         return scene
     none = scene.held_out * 0
     return replace(scene, held_out=none, guarded=none)
 
 
-def recompression(scene: Scene, rng: torch.Generator) -> Prior:
+def build_recompression_prior(scene: FitInput, rng: torch.Generator) -> Prior:
     """Make the network and its code: the picture, compressed once more on other grids."""
     from napari_dip.engine.networks.hourglass import Hourglass
-    from napari_dip.engine.priors.jpeg import Recompression
-    from napari_dip.engine.priors.masked_input import FromFilling
+    from napari_dip.engine.priors.jpeg import RecompressionPrior
+    from napari_dip.engine.priors.masked_input import FillingResidualNetwork
 
     channels = scene.measurement.shape[1]
     fed = 2 * channels
     net = Hourglass(2, fed, channels, scene.widths, skip=None, normalised=False, rng=rng)
-    return Recompression(
-        FromFilling(net, fed, channels, 2, rng),
+    return RecompressionPrior(
+        FillingResidualNetwork(net, fed, channels, 2, rng),
         scene.measurement,
-        _compression(scene),
-        lambda picture: _levels(scene, picture),
-        lambda levels: _network(scene, levels),
+        _make_compression(scene),
+        lambda picture: _to_grey_levels(scene, picture),
+        lambda levels: _to_network_units(scene, levels),
         window=None if scene.window is None else (scene.window,) * 2,
     )
 
 
-def recompression_problem(scene: Scene, penalties: tuple[tuple[float, Penalty], ...]) -> Problem:
+def build_recompression_problem(
+    scene: FitInput, penalties: tuple[tuple[float, Penalty], ...]
+) -> Problem:
     """Ask for the picture as it was before it was compressed once more."""
     import torch
 
     from napari_dip.engine.likelihood.fidelity import (
         NoiseVariance,
+        beta_nll,
         gaussian_likelihood,
-        mean_and_doubt,
     )
-    from napari_dip.engine.priors.jpeg import ELSEWHERE, block_numbers, recompressed
-    from napari_dip.engine.problem import LEAST_VARIANCE, Identity, Problem, Term
+    from napari_dip.engine.priors.jpeg import RECOMPRESSION_SHIFTS, number_blocks, recompress
+    from napari_dip.engine.problem import MIN_PREDICTION_VARIANCE, Identity, Problem, Term
 
-    how, measured = _compression(scene), scene.measurement
-    picture = _levels(scene, measured)
-    again = _network(scene, recompressed(picture, how, ELSEWHERE[0]))
-    lost = max(float((again - measured).square().mean()), LEAST_VARIANCE)
+    how, measured = _make_compression(scene), scene.measurement
+    picture = _to_grey_levels(scene, measured)
+    again = _to_network_units(scene, recompress(picture, how, RECOMPRESSION_SHIFTS[0]))
+    lost = max(float((again - measured).square().mean()), MIN_PREDICTION_VARIANCE)
     nothing = torch.zeros_like(scene.noise.gain)
-    sure = NoiseVariance(nothing, nothing, nothing + GRANTED * lost)
-    numbers = block_numbers(picture, how)
+    sure = NoiseVariance(nothing, nothing, nothing + COMPRESSION_VARIANCE_FLOOR * lost)
+    numbers = number_blocks(picture, how)
     dealt = torch.rand(int(numbers.max()) + 1, generator=torch.Generator().manual_seed(0))
-    judges = (dealt.to(numbers.device)[numbers] < JUDGES).to(measured)[None, None]
+    judges = (dealt.to(numbers.device)[numbers] < VALIDATION_BLOCK_FRACTION).to(measured)[
+        None, None
+    ]
     term = Term(
         measured,
         Identity(),
-        mean_and_doubt(sure, lost),
+        beta_nll(sure, lost),
         gaussian_likelihood(sure),
         fitted=1 - judges,
         held_out=judges,
@@ -152,28 +156,33 @@ def recompression_problem(scene: Scene, penalties: tuple[tuple[float, Penalty], 
     def finish(estimate: Estimate) -> Estimate:
         doubt = estimate.log_variance
         assert doubt is not None  # this prior says how sure it is
-        return kept_to(scene, estimate._replace(log_variance=(doubt.exp() + GRANTED * lost).log()))
+        return project_to_jpeg(
+            scene,
+            estimate._replace(log_variance=(doubt.exp() + COMPRESSION_VARIANCE_FLOOR * lost).log()),
+        )
 
     return Problem((term,), penalties, finish)
 
 
-def keeping_to(scene: Scene, problem: Problem) -> Problem:
+def add_jpeg_projection(scene: FitInput, problem: Problem) -> Problem:
     """End a problem with the nearest picture that compresses to what was measured."""
-    from napari_dip.engine.problem import followed_by
+    from napari_dip.engine.problem import append_final_step
 
-    return followed_by(problem, lambda _, done: kept_to(scene, done))
+    return append_final_step(problem, lambda _, done: project_to_jpeg(scene, done))
 
 
-def kept_to(scene: Scene, estimate: Estimate) -> Estimate:
+def project_to_jpeg(scene: FitInput, estimate: Estimate) -> Estimate:
     """Move an estimate to the nearest picture that compresses to what was measured."""
-    from napari_dip.engine.priors.jpeg import consistent
+    from napari_dip.engine.priors.jpeg import project_onto_quantisation_set
 
-    measured = _levels(scene, scene.measurement)
-    nearest = consistent(_levels(scene, estimate.mean), measured, _compression(scene))
-    return estimate._replace(mean=_network(scene, nearest))
+    measured = _to_grey_levels(scene, scene.measurement)
+    nearest = project_onto_quantisation_set(
+        _to_grey_levels(scene, estimate.mean), measured, _make_compression(scene)
+    )
+    return estimate._replace(mean=_to_network_units(scene, nearest))
 
 
-def _traces(image: npt.NDArray[np.float32]) -> tuple[Traces | None, float]:
+def _find_scaled_traces(image: npt.NDArray[np.float32]) -> tuple[Traces | None, float]:
     """Find a picture's traces, and what makes 8-bit levels of its units."""
     most = float(image.max())
     # as pictures are commonly rescaled: to 1, or to 16 bits, where 65535 stands for 255
@@ -181,55 +190,55 @@ def _traces(image: npt.NDArray[np.float32]) -> tuple[Traces | None, float]:
     return find_traces(image * levels), levels
 
 
-def _compression(scene: Scene) -> Compression:
-    from napari_dip.engine.priors.jpeg import Compression
+def _make_compression(scene: FitInput) -> JpegCompression:
+    from napari_dip.engine.priors.jpeg import JpegCompression
 
     down, right = (int(one) for one in scene.others["jpeg_start"])
     tall, wide = (bool(one) for one in scene.others["jpeg_halved"])
-    return Compression((down, right), scene.others["jpeg_steps"], (tall, wide))
+    return JpegCompression((down, right), scene.others["jpeg_steps"], (tall, wide))
 
 
-def _levels(scene: Scene, picture: Tensor) -> Tensor:
+def _to_grey_levels(scene: FitInput, picture: Tensor) -> Tensor:
     """From network units to grey levels of 8 bits."""
     assert scene.zero is not None
     assert scene.unit is not None
     return (picture - scene.zero) / scene.unit * scene.others["jpeg_levels"]
 
 
-def _network(scene: Scene, levels: Tensor) -> Tensor:
+def _to_network_units(scene: FitInput, levels: Tensor) -> Tensor:
     """From grey levels of 8 bits to network units."""
     assert scene.zero is not None
     assert scene.unit is not None
     return levels / scene.others["jpeg_levels"] * scene.unit + scene.zero
 
 
-SIDE = 8
+DCT_BLOCK_SIDE = 8
 #: Variance of a coefficient by the rounding of pixels: 1/12, and as much again for the rounding of
 #: three colours.
-ROUNDING = 1 / 6
+ROUNDING_VARIANCE = 1 / 6
 #: The same for colour at half the size, which has to be sharpened to be read: more.
-ROUNDING_OF_HALF = 1.0
+CHROMA_ROUNDING_VARIANCE = 1.0
 #: The same for the mean of a block, if larger: decoders round colours to one side, by a tenth of a
 #: level and more, and in the lowest coefficient that counts eight times.
-ROUNDING_OF_MEAN = 2.0
+DC_ROUNDING_VARIANCE = 2.0
 #: Most that one coefficient may speak against a step, as a logarithm of odds.
-MOST_AGAINST = 8.0
+MAX_LOG_ODDS_PENALTY = 8.0
 #: Coefficients nearer to 0 than so many standard deviations of the rounding tell nothing of a step.
-ZERO = 2.0
+ZERO_SIGMAS = 2.0
 #: Fewest coefficients away from 0 that tell the step of a frequency.
-LEAST_COUNT = 8
+MIN_NONZERO_COEFFICIENTS = 8
 #: Logarithm of the odds for steps against none, of the whole picture, to be believed. Pictures
 #: that were never compressed stay below 0; crops of 64 x 64 at quality 90 reach hundreds.
-BELIEVED = 30.0
+MIN_JPEG_LOG_ODDS = 30.0
 #: Blocks that are looked at in any case, clipped or not.
-LEAST_BLOCKS = 64
+MIN_DCT_BLOCKS = 64
 #: Most blocks that are looked at in the search for the grid, and for the steps.
-SOME_BLOCKS, MANY_BLOCKS = 400, 4096
+MAX_GRID_SEARCH_BLOCKS, MAX_STEP_SEARCH_BLOCKS = 400, 4096
 #: Share of the steps found that must be the standard's, give or take one, to trust it in all.
 STANDARD_SHARE = 0.8
 #: Tables of the standard, for brightness and colour, at quality 50 (ITU-T T.81, annex K).
-STANDARD = tuple(
-    np.array(table.split(), np.float64).reshape(SIDE, SIDE)
+STANDARD_QUANTISATION_TABLES = tuple(
+    np.array(table.split(), np.float64).reshape(DCT_BLOCK_SIDE, DCT_BLOCK_SIDE)
     for table in (
         "16 11 10 16 24 40 51 61 12 12 14 19 26 58 60 55 14 13 16 24 40 57 69 56 14 17 22 29 51 87 "
         "80 62 18 22 37 56 68 109 103 77 24 35 55 64 81 104 113 92 49 64 78 87 103 121 120 101 72 "
@@ -238,20 +247,21 @@ STANDARD = tuple(
         "99 99" + 32 * " 99",
     )
 )
-_COLOURS = np.array(
+_RGB_TO_YCBCR = np.array(
     [
         [0.299, 0.587, 0.114],
         [-0.168735892, -0.331264108, 0.5],
         [0.5, -0.418687589, -0.081312411],
     ]
 )
-_WAVES = np.array(
+_DCT_BASIS = np.array(
     [
         [
-            np.sqrt((1 if row == 0 else 2) / SIDE) * np.cos((2 * x + 1) * row * np.pi / (2 * SIDE))
-            for x in range(SIDE)
+            np.sqrt((1 if row == 0 else 2) / DCT_BLOCK_SIDE)
+            * np.cos((2 * x + 1) * row * np.pi / (2 * DCT_BLOCK_SIDE))
+            for x in range(DCT_BLOCK_SIDE)
         ]
-        for row in range(SIDE)
+        for row in range(DCT_BLOCK_SIDE)
     ]
 )
 
@@ -295,25 +305,31 @@ def find_traces(levels: npt.NDArray[np.floating]) -> Traces | None:
     # clipped pixels are not what was decoded
     clipped = np.asarray(((planes <= 0) | (planes >= 255)).any(0), np.float64)
     if len(planes) == 3:
-        planes = np.einsum("pc,cyx->pyx", _COLOURS, planes)
+        planes = np.einsum("pc,cyx->pyx", _RGB_TO_YCBCR, planes)
     bright = planes[0] - 128
     start = max(
-        ((down, right) for down in range(SIDE) for right in range(SIDE)),
-        key=lambda place: _flatness(coefficients(bright, clipped, place, SOME_BLOCKS)),
+        ((down, right) for down in range(DCT_BLOCK_SIDE) for right in range(DCT_BLOCK_SIDE)),
+        key=lambda place: _compute_zero_share(
+            compute_dct_coefficients(bright, clipped, place, MAX_GRID_SEARCH_BLOCKS)
+        ),
     )
-    steps, odds, _ = _steps(coefficients(bright, clipped, start, MANY_BLOCKS), ROUNDING)
-    if odds < BELIEVED:
+    steps, odds, _ = _estimate_quantisation_steps(
+        compute_dct_coefficients(bright, clipped, start, MAX_STEP_SEARCH_BLOCKS), ROUNDING_VARIANCE
+    )
+    if odds < MIN_JPEG_LOG_ODDS:
         return None
-    quality = _quality(steps)
-    table = _completed(steps, 0, quality)
+    quality = _estimate_quality(steps)
+    table = _complete_quantisation_steps(steps, 0, quality)
     if len(planes) == 1:
         return Traces(start, table[None], (False, False), quality)
-    start, halved, found = _colour(planes[1:], clipped, start)
-    colour = [_completed(one, 1, quality) for one in found]
+    start, halved, found = _find_chroma_subsampling(planes[1:], clipped, start)
+    colour = [_complete_quantisation_steps(one, 1, quality) for one in found]
     return Traces(start, np.stack([table, *colour]), halved, quality)
 
 
-def coefficients(plane: Plane, clipped: Plane, start: tuple[int, int], most: int) -> Plane:
+def compute_dct_coefficients(
+    plane: Plane, clipped: Plane, start: tuple[int, int], most: int
+) -> Plane:
     """Cosine coefficients of the whole blocks of a plane, evenly chosen if there are many.
 
     Parameters
@@ -333,47 +349,49 @@ def coefficients(plane: Plane, clipped: Plane, start: tuple[int, int], most: int
         (K, 8, 8).
     """
     rows, columns = (
-        (count - first) // SIDE for count, first in zip(plane.shape, start, strict=True)
+        (count - first) // DCT_BLOCK_SIDE for count, first in zip(plane.shape, start, strict=True)
     )
     blocks, spoilt = (
-        one[start[0] :, start[1] :][: rows * SIDE, : columns * SIDE]
-        .reshape(rows, SIDE, columns, SIDE)
+        one[start[0] :, start[1] :][: rows * DCT_BLOCK_SIDE, : columns * DCT_BLOCK_SIDE]
+        .reshape(rows, DCT_BLOCK_SIDE, columns, DCT_BLOCK_SIDE)
         .swapaxes(1, 2)
-        .reshape(-1, SIDE, SIDE)
+        .reshape(-1, DCT_BLOCK_SIDE, DCT_BLOCK_SIDE)
         for one in (plane, clipped)
     )
     counts = spoilt.sum((1, 2))
     # few blocks without clipped pixels: those with the fewest of them have to do
-    bound = np.sort(counts)[:LEAST_BLOCKS][-1:].sum()
+    bound = np.sort(counts)[:MIN_DCT_BLOCKS][-1:].sum()
     chosen = blocks[counts <= bound]
     chosen = chosen[:: max(1, -(-len(chosen) // most))]
-    return np.asarray(_WAVES @ chosen @ _WAVES.T)
+    return np.asarray(_DCT_BASIS @ chosen @ _DCT_BASIS.T)
 
 
-def _flatness(blocks: Plane) -> float:
+def _compute_zero_share(blocks: Plane) -> float:
     """Share of the coefficients that are 0 but for rounding: on the right grid, many."""
-    return float(np.exp(-(blocks**2) / (4 * ROUNDING)).mean()) if len(blocks) else 0.0
+    return float(np.exp(-(blocks**2) / (4 * ROUNDING_VARIANCE)).mean()) if len(blocks) else 0.0
 
 
-def _steps(blocks: Plane, rounding: float, *, means: bool = False) -> tuple[Plane, float, float]:
+def _estimate_quantisation_steps(
+    blocks: Plane, rounding: float, *, means: bool = False
+) -> tuple[Plane, float, float]:
     """Find the likeliest step of each frequency, 0 where nothing tells; and the odds for them.
 
     With a step q, coefficients crowd around every q-th value, q times as densely as if they could
     be anywhere.
     """
-    steps, odds, count = np.zeros((SIDE, SIDE)), 0.0, 0
+    steps, odds, count = np.zeros((DCT_BLOCK_SIDE, DCT_BLOCK_SIDE)), 0.0, 0
     wished = np.arange(2.0, 256.0)
-    for v, u in product(range(SIDE), repeat=2):
-        variance = rounding if u or v else max(rounding, ROUNDING_OF_MEAN)
+    for v, u in product(range(DCT_BLOCK_SIDE), repeat=2):
+        variance = rounding if u or v else max(rounding, DC_ROUNDING_VARIANCE)
         crowded = np.log(wished / np.sqrt(2 * np.pi * variance))[:, None]
         values = blocks[:, v, u]
-        values = values[np.abs(values) > ZERO * variance**0.5]
-        if len(values) < LEAST_COUNT:
+        values = values[np.abs(values) > ZERO_SIGMAS * variance**0.5]
+        if len(values) < MIN_NONZERO_COEFFICIENTS:
             continue
         count += len(values)
         multiple = np.rint(values / wished[:, None])
         off = values - wished[:, None] * multiple
-        spoken = crowded - np.minimum(off**2 / (2 * variance), MOST_AGAINST)
+        spoken = crowded - np.minimum(off**2 / (2 * variance), MAX_LOG_ODDS_PENALTY)
         # near 0 there are values for any step: they can speak against one, but not for it
         gain = np.where(multiple == 0, np.minimum(spoken, 0), spoken).sum(1)
         best = int(gain.argmax())
@@ -383,22 +401,22 @@ def _steps(blocks: Plane, rounding: float, *, means: bool = False) -> tuple[Plan
     return steps, odds, odds / max(1, count)
 
 
-def _colour(
+def _find_chroma_subsampling(
     planes: Plane, clipped: Plane, start: tuple[int, int]
 ) -> tuple[tuple[int, int], tuple[bool, bool], list[Plane]]:
     """Find size, grid and steps of the two colour planes, by the best odds of all that may be."""
     best: tuple[float, tuple[int, int], tuple[bool, bool], list[Plane]] | None = None
     for halved in ((True, True), (False, True), (False, False)):
-        ways = [(0, SIDE) if half else (0,) for half in halved]
+        ways = [(0, DCT_BLOCK_SIDE) if half else (0,) for half in halved]
         for further in product(*ways):
             place = start[0] + further[0], start[1] + further[1]
             total, found = 0.0, []
             for plane in planes:
-                small, spoilt, corner = _halved(plane, clipped, place, halved)
-                rounding = ROUNDING_OF_HALF if any(halved) else ROUNDING
-                blocks = coefficients(small, spoilt, corner, MANY_BLOCKS)
-                steps, odds, each = _steps(blocks, rounding, means=True)
-                total += each if odds > BELIEVED else 0.0
+                small, spoilt, corner = _undo_chroma_upsampling(plane, clipped, place, halved)
+                rounding = CHROMA_ROUNDING_VARIANCE if any(halved) else ROUNDING_VARIANCE
+                blocks = compute_dct_coefficients(small, spoilt, corner, MAX_STEP_SEARCH_BLOCKS)
+                steps, odds, each = _estimate_quantisation_steps(blocks, rounding, means=True)
+                total += each if odds > MIN_JPEG_LOG_ODDS else 0.0
                 found.append(steps)
             if best is None or total > best[0]:
                 best = total, place, halved, found
@@ -406,7 +424,7 @@ def _colour(
     return best[1:]
 
 
-def _halved(
+def _undo_chroma_upsampling(
     plane: Plane, clipped: Plane, start: tuple[int, int], halved: tuple[bool, bool]
 ) -> tuple[Plane, Plane, tuple[int, int]]:
     """Undo what decoders do to enlarge colour, where it was kept at half the size.
@@ -432,24 +450,26 @@ def _halved(
     return plane, clipped, (corner[0], corner[1])
 
 
-def _quality(steps: Plane) -> int:
+def _estimate_quality(steps: Plane) -> int:
     """Quality whose table for brightness comes nearest to the steps that were found."""
     found = steps > 0
     return min(
         range(1, 101),
-        key=lambda one: float(np.abs(np.log(_table(0, one)[found] / steps[found])).sum()),
+        key=lambda one: float(
+            np.abs(np.log(_scale_quantisation_table(0, one)[found] / steps[found])).sum()
+        ),
     )
 
 
-def _table(kind: int, quality: int) -> Plane:
+def _scale_quantisation_table(kind: int, quality: int) -> Plane:
     """Table of the standard at a quality, as the reference library of JPEG scales it."""
     scale = 5000 // quality if quality < 50 else 200 - 2 * quality
-    return np.asarray(np.clip((STANDARD[kind] * scale + 50) // 100, 1, 255))
+    return np.asarray(np.clip((STANDARD_QUANTISATION_TABLES[kind] * scale + 50) // 100, 1, 255))
 
 
-def _completed(steps: Plane, kind: int, quality: int) -> Plane:
+def _complete_quantisation_steps(steps: Plane, kind: int, quality: int) -> Plane:
     """Take the standard's table where most steps are its; else its steps where nothing told."""
-    table, found = _table(kind, quality), steps > 0
+    table, found = _scale_quantisation_table(kind, quality), steps > 0
     found[0, 0] = False
     if not found.any() or np.mean(np.abs(steps - table)[found] <= 1) >= STANDARD_SHARE:
         return table

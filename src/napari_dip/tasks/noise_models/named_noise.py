@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from napari_dip.errors import refusal
-from napari_dip.tasks.noise_models.impulses import IMPULSES
+from napari_dip.tasks.noise_models.impulses import SALT_AND_PEPPER
 from napari_dip.tasks.noise_models.stripes import STRIPES
 
 if TYPE_CHECKING:
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
     from napari_dip.engine.noise.estimate import NoiseEstimate
     from napari_dip.errors import Refusal
     from napari_dip.io import ImageSpec
-    from napari_dip.tasks.noise_models.stripes import Lines
+    from napari_dip.tasks.noise_models.stripes import StripeOffsets
 
 #: Name of the noise.
 SPECKLE = "speckle"
 #: Signal, as a share of the mean, from which on speckle is reckoned with: where there is no light
 #: there is no speckle, but a variance of 0 would weigh without bound.
-DARK = 0.02
+MIN_SPECKLE_SIGNAL = 0.02
 
 
 def admit_speckle(name: str, parts: npt.NDArray[np.float32]) -> Refusal | None:
@@ -39,57 +39,59 @@ def admit_speckle(name: str, parts: npt.NDArray[np.float32]) -> Refusal | None:
     return refusal("speckle-negative", name=name, **facts)
 
 
-def logarithm_of(planes: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+def compute_logarithm(planes: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """Give the logarithm of (..., Y, X) of one channel."""
     import numpy as np
     import torch
 
-    from napari_dip.engine.noise.variance_model import logarithm
+    from napari_dip.engine.noise.variance_model import compute_log_intensity
 
-    return np.asarray(logarithm(torch.from_numpy(np.ascontiguousarray(planes))).numpy())
+    return np.asarray(compute_log_intensity(torch.from_numpy(np.ascontiguousarray(planes))).numpy())
 
 
-def relative_noise(measured: NoiseEstimate, logarithms: npt.NDArray[np.float32]) -> NoiseEstimate:
+def convert_log_noise(
+    measured: NoiseEstimate, logarithms: npt.NDArray[np.float32]
+) -> NoiseEstimate:
     """Give the noise of intensities from that which was measured of their logarithms."""
     import numpy as np
 
-    from napari_dip.engine.noise.variance_model import looks_for
+    from napari_dip.engine.noise.variance_model import estimate_number_of_looks
 
     level = float(logarithms.mean(dtype=np.float64))
     variance = max(measured.gain * level + measured.intercept, measured.floor)
-    relative = looks_for(variance) ** -0.5
+    relative = estimate_number_of_looks(variance) ** -0.5
     signal = float(np.exp(logarithms, dtype=np.float64).mean())
-    floor = (DARK * relative * signal) ** 2
+    floor = (MIN_SPECKLE_SIGNAL * relative * signal) ** 2
     return replace(measured, gain=0.0, intercept=0.0, floor=floor, relative=relative)
 
 
 #: Names as the recipe has them, and as people say them.
-NAMED = {IMPULSES: "Salt and pepper", STRIPES: "Stripes", SPECKLE: "Speckle"}
+NAMED_NOISE_LABELS = {SALT_AND_PEPPER: "Salt and pepper", STRIPES: "Stripes", SPECKLE: "Speckle"}
 #: Side of the middle of a picture that is looked at for hints, in pixels: enough to see a noise
 #: that is everywhere, and done in a fraction of a second.
-LOOKED_AT = 256
+HINT_CROP_SIDE = 256
 #: Standard deviations that make a hint of an impulse, and the share of such pixels that is worth
 #: a word: one in five hundred.
-CLEAR, MANY = 8.0, 0.002
+HINT_IMPULSE_SIGMAS, MIN_IMPULSE_SHARE = 8.0, 0.002
 #: Least share of these that lie off twice as far. Of salt and pepper on four pictures it was 0.43
 #: and more, of a confocal shot of few photons, with their long tails, 0.03.
-TWICE = 0.2
+MIN_FAR_IMPULSE_SHARE = 0.2
 #: Least share of impulses in each quarter of the pixels by brightness, in that of all: impulses
 #: come everywhere, the long tails of photon noise do not.
-EVERYWHERE = 0.3
+MIN_QUARTER_IMPULSE_SHARE = 0.3
 #: How many times above that of the pixels' noise the variance of line offsets must lie to be worth
 #: a word.
-FAR_ABOVE_CHANCE = 20.0
+MIN_STRIPE_VARIANCE_RATIO = 20.0
 
 
-def check_named(noise: str, others: Mapping[str, ImageSpec]) -> Refusal | None:
+def check_named_noise(noise: str, others: Mapping[str, ImageSpec]) -> Refusal | None:
     """Say no to a second image where the noise is one that is found in a single picture."""
-    if noise in NAMED and "second" in others:
-        return refusal("named-second", noise=NAMED[noise], name=others["second"].name)
+    if noise in NAMED_NOISE_LABELS and "second" in others:
+        return refusal("named-second", noise=NAMED_NOISE_LABELS[noise], name=others["second"].name)
     return None
 
 
-def ready_to_measure(
+def remove_named_noise(
     volume: npt.NDArray[np.float32],
     known: npt.NDArray[np.bool_] | None,
     step: float,
@@ -102,30 +104,34 @@ def ready_to_measure(
     volume, known, step
         As they came; the logarithm, which has no steps, for speckle.
     """
-    from napari_dip.tasks.noise_models.impulses import drawn_anew
-    from napari_dip.tasks.noise_models.stripes import without_lines
+    from napari_dip.tasks.noise_models.impulses import replace_by_random_neighbours
+    from napari_dip.tasks.noise_models.stripes import subtract_line_offsets
 
     if noise == STRIPES:
-        return without_lines(volume), known, step
+        return subtract_line_offsets(volume), known, step
     if noise == SPECKLE:
-        return logarithm_of(volume), known, 0.0
+        return compute_logarithm(volume), known, 0.0
     if known is None:
         return volume, known, step
     planes = volume.reshape(-1, *volume.shape[-2:])
-    return drawn_anew(planes, known.reshape(planes.shape)).reshape(volume.shape), None, step
+    return (
+        replace_by_random_neighbours(planes, known.reshape(planes.shape)).reshape(volume.shape),
+        None,
+        step,
+    )
 
 
-def hints(image: npt.NDArray[np.float32]) -> tuple[str, ...]:
+def list_noise_hints(image: npt.NDArray[np.float32]) -> tuple[str, ...]:
     """Say which named noise a picture (C, *grid) shows clearly."""
-    planes = [_middle(one) for one in image.reshape(-1, *image.shape[-2:])]
+    planes = [_crop_middle(one) for one in image.reshape(-1, *image.shape[-2:])]
     plane = max(planes, key=lambda one: float(one.std()))
     said = []
-    if impulses := _many_impulses(plane):
+    if impulses := _measure_impulse_share(plane):
         said.append(
             f"About {impulses:.1%} of the pixels lie far off all around them: if these are faulty, "
             "the noise model 'Salt and pepper' (--noise salt-and-pepper) leaves them out."
         )
-    lines = clear_lines(plane)
+    lines = find_clear_stripes(plane)
     if lines is not None:
         rows = "Rows" if lines.axis == -2 else "Columns"
         said.append(
@@ -135,31 +141,34 @@ def hints(image: npt.NDArray[np.float32]) -> tuple[str, ...]:
     return tuple(said)
 
 
-def clear_lines(plane: npt.NDArray[np.floating]) -> Lines | None:
+def find_clear_stripes(plane: npt.NDArray[np.floating]) -> StripeOffsets | None:
     """Find offsets of rows or columns in the middle of a plane (Y, X); None: none worth a word."""
     from napari_dip.tasks.noise_models.stripes import find_lines
 
-    lines = find_lines(_middle(plane))
-    return lines if lines is not None and lines.chance > FAR_ABOVE_CHANCE else None
+    lines = find_lines(_crop_middle(plane))
+    return lines if lines is not None and lines.chance > MIN_STRIPE_VARIANCE_RATIO else None
 
 
-def _middle(plane: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    starts = [max(0, (side - LOOKED_AT) // 2) for side in plane.shape]
-    return plane[starts[0] : starts[0] + LOOKED_AT, starts[1] : starts[1] + LOOKED_AT]
+def _crop_middle(plane: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    starts = [max(0, (side - HINT_CROP_SIDE) // 2) for side in plane.shape]
+    return plane[starts[0] : starts[0] + HINT_CROP_SIDE, starts[1] : starts[1] + HINT_CROP_SIDE]
 
 
-def _many_impulses(plane: npt.NDArray[np.float32]) -> float:
+def _measure_impulse_share(plane: npt.NDArray[np.float32]) -> float:
     """Give the share of clear impulses, 0 if they are too few or not everywhere."""
     import numpy as np
 
-    from napari_dip.tasks.noise_models.impulses import find_impulses, surroundings
+    from napari_dip.tasks.noise_models.impulses import compute_local_median, find_impulses
 
-    found = find_impulses(plane, far=CLEAR, looks=1)
+    found = find_impulses(plane, far=HINT_IMPULSE_SIGMAS, looks=1)
     share = float(found.mean())
-    if share < MANY:
+    if share < MIN_IMPULSE_SHARE:
         return 0.0
-    if float(find_impulses(plane, far=2 * CLEAR, looks=1).mean()) < TWICE * share:
+    if (
+        float(find_impulses(plane, far=2 * HINT_IMPULSE_SIGMAS, looks=1).mean())
+        < MIN_FAR_IMPULSE_SHARE * share
+    ):
         return 0.0
-    order = surroundings(plane).argsort(axis=None, kind="stable")
+    order = compute_local_median(plane).argsort(axis=None, kind="stable")
     quarters = [float(found.ravel()[one].mean()) for one in np.array_split(order, 4)]
-    return share if min(quarters) > EVERYWHERE * share else 0.0
+    return share if min(quarters) > MIN_QUARTER_IMPULSE_SHARE * share else 0.0

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from napari_dip.engine.problem import Problem
-    from napari_dip.tasks.base import Scene
+    from napari_dip.tasks.base import FitInput
 
     Numbers = npt.NDArray[np.float64]
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 STRIPES, OFFSETS = "stripes", "line offsets"
 
 
-def stripe_words(image: npt.NDArray[np.float32]) -> str:
+def describe_stripes(image: npt.NDArray[np.float32]) -> str:
     """Say what was found in a picture (C, *grid), or that nothing was."""
     import numpy as np
 
@@ -42,23 +42,23 @@ def stripe_words(image: npt.NDArray[np.float32]) -> str:
     )
 
 
-def destriped(scene: Scene) -> Scene:
+def remove_stripes(scene: FitInput) -> FitInput:
     """Take the offsets of lines out of a scene, and keep them beside it."""
     import torch
 
-    offsets = _offsets(scene.measurement, scene.known)
+    offsets = _find_shared_offsets(scene.measurement, scene.known)
     if offsets is None:
         return scene
     clean = (scene.measurement - offsets) * scene.known
     worked_out = {**scene.worked_out, OFFSETS: offsets}
     beside = scene.beside
     if beside is not None:
-        around = _offsets(beside, torch.ones_like(beside[:, :1]))
+        around = _find_shared_offsets(beside, torch.ones_like(beside[:, :1]))
         beside = beside if around is None else beside - around
     return replace(scene, measurement=clean, beside=beside, worked_out=worked_out)
 
 
-def with_offsets(scene: Scene, problem: Problem) -> Problem:
+def add_line_offsets(scene: FitInput, problem: Problem) -> Problem:
     """Let a problem know what the detector adds to a destriped scene, if it does."""
     from torch import Tensor
 
@@ -73,7 +73,7 @@ def with_offsets(scene: Scene, problem: Problem) -> Problem:
     )
 
 
-def _offsets(pictures: Tensor, known: Tensor) -> Tensor | None:
+def _find_shared_offsets(pictures: Tensor, known: Tensor) -> Tensor | None:
     """Find offsets, of one direction for all: (1, C, *grid), 1 along the lines; None: nothing."""
     import numpy as np
     import torch
@@ -93,19 +93,19 @@ def _offsets(pictures: Tensor, known: Tensor) -> Tensor | None:
 
 #: Correlation of a line's two steps below which they are offsets: -1/2 for offsets alone, 0 or
 #: above for pictures.
-OPPOSED = -0.25
+MAX_STEP_CORRELATION = -0.25
 #: How many times above that of the pixels' noise the variance of offsets must lie.
-ABOVE_CHANCE = 4.0
+MIN_OFFSET_VARIANCE_RATIO = 4.0
 #: Lines to either side over which the picture's slow course is taken out of the steps.
-SLOW = 32
+TREND_RADIUS = 32
 #: Steps beyond so many standard deviations count as so many: an edge along the lines.
-CLIPPED = 3.0
+STEP_CLIP_SIGMAS = 3.0
 #: Fewest lines that tell anything.
-LEAST_LINES = 16
+MIN_LINES = 16
 #: Pixels to either side over which it is looked how much the picture varies, and the power of that
 #: by which a pixel counts less. On crops of coins with offsets of 12 grey levels the error of the
 #: offsets fell from 3.8 to 2.6 with it; moon, camera and a nucleus did not care.
-AROUND, POWER = 2, 2
+FLATNESS_RADIUS, POWER = 2, 2
 #: Pixels further off the step of their line than so many standard deviations have no say: the usual
 #: constant of Tukey's bisquare, 95 % efficient on normal noise. With weights that only fall, bricks
 #: with mortar along a third of a row left dark rows.
@@ -114,22 +114,22 @@ BISQUARE = 4.685
 #: more the picture's own steps are taken to vary, since what reaches along the line is in all. Of
 #: 1, 2, 4 and 8, 4 had the least error of the offsets on crops of 96 x 96 of camera, coins, moon
 #: and a nucleus, in the mean.
-PARTS, DOUBT = 6, 4.0
+LINE_PARTS, PICTURE_VARIANCE_FACTOR = 6, 4.0
 #: Strips that a line is cut into to see what they have in common; the correlation of two of them
 #: from which on that is an offset; and variance of a bend (a line less the mean of its neighbours)
 #: per variance of the offsets. Of 114 images of FMD, W2S, Hagen et al., Set12, BSD68, kodak256 and
 #: others the correlation is at most 0.46, of eleven frames of a fluorescence video 0.77 to 0.85; of
 #: made pictures with offsets of 5 and more on structure 0.61 and more, and the standard deviation
 #: is told within a fifth.
-STRIPS, AGREEING, BENT = 4, 0.55, 1.5
+STRIPS, MIN_STRIP_CORRELATION, BEND_VARIANCE_RATIO = 4, 0.55, 1.5
 #: Rounds of reweighing; it converges in three to five.
-ROUNDS = 8
+REWEIGHTING_ROUNDS = 8
 #: Makes the standard deviation of normal values of their median absolute value.
-NORMAL = 1.4826
+MAD_TO_SIGMA = 1.4826
 
 
 @dataclass(frozen=True, slots=True)
-class Lines:
+class StripeOffsets:
     """Offsets of the lines of one plane, in its units.
 
     Attributes
@@ -154,7 +154,7 @@ class Lines:
         return self.offsets[:, None] if self.axis == -2 else self.offsets[None]
 
 
-def find_lines(plane: npt.NDArray[np.floating], axis: int | None = None) -> Lines | None:
+def find_lines(plane: npt.NDArray[np.floating], axis: int | None = None) -> StripeOffsets | None:
     """Find the offsets of a plane's rows or columns.
 
     Each step from line to line is measured robustly over the pixels of the line, so structure that
@@ -181,11 +181,11 @@ def find_lines(plane: npt.NDArray[np.floating], axis: int | None = None) -> Line
     """
     values = plane.astype(np.float64)
     ways = (-2, -1) if axis is None else (axis,)
-    found = [one for way in ways if (one := _lines(values, way)) is not None]
+    found = [one for way in ways if (one := _estimate_line_offsets(values, way)) is not None]
     return max(found, key=lambda one: one.chance) if found else None
 
 
-def without_lines(planes: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+def subtract_line_offsets(planes: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """Take the offsets of lines out of (..., Y, X), plane by plane, where there are any."""
     flat = planes.reshape(-1, *planes.shape[-2:])
     found = [find_lines(one) for one in flat]
@@ -196,35 +196,35 @@ def without_lines(planes: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     return np.stack(clean).reshape(planes.shape).astype(np.float32)
 
 
-def _lines(values: Numbers, axis: int) -> Lines | None:
+def _estimate_line_offsets(values: Numbers, axis: int) -> StripeOffsets | None:
     """Find the offsets along one direction."""
     across = values if axis == -2 else values.T
     count, length = across.shape
-    if count < LEAST_LINES:
+    if count < MIN_LINES:
         return None
-    steps, noise = _steps(across)
-    parts = [_steps(one)[0] for one in np.array_split(across, PARTS, axis=1)]
-    error = float(np.median(np.var(parts, axis=0, ddof=1))) / PARTS
-    quick = steps - _slow(steps)
-    width = max(NORMAL * float(np.median(np.abs(quick))), 1e-30)
-    clipped = np.clip(quick, -CLIPPED * width, CLIPPED * width)
+    steps, noise = _measure_line_steps(across)
+    parts = [_measure_line_steps(one)[0] for one in np.array_split(across, LINE_PARTS, axis=1)]
+    error = float(np.median(np.var(parts, axis=0, ddof=1))) / LINE_PARTS
+    quick = steps - _compute_step_trend(steps)
+    width = max(MAD_TO_SIGMA * float(np.median(np.abs(quick))), 1e-30)
+    clipped = np.clip(quick, -STEP_CLIP_SIGMAS * width, STEP_CLIP_SIGMAS * width)
     power = float((clipped**2).mean())
     opposed = float((clipped[1:] * clipped[:-1]).mean())
     chance = noise / length  # variance of a line's mean by the noise of its pixels
     variance = -opposed - chance
-    if opposed > OPPOSED * power:  # the picture's own steps prevail
-        variance, agreement = _shared(across)
-        if agreement < AGREEING:
+    if opposed > MAX_STEP_CORRELATION * power:  # the picture's own steps prevail
+        variance, agreement = _measure_strip_covariance(across)
+        if agreement < MIN_STRIP_CORRELATION:
             return None
-    if variance <= ABOVE_CHANCE * chance:
+    if variance <= MIN_OFFSET_VARIANCE_RATIO * chance:
         return None
-    picture = max(DOUBT * max(error, chance), 1e-3 * variance)
-    offsets = _explained(quick, variance, picture)
+    picture = max(PICTURE_VARIANCE_FACTOR * max(error, chance), 1e-3 * variance)
+    offsets = _infer_offsets(quick, variance, picture)
     offsets -= offsets.mean()
-    return Lines(axis, offsets, variance**0.5, variance / max(chance, 1e-30))
+    return StripeOffsets(axis, offsets, variance**0.5, variance / max(chance, 1e-30))
 
 
-def _shared(across: Numbers) -> tuple[float, float]:
+def _measure_strip_covariance(across: Numbers) -> tuple[float, float]:
     """Measure the variance of offsets by what strips side by side have in common.
 
     Structure seldom reaches along all of a line; its offset does.
@@ -236,21 +236,21 @@ def _shared(across: Numbers) -> tuple[float, float]:
     """
     bends = across[1:-1] - (across[:-2] + across[2:]) / 2
     strips = np.array_split(bends, STRIPS, axis=1)
-    middles = np.stack([_middles(one) for one in strips])
-    limit = CLIPPED * NORMAL * float(np.median(np.abs(middles)))
+    middles = np.stack([_compute_row_medians(one) for one in strips])
+    limit = STEP_CLIP_SIGMAS * MAD_TO_SIGMA * float(np.median(np.abs(middles)))
     products = np.cov(np.clip(middles, -limit, limit), ddof=0)
     own = float(products.diagonal().mean())
     common = float(products[~np.eye(STRIPS, dtype=bool)].mean())
-    return common / BENT, common / max(own, 1e-30)
+    return common / BEND_VARIANCE_RATIO, common / max(own, 1e-30)
 
 
-def _middles(rows: Numbers) -> Numbers:
+def _compute_row_medians(rows: Numbers) -> Numbers:
     """Median of each row, without what is not a number; 0 where nothing is."""
     hollow = np.isnan(rows).all(axis=1, keepdims=True)
     return np.asarray(np.nanmedian(np.where(hollow, 0, rows), 1))
 
 
-def _steps(across: Numbers) -> tuple[Numbers, float]:
+def _measure_line_steps(across: Numbers) -> tuple[Numbers, float]:
     """Give each line's step from the one before, and the variance of the pixels' noise.
 
     The step is a mean in which pixels count less the further they lie off the others, and the more
@@ -261,44 +261,50 @@ def _steps(across: Numbers) -> tuple[Numbers, float]:
     hollow = ~told.any(1, keepdims=True)  # such a line's step is not known, and counts as none
     differences[np.broadcast_to(hollow, told.shape)] = 0
     middle = np.nanmedian(differences, 1, keepdims=True)
-    width = NORMAL * float(np.nanmedian(np.abs(differences - middle)))
+    width = MAD_TO_SIGMA * float(np.nanmedian(np.abs(differences - middle)))
     noise = max(width**2 / 2, 1e-30)
-    flat = _flatness(across, noise)
+    flat = _compute_flatness_weights(across, noise)
     weight = told * np.minimum(flat[1:], flat[:-1])
     values = np.nan_to_num(differences)
-    for _ in range(ROUNDS):
+    for _ in range(REWEIGHTING_ROUNDS):
         off = (values - middle) / max(BISQUARE * width, 1e-30)
         now = weight * np.maximum(1 - off**2, 0) ** 2
         middle = (now * values).sum(1, keepdims=True) / np.maximum(now.sum(1, keepdims=True), 1e-30)
     return middle[:, 0], width**2 / 2
 
 
-def _flatness(across: Numbers, noise: float) -> Numbers:
+def _compute_flatness_weights(across: Numbers, noise: float) -> Numbers:
     """Weigh each pixel by how little the picture varies along the line around it, 0 to 1."""
     along = np.square(np.diff(across, axis=1))  # of noise alone, twice its variance
     along = np.pad(np.nan_to_num(along), ((0, 0), (1, 1)), mode="edge")
     rough = (along[:, 1:] + along[:, :-1]) / 2
     for axis in (0, 1):
-        wide = np.pad(rough, [(AROUND, AROUND) if a == axis else (0, 0) for a in (0, 1)], "edge")
-        rough = np.lib.stride_tricks.sliding_window_view(wide, 2 * AROUND + 1, axis).mean(-1)
+        wide = np.pad(
+            rough,
+            [(FLATNESS_RADIUS, FLATNESS_RADIUS) if a == axis else (0, 0) for a in (0, 1)],
+            "edge",
+        )
+        rough = np.lib.stride_tricks.sliding_window_view(wide, 2 * FLATNESS_RADIUS + 1, axis).mean(
+            -1
+        )
     texture = np.maximum(rough / (2 * noise) - 1, 0)
     return np.asarray(1 / (1 + texture) ** POWER)
 
 
-def _slow(steps: Numbers) -> Numbers:
+def _compute_step_trend(steps: Numbers) -> Numbers:
     """Mean of the steps around each, edges clipped: the picture's slow course."""
-    width = NORMAL * float(np.median(np.abs(steps - np.median(steps))))
-    limits = np.median(steps) + np.array([-CLIPPED, CLIPPED]) * width
-    padded = np.pad(np.clip(steps, *limits), SLOW, mode="reflect")
-    window = np.ones(2 * SLOW + 1) / (2 * SLOW + 1)
+    width = MAD_TO_SIGMA * float(np.median(np.abs(steps - np.median(steps))))
+    limits = np.median(steps) + np.array([-STEP_CLIP_SIGMAS, STEP_CLIP_SIGMAS]) * width
+    padded = np.pad(np.clip(steps, *limits), TREND_RADIUS, mode="reflect")
+    window = np.ones(2 * TREND_RADIUS + 1) / (2 * TREND_RADIUS + 1)
     return np.convolve(padded, window, mode="valid")
 
 
-def _explained(steps: Numbers, variance: float, picture: float) -> Numbers:
+def _infer_offsets(steps: Numbers, variance: float, picture: float) -> Numbers:
     """Give the likeliest offsets: normal ones, the picture's own steps with a long tail."""
     weight = np.ones_like(steps)
     offsets = np.zeros(len(steps) + 1)
-    for _ in range(ROUNDS):
+    for _ in range(REWEIGHTING_ROUNDS):
         sure = weight / picture
         middle = np.full(len(offsets), 1 / variance)
         middle[1:] += sure
@@ -306,13 +312,13 @@ def _explained(steps: Numbers, variance: float, picture: float) -> Numbers:
         right = np.zeros(len(offsets))
         right[1:] += sure * steps
         right[:-1] -= sure * steps
-        offsets = _tridiagonal(-sure, middle, right)
+        offsets = _solve_tridiagonal(-sure, middle, right)
         left = steps - np.diff(offsets)
-        weight = 1 / (1 + left**2 / (CLIPPED**2 * picture))
+        weight = 1 / (1 + left**2 / (STEP_CLIP_SIGMAS**2 * picture))
     return offsets
 
 
-def _tridiagonal(beside: Numbers, middle: Numbers, right: Numbers) -> Numbers:
+def _solve_tridiagonal(beside: Numbers, middle: Numbers, right: Numbers) -> Numbers:
     """Solve a symmetric tridiagonal system by elimination."""
     diagonal, answer = middle.copy(), right.copy()
     for row in range(1, len(middle)):

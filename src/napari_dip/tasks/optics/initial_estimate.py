@@ -7,7 +7,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from napari_dip.tasks.priors.deep_image_prior import CHANNELS, NOISE_IN_VOLUMES, noise_code
+from napari_dip.tasks.priors.deep_image_prior import (
+    NOISE_IN_VOLUMES,
+    RANDOM_INPUT_CHANNELS,
+    build_random_input_prior,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -15,26 +19,26 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from napari_dip.engine.prior import NoiseCode
+    from napari_dip.engine.prior import RandomInputPrior
     from napari_dip.engine.problem import Estimate, Operator, Penalty
-    from napari_dip.tasks.base import Scene
+    from napari_dip.tasks.base import FitInput
 
 #: Price of a bend, one after the other: each a third of the one before. Smooth pictures first,
 #: since noise that is let in is slow to go again (crop of pollen, 12 x 48 x 48, each begun afresh:
 #: 26.3 dB; so: 26.5 dB).
-WEIGHTS = (0.1, 0.03, 0.01, 0.003, 0.001, 0.0003)
+SMOOTHNESS_WEIGHTS = (0.1, 0.03, 0.01, 0.003, 0.001, 0.0003)
 #: Steps after which a picture is looked at, for each.
-MARKS = (20, 40)
+CHECKED_STEPS = (20, 40)
 #: Steps without a price that tell how much the blur leaves unexplained.
-PLAIN_MARKS = (10, 20, 40, 80)
+UNREGULARISED_STEPS = (10, 20, 40, 80)
 #: Richardson-Lucy's steps to a picture that tells how bright, so how noisy, each pixel is.
 LUCY_STEPS_TO_NOISE = 20
 #: Share by which a loss may be the larger one, and that only within its standard error, to count as
 #: alike (that crop: 0.4 % for a picture that is 0.2 dB better).
-ALIKE = 0.01
+LOSS_TOLERANCE = 0.01
 #: Share of the network in the result before the judging pixels are asked, and how sure that is: one
 #: over its variance, (1/4)^2. Two pictures off by as much, each in its own way, are best halved.
-HALF, SURE = 0.5, 16.0
+PRIOR_NETWORK_SHARE, NETWORK_SHARE_PRECISION = 0.5, 16.0
 
 
 class SmoothGuess(NamedTuple):
@@ -62,8 +66,8 @@ class SmoothGuess(NamedTuple):
     misfit: bool
 
 
-def smooth_guess(
-    scene: Scene, operator: Operator, grid: tuple[int, ...], dark: Tensor
+def compute_smooth_guess(
+    scene: FitInput, operator: Operator, grid: tuple[int, ...], dark: Tensor
 ) -> SmoothGuess:
     """Deconvolve with a falling price of bends, down to where judging pixels are foretold worse.
 
@@ -78,18 +82,20 @@ def smooth_guess(
     """
     from itertools import islice
 
-    from napari_dip.engine.deconvolution.initial_estimate import smooth_deconvolutions
+    from napari_dip.engine.deconvolution.initial_estimate import iterate_smooth_deconvolution
 
     light, seen = scene.measurement - dark, scene.known * (1 - scene.guarded)
-    noise = _noise(scene, operator, grid, dark)
-    excess = _unexplained(scene, operator, grid, dark, noise)
+    noise = _estimate_volume_noise(scene, operator, grid, dark)
+    excess = _measure_model_error(scene, operator, grid, dark, noise)
     variance = noise + excess
 
     def pictures(used: Tensor) -> Iterator[Tensor]:
-        return smooth_deconvolutions(operator, light, variance, used, grid, WEIGHTS, MARKS)
+        return iterate_smooth_deconvolution(
+            operator, light, variance, used, grid, SMOOTHNESS_WEIGHTS, CHECKED_STEPS
+        )
 
-    kept, losses = _until_worse(scene, operator, light, variance, pictures(seen))
-    best = _sharpest(losses)
+    kept, losses = _run_until_worse(scene, operator, light, variance, pictures(seen))
+    best = _find_sharpest(losses)
     whole = next(islice(pictures(scene.known), best, None))
     change = float((kept[best] - kept[max(0, best - 1)]).square().mean().sqrt())
     return SmoothGuess(
@@ -102,8 +108,8 @@ def smooth_guess(
     )
 
 
-def judged_mixture(
-    guess: SmoothGuess, scene: Scene, operator: Operator, dark: Tensor | None
+def make_validated_mixture(
+    guess: SmoothGuess, scene: FitInput, operator: Operator, dark: Tensor | None
 ) -> Callable[[Estimate], Estimate]:
     """Make the step that mixes the network's picture with the guess as the judging pixels ask for.
 
@@ -128,29 +134,33 @@ def judged_mixture(
     def mixed(estimate: Estimate) -> Estimate:
         with torch.no_grad():
             step = operator(estimate.mean) - expected
-        wanted = ((scene.measurement - expected) * step * judges).sum() + HALF * SURE
-        share = (wanted / ((step.square() * judges).sum() + SURE)).clamp(0, 1)
+        wanted = (
+            (scene.measurement - expected) * step * judges
+        ).sum() + PRIOR_NETWORK_SHARE * NETWORK_SHARE_PRECISION
+        share = (wanted / ((step.square() * judges).sum() + NETWORK_SHARE_PRECISION)).clamp(0, 1)
         mean = guess.best + share * (estimate.mean - guess.best) + told
         return estimate._replace(mean=mean if dark is None else mean.maximum(dark))
 
     return mixed
 
 
-def _noise(scene: Scene, operator: Operator, grid: tuple[int, ...], dark: Tensor) -> Tensor:
+def _estimate_volume_noise(
+    scene: FitInput, operator: Operator, grid: tuple[int, ...], dark: Tensor
+) -> Tensor:
     """Variance of the noise where each pixel is as bright as a picture with little noise says."""
     import torch
 
-    from napari_dip.engine.deconvolution.initial_estimate import lucy_guesses
+    from napari_dip.engine.deconvolution.initial_estimate import run_masked_richardson_lucy
 
     seen = scene.known * (1 - scene.guarded)
     steps = (LUCY_STEPS_TO_NOISE,)
-    (picture,) = lucy_guesses(operator, scene.measurement - dark, seen, grid, steps)
+    (picture,) = run_masked_richardson_lucy(operator, scene.measurement - dark, seen, grid, steps)
     with torch.no_grad():
         return scene.noise.at(operator(picture) + dark)
 
 
-def _unexplained(
-    scene: Scene, operator: Operator, grid: tuple[int, ...], dark: Tensor, noise: Tensor
+def _measure_model_error(
+    scene: FitInput, operator: Operator, grid: tuple[int, ...], dark: Tensor, noise: Tensor
 ) -> float:
     """Mean square by which judging pixels lie off what is foretold, beyond their noise.
 
@@ -159,20 +169,22 @@ def _unexplained(
     """
     import torch
 
-    from napari_dip.engine.deconvolution.initial_estimate import smooth_deconvolutions
+    from napari_dip.engine.deconvolution.initial_estimate import iterate_smooth_deconvolution
 
     light, seen = scene.measurement - dark, scene.known * (1 - scene.guarded)
     count = float(scene.held_out.sum()) * light.shape[1]
     off = []
-    for one in smooth_deconvolutions(operator, light, noise, seen, grid, (0.0,), PLAIN_MARKS):
+    for one in iterate_smooth_deconvolution(
+        operator, light, noise, seen, grid, (0.0,), UNREGULARISED_STEPS
+    ):
         with torch.no_grad():
             beyond = ((light - operator(one)).square() - noise) * scene.held_out
         off.append(float(beyond.sum()) / max(count, 1.0))
     return max(0.0, min(off))
 
 
-def _until_worse(
-    scene: Scene, operator: Operator, light: Tensor, variance: Tensor, pictures: Iterator[Tensor]
+def _run_until_worse(
+    scene: FitInput, operator: Operator, light: Tensor, variance: Tensor, pictures: Iterator[Tensor]
 ) -> tuple[list[Tensor], list[Tensor]]:
     """Take pictures until all of one price are worse than the best so far; their losses, too.
 
@@ -189,12 +201,12 @@ def _until_worse(
         kept.append(picture)
         losses.append(off[judging])
         means = [float(one.mean()) for one in losses]
-        if len(kept) % len(MARKS) == 0 and min(means[-len(MARKS) :]) > min(means):
+        if len(kept) % len(CHECKED_STEPS) == 0 and min(means[-len(CHECKED_STEPS) :]) > min(means):
             break
     return kept, losses
 
 
-def _sharpest(losses: list[Tensor]) -> int:
+def _find_sharpest(losses: list[Tensor]) -> int:
     """Tell which is the last that foretells as well as the best, but for chance.
 
     With the judging pixels, which it then gets as well, a picture may be sharper than without.
@@ -203,7 +215,7 @@ def _sharpest(losses: list[Tensor]) -> int:
     best = means.index(min(means))
     for index in range(len(losses) - 1, best, -1):
         error = float((losses[index] - losses[best]).std()) / len(losses[best]) ** 0.5
-        if means[index] - means[best] <= min(error, ALIKE * means[best]):
+        if means[index] - means[best] <= min(error, LOSS_TOLERANCE * means[best]):
             return index
     return best
 
@@ -216,7 +228,7 @@ LUCY_JITTER = 0.1
 #: Weight of the distance from the smooth guess in a volume. It shows the network at once what the
 #: blur tells only step by step; a network of so few steps cannot take its noise over (crop of
 #: pollen, 16 x 64 x 64, after 50 iterations: 25.3 dB without, 26.5 dB with).
-PULL = 1.0
+FIRST_GUESS_WEIGHT = 1.0
 
 
 class FirstGuess(NamedTuple):
@@ -237,8 +249,8 @@ class FirstGuess(NamedTuple):
     reach: float = 1.0
 
 
-def first_guess(
-    scene: Scene, operator: Operator, grid: tuple[int, ...], dark: Tensor
+def compute_first_guess(
+    scene: FitInput, operator: Operator, grid: tuple[int, ...], dark: Tensor
 ) -> FirstGuess:
     """Deconvolve for some steps, without the pixels that judge.
 
@@ -251,21 +263,26 @@ def first_guess(
     dark : Tensor
         (1, C, 1, ...), where there is no light, in network units.
     """
-    from napari_dip.engine.deconvolution.initial_estimate import lucy_guesses, reach_of
+    from napari_dip.engine.deconvolution.initial_estimate import (
+        estimate_peak_intensity,
+        run_masked_richardson_lucy,
+    )
 
     seen, deep = scene.known * (1 - scene.guarded), len(grid) > 2
     steps = LUCY_STEPS_DEEP if deep else LUCY_STEPS
-    kept = lucy_guesses(operator, scene.measurement - dark, seen, grid, steps)
+    kept = run_masked_richardson_lucy(operator, scene.measurement - dark, seen, grid, steps)
     shown = tuple(one + dark for one in kept)
     if not deep:
         return FirstGuess(shown)
-    smooth = smooth_guess(scene, operator, grid, dark)
-    return FirstGuess((*shown, smooth.before, smooth.best), smooth, reach_of(smooth.best - dark))
+    smooth = compute_smooth_guess(scene, operator, grid, dark)
+    return FirstGuess(
+        (*shown, smooth.before, smooth.best), smooth, estimate_peak_intensity(smooth.best - dark)
+    )
 
 
-def code_with(
-    guess: FirstGuess, scene: Scene, grid: tuple[int, ...], rng: torch.Generator
-) -> NoiseCode:
+def build_first_guess_prior(
+    guess: FirstGuess, scene: FitInput, grid: tuple[int, ...], rng: torch.Generator
+) -> RandomInputPrior:
     """Make a network that is fed these pictures beside noise; a volume's begins with one of them.
 
     What it begins with stays, since the data do not mind noise that the blur hides: so it begins
@@ -277,21 +294,25 @@ def code_with(
     start = None
     if smooth is not None:
         start = smooth.best if smooth.misfit else guess.shown[0]
-    return noise_code(
+    return build_random_input_prior(
         scene,
         grid,
         rng,
         shown=torch.cat(guess.shown, 1) / guess.reach,
         jitter_of_shown=LUCY_JITTER,
-        channels_of_noise=CHANNELS if smooth is None else NOISE_IN_VOLUMES,
+        channels_of_noise=RANDOM_INPUT_CHANNELS if smooth is None else NOISE_IN_VOLUMES,
         reach=guess.reach,
         start=start,
     )
 
 
-def pull_towards(guess: FirstGuess) -> tuple[tuple[float, Penalty], ...]:
+def make_first_guess_penalty(guess: FirstGuess) -> tuple[tuple[float, Penalty], ...]:
     """Give the penalty on the distance from the smooth guess, if there is one."""
-    from napari_dip.engine.likelihood.penalties import near
+    from napari_dip.engine.likelihood.penalties import quadratic_proximity
 
     smooth = guess.smooth
-    return () if smooth is None else ((PULL, near(smooth.best, smooth.doubt)),)
+    return (
+        ()
+        if smooth is None
+        else ((FIRST_GUESS_WEIGHT, quadratic_proximity(smooth.best, smooth.doubt)),)
+    )

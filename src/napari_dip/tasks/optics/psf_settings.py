@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field
 
 from napari_dip.errors import Refusal, Refused, refusal
-from napari_dip.tasks.base import SEEN, Input, Setting
+from napari_dip.tasks.base import RECEPTIVE_FIELD_RADIUS, Input, Setting
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -140,14 +140,14 @@ Pinhole = Annotated[
 ]
 #: Half width of a Gaussian blur in standard deviations, as `engine.psf.gaussian_psf` has it; here
 #: it is needed where nothing may load torch.
-GAUSSIAN_REACH = 4
+GAUSSIAN_RADIUS_SIGMAS = 4
 #: In a volume the network draws at most one part in so many of the frame beyond each side of it:
 #: the reach of a deep PSF would make it eight times as large. What lies further is taken to be as
 #: at the rim of what is drawn.
-BEYOND = 4
+MARGIN_DIVISOR = 4
 
 
-def beyond(grid: tuple[int, ...], sizes: tuple[int, ...]) -> tuple[int, ...]:
+def compute_object_margin(grid: tuple[int, ...], sizes: tuple[int, ...]) -> tuple[int, ...]:
     """Pixels that the network draws beyond the frame, on either side of each axis.
 
     Parameters
@@ -160,15 +160,17 @@ def beyond(grid: tuple[int, ...], sizes: tuple[int, ...]) -> tuple[int, ...]:
     reach = tuple(size // 2 for size in sizes)
     if len(grid) == 2:
         return reach
-    return tuple(min(far, -(-count // BEYOND)) for far, count in zip(reach, grid, strict=True))
+    return tuple(
+        min(far, -(-count // MARGIN_DIVISOR)) for far, count in zip(reach, grid, strict=True)
+    )
 
 
-def padded(grid: tuple[int, ...], margin: tuple[int, ...]) -> tuple[int, ...]:
+def compute_object_size(grid: tuple[int, ...], margin: tuple[int, ...]) -> tuple[int, ...]:
     """Size of the object whose blurred picture fills a frame."""
     return tuple(count + 2 * beyond for count, beyond in zip(grid, margin, strict=True))
 
 
-def within_frame(margin: tuple[int, ...]) -> Callable[[Estimate], Estimate]:
+def make_crop_to_frame(margin: tuple[int, ...]) -> Callable[[Estimate], Estimate]:
     """Make the last step that cuts off what lies beyond the frame.
 
     Parameters
@@ -199,11 +201,11 @@ PSF = Input(
     optional=True,
 )
 #: What the user may do where a PSF with depth meets single planes of a stack.
-_AS_VOLUME = ", or set 'Stacks' to Automatic, which takes four planes or more as a volume"
+_VOLUME_HINT = ", or set 'Stacks' to Automatic, which takes four planes or more as a volume"
 
 
 @dataclass(frozen=True, slots=True)
-class KnownPsf:
+class PsfSource:
     """Where the PSF comes from: a picture unless a width or a microscope is given.
 
     Attributes
@@ -246,8 +248,8 @@ class KnownPsf:
             if not is_deep(picture) or deep:
                 return None
             stack = "Z" in source.axes and source.along("Z") > (1,)
-            facts = {"name": picture.name, "shape": _product(picture.shape)}
-            return refusal("psf-axes", hint=_AS_VOLUME if stack else "", **facts)
+            facts = {"name": picture.name, "shape": _format_shape(picture.shape)}
+            return refusal("psf-axes", hint=_VOLUME_HINT if stack else "", **facts)
         if self.sigma_z is not None and not deep:
             return refusal("gaussian-depth", name=source.name)
         if self.sigma is None and deep and None in self.optics.pixels(source, "Z"):
@@ -275,12 +277,12 @@ class KnownPsf:
             )
         if self.sigma is not None:
             sigmas = {"Z": self.sigma_z or 0.0, "Y": self.sigma, "X": self.sigma}
-            return tuple(2 * ceil(GAUSSIAN_REACH * sigmas[axis]) + 1 for axis in axes)
+            return tuple(2 * ceil(GAUSSIAN_RADIUS_SIGMAS * sigmas[axis]) + 1 for axis in axes)
         return self.optics.sizes(source, axes)
 
     def reach(self, source: ImageSpec, others: Mapping[str, ImageSpec], axes: str) -> int:
         """How far beyond itself part of a plane has to see, in pixels."""
-        return max(self.sizes(source, others.get("psf"), axes)) // 2 + SEEN
+        return max(self.sizes(source, others.get("psf"), axes)) // 2 + RECEPTIVE_FIELD_RADIUS
 
     def kernel(
         self, source: ImageSpec, picture: Tensor | None, axes: str
@@ -306,7 +308,7 @@ class KnownPsf:
         notes: tuple[str, ...]
         sizes = self.sizes(source, None, axes) if picture is None else ()
         if picture is not None:
-            cleaned = cleaned_picture(picture)
+            cleaned = clean_psf_image(picture)
             if isinstance(cleaned, Refusal):
                 raise Refused(cleaned)
             kernel, notes = cleaned
@@ -350,23 +352,23 @@ def check_size(source: ImageSpec, sizes: tuple[int, ...], axes: str) -> Refusal 
     frame = source.along(axes)
     if all(2 * (size // 2) <= count for size, count in zip(sizes, frame, strict=True)):
         return None
-    shown = {"psf": _product(sizes), "frame": _product(frame)}
+    shown = {"psf": _format_shape(sizes), "frame": _format_shape(frame)}
     return refusal("psf-large", name=source.name, **shown)
 
 
-def fit_axes(source: ImageSpec, dims: int) -> str:
+def get_fit_axes(source: ImageSpec, dims: int) -> str:
     """Name the axes of a fit in that many dimensions: depth before time."""
     if dims == 2:
         return "YX"
     return "ZYX" if "Z" in source.axes and source.along("Z") > (1,) else "TYX"
 
 
-def cleaned_picture(picture: Tensor) -> tuple[Tensor, tuple[str, ...]] | Refusal:
+def clean_psf_image(picture: Tensor) -> tuple[Tensor, tuple[str, ...]] | Refusal:
     """Centre and crop a PSF's picture (..., Y, X), or say why it is none."""
-    from napari_dip.engine.deconvolution.psf import cleaned_psf
+    from napari_dip.engine.deconvolution.psf import clean_psf
 
     further = [count for count in picture.shape[:-2] if count > 1]
-    cleaned = cleaned_psf(picture.reshape(*further, *picture.shape[-2:]))
+    cleaned = clean_psf(picture.reshape(*further, *picture.shape[-2:]))
     return refusal(cleaned) if isinstance(cleaned, str) else cleaned
 
 
@@ -380,9 +382,9 @@ def _check_picture(picture: ImageSpec) -> Refusal | None:
     further = [count for count in picture.shape[:-2] if count > 1]
     coloured = any(axis in picture.axes and picture.along(axis) > (1,) for axis in "CS")
     if len(picture.shape) < 2 or len(further) > 1 or coloured:
-        return refusal("psf-axes", name=picture.name, shape=_product(picture.shape), hint="")
+        return refusal("psf-axes", name=picture.name, shape=_format_shape(picture.shape), hint="")
     return None
 
 
-def _product(sizes: tuple[int, ...]) -> str:
+def _format_shape(sizes: tuple[int, ...]) -> str:
     return " × ".join(map(str, sizes))

@@ -21,35 +21,35 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from napari_dip.engine.networks.layers import Upsampling
-    from napari_dip.engine.prior import NoiseCode, Prior
+    from napari_dip.engine.prior import Prior, RandomInputPrior
     from napari_dip.engine.problem import Penalty, Problem
-    from napari_dip.tasks.base import Scene
+    from napari_dip.tasks.base import FitInput
 
     Grid = tuple[int, ...]
 
 #: Channels of the fixed noise, its range, and the channels of a skip: the values of the paper.
-CHANNELS, RANGE, SKIP = 32, 0.1, 4
+RANDOM_INPUT_CHANNELS, RANDOM_INPUT_RANGE, RANDOM_INPUT_SKIP_CHANNELS = 32, 0.1, 4
 #: Channels of noise in a volume that is shown a first guess besides: time and memory go to the
 #: finest layers there.
 NOISE_IN_VOLUMES = 8
 #: Standard deviation of the jitter, in units of the code: 1/30 as in the paper's denoising.
-JITTER = 1 / 30
+RANDOM_INPUT_JITTER = 1 / 30
 
 
-def noise_code(
-    scene: Scene,
+def build_random_input_prior(
+    scene: FitInput,
     grid: tuple[int, ...],
     rng: torch.Generator,
     *,
-    skip: int = SKIP,
-    jitter: float = JITTER,
+    skip: int = RANDOM_INPUT_SKIP_CHANNELS,
+    jitter: float = RANDOM_INPUT_JITTER,
     further: int = 0,
     shown: Tensor | None = None,
     jitter_of_shown: float = 0.0,
-    channels_of_noise: int = CHANNELS,
+    channels_of_noise: int = RANDOM_INPUT_CHANNELS,
     reach: float = 1.0,
     start: Tensor | None = None,
-) -> NoiseCode:
+) -> RandomInputPrior:
     """Make a network and its code for a picture on `grid`.
 
     Parameters
@@ -77,24 +77,26 @@ def noise_code(
     import torch
 
     from napari_dip.engine.networks.hourglass import Hourglass
-    from napari_dip.engine.prior import NoiseCode
+    from napari_dip.engine.prior import RandomInputPrior
 
     channels = scene.measurement.shape[1]
     if shown is not None:
         further += shown.shape[1]
     fed = channels_of_noise + further
     net = Hourglass(len(grid), fed, channels, scene.widths, skip=skip, normalised=True, rng=rng)
-    code = torch.empty(1, channels_of_noise, *grid).uniform_(0, RANGE, generator=rng)
+    code = torch.empty(1, channels_of_noise, *grid).uniform_(0, RANDOM_INPUT_RANGE, generator=rng)
     if shown is None:
-        return NoiseCode(net, code, jitter, reach)
+        return RandomInputPrior(net, code, jitter, reach)
     if start is not None:
         net.begin_at_zero()
     jitters = torch.tensor([jitter] * channels_of_noise + [jitter_of_shown] * shown.shape[1])
     jitters = jitters.reshape(1, -1, *(1,) * len(grid))
-    return NoiseCode(net, torch.cat([code, shown.detach().cpu()], 1), jitters, reach, start)
+    return RandomInputPrior(net, torch.cat([code, shown.detach().cpu()], 1), jitters, reach, start)
 
 
-def noise_code_problem(scene: Scene, penalties: tuple[tuple[float, Penalty], ...]) -> Problem:
+def build_random_input_problem(
+    scene: FitInput, penalties: tuple[tuple[float, Penalty], ...]
+) -> Problem:
     """Explain the image as picture plus noise, where the network does not see the image.
 
     Of two measurements the first drives everywhere, and the second judges where it does not
@@ -103,7 +105,7 @@ def noise_code_problem(scene: Scene, penalties: tuple[tuple[float, Penalty], ...
     import torch
 
     from napari_dip.engine.likelihood.fidelity import (
-        NoiseTaken,
+        SureTerm,
         gaussian_likelihood,
         weighted_residual,
     )
@@ -126,11 +128,11 @@ def noise_code_problem(scene: Scene, penalties: tuple[tuple[float, Penalty], ...
             )
         )
     blind = shots == 1 and any(side > 1 for side in scene.block)
-    unseen = NoiseTaken(scene.measurement) if blind else None
+    unseen = SureTerm(scene.measurement) if blind else None
     return Problem(tuple(terms), penalties, unseen=unseen)
 
 
-def judged_by_error(scene: Scene, problem: Problem) -> Problem:
+def validate_by_squared_error(scene: FitInput, problem: Problem) -> Problem:
     """Judge a picture by how far off it is, whatever it says of itself.
 
     The spread of a noise code from step to step is widest at the start, and where the image has
@@ -154,8 +156,8 @@ def judged_by_error(scene: Scene, problem: Problem) -> Problem:
     return replace(problem, terms=tuple(terms))
 
 
-def built(
-    design: Design, grid: Grid, rng: torch.Generator, channels: int = 1, jitter: float = 0.0
+def build_from_architecture(
+    design: Architecture, grid: Grid, rng: torch.Generator, channels: int = 1, jitter: float = 0.0
 ) -> Prior:
     """Make the network and then its code, as the fixed-noise code does.
 
@@ -172,24 +174,29 @@ def built(
         Standard deviation of what is added to the code at each step; codes on a grid of their own
         have none.
     """
-    prior = _unbounded(design, grid, rng, channels, jitter)
+    prior = _build_unbounded(design, grid, rng, channels, jitter)
     if design.bound is not None:
-        from napari_dip.engine.networks.spectral_norm import bound_layers
+        from napari_dip.engine.networks.spectral_norm import bound_spectral_norms
 
-        bound_layers(prior.net, design.bound)
+        bound_spectral_norms(prior.net, design.bound)
     return prior
 
 
-def _unbounded(
-    design: Design, grid: Grid, rng: torch.Generator, channels: int, jitter: float
+def _build_unbounded(
+    design: Architecture, grid: Grid, rng: torch.Generator, channels: int, jitter: float
 ) -> Prior:
     from napari_dip.engine.networks.hourglass import Hourglass
-    from napari_dip.engine.prior import NoiseCode
-    from napari_dip.engine.priors.deep_decoder import CoarseCode, Decoder, DeepDecoder, grids_of
+    from napari_dip.engine.prior import RandomInputPrior
+    from napari_dip.engine.priors.deep_decoder import (
+        CoarseInputPrior,
+        Decoder,
+        DeepDecoder,
+        compute_scale_grids,
+    )
 
-    widths, between = design.widths, _upsampling(design)
+    widths, between = design.widths, _make_upsampling(design)
     if design.structure == "hourglass":
-        fed = len(grid) if design.code == "coordinates" else CHANNELS
+        fed = len(grid) if design.code == "coordinates" else RANDOM_INPUT_CHANNELS
         net = Hourglass(
             len(grid),
             fed,
@@ -201,24 +208,39 @@ def _unbounded(
             even=design.weights == "He",
             upsampling=between,
         )
-        return NoiseCode(net, _code(design, fed, grid, rng), jitter)
-    coarse = grids_of(grid, len(widths))[-1]
+        return RandomInputPrior(net, _make_network_input(design, fed, grid, rng), jitter)
+    coarse = compute_scale_grids(grid, len(widths))[-1]
     if design.structure == "decoder":
-        decoder = Decoder(grid, CHANNELS, channels, widths, rng=rng, upsampling=between)
-        return CoarseCode(decoder, _code(design, CHANNELS, coarse, rng), grid)
+        decoder = Decoder(
+            grid, RANDOM_INPUT_CHANNELS, channels, widths, rng=rng, upsampling=between
+        )
+        return CoarseInputPrior(
+            decoder, _make_network_input(design, RANDOM_INPUT_CHANNELS, coarse, rng), grid
+        )
     deep = DeepDecoder(grid, channels, widths[0], len(widths), rng=rng, upsampling=between)
-    return CoarseCode(deep, _code(design, widths[0], coarse, rng), grid)
+    return CoarseInputPrior(deep, _make_network_input(design, widths[0], coarse, rng), grid)
 
 
-def _upsampling(design: Design) -> Upsampling:
-    from napari_dip.engine.networks.layers import gaussian, nearest, smooth, transposed
+def _make_upsampling(design: Architecture) -> Upsampling:
+    from napari_dip.engine.networks.layers import (
+        make_gaussian_upsampling,
+        make_linear_upsampling,
+        make_nearest_upsampling,
+        make_transposed_upsampling,
+    )
 
     if design.sigma is not None:
-        return gaussian(design.sigma)
-    return {"bilinear": smooth, "nearest": nearest, "transposed": transposed}[design.upsampling]
+        return make_gaussian_upsampling(design.sigma)
+    return {
+        "bilinear": make_linear_upsampling,
+        "nearest": make_nearest_upsampling,
+        "transposed": make_transposed_upsampling,
+    }[design.upsampling]
 
 
-def _code(design: Design, channels: int, grid: Grid, rng: torch.Generator) -> Tensor:
+def _make_network_input(
+    design: Architecture, channels: int, grid: Grid, rng: torch.Generator
+) -> Tensor:
     """Draw, or lay out, what the network is fed with: (1, channels, *grid)."""
     import torch
 
@@ -227,8 +249,8 @@ def _code(design: Design, channels: int, grid: Grid, rng: torch.Generator) -> Te
         return torch.stack(torch.meshgrid(*axes, indexing="ij"))[None]
     code = torch.empty(1, channels, *grid)
     if design.code == "Gaussian":
-        return code.normal_(0, RANGE, generator=rng)
-    return code.uniform_(0, RANGE, generator=rng)
+        return code.normal_(0, RANDOM_INPUT_RANGE, generator=rng)
+    return code.uniform_(0, RANDOM_INPUT_RANGE, generator=rng)
 
 
 #: Rates of the other optimisers, with which the energy of camera (scikit-image, its middle of
@@ -236,9 +258,9 @@ def _code(design: Design, channels: int, grid: Grid, rng: torch.Generator) -> Te
 RATES = {"sgd": 0.1, "l-bfgs": 1.0}
 #: Channels of the deep decoders, the narrow one with fewer weights than there are pixels, and their
 #: grids: Heckel and Hand take 64 or 128 channels and 6 grids for pictures of 512 x 512.
-NARROW, WIDE, GRIDS = 24, 64, 6
+DEEP_DECODER_CHANNELS, WIDE_DEEP_DECODER_CHANNELS, DEEP_DECODER_SCALES = 24, 64, 6
 #: Most grids of an hourglass that are tried; one is without any coarser one.
-DEEPEST = 6
+MAX_SCALES = 6
 #: What is compared with all others, and what moves its weights.
 PRESET: Final = "preset"
 ADAM: Final = "adam"
@@ -246,10 +268,13 @@ ADAM: Final = "adam"
 #: (the code that they published for denoising, and for the bound of 2 the figure beside it).
 BOUNDS, SIGMAS = (1.4, 2.0), (0.1, 0.5)
 #: Priors and kinds of noise with which a design of its own goes.
-_WITH_PRIORS, _WITH_NOISE = ("auto", "noise"), ("auto", "gaussian", "poisson-gaussian")
+_COMPATIBLE_PRIORS, _COMPATIBLE_NOISE_MODELS = (
+    ("auto", "noise"),
+    ("auto", "gaussian", "poisson-gaussian"),
+)
 #: Those that a denoising can take over: all that differ in the network or in what it is fed, and
 #: none that differ in the optimiser.
-Network = Annotated[
+ArchitectureName = Annotated[
     Literal[
         "preset",
         "no-skips",
@@ -310,7 +335,7 @@ Network = Annotated[
 
 
 @dataclass(frozen=True, slots=True)
-class Design:
+class Architecture:
     """A network, what it is fed with and how its weights move.
 
     Attributes
@@ -354,7 +379,9 @@ class Design:
     sigma: float | None = None
 
 
-def designs_for(widths: tuple[int, ...], rate: float, skip: int = SKIP) -> dict[str, Design]:
+def list_architectures(
+    widths: tuple[int, ...], rate: float, skip: int = RANDOM_INPUT_SKIP_CHANNELS
+) -> dict[str, Architecture]:
     """Give all designs by name, that of the preset first.
 
     Parameters
@@ -368,108 +395,116 @@ def designs_for(widths: tuple[int, ...], rate: float, skip: int = SKIP) -> dict[
     """
     scales = " → ".join(map(str, widths))
     words = f"hourglass of {scales} channels, skips of {skip}"
-    base = Design(PRESET, words, "hourglass", widths, rate, skip=skip)
+    base = Architecture(PRESET, words, "hourglass", widths, rate, skip=skip)
     decoder = replace(base, name="decoder", words="decoder only", structure="decoder", skip=0)
     half = tuple(max(1, width // 2) for width in widths)
     found = (
         base,
         replace(base, name="no-skips", words="no skips", skip=0),
         decoder,
-        *_depths(base),
+        *_vary_depth(base),
         replace(base, name="half-width", words="half the channels", widths=half),
         replace(base, name="nearest", words="nearest upsampling", upsampling="nearest"),
         replace(base, name="transposed", words="learned upsampling", upsampling="transposed"),
         replace(base, name="he-weights", words="weights begin after He", weights="He"),
         replace(base, name="gaussian-code", words="fed Gaussian noise", code="Gaussian"),
         replace(base, name="coordinates", words="fed coordinates", code="coordinates"),
-        _moved(base, "sgd", "SGD with momentum"),
-        _moved(base, "l-bfgs", "L-BFGS, no line search"),
-        _deep_decoder(base, "deep-decoder", NARROW),
-        _deep_decoder(base, "wide-deep-decoder", WIDE),
-        *(smoothed(base, sigma) for sigma in SIGMAS),
-        *(bounded(base, bound) for bound in BOUNDS),
-        bounded(decoder, BOUNDS[-1]),
-        smoothed(bounded(decoder, BOUNDS[-1]), SIGMAS[1]),
+        _set_optimiser(base, "sgd", "SGD with momentum"),
+        _set_optimiser(base, "l-bfgs", "L-BFGS, no line search"),
+        _make_deep_decoder(base, "deep-decoder", DEEP_DECODER_CHANNELS),
+        _make_deep_decoder(base, "wide-deep-decoder", WIDE_DEEP_DECODER_CHANNELS),
+        *(set_gaussian_upsampling(base, sigma) for sigma in SIGMAS),
+        *(bound_architecture(base, bound) for bound in BOUNDS),
+        bound_architecture(decoder, BOUNDS[-1]),
+        set_gaussian_upsampling(bound_architecture(decoder, BOUNDS[-1]), SIGMAS[1]),
     )
     return {one.name: one for one in found}
 
 
-def bounded(design: Design, bound: float) -> Design:
+def bound_architecture(design: Architecture, bound: float) -> Architecture:
     """Bound the layers of a design."""
     words = f"layers bounded to {bound:g}"
-    return _further(design, f"lipschitz-{bound:g}", words, bound=bound)
+    return _derive_architecture(design, f"lipschitz-{bound:g}", words, bound=bound)
 
 
-def smoothed(design: Design, sigma: float) -> Design:
+def set_gaussian_upsampling(design: Architecture, sigma: float) -> Architecture:
     """Let a design upsample with a Gaussian kernel."""
     words = f"Gaussian upsampling of width {sigma:g}"
-    return _further(design, f"upsampling-{sigma:g}", words, upsampling="gaussian", sigma=sigma)
+    return _derive_architecture(
+        design, f"upsampling-{sigma:g}", words, upsampling="gaussian", sigma=sigma
+    )
 
 
-def at_rate(design: Design, rate: float) -> Design:
+def set_learning_rate(design: Architecture, rate: float) -> Architecture:
     """Let the weights of a design move at another rate."""
-    return _further(design, f"rate-{rate:g}", f"rate {rate:g}", rate=rate)
+    return _derive_architecture(design, f"rate-{rate:g}", f"rate {rate:g}", rate=rate)
 
 
-def check_network(network: str, prior: str, noise: str) -> Refusal | None:
+def check_architecture(network: str, prior: str, noise: str) -> Refusal | None:
     """Say no to a design where another prior has a network of its own."""
-    if network == PRESET or (prior in _WITH_PRIORS and noise in _WITH_NOISE):
+    if network == PRESET or (prior in _COMPATIBLE_PRIORS and noise in _COMPATIBLE_NOISE_MODELS):
         return None
-    other = f"the prior '{prior}'" if prior not in _WITH_PRIORS else f"the noise model '{noise}'"
+    other = (
+        f"the prior '{prior}'" if prior not in _COMPATIBLE_PRIORS else f"the noise model '{noise}'"
+    )
     why = f"{other} has a network of its own"
     hint = "Choose the prior of fixed noise (--prior noise) and a detector's noise with it."
     return refusal("setting-wrong", field="network", value=f"'{network}'", why=why, hint=hint)
 
 
-def widths_of(network: str, prior: str, preset: tuple[int, ...]) -> tuple[int, ...]:
+def compute_channel_widths(network: str, prior: str, preset: tuple[int, ...]) -> tuple[int, ...]:
     """Give the channels at each grid of a design, from those of the preset's network."""
     if network == PRESET or prior != "noise":
         return preset
-    found = designs_for(preset, 0.0)
+    found = list_architectures(preset, 0.0)
     return found[network].widths if network in found else preset  # as deep as the preset's
 
 
-def designed_code(network: str, scene: Scene, rng: torch.Generator) -> Prior:
+def build_architecture_prior(network: str, scene: FitInput, rng: torch.Generator) -> Prior:
     """Make the network and the code of a fixed-noise fit.
 
     Parameters
     ----------
     network : str
-        One of `Network`.
+        One of `ArchitectureName`.
     scene : Scene
         Whose widths are those of the design already.
     rng : torch.Generator
     """
-    found = designs_for(scene.widths, 0.0)
+    found = list_architectures(scene.widths, 0.0)
     if network == PRESET or network not in found or network.startswith("depth"):
-        return noise_code(scene, scene.grid, rng)
+        return build_random_input_prior(scene, scene.grid, rng)
     design = replace(found[network], widths=scene.widths)
-    return built(design, scene.grid, rng, scene.measurement.shape[1], JITTER)
+    return build_from_architecture(
+        design, scene.grid, rng, scene.measurement.shape[1], RANDOM_INPUT_JITTER
+    )
 
 
-def _depths(base: Design) -> list[Design]:
+def _vary_depth(base: Architecture) -> list[Architecture]:
     """Vary how many grids there are; the coarsest of the preset's is repeated."""
     made = []
-    for count in range(1, DEEPEST + 1):
+    for count in range(1, MAX_SCALES + 1):
         if count == len(base.widths):
             continue
-        widths = (base.widths + base.widths[-1:] * DEEPEST)[:count]
+        widths = (base.widths + base.widths[-1:] * MAX_SCALES)[:count]
         words = f"{count} grids" if count > 1 else "1 grid, no coarser one"
         made.append(replace(base, name=f"depth-{count}", words=words, widths=widths))
     return made
 
 
-def _moved(base: Design, optimiser: str, words: str) -> Design:
+def _set_optimiser(base: Architecture, optimiser: str, words: str) -> Architecture:
     return replace(base, name=optimiser, words=words, optimiser=optimiser, rate=RATES[optimiser])
 
 
-def _deep_decoder(base: Design, name: str, width: int) -> Design:
+def _make_deep_decoder(base: Architecture, name: str, width: int) -> Architecture:
     words = f"deep decoder of {width} channels"
-    widths = (width,) * GRIDS
+    widths = (width,) * DEEP_DECODER_SCALES
     return replace(base, name=name, words=words, structure="deep decoder", widths=widths, skip=0)
 
 
-def _further(design: Design, name: str, words: str, **changes: object) -> Design:
+def _derive_architecture(
+    design: Architecture, name: str, words: str, **changes: object
+) -> Architecture:
     """Change one more thing, and say so; of the preset's alone only that."""
     if design.name != PRESET:
         name, words = f"{design.name}+{name}", f"{design.words}, {words}"

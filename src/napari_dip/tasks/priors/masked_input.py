@@ -11,25 +11,25 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_dip.errors import Refusal, refusal
-from napari_dip.io.header import shared_axes
+from napari_dip.io.header import match_axes
 
 if TYPE_CHECKING:
     import numpy.typing as npt
     import torch
     from torch import nn
 
-    from napari_dip.engine.priors.masked_input import HiddenPixels
-    from napari_dip.engine.priors.masked_stack import HiddenInStack
+    from napari_dip.engine.priors.masked_input import MaskedInputPrior
+    from napari_dip.engine.priors.masked_stack import MaskedStackPrior
     from napari_dip.io import ImageSpec
-    from napari_dip.tasks.base import Scene
+    from napari_dip.tasks.base import FitInput
 
     Marks = npt.NDArray[np.bool_]
 
 #: Correlation of neighbouring mask pixels from which on holes have a shape: pixels that are
 #: missing one by one have 0, strokes three pixels wide 0.7.
-SHAPED = 0.35
+MIN_SHAPE_CORRELATION = 0.35
 #: Labels that a message lists.
-MOST_NAMED = 8
+MAX_LISTED_LABELS = 8
 
 
 def check_mask(source: ImageSpec, mask: ImageSpec) -> Refusal | None:
@@ -41,7 +41,7 @@ def check_mask(source: ImageSpec, mask: ImageSpec) -> Refusal | None:
         The mask has the image's axes, or lacks channels, or has the picture plane's alone. It may
         have further axes of one element.
     """
-    if shared_axes(source, mask.shape):
+    if match_axes(source, mask.shape):
         return None
     sizes, want = (" × ".join(map(str, one.shape)) for one in (mask, source))
     axes = [axis for axis, n in zip(mask.axes, mask.shape, strict=False) if n > 1 or axis in "YX"]
@@ -56,7 +56,7 @@ def check_mask(source: ImageSpec, mask: ImageSpec) -> Refusal | None:
     return refusal("mask-shape", name=mask.name, image=source.name, **sides)
 
 
-def marked(mask: npt.NDArray[Any], label: int | None, *, invert: bool) -> Marks:
+def parse_mask(mask: npt.NDArray[Any], label: int | None, *, invert: bool) -> Marks:
     """Read a mask: where pixels are to be filled in.
 
     Parameters
@@ -77,7 +77,7 @@ def marked(mask: npt.NDArray[Any], label: int | None, *, invert: bool) -> Marks:
     return ~chosen if invert else chosen
 
 
-def grown(holes: Marks, pixels: int) -> Marks:
+def dilate_holes(holes: Marks, pixels: int) -> Marks:
     """Widen holes (..., Y, X) by so many pixels in each direction, round at corners."""
     if not pixels or not holes.any():
         return holes
@@ -107,7 +107,9 @@ def refuse_marks(
     """
     if label is not None and not (mask == label).any():
         found = [f"{value:g}" for value in np.unique(mask) if value != 0]
-        some = ", ".join(found[:MOST_NAMED]) + (" and more" if len(found) > MOST_NAMED else "")
+        some = ", ".join(found[:MAX_LISTED_LABELS]) + (
+            " and more" if len(found) > MAX_LISTED_LABELS else ""
+        )
         return refusal("mask-label", name=name, label=label, found=some or "none")
     if not holes.any():
         return refusal("mask-empty", name=name)
@@ -116,7 +118,7 @@ def refuse_marks(
     return None
 
 
-def scattered(holes: Marks) -> bool:
+def is_scattered(holes: Marks) -> bool:
     """Whether pixels (Y, X) are missing one by one rather than in shapes."""
     share = float(holes.mean())
     spread = share * (1 - share)
@@ -125,10 +127,10 @@ def scattered(holes: Marks) -> bool:
     centred = holes - share
     along_y = float((centred[1:] * centred[:-1]).mean())
     along_x = float((centred[:, 1:] * centred[:, :-1]).mean())
-    return max(along_y, along_x) < SHAPED * spread
+    return max(along_y, along_x) < MIN_SHAPE_CORRELATION * spread
 
 
-def depth(holes: Marks, most: int) -> int:
+def measure_hole_depth(holes: Marks, most: int) -> int:
     """Pixels from the rim of the deepest hole (Y, X) to its innermost pixel, diagonals as one.
 
     Parameters
@@ -152,7 +154,7 @@ def depth(holes: Marks, most: int) -> int:
     return count
 
 
-def widest_side(known: Marks, most: int) -> int:
+def measure_widest_hole(known: Marks, most: int) -> int:
     """Width of the widest hole in any plane, 0 if pixels are missing one by one.
 
     Parameters
@@ -164,12 +166,12 @@ def widest_side(known: Marks, most: int) -> int:
     """
     missing = np.any(~known, axis=1)
     holes = [one for one in missing.reshape(-1, *missing.shape[-2:]) if one.any()]
-    if all(scattered(one) and not one.all() for one in holes):
+    if all(is_scattered(one) and not one.all() for one in holes):
         return 0
-    return min(most, 2 * max(depth(one, most // 2) for one in holes))
+    return min(most, 2 * max(measure_hole_depth(one, most // 2) for one in holes))
 
 
-def missing_planes(known: Marks) -> tuple[int, int]:
+def count_missing_planes(known: Marks) -> tuple[int, int]:
     """Count the picture planes of which nothing is known, and all planes.
 
     Parameters
@@ -183,20 +185,22 @@ def missing_planes(known: Marks) -> tuple[int, int]:
 
 #: Least and most part of the known pixels that a step hides. On Cameraman, half of it missing, 0.3
 #: reached 29.65 dB after 200 steps, anything from 0.2 to 0.7 29.52; 0.1 learns more slowly.
-SHARE = (0.3, 0.3)
+MASKED_FRACTION_RANGE = (0.3, 0.3)
 #: Residual blocks of the network for planes of a stack, which looks 2 x BLOCKS + 2 pixels far.
-BLOCKS = 4
+STACK_RESIDUAL_BLOCKS = 4
 #: Deepest hole whose copies are hidden whole.
-MOST_REACH = 16
+MAX_MASKED_DEPTH = 16
 #: Planes of a stack that a step looks at.
-PLANES = 4
+STACK_WINDOW_PLANES = 4
 #: Pixels of a stack that a look sends through the network at a time: a plane of 512 x 512.
-AT_A_TIME = 2**18
+MAX_BATCH_PIXELS = 2**18
 #: Priors whose network sees picture planes, in a stack as well.
-PLANE_WISE = ("image", "image-shapes")
+PLANE_WISE_PRIORS = ("image", "image-shapes")
 
 
-def hidden_code(scene: Scene, rng: torch.Generator, *, foretell: bool) -> HiddenPixels:
+def build_masked_input_prior(
+    scene: FitInput, rng: torch.Generator, *, foretell: bool
+) -> MaskedInputPrior:
     """Make a network and its code: the measurement with more of it hidden.
 
     With scattered pixels, steps see the picture mirrored: what is rare in it, such as thin strokes,
@@ -209,18 +213,20 @@ def hidden_code(scene: Scene, rng: torch.Generator, *, foretell: bool) -> Hidden
     foretell : bool
         Whether known pixels, too, are to be foretold from the others in the end.
     """
-    from napari_dip.engine.priors.masked_input import HiddenPixels, code_channels
+    from napari_dip.engine.priors.masked_input import MaskedInputPrior, count_input_channels
 
     channels, *grid = scene.measurement.shape[1:]
     holes = (scene.known[0, 0] == 0).cpu().numpy()
-    shaped = not scattered(holes)
-    return HiddenPixels(
-        _network(scene, code_channels(len(grid), channels), rng, even=not shaped),
+    shaped = not is_scattered(holes)
+    return MaskedInputPrior(
+        _build_masked_input_network(
+            scene, count_input_channels(len(grid), channels), rng, even=not shaped
+        ),
         scene.measurement,
         scene.known,
         scene.held_out,
-        share=SHARE,
-        reach=depth(holes, MOST_REACH) if shaped else 1,
+        share=MASKED_FRACTION_RANGE,
+        reach=measure_hole_depth(holes, MAX_MASKED_DEPTH) if shaped else 1,
         copies=shaped,
         mirror=not shaped,
         foretell=foretell,
@@ -228,7 +234,9 @@ def hidden_code(scene: Scene, rng: torch.Generator, *, foretell: bool) -> Hidden
     )
 
 
-def stack_code(scene: Scene, rng: torch.Generator, *, foretell: bool) -> HiddenInStack:
+def build_masked_stack_prior(
+    scene: FitInput, rng: torch.Generator, *, foretell: bool
+) -> MaskedStackPrior:
     """Make a network that fills planes from those before and after, and its code.
 
     Parameters
@@ -239,35 +247,40 @@ def stack_code(scene: Scene, rng: torch.Generator, *, foretell: bool) -> HiddenI
     foretell : bool
         Whether known pixels, too, are to be foretold from the others in the end.
     """
-    from napari_dip.engine.networks.hourglass import PlaneWise
-    from napari_dip.engine.priors.masked_stack import HiddenInStack, stack_code_channels
+    from napari_dip.engine.networks.hourglass import PlanewiseNetwork
+    from napari_dip.engine.priors.masked_stack import MaskedStackPrior, count_stack_input_channels
 
     channels = scene.measurement.shape[1]
-    return HiddenInStack(
-        PlaneWise(_network(scene, stack_code_channels(channels), rng), AT_A_TIME),
+    return MaskedStackPrior(
+        PlanewiseNetwork(
+            _build_masked_input_network(scene, count_stack_input_channels(channels), rng),
+            MAX_BATCH_PIXELS,
+        ),
         scene.measurement,
         scene.known,
         scene.held_out,
-        share=SHARE[1],
+        share=MASKED_FRACTION_RANGE[1],
         foretell=foretell,
-        window=stack_window(scene.window, scene.grid),
+        window=compute_stack_window(scene.window, scene.grid),
     )
 
 
-def stack_window(side: int | None, grid: tuple[int, ...]) -> tuple[int, ...]:
+def compute_stack_window(side: int | None, grid: tuple[int, ...]) -> tuple[int, ...]:
     """Planes, height and width of what a step looks at."""
-    return tuple(map(min, (PLANES, *[side or max(grid)] * 2), grid))
+    return tuple(map(min, (STACK_WINDOW_PLANES, *[side or max(grid)] * 2), grid))
 
 
-def _network(scene: Scene, fed: int, rng: torch.Generator, *, even: bool = False) -> nn.Module:
+def _build_masked_input_network(
+    scene: FitInput, fed: int, rng: torch.Generator, *, even: bool = False
+) -> nn.Module:
     """Make the network for a picture plane: a chain or an hourglass, as the preset says."""
     from napari_dip.engine.networks.hourglass import Hourglass, ResidualChain
-    from napari_dip.engine.priors.masked_input import FromFilling
+    from napari_dip.engine.priors.masked_input import FillingResidualNetwork
 
     channels = scene.measurement.shape[1]
     net = (
         Hourglass(2, fed, channels, scene.widths, skip=None, normalised=False, rng=rng, even=even)
         if len(scene.widths) > 1
-        else ResidualChain(2, fed, channels, scene.widths[0], BLOCKS, rng=rng)
+        else ResidualChain(2, fed, channels, scene.widths[0], STACK_RESIDUAL_BLOCKS, rng=rng)
     )
-    return FromFilling(net, fed, channels, 2, rng)
+    return FillingResidualNetwork(net, fed, channels, 2, rng)

@@ -4,27 +4,35 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from napari_dip.tasks.priors.blind_spot import IMAGE_FED, refined, window_for
+from napari_dip.tasks.priors.blind_spot import (
+    IMAGE_INPUT_PRIORS,
+    compute_window_size,
+    make_bm3d_refinement,
+)
 
 if TYPE_CHECKING:
     import torch
 
-    from napari_dip.engine.priors.r2r import RecorruptedCode
+    from napari_dip.engine.priors.r2r import R2RPrior
     from napari_dip.engine.problem import Penalty, Problem
-    from napari_dip.tasks.base import Scene
+    from napari_dip.tasks.base import FitInput
 
-RECORRUPTED = "recorrupted"
+R2R_PRIOR = "recorrupted"
 #: Priors that are shown the measurement.
-SHOWN = (*IMAGE_FED, RECORRUPTED)
+MEASUREMENT_INPUT_PRIORS = (*IMAGE_INPUT_PRIORS, R2R_PRIOR)
 #: Why a prior that has to know the noise gave way.
-DOUBTED = "the image does not tell its noise surely, which showing the network more of it needs"
-WEAK = "the noise is weak beside the picture, which a network that is shown all of it would copy"
+UNRELIABLE_NOISE_REASON = (
+    "the image does not tell its noise surely, which showing the network more of it needs"
+)
+WEAK_NOISE_REASON = (
+    "the noise is weak beside the picture, which a network that is shown all of it would copy"
+)
 #: Share of the noise's variance that the network leaves, about, where nothing else says how sure a
 #: picture is that a person kept early: 0.09 on F16 with noise of 25, 0.12 to 0.34 on FMD.
-LEFT = 0.2
+R2R_RESIDUAL_NOISE_SHARE = 0.2
 
 
-def recorrupted_code(scene: Scene, rng: torch.Generator, *, further: int = 0) -> RecorruptedCode:
+def build_r2r_prior(scene: FitInput, rng: torch.Generator, *, further: int = 0) -> R2RPrior:
     """Make a network and its code: the measurement with noise of its own kind put on top.
 
     Parameters
@@ -35,7 +43,7 @@ def recorrupted_code(scene: Scene, rng: torch.Generator, *, further: int = 0) ->
         Channels that the network is fed beside the measurement.
     """
     from napari_dip.engine.networks.hourglass import Hourglass
-    from napari_dip.engine.priors.r2r import RecorruptedCode
+    from napari_dip.engine.priors.r2r import R2RPrior
 
     channels, *grid = scene.measurement.shape[1:]
     # what noisy pixels are filled in with is no noisier than others
@@ -51,7 +59,7 @@ def recorrupted_code(scene: Scene, rng: torch.Generator, *, further: int = 0) ->
         rng=rng,
         even=True,
     )
-    return RecorruptedCode(
+    return R2RPrior(
         net,
         scene.measurement,
         scene.quiet,
@@ -59,12 +67,12 @@ def recorrupted_code(scene: Scene, rng: torch.Generator, *, further: int = 0) ->
         scene.block,
         scene.noise if scene.noises is None else scene.noises,
         scene.correlation,
-        window=None if scene.window is None else window_for(dims, scene.window),
+        window=None if scene.window is None else compute_window_size(dims, scene.window),
         trust=trust,
     )
 
 
-def recorrupted_problem(scene: Scene, penalties: tuple[tuple[float, Penalty], ...]) -> Problem:
+def build_r2r_problem(scene: FitInput, penalties: tuple[tuple[float, Penalty], ...]) -> Problem:
     """Explain the image as picture plus noise, of which the network is shown more.
 
     Parameters
@@ -72,13 +80,13 @@ def recorrupted_problem(scene: Scene, penalties: tuple[tuple[float, Penalty], ..
     scene : Scene
     penalties : tuple of (weight, Penalty)
     """
-    from napari_dip.engine.likelihood.fidelity import gaussian_likelihood, squares
+    from napari_dip.engine.likelihood.fidelity import gaussian_likelihood, least_squares
     from napari_dip.engine.problem import Estimate, Identity, Problem, Term
 
     term = Term(
         scene.measurement,
         Identity(),
-        squares(scene.noise_level**2),
+        least_squares(scene.noise_level**2),
         gaussian_likelihood(scene.noise),
         fitted=scene.weight * (1 - scene.guarded),
         held_out=scene.held_out,
@@ -86,6 +94,8 @@ def recorrupted_problem(scene: Scene, penalties: tuple[tuple[float, Penalty], ..
     )
 
     def finish(estimate: Estimate) -> Estimate:
-        return Estimate(estimate.mean, (LEFT * scene.noise.at(estimate.mean)).log())
+        return Estimate(
+            estimate.mean, (R2R_RESIDUAL_NOISE_SHARE * scene.noise.at(estimate.mean)).log()
+        )
 
-    return Problem((term,), penalties, finish, refine=refined(scene, finish))
+    return Problem((term,), penalties, finish, refine=make_bm3d_refinement(scene, finish))

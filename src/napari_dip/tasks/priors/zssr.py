@@ -11,26 +11,26 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-    from napari_dip.engine.priors.zssr import CoarserScales, Enlarging
+    from napari_dip.engine.priors.zssr import ZssrNetwork, ZssrPrior
     from napari_dip.engine.problem import Estimate, Problem
-    from napari_dip.tasks.base import Scene
+    from napari_dip.tasks.base import FitInput
 
 #: Name of the prior; a row of the presets.
-COARSER_SCALES = "coarser-scales"
+ZSSR_PRIOR = "coarser-scales"
 #: Least side of a picture: made coarse by three, it still has the pixels that a network's layers
 #: reflect at the border.
-LEAST_SIDE = 16
+MIN_ZSSR_SIDE = 16
 #: Part of the picture that judges, and the side of its patches: what a network has learned of a
 #: pixel, it knows of the next one, too.
-JUDGES, PATCH = 0.15, 4
+VALIDATION_PATCH_FRACTION, VALIDATION_PATCH_SIDE = 0.15, 4
 #: Residual blocks of the network, as for inpainting (600 steps on bird of Set5, made coarse by 4).
-BLOCKS = 4
+ZSSR_RESIDUAL_BLOCKS = 4
 #: Share of what interpolation gets wrong, as a variance, that is reckoned with everywhere: it
 #: keeps the loss finite where a network is sure of itself.
-GRANTED = 0.01
+INTERPOLATION_VARIANCE_FLOOR = 0.01
 
 
-def stages_of(factors: tuple[int, ...]) -> tuple[tuple[int, ...], int] | None:
+def split_into_stages(factors: tuple[int, ...]) -> tuple[tuple[int, ...], int] | None:
     """Divide the way to finer pixels into equal stages; None if there is no such way.
 
     Parameters
@@ -50,7 +50,7 @@ def stages_of(factors: tuple[int, ...]) -> tuple[tuple[int, ...], int] | None:
     return tuple(step if factor > 1 else 1 for factor in factors), count
 
 
-def with_patches_that_judge(scene: Scene, coarser: nn.Module, stage: tuple[int, ...]) -> Scene:
+def set_validation_patches(scene: FitInput, coarser: nn.Module, stage: tuple[int, ...]) -> FitInput:
     """Let patches judge, in place of pixels, and work out what interpolation gets wrong.
 
     Parameters
@@ -63,29 +63,29 @@ def with_patches_that_judge(scene: Scene, coarser: nn.Module, stage: tuple[int, 
     """
     import torch
 
-    from napari_dip.engine.operators.detector import interpolated
-    from napari_dip.engine.problem import LEAST_VARIANCE
+    from napari_dip.engine.operators.detector import interpolate_cubic
+    from napari_dip.engine.problem import MIN_PREDICTION_VARIANCE
 
     none = torch.zeros_like(scene.held_out)
-    patches = [-(-n // PATCH) for n in scene.grid]
+    patches = [-(-n // VALIDATION_PATCH_SIDE) for n in scene.grid]
     count = torch.Size(patches).numel()
     order = torch.randperm(count, generator=torch.Generator().manual_seed(0))
     dealt = torch.zeros(count)
-    dealt[order[: max(1, round(JUDGES * count))]] = 1
+    dealt[order[: max(1, round(VALIDATION_PATCH_FRACTION * count))]] = 1
     judges = dealt.reshape(patches).to(none)
     for axis, side in enumerate(scene.grid):
-        judges = judges.repeat_interleave(PATCH, axis).narrow(axis, 0, side)
+        judges = judges.repeat_interleave(VALIDATION_PATCH_SIDE, axis).narrow(axis, 0, side)
     whole = (slice(n // factor * factor) for n, factor in zip(scene.grid, stage, strict=True))
-    picture = _filled(scene)[(slice(None), slice(None), *whole)]
-    left = picture - interpolated(coarser(picture), stage)
-    lost = max(float(left.square().mean()), LEAST_VARIANCE)
+    picture = _fill_holes(scene)[(slice(None), slice(None), *whole)]
+    left = picture - interpolate_cubic(coarser(picture), stage)
+    lost = max(float(left.square().mean()), MIN_PREDICTION_VARIANCE)
     worked_out = {**scene.worked_out, "judges": judges[None, None], "lost": lost}
     return replace(scene, held_out=none, guarded=none, worked_out=worked_out)
 
 
-def coarser_scales(
-    scene: Scene, coarser: nn.Module, factors: tuple[int, ...], rng: torch.Generator
-) -> CoarserScales:
+def build_zssr_prior(
+    scene: FitInput, coarser: nn.Module, factors: tuple[int, ...], rng: torch.Generator
+) -> ZssrPrior:
     """Make the network and what it is fed.
 
     Parameters
@@ -97,17 +97,17 @@ def coarser_scales(
         Of the whole way.
     rng : torch.Generator
     """
-    from napari_dip.engine.priors.zssr import CoarserScales
+    from napari_dip.engine.priors.zssr import ZssrPrior
 
     window = None if scene.window is None else (scene.window,) * len(scene.grid)
-    net = _network(scene, coarser, factors, rng)
+    net = _build_zssr_network(scene, coarser, factors, rng)
     lost = scene.worked_out["lost"]
     assert isinstance(lost, float)
-    return CoarserScales(net, _filled(scene), scene.noise, lost, window=window)
+    return ZssrPrior(net, _fill_holes(scene), scene.noise, lost, window=window)
 
 
-def coarser_scales_problem(
-    scene: Scene, operator: nn.Module, finer: Callable[[Tensor], Tensor]
+def build_zssr_problem(
+    scene: FitInput, operator: nn.Module, finer: Callable[[Tensor], Tensor]
 ) -> Problem:
     """Ask for the picture, made coarse by one stage; explain it in the end as far as it is certain.
 
@@ -124,23 +124,23 @@ def coarser_scales_problem(
 
     from napari_dip.engine.likelihood.fidelity import (
         NoiseVariance,
+        beta_nll,
         gaussian_likelihood,
-        mean_and_doubt,
     )
-    from napari_dip.engine.operators.detector import explaining
-    from napari_dip.engine.problem import LEAST_VARIANCE, Problem, Term
+    from napari_dip.engine.operators.detector import apply_iterative_backprojection
+    from napari_dip.engine.problem import MIN_PREDICTION_VARIANCE, Problem, Term
 
     measured, judges = scene.measurement, scene.worked_out["judges"]
     lost = scene.worked_out["lost"]
     assert isinstance(judges, torch.Tensor)
     assert isinstance(lost, float)
     nothing = torch.zeros_like(scene.noise.gain[:1])
-    sure = NoiseVariance(nothing, nothing, nothing + GRANTED * lost)
+    sure = NoiseVariance(nothing, nothing, nothing + INTERPOLATION_VARIANCE_FLOOR * lost)
     likelihood = gaussian_likelihood(sure)
     term = Term(
         measured,
         operator,
-        mean_and_doubt(sure, lost),
+        beta_nll(sure, lost),
         # by how far off it is, whatever the network says of itself
         lambda estimate, picture: likelihood(type(estimate)(estimate.mean), picture),
         fitted=scene.known * (1 - judges),
@@ -152,33 +152,37 @@ def coarser_scales_problem(
         assert estimate.log_variance is not None  # this prior says how sure it is
         doubt = estimate.log_variance.exp()
         foretold = operator(estimate.mean)
-        unsure = operator(doubt).clamp(min=LEAST_VARIANCE)
+        unsure = operator(doubt).clamp(min=MIN_PREDICTION_VARIANCE)
         share = unsure / (unsure + scene.noise.at(foretold))
         wanted = foretold + share * (measured - foretold) * scene.known
-        mean = explaining(estimate.mean, wanted, operator, finer)
+        mean = apply_iterative_backprojection(estimate.mean, wanted, operator, finer)
         return estimate._replace(mean=mean)
 
     return Problem((term,), finish=finish)
 
 
-def _network(
-    scene: Scene, coarser: nn.Module, factors: tuple[int, ...], rng: torch.Generator
-) -> Enlarging:
+def _build_zssr_network(
+    scene: FitInput, coarser: nn.Module, factors: tuple[int, ...], rng: torch.Generator
+) -> ZssrNetwork:
     from napari_dip.engine.networks.hourglass import ResidualChain
-    from napari_dip.engine.priors.masked_input import FromFilling
-    from napari_dip.engine.priors.zssr import Enlarging
+    from napari_dip.engine.priors.masked_input import FillingResidualNetwork
+    from napari_dip.engine.priors.zssr import ZssrNetwork
 
-    stage = stages_of(factors)
+    stage = split_into_stages(factors)
     assert stage is not None  # the task has chosen another prior then
     channels, dims = scene.measurement.shape[1], len(scene.grid)
-    chain = ResidualChain(dims, channels, channels, scene.widths[0], BLOCKS, rng=rng)
-    net = FromFilling(chain, channels, channels, dims, rng)
-    return Enlarging(net, coarser, *stage, scene.grid)
+    chain = ResidualChain(dims, channels, channels, scene.widths[0], ZSSR_RESIDUAL_BLOCKS, rng=rng)
+    net = FillingResidualNetwork(chain, channels, channels, dims, rng)
+    return ZssrNetwork(net, coarser, *stage, scene.grid)
 
 
-def _filled(scene: Scene) -> Tensor:
+def _fill_holes(scene: FitInput) -> Tensor:
     """Give the measurement, its holes filled smoothly."""
-    from napari_dip.engine.prior import fill
+    from napari_dip.engine.prior import fill_with_local_mean
 
     whole = bool((scene.known > 0).all())
-    return scene.measurement if whole else fill(scene.measurement, scene.known, scene.block)
+    return (
+        scene.measurement
+        if whole
+        else fill_with_local_mean(scene.measurement, scene.known, scene.block)
+    )
