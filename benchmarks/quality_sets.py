@@ -23,7 +23,7 @@ Picture = npt.NDArray[np.float64]
 #: Crops of the reference-size network: the middle of each field's first capture, 3,000 steps of
 #: it on 512 x 512 pixels would take four times as long.
 CROP = (slice(128, 384), slice(128, 384))
-#: FMD fields that nothing was chosen on (docs/benchmarks.md), one for each microscope; a colour
+#: FMD fields that nothing was chosen on (docs/benchmarks/fmd.md), one for each microscope; a colour
 #: picture, a grey one, a camera's own noise, and one pair of each further microscope.
 SMALL = (
     "fmd/Confocal_BPAE_R_raw1",

@@ -30,7 +30,7 @@ untouched.
 
 `make faults` does to the program what these messages are about, at the command line, in Python, in
 a batch and in the dock: bad input, files made to do harm ([guards](../SECURITY.md)), kills, full
-memory, full disks. [Figures](benchmarks.md).
+memory, full disks. [Figures](benchmarks/robustness.md).
 
 When the memory runs out within a fit, all of it is freed and the fit goes on from its last
 judgement, with windows of half the size where they are larger than 64 pixels, four times in a fit
@@ -76,7 +76,8 @@ def pages() -> dict[Path, str]:
     rows = "".join(map(dependency_row, dependencies.rows()))
     texts[DOCS / "dependencies.md"] = DEPENDENCIES_HEAD + rows
     for name, task in TASKS.items():
-        page = DOCS / "tasks" / f"{name}.md"
+        own = DOCS / "tasks" / f"{name}-settings.md"  # where the table has a page of its own
+        page = own if own.exists() else DOCS / "tasks" / f"{name}.md"
         before, _, rest = page.read_text(encoding="utf-8").partition(BEGIN)
         _, _, after = rest.partition(END)
         rows = "".join(setting_rows(task)) + "".join(setting_rows(Common))

@@ -76,7 +76,7 @@ def test_every_public_name_has_its_place_in_the_reference():
     assert set(napari_dip.__all__) - {"__version__"} <= named
 
 
-WISHES = (DOCS / "wishes.md").read_text(encoding="utf-8")
+WISHES = (ROOT / "tests" / "wishes.md").read_text(encoding="utf-8")
 
 
 def test_every_wish_has_its_row_here_and_elsewhere():

@@ -44,7 +44,8 @@ if TYPE_CHECKING:
     from napari_dip.io import ImageSpec
 
 #: Depth of a hole, in pixels from its rim inwards, from which on nothing near by tells what belongs
-#: there; scratches and letters are narrower. Tried on the published examples (docs/benchmarks.md).
+#: there; scratches and letters are narrower.
+#: Tried on the published examples (docs/benchmarks/inpainting.md).
 MIN_DEEP_HOLE = 12
 #: Widest patch that judges the filling of a stack: with pixels by themselves as judges, what a fit
 #: has learned of their neighbours in the plane speaks for them. Patches of 16 are too few on small

@@ -479,7 +479,7 @@ def test_later_frames_begin_with_what_was_learned_and_take_less_than_a_fifth() -
 
 @pytest.mark.parametrize(("preset", "half"), [("fast", True), ("balanced", False), ("best", False)])
 def test_only_fast_fills_in_in_half_precision(preset: str, half: bool) -> None:
-    """With `balanced`, textures lose half a decibel by it (docs/benchmarks.md)."""
+    """With `balanced`, textures lose half a decibel by it (docs/benchmarks/inpainting.md)."""
     quick = replace(MACHINE, half=True)
     peaks = []
     for machine in (MACHINE, quick):

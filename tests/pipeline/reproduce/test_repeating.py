@@ -297,7 +297,7 @@ def test_parts_are_cited_where_they_ran_and_nowhere_else(task, settings, inputs,
 
 def test_every_paper_is_named_where_its_part_is_written():
     """So that the list here and the docstrings there do not drift apart."""
-    sources = [*(ROOT / "src").rglob("*.py"), ROOT / "docs" / "tasks" / "denoise.md"]
+    sources = [*(ROOT / "src").rglob("*.py"), ROOT / "docs" / "how-denoising-works.md"]
     texts = []
     for path in sources:
         text = path.read_text(encoding="utf-8")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 #: How many times what a fine picture leaves unexplained is added to it: the figures of super-
-#: resolution in docs/benchmarks.md were all made with four.
+#: resolution in docs/benchmarks/super-resolution.md were all made with four.
 BACKPROJECTION_ITERATIONS = 4
 
 

@@ -139,7 +139,7 @@ def validate_by_squared_error(scene: FitInput, problem: Problem) -> Problem:
     little noise, it would make the least learned picture the likeliest one. What a network says of
     planes that it has not seen is too sure by a factor that grows as it learns. Of scattered pixels
     it is nearly right: error and likelihood chose steps 450 and 425 of 540, at 34.07 and 34.00 dB
-    (montage, docs/benchmarks.md).
+    (montage, docs/benchmarks/inpainting.md).
     """
     from napari_dip.engine.likelihood.fidelity import gaussian_likelihood
 
