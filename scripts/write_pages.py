@@ -1,4 +1,4 @@
-"""Write what the documentation takes from the code: messages, settings, dependencies.
+"""Write what the documentation takes from the code: messages, settings, folders.
 
 Run without arguments to write; `pages()` gives the texts, which a test compares with the files.
 """
@@ -14,6 +14,7 @@ from napari_dip.pipeline.recipe import Common
 from napari_dip.tasks import TASKS, Setting
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # not there when a test runs this
+import architecture_picture
 import dependencies
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
@@ -75,6 +76,7 @@ def pages() -> dict[Path, str]:
     texts = {DOCS / "faults.md": FAULTS_HEAD + "".join(map(fault_row, FAULTS))}
     rows = "".join(map(dependency_row, dependencies.rows()))
     texts[DOCS / "dependencies.md"] = DEPENDENCIES_HEAD + rows
+    texts[architecture_picture.PICTURE] = architecture_picture.draw()
     for name, task in TASKS.items():
         own = DOCS / "tasks" / f"{name}-settings.md"  # where the table has a page of its own
         page = own if own.exists() else DOCS / "tasks" / f"{name}.md"

@@ -145,3 +145,35 @@ def test_make_targets_on_the_pages_exist(page):
     named = re.findall(r"^make ([a-z-]+)|`make ([a-z-]+)`", text, re.M)
     targets = {target for pair in named for target in pair if target}
     assert targets <= set(re.findall(r"^([a-z-]+):", makefile, re.M))
+
+
+def defined(path, name):
+    """Whether a module, or a preset, of the package defines a name."""
+    text = (ROOT / "src" / "napari_dip" / path).read_text(encoding="utf-8")
+    if path.endswith(".json"):
+        return f'"{name}"' in text
+    return re.search(rf"^ *(?:def|class) {name}\b|^{name}\b.*=", text, re.MULTILINE) is not None
+
+
+def test_where_a_change_goes_is_defined_there():
+    table = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| .+ \| `([\w/.-]+)` \| `(\w+)` \|$", table, re.MULTILINE)
+    assert len(rows) >= 25
+    assert [row for row in rows if not defined(*row)] == []
+
+
+@pytest.mark.parametrize("page", ["architecture", "one-call", "debug-a-result"])
+def test_what_the_pages_for_contributors_name_is_there(page):
+    text = (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8")
+    places = re.findall(r"`(\w+)` in `([\w/]+\.py)`", text)
+    rows = re.findall(r"^\| `(\w+)`(?:, `\w+`)* \| `([\w/]+\.py)` \|", text, re.MULTILINE)
+    assert len(places) >= 2
+    assert [(name, path) for name, path in places if not defined(path, name)] == []
+    assert [path for _, path in rows if not (ROOT / "src" / "napari_dip" / path).is_file()] == []
+
+
+def test_the_picture_of_the_folders_shows_each_of_them():
+    picture = (ROOT / "docs" / "images" / "architecture.svg").read_text(encoding="utf-8")
+    package = ROOT / "src" / "napari_dip"
+    folders = {path.parent.name for path in package.glob("*/**/__init__.py")} - {"samples"}
+    assert {name for name in folders if f">{name}<" not in picture} == set()
