@@ -20,13 +20,13 @@ from scipy.stats import spearmanr
 from skimage import data
 from tifffile import imread
 
-from napari_dip.explore.subject import (
+from napari_dip.explore.experiment_setup import (
     list_plan_architectures,
     make_experiment_setup,
     measure_validation_block,
 )
 from napari_dip.pipeline.events import drain_generator
-from napari_dip.pipeline.machine import torch_threads
+from napari_dip.pipeline.torch_state import use_default_torch_state
 from napari_dip.samples import TWO_CHANNELS
 from shared_data import OUT, write
 
@@ -73,7 +73,7 @@ def clean(name: str, side: int) -> npt.NDArray[np.float32]:
 
 def fitted(name: str, design: str, wish: Wish, noise: dict[Any, Any]) -> dict[str, Any]:
     """Fit one design to one picture, and to noise where that is not known yet."""
-    from napari_dip.explore.model_trials import fit_architecture
+    from napari_dip.explore.architecture_fits import fit_architecture
 
     truth = clean(name, wish.side)
     drawn = np.random.default_rng(0).standard_normal(truth.shape)
@@ -83,7 +83,7 @@ def fitted(name: str, design: str, wish: Wish, noise: dict[Any, Any]) -> dict[st
     )
     block = measure_validation_block(subject)
     known = noise.get((design, block))
-    with torch_threads(subject.plan.threads):
+    with use_default_torch_state(subject.plan.threads):
         found = drain_generator(
             fit_architecture(
                 list_plan_architectures(subject.plan)[design], subject, truth, block, noise=known

@@ -24,7 +24,7 @@ from skimage.color import rgb2gray
 from skimage.io import imread
 
 from napari_dip.engine.noise.estimate import NoiseEstimate, compute_blind_spot_size, estimate_noise
-from napari_dip.pipeline.calibrate.noise import noise_variance
+from napari_dip.pipeline.calibrate.channel_noise import compute_noise_variance
 from napari_dip.samples import MITOCHONDRIA, TWO_CHANNELS
 from shared_data import OUT, write
 
@@ -124,7 +124,7 @@ def judge(case: Case) -> dict[str, Any]:
     intercept = case.read**2 - case.gain * case.offset + step**2 / 12
     at = np.percentile(signal, np.linspace(5, 95, 10))
     true = case.gain * at + intercept
-    ratio = noise_variance(found, at) / np.maximum(true, 1e-9) - 1
+    ratio = compute_noise_variance(found, at) / np.maximum(true, 1e-9) - 1
     # what the clean picture's every pixel would tell of the gain
     weight = 0.5 / np.maximum(case.gain * signal + intercept, 1e-9) ** 2
     centre = np.average(signal, weights=weight)
@@ -184,7 +184,9 @@ def judge_reach(name: str, kind: str, lag: float, level: float, side: int) -> di
     image = torch.from_numpy(picture + level * noise)[None]
     found = estimate_noise(image, 0)
     grid = (int(image.shape[1]), int(image.shape[2]))
-    true = NoiseEstimate(0, 1, 1, tuple(along_y), tuple(along_x))
+    true = NoiseEstimate(
+        gain=0, intercept=1, floor=1, along_y=tuple(along_y), along_x=tuple(along_x)
+    )
     right, got = compute_blind_spot_size([true], grid), compute_blind_spot_size([found], grid)
     more = [(ours - theirs) // 2 for ours, theirs in zip(got, right, strict=True)]
     return {

@@ -42,7 +42,7 @@ from napari_dip.pipeline.events import drain_generator
 from napari_dip.scale.batch.plan import plan_batch
 from napari_dip.scale.batch_run import run_batch
 from napari_dip.scale.cluster.batch import make_worker_task
-from napari_dip.scale.cluster.cluster import QUIET_DASK_CONFIG, join_cluster, run_on_worker
+from napari_dip.scale.cluster.dask_cluster import QUIET_DASK_CONFIG, join_cluster, run_on_worker
 from shared_data import OUT, data_folder, write
 
 if TYPE_CHECKING:
@@ -257,7 +257,7 @@ def timed(commands: list[list[Any]], folder: Path) -> dict[str, float]:
 
 def figures(told: dict[str, float], outs: list[Path]) -> dict[str, float]:
     """Files per minute, from the start on and from the first result on."""
-    ends = sorted(one.stat().st_mtime for out in outs for one in out.glob("receipts/*.json"))
+    ends = sorted(one.stat().st_mtime for out in outs for one in out.glob("records/*.json"))
     running = (len(ends) - 1) / (ends[-1] - ends[0])
     return {
         "files_per_minute": 60 * len(ends) / told["s"],

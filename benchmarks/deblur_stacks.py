@@ -148,7 +148,9 @@ def computed_psf() -> torch.Tensor:
     from napari_dip.tasks import Deblur
 
     task = Deblur(model="widefield", refractive_index=INDEX, **OPTICS)
-    sizes = task.known.sizes(ImageSpec("pollen", FRAME, "float32", "ZYX"), None, "ZYX")
+    sizes = task.psf_source.sizes(
+        ImageSpec(name="pollen", shape=FRAME, dtype="float32", axes="ZYX"), None, "ZYX"
+    )
     pixels = (OPTICS["z_step"], OPTICS["pixel_size"], OPTICS["pixel_size"])
     return microscope_psf("widefield", OPTICS["na"], OPTICS["wavelength"], pixels, INDEX, sizes)
 

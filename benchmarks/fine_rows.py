@@ -57,7 +57,7 @@ def main() -> None:
     for seed in range(wish.seeds):
         noise = np.random.default_rng(seed).normal(0, NOISE, truth.shape)
         image = (truth + noise).astype(np.float32)
-        for prior in ("recorrupted", "blind-spot"):
+        for prior in ("r2r", "blind-spot"):
             result = dip.denoise(image, preset="fast", prior=prior, seed=seed)
             error = result.image - truth
             for axis, name in enumerate(("rows", "columns")):

@@ -12,7 +12,7 @@ frames     32 frames of the shared movie of migrating cells, 96 x 96 pixels, eac
            with an exposure of its own: Poisson of a peak between 15 and 60 counts, normal of
            standard deviation 2, gain of 1 to 3, offset 100 (default_rng(number of the frame)).
 
-Each file by itself is what `napari-dip batch` does without `--one-network`. CPU seconds of this
+Each file by itself is what `napari-dip batch` does without `--joint-training`. CPU seconds of this
 process, which other programs on the same core do not count to. Resumable: what is done is kept.
 """
 
@@ -113,7 +113,7 @@ def restored(series: str, way: str, wish: argparse.Namespace) -> tuple[dict[str,
         recipe = dip.make_recipe("denoise", preset=wish.preset, device="cpu")
         paths = [place / "in" / f"{name}.tif" for name in files]
         began = time.process_time()
-        done = dip.batch(recipe, paths, results, one_network=way == TOGETHER)
+        done = dip.batch(recipe, paths, results, joint_training=way == TOGETHER)
         seconds = time.process_time() - began
         assert done.count("restored") == len(files), [one.refusal for one in done.outcomes]
         clock.write_text(json.dumps(seconds), encoding="utf-8")
@@ -147,7 +147,7 @@ def row_of(series: str, way: str, wish: argparse.Namespace) -> dict[str, Any]:
 
 def _receipts(series: str, way: str, wish: argparse.Namespace) -> list[dict[str, Any]]:
     folder: Path = OUT / "folders" / f"{series}_{wish.preset}" / way.replace(" ", "_")
-    found = sorted((folder / "receipts").glob("*.tif.json"))
+    found = sorted((folder / "records").glob("*.tif.json"))
     return [json.loads(one.read_text(encoding="utf-8")) for one in found]
 
 

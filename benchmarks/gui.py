@@ -115,7 +115,9 @@ def stalls(seconds: float = 20.0) -> Figures:
     act_alone(viewer)
     figures["napari alone, torch not loaded"] = heart.silences()
     dock.run_bar.run_button.click()
-    event_loop(120, lambda: "Starting" not in dock.run_bar.words.text() and "torch" in sys.modules)
+    event_loop(
+        120, lambda: "Starting" not in dock.run_bar.message_label.text() and "torch" in sys.modules
+    )
     figures["until torch is loaded"] = heart.silences()
     event_loop(seconds)
     figures["run"] = heart.silences()

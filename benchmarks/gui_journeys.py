@@ -135,7 +135,7 @@ def batch(viewer: Any, dock: Any) -> None:
         run(dock)
         dock.results.beside.setChecked(True)
         dock.results.all_button.click()
-        event_loop(PATIENCE, lambda: "4 results" in dock.run_bar.words.text())
+        event_loop(PATIENCE, lambda: "4 results" in dock.run_bar.message_label.text())
         event_loop(0.5)
 
 

@@ -57,7 +57,9 @@ def spun_alone(picture: Picture) -> npt.NDArray[np.float32]:
     found = find_traces(planes)
     if found is None:
         return picture.astype(np.float32)
-    how = JpegCompression(found.start, torch.from_numpy(found.steps).float(), found.halved)
+    how = JpegCompression(
+        start=found.start, steps=torch.from_numpy(found.steps).float(), halved=found.halved
+    )
     mean = reapply_shifted_jpeg(torch.from_numpy(planes.copy())[None], how)[0].numpy()
     return np.moveaxis(mean, 0, -1).reshape(picture.shape)
 

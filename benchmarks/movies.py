@@ -44,9 +44,9 @@ MOVIES = {
 PICTURES = ("TwoPhoton_BPAE_B", "Confocal_BPAE_R")
 #: What the program is told, by the way's name.
 WAYS: dict[str, dict[str, Any]] = {
-    "one network for all": {"sharing": "together"},
-    "in turn": {"sharing": "in-turn"},
-    "each by itself": {"sharing": "alone"},
+    "one network for all": {"series_training": "joint"},
+    "in turn": {"series_training": "warm-start"},
+    "each by itself": {"series_training": "independent"},
 }
 ALONE = "each by itself"
 

@@ -32,8 +32,11 @@ from napari_dip.engine.noise.estimate import (
     MIN_CORRELATED_LAG,
     compute_blind_spot_size,
 )
-from napari_dip.pipeline.calibrate.camera import measure_colour_noise
-from napari_dip.pipeline.calibrate.noise import alone, noise_variance
+from napari_dip.pipeline.calibrate.channel_noise import (
+    compute_noise_variance,
+    measure_single_exposure,
+)
+from napari_dip.pipeline.calibrate.colour_camera import measure_colour_noise
 from napari_dip.tasks.base import NoiseRequest
 from noise_matrix_cases import Recipe, recipes
 from noise_matrix_scenes import scenes
@@ -107,7 +110,7 @@ def reach(along: tuple[float, ...], shift: float) -> int:
 def judge(estimate: NoiseEstimate, truth: Truth, shape: tuple[int, int]) -> dict[str, object]:
     """Compare one channel's estimate with the truth."""
     factors = [
-        float(noise_variance(estimate, level)) / variance
+        float(compute_noise_variance(estimate, level)) / variance
         for level, variance in zip(truth.levels, truth.variances, strict=True)
     ]
     worst = max(max(one, 1 / one) for one in factors)
@@ -159,7 +162,8 @@ def examine(scene: str, light: Picture, recipe: Recipe) -> dict[str, object]:
     channels = [...] if seen.ndim == 2 else [(..., c) for c in range(3)]
     begun = perf_counter()
     found = [
-        alone(seen[c].astype(np.float32)[None], None, recipe.step, NoiseRequest()) for c in channels
+        measure_single_exposure(seen[c].astype(np.float32)[None], None, recipe.step, NoiseRequest())
+        for c in channels
     ]
     if len(channels) == 3:
         stack = np.moveaxis(seen, -1, 0)[None].astype(np.float32)

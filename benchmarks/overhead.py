@@ -25,12 +25,12 @@ from napari_dip.engine.train_step import (
     run_in_bfloat16,
 )
 from napari_dip.io import ImageSpec
+from napari_dip.pipeline.calibrate.calibration import RunInputs
 from napari_dip.pipeline.calibrate.inputs import sort_inputs
-from napari_dip.pipeline.calibrate.prepare import prepare
-from napari_dip.pipeline.calibrate.types import RunInputs
-from napari_dip.pipeline.execute.fitting import FitSetup, make_fit
-from napari_dip.pipeline.machine import this_machine
-from napari_dip.pipeline.plan.plan import preflight
+from napari_dip.pipeline.calibrate.prepare import calibrate_pixels
+from napari_dip.pipeline.execute.fit_setup import FitSetup, make_fit
+from napari_dip.pipeline.machine import detect_machine
+from napari_dip.pipeline.plan.preflight import preflight
 from napari_dip.pipeline.plan.types import Plan
 from napari_dip.pipeline.recipe import make_recipe
 from shared_data import write
@@ -54,11 +54,15 @@ def ready(
     """One unit, ready for the loop."""
     image = picture() if image is None else image
     recipe = make_recipe("denoise", preset=preset, max_iterations=iterations, device=device)
-    plan = preflight(recipe, ImageSpec("camera", image.shape, "float32", "YX"), this_machine())
+    plan = preflight(
+        recipe,
+        ImageSpec(name="camera", shape=image.shape, dtype="float32", axes="YX"),
+        detect_machine(),
+    )
     assert isinstance(plan, Plan)
     inputs = sort_inputs(plan, {"image": image})
     assert isinstance(inputs, RunInputs)
-    calibration, planes = prepare(plan, inputs)
+    calibration, planes = calibrate_pixels(plan, inputs)
     return make_fit(plan, calibration, planes, plan.units[0])
 
 
@@ -73,9 +77,9 @@ def engine(one: FitSetup) -> float:
 
 def by_hand(one: FitSetup) -> float:
     """CPU seconds of the same written by hand."""
-    net, schedule, measurement = one.prior.net, one.schedule, one.scene.measurement
+    net, schedule, measurement = one.prior.net, one.schedule, one.fit_input.measurement
     rng = torch.Generator().manual_seed(0)
-    sigma = one.scene.noise.at(measurement).sqrt()
+    sigma = one.fit_input.noise.at(measurement).sqrt()
     half = schedule.half and has_fast_bfloat16(measurement.device)
     optimizer = torch.optim.Adam(net.parameters(), lr=0.0, foreach=True)
     kept = [weight.detach().clone() for weight in net.parameters()]
@@ -86,7 +90,7 @@ def by_hand(one: FitSetup) -> float:
         noise = torch.empty_like(measurement).normal_(generator=rng) * sigma
         code = convert_to_channels_last(measurement + 0.5 * noise)
         residual = measurement - noise / 0.5 - (run_in_bfloat16(net, code) if half else net(code))
-        loss = (residual**2 * weight).sum() / weight.sum() / one.scene.noise_level**2
+        loss = (residual**2 * weight).sum() / weight.sum() / one.fit_input.noise_level**2
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(net.parameters(), schedule.clip, foreach=True)
@@ -101,7 +105,7 @@ def layers_alone(one: FitSetup, schedule: Schedule) -> float:
     """CPU seconds of the network's forward and backward passes alone."""
     net = one.prior.net
     assert isinstance(net, Hourglass)
-    code = convert_to_channels_last(one.scene.measurement)
+    code = convert_to_channels_last(one.fit_input.measurement)
     half = schedule.half and has_fast_bfloat16(code.device)
     began = time.process_time()
     for _ in range(schedule.stop_at):

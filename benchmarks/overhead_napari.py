@@ -27,8 +27,8 @@ def main() -> None:
     from napari_dip.io import ImageSpec
     from napari_dip.pipeline.events import drain_generator
     from napari_dip.pipeline.execute.runner import run
-    from napari_dip.pipeline.machine import this_machine
-    from napari_dip.pipeline.plan.plan import preflight
+    from napari_dip.pipeline.machine import detect_machine
+    from napari_dip.pipeline.plan.preflight import preflight
     from napari_dip.pipeline.plan.types import Plan
     from napari_dip.pipeline.recipe import make_recipe
 
@@ -41,7 +41,9 @@ def main() -> None:
     viewer, dock = desk(pixels, preset="fast", max_iterations=str(asked.iterations or ""))
     recipe = make_recipe("denoise", preset="fast", max_iterations=asked.iterations)
     plan = preflight(
-        recipe, ImageSpec("cells", pixels.shape, str(pixels.dtype), "YX"), this_machine()
+        recipe,
+        ImageSpec(name="cells", shape=pixels.shape, dtype=str(pixels.dtype), axes="YX"),
+        detect_machine(),
     )
     assert isinstance(plan, Plan)
 

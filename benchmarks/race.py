@@ -3,7 +3,7 @@
 Usage: python benchmarks/race.py
 Reads what `stop.py --sets` has written for the three priors: each runs the same part of its own
 iterations, the least held-out loss wins, and is taken to its end. *Before*: PSNR of the network's
-pictures; *after*: of whole `fast` runs, which end with the last filter. The rule, `recorrupted`
+pictures; *after*: of whole `fast` runs, which end with the last filter. The rule, `r2r`
 here, shows the network more noise where the noise is strong enough, and hides pixels elsewhere.
 Fixed noise has no last filter: its picture is the same before and after.
 """
@@ -23,8 +23,8 @@ from stop import Crop, seeded_crops
 
 SETS = ["fmd", "w2s", "hagen", "color9-25", "set12-25", "bsd68-25"]
 #: Priors that race, and the iterations of their `fast` presets.
-PRIORS = {"recorrupted": 250, "blind-spot": 250, "noise": 800}
-RULE, UNFILTERED = "recorrupted", "noise"
+PRIORS = {"r2r": 250, "blind-spot": 250, "random-input": 800}
+RULE, UNFILTERED = "r2r", "random-input"
 #: Parts of the iterations that the race takes.
 PARTS = (0.2, 0.4, 1.0)
 KEPT = OUT / "race.lines.json"

@@ -55,14 +55,14 @@ def ours(problem: Problem, preset: str) -> dict[str, Any]:
     for name in (
         "engine.fit.loop",
         "engine.refinement.bm3d",
-        "pipeline.execute.fitting",
+        "pipeline.execute.fit_setup",
         "pipeline.execute.clock",
         "pipeline.assess.merge",
     ):
         import_module(f"napari_dip.{name}")
-    from napari_dip.pipeline.execute.clock import Clock
+    from napari_dip.pipeline.execute.clock import RunClock
 
-    Clock.preview_due = _every_report()  # type: ignore[method-assign]
+    RunClock.is_preview_due = _every_report()  # type: ignore[method-assign]
     peak, course = Peak(), _run(problem, preset)
     spent, curve = 0.0, []
     while True:
@@ -85,8 +85,8 @@ def ours(problem: Problem, preset: str) -> dict[str, Any]:
 def _run(problem: Problem, preset: str) -> Iterator[Any]:
     from napari_dip.io import ImageSpec
     from napari_dip.pipeline.execute.runner import run
-    from napari_dip.pipeline.machine import this_machine
-    from napari_dip.pipeline.plan.plan import preflight
+    from napari_dip.pipeline.machine import detect_machine
+    from napari_dip.pipeline.plan.preflight import preflight
     from napari_dip.pipeline.plan.types import Plan
     from napari_dip.pipeline.recipe import make_recipe
 
@@ -98,11 +98,13 @@ def _run(problem: Problem, preset: str) -> Iterator[Any]:
     if problem.known is not None:
         data["mask"] = np.where(problem.known, 0, 255).astype(np.uint8)
     specs = {
-        name: ImageSpec(name, one.shape, str(one.dtype), "YX" if one.ndim == 2 else "YXS")
+        name: ImageSpec(
+            name=name, shape=one.shape, dtype=str(one.dtype), axes="YX" if one.ndim == 2 else "YXS"
+        )
         for name, one in data.items()
     }
     image = specs.pop("image")
-    plan = preflight(make_recipe(task, **wish), image, this_machine(), specs)
+    plan = preflight(make_recipe(task, **wish), image, detect_machine(), specs)
     assert isinstance(plan, Plan), plan
     return run(plan, data, preview_seconds=0)
 

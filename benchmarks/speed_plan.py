@@ -20,9 +20,9 @@ from napari_dip.engine.fit.trainer import EagerTrainer
 from napari_dip.io import ImageSpec
 from napari_dip.pipeline.events import drain_generator
 from napari_dip.pipeline.execute.runner import run
-from napari_dip.pipeline.machine import load_torch, this_machine
+from napari_dip.pipeline.machine import detect_machine, load_torch
 from napari_dip.pipeline.plan.costs import START_SECONDS
-from napari_dip.pipeline.plan.plan import preflight
+from napari_dip.pipeline.plan.preflight import preflight
 from napari_dip.pipeline.plan.types import Plan
 from napari_dip.pipeline.recipe import make_recipe
 from shared_data import write
@@ -48,11 +48,11 @@ def scattered(image: np.ndarray) -> np.ndarray:
 
 #: Name: task, settings, shape of the image, further inputs made from it.
 RUNS: dict[str, tuple[str, dict[str, Any], tuple[int, ...], dict[str, Callable[..., Any]]]] = {
-    "more noise": ("denoise", {"prior": "recorrupted", "max_iterations": 50}, (256, 256), {}),
+    "more noise": ("denoise", {"prior": "r2r", "max_iterations": 50}, (256, 256), {}),
     "more noise, 3 steps": ("denoise", {"max_iterations": 3}, (512, 512), {}),
     "more noise, 3 steps, large": ("denoise", {"max_iterations": 3}, (1024, 1024), {}),
     "blind spot": ("denoise", {"prior": "blind-spot", "max_iterations": 30}, (256, 256), {}),
-    "fixed noise": ("denoise", {"prior": "noise", "max_iterations": 15}, (256, 256), {}),
+    "fixed noise": ("denoise", {"prior": "random-input", "max_iterations": 15}, (256, 256), {}),
     "inpaint": ("inpaint", {"max_iterations": 12}, (256, 256), {"mask": scattered}),
     "super-resolve": ("super-resolve", {"factor": 4, "max_iterations": 20}, (64, 64), {}),
     "deblur": ("deblur", {"gaussian_sigma": 2.0, "max_iterations": 15}, (256, 256), {}),
@@ -67,11 +67,11 @@ def measure(name: str) -> dict[str, Any]:
     arrays = {"image": noisy(*shape)}
     arrays |= {what: make(arrays["image"]) for what, make in further.items()}
     specs = {
-        what: ImageSpec(what, one.shape, str(one.dtype), "ZYX"[-one.ndim :])
+        what: ImageSpec(name=what, shape=one.shape, dtype=str(one.dtype), axes="ZYX"[-one.ndim :])
         for what, one in arrays.items()
     }
     recipe = make_recipe(task, preset="fast", device="cpu", **settings)
-    machine = replace(this_machine(), cores=1)
+    machine = replace(detect_machine(), cores=1)
     plan = preflight(recipe, specs.pop("image"), machine, specs)
     assert isinstance(plan, Plan), plan
     steps: list[float] = []
@@ -90,7 +90,7 @@ def measure(name: str) -> dict[str, Any]:
     took = time.process_time() - began
     EagerTrainer.advance = advance  # type: ignore[method-assign]
     assert answer is not None
-    said = plan.costs.fit + plan.costs.usual_look + plan.costs.ending - START_SECONDS
+    said = plan.costs.fit + plan.costs.usual_inference + plan.costs.ending - START_SECONDS
     return {
         "run": name,
         "pixels": " × ".join(map(str, shape)),

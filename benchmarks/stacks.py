@@ -36,17 +36,20 @@ PEAK, READ = 30.0, 2.0
 DRIFT = (0.7, -1.3)
 #: Ways to restore a movie and a stack, by the settings that make them. "cold" runs each frame by
 #: itself.
-ALONE = {"neighbours": False, "steadiness": 0.0}
+ALONE = {"neighbouring_frames": False, "temporal_smoothing": 0.0}
 MOVIE_WAYS: dict[str, dict[str, Any]] = {
     "frame by frame, cold": {},
     "warm chain": ALONE,
-    "warm chain, steadiness 1": {"neighbours": False, "steadiness": 1.0},
-    "warm chain, neighbours": {"neighbours": True, "steadiness": 0.0},
-    "warm chain, neighbours, steadiness 1": {"neighbours": True, "steadiness": 1.0},
+    "warm chain, steadiness 1": {"neighbouring_frames": False, "temporal_smoothing": 1.0},
+    "warm chain, neighbours": {"neighbouring_frames": True, "temporal_smoothing": 0.0},
+    "warm chain, neighbours, steadiness 1": {
+        "neighbouring_frames": True,
+        "temporal_smoothing": 1.0,
+    },
     "as a volume": {"stacks": "volume"},
 }
 STACK_WAYS: dict[str, dict[str, Any]] = {
-    "plane by plane, each alone": {"stacks": "planes", "neighbours": False},
+    "plane by plane, each alone": {"stacks": "planes", "neighbouring_frames": False},
     "plane by plane, neighbours": {"stacks": "planes"},
     "as a volume": {"stacks": "volume"},
 }

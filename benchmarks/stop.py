@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_dip.io import ImageSpec
-from napari_dip.pipeline.machine import this_machine
-from napari_dip.pipeline.plan.plan import preflight
+from napari_dip.pipeline.machine import detect_machine
+from napari_dip.pipeline.plan.preflight import preflight
 from napari_dip.pipeline.plan.types import Plan
 from napari_dip.pipeline.recipe import make_recipe
 from quality_sets import SETS, line_psnr
@@ -96,22 +96,26 @@ def follow(crop: Crop, prior: str, preset: str) -> dict[str, Any]:
 
     from napari_dip.engine.fit.early_stopping import never_stop
     from napari_dip.engine.fit.loop import fit
+    from napari_dip.pipeline.calibrate.calibration import RunInputs
     from napari_dip.pipeline.calibrate.inputs import sort_inputs
-    from napari_dip.pipeline.calibrate.prepare import prepare
-    from napari_dip.pipeline.calibrate.types import RunInputs
-    from napari_dip.pipeline.execute.fitting import convert_to_image_units, make_fit
+    from napari_dip.pipeline.calibrate.prepare import calibrate_pixels
+    from napari_dip.pipeline.execute.fit_setup import convert_to_image_units, make_fit
 
     raw, truth = counts(crop.noisy), crop.truth
     recipe = make_recipe("denoise", prior=prior, preset=preset)
     axes = "YXS" if raw.ndim == 3 else "YX"
-    plan = preflight(recipe, ImageSpec("crop", raw.shape, str(raw.dtype), axes), this_machine())
+    plan = preflight(
+        recipe,
+        ImageSpec(name="crop", shape=raw.shape, dtype=str(raw.dtype), axes=axes),
+        detect_machine(),
+    )
     if not isinstance(plan, Plan):
         raise SystemExit(plan.message)
     torch.set_num_threads(plan.threads)
     inputs = sort_inputs(plan, {"image": raw})
     if not isinstance(inputs, RunInputs):
         raise SystemExit(inputs.message)
-    calibration, planes = prepare(plan, inputs)
+    calibration, planes = calibrate_pixels(plan, inputs)
     unit = plan.units[0]
     one = make_fit(plan, calibration, planes, unit)
     quality: dict[int, float] = {}
@@ -132,7 +136,9 @@ def follow(crop: Crop, prior: str, preset: str) -> dict[str, Any]:
         elif not progress.swept:
             history.append(progress.judgement)
             best_so_far.append(progress.best_iteration)
-    stopped = next((i + 1 for i in range(len(history)) if one.stop(history[: i + 1])), len(history))
+    stopped = next(
+        (i + 1 for i in range(len(history)) if one.stop_rule(history[: i + 1])), len(history)
+    )
     kept = best_so_far[stopped - 1]
     best = max(quality, key=lambda iteration: quality[iteration])
     return {
@@ -163,7 +169,7 @@ def every(reports: int) -> Callable[[bool], bool]:
 def main() -> None:
     """Run what is missing and write the table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--prior", default="noise")
+    parser.add_argument("--prior", default="random-input")
     parser.add_argument("--preset", default="fast")
     parser.add_argument("--sets", nargs="*", default=[])
     parser.add_argument("--whole", nargs="*", default=[])

@@ -73,8 +73,8 @@ def load_all() -> None:
     for name in (
         "engine.fit.loop",
         "engine.refinement.bm3d",
-        "pipeline.execute.fitting",
-        "pipeline.execute.tiles",
+        "pipeline.execute.fit_setup",
+        "pipeline.execute.tile_executor",
     ):
         import_module(f"napari_dip.{name}")
 
@@ -84,8 +84,8 @@ def one(side: int, prior: str, tile: int | None, channels: int) -> dict[str, Any
     from napari_dip.io import ImageSpec
     from napari_dip.pipeline.events import drain_generator
     from napari_dip.pipeline.execute.runner import run
-    from napari_dip.pipeline.machine import this_machine
-    from napari_dip.pipeline.plan.plan import preflight
+    from napari_dip.pipeline.machine import detect_machine
+    from napari_dip.pipeline.plan.preflight import preflight
     from napari_dip.pipeline.plan.types import Plan
     from napari_dip.pipeline.recipe import make_recipe
 
@@ -96,7 +96,11 @@ def one(side: int, prior: str, tile: int | None, channels: int) -> dict[str, Any
         axes = "YXS"
     wish = {"preset": "fast", "max_iterations": 3, "device": "cpu", "prior": prior, "tile": tile}
     recipe = make_recipe("denoise", **wish)
-    plan = preflight(recipe, ImageSpec("shot", image.shape, "uint16", axes), this_machine())
+    plan = preflight(
+        recipe,
+        ImageSpec(name="shot", shape=image.shape, dtype="uint16", axes=axes),
+        detect_machine(),
+    )
     assert isinstance(plan, Plan), plan
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak starts anew
     before, began = held("VmRSS"), time.process_time()

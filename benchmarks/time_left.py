@@ -17,12 +17,12 @@ import tifffile
 
 from napari_dip.pipeline.execute import clock as clocks
 from napari_dip.pipeline.execute.runner import run
-from napari_dip.pipeline.machine import this_machine
-from napari_dip.pipeline.plan.plan import preflight
+from napari_dip.pipeline.machine import detect_machine
+from napari_dip.pipeline.plan.preflight import preflight
 from napari_dip.pipeline.plan.types import Plan
 from napari_dip.pipeline.recipe import make_recipe
 from napari_dip.samples import MITOCHONDRIA
-from napari_dip.samples.spoilt import SPOILT
+from napari_dip.samples.degraded import SPOILT
 from shared_data import write
 
 if TYPE_CHECKING:
@@ -36,7 +36,11 @@ PREVIEWS = 0.2
 RUNS: dict[str, tuple[str, str | None, dict[str, Any]]] = {
     "denoise": ("denoise", None, {}),
     "denoise, blind spot": ("denoise", None, {"prior": "blind-spot"}),
-    "denoise, fixed noise, 200": ("denoise", None, {"prior": "noise", "max_iterations": 200}),
+    "denoise, fixed noise, 200": (
+        "denoise",
+        None,
+        {"prior": "random-input", "max_iterations": 200},
+    ),
     "inpaint": ("inpaint", "scratched", {}),
     "super-resolve": ("super-resolve", "coarse", {}),
     "deblur": ("deblur", "blurred", {"gaussian_sigma": 2.0}),
@@ -92,7 +96,7 @@ def _ready(task: str, sample: str | None, settings: dict[str, Any]) -> tuple[Pla
     if "gaussian_sigma" in settings:
         data.pop("psf", None)
     specs = {k: describe_input(k, v, axes if k == "image" else None)[0] for k, v in data.items()}
-    plan = preflight(recipe, specs.pop("image"), this_machine(), specs)
+    plan = preflight(recipe, specs.pop("image"), detect_machine(), specs)
     if not isinstance(plan, Plan):
         raise SystemExit(plan.message)
     return plan, data
@@ -105,7 +109,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=RUNS, default=list(RUNS))
     asked = parser.parse_args()
     now = time.process_time if asked.cpu else time.monotonic
-    clocks.Clock.__init__.__defaults__ = (now,)  # type: ignore[attr-defined]
+    clocks.RunClock.__init__.__defaults__ = (now,)  # type: ignore[attr-defined]
     rows = [row for name in asked.only for row in measure(name, now)]
     worst = max(abs(row["said / came"] - 1) for row in rows)
     write("time_left", rows, {"clock": now.__name__, "worst_error": round(worst, 2)})

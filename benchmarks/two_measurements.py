@@ -46,7 +46,7 @@ def compare(field: str, wish: argparse.Namespace) -> dict[str, Any]:
     middle = (first + (second.astype(np.float32) - match.offset) / match.gain) / 2
 
     def restored(image: npt.NDArray[Any], again: npt.NDArray[Any] | None = None) -> Any:
-        return dip.denoise(image, preset=wish.preset, prior=wish.prior, second=again)
+        return dip.denoise(image, preset=wish.preset, prior=wish.prior, repeated_exposure=again)
 
     began = time.process_time()
     both = restored(first, second)
@@ -61,7 +61,7 @@ def compare(field: str, wish: argparse.Namespace) -> dict[str, Any]:
         "mean restored dB": quality(restored(middle.astype(np.float32)).image, truth),
         "together dB": quality(both.image, truth),
         "gain of the second": match.gain,
-        "hidden block": "×".join(map(str, both.report["noise"]["hidden_block"])),
+        "hidden block": "×".join(map(str, both.report["noise"]["blind_spot_block"])),
         "CPU seconds": seconds,
     }
 

@@ -22,9 +22,10 @@ import numpy.typing as npt
 from skimage import data
 
 from napari_dip.pipeline.events import drain_generator
-from napari_dip.pipeline.machine import load_torch, this_machine, torch_threads
-from napari_dip.pipeline.plan.plan import preflight
+from napari_dip.pipeline.machine import detect_machine, load_torch
+from napari_dip.pipeline.plan.preflight import preflight
 from napari_dip.pipeline.recipe import make_recipe
+from napari_dip.pipeline.torch_state import use_default_torch_state
 from shared_data import OUT, fmd, write
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ BUDGETS = (25, 50, 100, 250)
 #: image.
 BEFORE = 250
 NOISE = 20.0
-PRIORS = ("noise", "recorrupted")
+PRIORS = ("random-input", "r2r")
 FIELD = "Confocal_BPAE_G"
 #: Where crops begin: the one that is restored, and its sister.
 PLACES: dict[str, tuple[tuple[int, int], tuple[int, int]]] = {
@@ -86,19 +87,23 @@ def fitted(
     from napari_dip.engine.fit.loop import fit
     from napari_dip.io import ImageSpec
     from napari_dip.pipeline.calibrate.inputs import sort_inputs
-    from napari_dip.pipeline.calibrate.prepare import prepare
-    from napari_dip.pipeline.execute.fitting import convert_to_image_units, make_fit
+    from napari_dip.pipeline.calibrate.prepare import calibrate_pixels
+    from napari_dip.pipeline.execute.fit_setup import convert_to_image_units, make_fit
 
     recipe = make_recipe("denoise", prior=prior, preset="fast", max_iterations=count, device="cpu")
-    plan = preflight(recipe, ImageSpec("crop", one.noisy.shape, "float32", "YX"), this_machine())
-    calibration, parts = prepare(plan, sort_inputs(plan, {"image": one.noisy}))
-    with torch_threads(plan.threads):
+    plan = preflight(
+        recipe,
+        ImageSpec(name="crop", shape=one.noisy.shape, dtype="float32", axes="YX"),
+        detect_machine(),
+    )
+    calibration, parts = calibrate_pixels(plan, sort_inputs(plan, {"image": one.noisy}))
+    with use_default_torch_state(plan.threads):
         ready = make_fit(plan, calibration, parts, plan.units[0])
         loop = fit(
             ready.problem,
             ready.prior,
             ready.schedule,
-            ready.stop,
+            ready.stop_rule,
             seed=ready.seed,
             warm_start=weights,
         )

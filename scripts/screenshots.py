@@ -47,7 +47,7 @@ def denoise_pictures() -> None:
     dock.run_bar.run_button.click()
     wait_until(lambda: dock.curve.count >= 4 or not dock.busy)
     if not dock.busy:
-        sys.exit(f"The run was over too soon: {dock.run_bar.words.text()}")
+        sys.exit(f"The run was over too soon: {dock.run_bar.message_label.text()}")
     photograph(viewer, "denoise_dock_running.png")
     finish(viewer, dock, more=1, before=2)
     # it would stand among the results
@@ -106,7 +106,7 @@ def finish(viewer: napari.Viewer, dock: TaskDock, more: int, before: int) -> Non
     """Wait for the end of a run, and give up if it has left no picture."""
     wait_until(lambda: not dock.busy)
     if len(viewer.layers) < before + more:
-        sys.exit(f"The dock made no picture: {dock.run_bar.words.text()}")
+        sys.exit(f"The dock made no picture: {dock.run_bar.message_label.text()}")
 
 
 def _marks(layer: Layer) -> bool:

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import napari_dip as dip
-from napari_dip.pipeline.assess.report_picture import before_after
-from napari_dip.samples.spoilt import blurred, coarse, movie, stack, weak_channel
+from napari_dip.pipeline.assess.report_figures import draw_before_after
+from napari_dip.samples.degraded import blurred, coarse, movie, stack, weak_channel
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from napari_dip.pipeline.events import Restoration
-    from napari_dip.samples.spoilt import Spoilt
+    from napari_dip.samples.degraded import Spoilt
 
 IMAGES = Path(__file__).resolve().parents[1] / "docs" / "images"
 #: Frame of the movie, and plane of the stack, that are shown.
@@ -86,11 +86,11 @@ def show(
     """Draw what there was, what came of it, and the truth; say how near it came."""
     apart = [float(np.sqrt(np.mean((one - sample.truth) ** 2))) for one in (given, result.image)]
     print(f"{name}: off by {apart[0]:.3f} before, {apart[1]:.3f} after,", end=" ")
-    print(f"{result.report['seconds']:.0f} s, {result.stop_reason}")
+    print(f"{result.report['seconds']:.0f} s, {result.stop}")
     panels = [np.asarray(one, np.float64) for one in (given, result.image, sample.truth)]
     if plane is not None:
         panels = [one[plane] for one in panels]
-    drawn = before_after(*panels, titles=(*titles, "Truth"))
+    drawn = draw_before_after(*panels, titles=(*titles, "Truth"))
     (IMAGES / f"{name}.png").write_bytes(drawn)
 
 

@@ -1,4 +1,4 @@
-"""Print what the bounds of `napari_dip.pipeline.assess.verdict` were chosen by; takes a minute.
+"""Print what the bounds of `pipeline.assess.quality_checks` were chosen by; takes a minute.
 
 Residuals of pictures whose truth is known (scikit-image's cell, camera, coins and moon, 256 x 256),
 under white and under correlated noise: of the truth itself, and of Gaussian filters, which take
@@ -16,8 +16,8 @@ from scipy.ndimage import gaussian_filter
 from skimage import data
 
 from napari_dip.engine.noise.estimate import NoiseEstimate, estimate_noise
-from napari_dip.pipeline.assess.findings import measure_residual
-from napari_dip.pipeline.assess.verdict import excess_allowed
+from napari_dip.pipeline.assess.metrics import measure_residual
+from napari_dip.pipeline.assess.quality_checks import compute_correlation_limit
 
 SIDE = 256
 LEVELS = (3.0, 10.0, 30.0)
@@ -38,7 +38,9 @@ def known_noise(level: float, width: float) -> NoiseEstimate:
     along = tuple(
         float(np.exp(-(lag**2) / (4 * width**2))) if width else 0.0 for lag in range(1, 6)
     )
-    return NoiseEstimate(0.0, level**2, 0.5 * level**2, along, along)
+    return NoiseEstimate(
+        gain=0.0, intercept=level**2, floor=0.5 * level**2, along_y=along, along_x=along
+    )
 
 
 def main() -> None:
@@ -69,7 +71,7 @@ def main() -> None:
                         f"{one.excess:+.3f} {one.strength:.2f} {one.at_edges:.2f}" for one in rows
                     )
                     of = f"filter {size:g}" if size else "truth"
-                    bound = excess_allowed(rows[0])
+                    bound = compute_correlation_limit(rows[0])
                     doubt = measured.doubt or "none"
                     case = f"{name} {level:g} {width:g} | {of} | {share:.0%}"
                     print(f"{case} | {told} | {bound:.2f} | {doubt}")

@@ -17,16 +17,16 @@ from tifffile import imread
 
 import napari_dip
 from napari_dip.engine.control import Control
+from napari_dip.explore.experiment_setup import compute_psnr, make_experiment_setup, standardise
 from napari_dip.explore.fit import iter_fit
-from napari_dip.explore.subject import compute_psnr, make_experiment_setup, standardise
-from napari_dip.pipeline.assess.report_picture import (
-    contrast_limits,
-    new_figure,
-    png_of,
-    show_picture,
-    stretched,
+from napari_dip.pipeline.assess.report_figures import (
+    compute_contrast_limits,
+    draw_picture,
+    make_figure,
+    render_png,
+    stretch_contrast,
 )
-from napari_dip.pipeline.machine import torch_threads
+from napari_dip.pipeline.torch_state import use_default_torch_state
 from napari_dip.samples import TWO_CHANNELS
 
 SIDE, ITERATIONS = 96, 60
@@ -77,7 +77,7 @@ def energies() -> None:
     print("| target | energy at 10 | at 25 | at 60 |\n|---|---|---|---|")
     for name, target in targets.items():
         steps = iter_fit(standardise(target), subject, control=lambda: Control.GO)
-        with torch_threads(subject.plan.threads):
+        with use_default_torch_state(subject.plan.threads):
             curve = [one.energy for one in steps]
         print(f"| {name} | {curve[9]:.3f} | {curve[24]:.3f} | {curve[59]:.3f} |", flush=True)
 
@@ -94,7 +94,7 @@ def denoised() -> None:
         "as it is": (noisy, clean, {}),
         "lines of period 2.4, automatic": (lined, fine, {}),
         "lines, noise told": (lined, fine, {"gain": 0, "read_noise": NOISE * unit}),
-        "lines, the paper's code": (lined, fine, {"prior": "noise", "max_iterations": 200}),
+        "lines, the paper's code": (lined, fine, {"prior": "random-input", "max_iterations": 200}),
         "salt and pepper, taken for noise": (peppery, clean, {"noise": "poisson-gaussian"}),
         "salt and pepper, named": (peppery, clean, {"noise": "salt-and-pepper"}),
     }
@@ -114,17 +114,17 @@ def denoised() -> None:
 
 def draw(shown: dict[str, tuple[Picture, ...]]) -> None:
     """Draw truth, input, output and residual of each case."""
-    figure = new_figure(8.6, 2.2 * len(shown))
+    figure = make_figure(8.6, 2.2 * len(shown))
     rows = figure.subplots(len(shown), 4)
     heads = ("truth", "input", "output", "residual")
     for panels, (name, pictures) in zip(rows, shown.items(), strict=True):
-        limits = contrast_limits(pictures[0])
+        limits = compute_contrast_limits(pictures[0])
         span = limits[1] - limits[0]
         for panel, head, picture in zip(panels, heads, pictures, strict=True):
             low, high = (-span / 2, span / 2) if head == "residual" else limits
-            show_picture(panel, stretched(picture, low, high))
+            draw_picture(panel, stretch_contrast(picture, low, high))
             panel.set_title(head if head != "truth" else f"{name}\n{head}", fontsize=8)
-    PICTURE.write_bytes(png_of(figure))
+    PICTURE.write_bytes(render_png(figure))
 
 
 if __name__ == "__main__":

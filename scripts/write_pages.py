@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from napari_dip.errors import FAULTS
-from napari_dip.pipeline.recipe import Common
+from napari_dip.pipeline.recipe import RunSettings
 from napari_dip.tasks import TASKS, Setting
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # not there when a test runs this
@@ -35,16 +35,16 @@ memory, full disks. [Figures](benchmarks/robustness.md).
 
 When the memory runs out within a fit, all of it is freed and the fit goes on from its last
 judgement, with windows of half the size where they are larger than 64 pixels, four times in a fit
-at most; after that the best picture so far is kept, and the notes of the result say so. A graphics
-card that stops answering ends in the picture of the last report, copied off it at most a second
+at most; after that the best picture so far is kept, and the notes of the result say so. A GPU
+that stops answering ends in the picture of the last report, copied off it at most a second
 before, in the same way; of a picture in tiles those that are done are kept. When the
 disk takes no more tiles, those that follow are kept on another one, or in memory, until the run
 ends. When a result, or the picture of a run that was ended, cannot be saved, it is kept beside its
 input, in your home folder or in the folder for temporary files, and the message says where.
 
-What it takes to go on after a kill or a crash lies where you find it, and you may delete it: on the
-command line beside the result, as `OUT.unfinished` and, of a picture in tiles, the folder
-`OUT.unfinished.tiles`; of a batch in the same way among its receipts; of the docks
+What it takes to resume after a kill or a crash lies where you find it, and you may delete it: on
+the command line beside the result, as `OUT.unfinished` and, of a picture in tiles, the folder
+`OUT.unfinished.tiles`; of a batch in the same way among its records; of the docks
 [below napari's settings](judge-and-choose.md#after-a-crash). It is written whole or not at all,
 every 1 to 20 seconds, and goes when the run has ended.
 
@@ -65,6 +65,7 @@ whole may be passed on under the GPL only; napari-dip itself runs on any Qt that
 | distribution | version | licence | needed for |
 |---|---|---|---|
 """
+FOOTER = "\n[Glossary](glossary.md): the words of these pages, one for each thing.\n"
 SETTINGS_HEAD = """
 | in the dock | on the command line | without it | what it is |
 |---|---|---|---|
@@ -73,16 +74,16 @@ SETTINGS_HEAD = """
 
 def pages() -> dict[Path, str]:
     """Return each page that holds something generated, with the text it should have."""
-    texts = {DOCS / "faults.md": FAULTS_HEAD + "".join(map(fault_row, FAULTS))}
+    texts = {DOCS / "faults.md": FAULTS_HEAD + "".join(map(fault_row, FAULTS)) + FOOTER}
     rows = "".join(map(dependency_row, dependencies.rows()))
-    texts[DOCS / "dependencies.md"] = DEPENDENCIES_HEAD + rows
+    texts[DOCS / "dependencies.md"] = DEPENDENCIES_HEAD + rows + FOOTER
     texts[architecture_picture.PICTURE] = architecture_picture.draw()
     for name, task in TASKS.items():
         own = DOCS / "tasks" / f"{name}-settings.md"  # where the table has a page of its own
         page = own if own.exists() else DOCS / "tasks" / f"{name}.md"
         before, _, rest = page.read_text(encoding="utf-8").partition(BEGIN)
         _, _, after = rest.partition(END)
-        rows = "".join(setting_rows(task)) + "".join(setting_rows(Common))
+        rows = "".join(setting_rows(task)) + "".join(setting_rows(RunSettings))
         texts[page] = before + BEGIN + SETTINGS_HEAD + rows + "\n" + END + after
     return texts
 

@@ -14,7 +14,7 @@ import numpy as np
 import tifffile
 from PIL import Image
 
-from napari_dip.pipeline.machine import this_machine
+from napari_dip.pipeline.machine import detect_machine
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -247,7 +247,7 @@ def link(name: str, target: str) -> Callable[[Path], object]:
 
 
 def missing_device() -> str:
-    found = this_machine().devices
+    found = detect_machine().devices
     return next(device for device in ("cuda", "mps") if device not in found)
 
 
@@ -465,7 +465,7 @@ SUPER_RESOLVE = [
     Case(
         "coarser scales beside a PSF",
         "scales-none",
-        task("super-resolve", "--prior", "scales", "--psf-sigma", "1"),
+        task("super-resolve", "--prior", "zssr", "--psf-sigma", "1"),
     ),
     Case("unknown coarse pixels", "setting-wrong", task("super-resolve", "--model", "mean")),
     Case(
@@ -572,7 +572,7 @@ INPAINT = [
         Case(f"--label {text}", "setting-wrong", task("inpaint", f"--label={text}"))
         for text in ("0", "-2", "dust")
     ),
-    Case("unknown known", "setting-wrong", task("inpaint", "--known", "some")),
+    Case("unknown choice", "setting-wrong", task("inpaint", "--unmasked", "some")),
     Case("unknown prior for holes", "setting-wrong", task("inpaint", "--prior", "blind-spot")),
 ]
 

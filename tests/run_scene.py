@@ -11,7 +11,7 @@ from napari_dip.errors import Refusal
 from napari_dip.io import ImageSpec
 from napari_dip.pipeline.execute.runner import run
 from napari_dip.pipeline.machine import Machine
-from napari_dip.pipeline.plan.plan import preflight
+from napari_dip.pipeline.plan.preflight import preflight
 from napari_dip.pipeline.recipe import make_recipe
 
 if TYPE_CHECKING:
@@ -20,7 +20,13 @@ if TYPE_CHECKING:
     from napari_dip.pipeline.events import Event, Restoration
     from napari_dip.pipeline.plan.types import Plan
 
-MACHINE = Machine(2, 8 * 10**9, ("cpu",), "2.13.0", "no NVIDIA driver was found")
+MACHINE = Machine(
+    cores=2,
+    memory_bytes=8 * 10**9,
+    devices=("cpu",),
+    torch="2.13.0",
+    missing="no NVIDIA driver was found",
+)
 
 
 def truth(side: int = 64) -> npt.NDArray[np.float64]:
@@ -38,7 +44,11 @@ def shot(side: int = 64, seed: int = 0) -> npt.NDArray[np.uint16]:
 def plan_for(array: npt.NDArray[Any], axes: str = "YX", **settings: Any) -> Plan:
     """Plan with a small budget."""
     recipe = make_recipe("denoise", **{"preset": "fast", "max_iterations": 25, **settings})
-    answer = preflight(recipe, ImageSpec("shot", array.shape, array.dtype.name, axes), MACHINE)
+    answer = preflight(
+        recipe,
+        ImageSpec(name="shot", shape=array.shape, dtype=array.dtype.name, axes=axes),
+        MACHINE,
+    )
     assert not isinstance(answer, Refusal), answer.message
     return answer
 

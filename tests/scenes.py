@@ -25,14 +25,14 @@ def plain_scene(grid: tuple[int, ...], **others: torch.Tensor) -> FitInput:
         held_out[:, :, 1::2] = 0
     return FitInput(
         measurement=torch.rand(1, 1, *grid, generator=torch.Generator().manual_seed(0)),
-        noise=NoiseVariance(0 * ones, 0.01 * ones, 1e-4 * ones),
+        noise=NoiseVariance(gain=0 * ones, intercept=0.01 * ones, floor=1e-4 * ones),
         noise_level=0.1,
-        known=torch.ones(1, 1, *grid),
+        measured_mask=torch.ones(1, 1, *grid),
         held_out=held_out,
         guarded=held_out,
         block=(1,) * len(grid),
         granted=1.0,
-        prior="noise",
+        prior="random-input",
         widths=(4, 8),
         window=None,
         others=others,
@@ -41,9 +41,9 @@ def plain_scene(grid: tuple[int, ...], **others: torch.Tensor) -> FitInput:
 
 def prior_of(task: Task, scene: FitInput, seed: int = 0) -> Any:
     """Make a task's prior as a fit does."""
-    return task.prior_for(task.seen(scene), torch.Generator().manual_seed(seed))
+    return task.prior_for(task.prepare_fit_input(scene), torch.Generator().manual_seed(seed))
 
 
 def seen_problem(task: Task, scene: FitInput) -> Any:
     """Make a task's problem as a fit does."""
-    return task.problem(task.seen(scene))
+    return task.problem(task.prepare_fit_input(scene))

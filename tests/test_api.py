@@ -37,12 +37,12 @@ def test_a_result_has_the_shape_and_intensities_of_its_input(plain):
     assert plain.image.shape == plain.uncertainty.shape == image.shape
     assert plain.image.dtype == np.float32
     assert plain.image.mean() == pytest.approx(image.mean(), rel=0.02)
-    assert plain.stop_reason and plain.history and plain.recipe.common.preset == "fast"
+    assert plain.stop_reason and plain.history and plain.recipe.run_settings.preset == "fast"
 
 
 def test_a_result_shows_itself_in_one_line_without_its_pixels(plain):
     shown = repr(plain)
-    assert shown == f"<Restoration: denoise, 48 × 40, float32; ended since {plain.stop_reason}>"
+    assert shown == f"<Restoration: denoise, 48 × 40, float32; ended since {plain.stop}>"
     assert len(shown) < 200
 
 

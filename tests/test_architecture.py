@@ -53,7 +53,7 @@ ONLY_IN = {
     "cyclopts": {"cli"},
     "rich": {"cli"},
     "matplotlib": {
-        "pipeline/assess/report_picture.py",
+        "pipeline/assess/report_figures.py",
         "pipeline/camera_maps.py",
         "explore/output/figures.py",
     },
@@ -62,8 +62,8 @@ ONLY_IN = {
         "tasks/network_import/child.py",
         "tasks/network_import/loading.py",
     },
-    "distributed": {"scale/cluster/cluster.py"},
-    "dask": {"io", "qt", "scale/cluster/cluster.py"},
+    "distributed": {"scale/cluster/dask_cluster.py"},
+    "dask": {"io", "qt", "scale/cluster/dask_cluster.py"},
 }
 EMPTY_WORDS = {"utils", "util", "helpers", "helper", "manager", "handler", "common", "misc"}
 
@@ -166,7 +166,7 @@ def test_no_name_says_nothing(path):
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.FunctionDef | ast.ClassDef):
             words.add(node.name)
-    words -= {"Common", "with_common"}  # the settings that tasks have in common: it says something
+
     parts = {word.lower() for name in words for word in re.findall(r"[A-Z]?[a-z]+", name)}
     assert not parts & EMPTY_WORDS
 
@@ -188,7 +188,7 @@ SLOW = (
 LOADS_NOTHING_SLOW = {
     "the package": "import napari_dip",
     "the tasks": "import napari_dip.tasks",
-    "the plan": "import napari_dip.pipeline.plan.plan",
+    "the plan": "import napari_dip.pipeline.plan.preflight",
     "the runner": "import napari_dip.pipeline.execute.runner",
     "the command line": "import napari_dip.cli",
     "the help": "import sys; sys.argv = ['napari-dip', '--help']; import napari_dip.cli as c\n"

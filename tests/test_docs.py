@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import pkgutil
 import re
 import runpy
 import shlex
@@ -16,7 +17,9 @@ import tifffile
 
 import napari_dip
 from napari_dip.cli import main
+from napari_dip.pipeline.recipe import OLD_INPUTS, OLD_SETTINGS, OLD_SWITCHES, OLD_VALUES
 from napari_dip.samples import MITOCHONDRIA
+from napari_dip.tasks import TASKS
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
@@ -68,6 +71,44 @@ def test_every_page_is_listed_on_the_first_one():
     unlisted = pages - listed - stubs - {"index.md"}
     assert {page for page in unlisted if not page.startswith(("adr/", "_build/"))} == set()
     assert any(page.startswith("adr/") for page in listed)
+
+
+@pytest.mark.parametrize("page", each(sorted(DOCS.rglob("*.md"))))
+def test_every_page_leads_to_the_glossary(page):
+    if "_build" in page.parts or page.name == "glossary.md":
+        return
+    last = page.read_text(encoding="utf-8").rstrip("\n").splitlines()[-1]
+    (link,) = re.findall(r"^\[Glossary\]\(([^)]+)\)", last)
+    assert (page.parent / link).resolve() == DOCS / "glossary.md"
+
+
+def test_what_the_glossary_names_is_where_it_says():
+    text = (DOCS / "glossary.md").read_text(encoding="utf-8").partition("## Names of before")[0]
+    rows = [row.split(" | ") for row in re.findall(r"^\| (?!word)(.+) \|$", text, re.M)]
+    assert len(rows) > 60 and all(len(row) == 3 for row in rows)
+    assert len({row[0] for row in rows}) == len(rows)
+    assert all(row[1].endswith(".") for row in rows)
+    options = set().union(*map(options_of, (*TASKS, "batch")))
+    for word, _, place in rows:
+        named = re.findall(r"`([^`]+)`", place)
+        options_named = [one.split()[0] for one in named if one.startswith("--")]
+        assert set(options_named) <= options, word
+        for one in named:
+            if not one.startswith(("--", "napari-dip")) and f"`{one}` in the report" not in place:
+                assert pkgutil.resolve_name(f"napari_dip.{one}"), word
+
+
+def test_the_glossary_has_the_names_of_before():
+    text = (DOCS / "glossary.md").read_text(encoding="utf-8")
+    old, new = (set(), set())
+    for names in (*OLD_SETTINGS.values(), OLD_INPUTS, OLD_SWITCHES):
+        old |= {name.replace("_", "-") for name in names}
+        new |= {name.replace("_", "-") for name in names.values()}
+    for values in OLD_VALUES.values():
+        old |= set(values)
+        new |= set(values.values())
+    before = text.partition("## Names of before")[2]
+    assert not [name for name in old | new if name not in before]
 
 
 def test_every_public_name_has_its_place_in_the_reference():

@@ -49,7 +49,9 @@ def test_a_variance_is_judged_by_its_factor(factor, doubt, verdict):
     from noise_matrix import Truth, judge
 
     truth = Truth((10.0, 20.0), (5.0, 5.0), NONE, NONE)
-    estimate = NoiseEstimate(0.0, 5 * factor, 0.1, NONE, NONE, doubt=doubt)
+    estimate = NoiseEstimate(
+        gain=0.0, intercept=5 * factor, floor=0.1, along_y=NONE, along_x=NONE, doubt=doubt
+    )
     assert judge(estimate, truth, (64, 64))["verdict"] == verdict
 
 
@@ -62,5 +64,5 @@ def test_a_block_must_be_as_wide_as_the_noise_is_correlated(measured, verdict):
 
     lags = (measured, 0.0, 0.0, 0.0, 0.0)
     truth = Truth((10.0,), (5.0,), (0.5, 0.0, 0.0), (0.5, 0.0, 0.0))
-    estimate = NoiseEstimate(0.0, 5.0, 0.1, lags, lags)
+    estimate = NoiseEstimate(gain=0.0, intercept=5.0, floor=0.1, along_y=lags, along_x=lags)
     assert judge(estimate, truth, (64, 64))["verdict"] == verdict

@@ -18,7 +18,11 @@ from napari_dip.version import __version__
 if TYPE_CHECKING:
     from napari_dip.errors import DipError, Failed, Refused
     from napari_dip.pipeline.api import restore
-    from napari_dip.pipeline.calls import (
+    from napari_dip.pipeline.camera_maps import CameraReport, camera_maps
+    from napari_dip.pipeline.events import Event, Restoration
+    from napari_dip.pipeline.noise_report import NoiseReport, measure_noise
+    from napari_dip.pipeline.recipe import Recipe, make_recipe, recipe_from_json
+    from napari_dip.pipeline.task_functions import (
         blind_deblur,
         deblur,
         denoise,
@@ -27,11 +31,7 @@ if TYPE_CHECKING:
         invert_features,
         super_resolve,
     )
-    from napari_dip.pipeline.camera_maps import CameraReport, camera_maps
-    from napari_dip.pipeline.events import Event, Restoration
-    from napari_dip.pipeline.noise_report import NoiseReport, measure_noise
-    from napari_dip.pipeline.recipe import Recipe, make_recipe, recipe_from_json
-    from napari_dip.scale.batch.types import BatchEvent
+    from napari_dip.scale.batch.jobs import BatchEvent
     from napari_dip.scale.batch_run import BatchResult, batch
 
 __all__ = [
@@ -62,7 +62,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "BatchEvent": "scale.batch.types",
+    "BatchEvent": "scale.batch.jobs",
     "BatchResult": "scale.batch_run",
     "CameraReport": "pipeline.camera_maps",
     "DipError": "errors",
@@ -73,18 +73,18 @@ _HOMES = {
     "Refused": "errors",
     "Restoration": "pipeline.events",
     "batch": "scale.batch_run",
-    "blind_deblur": "pipeline.calls",
+    "blind_deblur": "pipeline.task_functions",
     "camera_maps": "pipeline.camera_maps",
-    "deblur": "pipeline.calls",
-    "denoise": "pipeline.calls",
-    "guide": "pipeline.calls",
-    "inpaint": "pipeline.calls",
-    "invert_features": "pipeline.calls",
+    "deblur": "pipeline.task_functions",
+    "denoise": "pipeline.task_functions",
+    "guide": "pipeline.task_functions",
+    "inpaint": "pipeline.task_functions",
+    "invert_features": "pipeline.task_functions",
     "make_recipe": "pipeline.recipe",
     "measure_noise": "pipeline.noise_report",
     "recipe_from_json": "pipeline.recipe",
     "restore": "pipeline.api",
-    "super_resolve": "pipeline.calls",
+    "super_resolve": "pipeline.task_functions",
 }
 
 

@@ -51,7 +51,7 @@ def command(argv: list[str]) -> subprocess.Popen[str]:
 def marks(out: Path) -> dict[str, tuple[int, int]]:
     """Tell when, and as which file, each receipt and its result were written."""
     found = {}
-    for receipt in out.glob("receipts/*.json"):
+    for receipt in out.glob("records/*.json"):
         for path in (receipt, out / receipt.stem):
             found[path.name] = (path.stat().st_ino, path.stat().st_mtime_ns)
     return found
@@ -148,21 +148,21 @@ def series(tmp_path_factory: pytest.TempPathFactory) -> Path:
         image = np.random.default_rng(seed).poisson(clean).astype("uint16")
         tifffile.imwrite(tmp_path / "in" / f"cell_{seed}.tif", image)
     (tmp_path / "recipe.json").write_text(RECIPE.to_json())
-    assert main(typed(tmp_path, "whole", "--one-network", "--quiet")) == 0
+    assert main(typed(tmp_path, "whole", "--joint-training", "--quiet")) == 0
     return tmp_path
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows sends no such signal")
 def test_a_batch_with_one_network_killed_at_any_moment_goes_on_to_the_same_bytes(series, capsys):
     moment = random.Random().randrange(2, 50)
-    process = command(typed(series, "killed", "--one-network"))
+    process = command(typed(series, "killed", "--joint-training"))
     assert process.stderr is not None
     for _ in range(moment):
         process.stderr.readline()
     process.kill()
     process.communicate(timeout=60)
     before = marks(series / "killed")
-    assert main(typed(series, "killed", "--resume", "--one-network")) == 0, moment
+    assert main(typed(series, "killed", "--resume", "--joint-training")) == 0, moment
     assert before.items() <= marks(series / "killed").items(), moment
     assert "Traceback" not in capsys.readouterr().err
     for name in ("series.network", *(f"cell_{number}.tif" for number in range(8))):
@@ -173,8 +173,8 @@ def test_a_batch_with_one_network_killed_at_any_moment_goes_on_to_the_same_bytes
 
 def test_too_few_files_for_one_network_are_refused_with_what_to_do(series, capsys):
     seven = [str(series / "in" / f"cell_{number}.tif") for number in range(7)]
-    _, recipe, _, *rest = typed(series, "out", "--one-network")
+    _, recipe, _, *rest = typed(series, "out", "--joint-training")
     assert main(["batch", recipe, *seven, *rest]) == 2
     said = capsys.readouterr().err
-    assert "takes 8 of them or more, but only 7" in said and "--one-network" in said
+    assert "takes 8 of them or more, but only 7" in said and "--joint-training" in said
     assert not (series / "out").exists()

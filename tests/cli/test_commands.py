@@ -17,7 +17,7 @@ from PIL import Image
 from napari_dip.cli import main
 from napari_dip.cli.terminal import summarise_task
 from napari_dip.io.reading import read_spec
-from napari_dip.pipeline.recipe import Common, make_recipe
+from napari_dip.pipeline.recipe import RunSettings, make_recipe
 from napari_dip.tasks import TASKS
 
 
@@ -76,7 +76,7 @@ def test_every_field_of_a_task_is_an_option_with_its_help(task, capsys):
     assert main([task, "--help"]) == 0
     shown = " ".join(capsys.readouterr().out.replace("│", " ").split())
     names = [field.name for field in dataclasses.fields(TASKS[task])]
-    for name in [*names, *Common.model_fields]:
+    for name in [*names, *RunSettings.model_fields]:
         assert f"--{name.replace('_', '-')} " in shown
     assert "True" not in shown and "False" not in shown
 
@@ -89,7 +89,7 @@ def test_in_a_narrow_terminal_the_help_breaks_no_choice_and_begins_with_what_is_
     assert main([task, "--help"]) == 0
     shown = capsys.readouterr().out
     words = {word.rstrip(".") for word in re.split(r"[\s│|,]+", shown)}
-    for kind in (TASKS[task], Common):
+    for kind in (TASKS[task], RunSettings):
         for field in kind.__pydantic_fields__.values():
             for mark in field.metadata:
                 assert set(map(str, getattr(mark, "choices", None) or ())) <= words
@@ -132,8 +132,10 @@ def test_doctor_names_what_it_found_as_text_and_as_json(capsys):
 def test_doctor_gives_the_line_that_mends_a_missing_torch(monkeypatch, capsys):
     from napari_dip.pipeline.machine import Machine
 
-    bare = Machine(2, 10**9, ("cpu",), "", "PyTorch is not installed")
-    monkeypatch.setattr("napari_dip.pipeline.doctor.this_machine", lambda: bare)
+    bare = Machine(
+        cores=2, memory_bytes=10**9, devices=("cpu",), torch="", missing="PyTorch is not installed"
+    )
+    monkeypatch.setattr("napari_dip.pipeline.doctor.detect_machine", lambda: bare)
     assert main(["doctor"]) == 1
     assert "-m pip install torch" in capsys.readouterr().out
 

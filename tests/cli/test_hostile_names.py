@@ -18,9 +18,9 @@ from napari_dip.cli.app import _report_unexpected_error
 from napari_dip.cli.progress import BarReporter
 from napari_dip.errors import Refused, refusal
 from napari_dip.errors.fault import make_printable
-from napari_dip.pipeline.assess.report_picture import html_page
+from napari_dip.pipeline.assess.report_figures import make_html_page
 from napari_dip.pipeline.events import Event
-from napari_dip.pipeline.store.results import escape_formula, json_text
+from napari_dip.pipeline.store.results import escape_formula, format_json
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="Windows takes no such names")
 
@@ -45,8 +45,8 @@ DOORS = (
     ("denoise", IMAGE, "-o", "x.tif", "--preset", H),
     ("denoise", IMAGE, "-o", "x.tif", "--axes", H),
     ("denoise", IMAGE, IMAGE, "-o", "x.tif"),
-    ("denoise", IMAGE, "-o", "x.tif", "--shared-network", H),
-    ("denoise", IMAGE, "-o", "x.tif", "--second", H),
+    ("denoise", IMAGE, "-o", "x.tif", "--network-file", H),
+    ("denoise", IMAGE, "-o", "x.tif", "--repeated-exposure", H),
     ("inpaint", IMAGE, "-o", "x.tif", "--mask", H),
     ("invert-features", IMAGE, "-o", "x.tif", "--network", H, "--layer", H),
     (H,),
@@ -169,7 +169,7 @@ def test_the_bars_of_a_terminal_are_drawn_with_names_that_command_nothing(monkey
     monkeypatch.setattr("sys.stderr", terminal)
     monkeypatch.setenv("TERM", "xterm")
     bars = BarReporter(1)
-    bars.show(Event(f"1 of 2, {H}: Restoring", fraction=0.5), 1)
+    bars.show(Event(message=f"1 of 2, {H}: Restoring", fraction=0.5), 1)
     bars._progress.refresh()
     bars.close()
     drawn = terminal.getvalue()
@@ -208,10 +208,10 @@ def test_a_semicolon_in_a_name_begins_no_cell(field, capsys):
 
 
 def test_json_of_ours_tells_a_name_exactly_and_commands_nothing():
-    text = json_text({H: ["\x7f\ue000\U000e0001µ", float("nan")]})
+    text = format_json({H: ["\x7f\ue000\U000e0001µ", float("nan")]})
     assert commanding(text) == [] and "µ" in text
     assert json.loads(text) == {H: ["\x7f\ue000\U000e0001µ", None]}
 
 
 def test_a_page_turns_no_text_around():
-    assert commanding(html_page(H, "", "")) == []
+    assert commanding(make_html_page(H, "", "")) == []

@@ -30,7 +30,7 @@ TYPED = (
     ("denoise", "in.tif", *OUT, "--prior", X),
     ("denoise", "in.tif", *OUT, "--axes", X),
     ("denoise", "in.tif", *OUT, "--keep-after", X),
-    ("denoise", "in.tif", *OUT, "--shared-network", X),
+    ("denoise", "in.tif", *OUT, "--network-file", X),
     ("super-resolve", "in.tif", *OUT, "--factor", X),
     ("explore", "spectrum", "in.tif", "-o", "e", "--crop", X),
     ("explore", "architectures", "in.tif", "-o", "e", "--only", X),

@@ -13,7 +13,7 @@ import napari_dip as dip
 from napari_dip.cli import main
 from napari_dip.io.reading import read_provenance
 from napari_dip.pipeline.api import load_recipe
-from napari_dip.pipeline.assess.methods import methods_text
+from napari_dip.pipeline.assess.methods_section import write_methods_section
 
 FEW = ("--preset", "fast", "--max-iterations", "3", "--device", "cpu", "--quiet")
 
@@ -43,10 +43,25 @@ def test_the_text_from_a_result_is_that_from_the_report_of_its_run(kind, folder,
     told = capsys.readouterr()
     assert told.err == ""
     report = json.loads((folder / f"{kind}-report.json").read_text(encoding="utf-8"))
-    assert told.out == methods_text(report)
+    assert told.out == write_methods_section(report)
     assert "Deep Image Prior" in told.out and "[1] Ulyanov" in told.out
     assert main(["methods", str(folder / f"{kind}-report.json")]) == 0
     assert capsys.readouterr().out == told.out
+
+
+def test_methods_says_how_the_noise_was_modelled_and_where_its_figures_come_from(folder):
+    report = json.loads((folder / "plain-report.json").read_text())
+    text = write_methods_section(report)
+    modelled = text[text.index("The noise was modelled as Gaussian") :]
+    assert ", measured from the image [" in modelled.split(" were held back")[0]
+
+
+def test_methods_says_that_a_prior_was_chosen_by_hand_under_its_name_of_today():
+    image = np.random.default_rng(0).random((32, 32), np.float32)
+    result = dip.guide(image, image, prior="random-input", preset="fast", max_iterations=3)
+    text = write_methods_section(result.report)
+    assert "The network was fed the guide and fixed random noise" in text
+    assert "(chosen by hand)" in text
 
 
 def test_a_result_saved_by_other_programs_is_known_by_the_report_beside_it(

@@ -202,9 +202,11 @@ def test_results_of_two_long_names_that_differ_at_their_end_do_not_share_what_th
 
     first, second = (make_result_paths(tmp_path, f"{'x' * 240}{number}.tif") for number in (1, 2))
     assert not set(first) & set(second)
-    assert all(len(os.fsencode(one.name)) <= LONGEST for one in (*first, first.learned("psf")))
+    assert all(
+        len(os.fsencode(one.name)) <= LONGEST for one in (*first, first.get_learned_path("psf"))
+    )
     short = make_result_paths(tmp_path, "cells.tif")
-    assert short.receipt.name == "cells.tif.json"
+    assert short.record.name == "cells.tif.json"
 
 
 def test_a_batch_of_a_file_of_the_longest_name_ends_with_its_result(noisy, tmp_path, capsys):

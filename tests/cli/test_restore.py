@@ -26,7 +26,8 @@ from napari_dip.pipeline.events import Event
 FAST = ("--preset", "fast", "--max-iterations", "10", "--device", "cpu")
 REPORT_KEYS = (
     "task recipe version device threads seed shape axes noise prior iterations best_iteration "
-    "stop_reason seconds held_out residual peak_bytes input_sha256 output_sha256 notes"
+    "stop_reason seconds validation_loss residual peak_bytes input_sha256 output_sha256 notes "
+    "note_codes stop_code"
 ).split()
 
 
@@ -75,17 +76,21 @@ def test_the_recipe_that_was_written_repeats_the_pixels_here_and_in_python(noisy
     assert Path(first).read_bytes() == Path(second).read_bytes()
     result = dip.restore(noisy, Path(recipe))
     np.testing.assert_array_equal(result.image, read_pixels(read_spec(first)))
-    assert dip.recipe_from_json(Path(recipe).read_text()).common.seed == 5
+    assert dip.recipe_from_json(Path(recipe).read_text()).run_settings.seed == 5
 
 
 def test_options_win_over_the_recipe_they_stand_beside(noisy, tmp_path):
     recipe, written = tmp_path / "r.json", tmp_path / "w.json"
     recipe.write_text(dip.make_recipe("denoise", seed=3, max_iterations=10).to_json())
-    options = ["--from-recipe", str(recipe), "--seed", "4", "--prior", "noise", *FAST]
+    options = ["--from-recipe", str(recipe), "--seed", "4", "--prior", "random-input", *FAST]
     argv = ["denoise", str(noisy), "-o", str(tmp_path / "o.tif"), "--recipe", str(written)]
     assert main([*argv, *options]) == 0
     found = dip.recipe_from_json(written.read_text())
-    assert (found.common.seed, found.common.max_iterations, found.task.prior) == (4, 10, "noise")
+    assert (found.run_settings.seed, found.run_settings.max_iterations, found.task.prior) == (
+        4,
+        10,
+        "random-input",
+    )
 
 
 def test_the_result_is_of_the_inputs_type_where_that_is_wanted(noisy, tmp_path):
@@ -149,7 +154,16 @@ def test_a_terminal_gets_a_bar(noisy, tmp_path):
 @pytest.mark.skipif(os.name == "nt", reason="Windows sends no such signal to one process")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_keeps_the_best_so_far_beside_the_result(noisy, tmp_path, number):
-    long = ("--preset", "fast", "--max-iterations", "100000", "--device", "cpu", "--prior", "noise")
+    long = (
+        "--preset",
+        "fast",
+        "--max-iterations",
+        "100000",
+        "--device",
+        "cpu",
+        "--prior",
+        "random-input",
+    )
     process = command("denoise", noisy, "-o", tmp_path / "out.tif", *long)
     assert process.stderr is not None
     for line in process.stderr:
@@ -236,11 +250,24 @@ def test_notes_of_the_plan_are_not_said_twice(tmp_path, capsys):
     tifffile.imwrite(tmp_path / "in.tif", image)
     budget = ("--preset", "balanced", *FAST[2:])
     argv = ["denoise", str(tmp_path / "in.tif"), "-o", str(tmp_path / "out.tif"), *budget]
-    assert main([*argv, "--prior", "noise"]) == 0
+    assert main([*argv, "--prior", "random-input"]) == 0
     assert capsys.readouterr().err.count("The image is small") == 1
 
 
-EVENT = Event("Restoring, part 2 of 3", 0.4, 50, 100, 0.5, 0.25, 50, 10.0, 14.2, None, 2, 3)
+EVENT = Event(
+    message="Restoring, part 2 of 3",
+    fraction=0.4,
+    iteration=50,
+    iterations=100,
+    fitted_loss=0.5,
+    held_out_loss=0.25,
+    best_iteration=50,
+    seconds=10.0,
+    seconds_left=14.2,
+    preview=None,
+    unit=2,
+    units=3,
+)
 
 
 def test_the_part_is_named_once_in_a_line():

@@ -28,14 +28,14 @@ def test_a_second_file_is_used_and_the_report_says_so(tmp_path: Path) -> None:
     first, second = (shot(tmp_path / f"{seed}.tif", seed) for seed in (0, 1))
     report = tmp_path / "out.json"
     where = ["-o", str(tmp_path / "out.tif"), "--report", str(report)]
-    assert main(["denoise", first, "--second", second, *where, *FAST]) == 0
+    assert main(["denoise", first, "--repeated-exposure", second, *where, *FAST]) == 0
     notes = json.loads(report.read_text(encoding="utf-8"))["notes"]
     assert any("Two measurements" in note for note in notes)
 
 
 def test_the_same_file_twice_is_refused_and_nothing_is_written(tmp_path: Path, capsys) -> None:
     first, out = shot(tmp_path / "0.tif", 0), tmp_path / "out.tif"
-    assert main(["denoise", first, "--second", first, "-o", str(out), *FAST]) == 2
+    assert main(["denoise", first, "--repeated-exposure", first, "-o", str(out), *FAST]) == 2
     assert "same pixels" in capsys.readouterr().err
     assert not out.exists()
 

@@ -157,12 +157,12 @@ def test_a_count_of_beginnings_never_replaces_a_file_of_the_users(tmp_path):
         place.write_text(text)
         count = CrashCounter(place, "session")
         count.add()
-        count.forget()
+        count.remove()
         assert place.read_text() == text and count.count() == 0
     place.unlink()
     count.add()
     assert count.count() == 1
-    count.forget()
+    count.remove()
     assert not place.exists()
 
 

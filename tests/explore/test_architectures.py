@@ -16,8 +16,8 @@ from skimage import data
 from napari_dip import explore
 from napari_dip.cli import main
 from napari_dip.errors import Refused
-from napari_dip.explore.model_trials import Stop, find_stop, is_significantly_worse
-from napari_dip.explore.subject import (
+from napari_dip.explore.architecture_fits import TrialStop, find_stop, is_significantly_worse
+from napari_dip.explore.experiment_setup import (
     choose_architectures,
     find_architecture,
     list_plan_architectures,
@@ -106,14 +106,14 @@ def test_the_stop_is_where_a_fit_would_have_ended_not_where_this_one_did():
     falls_then_rises = np.abs(np.arange(1, 401) - 100) / 100 + 1
     found = find_stop(falls_then_rises)
     assert found.taken == 100 and found.ended < 400
-    assert find_stop(np.linspace(2, 1, 400)) == Stop(400, 400)
+    assert find_stop(np.linspace(2, 1, 400)) == TrialStop(ended=400, taken=400)
 
 
 def test_all_designs_are_different_and_the_narrow_deep_decoder_is_under_parametrised():
     from napari_dip.explore.fit import count_weights
 
     known = list_plan_architectures(make_experiment_setup(clean(), device="cpu").plan)
-    assert len({replace(one, name="", words="") for one in known.values()}) == len(known) > 16
+    assert len({replace(one, name="", label="") for one in known.values()}) == len(known) > 16
     assert {f"depth-{count}" for count in range(1, MAX_SCALES + 1) if count != 4} < set(known)
     assert count_weights(known["deep-decoder"], (128, 128)) < 128**2 / 4
     assert count_weights(known["preset"], (128, 128)) > 128**2
@@ -147,7 +147,7 @@ def test_unknown_designs_are_refused_with_those_that_there_are():
 def test_a_control_takes_any_number_within_its_limits(name, words, bound, sigma):
     known = list_plan_architectures(make_experiment_setup(clean(), device="cpu").plan)
     found = find_architecture("network", name, known)
-    assert (found.words, found.bound, found.sigma) == (words, bound, sigma)
+    assert (found.label, found.bound, found.sigma) == (words, bound, sigma)
     assert find_architecture("network", found.name, known) == found
 
 

@@ -11,9 +11,9 @@ from skimage import data
 from napari_dip import explore
 from napari_dip.engine.control import Control
 from napari_dip.explore.comparison import explore_architectures
-from napari_dip.explore.energies import explore_impedance
+from napari_dip.explore.experiment_setup import choose_architectures, make_experiment_setup
+from napari_dip.explore.noise_impedance import explore_impedance
 from napari_dip.explore.spectra import explore_spectrum
-from napari_dip.explore.subject import choose_architectures, make_experiment_setup
 
 SETTINGS = {"max_iterations": 14, "device": "cpu"}
 

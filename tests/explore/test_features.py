@@ -34,7 +34,10 @@ def test_each_layer_has_a_row_with_three_priors(found, tmp_path):
     page = found.save(tmp_path)
     rows = list(csv.DictReader((tmp_path / "features.csv").read_text().splitlines()))
     assert [row["layer"] for row in rows] == ["body.1"]
-    told = [float(rows[0][f"{prior}_correlation"]) for prior in ("deep", "total_variation", "none")]
+    told = [
+        float(rows[0][f"{prior}_correlation"])
+        for prior in ("random_input", "total_variation", "none")
+    ]
     assert told == [one.correlation for one in found.rows[0]] and len(set(told)) == 3
     text = page.read_text()
     assert f"{found.rows[0][0].correlation:.3f}" in text and "data:image/png;base64" in text

@@ -15,8 +15,8 @@ from napari_dip import explore
 from napari_dip.cli import main
 from napari_dip.engine.control import Control
 from napari_dip.errors import Refused
-from napari_dip.explore.energies import compute_impedance, explore_impedance, make_targets
-from napari_dip.explore.subject import TARGETS, make_experiment_setup
+from napari_dip.explore.experiment_setup import TARGETS, make_experiment_setup
+from napari_dip.explore.noise_impedance import compute_impedance, explore_impedance, make_targets
 
 
 def small(side: int = 48) -> np.ndarray:
@@ -141,7 +141,9 @@ def test_colours_are_averaged_and_large_images_cut_and_both_is_said():
     assert subject.picture.shape == (32, 32)
     middle = data.astronaut()[16:48, 4:36].mean(2)
     assert np.allclose(subject.picture, middle, atol=1e-3)
-    assert "averaged" in " ".join(subject.notes) and "32 × 32" in " ".join(subject.notes)
+    assert "averaged" in " ".join(map(str, subject.notes)) and "32 × 32" in " ".join(
+        map(str, subject.notes)
+    )
 
 
 def test_an_unknown_experiment_is_refused_with_those_that_there_are(capsys):

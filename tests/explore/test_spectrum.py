@@ -14,6 +14,7 @@ from skimage import data
 from napari_dip import explore
 from napari_dip.cli import main
 from napari_dip.engine.control import Control
+from napari_dip.explore.experiment_setup import make_experiment_setup
 from napari_dip.explore.fit import iter_fit
 from napari_dip.explore.spectra import (
     Correspondence,
@@ -23,8 +24,7 @@ from napari_dip.explore.spectra import (
     find_ratio_stop,
     measure_sharpness,
 )
-from napari_dip.explore.subject import make_experiment_setup
-from napari_dip.pipeline.torch_state import own_state
+from napari_dip.pipeline.torch_state import use_default_torch_state
 
 
 def clean(side: int = 48) -> np.ndarray:
@@ -146,9 +146,11 @@ def test_the_tables_hold_the_numbers_of_the_run_and_the_page_needs_nothing_else(
 
 
 def energies_of_noise(network):
-    subject = make_experiment_setup(noisy(32), network=network, max_iterations=60, device="cpu")
+    subject = make_experiment_setup(
+        noisy(32), architecture=network, max_iterations=60, device="cpu"
+    )
     noise = np.random.default_rng(3).standard_normal((32, 32)).astype(np.float32)
-    with own_state(subject.plan.threads):
+    with use_default_torch_state(subject.plan.threads):
         return [one.energy for one in iter_fit(noise, subject, control=lambda: Control.GO)]
 
 
@@ -159,8 +161,8 @@ def test_bounded_layers_hold_noise_back_that_free_ones_learn():
 
 def test_the_page_names_the_network_and_its_bound(tmp_path):
     network = "decoder+lipschitz-1.7"
-    found = explore.spectrum(noisy(24), network=network, max_iterations=3, device="cpu")
-    assert found.subject.recipe["network"] == network
+    found = explore.spectrum(noisy(24), architecture=network, max_iterations=3, device="cpu")
+    assert found.subject.recipe["architecture"] == network
     text = found.save(tmp_path / "out").read_text(encoding="utf-8")
     assert "layers bounded to 1.7, else hourglass" in text and "here the bound is 1.7." in text
 
@@ -169,8 +171,8 @@ def test_the_command_takes_the_truth_and_refuses_one_of_another_size(tmp_path, c
     for name, image in (("in", noisy(24)), ("truth", clean(24)), ("other", clean(32))):
         tifffile.imwrite(tmp_path / f"{name}.tif", image)
     line = ["explore", "spectrum", str(tmp_path / "in.tif"), "-o", str(tmp_path / "out")]
-    assert main([*line, "--network", "lipschitz-0"]) == 2
-    assert "'--network' cannot be 'lipschitz-0'" in capsys.readouterr().err
+    assert main([*line, "--architecture", "lipschitz-0"]) == 2
+    assert "'--architecture' cannot be 'lipschitz-0'" in capsys.readouterr().err
     assert main([*line, "--truth", str(tmp_path / "other.tif")]) == 2
     assert "is 32 × 32 pixels, but 'in.tif' is 24 × 24" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

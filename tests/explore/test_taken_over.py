@@ -15,7 +15,7 @@ import napari_dip as dip
 from napari_dip import explore
 from napari_dip.cli import main
 from napari_dip.errors import Refused
-from napari_dip.explore.subject import find_architecture
+from napari_dip.explore.experiment_setup import find_architecture
 from napari_dip.io import ImageSpec
 from napari_dip.pipeline.plan.costs import choose_budget
 from napari_dip.pipeline.recipe import make_recipe, recipe_from_json
@@ -25,7 +25,7 @@ from napari_dip.tasks.priors.deep_image_prior import (
     list_architectures,
 )
 
-SPEC = ImageSpec("cells", (64, 64), "float32", "YX")
+SPEC = ImageSpec(name="cells", shape=(64, 64), dtype="float32", axes="YX")
 NETWORKS = get_args(get_args(ArchitectureName)[0])
 
 
@@ -43,10 +43,10 @@ def test_a_comparison_leaves_a_recipe_that_the_command_takes(found, tmp_path):
     first, other = found.fits[0], next(one for one in found.fits if one.design.name == "decoder")
     better = replace(other, held_out=0 * other.held_out, errors=0 * other.errors)
     found = replace(found, fits=(first, better))
-    assert found.suits is better and "the network 'decoder'" in found.sentences[-1]
+    assert found.suits is better and "the architecture 'decoder'" in found.sentences[-1]
     found.save(tmp_path / "out")
     recipe = recipe_from_json((tmp_path / "out" / "denoising.json").read_text(encoding="utf-8"))
-    assert recipe.task.network == "decoder" and recipe.common.preset == "fast"
+    assert recipe.task.architecture == "decoder" and recipe.run_settings.preset == "fast"
     tifffile.imwrite(tmp_path / "in.tif", noisy())
     line = ["denoise", str(tmp_path / "in.tif"), "-o", str(tmp_path / "result.tif"), "--quiet"]
     line += ["--from-recipe", str(tmp_path / "out" / "denoising.json"), "--device", "cpu"]
@@ -58,15 +58,17 @@ def test_an_optimiser_has_no_place_in_a_recipe_and_that_is_said(found):
     first, other = found.fits[0], next(one for one in found.fits if one.design.name == "sgd")
     better = replace(other, held_out=0 * other.held_out, errors=0 * other.errors)
     found = replace(found, fits=(first, better))
-    assert found.denoising.task.network == "preset"
+    assert found.denoising.task.architecture == "preset"
     assert "no place for the optimiser of 'sgd'" in found.sentences[-1]
 
 
 def test_every_network_of_a_recipe_is_a_design_and_the_preset_is_as_before():
     designs = list_architectures((16, 32, 64), 0.01)
     assert {*NETWORKS} - {"depth-3"} == {*designs} - {"sgd", "l-bfgs"}
-    plain = dip.denoise(noisy(), prior="noise", preset="fast", max_iterations=3, device="cpu")
-    assert "network" not in plain.recipe.task.to_dict()
+    plain = dip.denoise(
+        noisy(), prior="random-input", preset="fast", max_iterations=3, device="cpu"
+    )
+    assert "architecture" not in plain.recipe.task.to_dict()
 
 
 @pytest.mark.parametrize(
@@ -74,15 +76,17 @@ def test_every_network_of_a_recipe_is_a_design_and_the_preset_is_as_before():
 )
 def test_another_network_makes_another_picture_from_the_same_seed(network):
     settings = {"preset": "fast", "max_iterations": 3, "device": "cpu"}
-    plain = dip.denoise(noisy(), prior="noise", **settings)
-    other = dip.denoise(noisy(), network=network, **settings)  # automatic: fixed noise
-    assert other.report["prior"]["chosen"] == "noise"
+    plain = dip.denoise(noisy(), prior="random-input", **settings)
+    other = dip.denoise(noisy(), architecture=network, **settings)  # automatic: fixed noise
+    assert other.report["prior"]["chosen"] == "random-input"
     assert not np.array_equal(plain.image, other.image) and np.isfinite(other.image).all()
 
 
 def test_depth_and_width_are_known_to_the_plan():
     usual, half, deep = (
-        choose_budget(make_recipe("denoise", prior="noise", network=one), SPEC)[0].widths
+        choose_budget(make_recipe("denoise", prior="random-input", architecture=one), SPEC)[
+            0
+        ].widths
         for one in ("preset", "half-width", "depth-2")
     )
     assert half == tuple(width // 2 for width in usual) and deep == usual[:2]
@@ -91,7 +95,7 @@ def test_depth_and_width_are_known_to_the_plan():
 @pytest.mark.parametrize("settings", [{"prior": "blind-spot"}, {"noise": "salt-and-pepper"}])
 def test_a_network_where_another_prior_has_its_own_is_refused(settings):
     with pytest.raises(Refused, match="network of its own"):
-        dip.denoise(noisy(), network="decoder", **settings)
+        dip.denoise(noisy(), architecture="decoder", **settings)
 
 
 def test_a_number_of_ones_own_has_no_place_in_a_recipe_and_that_is_said(found):
@@ -99,7 +103,7 @@ def test_a_number_of_ones_own_has_no_place_in_a_recipe_and_that_is_said(found):
     design = find_architecture("only", "lipschitz-1.7", list_architectures((16, 32), 0.01))
     better = replace(other, design=design, held_out=0 * other.held_out, errors=0 * other.errors)
     found = replace(found, fits=(first, better))
-    assert found.denoising.task.network == "preset"
+    assert found.denoising.task.architecture == "preset"
     assert "no place for the numbers of 'lipschitz-1.7'" in found.sentences[-1]
 
 

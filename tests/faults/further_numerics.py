@@ -240,7 +240,7 @@ ROWS = [
             partial(scaled, 1000.0, 0.0, 1e-3, "f4", {"prior": prior}),
             "the same picture",
         )
-        for prior in ("noise", "blind-spot", "recorrupted")
+        for prior in ("random-input", "blind-spot", "r2r")
     ),
     *(
         Row(f"the same numbers as {kind}", partial(typed, kind, {}), "the same picture")

@@ -69,7 +69,7 @@ ENVIRONMENTS: dict[str, tuple[dict[str, str | None], tuple[str, ...]]] = {
     "OMP_NUM_THREADS=0": ({"OMP_NUM_THREADS": "0"}, ()),
     "OMP_NUM_THREADS=many": ({"OMP_NUM_THREADS": "many"}, ()),
     "OMP_NUM_THREADS=999": ({"OMP_NUM_THREADS": "999"}, ()),
-    "no graphics card by name": ({"CUDA_VISIBLE_DEVICES": "-1"}, ()),
+    "no GPU by name": ({"CUDA_VISIBLE_DEVICES": "-1"}, ()),
     "a broken MPLBACKEND": ({"MPLBACKEND": "nonsense"}, ()),
     "a broken QT_QPA_PLATFORM": ({"QT_QPA_PLATFORM": "nonsense"}, ()),
     "a time zone of nonsense": ({"TZ": "Nowhere/Atlantis"}, ()),

@@ -249,7 +249,10 @@ def no_colours(folder: Path) -> None:
     saved(folder / "in.tif")
     for env in ({}, {"FORCE_COLOR": "1"}, {"TERM": "dumb"}):
         said = went(shell(*DENOISE, "--overwrite", env=environment(**env)))
-        check("\x1b" not in said.err + said.out, f"escape sequences with {env}: {said.err!r}"[:400])
+        check(
+            "\x1b" not in said.err + said.out,
+            f"escape sequences with {env}: {said.err!r}"[:400],
+        )
 
 
 # --- signals

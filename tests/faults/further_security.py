@@ -135,9 +135,7 @@ SHOWN: dict[str, Callable[[Path], list[str]]] = {
     "a design of an experiment": typed(
         "explore", "spectrum", "in.tif", "-o", "e", "--network", EVIL
     ),
-    "a file of a shared network": typed(
-        "denoise", "in.tif", "-o", "o.tif", "--shared-network", EVIL
-    ),
+    "a file of a shared network": typed("denoise", "in.tif", "-o", "o.tif", "--network-file", EVIL),
     "OME's FileName": description(
         b'<?xml version="1.0"?><OME xmlns="x"><UUID FileName="../&#155;2J&#8238;.tif"/></OME>'
     ),
@@ -214,12 +212,12 @@ BOMBS: dict[str, tuple[Callable[[Path], list[str]], float]] = {
 }
 OUT = ("-o", "out.tif", *QUICK)
 BOMBED: dict[str, Callable[[Path, Path], list[str]]] = {
-    "a pickle as a shared network": bomb("n", "denoise", "in.tif", "--shared-network", "n", *OUT),
+    "a pickle as a shared network": bomb("n", "denoise", "in.tif", "--network-file", "n", *OUT),
     "a torch archive as a shared network": bomb(
-        "n", "denoise", "in.tif", "--shared-network", "n", *OUT, wrap=as_archive
+        "n", "denoise", "in.tif", "--network-file", "n", *OUT, wrap=as_archive
     ),
     "tensors as a shared network": bomb(
-        "n", "denoise", "in.tif", "--shared-network", "n", *OUT, wrap=as_safetensors
+        "n", "denoise", "in.tif", "--network-file", "n", *OUT, wrap=as_safetensors
     ),
     "a pickle as a mask": bomb("m.tif", "inpaint", "in.tif", "--mask", "m.tif", *OUT),
     "an array of objects as a mask": bomb(
@@ -281,7 +279,7 @@ CODES: dict[str, Callable[[dict[str, Any], dict[str, str]], object]] = {
     ),
     "axes that close a quote": lambda report, paths: report.update(axes=f'YX" + {PAYLOAD} + "'),
     "a network's name of two lines": lambda report, paths: report["fit"].update(
-        shared={"file": f"n\n{PAYLOAD}", "sha256": "0"}
+        joint_training={"network_file": f"n\n{PAYLOAD}", "sha256": "0"}
     ),
     "an iteration that is a program": lambda report, paths: (
         report["fit"].update(kept=1),
@@ -334,10 +332,10 @@ ROWS = [
             "batch.csv",
             "batch.html",
             "in.tif",
-            "receipts",
-            "receipts/in.tif.json",
-            "receipts/in.tif.png",
-            "receipts/in.tif.unfinished",
+            "records",
+            "records/in.tif.json",
+            "records/in.tif.png",
+            "records/in.tif.unfinished",
         )
     ),
     *(

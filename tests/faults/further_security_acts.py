@@ -226,9 +226,9 @@ def dangling(option: str, name: str, folder: Path) -> None:
 def unzipped_preset(name: str, folder: Path) -> None:
     """Save settings under a name that leads elsewhere: refused in words."""
     import napari_dip as dip
-    from napari_dip.pipeline.reproduce.saved_settings import Shelf
+    from napari_dip.pipeline.reproduce.saved_settings import PresetFolder
 
-    shelf = Shelf(folder / "home", "denoise")
+    shelf = PresetFolder(folder=folder / "home", task="denoise")
     (folder / "treasure.json").write_text("mine", "utf-8")
     before = contents(folder)
     for act in (
@@ -426,10 +426,10 @@ def as_safetensors(content: bytes) -> bytes:
 
 def scripted(change: Callable[[dict[str, Any], dict[str, str]], object], folder: Path) -> None:
     """Copy a result's making as a script and as a command: neither runs more than that."""
-    from napari_dip.pipeline.reproduce.repeating import (
+    from napari_dip.pipeline.reproduce.repetition import (
         Repetition,
         format_command_line,
-        python_script,
+        write_python_script,
     )
 
     saved(folder / "in.tif")
@@ -442,8 +442,8 @@ def scripted(change: Callable[[dict[str, Any], dict[str, str]], object], folder:
     paths = {name: path.replace("{mark}", mark) for name, path in paths.items()}
     changed = json.loads(json.dumps(changed).replace("{mark}", mark))
     try:
-        run = Repetition(changed, paths, paths["image"])
-        script, line = python_script(run), format_command_line(run)
+        run = Repetition(report=changed, paths=paths, name=paths["image"])
+        script, line = write_python_script(run), format_command_line(run)
     except (ValueError, KeyError, TypeError) as error:
         check(
             "Refused" in type(error).__name__ or isinstance(error, ValueError),

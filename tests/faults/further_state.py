@@ -297,7 +297,7 @@ ROWS = [
             ({"noise": ["auto"]}, "noise"),
             ({"": 1}, "setting"),
             ({"é": 1}, "é"),
-            ({"second": 3}, "second"),
+            ({"repeated_exposure": 3}, "second"),
         )
     ),
     *(

@@ -221,7 +221,7 @@ def inputs_untouched(task: str, _: Path) -> None:
         "guide": {"guide": picture(24, 24, seed=2)},
         "super_resolve": {},
         "blind_deblur": {"psf_size": 3},
-        "denoise": {"second": picture(24, 24, seed=8)},
+        "denoise": {"repeated_exposure": picture(24, 24, seed=8)},
     }[task]
     for array in further.values():
         if isinstance(array, np.ndarray):
@@ -258,7 +258,7 @@ def recipe_frozen(_: Path) -> None:
     recipe = dip.make_recipe("denoise", **FAST)
     for change in (
         lambda: setattr(recipe, "task", None),
-        lambda: setattr(recipe.common, "seed", 5),
+        lambda: setattr(recipe.run_settings, "seed", 5),
         lambda: setattr(recipe.task, "smoothing", 3.0),
     ):
         try:
@@ -410,12 +410,12 @@ def running(**how: Any) -> Any:
     """Begin a run as the dock does, step by step."""
     from napari_dip.pipeline.api import describe_input
     from napari_dip.pipeline.execute.runner import run
-    from napari_dip.pipeline.machine import this_machine
-    from napari_dip.pipeline.plan.plan import preflight
+    from napari_dip.pipeline.machine import detect_machine
+    from napari_dip.pipeline.plan.preflight import preflight
 
     spec, pixels = describe_input("image", plain(), None)
     recipe = dip.make_recipe("denoise", **{**FAST, "max_iterations": 60, **how})
-    return run(preflight(recipe, spec, this_machine(), {}), {"image": pixels()})
+    return run(preflight(recipe, spec, detect_machine(), {}), {"image": pixels()})
 
 
 def drain(steps: Any) -> Any:

@@ -86,7 +86,7 @@ def report_is_json(folder: Path) -> None:
 
 def flat_setting(folder: Path) -> None:
     """Write a setting of the task beside, not below, "settings": taken, or refused."""
-    said = by_recipe(PLAIN.replace("}", ', "prior": "noise"}').encode(), folder)
+    said = by_recipe(PLAIN.replace("}", ', "prior": "random-input"}').encode(), folder)
     if said.code:
         return said_no(said, "prior")
     went(said)

@@ -125,7 +125,7 @@ def linked_receipts(field: Path, outside: Path) -> list[str]:
     """Let the folder of receipts lead outside."""
     tifffile.imwrite(field / "in.tif", noisy())
     (field / "results").mkdir()
-    (field / "results" / "receipts").symlink_to(outside)
+    (field / "results" / "records").symlink_to(outside)
     return batch(field, "in.tif")
 
 

@@ -62,9 +62,12 @@ def _others() -> dict[str, tuple[str, dict[str, tuple[str, Any]]]]:
         "deep guide": ("guide", {"guide": ("image", np.stack([guide, guide]))}),
         "constant guide": ("guide", {"guide": ("image", 0 * guide)}),
         "guide with NaN": ("guide", {"guide": ("image", with_nan(SIDE, SIDE))}),
-        "the same picture as second": ("denoise", {"second": ("image", noisy())}),
-        "second of another size": ("denoise", {"second": ("image", noisy(SIDE, SIDE + 1))}),
-        "constant second": ("denoise", {"second": ("image", 0 * noisy())}),
+        "the same picture as second": ("denoise", {"repeated_exposure": ("image", noisy())}),
+        "second of another size": (
+            "denoise",
+            {"repeated_exposure": ("image", noisy(SIDE, SIDE + 1))},
+        ),
+        "constant second": ("denoise", {"repeated_exposure": ("image", 0 * noisy())}),
     }
 
 
@@ -172,4 +175,4 @@ def _ending(dock: Any) -> str:
     if dock.busy:
         dock.discard()
         raise TimeoutError("the dock was still busy")
-    return str(dock.run_bar.words.text())
+    return str(dock.run_bar.message_label.text())

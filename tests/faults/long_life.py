@@ -114,8 +114,8 @@ def _run(viewer: Any, dock: Any) -> None:
     while dock.busy or len(viewer.layers) < 2:
         _let_go_on(POLL_MILLISECONDS)
         if time.monotonic() > end:
-            raise TimeoutError(dock.run_bar.words.text())
-    assert len(viewer.layers) == 2, dock.run_bar.words.text()
+            raise TimeoutError(dock.run_bar.message_label.text())
+    assert len(viewer.layers) == 2, dock.run_bar.message_label.text()
     if hasattr(viewer, "window"):
         viewer.add_image(np.ones((48, 48), np.float32), name="beside")
         _let_go_on(DRAWING_MILLISECONDS)

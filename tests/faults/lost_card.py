@@ -1,4 +1,4 @@
-"""A graphics card that stops answering at a random step: the picture so far is kept, and said so.
+"""A GPU that stops answering at a random step: the picture so far is kept, and said so.
 
 There is no card here, so one is played: whatever is moved to "mps" stays in the main memory but is
 marked, and so is all that is computed from it; only `cpu()` and `to("cpu")` make copies without the
@@ -137,7 +137,7 @@ def _play(at: int | None, counts: Path | None) -> None:
     card.__enter__()  # for as long as the process lives
     generator = torch.Generator
     torch.Generator = lambda device=None: generator()  # type: ignore[assignment,misc]
-    machine._devices = lambda version: (("mps", "cpu"), "")
+    machine._detect_devices = lambda version: (("mps", "cpu"), "")
     advance = EagerTrainer.advance
 
     def noting(self: EagerTrainer) -> None:

@@ -70,7 +70,7 @@ class Watched:
             if path.read_bytes() != self.right.get(path.name):
                 return f"{path.name} holds other bytes"
         found = {}
-        for receipt in self.folder.glob("receipts/*.json"):
+        for receipt in self.folder.glob("records/*.json"):
             if json.loads(receipt.read_text("utf-8"))["report"] is not None:
                 for path in (receipt, self.folder / receipt.stem):
                     found[path.name] = path.stat().st_ino, path.stat().st_mtime_ns
@@ -81,7 +81,7 @@ class Watched:
     @property
     def done(self) -> int:
         """How many files have an end."""
-        return len(list(self.folder.glob("receipts/*.json")))
+        return len(list(self.folder.glob("records/*.json")))
 
     def ended(self, seen: str, code: int, said: str, **facts: Any) -> Seen:
         """Compare what came of it with what should."""
@@ -227,7 +227,7 @@ class _Command:
 def _begun(folder: Path) -> dict[str, int]:
     """Give the files that workers are at, and how often they were begun."""
     found = {}
-    for path in folder.glob("receipts/*.begun"):
+    for path in folder.glob("records/*.begun"):
         try:
             found[path.name.partition(".")[0]] = json.loads(path.read_text("utf-8"))["begun"]
         except FileNotFoundError:  # it came to its end right now

@@ -104,7 +104,7 @@ def codes(folder: Path) -> dict[str, str]:
     """Codes of all refusals, from the list and from receipts."""
     words = json.loads((folder / "batch.json").read_text("utf-8"))["refused"]
     codes = {Path(one["source"]).stem: one["code"] for one in words}
-    for receipt in folder.glob("receipts/*.json"):
+    for receipt in folder.glob("records/*.json"):
         if (no := json.loads(receipt.read_text("utf-8"))["refusal"]) is not None:
             codes[receipt.name.partition(".")[0]] = no["code"]
     return codes

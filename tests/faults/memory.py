@@ -1,7 +1,7 @@
 """A memory that runs out at random steps: the run frees it and goes on to the same quality.
 
 On the processor the limit is real: the address space of the process may not grow beyond what it
-holds at a random moment, for a while or for good. A graphics card's failure is injected: the
+holds at a random moment, for a while or for good. A GPU's failure is injected: the
 allocator's own error is raised at a random step of the optimiser, as PyTorch raises it.
 """
 
@@ -113,9 +113,9 @@ def _limit(rng: random.Random) -> None:
     """Hold the address space at what it is, until an allocation has failed."""
     import torch
 
-    from napari_dip.pipeline.execute import memory
+    from napari_dip.pipeline.execute import device_recovery as memory
 
-    free = memory.free
+    free = memory.free_memory
 
     def hold() -> None:
         resource.setrlimit(resource.RLIMIT_AS, (held(), resource.RLIM_INFINITY))
@@ -125,7 +125,7 @@ def _limit(rng: random.Random) -> None:
         resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
         free()
 
-    memory.free = let_go
+    memory.free_memory = let_go
     _at_a_step(rng, hold)
 
 

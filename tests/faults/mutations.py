@@ -66,7 +66,7 @@ MUTATIONS = [
     Mutation(
         "an image over its own result is refused",
         "io/outputs.py",
-        'raise Refused(refusal("output-is-input", path=shown))',
+        'raise Refused(refusal("output-is-input", path=printable))',
         "pass",
         "bad-input",
         "command: output is the input",
@@ -178,7 +178,7 @@ MUTATIONS = [
     Mutation(
         "a picture that finds no place is kept elsewhere",
         "cli/restore.py",
-        "kept = kept_elsewhere(failure, place, plan, result) if is_picture else None",
+        "kept = rescue_result(failure, place, plan, result) if is_picture else None",
         "kept = None",
         "disk",
         "denoise 12",
@@ -193,7 +193,7 @@ MUTATIONS = [
     ),
     Mutation(
         "two runs do not share their tiles",
-        "pipeline/store/tiles.py",
+        "pipeline/store/tile_results.py",
         "            if resume:\n",
         "            if True:\n",
         "disk",
@@ -201,7 +201,7 @@ MUTATIONS = [
     ),
     Mutation(
         "a run goes on when the memory runs out",
-        "pipeline/execute/memory.py",
+        "pipeline/execute/device_recovery.py",
         "foreseen = lost or is_memory_error(error)",
         "foreseen = lost",
         "memory",
@@ -209,7 +209,7 @@ MUTATIONS = [
     ),
     Mutation(
         "a run whose card is lost ends in a picture",
-        "pipeline/execute/memory.py",
+        "pipeline/execute/device_recovery.py",
         "lost = is_device_error(error)",
         "lost = False",
         "lost-card",
@@ -217,9 +217,9 @@ MUTATIONS = [
     ),
     Mutation(
         "checkpoints are copied off a card",
-        "pipeline/execute/memory.py",
-        "point, self._copied = copy_checkpoint_to_cpu(point), time.monotonic()",
-        "self._copied = time.monotonic()",
+        "pipeline/execute/device_recovery.py",
+        "point, self._last_copy_time = copy_checkpoint_to_cpu(point), time.monotonic()",
+        "self._last_copy_time = time.monotonic()",
         "lost-card",
         "card lost, denoise",
     ),
@@ -249,7 +249,7 @@ MUTATIONS = [
         "a few runs",
     ),
     Mutation(
-        "a layer that is removed leaves the graphics card in the canvas's own context",
+        "a layer that is removed leaves the GPU in the canvas's own context",
         "qt/shell/run_dock.py",
         "        make_canvas_current(self)\n",
         "        return\n",

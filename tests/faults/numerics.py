@@ -67,7 +67,7 @@ def problem(number: int) -> tuple[str, np.ndarray, dict[str, Any], dict[str, Any
     elif task == "guide":
         inputs["guide"] = np.random.default_rng(number).random(shape) * 10.0 ** rng.randint(-6, 6)
     elif task == "denoise":
-        settings["prior"] = rng.choice(("auto", "noise", "blind-spot"))
+        settings["prior"] = rng.choice(("auto", "random-input", "blind-spot"))
     return task, image, inputs, settings
 
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 #: Settings of each task, for runs of some ten seconds on an idle core.
 TASKS: dict[str, dict[str, Any]] = {
-    "denoise": {"preset": "fast", "prior": "noise", "max_iterations": 1500},
+    "denoise": {"preset": "fast", "prior": "random-input", "max_iterations": 1500},
     "inpaint": {"preset": "fast", "max_iterations": 1000},
     "blind-deblur": {"preset": "fast", "psf_size": 7, "max_iterations": 800},
 }
@@ -112,11 +112,11 @@ def main(what: str, task: str, folder: Path) -> None:
         dock.start()
     else:
         assert not dock.recovery.isHidden(), "nothing was offered"
-        print(dock.recovery.words.text())
+        print(dock.recovery.message_label.text())
         dock.recovery.go_on()
     run, reports = None, []
     end = time.monotonic() + PATIENCE
-    while (dock.busy or not dock.run_bar.words.text().startswith("Done")) and (
+    while (dock.busy or not dock.run_bar.message_label.text().startswith("Done")) and (
         time.monotonic() < end
     ):
         application.processEvents()

@@ -62,7 +62,7 @@ def test_a_killed_run_goes_on_to_the_same_bytes_and_survives_a_full_memory(tmp_p
 @linux
 def test_odd_files_numbers_states_and_attacks_end_well(tmp_path):
     quick = ["TIFF, tiles that stand over", "Zarr 3 in shards", "report over the input"]
-    quick += ["intensities times 1000, prior noise", "mask as uint64", "two runs in turn"]
+    quick += ["intensities times 1000, prior random-input", "mask as uint64", "two runs in turn"]
     quick += ["picture as negative strides", "with a mask of 77", "Zarr level '../outside"]
     quick += ["script of a path of both quotes", "dangling link l.json at --report"]
     families = ("files", "numerics", "processes", "state", "security")

@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -41,15 +42,46 @@ SOURCES = Path(dip.__file__).resolve().parents[1]
 PATIENCE = 100.0
 #: The part of a picture that is tried on: rows and columns of a rectangle that is drawn.
 PART = (16, 56)
-#: Settings and values that the program calls otherwise by now, by the names in the table.
-RENAMED: Mapping[str, str] = {}
+#: Settings and further pictures that the program calls otherwise by now, by task and by the name
+#: in the table.
+RENAMED: Mapping[tuple[str, str], str] = {
+    ("denoise", "network"): "architecture",
+    ("denoise", "neighbours"): "neighbouring_frames",
+    ("denoise", "steadiness"): "temporal_smoothing",
+    ("denoise", "sharing"): "series_training",
+    ("denoise", "second"): "repeated_exposure",
+    ("inpaint", "known"): "unmasked",
+    ("super-resolve", "start"): "initial_estimate",
+    ("deblur", "start"): "initial_estimate",
+}
+#: Values that it calls otherwise, by task, the setting in the table, and the value there.
+REVALUED: Mapping[tuple[str, str, object], str] = {
+    ("denoise", "prior", "recorrupted"): "r2r",
+    ("denoise", "prior", "noise"): "random-input",
+    ("denoise", "network", "gaussian-code"): "gaussian-input",
+    ("denoise", "sharing", "together"): "joint",
+    ("denoise", "sharing", "in-turn"): "warm-start",
+    ("denoise", "sharing", "alone"): "independent",
+    ("inpaint", "known", "measured"): "keep",
+    ("inpaint", "known", "restored"): "denoise",
+    ("inpaint", "prior", "image"): "masked-input",
+    ("inpaint", "prior", "noise"): "random-input",
+    ("inpaint", "prior", "deep"): "random-input-no-skips",
+    ("super-resolve", "prior", "scales"): "zssr",
+    ("super-resolve", "prior", "noise"): "random-input",
+    ("guide", "prior", "noise"): "random-input",
+    ("invert-features", "prior", "deep"): "random-input",
+}
 
 
 def run(recipe: Recipe, door: str) -> Outcome:
     """Run a recipe by one of its doors, on one thread, in an empty folder of its own."""
     with tempfile.TemporaryDirectory() as made, _one_thread():
         folder = Path(made)
-        return DOORS[door](recipe, MAKERS[recipe.picture](), folder)
+        picture = MAKERS[recipe.picture]()
+        named = picture.others.items()
+        others = {RENAMED.get((recipe.task, name), name): one for name, one in named}
+        return DOORS[door](recipe, replace(picture, others=others), folder)
 
 
 def settings_of(recipe: Recipe, folder: Path) -> dict[str, Any]:
@@ -57,7 +89,10 @@ def settings_of(recipe: Recipe, folder: Path) -> dict[str, Any]:
     settings = {**USUAL, **recipe.settings}
     if settings.get("network") == NETWORK:
         settings["network"] = str(_network(folder))
-    return {RENAMED.get(name, name): value for name, value in settings.items()}
+    return {
+        RENAMED.get((recipe.task, name), name): REVALUED.get((recipe.task, name, value), value)
+        for name, value in settings.items()
+    }
 
 
 @contextmanager
@@ -103,7 +138,7 @@ def _batch(recipe: Recipe, picture: Picture, folder: Path) -> Outcome:
 
 
 def _series(recipe: Recipe, picture: Picture, folder: Path) -> Outcome:
-    return _in_a_batch(recipe, picture, folder, one_network=True)
+    return _in_a_batch(recipe, picture, folder, joint_training=True)
 
 
 def _in_a_batch(recipe: Recipe, picture: Picture, folder: Path, **how: Any) -> Outcome:
@@ -305,7 +340,7 @@ class _Dock:
             time.sleep(0.002)
         made = [one for one in self.viewer.layers if one not in before and _is_result(one)]
         if self._dock.busy or len(made) != 1:
-            raise RuntimeError(f"the dock said: {self._dock.run_bar.words.text()}")
+            raise RuntimeError(f"the dock said: {self._dock.run_bar.message_label.text()}")
         return np.asarray(made[0].data)
 
     def close(self) -> None:

@@ -74,7 +74,15 @@ def test_the_recipe_of_a_movie_repeats_its_pixels(tmp_path: Path) -> None:
     source = tmp_path / "in.tif"
     tifffile.imwrite(source, pictures("TYX"), imagej=True, metadata={"axes": "TYX"})
     first, second, recipe = (str(tmp_path / name) for name in ("a.tif", "b.tif", "r.json"))
-    options = ["--preset", "fast", "--max-iterations", "2", "--steadiness", "3", "--no-neighbours"]
+    options = [
+        "--preset",
+        "fast",
+        "--max-iterations",
+        "2",
+        "--temporal-smoothing",
+        "3",
+        "--no-neighbouring-frames",
+    ]
     assert main(["denoise", str(source), "-o", first, *options, "--recipe", recipe]) == 0
     assert main(["denoise", str(source), "-o", second, "--from-recipe", recipe]) == 0
     with open(first, "rb") as one, open(second, "rb") as other:

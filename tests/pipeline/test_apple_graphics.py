@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 from napari_dip.cli.inspection import _computer_lines
-from napari_dip.pipeline.doctor import MPS_FALLBACK_NOTE, Examination
+from napari_dip.pipeline.doctor import MPS_FALLBACK_NOTE, InstallationReport
 
 
-def found(*devices: str) -> Examination:
-    told = ("0.1", "3.12", "macOS", "2.13.0", "no CUDA")
-    return Examination(*told, devices, (), "", 8, 10**9, "0.7", "PyQt6 6.9", ())
+def found(*devices: str) -> InstallationReport:
+    return InstallationReport(
+        version="0.1",
+        python="3.12",
+        system="macOS",
+        torch="2.13.0",
+        build="no CUDA",
+        devices=devices,
+        cards=(),
+        no_card="",
+        cores=8,
+        memory_bytes=10**9,
+        napari="0.7",
+        qt="PyQt6 6.9",
+        mends=(),
+    )
 
 
 def test_doctor_says_so_where_there_are_apple_graphics_and_only_there() -> None:

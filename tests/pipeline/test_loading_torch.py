@@ -10,7 +10,7 @@ from importlib import metadata
 
 import pytest
 
-from napari_dip.pipeline.machine import MPS_FALLBACK
+from napari_dip.pipeline.machine import MPS_FALLBACK_VARIABLE
 
 needs_gnu = pytest.mark.skipif(sys.platform != "linux", reason="needs GNU's OpenMP")
 
@@ -23,7 +23,7 @@ _WATCHED = f"""
     class Watch:
         def find_spec(self, name, path=None, target=None):
             if name == "torch":
-                print(*map(os.environ.get, ("OMP_WAIT_POLICY", "{MPS_FALLBACK}")))
+                print(*map(os.environ.get, ("OMP_WAIT_POLICY", "{MPS_FALLBACK_VARIABLE}")))
 
     sys.meta_path.insert(0, Watch())
     before = dict(os.environ)
@@ -35,7 +35,7 @@ _WATCHED = f"""
 
 def ran(script: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run lines in a process of its own, in which the environment says nothing of torch."""
-    names = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", MPS_FALLBACK)
+    names = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", MPS_FALLBACK_VARIABLE)
     clean = {name: value for name, value in os.environ.items() if name not in names}
     command = [sys.executable, "-c", textwrap.dedent(script)]
     return subprocess.run(
@@ -51,7 +51,7 @@ def test_torch_loads_with_a_policy_that_the_program_then_does_not_have() -> None
 
 
 def test_what_the_user_says_of_apple_graphics_and_of_threads_is_kept() -> None:
-    done = ran(_WATCHED, OMP_WAIT_POLICY="ACTIVE", **{MPS_FALLBACK: "0"})
+    done = ran(_WATCHED, OMP_WAIT_POLICY="ACTIVE", **{MPS_FALLBACK_VARIABLE: "0"})
     assert done.stdout.splitlines() == ["ACTIVE 0", "True"]
 
 

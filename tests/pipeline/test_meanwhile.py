@@ -15,16 +15,17 @@ from scipy import ndimage
 import napari_dip as dip
 from napari_dip.cli.app import main
 from napari_dip.errors import Refused
+from napari_dip.errors.notes import make_note
 from napari_dip.io.integrity import compute_file_sha256, make_file_stamp
 from napari_dip.io.reading import read_spec
 from napari_dip.io.writing import write_image
 from napari_dip.pipeline import autosave as keeping
-from napari_dip.pipeline.assess.report import sha256
+from napari_dip.pipeline.assess.report import compute_sha256
 from napari_dip.pipeline.autosave import AutosaveTarget, run_with_autosave
 from napari_dip.pipeline.events import drain_generator
-from napari_dip.pipeline.execute import tile_measuring as survey
+from napari_dip.pipeline.execute import tile_calibration as survey
 from napari_dip.pipeline.execute.runner import run
-from napari_dip.pipeline.lazy_inputs import CHANGED, CHANGED_IN_TILES, stamped
+from napari_dip.pipeline.lazy_inputs import stamp_plan_files
 from napari_dip.scale.batch.records import RECORDS_FOLDER
 from run_scene import plan_for, shot
 
@@ -34,6 +35,10 @@ if TYPE_CHECKING:
 
 WISH: dict[str, Any] = {"preset": "fast", "device": "cpu", "max_iterations": 4}
 SIDE = 32
+
+
+def changed_note(name: str, code: str = "input-changed") -> str:
+    return str(make_note(code, name=name))
 
 
 def on_first_report(change: Callable[[], object]) -> Callable[[Any], None]:
@@ -55,7 +60,7 @@ def test_an_array_written_to_meanwhile_changes_neither_pixels_nor_hash() -> None
     assert (image == 7).all()
     assert changed.report["input_sha256"] == before.report["input_sha256"]
     assert np.array_equal(changed.image, before.image)
-    assert CHANGED.format(name="image") in changed.report["notes"]
+    assert changed_note("image") in changed.report["notes"]
     assert not [note for note in before.report["notes"] if "changed" in note]
 
 
@@ -71,8 +76,8 @@ def test_a_memmap_written_to_meanwhile_is_named_with_the_hash_of_what_was_read(
     change = on_first_report(lambda: image.fill(3))
     result = drain_generator(run(plan, {"image": image}), change)
     assert result is not None
-    assert result.report["input_sha256"] == sha256(pixels)
-    note = (CHANGED_IN_TILES if plan.tiles else CHANGED).format(name="shot")
+    assert result.report["input_sha256"] == compute_sha256(pixels)
+    note = changed_note("shot", "input-changed-in-tiles" if plan.tiles else "input-changed")
     assert note in result.report["notes"]
 
 
@@ -90,8 +95,8 @@ def test_a_file_that_another_program_writes_to_meanwhile_is_named(tmp_path: Path
     tifffile.imwrite(path, pixels)
     change = on_first_report(lambda: tifffile.imwrite(path, pixels + 1))
     result = dip.denoise(path, progress=change, **WISH)
-    assert result.report["input_sha256"] == sha256(pixels)
-    assert CHANGED.format(name="in.tif") in result.report["notes"]
+    assert result.report["input_sha256"] == compute_sha256(pixels)
+    assert changed_note("in.tif") in result.report["notes"]
 
 
 def test_a_file_that_is_only_touched_is_not_named(tmp_path: Path) -> None:
@@ -108,7 +113,7 @@ def test_a_mask_that_changes_meanwhile_is_named(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "mask.tif", mask)
     change = on_first_report(lambda: tifffile.imwrite(tmp_path / "mask.tif", 1 - mask))
     result = dip.inpaint(shot(SIDE), tmp_path / "mask.tif", progress=change, **WISH)
-    assert CHANGED.format(name="mask.tif") in result.report["notes"]
+    assert changed_note("mask.tif") in result.report["notes"]
 
 
 def test_the_command_says_that_its_input_changed(
@@ -127,8 +132,8 @@ def test_the_command_says_that_its_input_changed(
     command = ["denoise", path, "-o", tmp_path / "out.tif", "--report", report]
     command += ["--max-iterations", "2", "--device", "cpu"]
     assert main([str(word) for word in command]) == 0
-    assert json.loads(report.read_text())["input_sha256"] == sha256(pixels)
-    assert CHANGED.format(name="in.tif") in capsys.readouterr().err
+    assert json.loads(report.read_text())["input_sha256"] == compute_sha256(pixels)
+    assert changed_note("in.tif") in capsys.readouterr().err
 
 
 def test_a_receipt_speaks_of_the_file_that_was_read_so_that_the_next_call_restores_the_new_one(
@@ -143,8 +148,8 @@ def test_a_receipt_speaks_of_the_file_that_was_read_so_that_the_next_call_restor
     assert [one.state for one in first.outcomes] == ["restored"]
     kept = json.loads(next((tmp_path / "out" / RECORDS_FOLDER).glob("*.json")).read_text())
     assert kept["inputs_sha256"] == {"image": digest}
-    assert kept["report"]["input_sha256"] == sha256(pixels)
-    assert CHANGED.format(name="in.tif") in kept["report"]["notes"]
+    assert kept["report"]["input_sha256"] == compute_sha256(pixels)
+    assert changed_note("in.tif") in kept["report"]["notes"]
     second = dip.batch(recipe, path, tmp_path / "out", resume=True)
     assert [one.state for one in second.outcomes] == ["restored"]
     third = dip.batch(recipe, path, tmp_path / "out", resume=True)
@@ -154,10 +159,10 @@ def test_a_receipt_speaks_of_the_file_that_was_read_so_that_the_next_call_restor
 def test_a_file_that_is_written_to_while_it_is_read_is_refused(tmp_path: Path) -> None:
     path, pixels = tmp_path / "in.tif", shot(SIDE)
     tifffile.imwrite(path, pixels)
-    plan = stamped(replace(plan_for(pixels), source=read_spec(path)))
+    plan = stamp_plan_files(replace(plan_for(pixels), source=read_spec(path)))
     tifffile.imwrite(path, pixels + 1)
     with pytest.raises(Refused, match="written to while it was being read"):
-        survey.open_survey(plan)
+        survey.open_plan_inputs(plan)
 
 
 @pytest.mark.parametrize("changes", [False, True])
@@ -167,11 +172,13 @@ def test_pixels_of_a_layer_that_have_changed_are_not_kept_as_those_of_the_run(
     image = shot(SIDE)
     monkeypatch.setattr(keeping, "AUTOSAVE_DELAY_SECONDS", 0.0)
     place = AutosaveTarget(
-        tmp_path / "runs" / "one", {}, {"image": {"layer": "shot", "path": None}}
+        folder=tmp_path / "runs" / "one",
+        run_summary={},
+        inputs={"image": {"layer": "shot", "path": None}},
     )
     there = []
     for event in run_with_autosave(place, plan_for(image, max_iterations=100), {"image": image}):
-        if changes and event.words.startswith("Measuring"):  # which comes after reading
+        if changes and event.message.startswith("Measuring"):  # which comes after reading
             image.fill(7)
         there.append((place.folder / "image.npy").exists())
     assert any(there) is not changes

@@ -44,7 +44,11 @@ _RUN = """
 
 def ran(first: str = "", **environment: str) -> list[str]:
     """Run it in a process of its own, after some other lines."""
-    clean = {name: value for name, value in os.environ.items() if name not in openmp._POLICIES}
+    clean = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in openmp._WAIT_POLICY_VARIABLES
+    }
     clean.pop("OMP_NUM_THREADS", None)
     command = [sys.executable, "-c", first + textwrap.dedent(_RUN)]
     done = subprocess.run(
@@ -80,14 +84,18 @@ def test_measuring_noise_first_leaves_no_threads_that_spin() -> None:
         "from napari_dip.pipeline import machine as openmp\n"
         "dip.measure_noise(np.random.default_rng(0).poisson(50, (64, 64)))\n"
         "assert 'torch' in sys.modules\n"
-        "print(openmp._spinning)\n"
+        "print(openmp._spinning_state)\n"
     )
-    clean = {name: value for name, value in os.environ.items() if name not in openmp._POLICIES}
+    clean = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in openmp._WAIT_POLICY_VARIABLES
+    }
     command = [sys.executable, "-c", script]
     done = subprocess.run(command, env=clean, capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["[False]"]
 
 
 def test_a_single_thread_needs_no_others_to_wait() -> None:
-    with openmp.waiting_threads(1):
+    with openmp.suppress_thread_spinning(1):
         assert not [one for one in openmp.threading.enumerate() if "openmp" in one.name]

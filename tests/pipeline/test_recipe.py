@@ -9,7 +9,12 @@ import numpy as np
 import pytest
 
 from napari_dip.errors import Refused
-from napari_dip.pipeline.recipe import SCHEMA, make_recipe, recipe_from_dict, recipe_from_json
+from napari_dip.pipeline.recipe import (
+    RECIPE_SCHEMA,
+    make_recipe,
+    recipe_from_dict,
+    recipe_from_json,
+)
 
 
 def code_of(raw: object) -> str:
@@ -19,13 +24,19 @@ def code_of(raw: object) -> str:
 
 
 def test_a_recipe_survives_json_and_pickle() -> None:
-    recipe = make_recipe("denoise", prior="noise", seed=7, restarts=3, smoothing=0.5, dtype="same")
+    recipe = make_recipe(
+        "denoise", prior="random-input", seed=7, restarts=3, smoothing=0.5, dtype="same"
+    )
     assert recipe_from_json(recipe.to_json()) == recipe
     assert pickle.loads(pickle.dumps(recipe)) == recipe
 
 
 def test_what_was_not_set_is_not_written() -> None:
-    assert make_recipe("denoise").to_dict() == {"schema": SCHEMA, "task": "denoise", "settings": {}}
+    assert make_recipe("denoise").to_dict() == {
+        "schema": RECIPE_SCHEMA,
+        "task": "denoise",
+        "settings": {},
+    }
 
 
 @pytest.mark.parametrize(
@@ -62,9 +73,9 @@ def test_yes_is_not_the_number_one(field: str, value: object) -> None:
 
 
 def test_yes_stays_yes_where_it_is_asked_for() -> None:
-    assert make_recipe("denoise", neighbours=False).task.neighbours is False
-    assert make_recipe("denoise", neighbours=np.True_).task.neighbours is True
-    with pytest.raises(Refused, match=r"'prior' .* auto, noise"):
+    assert make_recipe("denoise", neighbouring_frames=False).task.neighbouring_frames is False
+    assert make_recipe("denoise", neighbouring_frames=np.True_).task.neighbouring_frames is True
+    with pytest.raises(Refused, match=r"'prior' .* auto, r2r"):
         make_recipe("denoise", prior=True)
 
 
@@ -83,7 +94,7 @@ def test_an_unknown_setting_is_told_each_one_that_can_be_set_and_nothing_else() 
 
 
 def test_a_recipe_of_a_newer_program_is_refused() -> None:
-    assert code_of({"schema": SCHEMA + 1, "task": "denoise"}) == "recipe-newer"
+    assert code_of({"schema": RECIPE_SCHEMA + 1, "task": "denoise"}) == "recipe-newer"
 
 
 @pytest.mark.parametrize(
@@ -106,6 +117,6 @@ def test_broken_json_is_refused(text: str) -> None:
 
 def test_changing_a_common_setting_checks_it_again() -> None:
     recipe = make_recipe("denoise")
-    assert json.loads(recipe.with_common(seed=3).to_json())["seed"] == 3
+    assert json.loads(recipe.replace_run_settings(seed=3).to_json())["seed"] == 3
     with pytest.raises(Refused):
-        recipe.with_common(seed=-3)
+        recipe.replace_run_settings(seed=-3)

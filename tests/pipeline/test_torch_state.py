@@ -16,7 +16,7 @@ import torch
 import napari_dip as dip
 from napari_dip import explore
 from napari_dip.pipeline.execute.runner import run
-from napari_dip.pipeline.torch_state import own_state
+from napari_dip.pipeline.torch_state import use_default_torch_state
 from run_scene import plan_for, shot
 
 if TYPE_CHECKING:
@@ -157,7 +157,7 @@ def test_a_run_goes_on_in_another_thread_whose_state_comes_back(plain: dip.Resto
 
 def test_an_error_within_comes_out_and_the_state_is_back() -> None:
     before = state()
-    with pytest.raises(ZeroDivisionError), own_state(1):
+    with pytest.raises(ZeroDivisionError), use_default_torch_state(1):
         assert torch.get_num_threads() == 1
         raise ZeroDivisionError
     assert state() == before

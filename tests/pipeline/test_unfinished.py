@@ -13,12 +13,12 @@ import tifffile
 from napari_dip.errors import Refused
 from napari_dip.pipeline import autosave as keeping
 from napari_dip.pipeline.autosave import (
-    MOST_RUNS,
-    TOLD,
+    MAX_SAVED_RUNS,
+    RUN_MANIFEST_FILE,
     AutosaveTarget,
-    find_unfinished,
-    make_room,
+    find_interrupted_runs,
     read_run_inputs,
+    remove_stale_runs,
     run_with_autosave,
     summarise_run,
 )
@@ -41,7 +41,10 @@ def at_once(monkeypatch):
 def place_in(home: Path, path: Path | None = None, resume: bool = False) -> AutosaveTarget:
     inputs = {"image": {"layer": "cells", "path": path and str(path), "axes": "YX"}}
     return AutosaveTarget(
-        home / "run-1", summarise_run(PLAN, "Denoise of 'cells'", MACHINE), inputs, resume
+        folder=home / "run-1",
+        run_summary=summarise_run(PLAN, "Denoise of 'cells'", MACHINE),
+        inputs=inputs,
+        resume=resume,
     )
 
 
@@ -49,17 +52,17 @@ def cut_off(place: AutosaveTarget, image: Any = IMAGE) -> None:
     """Begin a run, and let go of it once something is kept."""
     loop = run_with_autosave(place, PLAN, {"image": image})
     for _ in loop:
-        if (place.folder / TOLD).exists():
-            assert find_unfinished(place.folder.parent, "denoise") == ()  # it is on
+        if (place.folder / RUN_MANIFEST_FILE).exists():
+            assert find_interrupted_runs(place.folder.parent, "denoise") == ()  # it is on
             loop.close()
 
 
 def test_a_run_that_was_cut_off_goes_on_to_the_same_pixels_and_leaves_nothing(tmp_path):
     cut_off(place_in(tmp_path))
-    (one,) = find_unfinished(tmp_path, "denoise")
+    (one,) = find_interrupted_runs(tmp_path, "denoise")
     assert one.machine == MACHINE and one.exact and one.done >= 25
-    assert "after 25 of at most 60 iterations" in one.words()
-    assert find_unfinished(tmp_path, "inpaint") == ()
+    assert "after 25 of at most 60 iterations" in one.describe()
+    assert find_interrupted_runs(tmp_path, "inpaint") == ()
     pixels = read_run_inputs(one, {})["image"]
     assert np.array_equal(pixels, IMAGE) and pixels.dtype == IMAGE.dtype
     loop = run_with_autosave(place_in(tmp_path, resume=True), PLAN, {"image": pixels})
@@ -77,7 +80,7 @@ def test_pixels_that_a_file_holds_are_not_copied_and_proven_on_reading(tmp_path)
     path, home = tmp_path / "cells.tif", tmp_path / "home"
     tifffile.imwrite(path, IMAGE)
     cut_off(place_in(home, path))
-    (one,) = find_unfinished(home, "denoise")
+    (one,) = find_interrupted_runs(home, "denoise")
     assert not (one.folder / "image.npy").exists()
     assert read_run_inputs(one, {"image": IMAGE}) == {"image": None}  # a layer holds them
     assert np.array_equal(read_run_inputs(one, {"image": IMAGE + 1})["image"], IMAGE)
@@ -94,7 +97,7 @@ def test_pixels_that_a_file_holds_are_not_copied_and_proven_on_reading(tmp_path)
 def test_a_file_that_holds_other_pixels_than_the_layer_does_not_stand_for_it(tmp_path):
     tifffile.imwrite(tmp_path / "cells.tif", IMAGE + 1)
     cut_off(place_in(tmp_path / "home", tmp_path / "cells.tif"))
-    (one,) = find_unfinished(tmp_path / "home", "denoise")
+    (one,) = find_interrupted_runs(tmp_path / "home", "denoise")
     assert np.array_equal(read_run_inputs(one, {})["image"], IMAGE)
 
 
@@ -114,48 +117,48 @@ def test_pixels_beyond_the_bound_are_not_copied_and_the_run_ends_all_the_same(
 
 def test_what_names_files_elsewhere_or_is_no_run_is_not_offered(tmp_path):
     cut_off(place_in(tmp_path))
-    (one,) = find_unfinished(tmp_path, "denoise")
-    told = json.loads((one.folder / TOLD).read_text())
+    (one,) = find_interrupted_runs(tmp_path, "denoise")
+    told = json.loads((one.folder / RUN_MANIFEST_FILE).read_text())
     for wrong in ("../image.npy", "/etc/passwd", 3):
         told["inputs"]["image"]["file"] = wrong
-        (one.folder / TOLD).write_text(json.dumps(told))
-        assert find_unfinished(tmp_path, "denoise") == ()
+        (one.folder / RUN_MANIFEST_FILE).write_text(json.dumps(told))
+        assert find_interrupted_runs(tmp_path, "denoise") == ()
     for text in ("[" * 100_000, "{}", '{"schema": 99}', "\0"):
-        (one.folder / TOLD).write_text(text)
-        assert find_unfinished(tmp_path, "denoise") == ()
+        (one.folder / RUN_MANIFEST_FILE).write_text(text)
+        assert find_interrupted_runs(tmp_path, "denoise") == ()
 
 
 def test_the_oldest_runs_make_room_and_those_that_are_on_stay(tmp_path):
-    for number in range(MOST_RUNS + 3):
+    for number in range(MAX_SAVED_RUNS + 3):
         folder = tmp_path / f"run-{number}"
         folder.mkdir()
-        (folder / TOLD).write_text("{}")
-        FolderLock(folder).let_go()  # marks it as a run's
+        (folder / RUN_MANIFEST_FILE).write_text("{}")
+        FolderLock(folder).release()  # marks it as a run's
         os.utime(folder, (number, number))
     held = FolderLock(tmp_path / "run-0")
     os.utime(tmp_path / "run-0", (0, 0))
     assert is_folder_locked(tmp_path / "run-0") and not is_folder_locked(tmp_path / "run-1")
-    make_room(tmp_path)
-    held.let_go()
+    remove_stale_runs(tmp_path)
+    held.release()
     left = {path.name for path in tmp_path.iterdir()}
-    assert left == {"run-0", *(f"run-{number}" for number in range(4, MOST_RUNS + 3))}
+    assert left == {"run-0", *(f"run-{number}" for number in range(4, MAX_SAVED_RUNS + 3))}
     assert not is_folder_locked(tmp_path / "run-0")
 
 
 def test_a_folder_of_the_users_among_unfinished_runs_is_never_deleted(tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("of the day")
-    (tmp_path / "mine" / TOLD).write_text("{}")
+    (tmp_path / "mine" / RUN_MANIFEST_FILE).write_text("{}")
     (tmp_path / "empty").mkdir()
     cut_off(place_in(tmp_path))
     (tmp_path / "run-1" / "notes.txt").write_text("of the run")
     for folder in tmp_path.iterdir():
         os.utime(folder, (1, 1))
-    for _ in range(MOST_RUNS + 1):
-        make_room(tmp_path)
-    (one,) = find_unfinished(tmp_path, "denoise")
+    for _ in range(MAX_SAVED_RUNS + 1):
+        remove_stale_runs(tmp_path)
+    (one,) = find_interrupted_runs(tmp_path, "denoise")
     one.remove()
-    assert find_unfinished(tmp_path, "denoise") == ()
+    assert find_interrupted_runs(tmp_path, "denoise") == ()
     left = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
-    assert left == {"mine/notes.txt", f"mine/{TOLD}", "run-1/notes.txt", "run-1/held"}
+    assert left == {"mine/notes.txt", f"mine/{RUN_MANIFEST_FILE}", "run-1/notes.txt", "run-1/held"}
     assert (tmp_path / "empty").is_dir()

@@ -93,7 +93,7 @@ class Desk:
 
     @property
     def said(self) -> str:
-        return self.dock.run_bar.words.text()
+        return self.dock.run_bar.message_label.text()
 
 
 @pytest.fixture
@@ -119,5 +119,5 @@ LONG = "100000"
 @pytest.fixture
 def long_run(desk: Desk) -> Desk:
     """The same, set to a run that would not end by itself during a test."""
-    desk.set(prior="noise", max_iterations=LONG)
+    desk.set(prior="random-input", max_iterations=LONG)
     return desk

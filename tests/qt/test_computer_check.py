@@ -9,23 +9,27 @@ import pytest
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QApplication, QDockWidget
 
-from napari_dip.pipeline.doctor import Examination, Repair
+from napari_dip.pipeline.doctor import InstallationReport, Repair
 from napari_dip.qt.computer_check import CheckMyComputer, describe_examination
 
-FOUND = Examination(
+FOUND = InstallationReport(
     version="0.1.0",
     python="3.11.7 at /usr/bin/python",
     system="Linux",
     torch="2.13.0",
-    build="no CUDA",
+    build="",
     devices=("cpu",),
     cards=(),
-    no_card="PyTorch is built for processors",
+    no_card="PyTorch is built for CPUs",
     cores=8,
     memory_bytes=16_000_000_000,
     napari="0.9.2",
     qt="PyQt6 6.11",
-    mends=(Repair("There is an NVIDIA card, but PyTorch cannot use it", "pip install that"),),
+    mends=(
+        Repair(
+            trouble="There is an NVIDIA card, but PyTorch cannot use it", command="pip install that"
+        ),
+    ),
 )
 
 
@@ -46,11 +50,11 @@ def dock(qtbot):
 def test_it_looks_as_soon_as_it_is_seen_and_in_another_thread(dock, qtbot):
     assert dock.looked == [] and not dock.copy_button.isEnabled()
     dock.show()
-    assert not dock.check_button.isEnabled() and "Trying PyTorch" in dock.words.text()
+    assert not dock.check_button.isEnabled() and "Trying PyTorch" in dock.message_label.text()
     qtbot.waitUntil(dock.check_button.isEnabled)
     (where,) = dock.looked
     assert where is not threading.main_thread()
-    assert "Restorations run on the processor." in dock.words.text()
+    assert "Restorations run on the CPU." in dock.message_label.text()
     qtbot.mouseClick(dock.line_button, Qt.MouseButton.LeftButton)
     assert QApplication.clipboard().text() == "pip install that"
     dock.hide()
@@ -75,17 +79,15 @@ def test_the_dock_is_as_wide_as_the_title_that_napari_gives_it(qtbot):
 
 def test_it_speaks_of_devices_in_words_and_says_why_there_is_no_card():
     said = "\n".join(describe_examination(FOUND))
-    assert "No graphics card is used: PyTorch is built for processors." in said
+    assert "No GPU is used: PyTorch is built for CPUs." in said
     assert "16.0 GB of memory free" in said
-    assert "8 processor cores, 16.0 GB" in said
-    assert "\n1 processor core, 16.0 GB" in "\n".join(describe_examination(replace(FOUND, cores=1)))
+    assert "8 CPU cores, 16.0 GB" in said
+    assert "\n1 CPU core, 16.0 GB" in "\n".join(describe_examination(replace(FOUND, cores=1)))
     assert not {"cpu", "cuda", "mps", "None"} & set(said.split())
 
 
 def test_a_computer_that_lacks_nothing_is_told_so_and_its_card_is_named():
     devices = {"devices": ("cuda", "cpu"), "cards": ("A100",), "build": "CUDA 12.4"}
     said = describe_examination(replace(FOUND, **devices, no_card="", mends=()))
-    assert said[0] == (
-        "Restorations run on the NVIDIA graphics card (A100); the processor can be chosen."
-    )
+    assert said[0] == ("Restorations run on the NVIDIA GPU (A100); the CPU can be chosen.")
     assert said[-1] == "All that is needed is there."

@@ -142,7 +142,7 @@ def test_a_mask_is_painted_with_the_mouse_filled_scrubbed_and_another_picture_ke
     user.wait_for_end()
     automatic = viewer.layers["scratched mitochondria inpainted"].data.copy()
     user.qtbot.keyClick(user.dock.history.slider, Qt.Key.Key_Left)
-    user.press("Keep this one")
+    user.press("Use this iteration")
     (kept,) = [one for one in viewer.layers if ", iteration " in one.name]
     for pixels in (automatic, kept.data):
         np.testing.assert_array_equal(pixels[~painted], measured[~painted])

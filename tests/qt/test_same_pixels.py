@@ -84,5 +84,5 @@ def test_one_recipe_gives_the_same_bytes_through_every_door_twice(desk, shot, re
 def test_another_seed_gives_other_bytes(desk, shot, recipe):
     """Or the test above could not fail."""
     same = dip.restore(shot, recipe)
-    other = dip.restore(shot, same.recipe.with_common(seed=4))
+    other = dip.restore(shot, same.recipe.replace_run_settings(seed=4))
     assert digest(same.image) != digest(other.image)

@@ -10,7 +10,7 @@ from napari.layers import Image, Labels, Layer
 
 from napari_dip.qt import demo as samples
 from napari_dip.qt.task.dock import make_dock_class
-from napari_dip.samples.spoilt import SPOILT
+from napari_dip.samples.degraded import SPOILT
 
 ROOT = Path(__file__).resolve().parents[2]
 #: Task, sample, and settings that make one run short.

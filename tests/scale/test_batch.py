@@ -21,9 +21,9 @@ from napari_dip.engine.control import Control
 from napari_dip.errors import refusal
 from napari_dip.io.outputs import make_part_name
 from napari_dip.io.paths import gather, make_result_name
-from napari_dip.scale.batch.plan import left_plans, plan_batch
+from napari_dip.scale.batch.jobs import FileOutcome
+from napari_dip.scale.batch.plan import list_remaining_plans, plan_batch
 from napari_dip.scale.batch.table import format_batch_csv, render_batch_page
-from napari_dip.scale.batch.types import FileOutcome
 from napari_dip.scale.batch_run import run_batch
 
 RECIPE = dip.make_recipe("denoise", preset="fast", max_iterations=3, device="cpu")
@@ -70,12 +70,12 @@ def results(folder: Path) -> dict[str, bytes]:
 
 def marks(folder: Path) -> dict[str, tuple[int, int]]:
     """Tell what was written anew, of the results and their receipts."""
-    files = [*folder.glob("*.tif"), *folder.glob("receipts/cell*.json")]
+    files = [*folder.glob("*.tif"), *folder.glob("records/cell*.json")]
     return {path.name: (path.stat().st_ino, path.stat().st_mtime_ns) for path in files}
 
 
 def receipt(folder: Path, name: str) -> dict:
-    return json.loads((folder / "receipts" / f"{name}.json").read_text())
+    return json.loads((folder / "records" / f"{name}.json").read_text())
 
 
 def code_of(*arguments: object, **options: object) -> str:
@@ -86,10 +86,10 @@ def code_of(*arguments: object, **options: object) -> str:
 
 def test_what_headers_give_away_is_refused_before_any_work(tmp_path):
     plan = plan_batch(RECIPE, filled(tmp_path / "in"), tmp_path / "out")
-    named = {source.name: no.code for source, no in plan.refused}
+    named = {source.name: no.code for source, no in plan.list_refused}
     assert named == {"bad_small.tif": "image-small", "bad_text.tif": "file-type"}
-    assert len(left_plans(plan)) == 7 and not (tmp_path / "out").exists()
-    assert plan.notes and "1" in plan.notes[0]  # the notes of the day are no image
+    assert len(list_remaining_plans(plan)) == 7 and not (tmp_path / "out").exists()
+    assert plan.notes and "1" in str(plan.notes[0])  # the notes of the day are no image
 
 
 def test_good_files_are_restored_beside_bad_ones_as_each_would_be_alone(whole):
@@ -130,7 +130,7 @@ def one_bit_off(path: Path) -> None:
 
 
 @pytest.mark.parametrize("harm", [cut_off, one_bit_off, Path.unlink])
-@pytest.mark.parametrize("place", [GOOD[2], f"receipts/{GOOD[2]}.json"])
+@pytest.mark.parametrize("place", [GOOD[2], f"records/{GOOD[2]}.json"])
 def test_what_is_not_whole_is_computed_again_to_the_same_bytes_and_nothing_else(
     done, whole, harm, place
 ):
@@ -184,7 +184,7 @@ def test_a_batch_whose_inputs_were_moved_is_still_known(done, tmp_path):
 
 
 def test_results_of_another_recipe_are_left_alone(done):
-    other = RECIPE.with_common(seed=5)
+    other = RECIPE.replace_run_settings(seed=5)
     assert code_of(other, done / "in", done / "out", resume=True) == "batch-recipe"
     (done / "out" / "batch.json").write_text("{")
     assert code_of(RECIPE, done / "in", done / "out", resume=True) == "batch-broken"
@@ -266,11 +266,11 @@ def test_a_batch_that_is_ended_in_the_middle_of_a_file_goes_on_to_the_same_bytes
     assert result.count("waiting") == 0
     assert results(tmp_path / "out") == results(whole / "out")
     assert kept.items() <= marks(tmp_path / "out").items()
-    assert not list((tmp_path / "out" / "receipts").glob("*.unfinished"))
+    assert not list((tmp_path / "out" / "records").glob("*.unfinished"))
 
 
 def test_a_run_that_fails_is_recorded_and_stops_nothing(whole, tmp_path):
-    limited = RECIPE.with_common(time_limit=1e-6)
+    limited = RECIPE.replace_run_settings(time_limit=1e-6)
     files = [whole / "in" / name for name in GOOD[:2]]
     result = dip.batch(limited, files, tmp_path / "out")
     assert [one.state for one in result.outcomes] == ["failed", "failed"]
@@ -339,7 +339,7 @@ def test_the_table_has_a_row_for_each_file_in_the_order_of_the_inputs(whole):
 
 def test_a_files_name_is_neither_markup_nor_a_formula():
     no = refusal("file-missing", path="<script>")
-    outcomes = [FileOutcome(Path("=1+1<script>.tif"), "refused", refusal=no)]
+    outcomes = [FileOutcome(source=Path("=1+1<script>.tif"), state="refused", refusal=no)]
     assert "script" not in Tags(render_batch_page(outcomes, RECIPE)).names
     (row,) = csv.DictReader(io.StringIO(format_batch_csv(outcomes)))
     assert row["file"].startswith("'=")
@@ -348,13 +348,13 @@ def test_a_files_name_is_neither_markup_nor_a_formula():
 def test_a_file_of_the_users_among_the_receipts_is_never_replaced(tmp_path):
     tifffile.imwrite(tmp_path / "cells.tif", noisy(0))
     recipe = dip.make_recipe("blind-deblur", psf_size=7, preset="fast", max_iterations=2)
-    mine = tmp_path / "out" / "receipts" / "cells.tif.psf.tif"
+    mine = tmp_path / "out" / "records" / "cells.tif.psf.tif"
     mine.parent.mkdir(parents=True)
     mine.write_text("mine")
     assert code_of(recipe, tmp_path / "cells.tif", tmp_path / "out") == "batch-exists"
     assert code_of(recipe, tmp_path / "cells.tif", tmp_path / "out", resume=True) == "batch-foreign"
     mine.unlink()
-    state = tmp_path / "out" / "receipts" / "cells.tif.unfinished"
+    state = tmp_path / "out" / "records" / "cells.tif.unfinished"
     state.write_text("mine")
     assert dip.batch(recipe, tmp_path / "cells.tif", tmp_path / "out").count("restored") == 1
     assert state.read_text() == "mine" and mine.exists()

@@ -55,21 +55,21 @@ def scene(measurement: Tensor) -> FitInput:
     nothing = torch.zeros_like(measurement)
     return FitInput(
         measurement=measurement,
-        noise=NoiseVariance(0 * ones, 1e-4 * ones, 1e-6 * ones),
+        noise=NoiseVariance(gain=0 * ones, intercept=1e-4 * ones, floor=1e-6 * ones),
         noise_level=0.01,
-        known=torch.ones_like(measurement),
+        measured_mask=torch.ones_like(measurement),
         held_out=nothing,
         guarded=nothing,
         block=(1, 1),
         granted=1.0,
-        prior="noise",
+        prior="random-input",
         widths=(4, 8),
         window=None,
     )
 
 
 def found(task: BlindDeblur, measurement: Tensor) -> dict[str, Tensor]:
-    operator = task.problem(task.seen(scene(measurement))).terms[0].operator
+    operator = task.problem(task.prepare_fit_input(scene(measurement))).terms[0].operator
     return operator.learned()  # type: ignore[attr-defined]
 
 
@@ -127,7 +127,7 @@ def test_a_free_kernel_begins_where_the_edges_say() -> None:
 def test_a_free_kernel_learns_and_a_known_kind_stays() -> None:
     measurement = blurred(GaussianKernel((7, 7), 1.0)(), side=48)
     free, kind = (
-        task.problem(task.seen(scene(measurement)))
+        task.problem(task.prepare_fit_input(scene(measurement)))
         for task in (BlindDeblur(blur="free", psf_size=7), BlindDeblur(psf_size=7))
     )
     assert all(one.requires_grad for one in free.terms[0].operator.parameters())
@@ -143,10 +143,10 @@ def test_the_kernels_network_begins_at_the_logits_it_is_given() -> None:
 def test_the_object_is_larger_than_the_frame_and_cut_to_it() -> None:
     task = BlindDeblur(psf_size=7)
     measurement = blurred(GaussianKernel((7, 7), 1.0)(), side=48)
-    one = task.seen(scene(measurement))
+    one = task.prepare_fit_input(scene(measurement))
     prior = task.prior_for(one, torch.Generator().manual_seed(0))
     assert prior.grid == (48, 48)
-    spec = ImageSpec("cells", one.grid, "float32", "YX")
+    spec = ImageSpec(name="cells", shape=one.grid, dtype="float32", axes="YX")
     assert task.network_grid(spec, {}, "YX") == (48, 48)
     whole = Estimate(torch.rand(1, 1, 48, 48), torch.zeros(1, 1, 48, 48))
     finished = task.problem(one).finish(whole)

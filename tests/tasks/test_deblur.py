@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 FAST = {"preset": "fast", "device": "cpu"}
 WIDEFIELD = {"model": "widefield", "na": 1.4, "wavelength": 520.0}
-SOURCE = ImageSpec("cells", (24, 32), "float32", "YX")
+SOURCE = ImageSpec(name="cells", shape=(24, 32), dtype="float32", axes="YX")
 
 
 def sharp(height: int = 40, width: int = 48) -> np.ndarray:
@@ -94,7 +94,7 @@ def test_a_pixel_that_judges_is_not_in_the_code(border) -> None:
 
 
 def test_without_a_warm_start_the_code_is_noise() -> None:
-    task = Deblur(gaussian_sigma=1.2, start="none")
+    task = Deblur(gaussian_sigma=1.2, initial_estimate="none")
     prior = prior_of(task, scene(gaussian_psf((1.2, 1.2))))
     assert isinstance(prior, RandomInputPrior)
     assert prior.code.shape[1] == RANDOM_INPUT_CHANNELS
@@ -123,19 +123,21 @@ def test_darkness_is_zero_or_the_least_value_or_what_the_user_says(settings, low
 
 def test_the_plan_knows_the_size_of_a_gaussian_without_drawing_it() -> None:
     for sigma in (0.2, 1.0, 2.6):
-        assert Deblur(gaussian_sigma=sigma).known.sizes(SOURCE, None, "YX") == tuple(
+        assert Deblur(gaussian_sigma=sigma).psf_source.sizes(SOURCE, None, "YX") == tuple(
             gaussian_psf((sigma, sigma)).shape
         )
 
 
 def test_the_pixel_size_of_the_file_will_do() -> None:
     units = ("micrometer", "micrometer")
-    source = ImageSpec("cells", (64, 64), "uint16", "YX", scale=(0.13, 0.065), units=units)
+    source = ImageSpec(
+        name="cells", shape=(64, 64), dtype="uint16", axes="YX", scale=(0.13, 0.065), units=units
+    )
     task = Deblur(**WIDEFIELD)
     assert task.check(source, {}) is None
-    _, notes = task.known.kernel(source, None, "YX")
-    assert "65 × 130 nm, as its file says" in notes[0]
-    no = task.check(ImageSpec("cells", (64, 64), "uint16", "YX"), {})
+    _, notes = task.psf_source.kernel(source, None, "YX")
+    assert "65 × 130 nm, as its file says" in str(notes[0])
+    no = task.check(ImageSpec(name="cells", shape=(64, 64), dtype="uint16", axes="YX"), {})
     assert no is not None
     assert "pixel size" in no.sentence
 

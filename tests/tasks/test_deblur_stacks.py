@@ -22,7 +22,7 @@ from napari_dip.engine.problem import Estimate
 from napari_dip.io import ImageSpec
 from napari_dip.io.reading import read_spec
 from napari_dip.pipeline.machine import Machine
-from napari_dip.pipeline.plan.plan import preflight
+from napari_dip.pipeline.plan.preflight import preflight
 from napari_dip.pipeline.plan.types import Plan
 from napari_dip.pipeline.recipe import make_recipe
 from napari_dip.tasks import Deblur
@@ -36,7 +36,13 @@ if TYPE_CHECKING:
     from napari_dip.tasks.base import FitInput
 
 FAST = {"preset": "fast", "device": "cpu"}
-MACHINE = Machine(2, 8 * 10**9, ("cpu",), "2.13.0", "no NVIDIA driver was found")
+MACHINE = Machine(
+    cores=2,
+    memory_bytes=8 * 10**9,
+    devices=("cpu",),
+    torch="2.13.0",
+    missing="no NVIDIA driver was found",
+)
 WIDEFIELD = {"model": "widefield", "na": 1.0, "wavelength": 500.0, "pixel_size": 200.0}
 SIGMAS = (1.0, 1.2, 1.2)
 
@@ -57,8 +63,14 @@ def blobs(planes: int = 8, side: int = 24) -> np.ndarray:
 
 def plan(shape: tuple[int, ...], axes: str, psf: tuple[int, ...] = (), **settings: object) -> Plan:
     recipe = make_recipe("deblur", **FAST, **settings)
-    others = {"psf": ImageSpec("psf", psf, "float32", "ZYX"[-len(psf) :])} if psf else {}
-    answer = preflight(recipe, ImageSpec("cells", shape, "float32", axes), MACHINE, others)
+    others = (
+        {"psf": ImageSpec(name="psf", shape=psf, dtype="float32", axes="ZYX"[-len(psf) :])}
+        if psf
+        else {}
+    )
+    answer = preflight(
+        recipe, ImageSpec(name="cells", shape=shape, dtype="float32", axes=axes), MACHINE, others
+    )
     assert isinstance(answer, Plan), answer.message
     return answer
 
@@ -92,7 +104,7 @@ def test_the_object_reaches_beyond_the_frame_along_z_too(border, sigmas) -> None
     one = scene(gaussian_psf(sigmas))
     task = Deblur(gaussian_sigma=1.2, gaussian_sigma_z=sigmas[0] or None, border=border)
     prior, problem = prior_of(task, one), seen_problem(task, one)
-    source = ImageSpec("cells", (8, 16, 20), "float32", "ZYX")
+    source = ImageSpec(name="cells", shape=(8, 16, 20), dtype="float32", axes="ZYX")
     # the reach of the PSF (4, 5, 5), but at most a quarter of the frame
     beyond = np.array([2 if sigmas[0] else 0, 4, 5]) * (border == "open")
     assert prior.grid == tuple(np.add((8, 16, 20), 2 * beyond))
@@ -173,10 +185,10 @@ def blurred_blobs(noise: float, *, wrong: float = 1.0) -> tuple[Deblur, FitInput
     measurement = CircularConvolution(kernel)(truth) + noise * random
     one = scene(gaussian_psf(SIGMAS), (8, 20, 20))
     level = torch.full_like(one.noise.intercept, noise**2)
-    variance = NoiseVariance(0 * level, level, level)
+    variance = NoiseVariance(gain=0 * level, intercept=level, floor=level)
     one = replace(one, measurement=measurement, noise=variance, noise_level=noise)
     task = Deblur(gaussian_sigma=1.2, gaussian_sigma_z=1.0, border="circular", smoothing=0.0)
-    return task, task.seen(one), truth
+    return task, task.prepare_fit_input(one), truth
 
 
 def guess_of(one: FitInput) -> FirstGuess:
@@ -194,14 +206,14 @@ def test_a_volume_is_first_deconvolved_with_few_bends_and_the_fit_drawn_there() 
     guess, smooth = guess_of(one), guess_of(one).smooth
     assert smooth is not None
     assert not smooth.misfit
-    plain = (one.measurement, guess.shown[0])
+    plain = (one.measurement, guess.candidates[0])
     assert off(smooth.best, truth) < 0.9 * min(off(picture, truth) for picture in plain)
     prior, problem = task.prior_for(one, torch.Generator().manual_seed(0)), task.problem(one)
     assert isinstance(prior, RandomInputPrior)
-    assert prior.start is guess.shown[0]
+    assert prior.start is guess.candidates[0]
     weight, pull = problem.penalties[-1]  # beside the one that keeps light from being negative
     assert weight > 0
-    assert float(pull(smooth.best)) == 0 < float(pull(guess.shown[0]))
+    assert float(pull(smooth.best)) == 0 < float(pull(guess.candidates[0]))
 
 
 def test_with_a_psf_that_is_off_by_more_than_the_noise_the_fit_begins_there() -> None:
@@ -233,5 +245,5 @@ def test_judging_pixels_never_drive_a_volume_but_tell_of_it_in_the_end() -> None
     assert float((term.measured * one.held_out).sum()) == 0
     assert off(smooth.whole, smooth.best) > 0
     louder = replace(one, measurement=one.measurement + 5 * one.held_out, worked_out={})
-    other = guess_of(task.seen(louder)).shown[0]
-    torch.testing.assert_close(other, guess_of(one).shown[0])
+    other = guess_of(task.prepare_fit_input(louder)).candidates[0]
+    torch.testing.assert_close(other, guess_of(one).candidates[0])

@@ -25,12 +25,12 @@ def scene(prior: str, block: tuple[int, int] = (1, 1), window: int | None = None
     ones = torch.ones(1, 2, 1, 1)
     guarded = torch.zeros(1, 1, 24, 32)
     guarded[..., ::6, ::6] = 1
-    noise = NoiseVariance(0.1 * ones, 0.01 * ones, 1e-4 * ones)
+    noise = NoiseVariance(gain=0.1 * ones, intercept=0.01 * ones, floor=1e-4 * ones)
     return FitInput(
         measurement=measurement,
         noise=noise,
         noise_level=0.2,
-        known=torch.ones(1, 1, 24, 32),
+        measured_mask=torch.ones(1, 1, 24, 32),
         held_out=guarded,
         guarded=guarded,
         block=block,
@@ -52,7 +52,9 @@ def test_the_blind_spot_is_fed_the_image_and_says_how_sure_it_is() -> None:
 
 
 def test_the_noise_code_is_uniform_noise_of_32_channels() -> None:
-    prior = Denoise(prior="noise").prior_for(scene("noise"), torch.Generator().manual_seed(0))
+    prior = Denoise(prior="random-input").prior_for(
+        scene("random-input"), torch.Generator().manual_seed(0)
+    )
     assert isinstance(prior, RandomInputPrior)
     assert prior.code.shape == (1, 32, 24, 32)
     assert 0 <= float(prior.code.min()) < float(prior.code.max()) <= 0.1
@@ -69,9 +71,9 @@ def test_only_wide_blocks_are_driven_by_more_than_their_centre(
 
 
 def test_guarded_pixels_never_drive() -> None:
-    problem = Denoise().problem(scene("noise"))
+    problem = Denoise().problem(scene("random-input"))
     term = problem.terms[0]
-    assert float((term.fitted * scene("noise").guarded).sum()) == 0
+    assert float((term.fitted * scene("random-input").guarded).sum()) == 0
 
 
 def test_the_blind_spot_ends_with_the_pixels_own_word() -> None:
@@ -79,12 +81,12 @@ def test_the_blind_spot_ends_with_the_pixels_own_word() -> None:
     blind = Estimate(torch.zeros_like(one.measurement), torch.full_like(one.measurement, 9.0))
     finished = Denoise().problem(one).finish(blind)
     torch.testing.assert_close(finished.mean, one.measurement, atol=1e-3, rtol=0)
-    assert Denoise().problem(scene("noise")).finish(blind) is blind
+    assert Denoise().problem(scene("random-input")).finish(blind) is blind
 
 
 def test_smoothing_adds_a_penalty() -> None:
-    assert Denoise().problem(scene("noise")).penalties == ()
-    assert Denoise(smoothing=0.5).problem(scene("noise")).penalties[0][0] == 0.5
+    assert Denoise().problem(scene("random-input")).penalties == ()
+    assert Denoise(smoothing=0.5).problem(scene("random-input")).penalties[0][0] == 0.5
 
 
 def test_the_kind_of_smoothing_is_the_users() -> None:
@@ -92,7 +94,7 @@ def test_the_kind_of_smoothing_is_the_users() -> None:
     costs = [
         float(
             Denoise(smoothing=0.5, smoothing_kind=kind)
-            .problem(scene("noise"))
+            .problem(scene("random-input"))
             .penalties[0][1](diagonal)
         )
         for kind in ("isotropic", "anisotropic")
@@ -106,8 +108,10 @@ def movie_scene(prior: str) -> FitInput:
     rng = torch.Generator().manual_seed(1)
     beside = torch.rand(1, 4, 24, 32, generator=rng)
     picture = torch.rand(one.measurement.shape, generator=rng)
-    before = PreviousFrame(picture, torch.full_like(picture, 0.01), torch.ones(1, 1, 24, 32))
-    return replace(one, beside=beside, before=before)
+    before = PreviousFrame(
+        picture=picture, variance=torch.full_like(picture, 0.01), valid=torch.ones(1, 1, 24, 32)
+    )
+    return replace(one, neighbours=beside, before=before)
 
 
 def test_frames_beside_are_shown_where_the_network_looks() -> None:
@@ -115,7 +119,7 @@ def test_frames_beside_are_shown_where_the_network_looks() -> None:
     prior = Denoise().prior_for(one, torch.Generator().manual_seed(0))
     draw = prior.draw(torch.Generator().manual_seed(0))
     assert draw.window is not None
-    torch.testing.assert_close(draw.code[:, 2:], draw.window.of(one.beside))
+    torch.testing.assert_close(draw.code[:, 2:], draw.window.of(one.neighbours))
     assert prior.estimate(prior.net(draw.code)).mean.shape == (1, 2, 16, 16)
 
 
@@ -125,7 +129,10 @@ def test_a_steady_result_lies_nearer_to_the_frame_before() -> None:
     blind = Estimate(torch.zeros_like(one.measurement), torch.full_like(one.measurement, -4.0))
     apart = [
         float(
-            (Denoise(steadiness=weight).problem(one).finish(blind).mean - one.before.picture)
+            (
+                Denoise(temporal_smoothing=weight).problem(one).finish(blind).mean
+                - one.before.picture
+            )
             .abs()
             .mean()
         )
@@ -137,16 +144,16 @@ def test_a_steady_result_lies_nearer_to_the_frame_before() -> None:
 
 @pytest.mark.parametrize(("weight", "terms"), [(0.0, 1), (1.0, 2)])
 def test_the_fixed_noise_code_is_drawn_to_the_frame_before_by_a_term(weight, terms) -> None:
-    one = movie_scene("noise")
-    assert len(Denoise(steadiness=weight).problem(one).terms) == terms
+    one = movie_scene("random-input")
+    assert len(Denoise(temporal_smoothing=weight).problem(one).terms) == terms
     assert isinstance(Denoise().prior_for(one, torch.Generator().manual_seed(0)), RandomInputPrior)
 
 
 def test_only_what_is_fed_the_image_is_shown_the_frames_beside() -> None:
     assert Denoise().looks_beside("blind-spot")
     assert not Denoise().looks_beside("noise")
-    assert not Denoise(neighbours=False).looks_beside("blind-spot")
-    assert [Denoise(steadiness=one).looks_back() for one in (0.0, 1.0)] == [False, True]
+    assert not Denoise(neighbouring_frames=False).looks_beside("blind-spot")
+    assert [Denoise(temporal_smoothing=one).looks_back() for one in (0.0, 1.0)] == [False, True]
 
 
 @pytest.mark.parametrize(
@@ -161,7 +168,7 @@ def test_only_what_is_fed_the_image_is_shown_the_frames_beside() -> None:
 def test_colours_are_coupled_and_channels_are_not(axes: str, choice: str, together: bool) -> None:
     shape = tuple(3 if axis in "CS" else 64 for axis in axes)
     task = Denoise(channels=choice)  # type: ignore[arg-type]
-    assert task.together(ImageSpec("cells", shape, "uint8", axes)) is together
+    assert task.together(ImageSpec(name="cells", shape=shape, dtype="uint8", axes=axes)) is together
 
 
 def test_every_setting_is_explained_to_people() -> None:
@@ -174,17 +181,17 @@ def test_every_setting_is_explained_to_people() -> None:
 
 
 def test_noise_learned_beside_wide_blocks_counts_against_the_fixed_noise_code() -> None:
-    assert Denoise().problem(scene("noise", (5, 5))).unseen is not None
-    assert Denoise().problem(scene("noise")).unseen is None
+    assert Denoise().problem(scene("random-input", (5, 5))).unseen is not None
+    assert Denoise().problem(scene("random-input")).unseen is None
     assert Denoise().problem(scene("blind-spot", (5, 5))).unseen is None
 
 
 @pytest.mark.parametrize(
     ("shape", "axes", "chosen"),
     [
-        ((24, 24), "YX", "recorrupted"),
-        ((2, 24, 24), "CYX", "recorrupted"),
-        ((1, 24, 24), "ZYX", "recorrupted"),
+        ((24, 24), "YX", "r2r"),
+        ((2, 24, 24), "CYX", "r2r"),
+        ((1, 24, 24), "ZYX", "r2r"),
         ((5, 24, 24), "TYX", "blind-spot"),
         ((8, 24, 24), "ZYX", "blind-spot"),
     ],
@@ -192,7 +199,12 @@ def test_noise_learned_beside_wide_blocks_counts_against_the_fixed_noise_code() 
 def test_single_planes_are_shown_more_noise_and_stacks_hide_pixels(
     shape: tuple[int, ...], axes: str, chosen: str
 ) -> None:
-    assert Denoise().first_choice(ImageSpec("a", shape, "uint8", axes), volume=False) == chosen
+    assert (
+        Denoise().first_choice(
+            ImageSpec(name="a", shape=shape, dtype="uint8", axes=axes), volume=False
+        )
+        == chosen
+    )
 
 
 @pytest.mark.parametrize(
@@ -201,12 +213,12 @@ def test_single_planes_are_shown_more_noise_and_stacks_hide_pixels(
 def test_where_the_noise_is_in_doubt_or_weak_pixels_are_hidden_instead(
     doubted: bool, weak: bool, words: str
 ) -> None:
-    assert Denoise().trusting("recorrupted", doubted=False, weak=False) == ("recorrupted", "")
-    prior, why = Denoise().trusting("recorrupted", doubted=doubted, weak=weak)
+    assert Denoise().choose_prior_by_noise("r2r", doubted=False, weak=False) == ("r2r", "")
+    prior, why = Denoise().choose_prior_by_noise("r2r", doubted=doubted, weak=weak)
     assert prior == "blind-spot"
     assert words in why
-    asked = Denoise(prior="recorrupted")
-    assert asked.trusting("recorrupted", doubted=doubted, weak=weak) == ("recorrupted", "")
+    asked = Denoise(prior="r2r")
+    assert asked.choose_prior_by_noise("r2r", doubted=doubted, weak=weak) == ("r2r", "")
 
 
 def test_a_picture_of_weak_noise_is_restored_with_hidden_pixels() -> None:

@@ -27,7 +27,7 @@ from napari_dip.tasks.priors.masked_input import (
 )
 
 SIDE = 32
-SPEC = ImageSpec("cells", (SIDE, SIDE), "uint16", "YX")
+SPEC = ImageSpec(name="cells", shape=(SIDE, SIDE), dtype="uint16", axes="YX")
 
 
 def picture(side: int = SIDE) -> np.ndarray:
@@ -52,9 +52,19 @@ def scene(prior: str, holes: np.ndarray) -> FitInput:
     held_out = torch.zeros_like(known)
     held_out[..., ::6, ::6] = known[..., ::6, ::6]
     ones = torch.ones(1, 2, 1, 1)
-    noise = NoiseVariance(0 * ones, 1e-4 * ones, 1e-4 * ones)
+    noise = NoiseVariance(gain=0 * ones, intercept=1e-4 * ones, floor=1e-4 * ones)
     return FitInput(
-        measurement, noise, 0.01, known, held_out, held_out, (1, 1), 0.6, prior, (4, 8), None
+        measurement=measurement,
+        noise=noise,
+        noise_level=0.01,
+        measured_mask=known,
+        held_out=held_out,
+        guarded=held_out,
+        block=(1, 1),
+        granted=0.6,
+        prior=prior,
+        widths=(4, 8),
+        window=None,
     )
 
 
@@ -84,7 +94,7 @@ def test_a_mask_that_is_not_finite_is_refused(value: float) -> None:
 
 
 def test_axes_of_one_element_do_not_make_a_mask_a_stack() -> None:
-    header = ImageSpec("mask", (1, SIDE, SIDE), "uint8", "ZYX")
+    header = ImageSpec(name="mask", shape=(1, SIDE, SIDE), dtype="uint8", axes="ZYX")
     assert Inpaint().check(SPEC, {"mask": header}) is None
 
 
@@ -109,24 +119,39 @@ def test_nan_pixels_are_holes_with_and_without_a_mask() -> None:
 @pytest.mark.parametrize(
     ("holes", "prior", "word"),
     [
-        (half_missing(64), "image", "scattered"),
-        (square(9), "image-shapes", "about 10 pixels"),
-        (square(40), "deep", "more than 24"),
+        (half_missing(64), "masked-input", "scattered"),
+        (square(9), "masked-input-shapes", "about 10 pixels"),
+        (square(40), "random-input-no-skips", "more than 24"),
     ],
 )
 def test_the_holes_choose_the_prior(holes: np.ndarray, prior: str, word: str) -> None:
-    chosen, why = Inpaint().settled("image", ~holes[None, None])
+    chosen, why = Inpaint().choose_prior_by_mask("masked-input", ~holes[None, None])
     assert chosen == prior
     assert word in why
 
 
 def test_the_image_as_the_users_choice_minds_the_shape_of_the_holes() -> None:
-    assert Inpaint(prior="image").settled("image", ~square(40)[None, None])[0] == "image-shapes"
-    assert Inpaint(prior="image").settled("image", ~half_missing()[None, None])[0] == "image"
+    assert (
+        Inpaint(prior="masked-input").choose_prior_by_mask("masked-input", ~square(40)[None, None])[
+            0
+        ]
+        == "masked-input-shapes"
+    )
+    assert (
+        Inpaint(prior="masked-input").choose_prior_by_mask(
+            "masked-input", ~half_missing()[None, None]
+        )[0]
+        == "masked-input"
+    )
 
 
 def test_the_users_prior_is_never_replaced() -> None:
-    assert Inpaint(prior="noise").settled("noise", ~square(40)[None, None])[0] == "noise"
+    assert (
+        Inpaint(prior="random-input").choose_prior_by_mask("random-input", ~square(40)[None, None])[
+            0
+        ]
+        == "random-input"
+    )
 
 
 def test_scattered_pixels_are_told_from_shapes_at_any_share() -> None:
@@ -150,12 +175,12 @@ def test_beyond_the_border_nothing_is_known() -> None:
 
 
 def test_holes_never_drive_nor_enter_the_code() -> None:
-    for prior in ("image", "noise", "deep"):
+    for prior in ("masked-input", "random-input", "random-input-no-skips"):
         one = scene(prior, half_missing())
-        assert float((Inpaint().problem(one).terms[0].fitted * (1 - one.known)).sum()) == 0
-    one = scene("image", half_missing())
-    changed = scene("image", half_missing())
-    changed.measurement[:] = torch.where(changed.known > 0, changed.measurement, 1e3)
+        assert float((Inpaint().problem(one).terms[0].fitted * (1 - one.measured_mask)).sum()) == 0
+    one = scene("masked-input", half_missing())
+    changed = scene("masked-input", half_missing())
+    changed.measurement[:] = torch.where(changed.measured_mask > 0, changed.measurement, 1e3)
     codes = [
         Inpaint()
         .prior_for(this, torch.Generator().manual_seed(0))
@@ -167,7 +192,7 @@ def test_holes_never_drive_nor_enter_the_code() -> None:
 
 
 def test_what_a_step_foretells_it_does_not_see() -> None:
-    one = scene("image", half_missing())
+    one = scene("masked-input", half_missing())
     draws = []
     for _ in range(2):
         prior = Inpaint().prior_for(one, torch.Generator().manual_seed(0))
@@ -181,11 +206,11 @@ def test_what_a_step_foretells_it_does_not_see() -> None:
 
 
 def test_held_out_pixels_stay_hidden_until_the_last_look() -> None:
-    one = scene("image", half_missing())
+    one = scene("masked-input", half_missing())
     prior = Inpaint().prior_for(one, torch.Generator().manual_seed(0))
     assert isinstance(prior, MaskedInputPrior)
     seen = prior.glance().code[:, -1:]
-    assert torch.equal(seen, one.known - one.held_out - 0.5)
+    assert torch.equal(seen, one.measured_mask - one.held_out - 0.5)
     draw = prior.draw(torch.Generator().manual_seed(1))
     assert draw.driven is not None and draw.window is not None
     held_out = draw.window.of(one.held_out)
@@ -193,11 +218,11 @@ def test_held_out_pixels_stay_hidden_until_the_last_look() -> None:
     assert bool((draw.code[:, -1:][held_out > 0] == -0.5).all())
 
 
-@pytest.mark.parametrize("known", ["measured", "restored"])
+@pytest.mark.parametrize("known", ["keep", "denoise"])
 def test_the_last_look_trusts_each_pixel_once_and_foretells_what_judges(known: str) -> None:
-    one = scene("image", half_missing())
-    prior = Inpaint(known=known).prior_for(one, torch.Generator().manual_seed(0))
-    total = torch.zeros_like(one.known)
+    one = scene("masked-input", half_missing())
+    prior = Inpaint(unmasked=known).prior_for(one, torch.Generator().manual_seed(0))
+    total = torch.zeros_like(one.measured_mask)
     for draw in prior.sweep():
         assert draw.trusted is not None
         hidden = draw.code[:, -1:] < 0
@@ -208,7 +233,7 @@ def test_the_last_look_trusts_each_pixel_once_and_foretells_what_judges(known: s
 
 
 def test_shaped_holes_are_learned_from_copies_of_their_shape() -> None:
-    one = scene("image-shapes", square(7))
+    one = scene("masked-input-shapes", square(7))
     prior = Inpaint().prior_for(one, torch.Generator().manual_seed(0))
     assert isinstance(prior, MaskedInputPrior) and prior.copies
     rng = torch.Generator().manual_seed(3)
@@ -221,7 +246,8 @@ def test_shaped_holes_are_learned_from_copies_of_their_shape() -> None:
 
 
 @pytest.mark.parametrize(
-    ("prior", "holes", "ways"), [("image", half_missing(), 4), ("image-shapes", square(7), 1)]
+    ("prior", "holes", "ways"),
+    [("masked-input", half_missing(), 4), ("masked-input-shapes", square(7), 1)],
 )
 def test_steps_see_scattered_pixels_in_every_mirror_and_shapes_as_they_are(
     prior: str, holes: np.ndarray, ways: int
@@ -240,14 +266,14 @@ def test_a_smooth_filling_keeps_what_is_seen_and_follows_a_ramp() -> None:
     assert float((filled - ramp).abs().max()) < 0.1
 
 
-@pytest.mark.parametrize("prior", ["image", "noise", "deep"])
+@pytest.mark.parametrize("prior", ["masked-input", "random-input", "random-input-no-skips"])
 def test_measured_pixels_come_back_exactly_and_restored_ones_do_not(prior: str) -> None:
     image, mask = picture(), half_missing()
     kept = quick(image, mask, prior=prior)
     assert (kept.image[~mask] == image[~mask]).all()
     assert np.isfinite(kept.image).all() and (kept.uncertainty > 0).all()
     assert kept.report["residual"] == {"whiteness": 0.0, "mean": 0.0}
-    restored = quick(image, mask, prior=prior, known="restored")
+    restored = quick(image, mask, prior=prior, unmasked="denoise")
     assert not (restored.image[~mask] == image[~mask]).all()
 
 
@@ -262,23 +288,25 @@ def test_a_hole_in_one_channel_leaves_the_others_alone() -> None:
 
 def test_the_report_says_which_prior_the_holes_asked_for() -> None:
     report = quick(picture(64), square(40), seed=1).report
-    assert report["prior"]["chosen"] == "deep"
+    assert report["prior"]["chosen"] == "random-input-no-skips"
     assert "wide" in report["prior"]["why"]
     assert report["iterations"] <= 3
 
 
 def test_finishing_keeps_what_was_measured() -> None:
-    one = scene("image", half_missing())
+    one = scene("masked-input", half_missing())
     wrong = Estimate(torch.full_like(one.measurement, 9.0), torch.zeros_like(one.measurement))
     finished = Inpaint().problem(one).finish(wrong)
-    known = one.known.expand_as(one.measurement) > 0
+    known = one.measured_mask.expand_as(one.measurement) > 0
     assert torch.equal(finished.mean[known], one.measurement[known])
     assert bool((finished.mean[~known] == 9).all())
     assert finished.log_variance is not None
     assert bool((finished.log_variance[known] < -9).all())
 
 
-@pytest.mark.parametrize("prior", ["noise", "deep", "image", "image-shapes"])
+@pytest.mark.parametrize(
+    "prior", ["random-input", "random-input-no-skips", "masked-input", "masked-input-shapes"]
+)
 def test_what_a_picture_says_of_itself_does_not_count_in_judging(prior: str) -> None:
     one = scene(prior, half_missing())
     term = Inpaint().problem(one).terms[0]
@@ -289,8 +317,8 @@ def test_what_a_picture_says_of_itself_does_not_count_in_judging(prior: str) -> 
 
 
 def test_the_deep_network_has_no_shortcuts() -> None:
-    prior = Inpaint(prior="deep").prior_for(
-        scene("deep", square(40)), torch.Generator().manual_seed(0)
+    prior = Inpaint(prior="random-input-no-skips").prior_for(
+        scene("random-input-no-skips", square(40)), torch.Generator().manual_seed(0)
     )
     assert isinstance(prior, RandomInputPrior)
     assert prior.jitter == 0

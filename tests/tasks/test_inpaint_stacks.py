@@ -14,7 +14,7 @@ from napari_dip.cli.app import main
 from napari_dip.errors import Refusal
 from napari_dip.io import ImageSpec
 from napari_dip.io.header import match_axes
-from napari_dip.pipeline.plan.plan import preflight
+from napari_dip.pipeline.plan.preflight import preflight
 from napari_dip.pipeline.recipe import make_recipe
 from napari_dip.tasks import Inpaint
 from run_scene import MACHINE
@@ -52,8 +52,8 @@ def quick(image: Any, mask: Any = None, iterations: int = 3, **settings: Any) ->
 
 
 def planned(axes: str, shape: tuple[int, ...], mask: tuple[int, ...], **settings: Any) -> Plan:
-    image = ImageSpec("cells", shape, "uint16", axes)
-    header = ImageSpec("holes", mask, "uint8", "TCZYX"[-len(mask) :])
+    image = ImageSpec(name="cells", shape=shape, dtype="uint16", axes=axes)
+    header = ImageSpec(name="holes", shape=mask, dtype="uint8", axes="TCZYX"[-len(mask) :])
     answer = preflight(make_recipe("inpaint", **settings), image, MACHINE, {"mask": header})
     assert not isinstance(answer, Refusal), answer.message
     return answer
@@ -141,7 +141,7 @@ def test_three_planes_are_enough() -> None:
 
 def test_known_planes_are_restored_if_wished() -> None:
     truth = movie(5)
-    result = quick(lacking(truth, 2), axes="TYX", known="restored")
+    result = quick(lacking(truth, 2), axes="TYX", unmasked="denoise")
     assert not (result.image[0] == truth[0]).all()
 
 
@@ -154,7 +154,7 @@ def test_planes_with_pixels_of_their_own_go_one_by_one_if_wished() -> None:
     image = movie(3)
     image[:, 5:8, 5:8] = np.nan
     report = quick(image, axes="ZYX", stacks="planes").report
-    assert report["prior"]["chosen"] == "image-shapes"
+    assert report["prior"]["chosen"] == "masked-input-shapes"
 
 
 def test_a_moment_of_which_no_depth_is_known_is_filled_from_other_moments() -> None:
@@ -199,7 +199,7 @@ def test_a_plan_fits_planes_together_and_counts_with_a_network_of_planes(axes: s
     alone = planned("YX", (256, 256), (256, 256))
     assert plan.costs.fit < 4 * alone.costs.fit
     assert plan.peak_bytes > 40 * 256 * 256 * 100
-    assert "The mask has one plane, which holds for all 40 planes." in plan.notes
+    assert "The mask has one plane, which holds for all 40 planes." in map(str, plan.notes)
 
 
 @pytest.mark.parametrize(
@@ -216,7 +216,9 @@ def test_a_plan_fits_planes_together_and_counts_with_a_network_of_planes(axes: s
 def test_a_mask_lies_on_all_axes_or_on_those_of_a_plane(
     axes: str, shape: tuple[int, ...], mask: tuple[int, ...], shared: str
 ) -> None:
-    assert match_axes(ImageSpec("cells", shape, "uint8", axes), mask) == shared
+    assert (
+        match_axes(ImageSpec(name="cells", shape=shape, dtype="uint8", axes=axes), mask) == shared
+    )
 
 
 def test_patches_judge_where_holes_are_wide_and_pixels_where_they_are_scattered() -> None:
@@ -237,11 +239,11 @@ def test_scattered_pixels_of_a_stack_are_filled_with_the_help_of_other_planes() 
     truth = movie(5)
     holes = np.random.default_rng(0).random(truth.shape) < 0.5
     report = quick(truth, holes, axes="ZYX").report
-    assert report["prior"]["chosen"] == "image-shapes"
+    assert report["prior"]["chosen"] == "masked-input-shapes"
     assert "what is missing in one" in report["prior"]["why"]
 
 
-@pytest.mark.parametrize("prior", ["noise", "deep"])
+@pytest.mark.parametrize("prior", ["random-input", "random-input-no-skips"])
 def test_fixed_noise_fills_a_volume_if_wished(prior: str) -> None:
     result = quick(lacking(movie(5), 2), axes="ZYX", prior=prior)
     assert np.isfinite(result.image).all()
@@ -250,9 +252,9 @@ def test_fixed_noise_fills_a_volume_if_wished(prior: str) -> None:
 def test_planes_are_counted_over_all_channels() -> None:
     known = np.ones((1, 2, 4, 5, 6), bool)
     known[:, 0, 1] = False
-    assert Inpaint().told(known) == ()
+    assert Inpaint().describe_missing_pixels(known) == ()
     known[:, 1, 1] = False
-    assert Inpaint().told(known)[0].startswith("1 of the 4 planes")
+    assert str(Inpaint().describe_missing_pixels(known)[0]).startswith("1 of the 4 planes")
 
 
 def test_the_command_fills_a_stack_and_keeps_its_axes_and_scale(tmp_path: Path) -> None:

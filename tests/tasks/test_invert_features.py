@@ -10,7 +10,7 @@ import pytest
 from skimage import data
 
 import napari_dip as dip
-from napari_dip.pipeline.assess.methods import methods_text
+from napari_dip.pipeline.assess.methods_section import write_methods_section
 
 ROOT = Path(__file__).resolve().parents[2]
 EXPECTS = {"mean": 0.5, "deviation": 0.25}
@@ -43,12 +43,12 @@ def inverted(network):
         settings = {**EXPECTS, **SMALL, "prior": prior, "max_iterations": 100}
         return dip.invert_features(coins(), network, "features.5", **settings)
 
-    return {prior: by(prior) for prior in ("deep", "total-variation", "none")}
+    return {prior: by(prior) for prior in ("random-input", "total-variation", "none")}
 
 
 def test_the_image_comes_back_from_its_activations_in_its_own_units(inverted):
     image = coins()
-    found = inverted["deep"].image
+    found = inverted["random-input"].image
     assert found.shape == image.shape and found.dtype == np.float32
     assert alike(found, image) > 0.8
     assert abs(found.mean() - image.mean()) < 0.3 * image.std()
@@ -57,16 +57,18 @@ def test_the_image_comes_back_from_its_activations_in_its_own_units(inverted):
 def test_the_untrained_network_tells_more_than_free_pixels_do(inverted):
     image = coins()
     found = {prior: alike(result.image, image) for prior, result in inverted.items()}
-    assert found["deep"] > found["total-variation"] > found["none"]
+    assert found["random-input"] > found["total-variation"] > found["none"]
 
 
 def test_the_report_says_which_layer_of_which_file_and_that_no_pixel_was_fitted(inverted):
-    notes = " ".join(inverted["deep"].report["notes"])
+    notes = " ".join(inverted["random-input"].report["notes"])
     assert "cut at 'features.5', which answers with 32 × 8 × 8 values" in notes
     assert "SHA-256" in notes and "No pixel was fitted" in notes
-    assert not [one for one in inverted["deep"].report["verdict"]["sentences"] if "noise as" in one]
-    assert "No network was fitted" in methods_text(inverted["none"].report)
-    assert "Mahendran" in methods_text(inverted["deep"].report)
+    assert not [
+        one for one in inverted["random-input"].report["verdict"]["sentences"] if "noise as" in one
+    ]
+    assert "No network was fitted" in write_methods_section(inverted["none"].report)
+    assert "Mahendran" in write_methods_section(inverted["random-input"].report)
 
 
 def test_the_mean_of_the_image_is_not_handed_over(network):

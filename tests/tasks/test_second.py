@@ -35,17 +35,17 @@ def error(picture: np.ndarray) -> float:
 
 def refusal_of(image: np.ndarray, second: np.ndarray) -> str:
     with pytest.raises(Refused) as caught:
-        dip.denoise(image, second=second, **QUICK)
+        dip.denoise(image, repeated_exposure=second, **QUICK)
     return caught.value.refusal.code
 
 
-@pytest.mark.parametrize(("prior", "iterations"), [("blind-spot", 60), ("noise", 250)])
+@pytest.mark.parametrize(("prior", "iterations"), [("blind-spot", 60), ("random-input", 250)])
 def test_two_shots_give_a_better_picture_than_either_and_than_their_mean(
     prior: str, iterations: int
 ) -> None:
     settings = {"preset": "fast", "prior": prior, "max_iterations": iterations}
     first, second = shot(0), shot(1, exposure=2) + 100
-    both = dip.denoise(first, second=second, **settings)
+    both = dip.denoise(first, repeated_exposure=second, **settings)
     alone = dip.denoise(first, **settings)
     other = dip.denoise((second - 100) / 2, **settings)
     plain = (first + (second - 100) / 2) / 2
@@ -55,14 +55,16 @@ def test_two_shots_give_a_better_picture_than_either_and_than_their_mean(
 
 
 def test_the_result_has_the_first_shots_intensities() -> None:
-    result = dip.denoise(shot(0), second=3 * shot(1) + 50, **QUICK)
+    result = dip.denoise(shot(0), repeated_exposure=3 * shot(1) + 50, **QUICK)
     assert result.image.mean() == pytest.approx(shot(0).mean(), rel=1e-4)
 
 
 @pytest.mark.parametrize(("axes", "planes"), [("ZYX", 4), ("TYX", 2), ("CYX", 2)])
 def test_stacks_and_channels_have_second_shots_too(axes: str, planes: int) -> None:
     first, second = (np.stack([shot(9 * n + k) for k in range(planes)]) for n in (1, 2))
-    assert dip.denoise(first, second=second, axes=axes, **QUICK).image.shape == first.shape
+    assert (
+        dip.denoise(first, repeated_exposure=second, axes=axes, **QUICK).image.shape == first.shape
+    )
 
 
 @pytest.mark.parametrize(
@@ -95,14 +97,14 @@ def scene() -> FitInput:
     mask[..., ::4, ::4] = 1
     return FitInput(
         measurement=measurement,
-        noise=NoiseVariance(0 * intercept, intercept, 0.1 * intercept),
+        noise=NoiseVariance(gain=0 * intercept, intercept=intercept, floor=0.1 * intercept),
         noise_level=0.1,
-        known=torch.ones_like(mask),
+        measured_mask=torch.ones_like(mask),
         held_out=mask,
         guarded=mask,
         block=(1, 1),
         granted=1.0,
-        prior="noise",
+        prior="random-input",
         widths=(4, 8),
         window=None,
     )
@@ -118,11 +120,11 @@ def test_the_mean_weighs_each_shot_by_its_noise() -> None:
 
 
 def test_with_fixed_noise_the_first_shot_drives_where_the_second_judges() -> None:
-    first, second = Denoise(prior="noise").problem(scene()).terms
+    first, second = Denoise(prior="random-input").problem(scene()).terms
     assert float(first.held_out.sum()) == 0
     assert float(first.fitted.min()) == 1
     assert float((second.fitted * second.held_out).sum()) == 0
     assert float(second.held_out.sum()) == 16
     single = replace(scene(), measurement=scene().measurement[:1], noise=scene().noise.of(0))
-    (only,) = Denoise(prior="noise").problem(single).terms
+    (only,) = Denoise(prior="random-input").problem(single).terms
     assert float((only.fitted * only.held_out).sum()) == 0

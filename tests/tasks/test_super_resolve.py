@@ -19,7 +19,7 @@ from napari_dip.engine.problem import Estimate
 from napari_dip.io import ImageSpec
 from napari_dip.io.reading import read_spec
 from napari_dip.pipeline.machine import Machine
-from napari_dip.pipeline.plan.plan import preflight
+from napari_dip.pipeline.plan.preflight import preflight
 from napari_dip.pipeline.plan.types import Plan
 from napari_dip.pipeline.recipe import make_recipe
 from napari_dip.tasks import SuperResolve
@@ -32,7 +32,13 @@ if TYPE_CHECKING:
 
     from napari_dip.tasks.base import FitInput
 
-MACHINE = Machine(2, 8 * 10**9, ("cpu",), "2.13.0", "no NVIDIA driver was found")
+MACHINE = Machine(
+    cores=2,
+    memory_bytes=8 * 10**9,
+    devices=("cpu",),
+    torch="2.13.0",
+    missing="no NVIDIA driver was found",
+)
 FAST = {"preset": "fast", "device": "cpu"}
 
 
@@ -72,7 +78,7 @@ def test_a_factor_is_kept_as_one_text_however_it_is_given(given, kept, along) ->
 def test_the_network_speaks_of_what_the_operator_takes(factor, settings) -> None:
     task, one = SuperResolve(factor=factor, **settings), scene()
     prior = prior_of(task, one)
-    spec = ImageSpec("cells", one.grid, "float32", "YX")
+    spec = ImageSpec(name="cells", shape=one.grid, dtype="float32", axes="YX")
     assert prior.grid == task.network_grid(spec, {}, "YX")
     problem = seen_problem(task, one)
     picture = torch.rand(1, 1, *prior.grid, generator=torch.Generator().manual_seed(1))
@@ -83,7 +89,7 @@ def test_the_network_speaks_of_what_the_operator_takes(factor, settings) -> None
 
 
 def test_the_margin_is_as_wide_as_the_engine_draws_a_gaussian() -> None:
-    spec = ImageSpec("cells", (16, 20), "float32", "YX")
+    spec = ImageSpec(name="cells", shape=(16, 20), dtype="float32", axes="YX")
     for sigma in (0.0, 0.3, 1.0, 2.6):
         drawn = SuperResolve(psf_sigma=sigma).network_grid(spec, {}, "YX")
         sizes = gaussian_psf((sigma, sigma)).shape
@@ -92,7 +98,7 @@ def test_the_margin_is_as_wide_as_the_engine_draws_a_gaussian() -> None:
 
 @pytest.mark.parametrize(("factor", "jitter"), [("2", 0.03), ("4", 0.03), ("8", 0.05)])
 def test_the_code_is_jittered_as_in_the_paper(factor, jitter) -> None:
-    task = SuperResolve(factor=factor, start="none")
+    task = SuperResolve(factor=factor, initial_estimate="none")
     prior = prior_of(task, scene())
     assert isinstance(prior, RandomInputPrior)
     assert prior.jitter == jitter
@@ -137,11 +143,11 @@ def test_every_factor_has_equal_stages_or_the_prior_of_the_paper() -> None:
     assert split_into_stages((1, 8)) == ((1, 2), 3)
     assert split_into_stages((3, 3)) == ((3, 3), 1)
     assert split_into_stages((2, 4)) is None
-    spec = ImageSpec("cells", (40, 40), "float32", "YX")
+    spec = ImageSpec(name="cells", shape=(40, 40), dtype="float32", axes="YX")
     assert SuperResolve(factor="4").first_choice(spec, volume=False) == ZSSR_PRIOR
-    for other in ({"factor": "2,4"}, {"psf_sigma": 1.0}, {"prior": "noise"}):
-        assert SuperResolve(**other).first_choice(spec, volume=False) == "noise"
-    assert SuperResolve().first_choice(spec, volume=True) == "noise"
+    for other in ({"factor": "2,4"}, {"psf_sigma": 1.0}, {"prior": "random-input"}):
+        assert SuperResolve(**other).first_choice(spec, volume=False) == "random-input"
+    assert SuperResolve().first_choice(spec, volume=True) == "random-input"
 
 
 @pytest.mark.parametrize(
@@ -149,7 +155,7 @@ def test_every_factor_has_equal_stages_or_the_prior_of_the_paper() -> None:
 )
 def test_coarser_scales_are_refused_where_there_are_none(settings) -> None:
     with pytest.raises(dip.Refused, match="has no coarser scale"):
-        dip.super_resolve(fine(), prior="scales", **settings)
+        dip.super_resolve(fine(), prior="zssr", **settings)
 
 
 def test_patches_judge_and_drive_nothing() -> None:
@@ -193,7 +199,7 @@ def test_the_result_is_finer_by_the_factor_and_keeps_the_mean(factor, shape) -> 
     assert result.residual is not None
     assert result.residual.shape == coarse.shape
     assert abs(float(result.residual.mean())) < 1e-3 * float(coarse.mean())
-    assert result.report["noise"]["hidden_block"] == [1, 1]
+    assert result.report["noise"]["blind_spot_block"] == [1, 1]
 
 
 def test_colours_are_enlarged_together() -> None:
@@ -213,7 +219,7 @@ def test_a_fit_comes_nearer_to_the_truth_than_repeating_pixels_does() -> None:
 
 
 def test_a_result_too_large_for_the_memory_is_refused_with_the_factor_named() -> None:
-    spec = ImageSpec("cells", (2000, 2000), "uint16", "YX")
+    spec = ImageSpec(name="cells", shape=(2000, 2000), dtype="uint16", axes="YX")
     assert isinstance(preflight(make_recipe("denoise"), spec, MACHINE), Plan)
     no = preflight(make_recipe("super-resolve", factor=8), spec, MACHINE)
     assert not isinstance(no, Plan)
@@ -240,7 +246,7 @@ def test_the_file_says_how_much_smaller_the_pixels_are(factor, tmp_path: Path) -
 def test_halved_pixels_are_never_further_off_than_by_cubic_interpolation():
     from scipy import ndimage
 
-    from napari_dip.samples.spoilt import coarse
+    from napari_dip.samples.degraded import coarse
 
     sample = coarse()
     truth, few = sample.truth[64:128, 128:].astype(float), sample.image[32:64, 64:]

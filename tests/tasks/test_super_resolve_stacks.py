@@ -19,7 +19,7 @@ from napari_dip.engine.problem import Estimate
 from napari_dip.io import ImageSpec
 from napari_dip.io.reading import read_spec
 from napari_dip.pipeline.machine import Machine
-from napari_dip.pipeline.plan.plan import preflight
+from napari_dip.pipeline.plan.preflight import preflight
 from napari_dip.pipeline.plan.types import Plan
 from napari_dip.pipeline.recipe import make_recipe
 from napari_dip.tasks import SuperResolve
@@ -32,7 +32,13 @@ if TYPE_CHECKING:
     from napari_dip.tasks.base import FitInput
 
 FAST = {"preset": "fast", "device": "cpu"}
-MACHINE = Machine(2, 8 * 10**9, ("cpu",), "2.13.0", "no NVIDIA driver was found")
+MACHINE = Machine(
+    cores=2,
+    memory_bytes=8 * 10**9,
+    devices=("cpu",),
+    torch="2.13.0",
+    missing="no NVIDIA driver was found",
+)
 
 
 def tubes(planes: int = 16, side: int = 20) -> np.ndarray:
@@ -74,7 +80,7 @@ def test_one_number_is_for_the_plane_and_three_for_the_volume(factor, kept, alon
     ],
 )
 def test_only_depth_makes_a_volume_unless_the_user_wants_one(axes, settings, grid) -> None:
-    spec = ImageSpec("cells", (6, 24, 32), "uint16", axes)
+    spec = ImageSpec(name="cells", shape=(6, 24, 32), dtype="uint16", axes=axes)
     plan = preflight(make_recipe("super-resolve", **settings), spec, MACHINE)
     assert isinstance(plan, Plan)
     assert plan.layout.grid == grid
@@ -87,7 +93,7 @@ def test_only_depth_makes_a_volume_unless_the_user_wants_one(axes, settings, gri
 def test_the_network_speaks_of_what_the_operator_takes(factor, settings) -> None:
     task, one = SuperResolve(factor=factor, **settings), scene()
     prior = prior_of(task, one)
-    spec = ImageSpec("cells", one.grid, "float32", "ZYX")
+    spec = ImageSpec(name="cells", shape=one.grid, dtype="float32", axes="ZYX")
     assert prior.grid == task.network_grid(spec, {}, "ZYX")
     problem = seen_problem(task, one)
     picture = torch.rand(1, 1, *prior.grid, generator=torch.Generator().manual_seed(1))

@@ -15,6 +15,7 @@ from cyclopts import App, CycloptsError, Parameter
 
 from napari_dip.cli.batch import make_batch_arguments
 from napari_dip.cli.options import (
+    add_old_names,
     make_camera_arguments,
     make_command,
     make_explore_arguments,
@@ -29,6 +30,10 @@ from napari_dip.cli.options import (
     sort_arguments,
 )
 from napari_dip.cli.terminal import (
+    EXIT_FAILURE,
+    EXIT_INTERRUPT,
+    EXIT_REFUSAL,
+    EXIT_SUCCESS,
     EXPERIMENT_SUMMARIES,
     convert_parser_error,
     discard_stream,
@@ -42,13 +47,18 @@ from napari_dip.errors import Failed, Refused, refusal
 from napari_dip.errors.fault import make_lines_printable
 from napari_dip.io.paths import check_working_folder
 from napari_dip.pipeline.machine import is_memory_error
+from napari_dip.pipeline.recipe import (
+    OLD_EXPERIMENT_SETTINGS,
+    OLD_INPUTS,
+    OLD_SETTINGS,
+    OLD_SWITCHES,
+)
 from napari_dip.tasks import TASKS
 from napari_dip.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-EXIT_SUCCESS, EXIT_FAILURE, EXIT_REFUSAL, EXIT_INTERRUPT = 0, 1, 2, 130
 #: What asks the parser itself to print.
 _PARSER_OPTIONS = frozenset(("--help", "-h", "--version"))
 _ABOUT = """Restore one noisy microscopy image with an untrained network fitted to it alone.
@@ -114,28 +124,33 @@ def _build_app() -> App:
     plan = App(name="plan", help="Say what a run would do and cost, without running it.")
     for name, task in TASKS.items():
         what = summarise_task(task)
-        given = [
+        values = [
             *make_input_arguments(name),
             *make_setting_arguments(name),
             *make_recipe_arguments(),
         ]
-        arguments = sort_arguments([*given, *make_output_arguments(name)])
+        values = add_old_names(values, {**OLD_SETTINGS.get(name, {}), **OLD_INPUTS})
+        arguments = sort_arguments([*values, *make_output_arguments(name)])
         app.command(make_command(_make_restore_command(name), arguments, what), name=name)
-        plan.command(make_command(_make_plan_command(name), sort_arguments(given), what), name=name)
-    words = "Run one recipe on many files; what cannot be restored stops nothing else."
-    app.command(make_command(_call_batch, make_batch_arguments(), words), name="batch")
-    words = "Measure the noise of an image, without restoring it: gain, read noise, correlation."
-    app.command(make_command(_call_noise, make_noise_arguments(), words), name="noise")
-    words = "Make maps of an sCMOS camera: offset, gain and read noise of each pixel."
-    app.command(make_command(_call_camera_maps, make_camera_arguments(), words), name="camera-maps")
+        plan.command(
+            make_command(_make_plan_command(name), sort_arguments(values), what), name=name
+        )
+    text = "Run one recipe on many files; what cannot be restored stops nothing else."
+    arguments = add_old_names(make_batch_arguments(), {**OLD_INPUTS, **OLD_SWITCHES})
+    app.command(make_command(_call_batch, arguments, text), name="batch")
+    text = "Measure the noise of an image, without restoring it: gain, read noise, correlation."
+    app.command(make_command(_call_noise, make_noise_arguments(), text), name="noise")
+    text = "Make maps of an sCMOS camera: offset, gain and read noise of each pixel."
+    app.command(make_command(_call_camera_maps, make_camera_arguments(), text), name="camera-maps")
     app.command(plan)
     explore = App(name="explore", help="See the prior: why an untrained network restores.")
-    for name, words in EXPERIMENT_SUMMARIES.items():
+    for name, text in EXPERIMENT_SUMMARIES.items():
         arguments = make_feature_arguments() if name == "features" else make_explore_arguments(name)
-        explore.command(make_command(_make_explore_command(name), arguments, words), name=name)
+        arguments = add_old_names(arguments, OLD_EXPERIMENT_SETTINGS)
+        explore.command(make_command(_make_explore_command(name), arguments, text), name=name)
     app.command(explore)
-    words = "Write the methods section of a result: what was done, with what, and the references."
-    app.command(make_command(_call_methods, make_methods_arguments(), words), name="methods")
+    text = "Write the methods section of a result: what was done, with what, and the references."
+    app.command(make_command(_call_methods, make_methods_arguments(), text), name="methods")
     quiet = make_flag("json", "Print everything as JSON.")
     about = "Look at this computer: versions, devices, memory, and how to mend what is missing."
     app.command(make_command(_call_doctor, [quiet], about), name="doctor")

@@ -21,12 +21,22 @@ from napari_dip.cli.options import (
     make_text_option,
 )
 from napari_dip.cli.progress import choose_reporter
-from napari_dip.cli.terminal import PLAN_TIME_NOTE, Interrupt, print_message, print_result
+from napari_dip.cli.terminal import (
+    EXIT_FAILURE,
+    EXIT_INTERRUPT,
+    EXIT_REFUSAL,
+    EXIT_SUCCESS,
+    PLAN_TIME_NOTE,
+    Interrupt,
+    print_message,
+    print_result,
+)
 from napari_dip.errors.fault import make_printable
 from napari_dip.pipeline.events import drain_generator
-from napari_dip.scale.batch.plan import left_plans
+from napari_dip.pipeline.recipe import OLD_INPUTS, OLD_SWITCHES, rename_keys
+from napari_dip.scale.batch.plan import list_remaining_plans
 from napari_dip.scale.batch_run import run_batch, summarise_batch_plan, summarise_batch_result
-from napari_dip.scale.cluster.cluster import plan_with_workers
+from napari_dip.scale.cluster.dask_cluster import plan_with_workers
 from napari_dip.tasks import TASKS
 
 if TYPE_CHECKING:
@@ -35,14 +45,13 @@ if TYPE_CHECKING:
 
     from napari_dip.errors import Refusal
     from napari_dip.pipeline.events import Control
-    from napari_dip.scale.batch.types import BatchEvent, BatchPlan, FileOutcome
+    from napari_dip.scale.batch.jobs import BatchEvent, BatchPlan, FileOutcome
     from napari_dip.scale.batch_run import BatchResult
     from napari_dip.scale.cluster.pool import DaskWorkerPool
 
-EXIT_SUCCESS, EXIT_FAILURE, EXIT_REFUSAL, EXIT_INTERRUPT = 0, 1, 2, 130
 _STOPPING_MESSAGE = "Stopping; all that is done is kept. Press Ctrl-C again to end at once."
-_RESUME = "The same command with --resume goes on from there."
-_ABORT_MESSAGE = f"Ended at once; results that have a receipt are whole. {_RESUME}"
+_RESUME = "The same command with --resume continues from there."
+_ABORT_MESSAGE = f"Ended at once; results that have a record are whole. {_RESUME}"
 
 
 def run_batch_command(
@@ -56,7 +65,7 @@ def run_batch_command(
     workers: str | None = None,
     scheduler: str | None = None,
     threads: str | None = None,
-    one_network: bool = False,
+    joint_training: bool = False,
     **others: str | None,
 ) -> int:
     """Carry out the command.
@@ -71,7 +80,7 @@ def run_batch_command(
         Folder of the results.
     axes : str or None
         Names of the axes of each file, if not those that it says.
-    resume, quiet, one_network : bool
+    resume, quiet, joint_training : bool
     workers, scheduler, threads : str or None
         As they were typed.
     **others : str or None
@@ -88,13 +97,18 @@ def run_batch_command(
     Refused, Failed
         As `napari_dip.batch`.
     """
-    given = {name: path for name, path in others.items() if path is not None}
-    how: dict[str, Any] = {"resume": resume, "axes": axes, "one_network": one_network}
-    how |= {"workers": workers, "scheduler": scheduler, "threads": threads, "others": given}
+    values = {name: path for name, path in others.items() if path}
+    values, notes = rename_keys(values, {**OLD_INPUTS, **OLD_SWITCHES})
+    joint_training = bool(values.pop("joint_training", joint_training))
+    if not quiet:
+        for note in notes:
+            print_message(note)
+    how: dict[str, Any] = {"resume": resume, "axes": axes, "joint_training": joint_training}
+    how |= {"workers": workers, "scheduler": scheduler, "threads": threads, "others": values}
     with plan_with_workers(recipe, inputs, output, **how) as (plan, staff):
-        for source, no in plan.refused:
+        for source, no in plan.list_refused:
             print_message(_describe_file_refusal(source, no))
-        if len(plan.refused) == len(plan.jobs):
+        if len(plan.list_refused) == len(plan.jobs):
             return EXIT_REFUSAL
         with Interrupt(quiet=quiet, said=_STOPPING_MESSAGE) as interrupt:
             try:
@@ -119,33 +133,33 @@ def _report_batch_end(result: BatchResult, *, quiet: bool) -> int:
 def _describe_batch_plan(plan: BatchPlan, crew: DaskWorkerPool | None) -> list[str]:
     if crew is None:
         return [
-            *plan.notes,
+            *map(str, plan.notes),
             f"{summarise_batch_plan(plan)} {PLAN_TIME_NOTE}"
-            if left_plans(plan)
+            if list_remaining_plans(plan)
             else summarise_batch_plan(plan),
         ]
-    return [*plan.notes, *crew.notes, summarise_batch_plan(plan, crew.count)]
+    return [*map(str, (*plan.notes, *crew.notes)), summarise_batch_plan(plan, crew.count)]
 
 
 def _run_and_show_batch(
     plan: BatchPlan, control: Callable[[], Control], crew: DaskWorkerPool | None, *, quiet: bool
 ) -> BatchResult:
     """Run to the end: how far each file is, where its result lies, or why there is none."""
-    said = {source for source, _ in plan.refused}
+    said = {source for source, _ in plan.list_refused}
     if not quiet:
         for line in _describe_batch_plan(plan, crew):
             print_message(line)
     with closing(choose_reporter(quiet)) as reporter:
 
-        def see(one: BatchEvent) -> None:
-            if one.event is not None:
-                place = f"{one.number} of {one.count}, " if one.number else ""
-                words = f"{place}{one.source.name}: {one.event.words}"
-                reporter.show(replace(one.event, words=words), one.number)
-            if one.outcome is not None:
-                reporter.end(one.number)
-                if one.source not in said:
-                    _report_file_outcome(one.outcome, quiet=quiet)
+        def see(event: BatchEvent) -> None:
+            if event.event is not None:
+                place = f"{event.number} of {event.count}, " if event.number else ""
+                text = f"{place}{event.source.name}: {event.event.message}"
+                reporter.show(replace(event.event, message=text), event.number)
+            if event.outcome is not None:
+                reporter.end(event.number)
+                if event.source not in said:
+                    _report_file_outcome(event.outcome, quiet=quiet)
 
         return drain_generator(run_batch(plan, control=control, crew=crew), see)
 
@@ -161,7 +175,7 @@ def _report_file_outcome(outcome: FileOutcome, *, quiet: bool) -> None:
 def _describe_file_refusal(source: Path, no: Refusal) -> str:
     """Say of a file why it has no result; its path goes first, where the words do not hold it."""
     path = make_printable(str(source))
-    return no.message if f"'{path}'" in no.sentence else f"{path}: {no.message}"
+    return no.message if path in no.facts.values() else f"{path}: {no.message}"
 
 
 JOINT_TRAINING_HELP = (
@@ -179,22 +193,22 @@ def make_batch_arguments() -> list[Argument]:
     output = Parameter(
         name=("--output", "-o"), help="Folder of the results.", metavar="OUTDIR", group=FILES_GROUP
     )
-    inputs = [one for task in TASKS.values() for one in task.inputs[1:]]
-    further = {one.name: one.help for one in inputs if not one.measures}
-    (axes,) = (one for one in make_recipe_arguments() if one.name == "axes")
-    words = "Go on with the batch in OUTDIR: what is done and still whole is left as it is."
+    inputs = [item for task in TASKS.values() for item in task.inputs[1:]]
+    further = {item.name: item.help for item in inputs if not item.measures}
+    (axes,) = (argument for argument in make_recipe_arguments() if argument.name == "axes")
+    text = "Resume the batch in OUTDIR: what is done and still whole is left as it is."
     return [
         Argument("recipe", Argument.POSITIONAL_ONLY, annotation=Annotated[str, recipe]),
         Argument("inputs", Argument.VAR_POSITIONAL, annotation=Annotated[str, images]),
         Argument("output", Argument.KEYWORD_ONLY, annotation=Annotated[str, output]),
         *(
-            make_text_option(name, f"{told} One image file for all of IN.", "FILE", FILES_GROUP)
-            for name, told in further.items()
+            make_text_option(name, f"{facts} One image file for all of IN.", "FILE", FILES_GROUP)
+            for name, facts in further.items()
         ),
         axes,
-        make_flag("one_network", JOINT_TRAINING_HELP, FILES_GROUP),
+        make_flag("joint_training", JOINT_TRAINING_HELP, FILES_GROUP),
         make_network_argument(),
-        make_flag("resume", words, FILES_GROUP),
+        make_flag("resume", text, FILES_GROUP),
         *_make_worker_arguments(),
         make_flag("quiet", "Say nothing but errors.", COMMON_GROUP),
     ]

@@ -11,17 +11,18 @@ from pathlib import Path
 from napari_dip.cli.progress import run_and_show
 from napari_dip.cli.terminal import PLAN_TIME_NOTE, print_message, print_result
 from napari_dip.errors import Failed, Refusal, Refused, refusal
+from napari_dip.errors.notes import report_stop
 from napari_dip.explore.output.files import find_free_folder
 from napari_dip.io.header import ImageSpec
 from napari_dip.io.outputs import check_output
 from napari_dip.io.paths import make_folder_refusal
 from napari_dip.io.reading import read_pixels, read_spec
 from napari_dip.io.writing import write_bytes, write_image
-from napari_dip.pipeline.assess.report_picture import before_after
+from napari_dip.pipeline.assess.report_figures import draw_before_after
 from napari_dip.pipeline.doctor import QT_BINDINGS
 from napari_dip.pipeline.execute.runner import run
-from napari_dip.pipeline.machine import duration, this_machine
-from napari_dip.pipeline.plan.plan import preflight
+from napari_dip.pipeline.machine import detect_machine, format_duration
+from napari_dip.pipeline.plan.preflight import preflight
 from napari_dip.pipeline.recipe import make_recipe
 from napari_dip.samples import MITOCHONDRIA
 
@@ -76,24 +77,22 @@ def _save_demo_pictures(preset: str) -> int:
     check_output(picture, suffixes=(".png",))
     check_output(result_path)
     noisy, reference = read_pixels(read_spec(MITOCHONDRIA))
-    spec = ImageSpec(MITOCHONDRIA.name, noisy.shape, noisy.dtype.name, "YX")
-    plan = preflight(make_recipe("denoise", preset=preset), spec, this_machine())
+    spec = ImageSpec(name=MITOCHONDRIA.name, shape=noisy.shape, dtype=noisy.dtype.name, axes="YX")
+    plan = preflight(make_recipe("denoise", preset=preset), spec, detect_machine())
     if isinstance(plan, Refusal):
         raise Refused(plan)
-    print_message(f"{plan.line} {PLAN_TIME_NOTE}")
+    print_message(f"{plan.summary} {PLAN_TIME_NOTE}")
     result = run_and_show(run(plan, {"image": noisy}))
     if result is None:  # nobody asked it to end with nothing
         raise Failed(refusal("unexpected", why="the run ended without a picture"))
-    told = {"recipe": result.recipe.to_dict(), "stop_reason": result.stop_reason}
-    write_image(result_path, result.image, axes="YX", provenance=told)
+    facts = {"recipe": result.recipe.to_dict(), **report_stop(result.stop)}
+    write_image(result_path, result.image, axes="YX", provenance=facts)
     titles = ("One noisy exposure", "Restored from it alone", "Long exposure, for comparison")
-    drawn = before_after(noisy, result.image, reference, titles=titles)
+    drawn = draw_before_after(noisy, result.image, reference, titles=titles)
     write_bytes(picture, drawn)
     seconds = result.report.get("seconds")
-    took = f" in {duration(seconds)}" if seconds else ""
-    print_message(
-        f"Done{took}, since {result.stop_reason}. Before and after, and the restored image:"
-    )
+    took = f" in {format_duration(seconds)}" if seconds else ""
+    print_message(f"Done{took}, since {result.stop}. Before and after, and the restored image:")
     print_result(str(picture.resolve()), saved=True)
     print_result(str(result_path.resolve()), saved=True)
     return 0

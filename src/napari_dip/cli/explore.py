@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from napari_dip.cli.progress import SINGLE_RUN, choose_reporter
 from napari_dip.cli.terminal import print_message, print_result
 from napari_dip.io.outputs import OutputLock
+from napari_dip.pipeline.recipe import OLD_EXPERIMENT_SETTINGS, rename_keys
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -45,17 +46,21 @@ def explore(
     from napari_dip.explore.output.files import check_experiment_folder
 
     check_experiment_folder(experiment, output, overwrite=overwrite)  # says no before any work
-    given = {name: value for name, value in settings.items() if value is not None}
+    values = {name: value for name, value in settings.items() if value is not None}
+    if experiment != "features":  # whose network is one from a file
+        values, notes = rename_keys(values, OLD_EXPERIMENT_SETTINGS)
+        for note in () if quiet else notes:
+            print_message(note)
     call = getattr(experiments, experiment)
     with OutputLock(output):
         check_experiment_folder(
             experiment, output, overwrite=overwrite
         )  # another run may have ended just now
         with closing(choose_reporter(quiet, SINGLE_RUN)) as reporter:
-            found = call(image, progress=reporter.show, **given)
-        page: Path = found.save(output, overwrite=overwrite)
+            result = call(image, progress=reporter.show, **values)
+        page: Path = result.save(output, overwrite=overwrite)
     if not quiet:
-        for line in found.sentences:
+        for line in result.sentences:
             print_message(line)
         print_result(str(page), saved=True)
     return 0

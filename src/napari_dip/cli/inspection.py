@@ -17,18 +17,18 @@ from napari_dip.cli.terminal import print_message, print_result
 from napari_dip.io.outputs import JSON_SUFFIXES, OutputLock, check_output
 from napari_dip.io.reading import read_spec
 from napari_dip.io.writing import write_text
-from napari_dip.pipeline.assess.methods import methods_text
+from napari_dip.pipeline.assess.methods_section import write_methods_section
 from napari_dip.pipeline.camera_maps import camera_maps, check_camera_map_folder
-from napari_dip.pipeline.doctor import examine
-from napari_dip.pipeline.machine import size
-from napari_dip.pipeline.noise_report import interval, measure_noise
-from napari_dip.pipeline.reproduce.told import report_in
-from napari_dip.pipeline.store.results import json_text
+from napari_dip.pipeline.doctor import examine_installation
+from napari_dip.pipeline.machine import format_bytes
+from napari_dip.pipeline.noise_report import format_interval, measure_noise
+from napari_dip.pipeline.reproduce.report_lookup import read_run_report
+from napari_dip.pipeline.store.results import format_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from napari_dip.pipeline.doctor import Examination
+    from napari_dip.pipeline.doctor import InstallationReport
     from napari_dip.pipeline.noise_report import NoiseReport
 
 
@@ -66,73 +66,77 @@ def run_noise_command(
     """
     read_spec(image, axes)  # says no to the image before it looks at the report's name
     if report is not None:
-        inputs = [one for one in (image, dark, flat) if one is not None]
+        inputs = [item for item in (image, dark, flat) if item is not None]
         place = check_output(report, inputs, overwrite, suffixes=JSON_SUFFIXES)
-    found = measure_noise(image, axes, dark=dark, flat=flat)
-    text = json_text(found.to_dict())
+    noise = measure_noise(image, axes, dark=dark, flat=flat)
+    text = format_json(noise.to_dict())
     if report is not None:
         write_text(place, text, overwrite=overwrite)
-    for line in [text.rstrip("\n")] if as_json else _noise_lines(found):
+    for line in [text.rstrip("\n")] if as_json else _noise_lines(noise):
         print_result(line, saved=report is not None)
     return 0
 
 
-def _noise_lines(found: NoiseReport) -> list[str]:
-    several = len(found.channels) > 1
+def _noise_lines(report: NoiseReport) -> list[str]:
+    several = len(report.channels) > 1
     rows = []
-    for number, one in enumerate(found.channels, 1):
+    for number, item in enumerate(report.channels, 1):
         begin = f"Channel {number}   " if several else ""
-        gain = "cannot tell" if one.doubt else interval(one.gain, one.gain_error)
+        gain = "cannot tell" if item.doubt else format_interval(item.gain, item.gain_error)
         rows.append(
-            f"{begin}Gain {gain}   Noise in the dark {one.noise_in_dark:.4g}   "
-            f"Read noise {_format_noise_value(one.read_noise, one.read_noise_error)}   "
-            f"Offset {_format_noise_value(one.offset, one.offset_error)}"
+            f"{begin}Gain {gain}   Noise in the dark {item.noise_in_dark:.4g}   "
+            f"Read noise {_format_noise_value(item.read_noise, item.read_noise_error)}   "
+            f"Offset {_format_noise_value(item.offset, item.offset_error)}"
         )
-    return [*rows, *found.sentences]
+    return [*rows, *report.sentences]
 
 
 def _format_noise_value(figure: float | None, error: float) -> str:
     if figure is None:
         return "cannot tell"
-    return interval(figure, error) if error == 0 else f"at most {interval(figure, error)}"
+    return (
+        format_interval(figure, error)
+        if error == 0
+        else f"at most {format_interval(figure, error)}"
+    )
 
 
 def run_doctor_command(*, as_json: bool = False) -> int:
     """Look at this computer and print it; 1 if nothing could be restored here, else 0."""
     if not as_json:
         print_message("Trying PyTorch; this takes some seconds.")
-    found = examine()
+    report = examine_installation()
     if as_json:
-        print_result(json.dumps(found.to_dict(), indent=2))
+        print_result(json.dumps(report.to_dict(), indent=2))
     else:
-        for line in _computer_lines(found):
+        for line in _computer_lines(report):
             print_result(line)
-    return 0 if found.works else 1
+    return 0 if report.works else 1
 
 
-def _computer_lines(found: Examination) -> list[str]:
-    torch = f"{found.torch} ({found.build})" if found.torch else "not working"
-    cards = f" ({', '.join(found.cards)})" if found.cards else ""
+def _computer_lines(report: InstallationReport) -> list[str]:
+    torch = f"{report.torch} ({report.build or 'no CUDA'})" if report.torch else "not working"
+    cards = f" ({', '.join(report.cards)})" if report.cards else ""
     lines = [
-        f"napari-dip   {found.version}",
-        f"Python       {found.python}",
-        f"System       {found.system}",
+        f"napari-dip   {report.version}",
+        f"Python       {report.python}",
+        f"System       {report.system}",
         f"PyTorch      {torch}",
-        f"Devices      {', '.join(found.devices) or 'none'}{cards}",
+        f"Devices      {', '.join(report.devices) or 'none'}{cards}",
     ]
-    if found.bridge:
-        lines.append(found.bridge)
-    if found.no_card:
-        lines.append(f"No graphics card: {found.no_card}.")
+    if report.bridge:
+        lines.append(report.bridge)
+    if report.no_card:
+        lines.append(f"No GPU: {report.no_card}.")
     lines += [
-        f"Cores        {found.cores}",
-        f"Free memory  {size(found.memory_bytes, floor)}",
-        f"napari       {found.napari or 'not installed'}",
-        f"Qt           {found.qt or 'not installed'}",
+        f"Cores        {report.cores}",
+        f"Free memory  {format_bytes(report.memory_bytes, floor)}",
+        f"napari       {report.napari or 'not installed'}",
+        f"Qt           {report.qt or 'not installed'}",
     ]
-    if not found.mends:
+    if not report.mends:
         return [*lines, "All that is needed is there."]
-    for mend in found.mends:
+    for mend in report.mends:
         lines += ["", f"{mend.trouble}. To mend it:", f"    {mend.command}"]
     return lines
 
@@ -158,13 +162,13 @@ def make_maps(
     inputs = (*dark, *flat)
     check_camera_map_folder(output, inputs, overwrite=overwrite)  # says no before any work
     with OutputLock(output):
-        found = camera_maps(list(dark), list(flat), progress=None if quiet else print_message)
+        report = camera_maps(list(dark), list(flat), progress=None if quiet else print_message)
         check_camera_map_folder(
             output, inputs, overwrite=overwrite
         )  # another run may have ended just now
-        place = found.save(output, overwrite=overwrite)
+        place = report.save(output, overwrite=overwrite)
     if not quiet:
-        for line in found.sentences:
+        for line in report.sentences:
             print_message(line)
         print_result(str(place), saved=True)
     return 0
@@ -183,5 +187,5 @@ def run_methods_command(result: str) -> int:
     Refused
         If the file cannot be read or does not say how it was made.
     """
-    print_result(methods_text(report_in(result)).rstrip("\n"))
+    print_result(write_methods_section(read_run_report(result)).rstrip("\n"))
     return 0

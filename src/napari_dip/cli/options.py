@@ -26,11 +26,11 @@ from typing import (
 
 from cyclopts import Group, Parameter
 
-from napari_dip.pipeline.recipe import Common
+from napari_dip.pipeline.recipe import RunSettings
 from napari_dip.tasks import TASKS, Setting
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 FIRST_GROUP = Group("Used most", sort_key=0)
 #: In the order in which the help names them.
@@ -40,19 +40,42 @@ MOST_USED = ("output", "preset", "overwrite", "axes", "max_iterations")
 MAX_CHOICES_LENGTH = 24
 
 
+def add_old_names(arguments: Sequence[Argument], names: Mapping[str, str]) -> list[Argument]:
+    """Add options of schema 1 of the recipes, which `--help` does not show.
+
+    Parameters
+    ----------
+    arguments : sequence of Argument
+    names : mapping of str to str
+        Names of today, by the old ones.
+    """
+    hidden = Parameter(show=False)
+    today = {argument.name: argument for argument in arguments}
+    return [
+        *arguments,
+        *(
+            today[new].replace(name=old, annotation=Annotated[today[new].annotation, hidden])
+            for old, new in names.items()
+            if new in today
+        ),
+    ]
+
+
 def sort_arguments(arguments: Iterable[Argument]) -> list[Argument]:
     """Put arguments that go by their place first, as Python wants them, then what is used most."""
-    return sorted(map(_assign_group, arguments), key=lambda one: (one.kind, _rank_option(one.name)))
+    return sorted(
+        map(_assign_group, arguments), key=lambda item: (item.kind, _rank_option(item.name))
+    )
 
 
-def format_choices(words: str, values: Sequence[object]) -> tuple[str, str]:
+def format_choices(text: str, values: Sequence[object]) -> tuple[str, str]:
     """Give what stands behind the name of an option, and its text, which takes many choices."""
     names = [str(value) for value in values]
     short = "|".join(names)
     return (
-        (short, words)
+        (short, text)
         if len(short) <= MAX_CHOICES_LENGTH
-        else ("NAME", f"{words} One of: {', '.join(names)}.")
+        else ("NAME", f"{text} One of: {', '.join(names)}.")
     )
 
 
@@ -88,8 +111,8 @@ def make_setting_arguments(task: str) -> list[Argument]:
         for name, hint in _iter_fields(TASKS[task])
     ]
     shared = [
-        _make_setting_argument(name, hint, Common, COMMON_GROUP)
-        for name, hint in _iter_fields(Common)
+        _make_setting_argument(name, hint, RunSettings, COMMON_GROUP)
+        for name, hint in _iter_fields(RunSettings)
     ]
     return own + shared
 
@@ -99,21 +122,21 @@ def make_input_arguments(task: str) -> list[Argument]:
     others = TASKS[task].inputs[1:]
     arguments = [_make_image_argument("The image: TIFF, OME-TIFF, OME-Zarr, PNG or JPEG.")]
     for other in others:
-        words = f"{other.help} An image file."
+        text = f"{other.help} An image file."
         if other.optional:
-            arguments.append(make_text_option(other.name, words, "FILE", FILES_GROUP))
+            arguments.append(make_text_option(other.name, text, "FILE", FILES_GROUP))
             continue
-        mark = Parameter(help=words, metavar="FILE", group=FILES_GROUP)
+        mark = Parameter(help=text, metavar="FILE", group=FILES_GROUP)
         kind = Argument.KEYWORD_ONLY
         arguments.append(Argument(other.name, kind, annotation=Annotated[str, mark]))
     return arguments + (
-        [make_network_argument()] if "sharing" in TASKS[task].setting_names() else []
+        [make_network_argument()] if "series_training" in TASKS[task].setting_names() else []
     )
 
 
 def make_noise_arguments() -> list[Argument]:
     """Arguments of the command that only measures."""
-    (axes,) = (one for one in make_recipe_arguments() if one.name == "axes")
+    (axes,) = (argument for argument in make_recipe_arguments() if argument.name == "axes")
     return [
         _make_image_argument("The image to measure: TIFF, OME-TIFF, OME-Zarr, PNG or JPEG."),
         axes,
@@ -134,7 +157,7 @@ def make_camera_arguments() -> list[Argument]:
     place = Parameter(
         name=("--output", "-o"), help="Folder of the maps.", metavar="FOLDER", group=FILES_GROUP
     )
-    words = {
+    text = {
         "dark": "Frames without light, as one stack or several files: they tell offset and noise.",
         "flat": "Frames of steady, even light, one stack for each of two levels or more: they tell "
         "the gain. Without them no gain map is made.",
@@ -142,14 +165,14 @@ def make_camera_arguments() -> list[Argument]:
     kind, some = Argument.KEYWORD_ONLY, list[str]
     dark, flat = (
         Parameter(
-            help=told,
+            help=facts,
             metavar="FILES",
             group=FILES_GROUP,
             consume_multiple=True,
             negative=(),
             show_default=False,
         )
-        for told in words.values()
+        for facts in text.values()
     )
     return [
         Argument("dark", kind, annotation=Annotated[some, dark]),
@@ -162,21 +185,21 @@ def make_camera_arguments() -> list[Argument]:
 
 def make_explore_arguments(experiment: str) -> list[Argument]:
     """Arguments of an experiment: settings that fits have, and what it looks at."""
-    words = "Folder of the page, the pictures and the tables."
-    output = Parameter(name=("--output", "-o"), help=words, metavar="FOLDER", group=FILES_GROUP)
-    (axes,) = (one for one in make_recipe_arguments() if one.name == "axes")
+    text = "Folder of the page, the pictures and the tables."
+    output = Parameter(name=("--output", "-o"), help=text, metavar="FOLDER", group=FILES_GROUP)
+    (axes,) = (argument for argument in make_recipe_arguments() if argument.name == "axes")
     shared = ("seed", "device")
-    words = "Whose network is fitted: fast, balanced or best. Default: fast."
+    text = "Whose network is fitted: fast, balanced or best. Default: fast."
     count, side = (300, 128) if experiment == "architectures" else (500, 256)
     arguments = [
         _make_image_argument("The image: one plane, as TIFF, OME-TIFF, OME-Zarr, PNG or JPEG."),
         Argument("output", Argument.KEYWORD_ONLY, annotation=Annotated[str, output]),
         *(
-            _make_setting_argument(name, hint, Common, COMMON_GROUP)
-            for name, hint in _iter_fields(Common)
+            _make_setting_argument(name, hint, RunSettings, COMMON_GROUP)
+            for name, hint in _iter_fields(RunSettings)
             if name in shared
         ),
-        make_text_option("preset", words, "NAME", COMMON_GROUP),
+        make_text_option("preset", text, "NAME", COMMON_GROUP),
         make_text_option(
             "max_iterations", f"Of each fit. Default: {count}.", "WHOLE", COMMON_GROUP
         ),
@@ -189,18 +212,18 @@ def make_explore_arguments(experiment: str) -> list[Argument]:
         axes,
     ]
     if experiment == "architectures":
-        words = "Designs to compare with the preset's, with commas between. Default: all."
-        arguments.append(make_text_option("only", words, "NAMES", COMMON_GROUP))
+        text = "Architectures to compare with the preset's, with commas between. Default: all."
+        arguments.append(make_text_option("only", text, "NAMES", COMMON_GROUP))
     elif experiment != "features":  # which has a network of another kind
-        words = (
-            "Another network than the preset's: a design of 'explore architectures', such as "
+        text = (
+            "Another network than the preset's: one of 'explore architectures', such as "
             "no-skips, lipschitz-2 (any bound) or decoder+lipschitz-2+upsampling-0.5. Default: "
             "preset."
         )
-        arguments.append(make_text_option("network", words, "NAME", COMMON_GROUP))
+        arguments.append(make_text_option("architecture", text, "NAME", COMMON_GROUP))
     if experiment in ("architectures", "spectrum"):
-        words = "The same picture without noise: tells how good each estimate is."
-        arguments.append(make_text_option("truth", words, "FILE", FILES_GROUP))
+        text = "The same picture without noise: tells how good each estimate is."
+        arguments.append(make_text_option("truth", text, "FILE", FILES_GROUP))
     arguments.append(make_flag("overwrite", "Replace files that exist.", FILES_GROUP))
     arguments.append(make_flag("quiet", "Say nothing but errors.", COMMON_GROUP))
     return arguments
@@ -208,18 +231,18 @@ def make_explore_arguments(experiment: str) -> list[Argument]:
 
 def make_methods_arguments() -> list[Argument]:
     """Argument of the command that writes about a result."""
-    words = "The result, as napari-dip saved it (TIFF), or the report of its run (JSON)."
-    hint = Annotated[str, Parameter(name="RESULT", help=words)]
+    text = "The result, as napari-dip saved it (TIFF), or the report of its run (JSON)."
+    hint = Annotated[str, Parameter(name="RESULT", help=text)]
     return [Argument("result", Argument.POSITIONAL_ONLY, annotation=hint)]
 
 
 def make_network_argument() -> Argument:
     """Argument for a network that was fitted before."""
-    words = (
-        "Show the image a network that was fitted to other files of its series (batch "
-        "--one-network) instead of fitting one to it."
+    text = (
+        "Apply a network that was fitted to other files of the series (batch --joint-training) "
+        "instead of fitting one to the image."
     )
-    return make_text_option("shared_network", words, "FILE", FILES_GROUP)
+    return make_text_option("network_file", text, "FILE", FILES_GROUP)
 
 
 def make_recipe_arguments() -> list[Argument]:
@@ -243,8 +266,8 @@ def make_recipe_arguments() -> list[Argument]:
 
 def list_extra_outputs(task: str) -> dict[str, str]:
     """Files beside the result: those of every task, and what this one finds along the way."""
-    found = {f"{name}_out": f"{words} Saved as TIFF." for name, words in TASKS[task].gives.items()}
-    return {**EXTRA_FILES, **found}
+    entries = {f"{name}_out": f"{text} Saved as TIFF." for name, text in TASKS[task].gives.items()}
+    return {**EXTRA_FILES, **entries}
 
 
 def make_output_arguments(task: str) -> list[Argument]:
@@ -257,35 +280,35 @@ def make_output_arguments(task: str) -> list[Argument]:
     )
     arguments = [Argument("output", Argument.KEYWORD_ONLY, annotation=Annotated[str, mark])]
     files = list_extra_outputs(task).items()
-    arguments += [make_text_option(name, words, "FILE", FILES_GROUP) for name, words in files]
-    words = (
+    arguments += [make_text_option(name, text, "FILE", FILES_GROUP) for name, text in files]
+    label = (
         "Iterations after which the best picture so far is kept, as by Ctrl-C or 'Stop and keep': "
         "repeats a run that was ended so."
     )
-    arguments.append(make_text_option("keep_after", words, "WHOLE", COMMON_GROUP))
+    arguments.append(make_text_option("keep_after", label, "WHOLE", COMMON_GROUP))
     arguments.append(
-        make_flag("resume", "Go on from where a run with this OUT was ended.", FILES_GROUP)
+        make_flag("resume", "Resume a run with this OUT where it was ended.", FILES_GROUP)
     )
     arguments.append(make_flag("overwrite", "Replace files that exist.", FILES_GROUP))
     arguments.append(make_flag("quiet", "Say nothing but errors.", COMMON_GROUP))
     return arguments
 
 
-def make_flag(name: str, words: str, group: Group | None = None) -> Argument:
+def make_flag(name: str, text: str, group: Group | None = None) -> Argument:
     """Return an option without a value."""
     groups = (group,) if group else ()
-    mark = Parameter(help=words, negative=(), show_default=False, group=groups)
+    mark = Parameter(help=text, negative=(), show_default=False, group=groups)
     hint = Annotated[bool, mark]
     return Argument(name, Argument.KEYWORD_ONLY, default=False, annotation=hint)
 
 
-def make_command(function: Callable[..., int], arguments: list[Argument], words: str) -> Any:
+def make_command(function: Callable[..., int], arguments: list[Argument], text: str) -> Any:
     """Give a function the signature and the help that make a command of it."""
 
     def command(*places: Any, **options: Any) -> int:
         return function(*places, **options)
 
-    command.__doc__ = words
+    command.__doc__ = text
     command.__signature__ = Signature(arguments)  # type: ignore[attr-defined]
     command.__annotations__ = {argument.name: argument.annotation for argument in arguments}
     return command
@@ -299,17 +322,17 @@ def _iter_fields(kind: Any) -> Iterator[tuple[str, Any]]:
 
 def _make_setting_argument(name: str, hint: Any, kind: Any, group: Group) -> Argument:
     base, *marks = get_args(hint)
-    shown = next(mark for mark in marks if isinstance(mark, Setting))
+    setting = next(mark for mark in marks if isinstance(mark, Setting))
     plain = _strip_annotations(base)
     default = kind.__pydantic_fields__[name].default
     usual = {True: "yes", False: "no"}[default] if plain is bool else default
-    words = shown.help if default in (None, "") else f"{shown.help} Default: {usual}."
+    text = setting.help if default in (None, "") else f"{setting.help} Default: {usual}."
     if plain is bool:
-        annotation: Any = Annotated[bool | None, Parameter(help=words, group=group)]
+        annotation: Any = Annotated[bool | None, Parameter(help=text, group=group)]
     else:  # the text itself goes on: rounding 1.5 to a whole number is not for a parser to do
         values = get_args(plain) if get_origin(plain) is Literal else (_METAVARS[plain],)
-        metavar, words = format_choices(words, values)
-        mark = Parameter(help=words, group=group, metavar=metavar)
+        metavar, text = format_choices(text, values)
+        mark = Parameter(help=text, group=group, metavar=metavar)
         annotation = Annotated[str | None, mark]
     return Argument(name, Argument.KEYWORD_ONLY, default=None, annotation=annotation)
 
@@ -324,14 +347,14 @@ def _strip_annotations(hint: Any) -> Any:
     return hint
 
 
-def _make_image_argument(words: str) -> Argument:
-    hint = Annotated[str, Parameter(name="IN", help=words)]
+def _make_image_argument(text: str) -> Argument:
+    hint = Annotated[str, Parameter(name="IN", help=text)]
     return Argument("image", Argument.POSITIONAL_ONLY, annotation=hint)
 
 
-def make_text_option(name: str, words: str, metavar: str, group: Group) -> Argument:
+def make_text_option(name: str, text: str, metavar: str, group: Group) -> Argument:
     """Return an option with a value, as it was typed."""
-    hint = Annotated[str | None, Parameter(help=words, metavar=metavar, group=group)]
+    hint = Annotated[str | None, Parameter(help=text, metavar=metavar, group=group)]
     return Argument(name, Argument.KEYWORD_ONLY, default=None, annotation=hint)
 
 
@@ -356,22 +379,26 @@ _OPTION_HELP = {
 
 def make_feature_arguments() -> list[Argument]:
     """Give the network and its layers, options that experiments have, and those of the task."""
-    shared = [_override_help(one) for one in make_explore_arguments("features")]
-    there = {*_EXCLUDED_SETTINGS, *(one.name for one in shared)}
-    own = [one for one in make_setting_arguments("invert-features") if one.name not in there]
-    words = "A program of torch.export (.pt2), or an architecture of torchvision."
-    network = Parameter(help=words, metavar="FILE|NAME")
-    words = "Paths of modules, with commas between. Default: five, from the first to the last."
-    layers = Parameter(help=words, metavar="NAMES")
+    shared = [_override_help(argument) for argument in make_explore_arguments("features")]
+    existing = {*_EXCLUDED_SETTINGS, *(item.name for item in shared)}
+    own = [
+        argument
+        for argument in make_setting_arguments("invert-features")
+        if argument.name not in existing
+    ]
+    text = "A program of torch.export (.pt2), or an architecture of torchvision."
+    network = Parameter(help=text, metavar="FILE|NAME")
+    text = "Paths of modules, with commas between. Default: five, from the first to the last."
+    layers = Parameter(help=text, metavar="NAMES")
     named = [
         Argument("network", Argument.KEYWORD_ONLY, annotation=Annotated[str, network]),
         Argument(
             "layers", Argument.KEYWORD_ONLY, default=None, annotation=Annotated[str | None, layers]
         ),
     ]
-    given = [one for one in shared if one.default is Argument.empty]
-    left = [one for one in shared if one.default is not Argument.empty]
-    return [*given, *named, *left, *own]
+    selected = [item for item in shared if item.default is Argument.empty]
+    remaining = [item for item in shared if item.default is not Argument.empty]
+    return [*selected, *named, *remaining, *own]
 
 
 def _override_help(argument: Argument) -> Argument:

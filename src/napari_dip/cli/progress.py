@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from napari_dip.cli.terminal import is_terminal, print_message
 from napari_dip.errors.fault import make_printable
 from napari_dip.pipeline.events import drain_generator
-from napari_dip.pipeline.machine import duration
+from napari_dip.pipeline.machine import format_duration
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -49,7 +49,7 @@ def run_and_show(
 
 def format_event(event: Event) -> str:
     """One line about an event, as it is printed into a pipe."""
-    return ", ".join((event.words, *list_event_facts(event)))
+    return ", ".join((event.message, *list_event_facts(event)))
 
 
 def list_event_facts(event: Event) -> list[str]:
@@ -60,7 +60,7 @@ def list_event_facts(event: Event) -> list[str]:
     if event.held_out_loss is not None:
         parts.append(f"held-out loss {event.held_out_loss:.4f}")
     if event.seconds_left is not None:
-        parts.append(f"at most {duration(event.seconds_left)} left")
+        parts.append(f"at most {format_duration(event.seconds_left)} left")
     return parts
 
 
@@ -81,20 +81,20 @@ class LineReporter:
     """A line at each new kind of work of a run, and one every few seconds for all together."""
 
     def __init__(self) -> None:
-        self._seen: dict[int, tuple[str, float]] = {}
+        self._last_lines: dict[int, tuple[str, float]] = {}
 
     def show(self, event: Event, number: int = SINGLE_RUN) -> None:
         """Print the event if it is time for one."""
         now = time.monotonic()
-        words, last = self._seen.get(number, ("", float("-inf")))
+        text, last = self._last_lines.get(number, ("", float("-inf")))
         # many at once take turns, so that a log stays one
-        if event.words != words or now - last >= LINE_SECONDS * max(1, len(self._seen)):
+        if event.message != text or now - last >= LINE_SECONDS * max(1, len(self._last_lines)):
             print_message(format_event(event))
-            self._seen[number] = event.words, now
+            self._last_lines[number] = event.message, now
 
     def end(self, number: int) -> None:
         """Forget it."""
-        self._seen.pop(number, None)
+        self._last_lines.pop(number, None)
 
     def close(self) -> None:
         """Nothing to leave."""
@@ -131,9 +131,9 @@ class BarReporter:
         if number not in self._bars:
             self._bars[number] = self._added()
         facts = ", ".join(list_event_facts(event))
-        words = make_printable(event.words)  # rich lets escapes through
+        printable = make_printable(event.message)  # rich lets escapes through
         self._progress.update(
-            self._bars[number], description=words, completed=event.fraction, facts=facts
+            self._bars[number], description=printable, completed=event.fraction, facts=facts
         )
 
     def end(self, number: int) -> None:

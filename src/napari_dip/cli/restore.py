@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 from napari_dip.cli.options import list_extra_outputs
 from napari_dip.cli.progress import run_and_show
 from napari_dip.cli.terminal import (
+    EXIT_INTERRUPT,
+    EXIT_SUCCESS,
     PLAN_TIME_NOTE,
     Interrupt,
     describe_axes,
@@ -18,6 +20,7 @@ from napari_dip.cli.terminal import (
     print_result,
 )
 from napari_dip.errors import Failed, Refusal, Refused, refusal
+from napari_dip.errors.notes import make_note, read_note, read_report_notes
 from napari_dip.io.header import make_plane_spec
 from napari_dip.io.outputs import (
     IMAGE_SUFFIXES,
@@ -34,45 +37,58 @@ from napari_dip.io.paths import shorten_name
 from napari_dip.io.reading import read_provenance, read_spec
 from napari_dip.io.writing import write_text
 from napari_dip.pipeline.api import load_recipe
-from napari_dip.pipeline.assess.patterns import cut_off
-from napari_dip.pipeline.assess.verdict import cut_off_words
+from napari_dip.pipeline.assess.artefact_detection import detect_clipped_pixels
+from napari_dip.pipeline.assess.quality_checks import cut_off_notes
 from napari_dip.pipeline.calibrate.inputs import sort_inputs
+from napari_dip.pipeline.execute.crop_preview import make_keep_after_control
 from napari_dip.pipeline.execute.runner import run
-from napari_dip.pipeline.execute.tile_measuring import look_over, open_survey
-from napari_dip.pipeline.execute.trial import make_keep_after_control
-from napari_dip.pipeline.lazy_inputs import stamped
-from napari_dip.pipeline.machine import duration, this_machine
-from napari_dip.pipeline.plan.plan import preflight
-from napari_dip.pipeline.recipe import Common, make_recipe, recipe_from_dict
-from napari_dip.pipeline.reproduce.told import is_picture_of
+from napari_dip.pipeline.execute.tile_calibration import measure_tiles, open_plan_inputs
+from napari_dip.pipeline.lazy_inputs import stamp_plan_files
+from napari_dip.pipeline.machine import detect_machine, format_duration
+from napari_dip.pipeline.plan.preflight import preflight
+from napari_dip.pipeline.recipe import (
+    OLD_INPUTS,
+    OLD_SETTINGS,
+    RunSettings,
+    make_recipe,
+    migrate_record,
+    recipe_from_dict,
+    rename_keys,
+    rename_settings,
+)
+from napari_dip.pipeline.reproduce.report_lookup import has_reported_pixels
 from napari_dip.pipeline.store.checkpoints import MAX_STATE_SUFFIX_BYTES, CheckpointStore
 from napari_dip.pipeline.store.results import (
-    as_failed,
-    free_name,
-    json_text,
-    kept_elsewhere,
-    name_beside,
+    add_to_failure,
+    choose_free_name,
+    convert_to_failure,
+    format_json,
+    insert_name_suffix,
+    rescue_result,
     save_picture,
 )
-from napari_dip.pipeline.store.shared_network import KEY, read_network, served_by
+from napari_dip.pipeline.store.shared_network import (
+    SHARED_NETWORK_INPUT,
+    plan_with_network,
+    read_network,
+)
 from napari_dip.tasks import TASKS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    from napari_dip.errors.notes import Note
     from napari_dip.io import ImageSpec
     from napari_dip.pipeline.events import Restoration
     from napari_dip.pipeline.plan.types import Plan
     from napari_dip.pipeline.recipe import Recipe
 
-EXIT_SUCCESS, EXIT_INTERRUPT = 0, 130
 #: Bytes on the disk for each value of a result in tiles: pictures and deviations of tiles, and
 #: picture, deviation and residual put together, beside the result itself.
 TILE_BYTES = 28
-_RESUME_COMMAND_HINT = "The same command with --resume goes on from there."
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
     """What was asked for, split by who needs it.
 
@@ -123,16 +139,12 @@ def _restore_locked(request: Request, recipe: Recipe, spec: ImageSpec) -> int:
         folder = Path(request.outputs["output"]).parent
         check_folder(folder, TILE_BYTES * prod(plan.result_shape))
     make_keep_after_control(request.keep_after)  # says no before any work
-    plan = stamped(plan)
+    plan = stamp_plan_files(plan)
     data = _load_pixels(plan)
-    before = [
-        f"{plan.line} {PLAN_TIME_NOTE}",
-        *_list_plan_notes(plan),
-        *_describe_clipping(plan, data),
-    ]
+    before = [*_list_plan_notes(plan), *_list_clipping_notes(plan, data)]
     if not request.quiet:
-        for line in before:
-            print_message(line)
+        for line in (f"{plan.summary} {PLAN_TIME_NOTE}", *before):
+            print_message(str(line))
     store = _open_run_store(request)
     with Interrupt(quiet=request.quiet) as interrupt:
         control = make_keep_after_control(request.keep_after, interrupt.control)
@@ -142,7 +154,7 @@ def _restore_locked(request: Request, recipe: Recipe, spec: ImageSpec) -> int:
         except Failed as failure:
             raise _add_resume_hint(failure, store) from failure
     _report_notes(request, result, store, before)
-    if interrupt.asked:
+    if interrupt.is_requested:
         return _keep(request, plan, result, store)
     if result is None:  # only a control that says so can end a run with nothing
         raise RuntimeError("the run ended without a picture")
@@ -155,18 +167,18 @@ def _restore_locked(request: Request, recipe: Recipe, spec: ImageSpec) -> int:
 
 
 def _report_notes(
-    request: Request, result: Restoration | None, store: CheckpointStore, before: Sequence[str]
+    request: Request, result: Restoration | None, store: CheckpointStore, before: Sequence[Note]
 ) -> None:
     """Say what went wrong with keeping, then notes and verdict that were not said at the start."""
-    for trouble in (store.moved, store.failure):
+    for trouble in (store.fallback_notice, store.failure):
         if trouble is not None:
             print_message(trouble.message)
     if result is None or request.quiet:
         return
-    judged = result.report.get("verdict", {"sentences": []})["sentences"]
-    for note in dict.fromkeys((*result.report.get("notes", ()), *judged)):
+    judged = map(read_note, result.report.get("verdict", {"codes": []})["codes"])
+    for note in dict.fromkeys((*read_report_notes(result.report), *judged)):
         if note not in before:
-            print_message(note)
+            print_message(str(note))
 
 
 def run_plan_command(task: str, image: str, **options: Any) -> int:
@@ -174,28 +186,35 @@ def run_plan_command(task: str, image: str, **options: Any) -> int:
     request = _parse_options(task, image, options)
     recipe = _build_recipe(task, request)
     plan = _make_plan(recipe, read_spec(image, request.axes), request)
-    print_result(f"{plan.line} {PLAN_TIME_NOTE}")
+    print_result(f"{plan.summary} {PLAN_TIME_NOTE}")
     for note in _list_plan_notes(plan):
-        print_result(note)
+        print_result(str(note))
     return EXIT_SUCCESS
 
 
 def _parse_options(task: str, image: str, options: Mapping[str, Any]) -> Request:
-    given = {name: value for name, value in options.items() if value is not None}
-    known = {*(name for name in TASKS[task].setting_names()), *Common.model_fields}
-    others = [*(one.name for one in TASKS[task].inputs[1:]), KEY]
+    values = {name: value for name, value in options.items() if value is not None}
+    names = OLD_SETTINGS.get(task, {})
+    values, old = rename_keys(values, {**names, **OLD_INPUTS})
+    setting_names = {*(name for name in TASKS[task].setting_names()), *RunSettings.model_fields}
+    settings = {name: value for name, value in values.items() if name in setting_names}
+    settings, notes = rename_settings(task, settings)
+    if not values.get("quiet", False):
+        for note in (*old, *notes):
+            print_message(note)
+    others = [*(item.name for item in TASKS[task].inputs[1:]), SHARED_NETWORK_INPUT]
     return Request(
-        settings={name: given[name] for name in options if name in given and name in known},
-        images={"image": image, **{name: given[name] for name in others if name in given}},
+        settings=settings,
+        images={"image": image, **{name: values[name] for name in others if name in values}},
         outputs={
-            name: given[name] for name in ("output", *list_extra_outputs(task)) if name in given
+            name: values[name] for name in ("output", *list_extra_outputs(task)) if name in values
         },
-        from_recipe=given.get("from_recipe"),
-        axes=given.get("axes"),
-        keep_after=given.get("keep_after"),
-        overwrite=given.get("overwrite", False),
-        resume=given.get("resume", False),
-        quiet=given.get("quiet", False),
+        from_recipe=values.get("from_recipe"),
+        axes=values.get("axes"),
+        keep_after=values.get("keep_after"),
+        overwrite=values.get("overwrite", False),
+        resume=values.get("resume", False),
+        quiet=values.get("quiet", False),
     )
 
 
@@ -209,7 +228,7 @@ def _build_recipe(task: str, request: Request) -> Recipe:
         raise Refused(refusal("recipe-task", **facts))
     raw = base.to_dict()
     for name, value in request.settings.items():
-        place = raw if name in Common.model_fields else raw["settings"]
+        place = raw if name in RunSettings.model_fields else raw["settings"]
         place[name] = value
     return recipe_from_dict(raw)
 
@@ -233,29 +252,31 @@ def _check_outputs(request: Request, recipe: Recipe, spec: ImageSpec) -> dict[st
 
 def _make_plan(recipe: Recipe, spec: ImageSpec, request: Request) -> Plan:
     named = {name: path for name, path in request.images.items() if name != "image"}
-    network = read_network(named.pop(KEY)) if KEY in named else None
+    network = (
+        read_network(named.pop(SHARED_NETWORK_INPUT)) if SHARED_NETWORK_INPUT in named else None
+    )
     others = {name: read_spec(path) for name, path in named.items()}
-    plan = served_by(preflight(recipe, spec, this_machine(), others), network)
+    plan = plan_with_network(preflight(recipe, spec, detect_machine(), others), network)
     if isinstance(plan, Refusal):
         raise Refused(plan)
     return plan
 
 
-def _list_plan_notes(plan: Plan) -> list[str]:
+def _list_plan_notes(plan: Plan) -> list[Note]:
     return list(dict.fromkeys((*describe_axes(plan.source), *plan.notes)))
 
 
-def _describe_clipping(plan: Plan, data: Mapping[str, Any]) -> tuple[str, ...]:
+def _list_clipping_notes(plan: Plan, data: Mapping[str, Any]) -> tuple[Note, ...]:
     """Say which pixels hold no brightness, before time is spent; after it, where some are holes."""
     if plan.recipe.task.keeps_measured() or plan.tiles:
         return ()
-    return cut_off_words(*cut_off(data["image"]))
+    return cut_off_notes(*detect_clipped_pixels(data["image"]))
 
 
 def _load_pixels(plan: Plan) -> dict[str, Any]:
-    data = open_survey(plan)
+    data = open_plan_inputs(plan)
     # the run asks again, but loads torch first
-    sorted_ = look_over(plan, data["image"]) if plan.tiles else sort_inputs(plan, data)
+    sorted_ = measure_tiles(plan, data["image"]) if plan.tiles else sort_inputs(plan, data)
     if isinstance(sorted_, Refusal):
         raise Refused(sorted_)
     return data
@@ -273,14 +294,14 @@ def _save_outputs(request: Request, plan: Plan, result: Restoration) -> None:
             write(place)
         except Exception as failure:  # hours of work must not end with a full disk or a slip
             is_picture = name == "output"
-            kept = kept_elsewhere(failure, place, plan, result) if is_picture else None
-            failures.append(kept or as_failed(failure, place))
+            kept = rescue_result(failure, place, plan, result) if is_picture else None
+            failures.append(kept or convert_to_failure(failure, place))
     if failures:
         raise failures[0]
     if not request.quiet:
         seconds = result.report.get("seconds")
-        took = f" in {duration(seconds)}" if seconds else ""
-        print_message(f"Done{took}, since {result.stop_reason}.")
+        took = f" in {format_duration(seconds)}" if seconds else ""
+        print_message(f"Done{took}, since {result.stop}.")
         print_result(request.outputs["output"], saved=True)
 
 
@@ -303,18 +324,18 @@ def _iter_writers(
     for name in result.recipe.task.gives:
         spec = make_plane_spec(plan.source, result.learned[name].shape)
         yield f"{name}_out", picture(result.learned[name], spec, spec.scale)
-    yield "report", text(json_text(result.report))
+    yield "report", text(format_json(result.report))
     yield "recipe", text(result.recipe.to_json())
 
 
 def _forget_partial(request: Request, result: Restoration) -> None:
     """Remove the picture that an interrupted run of the same kind left, now that it is finished."""
-    before = name_beside(Path(request.outputs["output"]), "partial")
+    before = insert_name_suffix(Path(request.outputs["output"]), "partial")
     with suppress(Exception):  # whoever wrote it: what cannot be read is not ours
-        told = read_provenance(before) or {}
-        same = told.get("report", {}).get("input_sha256") == result.report["input_sha256"]
-        same = same and told["recipe"] == result.recipe.to_dict()
-        if same and not before.is_symlink() and is_picture_of(before, told["report"]):
+        facts = migrate_record(read_provenance(before) or {})
+        same = facts.get("report", {}).get("input_sha256") == result.report["input_sha256"]
+        same = same and facts["recipe"] == result.recipe.to_dict()
+        if same and not before.is_symlink() and has_reported_pixels(before, facts["report"]):
             remove_result(before)
             if not request.quiet:
                 print_message(f"'{before}' of the interrupted run was removed.")
@@ -322,10 +343,9 @@ def _forget_partial(request: Request, result: Restoration) -> None:
 
 def _add_resume_hint(failure: Failed, store: CheckpointStore) -> Failed:
     """Say that the same command goes on from there, if it does."""
-    if not store.begun():
+    if not store.has_saved_state():
         return failure
-    words = f"{failure.refusal.remedy} {_RESUME_COMMAND_HINT}"
-    return Failed(replace(failure.refusal, remedy=words))
+    return add_to_failure(failure, make_note("resume-hint"))
 
 
 def _open_run_store(request: Request) -> CheckpointStore:
@@ -333,16 +353,16 @@ def _open_run_store(request: Request) -> CheckpointStore:
     output = Path(request.outputs["output"])
     wanted = output.with_name(f"{shorten_name(output.name, MAX_STATE_SUFFIX_BYTES)}.unfinished")
     store = CheckpointStore(wanted, resume=request.resume)
-    there = store.begun()
+    has_state = store.has_saved_state()
     if store.path != wanted and not request.quiet:
         print_message(
             f"'{wanted}' is not of this program and stays; the run is kept in '{store.path}'."
         )
-    if request.resume and not there and not request.quiet:
+    if request.resume and not has_state and not request.quiet:
         print_message(f"There is no unfinished run at '{store.path}'; starting from the beginning.")
-    if there and not request.resume and not request.quiet:
+    if has_state and not request.resume and not request.quiet:
         print_message(
-            f"The unfinished run in '{store.path}' will be replaced; --resume goes on from it."
+            f"The unfinished run in '{store.path}' will be replaced; --resume continues it."
         )
     return store
 
@@ -357,14 +377,14 @@ def _keep(request: Request, plan: Plan, result: Restoration | None, store: Check
         check_unmoved(request.targets["output"])
         save_picture(path, result.image, plan.source, plan.result_scale, result, False)
     except Exception as failure:
-        raise _add_resume_hint(kept_elsewhere(failure, path, plan, result), store) from failure
+        raise _add_resume_hint(rescue_result(failure, path, plan, result), store) from failure
     if not request.quiet:
         print_message(f"Interrupted; the best picture so far was saved as '{path}'.")
-        if store.begun():
-            print_message(_RESUME_COMMAND_HINT)
+        if store.has_saved_state():
+            print_message(str(make_note("resume-hint")))
     return EXIT_INTERRUPT
 
 
 def find_partial_path(output: Path) -> Path:
     """Name the picture of an interrupted run: OUT.partial.tif, or a numbered one if that exists."""
-    return free_name(output, "partial")
+    return choose_free_name(output, "partial")

@@ -31,6 +31,7 @@ from cyclopts import (
 
 from napari_dip.errors import Failed, refusal
 from napari_dip.errors.fault import make_lines_printable, make_printable
+from napari_dip.errors.notes import make_note
 from napari_dip.io.paths import describe_exception
 from napari_dip.pipeline.events import Control
 from napari_dip.tasks import TASKS
@@ -40,9 +41,12 @@ if TYPE_CHECKING:
     from types import FrameType, TracebackType
 
     from napari_dip.errors import Refusal
+    from napari_dip.errors.notes import Note
     from napari_dip.io import ImageSpec
     from napari_dip.tasks import Task
 
+#: What a command answers the shell: done, failed, refused before work, interrupted (128 + SIGINT).
+EXIT_SUCCESS, EXIT_FAILURE, EXIT_REFUSAL, EXIT_INTERRUPT = 0, 1, 2, 130
 #: The experiments of `explore`, with what they show.
 EXPERIMENT_SUMMARIES = {
     "architectures": "Fit several networks to an image, and say which prior suits it.",
@@ -60,9 +64,9 @@ PLAN_TIME_NOTE = "The time holds if this computer does nothing else."
 
 def summarise_task(task: type[Task]) -> str:
     """Say in a sentence what a task does, as its module begins with it behind the name."""
-    told = (getmodule(task).__doc__ or task.title).strip().splitlines()[0].partition(": ")
-    words = told[2] or told[0]
-    return words[:1].upper() + words[1:]
+    facts = (getmodule(task).__doc__ or task.title).strip().splitlines()[0].partition(": ")
+    text = facts[2] or facts[0]
+    return text[:1].upper() + text[1:]
 
 
 def print_message(text: str) -> None:
@@ -137,36 +141,31 @@ def is_terminal(stream: TextIO | None) -> bool:
 
 def name_options(no: Refusal, tokens: Sequence[str]) -> Refusal:
     """Name a setting as it was typed: '--max-iterations' instead of 'max_iterations'."""
-    sentence = no.sentence
     for option in (token.partition("=")[0] for token in tokens if no.code == "setting-wrong"):
-        if option.startswith("--"):
-            name = option.removeprefix("--").replace("-", "_")
-            sentence = sentence.replace(f"setting '{name}'", f"setting '{option}'")
-    return replace(no, sentence=sentence)
+        if option[:2] == "--" and no.facts["field"] == option[2:].replace("-", "_"):
+            return replace(no, facts={**no.facts, "field": option})
+    return no
 
 
-def describe_axes(source: ImageSpec) -> tuple[str, ...]:
+def describe_axes(source: ImageSpec) -> tuple[Note, ...]:
     """Say what the axes of a stack are taken for, where its file does not name them."""
     if not source.guessed or source.axes in ("YX", "YXS"):
         return ()
-    return (
-        f"'{make_printable(source.name)}' does not name its axes; they are taken for "
-        f"{source.axes}. If "
-        "they are others, name them, such as --axes TYX for a movie.",
-    )
+    facts = {"name": make_printable(source.name), "axes": source.axes}
+    return (make_note("axes-guessed", **facts),)
 
 
 def convert_parser_error(error: CycloptsError, tokens: Sequence[str]) -> Refusal:
     """Turn what the parser found wrong into one of our refusals."""
     chain = " ".join(("napari-dip", *(error.command_chain or ())))
     help_line = f"{chain} --help"
-    left = make_printable((error.unused_tokens or [""])[0])
+    printable = make_printable((error.unused_tokens or [""])[0])
     if isinstance(error, UnknownOptionError):
         return _refuse_unknown_option(error, help_line)
     if isinstance(error, UnknownCommandError):
-        return _refuse_unknown_command(error, tokens, left)
+        return _refuse_unknown_command(error, tokens, printable)
     if isinstance(error, UnusedCliTokensError):
-        return refusal("argument-extra", found=left, help=help_line)
+        return refusal("argument-extra", found=printable, help=help_line)
     if isinstance(error, RepeatArgumentError):
         return refusal("option-twice", option=make_printable(error.token.keyword or ""))
     if isinstance(error, MissingArgumentError) and error.argument is not None:
@@ -176,17 +175,17 @@ def convert_parser_error(error: CycloptsError, tokens: Sequence[str]) -> Refusal
 
 
 def _refuse_unknown_option(error: UnknownOptionError, help_line: str) -> Refusal:
-    found = error.token.keyword or error.token.value
-    name = found.partition("=")[0]
-    if not os.path.lexists(found):
-        names = [name for one in error.argument_collection for name in one.names]
+    option = error.token.keyword or error.token.value
+    name = option.partition("=")[0]
+    if not os.path.lexists(option):
+        names = [name for item in error.argument_collection for name in item.names]
         if near := get_close_matches(
             f"--{name.lstrip('-')}", names, n=1, cutoff=_MIN_NAME_SIMILARITY
         ):
             return refusal("option-misspelt", found=name, near=near[0], help=help_line)
-        if not _is_name(found):
+        if not _is_name(option):
             return refusal("option-unknown", found=name, help=help_line)
-    return refusal("input-dash", found=found, help=help_line)
+    return refusal("input-dash", found=option, help=help_line)
 
 
 def _is_name(token: str) -> bool:
@@ -196,19 +195,19 @@ def _is_name(token: str) -> bool:
 
 
 def _refuse_unknown_command(
-    error: UnknownCommandError, tokens: Sequence[str], left: str
+    error: UnknownCommandError, tokens: Sequence[str], residual: str
 ) -> Refusal:
-    known: tuple[str, ...] = COMMANDS
+    names: tuple[str, ...] = COMMANDS
     begin = ""
     if tokens and tokens[0] == "explore":
-        known, begin = tuple(EXPERIMENT_SUMMARIES), "explore "
+        names, begin = tuple(EXPERIMENT_SUMMARIES), "explore "
     elif error.command_chain or (tokens and tokens[0] == "plan"):
-        known, begin = tuple(TASKS), "plan "
-    found = f"{begin}{left}"
-    if near := get_close_matches(left.casefold(), known, n=1):
+        names, begin = tuple(TASKS), "plan "
+    text = f"{begin}{residual}"
+    if near := get_close_matches(residual.casefold(), names, n=1):
         help_line = f"napari-dip {begin}--help"
-        return refusal("command-misspelt", found=found, near=f"{begin}{near[0]}", help=help_line)
-    return refusal("command-unknown", found=found, known=", ".join(known))
+        return refusal("command-misspelt", found=text, near=f"{begin}{near[0]}", help=help_line)
+    return refusal("command-unknown", found=text, known=", ".join(names))
 
 
 def _refuse_missing_argument(
@@ -217,12 +216,12 @@ def _refuse_missing_argument(
     assert error.argument is not None
     names = error.argument.names
     options = list(takewhile(lambda token: token != "--", tokens))  # what follows is a file
-    given = next((name for name in names if name in options), None)
-    if given is not None:
-        value = "".join(options[options.index(given) + 1 :][:1])
+    values = next((name for name in names if name in options), None)
+    if values is not None:
+        value = "".join(options[options.index(values) + 1 :][:1])
         if _is_name(value):
-            return refusal("value-dash", found=value, option=given, help=help_line)
-        return refusal("option-value", option=given, help=help_line)
+            return refusal("value-dash", found=value, option=values, help=help_line)
+        return refusal("option-value", option=values, help=help_line)
     for token in (token.partition("=")[0] for token in options if token.startswith("--")):
         if near := get_close_matches(token, names, n=1, cutoff=_MIN_NAME_SIMILARITY):
             return refusal("option-misspelt", found=token, near=near[0], help=help_line)
@@ -238,9 +237,9 @@ def _write_stream(text: str, stream: TextIO | None) -> None:
     if stream is None:
         return
     encoding = getattr(stream, "encoding", None) or "utf-8"
-    shown = make_lines_printable(text).encode(encoding, "replace").decode(encoding)
+    encoded = make_lines_printable(text).encode(encoding, "replace").decode(encoding)
     try:
-        print(shown, file=stream, flush=True)
+        print(encoded, file=stream, flush=True)
     except (OSError, ValueError):
         discard_stream(stream)
         raise
@@ -261,19 +260,19 @@ class Interrupt:
 
     Attributes
     ----------
-    asked : bool
+    is_requested : bool
         Whether someone wants the run to end.
     """
 
     def __init__(self, *, quiet: bool = False, said: str = _INTERRUPT_MESSAGE) -> None:
-        self.asked = False
+        self.is_requested = False
         self._quiet = quiet
         self._said = f"\n{said}\n".encode()
         self._before: dict[int, Any] = {}
 
     def control(self) -> Control:
         """Answer the run's question at every step."""
-        return Control.KEEP if self.asked else Control.GO
+        return Control.KEEP if self.is_requested else Control.GO
 
     def __enter__(self) -> Interrupt:
         if threading.current_thread() is threading.main_thread():
@@ -292,9 +291,9 @@ class Interrupt:
             signal.signal(number, before)
 
     def _hear(self, number: int, frame: FrameType | None) -> None:
-        if self.asked:
+        if self.is_requested:
             raise KeyboardInterrupt
-        self.asked = True
+        self.is_requested = True
         if not self._quiet:
             with suppress(OSError):  # a stream may be in use right now, so not through one
                 os.write(2, self._said)

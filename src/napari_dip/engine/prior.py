@@ -86,7 +86,7 @@ def _hash_integers(word: Tensor) -> Tensor:
     return word ^ (word >> 16)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Window:
     """Part of the grid, possibly mirrored, that a step looks at.
 
@@ -155,11 +155,11 @@ def draw_random_window(
     start = tuple(
         int(die * (whole - part + 1)) for die, whole, part in zip(dice, grid, size, strict=False)
     )
-    one = None
+    item = None
     if members > 1:
-        one = int(torch.randint(members, (), generator=rng, device=rng.device))
+        item = int(torch.randint(members, (), generator=rng, device=rng.device))
     chosen = (axis + 2 for axis, die in enumerate(dice[len(grid) :]) if die < 0.5)
-    return Window(start, size, tuple(chosen) if mirror else (), member=one)
+    return Window(start=start, size=size, mirrored=tuple(chosen) if mirror else (), member=item)
 
 
 class Draw(NamedTuple):

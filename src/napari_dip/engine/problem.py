@@ -91,7 +91,7 @@ Fidelity = Callable[[Estimate, Tensor], Tensor]
 Penalty = Callable[[Tensor], Tensor]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Term:
     """One measurement of the picture.
 
@@ -130,7 +130,7 @@ def _return_unchanged(estimate: Estimate) -> Estimate:
     return estimate
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Problem:
     """All that a fit must explain.
 

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from napari_dip.engine.networks.pieces import MAX_UNTILED_PIXELS, compute_tile_size
+from napari_dip.engine.networks.inference_tiles import MAX_UNTILED_PIXELS, compute_tile_size
 from napari_dip.engine.problem import Estimate, predict_detected
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from napari_dip.engine.prior import Draw, Prior
     from napari_dip.engine.problem import Problem
+    from napari_dip.errors.notes import Note
 
 #: What a processor says of itself if it multiplies matrices of bfloat16 by instructions of its own.
 BFLOAT16_FEATURES = ("amx_bf16", "avx512_bf16")
@@ -42,8 +43,8 @@ def has_fast_bfloat16(device: torch.device) -> bool:
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device.type == "cpu":
-        told = torch.cpu.get_capabilities()
-        return any(told.get(name, False) for name in BFLOAT16_FEATURES)
+        capabilities = torch.cpu.get_capabilities()
+        return any(capabilities.get(name, False) for name in BFLOAT16_FEATURES)
     return False
 
 
@@ -84,7 +85,7 @@ class TrainingBatch(NamedTuple):
     ----------
     code : Tensor
         (B, D, *size), packed.
-    measured, asked, counted : tuple of Tensor
+    measured, targets, counted : tuple of Tensor
         The measurements, the same less what is taken from them, and 1 where the loss counts.
     direct, released : bool
         As the draw says; whether held-out pixels drive the weights, too.
@@ -92,7 +93,7 @@ class TrainingBatch(NamedTuple):
 
     code: Tensor
     measured: tuple[Tensor, ...]
-    asked: tuple[Tensor, ...]
+    targets: tuple[Tensor, ...]
     counted: tuple[Tensor, ...]
     direct: bool
     released: bool
@@ -106,8 +107,8 @@ class TrainStep(Protocol):
     """Teaches the weights what a look shows."""
 
     @property
-    def note(self) -> str:
-        """What the user should know of the way it learns; "" if nothing."""
+    def note(self) -> Note | None:
+        """What the user should know of the way it learns; None if nothing."""
         ...
 
     def drawing(self) -> AbstractContextManager[object]:
@@ -133,7 +134,7 @@ class TrainStep(Protocol):
 
 def make_training_batch(problem: Problem, draw: Draw, *, released: bool) -> TrainingBatch:
     """Cut out what a draw is held against."""
-    measured, asked, counted = [], [], []
+    measured, targets, counted = [], [], []
     for term in problem.terms:
         # held-out pixels drive the weights, too, once they have judged
         measurement, weight = term.measurement, term.measured if released else term.fitted
@@ -141,8 +142,8 @@ def make_training_batch(problem: Problem, draw: Draw, *, released: bool) -> Trai
             measurement, weight = draw.window.of(measurement), draw.window.of(weight)
         measured.append(measurement)
         counted.append(weight if draw.driven is None else weight * draw.driven)
-        asked.append(measurement if draw.taken is None else measurement - draw.taken)
-    pictures = tuple(measured), tuple(asked), tuple(counted)
+        targets.append(measurement if draw.taken is None else measurement - draw.taken)
+    pictures = tuple(measured), tuple(targets), tuple(counted)
     return TrainingBatch(convert_to_channels_last(draw.code), *pictures, draw.direct, released)
 
 
@@ -160,7 +161,7 @@ class EagerTrainStep:
         Whether the network is run in half precision.
     """
 
-    note = ""
+    note: Note | None = None
 
     def __init__(
         self, problem: Problem, prior: Prior, optimizer: Optimizer, *, clip: float, half: bool
@@ -209,11 +210,11 @@ class EagerTrainStep:
         Both are means over the driven, fitted pixels of all terms.
         """
         loss, judged = estimate.mean.new_zeros(()), estimate.mean.new_zeros(())
-        pictures = look.measured, look.asked, look.counted
-        for term, measured, asked, counted in zip(self._problem.terms, *pictures, strict=True):
+        pictures = look.measured, look.targets, look.counted
+        for term, measured, target, counted in zip(self._problem.terms, *pictures, strict=True):
             prediction = estimate if look.direct else predict_detected(term, estimate)
             fidelity = (term.released if look.released else None) or term.fidelity
-            loss_of_pixel = fidelity(prediction, asked) * counted  # (B, C, *size)
+            loss_of_pixel = fidelity(prediction, target) * counted  # (B, C, *size)
             count = (counted.sum() * loss_of_pixel.shape[1]).clamp(min=1)
             loss = loss + loss_of_pixel.sum() / count
             with torch.no_grad():  # the same measure as of the held-out pixels, to show beside it

@@ -16,10 +16,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from napari_dip.explore.calls import architectures, features, impedance, spectrum
+    from napari_dip.explore.api import architectures, features, impedance, spectrum
     from napari_dip.explore.comparison import Architectures
-    from napari_dip.explore.energies import Impedance
     from napari_dip.explore.feature_layers import FeatureRows
+    from napari_dip.explore.noise_impedance import Impedance
     from napari_dip.explore.spectra import Spectrum
 
 __all__ = [
@@ -36,12 +36,12 @@ __all__ = [
 _HOMES = {
     "Architectures": "comparison",
     "FeatureRows": "feature_layers",
-    "Impedance": "energies",
+    "Impedance": "noise_impedance",
     "Spectrum": "spectra",
-    "architectures": "calls",
-    "features": "calls",
-    "impedance": "calls",
-    "spectrum": "calls",
+    "architectures": "api",
+    "features": "api",
+    "impedance": "api",
+    "spectrum": "api",
 }
 
 

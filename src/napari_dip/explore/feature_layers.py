@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from napari_dip.engine.control import Control
+from napari_dip.errors.notes import StopReason, report_notes
 from napari_dip.explore.progress import ExperimentResult
 from napari_dip.pipeline.events import map_generator
 from napari_dip.pipeline.execute.runner import run
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from napari_dip.errors.notes import Note
     from napari_dip.pipeline.events import Event, Restoration
     from napari_dip.pipeline.plan.types import Plan
 
@@ -25,13 +27,13 @@ if TYPE_CHECKING:
 
 #: The priors, as settings have them, with what figures call them.
 PRIOR_LABELS = {
-    "deep": "Untrained network",
+    "random-input": "Untrained network",
     "total-variation": "Total variation",
     "none": "No prior",
 }
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class FeatureInversion:
     """What came back from one layer with one prior.
 
@@ -58,7 +60,7 @@ class FeatureInversion:
     distance: float
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class FeatureRows(ExperimentResult):
     """Layers of one network on one image.
 
@@ -69,11 +71,11 @@ class FeatureRows(ExperimentResult):
     image : ndarray
         What was looked at.
     axes : str
-    rows : tuple of tuple of Inverted
+    rows : tuple of tuple of FeatureInversion
         One for each layer, the priors in the order of `PRIOR_LABELS`.
     recipe : mapping
         In plain JSON types: what repeats it.
-    notes : tuple of str
+    notes : tuple of Note
     """
 
     experiment: ClassVar[str] = "features"
@@ -82,19 +84,19 @@ class FeatureRows(ExperimentResult):
     axes: str
     rows: tuple[tuple[FeatureInversion, ...], ...]
     recipe: Mapping[str, Any]
-    notes: tuple[str, ...]
+    notes: tuple[Note, ...]
 
     @property
     def sentences(self) -> tuple[str, ...]:
         """Say for each layer which prior came nearest."""
         said = []
         for row in self.rows:
-            best = max(row, key=lambda one: one.correlation)
-            told = ", ".join(
-                f"{PRIOR_LABELS[one.prior].lower()} {one.correlation:.2f}" for one in row
+            best = max(row, key=lambda item: item.correlation)
+            text = ", ".join(
+                f"{PRIOR_LABELS[item.prior].lower()} {item.correlation:.2f}" for item in row
             )
             said.append(
-                f"'{best.layer}' ({best.answer}): correlation with the image {told}; best: "
+                f"'{best.layer}' ({best.answer}): correlation with the image {text}; best: "
                 f"{PRIOR_LABELS[best.prior].lower()}."
             )
         return tuple(said)
@@ -104,19 +106,19 @@ class FeatureRows(ExperimentResult):
         return {
             "experiment": self.experiment,
             "recipe": dict(self.recipe),
-            "notes": list(self.notes),
+            **report_notes(self.notes),
             "layers": make_feature_rows(self),
         }
 
 
-def make_feature_rows(found: FeatureRows) -> list[dict[str, Any]]:
+def make_feature_rows(rows: FeatureRows) -> list[dict[str, Any]]:
     """Give a line for each layer, with all digits."""
     lines = []
-    for row in found.rows:
+    for row in rows.rows:
         line: dict[str, Any] = {"layer": row[0].layer, "answer": row[0].answer}
-        for one in row:
-            name = one.prior.replace("-", "_")
-            line |= {f"{name}_correlation": one.correlation, f"{name}_distance": one.distance}
+        for item in row:
+            name = item.prior.replace("-", "_")
+            line |= {f"{name}_correlation": item.correlation, f"{name}_distance": item.distance}
         lines.append(line)
     return lines
 
@@ -150,17 +152,15 @@ def explore_features(
     rows or None
         None if it was ended.
     """
-    from napari_dip.engine.fit.state import USER_STOP_REASON
-
     count, done = sum(map(len, plans)), 0
     rows = []
     for planned in plans:
         row = []
         for prior, plan in planned:
             layer = plan.recipe.task.layer  # type: ignore[attr-defined]  # of this task only
-            told = partial(_make_feature_event, layer, prior, done / count, 1 / count)
-            result = yield from map_generator(run(plan, {"image": image}, control=control), told)
-            if result is None or result.stop_reason == USER_STOP_REASON:
+            facts = partial(_make_feature_event, layer, prior, done / count, 1 / count)
+            result = yield from map_generator(run(plan, {"image": image}, control=control), facts)
+            if result is None or result.stop_reason is StopReason.USER:
                 return None
             row.append(_make_inversion(layer, answers.get(layer, ""), prior, image, result))
             done += 1
@@ -168,9 +168,9 @@ def explore_features(
     return tuple(rows)
 
 
-def compute_correlation(one: npt.NDArray[Any], other: npt.NDArray[Any]) -> float:
+def compute_correlation(item: npt.NDArray[Any], other: npt.NDArray[Any]) -> float:
     """Pearson's coefficient over all pixels and channels; 0 where one is even."""
-    first, second = (part.astype(np.float64).ravel() for part in (one, other))
+    first, second = (part.astype(np.float64).ravel() for part in (item, other))
     first, second = first - first.mean(), second - second.mean()
     norm = float(np.sqrt((first**2).sum() * (second**2).sum()))
     return float((first * second).sum()) / norm if norm else 0.0
@@ -180,13 +180,20 @@ def _make_inversion(
     layer: str, answer: str, prior: str, image: npt.NDArray[Any], result: Restoration
 ) -> FeatureInversion:
     alike = compute_correlation(result.image, image)
-    return FeatureInversion(layer, answer, prior, result.image, alike, result.history[-1][1])
+    return FeatureInversion(
+        layer=layer,
+        answer=answer,
+        prior=prior,
+        picture=result.image,
+        correlation=alike,
+        distance=result.history[-1][1],
+    )
 
 
 def _make_feature_event(
     layer: str, prior: str, began: float, span: float, event: Event
 ) -> tuple[Event, str]:
     """Tell how far all of it is from how far one fit is."""
-    words = f"Inverting '{layer}': {PRIOR_LABELS[prior].lower()}"
-    whole = replace(event, words=words, fraction=began + span * event.fraction, seconds_left=None)
+    text = f"Inverting '{layer}': {PRIOR_LABELS[prior].lower()}"
+    whole = replace(event, message=text, fraction=began + span * event.fraction, seconds_left=None)
     return whole, layer

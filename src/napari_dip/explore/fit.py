@@ -20,12 +20,12 @@ from napari_dip.engine.likelihood.fidelity import NoiseVariance, least_squares
 from napari_dip.engine.prior import dilate_to_blocks
 from napari_dip.engine.problem import Identity, Problem, Term
 from napari_dip.errors import Failed, refusal
+from napari_dip.pipeline.calibrate.calibration import compute_validation_share
 from napari_dip.pipeline.calibrate.prepare import (
     compute_output_decay,
     compute_patience,
     select_validation_pixels,
 )
-from napari_dip.pipeline.calibrate.types import compute_validation_share
 from napari_dip.pipeline.events import map_generator
 from napari_dip.tasks.base import FitInput
 from napari_dip.tasks.priors.deep_image_prior import build_from_architecture
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from napari_dip.engine.fit.schedule import Optimiser
     from napari_dip.engine.fit.state import FitProgress, FitResult
     from napari_dip.engine.prior import Prior
-    from napari_dip.explore.subject import ExperimentSetup, Picture
+    from napari_dip.explore.experiment_setup import ExperimentSetup, Picture
     from napari_dip.tasks.priors.deep_image_prior import Architecture
 
 
@@ -95,7 +95,7 @@ class IterationRecord(NamedTuple):
     held_out: float = float("nan")
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class ValidationStop:
     """Where held-out pixels end a fit.
 
@@ -134,12 +134,12 @@ def iter_fit(
     ----------
     target : ndarray (Y, X) float32
         Of zero mean and unit variance.
-    subject : Subject
+    subject : ExperimentSetup
         The network; the same seed gives the same weights and the same code for each target.
     control : callable
     pictures : bool
         Whether each output is wanted, too.
-    design : Design or None
+    design : Architecture or None
         The network; None: that of the subject.
     block : tuple of int or None
         Size of the blocks around held-out pixels; None: nothing is held out.
@@ -190,7 +190,7 @@ def find_validation_stop(
 
     Returns
     -------
-    HeldOut or None
+    ValidationStop or None
         None if it was discarded.
     """
     problem, prior = _build_experiment_problem(target, subject, block, subject.design)
@@ -203,20 +203,26 @@ def find_validation_stop(
     result = yield from map_generator(loop, attrgetter("iteration"))
     if result is None:
         return None
-    judged = tuple((one.iteration, one.held_out) for one in result.history)
+    judged = tuple((item.iteration, item.held_out) for item in result.history)
     picture = _to_picture(result.estimate.mean)
-    reason = "it was ended by hand" if result.kept else result.stop_reason
-    return ValidationStop(judged, result.best_iteration, result.iterations, reason, picture)
+    reason = "it was ended by hand" if result.kept else str(result.stop)
+    return ValidationStop(
+        judged=judged,
+        best_iteration=result.best_iteration,
+        iterations=result.iterations,
+        reason=reason,
+        picture=picture,
+    )
 
 
 def choose_validation_pixels(
     shape: tuple[int, ...], subject: ExperimentSetup, block: tuple[int, int]
 ) -> npt.NDArray[np.bool_]:
     """Tell which pixels judge: (Y, X), True where one does."""
-    found = select_validation_pixels(
+    pixels = select_validation_pixels(
         shape, block, compute_validation_share(block, prod(shape)), subject.seed
     )
-    return np.asarray(found[0, 0].numpy() > 0)
+    return np.asarray(pixels[0, 0].numpy() > 0)
 
 
 def _build_experiment_problem(
@@ -229,19 +235,19 @@ def _build_experiment_problem(
     scene = _make_fit_input(target, subject, block)
     error = least_squares(1.0)
     term = Term(
-        scene.measurement,
-        Identity(),
-        error,
-        error,
-        fitted=scene.known * (1 - scene.guarded),
+        measurement=scene.measurement,
+        operator=Identity(),
+        fidelity=error,
+        likelihood=error,
+        fitted=scene.measured_mask * (1 - scene.guarded),
         held_out=scene.held_out,
-        measured=scene.known,
+        measured=scene.measured_mask,
     )
     rng = torch.Generator().manual_seed(subject.seed)
     prior = build_from_architecture(design, scene.grid, rng)
     prior.to(scene.measurement.device)
     prior.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return Problem((term,)), prior
+    return Problem(terms=(term,)), prior
 
 
 def _make_fit_input(
@@ -249,22 +255,22 @@ def _make_fit_input(
 ) -> FitInput:
     device = torch.device(subject.plan.device)
     measurement = torch.from_numpy(target)[None, None].to(device)
-    known = torch.ones_like(measurement)
-    held_out = torch.zeros_like(known)
+    all_pixels = torch.ones_like(measurement)
+    held_out = torch.zeros_like(all_pixels)
     if block is not None:
         chosen = choose_validation_pixels(target.shape, subject, block)
         held_out = torch.from_numpy(chosen.astype(np.float32))[None, None].to(device)
-    one = measurement.new_ones((1, 1, 1, 1))
+    item = measurement.new_ones((1, 1, 1, 1))
     return FitInput(
         measurement=measurement,
-        noise=NoiseVariance(0 * one, one, one),
+        noise=NoiseVariance(gain=0 * item, intercept=item, floor=item),
         noise_level=1.0,
-        known=known,
+        measured_mask=all_pixels,
         held_out=held_out,
         guarded=held_out if block is None else dilate_to_blocks(held_out, block),
         block=block or (1, 1),
         granted=1.0,
-        prior="noise",
+        prior="random-input",
         widths=subject.plan.budget.widths,
         window=None,
     )
@@ -275,16 +281,16 @@ def _make_schedule(
 ) -> Schedule:
     """Take the rate and the optimiser of a design; where that is Adam, the device's own."""
     count = subject.iterations
-    made = Schedule(
-        (Phase(count, design.rate),),
-        _COSINE_HORIZON_FACTOR * count,
-        count,
+    schedule = Schedule(
+        phases=(Phase(iterations=count, learning_rate=design.rate),),
+        horizon=_COSINE_HORIZON_FACTOR * count,
+        stop_at=count,
         warm_up=0.0,
         average=average,
         report_every=report_every,
     )
     moved = OPTIMISERS.get(design.optimiser)
-    return made if moved is None else replace(made, optimiser=moved.make, clip=moved.clip)
+    return schedule if moved is None else replace(schedule, optimiser=moved.make, clip=moved.clip)
 
 
 def _read_iterations(
@@ -301,8 +307,10 @@ def _read_iterations(
         if progress.note:  # it broke down, and that iteration comes again
             reading = None
         elif progress.estimate is None:
-            seen = progress.judgement
-            reading = IterationRecord(seen.iteration, seen.fitted, held_out=seen.held_out)
+            judgement = progress.judgement
+            reading = IterationRecord(
+                judgement.iteration, judgement.fitted, held_out=judgement.held_out
+            )
             if not pictures:
                 yield reading
         elif reading is not None:

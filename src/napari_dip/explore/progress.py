@@ -9,13 +9,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar, NamedTuple, Protocol
 
 from napari_dip.engine.control import Control
+from napari_dip.errors.notes import make_note
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-    from napari_dip.explore.subject import ExperimentSetup, Picture
+    from napari_dip.explore.experiment_setup import ExperimentSetup, Picture
     from napari_dip.pipeline.events import Event
 
 #: Fewest iterations that are worth keeping: before them hardly anything is learned.
@@ -46,11 +47,11 @@ class IterationUpdate(NamedTuple):
 def delay_keep(control: Callable[[], Control]) -> Callable[[], Control]:
     """Let what belongs together come to its end before a wish to keep is heard."""
 
-    def wish() -> Control:
-        found = control()
-        return Control.GO if found is Control.KEEP else found
+    def poll_control() -> Control:
+        result = control()
+        return Control.GO if result is Control.KEEP else result
 
-    return wish
+    return poll_control
 
 
 def mark_ended_early(subject: ExperimentSetup, count: int) -> ExperimentSetup:
@@ -58,13 +59,13 @@ def mark_ended_early(subject: ExperimentSetup, count: int) -> ExperimentSetup:
 
     Parameters
     ----------
-    subject : Subject
+    subject : ExperimentSetup
     count : int
         Iterations of each fit.
     """
     if count >= subject.iterations:
         return subject
-    note = f"Ended by hand after {count} of {subject.iterations} iterations."
+    note = make_note("experiment-ended", count=count, total=subject.iterations)
     recipe = {**subject.recipe, "ended_after": count}
     return replace(subject, ended_after=count, recipe=recipe, notes=(*subject.notes, note))
 

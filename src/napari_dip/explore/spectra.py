@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 import numpy as np
 
 from napari_dip.engine.control import Control
+from napari_dip.errors.notes import report_notes
+from napari_dip.explore.experiment_setup import compute_psnr, measure_validation_block, standardise
 from napari_dip.explore.fit import find_validation_stop, iter_fit
 from napari_dip.explore.progress import (
     MIN_KEPT_ITERATIONS,
@@ -27,19 +29,18 @@ from napari_dip.explore.progress import (
     delay_keep,
     mark_ended_early,
 )
-from napari_dip.explore.subject import compute_psnr, measure_validation_block, standardise
-from napari_dip.pipeline.calibrate.grid import ROBUST
+from napari_dip.pipeline.calibrate.resolution_and_outliers import ROBUST_PERCENTILES
 from napari_dip.pipeline.events import Event
 from napari_dip.pipeline.machine import load_torch
-from napari_dip.pipeline.torch_state import in_own_state
+from napari_dip.pipeline.torch_state import run_in_default_state
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping, Sequence
 
     import numpy.typing as npt
 
+    from napari_dip.explore.experiment_setup import ExperimentSetup, Picture
     from napari_dip.explore.fit import IterationRecord, ValidationStop
-    from napari_dip.explore.subject import ExperimentSetup, Picture
 
     BandCurve = npt.NDArray[np.float64]
 
@@ -137,12 +138,12 @@ def find_level_iterations(correspondence: BandCurve, level: float) -> tuple[int,
     correspondence : ndarray (iterations, 5)
     level : float
     """
-    found = []
+    iterations = []
     for band in correspondence.T:
         least = int(np.argmin(band))
-        there = np.flatnonzero(band[least:] >= level)
-        found.append(least + int(there[0]) + 1 if there.size else 0)
-    return tuple(found)
+        reached = np.flatnonzero(band[least:] >= level)
+        iterations.append(least + int(reached[0]) + 1 if reached.size else 0)
+    return tuple(iterations)
 
 
 def _compute_radial_frequency(shape: tuple[int, ...]) -> BandCurve:
@@ -228,8 +229,8 @@ def find_ratio_stop(
     sums = np.concatenate([[0.0], np.cumsum(ratios)])
     means = (sums[count:] - sums[:-count]) / count
     steps = np.abs(means[count:] - means[:-count])
-    found = np.flatnonzero(steps < change)
-    return int(found[0]) + 2 * count if found.size else 0
+    settled_steps = np.flatnonzero(steps < change)
+    return int(settled_steps[0]) + 2 * count if settled_steps.size else 0
 
 
 def _compute_local_variation(picture: Picture) -> Picture:
@@ -249,13 +250,13 @@ def _compute_local_variation(picture: Picture) -> Picture:
 _DRAWN_ESTIMATES, _RECORDED_ESTIMATES, _FIRST_ESTIMATE_DIVISOR = 6, 24, 50
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Spectrum(ExperimentResult):
     """What the frequencies of the output did while one network was fitted to one picture.
 
     Attributes
     ----------
-    subject : Subject
+    subject : ExperimentSetup
     truth : ndarray (Y, X) float32 or None
     energy : ndarray (iterations,)
         Mean square of output minus target, in variances of the target.
@@ -274,7 +275,7 @@ class Spectrum(ExperimentResult):
         In squared units of the image; "target", "truth" if there is one, and iterations.
     ratio_stop : int
         Where the ratio of blurriness to sharpness has settled; 0 if it has not.
-    held_out : HeldOut
+    held_out : ValidationStop
         Where held-out pixels end a fit of the same network.
     held_out_psnr : float or None
         Of the picture that is taken there.
@@ -325,7 +326,7 @@ class Spectrum(ExperimentResult):
         return {
             "experiment": self.experiment,
             "recipe": dict(self.subject.recipe),
-            "notes": list(self.subject.notes),
+            **report_notes(self.subject.notes),
             "band_edges": compute_band_edges().tolist(),
             "reached": {
                 str(level): find_level_iterations(self.correspondence, level) for level in LEVELS
@@ -335,7 +336,7 @@ class Spectrum(ExperimentResult):
                 "best_iteration": stop.best_iteration,
                 "iterations": stop.iterations,
                 "reason": stop.reason,
-                "judged": [list(one) for one in stop.judged],
+                "judged": [list(item) for item in stop.judged],
                 "psnr": self.held_out_psnr,
             },
             "best_iteration": self.best_iteration,
@@ -352,7 +353,7 @@ def explore_spectrum(
 
     Parameters
     ----------
-    subject : Subject
+    subject : ExperimentSetup
     truth : ndarray (Y, X) or None
         What the picture should have been, in its units.
     control : callable
@@ -360,7 +361,7 @@ def explore_spectrum(
 
     Yields
     ------
-    Seen
+    IterationUpdate
         After each iteration: the correspondences of the bands, and the output.
 
     Returns
@@ -369,7 +370,11 @@ def explore_spectrum(
         None if it was discarded, or ended before there was anything to be seen.
     """
     load_torch()
-    return (yield from in_own_state(_fit_spectrum(subject, truth, control), subject.plan.threads))
+    return (
+        yield from run_in_default_state(
+            _fit_spectrum(subject, truth, control), subject.plan.threads
+        )
+    )
 
 
 def _fit_spectrum(
@@ -387,7 +392,12 @@ def _fit_spectrum(
             if reading is None:
                 break
             points, picture = watch.see(reading)
-            event = Event("Watching the frequencies", at / count, at, count)
+            event = Event(
+                message="Watching the frequencies",
+                fraction=at / count,
+                iteration=at,
+                iterations=count,
+            )
             yield IterationUpdate(event, points, picture=picture)
         if control() is Control.DISCARD or watch.count < min(count, MIN_KEPT_ITERATIONS):
             return None
@@ -403,7 +413,7 @@ class _ValidationFit:
     def __init__(self, fit: Generator[int, None, ValidationStop | None]) -> None:
         self._fit = fit
         self._at, self._over = 0, False
-        self._found: ValidationStop | None = None
+        self._validation_stop: ValidationStop | None = None
 
     def follow(self, at: int) -> None:
         """Go on to the next judgement behind an iteration."""
@@ -414,13 +424,13 @@ class _ValidationFit:
         """Come to the end: by the rule, by the budget or, if someone asks for it, now."""
         while not self._over:
             self._go_on()
-        return self._found
+        return self._validation_stop
 
     def _go_on(self) -> None:
         try:
             self._at = next(self._fit)
         except StopIteration as end:
-            self._found, self._over = end.value, True
+            self._validation_stop, self._over = end.value, True
 
 
 class _SpectrumRecorder:
@@ -430,12 +440,12 @@ class _SpectrumRecorder:
         self._subject, self._truth = subject, truth
         picture = subject.picture
         self._offset, self._unit = float(picture.mean()), float(picture.std())
-        self._low, high = np.percentile(picture, ROBUST)
+        self._low, high = np.percentile(picture, ROBUST_PERCENTILES)
         self._range = max(float(high - self._low), 1e-12)
         self._correspondence = Correspondence(standardise(picture))
         count = subject.iterations
-        self._shown, self._kept = (
-            {int(one) for one in np.round(np.geomspace(first, count, many))}
+        self._preview_iterations, self._kept = (
+            {int(item) for item in np.round(np.geomspace(first, count, many))}
             for first, many in (
                 (max(1, count // _FIRST_ESTIMATE_DIVISOR), _DRAWN_ESTIMATES),
                 (1, _RECORDED_ESTIMATES),
@@ -451,16 +461,16 @@ class _SpectrumRecorder:
         """Iterations that were seen."""
         return len(self._rows)
 
-    def see(self, one: IterationRecord) -> tuple[dict[str, float], Picture]:
+    def see(self, record: IterationRecord) -> tuple[dict[str, float], Picture]:
         """Measure the output of one iteration; its bands by their names, and the picture."""
-        assert one.picture is not None
-        picture = self._in_units(one.picture)
-        seen = measure_sharpness((picture - self._low) / self._range)
+        assert record.picture is not None
+        picture = self._in_units(record.picture)
+        sharpness = measure_sharpness((picture - self._low) / self._range)
         psnr = self._psnr(picture)
-        self._rows.append((one.energy, seen.blurriness, seen.sharpness, psnr))
-        self._bands.append(self._correspondence.of(one.picture))
-        if one.iteration in self._kept | self._shown:
-            self._pictures[one.iteration] = picture
+        self._rows.append((record.energy, sharpness.blurriness, sharpness.sharpness, psnr))
+        self._bands.append(self._correspondence.of(record.picture))
+        if record.iteration in self._kept | self._preview_iterations:
+            self._pictures[record.iteration] = picture
         self._last = picture
         return dict(zip(BAND_NAMES, self._bands[-1].tolist(), strict=True)), picture
 
@@ -468,14 +478,18 @@ class _SpectrumRecorder:
         """Put all together."""
         assert self._last is not None
         evolution = {**self._pictures, self.count: self._last}
-        shown = {at: one for at, one in evolution.items() if at in self._shown | {self.count}}
+        facts = {
+            at: item
+            for at, item in evolution.items()
+            if at in self._preview_iterations | {self.count}
+        }
         energy, blurriness, sharpness, psnr = np.array(self._rows).T
         frequency, target = compute_radial_power(self._subject.picture)
         power = {"target": target}
         if self._truth is not None:
             power["truth"] = compute_radial_power(self._truth)[1]
-        power |= {str(at): compute_radial_power(one)[1] for at, one in shown.items()}
-        known = self._truth is not None
+        power |= {str(at): compute_radial_power(item)[1] for at, item in facts.items()}
+        mask = self._truth is not None
         return Spectrum(
             subject=subject,
             truth=self._truth,
@@ -483,14 +497,14 @@ class _SpectrumRecorder:
             correspondence=np.array(self._bands),
             blurriness=blurriness,
             sharpness=sharpness,
-            psnr=psnr if known else None,
-            pictures=shown,
+            psnr=psnr if mask else None,
+            pictures=facts,
             evolution=evolution,
             frequency=frequency,
             power=power,
             ratio_stop=find_ratio_stop(blurriness / np.maximum(sharpness, 1e-12)),
             held_out=held_out,
-            held_out_psnr=self._psnr(self._in_units(held_out.picture)) if known else None,
+            held_out_psnr=self._psnr(self._in_units(held_out.picture)) if mask else None,
         )
 
     def _in_units(self, picture: Picture) -> Picture:

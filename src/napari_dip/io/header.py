@@ -19,21 +19,20 @@ from xml.etree import ElementTree
 
 from napari_dip.errors import Refused, refusal
 from napari_dip.errors.fault import make_printable
+from napari_dip.errors.notes import make_note
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from napari_dip.errors.notes import Note
+
 #: Planes of an image at most. Movies of 20,000 frames are in use; 50,000 of 256 × 256 pixels take
 #: two cores several days, and the header of a TIFF that holds as many is read in 2 s.
 MAX_IMAGE_PLANES = 50_000
-_ORIENTATION_NOTE = (
-    "'{name}' is stored turned or mirrored (orientation {number}). It is restored as it is stored, "
-    "and a TIFF of the result says the same."
-)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SourceTags:
     """What a result takes over from the header of its input, beside axes and sizes.
 
@@ -55,7 +54,7 @@ class SourceTags:
     origin: tuple[float, ...] | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ImageSpec:
     """The header of an image: all that preflight may know.
 
@@ -78,8 +77,8 @@ class ImageSpec:
         Unit of each axis, such as "micrometer"; "pixel" where the file says none.
     guessed : bool
         Whether the axes were not named by anybody, but guessed from their number.
-    notes : tuple of str
-        One sentence each about what reading leaves out, such as an alpha channel.
+    notes : tuple of Note
+        About what reading leaves out, such as an alpha channel.
     tags : SourceTags
     stamp : str
         What `napari_dip.io.integrity.make_file_stamp` said of the file before its pixels were read;
@@ -94,7 +93,7 @@ class ImageSpec:
     path: str | None = None
     scale: tuple[float, ...] | None = None
     units: tuple[str, ...] | None = None
-    notes: tuple[str, ...] = ()
+    notes: tuple[Note, ...] = ()
     guessed: bool = False
     tags: SourceTags = SourceTags()
     stamp: str = field(default="", compare=False)
@@ -114,9 +113,9 @@ class ImageSpec:
         return prod(self.shape)
 
 
-def make_orientation_note(name: str, number: int) -> list[str]:
+def make_orientation_note(name: str, number: int) -> list[Note]:
     """Say that an image is stored turned, where it is."""
-    return [_ORIENTATION_NOTE.format(name=name, number=number)] if number != 1 else []
+    return [make_note("orientation", name=name, number=number)] if number != 1 else []
 
 
 def make_plane_spec(source: ImageSpec, shape: tuple[int, ...]) -> ImageSpec:
@@ -133,7 +132,9 @@ def make_plane_spec(source: ImageSpec, shape: tuple[int, ...]) -> ImageSpec:
     scale = source.scale and (*[1.0] * apart, *(source.scale[place] for place in places))
     units = source.units and (*["pixel"] * apart, *(source.units[place] for place in places))
     axes = "CYX"[-len(shape) :]
-    return ImageSpec(source.name, shape, "float32", axes, scale=scale, units=units)
+    return ImageSpec(
+        name=source.name, shape=shape, dtype="float32", axes=axes, scale=scale, units=units
+    )
 
 
 def match_axes(source: ImageSpec, shape: tuple[int, ...]) -> str:
@@ -252,10 +253,12 @@ def _unescape_letter(escaped: re.Match[str]) -> str:
 
 def escape_unit(name: str) -> str:
     """Write a unit as ImageJ does: in ASCII, other letters by their four digits."""
-    letters = (one for one in name if one <= "\uffff")  # ImageJ, too, leaves out what is beyond
+    letters = (item for item in name if item <= "\uffff")  # ImageJ, too, leaves out what is beyond
     return "".join(
-        one if one.isprintable() and one.isascii() and one != "\\" else f"\\u{ord(one):04x}"
-        for one in letters
+        letter
+        if letter.isprintable() and letter.isascii() and letter != "\\"
+        else f"\\u{ord(letter):04x}"
+        for letter in letters
     )
 
 
@@ -288,7 +291,7 @@ _OBJECTIVE_ATTRIBUTES = frozenset(
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class OmePlane:
     """Where and when a plane was taken.
 
@@ -305,7 +308,7 @@ class OmePlane:
     attributes: Attributes
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class OmeMetadata:
     """What an OME-TIFF says of an image beside its axes and pixel sizes.
 
@@ -345,29 +348,31 @@ class OmeMetadata:
         """
         named = {"Name": self.name, "Description": self.description}
         dated = {**named, "AcquisitionDate": self.acquired}
-        found: dict[str, Any] = {key: value for key, value in dated.items() if value}
+        result: dict[str, Any] = {key: value for key, value in dated.items() if value}
         sizes = dict(zip(axes, shape, strict=True))
         channels = 1 if axes.endswith("YXC") else sizes.get("C", 1)
         if any(self.channels) and len(self.channels) == channels:
-            found["Channel"] = [dict(one) for one in self.channels]
+            result["Channel"] = [dict(channel) for channel in self.channels]
         planes = self._planes(axes, sizes, channels)
         if any(planes):
-            found["Plane"] = planes
-        return found
+            result["Plane"] = planes
+        return result
 
     def _planes(self, axes: str, sizes: Mapping[str, int], channels: int) -> list[dict[str, str]]:
         finer, rest = divmod(sizes.get("Z", 1), self.counts[1])
         if rest or self.counts != (channels, self.counts[1], sizes.get("T", 1)):
             return []
-        known = {(one.channel, one.depth, one.frame): one.attributes for one in self.planes}
+        values = {
+            (plane.channel, plane.depth, plane.frame): plane.attributes for plane in self.planes
+        }
         outer = [axis for axis in axes if axis in "CZT" and not axes.endswith("YX" + axis)]
         listed = []
         for place in product(*(range(sizes[axis]) for axis in outer)):
             at = dict(zip(outer, place, strict=True))
             which = at.get("C", 0), at.get("Z", 0) // finer, at.get("T", 0)
-            told = known.get(which, ())
+            facts = values.get(which, ())
             listed.append(
-                {key: value for key, value in told if finer == 1 or key[:9] != "PositionZ"}
+                {key: value for key, value in facts if finer == 1 or key[:9] != "PositionZ"}
             )
         return listed
 
@@ -379,26 +384,31 @@ def read_ome(xml: str) -> OmeMetadata:
     pixels = _find_first_child(image, "Pixels")
     counts = tuple(int(pixels.get(f"Size{axis}", "1")) for axis in "CZT")
     channels = tuple(
-        _select_attributes(one, _CHANNEL_ATTRIBUTES) for one in _find_children(pixels, "Channel")
+        _select_attributes(child, _CHANNEL_ATTRIBUTES)
+        for child in _find_children(pixels, "Channel")
     )
     planes = []
-    for one in _find_children(pixels, "Plane"):
-        if attributes := _select_attributes(one, _PLANE_ATTRIBUTES):
-            channel, depth, frame = (int(one.get(f"The{axis}", "0")) for axis in "CZT")
-            planes.append(OmePlane(channel, depth, frame, attributes))
+    for entry in _find_children(pixels, "Plane"):
+        if attributes := _select_attributes(entry, _PLANE_ATTRIBUTES):
+            channel, depth, frame = (int(entry.get(f"The{axis}", "0")) for axis in "CZT")
+            planes.append(
+                OmePlane(channel=channel, depth=depth, frame=frame, attributes=attributes)
+            )
     samples = int(_find_first_child(pixels, "Channel").get("SamplesPerPixel", "1"))
     used = _find_first_child(image, "ObjectiveSettings").get("ID")
     lenses = [
-        one for one in root.iter() if _get_local_tag(one) == "Objective" and one.get("ID") == used
+        item
+        for item in root.iter()
+        if _get_local_tag(item) == "Objective" and item.get("ID") == used
     ]
     return OmeMetadata(
-        image.get("Name"),
-        _find_first_child(image, "Description").text,
-        _find_first_child(image, "AcquisitionDate").text,
-        channels,
-        tuple(planes),
-        (counts[0] // max(1, samples), counts[1], counts[2]),
-        _select_attributes(lenses[0], _OBJECTIVE_ATTRIBUTES) if lenses else (),
+        name=image.get("Name"),
+        description=_find_first_child(image, "Description").text,
+        acquired=_find_first_child(image, "AcquisitionDate").text,
+        channels=channels,
+        planes=tuple(planes),
+        counts=(counts[0] // max(1, samples), counts[1], counts[2]),
+        objective=_select_attributes(lenses[0], _OBJECTIVE_ATTRIBUTES) if lenses else (),
     )
 
 
@@ -407,13 +417,13 @@ def list_ome_pixels(xml: str) -> list[dict[str, Any]]:
     from tifffile import xml2dict
 
     images = xml2dict(xml).get("OME", {}).get("Image", {})
-    return [one.get("Pixels", {}) for one in (images if isinstance(images, list) else [images])]
+    return [image.get("Pixels", {}) for image in (images if isinstance(images, list) else [images])]
 
 
 def list_ome_files(xml: str) -> set[str]:
     """Name the files that hold planes of an image, as its OME-XML tells; it need not be sound."""
     coded = re.findall(r"""FileName\s*=\s*(?:"([^"]*)"|'([^']*)')""", xml)
-    return {html.unescape(one or other) for one, other in coded} - {""}
+    return {html.unescape(item or other) for item, other in coded} - {""}
 
 
 def count_ome_planes(xml: str) -> int:
@@ -470,7 +480,7 @@ def _get_local_tag(element: ElementTree.Element) -> str:
 
 
 def _find_children(element: ElementTree.Element, tag: str) -> list[ElementTree.Element]:
-    return [one for one in element if _get_local_tag(one) == tag]
+    return [item for item in element if _get_local_tag(item) == tag]
 
 
 def _find_first_child(element: ElementTree.Element, tag: str) -> ElementTree.Element:

@@ -51,8 +51,8 @@ def compute_file_sha256(
             whole = hashlib.sha256()
             for inner in _list_files(path, most):
                 check()
-                told = _hash_bytes(inner, check)
-                whole.update(f"{inner.relative_to(path).as_posix()}\0{told}\n".encode())
+                details = _hash_bytes(inner, check)
+                whole.update(f"{inner.relative_to(path).as_posix()}\0{details}\n".encode())
             return whole.hexdigest()
         if most is not None and path.stat().st_size > most:
             raise OSError(errno.EFBIG, "it is far larger than what was written")
@@ -74,7 +74,7 @@ def make_file_stamp(path: Path) -> str:
         if not path.is_dir():
             return _format_stamp(path.stat())
         whole = hashlib.sha256()
-        for inner in sorted(one for one in path.rglob("*") if one.is_file()):
+        for inner in sorted(path for path in path.rglob("*") if path.is_file()):
             whole.update(
                 f"{inner.relative_to(path).as_posix()}\0{_format_stamp(inner.stat())}\n".encode()
             )
@@ -91,11 +91,11 @@ def _list_files(folder: Path, most: int | None) -> list[Path]:
     """List the files below a folder, in order."""
     inner = sorted(folder.rglob("*"))
     if most is not None:
-        if any(one.is_symlink() for one in inner):
+        if any(item.is_symlink() for item in inner):
             raise OSError(errno.ELOOP, "there is a link in it")
-        if sum(one.lstat().st_size for one in inner) > most:
+        if sum(item.lstat().st_size for item in inner) > most:
             raise OSError(errno.EFBIG, "it is far larger than what was written")
-    return [one for one in inner if one.is_file()]
+    return [item for item in inner if item.is_file()]
 
 
 def _hash_bytes(path: Path, check: Callable[[], object]) -> str:
@@ -132,9 +132,9 @@ def _refuse_constant(name: str) -> Any:
 
 
 def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
         raise ValueError(f"it gives '{twice[:100]}' twice")
-    return found
+    return fields

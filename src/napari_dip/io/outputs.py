@@ -132,9 +132,9 @@ def remove_if_free(place: Path) -> None:
 
 def find_lock_path(path: str | os.PathLike[str]) -> Path:
     """Name the file that is locked for a result, however the result is reached."""
-    found = resolve_target(Path(path))
-    digest = hashlib.sha256(os.path.normcase(found.name).encode("utf-8", "surrogateescape"))
-    return found.parent / f".napari-dip-{digest.hexdigest()[:16]}.lock"
+    target = resolve_target(Path(path))
+    digest = hashlib.sha256(os.path.normcase(target.name).encode("utf-8", "surrogateescape"))
+    return target.parent / f".napari-dip-{digest.hexdigest()[:16]}.lock"
 
 
 def lock(handle: int) -> None:
@@ -175,8 +175,8 @@ def _read_lock_owner(handle: int) -> tuple[int, str] | None:
     """Read who has locked a file; None where that is not said as we say it."""
     with suppress(OSError, ValueError, TypeError, KeyError, RecursionError):
         os.lseek(handle, 0, os.SEEK_SET)
-        told = json.loads(os.read(handle, _MAX_LOCK_BYTES))
-        return int(told["process"]), str(told["host"])
+        data = json.loads(os.read(handle, _MAX_LOCK_BYTES))
+        return int(data["process"]), str(data["host"])
     return None
 
 
@@ -243,9 +243,11 @@ def is_abandoned(name: str) -> bool:
     """Whether a name is that of a part whose process was on this computer and lives no more."""
     import psutil
 
-    told = _PART_NAME_PATTERN.fullmatch(name)
+    match = _PART_NAME_PATTERN.fullmatch(name)
     return (
-        told is not None and told[1] == _identify_computer() and not psutil.pid_exists(int(told[2]))
+        match is not None
+        and match[1] == _identify_computer()
+        and not psutil.pid_exists(int(match[2]))
     )
 
 
@@ -260,10 +262,10 @@ def remove_result(path: Path) -> None:
 @cache
 def _identify_computer() -> str:
     """Tell computers apart, and containers, which count their processes each for itself."""
-    told = socket.gethostname()
+    facts = socket.gethostname()
     with suppress(OSError):
-        told += os.readlink("/proc/self/ns/pid")
-    return hashlib.sha256(told.encode()).hexdigest()[:12]
+        facts += os.readlink("/proc/self/ns/pid")
+    return hashlib.sha256(facts.encode()).hexdigest()[:12]
 
 
 IMAGE_SUFFIXES = (".tif", ".tiff", ".zarr")
@@ -303,27 +305,27 @@ def check_output(
     Refused
         If the name cannot be used.
     """
-    found, status = stat_path(path)
-    shown = make_printable(str(found))
-    zarr = found.suffix.lower() == FOLDER_SUFFIX and FOLDER_SUFFIX in suffixes
+    output, status = stat_path(path)
+    printable = make_printable(str(output))
+    zarr = output.suffix.lower() == FOLDER_SUFFIX and FOLDER_SUFFIX in suffixes
     if status is not None and stat.S_ISDIR(status.st_mode) and not zarr:
-        raise Refused(refusal("output-is-folder", path=shown, suffix=suffixes[0]))
-    if found.name.lower().removeprefix(".ome") in suffixes:
-        raise Refused(refusal("output-nameless", path=shown, suffix=found.name.lower()))
-    if found.suffix.lower() not in suffixes:
+        raise Refused(refusal("output-is-folder", path=printable, suffix=suffixes[0]))
+    if output.name.lower().removeprefix(".ome") in suffixes:
+        raise Refused(refusal("output-nameless", path=printable, suffix=output.name.lower()))
+    if output.suffix.lower() not in suffixes:
         code = "output-type" if suffixes == IMAGE_SUFFIXES else "output-json"
-        raise Refused(refusal(code, path=shown, suffix=make_printable(found.suffix)))
+        raise Refused(refusal(code, path=printable, suffix=make_printable(output.suffix)))
     special = status is not None and not stat.S_ISREG(status.st_mode)
-    if special and not (zarr and found.is_dir()):
-        raise Refused(refusal("output-special", path=shown))
-    if any(_is_same_or_inside(found, other) for other in inputs):
-        raise Refused(refusal("output-is-input", path=shown))
-    if os.path.lexists(found) and not overwrite:
-        raise Refused(refusal("output-exists", path=shown))
+    if special and not (zarr and output.is_dir()):
+        raise Refused(refusal("output-special", path=printable))
+    if any(_is_same_or_inside(output, other) for other in inputs):
+        raise Refused(refusal("output-is-input", path=printable))
+    if os.path.lexists(output) and not overwrite:
+        raise Refused(refusal("output-exists", path=printable))
     if zarr:
-        _check_zarr(found, status)
-    target = resolve_target(found)
-    _check_folder(target.parent, status is not None, found, bytes_needed)
+        _check_zarr(output, status)
+    target = resolve_target(output)
+    _check_folder(target.parent, status is not None, output, bytes_needed)
     return target
 
 
@@ -335,12 +337,12 @@ def check_folder(path: str | os.PathLike[str], bytes_needed: int = 0) -> Path:
     Refused
         If it is no folder, the folder above it is missing, or files cannot be written there.
     """
-    found, status = stat_path(path)
+    folder, status = stat_path(path)
     if status is not None and not stat.S_ISDIR(status.st_mode):
-        raise Refused(refusal("folder-is-file", path=make_printable(str(found))))
-    place = resolve_target(found)
-    _check_folder(place if status is not None else place.parent, False, found, bytes_needed)
-    return found
+        raise Refused(refusal("folder-is-file", path=make_printable(str(folder))))
+    place = resolve_target(folder)
+    _check_folder(place if status is not None else place.parent, False, folder, bytes_needed)
+    return folder
 
 
 def check_outputs_differ(paths: Iterable[str | os.PathLike[str]]) -> None:
@@ -351,12 +353,12 @@ def check_outputs_differ(paths: Iterable[str | os.PathLike[str]]) -> None:
     Refused
         If two of the paths lead to one file.
     """
-    seen: set[str] = set()
+    earlier: set[str] = set()
     for path in paths:
         place = os.path.normcase(resolve_target(Path(path)))
-        if place in seen:
+        if place in earlier:
             raise Refused(refusal("output-twice", path=make_printable(str(path))))
-        seen.add(place)
+        earlier.add(place)
 
 
 def resolve_folder(path: Path) -> Path:
@@ -375,10 +377,10 @@ def _is_same_or_inside(path: Path, other: str | os.PathLike[str]) -> bool:
     with suppress(OSError, ValueError):
         if os.path.lexists(path) and os.path.samefile(path, other):
             return True
-        here, there = os.path.realpath(path), os.path.realpath(other)
-        if os.path.isdir(there) and here.startswith(there + os.sep):
+        here, other_path = os.path.realpath(path), os.path.realpath(other)
+        if os.path.isdir(other_path) and here.startswith(other_path + os.sep):
             return True
-        return os.path.isdir(here) and there.startswith(here + os.sep)
+        return os.path.isdir(here) and other_path.startswith(here + os.sep)
     return False
 
 
@@ -388,18 +390,18 @@ def _check_zarr(path: Path, status: os.stat_result | None) -> None:
     from napari_dip.io.formats.zarr_metadata import find_foreign_file
 
     check_zarr(path)
-    shown = make_printable(str(path))
+    printable = make_printable(str(path))
     if status is not None and not path.is_dir():
-        raise Refused(refusal("folder-is-file", path=shown))
+        raise Refused(refusal("folder-is-file", path=printable))
     if status is not None and any(path.iterdir()) and not is_zarr(path):
-        raise Refused(refusal("zarr-foreign", path=shown))
+        raise Refused(refusal("zarr-foreign", path=printable))
     if status is not None and (other := find_foreign_file(path)):
-        raise Refused(refusal("zarr-shared", path=shown, other=make_printable(other)))
+        raise Refused(refusal("zarr-shared", path=printable, other=make_printable(other)))
 
 
 def _check_folder(folder: Path, replaces: bool, path: Path, bytes_needed: int) -> None:
     """Try the folder by making a file in it, which is the only proof that holds everywhere."""
-    shown = make_printable(str(folder))
+    printable = make_printable(str(folder))
     if not folder.is_dir():
         raise Refused(refusal("output-folder-missing", folder=make_printable(str(path.parent))))
     try:
@@ -413,4 +415,4 @@ def _check_folder(folder: Path, replaces: bool, path: Path, bytes_needed: int) -
         raise Refused(make_folder_refusal(folder, error)) from None
     if free < bytes_needed:
         why = f"{bytes_needed / 1e6:.1f} MB are needed and {free / 1e6:.1f} MB are free"
-        raise Refused(refusal("output-full", folder=shown, why=why))
+        raise Refused(refusal("output-full", folder=printable, why=why))

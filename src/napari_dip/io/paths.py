@@ -20,9 +20,12 @@ from urllib.parse import urlsplit
 
 from napari_dip.errors import Refusal, Refused, refusal
 from napari_dip.errors.fault import make_printable
+from napari_dip.errors.notes import make_note
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from napari_dip.errors.notes import Note
 
 __all__ = [
     "MAX_REPORT_BYTES",
@@ -137,11 +140,11 @@ def make_folder(place: Path, *, parents: bool = False) -> None:
 
 def make_folder_refusal(folder: str | os.PathLike[str], error: OSError) -> Refusal:
     """Say that a folder takes no files, with what helps against this very error."""
-    shown = make_printable(os.fspath(folder))
+    printable = make_printable(os.fspath(folder))
     code = _OUTPUT_FAULTS.get(error.errno or 0, "output-failed")
     if code == "output-folder-missing" and os.path.isdir(folder):  # as '/proc' says it
         code = "output-readonly"
-    return refusal(code, folder=shown, path=shown, why=describe_write_error(error))
+    return refusal(code, folder=printable, path=printable, why=describe_write_error(error))
 
 
 def describe_write_error(error: Exception) -> str:
@@ -166,18 +169,22 @@ def stat_path(path: str | os.PathLike[str]) -> tuple[Path, os.stat_result | None
     text = os.fspath(path)
     if not text:
         raise Refused(refusal("path-empty"))
-    shown = make_printable(text)
+    printable = make_printable(text)
     try:
         return Path(text), os.stat(text)
     except (FileNotFoundError, NotADirectoryError):
         if _ADDRESS.match(text):
-            raise Refused(refusal("path-url", path=shown, hint=_suggest_local_path(text))) from None
+            raise Refused(
+                refusal("path-url", path=printable, hint=_suggest_local_path(text))
+            ) from None
         return Path(text), None
     except ValueError as error:
-        raise Refused(refusal("path-wrong", path=shown, why=describe_exception(error))) from None
+        raise Refused(
+            refusal("path-wrong", path=printable, why=describe_exception(error))
+        ) from None
     except OSError as error:
         code = "path-wrong" if error.errno in _PATH_ERRNOS else "file-unreadable"
-        raise Refused(refusal(code, path=shown, why=describe_exception(error))) from None
+        raise Refused(refusal(code, path=printable, why=describe_exception(error))) from None
 
 
 def _suggest_local_path(address: str) -> str:
@@ -215,19 +222,19 @@ def read_small_text(path: str | os.PathLike[str], kind: str, most: int) -> str:
     ValueError
         If it is no text in UTF-8, in words.
     """
-    found, count = check_readable_file(path)
-    shown = make_printable(str(found))
+    place, count = check_readable_file(path)
+    printable = make_printable(str(place))
     if count > most:
         facts = {"size": f"{count / 1e6:.0f} MB", "kind": kind}
-        raise Refused(refusal("file-long", path=shown, **facts))
+        raise Refused(refusal("file-long", path=printable, **facts))
     try:
-        text = found.read_bytes().decode("utf-8")
+        text = place.read_bytes().decode("utf-8")
         return text.removeprefix("\ufeff")  # a mark that editors of Windows put before it
     except UnicodeDecodeError:
         raise ValueError("it is no text in UTF-8") from None
     except OSError as error:
         raise Refused(
-            refusal("file-unreadable", path=shown, why=describe_exception(error))
+            refusal("file-unreadable", path=printable, why=describe_exception(error))
         ) from None
 
 
@@ -244,22 +251,22 @@ def check_readable_file(path: str | os.PathLike[str]) -> tuple[Path, int]:
     Refused
         If it is missing, a folder, a pipe or device, empty, or cannot be opened.
     """
-    found, status = stat_path(path)
-    shown = make_printable(str(found))
+    place, status = stat_path(path)
+    printable = make_printable(str(place))
     if status is None:
-        raise Refused(refusal("file-missing", path=shown))
+        raise Refused(refusal("file-missing", path=printable))
     if stat.S_ISDIR(status.st_mode):
-        raise Refused(refusal("file-is-folder", path=shown))
+        raise Refused(refusal("file-is-folder", path=printable))
     if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for ever
-        raise Refused(refusal("file-type", path=shown, why="it is a pipe or a device"))
+        raise Refused(refusal("file-type", path=printable, why="it is a pipe or a device"))
     if status.st_size == 0:
-        raise Refused(refusal("file-empty", path=shown))
+        raise Refused(refusal("file-empty", path=printable))
     try:
-        with found.open("rb"):
-            return found, status.st_size
+        with place.open("rb"):
+            return place, status.st_size
     except OSError as error:
         raise Refused(
-            refusal("file-unreadable", path=shown, why=describe_exception(error))
+            refusal("file-unreadable", path=printable, why=describe_exception(error))
         ) from None
 
 
@@ -267,13 +274,10 @@ def check_readable_file(path: str | os.PathLike[str]) -> tuple[Path, int]:
 _INPUT_SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".czi", ".nd2", ".lif")
 #: A folder that is one image.
 _FOLDER_INPUT_SUFFIX = ".zarr"
-_SKIPPED_FILES_NOTE = (
-    "Files in '{folder}' that are no images by their names were left out: {count}."
-)
 _GLOB_CHARACTERS = frozenset("*?[")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class InputFiles:
     """The files that were meant.
 
@@ -281,12 +285,12 @@ class InputFiles:
     ----------
     files : tuple of Path
         As they were named, in that order; those of one folder or pattern by their names.
-    notes : tuple of str
-        One sentence for each folder that holds something else as well.
+    notes : tuple of Note
+        One for each folder that holds something else as well.
     """
 
     files: tuple[Path, ...]
-    notes: tuple[str, ...] = ()
+    notes: tuple[Note, ...] = ()
 
 
 def gather(inputs: Iterable[str | os.PathLike[str]], results: Path) -> InputFiles:
@@ -309,33 +313,35 @@ def gather(inputs: Iterable[str | os.PathLike[str]], results: Path) -> InputFile
         the inputs.
     """
     files: dict[str, Path] = {}
-    notes: list[str] = []
+    notes: list[Note] = []
     own = os.path.realpath(results)
-    named = [os.fspath(one) for one in inputs]
+    named = [os.fspath(item) for item in inputs]
     if not named:
         raise Refused(refusal("batch-none"))
     for text in named:
         if _GLOB_CHARACTERS & set(text) and not os.path.lexists(
             text
         ):  # a file may have such a name, too
-            meant = sorted(Path(one) for one in glob.glob(text, recursive=True))
-            meant = [one for one in meant if _is_image(one) or not one.is_dir()]
+            meant = sorted(Path(path) for path in glob.glob(text, recursive=True))
+            meant = [item for item in meant if _is_image(item) or not item.is_dir()]
         else:
-            found, status = stat_path(text)
-            if status is None or not found.is_dir() or _is_image(found):
-                files.setdefault(os.path.realpath(found), found)
+            place, status = stat_path(text)
+            if status is None or not place.is_dir() or _is_image(place):
+                files.setdefault(os.path.realpath(place), place)
                 continue
-            meant, left = _list_folder_images(found)
-            if left:
-                notes.append(_SKIPPED_FILES_NOTE.format(count=left, folder=make_printable(text)))
+            meant, remaining = _list_folder_images(place)
+            if remaining:
+                notes.append(
+                    make_note("files-skipped", count=remaining, folder=make_printable(text))
+                )
         if not meant:
             raise Refused(refusal("batch-empty", pattern=make_printable(text)))
-        apart = [one for one in meant if os.path.realpath(one.parent) != own]
+        apart = [item for item in meant if os.path.realpath(item.parent) != own]
         if not apart:
             raise Refused(refusal("batch-among", folder=make_printable(str(results))))
-        for one in apart:
-            files.setdefault(os.path.realpath(one), one)
-    return InputFiles(tuple(files.values()), tuple(notes))
+        for entry in apart:
+            files.setdefault(os.path.realpath(entry), entry)
+    return InputFiles(files=tuple(files.values()), notes=tuple(notes))
 
 
 def make_result_name(source: Path) -> str:
@@ -357,17 +363,17 @@ def check_names_differ(sources: Iterable[Path]) -> None:
     Refused
         With the first two of them; capitals and ways to code an accent do not tell names apart.
     """
-    seen: dict[str, Path] = {}
+    earlier: dict[str, Path] = {}
     for source in sources:
         name = make_result_name(source)
         place = unicodedata.normalize("NFC", name).casefold()
-        if place in seen:
+        if place in earlier:
             pair = {
-                "first": make_printable(str(seen[place])),
+                "first": make_printable(str(earlier[place])),
                 "second": make_printable(str(source)),
             }
             raise Refused(refusal("batch-names", **pair, name=make_printable(name)))
-        seen[place] = source
+        earlier[place] = source
 
 
 def _is_image(folder: Path) -> bool:
@@ -377,10 +383,10 @@ def _is_image(folder: Path) -> bool:
 def _list_folder_images(folder: Path) -> tuple[list[Path], int]:
     """List the images in a folder by name, and count the other files; hidden ones are neither."""
     try:
-        entries = sorted(one for one in folder.iterdir() if not one.name.startswith("."))
+        entries = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     except OSError as error:
         facts = {"path": make_printable(str(folder)), "why": describe_exception(error)}
         raise Refused(refusal("file-unreadable", **facts)) from None
-    files = [one for one in entries if _is_image(one) or not one.is_dir()]
-    images = [one for one in files if _is_image(one) or one.suffix.lower() in _INPUT_SUFFIXES]
+    files = [entry for entry in entries if _is_image(entry) or not entry.is_dir()]
+    images = [file for file in files if _is_image(file) or file.suffix.lower() in _INPUT_SUFFIXES]
     return images, len(files) - len(images)

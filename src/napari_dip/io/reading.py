@@ -59,13 +59,13 @@ def read_spec(path: str | os.PathLike[str], axes: str | None = None) -> ImageSpe
         from napari_dip.io.formats import zarr as zarr_reading
 
         return zarr_reading.read_spec(Path(path), letters)
-    found, count = check_readable_file(path)
-    with convert_parser_errors(found):
-        spec: ImageSpec = _choose_reader(found).read_spec(found, letters)
+    place, count = check_readable_file(path)
+    with convert_parser_errors(place):
+        spec: ImageSpec = _choose_reader(place).read_spec(place, letters)
     if spec.pixels * np.dtype(spec.dtype).itemsize > _MAX_COMPRESSION_RATIO * count:
         sizes = " × ".join(str(side) for side in spec.shape)
         why = f"its header speaks of {sizes} pixels, but it holds {count} bytes"
-        raise Refused(refusal("file-broken", path=make_printable(str(found)), why=why))
+        raise Refused(refusal("file-broken", path=make_printable(str(place)), why=why))
     return spec
 
 
@@ -96,9 +96,9 @@ def read_pixels(spec: ImageSpec) -> npt.NDArray[Any]:
 
         raw = zarr_reading.read_pixels(Path(spec.path))
     else:
-        found, _ = check_readable_file(spec.path)
-        with convert_parser_errors(found):
-            raw = _choose_reader(found).read_pixels(found, spec)
+        place, _ = check_readable_file(spec.path)
+        with convert_parser_errors(place):
+            raw = _choose_reader(place).read_pixels(place, spec)
     pixels = _drop_alpha(raw, spec)
     if pixels.shape != spec.shape or pixels.dtype.name != spec.dtype:
         why = "its size or type changed while it was being read"
@@ -108,8 +108,8 @@ def read_pixels(spec: ImageSpec) -> npt.NDArray[Any]:
 
 def _is_folder(path: str | os.PathLike[str]) -> bool:
     """Whether a path leads to a folder that is one image."""
-    found, status = stat_path(path)
-    return status is not None and stat.S_ISDIR(status.st_mode) and is_zarr(found)
+    place, status = stat_path(path)
+    return status is not None and stat.S_ISDIR(status.st_mode) and is_zarr(place)
 
 
 def is_lazy(path: Path) -> bool:
@@ -129,7 +129,8 @@ def is_tiff(path: Path) -> bool:
 def _choose_reader(path: Path) -> Any:
     """Choose the module that reads this kind of file, by its first bytes."""
     from napari_dip.io.formats import bioio as bioio_reading
-    from napari_dip.io.formats import picture, tiff
+    from napari_dip.io.formats import png_jpeg as picture
+    from napari_dip.io.formats import tiff
 
     with path.open("rb") as file:
         start = file.read(8)
@@ -180,11 +181,11 @@ def read_provenance(path: str | os.PathLike[str]) -> dict[str, Any] | None:
         ]
     for text in texts:
         try:
-            found = parse_strict_json(text)
+            strict_json = parse_strict_json(text)
         except ValueError:
             continue
-        if isinstance(found, dict) and "recipe" in found:
-            return found
+        if isinstance(strict_json, dict) and "recipe" in strict_json:
+            return strict_json
     return None
 
 
@@ -194,7 +195,7 @@ def _read_imagej_provenance(file: TiffFile) -> list[str]:
 
 
 def _read_shaped_provenance(file: TiffFile) -> list[str]:
-    return [str(one.get("napari_dip", "")) for one in file.shaped_metadata or ()]
+    return [str(item.get("napari_dip", "")) for item in file.shaped_metadata or ()]
 
 
 def _read_ome_provenance(file: TiffFile) -> list[str]:
@@ -204,4 +205,4 @@ def _read_ome_provenance(file: TiffFile) -> list[str]:
         root = ElementTree.fromstring(file.ome_metadata)
     except ElementTree.ParseError:
         return []
-    return [one.text or "" for one in root.iter() if one.get("K") == "provenance"]
+    return [item.text or "" for item in root.iter() if item.get("K") == "provenance"]

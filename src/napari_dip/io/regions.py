@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 CHUNK = 2**26
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MemoryMappedImage:
     """Pixels that lie in a file as they are, one after the other.
 
@@ -93,7 +93,7 @@ def open_pixels(spec: ImageSpec) -> MemoryMappedImage | LazyImage | npt.NDArray[
 
     Returns
     -------
-    OnDisk, ReadInPlace or ndarray
+    MemoryMappedImage, LazyImage or ndarray
         A TIFF whose pixels lie one after the other is read where it is; one that is compressed is
         unpacked into a temporary file first. OME-Zarr, CZI, ND2 and LIF are read where they are.
         Other kinds of files are read whole.
@@ -112,27 +112,29 @@ def open_pixels(spec: ImageSpec) -> MemoryMappedImage | LazyImage | npt.NDArray[
     if is_lazy(path):
         return _check_unchanged(path, spec, bioio_reading.open_bioio_image(path))
     with convert_parser_errors(path):
-        found = locate_pixels(path) if is_tiff(path) else None
-        if found is None or found.shape != spec.shape or found.dtype.name != spec.dtype:
+        location = locate_pixels(path) if is_tiff(path) else None
+        if location is None or location.shape != spec.shape or location.dtype.name != spec.dtype:
             return read_pixels(spec)
-        if found.offset is not None:
-            return MemoryMappedImage(path, found.offset, found.shape, found.dtype.str)
+        if location.offset is not None:
+            return MemoryMappedImage(
+                path=path, offset=location.offset, shape=location.shape, stored=location.dtype.str
+            )
         keeper = _TemporaryFolder()
         try:
             raw = create_mapped_image(
-                keeper.path / "pixels", found.shape, found.dtype.newbyteorder("=")
+                keeper.path / "pixels", location.shape, location.dtype.newbyteorder("=")
             )
         except OSError as error:
             raise Refused(make_save_refusal(keeper.path, error)) from None
-        found.unpack(raw.mapped("r+"))
+        location.unpack(raw.mapped("r+"))
         return replace(raw, keeper=keeper)
 
 
-def _check_unchanged(path: Path, spec: ImageSpec, found: LazyImage) -> LazyImage:
-    if found.shape != spec.shape or found.dtype.name != spec.dtype:
+def _check_unchanged(path: Path, spec: ImageSpec, image: LazyImage) -> LazyImage:
+    if image.shape != spec.shape or image.dtype.name != spec.dtype:
         why = "its size or type changed while it was being read"
         raise Refused(refusal("file-broken", path=make_printable(str(path)), why=why))
-    return found
+    return image
 
 
 class _TemporaryFolder:
@@ -162,7 +164,7 @@ def create_mapped_image(
     except OSError:
         path.unlink(missing_ok=True)
         raise
-    return MemoryMappedImage(path, 0, shape, dtype.str)
+    return MemoryMappedImage(path=path, offset=0, shape=shape, stored=dtype.str)
 
 
 def _reserve(file: IO[bytes], count: int) -> None:
@@ -184,7 +186,7 @@ def iter_chunks(image: Any) -> Iterator[npt.NDArray[Any]]:
 
     Parameters
     ----------
-    image : OnDisk or array
+    image : MemoryMappedImage, LazyImage or ndarray
     """
     yield from _iter_outer_chunks(image, image.shape, ())
 

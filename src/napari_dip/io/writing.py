@@ -82,10 +82,10 @@ def write_image(
         from napari_dip.io.zarr_writing import write_zarr
 
         origin = dict(zip(axes, tags.origin, strict=True)) if tags and tags.origin else None
-        told: dict[str, Any] = {"provenance": dict(provenance or {}), "like": like}
+        facts: dict[str, Any] = {"provenance": dict(provenance or {}), "like": like}
         pixels = _make_contiguous(image)
         return write_zarr(
-            Path(path), pixels, axes, sizes, origin=origin, overwrite=overwrite, **told
+            Path(path), pixels, axes, sizes, origin=origin, overwrite=overwrite, **facts
         )
     text = json.dumps(dict(provenance or {}), ensure_ascii=True)
     return _write_tiff(Path(path), image, axes, sizes, text, tags or SourceTags(), overwrite)
@@ -163,7 +163,9 @@ def _make_contiguous(image: npt.NDArray[Any]) -> npt.NDArray[Any] | MemoryMapped
     if isinstance(image, np.memmap) and image.flags.c_contiguous and image.filename is not None:
         path = Path(image.filename)
         if path.exists():
-            return MemoryMappedImage(path, image.offset, image.shape, image.dtype.str)
+            return MemoryMappedImage(
+                path=path, offset=image.offset, shape=image.shape, stored=image.dtype.str
+            )
     return np.ascontiguousarray(image)
 
 

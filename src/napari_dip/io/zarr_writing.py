@@ -53,7 +53,7 @@ def write_zarr(
     Parameters
     ----------
     path : path ending in .zarr
-    image : ndarray or `OnDisk`
+    image : ndarray or `MemoryMappedImage`
         Read region by region.
     axes : str
         One letter for each axis out of T, C, Z, Y, X and S; samples become channels.
@@ -113,10 +113,10 @@ class _ReorderedImage:
         self.dtype = np.dtype(image.dtype).newbyteorder("=")
 
     def __getitem__(self, region: tuple[slice, ...]) -> npt.NDArray[Any]:
-        there = [slice(None)] * len(region)
-        for one, place in zip(region, self._places, strict=True):
-            there[place] = one
-        return np.asarray(self._image[tuple(there)]).transpose(self._places)
+        source_region = [slice(None)] * len(region)
+        for item, place in zip(region, self._places, strict=True):
+            source_region[place] = item
+        return np.asarray(self._image[tuple(source_region)]).transpose(self._places)
 
 
 def _write_levels(
@@ -145,8 +145,8 @@ def _write_levels(
         levels.append([size * step for size, step in zip(levels[-1], steps, strict=True)])
         above = _write_coarser_level(group, len(levels) - 1, above, steps, image, version)
     name, first = str(provenance.get("source", "image")), [origin.get(axis, 0.0) for axis in axes]
-    told = build_multiscales(axes, levels, units, name, version, first)
-    group.attrs.update({**told, "napari_dip": provenance})
+    multiscales = build_multiscales(axes, levels, units, name, version, first)
+    group.attrs.update({**multiscales, "napari_dip": provenance})
 
 
 def _create_level(
@@ -158,7 +158,7 @@ def _create_level(
 
     axes = image.axes
     planes = shape[axes.index("Z")] if "Z" in axes else 1
-    wish = dict(zip("ZYX", _STACK if planes > 1 else _PLANE, strict=True))
+    chunks_by_axis = dict(zip("ZYX", _STACK if planes > 1 else _PLANE, strict=True))
     options: dict[str, Any] = (
         {
             "compressors": Blosc("zstd", 3, Blosc.SHUFFLE),
@@ -173,7 +173,9 @@ def _create_level(
     return group.create_array(
         str(number),
         shape=shape,
-        chunks=tuple(min(side, wish.get(axis, 1)) for side, axis in zip(shape, axes, strict=True)),
+        chunks=tuple(
+            min(side, chunks_by_axis.get(axis, 1)) for side, axis in zip(shape, axes, strict=True)
+        ),
         dtype=image.dtype,
         fill_value=0,
         config={"write_empty_chunks": True},  # what is missing is known to be lost, then
@@ -189,8 +191,8 @@ def _write_coarser_level(
     below = _create_level(group, number, shape, image, version)
     for region in _iter_chunk_regions(below):
         fine = tuple(
-            slice(one.start * step, min(side, one.stop * step))
-            for one, step, side in zip(region, steps, above.shape, strict=True)
+            slice(item.start * step, min(side, item.stop * step))
+            for item, step, side in zip(region, steps, above.shape, strict=True)
         )
         means = _average_blocks(above[fine], steps)
         below[region] = np.rint(means) if image.dtype.kind in "iu" else means
@@ -199,14 +201,16 @@ def _write_coarser_level(
 
 def _average_blocks(pixels: npt.NDArray[Any], steps: list[int]) -> npt.NDArray[np.float64]:
     """Means over blocks; those at the far border of what is there."""
-    found = pixels.astype(np.float64)
+    averaged = pixels.astype(np.float64)
     for axis, step in enumerate(steps):
         if step > 1:
-            starts = np.arange(0, found.shape[axis], step)
-            counts = np.minimum(step, found.shape[axis] - starts)
-            sums = np.add.reduceat(found, starts, axis=axis)
-            found = sums / counts.reshape([-1 if one == axis else 1 for one in range(found.ndim)])
-    return found
+            starts = np.arange(0, averaged.shape[axis], step)
+            counts = np.minimum(step, averaged.shape[axis] - starts)
+            sums = np.add.reduceat(averaged, starts, axis=axis)
+            averaged = sums / counts.reshape(
+                [-1 if index == axis else 1 for index in range(averaged.ndim)]
+            )
+    return averaged
 
 
 def _choose_level_factors(

@@ -11,7 +11,13 @@ from napari_dip.io import ImageSpec, guess_axes
 from napari_dip.io.regions import open_pixels
 from napari_dip.pipeline.events import drain_generator
 from napari_dip.pipeline.lazy_inputs import LazyPixels, is_dask_array
-from napari_dip.pipeline.recipe import Recipe, recipe_from_dict, recipe_from_json
+from napari_dip.pipeline.recipe import (
+    OLD_INPUTS,
+    Recipe,
+    accept_old_names,
+    recipe_from_dict,
+    recipe_from_json,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -48,7 +54,7 @@ def restore(
         Iterations after which the best picture so far is kept, as by "Stop and keep": repeats a
         run that was ended so.
     **inputs : array-like or path
-        Further images that the task takes, by name; ``shared_network``: see `denoise`.
+        Further images that the task takes, by name; ``network_file``: see `denoise`.
 
     Returns
     -------
@@ -61,26 +67,32 @@ def restore(
     Failed
         If the work began and could not end well.
     """
+    from napari_dip.pipeline.execute.crop_preview import make_keep_after_control
     from napari_dip.pipeline.execute.runner import run
-    from napari_dip.pipeline.execute.trial import make_keep_after_control
-    from napari_dip.pipeline.lazy_inputs import check_unchanged, stamped
-    from napari_dip.pipeline.machine import this_machine
-    from napari_dip.pipeline.plan.plan import preflight
-    from napari_dip.pipeline.store.shared_network import KEY, read_network, served_by
+    from napari_dip.pipeline.lazy_inputs import check_unchanged, stamp_plan_files
+    from napari_dip.pipeline.machine import detect_machine
+    from napari_dip.pipeline.plan.preflight import preflight
+    from napari_dip.pipeline.store.shared_network import (
+        SHARED_NETWORK_INPUT,
+        plan_with_network,
+        read_network,
+    )
 
-    wish = load_recipe(recipe)
-    network = None if (named := inputs.pop(KEY, None)) is None else read_network(named)
-    _check_names(wish, inputs)
+    choice, inputs = load_recipe(recipe), accept_old_names(inputs, OLD_INPUTS)
+    network = (
+        None if (named := inputs.pop(SHARED_NETWORK_INPUT, None)) is None else read_network(named)
+    )
+    _check_names(choice, inputs)
     control = make_keep_after_control(keep_after)
     spec, pixels = describe_input("image", image, axes)
     others = {
-        name: describe_input(name, one, None) for name, one in inputs.items() if one is not None
+        name: describe_input(name, item, None) for name, item in inputs.items() if item is not None
     }
     headers = {name: header for name, (header, _) in others.items()}
-    plan = served_by(preflight(wish, spec, this_machine(), headers), network)
+    plan = plan_with_network(preflight(choice, spec, detect_machine(), headers), network)
     if isinstance(plan, Refusal):
         raise Refused(plan)
-    plan = stamped(plan)
+    plan = stamp_plan_files(plan)
     image = open_pixels(spec) if plan.tiles and spec.path else pixels()
     data = {"image": image, **{name: read() for name, (_, read) in others.items()}}
     check_unchanged(plan)
@@ -92,7 +104,7 @@ def restore(
 
 
 def _check_names(recipe: Recipe, inputs: Mapping[str, Any]) -> None:
-    names = [one.name for one in recipe.task.inputs]
+    names = [item.name for item in recipe.task.inputs]
     if unknown := set(inputs) - set(names):
         facts = {"field": min(unknown), "known": ", ".join(names)}
         raise Refused(refusal("setting-unknown", **facts))
@@ -119,12 +131,14 @@ def _read_recipe_file(path: str) -> Recipe:
     from napari_dip.errors.fault import make_printable
     from napari_dip.io.paths import MAX_SETTINGS_BYTES, describe_exception, read_small_text
 
-    shown = make_printable(path)
+    printable = make_printable(path)
     try:
         text = read_small_text(path, "a recipe", MAX_SETTINGS_BYTES)
     except ValueError as error:
-        raise Refused(refusal("recipe-broken", path=shown, why=describe_exception(error))) from None
-    return recipe_from_json(text, origin=shown)
+        raise Refused(
+            refusal("recipe-broken", path=printable, why=describe_exception(error))
+        ) from None
+    return recipe_from_json(text, origin=printable)
 
 
 def parse_axes(axes: object) -> str | None:
@@ -138,7 +152,7 @@ def parse_axes(axes: object) -> str | None:
     letters = axes if isinstance(axes, list | tuple) else [axes]
     if axes is None:
         return None
-    if not all(isinstance(one, str) for one in letters):
+    if not all(isinstance(letter, str) for letter in letters):
         why = "it should be one letter for each axis"
         hint = "Give a text such as 'ZYX', or a list of such letters."
         raise Refused(refusal("setting-wrong", field="axes", value=repr(axes), why=why, hint=hint))
@@ -162,7 +176,9 @@ def describe_input(name: str, image: Any, axes: object) -> tuple[ImageSpec, Call
         why = "its size is not known yet"
         raise Refused(refusal("image-not-array", name=name, why=why)) from None
     named = axes or ("" if axes is not None else guess_axes(shape))
-    spec = ImageSpec(name, shape, str(array.dtype.name), named, guessed=axes is None)
+    spec = ImageSpec(
+        name=name, shape=shape, dtype=str(array.dtype.name), axes=named, guessed=axes is None
+    )
     pixels = LazyPixels(name, array) if is_dask_array(array) else array
     return spec, lambda: pixels
 

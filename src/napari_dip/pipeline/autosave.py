@@ -30,7 +30,7 @@ from napari_dip.io.paths import read_small_text
 from napari_dip.io.reading import read_spec
 from napari_dip.io.regions import open_pixels
 from napari_dip.io.writing import write_text
-from napari_dip.pipeline.assess.report import sha256
+from napari_dip.pipeline.assess.report import compute_sha256
 from napari_dip.pipeline.assess.report_fields import (
     CountField,
     NameField,
@@ -39,8 +39,9 @@ from napari_dip.pipeline.assess.report_fields import (
     find_field_fault,
 )
 from napari_dip.pipeline.execute.runner import run
-from napari_dip.pipeline.lazy_inputs import file_digest
-from napari_dip.pipeline.machine import Machine, size, torch_version
+from napari_dip.pipeline.lazy_inputs import hash_file_pixels
+from napari_dip.pipeline.machine import Machine, format_bytes, get_torch_version
+from napari_dip.pipeline.recipe import migrate_record
 from napari_dip.pipeline.store.checkpoint_file import read_header
 from napari_dip.pipeline.store.checkpoints import CheckpointStore
 from napari_dip.pipeline.store.folder_lock import (
@@ -58,27 +59,27 @@ if TYPE_CHECKING:
     from napari_dip.pipeline.plan.types import Plan
 
 #: Raised by one whenever what was kept before could not be read.
-SCHEMA = 1
+RUN_MANIFEST_SCHEMA = 1
 #: The file that makes a folder an unfinished run; written after the inputs, and all of it at once.
-TOLD = "run.json"
-CHECKPOINT = "checkpoint"
+RUN_MANIFEST_FILE = "run.json"
+CHECKPOINT_FILE = "checkpoint"
 #: Bytes that run.json may have: recipe and look of a few layers take some thousand.
-_TOLD_BYTES = 1_000_000
+_MAX_RUN_MANIFEST_BYTES = 1_000_000
 #: Seconds after which a folder that holds no run is what a crash has left of its beginning.
-_STALE = 60.0
+_STALE_FOLDER_SECONDS = 60.0
 #: Runs that are kept at most; each may hold a gigabyte of pixels.
-MOST_RUNS = 5
+MAX_SAVED_RUNS = 5
 #: What is raised where a checkpoint's header is none.
-_NO_HEADER = (OSError, ValueError, TypeError, ArithmeticError, LookupError, RecursionError)
+_HEADER_ERRORS = (OSError, ValueError, TypeError, ArithmeticError, LookupError, RecursionError)
 #: Part of `Machine` that a plan depends on.
-_MACHINE = tuple(one.name for one in fields(Machine))
+_MACHINE_FIELDS = tuple(field.name for field in fields(Machine))
 
 
-class _Task(StrictModel):
+class _TaskFields(StrictModel):
     task: TextField
 
 
-class _Input(StrictModel):
+class _InputFields(StrictModel):
     layer: NameField
     sha256: TextField
     file: NameField | None
@@ -91,58 +92,58 @@ class _RunFields(StrictModel):
     schema_version: Literal[1] = Field(alias="schema")
     version: TextField
     torch: TextField
-    recipe: _Task
+    recipe: _TaskFields
     label: NameField
     begun: TextField
     iterations: CountField
     tiles: CountField
     machine: dict[str, Any]
-    inputs: dict[str, _Input]
+    inputs: dict[str, _InputFields]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Unfinished:
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class InterruptedRun:
     """A run that was cut off.
 
     Attributes
     ----------
     folder : Path
-    told : mapping
+    manifest : mapping
         What `summarise_run` has written down.
     """
 
     folder: Path
-    told: Mapping[str, Any]
+    manifest: Mapping[str, Any]
 
     @property
     def inputs(self) -> Mapping[str, Mapping[str, Any]]:
         """What is known of each input: layer, sha256, axes, and path or file."""
-        inputs: Mapping[str, Mapping[str, Any]] = self.told["inputs"]
+        inputs: Mapping[str, Mapping[str, Any]] = self.manifest["inputs"]
         return inputs
 
     @property
     def machine(self) -> Machine:
         """What the computer offered when the run was planned, so that the plan comes out again."""
-        return TypeAdapter(Machine).validate_python(self.told["machine"])
+        return TypeAdapter(Machine).validate_python(self.manifest["machine"])
 
     @property
     def exact(self) -> bool:
         """Whether it can be gone on with: by the same version of this package and of torch."""
-        return all(self.told[name] == value for name, value in versions().items())
+        return all(self.manifest[name] == value for name, value in get_pixel_versions().items())
 
     @property
     def begun(self) -> datetime:
         """When it was begun."""
-        return datetime.fromisoformat(self.told["begun"])
+        return datetime.fromisoformat(self.manifest["begun"])
 
     @property
     def done(self) -> int:
         """Iterations of which something is kept; those of tiles in progress alone."""
         try:
-            header = read_header(self.folder / CHECKPOINT)
+            header = read_header(self.folder / CHECKPOINT_FILE)
             fit, ended = header["fit"], header["outcomes"]
             last = 0 if fit is None else int(fit["history"][-1][0])
-            return last + sum(int(one["iterations"]) for one in ended)
+            return last + sum(int(item["iterations"]) for item in ended)
         except (
             OSError,
             ValueError,
@@ -157,34 +158,36 @@ class Unfinished:
     @property
     def tiles(self) -> int:
         """Tiles that are done."""
-        words = (self.folder / f"{CHECKPOINT}.tiles").glob("*.json")
-        return sum(path.stem.isdigit() for path in words)
+        text = (self.folder / f"{CHECKPOINT_FILE}.tiles").glob("*.json")
+        return sum(path.stem.isdigit() for path in text)
 
-    def words(self) -> str:
+    def describe(self) -> str:
         """Say what it is, when it was begun, and how far it came, in one sentence."""
         began = self.begun.astimezone()
         when = f"{began.day} {began:%B %Y at %H:%M}"
-        far = f"{self.done:,} of at most {self.told['iterations']:,} iterations"
-        if self.told["tiles"]:
-            far = f"{self.tiles} of {self.told['tiles']} tiles"
-        return make_printable(f"{self.told['label']}, begun on {when}, was cut off after {far}.")
+        far = f"{self.done:,} of at most {self.manifest['iterations']:,} iterations"
+        if self.manifest["tiles"]:
+            far = f"{self.tiles} of {self.manifest['tiles']} tiles"
+        return make_printable(
+            f"{self.manifest['label']}, begun on {when}, was cut off after {far}."
+        )
 
     def remove(self) -> None:
         """Delete all that runs have written there; what makes it a run first."""
         with suppress(OSError):  # what was read as a run is one, by whichever version
-            FolderLock(self.folder).let_go()
-            (self.folder / TOLD).unlink(missing_ok=True)
+            FolderLock(self.folder).release()
+            (self.folder / RUN_MANIFEST_FILE).unlink(missing_ok=True)
         remove_run_folder(self.folder)
 
 
-def versions() -> dict[str, str]:
+def get_pixel_versions() -> dict[str, str]:
     """Give the versions that pixels depend on."""
     from napari_dip.version import __version__
 
-    return {"version": __version__, "torch": torch_version()}
+    return {"version": __version__, "torch": get_torch_version()}
 
 
-def find_unfinished(home: Path, task: str) -> tuple[Unfinished, ...]:
+def find_interrupted_runs(home: Path, task: str) -> tuple[InterruptedRun, ...]:
     """List the runs of a task that were cut off, latest first; takes no pixel and loads no torch.
 
     Parameters
@@ -194,31 +197,37 @@ def find_unfinished(home: Path, task: str) -> tuple[Unfinished, ...]:
     task : str
         Key in `TASKS`.
     """
-    found = [_read(folder) for folder in _folders(home) if not is_folder_locked(folder)]
-    runs = [one for one in found if one is not None and one.told["recipe"]["task"] == task]
-    return tuple(sorted(runs, key=lambda one: one.told["begun"], reverse=True))
+    folders = [
+        _read_run_folder(folder)
+        for folder in _list_subfolders(home)
+        if not is_folder_locked(folder)
+    ]
+    runs = [
+        item for item in folders if item is not None and item.manifest["recipe"]["task"] == task
+    ]
+    return tuple(sorted(runs, key=lambda item: item.manifest["begun"], reverse=True))
 
 
-def make_room(home: Path) -> None:
+def remove_stale_runs(home: Path) -> None:
     """Remove what a crash has left of a beginning, and the oldest runs where there are many.
 
     What no run has written stays.
     """
-    old = time.time() - _STALE
+    old = time.time() - _STALE_FOLDER_SECONDS
     runs = []
-    for folder in _folders(home):
+    for folder in _list_subfolders(home):
         with suppress(OSError):
             if not is_run_folder(folder) or is_folder_locked(folder):
                 continue
-            if (folder / TOLD).exists():
+            if (folder / RUN_MANIFEST_FILE).exists():
                 runs.append((folder.stat().st_mtime, folder))
             elif folder.stat().st_mtime < old:
                 remove_run_folder(folder)
-    for _, folder in sorted(runs)[: max(0, len(runs) - MOST_RUNS + 1)]:
+    for _, folder in sorted(runs)[: max(0, len(runs) - MAX_SAVED_RUNS + 1)]:
         remove_run_folder(folder)
 
 
-def write_told(folder: Path, about: Mapping[str, Any], inputs: Mapping[str, Any]) -> None:
+def write_run_manifest(folder: Path, about: Mapping[str, Any], inputs: Mapping[str, Any]) -> None:
     """Make a folder an unfinished run.
 
     Parameters
@@ -234,8 +243,8 @@ def write_told(folder: Path, about: Mapping[str, Any], inputs: Mapping[str, Any]
     Failed
         If the disk does not take it.
     """
-    told = {"schema": SCHEMA, **versions(), **about, "inputs": inputs}
-    write_text(folder / TOLD, json.dumps(told, indent=1), overwrite=True)
+    facts = {"schema": RUN_MANIFEST_SCHEMA, **get_pixel_versions(), **about, "inputs": inputs}
+    write_text(folder / RUN_MANIFEST_FILE, json.dumps(facts, indent=1), overwrite=True)
 
 
 def summarise_run(plan: Any, label: str, machine: Machine) -> dict[str, Any]:
@@ -259,26 +268,33 @@ def summarise_run(plan: Any, label: str, machine: Machine) -> dict[str, Any]:
     }
 
 
-def _folders(home: Path) -> list[Path]:
+def _list_subfolders(home: Path) -> list[Path]:
     try:
-        return [one for one in home.iterdir() if one.is_dir() and not one.is_symlink()]
+        return [path for path in home.iterdir() if path.is_dir() and not path.is_symlink()]
     except OSError:
         return []
 
 
-def _read(folder: Path) -> Unfinished | None:
+def _read_run_folder(folder: Path) -> InterruptedRun | None:
     """Read a folder's run; None if it holds none that can be read."""
     try:
-        told = parse_strict_json(read_small_text(folder / TOLD, "an unfinished run", _TOLD_BYTES))
-        if find_field_fault(told, _RunFields) or set(told["machine"]) != set(_MACHINE):
+        strict_json = parse_strict_json(
+            read_small_text(
+                folder / RUN_MANIFEST_FILE, "an unfinished run", _MAX_RUN_MANIFEST_BYTES
+            )
+        )
+        strict_json = migrate_record(strict_json) if isinstance(strict_json, dict) else strict_json
+        if find_field_fault(strict_json, _RunFields) or set(strict_json["machine"]) != set(
+            _MACHINE_FIELDS
+        ):
             return None
-        one = Unfinished(folder, told)
-        one.words(), one.machine
+        run = InterruptedRun(folder=folder, manifest=strict_json)
+        run.describe(), run.machine
     except (DipError, OSError, ValueError, OverflowError):  # a date of another age
         return None
-    files = [noted["file"] for noted in one.inputs.values()]
+    files = [noted["file"] for noted in run.inputs.values()]
     elsewhere = any(file is not None and Path(file).name != file for file in files)
-    return None if elsewhere else one
+    return None if elsewhere else run
 
 
 #: Seconds before anything is kept: a run that is over by then is soon made again.
@@ -288,7 +304,7 @@ AUTOSAVE_DELAY_SECONDS = 5.0
 MAX_COPIED_BYTES = 1_000_000_000
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class AutosaveTarget:
     """Where a run is kept, and what is written down of it.
 
@@ -296,7 +312,7 @@ class AutosaveTarget:
     ----------
     folder : Path
         Its own.
-    about : mapping
+    run_summary : mapping
         By `napari_dip.pipeline.autosave.summarise_run`.
     inputs : mapping of str to mapping
         Of each input, in plain JSON types: "layer", "path" of the file behind it or None, and
@@ -306,7 +322,7 @@ class AutosaveTarget:
     """
 
     folder: Path
-    about: Mapping[str, Any]
+    run_summary: Mapping[str, Any]
     inputs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     resume: bool = False
 
@@ -326,7 +342,7 @@ def run_with_autosave(
     """
     wishes: dict[str, Any] = {"control": control, "preview_seconds": preview_seconds}
     try:
-        held = _lock_run_folder(place, plan, data)
+        locked = _lock_run_folder(place, plan, data)
     except OSError:  # the picture is worth more than the means to go on
         return (yield from run(plan, data, **wishes))
 
@@ -334,7 +350,7 @@ def run_with_autosave(
         if not plan.tiles:  # those of tiles lie there by now
             _save_inputs(place, plan, data, store.identity["inputs"])
 
-    path = place.folder / CHECKPOINT
+    path = place.folder / CHECKPOINT_FILE
     store = CheckpointStore(
         path, resume=place.resume, after=AUTOSAVE_DELAY_SECONDS, before=keep, lasting=False
     )
@@ -347,9 +363,9 @@ def run_with_autosave(
         over = not place.resume
         raise
     finally:
-        held.let_go()
-        if over or not store.begun():
-            Unfinished(place.folder, {}).remove()
+        locked.release()
+        if over or not store.has_saved_state():
+            InterruptedRun(folder=place.folder, manifest={}).remove()
 
 
 def _lock_run_folder(place: AutosaveTarget, plan: Plan, data: Mapping[str, Any]) -> FolderLock:
@@ -357,19 +373,19 @@ def _lock_run_folder(place: AutosaveTarget, plan: Plan, data: Mapping[str, Any])
     if place.resume:
         return FolderLock(place.folder)
     place.folder.parent.mkdir(parents=True, exist_ok=True)
-    make_room(place.folder.parent)
+    remove_stale_runs(place.folder.parent)
     if os.path.lexists(place.folder):
         raise FileExistsError(17, "a folder of that name is there")
     make_run_folder(place.folder, 0o700)
-    held = None
+    lock = None
     try:
-        held = FolderLock(place.folder)
+        lock = FolderLock(place.folder)
         if plan.tiles:  # which lie there from the start
             _save_inputs(place, plan, data)
-        return held
+        return lock
     except OSError:
-        if held is not None:
-            held.let_go()
+        if lock is not None:
+            lock.release()
         remove_run_folder(place.folder)
         raise
 
@@ -397,16 +413,17 @@ def _save_inputs(
     if place.resume:
         return
     noted = {
-        name: _describe_saved_input(name, one, data[name]) for name, one in place.inputs.items()
+        name: _describe_saved_input(name, item, data[name]) for name, item in place.inputs.items()
     }
-    for name, one in noted.items():
-        if one["sha256"] != (hashes or {}).get(name, one["sha256"]):
-            raise OSError(f"the pixels of '{one['layer']}' have changed since they were read")
-    copied = {name: np.asarray(data[name]) for name, one in noted.items() if one["file"]}
+    for name, entry in noted.items():
+        if entry["sha256"] != (hashes or {}).get(name, entry["sha256"]):
+            raise OSError(f"the pixels of '{entry['layer']}' have changed since they were read")
+    copied = {name: np.asarray(data[name]) for name, item in noted.items() if item["file"]}
     count = sum(array.nbytes for array in copied.values())
     if count > MAX_COPIED_BYTES:
         raise OSError(
-            f"{size(count)} of pixels lie in no file, and {size(MAX_COPIED_BYTES)} is the most"
+            f"{format_bytes(count)} of pixels lie in no file, and "
+            f"{format_bytes(MAX_COPIED_BYTES)} is the most"
         )
     if shutil.disk_usage(place.folder).free < 2 * (count + plan.peak_bytes):
         raise OSError("no space left beside what it would take")
@@ -416,27 +433,27 @@ def _save_inputs(
             file.flush()
             os.fsync(file.fileno())
     try:
-        write_told(place.folder, place.about, noted)
+        write_run_manifest(place.folder, place.run_summary, noted)
     except DipError as error:
         raise OSError(str(error)) from error
 
 
-def _describe_saved_input(name: str, one: Mapping[str, Any], array: Any) -> dict[str, Any]:
+def _describe_saved_input(name: str, item: Mapping[str, Any], array: Any) -> dict[str, Any]:
     """Say how the pixels of an input are found again: in a file that holds them, or a copy."""
-    digest = sha256(array)
-    path = one.get("path")
-    if path is not None and file_digest(path, tuple(array.shape)) != digest:
+    digest = compute_sha256(array)
+    path = item.get("path")
+    if path is not None and hash_file_pixels(path, tuple(array.shape)) != digest:
         path = None
-    return {**one, "sha256": digest, "path": path, "file": None if path else f"{name}.npy"}
+    return {**item, "sha256": digest, "path": path, "file": None if path else f"{name}.npy"}
 
 
-def read_run_inputs(one: Unfinished, there: Mapping[str, Any]) -> dict[str, Any]:
+def read_run_inputs(run: InterruptedRun, layers: Mapping[str, Any]) -> dict[str, Any]:
     """Find the inputs of a run again.
 
     Parameters
     ----------
-    one : Unfinished
-    there : mapping of str to array
+    run : InterruptedRun
+    layers : mapping of str to array
         Pixels that may be those of an input already, by its name.
 
     Returns
@@ -449,22 +466,22 @@ def read_run_inputs(one: Unfinished, there: Mapping[str, Any]) -> dict[str, Any]
     Refused
         If they are gone, or others.
     """
-    return {name: _find_input_pixels(one, name, there.get(name)) for name in one.inputs}
+    return {name: _find_input_pixels(run, name, layers.get(name)) for name in run.inputs}
 
 
-def _find_input_pixels(one: Unfinished, name: str, there: Any) -> Any:
-    noted = one.inputs[name]
-    if there is not None and sha256(np.asarray(there)) == noted["sha256"]:
+def _find_input_pixels(run: InterruptedRun, name: str, layer: Any) -> Any:
+    noted = run.inputs[name]
+    if layer is not None and compute_sha256(np.asarray(layer)) == noted["sha256"]:
         return None
-    where = noted["path"] or str(one.folder / noted["file"])
+    where = noted["path"] or str(run.folder / noted["file"])
     try:
         if noted["path"]:
             pixels = np.asarray(open_pixels(read_spec(noted["path"]))[...])
         else:
-            pixels = np.load(one.folder / noted["file"], allow_pickle=False)
+            pixels = np.load(run.folder / noted["file"], allow_pickle=False)
     except (DipError, OSError, ValueError) as error:
         facts = {"layer": noted["layer"], "path": where}
         raise Refused(refusal("unfinished-gone", **facts)) from error
-    if sha256(pixels) != noted["sha256"]:
+    if compute_sha256(pixels) != noted["sha256"]:
         raise Refused(refusal("unfinished-changed", layer=noted["layer"], path=where))
     return pixels

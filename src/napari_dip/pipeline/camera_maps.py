@@ -18,7 +18,7 @@ from napari_dip.io.paths import make_folder
 from napari_dip.io.regions import open_pixels
 from napari_dip.io.writing import write_bytes, write_image
 from napari_dip.pipeline.api import describe_input
-from napari_dip.pipeline.assess.report_picture import new_figure, png_of, styled
+from napari_dip.pipeline.assess.report_figures import make_figure, render_png, use_default_style
 from napari_dip.pipeline.plan.layout import check_header
 
 if TYPE_CHECKING:
@@ -76,8 +76,8 @@ class CameraReport:
         (Y, X) float32: what each pixel reads without light, and the standard deviation there.
     gain : ndarray or None
         (Y, X) float32, grey values for a photo-electron; None without flat frames.
-    dark : Level
-    flats : tuple of Level
+    dark : LightLevel
+    flats : tuple of LightLevel
     camera_gain : float
         Mean of the gain map; 0 without one.
     gain_spread, gain_error : float
@@ -117,9 +117,9 @@ class CameraReport:
                 "chance makes quiet "
                 "pixels look noisy. Take hundreds if you can."
             )
-        return (*said, *self._of_gain())
+        return (*said, *self._describe_gain())
 
-    def _of_gain(self) -> list[str]:
+    def _describe_gain(self) -> list[str]:
         if self.gain is None:
             return ["No gain map was made, since no flat frames were given."]
         kept = self.gain_spread**2 / (self.gain_spread**2 + self.gain_error**2)
@@ -129,14 +129,14 @@ class CameraReport:
             f"measured to {self.gain_error:.1%}, so {kept:.0%} of what is measured of each was "
             "kept."
         ]
-        for one in self.flats:
+        for flat in self.flats:
             light, variance = (
-                float(np.median(value)) for value in (one.mean - self.offset, one.variance)
+                float(np.median(value)) for value in (flat.mean - self.offset, flat.variance)
             )
             off = variance / (self.camera_gain * light + float(np.median(self.noise)) ** 2) - 1
             if abs(off) > MAX_LINE_DEVIATION:
                 said.append(
-                    f"The variance of '{one.name}' lies {off:+.0%} off the line: check that it is "
+                    f"The variance of '{flat.name}' lies {off:+.0%} off the line: check that it is "
                     "not saturated, and that its light is steady."
                 )
         return said
@@ -145,7 +145,7 @@ class CameraReport:
         """Give what was found in plain JSON types."""
         return {
             "dark_frames": self.dark.frames,
-            "flat_frames": {one.name: one.frames for one in self.flats},
+            "flat_frames": {flat.name: flat.frames for flat in self.flats},
             "camera_gain": self.camera_gain,
             "gain_spread": self.gain_spread,
             "gain_error": self.gain_error,
@@ -167,8 +167,8 @@ class CameraReport:
         maps = {"offset.tif": self.offset, "gain.tif": self.gain, "noise.tif": self.noise}
         for name, array in maps.items():
             if array is not None:
-                told = {"napari_dip_camera_maps": self.to_dict()}
-                write_image(place / name, array, axes="YX", provenance=told, overwrite=overwrite)
+                facts = {"napari_dip_camera_maps": self.to_dict()}
+                write_image(place / name, array, axes="YX", provenance=facts, overwrite=overwrite)
         write_bytes(place / CAMERA_MAP_FILES[-1], draw_photon_transfer(self), overwrite=overwrite)
         return place
 
@@ -244,10 +244,10 @@ def camera_maps(
     offset, noise = without.mean.astype(np.float32), np.sqrt(variance).astype(np.float32)
     if not flats:
         return CameraReport(offset=offset, noise=noise, gain=None, dark=without, flats=())
-    levels = tuple(_measure_level([one], one[0].name, tell) for one in flats)
-    for one in levels:
-        if float(np.median(one.mean - without.mean)) <= float(np.median(noise)):
-            raise Refused(refusal("camera-not-lit", name=one.name, dark=without.name))
+    levels = tuple(_measure_level([flat], flat[0].name, tell) for flat in flats)
+    for level in levels:
+        if float(np.median(level.mean - without.mean)) <= float(np.median(noise)):
+            raise Refused(refusal("camera-not-lit", name=level.name, dark=without.name))
     raw, errors = _fit_gains(without, levels)
     camera = float((raw / errors**2).sum() / (1 / errors**2).sum())
     low, high = np.quantile(raw, ONE_SIGMA_QUANTILES)
@@ -273,11 +273,11 @@ FrameStack = tuple["ImageSpec", Any]
 def _describe_stacks(name: str, frames: Any) -> list[FrameStack]:
     """Describe stacks of frames; files are read later, frame by frame."""
     several = isinstance(frames, Sequence) and not isinstance(frames, str)
-    found = []
-    for one in frames if several else [frames]:
-        spec, pixels = describe_input(name, one, None)
-        found.append((spec, open_pixels(spec) if spec.path is not None else pixels()))
-    return found
+    specs = []
+    for frame in frames if several else [frames]:
+        spec, pixels = describe_input(name, frame, None)
+        specs.append((spec, open_pixels(spec) if spec.path is not None else pixels()))
+    return specs
 
 
 def _check_frames(spec: ImageSpec, first: ImageSpec) -> None:
@@ -285,7 +285,7 @@ def _check_frames(spec: ImageSpec, first: ImageSpec) -> None:
     if no := check_header(spec):
         raise Refused(no)
     if spec.grid != first.grid:
-        sizes = [" × ".join(map(str, one.grid)) for one in (spec, first)]
+        sizes = [" × ".join(map(str, item.grid)) for item in (spec, first)]
         facts = {"name": spec.name, "size": sizes[0], "other": first.name, "want": sizes[1]}
         raise Refused(refusal("frames-size", **facts))
 
@@ -332,14 +332,14 @@ def _get_quantisation_variance(spec: ImageSpec) -> float:
 
 def _fit_gains(dark: LightLevel, flats: Sequence[LightLevel]) -> tuple[Numbers, Numbers]:
     """Fit each pixel's gain through its dark point: slopes and their standard errors, (Y, X)."""
-    lights = [one.mean - dark.mean for one in flats]
-    excess = [one.variance - dark.variance for one in flats]
+    lights = [flat.mean - dark.mean for flat in flats]
+    excess = [flat.variance - dark.variance for flat in flats]
     usual = float(np.median(sum(excess)) / np.median(sum(lights)))
     of_dark = 2 * dark.variance**2 / (dark.frames - 1)
     above, below = np.zeros_like(dark.mean), np.zeros_like(dark.mean)
-    for one, light, variance in zip(flats, lights, excess, strict=True):
+    for item, light, variance in zip(flats, lights, excess, strict=True):
         foretold = np.maximum(usual * light, 0) + dark.variance
-        weight = light / (2 * foretold**2 / (one.frames - 1) + of_dark)
+        weight = light / (2 * foretold**2 / (item.frames - 1) + of_dark)
         above += weight * variance
         below += weight * light
     below = np.maximum(below, np.finfo(np.float64).tiny)
@@ -351,37 +351,37 @@ MAX_PLOTTED_PIXELS = 1500
 BLUE, ORANGE = "#1f77b4", "#d95f02"
 
 
-@styled
-def draw_photon_transfer(found: CameraReport) -> bytes:
+@use_default_style
+def draw_photon_transfer(report: CameraReport) -> bytes:
     """Draw the levels with their line, the read noise and the gains of all pixels; a PNG file."""
-    count = 3 if found.gain is not None else 1
-    figure = new_figure(3.6 * count, 3.2)
+    count = 3 if report.gain is not None else 1
+    figure = make_figure(3.6 * count, 3.2)
     panels = figure.subplots(1, count, squeeze=False)[0]
-    _draw_read_noise(panels[-1] if count == 1 else panels[1], found)
-    if found.gain is not None:
-        _draw_levels(panels[0], found)
-        _draw_gains(panels[2], found)
-    for one in panels:
-        one.tick_params(labelsize=7)
-        one.spines[["top", "right"]].set_visible(False)
-    return png_of(figure)
+    _draw_read_noise(panels[-1] if count == 1 else panels[1], report)
+    if report.gain is not None:
+        _draw_levels(panels[0], report)
+        _draw_gains(panels[2], report)
+    for panel in panels:
+        panel.tick_params(labelsize=7)
+        panel.spines[["top", "right"]].set_visible(False)
+    return render_png(figure)
 
 
-def _draw_levels(axes: Axes, found: CameraReport) -> None:
+def _draw_levels(axes: Axes, report: CameraReport) -> None:
     """Draw variance against light, and the line of the whole camera."""
-    usual = float(np.median(found.noise)) ** 2
-    some = np.linspace(0, found.offset.size - 1, min(MAX_PLOTTED_PIXELS, found.offset.size)).astype(
-        int
-    )
-    for one in found.flats:
-        light = (one.mean - found.offset).ravel()
-        dots = light[some], one.variance.ravel()[some]
+    usual = float(np.median(report.noise)) ** 2
+    some = np.linspace(
+        0, report.offset.size - 1, min(MAX_PLOTTED_PIXELS, report.offset.size)
+    ).astype(int)
+    for item in report.flats:
+        light = (item.mean - report.offset).ravel()
+        dots = light[some], item.variance.ravel()[some]
         axes.plot(*dots, ".", color=BLUE, markersize=1.5, alpha=0.15, rasterized=True)
-        axes.plot(np.median(light), np.median(one.variance), "o", color=ORANGE, markersize=5)
-    ends = [float(np.median(one.mean - found.offset)) for one in found.flats]
+        axes.plot(np.median(light), np.median(item.variance), "o", color=ORANGE, markersize=5)
+    ends = [float(np.median(flat.mean - report.offset)) for flat in report.flats]
     along = np.geomspace(min(ends) / 3, max(ends) * 1.5, 200)
-    label = f"{found.camera_gain:.3g} × light + {usual:.3g}"
-    axes.plot(along, found.camera_gain * along + usual, color="black", linewidth=1, label=label)
+    label = f"{report.camera_gain:.3g} × light + {usual:.3g}"
+    axes.plot(along, report.camera_gain * along + usual, color="black", linewidth=1, label=label)
     axes.set(xscale="log", yscale="log")
     axes.set_title("Photon transfer", fontsize=9)
     axes.set_xlabel("Light: grey values above the offset", fontsize=8)
@@ -389,12 +389,12 @@ def _draw_levels(axes: Axes, found: CameraReport) -> None:
     axes.legend(fontsize=7, frameon=False, loc="upper left")
 
 
-def _draw_read_noise(axes: Axes, found: CameraReport) -> None:
+def _draw_read_noise(axes: Axes, report: CameraReport) -> None:
     """Draw how many pixels read with how much noise."""
-    low, high = float(found.noise.min()), float(found.noise.max())
+    low, high = float(report.noise.min()), float(report.noise.max())
     bins = np.geomspace(low, max(high, 1.01 * low), 60).tolist()
-    axes.hist(found.noise.ravel(), bins, color=BLUE)
-    usual = float(np.median(found.noise))
+    axes.hist(report.noise.ravel(), bins, color=BLUE)
+    usual = float(np.median(report.noise))
     axes.axvline(usual, color=ORANGE, linewidth=1, label=f"median {usual:.3g}")
     axes.set(xscale="log", yscale="log")
     axes.set_title("Read noise", fontsize=9)
@@ -403,14 +403,14 @@ def _draw_read_noise(axes: Axes, found: CameraReport) -> None:
     axes.legend(fontsize=7, frameon=False)
 
 
-def _draw_gains(axes: Axes, found: CameraReport) -> None:
+def _draw_gains(axes: Axes, report: CameraReport) -> None:
     """Draw the pixels' gains as they were measured, and as the map has them."""
-    assert found.gain is not None and found.raw_gain is not None
-    low, high = np.quantile(found.raw_gain, [0.001, 0.999])
+    assert report.gain is not None and report.raw_gain is not None
+    low, high = np.quantile(report.raw_gain, [0.001, 0.999])
     bins = np.linspace(float(low), float(high), 80).tolist()
-    axes.hist(found.raw_gain.ravel(), bins, color=BLUE, alpha=0.5, label="as measured")
+    axes.hist(report.raw_gain.ravel(), bins, color=BLUE, alpha=0.5, label="as measured")
     style = {"histtype": "step", "color": ORANGE, "label": "in the map"}
-    axes.hist(found.gain.ravel(), bins, **style)  # type: ignore[arg-type]
+    axes.hist(report.gain.ravel(), bins, **style)  # type: ignore[arg-type]
     axes.set(yscale="log")
     axes.set_title("Gain", fontsize=9)
     axes.set_xlabel("Grey values for a photo-electron", fontsize=8)

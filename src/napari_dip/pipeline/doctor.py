@@ -11,13 +11,19 @@ from importlib import metadata
 from importlib.util import find_spec
 from typing import Any
 
-from napari_dip.pipeline.machine import MPS_FALLBACK, Machine, this_machine
+from napari_dip.pipeline.machine import (
+    MPS_FALLBACK_VARIABLE,
+    Machine,
+    detect_machine,
+    has_nvidia_driver,
+    is_cpu_build,
+)
 
 #: Bindings of Qt that napari runs on, in the order it looks for them.
 QT_BINDINGS = ("PyQt6", "PySide6", "PyQt5", "PySide2")
 #: Said of Apple graphics.
 MPS_FALLBACK_NOTE = (
-    f"What Apple graphics cannot compute is done by the processor ({MPS_FALLBACK}=1)."
+    f"What the Apple GPU cannot compute is done by the CPU ({MPS_FALLBACK_VARIABLE}=1)."
 )
 #: Asked in a process of its own: a torch with a broken library takes its process down.
 _TORCH_PROBE = """
@@ -32,13 +38,13 @@ if torch.backends.mps.is_available():
 for device in devices:
     total = (torch.ones(8, 8, device=device) @ torch.ones(8, 8, device=device)).sum().item()
     assert total == 512, f"{device} gives wrong sums"
-build = f"CUDA {torch.version.cuda}" if torch.version.cuda else "no CUDA"
+build = f"CUDA {torch.version.cuda}" if torch.version.cuda else ""
 facts = {"version": torch.__version__, "build": build, "devices": devices, "names": names}
 print(json.dumps(facts))
 """
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Repair:
     """Something missing, and the command that puts it right."""
 
@@ -46,27 +52,29 @@ class Repair:
     command: str
 
 
-@dataclass(frozen=True, slots=True)
-class Examination:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InstallationReport:
     """What was found.
 
     Attributes
     ----------
     version, python, system : str
-    torch, build : str
-        Version of PyTorch and what it is built for; "" where it is missing or broken.
+    torch : str
+        Version of PyTorch; "" where it is missing or broken.
+    build : str
+        CUDA that it is built for; "" for CPUs only.
     devices : tuple of str
         Devices that were tried with a small sum, best first.
     cards : tuple of str
-        Names of the graphics cards.
+        Names of the GPUs.
     no_card : str
-        Why there is no graphics card among the devices, in words; "" if there is one.
+        Why there is no GPU among the devices, in words; "" if there is one.
     cores : int
     memory_bytes : int
         Free now.
     napari, qt : str
         Versions, "" where missing.
-    mends : tuple of Mend
+    mends : tuple of Repair
     """
 
     version: str
@@ -98,19 +106,21 @@ class Examination:
         return {**asdict(self), "works": self.works}
 
 
-def examine() -> Examination:
+def examine_installation() -> InstallationReport:
     """Look at this computer; takes some seconds, since it starts PyTorch once to try it."""
     from napari_dip.version import __version__
 
-    machine = this_machine()
+    machine = detect_machine()
     torch, trouble = _probe_torch() if machine.torch else ({}, "PyTorch is not installed")
     devices = tuple(torch.get("devices", ()))
-    no_card = "" if set(devices) - {"cpu"} else machine.missing or trouble or _UNUSABLE_DRIVER
+    no_card = (
+        "" if set(devices) - {"cpu"} else machine.missing or trouble or _UNUSABLE_DRIVER_MESSAGE
+    )
     napari = _get_package_version("napari")
     qt = next(
         (f"{name} {_get_package_version(name)}" for name in QT_BINDINGS if find_spec(name)), ""
     )
-    return Examination(
+    return InstallationReport(
         version=__version__,
         python=f"{platform.python_version()} at {sys.executable}",
         system=platform.platform(),
@@ -127,7 +137,7 @@ def examine() -> Examination:
     )
 
 
-_UNUSABLE_DRIVER = "PyTorch sees the driver but cannot use it"
+_UNUSABLE_DRIVER_MESSAGE = "PyTorch sees the driver but cannot use it"
 
 
 def _list_repairs(
@@ -136,19 +146,26 @@ def _list_repairs(
     pip = f'"{sys.executable}" -m pip install'
     mends = []
     if not machine.torch:
-        mends.append(Repair("PyTorch is not installed", f"{pip} torch"))
+        mends.append(Repair(trouble="PyTorch is not installed", command=f"{pip} torch"))
     elif not devices:
-        mends.append(Repair(f"PyTorch does not work: {trouble}", f"{pip} --force-reinstall torch"))
+        mends.append(
+            Repair(
+                trouble=f"PyTorch does not work: {trouble}",
+                command=f"{pip} --force-reinstall torch",
+            )
+        )
     elif "cuda" in machine.devices and "cuda" not in devices:
-        mends.append(Repair(_UNUSABLE_DRIVER, "nvidia-smi"))
-    elif "built for processors" in machine.missing:
+        mends.append(Repair(trouble=_UNUSABLE_DRIVER_MESSAGE, command="nvidia-smi"))
+    elif machine.missing and is_cpu_build(machine.torch) and has_nvidia_driver():
         # uv reads the driver's version and takes the build that fits it
         command = f'{pip} uv && "{sys.executable}" -m uv pip install --python "{sys.executable}"'
         command += " --reinstall-package torch --torch-backend=auto torch"
-        mends.append(Repair("There is an NVIDIA card, but PyTorch cannot use it", command))
+        mends.append(
+            Repair(trouble="There is an NVIDIA card, but PyTorch cannot use it", command=command)
+        )
     if not napari or not qt:
         what = "napari" if not napari else "a Qt binding for napari"
-        mends.append(Repair(f"{what} is not installed", f'{pip} "napari[pyqt6]"'))
+        mends.append(Repair(trouble=f"{what} is not installed", command=f'{pip} "napari[pyqt6]"'))
     return mends
 
 

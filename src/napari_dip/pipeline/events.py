@@ -17,18 +17,19 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+    from napari_dip.errors.notes import Stop, StopReason
     from napari_dip.pipeline.recipe import Recipe
 
     Pixels = npt.NDArray[np.float32]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Event:
     """One report of a running restoration.
 
     Attributes
     ----------
-    words : str
+    message : str
         What is being done now, for the user: "Measuring the noise", "Restoring part 1 of 3".
     fraction : float, 0 to 1
         Share of the whole run that is done; a run that stops early jumps to 1.
@@ -46,7 +47,7 @@ class Event:
         Which part of the run this is, 1-based, and how many there are.
     """
 
-    words: str
+    message: str
     fraction: float = 0.0
     iteration: int = 0
     iterations: int = 0
@@ -60,7 +61,7 @@ class Event:
     units: int = 1
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Restoration:
     """The answer: a picture, how sure it is, and how it came about.
 
@@ -72,8 +73,8 @@ class Restoration:
         where the recipe asks for it.
     uncertainty : ndarray
         Standard deviation of each pixel of `image`, in intensity units.
-    stop_reason : str
-        Why the fit ended, in words.
+    stop : Stop
+        Why the fit ended: `stop.reason` is to be compared, `str(stop)` to be read.
     best_iteration : int
         Iteration that the picture was taken from.
     history : tuple of (iteration, fitted loss, held-out loss)
@@ -91,7 +92,7 @@ class Restoration:
 
     image: npt.NDArray[Any]
     uncertainty: Pixels
-    stop_reason: str
+    stop: Stop
     best_iteration: int
     history: tuple[tuple[int, float, float], ...]
     recipe: Recipe
@@ -99,11 +100,16 @@ class Restoration:
     report: Mapping[str, Any] = field(default_factory=dict)
     residual: Pixels | None = None
 
+    @property
+    def stop_reason(self) -> StopReason:
+        """Why the fit ended, as a value to compare; `str(result.stop)` has it in words."""
+        return self.stop.reason
+
     def __repr__(self) -> str:
         """Show in one line what came out, without its arrays."""
         size = " × ".join(map(str, self.image.shape))
         task = self.recipe.task.name
-        return f"<Restoration: {task}, {size}, {self.image.dtype}; ended since {self.stop_reason}>"
+        return f"<Restoration: {task}, {size}, {self.image.dtype}; ended since {self.stop}>"
 
 
 ItemT = TypeVar("ItemT")

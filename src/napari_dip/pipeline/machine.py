@@ -76,20 +76,22 @@ def keep_freed_memory() -> bool:
 
 
 #: What people set who want to say themselves how threads wait.
-_POLICIES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
+_WAIT_POLICY_VARIABLES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
 #: Whether idle threads spin, found out once: the environment says nothing of it later.
-_spinning: list[bool] = []
+_spinning_state: list[bool] = []
 
 
-def note_spinning() -> None:
+def detect_thread_spinning() -> None:
     """Find out whether idle threads spin: it is too late for a policy once torch has loaded."""
-    if not _spinning:
+    if not _spinning_state:
         late = "torch" in sys.modules
-        _spinning.append(late and not any(name in os.environ for name in _POLICIES))
+        _spinning_state.append(
+            late and not any(name in os.environ for name in _WAIT_POLICY_VARIABLES)
+        )
 
 
 @contextmanager
-def waiting_threads(threads: int) -> Iterator[None]:
+def suppress_thread_spinning(threads: int) -> Iterator[None]:
     """Keep idle threads of torch from spinning meanwhile.
 
     Parameters
@@ -97,7 +99,7 @@ def waiting_threads(threads: int) -> Iterator[None]:
     threads : int
         That compute; one has no others to wait for.
     """
-    libraries = _libraries() if threads > 1 and any(_spinning) else []
+    libraries = _load_openmp_libraries() if threads > 1 and any(_spinning_state) else []
     if not libraries:
         yield
         return
@@ -105,8 +107,8 @@ def waiting_threads(threads: int) -> Iterator[None]:
 
     def hold() -> None:
         try:
-            for one in libraries:
-                _start_threads(one)
+            for library in libraries:
+                _start_threads(library)
         finally:
             asleep.set()
         over.wait()  # they go with the thread that started them
@@ -121,12 +123,12 @@ def waiting_threads(threads: int) -> Iterator[None]:
         holder.join()
 
 
-def _libraries() -> list[ctypes.CDLL]:
+def _load_openmp_libraries() -> list[ctypes.CDLL]:
     """Find the copies of GNU's OpenMP in this process; none on other systems."""
     with suppress(OSError):
         lines = Path("/proc/self/maps").read_text(encoding="utf-8", errors="replace").splitlines()
         columns = [line.split(maxsplit=5) for line in lines]
-        paths = {one[5] for one in columns if len(one) > 5 and "/libgomp" in one[5]}
+        paths = {column[5] for column in columns if len(column) > 5 and "/libgomp" in column[5]}
         return [ctypes.CDLL(path) for path in sorted(paths)]
     return []
 
@@ -144,16 +146,16 @@ def _start_threads(library: ctypes.CDLL) -> None:
 #: Cores and image size decide the threads. Two were measured to be 1.8 times as fast as one
 #: (256 x 256 crops); more than two were not measured. This many are a guess: past some number
 #: the layers of so narrow a network are too small to share out.
-MOST_THREADS = 8
+MAX_THREADS = 8
 #: Asks torch to do on the processor what Apple graphics cannot.
-MPS_FALLBACK = "PYTORCH_ENABLE_MPS_FALLBACK"
+MPS_FALLBACK_VARIABLE = "PYTORCH_ENABLE_MPS_FALLBACK"
 #: What torch's libraries read from the environment when they load, unless it says otherwise.
-_AT_LOAD = {"OMP_WAIT_POLICY": "PASSIVE", MPS_FALLBACK: "1"}
+_TORCH_ENVIRONMENT = {"OMP_WAIT_POLICY": "PASSIVE", MPS_FALLBACK_VARIABLE: "1"}
 #: What torch says when its memory is full.
-_MEMORY_WORDS = ("out of memory", "can't allocate memory", "defaultcpuallocator")
+_MEMORY_ERROR_TEXTS = ("out of memory", "can't allocate memory", "defaultcpuallocator")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Machine:
     """Cores, memory and devices.
 
@@ -168,7 +170,7 @@ class Machine:
     torch : str
         Version of the torch that is installed, "" if there is none.
     missing : str
-        Why there is no graphics card among the devices, in words; "" if there is one.
+        Why there is no GPU among the devices, in words; "" if there is one.
     half : bool
         Whether the processor says that it multiplies matrices of bfloat16 by instructions of its
         own; it is only asked on Linux.
@@ -182,11 +184,18 @@ class Machine:
     half: bool = False
 
 
-def this_machine() -> Machine:
+def detect_machine() -> Machine:
     """Look at this computer; takes milliseconds and imports nothing heavy."""
-    version = torch_version()
-    devices, missing = _devices(version)
-    return Machine(_cores(), _free_bytes(), devices, version, missing, _half())
+    version = get_torch_version()
+    devices, missing = _detect_devices(version)
+    return Machine(
+        cores=_count_cores(),
+        memory_bytes=_get_free_memory(),
+        devices=devices,
+        torch=version,
+        missing=missing,
+        half=_has_bfloat16_instructions(),
+    )
 
 
 def load_torch() -> ModuleType:
@@ -203,12 +212,12 @@ def load_torch() -> ModuleType:
         If Python ends: only threads that outlive the main one still run then.
     """
     check_working_folder()
-    note_spinning()
+    detect_thread_spinning()
     keep_freed_memory()
     if "torch" in sys.modules:  # its libraries have read the environment
         return sys.modules["torch"]
     try:
-        with _environment(_AT_LOAD):
+        with _set_default_environment(_TORCH_ENVIRONMENT):
             import torch
     except RuntimeError as error:
         if "shutdown" not in str(error):
@@ -218,7 +227,7 @@ def load_torch() -> ModuleType:
 
 
 @contextmanager
-def _environment(defaults: Mapping[str, str]) -> Iterator[None]:
+def _set_default_environment(defaults: Mapping[str, str]) -> Iterator[None]:
     """Set what the environment does not say, and take it out again: the program has its own."""
     new = {name: value for name, value in defaults.items() if name not in os.environ}
     os.environ.update(new)
@@ -240,10 +249,10 @@ def is_memory_error(error: BaseException) -> bool:
     if isinstance(error, OSError):
         return error.errno == errno.ENOMEM
     text = str(error).lower()
-    return isinstance(error, RuntimeError) and any(words in text for words in _MEMORY_WORDS)
+    return isinstance(error, RuntimeError) and any(label in text for label in _MEMORY_ERROR_TEXTS)
 
 
-def threads_for(cores: int, pixels: int) -> int:
+def choose_thread_count(cores: int, pixels: int) -> int:
     """Threads for a fit of that many pixels: a fixed table, so that pixels repeat.
 
     Parameters
@@ -254,10 +263,10 @@ def threads_for(cores: int, pixels: int) -> int:
     """
     if pixels < 64 * 64:  # a layer then takes less time than waking a second thread
         return 1
-    return max(1, min(cores, MOST_THREADS))
+    return max(1, min(cores, MAX_THREADS))
 
 
-def torch_version() -> str:
+def get_torch_version() -> str:
     """Version of the torch that is installed, "" if there is none."""
     try:
         return metadata.version("torch")
@@ -265,30 +274,39 @@ def torch_version() -> str:
         return str(load_torch().__version__) if find_spec("torch") else ""
 
 
-def _devices(version: str) -> tuple[tuple[str, ...], str]:
+def _detect_devices(version: str) -> tuple[tuple[str, ...], str]:
     if not version:
         return ("cpu",), "PyTorch is not installed"
     if platform.system() == "Darwin" and platform.machine() == "arm64":
         return ("mps", "cpu"), ""
-    card = (
+    if not has_nvidia_driver():
+        return ("cpu",), "no NVIDIA driver was found"
+    if is_cpu_build(version):
+        return ("cpu",), f"the installed PyTorch {version} is built for CPUs only"
+    return ("cuda", "cpu"), ""
+
+
+def has_nvidia_driver() -> bool:
+    """Whether the driver of an NVIDIA card is there; nothing is loaded."""
+    return (
         Path("/proc/driver/nvidia/version").exists()
         or Path("/dev/nvidia0").exists()
         or shutil.which("nvidia-smi") is not None
     )
-    if not card:
-        return ("cpu",), "no NVIDIA driver was found"
-    if "+cpu" in version:
-        return ("cpu",), f"the installed PyTorch {version} is built for processors only"
-    return ("cuda", "cpu"), ""
 
 
-def _cores() -> int:
+def is_cpu_build(version: str) -> bool:
+    """Whether that version of PyTorch is built for CPUs only."""
+    return "+cpu" in version
+
+
+def _count_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
-def _half() -> bool:
+def _has_bfloat16_instructions() -> bool:
     """As `engine.precision` asks torch, which is not to be loaded for a plan."""
     try:
         flags = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").split()
@@ -297,7 +315,7 @@ def _half() -> bool:
     return not {"amx_bf16", "avx512_bf16"}.isdisjoint(flags)
 
 
-def _free_bytes() -> int:
+def _get_free_memory() -> int:
     try:
         text = Path("/proc/meminfo").read_text(encoding="ascii")
         return next(
@@ -316,13 +334,13 @@ def convert_nan_to_none(value: float) -> float | None:
     return value if isfinite(value) else None
 
 
-def size(count: float, whole: Callable[[float], int] = ceil) -> str:
+def format_bytes(count: float, whole: Callable[[float], int] = ceil) -> str:
     """Bytes in words, rounded up: most are bounds; `whole=floor` for what is there to be used."""
     megabytes = max(1, whole(count / 1e6))
     return f"{megabytes} MB" if megabytes < 1000 else f"{whole(count / 1e8) / 10:.1f} GB"
 
 
-def duration(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """Seconds in words, always rounded up: most are upper bounds."""
     if seconds <= 90:
         return f"{max(1, ceil(seconds))} s"

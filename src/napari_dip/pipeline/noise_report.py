@@ -12,21 +12,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_dip.errors import Refusal, Refused, refusal
+from napari_dip.errors.notes import make_note
 from napari_dip.pipeline.api import describe_input
-from napari_dip.pipeline.assess.patterns import CutOff, cut_off
-from napari_dip.pipeline.assess.report import rounded
-from napari_dip.pipeline.assess.verdict import cut_off_words
-from napari_dip.pipeline.calibrate.inputs import check_content
-from napari_dip.pipeline.calibrate.noise import (
-    CAUTIONED,
-    block_points,
-    channels_noise,
-    noise_variance,
+from napari_dip.pipeline.assess.artefact_detection import ClippedPixels, detect_clipped_pixels
+from napari_dip.pipeline.assess.quality_checks import cut_off_notes
+from napari_dip.pipeline.assess.report import round_to_six_digits
+from napari_dip.pipeline.calibrate.calibration import RunInputs
+from napari_dip.pipeline.calibrate.channel_noise import (
+    compute_noise_variance,
+    compute_variance_points,
+    measure_channel_noise,
 )
-from napari_dip.pipeline.calibrate.types import RunInputs
+from napari_dip.pipeline.calibrate.inputs import check_content
 from napari_dip.pipeline.machine import load_torch
 from napari_dip.pipeline.plan.layout import check_header, make_layout, split_into_parts
-from napari_dip.pipeline.torch_state import own_state
+from napari_dip.pipeline.torch_state import use_default_torch_state
 from napari_dip.tasks.base import NoiseRequest
 
 if TYPE_CHECKING:
@@ -36,10 +36,10 @@ if TYPE_CHECKING:
 
     from napari_dip.engine.noise.estimate import NoiseEstimate
     from napari_dip.io import ImageSpec
-    from napari_dip.pipeline.calibrate.types import Planes
+    from napari_dip.pipeline.calibrate.calibration import Planes
 
 #: Why an image cannot tell its noise, in words for each of the engine's `DOUBTS`.
-DOUBT_WORDS = {
+UNRELIABLE_REASON_TEXTS = {
     "blocks": "too few parts of it are without holes",
     "clipped": "almost all of it was cut off at an end of its range",
     "grey values": "its grey values are coarser than the noise",
@@ -51,7 +51,7 @@ DOUBT_WORDS = {
 }
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class ChannelNoise:
     """The noise of one channel, in the image's intensity units.
 
@@ -93,7 +93,7 @@ class ChannelNoise:
     read_noise_error: float = 0.0
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class NoiseReport:
     """What an image tells of its noise.
 
@@ -103,32 +103,36 @@ class NoiseReport:
         In the image's order; a channel of one value only is left out.
     hidden_block : tuple of int
         Size along Y and X of the blocks that a restoration hides from its network.
-    least, largest : CutOff
+    least, largest : ClippedPixels
         Pixels at the ends of the range that were cut off there.
     """
 
     channels: tuple[ChannelNoise, ...]
     hidden_block: tuple[int, int]
-    least: CutOff
-    largest: CutOff
+    least: ClippedPixels
+    largest: ClippedPixels
 
     @property
     def sentences(self) -> tuple[str, ...]:
         """All of it in words, for people."""
         several = len(self.channels) > 1
         said = []
-        for number, one in enumerate(self.channels, 1):
+        for number, item in enumerate(self.channels, 1):
             begin = f"Channel {number}: " if several else ""
-            said.append(begin + strength_words(one))
-            said.append(begin + offset_words(one))
-            if one.doubt:
-                said.append(f"{begin}These are guesses: the image cannot tell, as {one.doubt}.")
-            if one.caution:
-                said.append(begin + one.caution)
-        return (*said, self.correlation_words, *cut_off_words(self.least, self.largest))
+            said.append(begin + describe_noise_strength(item))
+            said.append(begin + describe_detector_offset(item))
+            if item.doubt:
+                said.append(f"{begin}These are guesses: the image cannot tell, as {item.doubt}.")
+            if item.caution:
+                said.append(begin + item.caution)
+        return (
+            *said,
+            self.correlation_sentence,
+            *map(str, cut_off_notes(self.least, self.largest)),
+        )
 
     @property
-    def correlation_words(self) -> str:
+    def correlation_sentence(self) -> str:
         """How far the noise of a pixel reaches, and what a restoration makes of it."""
         height, width = self.hidden_block
         if height * width == 1:
@@ -137,7 +141,7 @@ class NoiseReport:
                 "pixels are hidden from the network."
             )
         most_y, most_x = (
-            max((one.along_y if axis == 0 else one.along_x)[0] for one in self.channels)
+            max((channel.along_y if axis == 0 else channel.along_x)[0] for channel in self.channels)
             for axis in (0, 1)
         )
         return (
@@ -151,27 +155,43 @@ class NoiseReport:
         return {
             "channels": [
                 {
-                    "gain": rounded(one.gain),
-                    "gain_error": _finite(one.gain_error),
-                    "intercept": rounded(one.intercept),
-                    "noise_in_dark": rounded(one.noise_in_dark),
-                    "offset": None if one.offset is None else rounded(one.offset),
-                    "read_noise": None if one.read_noise is None else rounded(one.read_noise),
-                    "offset_error": None if one.offset is None else rounded(one.offset_error),
+                    "gain": round_to_six_digits(channel.gain),
+                    "gain_error": _round_finite_error(channel.gain_error),
+                    "intercept": round_to_six_digits(channel.intercept),
+                    "noise_in_dark": round_to_six_digits(channel.noise_in_dark),
+                    "offset": None
+                    if channel.offset is None
+                    else round_to_six_digits(channel.offset),
+                    "read_noise": None
+                    if channel.read_noise is None
+                    else round_to_six_digits(channel.read_noise),
+                    "offset_error": None
+                    if channel.offset is None
+                    else round_to_six_digits(channel.offset_error),
                     "read_noise_error": (
-                        None if one.read_noise is None else rounded(one.read_noise_error)
+                        None
+                        if channel.read_noise is None
+                        else round_to_six_digits(channel.read_noise_error)
                     ),
-                    "doubt": one.doubt,
-                    "caution": one.caution,
-                    "autocorrelation": {"y": list(one.along_y), "x": list(one.along_x)},
-                    "points": [[rounded(value) for value in point] for point in one.points],
+                    "doubt": channel.doubt,
+                    "caution": channel.caution,
+                    "autocorrelation": {"y": list(channel.along_y), "x": list(channel.along_x)},
+                    "points": [
+                        [round_to_six_digits(value) for value in point] for point in channel.points
+                    ],
                 }
-                for one in self.channels
+                for channel in self.channels
             ],
-            "hidden_block": list(self.hidden_block),
+            "blind_spot_block": list(self.hidden_block),
             "cut_off": {
-                "least": {"share": rounded(self.least.share), "value": self.least.value},
-                "largest": {"share": rounded(self.largest.share), "value": self.largest.value},
+                "least": {
+                    "share": round_to_six_digits(self.least.share),
+                    "value": self.least.value,
+                },
+                "largest": {
+                    "share": round_to_six_digits(self.largest.share),
+                    "value": self.largest.value,
+                },
             },
             "sentences": list(self.sentences),
         }
@@ -202,34 +222,36 @@ def measure_noise(
     Refused
         If the image or the frames cannot be used.
     """
-    spec, pixels = _readable("image", image, axes)
-    frames = [_frames(name, one) for name, one in (("dark", dark), ("flat", flat))]
+    spec, pixels = _describe_checked_input("image", image, axes)
+    frames = [_read_detector_frames(name, item) for name, item in (("dark", dark), ("flat", flat))]
     load_torch()
-    with own_state():
+    with use_default_torch_state():
         detector = measure_detector(*frames)
-    report = noise_report(spec, np.asarray(pixels()), detector)
+    report = make_noise_report(spec, np.asarray(pixels()), detector)
     if isinstance(report, Refusal):
         raise Refused(report)
     return report
 
 
-def _readable(name: str, image: Any, axes: str | None) -> tuple[ImageSpec, Callable[[], Any]]:
+def _describe_checked_input(
+    name: str, image: Any, axes: str | None
+) -> tuple[ImageSpec, Callable[[], Any]]:
     spec, pixels = describe_input(name, image, axes)
     if no := check_header(spec):
         raise Refused(no)
     return spec, pixels
 
 
-def _frames(name: str, frames: Any) -> DetectorFrames | None:
+def _read_detector_frames(name: str, frames: Any) -> DetectorFrames | None:
     """Read a detector's own frames, if there are any."""
     if frames is None:
         return None
-    spec, pixels = _readable(name, frames, None)
+    spec, pixels = _describe_checked_input(name, frames, None)
     return spec, np.asarray(pixels())
 
 
-def noise_report(
-    spec: ImageSpec, array: npt.NDArray[Any], detector: Detector | None = None
+def make_noise_report(
+    spec: ImageSpec, array: npt.NDArray[Any], detector: DetectorCalibration | None = None
 ) -> NoiseReport | Refusal:
     """Measure the noise of pixels whose header has been found to be good.
 
@@ -240,64 +262,67 @@ def noise_report(
     spec : ImageSpec
     array : ndarray
         In its axes and shape; NaN where nothing was measured.
-    detector : Detector or None
+    detector : DetectorCalibration or None
         What its own frames tell, which goes before what the image tells.
     """
     load_torch()
-    with own_state():
-        return _report(spec, array, detector)
+    with use_default_torch_state():
+        return _measure_report(spec, array, detector)
 
 
-def _report(
-    spec: ImageSpec, array: npt.NDArray[Any], detector: Detector | None
+def _measure_report(
+    spec: ImageSpec, array: npt.NDArray[Any], detector: DetectorCalibration | None
 ) -> NoiseReport | Refusal:
     from napari_dip.engine.noise.estimate import compute_blind_spot_size
 
     layout = make_layout(spec, volume=False)
     parts = split_into_parts(array, spec.axes, layout)
-    known = None
+    mask = None
     if (gone := np.isnan(parts)).any():
-        known = ~gone
-    seen = array if known is None else parts[known]
-    if no := check_content(seen, spec.name):
+        mask = ~gone
+    measured = array if mask is None else parts[mask]
+    if no := check_content(measured, spec.name):
         return no
-    least, largest = cut_off(seen)
-    if known is not None:
-        parts = np.where(known, parts, np.nanmean(parts)).astype(np.float32)
+    least, largest = detect_clipped_pixels(measured)
+    if mask is not None:
+        parts = np.where(mask, parts, np.nanmean(parts)).astype(np.float32)
     step = 1.0 if array.dtype.kind in "iu" else 0.0
     constant = tuple(c for c in range(parts.shape[1]) if parts[:, c].min() == parts[:, c].max())
-    inputs = RunInputs(parts, {}, known, step, layout)
-    noise = channels_noise(inputs, parts, constant, NoiseRequest())[0]
-    noise = noise if detector is None else tuple(detector.said_of(one) for one in noise)
+    inputs = RunInputs(
+        stack=parts, extra_inputs={}, measured_mask=mask, grey_level_step=step, layout=layout
+    )
+    noise = measure_channel_noise(inputs, parts, constant, NoiseRequest())[0]
+    noise = noise if detector is None else tuple(detector.said_of(item) for item in noise)
     kept = [c for c in range(len(noise)) if c not in constant]
     return NoiseReport(
-        tuple(
-            _channel(noise[c], parts[:, c], None if known is None else known[:, c]) for c in kept
+        channels=tuple(
+            _make_channel_noise(noise[c], parts[:, c], None if mask is None else mask[:, c])
+            for c in kept
         ),
-        compute_blind_spot_size([noise[c] for c in kept], spec.grid),
-        least,
-        largest,
+        hidden_block=compute_blind_spot_size([noise[c] for c in kept], spec.grid),
+        least=least,
+        largest=largest,
     )
 
 
-def strength_words(noise: ChannelNoise) -> str:
+def describe_noise_strength(noise: ChannelNoise) -> str:
     """Say how strong the noise is, and how surely its growth is known."""
     if noise.gain == 0:
-        grown = interval(0.0, noise.gain_error)
+        grown = format_interval(0.0, noise.gain_error)
         sure = f" (growth for each unit of brightness: {grown})" if " ± " in grown else ""
         return f"The noise is equally strong everywhere: {noise.noise_in_dark:.3g}{sure}."
     return (
         f"The noise is {noise.noise_in_dark:.3g} in the dark, and its variance grows by "
-        f"{interval(noise.gain, noise.gain_error)} for each unit of brightness."
+        f"{format_interval(noise.gain, noise.gain_error)} for each unit of brightness."
     )
 
 
-def offset_words(noise: ChannelNoise) -> str:
+def describe_detector_offset(noise: ChannelNoise) -> str:
     """Say where the detector's zero is, or that the image cannot tell."""
     if noise.offset is None or noise.read_noise is None:
         return "The detector's offset and read noise: cannot tell, as no part is surely dark."
-    offset = interval(noise.offset, noise.offset_error)
-    read = interval(noise.read_noise, noise.read_noise_error)
+    offset = format_interval(noise.offset, noise.offset_error)
+    read = format_interval(noise.read_noise, noise.read_noise_error)
     if noise.offset_error == 0:
         return f"The detector's offset is {offset} and its read noise {read}."
     return (
@@ -306,38 +331,42 @@ def offset_words(noise: ChannelNoise) -> str:
     )
 
 
-def interval(figure: float, error: float) -> str:
+def format_interval(figure: float, error: float) -> str:
     """Write two standard errors beside a figure, where they are known."""
     return f"{figure:.4g} ± {2 * error:.2g}" if 0 < error < inf else f"{figure:.4g}"
 
 
-def _finite(error: float) -> float | None:
-    return rounded(error) if error < inf else None
+def _round_finite_error(error: float) -> float | None:
+    return round_to_six_digits(error) if error < inf else None
 
 
-def _channel(noise: NoiseEstimate, planes: Planes, known: npt.NDArray[np.bool_] | None) -> Any:
+def _make_channel_noise(
+    noise: NoiseEstimate, planes: Planes, measured_mask: npt.NDArray[np.bool_] | None
+) -> Any:
     """Put one channel's noise into the figures that people know."""
     flat = planes.reshape(-1, *planes.shape[-2:])
-    dark = float(np.percentile(flat if known is None else planes[known], 1))
+    dark = float(np.percentile(flat if measured_mask is None else planes[measured_mask], 1))
     return ChannelNoise(
         gain=noise.gain,
         intercept=noise.intercept,
-        noise_in_dark=float(np.sqrt(noise_variance(noise, dark))),
+        noise_in_dark=float(np.sqrt(compute_noise_variance(noise, dark))),
         offset=noise.offset,
         read_noise=noise.read_noise,
         along_y=noise.along_y,
         along_x=noise.along_x,
-        points=block_points(flat, None if known is None else known.reshape(flat.shape)),
-        doubt=DOUBT_WORDS.get(noise.doubt, noise.doubt),
-        caution=CAUTIONED.get(noise.caution, noise.caution),
+        points=compute_variance_points(
+            flat, None if measured_mask is None else measured_mask.reshape(flat.shape)
+        ),
+        doubt=UNRELIABLE_REASON_TEXTS.get(noise.doubt, noise.doubt),
+        caution=str(make_note(f"noise-caution-{noise.caution}")) if noise.caution else "",
         gain_error=noise.gain_error,
         offset_error=noise.offset_error,
         read_noise_error=noise.read_noise_error,
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Detector:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DetectorCalibration:
     """Figures of a detector, in its grey values; None where no frames tell them.
 
     Attributes
@@ -375,7 +404,9 @@ class Detector:
         )
 
 
-def measure_detector(dark: DetectorFrames | None, flat: DetectorFrames | None) -> Detector:
+def measure_detector(
+    dark: DetectorFrames | None, flat: DetectorFrames | None
+) -> DetectorCalibration:
     """Measure a detector by frames without light and of even light.
 
     Parameters
@@ -394,13 +425,13 @@ def measure_detector(dark: DetectorFrames | None, flat: DetectorFrames | None) -
 
     from napari_dip.engine.noise.variance_model import measure_dark, measure_flat
 
-    offset = read_noise = gain = intercept = found = None
+    offset = read_noise = gain = intercept = gain_error = None
     if dark is not None:
-        found = measure_dark(torch.from_numpy(_stack_frames(dark, least=1)))
-        offset, read_noise = found.offset, found.read_noise
+        gain_error = measure_dark(torch.from_numpy(_stack_frames(dark, least=1)))
+        offset, read_noise = gain_error.offset, gain_error.read_noise
     if flat is not None:
-        gain, intercept = measure_flat(torch.from_numpy(_stack_frames(flat, least=2)), found)
-    return Detector(gain, offset, read_noise, intercept)
+        gain, intercept = measure_flat(torch.from_numpy(_stack_frames(flat, least=2)), gain_error)
+    return DetectorCalibration(gain=gain, offset=offset, read_noise=read_noise, intercept=intercept)
 
 
 DetectorFrames = tuple["ImageSpec", "npt.NDArray[Any]"]

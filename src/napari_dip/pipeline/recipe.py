@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import warnings
 from dataclasses import dataclass, fields, replace
-from typing import Annotated, Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -14,11 +15,75 @@ from napari_dip.io.integrity import parse_strict_json
 from napari_dip.io.paths import describe_exception
 from napari_dip.tasks import TASKS, Setting, Task
 
-#: Raised by one whenever a recipe written before would be read differently.
-SCHEMA = 1
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+#: Raised by one whenever a recipe written before would be read differently. Schema 2 has the names
+#: of docs/glossary.md; `rename_settings` and `migrate_record` translate those of schema 1, for one
+#: version of the program.
+RECIPE_SCHEMA = 2
+#: Names of settings in schema 1, by task.
+OLD_SETTINGS: Mapping[str, Mapping[str, str]] = {
+    "denoise": {
+        "network": "architecture",
+        "neighbours": "neighbouring_frames",
+        "steadiness": "temporal_smoothing",
+        "sharing": "series_training",
+    },
+    "inpaint": {"known": "unmasked"},
+    "super-resolve": {"start": "initial_estimate"},
+    "deblur": {"start": "initial_estimate"},
+}
+#: Values in schema 1, by task and by the setting's name in schema 2.
+OLD_VALUES: Mapping[tuple[str, str], Mapping[str, str]] = {
+    ("denoise", "prior"): {"recorrupted": "r2r", "noise": "random-input"},
+    ("denoise", "architecture"): {"gaussian-code": "gaussian-input"},
+    ("denoise", "series_training"): {
+        "together": "joint",
+        "in-turn": "warm-start",
+        "alone": "independent",
+    },
+    ("inpaint", "unmasked"): {"measured": "keep", "restored": "denoise"},
+    ("inpaint", "prior"): {
+        "image": "masked-input",
+        "noise": "random-input",
+        "deep": "random-input-no-skips",
+    },
+    ("super-resolve", "prior"): {"scales": "zssr", "noise": "random-input"},
+    ("guide", "prior"): {"noise": "random-input"},
+    ("invert-features", "prior"): {"deep": "random-input"},
+}
+#: Names of further inputs, and of the switch of a batch, in schema 1.
+OLD_INPUTS: Mapping[str, str] = {"second": "repeated_exposure", "shared_network": "network_file"}
+OLD_SWITCHES: Mapping[str, str] = {"one_network": "joint_training"}
+#: Of the experiments.
+OLD_EXPERIMENT_SETTINGS: Mapping[str, str] = {"network": "architecture"}
+#: Fields of a report in schema 1, by the part of the report that they stand in.
+_OLD_FIELDS: Mapping[str, Mapping[str, str]] = {
+    "": {"held_out": "validation_loss"},
+    "noise": {"hidden_block": "blind_spot_block"},
+    "fit": {
+        "shared": "joint_training",
+        "halved": "half_resolution",
+        "filtered": "refined",
+        "iterations_at_most": "max_iterations",
+        "repeats": "restarts",
+    },
+    "fit.joint_training": {"shown": "inference", "went_on": "fine_tuned", "file": "network_file"},
+}
+#: Priors as the reports of schema 1 name them.
+_OLD_PRIORS: Mapping[str, str] = {
+    "recorrupted": "r2r",
+    "noise": "random-input",
+    "deep": "random-input-no-skips",
+    "image": "masked-input",
+    "image-shapes": "masked-input-shapes",
+    "coarser-scales": "zssr",
+    "guided-noise": "guided-random-input",
+}
 #: What is wanted instead of a value, by pydantic's name for what is wrong with it. Other words of
 #: pydantic's are plain enough.
-_WANTED = {
+_EXPECTED_VALUE_TEXTS = {
     "float_parsing": "a number",
     "float_type": "a number",
     "finite_number": "a finite number",
@@ -33,7 +98,7 @@ _WANTED = {
 }
 
 
-class Common(BaseModel):
+class RunSettings(BaseModel):
     """Settings that every task has, with how they are shown."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -61,19 +126,19 @@ class Common(BaseModel):
         Literal["auto", "cpu", "cuda", "mps"],
         Setting(
             "Device",
-            "Where to compute. Automatic takes a graphics card if there is one.",
+            "Where to compute. Automatic takes a GPU if there is one.",
             choices={
                 "auto": "Automatic",
-                "cpu": "Processor",
-                "cuda": "NVIDIA graphics card",
-                "mps": "Apple graphics",
+                "cpu": "CPU",
+                "cuda": "NVIDIA GPU",
+                "mps": "Apple GPU",
             },
         ),
     ] = "auto"
     restarts: Annotated[
         Annotated[int, Field(ge=1, le=64)] | None,
         Setting(
-            "Repeats",
+            "Restarts",
             "Independent fits that are averaged; their spread adds to the uncertainty. "
             "Empty: the preset's.",
             least=1,
@@ -84,7 +149,7 @@ class Common(BaseModel):
     max_iterations: Annotated[
         Annotated[int, Field(ge=1, le=1_000_000)] | None,
         Setting(
-            "Iterations at most",
+            "Max. iterations",
             "Limit of each fit; it may stop earlier by itself. Empty: the preset's.",
             least=1,
             most=1_000_000,
@@ -104,17 +169,16 @@ class Common(BaseModel):
         Literal["auto", "planes", "volume"],
         Setting(
             "Stacks",
-            "Whether the planes of a stack or movie are restored one by one, each beginning with "
-            "what was learned from the one before, or together as one volume, where neighbouring "
-            "planes help each other. Automatic: a volume for depth, one by one for time; for "
-            "inpainting, together.",
+            "The planes of a stack or movie are restored one by one, each with a warm start from "
+            "the one before, or together as one volume, where neighbouring planes help each other. "
+            "Automatic: a volume for depth, one by one for time; for inpainting, together.",
             choices={"auto": "Automatic", "planes": "Plane by plane", "volume": "As a volume"},
         ),
     ] = "auto"
     tile: Annotated[
         Annotated[int, Field(ge=128, le=2**16)] | None,
         Setting(
-            "Tile",
+            "Tile size",
             "Pixels along a side of the parts that a large plane is restored in, one after "
             "another; they overlap and blend into each other. Empty: the whole at once, or as many "
             "parts as the memory asks for.",
@@ -134,38 +198,43 @@ class Common(BaseModel):
 
 
 #: What a recipe has that asks for nothing in particular.
-DEFAULTS = Common()
+DEFAULT_RUN_SETTINGS = RunSettings()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
     """A task with its settings and those that all tasks have.
 
     Attributes
     ----------
     task : frozen dataclass, one of `TASKS`
-    common : Common
+    run_settings : RunSettings
     """
 
     task: Task
-    common: Common = DEFAULTS
+    run_settings: RunSettings = DEFAULT_RUN_SETTINGS
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types; settings left at their default are left out."""
         return {
-            "schema": SCHEMA,
+            "schema": RECIPE_SCHEMA,
             "task": self.task.name,
             "settings": self.task.to_dict(),
-            **self.common.model_dump(exclude_defaults=True),
+            **self.run_settings.model_dump(exclude_defaults=True),
         }
 
     def to_json(self) -> str:
         """As it is written to disk and into layers."""
         return json.dumps(self.to_dict(), indent=2) + "\n"
 
-    def with_common(self, **changes: Any) -> Recipe:
+    def replace_run_settings(self, **changes: Any) -> Recipe:
         """Return the same recipe with other common settings; checks them again."""
-        return replace(self, common=_checked(Common, {**self.common.model_dump(), **changes}))
+        return replace(
+            self,
+            run_settings=_validate_settings(
+                RunSettings, {**self.run_settings.model_dump(), **changes}
+            ),
+        )
 
 
 def make_recipe(task: str, /, **settings: Any) -> Recipe:
@@ -186,8 +255,14 @@ def make_recipe(task: str, /, **settings: Any) -> Recipe:
                 hint=f"Choose one of: {', '.join(TASKS)}.",
             )
         )
-    common = {key: settings.pop(key) for key in list(settings) if key in Common.model_fields}
-    return Recipe(_checked(TASKS[task], settings), _checked(Common, common))
+    settings, notes = rename_settings(task, settings)
+    for note in notes:
+        warnings.warn(note, FutureWarning, stacklevel=3)
+    common = {key: settings.pop(key) for key in list(settings) if key in RunSettings.model_fields}
+    return Recipe(
+        task=_validate_settings(TASKS[task], settings),
+        run_settings=_validate_settings(RunSettings, common),
+    )
 
 
 def recipe_from_dict(raw: object, *, origin: str = "recipe") -> Recipe:
@@ -206,20 +281,125 @@ def recipe_from_dict(raw: object, *, origin: str = "recipe") -> Recipe:
         raise Refused(
             refusal("recipe-broken", path=origin, why="it does not name a task and its settings")
         )
-    known = dict(raw)
-    found = known.pop("schema", None)
-    if not isinstance(found, int) or isinstance(found, bool) or found < 1:
+    fields = dict(raw)
+    schema = fields.pop("schema", None)
+    if not isinstance(schema, int) or isinstance(schema, bool) or schema < 1:
         raise Refused(refusal("recipe-broken", path=origin, why="its schema version is missing"))
-    if found > SCHEMA:
-        raise Refused(refusal("recipe-newer", found=found, known=SCHEMA))
-    task, settings = known.pop("task"), known.pop("settings", {})
-    if clash := set(known) & set(settings):
+    if schema > RECIPE_SCHEMA:
+        raise Refused(refusal("recipe-newer", found=schema, known=RECIPE_SCHEMA))
+    task, settings = str(fields.pop("task")), fields.pop("settings", {})
+    settings, _ = rename_settings(task, {str(key): item for key, item in settings.items()})
+    if clash := set(fields) & set(settings):
         raise Refused(
             refusal("recipe-broken", path=origin, why=f"it gives {sorted(clash)[0]!r} twice")
         )
-    return make_recipe(
-        str(task), **{str(key): value for key, value in {**settings, **known}.items()}
-    )
+    return make_recipe(task, **settings, **{str(key): value for key, value in fields.items()})
+
+
+def rename_settings(
+    task: str, settings: Mapping[str, Any]
+) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Translate settings of schema 1 to those of today.
+
+    Parameters
+    ----------
+    task : str
+    settings : mapping of str to object
+        By their names of today or of schema 1.
+
+    Returns
+    -------
+    settings : dict
+    notes : tuple of str
+        One sentence for each name or value that has changed.
+
+    Raises
+    ------
+    Refused
+        If a setting stands there under both of its names.
+    """
+    result, notes = rename_keys(settings, OLD_SETTINGS.get(task, {}))
+    for name, value in result.items():
+        new = OLD_VALUES.get((task, name), {}).get(value) if isinstance(value, str) else None
+        if new is not None:
+            result[name] = new
+            notes = (*notes, f"The value '{value}' of '{name}' is called '{new}' now.")
+    return result, notes
+
+
+def rename_keys(
+    named: Mapping[str, Any], names: Mapping[str, str]
+) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Replace old keys by those of today; returns and raises as `rename_settings` does."""
+    for old, new in names.items():
+        if old in named and new in named:
+            why = f"'{new}' is another name of it and stands there as well"
+            facts = {"field": old, "value": shorten_repr(named[old]), "why": why}
+            raise Refused(refusal("setting-wrong", **facts, hint=f"Leave '{old}' out."))
+    notes = tuple(f"'{old}' is called '{names[old]}' now." for old in named if old in names)
+    return {names.get(key, key): value for key, value in named.items()}, notes
+
+
+def accept_old_names(named: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    """Rename keywords of a Python function, with a warning for each old one."""
+    result, notes = rename_keys(named, names)
+    for note in notes:
+        warnings.warn(note, FutureWarning, stacklevel=4)
+    return result
+
+
+def migrate_record(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Translate what holds a recipe of schema 1 to the names of today.
+
+    Parameters
+    ----------
+    record : mapping
+        A report, the record of a file, the list of a batch, or what a result tells of its making.
+        One of today, or one that is damaged, comes back as it is: whoever reads it checks it.
+    """
+    result = dict(record)
+    raw = result.get("recipe")
+    if not isinstance(raw, dict) or raw.get("schema") != 1:
+        return result
+    try:
+        result["recipe"] = recipe_from_dict(raw).to_dict()
+    except Refused:
+        return result
+    result = _rename(result, OLD_SWITCHES)
+    _rename_within(result, ("inputs", "inputs_sha256"), OLD_INPUTS)
+    if isinstance(result.get("report"), dict):
+        result["report"] = _migrate_report(result["report"])
+    return _migrate_report(result) if "prior" in result else result
+
+
+def _migrate_report(report: Mapping[str, Any]) -> dict[str, Any]:
+    """Translate the fields of a report, and the names of priors and inputs in them."""
+    result = _rename(report, _OLD_FIELDS[""])
+    _rename_within(result, ("noise",), _OLD_FIELDS["noise"])
+    _rename_within(result, ("fit",), _OLD_FIELDS["fit"])
+    if isinstance(recipe := result.get("recipe"), dict):
+        result |= migrate_record({"recipe": recipe})
+    prior, fit = result.get("prior"), result.get("fit")
+    if isinstance(prior, dict) and isinstance(chosen := prior.get("chosen"), str):
+        result["prior"] = {**prior, "chosen": _OLD_PRIORS.get(chosen, chosen)}
+    if isinstance(fit, dict):
+        _rename_within(fit, ("joint_training",), _OLD_FIELDS["fit.joint_training"])
+        if isinstance(inputs := fit.get("inputs"), list):
+            fit["inputs"] = [OLD_INPUTS.get(str(item), item) for item in inputs]
+    return result
+
+
+def _rename_within(
+    record: dict[str, Any], parts: tuple[str, ...], names: Mapping[str, str]
+) -> None:
+    """Replace old keys in those parts of a record that are mappings."""
+    record |= {
+        part: _rename(record[part], names) for part in parts if isinstance(record.get(part), dict)
+    }
+
+
+def _rename(named: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    return {names.get(key, key): value for key, value in named.items()}
 
 
 def recipe_from_json(text: str, *, origin: str = "recipe") -> Recipe:
@@ -233,40 +413,43 @@ def recipe_from_json(text: str, *, origin: str = "recipe") -> Recipe:
     return recipe_from_dict(raw, origin=origin)
 
 
-def _checked(kind: type[Any], settings: dict[str, Any]) -> Any:
-    numbers = [name for name, value in settings.items() if _is_truth_for_number(kind, name, value)]
+def _validate_settings(kind: type[Any], settings: dict[str, Any]) -> Any:
+    numbers = [name for name, value in settings.items() if _is_bool_for_number(kind, name, value)]
     if numbers:  # pydantic takes yes for the number 1
-        raise Refused(_wrong(numbers[0], settings[numbers[0]], "a number"))
+        raise Refused(_make_setting_refusal(numbers[0], settings[numbers[0]], "a number"))
     try:
         return kind(**settings)
     except ValidationError as error:
-        raise Refused(_first_fault(kind, error)) from None
+        raise Refused(_make_validation_refusal(kind, error)) from None
 
 
-def _first_fault(kind: type[Any], error: ValidationError) -> Refusal:
+def _make_validation_refusal(kind: type[Any], error: ValidationError) -> Refusal:
     first = error.errors()[0]
     field = str(first["loc"][0])[:100] if first["loc"] else "?"
     if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-        own = [] if kind is Common else [one.name for one in fields(kind)]
-        names = sorted({*own, *Common.model_fields})
+        own = [] if kind is RunSettings else [field.name for field in fields(kind)]
+        names = sorted({*own, *RunSettings.model_fields})
         return refusal("setting-unknown", field=field, known=", ".join(names))
-    if wanted := _WANTED.get(first["type"]):
+    if wanted := _EXPECTED_VALUE_TEXTS.get(first["type"]):
         why = wanted.format(**first.get("ctx", {}))
     else:  # not to be formatted: it may hold braces of the user's
         why = first["msg"].removeprefix("Input should be ").replace("'", "")
-    return _wrong(field, first["input"], why)
+    return _make_setting_refusal(field, first["input"], why)
 
 
-def _is_truth_for_number(kind: type[Any], name: str, value: object) -> bool:
+def _is_bool_for_number(kind: type[Any], name: str, value: object) -> bool:
     """Whether yes or no stands where a number does; by its name, since NumPy has one of its own."""
     if type(value).__name__ not in ("bool", "bool_") or name not in kind.__pydantic_fields__:
         return False
     annotation = kind.__pydantic_fields__[name].annotation
-    kinds = {annotation, *(get_args(one)[0] for one in get_args(annotation) if get_args(one))}
+    kinds = {
+        annotation,
+        *(get_args(get_arg)[0] for get_arg in get_args(annotation) if get_args(get_arg)),
+    }
     return not kinds.isdisjoint((int, float))
 
 
-def _wrong(field: str, value: object, wanted: str) -> Refusal:
+def _make_setting_refusal(field: str, value: object, wanted: str) -> Refusal:
     return refusal(
         "setting-wrong",
         field=field,

@@ -14,18 +14,18 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from napari_dip.pipeline.machine import waiting_threads
+from napari_dip.pipeline.machine import suppress_thread_spinning
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
 
     Setting = tuple[Callable[[], Any], Callable[[Any], Any], Any]
 
-Step = TypeVar("Step")
-Answer = TypeVar("Answer")
+StepT = TypeVar("StepT")
+AnswerT = TypeVar("AnswerT")
 #: Precisions that a program may have lowered: module of torch.backends, name, and torch's default.
 #: Some are newer than the oldest torch that is taken.
-_PRECISIONS = (
+_BACKEND_DEFAULTS = (
     ("", "fp32_precision", "none"),
     ("mkldnn.conv", "fp32_precision", "none"),
     ("mkldnn.matmul", "fp32_precision", "none"),
@@ -38,12 +38,12 @@ _PRECISIONS = (
     ("cudnn", "deterministic", False),
 )
 #: Devices whose autocast is asked for.
-_DEVICES = ("cpu", "cuda", "mps")
+_AUTOCAST_DEVICES = ("cpu", "cuda", "mps")
 
 
-def in_own_state(
-    steps: Generator[Step, None, Answer], threads: int
-) -> Generator[Step, None, Answer]:
+def run_in_default_state(
+    steps: Generator[StepT, None, AnswerT], threads: int
+) -> Generator[StepT, None, AnswerT]:
     """Run a generator in a state of its own, and be back in the caller's whenever it waits.
 
     Parameters
@@ -53,23 +53,23 @@ def in_own_state(
     threads : int
         Of torch.
     """
-    with waiting_threads(threads):
+    with suppress_thread_spinning(threads):
         try:
             while True:
-                with own_state(threads):
+                with use_default_torch_state(threads):
                     try:
                         step = next(steps)
                     except StopIteration as stop:
-                        answer: Answer = stop.value
+                        answer: AnswerT = stop.value
                         return answer
                 yield step
         finally:
-            with own_state(threads):
+            with use_default_torch_state(threads):
                 steps.close()
 
 
 @contextmanager
-def own_state(threads: int | None = None) -> Iterator[None]:
+def use_default_torch_state(threads: int | None = None) -> Iterator[None]:
     """Have torch and NumPy as they are when nobody has set anything, and put all of it back.
 
     Parameters
@@ -85,15 +85,15 @@ def own_state(threads: int | None = None) -> Iterator[None]:
         ends.enter_context(torch.enable_grad())
         if torch.get_default_device().type != "cpu":
             ends.enter_context(torch.device("cpu"))
-        for read, write, wanted in (*_settings(threads), *_precisions()):
-            _change(ends, read, write, wanted)
+        for read, write, wanted in (*_iter_global_settings(threads), *_iter_backend_settings()):
+            _change_setting(ends, read, write, wanted)
         # NumPy's own; "raise" would end a run at the first number that is too small
         errors = np.errstate(divide="warn", over="warn", under="ignore", invalid="warn")
         ends.enter_context(errors)
         yield
 
 
-def _change(ends: ExitStack, read: Callable[[], Any], write: Any, wanted: Any) -> None:
+def _change_setting(ends: ExitStack, read: Callable[[], Any], write: Any, wanted: Any) -> None:
     """Change a setting until the end, if it is another one."""
     try:
         before = read()
@@ -104,15 +104,15 @@ def _change(ends: ExitStack, read: Callable[[], Any], write: Any, wanted: Any) -
         ends.callback(write, before)
 
 
-def _settings(threads: int | None) -> Iterator[Setting]:
+def _iter_global_settings(threads: int | None) -> Iterator[Setting]:
     import torch
 
     if threads is not None:
         yield torch.get_num_threads, torch.set_num_threads, threads
     yield torch.get_default_dtype, torch.set_default_dtype, torch.float32
-    for device in _DEVICES:
-        asked = partial(torch.is_autocast_enabled, device)
-        yield asked, partial(torch.set_autocast_enabled, device), False
+    for device in _AUTOCAST_DEVICES:
+        is_enabled = partial(torch.is_autocast_enabled, device)
+        yield is_enabled, partial(torch.set_autocast_enabled, device), False
 
     def deterministic() -> tuple[bool, bool]:
         warns = torch.is_deterministic_algorithms_warn_only_enabled()
@@ -124,13 +124,13 @@ def _settings(threads: int | None) -> Iterator[Setting]:
     yield deterministic, set_deterministic, (False, False)
 
 
-def _precisions() -> Iterator[Setting]:
+def _iter_backend_settings() -> Iterator[Setting]:
     """Give settings in an order in which each is read when those that it follows are plain."""
     import torch
 
     # sets those of single devices too, which are put back after it
     mode = torch.get_float32_matmul_precision, torch.set_float32_matmul_precision
-    for path, name, wanted in _PRECISIONS:
+    for path, name, wanted in _BACKEND_DEFAULTS:
         home: Any = torch.backends
         for part in filter(None, path.split(".")):
             home = getattr(home, part, None)

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from qtpy.QtWidgets import QApplication, QHBoxLayout, QVBoxLayout
 
 from napari_dip.errors import Refusal
-from napari_dip.pipeline.doctor import Examination, examine
-from napari_dip.pipeline.machine import size
-from napari_dip.qt.shell.docked import MIN_DOCK_WIDTH, DockWidget, make_button
+from napari_dip.pipeline.doctor import InstallationReport, examine_installation
+from napari_dip.pipeline.machine import format_bytes
+from napari_dip.qt.shell.dock_widget import MIN_DOCK_WIDTH, DockWidget, make_button
 from napari_dip.qt.shell.run_bar import make_message_label
 from napari_dip.qt.shell.worker import BackgroundCall, catch_errors
 
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from napari_dip.qt.shell.worker import Switch
 
 _DEVICE_NAMES = {
-    "cpu": "the processor",
-    "cuda": "the NVIDIA graphics card",
-    "mps": "Apple graphics",
+    "cpu": "the CPU",
+    "cuda": "the NVIDIA GPU",
+    "mps": "the Apple GPU",
 }
 
 
@@ -38,15 +38,13 @@ class CheckMyComputer(DockWidget):
         What finds it out; takes some seconds.
     """
 
-    def __init__(self, look: Callable[[], Examination] = examine) -> None:
+    def __init__(self, look: Callable[[], InstallationReport] = examine_installation) -> None:
         super().__init__()
         self._look = look
         self._call: BackgroundCall | None = None
         self._lines: list[str] = []
-        self.words = make_message_label()
-        self.check_button = make_button(
-            "Check again", "Try PyTorch and look for graphics cards once more"
-        )
+        self.message_label = make_message_label()
+        self.check_button = make_button("Check again", "Try PyTorch and look for GPUs once more")
         self.copy_button = make_button("Copy", "Copy all of it, to send it to somebody")
         self.line_button = make_button(
             "Copy the line", "Copy the line that mends what is missing, for a terminal"
@@ -55,10 +53,10 @@ class CheckMyComputer(DockWidget):
         for button in (self.check_button, self.copy_button, self.line_button):
             buttons.addWidget(button)
         layout.addLayout(buttons)
-        layout.addWidget(self.words)
+        layout.addWidget(self.message_label)
         layout.addStretch()
         self.check_button.clicked.connect(self.check)
-        self.copy_button.clicked.connect(lambda: _copy(self.words.text()))
+        self.copy_button.clicked.connect(lambda: _copy(self.message_label.text()))
         self.line_button.clicked.connect(lambda: _copy("\n".join(self._lines)))
         self.copy_button.setEnabled(False)
         self.line_button.setVisible(False)
@@ -67,13 +65,13 @@ class CheckMyComputer(DockWidget):
     def showEvent(self, event: QShowEvent | None) -> None:
         """Look at once, the first time."""
         super().showEvent(event)
-        if not self.words.text():
+        if not self.message_label.text():
             self.check()
 
     def check(self) -> None:
         """Look; the answer comes later."""
         self.check_button.setEnabled(False)
-        self.words.setText("Trying PyTorch; this takes some seconds.")
+        self.message_label.setText("Trying PyTorch; this takes some seconds.")
         self._call = BackgroundCall(partial(_run_examination, self._look), self)
         self._call.ended.connect(self._on_found)
         self._call.start()
@@ -84,49 +82,51 @@ class CheckMyComputer(DockWidget):
             self._call.discard()
         self._call = None
 
-    def _on_found(self, found: Examination | Refusal) -> None:
+    def _on_found(self, report: InstallationReport | Refusal) -> None:
         self._call = None
         self.check_button.setEnabled(True)
         self.copy_button.setEnabled(True)
-        if isinstance(found, Refusal):
-            self._lines, words = [], found.message
+        if isinstance(report, Refusal):
+            self._lines, message = [], report.message
         else:
-            self._lines = [one.command for one in found.mends]
-            words = "\n\n".join(describe_examination(found))
+            self._lines = [mend.command for mend in report.mends]
+            message = "\n\n".join(describe_examination(report))
         self.line_button.setVisible(bool(self._lines))
-        self.words.setText(words)
+        self.message_label.setText(message)
 
 
-def describe_examination(found: Examination) -> list[str]:
+def describe_examination(report: InstallationReport) -> list[str]:
     """Say what was found, what it means for restorations, and how to mend what is missing."""
-    names = [_DEVICE_NAMES[one] for one in found.devices]
-    if found.cards and found.devices:
-        names[0] += f" ({', '.join(found.cards)})"
+    names = [_DEVICE_NAMES[device] for device in report.devices]
+    if report.cards and report.devices:
+        names[0] += f" ({', '.join(report.cards)})"
     on = f"Restorations run on {names[0]}" if names else "Nothing can be restored here"
     others = f"; {' or '.join(names[1:])} can be chosen" if names[1:] else ""
-    built = "processors only" if found.build == "no CUDA" else found.build
+    built = report.build or "CPUs only"
     said = [f"{on}{others}."]
-    if found.no_card:
-        said.append(f"No graphics card is used: {found.no_card}.")
-    if found.torch:
-        said.append(f"PyTorch {found.torch}, built for {built}.")
-    memory = size(found.memory_bytes, floor)
-    cores = "1 processor core" if found.cores == 1 else f"{found.cores} processor cores"
+    if report.no_card:
+        said.append(f"No GPU is used: {report.no_card}.")
+    if report.torch:
+        said.append(f"PyTorch {report.torch}, built for {built}.")
+    memory = format_bytes(report.memory_bytes, floor)
+    cores = "1 CPU core" if report.cores == 1 else f"{report.cores} CPU cores"
     said += [
         f"{cores}, {memory} of memory free.",
-        f"napari-dip {found.version}, napari {found.napari or 'missing'}, "
-        f"{found.qt or 'no Qt binding'}, Python {found.python}, {found.system}.",
+        f"napari-dip {report.version}, napari {report.napari or 'missing'}, "
+        f"{report.qt or 'no Qt binding'}, Python {report.python}, {report.system}.",
     ]
-    if not found.mends:
+    if not report.mends:
         return [*said, "All that is needed is there."]
-    return said + [f"{one.trouble}. To mend it:\n{one.command}" for one in found.mends]
+    return said + [f"{mend.trouble}. To mend it:\n{mend.command}" for mend in report.mends]
 
 
-def _run_examination(look: Callable[[], Examination], _: Switch) -> Examination | Refusal:
+def _run_examination(
+    look: Callable[[], InstallationReport], _: Switch
+) -> InstallationReport | Refusal:
     return catch_errors(look, "Looking at", "this computer")
 
 
-def _copy(words: str) -> None:
+def _copy(text: str) -> None:
     clipboard = QApplication.clipboard()
     if clipboard is not None:
-        clipboard.setText(words)
+        clipboard.setText(text)

@@ -12,7 +12,7 @@ from qtpy.QtCore import QTimer
 
 from napari_dip.qt.task.dock import DenoiseDock
 from napari_dip.samples import MITOCHONDRIA
-from napari_dip.samples.spoilt import Spoilt, blurred, coarse, holed, movie, stack, weak_channel
+from napari_dip.samples.degraded import Spoilt, blurred, coarse, holed, movie, stack, weak_channel
 
 if TYPE_CHECKING:
     import napari.types

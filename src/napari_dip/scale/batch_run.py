@@ -19,30 +19,31 @@ from napari_dip.io.outputs import OutputLock, remove_parts
 from napari_dip.io.paths import make_folder_refusal
 from napari_dip.io.writing import write_text
 from napari_dip.pipeline.events import drain_generator, map_generator
-from napari_dip.pipeline.machine import duration
-from napari_dip.pipeline.store.shared_network import read_series
+from napari_dip.pipeline.machine import format_duration
+from napari_dip.pipeline.recipe import OLD_INPUTS, OLD_SWITCHES, accept_old_names
+from napari_dip.pipeline.store.shared_network import read_network_weights
 from napari_dip.scale.batch.file import restore_file
-from napari_dip.scale.batch.plan import left_plans
+from napari_dip.scale.batch.jobs import ENDING_CONTROLS, BatchEvent, FileOutcome
+from napari_dip.scale.batch.plan import list_remaining_plans
 from napari_dip.scale.batch.records import (
     MANIFEST_FILE,
     NETWORK_FILE,
     PAGE_FILE,
-    RECORDS_FOLDER,
     TABLE_FILE,
+    find_records_folder,
     write_batch_manifest,
 )
 from napari_dip.scale.batch.series import fit_batch_network
-from napari_dip.scale.batch.types import ENDING_CONTROLS, BatchEvent, FileOutcome
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator
 
     from napari_dip.pipeline.events import Event
-    from napari_dip.scale.batch.types import BatchPlan, FileState, Job
+    from napari_dip.scale.batch.jobs import BatchPlan, FileState, Job
     from napari_dip.scale.cluster.unit import WorkerPool
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BatchResult:
     """What became of a batch.
 
@@ -62,7 +63,7 @@ class BatchResult:
 
     def count(self, *states: FileState) -> int:
         """Count the files that came to one of these ends."""
-        return sum(one.state in states for one in self.outcomes)
+        return sum(outcome.state in states for outcome in self.outcomes)
 
 
 def batch(
@@ -76,7 +77,7 @@ def batch(
     workers: int | None = None,
     scheduler: str | None = None,
     threads: int | None = None,
-    one_network: bool = False,
+    joint_training: bool = False,
     **others: str | os.PathLike[str],
 ) -> BatchResult:
     """Run a recipe on many files; one that cannot be restored never stops the others.
@@ -89,7 +90,7 @@ def batch(
     outdir : path
         Folder of the results, named as their inputs; made if its own folder is there.
     resume : bool
-        Go on: results whose receipts still hold stay. Without it nothing that exists is replaced.
+        Go on: results whose records still hold stay. Without it nothing that exists is replaced.
     progress : callable, optional
         Called with each `BatchEvent`, in this thread.
     axes : str, optional
@@ -101,10 +102,10 @@ def batch(
         Address of a running dask scheduler, whose workers see the same files.
     threads : int, optional
         Most threads of a fit; last digits depend on them. Default: the cores, shared, or as begun.
-    one_network : bool
+    joint_training : bool
         Whether one network is fitted to up to 32 of the files first, and then shown each.
     **others : path
-        Further inputs of the task by name, one file for all; ``shared_network``: fitted before.
+        Further inputs of the task by name, one file for all; ``network_file``: fitted before.
 
     Returns
     -------
@@ -117,9 +118,11 @@ def batch(
     Failed
         If lists or tables cannot be written.
     """
-    from napari_dip.scale.cluster.cluster import plan_with_workers
+    from napari_dip.scale.cluster.dask_cluster import plan_with_workers
 
-    how: dict[str, Any] = {"resume": resume, "axes": axes, "one_network": one_network}
+    others = accept_old_names(others, {**OLD_INPUTS, **OLD_SWITCHES})
+    joint_training = bool(others.pop("joint_training", joint_training))
+    how: dict[str, Any] = {"resume": resume, "axes": axes, "joint_training": joint_training}
     how |= {"workers": workers, "scheduler": scheduler, "threads": threads, "others": others}
     with plan_with_workers(recipe, inputs, outdir, **how) as (plan, staff):
         check_any_restorable(plan)
@@ -141,7 +144,7 @@ def run_batch(
     control : callable
         Polled at every step of every file. Once it says keep or discard, the file in progress
         leaves a checkpoint, and the tables are written for what is done.
-    crew : Crew, optional
+    crew : WorkerPool, optional
         Workers to hand the files to.
 
     Yields
@@ -158,7 +161,7 @@ def run_batch(
         If lists or tables cannot be written, or all workers are lost; what is done is kept.
     """
     if plan.network is not None and plan.network.sha256:
-        read_series(plan.network)  # damage is said once, before any work
+        read_network_weights(plan.network)  # damage is said once, before any work
     with _lock_batch_folder(plan):
         return (yield from _run_planned_files(plan, control, crew))
 
@@ -170,12 +173,12 @@ def _run_planned_files(
     from napari_dip.scale.batch.table import format_batch_csv, render_batch_page
 
     going_on = plan
-    if plan.lesson is not None:
-        say = partial(BatchEvent, 0, len(plan.jobs), plan.folder / NETWORK_FILE)
+    if plan.joint_training is not None:
+        say = partial(_make_event, 0, len(plan.jobs), plan.folder / NETWORK_FILE)
         going_on = (
-            yield from map_generator(fit_batch_network(plan, plan.lesson, control), say)
+            yield from map_generator(fit_batch_network(plan, plan.joint_training, control), say)
         ) or plan
-    if going_on.lesson is not None:  # it was ended
+    if going_on.joint_training is not None:  # it was ended
         outcomes = yield from _restore_sequentially(plan, _return_keep)
     elif crew is None:
         outcomes = yield from _restore_sequentially(going_on, control)
@@ -183,22 +186,37 @@ def _run_planned_files(
         from napari_dip.scale.cluster.batch import restore_in_parallel
 
         outcomes = yield from restore_in_parallel(going_on, control, crew)
-    result = BatchResult(plan.folder, outcomes, plan.folder / TABLE_FILE, plan.folder / PAGE_FILE)
+    result = BatchResult(
+        folder=plan.folder,
+        outcomes=outcomes,
+        table=plan.folder / TABLE_FILE,
+        page=plan.folder / PAGE_FILE,
+    )
     write_text(result.table, format_batch_csv(result.outcomes), overwrite=True)
     write_text(result.page, render_batch_page(result.outcomes, plan.recipe), overwrite=True)
-    for folder in (plan.folder, plan.folder / RECORDS_FOLDER):
+    for folder in (plan.folder, find_records_folder(plan.folder)):
         remove_parts(folder)
-    if crew is not None and crew.lost is not None:
-        raise Failed(crew.lost)
+    if crew is not None and crew.connection_failure is not None:
+        raise Failed(crew.connection_failure)
     return result
 
 
 def check_any_restorable(plan: BatchPlan) -> None:
     """Raise `Refused` where no file of a plan can be restored."""
-    if len(plan.refused) == len(plan.jobs):
-        no = plan.refused[0][1]
+    if len(plan.list_refused) == len(plan.jobs):
+        no = plan.list_refused[0][1]
         facts = {"count": len(plan.jobs), "sentence": no.sentence, "remedy": no.remedy}
         raise Refused(refusal("batch-refused", **facts))
+
+
+def _make_event(
+    number: int,
+    count: int,
+    source: Path,
+    event: Event | None,
+    outcome: FileOutcome | None = None,
+) -> BatchEvent:
+    return BatchEvent(number=number, count=count, source=source, event=event, outcome=outcome)
 
 
 def _restore_sequentially(
@@ -207,9 +225,9 @@ def _restore_sequentially(
     """Restore all files in this process."""
     outcomes = []
     for number, job in enumerate(plan.jobs, 1):
-        say = partial(BatchEvent, number, len(plan.jobs), job.source)
+        say = partial(_make_event, number, len(plan.jobs), job.source)
         outcomes.append((yield from _restore_or_skip(plan, job, control, say)))
-        yield say(outcome=outcomes[-1])
+        yield say(None, outcomes[-1])
     return tuple(outcomes)
 
 
@@ -221,9 +239,9 @@ def _restore_or_skip(
 ) -> Generator[BatchEvent, None, FileOutcome]:
     """Restore one file, unless it was refused or the batch is to end."""
     if isinstance(job.plan, Refusal):
-        return FileOutcome(job.source, "refused", refusal=job.plan)
+        return FileOutcome(source=job.source, state="refused", refusal=job.plan)
     if control() in ENDING_CONTROLS:
-        return FileOutcome(job.source, "waiting")
+        return FileOutcome(source=job.source, state="waiting")
     events = restore_file(job, job.plan, resume=plan.resume, control=control)
     return (yield from map_generator(events, say))
 
@@ -253,9 +271,9 @@ def _record_batch(plan: BatchPlan) -> None:
     try:
         own = plan.network is not None and Path(plan.network.path) == plan.folder / NETWORK_FILE
         write_batch_manifest(
-            plan.folder, plan.recipe, plan.files, plan.refused, plan.machine.cores, own
+            plan.folder, plan.recipe, plan.files, plan.list_refused, plan.machine.cores, own
         )
-        (plan.folder / RECORDS_FOLDER).mkdir(exist_ok=True)
+        find_records_folder(plan.folder).mkdir(exist_ok=True)
     except OSError as error:
         raise Refused(make_folder_refusal(plan.folder, error)) from None
 
@@ -269,19 +287,19 @@ def summarise_batch_plan(plan: BatchPlan, workers: int | None = None) -> str:
     workers : int or None
         Processes that work side by side; None: this one alone.
     """
-    ready = len(plan.jobs) - len(plan.refused)
-    left = left_plans(plan)
+    prepared = len(plan.jobs) - len(plan.list_refused)
+    plans = list_remaining_plans(plan)
     parts = [f"{len(plan.jobs)} file{'s' * (len(plan.jobs) != 1)}"]
-    if ready > len(left):
-        parts.append(f"{ready - len(left)} done before")
-    if plan.refused:
-        parts.append(f"{len(plan.refused)} refused")
+    if prepared > len(plans):
+        parts.append(f"{prepared - len(plans)} done before")
+    if plan.list_refused:
+        parts.append(f"{len(plan.list_refused)} refused")
     by = "" if workers is None else f" by {workers} worker{'s' * (workers > 1)}"
-    seconds = sum(one.seconds for one in left) / max(1, min(workers or 1, len(left)))
-    if left and plan.lesson is not None:
-        seconds += plan.lesson.seconds
-    time = f": up to {duration(seconds)}" if left else ""
-    return f"{', '.join(parts)}, {len(left)} to restore{by}{time}."
+    seconds = sum(item.seconds for item in plans) / max(1, min(workers or 1, len(plans)))
+    if plans and plan.joint_training is not None:
+        seconds += plan.joint_training.seconds
+    time = f": up to {format_duration(seconds)}" if plans else ""
+    return f"{', '.join(parts)}, {len(plans)} to restore{by}{time}."
 
 
 def summarise_batch_result(result: BatchResult) -> str:
@@ -293,6 +311,6 @@ def summarise_batch_result(result: BatchResult) -> str:
         "failed": result.count("failed"),
         "left": result.count("waiting"),
     }
-    counts = ", ".join(f"{count} {words}" for words, count in parts.items() if count)
+    counts = ", ".join(f"{count} {text}" for text, count in parts.items() if count)
     files = f"{len(result.outcomes)} file{'s' * (len(result.outcomes) != 1)}"
     return f"Of {files}: {counts}."

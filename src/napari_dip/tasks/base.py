@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from napari_dip.engine.prior import Prior
     from napari_dip.engine.problem import Problem
     from napari_dip.errors import Refusal
+    from napari_dip.errors.notes import Note
     from napari_dip.io import ImageSpec
 
 
@@ -65,7 +66,7 @@ class Setting:
     written: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Input:
     """A picture that a task takes.
 
@@ -100,11 +101,13 @@ class Input:
 
 #: What every task restores.
 IMAGE = Input(
-    "image", "Image", "The image to restore. It follows the layer that is selected in napari."
+    name="image",
+    label="Image",
+    help="The image to restore. It follows the layer that is selected in napari.",
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class NoiseRequest:
     """What the user knows of the noise, in the image's units; None and "auto": to be measured.
 
@@ -117,7 +120,7 @@ class NoiseRequest:
     white: bool = False
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class FitInput:
     """What a task builds its problem and its prior from: one unit's pixels, calibrated.
 
@@ -130,7 +133,7 @@ class FitInput:
         In network units; one of each measurement where there are two.
     noise_level : float
         Mean standard deviation of the noise, in network units.
-    known : Tensor
+    measured_mask : Tensor
         (1, 1, *grid): 1 where there is a measurement.
     held_out, guarded : Tensor
         (1, 1, *grid): 1 at pixels that judge, and at those with their guard band.
@@ -140,7 +143,7 @@ class FitInput:
         Share of the measured noise that the fit takes for certain; less where the network itself
         says how far a pixel may lie off.
     prior : str
-        Such as "noise" or "blind-spot".
+        Such as "random-input" or "blind-spot".
     widths : tuple of int
         Channels of the network at each scale.
     window : int or None
@@ -149,9 +152,9 @@ class FitInput:
         The task's further inputs by name, float32, as they came.
     zero, unit : Tensor or None
         (1, C, 1, ...): where the image's units have their zero, and how long one of them is.
-    beside : Tensor or None
+    neighbours : Tensor or None
         (1, 2 C, *grid): the frames or planes before and after, laid onto this one.
-    before : Before or None
+    before : PreviousFrame or None
         The picture of the frame before, laid onto this one.
     correlation : tuple of two tuples of float or None
         Autocorrelation of the noise at lags 1, 2, ... along Y and X, in pixels of the grid; None
@@ -176,7 +179,7 @@ class FitInput:
     measurement: Tensor
     noise: NoiseVariance
     noise_level: float
-    known: Tensor
+    measured_mask: Tensor
     held_out: Tensor
     guarded: Tensor
     block: tuple[int, ...]
@@ -187,7 +190,7 @@ class FitInput:
     others: Mapping[str, Tensor] = field(default_factory=dict)
     zero: Tensor | None = None
     unit: Tensor | None = None
-    beside: Tensor | None = None
+    neighbours: Tensor | None = None
     before: PreviousFrame | None = None
     correlation: tuple[tuple[float, ...], tuple[float, ...]] | None = None
     enlarged: tuple[int, ...] | None = None
@@ -205,14 +208,14 @@ class FitInput:
     @property
     def weight(self) -> Tensor:
         """Weight of each pixel: 0 where nothing was measured, less than 1 where it is noisy."""
-        return self.known if self.trust is None else self.known * self.trust
+        return self.measured_mask if self.trust is None else self.measured_mask * self.trust
 
     @property
     def quiet(self) -> Tensor:
         """Measured pixels, 1, but for those that are much noisier than others."""
         if self.trust is None:
-            return self.known
-        return self.known * (self.trust >= MIN_PIXEL_WEIGHT)
+            return self.measured_mask
+        return self.measured_mask * (self.trust >= MIN_PIXEL_WEIGHT)
 
 
 __all__ = [
@@ -274,7 +277,7 @@ class Task(ABC):
         """Say no to further inputs for what their pixels hold."""
         return None
 
-    def remarks(self, source: ImageSpec, others: Mapping[str, ImageSpec]) -> tuple[str, ...]:
+    def remarks(self, source: ImageSpec, others: Mapping[str, ImageSpec]) -> tuple[Note, ...]:
         """Say what the user should know of these headers; goes to the notes of the plan."""
         return ()
 
@@ -288,21 +291,23 @@ class Task(ABC):
         """Pixels of the image, (parts, C, *grid), that hold no measurement; None if all do."""
         return None
 
-    def check_known(self, source: ImageSpec, known: npt.NDArray[np.bool_] | None) -> Refusal | None:
+    def check_known(
+        self, source: ImageSpec, measured_mask: npt.NDArray[np.bool_] | None
+    ) -> Refusal | None:
         """Say no for where there is a measurement, (parts, C, *grid); None: everywhere."""
         return None
 
-    def judging(self, known: Tensor) -> tuple[tuple[int, ...], Tensor] | None:
+    def judging(self, measured_mask: Tensor) -> tuple[tuple[int, ...], Tensor] | None:
         """Size of patches that judge as one, and where they may lie; None: pixels, anywhere.
 
         Parameters
         ----------
-        known : Tensor
+        measured_mask : Tensor
             (1, 1, *grid), 1 where there is a measurement; what is given back fits it.
         """
         return None
 
-    def told(self, known: npt.NDArray[np.bool_]) -> tuple[str, ...]:
+    def describe_missing_pixels(self, measured_mask: npt.NDArray[np.bool_]) -> tuple[Note, ...]:
         """Say what the user should know of where there is a measurement, (parts, C, *grid)."""
         return ()
 
@@ -356,20 +361,22 @@ class Task(ABC):
         volume : bool
             Whether planes are fitted together.
         """
-        return "noise"
+        return "random-input"
 
     def widths(self, prior: str, preset: tuple[int, ...]) -> tuple[int, ...]:
         """Give the network's channels at each grid, finest first, from those of the preset."""
         return preset
 
-    def settled(self, prior: str, known: npt.NDArray[np.bool_] | None) -> tuple[str, str]:
+    def choose_prior_by_mask(
+        self, prior: str, measured_mask: npt.NDArray[np.bool_] | None
+    ) -> tuple[str, str]:
         """Choose the prior anew by where there is a measurement, (parts, C, *grid); and say why.
 
         Without words, what `why` says holds.
         """
         return prior, ""
 
-    def trusting(self, prior: str, *, doubted: bool, weak: bool) -> tuple[str, str]:
+    def choose_prior_by_noise(self, prior: str, *, doubted: bool, weak: bool) -> tuple[str, str]:
         """Choose the prior anew by whether the noise is in doubt, or weak; and say why."""
         return prior, ""
 
@@ -382,7 +389,7 @@ class Task(ABC):
         image: npt.NDArray[np.float32],
         others: Mapping[str, npt.NDArray[np.float32]],
         headers: Mapping[str, ImageSpec],
-    ) -> tuple[Mapping[str, npt.NDArray[np.float32]], tuple[str, ...]]:
+    ) -> tuple[Mapping[str, npt.NDArray[np.float32]], tuple[Note, ...]]:
         """Bring further inputs into the form that the fits want, once for all of them.
 
         Parameters
@@ -403,7 +410,7 @@ class Task(ABC):
         """Say why that prior runs, and how."""
         return "it is the one that this task uses"
 
-    def found(self, learned: Mapping[str, npt.NDArray[np.float32]]) -> tuple[str, ...]:
+    def describe_learned(self, learned: Mapping[str, npt.NDArray[np.float32]]) -> tuple[Note, ...]:
         """Say in words what else was fitted to one unit, for the report."""
         return ()
 
@@ -421,9 +428,9 @@ class Task(ABC):
 
     def shares(
         self, prior: str, count: int, *, tiles: bool = False
-    ) -> Literal["together", "in-turn", "alone"]:
+    ) -> Literal["joint", "warm-start", "independent"]:
         """How so many planes or frames, or `tiles`, share what is learned."""
-        return "in-turn"
+        return "warm-start"
 
     def serves(self, prior: str) -> bool:
         """Whether a network of that prior is shown the image, and so may serve other images."""
@@ -449,7 +456,7 @@ class Task(ABC):
         """Size of hidden blocks, along Y and X, where the noise's correlation asks for that one."""
         return measured
 
-    def seen(self, scene: FitInput) -> FitInput:
+    def prepare_fit_input(self, scene: FitInput) -> FitInput:
         """Change what a fit is made of, once it is laid out."""
         return scene
 
@@ -465,7 +472,7 @@ class Task(ABC):
     def setting_names(cls) -> tuple[str, ...]:
         """Names of the settings, in the order of the form."""
         assert is_dataclass(cls)
-        return tuple(one.name for one in fields(cls))
+        return tuple(field.name for field in fields(cls))
 
     def to_dict(self) -> dict[str, Any]:
         """Give the settings that differ from their defaults, in plain JSON types."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
+from napari_dip.errors.notes import make_note
 from napari_dip.tasks.base import FitInput, NoiseRequest, Setting, Task
 from napari_dip.tasks.deblur import Deblur
 from napari_dip.tasks.optics.psf_settings import check_size, compute_object_size
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from napari_dip.engine.prior import Prior
     from napari_dip.engine.problem import Problem
     from napari_dip.errors import Refusal
+    from napari_dip.errors.notes import Note
     from napari_dip.io import ImageSpec
 
 #: Steps between the widths that are tried first, as a factor, and the least of them in pixels.
@@ -34,7 +36,7 @@ WIDTH_STEP_FACTOR, MIN_PSF_WIDTH = 1.4, 0.4
 DIRECTIONS = 12
 
 
-@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"), kw_only=True)
 class BlindDeblur(Task):
     """Settings of a blind deblurring."""
 
@@ -97,32 +99,31 @@ class BlindDeblur(Task):
 
     def noise_wish(self) -> NoiseRequest:
         """Say what the settings hold."""
-        return NoiseRequest(self.noise, self.read_noise, self.gain)
+        return NoiseRequest(model=self.noise, read_noise=self.read_noise, gain=self.gain)
 
     def block(self, measured: tuple[int, int]) -> tuple[int, int]:
         """Hide single pixels: a blur alone makes neighbours alike, whatever the noise."""
         return 1, 1
 
-    def found(self, learned: Mapping[str, npt.NDArray[np.float32]]) -> tuple[str, ...]:
+    def describe_learned(self, learned: Mapping[str, npt.NDArray[np.float32]]) -> tuple[Note, ...]:
         """Say in words which blur was found."""
         figures = {name: float(values.flat[0]) for name, values in learned.items()}
         if "sigmas" in figures:
-            return (f"The blur found is a Gaussian of {figures['sigmas']:.2f} pixels.",)
+            return (make_note("blur-gaussian", sigma=figures["sigmas"]),)
         if "length" in figures:
             turned = figures["angle"] * 180 / pi
-            return (
-                f"The blur found is a line of {figures['length']:.1f} pixels, {turned:.0f} degrees "
-                "from the row downwards.",
-            )
+            return (make_note("blur-line", length=figures["length"], angle=turned),)
         if "radius" in figures:
-            return (f"The blur found is a disc of {figures['radius']:.1f} pixels radius.",)
+            return (make_note("blur-disc", radius=figures["radius"]),)
         return ()
 
-    def seen(self, scene: FitInput) -> FitInput:
+    def prepare_fit_input(self, scene: FitInput) -> FitInput:
         """Find the blur that the measurement alone makes likely; the rest is deblurring with it."""
         kernel, blur = self._any_shape(scene) if self.blur == "free" else self._likely(scene)
-        told = self._deblurring.seen(replace(scene, others={**scene.others, "psf": kernel}))
-        return replace(told, worked_out={**told.worked_out, "blur": blur})
+        facts = self._deblurring.prepare_fit_input(
+            replace(scene, others={**scene.others, "psf": kernel})
+        )
+        return replace(facts, worked_out={**facts.worked_out, "blur": blur})
 
     def problem(self, scene: FitInput) -> Problem:
         """Explain the picture as a sharper one under that blur."""
@@ -194,12 +195,14 @@ class BlindDeblur(Task):
             widths.append(width)
             width *= WIDTH_STEP_FACTOR
         if self.blur == "gaussian":  # wider ones would be cut off at three deviations
-            return [partial(GaussianKernel, sizes, one) for one in widths if one <= self.side / 6]
+            return [
+                partial(GaussianKernel, sizes, width) for width in widths if width <= self.side / 6
+            ]
         if self.blur == "defocus":  # a disc below half a pixel is a point, which nothing moves
-            return [partial(DefocusKernel, sizes, one) for one in widths if one > 0.7]
+            return [partial(DefocusKernel, sizes, width) for width in widths if width > 0.7]
         return [
-            partial(MotionKernel, sizes, 2 * one, pi * turn / DIRECTIONS)
-            for one in widths
-            if one > 0.7
+            partial(MotionKernel, sizes, 2 * width, pi * turn / DIRECTIONS)
+            for width in widths
+            if width > 0.7
             for turn in range(DIRECTIONS)
         ]

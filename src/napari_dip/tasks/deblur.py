@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from napari_dip.engine.prior import Prior
     from napari_dip.engine.problem import Fidelity, Problem
     from napari_dip.errors import Refusal
+    from napari_dip.errors.notes import Note
     from napari_dip.io import ImageSpec
 
 #: Power of the blur below which nothing is made stronger, at least; 0.03 learns more slowly. Where
@@ -64,7 +65,7 @@ if TYPE_CHECKING:
 MIN_BLUR_POWER = 0.01
 
 
-@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"), kw_only=True)
 class Deblur(Task):
     """Settings of a deblurring: where the PSF comes from, and how the image ends."""
 
@@ -94,12 +95,13 @@ class Deblur(Task):
             choices={"open": "Open", "circular": "Circular"},
         ),
     ] = "open"
-    start: Annotated[
+    initial_estimate: Annotated[
         Literal["richardson-lucy", "none"],
         Setting(
-            "Warm start",
-            "What the network is fed beside noise: pictures of Richardson-Lucy deconvolution after "
-            "few steps, from which it starts sooner; or nothing, as in the Deep Image Prior paper.",
+            "Initial estimate",
+            "Input of the network beside random numbers: pictures of Richardson-Lucy "
+            "deconvolution after few steps, from which it starts sooner; or nothing, as in the "
+            "Deep Image Prior paper.",
             choices={"richardson-lucy": "Richardson-Lucy", "none": "None (paper)"},
         ),
     ] = "richardson-lucy"
@@ -107,7 +109,7 @@ class Deblur(Task):
         Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)],
         Setting(
             "Smoothing",
-            "Weight of a total-variation penalty beside the network, without unit. Noise that the "
+            "Weight of a total-variation penalty added to the fit, without unit. Noise that the "
             "blur hides is kept down by it; 0: none, 1 is strong.",
             least=0,
             most=100,
@@ -118,8 +120,8 @@ class Deblur(Task):
     non_negative: Annotated[
         bool,
         Setting(
-            "No negative light",
-            "Whether the result is kept from falling below the background.",
+            "Non-negativity",
+            "Keeps the result from falling below the background.",
         ),
     ] = True
     background: Annotated[
@@ -137,36 +139,38 @@ class Deblur(Task):
     gain: CameraGain = None
 
     @property
-    def known(self) -> PsfSource:
+    def psf_source(self) -> PsfSource:
         """Where the PSF comes from."""
         optics = Optics(
-            self.model,
-            self.na,
-            self.wavelength,
-            self.pixel_size,
-            self.z_step,
-            self.refractive_index,
-            self.excitation,
-            self.pinhole,
+            model=self.model,
+            na=self.na,
+            wavelength=self.wavelength,
+            pixel_size=self.pixel_size,
+            z_step=self.z_step,
+            refractive_index=self.refractive_index,
+            excitation=self.excitation,
+            pinhole=self.pinhole,
         )
-        return PsfSource(self.gaussian_sigma, self.gaussian_sigma_z, optics)
+        return PsfSource(sigma=self.gaussian_sigma, sigma_z=self.gaussian_sigma_z, optics=optics)
 
     def check(self, source: ImageSpec, others: Mapping[str, ImageSpec]) -> Refusal | None:
         """Want one PSF, whole and possible."""
-        return self.known.check(source, others.get("psf"))
+        return self.psf_source.check(source, others.get("psf"))
 
     def stacked(
         self, source: ImageSpec, others: Mapping[str, ImageSpec]
     ) -> Literal["planes", "volume"]:
         """Blur along Z asks for a volume; a PSF of one plane acts in each plane by itself."""
-        deep = get_fit_axes(source, 3) == "ZYX" and self.known.stacked(source, others.get("psf"))
+        deep = get_fit_axes(source, 3) == "ZYX" and self.psf_source.stacked(
+            source, others.get("psf")
+        )
         return "volume" if deep else "planes"
 
     def check_axes(
         self, source: ImageSpec, others: Mapping[str, ImageSpec], axes: str
     ) -> Refusal | None:
         """Want a PSF that fits one plane, or one volume, and is no larger."""
-        return self.known.check_axes(source, others.get("psf"), axes)
+        return self.psf_source.check_axes(source, others.get("psf"), axes)
 
     def admit(
         self, source: ImageSpec, others: Mapping[str, npt.NDArray[np.float32]]
@@ -188,13 +192,13 @@ class Deblur(Task):
         image: npt.NDArray[np.float32],
         others: Mapping[str, npt.NDArray[np.float32]],
         headers: Mapping[str, ImageSpec],
-    ) -> tuple[Mapping[str, npt.NDArray[np.float32]], tuple[str, ...]]:
+    ) -> tuple[Mapping[str, npt.NDArray[np.float32]], tuple[Note, ...]]:
         """Clean or compute the PSF once; what was done is told to the user."""
         import torch
 
         picture = torch.from_numpy(others["psf"]) if "psf" in others else None
         axes = get_fit_axes(headers["image"], image.ndim - 1)
-        kernel, notes = self.known.kernel(headers["image"], picture, axes)
+        kernel, notes = self.psf_source.kernel(headers["image"], picture, axes)
         return {"psf": kernel.numpy()}, notes
 
     def network_grid(
@@ -202,7 +206,7 @@ class Deblur(Task):
     ) -> tuple[int, ...]:
         """Speak of all that sends light into the frame."""
         frame = source.along(axes)
-        sizes = self.known.sizes(source, others.get("psf"), axes)
+        sizes = self.psf_source.sizes(source, others.get("psf"), axes)
         return (
             frame
             if self.border == "circular"
@@ -211,15 +215,15 @@ class Deblur(Task):
 
     def reach(self, source: ImageSpec, others: Mapping[str, ImageSpec], axes: str) -> int | None:
         """As far as light comes from, and then as far as a network sees."""
-        return None if self.border == "circular" else self.known.reach(source, others, axes)
+        return None if self.border == "circular" else self.psf_source.reach(source, others, axes)
 
     def why(self, prior: str, block: tuple[int, ...]) -> str:
         """Name the paper's prior."""
-        return "fixed noise, as in the Deep Image Prior paper, is what this task uses"
+        return "random input, as in the Deep Image Prior paper, is what this task uses"
 
     def noise_wish(self) -> NoiseRequest:
         """Say what the settings hold."""
-        return NoiseRequest(self.noise, self.read_noise, self.gain)
+        return NoiseRequest(model=self.noise, read_noise=self.read_noise, gain=self.gain)
 
     def block(self, measured: tuple[int, int]) -> tuple[int, int]:
         """Hide single pixels: a blur alone makes neighbours alike, whatever the noise.
@@ -229,9 +233,9 @@ class Deblur(Task):
         """
         return 1, 1
 
-    def seen(self, scene: FitInput) -> FitInput:
+    def prepare_fit_input(self, scene: FitInput) -> FitInput:
         """Deconvolve once, for prior and problem."""
-        if self.start == "none":
+        if self.initial_estimate == "none":
             return scene
         grid, dark = compute_object_size(scene.grid, self._margin(scene)), self._darkness(scene)
         guess = compute_first_guess(scene, self._operator(scene), grid, dark)
@@ -250,36 +254,41 @@ class Deblur(Task):
         from napari_dip.engine.likelihood.penalties import lower_bound_penalty
         from napari_dip.engine.problem import Problem, Term
 
-        seen = scene.known * (1 - scene.guarded)
-        smooth = None if self.start == "none" else _get_first_guess(scene).smooth
+        visible = scene.measured_mask * (1 - scene.guarded)
+        smooth = None if self.initial_estimate == "none" else _get_first_guess(scene).smooth
 
-        def residual(seen: Tensor) -> Fidelity:
+        def residual(valid: Tensor) -> Fidelity:
             kernel, wraps = scene.others["psf"], self.border == "circular"
             floor = self._floor(scene)
-            return make_backprojection_fidelity(scene.noise, kernel, seen, floor, circular=wraps)
+            return make_backprojection_fidelity(scene.noise, kernel, valid, floor, circular=wraps)
 
         term = Term(
-            scene.measurement,
-            self._operator(scene),
-            residual(seen),
-            gaussian_likelihood(scene.noise),
-            fitted=seen,
+            measurement=scene.measurement,
+            operator=self._operator(scene),
+            fidelity=residual(visible),
+            likelihood=gaussian_likelihood(scene.noise),
+            fitted=visible,
             held_out=scene.held_out,
             # where the last step adds what the judges tell, they must not drive as well
-            measured=scene.known if smooth is None else seen,
-            released=residual(scene.known if smooth is None else seen),
+            measured=scene.measured_mask if smooth is None else visible,
+            released=residual(scene.measured_mask if smooth is None else visible),
         )
         penalties = make_total_variation_penalty(scene, self.smoothing, self.smoothing_kind)
         if self.non_negative:
             penalties += ((1.0, lower_bound_penalty(self._darkness(scene), scene.noise_level)),)
-        if self.start != "none":
+        if self.initial_estimate != "none":
             penalties += make_first_guess_penalty(_get_first_guess(scene))
         finish = make_crop_to_frame(self._margin(scene))
         if smooth is None:
-            return Problem((term,), penalties, finish)
+            return Problem(terms=(term,), penalties=penalties, finish=finish)
         dark = self._darkness(scene) if self.non_negative else None
         mixed = make_validated_mixture(smooth, scene, term.operator, dark)
-        return Problem((term,), penalties, lambda estimate: finish(mixed(estimate)), mixed)
+        return Problem(
+            terms=(term,),
+            penalties=penalties,
+            finish=lambda estimate: finish(mixed(estimate)),
+            on_grid=mixed,
+        )
 
     def _floor(self, scene: FitInput) -> float:
         """Power of the blur below which there is more noise than picture."""
@@ -314,7 +323,7 @@ class Deblur(Task):
         from napari_dip.tasks.priors.deep_image_prior import build_random_input_prior
 
         grid = compute_object_size(scene.grid, self._margin(scene))
-        if self.start == "none":
+        if self.initial_estimate == "none":
             return build_random_input_prior(scene, grid, rng)
         return build_first_guess_prior(_get_first_guess(scene), scene, grid, rng)
 

@@ -100,6 +100,7 @@ if TYPE_CHECKING:
     from napari_dip.engine.prior import Prior
     from napari_dip.engine.problem import Problem
     from napari_dip.errors import Refusal
+    from napari_dip.errors.notes import Note
     from napari_dip.io import ImageSpec
 
 
@@ -119,7 +120,7 @@ def enlarge_to_full_resolution(scene: FitInput, problem: Problem) -> Problem:
 DETECTOR = ("auto", "gaussian", "poisson-gaussian")
 
 
-@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"), kw_only=True)
 class Denoise(Task):
     """Settings of a denoising, each with a default that suits most images."""
 
@@ -130,30 +131,31 @@ class Denoise(Task):
     stacks: ClassVar[bool] = True
 
     prior: Annotated[
-        Literal["auto", "noise", "blind-spot", "recorrupted"],
+        Literal["auto", "r2r", "blind-spot", "random-input"],
         Setting(
             "Prior",
-            "What the untrained network is fed: the image with more noise of its own kind, the "
-            "image with pixels hidden (blind spot), or fixed random noise, as in the Deep Image "
-            "Prior paper. Automatic: more noise where the noise is known well, in single planes; "
+            "Input of the untrained network. Noisier input: the image with more noise of its own "
+            "kind (recorrupted-to-recorrupted, R2R). Blind spot: the image with hidden pixels, as "
+            "in Noise2Void and Noise2Self. Random input: fixed random numbers, as in the Deep "
+            "Image Prior paper. Automatic: R2R where the noise is known well, in single planes; "
             "else the blind spot.",
             choices={
                 "auto": "Automatic",
-                "recorrupted": "More noise",
+                "r2r": "Noisier input (R2R)",
                 "blind-spot": "Blind spot",
-                "noise": "Fixed noise (paper)",
+                "random-input": "Deep Image Prior (random input)",
             },
         ),
     ] = "auto"
-    network: ArchitectureName = PRESET
+    architecture: ArchitectureName = PRESET
     noise: NoiseOrCompression = "auto"
     read_noise: ReadNoise = None
     gain: CameraGain = None
     smoothing: Smoothing = 0.0
     smoothing_kind: SmoothingKind = "isotropic"
-    neighbours: UseNeighbouringFrames = True
-    steadiness: TemporalSmoothing = 1.0
-    sharing: SeriesSharing = "auto"
+    neighbouring_frames: UseNeighbouringFrames = True
+    temporal_smoothing: TemporalSmoothing = 1.0
+    series_training: SeriesSharing = "auto"
     channels: Annotated[
         Literal["auto", "together", "separate"],
         Setting(
@@ -165,13 +167,15 @@ class Denoise(Task):
     ] = "auto"
 
     def check(self, source: ImageSpec, others: Mapping[str, ImageSpec]) -> Refusal | None:
-        """Say no to a second image of another size, or to what was never compressed so."""
+        """Say no to a repeated exposure of another size, or to what was never compressed so."""
         no = check_jpeg(source, others) if self.noise == "jpeg" else None
         no = no or check_named_noise(self.noise, others)
-        no = no or check_architecture(self.network, self.prior, self.noise)
+        no = no or check_architecture(self.architecture, self.prior, self.noise)
         no = no or check_maps(source, others, of_detector=self.noise in DETECTOR)
         return no or (
-            check_exposure_header(source, others["second"]) if "second" in others else None
+            check_exposure_header(source, others["repeated_exposure"])
+            if "repeated_exposure" in others
+            else None
         )
 
     def admit(
@@ -197,7 +201,7 @@ class Denoise(Task):
         alone = self.noise in ("jpeg", SALT_AND_PEPPER)
         return "planes" if alone or self._apart(source) else "auto"
 
-    def remarks(self, source: ImageSpec, others: Mapping[str, ImageSpec]) -> tuple[str, ...]:
+    def remarks(self, source: ImageSpec, others: Mapping[str, ImageSpec]) -> tuple[Note, ...]:
         """Say that planes lie far apart."""
         return (describe_distant_planes(source),) if self._apart(source) else ()
 
@@ -218,7 +222,7 @@ class Denoise(Task):
         image: npt.NDArray[np.float32],
         others: Mapping[str, npt.NDArray[np.float32]],
         headers: Mapping[str, ImageSpec],
-    ) -> tuple[Mapping[str, npt.NDArray[np.float32]], tuple[str, ...]]:
+    ) -> tuple[Mapping[str, npt.NDArray[np.float32]], tuple[Note, ...]]:
         """Read how the picture was compressed, or say what else was found of a named noise."""
         if self.noise == "jpeg":
             return read_jpeg_traces(image)
@@ -226,7 +230,7 @@ class Denoise(Task):
             return others, (describe_stripes(image),)
         return others, list_noise_hints(
             image
-        ) if self.noise == "auto" and "second" not in headers else ()
+        ) if self.noise == "auto" and "repeated_exposure" not in headers else ()
 
     def missing(
         self, parts: npt.NDArray[Any], others: Mapping[str, npt.NDArray[np.float32]]
@@ -236,13 +240,15 @@ class Denoise(Task):
 
         return find_stack_impulses(parts) if self.noise == SALT_AND_PEPPER else None
 
-    def told(self, known: npt.NDArray[np.bool_]) -> tuple[str, ...]:
+    def describe_missing_pixels(self, measured_mask: npt.NDArray[np.bool_]) -> tuple[Note, ...]:
         """Say how many impulses were found."""
-        return (describe_impulses(known),)
+        return (describe_impulses(measured_mask),)
 
-    def settled(self, prior: str, known: npt.NDArray[np.bool_] | None) -> tuple[str, str]:
+    def choose_prior_by_mask(
+        self, prior: str, measured_mask: npt.NDArray[np.bool_] | None
+    ) -> tuple[str, str]:
         """Restore a picture without impulses as if none had been looked for."""
-        if prior == MASKED_INPUT_PRIOR and has_no_impulses(known):
+        if prior == MASKED_INPUT_PRIOR and has_no_impulses(measured_mask):
             return "blind-spot", "no impulses were found, so there is nothing to fill in"
         return prior, ""
 
@@ -266,7 +272,7 @@ class Denoise(Task):
         """As far as a network sees; what is found of whole lines or blocks needs the whole."""
         return RECEPTIVE_FIELD_RADIUS if self.noise in DETECTOR and not others else None
 
-    def seen(self, scene: FitInput) -> FitInput:
+    def prepare_fit_input(self, scene: FitInput) -> FitInput:
         """Let whole blocks judge where compression is to be undone; take stripes out."""
         return remove_stripes(scene) if self.noise == STRIPES else clear_validation_pixels(scene)
 
@@ -278,30 +284,32 @@ class Denoise(Task):
 
     def first_choice(self, source: ImageSpec, *, volume: bool) -> str:
         """Blind spot, unless the user wants the paper's prior."""
-        if self.prior != "auto" or self.network != PRESET:
-            return "noise" if self.prior == "auto" else self.prior
+        if self.prior != "auto" or self.architecture != PRESET:
+            return "random-input" if self.prior == "auto" else self.prior
         named = {"jpeg": RECOMPRESSION, SALT_AND_PEPPER: MASKED_INPUT_PRIOR}.get(self.noise)
         return named or (R2R_PRIOR if self._simple(source, volume) else "blind-spot")
 
     def widths(self, prior: str, preset: tuple[int, ...]) -> tuple[int, ...]:
         """Those of the network that was asked for."""
-        return compute_channel_widths(self.network, prior, preset)
+        return compute_channel_widths(self.architecture, prior, preset)
 
     def _simple(self, source: ImageSpec, volume: bool) -> bool:
         """Whether the noise is a detector's, in a plane or in a movie with one network for all."""
         count = count_planes(source)  # of planes along depth, hidden pixels tell more: ADR 0012
-        many = not volume and is_movie(source) and self.shares(R2R_PRIOR, count) == "together"
+        many = not volume and is_movie(source) and self.shares(R2R_PRIOR, count) == "joint"
         return self.noise in DETECTOR and (count == 1 or many)
 
     def shares(self, prior: str, count: int, *, tiles: bool = False) -> SharingMode:
         """As the setting says, where a network is shown the noise of a detector."""
-        return choose_sharing_mode(self.sharing, count, shown=self.serves(prior), tiles=tiles)
+        return choose_sharing_mode(
+            self.series_training, count, sees_image=self.serves(prior), tiles=tiles
+        )
 
     def serves(self, prior: str) -> bool:
         """Where it is shown the noise of a detector."""
         return prior in NEIGHBOUR_FRAME_PRIORS and self.noise in DETECTOR
 
-    def trusting(self, prior: str, *, doubted: bool, weak: bool) -> tuple[str, str]:
+    def choose_prior_by_noise(self, prior: str, *, doubted: bool, weak: bool) -> tuple[str, str]:
         """Hide pixels where the noise is too little known, or too weak, to be put on top."""
         if prior != R2R_PRIOR or self.prior != "auto" or not (doubted or weak):
             return prior, ""
@@ -309,29 +317,29 @@ class Denoise(Task):
 
     def why(self, prior: str, block: tuple[int, ...]) -> str:
         """Say why this prior runs, and how it hides."""
-        asked = self.prior != "auto"
+        is_chosen = self.prior != "auto"
         if prior == RECOMPRESSION:
             return "it learns to undo the compression that was found, on the picture itself"
         if prior == MASKED_INPUT_PRIOR:
             return "it learns to fill pixels in from those around, as the impulses need"
-        chosen = "you chose it" if asked else "it is what 'automatic' takes for denoising"
+        chosen = "you chose it" if is_chosen else "it is what 'automatic' takes for denoising"
         if prior == R2R_PRIOR:
-            return f"{chosen} where the noise is known" if not asked else chosen
+            return f"{chosen} where the noise is known" if not is_chosen else chosen
         if prior != "blind-spot":
             return chosen
         return f"{chosen}; {describe_blind_spot(block)}"
 
     def noise_wish(self) -> NoiseRequest:
         """Say what the settings hold."""
-        return NoiseRequest(self.noise, self.read_noise, self.gain)
+        return NoiseRequest(model=self.noise, read_noise=self.read_noise, gain=self.gain)
 
     def looks_beside(self, prior: str) -> bool:
         """Only a prior that is fed the image can be fed more of it."""
-        return self.neighbours and prior in NEIGHBOUR_FRAME_PRIORS
+        return self.neighbouring_frames and prior in NEIGHBOUR_FRAME_PRIORS
 
     def looks_back(self) -> bool:
         """Where the result is to be steady."""
-        return self.steadiness > 0
+        return self.temporal_smoothing > 0
 
     def problem(self, scene: FitInput) -> Problem:
         """Explain the image as picture plus noise; the pixel's own word comes in at the end."""
@@ -343,10 +351,10 @@ class Denoise(Task):
         if self.noise == SALT_AND_PEPPER:
             problem = build_impulse_problem(scene, penalties)
         else:
-            known = {"blind-spot": build_blind_spot_problem, R2R_PRIOR: build_r2r_problem}
-            problem = known.get(scene.prior, build_random_input_problem)(scene, penalties)
+            values = {"blind-spot": build_blind_spot_problem, R2R_PRIOR: build_r2r_problem}
+            problem = values.get(scene.prior, build_random_input_problem)(scene, penalties)
         problem = enlarge_to_full_resolution(scene, add_line_offsets(scene, problem))
-        problem = add_temporal_smoothing(problem, scene, self.steadiness)
+        problem = add_temporal_smoothing(problem, scene, self.temporal_smoothing)
         return add_jpeg_projection(scene, problem) if self.noise == "jpeg" else problem
 
     def prior_for(self, scene: FitInput, rng: torch.Generator) -> Prior:
@@ -359,4 +367,4 @@ class Denoise(Task):
             scene = exclude_impulses(scene)
         if scene.prior in NEIGHBOUR_FRAME_PRIORS:
             return build_neighbour_frame_prior(scene, rng)
-        return build_architecture_prior(self.network, scene, rng)
+        return build_architecture_prior(self.architecture, scene, rng)

@@ -11,6 +11,7 @@ from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 
 from napari_dip.errors import refusal
+from napari_dip.errors.notes import make_note
 from napari_dip.tasks.base import IMAGE, FitInput, Input, NoiseRequest, Setting, Task
 from napari_dip.tasks.priors.blind_spot import (
     build_blind_spot_prior,
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from napari_dip.engine.prior import Prior
     from napari_dip.engine.problem import Problem
     from napari_dip.errors import Refusal
+    from napari_dip.errors.notes import Note
     from napari_dip.io import ImageSpec
 
 #: Percentiles of the guide that are brought to a range of one, hot and dead pixels left out.
@@ -44,7 +46,7 @@ GUIDE_PERCENTILES = (0.5, 99.5)
 MAX_GUIDE_OUTLIER = 1.0
 
 
-@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"), kw_only=True)
 class Guide(Task):
     """Settings of a guided restoration."""
 
@@ -53,25 +55,26 @@ class Guide(Task):
     inputs: ClassVar[tuple[Input, ...]] = (
         IMAGE,
         Input(
-            "guide",
-            "Guide",
-            "A clean picture of the same place and size: a brighter channel, or the photograph "
+            name="guide",
+            label="Guide",
+            help="A clean picture of the same place and size: a brighter channel, or the "
+            "photograph "
             "with flash. It may have several channels.",
         ),
     )
     done: ClassVar[str] = "guided"
 
     prior: Annotated[
-        Literal["auto", "blind-spot", "noise"],
+        Literal["auto", "blind-spot", "random-input"],
         Setting(
             "Prior",
-            "What the untrained network is fed beside the guide: the image with pixels hidden "
-            "(blind spot), or noise, as in the Deep Image Prior paper. Automatic: blind spot, and "
-            "the guide is left out where hidden pixels are foretold as well without it.",
+            "Input of the untrained network beside the guide: the image with hidden pixels (blind "
+            "spot), or random numbers, as in the Deep Image Prior paper. Automatic: blind spot, "
+            "and the guide is left out where hidden pixels are predicted as well without it.",
             choices={
                 "auto": "Automatic",
                 "blind-spot": "Guide + blind spot",
-                "noise": "Guide + noise (paper)",
+                "random-input": "Guide + random input",
             },
         ),
     ] = "auto"
@@ -135,7 +138,7 @@ class Guide(Task):
         image: npt.NDArray[np.float32],
         others: Mapping[str, npt.NDArray[np.float32]],
         headers: Mapping[str, ImageSpec],
-    ) -> tuple[Mapping[str, npt.NDArray[np.float32]], tuple[str, ...]]:
+    ) -> tuple[Mapping[str, npt.NDArray[np.float32]], tuple[Note, ...]]:
         """Bring the guide to (G, Y, X) and a range of one, and onto the image if wished."""
         import numpy as np
 
@@ -152,7 +155,7 @@ class Guide(Task):
 
     def first_choice(self, source: ImageSpec, *, volume: bool) -> str:
         """Guide and blind spot, unless the user wants the paper's prior."""
-        return "guided-noise" if self.prior == "noise" else "guided"
+        return "guided-random-input" if self.prior == "random-input" else "guided"
 
     def contenders(self) -> tuple[str, ...]:
         """With and without the guide, unless the user has chosen."""
@@ -160,27 +163,27 @@ class Guide(Task):
 
     def why(self, prior: str, block: tuple[int, ...]) -> str:
         """Say why this prior runs, and how it hides."""
-        if prior == "guided-noise":
+        if prior == "guided-random-input":
             return "you chose it"
         if self.prior != "auto":
             return f"you chose it; {describe_blind_spot(block)}"
         verdict = (
-            "hidden pixels were foretold better with the guide"
+            "hidden pixels were predicted better with the guide"
             if prior == "guided"
-            else "hidden pixels were foretold no better with the guide, so it was left out"
+            else "hidden pixels were predicted no better with the guide, so it was left out"
         )
         return f"{verdict}; {describe_blind_spot(block)}"
 
     def noise_wish(self) -> NoiseRequest:
         """Say what the settings hold."""
-        return NoiseRequest(self.noise, self.read_noise, self.gain)
+        return NoiseRequest(model=self.noise, read_noise=self.read_noise, gain=self.gain)
 
     def problem(self, scene: FitInput) -> Problem:
         """Explain the image as picture plus noise, as denoising does."""
         from napari_dip.tasks.priors.deep_image_prior import build_random_input_problem
 
         penalties = make_total_variation_penalty(scene, self.smoothing, self.smoothing_kind)
-        if scene.prior == "guided-noise":
+        if scene.prior == "guided-random-input":
             return build_random_input_problem(scene, penalties)
         # under the few photons that call for a guide, a pixel's own word brings in more noise than
         # picture: on three pairs of channels at a peak of 5 photons it cost 1.1, 0.7 and 0.1 dB
@@ -195,7 +198,7 @@ class Guide(Task):
             return build_blind_spot_prior(scene, rng)
         guide = scene.others["guide"][None]
         channels = guide.shape[1]
-        if scene.prior == "guided-noise":
+        if scene.prior == "guided-random-input":
             return GuidedPrior(
                 build_random_input_prior(scene, scene.grid, rng, further=channels), guide
             )
@@ -226,21 +229,18 @@ def _normalise_range(plane: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
 
 def _align_guide(
     guide: npt.NDArray[np.float32], image: npt.NDArray[np.float32]
-) -> tuple[npt.NDArray[np.float32], str]:
+) -> tuple[npt.NDArray[np.float32], Note]:
     """Move the guide onto the image, where a shift was found that can be believed in."""
     import numpy as np
 
     shift = phase_correlate(image.mean(0), guide.mean(0))
     down, right = shift
     if is_far(shift, image.shape[1:]):
-        return guide, (
-            f"The guide was not moved: the best shift found, {down:.1f} pixels down and "
-            f"{right:.1f} to the right, is too far to believe in."
-        )
+        return guide, make_note("guide-far", down=down, right=right)
     if is_near(shift):
-        return guide, "The guide was not moved: it lies on the image already."
-    words = f"The guide was moved by {down:.2f} pixels down and {right:.2f} to the right."
-    return np.stack([shift_image(plane, shift) for plane in guide]), words
+        return guide, make_note("guide-in-place")
+    moved = np.stack([shift_image(plane, shift) for plane in guide])
+    return moved, make_note("guide-moved", down=down, right=right)
 
 
 #: Steps per pixel in which a shift is looked for: 0.05 pixels move an edge by less than noise does.
@@ -279,32 +279,34 @@ def phase_correlate(fixed: npt.NDArray[Any], moving: npt.NDArray[Any]) -> tuple[
     """
     from skimage.registration import phase_cross_correlation
 
-    shift, there = (0.0,) * fixed.ndim, moving
+    shift, aligned = (0.0,) * fixed.ndim, moving
     for _ in range(REGISTRATION_ROUNDS):
-        if any(one.min() == one.max() for one in (fixed, there)):
+        if any(item.min() == item.max() for item in (fixed, aligned)):
             break
         # not normalised by the magnitudes: noise would count as much as structure
         rest, _, _ = phase_cross_correlation(  # type: ignore[no-untyped-call]
             _taper_border(fixed),
-            _taper_border(there),
+            _taper_border(aligned),
             upsample_factor=SHIFT_STEPS,
             normalization=None,
         )
-        shift = tuple(one + float(more) for one, more in zip(shift, rest, strict=True))
+        shift = tuple(item + float(more) for item, more in zip(shift, rest, strict=True))
         if is_near(tuple(rest)) or is_far(shift, fixed.shape):
             break
-        there = shift_image(moving, shift)
+        aligned = shift_image(moving, shift)
     return shift
 
 
 def is_far(shift: tuple[float, ...], grid: tuple[int, ...]) -> bool:
     """Whether a shift is too large to believe in."""
-    return any(abs(one) > MAX_SHIFT_FRACTION * side for one, side in zip(shift, grid, strict=True))
+    return any(
+        abs(item) > MAX_SHIFT_FRACTION * side for item, side in zip(shift, grid, strict=True)
+    )
 
 
 def is_near(shift: tuple[float, ...]) -> bool:
     """Whether a shift is too small to be worth an interpolation."""
-    return all(abs(one) < MIN_SHIFT for one in shift)
+    return all(abs(item) < MIN_SHIFT for item in shift)
 
 
 def shift_image(picture: npt.NDArray[Any], shift: tuple[float, ...]) -> npt.NDArray[np.float32]:
@@ -323,8 +325,8 @@ def shift_image(picture: npt.NDArray[Any], shift: tuple[float, ...]) -> npt.NDAr
     places = np.indices(picture.shape, np.float64)
     places -= np.reshape(shift, (-1, *[1] * picture.ndim))
     plain = picture.astype(np.float64)
-    there = warp(plain, places, order=3, mode="edge", preserve_range=True)  # type: ignore[no-untyped-call]
-    return np.asarray(there, np.float32)
+    shifted = warp(plain, places, order=3, mode="edge", preserve_range=True)  # type: ignore[no-untyped-call]
+    return np.asarray(shifted, np.float32)
 
 
 def _taper_border(picture: npt.NDArray[Any]) -> npt.NDArray[np.float64]:

@@ -11,6 +11,7 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
 from napari_dip.errors import refusal
+from napari_dip.errors.notes import make_note
 from napari_dip.tasks.base import IMAGE, FitInput, Input, Setting, Task
 from napari_dip.tasks.priors.blind_spot import IMAGE_INPUT_PRIORS, build_blind_spot_problem
 from napari_dip.tasks.priors.deep_image_prior import (
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from napari_dip.engine.prior import Prior
     from napari_dip.engine.problem import Estimate, Problem
     from napari_dip.errors import Refusal
+    from napari_dip.errors.notes import Note
     from napari_dip.io import ImageSpec
 
 #: Depth of a hole, in pixels from its rim inwards, from which on nothing near by tells what belongs
@@ -57,7 +59,7 @@ INPAINT_JITTER, NO_SKIP_JITTER = 0.03, 0.0
 INPAINT_SKIP_CHANNELS = 16
 
 
-@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"), kw_only=True)
 class Inpaint(Task):
     """Settings of filling in: which pixels, and what becomes of the others."""
 
@@ -69,9 +71,10 @@ class Inpaint(Task):
     inputs: ClassVar[tuple[Input, ...]] = (
         IMAGE,
         Input(
-            "mask",
-            "Pixels to fill in",
-            "Marks the pixels to fill in with values above 0. Pixels that are not a number (NaN) "
+            name="mask",
+            label="Pixels to fill in",
+            help="Marks the pixels to fill in with values above 0. Pixels that are not a number "
+            "(NaN) "
             "are filled in as well, and without a mask only those. For a stack: of the same "
             "size, or one plane for all.",
             layers=("labels", "shapes", "image"),
@@ -112,28 +115,28 @@ class Inpaint(Task):
             written="holes widened by {:g} pixels on all sides",
         ),
     ] = 0
-    known: Annotated[
-        Literal["measured", "restored"],
+    unmasked: Annotated[
+        Literal["keep", "denoise"],
         Setting(
-            "Known pixels",
-            "Measured: pixels that need no filling in keep their values exactly. Restored: they "
-            "are denoised along with it.",
-            choices={"measured": "As measured", "restored": "Restored"},
+            "Unmasked pixels",
+            "Keep: pixels outside the mask keep their values exactly. Denoise: they are denoised "
+            "along with the filling in.",
+            choices={"keep": "Keep", "denoise": "Denoise"},
             advanced=False,
         ),
-    ] = "measured"
+    ] = "keep"
     prior: Annotated[
-        Literal["auto", "image", "noise", "deep"],
+        Literal["auto", "masked-input", "random-input", "random-input-no-skips"],
         Setting(
             "Prior",
-            "What the untrained network is fed: the image with more of it hidden; fixed random "
-            "noise, as in the Deep Image Prior paper; or that noise without shortcuts past the "
-            "coarse scales, for large holes. Automatic looks at the holes.",
+            "Input of the untrained network. Masked input: the image with more of its pixels "
+            "masked. Random input: fixed random numbers, as in the Deep Image Prior paper; without "
+            "skip connections for large holes. Automatic looks at the holes.",
             choices={
                 "auto": "Automatic",
-                "image": "Image with hidden pixels",
-                "noise": "Fixed noise (paper)",
-                "deep": "Fixed noise, no shortcuts",
+                "masked-input": "Masked input",
+                "random-input": "Deep Image Prior (random input)",
+                "random-input-no-skips": "Random input, no skip connections",
             },
         ),
     ] = "auto"
@@ -154,9 +157,11 @@ class Inpaint(Task):
             return None
         return refuse_marks(others["mask"], source.name, self.label, self._marked(others))
 
-    def check_known(self, source: ImageSpec, known: npt.NDArray[np.bool_] | None) -> Refusal | None:
+    def check_known(
+        self, source: ImageSpec, measured_mask: npt.NDArray[np.bool_] | None
+    ) -> Refusal | None:
         """Say no to an image without holes."""
-        return refusal("holes-none", name=source.name) if known is None else None
+        return refusal("holes-none", name=source.name) if measured_mask is None else None
 
     def stacked(
         self, source: ImageSpec, others: Mapping[str, ImageSpec]
@@ -164,38 +169,42 @@ class Inpaint(Task):
         """Together: the planes before and after tell most of what is missing in one."""
         return "volume"
 
-    def remarks(self, source: ImageSpec, others: Mapping[str, ImageSpec]) -> tuple[str, ...]:
+    def remarks(self, source: ImageSpec, others: Mapping[str, ImageSpec]) -> tuple[Note, ...]:
         """Say that a mask of one plane holds for all."""
         if "mask" not in others or prod(others["mask"].shape) > prod(source.grid):
             return ()
         count = prod(source.along("".join(axis for axis in source.axes if axis in "TZ")))
-        return (f"The mask has one plane, which holds for all {count} planes.",) * (count > 1)
+        return (make_note("mask-one-plane", count=count),) * (count > 1)
 
-    def judging(self, known: Tensor) -> tuple[tuple[int, ...], Tensor] | None:
+    def judging(self, measured_mask: Tensor) -> tuple[tuple[int, ...], Tensor] | None:
         """Patches as wide as the holes, in planes whose neighbours are as far as a missing one's.
 
         What fits one pixel of a plane fits the next one, too.
         """
-        if known.ndim < 5:
+        if measured_mask.ndim < 5:
             return None
         from napari_dip.engine.priors.masked_stack import StackHoles
 
-        side = measure_widest_hole(known[0].cpu().numpy() > 0, MAX_VALIDATION_PATCH)
-        return ((1, side, side), StackHoles(known).like_missing(known)) if side else None
+        side = measure_widest_hole(measured_mask[0].cpu().numpy() > 0, MAX_VALIDATION_PATCH)
+        return (
+            ((1, side, side), StackHoles(measured_mask).like_missing(measured_mask))
+            if side
+            else None
+        )
 
-    def told(self, known: npt.NDArray[np.bool_]) -> tuple[str, ...]:
+    def describe_missing_pixels(self, measured_mask: npt.NDArray[np.bool_]) -> tuple[Note, ...]:
         """Say how many planes were made from nothing but others."""
-        gone, total = count_missing_planes(known)
+        gone, total = count_missing_planes(measured_mask)
         if not gone:
             return ()
-        return (f"{gone} of the {total} planes held no measurement and were filled from others.",)
+        return (make_note("planes-missing", count=gone, total=total),)
 
     def arranged(
         self,
         image: npt.NDArray[np.float32],
         others: Mapping[str, npt.NDArray[np.float32]],
         headers: Mapping[str, ImageSpec],
-    ) -> tuple[Mapping[str, npt.NDArray[np.float32]], tuple[str, ...]]:
+    ) -> tuple[Mapping[str, npt.NDArray[np.float32]], tuple[Note, ...]]:
         """Nothing: what the mask says is known by then."""
         return {}, ()
 
@@ -209,7 +218,7 @@ class Inpaint(Task):
 
     def keeps_measured(self) -> bool:
         """As the user wishes; without a wish, nothing that was measured is changed."""
-        return self.known == "measured"
+        return self.unmasked == "keep"
 
     def block(self, measured: tuple[int, int]) -> tuple[int, int]:
         """Hide single pixels: what neighbours tell of a hole is wanted here, noise and all."""
@@ -217,31 +226,33 @@ class Inpaint(Task):
 
     def first_choice(self, source: ImageSpec, *, volume: bool) -> str:
         """Image-fed, unless the user or a large hole says otherwise."""
-        return "image" if self.prior == "auto" else self.prior
+        return "masked-input" if self.prior == "auto" else self.prior
 
-    def settled(self, prior: str, known: npt.NDArray[np.bool_] | None) -> tuple[str, str]:
+    def choose_prior_by_mask(
+        self, prior: str, measured_mask: npt.NDArray[np.bool_] | None
+    ) -> tuple[str, str]:
         """Choose by the holes: scattered or narrow ones have neighbours to tell, deep ones not."""
-        if prior in ("noise", "deep") or known is None:
+        if prior in ("random-input", "random-input-no-skips") or measured_mask is None:
             return prior, "you chose it"
-        if known.ndim > 4:
-            return _choose_stack_prior(known)
-        holes = [one for one in np.any(~known, axis=1) if one.any()]
-        if all(is_scattered(one) for one in holes):
-            return "image", "the missing pixels are scattered, so neighbours tell of each"
-        if self.prior == "image":
+        if measured_mask.ndim > 4:
+            return _choose_stack_prior(measured_mask)
+        holes = [item for item in np.any(~measured_mask, axis=1) if item.any()]
+        if all(is_scattered(hole) for hole in holes):
+            return "masked-input", "the missing pixels are scattered, so neighbours tell of each"
+        if self.prior == "masked-input":
             return (
-                "image-shapes",
+                "masked-input-shapes",
                 "you chose it; the holes have a shape, copies of which are hidden",
             )
-        deepest = max(measure_hole_depth(one, MIN_DEEP_HOLE + 1) for one in holes)
+        deepest = max(measure_hole_depth(hole, MIN_DEEP_HOLE + 1) for hole in holes)
         if deepest > MIN_DEEP_HOLE:
             return (
-                "deep",
+                "random-input-no-skips",
                 f"a hole is more than {2 * MIN_DEEP_HOLE} pixels wide, too wide for its rim to "
                 "tell",
             )
         return (
-            "image-shapes",
+            "masked-input-shapes",
             f"the widest hole is about {2 * deepest} pixels wide, so its rim tells",
         )
 
@@ -254,7 +265,7 @@ class Inpaint(Task):
         problem = validate_by_squared_error(scene, explained)
 
         def finish(estimate: Estimate) -> Estimate:
-            restored = problem.finish(estimate) if self.known == "restored" else None
+            restored = problem.finish(estimate) if self.unmasked == "denoise" else None
             return self._finished(scene, estimate, restored)
 
         return replace(problem, finish=finish, refine=None)
@@ -263,8 +274,8 @@ class Inpaint(Task):
         """Feed the network the image with more of it hidden, or noise."""
         if scene.prior in IMAGE_INPUT_PRIORS:
             code = build_masked_stack_prior if len(scene.grid) > 2 else build_masked_input_prior
-            return code(scene, rng, foretell=self.known == "restored")
-        if scene.prior == "deep":
+            return code(scene, rng, foretell=self.unmasked == "denoise")
+        if scene.prior == "random-input-no-skips":
             return build_random_input_prior(scene, scene.grid, rng, skip=0, jitter=NO_SKIP_JITTER)
         return build_random_input_prior(
             scene, scene.grid, rng, skip=INPAINT_SKIP_CHANNELS, jitter=INPAINT_JITTER
@@ -278,18 +289,18 @@ class Inpaint(Task):
         """Put what was restored, or else what was measured, where there is a measurement."""
         from torch import where
 
-        known, kind = scene.known > 0, type(blind)
+        mask, kind = scene.measured_mask > 0, type(blind)
         at_known = restored or kind(scene.measurement, scene.noise.at(scene.measurement).log())
-        mean = where(known, at_known.mean, blind.mean)
+        mean = where(mask, at_known.mean, blind.mean)
         if at_known.log_variance is None or blind.log_variance is None:
             return kind(mean)
-        return kind(mean, where(known, at_known.log_variance, blind.log_variance))
+        return kind(mean, where(mask, at_known.log_variance, blind.log_variance))
 
 
-def _choose_stack_prior(known: npt.NDArray[np.bool_]) -> tuple[str, str]:
+def _choose_stack_prior(measured_mask: npt.NDArray[np.bool_]) -> tuple[str, str]:
     """Choose between the priors that fill planes from planes, for holes in (parts, C, *grid)."""
-    gone, total = count_missing_planes(known)
+    gone, total = count_missing_planes(measured_mask)
     if gone:
         why = f"{gone} of {total} planes are missing, so those before and after tell of them"
-        return "image", why
-    return "image-shapes", "the planes before and after tell, too, of what is missing in one"
+        return "masked-input", why
+    return "masked-input-shapes", "the planes before and after tell, too, of what is missing in one"

@@ -8,6 +8,7 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
 from napari_dip.errors import Refusal, Refused, refusal
+from napari_dip.errors.notes import make_note
 from napari_dip.tasks.base import FitInput, Setting, Task
 from napari_dip.tasks.network_import.loading import (
     NetworkFile,
@@ -29,11 +30,12 @@ if TYPE_CHECKING:
     from napari_dip.engine.operators.network_features import FeatureOperator
     from napari_dip.engine.prior import Prior
     from napari_dip.engine.problem import Problem
+    from napari_dip.errors.notes import Note
     from napari_dip.io import ImageSpec
     from napari_dip.tasks.network_import.loading import ImportedNetwork
 
 #: Prior of each choice, as reports and presets name it.
-PRIORS = {"deep": "noise", "total-variation": "total-variation", "none": "pixels"}
+PRIORS = {"random-input": "random-input", "total-variation": "total-variation", "none": "pixels"}
 #: Standard deviation of the pixels at the start where there is no network, of what goes into the
 #: sigmoid: a nearly even grey, as in Mahendran, Vedaldi 2015.
 PIXEL_START_SIGMA = 0.1
@@ -43,7 +45,7 @@ SIZE = (224, 224)
 LimitedText = Annotated[str, Field(max_length=4096)]
 
 
-@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"), kw_only=True)
 class InvertFeatures(Task):
     """Settings of a restoration from activations: which network, which layer, which prior."""
 
@@ -73,19 +75,19 @@ class InvertFeatures(Task):
         ),
     ] = ""
     prior: Annotated[
-        Literal["deep", "total-variation", "none"],
+        Literal["random-input", "total-variation", "none"],
         Setting(
             "Prior",
             "What tells the picture apart from all others with the same activations: an untrained "
             "network, few and short edges (total variation), or nothing.",
             choices={
-                "deep": "Untrained network",
+                "random-input": "Deep Image Prior (random input)",
                 "total-variation": "Total variation",
                 "none": "Nothing",
             },
             advanced=False,
         ),
-    ] = "deep"
+    ] = "random-input"
     weights: Annotated[
         LimitedText,
         Setting(
@@ -154,7 +156,7 @@ class InvertFeatures(Task):
     @property
     def file(self) -> NetworkFile:
         """Where the network comes from."""
-        return NetworkFile(self.network.strip(), self.weights.strip() or None)
+        return NetworkFile(network=self.network.strip(), weights=self.weights.strip() or None)
 
     def check(self, source: ImageSpec, others: Mapping[str, ImageSpec]) -> Refusal | None:
         """Want a network, a layer, and a range that is one; opens no file."""
@@ -172,17 +174,17 @@ class InvertFeatures(Task):
 
     def admit_image(self, source: ImageSpec, parts: npt.NDArray[np.float32]) -> Refusal | None:
         """Read the network, and say no where it cannot be used with this image."""
-        found = self._network(source.grid)
-        if isinstance(found, Refusal):
-            return found
+        network = self._network(source.grid)
+        if isinstance(network, Refusal):
+            return network
         count = parts.shape[1]
-        if count not in (1, found.channels) and found.channels != 1:
-            facts = {"wanted": found.channels, "name": source.name, "count": count}
+        if count not in (1, network.channels) and network.channels != 1:
+            facts = {"wanted": network.channels, "name": source.name, "count": count}
             return refusal("network-channels", **facts)
         even = [c for c in range(count) if parts[:, c].min() == parts[:, c].max()]
         if even:  # it would be left out of the fit, and the network wants all
             return refusal("network-constant", name=source.name, channel=even[0] + 1)
-        return self._numbers(found).check(found.channels)
+        return self._numbers(network).check(network.channels)
 
     def fits_pixels(self) -> bool:
         """Only activations are explained."""
@@ -197,22 +199,33 @@ class InvertFeatures(Task):
         image: npt.NDArray[np.float32],
         others: Mapping[str, npt.NDArray[np.float32]],
         headers: Mapping[str, ImageSpec],
-    ) -> tuple[Mapping[str, npt.NDArray[np.float32]], tuple[str, ...]]:
+    ) -> tuple[Mapping[str, npt.NDArray[np.float32]], tuple[Note, ...]]:
         """Find the range that the network is to see, and say what it sees."""
         import numpy as np
 
         source = headers["image"]
         black, white = choose_value_range(image, source.dtype, self.black, self.white)
-        found = self._network(source.grid)
-        if isinstance(found, Refusal):
-            raise Refused(found)
-        told = (
-            f"'{self.network}' (SHA-256 {found.sha256[:12]}…) was cut at '{self.layer}', which "
-            f"answers with {self.answer(source.grid)} values to {image.size} pixels.",
-            f"It was shown {black:g} as 0 and {white:g} as 1; {self._numbers(found).words}.",
-            "No pixel was fitted: what the activations leave open, the prior has filled in.",
+        network = self._network(source.grid)
+        if isinstance(network, Refusal):
+            raise Refused(network)
+        facts = (
+            make_note(
+                "network-cut",
+                network=self.network,
+                sha256=network.sha256[:12],
+                layer=self.layer,
+                answer=self.answer(source.grid),
+                count=image.size,
+            ),
+            make_note(
+                "network-range",
+                black=black,
+                white=white,
+                normalisation=self._numbers(network).description,
+            ),
+            make_note("network-only"),
         )
-        return {**others, "range": np.array([black, white], np.float32)}, told
+        return {**others, "range": np.array([black, white], np.float32)}, facts
 
     def first_choice(self, source: ImageSpec, *, volume: bool) -> str:
         """Take the prior that the user has chosen."""
@@ -221,16 +234,16 @@ class InvertFeatures(Task):
     def why(self, prior: str, block: tuple[int, ...]) -> str:
         """Say what tells the picture apart."""
         return {
-            "noise": "the structure of an untrained network, fed fixed noise, fills in what the "
-            "activations leave open",
+            "random-input": "the structure of an untrained network, fed random numbers, fills in "
+            "what the activations leave open",
             "total-variation": "you chose it; few and short edges fill in what they leave open",
             "pixels": "you chose it; nothing fills in what the activations leave open",
         }[prior]
 
     def offers(self, name: str) -> tuple[str, ...] | Refusal:
         """List the layers of the network."""
-        found = list_network_layers(self.file, SIZE)
-        return found if isinstance(found, Refusal) else tuple(path for path, _ in found)
+        layers = list_network_layers(self.file, SIZE)
+        return layers if isinstance(layers, Refusal) else tuple(path for path, _ in layers)
 
     def answer(self, size: tuple[int, ...]) -> str:
         """Tell the size of the layer's answer to an image of that size, in words.
@@ -240,10 +253,10 @@ class InvertFeatures(Task):
         Refused
             If the network cannot be used.
         """
-        found = self._network(size)
-        if isinstance(found, Refusal):
-            raise Refused(found)
-        return " × ".join(map(str, found.shape))
+        network = self._network(size)
+        if isinstance(network, Refusal):
+            raise Refused(network)
+        return " × ".join(map(str, network.shape))
 
     def problem(self, scene: FitInput) -> Problem:
         """Explain the activations, and no pixel."""
@@ -268,7 +281,7 @@ class InvertFeatures(Task):
         from napari_dip.tasks.priors.deep_image_prior import build_random_input_prior
 
         zero, unit = _get_network_range(scene)
-        if scene.prior == "noise":
+        if scene.prior == "random-input":
             return BoundedRangePrior(
                 build_random_input_prior(scene, scene.grid, rng), zero, zero + unit
             )
@@ -282,21 +295,21 @@ class InvertFeatures(Task):
 
         from napari_dip.engine.operators.network_features import FeatureGraph, FeatureOperator
 
-        found = self._network(scene.grid)
-        if isinstance(found, Refusal):
-            raise Refused(found)
-        tensors = {name: torch.from_numpy(array) for name, array in found.tensors.items()}
-        graph = FeatureGraph(found.description, tensors)
-        numbers = self._numbers(found)
+        network = self._network(scene.grid)
+        if isinstance(network, Refusal):
+            raise Refused(network)
+        tensors = {name: torch.from_numpy(array) for name, array in network.tensors.items()}
+        graph = FeatureGraph(network.description, tensors)
+        numbers = self._numbers(network)
         operator = FeatureOperator(
-            graph, *_get_network_range(scene), found.channels, numbers.mean, numbers.deviation
+            graph, *_get_network_range(scene), network.channels, numbers.mean, numbers.deviation
         )
         return operator.to(scene.measurement.device)
 
     def _network(self, size: tuple[int, ...]) -> ImportedNetwork | Refusal:
         return load_network(self.file, self.layer.strip(), size)
 
-    def _numbers(self, found: ImportedNetwork) -> Normalisation:
+    def _numbers(self, network: ImportedNetwork) -> Normalisation:
         program = self.file.is_program
         return choose_normalisation(self.normalisation, self.mean, self.deviation, program=program)
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field
 
 from napari_dip.errors import refusal
+from napari_dip.errors.notes import make_note
 from napari_dip.tasks.base import Input, Setting
 from napari_dip.tasks.priors.blind_spot import build_blind_spot_prior
 from napari_dip.tasks.priors.r2r import MEASUREMENT_INPUT_PRIORS, R2R_PRIOR, build_r2r_prior
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from napari_dip.engine.prior import Prior
     from napari_dip.engine.problem import Penalty, Problem
     from napari_dip.errors import Refusal
+    from napari_dip.errors.notes import Note
     from napari_dip.io import ImageSpec
     from napari_dip.tasks.base import FitInput
 
@@ -90,7 +92,7 @@ Smoothing = Annotated[
     Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)],
     Setting(
         "Smoothing",
-        "Weight of a total-variation penalty beside the network, without unit. 0 is best for "
+        "Weight of a total-variation penalty added to the fit, without unit. 0 is best for "
         "most images; 0.1 is visible, 1 is strong.",
         least=0,
         most=100,
@@ -118,15 +120,16 @@ def make_total_variation_penalty(
 
     if not weight:
         return ()
-    made = anisotropic_total_variation if kind == "anisotropic" else total_variation
-    return ((weight, made(scene.noise_level)),)
+    penalty = anisotropic_total_variation if kind == "anisotropic" else total_variation
+    return ((weight, penalty(scene.noise_level)),)
 
 
 #: What the dock and the command line ask for.
 REPEATED_EXPOSURE = Input(
-    "second",
-    "Second image of the same object",
-    "Another shot of the same thing, unmoved: its noise is another, so the two together tell more "
+    name="repeated_exposure",
+    label="Repeated exposure",
+    help="Another shot of the same thing, unmoved: its noise is another, so the two together tell "
+    "more "
     "than twice as much. Exposures may differ. Leave it out if there is one image only.",
     optional=True,
     measures=True,
@@ -142,25 +145,27 @@ MAX_COMPARED_BLOCKS = 20_000
 
 
 def check_exposure_header(source: ImageSpec, second: ImageSpec) -> Refusal | None:
-    """Say no to a second image of another size or kind, from the headers alone."""
+    """Say no to a repeated exposure of another size or kind, from the headers alone."""
     same_axes = source.guessed or second.guessed or source.axes == second.axes
     if second.shape == source.shape and same_axes:
         return None
-    ours, theirs = (f"{' × '.join(map(str, one.shape))} ({one.axes})" for one in (source, second))
+    ours, theirs = (
+        f"{' × '.join(map(str, item.shape))} ({item.axes})" for item in (source, second)
+    )
     return refusal("second-size", name=second.name, image=source.name, size=theirs, other=ours)
 
 
 def check_exposure_pixels(
     first: npt.NDArray[np.float32], second: npt.NDArray[np.float32], name: str, other: str
 ) -> Refusal | None:
-    """Say no to a second image that is no second measurement of the same object.
+    """Say no to a repeated exposure that is no second measurement of the same object.
 
     Parameters
     ----------
     first, second : ndarray
         (parts, C, *grid), in units of their own.
     name, other : str
-        Of the second image and of the first.
+        Of the repeated exposure and of the first.
     """
     import numpy as np
 
@@ -191,7 +196,7 @@ def average_exposures(scene: FitInput) -> FitInput:
 
     Parameters
     ----------
-    scene : Scene
+    scene : FitInput
         Comes back as it is if it has one measurement only.
     """
     from dataclasses import replace
@@ -203,9 +208,13 @@ def average_exposures(scene: FitInput) -> FitInput:
     noise, axes = scene.noise, tuple(range(2, scene.measurement.ndim))
     sure = 1 / noise.at(scene.measurement).mean(axes, keepdim=True)  # (B, C, 1, ...)
     weight = sure / sure.sum(0, keepdim=True)
-    variances = (noise.gain, noise.intercept, noise.floor)
+    square = weight**2
     mean = (weight * scene.measurement).sum(0, keepdim=True)
-    total = NoiseVariance(*((weight**2 * one).sum(0, keepdim=True) for one in variances))
+    total = NoiseVariance(
+        gain=(square * noise.gain).sum(0, keepdim=True),
+        intercept=(square * noise.intercept).sum(0, keepdim=True),
+        floor=(square * noise.floor).sum(0, keepdim=True),
+    )
     level = float(total.at(mean).mean().sqrt())
     return replace(scene, measurement=mean, noise=total, noise_level=level)
 
@@ -214,7 +223,7 @@ def _correlate_block_means(
     first: npt.NDArray[np.float32], second: npt.NDArray[np.float32]
 ) -> float | None:
     """Correlation of the means of blocks; None where the first has nothing to be like."""
-    x, y = (_compute_block_means(one) for one in (first, second))
+    x, y = (_compute_block_means(item) for item in (first, second))
     if first.min() == first.max():  # such a channel is left as it is
         return None
     x, y = x - x.mean(), y - y.mean()
@@ -246,17 +255,17 @@ NEIGHBOUR_FRAME_PRIORS = (R2R_PRIOR, "blind-spot")
 UseNeighbouringFrames = Annotated[
     bool,
     Setting(
-        "Look at the frames beside",
-        "For movies and stacks restored one frame or plane at a time, with more noise or the blind "
-        "spot: whether the network also sees the noisy one before and the one after, frames of a "
-        "movie laid onto each other. It finds out by itself where they help. Switch it off if all "
-        "of them share one noise, as with a dirty camera.",
+        "Use neighbouring frames",
+        "For movies and stacks restored one frame or plane at a time, with R2R or the blind spot: "
+        "the network also gets the noisy frame before and the one after, those of a movie "
+        "registered onto it. It finds out by itself where they help. Switch it off if all of them "
+        "share one noise, as with a dirty camera.",
     ),
 ]
 TemporalSmoothing = Annotated[
     Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)],
     Setting(
-        "Steadiness in time",
+        "Temporal smoothing",
         "For movies restored frame by frame: how strongly a pixel is drawn to its value in the "
         "frame before, where nothing has moved. 0: not at all; 1: as much as the two values "
         "deserve by their uncertainties.",
@@ -266,7 +275,7 @@ TemporalSmoothing = Annotated[
     ),
 ]
 #: What one network for all, the weights of the one before, and nothing shared are called.
-SharingMode = Literal["together", "in-turn", "alone"]
+SharingMode = Literal["joint", "warm-start", "independent"]
 #: Frames or planes from which on one network is fitted to all of them: 12 frames of 64 x 64 took
 #: 12.9 CPU seconds so, and 13.0 in turn (cancer_cell_migration, `fast`).
 MIN_JOINT_FRAMES = 16
@@ -274,35 +283,36 @@ MIN_JOINT_FRAMES = 16
 #: megapixel with one network for all, 155 and 141 in turn (TwoPhoton_BPAE_B, Confocal_BPAE_R).
 MIN_JOINT_TILES = 32
 SeriesSharing = Annotated[
-    Literal["auto", "together", "in-turn", "alone"],
+    Literal["auto", "joint", "warm-start", "independent"],
     Setting(
-        "Series",
+        "Network for a series",
         "How the frames of a movie, the planes of a stack that are restored one by one, or the "
-        "tiles of a large picture share what is learned. One network for all: it is fitted to all "
-        "of them and then shown each, which goes on by itself only where pixels that were held out "
-        "ask for it. In turn: each begins with what an earlier one has learned. Each by itself: "
-        "slowest. Automatic: one network from 16 frames or planes, or 32 tiles, on; else in turn.",
+        "tiles of a large picture share a network. Joint training: one network is fitted to all of "
+        "them and then applied to each; it is fine-tuned only where validation pixels ask for it. "
+        "Warm start: each begins with the weights of an earlier one. Independent: each has a "
+        "network of its own; slowest. Automatic: joint training from 16 frames or planes, or 32 "
+        "tiles, on; else warm start.",
         choices={
             "auto": "Automatic",
-            "together": "One network for all",
-            "in-turn": "In turn",
-            "alone": "Each by itself",
+            "joint": "Joint training (one network)",
+            "warm-start": "Warm start (in turn)",
+            "independent": "Independent",
         },
     ),
 ]
 
 
-def choose_sharing_mode(wish: str, count: int, *, shown: bool, tiles: bool) -> SharingMode:
+def choose_sharing_mode(choice: str, count: int, *, sees_image: bool, tiles: bool) -> SharingMode:
     """Choose how so many frames, planes or tiles share what a network learns.
 
-    One network can only serve all where it is `shown` the image: fed with fixed noise, it holds one
+    One network can only serve all if it is fed with the image: fed with random input, it holds one
     picture.
     """
-    if wish == "alone":
-        return "alone"
+    if choice == "independent":
+        return "independent"
     least = MIN_JOINT_TILES if tiles else MIN_JOINT_FRAMES
-    wanted = wish == "together" or (wish == "auto" and count >= least)
-    return "together" if wanted and shown and count > 1 else "in-turn"
+    wanted = choice == "joint" or (choice == "auto" and count >= least)
+    return "joint" if wanted and sees_image and count > 1 else "warm-start"
 
 
 def count_planes(source: ImageSpec) -> int:
@@ -335,13 +345,9 @@ def has_distant_planes(source: ImageSpec) -> bool:
     return compute_plane_distance(source) >= MIN_DISTANT_SPACING
 
 
-def describe_distant_planes(source: ImageSpec) -> str:
+def describe_distant_planes(source: ImageSpec) -> Note:
     """Say what becomes of planes that lie far apart."""
-    return (
-        f"The planes lie {compute_plane_distance(source):.1f} pixels apart: where Stacks is "
-        "automatic, "
-        "they are restored one by one, each with a look at its neighbours."
-    )
+    return make_note("planes-distant", distance=compute_plane_distance(source))
 
 
 def build_neighbour_frame_prior(scene: FitInput, rng: torch.Generator) -> Prior:
@@ -349,16 +355,16 @@ def build_neighbour_frame_prior(scene: FitInput, rng: torch.Generator) -> Prior:
 
     Parameters
     ----------
-    scene : Scene
+    scene : FitInput
         Its prior is one of `NEIGHBOUR_FRAME_PRIORS`.
     rng : torch.Generator
     """
     from napari_dip.engine.priors.guided import GuidedPrior
 
     make = build_r2r_prior if scene.prior == R2R_PRIOR else build_blind_spot_prior
-    if scene.beside is None:
+    if scene.neighbours is None:
         return make(scene, rng)
-    return GuidedPrior(make(scene, rng, further=scene.beside.shape[1]), scene.beside)
+    return GuidedPrior(make(scene, rng, further=scene.neighbours.shape[1]), scene.neighbours)
 
 
 def add_temporal_smoothing(problem: Problem, scene: FitInput, weight: float) -> Problem:

@@ -81,7 +81,7 @@ Factor = Annotated[
     str,
     BeforeValidator(normalise_factor),
     Setting(
-        "Enlarge ×",
+        "Upscaling factor",
         "How many pixels the result has for each pixel of the image: 2, 3, 4 or 8, or one "
         "number for each axis as Y,X, such as 1,4. For stacks also as Z,Y,X: 4,1,1 makes four "
         "planes of each; one or two numbers leave the planes apart as they are.",
@@ -91,11 +91,11 @@ Factor = Annotated[
 CoarsePixels = Annotated[
     Literal["lanczos", "binning"],
     Setting(
-        "Coarse pixels",
-        "What made the pixels coarse. Lanczos: a picture was scaled down with a smooth filter, "
+        "Downsampling",
+        "How the image came to its pixels. Lanczos: it was scaled down with a smooth filter, "
         "as in the Deep Image Prior paper. Binning: each pixel is the mean of the fine ones "
         "that it covers, as on a camera.",
-        choices={"lanczos": "Scaled down (Lanczos)", "binning": "Binning (camera)"},
+        choices={"lanczos": "Lanczos filter", "binning": "Binning (camera)"},
         advanced=False,
     ),
 ]
@@ -123,25 +123,25 @@ PsfDepth = Annotated[
     ),
 ]
 SuperResolutionPrior = Annotated[
-    Literal["auto", "scales", "noise"],
+    Literal["auto", "zssr", "random-input"],
     Setting(
         "Prior",
-        "What the untrained network learns from: the image made coarser still, where it is "
-        "known what the finer pixels are; or fixed random noise that is turned into the image, "
-        "as in the Deep Image Prior paper. Automatic takes the first, and the second for "
-        "volumes and where there is a PSF.",
+        "Zero-shot super-resolution: the untrained network learns from the image scaled down "
+        "further, where the finer pixels are known. Random input: fixed random numbers are turned "
+        "into the image, as in the Deep Image Prior paper. Automatic takes the first, and the "
+        "second for volumes and where there is a PSF.",
         choices={
             "auto": "Automatic",
-            "scales": "The image's coarser scales",
-            "noise": "Fixed noise (paper)",
+            "zssr": "Zero-shot super-resolution (ZSSR)",
+            "random-input": "Deep Image Prior (random input)",
         },
     ),
 ]
 WarmStart = Annotated[
     Literal["interpolated", "none"],
     Setting(
-        "Warm start",
-        "What fixed noise is fed together with: the interpolated image, from which the network "
+        "Initial estimate",
+        "Input of the network beside random numbers: the interpolated image, from which it "
         "starts much sooner; or nothing, as in the Deep Image Prior paper.",
         choices={"interpolated": "Interpolated image", "none": "None (paper)"},
     ),
@@ -163,7 +163,7 @@ MAX_INTERPOLATED_START_FACTOR = 2
 MIN_CORRECTION_RANGE = 1e-4
 
 
-@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"), kw_only=True)
 class SuperResolve(Task):
     """Settings of a super-resolution: how much finer, and what made the pixels coarse."""
 
@@ -178,7 +178,7 @@ class SuperResolve(Task):
     psf_sigma: PsfWidth = 0.0
     psf_sigma_z: PsfDepth = 0.0
     prior: SuperResolutionPrior = "auto"
-    start: WarmStart = "interpolated"
+    initial_estimate: WarmStart = "interpolated"
     noise: NoiseModel = "auto"
     read_noise: ReadNoise = None
     gain: CameraGain = None
@@ -219,8 +219,8 @@ class SuperResolve(Task):
 
     def _sigmas(self, axes: str) -> tuple[float, ...]:
         """Give the standard deviation of the PSF along each of these axes, in fine pixels."""
-        known = {"Z": self.psf_sigma_z, "Y": self.psf_sigma, "X": self.psf_sigma}
-        return tuple(known.get(axis, 0.0) for axis in axes)
+        values = {"Z": self.psf_sigma_z, "Y": self.psf_sigma, "X": self.psf_sigma}
+        return tuple(values.get(axis, 0.0) for axis in axes)
 
     def _margin(self, axes: str) -> tuple[int, ...]:
         """Fine pixels beyond the frame from which the PSF brings light, on either side."""
@@ -228,15 +228,15 @@ class SuperResolve(Task):
 
     def check(self, source: ImageSpec, others: Mapping[str, ImageSpec]) -> Refusal | None:
         """Say no to a prior that has nothing to learn from."""
-        if self.prior == "scales" and not self._has_scales(source):
+        if self.prior == "zssr" and not self._has_scales(source):
             return refusal("scales-none", name=source.name)
         return None
 
     def first_choice(self, source: ImageSpec, *, volume: bool) -> str:
         """Coarser scales, where the picture has some that were made as its own pixels were."""
-        if self.prior == "noise" or (self.prior == "auto" and volume):
-            return "noise"
-        return ZSSR_PRIOR if self._has_scales(source) else "noise"
+        if self.prior == "random-input" or (self.prior == "auto" and volume):
+            return "random-input"
+        return ZSSR_PRIOR if self._has_scales(source) else "random-input"
 
     def _has_scales(self, source: ImageSpec) -> bool:
         equal = split_into_stages(self.factors(source.axes))
@@ -251,7 +251,9 @@ class SuperResolve(Task):
 
     def noise_wish(self) -> NoiseRequest:
         """Say what the settings hold; what coarse pixels share is picture, nearly always."""
-        return NoiseRequest(self.noise, self.read_noise, self.gain, white=True)
+        return NoiseRequest(
+            model=self.noise, read_noise=self.read_noise, gain=self.gain, white=True
+        )
 
     def block(self, measured: tuple[int, int]) -> tuple[int, int]:
         """Hide single pixels: each stands for many fine ones, and a clean image looks correlated.
@@ -260,15 +262,15 @@ class SuperResolve(Task):
         """
         return 1, 1
 
-    def seen(self, scene: FitInput) -> FitInput:
+    def prepare_fit_input(self, scene: FitInput) -> FitInput:
         """Interpolate once, and explain the pixels seen, for prior and problem."""
         if scene.prior == ZSSR_PRIOR:
             stage = _get_stage_factors(self.factors(_get_spatial_axes(scene)))
             return set_validation_patches(scene, self._decimation(stage), stage)
-        if self.start == "none":
+        if self.initial_estimate == "none":
             return scene
-        shown, begun = self._explaining(scene, scene.known * (1 - scene.guarded))
-        return replace(scene, others={**scene.others, "shown": shown, "begun": begun})
+        interpolated, begun = self._explaining(scene, scene.measured_mask * (1 - scene.guarded))
+        return replace(scene, others={**scene.others, "shown": interpolated, "begun": begun})
 
     def problem(self, scene: FitInput) -> Problem:
         """Explain the coarse pixels; those held out judge."""
@@ -278,16 +280,18 @@ class SuperResolve(Task):
         if scene.prior == ZSSR_PRIOR:
             return build_zssr_problem(scene, *self._ways(scene))
         term = Term(
-            scene.measurement,
-            self._operator(_get_spatial_axes(scene)).to(scene.measurement.device),
-            weighted_residual(scene.noise),
-            gaussian_likelihood(scene.noise),
-            fitted=scene.known * (1 - scene.guarded),
+            measurement=scene.measurement,
+            operator=self._operator(_get_spatial_axes(scene)).to(scene.measurement.device),
+            fidelity=weighted_residual(scene.noise),
+            likelihood=gaussian_likelihood(scene.noise),
+            fitted=scene.measured_mask * (1 - scene.guarded),
             held_out=scene.held_out,
             # where the last step adds what the judges tell, they must not drive as well
-            measured=scene.known * (1 - scene.guarded) if self._begins(scene) else scene.known,
+            measured=scene.measured_mask * (1 - scene.guarded)
+            if self._begins(scene)
+            else scene.measured_mask,
         )
-        return Problem((term,), finish=self._finish(scene))
+        return Problem(terms=(term,), finish=self._finish(scene))
 
     def _begins(self, scene: FitInput) -> bool:
         """Whether the fit begins with a picture that explains the pixels seen (see BEGUN)."""
@@ -295,7 +299,7 @@ class SuperResolve(Task):
             len(scene.grid) > 2
             or max(self.factors(_get_spatial_axes(scene))) <= MAX_INTERPOLATED_START_FACTOR
         )
-        return small and self.start != "none"
+        return small and self.initial_estimate != "none"
 
     def _operator(self, axes: str) -> nn.Module:
         """First the optics, then the pixels."""
@@ -332,14 +336,16 @@ class SuperResolve(Task):
         grid = compute_object_size(_multiply_sizes(scene.grid, factors), self._margin(axes))
         channels = NOISE_IN_VOLUMES if len(grid) > 2 else RANDOM_INPUT_CHANNELS
         noise: dict[str, Any] = {"jitter": jitter, "channels_of_noise": channels}
-        if self.start == "none":
+        if self.initial_estimate == "none":
             return build_random_input_prior(scene, grid, rng, **noise)
-        shown, begun = scene.others["shown"], scene.others["begun"]
-        noise |= {"jitter_of_shown": INTERPOLATED_INPUT_JITTER}
+        interpolated, begun = scene.others["shown"], scene.others["begun"]
+        noise |= {"extra_input_jitter": INTERPOLATED_INPUT_JITTER}
         if not self._begins(scene):
-            return build_random_input_prior(scene, grid, rng, shown=cat([shown, begun], 1), **noise)
-        noise["shown"] = shown
-        reach = CORRECTION * float((begun - shown).square().mean().sqrt())
+            return build_random_input_prior(
+                scene, grid, rng, extra_input=cat([interpolated, begun], 1), **noise
+            )
+        noise["extra_input"] = interpolated
+        reach = CORRECTION * float((begun - interpolated).square().mean().sqrt())
         return build_random_input_prior(
             scene, grid, rng, start=begun, reach=max(reach, MIN_CORRECTION_RANGE), **noise
         )
@@ -377,7 +383,7 @@ class SuperResolve(Task):
             interpolation,
             scene.measurement,
             self._operator(_get_spatial_axes(scene)).to(scene.measurement.device),
-            lambda left: self._finer(scene, left * visible),
+            lambda residual: self._finer(scene, residual * visible),
         )
         return interpolation, picture
 
@@ -386,7 +392,7 @@ class SuperResolve(Task):
         cut = make_crop_to_frame(self._margin(_get_spatial_axes(scene)))
         if not self._begins(scene):
             return cut
-        judges = self._explaining(scene, scene.known)[1] - scene.others["begun"]
+        judges = self._explaining(scene, scene.measured_mask)[1] - scene.others["begun"]
         return lambda estimate: cut(estimate._replace(mean=estimate.mean + judges))
 
 

@@ -10,7 +10,10 @@ from napari_dip.engine.fit.early_stopping import (
 
 
 def course(*losses: float) -> list[ValidationRecord]:
-    return [ValidationRecord(25 * (number + 1), 0.0, loss) for number, loss in enumerate(losses)]
+    return [
+        ValidationRecord(iteration=25 * (number + 1), fitted=0.0, held_out=loss)
+        for number, loss in enumerate(losses)
+    ]
 
 
 def test_stop_ignores_a_single_lucky_report() -> None:
@@ -27,14 +30,14 @@ def test_stop_ignores_a_single_unlucky_report() -> None:
 def test_stop_when_the_held_out_loss_only_rises() -> None:
     reason = make_validation_stop_rule(100)(course(1.0, 0.5, 0.4, 0.45, 0.6, 0.7, 0.8, 0.9))
     assert reason is not None
-    assert "for 125 iterations" in reason
+    assert "for 125 iterations" in str(reason)
 
 
 def test_a_best_report_that_stood_alone_is_not_said_to_begin_the_wait() -> None:
     lucky = [0.30, 0.5, 0.45, 0.4, 0.41, 0.42, 0.43, 0.44]  # the wait is counted from the fourth
     reason = make_validation_stop_rule(75)(course(*lucky))
     assert reason is not None
-    assert "no better on the whole for 100 iterations" in reason
+    assert "no better on the whole for 100 iterations" in str(reason)
 
 
 def test_no_stop_before_the_patience_is_over() -> None:

@@ -26,6 +26,7 @@ from napari_dip.engine.likelihood.penalties import total_variation
 from napari_dip.engine.networks.hourglass import Hourglass
 from napari_dip.engine.prior import BlindSpotPrior, Prior, RandomInputPrior, draw_validation_centres
 from napari_dip.engine.problem import Estimate, Identity, Problem, Term
+from napari_dip.errors.notes import Stop, read_stop
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -45,23 +46,23 @@ def scene(grid: tuple[int, ...], kind: str = "blind-spot") -> tuple[Problem, Pri
     truth = disc(grid)
     measurement = truth + SIGMA * torch.randn(truth.shape, generator=rng)
     ones = torch.ones(1, 1, *[1] * len(grid))
-    noise = NoiseVariance(0 * ones, SIGMA**2 * ones, 1e-6 * ones)
+    noise = NoiseVariance(gain=0 * ones, intercept=SIGMA**2 * ones, floor=1e-6 * ones)
     held_out = draw_validation_centres(grid, (1,) * len(grid), 0.05, seed=0)
     fidelity = beta_nll(noise, SIGMA**2)
     everywhere = torch.ones_like(held_out)
     term = Term(
-        measurement,
-        Identity(),
-        fidelity,
-        gaussian_likelihood(noise),
-        everywhere - held_out,
-        held_out,
-        everywhere,
+        measurement=measurement,
+        operator=Identity(),
+        fidelity=fidelity,
+        likelihood=gaussian_likelihood(noise),
+        fitted=everywhere - held_out,
+        held_out=held_out,
+        measured=everywhere,
     )
     if kind == "noise":
         net = Hourglass(len(grid), 4, 1, (8, 16, 16), skip=4, normalised=True, rng=rng)
         code = torch.rand(1, 4, *grid, generator=rng) / 10
-        return Problem((term,)), RandomInputPrior(net, code, 1 / 30), truth
+        return Problem(terms=(term,)), RandomInputPrior(net, code, 1 / 30), truth
     net = Hourglass(len(grid), 1, 2, (8, 16), skip=None, normalised=False, rng=rng)
     block = (1,) * len(grid)
     prior = BlindSpotPrior(net, measurement, held_out, block, block, share=0.15, window=None)
@@ -69,7 +70,7 @@ def scene(grid: tuple[int, ...], kind: str = "blind-spot") -> tuple[Problem, Pri
     def finish(estimate: Estimate) -> Estimate:
         return compute_posterior(noise, measurement, estimate, granted=1.0, judges=held_out)
 
-    return Problem((term,), finish=finish), prior, truth
+    return Problem(terms=(term,), finish=finish), prior, truth
 
 
 def drain(loop: Iterator[FitProgress]) -> tuple[list[FitProgress], FitResult | None]:
@@ -94,7 +95,7 @@ def test_a_noisy_disc_gets_clearer(grid: tuple[int, ...], kind: str) -> None:
     _, result = drain(fit(problem, prior, schedule, make_validation_stop_rule(75), seed=0))
     assert result is not None
     assert error(result.estimate, truth) < (0.9 if kind == "noise" else 0.8) * SIGMA
-    assert result.stop_reason
+    assert str(result.stop)
     assert result.history[-1].iteration == result.iterations
 
 
@@ -130,8 +131,8 @@ def test_a_fit_that_had_stopped_does_not_go_on_when_resumed() -> None:
     points: list[Checkpoint] = []
     schedule = make_single_phase_schedule(60, 0.01, report_every=10)
 
-    def after_forty(history: Sequence[ValidationRecord]) -> str | None:
-        return "enough" if history[-1].iteration >= 40 else None
+    def after_forty(history: Sequence[ValidationRecord]) -> Stop | None:
+        return read_stop("enough") if history[-1].iteration >= 40 else None
 
     problem, prior, _ = scene((24, 24))
     loop = fit(problem, prior, schedule, after_forty, seed=4, keep_checkpoint=points.append)
@@ -140,7 +141,7 @@ def test_a_fit_that_had_stopped_does_not_go_on_when_resumed() -> None:
     _, resumed = drain(fit(problem, prior, schedule, after_forty, seed=4, resume=points[-1]))
     assert whole is not None
     assert resumed is not None
-    assert (resumed.iterations, resumed.stop_reason) == (40, "enough")
+    assert (resumed.iterations, str(resumed.stop)) == (40, "enough")
     assert torch.equal(whole.estimate.mean, resumed.estimate.mean)
 
 
@@ -148,8 +149,8 @@ def test_a_fit_that_used_all_iterations_says_so_even_if_the_rule_has_enough_by_t
     points: list[Checkpoint] = []
     schedule = make_single_phase_schedule(20, 0.01, report_every=10)
 
-    def at_last(history: Sequence[ValidationRecord]) -> str | None:
-        return "enough" if history[-1].iteration == 20 else None
+    def at_last(history: Sequence[ValidationRecord]) -> Stop | None:
+        return read_stop("enough") if history[-1].iteration == 20 else None
 
     for resume in (None, -1):  # the second time from where the first had ended
         problem, prior, _ = scene((24, 24))
@@ -159,12 +160,12 @@ def test_a_fit_that_used_all_iterations_says_so_even_if_the_rule_has_enough_by_t
         )
         _, result = drain(loop)
         assert result is not None
-        assert result.stop_reason == "all 20 iterations were used"
+        assert str(result.stop) == "all 20 iterations were used"
 
 
 def test_an_early_stop_learns_at_the_same_rates() -> None:
     whole = make_single_phase_schedule(100, 0.01)
-    early = Schedule(whole.phases, whole.horizon, 40)
+    early = Schedule(phases=whole.phases, horizon=whole.horizon, stop_at=40)
     assert [early.rate(i) for i in range(1, 41)] == [whole.rate(i) for i in range(1, 41)]
 
 
@@ -322,22 +323,26 @@ def breaking(at: int, times: int) -> Callable[[torch.Tensor], torch.Tensor]:
 
 def test_a_breakdown_restores_weights_and_goes_on_slower() -> None:
     problem, prior, truth = scene((32, 32))
-    problem = Problem(problem.terms, ((1.0, breaking(60, 1)),), problem.finish)
+    problem = Problem(
+        terms=problem.terms, penalties=((1.0, breaking(60, 1)),), finish=problem.finish
+    )
     schedule = make_single_phase_schedule(150, 0.005, average=0.95, report_every=10)
     _, result = drain(fit(problem, prior, schedule, never_stop, seed=0))
     assert result is not None
     assert len(result.notes) == 1
-    assert "went back to iteration 50" in result.notes[0]
+    assert "went back to iteration 50" in str(result.notes[0])
     assert error(result.estimate, truth) < 0.7 * SIGMA
 
 
 def test_a_fit_that_keeps_breaking_down_ends_with_its_best() -> None:
     problem, prior, truth = scene((32, 32))
-    problem = Problem(problem.terms, ((1.0, breaking(110, 10**6)),), problem.finish)
+    problem = Problem(
+        terms=problem.terms, penalties=((1.0, breaking(110, 10**6)),), finish=problem.finish
+    )
     schedule = make_single_phase_schedule(300, 0.005, average=0.95, report_every=10)
     _, result = drain(fit(problem, prior, schedule, never_stop, seed=0))
     assert result is not None
-    assert "broke down" in result.stop_reason
+    assert "broke down" in str(result.stop)
     assert result.broke_down
     assert error(result.estimate, truth) < SIGMA
 
@@ -351,7 +356,11 @@ def test_held_out_pixels_do_not_drive_the_noise_code() -> None:
         spoiled = replace(term, measurement=changed)
         _, result = drain(
             fit(
-                Problem((spoiled,)), prior, make_single_phase_schedule(25, 0.01), never_stop, seed=0
+                Problem(terms=(spoiled,)),
+                prior,
+                make_single_phase_schedule(25, 0.01),
+                never_stop,
+                seed=0,
             )
         )
         assert result is not None
@@ -363,7 +372,7 @@ def test_total_variation_smooths() -> None:
     rough = []
     for weight in (0.0, 20.0):
         problem, prior, _ = scene((32, 32), "noise")
-        problem = Problem(problem.terms, ((weight, total_variation(SIGMA)),))
+        problem = Problem(terms=problem.terms, penalties=((weight, total_variation(SIGMA)),))
         _, result = drain(
             fit(
                 problem,

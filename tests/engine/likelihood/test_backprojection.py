@@ -18,7 +18,7 @@ SIDE = 32
 
 def noise(variance: float = 1.0) -> NoiseVariance:
     one = torch.ones(1, 1, 1, 1)
-    return NoiseVariance(0 * one, variance * one, 1e-9 * one)
+    return NoiseVariance(gain=0 * one, intercept=variance * one, floor=1e-9 * one)
 
 
 def wave(periods: int) -> torch.Tensor:

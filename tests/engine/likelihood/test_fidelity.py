@@ -20,7 +20,9 @@ def constant(value: float) -> torch.Tensor:
 
 
 def camera(gain: float = 2.0, read_noise: float = 3.0) -> NoiseVariance:
-    return NoiseVariance(constant(gain), constant(read_noise**2), constant(1e-3))
+    return NoiseVariance(
+        gain=constant(gain), intercept=constant(read_noise**2), floor=constant(1e-3)
+    )
 
 
 @pytest.mark.parametrize("signal", [5.0, 60.0, 200.0])
@@ -36,7 +38,7 @@ def test_the_likelihood_is_best_at_the_true_signal(signal: float) -> None:
 
 
 def test_the_variance_never_falls_below_its_floor() -> None:
-    noise = NoiseVariance(constant(1.0), constant(-50.0), constant(4.0))
+    noise = NoiseVariance(gain=constant(1.0), intercept=constant(-50.0), floor=constant(4.0))
     assert noise.at(torch.tensor([[[[0.0, 49.0, 60.0]]]])).flatten().tolist() == [4.0, 4.0, 10.0]
 
 
@@ -75,7 +77,7 @@ NOBODY = torch.zeros(1, 1, 60, 20)
 
 @pytest.mark.parametrize("factor", [0.75, 1.0, 1.3])
 def test_the_posterior_finds_out_that_the_noise_was_measured_wrong(factor: float) -> None:
-    measured = NoiseVariance(constant(0.0), constant(4.0), constant(1e-3))
+    measured = NoiseVariance(gain=constant(0.0), intercept=constant(4.0), floor=constant(1e-3))
     mean, spread = by_brightness((10.0, 4.0 * factor))
     blind = Estimate(mean, (spread - 0.6 * 4.0).log())
     answer = compute_posterior(measured, mean + 8.0, blind, granted=0.6, judges=NOBODY)
@@ -89,7 +91,7 @@ def test_the_posterior_finds_out_that_the_noise_was_measured_wrong(factor: float
 
 
 def test_the_noise_may_be_wrong_at_one_brightness_and_right_at_another() -> None:
-    measured = NoiseVariance(constant(0.0), constant(4.0), constant(1e-3))
+    measured = NoiseVariance(gain=constant(0.0), intercept=constant(4.0), floor=constant(1e-3))
     mean, spread = by_brightness((10.0, 3.2), (50.0, 4.8))
     blind = Estimate(mean, (spread - 0.6 * 4.0).log())
     answer = compute_posterior(measured, mean + 8.0, blind, granted=0.6, judges=NOBODY)
@@ -98,7 +100,7 @@ def test_the_noise_may_be_wrong_at_one_brightness_and_right_at_another() -> None
 
 
 def test_no_prediction_is_taken_for_certain() -> None:
-    measured = NoiseVariance(constant(0.0), constant(4.0), constant(1e-3))
+    measured = NoiseVariance(gain=constant(0.0), intercept=constant(4.0), floor=constant(1e-3))
     mean, _ = by_brightness((10.0, 4.0))
     blind = Estimate(mean, torch.full_like(mean, -30.0))
     answer = compute_posterior(measured, mean + 1.0, blind, granted=1.0, judges=NOBODY)
@@ -107,7 +109,7 @@ def test_no_prediction_is_taken_for_certain() -> None:
 
 
 def test_a_fit_that_is_far_off_leaves_the_word_to_the_pixels() -> None:
-    measured = NoiseVariance(constant(0.0), constant(4.0), constant(1e-3))
+    measured = NoiseVariance(gain=constant(0.0), intercept=constant(4.0), floor=constant(1e-3))
     mean, spread = by_brightness((10.0, 4.0))
     measurement = mean + 30.0
     blind = Estimate(mean, (spread - 0.6 * 4.0).log())

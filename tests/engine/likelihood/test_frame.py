@@ -8,7 +8,7 @@ import torch
 from napari_dip.engine.likelihood.fidelity import NoiseVariance, restore_border_detail
 
 ONE = torch.ones(1, 1, 1, 1)
-NOISE = NoiseVariance(0 * ONE, 0.01 * ONE, 1e-4 * ONE)
+NOISE = NoiseVariance(gain=0 * ONE, intercept=0.01 * ONE, floor=1e-4 * ONE)
 
 
 def noise(seed: int = 0) -> torch.Tensor:

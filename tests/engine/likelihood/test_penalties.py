@@ -80,10 +80,21 @@ def test_steps_along_depth_count_like_all_others(kind) -> None:
 
 def coarse_term(operator: torch.nn.Module, side: int) -> Term:
     one = torch.ones(1, 1, 1, 1)
-    noise, all_pixels = NoiseVariance(0 * one, one, 1e-9 * one), torch.ones(1, 1, side, side)
+    noise, all_pixels = (
+        NoiseVariance(gain=0 * one, intercept=one, floor=1e-9 * one),
+        torch.ones(1, 1, side, side),
+    )
     measurement = torch.zeros(1, 1, side, side)
     likelihood = gaussian_likelihood(noise)
-    return Term(measurement, operator, weighted_residual(noise), likelihood, *[all_pixels] * 3)
+    return Term(
+        measurement=measurement,
+        operator=operator,
+        fidelity=weighted_residual(noise),
+        likelihood=likelihood,
+        fitted=all_pixels,
+        held_out=all_pixels,
+        measured=all_pixels,
+    )
 
 
 def test_a_finer_estimate_with_doubt_is_judged_on_the_measured_grid() -> None:
@@ -94,7 +105,7 @@ def test_a_finer_estimate_with_doubt_is_judged_on_the_measured_grid() -> None:
     assert seen.log_variance is not None
     assert seen.mean.shape == seen.log_variance.shape == (1, 1, 8, 8)
     torch.testing.assert_close(seen.log_variance.exp(), torch.full((1, 1, 8, 8), 3.0))
-    loss = float(compute_validation_loss(Problem((term,)), estimate))
+    loss = float(compute_validation_loss(Problem(terms=(term,)), estimate))
     assert loss == pytest.approx(4 / 4 + torch.tensor(4.0).log().item(), rel=1e-4)
 
 

@@ -37,7 +37,7 @@ def restored(truth: torch.Tensor, seed: int) -> torch.Tensor:
 def before(truth: torch.Tensor, seen: float = 1.0) -> PreviousFrame:
     picture = restored(truth, 1)
     there = torch.full_like(picture[:, :1], seen)
-    return PreviousFrame(picture, torch.full_like(picture, DOUBT**2), there)
+    return PreviousFrame(picture=picture, variance=torch.full_like(picture, DOUBT**2), valid=there)
 
 
 def now(truth: torch.Tensor) -> Estimate:
@@ -97,7 +97,7 @@ def test_a_picture_that_does_not_know_its_doubt_is_left_to_the_penalty() -> None
 def test_the_penalty_lets_go_of_large_steps() -> None:
     truth = torch.zeros(1, 1, 1, 2)
     picture = torch.tensor([[[[0.5, 50.0]]]], requires_grad=True)
-    still = PreviousFrame(truth, truth + 1, truth + 1)
+    still = PreviousFrame(picture=truth, variance=truth + 1, valid=truth + 1)
     term = make_temporal_term(still, 1.0, 2.0, as_it_is)
     term.fidelity(Estimate(picture), term.measurement).sum().backward()
     assert picture.grad is not None
@@ -108,14 +108,22 @@ def test_the_penalty_lets_go_of_large_steps() -> None:
 
 def test_the_frame_before_drives_but_never_judges() -> None:
     one, ones = torch.ones(1, 1, 1, 1), torch.ones(1, 1, 8, 8)
-    noise = NoiseVariance(0 * one, one, one)
+    noise = NoiseVariance(gain=0 * one, intercept=one, floor=one)
     measured = Term(
-        0 * ones, Identity(), weighted_residual(noise), gaussian_likelihood(noise), *[ones] * 3
+        measurement=0 * ones,
+        operator=Identity(),
+        fidelity=weighted_residual(noise),
+        likelihood=gaussian_likelihood(noise),
+        fitted=ones,
+        held_out=ones,
+        measured=ones,
     )
-    still = make_temporal_term(PreviousFrame(5 * ones, ones, ones), 1.0, 3.0, as_it_is)
+    still = make_temporal_term(
+        PreviousFrame(picture=5 * ones, variance=ones, valid=ones), 1.0, 3.0, as_it_is
+    )
     estimate = Estimate(0.3 * ones)
     alone, beside = (
-        compute_validation_loss(Problem(terms), estimate)
+        compute_validation_loss(Problem(terms=terms), estimate)
         for terms in ((measured,), (measured, still))
     )
     torch.testing.assert_close(alone, beside)
@@ -126,7 +134,9 @@ def test_what_is_compared_is_the_picture_as_it_is_handed_over() -> None:
         return Estimate(estimate.mean[..., 2:-2, 2:-2])
 
     ones = torch.ones(1, 1, 4, 4)
-    term = make_temporal_term(PreviousFrame(ones, ones, ones), 1.0, 1.0, inner)
+    term = make_temporal_term(
+        PreviousFrame(picture=ones, variance=ones, valid=ones), 1.0, 1.0, inner
+    )
     picture = torch.full((1, 1, 8, 8), 9.0)
     picture[..., 2:-2, 2:-2] = 1.0
     loss = term.fidelity(predict_detected(term, Estimate(picture)), term.measurement)

@@ -149,7 +149,13 @@ def test_of_white_noise_on_structure_the_white_part_is_kept(name: str) -> None:
 
 
 def test_what_neighbours_share_is_taken_for_picture() -> None:
-    told = NoiseEstimate(2.0, 300.0, 30.0, (0.78, 0.52, 0.4, 0.3, 0.3), (0.7, 0.3, 0.2, 0.1, 0.1))
+    told = NoiseEstimate(
+        gain=2.0,
+        intercept=300.0,
+        floor=30.0,
+        along_y=(0.78, 0.52, 0.4, 0.3, 0.3),
+        along_x=(0.7, 0.3, 0.2, 0.1, 0.1),
+    )
     kept = extract_nugget(told)
     assert kept.intercept == pytest.approx(MIN_WHITE_SHARE * 300)
     assert kept.gain == pytest.approx(MIN_WHITE_SHARE * 2)

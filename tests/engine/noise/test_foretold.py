@@ -47,7 +47,13 @@ def test_correlated_noise_is_foretold_as_its_correlation_says() -> None:
 
 def test_fur_that_was_taken_for_correlated_noise_is_doubted_and_less_is_taken() -> None:
     plane = shot("gravel", 8)
-    measured = NoiseEstimate(0.0, 204.0, 102.0, *(((0.76, 0.5, 0.2, 0.0, 0.0),) * 2))
+    measured = NoiseEstimate(
+        gain=0.0,
+        intercept=204.0,
+        floor=102.0,
+        along_y=(0.76, 0.5, 0.2, 0.0, 0.0),
+        along_x=(0.76, 0.5, 0.2, 0.0, 0.0),
+    )
     assert compute_blind_spot_size([measured], (256, 256)) != (1, 1)
     corrected = correct_by_prediction(measured, plane, 1.0)
     assert corrected.doubt == "texture"
@@ -75,8 +81,12 @@ def test_white_noise_stays_as_it_was_measured(name: str) -> None:
 
 def test_noise_that_neighbours_foretell_too_well_is_no_white_noise() -> None:
     plane = shot("moon", 10, blurred=0.8)
-    measured = estimate_noise(plane[None], 1.0)
+    estimate_noise(plane[None], 1.0)
     white = correct_by_prediction(
-        type(measured)(0.0, 100.0, 50.0, (0.0,) * 5, (0.0,) * 5), plane, 1.0
+        NoiseEstimate(
+            gain=0.0, intercept=100.0, floor=50.0, along_y=(0.0,) * 5, along_x=(0.0,) * 5
+        ),
+        plane,
+        1.0,
     )
     assert white.doubt == "correlation"

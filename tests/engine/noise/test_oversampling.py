@@ -83,7 +83,11 @@ def test_noise_is_passed_on_to_half_the_pixels_as_halving_changes_it() -> None:
         float((grain * grain.roll(step, 0)).mean() / grain.var()) * (step < 4)
         for step in range(1, 6)
     )
-    passed = halve_noise_estimate(NoiseEstimate(0.0, 144.0, 14.4, along, along, read_noise=12.0))
+    passed = halve_noise_estimate(
+        NoiseEstimate(
+            gain=0.0, intercept=144.0, floor=14.4, along_y=along, along_x=along, read_noise=12.0
+        )
+    )
     half = halve_resolution(grain)
     assert passed.intercept == pytest.approx(float(half.var()), rel=0.03)
     assert passed.read_noise == pytest.approx(float(half.std()), rel=0.02)

@@ -31,7 +31,7 @@ def test_black_pixels_have_a_logarithm_too():
 
 def test_the_variance_of_speckle_grows_with_the_squared_signal():
     one = torch.ones(1, 1, 1, 1)
-    noise = NoiseVariance(0 * one, 0 * one, 1e-9 * one, 0.25 * one)
+    noise = NoiseVariance(gain=0 * one, intercept=0 * one, floor=1e-9 * one, square=0.25 * one)
     signal = torch.tensor([2.0, 4.0]).reshape(1, 1, 1, 2)
     torch.testing.assert_close(noise.at(signal), 0.25 * signal**2)
     torch.testing.assert_close(noise.times(3).of(0).at(signal), 0.75 * signal**2)

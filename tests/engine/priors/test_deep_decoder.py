@@ -98,8 +98,22 @@ def stepper(make):
     ramp = torch.linspace(-1.7, 1.7, 16).expand(16, 16)[None, None].contiguous()
     there, error = torch.ones_like(ramp), least_squares(1.0)
     held_out = torch.zeros_like(ramp)
-    term = Term(ramp, Identity(), error, error, fitted=there, held_out=held_out, measured=there)
+    term = Term(
+        measurement=ramp,
+        operator=Identity(),
+        fidelity=error,
+        likelihood=error,
+        fitted=there,
+        held_out=held_out,
+        measured=there,
+    )
     net = Decoder((16, 16), 4, 1, (4, 4), rng=drawn())
     prior = CoarseInputPrior(net, torch.rand(1, 4, 8, 8, generator=drawn(1)), (16, 16))
-    schedule = Schedule((Phase(20, 0.05),), 20, 20, average=0.0, optimiser=make)
-    return EagerTrainer(Problem((term,)), prior, schedule, seed=0)
+    schedule = Schedule(
+        phases=(Phase(iterations=20, learning_rate=0.05),),
+        horizon=20,
+        stop_at=20,
+        average=0.0,
+        optimiser=make,
+    )
+    return EagerTrainer(Problem(terms=(term,)), prior, schedule, seed=0)

@@ -43,7 +43,9 @@ def saved(picture: np.ndarray, quality: int, **how: int) -> tuple[torch.Tensor, 
     ]
     steps = torch.tensor(np.array(tables), dtype=torch.float32).reshape(-1, 8, 8)
     halved = bool(how.get("subsampling")) and picture.ndim == 3
-    return planes(np.asarray(opened)), JpegCompression((0, 0), steps, (halved, halved))
+    return planes(np.asarray(opened)), JpegCompression(
+        start=(0, 0), steps=steps, halved=(halved, halved)
+    )
 
 
 def planes(picture: np.ndarray) -> torch.Tensor:
@@ -93,7 +95,7 @@ def test_what_is_consistent_compresses_to_the_same_file() -> None:
 
 def test_blocks_that_the_border_cuts_are_left_alone() -> None:
     _, how = saved(grey(), 20)
-    cut = JpegCompression((5, 3), how.steps)
+    cut = JpegCompression(start=(5, 3), steps=how.steps)
     picture = planes(grey())
     inside = mask_whole_blocks(picture, cut)
     assert float(inside[..., :5, :].sum()) == float(inside[..., :3].sum()) == 0
@@ -104,7 +106,7 @@ def test_blocks_that_the_border_cuts_are_left_alone() -> None:
 
 def test_pixels_of_a_block_share_its_number() -> None:
     _, how = saved(grey(), 20)
-    numbers = number_blocks(planes(grey()), JpegCompression((4, 0), how.steps))
+    numbers = number_blocks(planes(grey()), JpegCompression(start=(4, 0), steps=how.steps))
     assert len(numbers.unique()) == 7 * 6
     assert len(numbers[4:12, 8:16].unique()) == 1
     assert numbers[3, 0] != numbers[4, 0]

@@ -162,7 +162,7 @@ def test_a_look_sends_planes_through_the_network_a_few_at_a_time_to_the_same_ans
 
 
 def test_a_window_of_chosen_planes_puts_them_back_where_they_were() -> None:
-    window = Window((0, 2, 3), (2, 5, 6), (4,), (6, 1))
+    window = Window(start=(0, 2, 3), size=(2, 5, 6), mirrored=(4,), planes=(6, 1))
     whole = torch.rand(1, 1, PLANES, SIDE, SIDE)
     back = window.onto(window.of(whole), whole.shape[2:])
     assert torch.equal(back[:, :, [6, 1], 2:7, 3:9], whole[:, :, [6, 1], 2:7, 3:9])

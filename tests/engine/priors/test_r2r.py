@@ -25,7 +25,7 @@ def code_of(
 ) -> R2RPrior:
     dims = measurement.ndim - 2
     ones = torch.ones(1, measurement.shape[1], *[1] * dims)
-    noise = NoiseVariance(0.5 * ones, intercept * ones, 1e-4 * ones)
+    noise = NoiseVariance(gain=0.5 * ones, intercept=intercept * ones, floor=1e-4 * ones)
     net = Hourglass(
         dims, 1, 1, (4, 8), skip=None, normalised=False, rng=torch.Generator().manual_seed(0)
     )
@@ -113,7 +113,7 @@ def test_a_network_fed_so_learns_the_picture_not_the_noise() -> None:
     y, x = np.mgrid[:96, :96]
     truth = 100 + 60 * np.sin(x / 7) * np.cos(y / 9)
     seen = (truth + np.random.default_rng(0).normal(0, 20, truth.shape)).astype(np.float32)
-    result = dip.denoise(seen, prior="recorrupted", preset="fast", max_iterations=60, device="cpu")
+    result = dip.denoise(seen, prior="r2r", preset="fast", max_iterations=60, device="cpu")
     assert np.mean((result.image - truth) ** 2) < 0.12 * np.mean((seen - truth) ** 2)
     assert np.isfinite(result.uncertainty).all()
 

@@ -15,7 +15,7 @@ GAIN = 0.1
 def told(noisy: np.ndarray, known: torch.Tensor | None = None, reach: int = 0) -> float:
     image = torch.from_numpy(noisy.astype(np.float32))[None, None]
     ones = torch.ones(1, 1, 1, 1)
-    noise = NoiseVariance(GAIN * ones, 1e-6 * ones, 1e-6 * ones)
+    noise = NoiseVariance(gain=GAIN * ones, intercept=1e-6 * ones, floor=1e-6 * ones)
     lags = (((0.5,) * reach,) * 2) if reach else None
     everywhere = torch.ones_like(image) if known is None else known
     return float(estimate_count_skewness(image, everywhere, noise, lags))

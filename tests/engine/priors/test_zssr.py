@@ -26,7 +26,7 @@ def picture() -> torch.Tensor:
 
 def noise(variance: float) -> NoiseVariance:
     one = torch.ones(1, 1, 1, 1)
-    return NoiseVariance(0 * one, variance * one, 1e-12 * one)
+    return NoiseVariance(gain=0 * one, intercept=variance * one, floor=1e-12 * one)
 
 
 def enlarging(factors: tuple[int, int] = (2, 2), stages: int = 2) -> ZssrNetwork:

@@ -23,7 +23,7 @@ def truth(height: int = 64, width: int = 72) -> torch.Tensor:
 
 def noise(gain: float = 0.0, variance: float = DEVIATION**2, channels: int = 1) -> NoiseVariance:
     one = torch.ones(1, channels, 1, 1)
-    return NoiseVariance(gain * one, variance * one, 1e-4 * variance * one)
+    return NoiseVariance(gain=gain * one, intercept=variance * one, floor=1e-4 * variance * one)
 
 
 def shot(picture: torch.Tensor, seed: int = 0) -> torch.Tensor:
@@ -129,19 +129,19 @@ def test_frequencies_of_correlated_noise_share_all_of_its_power() -> None:
 
 def test_refining_waits_for_the_end_of_a_fit() -> None:
     """Neither judging nor previews ask for it: it is no part of `finish`."""
-    problem = Problem((), refine=lambda estimate: Estimate(estimate.mean + 1))
+    problem = Problem(terms=(), refine=lambda estimate: Estimate(estimate.mean + 1))
     estimate = Estimate(torch.zeros(1, 1, 4, 4))
     assert problem.finish(estimate) is estimate
 
 
 def test_a_last_step_follows_whichever_way_a_problem_ends() -> None:
-    problem = Problem((), refine=lambda estimate: Estimate(estimate.mean + 1))
+    problem = Problem(terms=(), refine=lambda estimate: Estimate(estimate.mean + 1))
     estimate = Estimate(torch.zeros(1, 1, 4, 4))
     ended = append_final_step(problem, lambda said, done: Estimate(10 * done.mean - said.mean + 2))
     assert float(ended.finish(estimate).mean.max()) == 2
     assert ended.refine is not None
     assert float(ended.refine(estimate).mean.max()) == 12
-    assert append_final_step(Problem(()), lambda said, done: done).refine is None
+    assert append_final_step(Problem(terms=()), lambda said, done: done).refine is None
 
 
 def test_what_the_pilot_has_smoothed_away_comes_back_where_it_returns() -> None:

@@ -7,8 +7,8 @@ import pytest
 
 from napari_dip.io import ImageSpec
 from napari_dip.pipeline.assess.merge import describe_unrestored_parts, describe_unrestored_tiles
-from napari_dip.pipeline.machine import this_machine
-from napari_dip.pipeline.plan.plan import preflight
+from napari_dip.pipeline.machine import detect_machine
+from napari_dip.pipeline.plan.preflight import preflight
 from napari_dip.pipeline.recipe import make_recipe
 
 AS_IS = "they are as in the input."
@@ -16,10 +16,10 @@ AS_IS = "they are as in the input."
 
 def said(shape, axes, missing):
     """Words of a run of that image which was ended before some parts, (parts, C)."""
-    source = ImageSpec("x", shape, "float32", axes)
-    recipe = make_recipe("denoise", preset="fast", stacks="planes", sharing="in-turn")
-    plan = preflight(recipe, source, this_machine(), {})
-    return describe_unrestored_parts(plan, np.asarray(missing, bool))
+    source = ImageSpec(name="x", shape=shape, dtype="float32", axes=axes)
+    recipe = make_recipe("denoise", preset="fast", stacks="planes", series_training="warm-start")
+    plan = preflight(recipe, source, detect_machine(), {})
+    return tuple(map(str, describe_unrestored_parts(plan, np.asarray(missing, bool))))
 
 
 @pytest.mark.parametrize(
@@ -55,9 +55,9 @@ def test_channels_are_named_and_of_a_channel_the_planes():
 
 def test_tiles_are_counted_in_good_grammar():
     assert describe_unrestored_tiles(0, 4) == ()
-    assert describe_unrestored_tiles(1, 4) == (
+    assert tuple(map(str, describe_unrestored_tiles(1, 4))) == (
         "1 of the 4 tiles was not restored; it is as in the input.",
     )
-    assert describe_unrestored_tiles(3, 4)[0].startswith(
+    assert str(describe_unrestored_tiles(3, 4)[0]).startswith(
         "3 of the 4 tiles were not restored; they are"
     )

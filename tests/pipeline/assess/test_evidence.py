@@ -9,14 +9,14 @@ import pytest
 import torch
 
 from napari_dip.engine.problem import Estimate
-from napari_dip.pipeline.assess.evidence import (
+from napari_dip.pipeline.assess.quality_checks import is_doubtful
+from napari_dip.pipeline.assess.validation_evidence import (
     combine_validation_evidence,
     compute_validation_evidence,
 )
-from napari_dip.pipeline.assess.verdict import doubtful
 from napari_dip.pipeline.calibrate.inputs import sort_inputs
-from napari_dip.pipeline.calibrate.prepare import prepare
-from napari_dip.pipeline.execute.fitting import make_fit
+from napari_dip.pipeline.calibrate.prepare import calibrate_pixels
+from napari_dip.pipeline.execute.fit_setup import make_fit
 from run_scene import plan_for, shot, truth
 
 SIDE = 128
@@ -27,7 +27,7 @@ def ready():
     """A fit that is ready to go, and the truth in its units."""
     image = shot(SIDE)
     plan = plan_for(image)
-    calibration, parts = prepare(plan, sort_inputs(plan, {"image": image}))
+    calibration, parts = calibrate_pixels(plan, sort_inputs(plan, {"image": image}))
     clean = (truth(SIDE) + 100 - calibration.offset[0]) / calibration.scale[0]
     picture = torch.from_numpy(clean.astype(np.float32))[None, None]
     return make_fit(plan, calibration, parts, plan.units[0]), picture
@@ -35,7 +35,7 @@ def ready():
 
 def evidence(fit, picture):
     return compute_validation_evidence(
-        fit.schedule, fit.problem, fit.scene.noise, Estimate(picture)
+        fit.schedule, fit.problem, fit.fit_input.noise, Estimate(picture)
     )
 
 
@@ -49,7 +49,7 @@ def test_the_true_picture_is_confirmed(ready):
     fit, picture = ready
     detail, contrast = asked(fit, picture)
     assert contrast.share == pytest.approx(1, abs=4 * contrast.error)
-    assert not doubtful(contrast)
+    assert not is_doubtful(contrast)
     assert abs(detail.share - 1) < 4 * detail.error
 
 
@@ -57,14 +57,14 @@ def test_detail_of_ones_own_making_is_denied(ready):
     fit, picture = ready
     made_up = torch.randn(picture.shape, generator=torch.Generator().manual_seed(1))
     detail, _ = asked(fit, picture + 0.2 * made_up)
-    assert doubtful(detail) and detail.share < 0.3
+    assert is_doubtful(detail) and detail.share < 0.3
 
 
 def test_a_picture_of_nothing_is_denied_as_a_whole(ready):
     fit, picture = ready
     made_up = torch.randn(picture.shape, generator=torch.Generator().manual_seed(2))
     _, contrast = asked(fit, 0.2 * made_up)
-    assert doubtful(contrast)
+    assert is_doubtful(contrast)
 
 
 def test_pixels_that_drove_the_fit_in_the_end_are_no_witnesses(ready):

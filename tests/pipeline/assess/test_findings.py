@@ -10,15 +10,22 @@ from skimage import data
 
 import run_scene
 from napari_dip.engine.noise.estimate import NoiseEstimate, estimate_noise
-from napari_dip.pipeline.assess.evidence import ConfirmedDetail, combine_validation_evidence
-from napari_dip.pipeline.assess.findings import (
+from napari_dip.pipeline.assess.artefact_detection import detect_clipped_pixels
+from napari_dip.pipeline.assess.metrics import (
     MAX_ASSESSED_PIXELS,
     measure_distant_holes,
     measure_residual,
     select_assessed_parts,
 )
-from napari_dip.pipeline.assess.patterns import cut_off
-from napari_dip.pipeline.assess.verdict import EDGES, EXCESS, excess_allowed
+from napari_dip.pipeline.assess.quality_checks import (
+    MAX_EDGE_VARIANCE_RATIO,
+    MAX_RESIDUAL_CORRELATION,
+    compute_correlation_limit,
+)
+from napari_dip.pipeline.assess.validation_evidence import (
+    ConfirmedDetail,
+    combine_validation_evidence,
+)
 
 SIDE = 192
 
@@ -37,7 +44,7 @@ def judged(shot: np.ndarray, picture: np.ndarray, known: np.ndarray | None = Non
 def test_the_truth_leaves_a_residual_like_noise():
     clean, shot = noisy()
     found = judged(shot, clean)
-    assert found.excess < EXCESS and found.at_edges < 1.1
+    assert found.excess < MAX_RESIDUAL_CORRELATION and found.at_edges < 1.1
     assert 0.6 < found.strength < 1.3
 
 
@@ -45,13 +52,17 @@ def test_the_truth_leaves_a_residual_like_noise():
 def test_a_filter_that_takes_edges_along_leaves_structure(width):
     _, shot = noisy()
     found = judged(shot, gaussian_filter(shot, width))
-    assert found.at_edges > 2 * EDGES or found.excess > excess_allowed(found)
+    assert found.at_edges > 2 * MAX_EDGE_VARIANCE_RATIO or found.excess > compute_correlation_limit(
+        found
+    )
 
 
 def test_noise_that_grows_with_brightness_is_no_structure():
     clean = noisy()[0]
     shot = 3 * np.random.default_rng(1).poisson(clean / 3).astype(np.float64)
-    flat = NoiseEstimate(0.0, 300.0, 1.0, (0.0,) * 5, (0.0,) * 5)  # as if it were equal everywhere
+    flat = NoiseEstimate(
+        gain=0.0, intercept=300.0, floor=1.0, along_y=(0.0,) * 5, along_x=(0.0,) * 5
+    )  # as if it were equal everywhere
     assert measure_residual((shot - clean)[None], clean[None], None, flat).at_edges < 1.1
 
 
@@ -61,9 +72,11 @@ def test_correlated_noise_is_no_structure_where_it_was_measured():
     noise *= 10 / noise.std()
     along = tuple(float(np.exp(-(lag**2) / (4 * 0.8**2))) for lag in range(1, 6))
     for expected, passes in ((along, True), ((0.0,) * 5, False)):
-        estimate = NoiseEstimate(0.0, 100.0, 50.0, expected, expected)
+        estimate = NoiseEstimate(
+            gain=0.0, intercept=100.0, floor=50.0, along_y=expected, along_x=expected
+        )
         found = measure_residual(noise[None], clean[None], None, estimate)
-        assert (found.excess < excess_allowed(found)) is passes
+        assert (found.excess < compute_correlation_limit(found)) is passes
 
 
 def test_pixels_that_were_not_measured_have_no_say():
@@ -72,7 +85,11 @@ def test_pixels_that_were_not_measured_have_no_say():
     spoilt = np.where(known, shot, 1e4)
     noise = estimate_noise(torch.from_numpy(shot)[None], 0.0)
     found = measure_residual((spoilt - clean)[None], clean[None], known[None], noise)
-    assert found.excess < EXCESS and found.strength < 1.3 and found.pixels == known.sum()
+    assert (
+        found.excess < MAX_RESIDUAL_CORRELATION
+        and found.strength < 1.3
+        and found.pixels == known.sum()
+    )
 
 
 def test_depth_of_a_hole_decides_what_is_far():
@@ -98,26 +115,28 @@ def test_saturated_pixels_are_counted_in_any_type():
     level = np.percentile(shot, 97)
     for kind in ("uint16", "float32", "float64"):
         clipped = np.minimum(shot, level).astype(kind)
-        assert cut_off(clipped)[1].share == pytest.approx(0.03, abs=0.01)
-        assert cut_off(clipped)[0].share == 0
-    assert cut_off(shot.astype("uint16"))[1].share == 0
+        assert detect_clipped_pixels(clipped)[1].share == pytest.approx(0.03, abs=0.01)
+        assert detect_clipped_pixels(clipped)[0].share == 0
+    assert detect_clipped_pixels(shot.astype("uint16"))[1].share == 0
 
 
 def test_the_largest_value_of_a_type_counts_without_a_plateau():
     pixels = np.linspace(0, 255, 64 * 64).astype(np.uint8).reshape(64, 64)
     pixels[:4] = 255
-    assert cut_off(pixels)[1].share > 0.05
+    assert detect_clipped_pixels(pixels)[1].share > 0.05
 
 
 def test_a_few_photons_are_not_saturated_and_their_zeros_not_cut_off():
     counts = np.random.default_rng(0).poisson(3.0, (128, 128)).astype(np.uint16)
-    least, largest = cut_off(counts)
+    least, largest = detect_clipped_pixels(counts)
     assert least.share == 0 and largest.share == 0
 
 
 def test_a_dark_level_that_was_cut_off_is_found():
     shot = np.random.default_rng(0).normal(2, 5, (128, 128))
-    assert cut_off(np.maximum(shot, 0).astype(np.float32))[0].share == pytest.approx(0.34, abs=0.03)
+    assert detect_clipped_pixels(np.maximum(shot, 0).astype(np.float32))[0].share == pytest.approx(
+        0.34, abs=0.03
+    )
 
 
 def test_shares_of_several_units_are_added_up():

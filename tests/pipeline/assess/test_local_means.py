@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from napari_dip.pipeline.assess.findings import ResidualMetrics, ResultMetrics
-from napari_dip.pipeline.assess.patterns import compute_biased_limit, measure_biased_parts
-from napari_dip.pipeline.assess.verdict import verdict
+from napari_dip.errors.notes import make_note
+from napari_dip.pipeline.assess.artefact_detection import compute_biased_limit, measure_biased_parts
+from napari_dip.pipeline.assess.metrics import ResidualMetrics, ResultMetrics
+from napari_dip.pipeline.assess.quality_checks import check_quality
 
 SIDE = 128
 
@@ -50,8 +51,14 @@ def test_small_pictures_do_not_tell():
 
 
 def test_a_result_far_from_its_input_is_said_first_and_not_to_be_used():
-    found = ResultMetrics(ResidualMetrics(0.0, 1.0, SIDE**2, far=0.3, parts=64), bias=0.0)
-    said = verdict(found, ["The fit of frame 2 was ended early."])
+    found = ResultMetrics(
+        residual=ResidualMetrics(excess=0.0, strength=1.0, pixels=SIDE**2, far=0.3, parts=64),
+        bias=0.0,
+    )
+    said = check_quality(found, [make_note("text", text="The fit of frame 2 was ended early.")])
     assert said["sentences"][0].startswith("Do not use this result: in 30% of its parts")
-    good = ResultMetrics(ResidualMetrics(0.0, 1.0, SIDE**2, far=0.03, parts=64), bias=0.0)
-    assert not any("Do not use" in one for one in verdict(good)["sentences"])
+    good = ResultMetrics(
+        residual=ResidualMetrics(excess=0.0, strength=1.0, pixels=SIDE**2, far=0.03, parts=64),
+        bias=0.0,
+    )
+    assert not any("Do not use" in one for one in check_quality(good)["sentences"])

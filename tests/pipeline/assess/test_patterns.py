@@ -9,9 +9,9 @@ import pytest
 import tifffile
 from scipy.ndimage import gaussian_filter
 
-from napari_dip.pipeline.assess.findings import ResidualMetrics, ResultMetrics
-from napari_dip.pipeline.assess.patterns import Pattern, pattern_in
-from napari_dip.pipeline.assess.verdict import verdict
+from napari_dip.pipeline.assess.artefact_detection import PeriodicPattern, detect_pattern
+from napari_dip.pipeline.assess.metrics import ResidualMetrics, ResultMetrics
+from napari_dip.pipeline.assess.quality_checks import check_quality
 from napari_dip.samples import MITOCHONDRIA
 
 SIDE = 96
@@ -27,7 +27,7 @@ def noise(seed: int = 0) -> np.ndarray:
 
 
 def found(left, measured=None):
-    return pattern_in(left[None], left[None] if measured is None else measured[None])
+    return detect_pattern(left[None], left[None] if measured is None else measured[None])
 
 
 @pytest.mark.parametrize("period", [2.2, 3.5, 6.0])
@@ -66,9 +66,13 @@ def test_what_a_filter_takes_from_an_ordinary_micrograph_is_no_pattern():
 
 
 def test_the_verdict_warns_of_a_pattern_and_only_then():
-    calm = ResultMetrics(ResidualMetrics(excess=0.0, strength=1.0, pixels=256 * 256), bias=0.0)
-    before = verdict(calm)["warnings"]  # that no pixel was left out to the end
+    calm = ResultMetrics(
+        residual=ResidualMetrics(excess=0.0, strength=1.0, pixels=256 * 256), bias=0.0
+    )
+    before = check_quality(calm)["warnings"]  # that no pixel was left out to the end
     assert not any("period" in words for words in before)
-    found = verdict(replace(calm, pattern=Pattern(2.43, 0.2, 0.83)))["warnings"]
+    found = check_quality(
+        replace(calm, pattern=PeriodicPattern(period=2.43, share=0.2, lost=0.83))
+    )["warnings"]
     (words,) = (one for one in found if one not in before)
     assert "period of 2.4 pixels" in words and "83%" in words and "the object's" in words

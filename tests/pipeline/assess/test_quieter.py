@@ -11,8 +11,8 @@ from skimage import data
 
 import napari_dip as dip
 from napari_dip.engine.control import Control
-from napari_dip.pipeline.assess.quieter import failing
-from napari_dip.pipeline.calibrate import noise as run_noise
+from napari_dip.pipeline.assess.noise_retry import compute_failure_score
+from napari_dip.pipeline.calibrate import channel_noise as run_noise
 from run_scene import drain, plan_for
 
 QUICK: dict[str, Any] = {"preset": "fast", "max_iterations": 40, "device": "cpu"}
@@ -33,7 +33,7 @@ def error(result: Any) -> float:
 @pytest.fixture
 def _measured_wrong(monkeypatch):
     """Take the noise for 400 times as strong as it is, and for correlated."""
-    right = run_noise.alone
+    right = run_noise.measure_single_exposure
 
     def wrong(*asked: Any) -> Any:
         found = right(*asked)
@@ -43,7 +43,7 @@ def _measured_wrong(monkeypatch):
             found, gain=0.0, intercept=variance, floor=variance / 2, along_y=lags, along_x=lags
         )
 
-    monkeypatch.setattr(run_noise, "alone", wrong)
+    monkeypatch.setattr(run_noise, "measure_single_exposure", wrong)
 
 
 def test_a_good_result_is_not_restored_again():
@@ -66,8 +66,8 @@ def test_noise_that_the_user_tells_is_never_changed():
 
 
 def test_fixed_noise_that_has_drawn_no_detail_yet_is_not_run_again():
-    result = dip.denoise(shot(), **{**QUICK, "max_iterations": 20}, prior="noise")
-    assert failing(result) > 1
+    result = dip.denoise(shot(), **{**QUICK, "max_iterations": 20}, prior="random-input")
+    assert compute_failure_score(result) > 1
     assert not any("restored again" in note for note in result.report["notes"])
 
 
@@ -81,7 +81,7 @@ def test_a_person_who_keeps_a_result_gets_it_at_once():
 
     events, result = drain(plan_for(shot(), **QUICK), shot(), control=control)
     assert result is not None
-    assert not any("weaker noise" in event.words for event in events)
+    assert not any("weaker noise" in event.message for event in events)
 
 
 @pytest.mark.usefixtures("_measured_wrong")
@@ -89,7 +89,7 @@ def test_a_second_attempt_that_fails_leaves_the_first_result(monkeypatch):
     from napari_dip.errors import Failed, refusal
     from napari_dip.pipeline.execute import runner
 
-    fitted, calls = runner._fitted, []
+    fitted, calls = runner._fit_units, []
 
     def once(*asked: Any) -> Any:
         calls.append(1)
@@ -97,7 +97,7 @@ def test_a_second_attempt_that_fails_leaves_the_first_result(monkeypatch):
             raise Failed(refusal("time-over", limit="1", name="shot"))
         return (yield from fitted(*asked))
 
-    monkeypatch.setattr(runner, "_fitted", once)
+    monkeypatch.setattr(runner, "_fit_units", once)
     result = dip.denoise(shot(), **QUICK)
     assert len(calls) == 2
     assert result.image.shape == shot().shape

@@ -8,31 +8,31 @@ from dataclasses import replace
 
 import pytest
 
-from napari_dip.pipeline.assess.evidence import ConfirmedDetail
-from napari_dip.pipeline.assess.findings import ResidualMetrics, ResultMetrics
-from napari_dip.pipeline.assess.patterns import CutOff
-from napari_dip.pipeline.assess.verdict import excess_allowed, verdict
+from napari_dip.pipeline.assess.artefact_detection import ClippedPixels
+from napari_dip.pipeline.assess.metrics import ResidualMetrics, ResultMetrics
+from napari_dip.pipeline.assess.quality_checks import check_quality, compute_correlation_limit
+from napari_dip.pipeline.assess.validation_evidence import ConfirmedDetail
 
 #: An easy image: white residual of the noise's own strength, detail that the measurement confirms.
 GOOD = ResultMetrics(
-    ResidualMetrics(excess=0.01, strength=0.97, pixels=256 * 256),
+    residual=ResidualMetrics(excess=0.01, strength=0.97, pixels=256 * 256),
     bias=1e-7,
     put_back=0.003,
-    detail=ConfirmedDetail(0.97, 0.05, 0.05),
-    contrast=ConfirmedDetail(1.0, 0.01, 0.25),
+    detail=ConfirmedDetail(share=0.97, error=0.05, strength=0.05),
+    contrast=ConfirmedDetail(share=1.0, error=0.01, strength=0.25),
 )
 
 
 def warned(**changes):
-    return " ".join(verdict(replace(GOOD, **changes))["warnings"])
+    return " ".join(check_quality(replace(GOOD, **changes))["warnings"])
 
 
 def said(**changes):
-    return " ".join(verdict(replace(GOOD, **changes))["sentences"])
+    return " ".join(check_quality(replace(GOOD, **changes))["sentences"])
 
 
 def test_an_easy_image_gets_no_warning():
-    told = verdict(GOOD)
+    told = check_quality(GOOD)
     assert told["warnings"] == []
     assert "The residual looks like noise." in told["sentences"]
     assert "Mean intensity was kept within 0.5%." in told["sentences"]
@@ -40,31 +40,44 @@ def test_an_easy_image_gets_no_warning():
 
 
 def test_a_residual_whose_neighbours_are_alike_holds_structure():
-    assert "still holds structure" in warned(residual=ResidualMetrics(0.3, 1.0, 256 * 256))
-    assert "looks like noise" not in said(residual=ResidualMetrics(0.3, 1.0, 256 * 256))
+    assert "still holds structure" in warned(
+        residual=ResidualMetrics(excess=0.3, strength=1.0, pixels=256 * 256)
+    )
+    assert "looks like noise" not in said(
+        residual=ResidualMetrics(excess=0.3, strength=1.0, pixels=256 * 256)
+    )
 
 
 def test_a_residual_that_is_stronger_along_edges_holds_structure():
-    words = warned(residual=ResidualMetrics(0.0, 1.0, 256 * 256, at_edges=1.8))
+    words = warned(
+        residual=ResidualMetrics(excess=0.0, strength=1.0, pixels=256 * 256, at_edges=1.8)
+    )
     assert "along the edges" in words and "1.8 times" in words
 
 
 def test_where_the_noise_is_not_told_only_edges_are_judged():
-    unsure = ResidualMetrics(0.5, 2.0, 256 * 256, told=False)
+    unsure = ResidualMetrics(excess=0.5, strength=2.0, pixels=256 * 256, is_noise_reliable=False)
     assert not warned(residual=unsure)
     assert "does not tell its noise" in said(residual=unsure)
     assert "along the edges" in warned(residual=replace(unsure, at_edges=2.0))
 
 
 def test_the_figures_of_a_warning_differ_as_they_are_read():
-    just = ResidualMetrics(excess_allowed(GOOD.residual) + 3e-4, 1.0, GOOD.residual.pixels)
+    just = ResidualMetrics(
+        excess=compute_correlation_limit(GOOD.residual) + 3e-4,
+        strength=1.0,
+        pixels=GOOD.residual.pixels,
+    )
     found, most = re.search(r"by ([\d.]+); up to ([\d.]+) is well", warned(residual=just)).groups()
     assert float(found) > float(most)
 
 
 def test_small_images_are_granted_more_chance():
-    few, many = ResidualMetrics(0.12, 1.0, 32 * 32), ResidualMetrics(0.12, 1.0, 512 * 512)
-    assert excess_allowed(few) > 0.12 > excess_allowed(many)
+    few, many = (
+        ResidualMetrics(excess=0.12, strength=1.0, pixels=32 * 32),
+        ResidualMetrics(excess=0.12, strength=1.0, pixels=512 * 512),
+    )
+    assert compute_correlation_limit(few) > 0.12 > compute_correlation_limit(many)
     assert not warned(residual=few) and warned(residual=many)
 
 
@@ -72,7 +85,9 @@ def test_small_images_are_granted_more_chance():
     ("strength", "words"), [(1.6, "1.6 times as strong"), (0.2, "20% of the strength")]
 )
 def test_a_residual_too_strong_or_too_weak_is_told(strength, words):
-    assert words in warned(residual=ResidualMetrics(0.0, strength, 256 * 256))
+    assert words in warned(
+        residual=ResidualMetrics(excess=0.0, strength=strength, pixels=256 * 256)
+    )
 
 
 @pytest.mark.parametrize(("bias", "words"), [(0.012, "1.2% brighter"), (-0.03, "3.0% darker")])
@@ -83,9 +98,11 @@ def test_a_bias_beyond_half_a_percent_is_told(bias, words):
 
 def test_detail_that_held_out_pixels_deny_may_be_invented():
     assert "Fine detail of the picture may be invented" in warned(
-        detail=ConfirmedDetail(0.2, 0.05, 0.1)
+        detail=ConfirmedDetail(share=0.2, error=0.05, strength=0.1)
     )
-    assert "confirms about 20%" in warned(detail=ConfirmedDetail(0.2, 0.05, 0.1))
+    assert "confirms about 20%" in warned(
+        detail=ConfirmedDetail(share=0.2, error=0.05, strength=0.1)
+    )
 
 
 @pytest.mark.parametrize(
@@ -98,7 +115,7 @@ def test_detail_that_held_out_pixels_deny_may_be_invented():
     ],
 )
 def test_a_warning_names_the_share_that_is_sure_which_it_rests_on(share, error, words):
-    found = ConfirmedDetail(share, error, 0.1)
+    found = ConfirmedDetail(share=share, error=error, strength=0.1)
     told = warned(detail=found)
     assert told.endswith(words) if words else not told
 
@@ -107,14 +124,15 @@ def test_a_picture_of_noise_may_be_invented_whatever_chance_says_of_it():
     # measured on pure noise, 96 x 96, sd 10, presets fast: slopes are wild where nothing is shown
     for share, error in ((17.4, 11.4), (-100.8, 73.7), (0.35, 0.6)):
         words = warned(
-            contrast=ConfirmedDetail(share, error, 8e-4), detail=ConfirmedDetail(33.2, 14, 7e-4)
+            contrast=ConfirmedDetail(share=share, error=error, strength=8e-4),
+            detail=ConfirmedDetail(share=33.2, error=14, strength=7e-4),
         )
         assert "What the picture shows may be invented" in words
 
 
 def test_detail_too_faint_to_be_seen_is_not_doubted():
-    assert not warned(detail=ConfirmedDetail(0.1, 0.3, 0.01))
-    assert "picture's contrast" in said(detail=ConfirmedDetail(0.1, 0.3, 0.01))
+    assert not warned(detail=ConfirmedDetail(share=0.1, error=0.3, strength=0.01))
+    assert "picture's contrast" in said(detail=ConfirmedDetail(share=0.1, error=0.3, strength=0.01))
 
 
 def test_without_held_out_pixels_it_says_that_detail_was_not_checked():
@@ -130,8 +148,12 @@ def test_large_holes_warn_and_small_ones_are_called_a_guess():
 
 
 def test_cut_off_values_warn():
-    assert "2% of the pixels are saturated, at 255" in warned(largest=CutOff(0.02, 255.0))
-    assert "0.05% of the pixels have the least value, 0" in warned(least=CutOff(0.0005, 0.0))
+    assert "2% of the pixels are saturated, at 255" in warned(
+        largest=ClippedPixels(share=0.02, value=255.0)
+    )
+    assert "0.05% of the pixels have the least value, 0" in warned(
+        least=ClippedPixels(share=0.0005, value=0.0)
+    )
 
 
 def test_a_finer_result_says_that_nothing_confirms_its_finest_detail():
@@ -139,7 +161,7 @@ def test_a_finer_result_says_that_nothing_confirms_its_finest_detail():
 
 
 def test_warnings_come_first_and_all_of_it_is_plain_json():
-    told = verdict(replace(GOOD, bias=0.1, largest=CutOff(0.1, 4095.0)))
+    told = check_quality(replace(GOOD, bias=0.1, largest=ClippedPixels(share=0.1, value=4095.0)))
     assert told["sentences"][: len(told["warnings"])] == told["warnings"]
     assert json.loads(json.dumps(told, allow_nan=False)) == told
     assert told["figures"]["bias"] == 0.1

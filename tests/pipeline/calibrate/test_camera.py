@@ -12,8 +12,8 @@ import torch
 import napari_dip as dip
 from engine.noise.test_colour_camera import NOISE, camera_shot, scene
 from napari_dip.engine.noise.estimate import NoiseEstimate, estimate_noise
-from napari_dip.pipeline.assess.methods import methods_text
-from napari_dip.pipeline.calibrate.camera import (
+from napari_dip.pipeline.assess.methods_section import write_methods_section
+from napari_dip.pipeline.calibrate.colour_camera import (
     compute_distant_correlation,
     detect_camera_noise,
     flag_correlated_colours,
@@ -40,8 +40,8 @@ def test_the_noise_of_a_camera_is_found() -> None:
 def test_noise_that_colours_share_with_neighbours_is_told_with_caution() -> None:
     lags = (0.5, 0.2, 0.0, 0.0, 0.0)
     white, shared = (
-        NoiseEstimate(0, 9, 1, (0.0,) * 5, (0.0,) * 5),
-        NoiseEstimate(0, 9, 1, lags, lags),
+        NoiseEstimate(gain=0, intercept=9, floor=1, along_y=(0.0,) * 5, along_x=(0.0,) * 5),
+        NoiseEstimate(gain=0, intercept=9, floor=1, along_y=lags, along_x=lags),
     )
     doubted = replace(shared, doubt="smoothed")
     told = flag_correlated_colours((white, shared, doubted), (64, 64))
@@ -97,6 +97,6 @@ def test_the_methods_text_tells_of_luminance_and_colours() -> None:
     taken = shot(camera_shot())
     report = dip.denoise(taken, axes="YXS", preset="fast", max_iterations=5).report
     assert report["noise"]["camera"]["std"][0] == pytest.approx(6.0, rel=0.35)
-    text = methods_text(report)
+    text = write_methods_section(report)
     assert "luminance and colours were filtered together" in text
     assert "Lebrun" in text

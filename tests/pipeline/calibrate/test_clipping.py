@@ -12,8 +12,9 @@ from skimage.data import camera
 import napari_dip as dip
 from napari_dip.engine.noise.estimate import NoiseEstimate, estimate_noise
 from napari_dip.io import ImageSpec
-from napari_dip.pipeline.assess.findings import ResultMetrics
-from napari_dip.pipeline.assess.verdict import verdict
+from napari_dip.pipeline.assess.metrics import ResultMetrics
+from napari_dip.pipeline.assess.quality_checks import check_quality
+from napari_dip.pipeline.calibrate.channel_noise import compute_noise_variance
 from napari_dip.pipeline.calibrate.clipping import (
     HALF_NORMAL_MEAN,
     _make_clipping_table,
@@ -24,10 +25,9 @@ from napari_dip.pipeline.calibrate.clipping import (
     list_corrected_limits,
 )
 from napari_dip.pipeline.calibrate.inputs import sort_inputs
-from napari_dip.pipeline.calibrate.noise import noise_variance
-from napari_dip.pipeline.calibrate.prepare import prepare
-from napari_dip.pipeline.machine import this_machine
-from napari_dip.pipeline.plan.plan import preflight
+from napari_dip.pipeline.calibrate.prepare import calibrate_pixels
+from napari_dip.pipeline.machine import detect_machine
+from napari_dip.pipeline.plan.preflight import preflight
 from napari_dip.pipeline.recipe import make_recipe
 
 SIDE, LEVEL = 96, 25.0
@@ -46,15 +46,21 @@ def measured(**wishes):
     """Plan and calibration of the noisy quarters."""
     _, noisy = quarters()
     recipe = make_recipe("denoise", preset="fast", **wishes)
-    plan = preflight(recipe, ImageSpec("quarters", noisy.shape, "uint8", "YX"), this_machine())
-    calibration, _ = prepare(plan, sort_inputs(plan, {"image": noisy}))
+    plan = preflight(
+        recipe,
+        ImageSpec(name="quarters", shape=noisy.shape, dtype="uint8", axes="YX"),
+        detect_machine(),
+    )
+    calibration, _ = calibrate_pixels(plan, sort_inputs(plan, {"image": noisy}))
     return plan, calibration
 
 
 @pytest.mark.parametrize("gain", [0.0, 0.05, 2.0, 40.0])
 @pytest.mark.parametrize("signal", [0.0, 10.0, 60.0])
 def test_the_mean_of_what_is_measured_is_that_of_a_million_draws(signal, gain):
-    noise = NoiseEstimate(gain, 100.0, 1.0, (0.0,), (0.0,), cut_off=(0.0, inf))
+    noise = NoiseEstimate(
+        gain=gain, intercept=100.0, floor=1.0, along_y=(0.0,), along_x=(0.0,), cut_off=(0.0, inf)
+    )
     rng = np.random.default_rng(0)
     light = gain * rng.poisson(signal / gain, 1_000_000) if gain else signal
     draws = np.maximum(light + rng.normal(0, 10, 1_000_000), 0)
@@ -65,7 +71,9 @@ def test_the_mean_of_what_is_measured_is_that_of_a_million_draws(signal, gain):
 
 
 def test_bright_places_are_darker_on_average_where_white_cuts_their_noise():
-    noise = NoiseEstimate(2.0, 100.0, 1.0, (0.0,), (0.0,), cut_off=(-inf, 255.0))
+    noise = NoiseEstimate(
+        gain=2.0, intercept=100.0, floor=1.0, along_y=(0.0,), along_x=(0.0,), cut_off=(-inf, 255.0)
+    )
     rng = np.random.default_rng(0)
     draws = np.minimum(2 * rng.poisson(125, 1_000_000) + rng.normal(0, 10, 1_000_000), 255)
     assert compute_clipped_mean(noise, np.array([250.0]))[0] == pytest.approx(draws.mean(), abs=0.4)
@@ -73,7 +81,9 @@ def test_bright_places_are_darker_on_average_where_white_cuts_their_noise():
 
 
 def test_photons_that_are_none_are_not_cut_off():
-    noise = NoiseEstimate(60.0, 0.0, 1.0, (0.0,), (0.0,), cut_off=(0.0, inf))
+    noise = NoiseEstimate(
+        gain=60.0, intercept=0.0, floor=1.0, along_y=(0.0,), along_x=(0.0,), cut_off=(0.0, inf)
+    )
     signals = np.array([0.0, 5.0, 30.0, 200.0])
     assert (compute_clipped_mean(noise, signals) == signals).all()
 
@@ -104,7 +114,7 @@ def test_dark_parts_are_as_dark_as_they_are():
     assert result.image[dark, dark].mean() == pytest.approx(truth[0, 0], abs=2.5)
     verdict = result.report["verdict"]
     assert verdict["figures"]["bias"] == pytest.approx(0, abs=0.005)
-    assert any("reckoned back" in sentence for sentence in verdict["sentences"])
+    assert any("was corrected" in sentence for sentence in verdict["sentences"])
 
 
 def test_noise_that_is_named_is_left_as_it_is():
@@ -117,7 +127,7 @@ def test_noise_that_is_not_known_reckons_nothing_back():
     assert list_corrected_limits(plan, calibration) == (0.0,)
     noisy = np.where(quarters()[1] > 60, 200, 10).astype(np.uint8)  # a mask tells no noise
     inputs = sort_inputs(plan, {"image": noisy})
-    assert list_corrected_limits(plan, prepare(plan, inputs)[0]) == ()
+    assert list_corrected_limits(plan, calibrate_pixels(plan, inputs)[0]) == ()
 
 
 def at_random(seed: int):
@@ -135,7 +145,14 @@ def at_random(seed: int):
     wrong = float(10 ** rng.uniform(-0.3, 0.7))  # half to five times the true variance
     none = (0.0,) * 5
     variance = wrong * (read**2 - gain * offset)
-    noise = NoiseEstimate(wrong * gain, variance, 0.1 * read**2, none, none, cut_off=(0.0, high))
+    noise = NoiseEstimate(
+        gain=wrong * gain,
+        intercept=variance,
+        floor=0.1 * read**2,
+        along_y=none,
+        along_x=none,
+        cut_off=(0.0, high),
+    )
     return truth + offset, measured[None].astype(np.float32), noise
 
 
@@ -153,12 +170,12 @@ def test_a_correction_is_small_where_few_pixels_are_cut_off_however_wrong_the_no
         noise = calibrate_clipping_limits(noise, measured, None)
         picture = np.clip(truth, low, high)
         answer = corrected(noise, picture)
-        deviation = np.sqrt(noise_variance(noise, picture))
+        deviation = np.sqrt(compute_noise_variance(noise, picture))
         away = np.minimum(picture - low, high - picture) > 6.001 * deviation
         assert np.abs(answer - picture)[away].max(initial=0) < 1e-6 * high, seed
         # the signals that these means come from: no mean of theirs goes further than counted
         counted = [(measured <= low).mean(), (measured >= high).mean()]
-        strength = [np.sqrt(noise_variance(noise, limit)) for limit in (low, high)]
+        strength = [np.sqrt(compute_noise_variance(noise, limit)) for limit in (low, high)]
         strength[0] = max(strength[0], noise.gain)
         seen = corrected_back(noise, picture)
         change = (picture - seen).mean()
@@ -182,7 +199,7 @@ def test_one_more_saturated_pixel_changes_a_correction_by_as_much_as_one_pixel_c
             corrected_back(calibrate_clipping_limits(noise, one, None), picture).mean()
             for one in (measured, more)
         ]
-        one_pixel = 6 * np.sqrt(noise_variance(noise, noise.cut_off[1])) / measured.size
+        one_pixel = 6 * np.sqrt(compute_noise_variance(noise, noise.cut_off[1])) / measured.size
         assert abs(means[0] - means[1]) < one_pixel, seed
 
 
@@ -201,7 +218,9 @@ def test_large_gains_do_not_lift_a_picture_that_white_cuts_off_here_and_there():
 
 def test_brightness_is_judged_against_the_input_as_it_came():
     """A correction that lifts the result beyond what the cut-off pixels explain is a warning."""
-    found = ResultMetrics(None, bias=0.0, reckoned=(255.0,), corrected=0.06, unexplained=0.05)
-    said = verdict(found)
+    found = ResultMetrics(
+        residual=None, bias=0.0, reckoned=(255.0,), corrected=0.06, unexplained=0.05
+    )
+    said = check_quality(found)
     assert "On average the result is 5.0% brighter than the input." in said["warnings"]
     assert not any("was kept" in sentence for sentence in said["sentences"])

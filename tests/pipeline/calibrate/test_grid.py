@@ -7,7 +7,7 @@ import pytest
 from scipy.ndimage import gaussian_filter
 
 import napari_dip as dip
-from napari_dip.pipeline.calibrate.grid import HALF_RESOLUTION_NOTE
+from napari_dip.errors.note_texts import NOTES
 
 QUICK = {"preset": "fast", "max_iterations": 40, "device": "cpu"}
 
@@ -27,10 +27,10 @@ def error(picture: np.ndarray) -> float:
     return float(((picture - truth(*picture.shape)) ** 2).mean())
 
 
-@pytest.mark.parametrize("prior", ["blind-spot", "noise"])
+@pytest.mark.parametrize("prior", ["blind-spot", "random-input"])
 def test_an_oversampled_image_keeps_its_size_and_says_how_it_was_fitted(prior: str) -> None:
     result = dip.denoise(shot(), prior=prior, **QUICK)
-    assert HALF_RESOLUTION_NOTE in result.report["notes"]
+    assert NOTES["half-resolution"] in result.report["notes"]
     assert result.image.shape == result.uncertainty.shape == result.residual.shape == (96, 97)
     np.testing.assert_allclose(result.image + result.residual, shot(), atol=1e-2)
 
@@ -43,11 +43,12 @@ def test_fitting_half_the_pixels_takes_the_noise_away() -> None:
 @pytest.mark.parametrize("known", [{"read_noise": 20.0}, {"gain": 0.0}])
 def test_what_the_user_says_of_pixels_is_said_of_those_of_the_image(known: dict) -> None:
     result = dip.denoise(shot(), **QUICK, **known)
-    assert HALF_RESOLUTION_NOTE not in result.report["notes"]
+    assert NOTES["half-resolution"] not in result.report["notes"]
 
 
 def test_white_noise_is_fitted_as_it_is() -> None:
     white = truth(96, 97) + np.random.default_rng(1).normal(0, 20, (96, 97))
     assert (
-        HALF_RESOLUTION_NOTE not in dip.denoise(white.astype(np.float32), **QUICK).report["notes"]
+        NOTES["half-resolution"]
+        not in dip.denoise(white.astype(np.float32), **QUICK).report["notes"]
     )

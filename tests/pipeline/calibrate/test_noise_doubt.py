@@ -7,37 +7,44 @@ from dataclasses import replace
 import numpy as np
 
 from napari_dip.engine.noise.estimate import CAUTIONS, UNRELIABLE_REASONS, NoiseEstimate
-from napari_dip.pipeline.calibrate.noise import CAUTIONED, ELSEWHERE, SENTENCES, doubt_notes
-from napari_dip.pipeline.noise_report import DOUBT_WORDS
+from napari_dip.errors.note_texts import NOTES
+from napari_dip.pipeline.calibrate.channel_noise import SEPARATELY_NOTED_CAUTIONS, make_noise_notes
+from napari_dip.pipeline.noise_report import UNRELIABLE_REASON_TEXTS
 
 NONE = (0.0,) * 5
 
 
 def told(doubt: str) -> NoiseEstimate:
-    return NoiseEstimate(1.0, 1.0, 1.0, NONE, NONE, doubt=doubt)
+    return NoiseEstimate(
+        gain=1.0, intercept=1.0, floor=1.0, along_y=NONE, along_x=NONE, doubt=doubt
+    )
+
+
+def list_keys(start: str) -> set[str]:
+    return {code.removeprefix(start) for code in NOTES if code.startswith(start)}
 
 
 def test_every_doubt_has_its_sentence() -> None:
-    assert set(SENTENCES) == set(DOUBT_WORDS) == set(UNRELIABLE_REASONS)
+    assert list_keys("noise-doubt-") == set(UNRELIABLE_REASON_TEXTS) == set(UNRELIABLE_REASONS)
 
 
 def test_every_caution_has_its_words_where_no_other_note_speaks_of_it() -> None:
-    assert set(CAUTIONED) == set(CAUTIONS)
-    noted = [one for one in CAUTIONS if doubt_notes([replace(told(""), caution=one)], ())]
-    assert set(CAUTIONS) - set(noted) == {"lines", "camera"} == set(ELSEWHERE)
+    assert list_keys("noise-caution-") == set(CAUTIONS)
+    noted = [one for one in CAUTIONS if make_noise_notes([replace(told(""), caution=one)], ())]
+    assert set(CAUTIONS) - set(noted) == {"lines", "camera"} == set(SEPARATELY_NOTED_CAUTIONS)
 
 
 def test_an_image_that_tells_its_noise_gets_no_note() -> None:
-    assert doubt_notes([told("")], ()) == ()
+    assert make_noise_notes([told("")], ()) == ()
 
 
 def test_a_channel_is_named_where_there_are_more() -> None:
-    (note,) = doubt_notes([told(""), told("texture")], ())
-    assert note.startswith("Channel 2: ")
+    (note,) = make_noise_notes([told(""), told("texture")], ())
+    assert str(note).startswith("Channel 2: ")
 
 
 def test_constant_channels_are_no_doubt() -> None:
-    assert doubt_notes([told("blocks"), told("")], (0,)) == ()
+    assert make_noise_notes([told("blocks"), told("")], (0,)) == ()
 
 
 def test_the_report_says_that_it_cannot_tell() -> None:

@@ -8,7 +8,11 @@ from skimage.data import camera
 
 import napari_dip as dip
 from napari_dip.engine.noise.estimate import estimate_noise
-from napari_dip.pipeline.calibrate.grid import outlier_limits, without_odd, without_outliers
+from napari_dip.pipeline.calibrate.resolution_and_outliers import (
+    compute_outlier_limits,
+    fill_outliers,
+    zero_residual_outliers,
+)
 
 CLEAN = camera()[128:224, 128:224].astype(np.float64) * 0.7 + 20
 NOISY = np.rint(np.clip(CLEAN + np.random.default_rng(0).normal(0, 12, CLEAN.shape), 0, 255))
@@ -96,41 +100,41 @@ def test_a_spot_as_sharp_as_a_pixel_is_no_outlier():
         image = rng.normal(100, 5, (160, 160))
         image[20:37, 20:37] += 20000 * spot / spot.max()
         parts = image[None, None].astype(np.float32)
-        limits = outlier_limits(parts[:, 0], None)
+        limits = compute_outlier_limits(parts[:, 0], None)
         assert limits[1] < 5000
-        assert without_outliers(parts, None, (limits,))[0] is parts
+        assert fill_outliers(parts, None, (limits,))[0] is parts
 
 
 def test_unmeasured_pixels_are_no_outliers():
     parts = spoilt(1e6)[None, None]
     known = parts < 1e5
-    limits = outlier_limits(parts[:, 0], known[:, 0])
-    assert without_outliers(parts, known, (limits,))[0] is parts
+    limits = compute_outlier_limits(parts[:, 0], known[:, 0])
+    assert fill_outliers(parts, known, (limits,))[0] is parts
 
 
 def test_a_residual_of_noise_has_nothing_odd():
     left = np.random.default_rng(0).normal(0, 3, (2, 1, 64, 64))
-    assert without_odd(left) is left
+    assert zero_residual_outliers(left) is left
     left[0, 0, 5, 5] = 1e6
-    assert abs(without_odd(left).mean()) < 0.2
+    assert abs(zero_residual_outliers(left).mean()) < 0.2
 
 
 def test_what_was_not_measured_does_not_make_a_residual_odd():
     left = np.random.default_rng(0).normal(0.3, 3, (1, 2, 64, 64))
     left[:, 1] = 0
-    assert without_odd(left) is left
+    assert zero_residual_outliers(left) is left
 
 
 def test_half_of_a_picture_that_is_empty_does_not_make_the_rest_odd():
     left = np.random.default_rng(0).normal(0.3, 3, (1, 1, 64, 64))
     left[..., :32] *= 1e-6
-    assert without_odd(left) is left
+    assert zero_residual_outliers(left) is left
 
 
 def test_what_is_odd_is_found_in_any_plane():
     left = np.random.default_rng(0).normal(0, 3, (16, 1, 32, 32))
     left[3, 0, 5, 5] = 1e7
-    assert np.abs(without_odd(left)).max() < 30
+    assert np.abs(zero_residual_outliers(left)).max() < 30
 
 
 def test_a_channel_of_one_value_leaves_the_mean_of_the_other_as_it_is():

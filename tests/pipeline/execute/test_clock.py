@@ -10,16 +10,22 @@ from napari_dip.engine.control import Control
 from napari_dip.engine.fit.early_stopping import ValidationRecord
 from napari_dip.engine.fit.state import FitProgress
 from napari_dip.io import ImageSpec
-from napari_dip.pipeline.execute.clock import Clock, ending_iterations
+from napari_dip.pipeline.execute.clock import RunClock, estimate_ending_iterations
 from napari_dip.pipeline.machine import Machine
-from napari_dip.pipeline.plan.plan import preflight
+from napari_dip.pipeline.plan.preflight import preflight
 from napari_dip.pipeline.plan.types import Plan
 from napari_dip.pipeline.recipe import make_recipe
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-MACHINE = Machine(2, 8 * 10**9, ("cpu",), "2.13.0", "no NVIDIA driver was found")
+MACHINE = Machine(
+    cores=2,
+    memory_bytes=8 * 10**9,
+    devices=("cpu",),
+    torch="2.13.0",
+    missing="no NVIDIA driver was found",
+)
 
 
 class Hands:
@@ -38,42 +44,48 @@ class Hands:
 
 def plan(shape: tuple[int, ...] = (64, 64), axes: str = "YX", **settings: object) -> Plan:
     recipe = make_recipe("denoise", max_iterations=100, **settings)
-    answer = preflight(recipe, ImageSpec("cells", shape, "uint16", axes), MACHINE)
+    answer = preflight(
+        recipe, ImageSpec(name="cells", shape=shape, dtype="uint16", axes=axes), MACHINE
+    )
     assert isinstance(answer, Plan)
     return answer
 
 
 def progress(iteration: int) -> FitProgress:
-    return FitProgress(ValidationRecord(iteration, 1.0, 1.0), iteration, iteration)
+    return FitProgress(
+        judgement=ValidationRecord(iteration=iteration, fitted=1.0, held_out=1.0),
+        iteration=iteration,
+        best_iteration=iteration,
+    )
 
 
-def paused_for(seconds: float, hands: Hands, clock: Clock) -> None:
+def paused_for(seconds: float, hands: Hands, clock: RunClock) -> None:
     hands.wish = Control.PAUSE
     for _ in range(4):
-        assert clock.control() is Control.PAUSE
+        assert clock.poll_control() is Control.PAUSE
         hands.time += seconds / 4
     hands.wish = Control.GO
 
 
 def test_a_pause_does_not_count_against_the_time_limit() -> None:
     hands = Hands()
-    clock = Clock(plan(time_limit=10.0), hands.control, None, hands.monotonic)
+    clock = RunClock(plan(time_limit=10.0), hands.control, None, hands.monotonic)
     hands.time += 6
-    assert clock.control() is Control.GO
+    assert clock.poll_control() is Control.GO
     paused_for(100, hands, clock)
-    assert clock.control() is Control.GO
+    assert clock.poll_control() is Control.GO
     assert clock.seconds == pytest.approx(6)
     hands.time += 5
-    assert clock.control() is Control.KEEP
+    assert clock.poll_control() is Control.KEEP
     assert clock.timed_out
 
 
 def test_seconds_stand_still_while_the_pause_lasts() -> None:
     hands = Hands()
-    clock = Clock(plan(), hands.control, None, hands.monotonic)
+    clock = RunClock(plan(), hands.control, None, hands.monotonic)
     hands.time += 2
     hands.wish = Control.PAUSE
-    clock.control()
+    clock.poll_control()
     hands.time += 50
     assert clock.seconds == pytest.approx(2)
 
@@ -82,61 +94,61 @@ def test_a_pause_does_not_lengthen_what_is_left() -> None:
     left = []
     for pause in (0, 1000):
         hands = Hands()
-        clock = Clock(plan(), hands.control, None, hands.monotonic)
+        clock = RunClock(plan(), hands.control, None, hands.monotonic)
         clock.begin(1, 0)
         hands.time += 10
         if pause:
             paused_for(pause, hands, clock)
-            clock.control()
-        left.append(clock.event(progress(50), None).seconds_left)
+            clock.poll_control()
+        left.append(clock.make_event(progress(50), None).seconds_left)
     assert left[0] == pytest.approx(left[1])
     assert 5 < left[0] < 30
 
 
 def test_a_preview_is_not_due_because_of_a_pause() -> None:
     hands = Hands()
-    clock = Clock(plan(), hands.control, 0.2, hands.monotonic)
+    clock = RunClock(plan(), hands.control, 0.2, hands.monotonic)
     paused_for(60, hands, clock)
-    clock.control()
-    assert not clock.preview_due(at_hand=True)
+    clock.poll_control()
+    assert not clock.is_preview_due(at_hand=True)
     hands.time += 0.3
-    assert clock.preview_due(at_hand=True)
+    assert clock.is_preview_due(at_hand=True)
 
 
 def test_looks_for_the_sake_of_previews_take_a_hundredth_of_the_time() -> None:
     hands = Hands()
-    clock = Clock(plan(), hands.control, 0.2, hands.monotonic)
+    clock = RunClock(plan(), hands.control, 0.2, hands.monotonic)
     hands.time += 0.3
-    assert clock.preview_due(at_hand=False)
+    assert clock.is_preview_due(at_hand=False)
     hands.time += 0.05
-    clock.previewed()
+    clock.record_preview_cost()
     hands.time += 4.9
-    assert not clock.preview_due(at_hand=False)
-    assert clock.preview_due(at_hand=True)  # it costs no look
-    clock.previewed()
+    assert not clock.is_preview_due(at_hand=False)
+    assert clock.is_preview_due(at_hand=True)  # it costs no look
+    clock.record_preview_cost()
     hands.time += 4.9
-    assert not clock.preview_due(at_hand=False)
+    assert not clock.is_preview_due(at_hand=False)
     hands.time += 0.2
-    assert clock.preview_due(at_hand=False)
+    assert clock.is_preview_due(at_hand=False)
 
 
 def test_the_words_name_the_part_where_there_are_several() -> None:
     hands = Hands()
-    clock = Clock(plan((3, 64, 64), "CYX"), hands.control, None, hands.monotonic)
+    clock = RunClock(plan((3, 64, 64), "CYX"), hands.control, None, hands.monotonic)
     clock.begin(2, 0)
-    event = clock.event(progress(50), None)
-    assert event.words == "Restoring, part 2 of 3"
+    event = clock.make_event(progress(50), None)
+    assert event.message == "Restoring, part 2 of 3"
     assert (event.unit, event.units) == (2, 3)
-    alone = Clock(plan(), hands.control, None, hands.monotonic)
-    assert alone.event(progress(50), None).words == "Restoring"
+    alone = RunClock(plan(), hands.control, None, hands.monotonic)
+    assert alone.make_event(progress(50), None).message == "Restoring"
 
 
 def test_the_words_count_frames_of_a_movie_and_planes_of_a_stack() -> None:
     for axis, word in (("T", "frame"), ("Z", "plane")):
         stack = plan((8, 64, 64), f"{axis}YX", stacks="planes", restarts=1)
-        clock = Clock(stack, Hands().control, None)
+        clock = RunClock(stack, Hands().control, None)
         clock.begin(3, 0)
-        assert clock.event(progress(5), None).words == f"Restoring, {word} 3 of 8"
+        assert clock.make_event(progress(5), None).message == f"Restoring, {word} 3 of 8"
 
 
 def told_left(
@@ -144,18 +156,18 @@ def told_left(
 ) -> list[float | None]:
     """What is said to be left at each report of a run, on a clock of our own."""
     hands = Hands()
-    clock = Clock(plan(shape), hands.control, None, hands.monotonic)
+    clock = RunClock(plan(shape), hands.control, None, hands.monotonic)
     clock.begin(1, 0)
     began = hands.time
     said = []
     for iteration in iterations:
         hands.time = began + first + each * iteration
-        said.append(clock.event(progress(iteration), None).seconds_left)
+        said.append(clock.make_event(progress(iteration), None).seconds_left)
     return said
 
 
 def test_the_time_left_is_a_bound_and_right_within_a_quarter() -> None:
-    iterations, ending = (1, 10, 25, 50, 90), ending_iterations(plan())
+    iterations, ending = (1, 10, 25, 50, 90), estimate_ending_iterations(plan())
     assert ending > 1
     for each in (0.05, 0.5):
         said = told_left(iterations, each, first=4.0)

@@ -16,8 +16,8 @@ from napari_dip.io import ImageSpec
 from napari_dip.io.reading import read_pixels, read_provenance, read_spec
 from napari_dip.io.regions import open_pixels
 from napari_dip.io.writing import write_image
-from napari_dip.pipeline.plan.plan import preflight
-from napari_dip.pipeline.plan.tiling import deep_tiles_of
+from napari_dip.pipeline.plan.preflight import preflight
+from napari_dip.pipeline.plan.tiling import cut_stack_tiles
 from napari_dip.pipeline.recipe import make_recipe
 from napari_dip.pipeline.store.checkpoints import CheckpointStore
 from run_scene import MACHINE, drain, plan_for
@@ -35,7 +35,7 @@ SCALE, UNITS = (1.0, 0.25, 0.25), ("micrometer",) * 3
 @pytest.fixture(autouse=True)
 def thin_tiles(monkeypatch) -> None:
     """So that a small stack has some."""
-    monkeypatch.setattr("napari_dip.pipeline.plan.tiling.PLANES", 3)
+    monkeypatch.setattr("napari_dip.pipeline.plan.tiling.STACK_TILE_PLANES", 3)
 
 
 def stack() -> np.ndarray:
@@ -59,7 +59,7 @@ def restored(plan: Plan, image: object = None, **wishes: object) -> Restoration:
 @pytest.fixture(scope="module")
 def planes() -> Restoration:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("napari_dip.pipeline.plan.tiling.PLANES", 3)
+        patch.setattr("napari_dip.pipeline.plan.tiling.STACK_TILE_PLANES", 3)
         return restored(planned("planes", tile=TILE))
 
 
@@ -71,9 +71,9 @@ def volume() -> Restoration:
 @pytest.mark.parametrize("apart", [False, True])
 def test_the_shares_of_all_tiles_sum_to_one_at_each_voxel(apart: bool) -> None:
     total = np.zeros((70, 100, 90))
-    tiles = deep_tiles_of(total.shape, (24, 64), (8, 16), apart=apart)
+    tiles = cut_stack_tiles(total.shape, (24, 64), (8, 16), apart=apart)
     for tile in tiles:
-        total[tile.place("ZYX")] += tile.weights()
+        total[tile.get_slices("ZYX")] += tile.compute_weights()
     assert len(tiles) == len({tile.index for tile in tiles}) > 8
     assert np.abs(total - 1).max() < 1e-12
 
@@ -83,7 +83,7 @@ def test_planes_next_to_a_tile_are_looked_at_and_left_to_their_own_tile() -> Non
     lower = [unit for unit in plan.units if plan.tiles[unit.tile or 0].z.start == 0]  # type: ignore[union-attr]
     assert {tile.size[0] for tile in plan.tiles} == {4}  # three and one beside
     assert {unit.part for unit in lower} == {0, 1, 2}
-    assert {unit.after for unit in lower if unit.part == 2} == {3}
+    assert {unit.next_part for unit in lower if unit.part == 2} == {3}
     assert len({unit.id for unit in plan.units}) == len(plan.units) == 2 * SHAPE[0]
 
 
@@ -142,7 +142,7 @@ def test_a_zarr_is_restored_region_by_region_to_the_same_bytes(
 
     monkeypatch.setattr("napari_dip.io.regions.open_pixels", watched)
     monkeypatch.setattr("napari_dip.io.regions.CHUNK", 5000)
-    monkeypatch.setattr("napari_dip.pipeline.machine.threads_for", lambda *_: 1)
+    monkeypatch.setattr("napari_dip.pipeline.machine.choose_thread_count", lambda *_: 1)
     wish = ["--max-iterations", str(ITERATIONS), "--stacks", "planes", "--tile", str(TILE)]
     wish += ["--preset", "fast", "--device", "cpu", "--quiet"]
     assert main(["denoise", str(source), "-o", str(result), *wish]) == 0
@@ -157,7 +157,7 @@ def test_a_zarr_is_restored_region_by_region_to_the_same_bytes(
 
 
 def asked(shape: tuple[int, ...], axes: str = "ZYX", **settings: object) -> Plan | Refusal:
-    source = ImageSpec("cells.zarr", shape, "uint16", axes, path="cells.zarr")
+    source = ImageSpec(name="cells.zarr", shape=shape, dtype="uint16", axes=axes, path="cells.zarr")
     return preflight(make_recipe("denoise", **settings), source, MACHINE)
 
 

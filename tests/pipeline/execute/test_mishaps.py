@@ -18,16 +18,16 @@ from napari_dip.engine.fit.state import Checkpoint
 from napari_dip.engine.fit.trainer import EagerTrainer
 from napari_dip.errors import Failed, Refused, refusal
 from napari_dip.io.regions import create_mapped_image
-from napari_dip.pipeline.execute.memory import (
-    LEAST_WINDOW,
-    MOST_TRIES,
-    Bites,
+from napari_dip.pipeline.execute.device_recovery import (
+    MAX_TRIES,
+    MIN_RETRY_WINDOW,
+    RecoveryState,
     is_device_error,
     is_on_accelerator,
 )
 from napari_dip.pipeline.store.checkpoints import CheckpointStore
-from napari_dip.pipeline.store.results import kept_elsewhere, save_picture
-from napari_dip.pipeline.store.tiles import Piece, Shelf
+from napari_dip.pipeline.store.results import rescue_result, save_picture
+from napari_dip.pipeline.store.tile_results import TileFolder, TileResult
 from run_scene import drain, plan_for, shot
 
 if sys.platform != "win32":
@@ -38,7 +38,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 IMAGE = shot(32)
-PIECE = Piece(np.ones((2, 1, 3, 3), np.float32), None, (0.0,), ())
+PIECE = TileResult(
+    estimates=np.ones((2, 1, 3, 3), np.float32), prediction=None, residual_sums=(0.0,), outcomes=()
+)
 PLAN = plan_for(IMAGE, max_iterations=60)
 
 
@@ -74,7 +76,7 @@ def test_a_memory_that_stays_full_ends_with_what_there_is(monkeypatch):
     _, result = drain(PLAN, IMAGE)
     assert result is not None
     assert np.isfinite(result.image).all()
-    assert result.stop_reason == "the memory ran out"
+    assert str(result.stop) == "the memory ran out"
     told = [note for note in result.report["notes"] if "memory ran out" in note]
     assert "the best picture so far was kept" in told[-1]
 
@@ -87,7 +89,7 @@ def test_a_card_that_is_lost_ends_in_the_picture_of_the_last_report(whole, monke
     _, result = drain(PLAN, IMAGE)
     assert result is not None
     assert result.best_iteration == 25
-    assert result.stop_reason == "the graphics card stopped answering"
+    assert str(result.stop) == "the GPU stopped answering"
     told = "stopped answering after iteration 25; the best picture so far was kept"
     assert any(told in note for note in result.report["notes"])
     error = np.abs(result.image - whole.image).mean()
@@ -111,17 +113,19 @@ def test_what_a_card_says_is_told_from_its_full_memory_and_from_other_errors():
 
 
 def test_from_a_card_a_checkpoint_is_copied_off_now_and_then():
-    bites = Bites()
-    assert bites.keep(there(25)) is not None
-    assert bites.latest is not None and not is_on_accelerator(bites.latest)
-    assert bites.keep(there(26)) is None  # too soon
-    assert bites.latest.history[-1].iteration == 25
-    bites.renew()
-    assert bites.keep(there(30), "noise") is None  # in a race nothing is kept on the disk
-    bites.latest = None
-    bites.let_go()
-    assert (bites.prior, bites.spent) == ("noise", True)
-    assert bites.latest is not None and bites.placed(PLAN).device == "cpu"
+    bites = RecoveryState()
+    assert bites.record_checkpoint(there(25)) is not None
+    assert bites.latest_checkpoint is not None and not is_on_accelerator(bites.latest_checkpoint)
+    assert bites.record_checkpoint(there(26)) is None  # too soon
+    assert bites.latest_checkpoint.history[-1].iteration == 25
+    bites.reset()
+    assert (
+        bites.record_checkpoint(there(30), "random-input") is None
+    )  # in a race nothing is kept on the disk
+    bites.latest_checkpoint = None
+    bites.abandon_device()
+    assert (bites.prior, bites.is_exhausted) == ("random-input", True)
+    assert bites.latest_checkpoint is not None and bites.place_plan(PLAN).device == "cpu"
 
 
 def there(iteration: int) -> Checkpoint:
@@ -134,7 +138,14 @@ def there(iteration: int) -> Checkpoint:
             return torch.zeros(1)
 
     state: Any = {"weight.0": OnCard(), "rng": OnCard()}
-    return Checkpoint(state, state, state, iteration, (ValidationRecord(iteration, 0.0, 0.0),), 0)
+    return Checkpoint(
+        step=state,
+        rollback=state,
+        best=state,
+        best_iteration=iteration,
+        history=(ValidationRecord(iteration=iteration, fitted=0.0, held_out=0.0),),
+        rollbacks=0,
+    )
 
 
 def test_a_memory_that_is_full_from_the_start_is_said(monkeypatch):
@@ -143,7 +154,7 @@ def test_a_memory_that_is_full_from_the_start_is_said(monkeypatch):
     with pytest.raises(Failed) as caught:
         drain(PLAN, IMAGE)
     assert caught.value.refusal.code == "memory-out"
-    assert len(tries) == MOST_TRIES + 1
+    assert len(tries) == MAX_TRIES + 1
 
 
 def test_an_error_that_is_not_the_memorys_is_not_tried_again(monkeypatch):
@@ -155,12 +166,12 @@ def test_an_error_that_is_not_the_memorys_is_not_tried_again(monkeypatch):
 
 
 def test_windows_are_halved_but_not_below_what_a_network_sees():
-    bites = Bites()
+    bites = RecoveryState()
     widths = []
     for _ in range(4):
-        bites.shrink(256, 300)
+        bites.shrink_window(256, 300)
         widths.append(bites.window)
-    assert widths == [128, 64, LEAST_WINDOW, LEAST_WINDOW]
+    assert widths == [128, 64, MIN_RETRY_WINDOW, MIN_RETRY_WINDOW]
 
 
 def test_a_checkpoint_with_one_flipped_bit_is_refused(tmp_path):
@@ -178,14 +189,14 @@ def test_a_checkpoint_with_one_flipped_bit_is_refused(tmp_path):
 def test_tiles_are_not_written_through_links_that_lie_in_their_place(tmp_path):
     outside, folder = tmp_path / "outside", tmp_path / "tiles"
     outside.write_bytes(b"not to be touched")
-    shelf = Shelf(folder, {}, resume=False)
+    shelf = TileFolder(folder, {}, resume=False)
     for name in ("0.npy", "0.npy.part", "0.json", "0.json.part", "c0r0.weights", "picture.raw"):
         (folder / name).symlink_to(outside)
-    shelf.put(0, PIECE)
-    shelf.keep_weights("c0r0", {"weight": torch.ones(2)})
+    shelf.save(0, PIECE)
+    shelf.save_weights("c0r0", {"weight": torch.ones(2)})
     create_mapped_image(folder / "picture.raw", (3, 3), np.dtype(np.float32))[0] = 1
     assert outside.read_bytes() == b"not to be touched"
-    assert shelf.pictures(0).sum() == 18 and not (folder / "0.npy").is_symlink()
+    assert shelf.open_estimates(0).sum() == 18 and not (folder / "0.npy").is_symlink()
     left = {path.name for path in folder.iterdir() if path.name.startswith(".napari-dip-")}
     assert not left
 
@@ -193,40 +204,43 @@ def test_tiles_are_not_written_through_links_that_lie_in_their_place(tmp_path):
 @pytest.mark.parametrize("spare", [True, False])
 def test_tiles_that_their_disk_does_not_take_are_kept_elsewhere_or_in_memory(tmp_path, spare):
     folder, away = tmp_path / "tiles", tmp_path / "pulled out"
-    shelf = Shelf(folder, {}, resume=False, others=[tmp_path] if spare else [])
-    shelf.put(0, PIECE)
-    assert shelf.moved() is None
+    shelf = TileFolder(folder, {}, resume=False, others=[tmp_path] if spare else [])
+    shelf.save(0, PIECE)
+    assert shelf.make_fallback_notice() is None
     folder.rename(away)
-    shelf.put(1, PIECE)
-    shelf.keep_weights("c0r0", {"weight": torch.ones(2)})
-    whole = shelf.room("picture.raw", (3, 3), np.dtype(np.float32))
+    shelf.save(1, PIECE)
+    shelf.save_weights("c0r0", {"weight": torch.ones(2)})
+    whole = shelf.allocate_image("picture.raw", (3, 3), np.dtype(np.float32))
     whole[:] = 1
     away.rename(folder)
-    shelf.put(2, PIECE)  # its own folder is tried again
+    shelf.save(2, PIECE)  # its own folder is tried again
     assert (folder / "2.json").exists()
-    assert shelf.pictures(0).sum() == shelf.pictures(1).sum() == 18
-    assert shelf.told(1) == shelf.told(0) and float(shelf.weights("c0r0")["weight"].sum()) == 2
+    assert shelf.open_estimates(0).sum() == shelf.open_estimates(1).sum() == 18
+    assert (
+        shelf.read_tile_record(1) == shelf.read_tile_record(0)
+        and float(shelf.load_weights("c0r0")["weight"].sum()) == 2
+    )
     assert np.all(whole[:] == 1)
     made = [str(one) for one in tmp_path.glob("napari-dip-*")]
-    assert (made[0] if spare else "in memory") in shelf.moved().sentence
+    assert (made[0] if spare else "in memory") in shelf.make_fallback_notice().sentence
     shelf.close()
     assert [one.name for one in tmp_path.iterdir()] == ["tiles"]
 
 
 def test_two_runs_on_one_output_do_not_take_each_others_tiles(tmp_path):
-    first = Shelf(tmp_path / "tiles", {"seed": 0}, resume=False)
-    first.put(0, PIECE)
+    first = TileFolder(tmp_path / "tiles", {"seed": 0}, resume=False)
+    first.save(0, PIECE)
     for identity, resume, code in (
         ({"seed": 1}, False, "run-twice"),
         ({"seed": 1}, True, "resume-other"),
     ):
         with pytest.raises(Refused) as caught:
-            Shelf(tmp_path / "tiles", identity, resume=resume)
+            TileFolder(tmp_path / "tiles", identity, resume=resume)
         assert caught.value.refusal.code == code
-    first.check([0])
+    first.check_tiles([0])
     first.close()
     with pytest.raises(Failed, match="gone"):
-        Shelf(tmp_path / "tiles", {"seed": 1}, resume=False).check([0])
+        TileFolder(tmp_path / "tiles", {"seed": 1}, resume=False).check_tiles([0])
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits as Linux has them")
@@ -260,7 +274,7 @@ def test_a_picture_that_its_disk_does_not_take_is_kept_elsewhere(
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("USERPROFILE", str(tmp_path))
     full_disk = Failed(refusal("disk-full", path="far/out.tif", why="no space left on device"))
-    said = kept_elsewhere(full_disk, tmp_path / "far" / "out.tif", PLAN, whole)
+    said = rescue_result(full_disk, tmp_path / "far" / "out.tif", PLAN, whole)
     kept = tmp_path / "out.rescued.tif"
     assert np.array_equal(tifffile.imread(kept), whole.image)
     assert str(kept) in said.refusal.remedy
@@ -282,7 +296,7 @@ def test_a_picture_kept_where_all_may_write_is_read_by_its_owner_alone(
     before = os.umask(0o022)
     try:
         full_disk = Failed(refusal("disk-full", path=name, why="no space left on device"))
-        kept_elsewhere(full_disk, tmp_path / "far" / name, PLAN, whole)
+        rescue_result(full_disk, tmp_path / "far" / name, PLAN, whole)
         assert os.umask(0o022) == 0o022
     finally:
         os.umask(before)
@@ -299,7 +313,7 @@ def test_a_picture_whose_header_cannot_be_written_is_kept_with_its_pixels_alone(
     senseless = replace(PLAN, source=flat)
     with pytest.raises(ZeroDivisionError) as found:
         save_picture(tmp_path / "out.tif", whole.image, flat, flat.scale, whole, False)
-    said = kept_elsewhere(found.value, tmp_path / "out.tif", senseless, whole)
+    said = rescue_result(found.value, tmp_path / "out.tif", senseless, whole)
     kept = tmp_path / "out.tif.rescued.tif"
     assert np.array_equal(tifffile.imread(kept), whole.image)
     assert said.refusal.code == "save-unexpected"

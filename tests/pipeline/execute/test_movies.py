@@ -9,17 +9,22 @@ import numpy as np
 import pytest
 from skimage import data
 
-from napari_dip.pipeline.assess.merge import Merge
+from napari_dip.pipeline.assess.merge import ResultMerger
 from napari_dip.pipeline.calibrate.inputs import sort_inputs
-from napari_dip.pipeline.calibrate.prepare import prepare
-from napari_dip.pipeline.execute.frames import NO_NEIGHBOUR_FRAMES, Drift, Movie, estimate_drift
+from napari_dip.pipeline.calibrate.prepare import calibrate_pixels
+from napari_dip.pipeline.execute.neighbour_frames import (
+    NO_NEIGHBOUR_FRAMES,
+    Drift,
+    Movie,
+    estimate_drift,
+)
 from napari_dip.pipeline.plan.types import UnitOutcome
-from napari_dip.pipeline.plan.units import segment_notes
+from napari_dip.pipeline.plan.units import make_segment_notes
 from napari_dip.tasks import Denoise
 from run_scene import drain, plan_for, shot, truth
 
 if TYPE_CHECKING:
-    from napari_dip.pipeline.calibrate.types import Calibration
+    from napari_dip.pipeline.calibrate.calibration import Calibration
 
 SIDE = 48
 
@@ -51,7 +56,7 @@ def laid_out(
     plan = plan_for(array, axes, **settings)
     inputs = sort_inputs(plan, {"image": array})
     assert not hasattr(inputs, "code")
-    return prepare(plan, inputs)
+    return calibrate_pixels(plan, inputs)
 
 
 @pytest.mark.parametrize("step", [(3, -5), (0, 1), (-6, 2)])
@@ -66,8 +71,8 @@ def test_a_frame_that_is_laid_onto_another_shows_what_that_one_shows() -> None:
     scenes, noisy = drifting([(0, 0), (3, -5)])
     calibration, parts = laid_out(noisy)
     drift = estimate_drift(calibration, parts, 1, 0)
-    there = drift.lay(scenes[:1].astype(np.float32))[0]
-    seen = drift.seen((SIDE, SIDE)) > 0
+    there = drift.apply(scenes[:1].astype(np.float32))[0]
+    seen = drift.make_visible_mask((SIDE, SIDE)) > 0
     apart, before = (np.abs(one - scenes[1])[seen].mean() for one in (there, scenes[0]))
     assert apart < 0.2 * before
     assert 0.85 < seen.mean() < 1
@@ -99,23 +104,23 @@ def test_a_volume_of_a_movie_is_laid_onto_the_next_in_three_dimensions() -> None
 
 
 def test_what_left_the_frame_counts_as_not_seen() -> None:
-    seen = Drift((2.0, -1.0)).seen((4, 4))
+    seen = Drift(shift=(2.0, -1.0)).make_visible_mask((4, 4))
     assert seen.tolist() == [[0, 0, 0, 0], [0, 0, 0, 0], [1, 1, 1, 0], [1, 1, 1, 0]]
 
 
 def test_a_drift_is_as_many_times_longer_as_the_result_is_finer() -> None:
-    assert Drift((0.5, -2.0)).finer((10, 10), (20, 40)).shift == (1.0, -8.0)
+    assert Drift(shift=(0.5, -2.0)).rescale((10, 10), (20, 40)).shift == (1.0, -8.0)
 
 
 def test_the_way_back_is_the_same_drift() -> None:
-    assert Drift((0.5, -2.0)).back().shift == (-0.5, 2.0)
+    assert Drift(shift=(0.5, -2.0)).invert().shift == (-0.5, 2.0)
 
 
 def test_a_plane_of_a_stack_follows_the_same_plane_one_frame_earlier() -> None:
     stack = np.stack([[shot(32)] * 3] * 2)
     plan = plan_for(stack, "TZYX", stacks="planes")
-    assert [unit.before for unit in plan.units] == [None, None, None, 0, 1, 2]
-    assert [unit.after for unit in plan.units] == [3, 4, 5, None, None, None]
+    assert [unit.previous_part for unit in plan.units] == [None, None, None, 0, 1, 2]
+    assert [unit.next_part for unit in plan.units] == [3, 4, 5, None, None, None]
 
 
 def test_a_single_picture_or_volume_has_no_neighbour() -> None:
@@ -123,59 +128,68 @@ def test_a_single_picture_or_volume_has_no_neighbour() -> None:
     plans = [plan_for(stack[:1], "TYX"), plan_for(stack, "ZYX"), plan_for(stack[0])]
     plans.append(plan_for(stack, "CYX"))
     for plan in plans:
-        assert {unit.beside for unit in plan.units} == {()}
+        assert {unit.list_neighbours for unit in plan.units} == {()}
 
 
 def test_planes_of_a_stack_see_each_other_as_they_lie_and_nothing_is_steadied() -> None:
     _, stack = drifting([(0, 0), (3, -5), (6, -10)])
     plan = plan_for(stack, "ZYX", stacks="planes")
     calibration, parts = laid_out(stack, "ZYX", stacks="planes")
-    merge = Merge(plan, calibration, parts, stack)
-    frames = Movie(Denoise(), calibration, parts, merge).around(plan.units[1], "blind-spot")
-    np.testing.assert_array_equal(frames.beside, parts[[0, 2], 0])
-    assert frames.picture is None
+    merge = ResultMerger(plan, calibration, parts, stack)
+    frames = Movie(Denoise(), calibration, parts, merge).get_neighbour_frames(
+        plan.units[1], "blind-spot"
+    )
+    np.testing.assert_array_equal(frames.neighbours, parts[[0, 2], 0])
+    assert frames.previous_picture is None
 
 
 def test_one_frame_of_planes_has_neighbours_in_depth() -> None:
     plan = plan_for(np.stack([shot(32)] * 3)[None], "TZYX", stacks="planes")
-    assert [unit.beside for unit in plan.units] == [(1,), (0, 2), (1,)]
-    assert not any(unit.timely for unit in plan.units)
+    assert [unit.list_neighbours for unit in plan.units] == [(1,), (0, 2), (1,)]
+    assert not any(unit.has_time_neighbours for unit in plan.units)
 
 
 def test_at_an_end_of_the_movie_the_one_neighbour_stands_for_both() -> None:
     movie = np.stack([shot(32, seed) for seed in range(3)])
     plan = plan_for(movie, "TYX")
     calibration, parts = laid_out(movie)
-    merge = Merge(plan, calibration, parts, movie)
-    first = Movie(Denoise(), calibration, parts, merge).around(plan.units[0], "blind-spot")
-    assert first.beside is not None
-    np.testing.assert_array_equal(first.beside, parts[[1, 1], 0])
-    assert first.picture is None
+    merge = ResultMerger(plan, calibration, parts, movie)
+    first = Movie(Denoise(), calibration, parts, merge).get_neighbour_frames(
+        plan.units[0], "blind-spot"
+    )
+    assert first.neighbours is not None
+    np.testing.assert_array_equal(first.neighbours, parts[[1, 1], 0])
+    assert first.previous_picture is None
 
 
 def test_a_middle_frame_sees_both_neighbours_and_what_was_restored_before() -> None:
     movie = np.stack([shot(32, seed) for seed in range(3)])
     plan = plan_for(movie, "TYX")
     calibration, parts = laid_out(movie)
-    merge = Merge(plan, calibration, parts, movie)
-    done = UnitOutcome("p0c0r0", "", False, 1, 1, (), ())
+    merge = ResultMerger(plan, calibration, parts, movie)
+    done = UnitOutcome(
+        unit="p0c0r0", stop="", kept=False, best_iteration=1, iterations=1, history=(), notes=()
+    )
     picture = np.full((1, 32, 32), 7.0, np.float32)
     merge.add(plan.units[0], picture, picture / 7, picture, done)
-    frames = Movie(Denoise(), calibration, parts, merge).around(plan.units[1], "blind-spot")
-    np.testing.assert_array_equal(frames.beside, parts[[0, 2], 0])
-    np.testing.assert_allclose(frames.picture, picture)
-    np.testing.assert_allclose(frames.deviation, picture / 7)
+    frames = Movie(Denoise(), calibration, parts, merge).get_neighbour_frames(
+        plan.units[1], "blind-spot"
+    )
+    np.testing.assert_array_equal(frames.neighbours, parts[[0, 2], 0])
+    np.testing.assert_allclose(frames.previous_picture, picture)
+    np.testing.assert_allclose(frames.previous_deviation, picture / 7)
 
 
-@pytest.mark.parametrize("prior", ["blind-spot", "noise"])
+@pytest.mark.parametrize("prior", ["blind-spot", "random-input"])
 def test_a_task_that_does_not_look_at_other_frames_is_shown_none(prior: str) -> None:
     movie = np.stack([shot(32, seed) for seed in range(3)])
     plan = plan_for(movie, "TYX")
     calibration, parts = laid_out(movie)
-    merge = Merge(plan, calibration, parts, movie)
-    alone = Denoise(neighbours=False, steadiness=0)
+    merge = ResultMerger(plan, calibration, parts, movie)
+    alone = Denoise(neighbouring_frames=False, temporal_smoothing=0)
     assert (
-        Movie(alone, calibration, parts, merge).around(plan.units[1], prior) == NO_NEIGHBOUR_FRAMES
+        Movie(alone, calibration, parts, merge).get_neighbour_frames(plan.units[1], prior)
+        == NO_NEIGHBOUR_FRAMES
     )
 
 
@@ -188,7 +202,10 @@ def test_a_movie_is_steadier_and_no_less_exact_than_frame_by_frame() -> None:
     scenes = np.stack([truth(32) + 100] * 4)
     movie = np.stack([shot(32, seed) for seed in range(4)])
     answers = {}
-    for name, settings in (("alone", {"neighbours": False, "steadiness": 0}), ("helped", {})):
+    for name, settings in (
+        ("alone", {"neighbouring_frames": False, "temporal_smoothing": 0}),
+        ("helped", {}),
+    ):
         _, answer = drain(plan_for(movie, "TYX", max_iterations=100, **settings), movie)
         assert answer is not None
         answers[name] = answer.image
@@ -200,10 +217,10 @@ def test_a_movie_is_steadier_and_no_less_exact_than_frame_by_frame() -> None:
 
 def test_the_fixed_noise_code_is_drawn_to_the_frame_before() -> None:
     movie = np.stack([shot(32, seed) for seed in range(2)])
-    settings = {"prior": "noise", "max_iterations": 120}
+    settings = {"prior": "random-input", "max_iterations": 120}
     apart = []
     for steadiness in (0.0, 10.0):
-        plan = plan_for(movie, "TYX", steadiness=steadiness, **settings)
+        plan = plan_for(movie, "TYX", temporal_smoothing=steadiness, **settings)
         _, answer = drain(plan, movie)
         assert answer is not None
         apart.append(np.abs(answer.image[1] - answer.image[0]).mean())
@@ -220,26 +237,30 @@ def test_a_channel_of_one_value_does_not_stand_in_the_way() -> None:
 def test_units_are_told_apart_by_their_neighbours_only_in_movies() -> None:
     movie = np.stack([shot(32, seed) for seed in range(3)])
     first, second, third = plan_for(movie, "TYX").units
-    assert (first.beside, second.beside, third.beside) == ((1,), (0, 2), (1,))
-    assert replace(second, before=None).beside == (2,)
+    assert (first.list_neighbours, second.list_neighbours, third.list_neighbours) == (
+        (1,),
+        (0, 2),
+        (1,),
+    )
+    assert replace(second, previous_part=None).list_neighbours == (2,)
 
 
 def test_a_long_movie_begins_anew_with_each_segment() -> None:
     movie = np.stack([shot(16)] * 70)
-    plan = plan_for(movie, "TYX", sharing="in-turn", max_iterations=250)
-    assert [unit.part for unit in plan.units if unit.opens] == [0, 24, 47]
-    assert [unit.part for unit in plan.units if not unit.warm] == [0, 24, 47]
+    plan = plan_for(movie, "TYX", series_training="warm-start", max_iterations=250)
+    assert [unit.part for unit in plan.units if unit.is_segment_start] == [0, 24, 47]
+    assert [unit.part for unit in plan.units if not unit.is_warm_start] == [0, 24, 47]
     spent = {unit.part: unit.iterations for unit in plan.units}
     assert spent[0] == spent[24] == spent[47] > 4 * spent[23]
     # the noisy frames on both sides of the cut are still seen
-    assert plan.units[24].beside == (23, 25)
+    assert plan.units[24].list_neighbours == (23, 25)
 
 
 def test_volumes_of_a_movie_are_cut_between_frames_only() -> None:
     movie = np.stack([np.stack([shot(16)] * 3)] * 33)
-    plan = plan_for(movie, "TZYX", stacks="planes", sharing="in-turn")
-    assert [unit.part for unit in plan.units if unit.opens] == [0, 1, 2, 51, 52, 53]
-    assert [unit.part for unit in plan.units if not unit.warm] == [0, 51]
+    plan = plan_for(movie, "TZYX", stacks="planes", series_training="warm-start")
+    assert [unit.part for unit in plan.units if unit.is_segment_start] == [0, 1, 2, 51, 52, 53]
+    assert [unit.part for unit in plan.units if not unit.is_warm_start] == [0, 51]
 
 
 def test_the_first_frame_of_a_segment_is_drawn_to_none() -> None:
@@ -247,23 +268,25 @@ def test_the_first_frame_of_a_segment_is_drawn_to_none() -> None:
     plan = plan_for(movie, "TYX")
     inputs = sort_inputs(plan, {"image": movie})
     assert not hasattr(inputs, "code")
-    calibration, parts = prepare(plan, inputs)
-    merge = Merge(plan, calibration, parts, movie)
+    calibration, parts = calibrate_pixels(plan, inputs)
+    merge = ResultMerger(plan, calibration, parts, movie)
     merge.count[...] = 1
     frames = Movie(plan.recipe.task, calibration, parts, merge)
-    shown = [unit for unit in plan.units if unit.pictured]
-    drawn = [frames.around(unit, "recorrupted").picture is not None for unit in shown]
+    shown = [unit for unit in plan.units if unit.has_estimate]
+    drawn = [
+        frames.get_neighbour_frames(unit, "r2r").previous_picture is not None for unit in shown
+    ]
     assert [part for part, is_drawn in enumerate(drawn) if not is_drawn] == [0, 17]
 
 
 def test_a_long_movie_says_where_it_begins_anew() -> None:
     def told(frames: int, axes: str = "TYX", **settings: Any) -> tuple[str, ...]:
-        return segment_notes(plan_for(np.stack([shot(16)] * frames), axes, **settings))
+        return make_segment_notes(plan_for(np.stack([shot(16)] * frames), axes, **settings))
 
     assert told(32) == ()
     (note,) = told(70)
-    assert "3 segments" in note and "begins anew, at frames 1, 25 and 48." in note
+    assert "3 segments" in str(note) and "begins anew, at frames 1, 25 and 48." in str(note)
     # planes that are shown one network, and frames that nothing draws to each other
-    assert told(70, "ZYX", stacks="planes") == told(70, steadiness=0.0) == ()
-    (note,) = told(40, "ZYX", stacks="planes", sharing="in-turn")
-    assert "at planes 1 and 21." in note
+    assert told(70, "ZYX", stacks="planes") == told(70, temporal_smoothing=0.0) == ()
+    (note,) = told(40, "ZYX", stacks="planes", series_training="warm-start")
+    assert "at planes 1 and 21." in str(note)

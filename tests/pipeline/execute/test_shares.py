@@ -12,7 +12,7 @@ from skimage import data
 
 import napari_dip as dip
 from napari_dip.engine.control import Control
-from napari_dip.pipeline.execute.shares import Share, most_shares
+from napari_dip.pipeline.execute.shards import Shard, compute_max_shards
 from napari_dip.scale.batch.plan import plan_batch
 from napari_dip.scale.batch_run import run_batch
 from napari_dip.scale.cluster.batch import make_worker_task
@@ -55,18 +55,18 @@ def test_a_file_in_tiles_is_shared_by_workers_that_would_be_idle(whole, tmp_path
     shown = [one.event for one in events if one.event]
     parts = [event.fraction for event in shown]
     assert parts == sorted(parts) and parts[-1] == 1.0
-    assert any(one.words == "Restoring, tile 2 of 2, share 1 of 3" for one in shown)
-    last = [one.words for one in shown[-6:]]
+    assert any(one.message == "Restoring, tile 2 of 2, share 1 of 3" for one in shown)
+    last = [one.message for one in shown[-6:]]
     assert last[0] == "Checking what was done before" and last[-1] == "Saving the result"
     assert not any("Restoring" in words for words in last)
-    kept = sorted(path.name for path in (tmp_path / "out" / "receipts").iterdir())
+    kept = sorted(path.name for path in (tmp_path / "out" / "records").iterdir())
     assert kept == ["cells.tif.json", "cells.tif.png"]
 
 
 def test_a_file_is_shared_by_as_many_as_its_tiles_after_the_first_unless_its_time_is_limited(whole):
-    recipes = RECIPE, RECIPE.with_common(time_limit=60.0)
+    recipes = RECIPE, RECIPE.replace_run_settings(time_limit=60.0)
     plans = [plan_batch(one, whole / "in", whole / "no", threads=1).jobs[0].plan for one in recipes]
-    assert [most_shares(plan) for plan in plans] == [5, 1]
+    assert [compute_max_shards(plan) for plan in plans] == [5, 1]
 
 
 @pytest.mark.parametrize("sent", ["1-0", "1-2"])
@@ -86,19 +86,19 @@ def test_a_share_that_comes_to_nothing_is_made_up_for_by_who_ends_the_file(
 
 
 def test_a_share_that_was_ended_goes_on_where_it_was(whole, tmp_path):
-    (tmp_path / "out" / "receipts").mkdir(parents=True)
+    (tmp_path / "out" / "records").mkdir(parents=True)
     units = [
         make_worker_task(planned(whole, tmp_path / "out"), 1, "session", "", share=share)
-        for share in (Share(), Share(1, 1))
+        for share in (Shard(), Shard(index=1, count=1))
     ]
     assert restore_shard_on_worker(units[0], go, print)["state"] == "shared"
     asked = iter([Control.GO] * 8)
     ended = restore_shard_on_worker(units[1], lambda: next(asked, Control.KEEP), print)
-    shelf = tmp_path / "out" / "receipts" / "cells.tif.unfinished.tiles"
+    shelf = tmp_path / "out" / "records" / "cells.tif.unfinished.tiles"
     done = len(list(shelf.glob("*[0-9].json")))
     assert ended["state"] == "waiting" and 1 < done < 6
     words: list[str] = []
-    answer = restore_shard_on_worker(units[1], go, lambda event: words.append(event.words))
+    answer = restore_shard_on_worker(units[1], go, lambda event: words.append(event.message))
     assert answer["state"] == "shared" and len(list(shelf.glob("*[0-9].json"))) == 6
     crew = Here(count=1)
     list(run_batch(planned(whole, tmp_path / "out", resume=True), crew=crew))
@@ -107,9 +107,9 @@ def test_a_share_that_was_ended_goes_on_where_it_was(whole, tmp_path):
 
 def test_a_share_that_has_ended_two_workers_ends_no_third_one(whole, tmp_path):
     plan = planned(whole, tmp_path / "out")
-    (tmp_path / "out" / "receipts").mkdir(parents=True)
-    restore_shard_on_worker(make_worker_task(plan, 1, "session", "", share=Share()), go, print)
-    unit = make_worker_task(plan, 1, "session", "", share=Share(1, 2))
+    (tmp_path / "out" / "records").mkdir(parents=True)
+    restore_shard_on_worker(make_worker_task(plan, 1, "session", "", share=Shard()), go, print)
+    unit = make_worker_task(plan, 1, "session", "", share=Shard(index=1, count=2))
 
     def die(event: object) -> None:
         raise SystemExit
@@ -120,7 +120,9 @@ def test_a_share_that_has_ended_two_workers_ends_no_third_one(whole, tmp_path):
     assert restore_shard_on_worker(unit, go, die)["state"] == "passed"
     answer = restore_file_on_worker(make_worker_task(plan, 1, "session", ""), go, die)
     assert answer["refusal"]["code"] == "cluster-killed"
-    assert json.loads((plan.jobs[0].at.receipt).read_text())["refusal"]["code"] == "cluster-killed"
+    assert (
+        json.loads((plan.jobs[0].paths.record).read_text())["refusal"]["code"] == "cluster-killed"
+    )
 
 
 def test_channels_and_repeats_are_shared_and_a_share_goes_on_where_it_was(tmp_path):
@@ -134,22 +136,22 @@ def test_channels_and_repeats_are_shared_and_a_share_goes_on_where_it_was(tmp_pa
     how = {"threads": 1, "axes": "CYX"}
     dip.batch(recipe, tmp_path / "in", tmp_path / "alone", **how)
     out = tmp_path / "out"
-    (out / "receipts").mkdir(parents=True)
+    (out / "records").mkdir(parents=True)
     plan = plan_batch(recipe, tmp_path / "in", out, **how)
-    first = make_worker_task(plan, 1, "session", "", share=Share(1, 3))
+    first = make_worker_task(plan, 1, "session", "", share=Shard(index=1, count=3))
     asked = iter([Control.GO] * 7)
     assert (
         restore_shard_on_worker(first, lambda: next(asked, Control.KEEP), print)["state"]
         == "waiting"
     )
-    shelf = out / "receipts" / "cells.tif.unfinished.tiles"
+    shelf = out / "records" / "cells.tif.unfinished.tiles"
     assert sorted(path.name for path in shelf.iterdir()) == ["c0r0.fit", "held", "share1of3"]
     crew = Here(count=3)
     list(run_batch(plan_batch(recipe, tmp_path / "in", out, resume=True, **how), crew=crew))
     assert crew.sent == ["1-1", "1-2", "1-3", "1"]
     assert result(out) == result(tmp_path / "alone")
     here, there = (
-        json.loads((folder / "receipts" / "cells.tif.json").read_text())["report"]
+        json.loads((folder / "records" / "cells.tif.json").read_text())["report"]
         for folder in (tmp_path / "alone", out)
     )
     passing = dict.fromkeys(("seconds", "peak_bytes"))
@@ -158,7 +160,7 @@ def test_channels_and_repeats_are_shared_and_a_share_goes_on_where_it_was(tmp_pa
 
 @pytest.fixture
 def short_segments(monkeypatch) -> None:
-    monkeypatch.setattr("napari_dip.pipeline.plan.units.LONGEST", 8)
+    monkeypatch.setattr("napari_dip.pipeline.plan.units.MAX_SEGMENT_FRAMES", 8)
 
 
 def moving(folder: Path, frames: int = 16, side: int = 16) -> dict:
@@ -174,7 +176,7 @@ def moving(folder: Path, frames: int = 16, side: int = 16) -> dict:
 def same(one: Path, other: Path) -> bool:
     """Whether two folders hold the same result, and say the same of it but for the time."""
     reports = [
-        json.loads((folder / "receipts" / "cells.tif.json").read_text())["report"]
+        json.loads((folder / "records" / "cells.tif.json").read_text())["report"]
         for folder in (one, other)
     ]
     passing = dict.fromkeys(("seconds", "peak_bytes"))
@@ -203,9 +205,9 @@ def test_a_movie_is_shared_in_segments_once_its_network_is_there(tmp_path, monke
     shown = [one.event for one in events if one.event]
     parts = [event.fraction for event in shown]
     assert parts == sorted(parts)
-    assert not after or any(e.words == "Restoring, frame 8 of 8, share 1 of 2" for e in shown)
-    merging = [event for event in shown if "share" not in event.words]
-    assert lost or not any("Restoring" in event.words for event in merging)
+    assert not after or any(e.message == "Restoring, frame 8 of 8, share 1 of 2" for e in shown)
+    merging = [event for event in shown if "share" not in event.message]
+    assert lost or not any("Restoring" in event.message for event in merging)
 
 
 @pytest.mark.usefixtures("short_segments")
@@ -214,14 +216,14 @@ def test_a_share_learns_what_its_segment_is_shown_if_that_is_not_there(tmp_path)
     how = moving(tmp_path)
     dip.batch(recipe, tmp_path / "in", tmp_path / "alone", **how)
     out = tmp_path / "out"
-    (out / "receipts").mkdir(parents=True)
+    (out / "records").mkdir(parents=True)
     plan = plan_batch(recipe, tmp_path / "in", out, **how)
     words: list[list[str]] = []
-    for share in (Share(2, 2), Share(1, 2)):
+    for share in (Shard(index=2, count=2), Shard(index=1, count=2)):
         said: list[str] = []
         unit = make_worker_task(plan, 1, "session", "", share=share)
         answer = restore_shard_on_worker(
-            unit, go, lambda event, said=said: said.append(event.words)
+            unit, go, lambda event, said=said: said.append(event.message)
         )
         assert answer["state"] == "shared"
         words.append(said)
@@ -232,7 +234,7 @@ def test_a_share_learns_what_its_segment_is_shown_if_that_is_not_there(tmp_path)
 
 @pytest.mark.usefixtures("short_segments")
 def test_frames_in_turn_are_shared_in_segments_that_begin_anew(tmp_path):
-    settings = {"sharing": "in-turn", "restarts": 2, "max_iterations": 2}
+    settings = {"series_training": "warm-start", "restarts": 2, "max_iterations": 2}
     recipe = dip.make_recipe("denoise", preset="fast", device="cpu", **settings)
     how = moving(tmp_path, frames=9)
     dip.batch(recipe, tmp_path / "in", tmp_path / "alone", **how)
@@ -244,11 +246,11 @@ def test_frames_in_turn_are_shared_in_segments_that_begin_anew(tmp_path):
 
 def test_tiles_that_are_shown_one_network_are_left_by_their_shares(whole, tmp_path):
     told = {"preset": "fast", "max_iterations": 2, "device": "cpu", "tile": 128}
-    recipe = dip.make_recipe("denoise", sharing="together", **told)
+    recipe = dip.make_recipe("denoise", series_training="joint", **told)
     plan = plan_batch(recipe, whole / "in", tmp_path / "out", threads=1)
-    (tmp_path / "out" / "receipts").mkdir(parents=True)
-    for share in (Share(), Share(1, 2)):
+    (tmp_path / "out" / "records").mkdir(parents=True)
+    for share in (Shard(), Shard(index=1, count=2)):
         unit = make_worker_task(plan, 1, "session", "", share=share)
         assert restore_shard_on_worker(unit, go, print)["state"] == "shared"
-    shelf = tmp_path / "out" / "receipts" / "cells.tif.unfinished.tiles"
+    shelf = tmp_path / "out" / "records" / "cells.tif.unfinished.tiles"
     assert len(list(shelf.glob("*[0-9].json"))) == 4

@@ -27,7 +27,7 @@ def error(picture: np.ndarray) -> np.ndarray:
     return ((picture - truth(32) - 100) ** 2).mean((1, 2))
 
 
-@pytest.mark.parametrize("prior", ["blind-spot", "noise"])
+@pytest.mark.parametrize("prior", ["blind-spot", "random-input"])
 def test_every_frame_gets_clearer_though_later_ones_take_less_than_a_fifth(prior: str) -> None:
     budget = 100 if prior == "blind-spot" else 250
     plan = plan_for(movie(), "TYX", max_iterations=budget, prior=prior)

@@ -16,8 +16,8 @@ from napari_dip.io import ImageSpec
 from napari_dip.io.reading import read_pixels, read_spec
 from napari_dip.io.regions import MemoryMappedImage, iter_chunks, open_pixels
 from napari_dip.io.writing import write_image
-from napari_dip.pipeline.plan.plan import preflight
-from napari_dip.pipeline.plan.tiling import tiles_of
+from napari_dip.pipeline.plan.preflight import preflight
+from napari_dip.pipeline.plan.tiling import cut_plane_tiles
 from napari_dip.pipeline.plan.types import Plan
 from napari_dip.pipeline.recipe import make_recipe
 from napari_dip.pipeline.store.checkpoints import CheckpointStore
@@ -61,18 +61,18 @@ def whole() -> Restoration:
 @pytest.mark.parametrize(("grid", "side"), [((160, 163), 80), ((1000, 70), 96), ((64, 64), 64)])
 def test_the_shares_of_all_tiles_sum_to_one_at_each_pixel(grid, side) -> None:
     total = np.zeros(grid)
-    for tile in tiles_of(grid, side, 32):
-        y, x = (one.weights(one.start, one.stop) for one in (tile.y, tile.x))
+    for tile in cut_plane_tiles(grid, side, 32):
+        y, x = (one.compute_weights(one.start, one.stop) for one in (tile.y, tile.x))
         total[tile.y.start : tile.y.stop, tile.x.start : tile.x.stop] += np.outer(y, x)
     assert np.abs(total - 1).max() < 1e-12
 
 
 def test_a_tile_has_no_say_where_it_has_seen_a_mirror() -> None:
-    first, second = tiles_of((512, 200), 256, 32)
+    first, second = cut_plane_tiles((512, 200), 256, 32)
     assert (first.y.start, first.y.stop, second.y.start, second.y.stop) == (0, 288, 224, 512)
-    assert not first.y.weights(284, 288).any()
-    assert not second.y.weights(224, 228).any()
-    assert first.y.weights(0, 4).all()
+    assert not first.y.compute_weights(284, 288).any()
+    assert not second.y.compute_weights(224, 228).any()
+    assert first.y.compute_weights(0, 4).all()
 
 
 def energy_at_seams(picture: np.ndarray) -> float:
@@ -128,7 +128,9 @@ def test_tiles_of_another_run_are_not_gone_on_with(tmp_path: Path) -> None:
 
 
 def asked(shape: tuple[int, ...], memory: float, **settings: object) -> Plan | Refusal:
-    source = ImageSpec("cells.tif", shape, "uint16", "ZYX"[-len(shape) :], path="cells.tif")
+    source = ImageSpec(
+        name="cells.tif", shape=shape, dtype="uint16", axes="ZYX"[-len(shape) :], path="cells.tif"
+    )
     machine = replace(MACHINE, memory_bytes=int(memory))
     return preflight(make_recipe("denoise", **settings), source, machine)
 
@@ -140,7 +142,7 @@ def test_tiles_are_taken_only_where_the_whole_does_not_fit() -> None:
     assert isinstance(parts, Plan)
     assert len(parts.tiles) > 1
     assert parts.peak_bytes <= 1e9 < whole.peak_bytes
-    assert "tiles of up to" in " ".join(parts.notes)
+    assert "tiles of up to" in " ".join(map(str, parts.notes))
 
 
 def test_the_memory_of_tiles_does_not_grow_with_the_picture() -> None:
@@ -173,7 +175,9 @@ def test_regions_are_read_from_the_file_as_the_whole_is(tmp_path: Path, options:
 def test_a_picture_on_the_disk_is_saved_as_one_in_memory(tmp_path: Path, name: str) -> None:
     picture = shot().astype(np.float32)
     (tmp_path / "raw").write_bytes(picture.tobytes())
-    mapped = MemoryMappedImage(tmp_path / "raw", 0, picture.shape, "<f4").mapped()
+    mapped = MemoryMappedImage(
+        path=tmp_path / "raw", offset=0, shape=picture.shape, stored="<f4"
+    ).mapped()
     for folder, one in (("held", picture), ("mapped", mapped)):
         (tmp_path / folder).mkdir()
         write_image(tmp_path / folder / name, one, axes="YX", scale=(2.0, 2.0))

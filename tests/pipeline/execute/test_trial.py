@@ -9,10 +9,15 @@ import tifffile
 from napari_dip.errors import Refusal
 from napari_dip.io import ImageSpec
 from napari_dip.pipeline.events import drain_generator
+from napari_dip.pipeline.execute.crop_preview import (
+    CropRegion,
+    make_crop_region,
+    plan_crop_preview,
+    run_crop_preview,
+)
 from napari_dip.pipeline.execute.runner import run
-from napari_dip.pipeline.execute.trial import Region, plan_trial, region_of, run_trial
-from napari_dip.pipeline.machine import this_machine
-from napari_dip.pipeline.plan.plan import preflight
+from napari_dip.pipeline.machine import detect_machine
+from napari_dip.pipeline.plan.preflight import preflight
 from napari_dip.pipeline.recipe import make_recipe
 from napari_dip.samples import MITOCHONDRIA
 
@@ -25,25 +30,25 @@ def image():
 def planned(task, pixels, others=None, **settings):
     recipe = make_recipe(task, preset="fast", max_iterations=3, **settings)
     axes = {2: "YX", 3: "TYX"}[pixels.ndim]
-    spec = ImageSpec("cells", pixels.shape, pixels.dtype.name, axes)
+    spec = ImageSpec(name="cells", shape=pixels.shape, dtype=pixels.dtype.name, axes=axes)
     headers = {
-        name: ImageSpec(name, one.shape, one.dtype.name, "YX")
+        name: ImageSpec(name=name, shape=one.shape, dtype=one.dtype.name, axes="YX")
         for name, one in (others or {}).items()
     }
-    return preflight(recipe, spec, this_machine(), headers)
+    return preflight(recipe, spec, detect_machine(), headers)
 
 
 def tried(plan, region, **data):
-    small = plan_trial(plan, region, this_machine())
+    small = plan_crop_preview(plan, region, detect_machine())
     assert not isinstance(small, Refusal)
-    return drain_generator(run_trial(plan, region, small, data), None)
+    return drain_generator(run_crop_preview(plan, region, small, data), None)
 
 
 def test_a_trial_on_all_of_an_image_gives_the_pixels_of_a_run(image):
     pixels = image[:64, :64].copy()
     plan = planned("denoise", pixels)
     whole = drain_generator(run(plan, {"image": pixels}), None)
-    trial = tried(plan, Region(((0, 64), (0, 64))), image=pixels)
+    trial = tried(plan, CropRegion(spans=((0, 64), (0, 64))), image=pixels)
     assert trial.image.tobytes() == whole.image.tobytes()
 
 
@@ -52,7 +57,7 @@ def test_a_trial_reckons_with_the_noise_of_the_whole_and_says_where_it_is(image)
     pixels[:, 64:] += np.random.default_rng(0).normal(0, 40, (128, 64)).astype(np.float32)
     plan = planned("denoise", pixels)
     whole = drain_generator(run(plan, {"image": pixels}), None)
-    trial = tried(plan, Region(((0, 64), (0, 64))), image=pixels)
+    trial = tried(plan, CropRegion(spans=((0, 64), (0, 64))), image=pixels)
     assert trial.report["noise"] == whole.report["noise"]
     alone = drain_generator(
         run(planned("denoise", pixels[:64, :64]), {"image": pixels[:64, :64]}), None
@@ -66,11 +71,11 @@ def test_a_mask_is_cut_with_the_image_and_measured_pixels_come_back(image):
     mask = np.zeros(image.shape, np.uint8)
     mask[70:76, 70:90] = 1
     plan = planned("inpaint", image, {"mask": mask})
-    region = Region(((64, 128), (64, 128)))
+    region = CropRegion(spans=((64, 128), (64, 128)))
     trial = tried(plan, region, image=image, mask=mask)
-    there = mask[region.place] == 0
-    np.testing.assert_array_equal(trial.image[there], image[region.place][there])
-    assert (trial.image[~there] != image[region.place][~there]).any()
+    there = mask[region.slices] == 0
+    np.testing.assert_array_equal(trial.image[there], image[region.slices][there])
+    assert (trial.image[~there] != image[region.slices][~there]).any()
 
 
 def test_maps_of_the_camera_are_cut_with_the_image_and_mean_what_they_mean_for_the_whole(image):
@@ -79,18 +84,18 @@ def test_maps_of_the_camera_are_cut_with_the_image_and_mean_what_they_mean_for_t
     noise[70:80, 70:80] = 30
     maps = {"offset_map": ramp, "noise_map": noise}
     plan = planned("denoise", image, maps)
-    region = Region(((64, 128), (64, 128)))
+    region = CropRegion(spans=((64, 128), (64, 128)))
     whole = drain_generator(run(plan, {"image": image, **maps}), None)
     trial = tried(plan, region, image=image, **maps)
     assert trial.report["noise"] == whole.report["noise"]
-    corrected = (image - ramp + ramp.mean())[region.place]
+    corrected = (image - ramp + ramp.mean())[region.slices]
     assert trial.image.mean() == pytest.approx(corrected.mean(), rel=1e-3)
 
 
 def test_of_a_movie_one_frame_is_tried(image):
     movie = np.stack([image, image[::-1]])
     plan = planned("denoise", movie)
-    region = region_of(plan.source, plan.layout, (3.2, 10, 60.5, 300), (1, 50, 50))
+    region = make_crop_region(plan.source, plan.layout, (3.2, 10, 60.5, 300), (1, 50, 50))
     assert region.spans == ((1, 2), (0, 64), (8, 128))
     trial = tried(plan, region, image=movie)
     assert trial.image.shape == (1, 64, 120)
@@ -98,5 +103,5 @@ def test_of_a_movie_one_frame_is_tried(image):
 
 def test_a_region_outside_of_the_image_is_refused_before_work_begins(image):
     plan = planned("denoise", image)
-    region = region_of(plan.source, plan.layout, (200, 200, 300, 300), (0, 0))
-    assert isinstance(plan_trial(plan, region, this_machine()), Refusal)
+    region = make_crop_region(plan.source, plan.layout, (200, 200, 300, 300), (0, 0))
+    assert isinstance(plan_crop_preview(plan, region, detect_machine()), Refusal)

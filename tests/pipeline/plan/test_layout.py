@@ -14,7 +14,9 @@ from napari_dip.pipeline.plan.layout import join_parts, make_layout, split_into_
 def test_parts_are_the_way_there_and_back(axes: str, volume: bool) -> None:
     shape = tuple({"T": 2, "Z": 3, "C": 4, "S": 3, "Y": 5, "X": 6}[axis] for axis in axes)
     array = np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
-    layout = make_layout(ImageSpec("a", shape, "float32", axes), volume=volume)
+    layout = make_layout(
+        ImageSpec(name="a", shape=shape, dtype="float32", axes=axes), volume=volume
+    )
     parts = split_into_parts(array, axes, layout)
     assert parts.shape[-2:] == (5, 6)
     assert parts.ndim == 2 + len(layout.grid)
@@ -22,7 +24,7 @@ def test_parts_are_the_way_there_and_back(axes: str, volume: bool) -> None:
 
 
 def test_a_volume_runs_along_depth_and_time_is_worked_frame_by_frame() -> None:
-    spec = ImageSpec("a", (2, 3, 4, 5, 6), "float32", "TZCYX")
+    spec = ImageSpec(name="a", shape=(2, 3, 4, 5, 6), dtype="float32", axes="TZCYX")
     layout = make_layout(spec, volume=True)
     assert (layout.parts, layout.channels, layout.grid) == ("T", "C", "ZYX")
     assert layout.count(spec) == 2
@@ -30,6 +32,6 @@ def test_a_volume_runs_along_depth_and_time_is_worked_frame_by_frame() -> None:
 
 
 def test_axes_of_one_element_make_no_stack() -> None:
-    spec = ImageSpec("a", (1, 1, 5, 6), "float32", "TZYX")
+    spec = ImageSpec(name="a", shape=(1, 1, 5, 6), dtype="float32", axes="TZYX")
     layout = make_layout(spec, volume=True)
     assert (layout.count(spec), layout.depth(spec)) == (1, ())

@@ -16,11 +16,11 @@ from napari_dip.io import ImageSpec
 from napari_dip.pipeline.execute.runner import run
 from napari_dip.pipeline.machine import (
     Machine,
-    duration,
+    choose_thread_count,
+    detect_machine,
+    format_bytes,
+    format_duration,
     is_memory_error,
-    size,
-    this_machine,
-    threads_for,
 )
 from napari_dip.pipeline.plan.costs import (
     BLOCK_SIDES,
@@ -30,12 +30,18 @@ from napari_dip.pipeline.plan.costs import (
     count_max_scales,
 )
 from napari_dip.pipeline.plan.layout import MIN_IMAGE_SIDE
-from napari_dip.pipeline.plan.plan import preflight
+from napari_dip.pipeline.plan.preflight import preflight
 from napari_dip.pipeline.plan.types import Plan
 from napari_dip.pipeline.recipe import make_recipe
 from napari_dip.tasks.priors.blind_spot import compute_loss_core_width
 
-MACHINE = Machine(2, 8 * 10**9, ("cpu",), "2.13.0", "no NVIDIA driver was found")
+MACHINE = Machine(
+    cores=2,
+    memory_bytes=8 * 10**9,
+    devices=("cpu",),
+    torch="2.13.0",
+    missing="no NVIDIA driver was found",
+)
 
 
 def ask(
@@ -46,7 +52,9 @@ def ask(
     **settings: object,
 ) -> Plan | Refusal:
     return preflight(
-        make_recipe("denoise", **settings), ImageSpec("cells", shape, dtype, axes), machine
+        make_recipe("denoise", **settings),
+        ImageSpec(name="cells", shape=shape, dtype=dtype, axes=axes),
+        machine,
     )
 
 
@@ -145,14 +153,14 @@ def test_more_pixels_and_more_repeats_cost_more() -> None:
 def test_the_line_is_in_words() -> None:
     plan = ask((480, 640), "YX", time_limit=30.0)
     assert isinstance(plan, Plan)
-    assert plan.line.startswith("640 × 480 pixels on the processor (2 threads): up to ")
-    assert "MB of memory" in plan.line
+    assert plan.summary.startswith("640 × 480 pixels on the CPU (2 threads): up to ")
+    assert "MB of memory" in plan.summary
 
 
 def test_threads_follow_a_fixed_table() -> None:
-    assert threads_for(2, 512 * 512) == 2
-    assert threads_for(2, 32 * 32) == 1
-    assert threads_for(64, 4096 * 4096) == 8
+    assert choose_thread_count(2, 512 * 512) == 2
+    assert choose_thread_count(2, 32 * 32) == 1
+    assert choose_thread_count(64, 4096 * 4096) == 8
 
 
 @pytest.mark.parametrize(
@@ -170,16 +178,20 @@ def test_threads_follow_a_fixed_table() -> None:
 def test_durations_read_like_words_and_are_never_less_than_meant(
     seconds: float, words: str
 ) -> None:
-    assert duration(seconds) == words
+    assert format_duration(seconds) == words
 
 
 def test_sizes_read_like_words() -> None:
-    assert (size(3e6), size(2.3e9), size(999.5e6)) == ("3 MB", "2.3 GB", "1.0 GB")
+    assert (format_bytes(3e6), format_bytes(2.3e9), format_bytes(999.5e6)) == (
+        "3 MB",
+        "2.3 GB",
+        "1.0 GB",
+    )
 
 
 def test_sizes_needed_are_rounded_up_and_sizes_there_down() -> None:
-    assert (size(3.1e6), size(2.31e9)) == ("4 MB", "2.4 GB")
-    assert (size(3.9e6, floor), size(2.39e9, floor)) == ("3 MB", "2.3 GB")
+    assert (format_bytes(3.1e6), format_bytes(2.31e9)) == ("4 MB", "2.4 GB")
+    assert (format_bytes(3.9e6, floor), format_bytes(2.39e9, floor)) == ("3 MB", "2.3 GB")
 
 
 @pytest.mark.parametrize("block", list(product(BLOCK_SIDES, repeat=2)))
@@ -206,10 +218,10 @@ def test_the_time_is_bounded_by_most_looks_and_the_bar_paced_by_the_usual() -> N
     plan = ask((512, 512), "YX", preset="fast", prior="blind-spot")
     assert isinstance(plan, Plan)
     assert count_final_passes(2) == (9, 49)
-    assert plan.costs.longest_look / plan.costs.usual_look == pytest.approx(49 / 9)
+    assert plan.costs.longest_inference / plan.costs.usual_inference == pytest.approx(49 / 9)
     costs = plan.costs
-    assert plan.seconds == pytest.approx(costs.fit + costs.longest_look + costs.ending)
-    whole = costs.fit + costs.usual_look + costs.ending
+    assert plan.seconds == pytest.approx(costs.fit + costs.longest_inference + costs.ending)
+    whole = costs.fit + costs.usual_inference + costs.ending
     assert plan.fit_share == pytest.approx(costs.fit / whole)
 
 
@@ -219,17 +231,17 @@ def test_the_plan_takes_a_processor_for_as_quick_as_the_engine_does() -> None:
 
     from napari_dip.engine.train_step import has_fast_bfloat16
 
-    assert this_machine().half == has_fast_bfloat16(torch.device("cpu"))
+    assert detect_machine().half == has_fast_bfloat16(torch.device("cpu"))
 
 
 @pytest.mark.parametrize(
     ("shape", "prior", "iterations", "took"),
     [
         # one thread of an AMD EPYC, where the last filter counts; else of an Intel Xeon
-        ((256, 256), "recorrupted", 50, 4.56),
-        ((512, 512), "recorrupted", 3, 2.74),
+        ((256, 256), "r2r", 50, 4.56),
+        ((512, 512), "r2r", 3, 2.74),
         ((256, 256), "blind-spot", 30, 2.86),
-        ((256, 256), "noise", 15, 2.97),
+        ((256, 256), "random-input", 15, 2.97),
         ((16, 96, 96), "blind-spot", 6, 9.42),
     ],
 )
@@ -242,13 +254,13 @@ def test_the_time_is_estimated_within_a_quarter_of_what_was_measured(
     assert isinstance(plan, Plan)
     costs = plan.costs
     # benchmarks/speed_plan.py, which leaves loading out
-    said = costs.fit + costs.usual_look + costs.ending - START_SECONDS
+    said = costs.fit + costs.usual_inference + costs.ending - START_SECONDS
     assert said == pytest.approx(took, rel=0.25)
 
 
 def test_half_precision_is_counted_on_where_the_processor_and_the_prior_have_it() -> None:
     quick = replace(MACHINE, half=True)
-    for prior, quicker in (("recorrupted", True), ("blind-spot", True), ("noise", False)):
+    for prior, quicker in (("r2r", True), ("blind-spot", True), ("random-input", False)):
         plans = [ask((256, 256), "YX", machine=one, prior=prior) for one in (MACHINE, quick)]
         seconds = [plan.seconds for plan in plans if isinstance(plan, Plan)]
         assert (seconds[1] < 0.9 * seconds[0]) == quicker
@@ -259,26 +271,26 @@ def test_half_precision_is_counted_on_where_the_processor_and_the_prior_have_it(
     ("prior", "side", "channels", "half", "growth"),
     [
         ("blind-spot", 256, 1, True, 143e6),
-        ("recorrupted", 256, 1, True, 137e6),
-        ("recorrupted", 256, 1, False, 172e6),
-        ("recorrupted", 512, 1, True, 325e6),
-        ("recorrupted", 512, 1, False, 395e6),
-        ("recorrupted", 768, 1, True, 611e6),
+        ("r2r", 256, 1, True, 137e6),
+        ("r2r", 256, 1, False, 172e6),
+        ("r2r", 512, 1, True, 325e6),
+        ("r2r", 512, 1, False, 395e6),
+        ("r2r", 768, 1, True, 611e6),
         ("blind-spot", 1024, 1, True, 1034e6),
-        ("recorrupted", 1024, 1, False, 981e6),
-        ("recorrupted", 1088, 1, True, 435e6),
-        ("recorrupted", 2048, 1, True, 1055e6),
-        ("recorrupted", 1536, 1, True, 703e6),
+        ("r2r", 1024, 1, False, 981e6),
+        ("r2r", 1088, 1, True, 435e6),
+        ("r2r", 2048, 1, True, 1055e6),
+        ("r2r", 1536, 1, True, 703e6),
         ("blind-spot", 2048, 1, True, 995e6),
-        ("recorrupted", 4096, 1, True, 3253e6),
-        ("recorrupted", 256, 3, True, 157e6),
-        ("recorrupted", 256, 3, False, 179e6),
-        ("recorrupted", 512, 3, True, 406e6),
-        ("recorrupted", 1536, 3, True, 1515e6),
-        ("recorrupted", 2048, 3, True, 2127e6),
-        ("noise", 256, 1, True, 241e6),
-        ("noise", 512, 1, True, 768e6),
-        ("noise", 1024, 1, True, 2422e6),
+        ("r2r", 4096, 1, True, 3253e6),
+        ("r2r", 256, 3, True, 157e6),
+        ("r2r", 256, 3, False, 179e6),
+        ("r2r", 512, 3, True, 406e6),
+        ("r2r", 1536, 3, True, 1515e6),
+        ("r2r", 2048, 3, True, 2127e6),
+        ("random-input", 256, 1, True, 241e6),
+        ("random-input", 512, 1, True, 768e6),
+        ("random-input", 1024, 1, True, 2422e6),
     ],
 )
 def test_the_memory_is_estimated_within_fifteen_percent_of_what_was_measured(
@@ -306,7 +318,7 @@ def test_scales_end_while_two_pixels_are_left(side: int, scales: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("preset", "prior"), list(product(["fast", "balanced", "best"], ["blind-spot", "noise"]))
+    ("preset", "prior"), list(product(["fast", "balanced", "best"], ["blind-spot", "random-input"]))
 )
 def test_the_smallest_image_is_restored_with_every_preset_and_prior(
     preset: str, prior: str
@@ -334,16 +346,16 @@ def full_scales(preset: str, prior: str) -> int:
 
 
 def test_a_network_made_shorter_for_a_small_image_is_told() -> None:
-    plan = ask((16, 40), "YX", preset="balanced", prior="noise")
+    plan = ask((16, 40), "YX", preset="balanced", prior="random-input")
     assert isinstance(plan, Plan)
-    assert "4 scales instead of 5" in " ".join(plan.notes)
+    assert "4 scales instead of 5" in " ".join(map(str, plan.notes))
 
 
 def test_the_memory_of_a_card_is_not_confused_with_that_of_the_computer() -> None:
     small = replace(MACHINE, devices=("cuda", "cpu"), memory_bytes=200 * 10**6)
     plan = ask((512, 512), "YX", machine=small, device="cuda")
     assert isinstance(plan, Plan)
-    assert "could not be checked" in " ".join(plan.notes)
+    assert "could not be checked" in " ".join(map(str, plan.notes))
     assert isinstance(ask((512, 512), "YX", machine=small, device="cpu"), Refusal)
     assert isinstance(ask((4096, 4096), "YX", machine=small, device="cuda"), Refusal)
 
@@ -386,8 +398,8 @@ def test_a_full_memory_is_told_from_other_errors(error: Exception, full: bool) -
 
 def test_planning_loads_no_torch() -> None:
     code = (
-        "import sys; from napari_dip.pipeline.machine import this_machine; "
-        "this_machine(); sys.exit('torch' in sys.modules)"
+        "import sys; from napari_dip.pipeline.machine import detect_machine; "
+        "detect_machine(); sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
@@ -400,12 +412,18 @@ def test_a_short_stack_that_nobody_named_may_be_channels_and_the_plan_says_so() 
         ("TZYX", 4, "TCYX for channels."),
         ("ZYX", 90, ""),
     ):
-        spec = ImageSpec("cells", (2, count, 64, 64)[-len(axes) :], "uint8", axes, guessed=True)
+        spec = ImageSpec(
+            name="cells",
+            shape=(2, count, 64, 64)[-len(axes) :],
+            dtype="uint8",
+            axes=axes,
+            guessed=True,
+        )
         plan = preflight(make_recipe("denoise"), spec, MACHINE)
         assert isinstance(plan, Plan)
-        told = [note for note in plan.notes if "taken for depth" in note]
-        assert len(told) == bool(words) and all(note.endswith(words) for note in told)
-        assert all("'Axes' (--axes)" in note for note in told)
+        told = [note for note in plan.notes if note.code == "depth-assumed"]
+        assert len(told) == bool(words) and all(str(note).endswith(words) for note in told)
+        assert all("'Axes' (--axes)" in str(note) for note in told)
 
 
 def test_depth_is_a_volume_and_time_is_not() -> None:
@@ -414,7 +432,7 @@ def test_depth_is_a_volume_and_time_is_not() -> None:
     assert isinstance(moving, Plan)
     assert (deep.layout.grid, len(deep.units)) == ("ZYX", 1)
     assert (moving.layout.grid, len(moving.units)) == ("YX", 12)
-    assert deep.line.startswith("64 × 64 × 12 pixels on")
+    assert deep.summary.startswith("64 × 64 × 12 pixels on")
 
 
 def test_the_user_may_choose_a_volume_or_planes() -> None:
@@ -446,11 +464,13 @@ def test_each_frame_of_a_volume_series_is_a_volume() -> None:
 def test_planes_that_lie_far_apart_are_restored_one_by_one_and_the_plan_says_so(
     scale: tuple[float, ...] | None, units: tuple[str, ...] | None, grid: str
 ) -> None:
-    spec = ImageSpec("cells", (12, 64, 64), "uint8", "ZYX", scale=scale, units=units)
+    spec = ImageSpec(
+        name="cells", shape=(12, 64, 64), dtype="uint8", axes="ZYX", scale=scale, units=units
+    )
     plan = preflight(make_recipe("denoise"), spec, MACHINE)
     assert isinstance(plan, Plan)
     assert plan.layout.grid == grid
-    assert any("5.0 pixels apart" in note for note in plan.notes) == (grid == "YX")
+    assert any("5.0 pixels apart" in str(note) for note in plan.notes) == (grid == "YX")
     wished = preflight(make_recipe("denoise", stacks="volume"), spec, MACHINE)
     assert isinstance(wished, Plan)
     assert wished.layout.grid == "ZYX"
@@ -460,7 +480,7 @@ def test_too_thin_a_stack_is_no_volume_whatever_is_asked_for() -> None:
     plan = ask((3, 64, 64), "ZYX", stacks="volume")
     assert isinstance(plan, Plan)
     assert plan.layout.grid == "YX"
-    assert any("too few for a volume" in note for note in plan.notes)
+    assert any("too few for a volume" in str(note) for note in plan.notes)
 
 
 def test_a_volume_too_large_for_the_memory_goes_plane_by_plane() -> None:
@@ -473,7 +493,7 @@ def test_later_frames_begin_with_what_was_learned_and_take_less_than_a_fifth() -
     plan = ask((4, 64, 64), "TYX", max_iterations=500)
     assert isinstance(plan, Plan)
     assert [unit.iterations for unit in plan.units] == [500, 100, 100, 100]
-    assert [unit.warm for unit in plan.units] == [False, True, True, True]
+    assert [unit.is_warm_start for unit in plan.units] == [False, True, True, True]
     assert len({unit.seed for unit in plan.units}) == 1
 
 
@@ -483,7 +503,7 @@ def test_only_fast_fills_in_in_half_precision(preset: str, half: bool) -> None:
     quick = replace(MACHINE, half=True)
     peaks = []
     for machine in (MACHINE, quick):
-        image = ImageSpec("cells", (256, 256), "float32", "YX")
+        image = ImageSpec(name="cells", shape=(256, 256), dtype="float32", axes="YX")
         plan = preflight(make_recipe("inpaint", preset=preset), image, machine)
         assert isinstance(plan, Plan)
         assert plan.budget.half == half

@@ -13,20 +13,20 @@ import torch
 from napari_dip.engine.control import Control
 from napari_dip.engine.prior import draw_random_window
 from napari_dip.io import ImageSpec
-from napari_dip.pipeline.assess.merge import Merge
-from napari_dip.pipeline.assess.methods import methods_text
+from napari_dip.pipeline.assess.merge import ResultMerger
+from napari_dip.pipeline.assess.methods_section import write_methods_section
 from napari_dip.pipeline.calibrate.inputs import sort_inputs
-from napari_dip.pipeline.calibrate.prepare import prepare
-from napari_dip.pipeline.execute.clock import Clock
-from napari_dip.pipeline.execute.course import UnitExecutor
-from napari_dip.pipeline.plan.sharing import (
-    MEMBER_PIXELS,
-    MOST_MEMBERS,
-    gain_of,
-    members_of,
-    settled_by,
+from napari_dip.pipeline.calibrate.prepare import calibrate_pixels
+from napari_dip.pipeline.execute.clock import RunClock
+from napari_dip.pipeline.execute.unit_executor import UnitExecutor
+from napari_dip.pipeline.plan.joint_training import (
+    MAX_MEMBER_PIXELS,
+    MAX_MEMBERS,
+    apply_probe_outcome,
+    choose_members,
+    compute_fine_tune_gain,
 )
-from napari_dip.pipeline.plan.types import SHARED, SHOWN, TRIAL, UnitOutcome, WorkUnit
+from napari_dip.pipeline.plan.types import FINE_TUNE_PROBE, INFERENCE, JOINT, UnitOutcome, WorkUnit
 from napari_dip.pipeline.store.checkpoints import CheckpointStore
 from napari_dip.tasks import Denoise
 from napari_dip.tasks.shared_settings import MIN_JOINT_FRAMES
@@ -48,7 +48,7 @@ def movie() -> np.ndarray:
 
 def plan_of(**settings: object) -> Plan:
     """Plan that one network is fitted to all frames."""
-    return plan_for(movie(), "TYX", sharing="together", max_iterations=4, **settings)
+    return plan_for(movie(), "TYX", series_training="joint", max_iterations=4, **settings)
 
 
 @cache
@@ -61,79 +61,106 @@ def restored() -> tuple[list[Event], Restoration]:
 
 def trial(*gain: float, series: str = "c0r0") -> UnitOutcome:
     """Give the outcome of a trial."""
-    return UnitOutcome("trial", "", False, 1, 1, (), (), role=TRIAL, series=series, gain=gain)
+    return UnitOutcome(
+        unit="trial",
+        stop="",
+        kept=False,
+        best_iteration=1,
+        iterations=1,
+        history=(),
+        notes=(),
+        role=FINE_TUNE_PROBE,
+        series=series,
+        gain=gain,
+    )
 
 
 @pytest.mark.parametrize(
     ("count", "wish", "way"),
     [
-        (MIN_JOINT_FRAMES - 1, "auto", "in-turn"),
-        (MIN_JOINT_FRAMES, "auto", "together"),
-        (2, "together", "together"),
-        (1, "together", "in-turn"),
-        (96, "alone", "alone"),
-        (96, "in-turn", "in-turn"),
+        (MIN_JOINT_FRAMES - 1, "auto", "warm-start"),
+        (MIN_JOINT_FRAMES, "auto", "joint"),
+        (2, "joint", "joint"),
+        (1, "joint", "warm-start"),
+        (96, "independent", "independent"),
+        (96, "warm-start", "warm-start"),
     ],
 )
 def test_many_frames_share_one_network_and_a_person_has_the_last_word(
     count: int, wish: str, way: str
 ) -> None:
-    task = Denoise(sharing=wish)  # type: ignore[arg-type]
-    assert task.shares("recorrupted", count) == way
+    task = Denoise(series_training=wish)  # type: ignore[arg-type]
+    assert task.shares("r2r", count) == way
 
 
 def test_tiles_share_one_network_only_where_that_is_sooner() -> None:
-    few, many = (Denoise().shares("recorrupted", count, tiles=True) for count in (31, 32))
-    assert (few, many) == ("in-turn", "together")
-    assert Denoise(sharing="together").shares("recorrupted", 2, tiles=True) == "together"
+    few, many = (Denoise().shares("r2r", count, tiles=True) for count in (31, 32))
+    assert (few, many) == ("warm-start", "joint")
+    assert Denoise(series_training="joint").shares("r2r", 2, tiles=True) == "joint"
 
 
 def test_a_code_of_fixed_noise_is_never_shared() -> None:
-    assert Denoise(sharing="together").shares("noise", 96) == "in-turn"
-    assert Denoise(sharing="together", noise="jpeg").shares("recompression", 96) == "in-turn"
+    assert Denoise(series_training="joint").shares("random-input", 96) == "warm-start"
+    assert (
+        Denoise(series_training="joint", noise="jpeg").shares("recompression", 96) == "warm-start"
+    )
 
 
 def test_a_long_movie_is_shown_more_noise_and_a_long_stack_hides_pixels() -> None:
     long, deep = (
-        ImageSpec("a", (MIN_JOINT_FRAMES, 24, 24), "uint8", axes) for axes in ("TYX", "ZYX")
+        ImageSpec(name="a", shape=(MIN_JOINT_FRAMES, 24, 24), dtype="uint8", axes=axes)
+        for axes in ("TYX", "ZYX")
     )
-    assert Denoise().first_choice(long, volume=False) == "recorrupted"
+    assert Denoise().first_choice(long, volume=False) == "r2r"
     assert Denoise().first_choice(deep, volume=False) == "blind-spot"
-    assert Denoise(sharing="in-turn").first_choice(long, volume=False) == "blind-spot"
+    assert Denoise(series_training="warm-start").first_choice(long, volume=False) == "blind-spot"
 
 
 def test_the_fit_to_all_and_its_trials_come_first_and_frames_then_take_no_iterations() -> None:
     plan = plan_of()
-    assert [unit.role for unit in plan.units] == [SHARED, *[TRIAL] * 3, *[SHOWN] * FRAMES]
-    assert [unit.iterations for unit in plan.units if unit.role == SHOWN] == [0] * FRAMES
+    assert [unit.role for unit in plan.units] == [
+        JOINT,
+        *[FINE_TUNE_PROBE] * 3,
+        *[INFERENCE] * FRAMES,
+    ]
+    assert [unit.iterations for unit in plan.units if unit.role == INFERENCE] == [0] * FRAMES
     assert len({unit.id for unit in plan.units}) == len(plan.units)
 
 
 def test_each_by_itself_begins_with_nothing_and_takes_all_iterations() -> None:
-    units = plan_for(movie(), "TYX", sharing="alone", max_iterations=10).units
-    assert [(unit.warm, unit.iterations) for unit in units] == [(False, 10)] * FRAMES
+    units = plan_for(movie(), "TYX", series_training="independent", max_iterations=10).units
+    assert [(unit.is_warm_start, unit.iterations) for unit in units] == [(False, 10)] * FRAMES
 
 
 @pytest.mark.parametrize("grid", [(32, 32), (512, 512), (3000, 700)])
 def test_members_lie_within_their_frames_and_are_no_more_than_the_memory_was_counted_for(
     grid: tuple[int, int],
 ) -> None:
-    members = members_of(96, grid, 1)
-    assert len({one.part for one in members}) == len(members) <= MOST_MEMBERS
+    members = choose_members(96, grid, 1)
+    assert len({one.part for one in members}) == len(members) <= MAX_MEMBERS
     for one in members:
         sides = zip(one.origin, one.size, grid, strict=True)
         assert all(start >= 0 and start + count <= side for start, count, side in sides)
-    assert sum(np.prod(one.size) for one in members) <= MEMBER_PIXELS
+    assert sum(np.prod(one.size) for one in members) <= MAX_MEMBER_PIXELS
 
 
 def test_frames_go_on_only_where_trials_gain_more_than_chance_explains() -> None:
-    unit = WorkUnit("p0", (0,), 0, 0, 0, role=SHOWN, series="c0r0", own=50)
+    unit = WorkUnit(
+        id="p0",
+        channels=(0,),
+        restart=0,
+        seed=0,
+        iterations=0,
+        role=INFERENCE,
+        series="c0r0",
+        fine_tune_iterations=50,
+    )
     sure, chance = trial(10.0, 2.0, 100.0), trial(1.0, 100.0, 100.0)
-    assert settled_by(unit, [sure]).iterations == 50
-    assert settled_by(unit, [chance]).iterations == 0
-    assert settled_by(unit, []).iterations == 0
-    assert settled_by(replace(unit, series="c1r0"), [sure]).iterations == 0
-    both = gain_of([sure, chance], "c0r0")
+    assert apply_probe_outcome(unit, [sure]).iterations == 50
+    assert apply_probe_outcome(unit, [chance]).iterations == 0
+    assert apply_probe_outcome(unit, []).iterations == 0
+    assert apply_probe_outcome(replace(unit, series="c1r0"), [sure]).iterations == 0
+    both = compute_fine_tune_gain([sure, chance], "c0r0")
     assert both is not None
     assert both.mean == pytest.approx(11 / 200)
 
@@ -153,10 +180,10 @@ def test_a_shared_movie_is_told_as_it_was_made() -> None:
     _, answer = restored()
     told = answer.report["fit"]
     assert told["finished"] == FRAMES
-    assert told["shared"]["members"] == FRAMES
-    assert told["shared"]["trials"] == 3
+    assert told["joint_training"]["members"] == FRAMES
+    assert told["joint_training"]["trials"] == 3
     assert any("One network was fitted to 4 parts" in note for note in answer.report["notes"])
-    assert "was fitted to 4 parts of the data together" in methods_text(answer.report)
+    assert "was fitted to 4 parts of the data together" in write_methods_section(answer.report)
 
 
 def test_a_shared_movie_says_how_far_it_is_up_to_the_end() -> None:
@@ -164,8 +191,8 @@ def test_a_shared_movie_says_how_far_it_is_up_to_the_end() -> None:
     shares = [event.fraction for event in seen]
     assert shares == sorted(shares)
     assert shares[-1] == pytest.approx(1, abs=0.05)
-    assert any("Learning from many" in event.words for event in seen)
-    assert "frame 4 of 4" in seen[-1].words
+    assert any("Learning from many" in event.message for event in seen)
+    assert "frame 4 of 4" in seen[-1].message
 
 
 @pytest.mark.parametrize("events", [2, 6])
@@ -196,30 +223,30 @@ def test_frames_that_are_done_are_kept_though_they_take_no_iterations(
         {"image": movie()},
         store=CheckpointStore(tmp_path / "kept", resume=False, after=0),
     )
-    next(event for event in loop if "frame 4 of 4" in event.words)
+    next(event for event in loop if "frame 4 of 4" in event.message)
     loop.close()  # as if it had been killed: nothing is written on the way out
     seen, answer = drain(plan_of(), movie(), store=CheckpointStore(tmp_path / "kept", resume=True))
     assert answer is not None
     np.testing.assert_array_equal(answer.image, restored()[1].image)
-    assert not any("Learning" in event.words for event in seen)
+    assert not any("Learning" in event.message for event in seen)
 
 
 def test_frames_need_the_network_of_all_and_not_each_other() -> None:
-    plan = plan_of(steadiness=0)
+    plan = plan_of(temporal_smoothing=0)
     inputs = sort_inputs(plan, {"image": movie()})
     assert not hasattr(inputs, "code")
-    calibration, parts = prepare(plan, inputs)
-    first = [unit for unit in plan.units if unit.role != SHOWN]
-    frames = [unit for unit in plan.units if unit.role == SHOWN]
+    calibration, parts = calibrate_pixels(plan, inputs)
+    first = [unit for unit in plan.units if unit.role != INFERENCE]
+    frames = [unit for unit in plan.units if unit.role == INFERENCE]
     pictures = []
     for order in (frames, frames[::-1]):
-        merge = Merge(plan, calibration, parts, movie())
-        clock = Clock(plan, lambda: Control.GO, None)
+        merge = ResultMerger(plan, calibration, parts, movie())
+        clock = RunClock(plan, lambda: Control.GO, None)
         course = UnitExecutor(plan, calibration, parts, clock, merge, None)
         for unit in (*first, *order):
             for _ in course.fit_unit(unit, plan.units.index(unit) + 1, None):
                 pass
-        pictures.append(merge.so_far()[0])
+        pictures.append(merge.get_estimates()[0])
     np.testing.assert_array_equal(*pictures)
 
 
@@ -232,24 +259,24 @@ def test_a_person_who_keeps_while_all_is_learned_gets_every_frame() -> None:
     warnings = answer.report["verdict"]["warnings"]
     assert not any("as in the input" in one for one in warnings)
     assert any("ended early" in one for one in warnings)
-    assert answer.stop_reason == "you kept the picture"
+    assert str(answer.stop) == "you kept the picture"
     assert (answer.image != movie()).all()
 
 
 def test_tiles_are_shown_one_network_and_are_the_same_when_interrupted(tmp_path: Path) -> None:
     image = np.tile(shot(32), (1, 8))
-    plan = plan_for(image, sharing="together", tile=128, max_iterations=2)
-    assert [unit.role for unit in plan.units][:1] == [SHARED]
-    assert {unit.tile for unit in plan.units if unit.role == SHOWN} == {0, 1}
+    plan = plan_for(image, series_training="joint", tile=128, max_iterations=2)
+    assert [unit.role for unit in plan.units][:1] == [JOINT]
+    assert {unit.tile for unit in plan.units if unit.role == INFERENCE} == {0, 1}
     _, whole = drain(plan, image)
     assert whole is not None
-    assert whole.report["fit"]["shared"]["shown"] == 2
+    assert whole.report["fit"]["joint_training"]["inference"] == 2
     store = CheckpointStore(tmp_path / "kept", resume=False, after=0)
     from napari_dip.pipeline.execute.runner import run
 
     loop = run(plan, {"image": image}, store=store)
     for event in loop:
-        if "tile 2" in event.words:
+        if "tile 2" in event.message:
             break
     loop.close()
     _, again = drain(plan, image, store=CheckpointStore(tmp_path / "kept", resume=True))

@@ -16,13 +16,14 @@ from napari_dip.errors import DipError, Refused
 from napari_dip.io.integrity import parse_strict_json
 from napari_dip.io.reading import read_spec
 from napari_dip.pipeline.api import load_recipe
-from napari_dip.pipeline.assess.methods import methods_text
-from napari_dip.pipeline.autosave import find_unfinished, versions
-from napari_dip.pipeline.machine import this_machine
-from napari_dip.pipeline.plan.plan import preflight
+from napari_dip.pipeline.assess.methods_section import write_methods_section
+from napari_dip.pipeline.autosave import find_interrupted_runs, get_pixel_versions
+from napari_dip.pipeline.machine import detect_machine
+from napari_dip.pipeline.plan.preflight import preflight
 from napari_dip.pipeline.recipe import recipe_from_dict
-from napari_dip.pipeline.reproduce.saved_settings import Shelf
-from napari_dip.pipeline.reproduce.told import report_in
+from napari_dip.pipeline.reproduce.report_lookup import read_run_report
+from napari_dip.pipeline.reproduce.saved_settings import PresetFolder
+from napari_dip.scale.batch.jobs import FileOutcome, Job
 from napari_dip.scale.batch.records import (
     make_result_paths,
     read_batch_manifest,
@@ -31,7 +32,6 @@ from napari_dip.scale.batch.records import (
     read_verified_record,
 )
 from napari_dip.scale.batch.table import format_batch_csv, render_batch_page
-from napari_dip.scale.batch.types import FileOutcome, Job
 
 RECIPE = {"schema": 1, "task": "denoise", "settings": {}, "preset": "fast", "device": "cpu"}
 RECIPE["max_iterations"] = 1
@@ -116,17 +116,17 @@ def refused(told: object, error: DipError) -> None:
 
 def test_a_report_is_read_or_refused_whatever_a_field_holds(folder, tmp_path):
     report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
-    trials = {"trials": 2, "gain": 0.1, "error": 0.1, "went_on": True}
-    network = {"file": "a{b}.network", "sha256": "0" * 64}
-    shared = {"members": 2, "iterations": 3, "shown": 4, **trials, **network}
-    report["fit"]["shared"] = shared
+    trials = {"trials": 2, "gain": 0.1, "error": 0.1, "fine_tuned": True}
+    network = {"network_file": "a{b}.network", "sha256": "0" * 64}
+    shared = {"members": 2, "iterations": 3, "inference": 4, **trials, **network}
+    report["fit"]["joint_training"] = shared
     path, said = tmp_path / "report.json", 0
     path.write_text(json.dumps(report), encoding="utf-8")
-    assert "a(b).network" in methods_text(report_in(path))
+    assert "a(b).network" in write_methods_section(read_run_report(path))
     for told, text in mutants(report):
         path.write_text(text, encoding="utf-8")
         try:
-            check(told, methods_text(report_in(path)))
+            check(told, write_methods_section(read_run_report(path)))
         except DipError as error:
             refused(told, error)
             said += 1
@@ -142,7 +142,11 @@ def test_a_report_is_read_or_refused_whatever_a_field_holds(folder, tmp_path):
         (("iterations",), "3", "its field 'iterations' should be a valid integer"),
         (("axes",), "Y", "its field 'shape' has 2 sizes and 'axes' 1"),
         (("task",), "inpaint", "its field 'task' is another than that of its recipe"),
-        (("held_out",), [[1, 2, 3]], "its field 'held_out.0' is wrong: list should have at most 2"),
+        (
+            ("validation_loss",),
+            [[1, 2, 3]],
+            "its field 'validation_loss.0' is wrong: list should have at most 2",
+        ),
         (("version",), "1\nimport os", "its field 'version' is wrong"),
         (("recipe", "schema"), 99, "schema version 99"),
         (("recipe", "settings"), {"gain": "much"}, "The setting 'gain' cannot be 'much'"),
@@ -169,7 +173,7 @@ def test_the_field_of_a_report_that_is_wrong_is_named(
 def test_what_is_no_plain_json_is_refused_from_every_door(text, folder, tmp_path):
     path = tmp_path / "text.json"
     path.write_text(text, encoding="utf-8")
-    for read in (report_in, load_recipe):
+    for read in (read_run_report, load_recipe):
         with pytest.raises(Refused) as caught:
             read(path)
         refused(text[:30], caught.value)
@@ -187,7 +191,7 @@ def test_json_that_says_two_things_at_once_is_none(text):
 
 
 def test_a_recipe_is_read_or_refused_whatever_a_field_holds(tmp_path):
-    path, shelf = tmp_path / "recipe.json", Shelf(tmp_path, "denoise")
+    path, shelf = tmp_path / "recipe.json", PresetFolder(folder=tmp_path, task="denoise")
     (tmp_path / "last").mkdir()
     whole = {**RECIPE, "settings": {"gain": 1.0, "noise": "auto", "network": ""}, "tile": 128}
     deep = [{**whole, "settings": {"gain": json.loads("[" * n + "]" * n)}} for n in (50, 200, 400)]
@@ -216,22 +220,24 @@ def test_the_list_of_a_batch_is_read_or_refused_whatever_a_field_holds(folder, t
 
 def test_a_receipt_counts_only_if_a_table_can_be_made_of_it(folder):
     at, source = make_result_paths(folder / "done", "in.tif"), read_spec(folder / "in.tif")
-    recipe, before = recipe_from_dict(RECIPE), at.receipt.read_text(encoding="utf-8")
+    recipe, before = recipe_from_dict(RECIPE), at.record.read_text(encoding="utf-8")
     assert read_file_record(at, source, recipe) is not None
-    plan = preflight(recipe, source, this_machine())
-    job = Job(folder / "in.tif", plan, at)
+    plan = preflight(recipe, source, detect_machine())
+    job = Job(source=folder / "in.tif", plan=plan, paths=at)
     assert read_verified_record(job, plan) is not None
     counted = 0
     try:
         for told, text in mutants(json.loads(before)):
-            at.receipt.write_text(text, encoding="utf-8")
+            at.record.write_text(text, encoding="utf-8")
             read_verified_record(job, plan)
             if (found := read_file_record(at, source, recipe)) is not None:
-                outcome = FileOutcome(folder / "in.tif", "kept", at.result, receipt=found)
+                outcome = FileOutcome(
+                    source=folder / "in.tif", state="kept", result=at.result, record=found
+                )
                 check(told, format_batch_csv([outcome]) + render_batch_page([outcome], recipe))
                 counted += 1
     finally:
-        at.receipt.write_text(before, encoding="utf-8")
+        at.record.write_text(before, encoding="utf-8")
     assert counted > 100
 
 
@@ -239,17 +245,17 @@ def test_an_unfinished_run_is_offered_or_passed_over_whatever_its_files_hold(tmp
     run = tmp_path / "run-1"
     run.mkdir()
     noted = {"layer": "a", "sha256": "0" * 64, "axes": "YX", "path": None, "file": "image.npy"}
-    whole = {"schema": 1, **versions(), "recipe": RECIPE, "label": "Denoise cells"}
+    whole = {"schema": 1, **get_pixel_versions(), "recipe": RECIPE, "label": "Denoise cells"}
     whole |= {"begun": "2026-01-01T00:00:00+00:00", "iterations": 10, "tiles": 0}
-    whole |= {"machine": asdict(this_machine()), "inputs": {"image": noted}}
+    whole |= {"machine": asdict(detect_machine()), "inputs": {"image": noted}}
     (run / "run.json").write_text(json.dumps(whole), encoding="utf-8")
-    assert len(find_unfinished(tmp_path, "denoise")) == 1
+    assert len(find_interrupted_runs(tmp_path, "denoise")) == 1
     whole = json.loads(json.dumps(whole))
     ages = (("begun", json.dumps({**whole, "begun": one})) for one in ("0001-01-01", "9999-12-31"))
     for told, text in (*mutants(whole), *((one[:9], one) for one in TEXTS), *ages):
         (run / "run.json").write_text(text, encoding="utf-8")
-        for one in find_unfinished(tmp_path, "denoise"):
-            check(told, one.words())
+        for one in find_interrupted_runs(tmp_path, "denoise"):
+            check(told, one.describe())
             assert isinstance(one.exact, bool) and one.machine.devices is not None
     (run / "run.json").write_text(json.dumps(whole), encoding="utf-8")
     inner = (*TEXTS, '{"fit": {"history": [[1e400]]}, "outcomes": []}', '{"fit": 1, "outcomes": 1}')
@@ -257,5 +263,5 @@ def test_an_unfinished_run_is_offered_or_passed_over_whatever_its_files_hold(tmp
     for head in (*TEXTS, *heads, '{"__metadata__": 3}', '{"__metadata__": []}'):
         content = head.encode()
         (run / "checkpoint").write_bytes(struct.pack("<Q", len(content)) + content)
-        (one,) = find_unfinished(tmp_path, "denoise")
+        (one,) = find_interrupted_runs(tmp_path, "denoise")
         assert one.done == 0

@@ -18,17 +18,17 @@ import napari_dip as dip
 from napari_dip.cli import main
 from napari_dip.engine.control import Control
 from napari_dip.io import ImageSpec
-from napari_dip.pipeline.assess.methods import methods_text
-from napari_dip.pipeline.assess.references import PAPERS, PARTS, papers_of
+from napari_dip.pipeline.assess.methods_section import write_methods_section
+from napari_dip.pipeline.assess.references import CITED_TOPICS, PAPERS, list_paper_keys
 from napari_dip.pipeline.events import drain_generator
 from napari_dip.pipeline.execute.runner import run
-from napari_dip.pipeline.machine import this_machine
-from napari_dip.pipeline.plan.plan import preflight
-from napari_dip.pipeline.reproduce.repeating import (
+from napari_dip.pipeline.machine import detect_machine
+from napari_dip.pipeline.plan.preflight import preflight
+from napari_dip.pipeline.reproduce.repetition import (
     Repetition,
     build_command,
     format_command_line,
-    python_script,
+    write_python_script,
 )
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -50,13 +50,15 @@ def shot(tmp_path):
 
 
 def repetition(result, **paths):
-    return Repetition(result.report, {name: str(path) for name, path in paths.items()}, "cells")
+    return Repetition(
+        report=result.report, paths={name: str(path) for name, path in paths.items()}, name="cells"
+    )
 
 
 def test_the_script_run_by_itself_gives_the_same_pixels(shot, tmp_path):
     result = dip.denoise(shot, seed=7, smoothing=0.05, **FEW)
     script = tmp_path / "again.py"
-    script.write_text(python_script(repetition(result, image=shot)), encoding="utf-8")
+    script.write_text(write_python_script(repetition(result, image=shot)), encoding="utf-8")
     done = subprocess.run(
         [sys.executable, str(script)], cwd=tmp_path, capture_output=True, text=True, timeout=60
     )
@@ -67,7 +69,7 @@ def test_the_script_run_by_itself_gives_the_same_pixels(shot, tmp_path):
 
 def test_the_script_tells_another_image_from_other_pixels(shot, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    text = python_script(repetition(dip.denoise(shot, **FEW), image=shot))
+    text = write_python_script(repetition(dip.denoise(shot, **FEW), image=shot))
     exec(text.replace("seed=0", "seed=1"), {})
     assert "Other pixels than then" in capsys.readouterr().out
     tifffile.imwrite(shot, scene(seed=5))
@@ -79,13 +81,20 @@ def test_the_script_tells_another_image_from_other_pixels(shot, tmp_path, capsys
 def test_a_strangers_report_cannot_put_a_statement_into_the_script(evil):
     """It comes with a layer that somebody sent; the script is pasted and run unread."""
     report = dict(dip.denoise(scene(), **FEW).report)
-    image = {"image": "cells.tif", "second": "again.tif"}
-    plain = python_script(Repetition(report, image, "cells"))
+    image = {"image": "cells.tif", "repeated_exposure": "again.tif"}
+    plain = write_python_script(Repetition(report=report, paths=image, name="cells"))
     report |= dict.fromkeys(report.keys() - {"recipe", "fit", "shape", "prior", "axes"}, evil)
-    report["axes"], report["fit"] = f"YX{evil}", {"shared": {"file": evil, "sha256": evil}}
+    report["axes"], report["fit"] = (
+        f"YX{evil}",
+        {"joint_training": {"network_file": evil, "sha256": evil}},
+    )
     report["fit"]["axes"] = evil
-    hostile = Repetition(report, {"image": evil, "second": evil, f"x={evil}, y": evil}, evil)
-    trees = [ast.parse(text) for text in (plain, python_script(hostile))]
+    hostile = Repetition(
+        report=report,
+        paths={"image": evil, "repeated_exposure": evil, f"x={evil}, y": evil},
+        name=evil,
+    )
+    trees = [ast.parse(text) for text in (plain, write_python_script(hostile))]
     calls = [
         [ast.unparse(one.func) for one in ast.walk(tree) if isinstance(one, ast.Call)]
         for tree in trees
@@ -97,9 +106,9 @@ def test_a_strangers_report_cannot_put_a_statement_into_the_script(evil):
 
 @pytest.mark.skipif(os.name == "nt", reason="quoted for another shell there")
 def test_the_command_as_a_shell_takes_it_apart_gives_the_same_pixels(shot, tmp_path, monkeypatch):
-    result = dip.denoise(shot, prior="blind-spot", neighbours=False, gain=1.5, **FEW)
+    result = dip.denoise(shot, prior="blind-spot", neighbouring_frames=False, gain=1.5, **FEW)
     line = format_command_line(repetition(result, image=shot))
-    assert "--no-neighbours" in line and "--gain 1.5" in line
+    assert "--no-neighbouring-frames" in line and "--gain 1.5" in line
     program, *words = shlex.split(line)
     monkeypatch.chdir(tmp_path)
     assert program == "napari-dip" and main([*words, "--quiet"]) == 0
@@ -116,13 +125,13 @@ def test_further_pictures_come_along(shot, tmp_path, monkeypatch):
     again = repetition(result, image=shot, mask=mask)
     assert main([*build_command(again)[1:], "--quiet"]) == 0
     np.testing.assert_array_equal(tifffile.imread("cells inpainted.tif"), result.image)
-    exec(python_script(again), {})
+    exec(write_python_script(again), {})
     np.testing.assert_array_equal(tifffile.imread("cells inpainted.tif"), result.image)
 
 
 @pytest.mark.parametrize(
     ("prior", "polls"),
-    [("recorrupted", 29), ("recorrupted", 12), ("blind-spot", 27), ("noise", 27)],
+    [("r2r", 29), ("r2r", 12), ("blind-spot", 27), ("random-input", 27)],
 )
 def test_a_picture_that_was_kept_by_hand_comes_back(prior, polls):
     """Kept between two looks, after a preview that came later than the last judgement."""
@@ -134,25 +143,29 @@ def test_a_picture_that_was_kept_by_hand_comes_back(prior, polls):
         asked.append(1)
         return Control.KEEP if len(asked) > polls else Control.GO
 
-    plan = preflight(recipe, ImageSpec("x", (24, 24), "uint16", "YX"), this_machine(), {})
+    plan = preflight(
+        recipe, ImageSpec(name="x", shape=(24, 24), dtype="uint16", axes="YX"), detect_machine(), {}
+    )
     kept = drain_generator(run(plan, {"image": image}, control=control, preview_seconds=0.0), None)
-    assert kept.stop_reason == "you kept the picture"
+    assert str(kept.stop) == "you kept the picture"
     again = repetition(kept, image="x.tif")
-    assert again.keep_after == kept.best_iteration
-    repeated = dip.restore(image, again.recipe, keep_after=again.keep_after)
+    assert again.kept_iteration == kept.best_iteration
+    repeated = dip.restore(image, again.recipe, keep_after=again.kept_iteration)
     np.testing.assert_array_equal(repeated.image, kept.image)
     assert f"--keep-after {kept.best_iteration}" in format_command_line(again)
-    assert f"keep_after={kept.best_iteration}" in python_script(again)
-    assert "ended by hand" in methods_text(kept.report)
+    assert f"keep_after={kept.best_iteration}" in write_python_script(again)
+    assert "ended by hand" in write_methods_section(kept.report)
 
 
 def test_the_script_says_where_a_kept_picture_comes_back_only_roughly():
     recipe = dip.make_recipe("denoise", preset="fast", max_iterations=20, restarts=2)
     kept = dip.restore(scene(), recipe, keep_after=25)  # in the second fit
     assert kept.report["fit"]["finished"] == kept.report["fit"]["kept"] == 1
-    assert "# The run had several fits and was ended" in python_script(repetition(kept, image="x"))
+    assert "# The run had several fits and was ended" in write_python_script(
+        repetition(kept, image="x")
+    )
     whole = dip.restore(scene(), dip.make_recipe("denoise", **FEW))
-    assert repetition(whole, image="x").doubt == ""
+    assert repetition(whole, image="x").unreliable_reason == ""
 
 
 @pytest.mark.parametrize("wrong", [0, -3, "many", True])
@@ -163,30 +176,38 @@ def test_keeping_after_no_number_of_iterations_is_refused(wrong):
 
 def test_what_the_scale_of_a_stack_decided_is_written_down():
     stack = np.stack([scene(seed=n) for n in range(4)])
-    spec = ImageSpec("x", stack.shape, "uint16", "ZYX", None, (3.0, 1.0, 1.0), ("um",) * 3)
+    spec = ImageSpec(
+        name="x",
+        shape=stack.shape,
+        dtype="uint16",
+        axes="ZYX",
+        path=None,
+        scale=(3.0, 1.0, 1.0),
+        units=("um",) * 3,
+    )
     recipe = dip.make_recipe("denoise", **FEW)
-    plan = preflight(recipe, spec, this_machine(), {})
+    plan = preflight(recipe, spec, detect_machine(), {})
     result = drain_generator(run(plan, {"image": stack}), None)
     again = repetition(result, image="x.tif")
-    assert again.recipe.common.stacks == "planes"
+    assert again.recipe.run_settings.stacks == "planes"
     repeated = dip.restore(stack, again.recipe, axes="ZYX")
     np.testing.assert_array_equal(repeated.image, result.image)
 
 
 ALWAYS = {"deep image prior"}
 USED = {
-    "recorrupted": {"recorrupted", "collaborative", "noise line"},
+    "r2r": {"r2r", "collaborative", "noise line"},
     "blind-spot": {"blind spot", "posterior", "collaborative", "noise line"},
-    "noise": {"noise line"},
+    "random-input": {"noise line"},
 }
 
 
 @pytest.mark.parametrize("prior", USED)
 def test_the_methods_text_names_the_prior_that_ran_and_cites_no_other(prior):
     result = dip.denoise(scene(), prior=prior, **FEW)
-    text = methods_text(result.report)
+    text = write_methods_section(result.report)
     body, _, references = text.partition("\n\n")
-    assert set(papers_of(result.report)) == ALWAYS | USED[prior]
+    assert set(list_paper_keys(result.report)) == ALWAYS | USED[prior]
     lines = references.strip().splitlines()
     assert {line.partition("] ")[2] for line in lines} == {
         PAPERS[key] for key in ALWAYS | USED[prior]
@@ -194,16 +215,16 @@ def test_the_methods_text_names_the_prior_that_ran_and_cites_no_other(prior):
     cited = {int(one) for group in re.findall(r"\[([\d, ]+)\]", body) for one in group.split(",")}
     assert cited == set(range(1, len(lines) + 1))
     words = {
-        "recorrupted": "more noise of its own kind",
+        "r2r": "more noise of its own kind",
         "blind-spot": "pixels hidden afresh",
-        "noise": "fixed random noise",
+        "random-input": "fixed random noise",
     }
     assert [key for key, one in words.items() if one in body] == [prior]
 
 
 def test_the_methods_text_has_the_figures_of_the_run():
     result = dip.denoise(scene(), seed=3, smoothing=0.2, gain=2.5, read_noise=4, **FEW)
-    text, report = methods_text(result.report), result.report
+    text, report = write_methods_section(result.report), result.report
     assert f"napari-dip {dip.__version__}" in text and "preset 'Fast', seed 3" in text
     assert "gain 2.5" in text and f"{report['noise']['intercept'][0]:.4g}" in text
     assert "given by hand" in text and "Trimeche" not in text
@@ -214,24 +235,27 @@ def test_the_methods_text_has_the_figures_of_the_run():
 
 def test_the_methods_text_says_which_of_the_iterations_was_taken():
     report = dict(dip.denoise(scene(), **FEW).report)
-    report["held_out"] = [[1, 1.0], [2, 0.90], [3, 0.91]]
+    report["validation_loss"] = [[1, 1.0], [2, 0.90], [3, 0.91]]
     for changes, words in (
         ({"best_iteration": 2}, "its picture of iteration 2 was taken"),
         ({"best_iteration": 3}, "of iterations that hardly differ the last, 3, was taken"),
         (
-            {"best_iteration": 3, "stop_reason": "you kept the picture"},
+            {"best_iteration": 3, "stop_code": "user"},
             "its picture of iteration 3",
         ),
-        ({"best_iteration": 3, "held_out": [[3, None]]}, "its picture of iteration 3 was taken"),
+        (
+            {"best_iteration": 3, "validation_loss": [[3, None]]},
+            "its picture of iteration 3 was taken",
+        ),
     ):
-        assert words in methods_text({**report, **changes})
+        assert words in write_methods_section({**report, **changes})
 
 
 def test_the_methods_text_tells_the_last_phase_from_the_iterations_that_were_judged():
     result = dip.deblur(scene(), gaussian_sigma=2.0, preset="fast", max_iterations=16)
-    text = methods_text(result.report)
+    text = write_methods_section(result.report)
     assert "took 16 iterations of at most 16, the last 2 of them with the held-out pixels" in text
-    assert result.stop_reason == "all 16 iterations were used"
+    assert str(result.stop) == "all 16 iterations were used"
     assert "the picture after these last ones was taken" in text
     assert "to judge the fit until its last iterations, in which they take part." in text
     assert "Gaussian blur of standard deviation 2 pixels" in text
@@ -240,8 +264,10 @@ def test_the_methods_text_tells_the_last_phase_from_the_iterations_that_were_jud
 
 
 def test_every_paper_that_no_sentence_cites_has_its_part_named():
-    sentences = (ROOT / "src/napari_dip/pipeline/assess/methods.py").read_text(encoding="utf-8")
-    assert {key for key in PAPERS if key not in sentences} <= set(PARTS) <= set(PAPERS)
+    sentences = (ROOT / "src/napari_dip/pipeline/assess/methods_section.py").read_text(
+        encoding="utf-8"
+    )
+    assert {key for key in PAPERS if key not in sentences} <= set(CITED_TOPICS) <= set(PAPERS)
 
 
 @pytest.mark.parametrize(
@@ -249,14 +275,14 @@ def test_every_paper_that_no_sentence_cites_has_its_part_named():
     [
         ("denoise", {"noise": "salt-and-pepper"}, {}),
         ("denoise", {"noise": "speckle"}, {}),
-        ("denoise", {"prior": "noise"}, {"second": 1}),
-        ("denoise", {}, {"second": 1}),
+        ("denoise", {"prior": "random-input"}, {"repeated_exposure": 1}),
+        ("denoise", {}, {"repeated_exposure": 1}),
         ("guide", {"prior": "blind-spot"}, {"guide": 0}),
-        ("guide", {"prior": "noise"}, {"guide": 0}),
+        ("guide", {"prior": "random-input"}, {"guide": 0}),
         ("super-resolve", {"factor": 2}, {}),
-        ("super-resolve", {"prior": "noise"}, {}),
+        ("super-resolve", {"prior": "random-input"}, {}),
         ("deblur", {"gaussian_sigma": 1.0}, {}),
-        ("deblur", {"gaussian_sigma": 1.0, "start": "none"}, {}),
+        ("deblur", {"gaussian_sigma": 1.0, "initial_estimate": "none"}, {}),
         ("blind-deblur", {"psf_size": 7}, {}),
         ("blind-deblur", {"psf_size": 7, "blur": "free"}, {}),
         ("inpaint", {}, {"mask": -1}),
@@ -282,16 +308,16 @@ def test_parts_are_cited_where_they_ran_and_nowhere_else(task, settings, inputs,
 
     watched(collaborative, "refine_collaboratively", "collaborative")
     watched(first_guess, "run_masked_richardson_lucy", "Lucy")
-    watched(recorruption, "R2RPrior", "recorrupted")
+    watched(recorruption, "R2RPrior", "r2r")
     others = {name: scene(seed=seed) for name, seed in inputs.items() if seed >= 0}
     if "mask" in inputs:
         others["mask"] = np.random.default_rng(0).random((24, 24)) < 0.2
     result = dip.restore(scene(), dip.make_recipe(task, **{**FEW, **settings}), **others)
-    cited = set(papers_of(result.report))
-    assert cited & {"collaborative", "Lucy", "recorrupted"} == ran
-    assert ("two shots" in cited) == ("second" in inputs)
+    cited = set(list_paper_keys(result.report))
+    assert cited & {"collaborative", "Lucy", "r2r"} == ran
+    assert ("two shots" in cited) == ("repeated_exposure" in inputs)
     assert ("backprojection" in cited) == ("deblur" in task)
-    text = methods_text(result.report)
+    text = write_methods_section(result.report)
     assert "{" not in text and text.count("\n[") == len(cited)
 
 
@@ -309,5 +335,5 @@ def test_every_paper_is_named_where_its_part_is_written():
         assert any(re.search(rf"{author}.{{0,300}}?{year}", text) for text in texts), key
         number = re.search(r"(doi:\S+|arXiv:\S+)\.$", paper)
         assert number or key in ("two shots", "steadiness", "confocal"), key
-        if number and key not in ("deep image prior", "blind spot", "recorrupted"):
+        if number and key not in ("deep image prior", "blind spot", "r2r"):
             assert any(number[1] in text for text in texts), key

@@ -6,14 +6,14 @@ import pytest
 
 from napari_dip.errors import Refused
 from napari_dip.pipeline.recipe import make_recipe
-from napari_dip.pipeline.reproduce.saved_settings import Shelf
+from napari_dip.pipeline.reproduce.saved_settings import PresetFolder
 
 RECIPE = make_recipe("denoise", preset="best", seed=11, gain=1e-7, smoothing=0.123456789)
 
 
 @pytest.fixture
 def shelf(tmp_path):
-    return Shelf(tmp_path / "not there yet", "denoise")
+    return PresetFolder(folder=tmp_path / "not there yet", task="denoise")
 
 
 def code_of(act, *arguments):
@@ -34,7 +34,7 @@ def test_a_preset_comes_back_as_it_was_kept(shelf):
 
 def test_each_task_has_presets_of_its_own(shelf):
     shelf.save("mine", RECIPE)
-    other = Shelf(shelf.folder, "deblur")
+    other = PresetFolder(folder=shelf.folder, task="deblur")
     assert other.names() == ()
     other.save("mine", make_recipe("deblur", gaussian_sigma=2))
     assert shelf.load("mine") == RECIPE
@@ -94,8 +94,10 @@ def test_the_last_settings_come_back_and_a_damaged_file_is_as_none(shelf):
 
 def test_a_folder_that_cannot_be_made_is_said_in_words(tmp_path):
     (tmp_path / "file").write_text("x", encoding="utf-8")
-    shelf = Shelf(tmp_path / "file" / "below", "denoise")
+    shelf = PresetFolder(folder=tmp_path / "file" / "below", task="denoise")
     assert code_of(shelf.save, "mine", RECIPE) == "output-folder-missing"
-    assert code_of(Shelf(None, "denoise").save, "mine", RECIPE) == "preset-homeless"
-    assert Shelf(None, "denoise").names() == ()
-    assert Shelf(None, "denoise").remembered() is None
+    assert (
+        code_of(PresetFolder(folder=None, task="denoise").save, "mine", RECIPE) == "preset-homeless"
+    )
+    assert PresetFolder(folder=None, task="denoise").names() == ()
+    assert PresetFolder(folder=None, task="denoise").remembered() is None

@@ -11,7 +11,8 @@ import tifffile
 import napari_dip as dip
 from napari_dip.cli.app import main
 from napari_dip.engine.control import Control
-from napari_dip.pipeline.assess.merge import SHORTENED, as_input
+from napari_dip.errors.notes import make_note
+from napari_dip.pipeline.assess.merge import convert_to_input_dtype
 from run_scene import drain, plan_for
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def test_filling_in_with_the_inputs_type_changes_no_measured_pixel(kind: str) ->
     assert result.image.dtype == kind
     np.testing.assert_array_equal(result.image[~mask], image[~mask])
     assert (result.image[mask] != image[mask]).mean() > 0.9
-    assert SHORTENED.format(dtype=kind) not in result.report["notes"]
+    assert str(make_note("type-shortened", dtype=kind)) not in result.report["notes"]
 
 
 @pytest.mark.parametrize("axes", ["ZYX", "YXC", "TZYX"])
@@ -71,7 +72,7 @@ def test_the_command_writes_measured_pixels_beyond_single_precision(
 
 def test_a_result_in_single_precision_says_that_measured_pixels_were_shortened() -> None:
     image, mask = large("int32", SIDE, SIDE), holes(SIDE, SIDE)
-    told = SHORTENED.format(dtype="int32")
+    told = str(make_note("type-shortened", dtype="int32"))
     assert told in dip.inpaint(image, mask, **WISH).report["notes"]
     assert told not in dip.inpaint(image % 2**24, mask, **WISH).report["notes"]
 
@@ -99,5 +100,7 @@ def test_what_no_fit_has_reached_is_as_in_the_input() -> None:
 def test_a_restored_pixel_beyond_the_type_is_its_largest_number() -> None:
     array = np.full((2, 2), np.iinfo(np.int64).max)
     plan = plan_for(np.zeros((SIDE, SIDE), np.int64), dtype="same")
-    answer = as_input(np.full((2, 2), 1e19, np.float32), array, plan, np.zeros((2, 2), bool))
+    answer = convert_to_input_dtype(
+        np.full((2, 2), 1e19, np.float32), array, plan, np.zeros((2, 2), bool)
+    )
     assert (answer > 2**62).all()

@@ -16,7 +16,7 @@ from qtpy.QtCore import Qt, QThreadPool
 import napari_dip as dip
 from napari_dip.cli import main
 from napari_dip.io.writing import write_image
-from napari_dip.pipeline.reproduce.repeating import format_command_line, python_script
+from napari_dip.pipeline.reproduce.repetition import format_command_line, write_python_script
 from napari_dip.qt.batch.dock import BatchDock
 from napari_dip.qt.batch.layers import make_dask_array
 from napari_dip.qt.batch.settings import suggest_results_folder
@@ -74,7 +74,7 @@ class Bench:
         self.wait_for_plan()
 
     def wait_for_plan(self):
-        self.wait(lambda: self.bar.state is RunBarState.READY)
+        self.wait(lambda: self.bar.state is RunBarState.IDLE)
 
     def press(self, button):
         assert button.isEnabled() and not button.isHidden(), button.text()
@@ -100,7 +100,7 @@ class Bench:
 
     @property
     def said(self):
-        return self.bar.words.text()
+        return self.bar.message_label.text()
 
 
 @pytest.fixture
@@ -126,12 +126,12 @@ def test_files_are_run_and_held_to_the_bytes_of_the_command(bench, scene, tmp_pa
     bench.ask(scene, out)
     assert bench.states == ["ready", "ready", "refused", "ready"] and not out.exists()
     assert bench.dock.plan_line.text().startswith("4 files, 1 refused, 3 to restore: up to ")
-    assert "Save it as TIFF or PNG" in bench.rows["bad.tif"].words[0]
+    assert "Save it as TIFF or PNG" in bench.rows["bad.tif"].messages[0]
     bench.press(bench.bar.run_button)
     bench.press(bench.bar.pause_button)
     assert not bench.dock.files.isEnabled() and bench.bar.pause_button.text() == "Resume"
     bench.qtbot.wait(400)
-    assert not any(row.done for row in bench.rows.values()) and not results(out)
+    assert not any(row.has_result for row in bench.rows.values()) and not results(out)
     bench.press(bench.bar.pause_button)
     bench.wait_for_end()
     assert results(out) == results(scene / "whole")
@@ -153,14 +153,14 @@ def test_a_batch_of_the_command_is_gone_on_with_stopped_and_ended_by_the_command
     assert main([*typed, str(scene / "in" / "a.tif")]) == 0
     begun = (out / "a.tif").stat().st_mtime_ns
     bench.ask(scene, out)
-    assert bar.run_button.text() == "Go on"
+    assert bar.run_button.text() == "Resume"
     bench.press(bar.run_button)
     bench.press(bar.pause_button)
     bench.qtbot.wait(600)  # a double click does not stop it
     bench.press(bar.run_button)
     bench.wait_for_end()
     assert "Of 4 files: 1 done before, 1 refused, 2 left." in bench.said
-    assert "Go on takes up the rest" in bench.said and list(results(out)) == ["a.tif"]
+    assert "Resume takes up the rest" in bench.said and list(results(out)) == ["a.tif"]
     assert main([*typed, str(scene / "in"), "--resume"]) == 1  # the bad one has no result
     assert results(out) == results(scene / "whole")
     assert (out / "a.tif").stat().st_mtime_ns == begun
@@ -169,13 +169,13 @@ def test_a_batch_of_the_command_is_gone_on_with_stopped_and_ended_by_the_command
 def test_a_batch_that_was_stopped_before_its_first_file_was_done_has_begun(bench, scene, tmp_path):
     shutil.copy(scene / "whole" / "batch.json", tmp_path)
     bench.ask(scene, tmp_path)
-    assert bench.bar.run_button.text() == "Go on"  # as the sentence at its end has it
+    assert bench.bar.run_button.text() == "Resume"  # as the sentence at its end has it
 
 
 def test_a_dock_that_is_closed_amid_a_batch_loses_nothing(bench, scene):
     out = scene / "closed"
     shutil.copytree(scene / "whole", out)
-    for name in ("c.tif", "receipts/c.tif.json"):
+    for name in ("c.tif", "records/c.tif.json"):
         (out / name).unlink()
     bench.dock.folder.setText(str(out))  # files and recipe are those of the batch there
     bench.wait_for_plan()
@@ -199,8 +199,8 @@ def test_results_open_as_lazy_layers_in_their_place(bench, scene, monkeypatch):
     shown = bench.dock.results
     place = list(bench.rows).index("b.tif")
     shown.table.selectRow(place)
-    assert shown.words.text() == " ".join(bench.rows["b.tif"].words)
-    bench.press(shown.beside)
+    assert shown.message_label.text() == " ".join(bench.rows["b.tif"].messages)
+    bench.press(shown.with_input)
     bench.press(shown.show_button)
     bench.wait(lambda: len(bench.viewer.layers) == 2)
     below, layer = bench.viewer.layers
@@ -259,13 +259,13 @@ def test_what_is_wrong_with_the_whole_is_said_above_run(bench, scene, tmp_path):
 def test_settings_are_offered_from_presets_of_ones_own_and_the_last_run(bench):
     shelf = open_saved_settings("denoise")
     shelf.remember(RECIPE)
-    shelf.save("mine", RECIPE.with_common(seed=3))
+    shelf.save("mine", RECIPE.replace_run_settings(seed=3))
     chooser = bench.dock.recipe
     chooser.refresh()
     words = [chooser.settings.itemText(place) for place in range(chooser.settings.count())]
     assert words == ["Fast", "Balanced", "Best", "As in my last run", "My preset 'mine'"]
     chooser.settings.setCurrentIndex(4)
-    assert chooser.recipe().common.seed == 3
+    assert chooser.recipe().run_settings.seed == 3
     chooser.settings.setCurrentIndex(3)
     assert chooser.recipe() == RECIPE
 
@@ -284,8 +284,8 @@ def test_one_network_for_all_files_is_a_tick_and_the_command_knows_it(bench, tmp
     for number in range(8):
         crop = np.ascontiguousarray(shot[20:52, 10 + 30 * number : 42 + 30 * number])
         tifffile.imwrite(tmp_path / "in" / f"{number}.tif", crop)
-    (tmp_path / "recipe.json").write_text(RECIPE.with_common(max_iterations=1).to_json())
-    box, out = bench.dock.one_network, tmp_path / "out"
+    (tmp_path / "recipe.json").write_text(RECIPE.replace_run_settings(max_iterations=1).to_json())
+    box, out = bench.dock.joint_training, tmp_path / "out"
     bench.ask(tmp_path, out)
     alone = bench.dock.plan_line.text()
     box.click()
@@ -307,26 +307,24 @@ def test_one_network_for_all_files_is_a_tick_and_the_command_knows_it(bench, tmp
 def test_the_folder_of_a_batch_with_one_network_ticks_the_box(bench, scene, tmp_path):
     shutil.copy(scene / "whole" / "batch.json", tmp_path)
     told = json.loads((tmp_path / "batch.json").read_text(encoding="utf-8"))
-    (tmp_path / "batch.json").write_text(json.dumps(told | {"one_network": True}))
+    (tmp_path / "batch.json").write_text(json.dumps(told | {"joint_training": True}))
     bench.dock.folder.setText(str(tmp_path))
-    assert bench.dock.one_network.wanted
+    assert bench.dock.joint_training.wanted
     bench.dock.folder.setText(str(scene / "whole"))
-    assert not bench.dock.one_network.wanted
+    assert not bench.dock.joint_training.wanted
 
 
 def test_a_result_that_was_shown_a_network_says_how_it_is_repeated(scene):
     """As a layer that the dock opens notes it."""
-    shared = {"file": "series.network", "sha256": "0" * 64}
-    receipt = json.loads((scene / "whole" / "receipts" / "a.tif.json").read_text())
+    shared = {"network_file": "series.network", "sha256": "0" * 64}
+    receipt = json.loads((scene / "whole" / "records" / "a.tif.json").read_text())
     report = receipt["report"]
-    report["fit"]["shared"] = shared
+    report["fit"]["joint_training"] = shared
     inputs = {
         "image": {"layer": "a.tif", "path": str(scene / "in" / "a.tif"), "axes": "YX"},
-        "shared_network": {"layer": "series.network", "path": "/there/series.network"},
+        "network_file": {"layer": "series.network", "path": "/there/series.network"},
     }
     made = {"report": report, "input": {"name": "a.tif"}, "inputs": inputs}
     assert find_unsaved_inputs(made) == [] and set(read_recorded_inputs(made)) == {"image"}
-    assert '"/there/series.network"' in python_script(build_repetition(made, {}))
-    assert "--shared-network /there/series.network" in format_command_line(
-        build_repetition(made, {})
-    )
+    assert '"/there/series.network"' in write_python_script(build_repetition(made, {}))
+    assert "--network-file /there/series.network" in format_command_line(build_repetition(made, {}))

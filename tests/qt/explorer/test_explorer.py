@@ -12,8 +12,8 @@ from qtpy.QtCore import Qt, QThreadPool
 from qtpy.QtWidgets import QApplication, QFileDialog
 
 from napari_dip.engine.control import Control
+from napari_dip.explore.experiment_setup import TARGETS, label_architecture
 from napari_dip.explore.spectra import BAND_NAMES
-from napari_dip.explore.subject import TARGETS, label_architecture
 from napari_dip.qt.explorer.plot import ExplorerPlot
 from napari_dip.qt.explorer.request import find_visible_plane
 from napari_dip.qt.explorer.run import ExperimentProgressQueue, ExperimentTimer
@@ -65,7 +65,7 @@ class Bench:
 
     @property
     def said(self):
-        return self.dock.run_bar.words.text()
+        return self.dock.run_bar.message_label.text()
 
 
 @pytest.fixture
@@ -88,7 +88,7 @@ def test_impedance_is_drawn_while_it_runs_and_its_report_saved_and_opened(
     bench.wait_for_end()
     curves = {name: curve.getOriginalDataset() for name, curve in dock.plot.curves.items()}
     assert list(curves) == ["image", "image_and_noise", "shuffled", "noise"]
-    found = dock.results._found
+    found = dock.results._result
     for name, (iteration, energy) in curves.items():
         assert iteration.tolist() == list(range(1, ITERATIONS + 1))
         assert energy.tolist() == found.energies[name].tolist()
@@ -123,7 +123,7 @@ def test_a_spectrum_that_is_stopped_keeps_what_there_is_and_shows_how_it_came(be
     bench.press(dock.run_bar.run_button)
     bench.wait_for_end()
     assert "Ended by hand after" in bench.said
-    count = dock.results._found.subject.iterations
+    count = dock.results._result.subject.iterations
     assert 10 <= count < 5000 and dock.results.table.rowCount() == 5
     assert "mitochondria preview" not in viewer.layers
     bench.press(dock.results.layers_button)
@@ -145,7 +145,7 @@ def test_the_network_that_suits_an_image_is_kept_as_a_preset_for_denoising(bench
     assert "6 fits of 12" in dock.plan_line.text()
     bench.run()
     bench.wait_for_end()
-    results, found = dock.results, dock.results._found
+    results, found = dock.results, dock.results._result
     assert results.table.rowCount() == 3
     errors = [float(results.table.item(row, 1).text()) for row in range(3)]
     assert errors == sorted(errors)
@@ -155,12 +155,12 @@ def test_the_network_that_suits_an_image_is_kept_as_a_preset_for_denoising(bench
     other = next(one for one in found.fits if one.design.name == "decoder")
     held_out = 0 * other.held_out  # as if it were better for certain
     other = replace(other, held_out=held_out, errors=0 * other.errors)
-    results._found = replace(found, fits=(*found.fits[:1], other))
+    results._result = replace(found, fits=(*found.fits[:1], other))
     bench.press(results.preset_button)
     (name,) = open_saved_settings("denoise").names()
     kept = open_saved_settings("denoise").load(name)
     assert name == "decoder only for mitochondria" and f"'{name}'" in bench.said
-    assert kept.task.network == "decoder" and kept.task.prior == "noise"
+    assert kept.task.architecture == "decoder" and kept.task.prior == "random-input"
     bench.press(results.preset_button)
     assert len(open_saved_settings("denoise").names()) == 2
 
@@ -222,9 +222,9 @@ def test_the_words_around_the_curves_have_room(experiment, qtbot):
 def test_another_network_is_asked_for_where_one_is_fitted(qapp):
     settings = ExplorerSettings()
     settings.network.setCurrentIndex(settings.network.findData("decoder+lipschitz-2"))
-    assert settings.values()["network"] == "decoder+lipschitz-2"
+    assert settings.values()["architecture"] == "decoder+lipschitz-2"
     settings.experiments.setCurrentIndex(settings.experiments.findData("architectures"))
-    assert settings.values()["network"] == "preset"  # several are compared there
+    assert settings.values()["architecture"] == "preset"  # several are compared there
     assert settings.network.isHidden()
 
 
@@ -236,12 +236,14 @@ def test_the_pace_leaves_pauses_out(monkeypatch):
     monkeypatch.setattr("napari_dip.qt.explorer.run.time.monotonic", lambda: now[0])
     pace = ExperimentTimer(lambda: wish[0])
     now[0] = 100.0
-    pace.told(IterationUpdate(Event("a", 0.0), {}))
+    pace.add_time_left(IterationUpdate(Event(message="a", fraction=0.0), {}))
     now[0], wish[0] = 110.0, Control.PAUSE
     pace()
     now[0], wish[0] = 4110.0, Control.GO
     pace()
-    assert pace.told(IterationUpdate(Event("a", 0.5), {})).event.seconds_left == pytest.approx(12.5)
+    assert pace.add_time_left(
+        IterationUpdate(Event(message="a", fraction=0.5), {})
+    ).event.seconds_left == pytest.approx(12.5)
 
 
 def test_the_box_holds_all_points_and_the_last_picture_until_they_are_taken():
@@ -250,9 +252,9 @@ def test_the_box_holds_all_points_and_the_last_picture_until_they_are_taken():
 
     box = ExperimentProgressQueue()
     assert box.post(
-        IterationUpdate(Event("a", iteration=1), {"image": 1.0}, picture=np.zeros((2, 2)))
+        IterationUpdate(Event(message="a", iteration=1), {"image": 1.0}, picture=np.zeros((2, 2)))
     )
-    assert not box.post(IterationUpdate(Event("a", iteration=2), {"image": 0.5}))
+    assert not box.post(IterationUpdate(Event(message="a", iteration=2), {"image": 0.5}))
     news = box.take()
     assert [point[1:] for point in news.points] == [(1, {"image": 1.0}), (2, {"image": 0.5})]
     assert news.picture is not None and box.take() is None

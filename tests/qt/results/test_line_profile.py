@@ -61,4 +61,4 @@ def test_a_line_drawn_with_the_mouse_shows_input_and_result(desk):
     before, after = (np.asarray(one.getData()[1]) for one in (fold.plot.before, fold.plot.after))
     assert len(before) > 5
     assert np.abs(np.diff(after)).mean() < np.abs(np.diff(before)).mean()
-    assert "'cells denoised'" in fold.words.text()
+    assert "'cells denoised'" in fold.message_label.text()

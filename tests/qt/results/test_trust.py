@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from qtpy.QtCore import QPoint, Qt
 
+from napari_dip.errors.notes import read_stop
 from napari_dip.pipeline.events import Restoration
 from napari_dip.pipeline.recipe import make_recipe
-from napari_dip.qt.results.trust import add_extra_layer
+from napari_dip.qt.results.comparison import add_extra_layer
 from napari_dip.qt.shell.layers import METADATA_KEY, copy_layer_attributes
 from napari_dip.qt.task.dock import make_dock_class
 
@@ -57,8 +58,10 @@ def finished(desk):
 
 def test_measure_shows_the_noise_in_words_in_the_fields_and_as_a_plot(desk):
     noise = measure(desk)
-    assert "variance" in noise.words.text() or "equally strong" in noise.words.text()
-    assert "pixels are hidden" in noise.words.text()
+    assert (
+        "variance" in noise.message_label.text() or "equally strong" in noise.message_label.text()
+    )
+    assert "pixels are hidden" in noise.message_label.text()
     for name, words in {"gain": ", measured", "read_noise": ", measured in the dark"}.items():
         assert placeholder(desk, name).endswith(words)  # the detector's own may not be told
         float(placeholder(desk, name).partition(",")[0])
@@ -85,13 +88,13 @@ def test_another_image_forgets_what_was_measured_of_the_first(desk, noisy):
     desk.viewer.add_image(noisy[::-1].copy(), name="turned")
     assert placeholder(desk, "gain") == "measured"
     assert not noise.plot.isVisible()
-    assert "variance" not in noise.words.text()
+    assert "variance" not in noise.message_label.text()
 
 
 def test_an_image_without_noise_to_measure_is_refused_in_words(desk):
     desk.viewer.add_image(np.full((40, 40), 3.0, np.float32), name="flat", contrast_limits=(0, 5))
     noise = measure(desk)
-    assert "there is nothing to restore" in noise.words.text()
+    assert "there is nothing to restore" in noise.message_label.text()
     assert noise.button.isEnabled()
 
 
@@ -124,7 +127,7 @@ def test_the_fields_of_the_noise_can_be_read_when_unfolded(desk):
     for name in ("noise", "read_noise", "gain"):
         field = desk.dock.form.widgets[name].native
         assert field.isVisible() and field.height() >= field.minimumSizeHint().height() > 10
-    words = noise.words
+    words = noise.message_label
     assert words.height() >= words.heightForWidth(words.width())
     assert noise.plot.height() == noise.plot.maximumHeight()
     run = desk.dock.run_bar.run_button
@@ -268,7 +271,15 @@ def test_a_finer_result_has_its_uncertainty_on_its_own_grid_and_the_residual_on_
     layer = viewer.add_image(noisy, name="cells", scale=(2, 2))
     fine = np.ones((128, 128), np.float32)
     recipe = make_recipe("super-resolve", factor=2)
-    answer = Restoration(fine, fine, "", 1, (), recipe, residual=noisy.astype(np.float32))
+    answer = Restoration(
+        image=fine,
+        uncertainty=fine,
+        stop=read_stop(""),
+        best_iteration=1,
+        history=(),
+        recipe=recipe,
+        residual=noisy.astype(np.float32),
+    )
     look = copy_layer_attributes(layer)
     finer = {**look, "scale": np.array([1.0, 1.0]), "translate": np.array([-0.5, -0.5])}
     above = add_extra_layer(viewer, "uncertainty", "cells", finer, answer)
@@ -282,7 +293,15 @@ def test_colours_come_as_one_figure_with_a_sign(make_napari_viewer):
     pixels = np.zeros((32, 32, 3), np.uint8)
     layer = viewer.add_image(pixels, rgb=True, name="photo")
     rest = np.full((32, 32, 3), -2, np.float32)
-    answer = Restoration(rest, rest, "", 1, (), make_recipe("denoise"), residual=rest)
+    answer = Restoration(
+        image=rest,
+        uncertainty=rest,
+        stop=read_stop(""),
+        best_iteration=1,
+        history=(),
+        recipe=make_recipe("denoise"),
+        residual=rest,
+    )
     added = add_extra_layer(viewer, "residual", "photo", copy_layer_attributes(layer), answer)
     assert not added.rgb and added.data.shape == (32, 32)
     np.testing.assert_allclose(added.data, -2)

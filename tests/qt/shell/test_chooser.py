@@ -7,7 +7,7 @@ import pytest
 from napari.components import ViewerModel
 
 from napari_dip.errors import Refusal
-from napari_dip.qt.shell.chooser import InputChooser
+from napari_dip.qt.shell.input_chooser import InputChooser
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from qtpy.QtCore import QThreadPool, QTimer
 from qtpy.QtWidgets import QApplication
 
 from napari_dip.engine.control import Control
+from napari_dip.errors.notes import read_note, read_stop
 from napari_dip.pipeline import autosave as keeping
 from napari_dip.pipeline.events import Event, Restoration
 from napari_dip.pipeline.recipe import make_recipe
@@ -26,7 +27,14 @@ pytestmark = pytest.mark.gl
 def answer(pixels, **report):
     recipe = make_recipe("denoise")
     return Restoration(
-        pixels, pixels, "the held-out loss stopped falling", 8, (), recipe, {}, report
+        image=pixels,
+        uncertainty=pixels,
+        stop=read_stop("the held-out loss stopped falling"),
+        best_iteration=8,
+        history=(),
+        recipe=recipe,
+        learned={},
+        report=report,
     )
 
 
@@ -46,9 +54,9 @@ def scripted(desk, noisy, monkeypatch):
     def play(outcome=None, waits=False, shown=True, **report):
         def run(plan, data, control, preview_seconds, store=None):
             preview = picture if shown else None
-            yield Event("Restoring", iteration=1, iterations=2, preview=preview)
+            yield Event(message="Restoring", iteration=1, iterations=2, preview=preview)
             while waits and control() is Control.GO:
-                yield Event("Restoring", iteration=1, iterations=2, preview=picture.copy())
+                yield Event(message="Restoring", iteration=1, iterations=2, preview=picture.copy())
             if outcome == "nothing":
                 return None
             return answer(picture + np.float32(1), **report)
@@ -77,7 +85,7 @@ def is_ready(desk):
     dock = desk.dock
     return (
         not dock.busy
-        and dock.run_bar.state is RunBarState.READY
+        and dock.run_bar.state is RunBarState.IDLE
         and dock.form.top.isEnabled()
         and dock.chooser.isEnabled()
         and "cells preview" not in desk.names
@@ -113,9 +121,9 @@ def test_a_result_that_is_selected_to_be_saved_is_not_restored_again_without_a_w
 
 def test_the_time_that_was_planned_is_not_said_beside_the_time_that_is_left(scripted):
     line = scripted.dock.plan_line
-    assert "on the processor" in line.text() and "if nothing else runs" in line.text()
+    assert "on the CPU" in line.text() and "if nothing else runs" in line.text()
     scripted.play(waits=True)
-    assert "on the processor" in line.text() and "of memory" in line.text()
+    assert "on the CPU" in line.text() and "of memory" in line.text()
     assert "up to" not in line.text()
 
 
@@ -262,9 +270,9 @@ def test_channels_that_were_not_restored_are_named_in_the_dock(long_run, noisy):
     long_run.press(long_run.dock.run_bar.run_button)
     long_run.wait_for_end()
     report = long_run.viewer.layers["pair denoised"].metadata[METADATA_KEY]["report"]
-    first = report["verdict"]["warnings"][0]
-    assert first == "Channel 2 was not restored; it is as in the input."
-    assert f"⚠ {first}" in long_run.said
+    warnings = report["verdict"]["warnings"]
+    assert "Channel 2 was not restored; it is as in the input." in warnings
+    assert f"⚠ {warnings[0]}" in long_run.said
 
 
 def test_keeping_before_there_is_a_picture_is_said_in_words(scripted):
@@ -297,7 +305,7 @@ def test_closing_the_dock_between_the_result_and_the_end_keeps_the_result(script
 
     def close():
         viewer.window.remove_dock_widget(dock)
-        said.append(dock.run_bar.words.text())
+        said.append(dock.run_bar.message_label.text())
 
     in_the_gap(scripted, close)
     scripted.qtbot.wait(50)
@@ -319,24 +327,32 @@ def test_closing_the_viewer_between_the_result_and_the_end_touches_nothing_delet
 
 
 def test_words_of_a_result_are_whole_sentences(noisy):
-    from napari_dip.qt.shell.ending import PendingResult
+    from napari_dip.qt.shell.run_completion import PendingResult
 
-    result = replace(answer(noisy, notes=["channel 2 is as it was", ""]), stop_reason="it ended.")
-    words = PendingResult("cells", {}, result).words("cells denoised", ["", "One more"])
+    result = replace(
+        answer(noisy, notes=["channel 2 is as it was", ""]), stop=read_stop("it ended.")
+    )
+    words = PendingResult(name="cells", look={}, result=result).describe(
+        "cells denoised", ["", "One more"]
+    )
     assert words == "Done: 'cells denoised'. It ended. Channel 2 is as it was. One more."
-    said_above = PendingResult("cells", {}, result, told=("channel 2 is as it was",))
-    assert said_above.words("cells denoised") == "Done: 'cells denoised'. It ended."
+    said_above = PendingResult(
+        name="cells", look={}, result=result, remarks=(read_note("channel 2 is as it was"),)
+    )
+    assert said_above.describe("cells denoised") == "Done: 'cells denoised'. It ended."
 
 
 def test_warnings_stand_before_long_notes_and_calm_sentences_behind_them(noisy):
-    from napari_dip.qt.shell.ending import PendingResult
+    from napari_dip.qt.shell.run_completion import PendingResult
 
     said = {
         "sentences": ["Detail may be invented.", "Mean kept."],
         "warnings": ["Detail may be invented."],
     }
     result = answer(noisy, notes=["a long note " * 40], verdict=said, seconds=3.0)
-    lines = PendingResult("cells", {}, result).words("cells denoised").splitlines()
+    lines = (
+        PendingResult(name="cells", look={}, result=result).describe("cells denoised").splitlines()
+    )
     assert lines[0] == "Done: 'cells denoised'. The held-out loss stopped falling."
     assert lines[1] == "⚠ Detail may be invented."
     assert lines[2].startswith("A long note") and lines[2].endswith("It took 3 s.")

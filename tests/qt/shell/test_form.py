@@ -6,8 +6,8 @@ import pytest
 from qtpy.QtWidgets import QComboBox, QLabel
 
 from napari_dip.errors import Refused
-from napari_dip.pipeline.recipe import Common, make_recipe
-from napari_dip.qt.shell.form import SettingsForm, list_form_fields
+from napari_dip.pipeline.recipe import RunSettings, make_recipe
+from napari_dip.qt.shell.settings_form import SettingsForm, list_form_fields
 from napari_dip.tasks import TASKS
 
 
@@ -22,7 +22,7 @@ def form(qtbot):
 @pytest.mark.parametrize("task", TASKS)
 def test_every_setting_of_every_task_has_a_field(task):
     names = {field.name for field in list_form_fields(task)}
-    assert set(Common.model_fields) <= names
+    assert set(RunSettings.model_fields) <= names
     assert set(TASKS[task].__pydantic_fields__) <= names
 
 
@@ -37,7 +37,7 @@ def test_an_untouched_form_is_the_default_recipe(task, qtbot):
 def test_what_is_typed_reaches_the_recipe(form):
     for name, value in {
         "preset": "fast",
-        "prior": "noise",
+        "prior": "random-input",
         "gain": "0.25",
         "smoothing": 0.1,
         "max_iterations": "30",
@@ -48,7 +48,7 @@ def test_what_is_typed_reaches_the_recipe(form):
     wanted = make_recipe(
         "denoise",
         preset="fast",
-        prior="noise",
+        prior="random-input",
         gain=0.25,
         smoothing=0.1,
         max_iterations=30,
@@ -74,8 +74,8 @@ def test_any_change_is_told(form, qtbot):
         ("gain", "nan", "'Gain' cannot be"),
         ("gain", "inf", "'Gain' cannot be"),
         ("read_noise", "0", "'Read noise' cannot be"),
-        ("max_iterations", "2.5", "'Iterations at most' cannot be '2.5': it is not a whole number"),
-        ("restarts", "0", "'Repeats' cannot be '0': it should lie between 1 and 64"),
+        ("max_iterations", "2.5", "'Max. iterations' cannot be '2.5': it is not a whole number"),
+        ("restarts", "0", "'Restarts' cannot be '0': it should lie between 1 and 64"),
         ("time_limit", "0", "'Time limit' cannot be '0'"),
     ],
 )

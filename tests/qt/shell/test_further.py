@@ -6,15 +6,19 @@ import numpy as np
 import pytest
 from napari.components import ViewerModel
 
-from napari_dip.pipeline.plan.plan import preflight
+from napari_dip.pipeline.plan.preflight import preflight
 from napari_dip.pipeline.recipe import make_recipe
 from napari_dip.qt.shell.layer_dock import NO_LAYER, ExtraInputs, rasterise_shapes
 from napari_dip.qt.shell.layers import read_layer_header
 from napari_dip.qt.shell.preferences import get_allowed_machine
 from napari_dip.tasks import Input
 
-MASK = Input("mask", "Mask", "What to fill in.", ("labels", "shapes", "image"))
-SECOND = Input("second", "Second", "Another shot.", ("image",), optional=True)
+MASK = Input(
+    name="mask", label="Mask", help="What to fill in.", layers=("labels", "shapes", "image")
+)
+SECOND = Input(
+    name="second", label="Second", help="Another shot.", layers=("image",), optional=True
+)
 
 
 @pytest.fixture
@@ -66,7 +70,10 @@ def test_pictures_of_ours_are_offered_and_never_taken_unasked(viewer, further):
 
 
 def test_a_psf_that_was_found_is_taken_for_the_psf(viewer, qtbot):
-    further = ExtraInputs(viewer, (Input("psf", "PSF", "The blur.", ("image",), optional=True),))
+    further = ExtraInputs(
+        viewer,
+        (Input(name="psf", label="PSF", help="The blur.", layers=("image",), optional=True),),
+    )
     qtbot.addWidget(further)
     made = {"recipe": {"task": "blind-deblur"}}
     for name, shows in (("cells psf restored", "result"), ("cells PSF", "found")):
@@ -123,7 +130,10 @@ def test_a_change_is_told_and_after_the_dock_is_gone_nothing_is(viewer, further)
 
 
 def test_what_was_drawn_is_taken_until_the_user_says_otherwise(viewer, qtbot):
-    further = ExtraInputs(viewer, (Input("mask", "Mask", "Words.", MASK.layers, optional=True),))
+    further = ExtraInputs(
+        viewer,
+        (Input(name="mask", label="Mask", help="Words.", layers=MASK.layers, optional=True),),
+    )
     qtbot.addWidget(further)
     viewer.add_image(np.zeros((8, 9)), name="another")
     assert further.layer("mask") is None
@@ -138,7 +148,13 @@ def test_what_was_drawn_is_taken_until_the_user_says_otherwise(viewer, qtbot):
 
 
 def test_a_long_label_stands_above_its_list_where_the_dock_is_narrow(viewer, qtbot):
-    long = Input("second", "Second image of the same object", "Words.", ("image",), optional=True)
+    long = Input(
+        name="second",
+        label="Repeated exposure of the same object",
+        help="Words.",
+        layers=("image",),
+        optional=True,
+    )
     further = ExtraInputs(viewer, (long,))
     qtbot.addWidget(further)
     width = further.layout().minimumSize().width()

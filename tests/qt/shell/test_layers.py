@@ -10,9 +10,9 @@ import pytest
 from napari.components import ViewerModel
 from napari.layers import Image
 
+from napari_dip.errors.notes import read_stop
 from napari_dip.pipeline.events import Restoration
 from napari_dip.pipeline.recipe import make_recipe
-from napari_dip.qt.shell.ending import PendingResult
 from napari_dip.qt.shell.layers import (
     METADATA_KEY,
     Preview,
@@ -22,11 +22,21 @@ from napari_dip.qt.shell.layers import (
     preserve_view,
     read_layer_header,
 )
+from napari_dip.qt.shell.run_completion import PendingResult
 
 
 def restored(image, **report):
     recipe = make_recipe("denoise", seed=3)
-    return Restoration(image, image, "the held-out loss stopped falling", 8, (), recipe, {}, report)
+    return Restoration(
+        image=image,
+        uncertainty=image,
+        stop=read_stop("the loss stopped falling"),
+        best_iteration=8,
+        history=(),
+        recipe=recipe,
+        learned={},
+        report=report,
+    )
 
 
 @pytest.fixture
@@ -93,17 +103,22 @@ def test_one_bright_scratch_on_the_input_leaves_preview_and_result_in_sight(view
 
 def test_a_result_says_how_it_came_about_in_plain_json(viewer, turned, noisy):
     answer = restored(
-        noisy, iterations=12, seconds=1.5, device="cpu", input_sha256="ab" * 32, held_out=[[8, 0.1]]
+        noisy,
+        iterations=12,
+        seconds=1.5,
+        device="cpu",
+        input_sha256="ab" * 32,
+        validation_loss=[[8, 0.1]],
     )
     result = add_result(viewer, turned.name, copy_layer_attributes(turned), answer)
     said = result.metadata[METADATA_KEY]
     assert json.loads(json.dumps(said, allow_nan=False)) == said
     assert result.metadata["microscope"] == "confocal"
     assert METADATA_KEY not in turned.metadata
-    assert said["recipe"] == {"schema": 1, "task": "denoise", "settings": {}, "seed": 3}
+    assert said["recipe"] == {"schema": 2, "task": "denoise", "settings": {}, "seed": 3}
     assert said["input"] == {"name": "turned", "sha256": "ab" * 32}
     assert (said["seed"], said["iterations"], said["device"]) == (3, 12, "cpu")
-    assert said["report"]["held_out"] == [[8, 0.1]]
+    assert said["report"]["validation_loss"] == [[8, 0.1]]
 
 
 @pytest.mark.parametrize("shape", [(5, 5), (2, 5, 5)])
@@ -297,7 +312,10 @@ def test_a_result_is_not_lost_with_a_preview_that_fails_to_show_it(viewer, turne
 
     getattr(shown.events, failing).connect(fail)
     answer = PendingResult(
-        turned.name, copy_layer_attributes(turned), restored(picture), preview=preview
+        name=turned.name,
+        look=copy_layer_attributes(turned),
+        result=restored(picture),
+        preview=preview,
     )
     name, remark = answer.add(viewer)
     preview.remove()

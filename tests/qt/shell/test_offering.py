@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from napari_dip.qt.shell.form import SettingsForm
+from napari_dip.qt.shell.settings_form import SettingsForm
 from programs import entries, packed, small
 
 

@@ -10,7 +10,7 @@ from napari_dip.pipeline.machine import Machine
 from napari_dip.qt.shell.preferences import limit_machine
 from napari_dip.qt.task.dock import make_dock_class
 
-WHOLE = Machine(8, 16_000_000_000, ("cuda", "cpu"), "2.13")
+WHOLE = Machine(cores=8, memory_bytes=16_000_000_000, devices=("cuda", "cpu"), torch="2.13")
 
 
 def wishes(device="automatic", memory=0.0, threads=0):
@@ -28,8 +28,8 @@ def test_less_memory_and_fewer_threads_are_granted_but_never_more():
 
 
 def test_a_device_is_preferred_where_there_is_one():
-    assert limit_machine(WHOLE, wishes("processor")).devices == ("cpu", "cuda")
-    assert limit_machine(WHOLE, wishes("Apple graphics")).devices == ("cuda", "cpu")
+    assert limit_machine(WHOLE, wishes("CPU")).devices == ("cpu", "cuda")
+    assert limit_machine(WHOLE, wishes("Apple GPU")).devices == ("cuda", "cpu")
 
 
 @pytest.mark.gl
@@ -43,9 +43,9 @@ def test_the_page_in_napari_sets_preset_and_limits(desk, plugin_settings, npe2pm
     page.preset, page.memory, page.threads = "best", 0.01, 1
     dock = make_dock_class("denoise")(desk.viewer)
     desk.viewer.window.add_dock_widget(dock, name="again")
-    assert dock.form.recipe().common.preset == "best"
+    assert dock.form.recipe().run_settings.preset == "best"
     assert "memory" in dock.plan_line.text() and not dock.run_bar.run_button.isEnabled()
     page.memory = 0
     dock.show_plan()
-    assert "on the processor: up to" in dock.plan_line.text()
+    assert "on the CPU: up to" in dock.plan_line.text()
     desk.viewer.window.remove_dock_widget(dock)

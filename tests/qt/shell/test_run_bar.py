@@ -25,7 +25,7 @@ def numbered(count, last=""):
 def test_many_sentences_end_at_a_whole_line_and_a_sign_says_how_many_more_there_are(bar, qtbot):
     bar.say(numbered(40, "\u26a0 It may be invented."))
     qtbot.wait(20)
-    words, place = bar.words, bar.place
+    words, place = bar.message_label, bar.place
     line = (words.heightForWidth(200) - words.contentsMargins().top() * 2) / 40
     assert place.viewport().height() == pytest.approx(10 * line, abs=2)
     assert place.more.isVisible()
@@ -47,23 +47,23 @@ def test_lines_that_wrap_are_counted_as_they_are_seen(bar, qtbot):
     bar.say("Some words that are too many for a single line of so narrow a dock. " * 20)
     qtbot.wait(20)
     place = bar.place
-    assert place._ends[-1][0] == pytest.approx(bar.words.height(), abs=2)
+    assert place._ends[-1][0] == pytest.approx(bar.message_label.height(), abs=2)
     assert len(place._ends) > 20
 
 
 def test_until_the_bar_has_something_to_show_the_seconds_are_counted(bar, qtbot):
-    bar.show_state(RunBarState.READY)
+    bar.show_state(RunBarState.IDLE)
     bar.show_state(RunBarState.RUNNING)
-    bar.show_event(Event("Starting the engine"))
-    qtbot.waitUntil(lambda: "so\u00a0far" in bar.words.text(), timeout=5000)
-    assert bar.words.text().startswith("Starting\u00a0the\u00a0engine · ")
-    bar.show_event(Event("Restoring", fraction=0.1))
-    assert bar.words.text() == "Restoring"
-    bar.show_state(RunBarState.READY)
+    bar.show_event(Event(message="Starting the engine"))
+    qtbot.waitUntil(lambda: "so\u00a0far" in bar.message_label.text(), timeout=5000)
+    assert bar.message_label.text().startswith("Starting\u00a0the\u00a0engine · ")
+    bar.show_event(Event(message="Restoring", fraction=0.1))
+    assert bar.message_label.text() == "Restoring"
+    bar.show_state(RunBarState.IDLE)
     assert not bar._clock.isActive()
 
 
 def test_a_name_in_a_sentence_is_neither_mark_up_nor_turned_around(bar):
     bar.say("'a\x1b[31m\u202egnp<img src=x>' is restored.\nThe last.")
-    assert bar.words.text() == "'a\ufffd[31m\ufffdgnp<img src=x>' is restored.\nThe last."
-    assert bar.words.textFormat() == Qt.TextFormat.PlainText
+    assert bar.message_label.text() == "'a\ufffd[31m\ufffdgnp<img src=x>' is restored.\nThe last."
+    assert bar.message_label.textFormat() == Qt.TextFormat.PlainText

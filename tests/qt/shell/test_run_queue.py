@@ -16,7 +16,7 @@ class Owner(QObject):
         self.seen = []
 
     def look(self, place):
-        self.seen.append("begun" if place.begun else place.words)
+        self.seen.append("begun" if place.begun else place.description)
 
 
 @pytest.fixture
@@ -76,7 +76,7 @@ def test_a_second_run_waits_in_sight_and_begins_by_itself_when_the_first_is_disc
     long_run.press(beside.run_bar.run_button)
     bar = beside.run_bar
     assert beside.busy and bar.state is RunBarState.WAITING
-    assert bar.words.text() == "Waiting for 'Denoise cells' to end. It begins by itself."
+    assert bar.message_label.text() == "Waiting for 'Denoise cells' to end. It begins by itself."
     assert not bar.run_button.isEnabled() and bar.discard_button.isEnabled()
     assert not beside.form.top.isEnabled()
     long_run.wait_for_fit()
@@ -92,8 +92,8 @@ def test_a_run_that_waits_can_be_discarded_and_leaves_the_first_alone(long_run, 
     long_run.run()
     long_run.press(beside.run_bar.run_button)
     long_run.press(beside.run_bar.discard_button)
-    assert not beside.busy and beside.run_bar.state is RunBarState.READY
-    assert "Discarded" in beside.run_bar.words.text()
+    assert not beside.busy and beside.run_bar.state is RunBarState.IDLE
+    assert "Discarded" in beside.run_bar.message_label.text()
     long_run.wait_for_fit()
     assert long_run.dock.run_bar.state is RunBarState.RUNNING
     long_run.press(beside.run_bar.run_button)

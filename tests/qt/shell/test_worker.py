@@ -10,17 +10,17 @@ from napari_dip.engine.control import Control
 from napari_dip.errors import Refusal
 from napari_dip.io import ImageSpec
 from napari_dip.pipeline.events import Event, Restoration
-from napari_dip.pipeline.machine import this_machine
-from napari_dip.pipeline.plan.plan import preflight
+from napari_dip.pipeline.machine import detect_machine
+from napari_dip.pipeline.plan.preflight import preflight
 from napari_dip.pipeline.recipe import make_recipe
 from napari_dip.qt.shell import worker
 from napari_dip.qt.shell.worker import RunProgressQueue, Switch, drain_run
 
 
 def plan_for(pixels, **settings):
-    spec = ImageSpec("cells", pixels.shape, pixels.dtype.name, "YX")
+    spec = ImageSpec(name="cells", shape=pixels.shape, dtype=pixels.dtype.name, axes="YX")
     recipe = make_recipe("denoise", preset="fast", **({"max_iterations": 4} | settings))
-    return preflight(recipe, spec, this_machine())
+    return preflight(recipe, spec, detect_machine())
 
 
 def drain(generator):
@@ -117,7 +117,7 @@ def test_closing_the_shield_closes_the_run(noisy, monkeypatch):
     def endless(*_, **__):
         try:
             while True:
-                yield Event("working")
+                yield Event(message="working")
         finally:
             closed.append(True)
 
@@ -144,7 +144,9 @@ def test_the_mailbox_calls_once_and_keeps_only_the_latest_picture():
     mailbox = RunProgressQueue()
     pictures = [np.full((4, 4), index, np.float32) for index in range(50)]
     calls = [
-        mailbox.post(Event("", iteration=index, held_out_loss=float(index), preview=picture))
+        mailbox.post(
+            Event(message="", iteration=index, held_out_loss=float(index), preview=picture)
+        )
         for index, picture in enumerate(pictures)
     ]
     assert sum(calls) == 1
@@ -157,26 +159,26 @@ def test_the_mailbox_calls_once_and_keeps_only_the_latest_picture():
 def test_a_report_without_a_picture_does_not_lose_the_one_before():
     mailbox = RunProgressQueue()
     picture = np.zeros((4, 4), np.float32)
-    mailbox.post(Event("", preview=picture))
-    mailbox.post(Event("later"))
+    mailbox.post(Event(message="", preview=picture))
+    mailbox.post(Event(message="later"))
     news = mailbox.take()
     assert news.event.preview is picture
-    assert news.event.words == "later"
+    assert news.event.message == "later"
 
 
 def test_the_mailbox_calls_at_most_five_times_a_second():
     mailbox = RunProgressQueue()
-    assert mailbox.post(Event(""))
+    assert mailbox.post(Event(message=""))
     mailbox.take()
-    assert not mailbox.post(Event(""))
+    assert not mailbox.post(Event(message=""))
     mailbox._last -= worker.MIN_UPDATE_SECONDS
-    assert mailbox.post(Event(""))
+    assert mailbox.post(Event(message=""))
     assert worker.MIN_UPDATE_SECONDS >= 0.2
 
 
 def test_a_loss_that_is_only_repeated_is_no_new_point():
     mailbox = RunProgressQueue()
     for iteration in (25, 26, 27):
-        mailbox.post(Event("", iteration=iteration, held_out_loss=1.0))
-    mailbox.post(Event("", iteration=50, held_out_loss=0.5))
+        mailbox.post(Event(message="", iteration=iteration, held_out_loss=1.0))
+    mailbox.post(Event(message="", iteration=50, held_out_loss=0.5))
     assert [point[1] for point in mailbox.take().points] == [25, 50]

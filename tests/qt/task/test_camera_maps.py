@@ -52,6 +52,6 @@ def test_maps_wait_in_a_fold_of_their_own(desk):
     combos = dock.further.combos
     assert dock.maps.isVisibleTo(dock)
     assert not combos["noise_map"].isVisibleTo(dock)
-    assert combos["second"].isVisibleTo(dock)
+    assert combos["repeated_exposure"].isVisibleTo(dock)
     dock.maps.expand()
     assert combos["noise_map"].isVisibleTo(dock)

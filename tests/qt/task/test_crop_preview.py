@@ -43,7 +43,7 @@ def test_a_drawn_rectangle_is_tried_in_its_place_and_then_applied_to_all(large):
     assert not trying.apply_button.isEnabled()
     large.dock.view.also.boxes["residual"].setChecked(True)
     large.press(trying.try_button)
-    assert large.dock.busy and "96 × 64 pixels" in trying.words.text()
+    assert large.dock.busy and "96 × 64 pixels" in trying.message_label.text()
     large.wait_for_end()
     assert "cells trial, Fast residual" in large.names  # of several trials, each has its own
     large.dock.view.also.boxes["residual"].setChecked(False)
@@ -94,7 +94,7 @@ def test_presets_are_compared_side_by_side_and_the_chosen_one_is_applied(large):
 
 
 def test_discarding_a_comparison_runs_no_further_preset(large):
-    large.set(prior="noise", max_iterations="100000")
+    large.set(prior="random-input", max_iterations="100000")
     large.press(large.dock.trying.compare_button)
     large.wait_for_fit()
     assert large.dock.plan_line.text().startswith("Trial, Fast, 2 more to follow. 64 × 64 pixels")
@@ -130,4 +130,4 @@ def test_an_empty_drawing_is_said_in_words(large):
     large.viewer.layers.selection.active = large.viewer.layers["cells"]
     large.press(large.dock.trying.try_button)
     assert not large.dock.busy
-    assert "Draw a rectangle in 'empty' first" in large.dock.trying.words.text()
+    assert "Draw a rectangle in 'empty' first" in large.dock.trying.message_label.text()

@@ -87,7 +87,7 @@ def test_a_run_ends_in_a_new_layer_with_its_provenance(desk, noisy):
     assert METADATA_KEY not in layer.metadata
     assert desk.viewer.layers.selection.active is layer
     assert desk.said.startswith("Done: 'cells denoised'.")
-    assert desk.dock.run_bar.state is RunBarState.READY
+    assert desk.dock.run_bar.state is RunBarState.IDLE
 
 
 def test_the_same_settings_give_the_same_bytes_as_python(desk, noisy):
@@ -224,7 +224,7 @@ def test_an_error_in_the_middle_is_said_in_words_and_the_dock_is_ready_again(des
     assert "the disk went away" in desk.said
     assert "Traceback" not in desk.said
     assert desk.names == ["cells", "lazy"]
-    assert desk.dock.run_bar.state is RunBarState.READY
+    assert desk.dock.run_bar.state is RunBarState.IDLE
 
 
 def test_the_gui_thread_keeps_beating_during_a_run(long_run):
@@ -283,7 +283,7 @@ def test_the_tab_key_goes_down_the_dock(desk):
         desk.qtbot.keyClick(window.focusWidget(), Qt.Key.Key_Tab)
     assert order == [
         dock.chooser.combo,
-        dock.further.combos["second"],
+        dock.further.combos["repeated_exposure"],
         dock.form.widgets["preset"].native,
         dock.run_bar.run_button,
     ]

@@ -10,13 +10,13 @@ from qtpy.QtCore import Qt
 
 from napari_dip.pipeline.events import Event
 from napari_dip.qt.shell.layers import METADATA_KEY
-from napari_dip.qt.task.history import SnapshotBuffer
+from napari_dip.qt.task.snapshot_history import SnapshotBuffer
 
 
 def shown(film: SnapshotBuffer, count: int, side: int = 10) -> list[int]:
     for iteration in range(1, count + 1):
         picture = np.zeros((side, side), np.float32)
-        film.add(Event("Restoring", iteration=iteration, preview=picture))
+        film.add(Event(message="Restoring", iteration=iteration, preview=picture))
     return [one.iteration for one in film.snapshots]
 
 
@@ -40,7 +40,7 @@ def test_pictures_of_which_two_do_not_fit_are_not_kept():
 def test_a_picture_that_is_told_again_is_taken_once():
     film, picture = SnapshotBuffer(), np.zeros((4, 4), np.float32)
     for iteration in (1, 2):
-        film.add(Event("Restoring", iteration=iteration, preview=picture))
+        film.add(Event(message="Restoring", iteration=iteration, preview=picture))
     assert len(film.snapshots) == 1
 
 
@@ -55,7 +55,7 @@ def test_a_run_can_be_scrubbed_while_it_goes_on_and_a_picture_kept(long_run):
     assert history.isHidden()
     long_run.run()
     long_run.wait_until(lambda: len(history.film.snapshots) >= 4)
-    assert "of at most 256 MB" in history.words.text()
+    assert "of at most 256 MB" in history.message_label.text()
     go_back(long_run, 2)
     seen = history.film.snapshots[history.slider.value()]
     preview = long_run.viewer.layers["cells preview"]
@@ -66,7 +66,7 @@ def test_a_run_can_be_scrubbed_while_it_goes_on_and_a_picture_kept(long_run):
     long_run.press(history.keep_button)
     name = f"cells denoised, iteration {seen.iteration}"
     long_run.qtbot.wait(300)  # the run goes on
-    assert history.words.text() == f"Kept: '{name}'."
+    assert history.message_label.text() == f"Kept: '{name}'."
     kept = long_run.viewer.layers[name]
     np.testing.assert_array_equal(kept.data, seen.picture)
     assert kept.metadata[METADATA_KEY]["input"]["sha256"] is None
@@ -85,7 +85,7 @@ def test_a_run_can_be_scrubbed_while_it_goes_on_and_a_picture_kept(long_run):
 
 @pytest.mark.gl
 def test_after_a_run_its_pictures_are_still_there_and_the_right_end_is_the_result(desk):
-    desk.set(prior="noise", max_iterations="60")
+    desk.set(prior="random-input", max_iterations="60")
     desk.run()
     desk.wait_for_end()
     history = desk.dock.history

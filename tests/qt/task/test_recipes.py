@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 
 from napari_dip.pipeline.recipe import make_recipe, recipe_from_json
-from napari_dip.qt.shell.form import SettingsForm
+from napari_dip.qt.shell.settings_form import SettingsForm
 from napari_dip.qt.task.recipes import RecipeButtons
 
 RECIPES = (
     {},
     {"preset": "best", "seed": 11, "device": "cpu", "restarts": 3, "dtype": "same"},
-    {"prior": "noise", "noise": "gaussian", "channels": "together", "max_iterations": 40},
+    {"prior": "random-input", "noise": "gaussian", "channels": "together", "max_iterations": 40},
     {"read_noise": 0.012345678901, "gain": 1e-7, "time_limit": 90.5},
     {"smoothing": 0.123456789},  # finer than the field's own step
     {"smoothing": 1e-12},

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 pytestmark = pytest.mark.timeout(400)
-SETTINGS = {"preset": "fast", "prior": "noise", "max_iterations": 120}
+SETTINGS = {"preset": "fast", "prior": "random-input", "max_iterations": 120}
 #: Milliseconds for loading torch and for a run, on a machine that does ten other things.
 PATIENCE = 180_000
 #: What a napari does that is to crash: a run, kept from its first report on.
@@ -38,7 +38,7 @@ application = QApplication([])
 viewer = ViewerModel()
 viewer.add_image(np.load(sys.argv[1]), name="cells", scale=(0.2, 0.3), colormap="green")
 dock = DenoiseDock(viewer)
-for name, value in dict(preset="fast", prior="noise", max_iterations="120").items():
+for name, value in dict(preset="fast", prior="random-input", max_iterations="120").items():
     dock.form.widgets[name].value = value
 dock.start()
 assert dock.busy, dock.plan_line.text()
@@ -99,15 +99,15 @@ def test_a_run_that_a_crash_cut_off_goes_on_to_the_same_pixels(crashed, opened, 
     dock = opened()
     offer = dock.recovery
     assert not offer.isHidden()
-    assert "Denoise of 'cells', begun on" in offer.words.text()
-    assert "of at most 120 iterations" in offer.words.text()
+    assert "Denoise of 'cells', begun on" in offer.message_label.text()
+    assert "of at most 120 iterations" in offer.message_label.text()
     offer.go_on_button.click()
     qtbot.waitUntil(lambda: dock.busy, timeout=PATIENCE)
     assert offer.isHidden()
     qtbot.waitUntil(lambda: not dock.busy, timeout=PATIENCE)
     layers = dock._viewer.layers
     assert [layer.name for layer in layers] == ["cells", "cells denoised"], (
-        dock.run_bar.words.text()
+        dock.run_bar.message_label.text()
     )
     expected = dip.denoise(crashed, **SETTINGS)
     np.testing.assert_array_equal(layers["cells"].data, crashed)
@@ -133,9 +133,11 @@ def test_discarding_deletes_what_was_kept_and_offers_the_next(opened):
     for number in (1, 2):
         left_behind(list_autosave_folders()[0], number)
     offer = opened().recovery
-    assert "cells 2" in offer.words.text() and "There is 1 more" in offer.words.text()
+    assert (
+        "cells 2" in offer.message_label.text() and "There is 1 more" in offer.message_label.text()
+    )
     offer.discard_button.click()
-    assert "cells 1" in offer.words.text()
+    assert "cells 1" in offer.message_label.text()
     offer.discard_button.click()
     assert offer.isHidden()
     assert not list(list_autosave_folders()[0].iterdir())
@@ -143,15 +145,15 @@ def test_discarding_deletes_what_was_kept_and_offers_the_next(opened):
 
 def left_behind(home: Path, number: int) -> None:
     """Write down a run as if it had been cut off before its first state was kept."""
-    from napari_dip.pipeline.autosave import summarise_run, write_told
-    from napari_dip.pipeline.machine import this_machine
+    from napari_dip.pipeline.autosave import summarise_run, write_run_manifest
+    from napari_dip.pipeline.machine import detect_machine
     from run_scene import plan_for
 
     folder = home / f"run-{number}"
     folder.mkdir(parents=True)
     plan = plan_for(np.zeros((32, 32), "uint8"))
-    about = summarise_run(plan, f"Denoise of 'cells {number}'", this_machine())
-    write_told(folder, {**about, "begun": f"2026-01-0{number}T10:00:00+00:00"}, {})
+    about = summarise_run(plan, f"Denoise of 'cells {number}'", detect_machine())
+    write_run_manifest(folder, {**about, "begun": f"2026-01-0{number}T10:00:00+00:00"}, {})
 
 
 def test_what_was_begun_with_another_version_begins_again(opened):

@@ -147,7 +147,7 @@ def press_keep(desk):
 
 def test_run_again_brings_settings_and_layers_back(open_fold, noisy):
     desk = open_fold
-    desk.set(seed=4, prior="noise", gain="1.5")
+    desk.set(seed=4, prior="random-input", gain="1.5")
     first = restored(desk)
     desk.viewer.add_image(noisy[::-1].copy(), name="other")
     desk.viewer.layers.selection.active = desk.viewer.layers["other"]
@@ -183,7 +183,7 @@ def test_the_selected_result_is_repeated_and_any_task_can_describe_it(open_fold)
     desk.viewer.window.add_dock_widget(dock, name="Inpaint", area="right")
     dock.repeat.expand(animate=False)
     desk.press(dock.repeat.buttons.again_button)
-    assert "was made by the task 'Denoise'" in dock.run_bar.words.text()
+    assert "was made by the task 'Denoise'" in dock.run_bar.message_label.text()
     desk.press(dock.repeat.buttons.methods_button)
     assert clipboard().startswith("The image was denoised")
 
@@ -219,7 +219,7 @@ def test_a_preset_is_typed_saved_used_in_another_dock_and_deleted(open_fold, tmp
     assert other.form.recipe() == wanted
     other.repeat.presets.combo.setCurrentText(DEFAULT_SETTINGS_LABEL)
     desk.press(other.repeat.presets.load_button)
-    assert other.form.recipe().to_dict() == {"schema": 1, "task": "denoise", "settings": {}}
+    assert other.form.recipe().to_dict() == {"schema": 2, "task": "denoise", "settings": {}}
     file.write_text("{", encoding="utf-8")
     press(desk, presets.load_button)
     assert "is not valid JSON" in desk.said and desk.dock.form.recipe() == wanted
@@ -236,11 +236,11 @@ def test_a_new_dock_takes_up_the_settings_of_the_last_run_and_says_so(open_fold,
     desk.set(seed=18)  # was never run
     later = DenoiseDock(desk.viewer)
     desk.viewer.window.add_dock_widget(later, name="Later", area="right")
-    assert later.form.recipe().common.seed == 17
-    assert "settings are those of your last run" in later.run_bar.words.text()
+    assert later.form.recipe().run_settings.seed == 17
+    assert "settings are those of your last run" in later.run_bar.message_label.text()
     other = make_dock_class("deblur")(desk.viewer)
     desk.viewer.window.add_dock_widget(other, name="Deblur", area="right")
-    assert other.form.recipe().common.seed == 0 and other.run_bar.words.text() == ""
+    assert other.form.recipe().run_settings.seed == 0 and other.run_bar.message_label.text() == ""
 
 
 def test_many_sentences_leave_room_for_the_folds_below(open_fold):
@@ -249,12 +249,12 @@ def test_many_sentences_leave_room_for_the_folds_below(open_fold):
     for words in ("One line.", "A line that is not too long for the dock, and one more word. " * 2):
         bar.say(words)
         desk.viewer.screenshot(canvas_only=False, flash=False)  # lays out
-        assert bar.place.height() == bar.words.heightForWidth(bar.words.width())
-        assert bar.words.width() == bar.place.width()  # no scroll bar takes any
-        assert bar.words.height() == bar.place.height()  # all in sight, and nothing wasted
+        assert bar.place.height() == bar.message_label.heightForWidth(bar.message_label.width())
+        assert bar.message_label.width() == bar.place.width()  # no scroll bar takes any
+        assert bar.message_label.height() == bar.place.height()  # all in sight, and nothing wasted
     bar.say("\n".join(f"Sentence {number}." for number in range(40)))
     desk.viewer.screenshot(canvas_only=False, flash=False)  # lays out
-    lines = bar.place.height() / bar.words.fontMetrics().lineSpacing()
+    lines = bar.place.height() / bar.message_label.fontMetrics().lineSpacing()
     assert 5 < lines < 12 and bar.place.verticalScrollBar().maximum() > 0
     assert below(desk.dock).height() > 100
     dock, seen = desk.dock, below(desk.dock)

@@ -26,7 +26,7 @@ def longer():
 def choose_second(desk, name):
     """Open the list and go down to the layer, as a hand on the keyboard does."""
     desk.viewer.layers.selection.active = desk.viewer.layers["cells"]
-    combo = desk.dock.further.combos["second"]
+    combo = desk.dock.further.combos["repeated_exposure"]
     desk.qtbot.mouseClick(combo, Qt.MouseButton.LeftButton)
     for _ in range(combo.findText(name) - combo.currentIndex()):
         desk.qtbot.keyClick(combo.view(), Qt.Key.Key_Down)
@@ -36,7 +36,7 @@ def choose_second(desk, name):
 
 def test_no_second_shot_is_taken_unless_one_is_chosen(desk, longer):
     desk.viewer.add_image(longer, name="again")
-    assert desk.dock.further.combos["second"].currentText() == "none"
+    assert desk.dock.further.combos["repeated_exposure"].currentText() == "none"
     assert desk.dock.further.headers() == {}
 
 

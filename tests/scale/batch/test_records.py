@@ -58,13 +58,13 @@ def resumed(folder: Path, seconds: float = 60) -> str:
 
 
 def tampered(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
-    place = folder / "out" / "receipts" / f"{NAME}.json"
+    place = folder / "out" / "records" / f"{NAME}.json"
     told = json.loads(place.read_text())
     change(told["results_sha256"])
     place.write_text(json.dumps(told))
 
 
-@pytest.mark.parametrize("name", ["/dev/zero", "receipts/../cells.tif"])
+@pytest.mark.parametrize("name", ["/dev/zero", "records/../cells.tif"])
 def test_a_receipt_that_names_other_files_than_the_results_counts_as_none(done, name):
     digest = hashlib.sha256((done / "in" / NAME).read_bytes()).hexdigest()
     tampered(done, lambda told: told.update({name: digest}))
@@ -91,7 +91,7 @@ def test_what_has_taken_the_place_of_what_was_learned_is_neither_followed_nor_re
     told = {"preset": "fast", "max_iterations": 2, "device": "cpu"}
     recipe = dip.make_recipe("blind-deblur", psf_size=7, **told)
     dip.batch(recipe, done / "in", done / "deblurred")
-    learned = done / "deblurred" / "receipts" / f"{NAME}.psf.tif"
+    learned = done / "deblurred" / "records" / f"{NAME}.psf.tif"
     learned.unlink()
     harm(learned)
     plan = plan_batch(recipe, done / "in", done / "deblurred", resume=True)
@@ -115,8 +115,8 @@ def test_a_pipe_or_an_endless_file_in_the_place_of_a_result_is_not_read(done, ha
 
 
 def test_a_pipe_in_the_place_of_a_drawing_does_not_hold_up_the_page(done):
-    (done / "out" / "receipts" / f"{NAME}.png").unlink()
-    os.mkfifo(done / "out" / "receipts" / f"{NAME}.png")
+    (done / "out" / "records" / f"{NAME}.png").unlink()
+    os.mkfifo(done / "out" / "records" / f"{NAME}.png")
     result = dip.batch(RECIPE, done / "in", done / "out", resume=True)
     assert result.count("kept") == 1 and NAME in result.page.read_text()
 

@@ -20,22 +20,22 @@ from napari_dip.engine.networks.hourglass import Hourglass
 from napari_dip.engine.priors.r2r import R2RPrior
 from napari_dip.errors import Refusal
 from napari_dip.io.integrity import compute_file_sha256
-from napari_dip.pipeline.assess.methods import methods_text
-from napari_dip.pipeline.machine import this_machine
-from napari_dip.pipeline.plan.plan import preflight
-from napari_dip.pipeline.plan.sharing import MEMBER_SIDE, MOST_MEMBERS
-from napari_dip.pipeline.plan.types import SHARED, SHOWN, TRIAL
-from napari_dip.pipeline.reproduce.repeating import Repetition, python_script
+from napari_dip.pipeline.assess.methods_section import write_methods_section
+from napari_dip.pipeline.machine import detect_machine
+from napari_dip.pipeline.plan.joint_training import MAX_MEMBER_SIDE, MAX_MEMBERS
+from napari_dip.pipeline.plan.preflight import preflight
+from napari_dip.pipeline.plan.types import FINE_TUNE_PROBE, INFERENCE, JOINT
+from napari_dip.pipeline.reproduce.repetition import Repetition, write_python_script
 from napari_dip.pipeline.store.checkpoint_file import read_header, read_tensors, write_tensors
 from napari_dip.pipeline.store.shared_network import read_network
-from napari_dip.scale.batch.plan import left_plans, plan_batch
-from napari_dip.scale.batch.series import LEAST_FILES, plan_lesson
+from napari_dip.scale.batch.plan import list_remaining_plans, plan_batch
+from napari_dip.scale.batch.series import MIN_JOINT_TRAINING_FILES, choose_training_files
 from napari_dip.scale.batch_run import run_batch, summarise_batch_plan
 from scale.cluster.played_crew import Here
 
 FEW = {"preset": "fast", "max_iterations": 3, "device": "cpu"}
 RECIPE = dip.make_recipe("denoise", **FEW)
-NAMES = [f"cell_{number}.tif" for number in range(LEAST_FILES)]
+NAMES = [f"cell_{number}.tif" for number in range(MIN_JOINT_TRAINING_FILES)]
 
 
 def exposed(seed: int, side: int = 32) -> np.ndarray:
@@ -46,7 +46,7 @@ def exposed(seed: int, side: int = 32) -> np.ndarray:
     return np.rint(gain * rng.poisson(clean * (1 + seed / 3)) + 50 * seed).astype(np.uint16)
 
 
-def filled(folder: Path, count: int = LEAST_FILES) -> Path:
+def filled(folder: Path, count: int = MIN_JOINT_TRAINING_FILES) -> Path:
     folder.mkdir(parents=True)
     for seed, name in enumerate(NAMES[:count]):
         tifffile.imwrite(folder / name, exposed(seed))
@@ -58,7 +58,7 @@ def whole(tmp_path_factory) -> Path:
     """Folder of a finished batch: its inputs in 'in', its results in 'out'."""
     folder = tmp_path_factory.mktemp("series")
     filled(folder / "in")
-    done = dip.batch(RECIPE, folder / "in", folder / "out", one_network=True)
+    done = dip.batch(RECIPE, folder / "in", folder / "out", joint_training=True)
     assert done.count("restored") == len(NAMES)
     return folder
 
@@ -80,7 +80,7 @@ def same(one: Path, other: Path) -> bool:
 
 
 def told(folder: Path, name: str) -> dict:
-    return json.loads((folder / "receipts" / f"{name}.json").read_text())
+    return json.loads((folder / "records" / f"{name}.json").read_text())
 
 
 def rewritten(path: Path, **changes: object) -> Path:
@@ -100,9 +100,9 @@ def test_receipts_and_reports_name_the_network_and_its_digest(whole):
     digest = compute_file_sha256(whole / "out" / "series.network")
     for name in NAMES:
         receipt = told(whole / "out", name)
-        assert receipt["inputs_sha256"]["shared_network"] == digest
-        shared = receipt["report"]["fit"]["shared"]
-        assert (shared["file"], shared["sha256"]) == ("series.network", digest)
+        assert receipt["inputs_sha256"]["network_file"] == digest
+        shared = receipt["report"]["fit"]["joint_training"]
+        assert (shared["network_file"], shared["sha256"]) == ("series.network", digest)
         assert shared["members"] == len(NAMES)
         assert receipt["report"]["iterations"] == 0 and "enough" in receipt["report"]["stop_reason"]
         notes = receipt["report"]["notes"]
@@ -112,24 +112,26 @@ def test_receipts_and_reports_name_the_network_and_its_digest(whole):
 def test_a_single_image_and_the_command_give_the_pixels_of_the_batch(whole, tmp_path):
     image, network = whole / "in" / NAMES[3], whole / "out" / "series.network"
     wanted = tifffile.imread(whole / "out" / NAMES[3])
-    by_call = dip.denoise(image, shared_network=network, **FEW)
+    by_call = dip.denoise(image, network_file=network, **FEW)
     np.testing.assert_array_equal(by_call.image, wanted)
     words = ["denoise", str(image), "-o", str(tmp_path / "a.tif"), "--preset", "fast"]
     words += ["--max-iterations", "3", "--device", "cpu", "--quiet"]
-    assert main([*words, "--shared-network", str(network)]) == 0
+    assert main([*words, "--network-file", str(network)]) == 0
     np.testing.assert_array_equal(tifffile.imread(tmp_path / "a.tif"), wanted)
     alone = dip.denoise(image, **FEW)
-    assert not np.array_equal(alone.image, wanted) and "shared" not in alone.report["fit"]
+    assert not np.array_equal(alone.image, wanted) and "joint_training" not in alone.report["fit"]
 
 
 def test_the_methods_text_and_the_script_name_the_network(whole):
     report = told(whole / "out", NAMES[0])["report"]
-    digest = report["fit"]["shared"]["sha256"]
-    text = methods_text(report)
+    digest = report["fit"]["joint_training"]["sha256"]
+    text = write_methods_section(report)
     assert f"8 images of the series together ('series.network', SHA-256 {digest})" in text
     assert "to images of one series" in text and "measurement itself" not in text
-    script = python_script(Repetition(report, {"image": "cell_0.tif"}, "cell_0.tif"))
-    assert 'shared_network="series.network"' in script and digest in script
+    script = write_python_script(
+        Repetition(report=report, paths={"image": "cell_0.tif"}, name="cell_0.tif")
+    )
+    assert 'network_file="series.network"' in script and digest in script
 
 
 @pytest.mark.parametrize("polls", [4, 12, 20, 40])
@@ -140,12 +142,12 @@ def test_a_batch_that_is_ended_anywhere_goes_on_to_the_same_bytes(whole, tmp_pat
         left[0] -= 1
         return Control.KEEP if left[0] < 0 else Control.GO
 
-    plan = plan_batch(RECIPE, whole / "in", tmp_path / "out", one_network=True)
+    plan = plan_batch(RECIPE, whole / "in", tmp_path / "out", joint_training=True)
     states = [one.outcome.state for one in run_batch(plan, control=control) if one.outcome]
     assert "waiting" in states
     done = dip.batch(RECIPE, whole / "in", tmp_path / "out", resume=True)
     assert done.count("waiting") == 0 and same(tmp_path / "out", whole / "out")
-    left_over = [path.name for path in (tmp_path / "out" / "receipts").glob("series*")]
+    left_over = [path.name for path in (tmp_path / "out" / "records").glob("series*")]
     assert not left_over
 
 
@@ -157,13 +159,13 @@ def test_a_batch_goes_on_with_the_network_that_is_there_and_fits_a_lost_one_agai
     assert done.count("kept") == len(NAMES)
     assert (out / "series.network").stat().st_ino == before
     (out / "series.network").unlink()
-    done = dip.batch(RECIPE, tmp_path / "copy" / "in", out, resume=True, one_network=True)
+    done = dip.batch(RECIPE, tmp_path / "copy" / "in", out, resume=True, joint_training=True)
     assert done.count("kept") == len(NAMES) and same(out, whole / "out")
 
 
 def test_workers_give_the_same_bytes_and_the_network_comes_first(whole, tmp_path):
     crew = Here(count=2)
-    plan = plan_batch(RECIPE, whole / "in", tmp_path / "out", one_network=True)
+    plan = plan_batch(RECIPE, whole / "in", tmp_path / "out", joint_training=True)
     seen = list(run_batch(plan, crew=crew))
     numbers = [one.number for one in seen]
     assert numbers.index(1) > max(place for place, one in enumerate(numbers) if not one)
@@ -172,22 +174,25 @@ def test_workers_give_the_same_bytes_and_the_network_comes_first(whole, tmp_path
 
 
 def test_the_time_that_is_said_counts_the_network(whole, tmp_path):
-    plan = plan_batch(RECIPE, whole / "in", tmp_path / "out", one_network=True)
-    assert plan.lesson is not None and plan.lesson.seconds > 0
-    each = [unit for one in left_plans(plan) for unit in one.units]
-    assert {unit.role for unit in each} == {SHOWN} and not any(unit.iterations for unit in each)
-    costs = replace(plan.lesson.costs, fit=7000.0)
-    long = replace(plan, lesson=replace(plan.lesson, costs=costs))
+    plan = plan_batch(RECIPE, whole / "in", tmp_path / "out", joint_training=True)
+    assert plan.joint_training is not None and plan.joint_training.seconds > 0
+    each = [unit for one in list_remaining_plans(plan) for unit in one.units]
+    assert {unit.role for unit in each} == {INFERENCE} and not any(unit.iterations for unit in each)
+    costs = replace(plan.joint_training.costs, fit=7000.0)
+    long = replace(plan, joint_training=replace(plan.joint_training, costs=costs))
     assert summarise_batch_plan(long) != summarise_batch_plan(plan)
 
 
 def test_all_files_go_on_by_themselves_where_the_trials_say_that_it_pays(whole, network):
     outcomes = read_header(network)["network"]["outcomes"]
-    sure = [one | {"gain": [50.0, 5.0, 500.0]} if one["role"] == TRIAL else one for one in outcomes]
+    sure = [
+        one | {"gain": [50.0, 5.0, 500.0]} if one["role"] == FINE_TUNE_PROBE else one
+        for one in outcomes
+    ]
     rewritten(network, outcomes=sure)
     image = whole / "in" / NAMES[0]
-    result = dip.denoise(image, shared_network=network, **FEW)
-    assert result.report["fit"]["shared"]["went_on"]
+    result = dip.denoise(image, network_file=network, **FEW)
+    assert result.report["fit"]["joint_training"]["fine_tuned"]
     assert result.report["iterations"] == 3  # all that a small budget leaves
     shown = tifffile.imread(whole / "out" / NAMES[0])
     assert not np.array_equal(result.image, shown)
@@ -195,13 +200,13 @@ def test_all_files_go_on_by_themselves_where_the_trials_say_that_it_pays(whole, 
 
 def test_stacks_and_images_in_tiles_are_restored_as_ever(network, tmp_path):
     stack = np.stack([exposed(seed) for seed in range(2)])
-    recipe = RECIPE.with_common(stacks="planes")
-    with_it = dip.restore(stack, recipe, axes="ZYX", shared_network=network)
+    recipe = RECIPE.replace_run_settings(stacks="planes")
+    with_it = dip.restore(stack, recipe, axes="ZYX", network_file=network)
     np.testing.assert_array_equal(with_it.image, dip.restore(stack, recipe, axes="ZYX").image)
     assert any("no single plane" in note for note in with_it.report["notes"])
     filled(tmp_path / "in")
     tifffile.imwrite(tmp_path / "in" / "stack.tif", stack, metadata={"axes": "ZYX"}, imagej=True)
-    plan = plan_batch(RECIPE, tmp_path / "in", tmp_path / "out", one_network=True)
+    plan = plan_batch(RECIPE, tmp_path / "in", tmp_path / "out", joint_training=True)
     last = plan.jobs[-1]
     assert not isinstance(last.plan, Refusal)
     assert last.plan.network is None and set(last.inputs) == {"image"}
@@ -210,28 +215,28 @@ def test_stacks_and_images_in_tiles_are_restored_as_ever(network, tmp_path):
 def test_a_file_whose_noise_asks_for_another_prior_is_restored_by_itself(network):
     y, x = np.mgrid[:32, :32]
     weak = 1000 * np.sin(x / 5) * np.cos(y / 7) + np.random.default_rng(0).normal(0, 3, (32, 32))
-    result = dip.denoise(weak.astype(np.float32), shared_network=network, **FEW)
+    result = dip.denoise(weak.astype(np.float32), network_file=network, **FEW)
     assert result.report["prior"]["chosen"] == "blind-spot"
-    assert "shared" not in result.report["fit"]
+    assert "joint_training" not in result.report["fit"]
     assert any("restored by itself" in note for note in result.report["notes"])
 
 
 def test_files_that_cannot_be_restored_take_no_part_in_the_network(tmp_path):
     filled(tmp_path / "in")
     tifffile.imwrite(tmp_path / "in" / "a_constant.tif", np.full((32, 32), 7, np.uint16))
-    done = dip.batch(RECIPE, tmp_path / "in", tmp_path / "out", one_network=True)
+    done = dip.batch(RECIPE, tmp_path / "in", tmp_path / "out", joint_training=True)
     assert (done.count("restored"), done.count("refused")) == (len(NAMES), 1)
     assert read_network(tmp_path / "out" / "series.network").files == tuple(NAMES)
 
 
 def test_too_few_files_or_too_unlike_ones_are_refused(tmp_path):
-    filled(tmp_path / "in", LEAST_FILES - 1)
+    filled(tmp_path / "in", MIN_JOINT_TRAINING_FILES - 1)
     places = RECIPE, tmp_path / "in"
-    assert code_of(dip.batch, *places, tmp_path / "out", one_network=True) == "series-few"
+    assert code_of(dip.batch, *places, tmp_path / "out", joint_training=True) == "series-few"
     assert not (tmp_path / "out").exists()
-    for seed in range(LEAST_FILES):
+    for seed in range(MIN_JOINT_TRAINING_FILES):
         tifffile.imwrite(tmp_path / "in" / NAMES[seed], np.full((32, 32), seed, np.uint16))
-    assert code_of(dip.batch, *places, tmp_path / "out", one_network=True) == "series-unlike"
+    assert code_of(dip.batch, *places, tmp_path / "out", joint_training=True) == "series-unlike"
     assert not list((tmp_path / "out").glob("*.tif"))
 
 
@@ -239,8 +244,8 @@ def test_a_file_of_other_channels_is_refused_before_any_work(tmp_path):
     filled(tmp_path / "in")
     pair = np.stack([exposed(1), exposed(2)])
     tifffile.imwrite(tmp_path / "in" / "pair.tif", pair, imagej=True, metadata={"axes": "CYX"})
-    plan = plan_batch(RECIPE, tmp_path / "in", tmp_path / "out", one_network=True)
-    ((source, no),) = plan.refused
+    plan = plan_batch(RECIPE, tmp_path / "in", tmp_path / "out", joint_training=True)
+    ((source, no),) = plan.list_refused
     assert source.name == "pair.tif" and no.code == "series-channels"
     assert "2 channels, fitted one by one" in no.sentence and "1 channel" in no.sentence
 
@@ -249,16 +254,16 @@ def test_what_the_network_was_not_fitted_for_is_refused(whole, network):
     image = tifffile.imread(whole / "in" / NAMES[0])
 
     def refused(**settings: object) -> str:
-        return code_of(dip.denoise, image, **{"shared_network": network, **FEW, **settings})
+        return code_of(dip.denoise, image, **{"network_file": network, **FEW, **settings})
 
-    assert refused(prior="noise") == "series-alone"
+    assert refused(prior="random-input") == "series-alone"
     assert refused(noise="speckle", prior="blind-spot") == "series-alone"
-    assert refused(second=image) == "series-alone"
+    assert refused(repeated_exposure=image) == "series-alone"
     assert refused(prior="blind-spot") == "series-settings"
     assert refused(preset="balanced") == "series-settings"
     assert refused(restarts=2) == "series-repeats"
-    assert refused(shared_network=whole / "in" / NAMES[0]) == "series-broken"
-    assert refused(shared_network=whole / "none") == "file-missing"
+    assert refused(network_file=whole / "in" / NAMES[0]) == "series-broken"
+    assert refused(network_file=whole / "none") == "file-missing"
     rewritten(network, version="0.0.1")
     assert refused() == "series-version"
 
@@ -269,27 +274,27 @@ def test_a_damaged_network_is_refused_before_any_work(whole, network, tmp_path, 
     content[place] ^= 1
     network.write_bytes(content)
     image = whole / "in" / NAMES[0]
-    assert code_of(dip.denoise, image, shared_network=network, **FEW) == "series-broken"
-    how = {"shared_network": network}
+    assert code_of(dip.denoise, image, network_file=network, **FEW) == "series-broken"
+    how = {"network_file": network}
     assert code_of(dip.batch, RECIPE, whole / "in", tmp_path / "out", **how) == "series-broken"
     assert not (tmp_path / "out").exists()
 
 
 def test_a_batch_has_one_network_from_its_beginning_or_none(whole, network, tmp_path):
-    how = {"one_network": True, "shared_network": network}
+    how = {"joint_training": True, "network_file": network}
     places = RECIPE, whole / "in", tmp_path / "out"
     assert code_of(dip.batch, *places, **how) == "series-twice"
     plan = plan_batch(*places)
     list(run_batch(plan, control=lambda: Control.KEEP))
-    assert code_of(dip.batch, *places, resume=True, one_network=True) == "series-late"
+    assert code_of(dip.batch, *places, resume=True, joint_training=True) == "series-late"
     mine = tmp_path / "mine"
     mine.mkdir()
     shutil.copy(network, mine / "series.network")
-    assert code_of(dip.batch, RECIPE, whole / "in", mine, one_network=True) == "batch-exists"
+    assert code_of(dip.batch, RECIPE, whole / "in", mine, joint_training=True) == "batch-exists"
 
 
 def test_a_batch_can_be_shown_a_network_that_was_fitted_before(whole, network, tmp_path):
-    done = dip.batch(RECIPE, whole / "in", tmp_path / "out", shared_network=network)
+    done = dip.batch(RECIPE, whole / "in", tmp_path / "out", network_file=network)
     assert done.count("restored") == len(NAMES)
     for name in NAMES:
         assert (tmp_path / "out" / name).read_bytes() == (whole / "out" / name).read_bytes()
@@ -298,25 +303,29 @@ def test_a_batch_can_be_shown_a_network_that_was_fitted_before(whole, network, t
 @pytest.mark.parametrize("sizes", [[(700, 900)] * 40, [(33, 70), (64, 41)] * 6])
 def test_what_is_seen_of_a_file_lies_within_it(sizes):
     plans = [
-        preflight(RECIPE, dip.io.ImageSpec(str(n), size, "uint16", "YX"), this_machine())
+        preflight(
+            RECIPE,
+            dip.io.ImageSpec(name=str(n), shape=size, dtype="uint16", axes="YX"),
+            detect_machine(),
+        )
         for n, size in enumerate(sizes)
     ]
-    lesson = plan_lesson(plans, 2)
+    lesson = choose_training_files(plans, 2)
     assert not isinstance(lesson, Refusal)
-    assert len(lesson.members) <= MOST_MEMBERS and len({one.size for one in lesson.members}) == 1
+    assert len(lesson.members) <= MAX_MEMBERS and len({one.size for one in lesson.members}) == 1
     for plan, member in zip(lesson.plans, lesson.members, strict=True):
         sides = zip(plan.source.grid, member.origin, member.size, strict=True)
         assert all(0 <= start and start + count <= side for side, start, count in sides)
         assert not any(one % 2 for one in (*member.origin, *member.size))  # halves are whole
-        assert max(member.size) <= MEMBER_SIDE
-    if max(sizes[0]) > MEMBER_SIDE:
+        assert max(member.size) <= MAX_MEMBER_SIDE
+    if max(sizes[0]) > MAX_MEMBER_SIDE:
         assert len({one.origin for one in lesson.members}) == len(lesson.members)
 
 
 def test_each_of_several_pictures_is_shown_noise_as_strong_as_its_own():
     strengths = torch.tensor([0.01, 0.04, 0.25]).reshape(3, 1, 1, 1)
     none = torch.zeros_like(strengths)
-    noise = NoiseVariance(none, strengths, none + 1e-6)
+    noise = NoiseVariance(gain=none, intercept=strengths, floor=none + 1e-6)
     rng = torch.Generator().manual_seed(0)
     clean = torch.zeros(3, 1, 96, 96)
     net = Hourglass(2, 1, 1, (4, 8), skip=None, normalised=False, rng=rng)
@@ -334,4 +343,4 @@ def test_the_network_says_what_it_comes_from(whole):
     assert [one["name"] for one in words["files"]] == NAMES
     assert words["files"][0]["sha256"] == compute_file_sha256(whole / "in" / NAMES[0])
     assert words["recipe"] == RECIPE.to_dict()
-    assert [one["role"] for one in words["outcomes"]] == [SHARED, *[TRIAL] * 3]
+    assert [one["role"] for one in words["outcomes"]] == [JOINT, *[FINE_TUNE_PROBE] * 3]

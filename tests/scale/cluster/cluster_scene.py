@@ -18,7 +18,7 @@ import psutil
 from napari_dip.pipeline.events import drain_generator
 from napari_dip.scale.batch.plan import plan_batch
 from napari_dip.scale.batch_run import run_batch
-from napari_dip.scale.cluster.cluster import start_workers
+from napari_dip.scale.cluster.dask_cluster import start_workers
 
 DEADLY = "a_deadly.tif"
 

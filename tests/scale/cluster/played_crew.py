@@ -17,13 +17,13 @@ def go() -> Control:
 class Here:
     """A crew: this process, which restores what came last whenever somebody listens."""
 
-    ahead, root = 0, ""
+    max_queued, root = 0, ""
 
     def __init__(
         self, deaths: int = 0, lost_after: int = 1000, asleep: bool = False, count: int = 1
     ) -> None:
         self.count = count
-        self.lost = None
+        self.connection_failure = None
         self.units: list = []
         self.sent: list[str] = []
         self.taken_back: list[str] = []
@@ -37,26 +37,28 @@ class Here:
     def withdraw(self, name: str) -> None:
         self.taken_back.append(name)
 
-    def wish(self, session: str, control: Control) -> None:
+    def send_control(self, session: str, control: Control) -> None:
         self.wishes.append(control)
 
-    def heard(self, seconds: float):
+    def receive_messages(self, seconds: float):
         if self._asleep or not self.units:
             return
         unit = self.units.pop()
         if self._deaths:
             self._deaths -= 1
-            yield WorkerMessage(unit.name, given_up=True)
+            yield WorkerMessage(unit=unit.name, is_given_up=True)
             return
         if not self._left:
-            self.lost = dip.errors.refusal("cluster-lost", address="tcp://there")
+            self.connection_failure = dip.errors.refusal("cluster-lost", address="tcp://there")
             return
         self._left -= 1
         events: list = []
-        restore = restore_file_on_worker if unit.share is None else restore_shard_on_worker
+        restore = restore_file_on_worker if unit.shard is None else restore_shard_on_worker
         answer = restore(unit, go, events.append)
         for event in events:
             yield WorkerMessage(
-                unit.name, "tcp://me", event=json.loads(json.dumps(serialise_event(event)))
+                unit=unit.name,
+                worker="tcp://me",
+                event=json.loads(json.dumps(serialise_event(event))),
             )
-        yield WorkerMessage(unit.name, answer=json.loads(json.dumps(answer)))
+        yield WorkerMessage(unit=unit.name, answer=json.loads(json.dumps(answer)))

@@ -36,7 +36,7 @@ from scale.cluster.played_crew import Here, go
 
 RECIPE = dip.make_recipe("denoise", preset="fast", max_iterations=2, device="cpu")
 GOOD = ["a_deadly.tif", "cell_0.tif", "cell_1.tif"]
-MACHINE = Machine(4, 8_000_000_000, ("cpu",), "2.13.0")
+MACHINE = Machine(cores=4, memory_bytes=8_000_000_000, devices=("cpu",), torch="2.13.0")
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +84,7 @@ def test_units_make_the_same_bytes_and_receipts_as_one_process(whole, by_units):
     assert results(out) == results(whole / "out")
     for name in GOOD:
         here, there = (
-            json.loads((folder / "receipts" / f"{name}.json").read_text())
+            json.loads((folder / "records" / f"{name}.json").read_text())
             for folder in (whole / "out", out)
         )
         for receipt in (here, there):
@@ -98,7 +98,7 @@ def test_units_make_the_same_bytes_and_receipts_as_one_process(whole, by_units):
 def test_a_unit_that_the_scheduler_gave_up_unbegun_is_handed_out_again(by_units):
     _, crew, events = by_units
     assert crew.sent == ["1", "1", "1", "2", "3"]
-    assert any(one.event and one.event.words == "Saving the result" for one in events)
+    assert any(one.event and one.event.message == "Saving the result" for one in events)
     assert all(one.worker == "tcp://me" for one in events if one.event)
 
 
@@ -116,7 +116,7 @@ def test_a_scheduler_that_gives_up_again_and_again_costs_one_file(whole, tmp_pat
     events = run_batch(planned(whole, tmp_path / "out"), crew=crew)
     ends = {one.source.name: one.outcome for one in events if one.outcome}
     assert ends[GOOD[0]].state == "failed"
-    assert ends[GOOD[0]].receipt["refusal"]["code"] == "cluster-killed"
+    assert ends[GOOD[0]].record["refusal"]["code"] == "cluster-killed"
     assert [ends[name].state for name in GOOD[1:]] == ["restored", "restored"]
 
 
@@ -142,7 +142,7 @@ def test_a_wish_to_end_takes_back_what_nobody_began_and_tells_the_workers(whole,
 
 def test_a_file_that_has_ended_two_workers_is_not_begun_a_third_time(whole, tmp_path):
     plan = planned(whole, tmp_path / "out")
-    (tmp_path / "out" / "receipts").mkdir(parents=True)
+    (tmp_path / "out" / "records").mkdir(parents=True)
     unit = make_worker_task(plan, 2, "session", "", 1)
 
     def die(event: object) -> None:
@@ -154,7 +154,7 @@ def test_a_file_that_has_ended_two_workers_is_not_begun_a_third_time(whole, tmp_
     answer = restore_file_on_worker(unit, go, die)
     assert (answer["state"], answer["refusal"]["code"]) == ("failed", "cluster-killed")
     assert answer["receipt"]["refusal"]["sentence"].startswith("Restoring 'cell_0.tif' has ended 2")
-    begun = plan.jobs[1].at.begun
+    begun = plan.jobs[1].paths.crash_counter
     assert not begun.exists()
     begun.write_text(json.dumps({"session": "session", "begun": 2}))  # a call that was killed
     again = restore_file_on_worker(replace(unit, session="next"), go, lambda event: None)
@@ -189,7 +189,10 @@ def test_freed_memory_is_kept_for_the_next_step_also_where_dask_would_give_it_ba
 
 
 def about(**changes) -> WorkerInfo:
-    return replace(WorkerInfo("host", MACHINE, get_versions(), 1, {}), **changes)
+    return replace(
+        WorkerInfo(host="host", machine=MACHINE, versions=get_versions(), threads=1, resources={}),
+        **changes,
+    )
 
 
 def test_a_machine_is_shared_by_the_workers_on_it_and_the_least_counts():
@@ -203,7 +206,7 @@ def test_a_machine_is_shared_by_the_workers_on_it_and_the_least_counts():
 
 def test_a_worker_that_would_be_ended_at_a_limit_is_not_counted_on_for_more():
     found = find_shared_machine(
-        [about(limit=WORKER_OVERHEAD_BYTES + 1_000), about(host="other")], "there"
+        [about(memory_limit=WORKER_OVERHEAD_BYTES + 1_000), about(host="other")], "there"
     )
     assert found.memory_bytes == 1_000
 
@@ -239,21 +242,18 @@ def test_a_unit_asks_for_what_workers_declare_and_for_nothing_else():
 
 def test_as_many_workers_start_as_memory_and_cards_hold():
     peaks = [1_000_000, 2_000_000_000 - WORKER_OVERHEAD_BYTES]
-    assert choose_worker_count(4, peaks, MACHINE, 0) == (4, "")
+    assert choose_worker_count(4, peaks, MACHINE, 0) == (4, None)
     count, why = choose_worker_count(6, peaks, MACHINE, 0)
-    assert count == 4 and why.startswith("4 workers instead of 6: one file takes up to 2.0 GB")
-    assert choose_worker_count(4, peaks, MACHINE, 1) == (
-        1,
-        "1 worker instead of 4: there is 1 graphics card.",
-    )
+    assert count == 4 and str(why).startswith("4 workers instead of 6: one file takes up to 2.0 GB")
+    count, why = choose_worker_count(4, peaks, MACHINE, 1)
+    assert (count, str(why)) == (1, "1 worker instead of 4: there is 1 GPU.")
 
 
 def test_too_many_threads_for_the_cores_are_told():
-    assert warn_of_oversubscription(2, 1, 1) == warn_of_oversubscription(4, 4, 16) == ""
-    assert "--threads 2 would be faster" in warn_of_oversubscription(8, 8, 16)
-    assert "share 16 cores," in warn_of_oversubscription(
-        8, 8, 16
-    ) and "share 1 core," in warn_of_oversubscription(2, 2, 1)
+    assert warn_of_oversubscription(2, 1, 1) is warn_of_oversubscription(4, 4, 16) is None
+    assert "--threads 2 would be faster" in str(warn_of_oversubscription(8, 8, 16))
+    assert "share 16 cores," in str(warn_of_oversubscription(8, 8, 16))
+    assert "share 1 core," in str(warn_of_oversubscription(2, 2, 1))
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "two", "1.5", 0, "99999999"])
@@ -295,7 +295,7 @@ def test_real_workers_listen_to_nobody_else_and_one_bad_file_costs_only_itself(w
     assert set(seen["listening"]) == {"127.0.0.1"}
     assert seen["killed"] == 2
     assert seen["states"] == {"a_deadly.tif": "failed", "cell_0.tif": "restored"}
-    told = json.loads((out / "receipts" / "a_deadly.tif.json").read_text())
+    told = json.loads((out / "records" / "a_deadly.tif.json").read_text())
     assert told["refusal"]["code"] == "cluster-killed"
     again = dip.batch(RECIPE, files, out, resume=True)
     assert (again.count("kept"), again.count("restored")) == (1, 1)

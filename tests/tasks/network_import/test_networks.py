@@ -247,7 +247,7 @@ class TestInTheChild:
         made, _ = small()
         odd = step("torch.ops.aten.from_file.default", "odd", "head", filename=tensor("act_1"))
         path = program(tmp_path, [*made, odd])
-        no = load_network(NetworkFile(str(path), None), "head", (32, 32))
+        no = load_network(NetworkFile(network=str(path), weights=None), "head", (32, 32))
         assert isinstance(no, Refusal) and no.code == "network-operator"
         assert "aten.from_file.default" in no.sentence
 
@@ -256,7 +256,9 @@ class TestInTheChild:
         content = {**entries(*small())}
         content["models/model.json"] += b" " * (2**24 - len(content["models/model.json"]))
         path = packed(tmp_path / "net.pt2", content)
-        no = load_network(NetworkFile(str(path), None), "body.3", (32, 32), memory=2**22)
+        no = load_network(
+            NetworkFile(network=str(path), weights=None), "body.3", (32, 32), memory=2**22
+        )
         assert isinstance(no, Refusal) and no.code == "network-limits"
 
 
@@ -271,5 +273,5 @@ class TestInTheChild:
     ],
 )
 def test_what_the_names_tell_is_refused_before_anything_is_opened(network, weights, code):
-    no = NetworkFile(network, weights).check()
+    no = NetworkFile(network=network, weights=weights).check()
     assert no is not None and no.code == code

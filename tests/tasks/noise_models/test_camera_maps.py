@@ -10,8 +10,8 @@ from skimage import data
 import napari_dip as dip
 from napari_dip.engine.likelihood.fidelity import NoiseVariance
 from napari_dip.errors import Refused
-from napari_dip.pipeline.assess.references import references_of
-from napari_dip.pipeline.calibrate.noise import alone
+from napari_dip.pipeline.assess.references import list_references
+from napari_dip.pipeline.calibrate.channel_noise import measure_single_exposure
 from napari_dip.tasks.base import NoiseRequest
 from napari_dip.tasks.noise_models.camera_maps import (
     build_camera_correction,
@@ -77,7 +77,7 @@ def test_what_is_measured_of_the_noise_is_that_of_usual_pixels() -> None:
     hot = (light + CAMERA["noise_map"] * dark).astype(np.float32)
     camera = build_camera_correction({"noise_map": CAMERA["noise_map"]}, (SIDE, SIDE))
     quiet, plain, usual = (
-        alone(one, None, 0, NoiseRequest("gaussian")).intercept
+        measure_single_exposure(one, None, 0, NoiseRequest(model="gaussian")).intercept
         for one in ((light + 1.5 * dark).astype(np.float32), hot, camera.quietened(hot))
     )
     assert usual == pytest.approx(quiet, rel=0.05)
@@ -85,7 +85,11 @@ def test_what_is_measured_of_the_noise_is_that_of_usual_pixels() -> None:
 
 
 def test_a_pixel_counts_by_the_usual_variance_as_a_share_of_its_own() -> None:
-    line = NoiseVariance(*(torch.full((1, 1, 1, 1), one) for one in (0.0, 4.0, 1.0)))
+    line = NoiseVariance(
+        gain=torch.zeros(1, 1, 1, 1),
+        intercept=torch.full((1, 1, 1, 1), 4.0),
+        floor=torch.ones(1, 1, 1, 1),
+    )
     excess = torch.zeros(1, 1, 8, 8)
     excess[..., 3, 3] = 12
     trust = compute_camera_weights(excess, line, torch.zeros(1, 1, 8, 8))
@@ -93,7 +97,7 @@ def test_a_pixel_counts_by_the_usual_variance_as_a_share_of_its_own() -> None:
     assert trust[..., 3, 3] == 0.25 and trust[..., 0, 0] == 1
 
 
-@pytest.mark.parametrize("prior", ["recorrupted", "blind-spot"])
+@pytest.mark.parametrize("prior", ["r2r", "blind-spot"])
 def test_hot_pixels_and_those_around_them_are_restored_better_with_a_noise_map(prior: str) -> None:
     settings = {"preset": "fast", "prior": prior, "max_iterations": 80}
     plain = dip.denoise(shot(), **settings)
@@ -110,7 +114,7 @@ def test_all_three_maps_give_a_better_picture_than_none() -> None:
     mapped = dip.denoise(shot(), **CAMERA, **settings)
     assert error(mapped.image) < 0.9 * error(dip.denoise(shot(), **settings).image)
     assert mapped.report["fit"]["inputs"] == list(CAMERA)
-    assert any("nmeth.2488" in one for one in references_of(mapped.report))
+    assert any("nmeth.2488" in one for one in list_references(mapped.report))
 
 
 @pytest.mark.parametrize(("axes", "planes"), [("ZYX", 4), ("TYX", 3), ("CYX", 2)])
@@ -130,7 +134,7 @@ def test_maps_of_one_plane_hold_for_stacks_movies_and_channels(axes: str, planes
         ({**CAMERA, "gain_map": CAMERA["gain_map"] - 2}, "map-not-positive"),
         ({"noise_map": 0 * CAMERA["noise_map"]}, "map-not-positive"),
         ({"noise_map": np.where(HOT, np.nan, 1)}, "input-not-finite"),
-        ({"noise_map": CAMERA["noise_map"], "second": shot(2)}, "map-second"),
+        ({"noise_map": CAMERA["noise_map"], "repeated_exposure": shot(2)}, "map-second"),
         ({"offset_map": CAMERA["offset_map"], "noise": "speckle"}, "map-noise"),
     ],
 )

@@ -102,7 +102,7 @@ def test_rescaled_pictures_are_known_too(scale: float) -> None:
     assert error(result.image / scale, grey()) < error(seen / scale, grey())
 
 
-@pytest.mark.parametrize("prior", ["noise", "blind-spot"])
+@pytest.mark.parametrize("prior", ["random-input", "blind-spot"])
 def test_other_priors_keep_to_the_file_as_well(prior: str) -> None:
     seen = saved(grey(), 10)
     result = dip.denoise(seen, prior=prior, **QUICK)
@@ -120,7 +120,7 @@ def test_frames_are_restored_one_by_one() -> None:
     ("image", "how", "code"),
     [
         (grey(), {}, "jpeg-none"),
-        (saved(grey(), 20), {"second": grey()}, "jpeg-second"),
+        (saved(grey(), 20), {"repeated_exposure": grey()}, "jpeg-second"),
         (np.stack([saved(grey(), 20)] * 2), {"axes": "CYX"}, "jpeg-channels"),
         (np.stack([saved(grey(), 20)] * 4), {"axes": "ZYX", "stacks": "volume"}, "jpeg-volume"),
     ],

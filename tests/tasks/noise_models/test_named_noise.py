@@ -120,7 +120,7 @@ def test_without_impulses_the_picture_is_restored_as_ever() -> None:
     np.testing.assert_array_equal(result.image, plain.image)
 
 
-@pytest.mark.parametrize("prior", ["blind-spot", "noise"])
+@pytest.mark.parametrize("prior", ["blind-spot", "random-input"])
 def test_other_priors_do_not_learn_impulses_either(prior: str) -> None:
     truth = moon()
     seen, hit = peppered(truth, 0.1)
@@ -280,15 +280,15 @@ def textured() -> np.ndarray:
 
 @pytest.mark.parametrize("axis", [0, 1])
 def test_offsets_of_lines_on_structure_are_hinted_at_and_told_of(axis: int) -> None:
-    from napari_dip.pipeline.calibrate.noise import alone
+    from napari_dip.pipeline.calibrate.channel_noise import measure_single_exposure
     from napari_dip.tasks.base import NoiseRequest
 
     rng = np.random.default_rng(1)
     offsets = rng.normal(0, 30, (SIDE, 1) if axis == 0 else (1, SIDE))
     picture = (textured() + offsets + rng.normal(0, 10, (SIDE, SIDE))).astype(np.float32)
     (hint,) = list_noise_hints(picture[None])
-    assert hint.startswith("Rows" if axis == 0 else "Columns")
-    told = alone(picture[None], None, 0.0, NoiseRequest())
+    assert str(hint).startswith("Rows" if axis == 0 else "Columns")
+    told = measure_single_exposure(picture[None], None, 0.0, NoiseRequest())
     assert told.doubt or told.caution == "lines"
 
 
@@ -306,7 +306,11 @@ def test_a_recipe_keeps_the_name_of_the_noise(noise: str) -> None:
 @pytest.mark.parametrize(
     ("image", "how", "code"),
     [
-        (noisy(moon()), {"noise": "speckle", "second": noisy(moon(), 1)}, "named-second"),
+        (
+            noisy(moon()),
+            {"noise": "speckle", "repeated_exposure": noisy(moon(), 1)},
+            "named-second",
+        ),
         (noisy(moon()) - 100, {"noise": "speckle"}, "speckle-negative"),
         (
             np.stack([moon()] * 4),

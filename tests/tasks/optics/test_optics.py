@@ -10,8 +10,8 @@ from napari_dip.io import ImageSpec
 from napari_dip.tasks.optics import microscope as optics_module
 from napari_dip.tasks.optics.microscope import Optics
 
-PLANE = ImageSpec("cells", (512, 512), "uint16", "YX")
-STACK = ImageSpec("cells", (64, 512, 512), "uint16", "ZYX")
+PLANE = ImageSpec(name="cells", shape=(512, 512), dtype="uint16", axes="YX")
+STACK = ImageSpec(name="cells", shape=(64, 512, 512), dtype="uint16", axes="ZYX")
 
 
 def oil(**changes: object) -> Optics:
@@ -49,15 +49,22 @@ def test_a_widefield_psf_holds_the_cone_of_light_in_its_outermost_plane() -> Non
 
 
 def test_a_computed_psf_is_no_deeper_than_its_stack() -> None:
-    thin = ImageSpec("cells", (5, 512, 512), "uint16", "ZYX")
+    thin = ImageSpec(name="cells", shape=(5, 512, 512), dtype="uint16", axes="ZYX")
     assert oil().sizes(thin, "ZYX")[0] == 5
-    four = ImageSpec("cells", (4, 512, 512), "uint16", "ZYX")
+    four = ImageSpec(name="cells", shape=(4, 512, 512), dtype="uint16", axes="ZYX")
     assert oil().sizes(four, "ZYX")[0] == 5  # the pixel that makes it odd
 
 
 def test_the_distance_of_planes_is_the_users_or_the_files() -> None:
     units = ("micrometer",) * 3
-    said = ImageSpec("cells", (9, 64, 64), "uint16", "ZYX", scale=(0.3, 0.1, 0.1), units=units)
+    said = ImageSpec(
+        name="cells",
+        shape=(9, 64, 64),
+        dtype="uint16",
+        axes="ZYX",
+        scale=(0.3, 0.1, 0.1),
+        units=units,
+    )
     assert oil(z_step=None, pixel_size=None).pixels(said, "ZYX") == pytest.approx((300, 100, 100))
     assert oil().pixels(said, "ZYX") == (200, 65, 65)
     assert oil(z_step=None).pixels(STACK, "ZYX") == (None, 65, 65)

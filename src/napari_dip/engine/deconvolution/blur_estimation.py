@@ -98,16 +98,18 @@ def _restore_l0_gradient(picture: Tensor, kernel: Tensor, edge: float) -> Tensor
     wide = _extend_periodically(picture, margin)
     grid = wide.shape[2:]
     blur = _compute_transfer_function(kernel, grid)
-    steps = [_compute_transfer_function(one, grid) for one in _make_difference_kernels(picture)]
+    steps = [
+        _compute_transfer_function(kernel, grid) for kernel in _make_difference_kernels(picture)
+    ]
     data = blur.conj() * torch.fft.rfft2(wide)
-    power, roughness = blur.abs() ** 2, sum(one.abs() ** 2 for one in steps)
+    power, roughness = blur.abs() ** 2, sum(step.abs() ** 2 for step in steps)
     sharp, coupling = wide, 2 * edge
     while coupling < MAX_COUPLING:
         spectrum = torch.fft.rfft2(sharp)
-        slopes = [torch.fft.irfft2(one * spectrum, s=grid) for one in steps]
-        kept = sum(one**2 for one in slopes) >= edge / coupling
-        edges = [torch.fft.rfft2(one * kept) for one in slopes]
-        pulled = sum(one.conj() * part for one, part in zip(steps, edges, strict=True))
+        slopes = [torch.fft.irfft2(step * spectrum, s=grid) for step in steps]
+        kept = sum(slope**2 for slope in slopes) >= edge / coupling
+        edges = [torch.fft.rfft2(slope * kept) for slope in slopes]
+        pulled = sum(item.conj() * part for item, part in zip(steps, edges, strict=True))
         sharp = torch.fft.irfft2(
             (data + coupling * pulled) / (power + coupling * roughness), s=grid
         )
@@ -118,10 +120,12 @@ def _restore_l0_gradient(picture: Tensor, kernel: Tensor, edge: float) -> Tensor
 def _estimate_kernel(sharp: Tensor, picture: Tensor, side: int) -> Tensor:
     """Find the kernel that turns the edges of one picture into those of another."""
     border = _make_border_taper(picture, side)
-    wanted = [border * one for one in _compute_gradients(picture)]
-    given = [border * one for one in _compute_gradients(sharp)]
+    wanted = [border * gradient for gradient in _compute_gradients(picture)]
+    values = [border * gradient for gradient in _compute_gradients(sharp)]
     grid = picture.shape[2:]
-    spectra = [(torch.fft.rfft2(a), torch.fft.rfft2(b)) for a, b in zip(given, wanted, strict=True)]
+    spectra = [
+        (torch.fft.rfft2(a), torch.fft.rfft2(b)) for a, b in zip(values, wanted, strict=True)
+    ]
     alike = torch.fft.irfft2(sum(a.conj() * b for a, b in spectra), s=grid)[0, 0]
     half = side // 2
     target = torch.roll(alike, (half, half), (0, 1))[:side, :side]
@@ -156,8 +160,8 @@ def _solve_fista(own: Tensor, target: Tensor) -> Tensor:
         blurred = torch.fft.irfft2(
             torch.fft.rfft2(kernel, s=(wide, wide)) * spectrum, s=(wide,) * 2
         )
-        found: Tensor = blurred[:side, :side] + KERNEL_WEIGHT * kernel - target
-        return found
+        gradient: Tensor = blurred[:side, :side] + KERNEL_WEIGHT * kernel - target
+        return gradient
 
     kernel = ahead = target.clamp(min=0) / bound
     pace = 1.0
@@ -201,7 +205,7 @@ def _extend_periodically(picture: Tensor, margin: int) -> Tensor:
     wide = F.pad(picture - mean, margins, mode="reflect")
     for axis in (2, 3):
         rise = torch.sin(torch.linspace(0, torch.pi / 2, margin + 1, device=picture.device)[:-1])
-        shape = [-1 if one == axis else 1 for one in range(4)]
+        shape = [-1 if index == axis else 1 for index in range(4)]
         weight = torch.ones(wide.shape[axis], device=picture.device)
         weight[:margin], weight[-margin:] = rise**2, rise.flip(0) ** 2
         wide = wide * weight.reshape(shape)
@@ -293,9 +297,9 @@ def find_most_likely_blur(
     first = []
     for make in blurs:
         blur = make().to(measurement.device)
-        seen = kept[few]
+        likeliest = kept[few]
         with torch.no_grad():
-            spectrum = _compute_blur_power(blur, grid, seen)
+            spectrum = _compute_blur_power(blur, grid, likeliest)
         scene = _SpectrumModel(power[:, few], frequency[few], noise_variance)
         first.append((scene.fit(spectrum.clone, SEARCH_STEPS), blur))
     first.sort(key=lambda pair: pair[0])
@@ -338,9 +342,9 @@ class _SpectrumModel:
         fit = nn.functional.huber_loss(
             residual, torch.zeros_like(residual), delta=HUBER_DELTA, reduction="mean"
         )
-        known = ((self.fall - SPECTRUM_EXPONENT) / SPECTRUM_EXPONENT_STD) ** 2 / 2
-        known = known + ((self.floor - self._log_noise) / LOG_NOISE_STD) ** 2 / 2
-        return fit + PRIOR_WEIGHT * known.mean()
+        prior_penalty = ((self.fall - SPECTRUM_EXPONENT) / SPECTRUM_EXPONENT_STD) ** 2 / 2
+        prior_penalty = prior_penalty + ((self.floor - self._log_noise) / LOG_NOISE_STD) ** 2 / 2
+        return fit + PRIOR_WEIGHT * prior_penalty.mean()
 
     def fit(
         self,

@@ -51,7 +51,7 @@ _OUTLIER_SHARE = 1e-3
 def run_masked_richardson_lucy(
     operator: Operator,
     measurement: Tensor,
-    seen: Tensor,
+    valid: Tensor,
     grid: tuple[int, ...],
     iterations: tuple[int, ...],
 ) -> tuple[Tensor, ...]:
@@ -63,7 +63,7 @@ def run_masked_richardson_lucy(
         Linear, without negative weights: (B, C, *grid) -> (B, C, *measured).
     measurement : Tensor
         (B, C, *measured), above the level at which there is no light; what lies below counts as 0.
-    seen : Tensor
+    valid : Tensor
         (B, 1, *measured), 1 where a pixel may be used.
     grid : tuple of int
         Size of the picture.
@@ -82,10 +82,10 @@ def run_masked_richardson_lucy(
     """
     spread_back = make_adjoint(operator, measurement, grid)
     axes = tuple(range(2, measurement.ndim))
-    measurement = measurement.clamp(min=0) * seen
-    mean = measurement.sum(axes, keepdim=True) / seen.sum(axes, keepdim=True).clamp(min=1)
+    measurement = measurement.clamp(min=0) * valid
+    mean = measurement.sum(axes, keepdim=True) / valid.sum(axes, keepdim=True).clamp(min=1)
     floor = MIN_LIGHT * mean + torch.finfo(measurement.dtype).tiny
-    light = spread_back(seen.expand_as(measurement).contiguous())
+    light = spread_back(valid.expand_as(measurement).contiguous())
     picture, kept = mean.expand_as(light), []
     for step in range(1, max(iterations) + 1):
         with torch.no_grad():
@@ -192,14 +192,14 @@ def richardson_lucy(
     measurement = measurement.clamp(min=0)
     mean = measurement.mean(axes, keepdim=True)
     floor = _MIN_PREDICTED_LIGHT * mean + torch.finfo(measurement.dtype).tiny
-    seen = spread_back(torch.ones_like(measurement))
-    image = (mean - background).clamp(min=floor).expand_as(seen)
+    sensitivity = spread_back(torch.ones_like(measurement))
+    image = (mean - background).clamp(min=floor).expand_as(sensitivity)
     for _ in range(iterations):
         prediction = (convolve_valid(image, kernel) + background).clamp(min=floor)
-        factor = spread_back(measurement / prediction).clamp(min=0) / seen.clamp(
+        factor = spread_back(measurement / prediction).clamp(min=0) / sensitivity.clamp(
             min=_MIN_FRAME_SENSITIVITY
         )
-        image = image * torch.where(seen > _MIN_FRAME_SENSITIVITY, factor, 1.0)
+        image = image * torch.where(sensitivity > _MIN_FRAME_SENSITIVITY, factor, 1.0)
     return image
 
 
@@ -211,7 +211,7 @@ def iterate_smooth_deconvolution(
     operator: Operator,
     light: Tensor,
     variance: Tensor,
-    seen: Tensor,
+    valid: Tensor,
     grid: tuple[int, ...],
     weights: tuple[float, ...],
     marks: tuple[int, ...],
@@ -226,7 +226,7 @@ def iterate_smooth_deconvolution(
         (1, C, *measured), above the level at which there is no light.
     variance : Tensor
         Of each pixel's noise: (1, C, *measured).
-    seen : Tensor
+    valid : Tensor
         (1, 1, *measured), 1 where a pixel may be used.
     grid : tuple of int
         Size of the picture.
@@ -242,18 +242,18 @@ def iterate_smooth_deconvolution(
         (1, C, *grid), non-negative.
     """
     spread_back = make_adjoint(operator, light, grid)
-    told = seen / variance
+    facts = valid / variance
     unit = float(variance.mean().sqrt())
-    wanted, reached = spread_back(told * light.clamp(min=0)), spread_back(told)
-    alive = reached > MIN_SENSITIVITY * told.mean()
+    wanted, reached = spread_back(facts * light.clamp(min=0)), spread_back(facts)
+    alive = reached > MIN_SENSITIVITY * facts.mean()
     axes = tuple(range(2, light.ndim))
-    mean = (light.clamp(min=0) * seen).sum(axes, keepdim=True) / seen.sum().clamp(min=1)
+    mean = (light.clamp(min=0) * valid).sum(axes, keepdim=True) / valid.sum().clamp(min=1)
     picture = mean.expand_as(reached)
     least = MIN_LIGHT * mean + torch.finfo(light.dtype).tiny
 
     def brightened(ahead: Tensor, weight: float) -> Tensor:
         with torch.no_grad():
-            now = spread_back(told * operator(ahead))
+            now = spread_back(facts * operator(ahead))
         return ahead * torch.where(
             alive, _compute_multiplicative_update(ahead, wanted, now, weight, unit), 1.0
         )

@@ -7,10 +7,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import ceil, floor, inf, pi, sqrt
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
+
+from napari_dip.errors.notes import make_note
+
+if TYPE_CHECKING:
+    from napari_dip.errors.notes import Note
 
 #: Half width of a Gaussian in standard deviations; what lies beyond is below 1e-4 of the light.
 _GAUSSIAN_CUTOFF = 4.0
@@ -26,7 +31,7 @@ _NODES_PER_TURN, _MIN_NODES = 8, 64
 AIRY_RADIUS_FACTOR = 0.6098
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Optics:
     """One colour of light through one objective; lengths in nm."""
 
@@ -141,9 +146,11 @@ def microscope_psf(
     Theory and practice of scanning optical microscopy, 1984 (the product).
     """
     _require_axes(sizes, pixel_nm)
-    emission = _Optics(na, wavelength_nm, refractive_index)
+    emission = _Optics(na=na, wavelength=wavelength_nm, index=refractive_index)
     lamp = wavelength_nm if excitation_nm is None else excitation_nm
-    excitation = None if model == "widefield" else _Optics(na, lamp, refractive_index)
+    excitation = (
+        None if model == "widefield" else _Optics(na=na, wavelength=lamp, index=refractive_index)
+    )
     psf = _integrate_over_pixels(emission, excitation, pinhole_airy, pixel_nm, sizes)
     return (psf / psf.sum()).float()
 
@@ -166,13 +173,13 @@ def _integrate_over_pixels(
     distance = (down.flatten()[:, None] ** 2 + right.flatten() ** 2).sqrt()
     far = float(distance.max())
     if excitation is None:
-        seen, lit = _compute_radial_profile(emission, planes, far), None
+        profile, lit = _compute_radial_profile(emission, planes, far), None
     else:
-        seen = _apply_pinhole(emission, planes, far, pinhole)
+        profile = _apply_pinhole(emission, planes, far, pinhole)
         lit = _compute_radial_profile(excitation, planes, far)
     psf = torch.empty(depth, *sizes[-2:], dtype=torch.float64)
     for plane in range(depth):  # one at a time: the samples of all would fill the memory
-        light = _interpolate_profile(distance, seen[plane], emission)
+        light = _interpolate_profile(distance, profile[plane], emission)
         if excitation is not None and lit is not None:
             light = light * _interpolate_profile(distance, lit[plane], excitation)
         psf[plane] = light.reshape(*down.shape, *right.shape).mean((1, 3))
@@ -251,8 +258,8 @@ def _compute_sample_offsets(size: int, pixel: float, airy: float) -> Tensor:
 def _gauss_legendre(count: int) -> tuple[Tensor, Tensor]:
     """Nodes and weights on 0 to 1, by Golub and Welsch (doi:10.2307/2004418)."""
     order = torch.arange(1, count, dtype=torch.float64)
-    beside = order / (4 * order**2 - 1).sqrt()
-    nodes, vectors = torch.linalg.eigh(torch.diag(beside, -1))  # reads the lower half only
+    neighbours = order / (4 * order**2 - 1).sqrt()
+    nodes, vectors = torch.linalg.eigh(torch.diag(neighbours, -1))  # reads the lower half only
     return (nodes + 1) / 2, vectors[0] ** 2
 
 
@@ -277,7 +284,7 @@ _MIN_RETAINED_LIGHT = 0.999
 _CENTRE_TOLERANCE = 0.25
 
 
-def clean_psf(array: Tensor) -> tuple[Tensor, tuple[str, ...]] | str:
+def clean_psf(array: Tensor) -> tuple[Tensor, tuple[Note, ...]] | str:
     """Centre a PSF, cut off its empty border and scale it to sum one; or say why not.
 
     Parameters
@@ -287,9 +294,9 @@ def clean_psf(array: Tensor) -> tuple[Tensor, tuple[str, ...]] | str:
 
     Returns
     -------
-    tuple of Tensor and tuple of str, or str
+    tuple of Tensor and tuple of Note, or str
         The kernel, (*sizes) float32 with odd sizes and its centre of mass at the middle, and what
-        was done to it, a sentence each; or why it cannot be used, as a key of the fault table:
+        was done to it; or why it cannot be used, as a key of the fault table:
         "input-not-finite", "psf-zero" or "psf-negative". Along an axis of odd size whoever made it
         has laid its middle on a pixel, so it is centred by whole pixels only. An even size has no
         middle pixel, so the PSF is moved by the part of a pixel that is missing: an object of
@@ -306,21 +313,16 @@ def clean_psf(array: Tensor) -> tuple[Tensor, tuple[str, ...]] | str:
     psf = psf.clamp(min=0)
     psf = psf / psf.max()  # or the sum of tiny or huge values would not be a number
     psf = psf / psf.sum()
-    notes: list[str] = []
+    notes: list[Note] = []
     lacking: dict[int, float] = {}
     for axis, name in enumerate("ZYX"[-psf.ndim :]):
         size = psf.shape[axis]
         psf, shift, missing = _pad_to_centre(psf, axis)
         if size % 2 == 0:
             lacking[axis] = missing
-            notes.append(
-                f"The PSF is {size} pixels wide along {name}, an even number, so it was padded to "
-                f"an odd one, and its middle was moved by {abs(missing):.2f} pixels onto a pixel."
-            )
+            notes.append(make_note("psf-padded", size=size, axis=name, shift=abs(missing)))
         if abs(shift) >= 1:
-            notes.append(
-                f"The PSF lay {abs(shift):g} pixels off its middle along {name} and was centred."
-            )
+            notes.append(make_note("psf-centred", shift=abs(shift), axis=name))
     psf = _crop_to_light(psf)
     # the edge at which haze is cut off would ring, were there zeros beside it
     for axis, missing in lacking.items():

@@ -1,4 +1,4 @@
-"""A step that a graphics card has recorded once and replays as a whole.
+"""A step that a GPU has recorded once and replays as a whole.
 
 A step of these narrow networks is several hundred small operations: a card waits longer for each to
 be asked for than it takes to do it. What is random is drawn beside the graph, on a stream of its
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from napari_dip.engine.train_step import EagerTrainStep, TrainingBatch
+from napari_dip.errors.notes import make_note
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from napari_dip.engine.prior import Draw, Prior
     from napari_dip.engine.problem import Problem
     from napari_dip.engine.train_step import StepOutput, TrainStep
+    from napari_dip.errors.notes import Note
 
 #: Steps before one is recorded, so that libraries have chosen their algorithms; as PyTorch's notes
 #: on CUDA graphs have it.
@@ -33,18 +35,13 @@ WARM_UP_STEPS = 3
 #: Recordings of one fit: at the start, in the last phase, in which held-out pixels drive the fit as
 #: well, and each time that it broke down and went back (fit.py). More means that sizes change.
 MAX_RECORDINGS = 8
-#: A note on a run.
-EAGER_FALLBACK_NOTE = (
-    "The steps could not be recorded on the graphics card ({why}), so they are computed operation "
-    "by operation, which takes longer."
-)
 DYNAMIC_SHAPES_REASON = "what they look at changes its size"
 
 
 def make_train_step(
     problem: Problem, prior: Prior, schedule: Schedule, optimizer: Optimizer, *, half: bool
 ) -> TrainStep:
-    """Record steps on a graphics card that can, with the optimiser that can; else run them."""
+    """Record steps on a GPU that can, with the optimiser that can; else run them."""
     eager = EagerTrainStep(problem, prior, optimizer, clip=schedule.clip, half=half)
     return CudaGraphTrainStep(eager) if is_graph_capturable(problem, schedule) else eager
 
@@ -61,16 +58,16 @@ class CudaGraphTrainStep:
 
     Parameters
     ----------
-    learner : EagerLearner
+    learner : EagerTrainStep
         On a card its optimiser must be one of `adam_on_card`.
     """
 
     def __init__(self, learner: EagerTrainStep) -> None:
-        self.note = ""
+        self.note: Note | None = None
         self.eager = learner
         self._recordings = 0
         self._graph: torch.cuda.CUDAGraph | None = None
-        self._shown: TrainingBatch | None = None  # the tensors that the graph reads
+        self._static_batch: TrainingBatch | None = None  # the tensors that the graph reads
         self._lesson: StepOutput | None = None  # and those that it writes
         self._aside: torch.cuda.Stream | None = None
 
@@ -98,27 +95,27 @@ class CudaGraphTrainStep:
 
     def learn(self, look: TrainingBatch) -> StepOutput:
         """Replay the step; record it first if there is none for looks of this kind."""
-        if not self.note:
+        if self.note is None:
             try:
                 return self._replayed(look)
             except RuntimeError as error:  # a full memory, too: without the graph it takes less
                 why = str(error).strip().splitlines()[0].rstrip(".") if str(error) else "no reason"
-                self.note = EAGER_FALLBACK_NOTE.format(why=why)
-                self._graph = self._aside = self._shown = self._lesson = None
+                self.note = make_note("steps-eager", why=why)
+                self._graph = self._aside = self._static_batch = self._lesson = None
         return self.eager.learn(look)
 
     def _replayed(self, look: TrainingBatch) -> StepOutput:
         if (
             self._graph is None
-            or self._shown is None
-            or make_graph_key(look) != make_graph_key(self._shown)
+            or self._static_batch is None
+            or make_graph_key(look) != make_graph_key(self._static_batch)
         ):
             self._record(look)
         assert self._graph is not None
-        assert self._shown is not None
+        assert self._static_batch is not None
         assert self._lesson is not None
         for kept, tensor in zip(
-            list_batch_tensors(self._shown), list_batch_tensors(look), strict=True
+            list_batch_tensors(self._static_batch), list_batch_tensors(look), strict=True
         ):
             kept.copy_(tensor)
         self._graph.replay()
@@ -129,26 +126,26 @@ class CudaGraphTrainStep:
         if self._recordings > MAX_RECORDINGS:
             raise RuntimeError(DYNAMIC_SHAPES_REASON)
         graph, aside = torch.cuda.CUDAGraph(), torch.cuda.Stream()
-        shown = clone_batch(look)
+        static_batch = clone_batch(look)
         with preserve_training_state(self.eager):
             aside.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(aside):
                 for _ in range(WARM_UP_STEPS):
-                    self.eager.learn(shown)
+                    self.eager.learn(static_batch)
             torch.cuda.current_stream().wait_stream(aside)
             self.eager.optimizer.zero_grad(set_to_none=True)
             with torch.cuda.graph(graph):
-                self._lesson = self.eager.learn(shown)
-        self._graph, self._shown, self._aside = graph, shown, aside
+                self._lesson = self.eager.learn(static_batch)
+        self._graph, self._static_batch, self._aside = graph, static_batch, aside
 
 
 @contextmanager
 def preserve_training_state(learner: EagerTrainStep) -> Iterator[None]:
     """Put weights and optimiser back afterwards, in place: a graph goes on with these tensors."""
-    known = learner.optimizer.state
+    optimiser_state = learner.optimizer.state
     weights = [weight.detach().clone() for weight in learner.weights]
     remembered = [
-        {name: value.clone() for name, value in known.get(weight, {}).items()}
+        {name: value.clone() for name, value in optimiser_state.get(weight, {}).items()}
         for weight in learner.weights
     ]
     try:
@@ -157,7 +154,7 @@ def preserve_training_state(learner: EagerTrainStep) -> Iterator[None]:
         with torch.no_grad():
             for weight, was, had in zip(learner.weights, weights, remembered, strict=True):
                 weight.copy_(was)
-                for name, value in known.get(weight, {}).items():
+                for name, value in optimiser_state.get(weight, {}).items():
                     if name in had:
                         value.copy_(had[name])
                     else:  # Adam begins with zeros
@@ -166,24 +163,24 @@ def preserve_training_state(learner: EagerTrainStep) -> Iterator[None]:
 
 def make_graph_key(look: TrainingBatch) -> tuple[object, ...]:
     """Tell looks apart that one graph cannot serve."""
-    shapes = tuple((tuple(one.shape), one.dtype) for one in list_batch_tensors(look))
+    shapes = tuple((tuple(tensor.shape), tensor.dtype) for tensor in list_batch_tensors(look))
     return (*shapes, look.direct, look.released)
 
 
 def list_batch_tensors(look: TrainingBatch) -> list[Tensor]:
     """All that it shows, in a fixed order."""
-    return [look.code, *look.measured, *look.asked, *look.counted]
+    return [look.code, *look.measured, *look.targets, *look.counted]
 
 
 def clone_batch(look: TrainingBatch) -> TrainingBatch:
     """Make the same look in tensors of its own."""
 
     def each(part: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        return tuple(one.clone() for one in part)
+        return tuple(item.clone() for item in part)
 
     return look._replace(
         code=look.code.clone(),
         measured=each(look.measured),
-        asked=each(look.asked),
+        targets=each(look.targets),
         counted=each(look.counted),
     )

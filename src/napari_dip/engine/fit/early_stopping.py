@@ -6,8 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import isfinite
 
+from napari_dip.errors.notes import Stop, StopReason, make_stop
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ValidationRecord:
     """Losses at one report, per pixel and without unit.
 
@@ -27,7 +29,7 @@ class ValidationRecord:
 
 
 #: history -> why to stop, or None to go on.
-StopRule = Callable[[Sequence[ValidationRecord]], str | None]
+StopRule = Callable[[Sequence[ValidationRecord]], Stop | None]
 
 
 def make_validation_stop_rule(patience: int, least: int = 0) -> StopRule:
@@ -47,7 +49,7 @@ def make_validation_stop_rule(patience: int, least: int = 0) -> StopRule:
         neither starts nor ends the wait.
     """
 
-    def rule(history: Sequence[ValidationRecord]) -> str | None:
+    def rule(history: Sequence[ValidationRecord]) -> Stop | None:
         judged = any(isfinite(entry.held_out) for entry in history)
         if not judged or history[-1].iteration < least:
             return None
@@ -57,11 +59,8 @@ def make_validation_stop_rule(patience: int, least: int = 0) -> StopRule:
             return None
         alone = min(entry.held_out for entry in history if isfinite(entry.held_out))
         # a picture that a single report made the best is of another iteration than the wait's
-        whole = "" if history[best].held_out == alone else " on the whole"
-        return (
-            f"the pixels held out from the fit were explained no better{whole} for {waited} "
-            "iterations"
-        )
+        smoothed = history[best].held_out != alone
+        return make_stop(StopReason.PLATEAU, waited=waited, smoothed=smoothed)
 
     return rule
 
@@ -74,6 +73,6 @@ def find_smoothed_best(history: Sequence[ValidationRecord]) -> int:
     return min(range(len(medians)), key=medians.__getitem__)
 
 
-def never_stop(history: Sequence[ValidationRecord]) -> str | None:
+def never_stop(history: Sequence[ValidationRecord]) -> Stop | None:
     """Run to the last iteration."""
     return None

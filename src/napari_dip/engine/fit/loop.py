@@ -7,9 +7,10 @@ from math import isfinite
 from typing import TYPE_CHECKING
 
 from napari_dip.engine.control import Control
-from napari_dip.engine.fit.state import USER_STOP_REASON, FitResult, FitState
+from napari_dip.engine.fit.state import FitResult, FitState
 from napari_dip.engine.fit.trainer import EagerTrainer
 from napari_dip.engine.problem import Estimate
+from napari_dip.errors.notes import StopReason, make_stop
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from napari_dip.engine.fit.state import Checkpoint, FitProgress
     from napari_dip.engine.prior import Prior
     from napari_dip.engine.problem import Problem
+    from napari_dip.errors.notes import Note, Stop
 
 #: Rollbacks in a row before a fit gives up; by then the rate is a 64th.
 MAX_ROLLBACKS = 6
@@ -57,24 +59,23 @@ def fit(
 
     Yields
     ------
-    Progress
+    FitProgress
         After each judgement, for a preview, and during the last look.
 
     Returns
     -------
-    Result or None
+    FitResult or None
         None if discarded, or if asked to keep before the first iteration.
     """
     course = _begin(problem, prior, schedule, seed, resume, warm_start)
     step = course.step
-    reason = (
-        _find_stop_reason(course, stop) if resume else ""
-    )  # ended already: must not go on when resumed
-    while step.iteration < schedule.stop_at and not reason:
-        wish = _wait_while_paused(control)
-        if wish is Control.DISCARD or (wish is Control.KEEP and step.iteration == 0):
+    # ended already: must not go on when resumed
+    reason = _ask_stop_rule(course, stop) if resume else None
+    while step.iteration < schedule.stop_at and reason is None:
+        wanted = _wait_while_paused(control)
+        if wanted is Control.DISCARD or (wanted is Control.KEEP and step.iteration == 0):
             return None
-        if wish is Control.KEEP:
+        if wanted is Control.KEEP:
             reason = course.kept(problem)
             break
         step.advance()
@@ -82,37 +83,36 @@ def fit(
             note, reason = _report(problem, course, stop, keep_checkpoint)
             yield course.progress(note=note)
         if preview_due(judged and not step.tried):
-            yield course.progress(estimate=problem.finish(course.shown()))
+            yield course.progress(estimate=problem.finish(course.make_preview()))
     if (yield from _refit_on_all_pixels(problem, course, schedule, reason, control, preview_due)):
         return None
-    reason = _describe_stop_reason(reason, course, schedule)
-    closely = schedule.last_look and reason != USER_STOP_REASON
-    return (yield from _finish(problem, course, reason, control, closely=closely))
+    ended = _complete_stop_reason(reason, course, schedule)
+    closely = schedule.last_look and ended.reason is not StopReason.USER
+    return (yield from _finish(problem, course, ended, control, closely=closely))
 
 
 def _is_report_due(iteration: int, schedule: Schedule) -> bool:
     return iteration % schedule.report_every == 0 or iteration == schedule.stop_at
 
 
-def _describe_stop_reason(reason: str, course: FitState, schedule: Schedule) -> str:
+def _complete_stop_reason(reason: Stop | None, course: FitState, schedule: Schedule) -> Stop:
     """Say why a fit ended: at the very last iteration the rule may have enough as well.
 
     Iterations are counted with those of the last phase, as whoever watches has seen them counted.
     """
     judged = course.history[-1].iteration if course.history else 0
-    if judged < schedule.stop_at:
+    if reason is not None and judged < schedule.stop_at:
         return reason
     taken = course.step.iteration
-    if taken > judged or not schedule.release:
-        return f"all {taken} iterations were used"
-    return f"all {taken} iterations before the last phase were used"
+    refitted = taken == judged and bool(schedule.release)
+    return make_stop(StopReason.ITERATIONS, count=taken, refitted=refitted)
 
 
 def _refit_on_all_pixels(
     problem: Problem,
     course: FitState,
     schedule: Schedule,
-    reason: str,
+    reason: Stop | None,
     control: Callable[[], Control],
     preview_due: Callable[[bool], bool],
 ) -> Generator[FitProgress, None, bool]:
@@ -122,20 +122,21 @@ def _refit_on_all_pixels(
     """
     step = course.step
     late = step.iteration - course.best_iteration > 2 * schedule.report_every
-    if reason == USER_STOP_REASON or late or not schedule.release:
+    by_hand = reason is not None and reason.reason is StopReason.USER
+    if by_hand or late or not schedule.release:
         return False
     step.released = True
     for _ in range(schedule.release):
-        wish = _wait_while_paused(control)
-        if wish is not Control.GO:
-            return wish is Control.DISCARD
+        wanted = _wait_while_paused(control)
+        if wanted is not Control.GO:
+            return wanted is Control.DISCARD
         step.advance()
         if step.iteration % schedule.report_every == 0:
             yield course.progress()
         if preview_due(False):
             yield course.progress(estimate=problem.finish(step.glance()))
     if isfinite(step.read()):
-        course.best, course.seen = step.average_state(), None
+        course.best, course.best_estimate = step.average_state(), None
     return False
 
 
@@ -167,9 +168,9 @@ def _begin(
 
 def _wait_while_paused(control: Callable[[], Control]) -> Control:
     """Ask what to do; while it is to pause, wait without computing."""
-    while (wish := control()) is Control.PAUSE:
+    while (wanted := control()) is Control.PAUSE:
         time.sleep(0.02)
-    return wish
+    return wanted
 
 
 def _report(
@@ -177,35 +178,35 @@ def _report(
     course: FitState,
     stop: StopRule,
     keep_checkpoint: Callable[[Checkpoint], None] | None,
-) -> tuple[str, str]:
+) -> tuple[Note | None, Stop | None]:
     """Judge, ask the rule, leave a checkpoint; a note for the user and why to stop, if any."""
     note = course.judge(problem)
     if (said := course.step.note) and said not in course.notes:
         course.notes.append(said)
         note = note or said
-    reason = _find_stop_reason(course, stop)
+    reason = _ask_stop_rule(course, stop)
     if keep_checkpoint is not None:
         keep_checkpoint(course.checkpoint())
     return note, reason
 
 
-def _find_stop_reason(course: FitState, stop: StopRule) -> str:
+def _ask_stop_rule(course: FitState, stop: StopRule) -> Stop | None:
     if course.rollbacks >= MAX_ROLLBACKS:
-        return f"the fit broke down {course.rollbacks} times in a row"
-    return stop(course.history) or ""
+        return make_stop(StopReason.BREAKDOWN, count=course.rollbacks)
+    return stop(course.history)
 
 
 def _finish(
     problem: Problem,
     course: FitState,
-    reason: str,
+    reason: Stop,
     control: Callable[[], Control],
     *,
     closely: bool,
 ) -> Generator[FitProgress, None, FitResult | None]:
     """Take the best average, look at it as closely as time allows, and hand it over."""
     step = course.step
-    iteration, kept = step.iteration, reason == USER_STOP_REASON
+    iteration, kept = step.iteration, reason.reason is StopReason.USER
     if course.best_iteration:
         step.load_average(course.best)
     blind = None
@@ -213,25 +214,25 @@ def _finish(
         if isinstance(part, Estimate):
             blind = part
             break
-        wish = _wait_while_paused(control)
-        if wish is Control.DISCARD:
+        wanted = _wait_while_paused(control)
+        if wanted is Control.DISCARD:
             return None
-        if wish is Control.KEEP:  # one look has to do
+        if wanted is Control.KEEP:  # one look has to do
             kept = True
             break
         yield course.progress(swept=part)
-    seen = course.best_look() if blind is None or step.reveals else blind
+    final_look = course.best_look() if blind is None or step.reveals else blind
     last = problem.finish if kept or problem.refine is None else problem.refine
     return FitResult(
-        last(seen if blind is None else blind),
-        problem.on_grid(seen),
-        reason,
-        kept,
-        course.rollbacks >= MAX_ROLLBACKS,
-        course.best_iteration,
-        iteration,
-        tuple(course.history),
-        step.learned(),
-        step.weights(),
-        tuple(course.notes),
+        estimate=last(final_look if blind is None else blind),
+        blind=problem.on_grid(final_look),
+        stop=reason,
+        kept=kept,
+        broke_down=course.rollbacks >= MAX_ROLLBACKS,
+        best_iteration=course.best_iteration,
+        iterations=iteration,
+        history=tuple(course.history),
+        learned=step.learned(),
+        weights=step.weights(),
+        notes=tuple(course.notes),
     )

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Phase:
     """A stretch of the fit with one way of learning.
 
@@ -37,7 +37,7 @@ class Phase:
     operator_learning_rate: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Schedule:
     """The whole fit.
 
@@ -105,8 +105,8 @@ def make_single_phase_schedule(
     iterations: int, learning_rate: float, **settings: float
 ) -> Schedule:
     """Make the usual schedule: one phase, rates fixed by its length."""
-    phase = Phase(iterations, learning_rate)
-    return Schedule((phase,), iterations, iterations, **settings)  # type: ignore[arg-type]
+    phase = Phase(iterations=iterations, learning_rate=learning_rate)
+    return Schedule(phases=(phase,), horizon=iterations, stop_at=iterations, **settings)  # type: ignore[arg-type]
 
 
 #: Groups of weights, as torch has them -> what moves them.
@@ -150,7 +150,7 @@ def make_adam(groups: list[dict[str, Any]]) -> Optimizer:
 
 
 def make_capturable_adam(groups: list[dict[str, Any]]) -> Optimizer:
-    """Make the same with rates and counts as tensors on the graphics card: a graph reads them."""
+    """Make the same with rates and counts as tensors on the GPU: a graph reads them."""
     for group in groups:
         group["lr"] = torch.zeros((), device=group["params"][0].device)
     return Adam(groups, lr=0.0, foreach=True, capturable=True)
@@ -190,41 +190,44 @@ class FixedStepLbfgs(UnwrappedOptimiser):
         """Move all weights once, by their gradients; nothing is evaluated."""
         weights = [weight for group in self.param_groups for weight in group["params"]]
         gradient = torch.cat(
-            [(torch.zeros_like(one) if one.grad is None else one.grad).flatten() for one in weights]
+            [
+                (torch.zeros_like(weight) if weight.grad is None else weight.grad).flatten()
+                for weight in weights
+            ]
         )
-        known = self.state[weights[0]]
-        if known:
-            _store_curvature_pair(known, gradient)
-            direction = -_run_two_loop_recursion(known, gradient)
+        curvature = self.state[weights[0]]
+        if curvature:
+            _store_curvature_pair(curvature, gradient)
+            direction = -_run_two_loop_recursion(curvature, gradient)
         else:
             direction = -gradient / gradient.norm().clamp(min=1)
-            known["changes"] = gradient.new_zeros((_MEMORY, gradient.numel()))
-            known["turns"] = torch.zeros_like(known["changes"])
-            known["pairs"] = torch.zeros((), dtype=torch.int64)
+            curvature["changes"] = gradient.new_zeros((_MEMORY, gradient.numel()))
+            curvature["turns"] = torch.zeros_like(curvature["changes"])
+            curvature["pairs"] = torch.zeros((), dtype=torch.int64)
         move = self.param_groups[0]["lr"] * direction
-        known["gradient"], known["move"] = gradient, move
+        curvature["gradient"], curvature["move"] = gradient, move
         counts = [weight.numel() for weight in weights]
         for weight, part in zip(weights, move.split(counts), strict=True):
             weight += part.view_as(weight)
 
 
-def _store_curvature_pair(known: dict[str, Tensor], gradient: Tensor) -> None:
+def _store_curvature_pair(curvature: dict[str, Tensor], gradient: Tensor) -> None:
     """Keep how the gradient changed along the last step, newest last, if that is a curvature."""
-    turn, move = gradient - known["gradient"], known["move"]
+    turn, move = gradient - curvature["gradient"], curvature["move"]
     if not float(turn @ move) > _MIN_CURVATURE * float(turn.norm() * move.norm()):
         return
     for name, newest in (("changes", move), ("turns", turn)):
-        known[name] = torch.cat([known[name][1:], newest[None]])
-    known["pairs"] = (known["pairs"] + 1).clamp(max=_MEMORY)
+        curvature[name] = torch.cat([curvature[name][1:], newest[None]])
+    curvature["pairs"] = (curvature["pairs"] + 1).clamp(max=_MEMORY)
 
 
-def _run_two_loop_recursion(known: dict[str, Tensor], gradient: Tensor) -> Tensor:
+def _run_two_loop_recursion(curvature: dict[str, Tensor], gradient: Tensor) -> Tensor:
     """Multiply a gradient by the inverse curvature that is remembered: two loops over the pairs."""
-    count = int(known["pairs"])
+    count = int(curvature["pairs"])
     if not count:
         first: Tensor = gradient / gradient.norm().clamp(min=1)
         return first
-    changes, turns = known["changes"][-count:], known["turns"][-count:]
+    changes, turns = curvature["changes"][-count:], curvature["turns"][-count:]
     weight = 1 / (changes * turns).sum(1)
     turned, shares = gradient, list[Tensor]()
     for place in reversed(range(count)):

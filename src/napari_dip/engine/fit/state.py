@@ -15,6 +15,7 @@ import torch
 
 from napari_dip.engine.fit.early_stopping import ValidationRecord
 from napari_dip.engine.problem import Estimate, Problem, compute_validation_loss
+from napari_dip.errors.notes import StopReason, make_note, make_stop
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,23 +23,24 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from napari_dip.engine.fit.trainer import TensorState, Trainer
+    from napari_dip.errors.notes import Note, Stop
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class FitProgress:
     """One report of a running fit.
 
     Attributes
     ----------
-    judgement : Judgement
+    judgement : ValidationRecord
         Losses at the last judgement; NaN before the first.
     iteration, best_iteration : int
     swept : float
         Share of the last look that is done, 0 until it begins.
     estimate : Estimate or None
         Finished picture so far, only when a preview is due.
-    note : str
-        Something the user should know, once; else "".
+    note : Note or None
+        Something the user should know, once.
     """
 
     judgement: ValidationRecord
@@ -46,10 +48,10 @@ class FitProgress:
     best_iteration: int
     swept: float = 0.0
     estimate: Estimate | None = None
-    note: str = ""
+    note: Note | None = None
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Checkpoint:
     """All that the next step depends on, as tensors and plain numbers."""
 
@@ -59,10 +61,10 @@ class Checkpoint:
     best_iteration: int
     history: tuple[ValidationRecord, ...]
     rollbacks: int
-    notes: tuple[str, ...] = ()
+    notes: tuple[Note, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class FitResult:
     """The answer of one fit.
 
@@ -72,21 +74,21 @@ class FitResult:
         Finished picture at `best_iteration`.
     blind : Estimate
         The same before the finish: what the network says without the pixel's own word.
-    stop_reason : str
+    stop : Stop
     kept, broke_down : bool
         Whether a person ended it, or breakdowns in a row did.
     best_iteration, iterations : int
         Best is 0 if no judgement ever succeeded.
-    history : tuple of Judgement
+    history : tuple of ValidationRecord
     learned : mapping of str to Tensor
     weights : mapping of str to Tensor
         Of the network that the picture came from: where a fit of the next plane may begin.
-    notes : tuple of str
+    notes : tuple of Note
     """
 
     estimate: Estimate
     blind: Estimate
-    stop_reason: str
+    stop: Stop
     kept: bool
     broke_down: bool
     best_iteration: int
@@ -94,7 +96,7 @@ class FitResult:
     history: tuple[ValidationRecord, ...]
     learned: Mapping[str, Tensor]
     weights: Mapping[str, Tensor]
-    notes: tuple[str, ...]
+    notes: tuple[Note, ...]
 
 
 #: A mean loss this many times the usual one is no fluctuation of a mini-batch but a breakdown.
@@ -110,8 +112,6 @@ LOSS_TOLERANCE_SHARE = 0.1
 #: were kept after 550 to 600 steps, with up to 0.46 dB less than after 300; with 1 instead of 2,
 #: fits of WideField_BPAE_R would be kept at step 75 of 250.
 MAX_FLUCTUATION_FACTOR = 2.0
-#: Why a fit ended that a person ended.
-USER_STOP_REASON = "you kept the picture"
 
 
 @dataclass(slots=True, eq=False)
@@ -124,41 +124,52 @@ class FitState:
     best_iteration: int = 0
     history: list[ValidationRecord] = field(default_factory=list)
     rollbacks: int = 0
-    notes: list[str] = field(default_factory=list)
-    seen: tuple[int, Estimate] | None = None  # last picture: a person who keeps waits less
+    notes: list[Note] = field(default_factory=list)
+    best_estimate: tuple[int, Estimate] | None = None  # last picture: a person who keeps waits less
 
     def checkpoint(self) -> Checkpoint:
         """Freeze all that it takes to go on from here."""
         return Checkpoint(
-            self.step.state(),
-            self.rollback,
-            self.best,
-            self.best_iteration,
-            tuple(self.history),
-            self.rollbacks,
-            tuple(self.notes),
+            step=self.step.state(),
+            rollback=self.rollback,
+            best=self.best,
+            best_iteration=self.best_iteration,
+            history=tuple(self.history),
+            rollbacks=self.rollbacks,
+            notes=tuple(self.notes),
         )
 
     def progress(
-        self, *, estimate: Estimate | None = None, note: str = "", swept: float = 0.0
+        self, *, estimate: Estimate | None = None, note: Note | None = None, swept: float = 0.0
     ) -> FitProgress:
         """Freeze what a person may want to know now."""
-        last = self.history[-1] if self.history else ValidationRecord(0, float("nan"), float("nan"))
-        return FitProgress(last, self.step.iteration, self.best_iteration, swept, estimate, note)
+        last = (
+            self.history[-1]
+            if self.history
+            else ValidationRecord(iteration=0, fitted=float("nan"), held_out=float("nan"))
+        )
+        return FitProgress(
+            judgement=last,
+            iteration=self.step.iteration,
+            best_iteration=self.best_iteration,
+            swept=swept,
+            estimate=estimate,
+            note=note,
+        )
 
     def look(self) -> Estimate:
         """Picture of the average as it is now; costs a pass through the network."""
         estimate = self.step.glance()
-        self.seen = (self.step.iteration, estimate)
+        self.best_estimate = (self.step.iteration, estimate)
         return estimate
 
-    def shown(self) -> Estimate:
+    def make_preview(self) -> Estimate:
         """Picture of the average as it is now, looked at unless it has just been."""
-        if self.seen is not None and self.seen[0] == self.step.iteration:
-            return self.seen[1]
+        if self.best_estimate is not None and self.best_estimate[0] == self.step.iteration:
+            return self.best_estimate[1]
         return self.look()
 
-    def judge(self, problem: Problem) -> str:
+    def judge(self, problem: Problem) -> Note | None:
         """Read the losses, remember the best average, or go back if the fit broke down."""
         step = self.step
         fitted = step.read()
@@ -174,28 +185,32 @@ class FitState:
             return self._roll_back()
         if self._no_worse(held_out, self._slack(held_out)):
             self.best, self.best_iteration = step.average_state(), step.iteration
-        self.history.append(ValidationRecord(step.iteration, fitted, held_out))
+        self.history.append(
+            ValidationRecord(iteration=step.iteration, fitted=fitted, held_out=held_out)
+        )
         self.rollback = step.state()
         self.rollbacks = 0
-        return ""
+        return None
 
-    def kept(self, problem: Problem) -> str:
+    def kept(self, problem: Problem) -> Stop:
         """Judge what came after the last report, too, by a preview if there is one; the reason."""
         judged_at = self.history[-1].iteration if self.history else 0
-        if self.seen is not None and self.step.tried:
-            self.best_iteration = self.seen[0]  # what was shown; another look may take long
-        elif self.seen is not None and self.seen[0] > judged_at > 0:
+        if self.best_estimate is not None and self.step.tried:
+            self.best_iteration = self.best_estimate[
+                0
+            ]  # what was shown; another look may take long
+        elif self.best_estimate is not None and self.best_estimate[0] > judged_at > 0:
             # the weights of that preview are gone; the picture itself is what is handed over
-            if self._no_worse(self._held_out(problem, self.seen[1])):
-                self.best_iteration = self.seen[0]
+            if self._no_worse(self._held_out(problem, self.best_estimate[1])):
+                self.best_iteration = self.best_estimate[0]
         elif judged_at < self.step.iteration:
             self.judge(problem)
-        return USER_STOP_REASON
+        return make_stop(StopReason.USER)
 
     def best_look(self) -> Estimate:
         """Picture of the best average, seen already or looked at now."""
-        if self.seen is not None and self.seen[0] == self.best_iteration:
-            return self.seen[1]
+        if self.best_estimate is not None and self.best_estimate[0] == self.best_iteration:
+            return self.best_estimate[1]
         return self.step.glance()
 
     @torch.no_grad()
@@ -221,17 +236,14 @@ class FitState:
     def _losses(self) -> list[float]:
         return [entry.held_out for entry in self.history if not isnan(entry.held_out)]
 
-    def _roll_back(self) -> str:
+    def _roll_back(self) -> Note:
         step = self.step
         broke_at = step.iteration
         factor = step.rate_factor / 2
         step.load(self.rollback)
-        self.seen = None  # of iterations that will be gone through anew
+        self.best_estimate = None  # of iterations that will be gone through anew
         step.rate_factor = factor
         self.rollbacks += 1
-        note = (
-            f"The fit broke down at iteration {broke_at}; it went back to iteration "
-            f"{step.iteration} and goes on half as fast."
-        )
+        note = make_note("breakdown", broke_at=broke_at, iteration=step.iteration)
         self.notes.append(note)
         return note

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from napari_dip.engine.fit.schedule import Schedule
     from napari_dip.engine.prior import Draw, Prior
+    from napari_dip.errors.notes import Note
 
 
 class Average(Protocol):
@@ -192,8 +193,8 @@ class Trainer(Protocol):
     reveals: bool  # whether the sweep knows of held-out pixels, so that it must not be judged
 
     @property
-    def note(self) -> str:
-        """What the user should know of how steps are computed; "" if nothing."""
+    def note(self) -> Note | None:
+        """What the user should know of how steps are computed; None if nothing."""
         ...
 
     def advance(self) -> None:
@@ -279,7 +280,7 @@ class EagerTrainer:
         self._steps = 0
 
     @property
-    def note(self) -> str:
+    def note(self) -> Note | None:
         """Of the learner."""
         return self.learner.note
 
@@ -373,7 +374,7 @@ class EagerTrainer:
             for index, weight in enumerate(self._weights):
                 weight.copy_(state[f"weight.{index}"])
                 kept = {
-                    name.split(".", 2)[2]: self._beside(weight, value)
+                    name.split(".", 2)[2]: self._place_like_weight(weight, value)
                     for name, value in state.items()
                     if name.startswith(f"optimizer.{index}.")
                 }
@@ -392,7 +393,7 @@ class EagerTrainer:
         self._steps = 0
         self.learner.forget()
 
-    def _beside(self, weight: Tensor, value: Tensor) -> Tensor:
+    def _place_like_weight(self, weight: Tensor, value: Tensor) -> Tensor:
         """Copy an optimiser's tensor to where its weight is; the count to where Adam counts."""
         if value.shape == weight.shape:
             return torch.empty_like(weight).copy_(value)
@@ -426,7 +427,7 @@ class EagerTrainer:
 
 def _apply_network_in_turn(net: nn.Module, code: Tensor) -> Tensor:
     """Ask a network of one picture after another: together they may not fit into the memory."""
-    return torch.cat([apply_network(net, one) for one in code.split(1)])
+    return torch.cat([apply_network(net, part) for part in code.split(1)])
 
 
 def _place_on_grid(draw: Draw, part: Tensor, grid: tuple[int, ...]) -> Tensor:

@@ -45,7 +45,7 @@ MAX_NOISE_RATIO = 1.5
 MIN_DOUBT_RATIO = 0.02
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class NoiseVariance:
     """Variance of the noise at a given brightness.
 
@@ -67,32 +67,43 @@ class NoiseVariance:
     def times(self, factor: float) -> NoiseVariance:
         """Make it as much stronger everywhere."""
         square = None if self.square is None else factor * self.square
-        rest = (factor * self.gain, factor * self.intercept, factor * self.floor)
-        return NoiseVariance(*rest, square)
+        return NoiseVariance(
+            gain=factor * self.gain,
+            intercept=factor * self.intercept,
+            floor=factor * self.floor,
+            square=square,
+        )
 
     def of(self, number: int) -> NoiseVariance:
         """Give that of one measurement."""
-        one = slice(number, number + 1)
-        square = None if self.square is None else self.square[one]
-        return NoiseVariance(self.gain[one], self.intercept[one], self.floor[one], square)
+        item = slice(number, number + 1)
+        square = None if self.square is None else self.square[item]
+        return NoiseVariance(
+            gain=self.gain[item],
+            intercept=self.intercept[item],
+            floor=self.floor[item],
+            square=square,
+        )
 
     @classmethod
-    def beside(cls, each: Sequence[NoiseVariance]) -> NoiseVariance:
+    def stack_with(cls, each: Sequence[NoiseVariance]) -> NoiseVariance:
         """Lay those of several measurements side by side: (B, C, 1, ...)."""
         gain, intercept, floor = (
-            torch.cat([getattr(one, name) for one in each])
+            torch.cat([getattr(item, name) for item in each])
             for name in ("gain", "intercept", "floor")
         )
-        if all(one.square is None for one in each):
-            return cls(gain, intercept, floor)
+        if all(item.square is None for item in each):
+            return cls(gain=gain, intercept=intercept, floor=floor)
         squares = [torch.zeros_like(o.gain) if o.square is None else o.square for o in each]
-        return cls(gain, intercept, floor, torch.cat(squares))
+        return cls(gain=gain, intercept=intercept, floor=floor, square=torch.cat(squares))
 
     def mean(self) -> NoiseVariance:
         """Average over the measurements."""
         square = None if self.square is None else self.square.mean(0, keepdim=True)
         gain, rest = self.gain.mean(0, keepdim=True), self.intercept.mean(0, keepdim=True)
-        return NoiseVariance(gain, rest, self.floor.mean(0, keepdim=True), square)
+        return NoiseVariance(
+            gain=gain, intercept=rest, floor=self.floor.mean(0, keepdim=True), square=square
+        )
 
     def at(self, signal: Tensor) -> Tensor:
         """Variance for each pixel of `signal` (B, C, *grid)."""
@@ -235,8 +246,8 @@ def compute_posterior(
     mean = estimate.mean
     measured = noise.at(mean)
     total = estimate.log_variance.exp() + granted * measured
-    seen = ((measurement - mean) ** 2 * judges).sum()
-    total = total * (seen / (total * judges).sum().clamp(min=1e-30)).clamp(min=1)
+    squared_error = ((measurement - mean) ** 2 * judges).sum()
+    total = total * (squared_error / (total * judges).sum().clamp(min=1e-30)).clamp(min=1)
     noise_variance = measured * _estimate_flat_ratio(mean, total / measured).clamp(
         granted, MAX_NOISE_RATIO
     )
@@ -260,8 +271,8 @@ def _estimate_flat_ratio(mean: Tensor, ratio: Tensor) -> Tensor:
     ):
         brightness, order = picture.flatten().sort(stable=True)
         classes = values.flatten()[order].tensor_split(BRIGHTNESS_CLASSES)
-        ranks = [1 + int(FLAT_QUANTILE * (len(one) - 1)) for one in classes]
-        low = torch.stack([one.kthvalue(k)[0] for one, k in zip(classes, ranks, strict=True)])
+        ranks = [1 + int(FLAT_QUANTILE * (len(item) - 1)) for item in classes]
+        low = torch.stack([item.kthvalue(k)[0] for item, k in zip(classes, ranks, strict=True)])
         middle = brightness[
             [len(brightness) * (2 * k + 1) // (2 * len(classes)) for k in range(len(classes))]
         ]
@@ -308,12 +319,12 @@ def restore_border_detail(noise: NoiseVariance, measurement: Tensor, picture: Te
     for axis in (2, 3):
         for place in (*range(BORDER_WIDTH), *range(-BORDER_WIDTH, 0)):
             line = residual.select(axis, place)  # (1, C, L)
-            found = _average_along_line(line)
-            power = found.square().mean(2, keepdim=True)
+            smoothed_line = _average_along_line(line)
+            power = smoothed_line.square().mean(2, keepdim=True)
             chance = 1 / BORDER_AVERAGE_LENGTH
             share = torch.where(power > MIN_BORDER_POWER_RATIO * chance, 1 - chance / power, 0)
             target = answer.select(axis, place)
-            target += share * found * deviation.select(axis, place)
+            target += share * smoothed_line * deviation.select(axis, place)
     return answer
 
 
@@ -325,7 +336,7 @@ def _average_along_line(line: Tensor) -> Tensor:
 
 
 def make_backprojection_fidelity(
-    noise: NoiseVariance, kernel: Tensor, seen: Tensor, floor: float, *, circular: bool
+    noise: NoiseVariance, kernel: Tensor, valid: Tensor, floor: float, *, circular: bool
 ) -> Fidelity:
     """Squared residual in units of the noise, with what the blur weakened made strong again.
 
@@ -338,7 +349,7 @@ def make_backprojection_fidelity(
     noise : NoiseVariance
     kernel : Tensor
         (*sizes) of the blur, of sum one.
-    seen : Tensor
+    valid : Tensor
         (1, 1, *measured), 1 where a pixel may be seen. The filter spreads residuals, so what is
         held out has to be left out before it.
     floor : float, > 0
@@ -352,7 +363,7 @@ def make_backprojection_fidelity(
     arXiv:2003.05417.
     """
     axes = tuple(range(-kernel.ndim, 0))
-    grid = tuple(seen.shape[2:])
+    grid = tuple(valid.shape[2:])
     sizes = tuple(
         count if circular else find_fft_length(count + size - 1)
         for count, size in zip(grid, kernel.shape, strict=True)
@@ -362,7 +373,7 @@ def make_backprojection_fidelity(
 
     def loss(estimate: Estimate, measurement: Tensor) -> Tensor:
         mean = estimate.mean
-        residual = (measurement - mean) * seen / noise.at(mean.detach()).sqrt()
+        residual = (measurement - mean) * valid / noise.at(mean.detach()).sqrt()
         filtered: Tensor = torch.fft.irfftn(
             torch.fft.rfftn(residual, s=sizes, dim=axes) * gain, s=sizes, dim=axes
         )

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from napari_dip.engine.networks.layers import AVERAGE_POOLS
 from napari_dip.engine.problem import Estimate, Term
 
 if TYPE_CHECKING:
@@ -146,13 +146,12 @@ def quadratic_proximity(picture: Tensor, unit: float) -> Penalty:
     return lambda image: ((image - picture) / unit).square().mean()
 
 
-_POOLS = {2: F.avg_pool2d, 3: F.avg_pool3d}
 #: Width of the patch whose mean tells whether something has changed: nine pixels know a change of
 #: the size of their doubt from chance, and few structures are narrower.
 CHANGE_PATCH_SIDE = 3
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class PreviousFrame:
     """The picture of the frame before, laid onto the frame that is restored now.
 
@@ -160,13 +159,13 @@ class PreviousFrame:
     ----------
     picture, variance : Tensor
         (1, C, *grid), in network units.
-    seen : Tensor
+    valid : Tensor
         (1, 1, *grid), 1 where the frame before showed the place.
     """
 
     picture: Tensor
     variance: Tensor
-    seen: Tensor
+    valid: Tensor
 
 
 class _FinishedIdentity(nn.Module):
@@ -187,7 +186,7 @@ def make_temporal_term(
 
     Parameters
     ----------
-    before : Before
+    before : PreviousFrame
     unit : float, > 0
         Step at which the pull lets go: the noise's standard deviation in network units.
     weight : float
@@ -217,13 +216,13 @@ def make_temporal_term(
         return weight * squared / (1 + squared)
 
     return Term(
-        before.picture,
-        _FinishedIdentity(finish),
-        loss,
-        _compute_zero_likelihood,
-        fitted=before.seen,
-        held_out=torch.zeros_like(before.seen),
-        measured=before.seen,
+        measurement=before.picture,
+        operator=_FinishedIdentity(finish),
+        fidelity=loss,
+        likelihood=_compute_zero_likelihood,
+        fitted=before.valid,
+        held_out=torch.zeros_like(before.valid),
+        measured=before.valid,
     )
 
 
@@ -240,7 +239,7 @@ def smooth_temporally(estimate: Estimate, before: PreviousFrame, weight: float) 
     ----------
     estimate : Estimate
         Unchanged if it gives no variance.
-    before : Before
+    before : PreviousFrame
     weight : float
         How many times the frame before counts; 0: not at all.
     """
@@ -248,7 +247,7 @@ def smooth_temporally(estimate: Estimate, before: PreviousFrame, weight: float) 
         return estimate
     variance = estimate.log_variance.exp()
     apart = before.picture - estimate.mean
-    pool = _POOLS[apart.ndim - 2]
+    pool = AVERAGE_POOLS[apart.ndim - 2]
     patch = pool(
         apart**2,
         CHANGE_PATCH_SIDE,
@@ -257,7 +256,7 @@ def smooth_temporally(estimate: Estimate, before: PreviousFrame, weight: float) 
         count_include_pad=False,
     )
     change = (patch - variance - before.variance).clamp(min=0)
-    pull = weight * before.seen * variance
+    pull = weight * before.valid * variance
     doubt = before.variance + change
     share = pull / (pull + doubt).clamp(min=1e-30)
     deviation = (1 - share) * variance.sqrt() + share * doubt.sqrt()

@@ -8,24 +8,20 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from napari_dip.engine.networks.inference_tiles import compute_hourglass_receptive_field
 from napari_dip.engine.networks.layers import (
+    AVERAGE_POOLS,
+    BATCH_NORMS,
+    LEAKY_SLOPE,
     InterpolationUpsampling,
     Upsampling,
     make_convolution,
     make_linear_upsampling,
 )
-from napari_dip.engine.networks.pieces import compute_hourglass_receptive_field
 
-_NORMS: dict[int, type[nn.BatchNorm2d] | type[nn.BatchNorm3d]] = {
-    2: nn.BatchNorm2d,
-    3: nn.BatchNorm3d,
-}
-_POOLS = {2: F.avg_pool2d, 3: F.avg_pool3d}
 #: Scale of each residual block's last weights at the start, so that a chain begins near its input.
 _RESIDUAL_SCALE = 0.3
-_SLOPE = 0.1  # of the leaky rectifier, as in the U-Net of Laine et al. 2019, arXiv:1901.10277
 
 
 class Hourglass(nn.Module):
@@ -77,8 +73,8 @@ class Hourglass(nn.Module):
         def layer(before: int, after: int, size: int = 3) -> nn.Sequential:
             parts: list[nn.Module] = [make_convolution(dims, before, after, size, rng)]
             if normalised:
-                parts.append(_NORMS[dims](after, track_running_stats=False))
-            return nn.Sequential(*parts, nn.LeakyReLU(_SLOPE, inplace=True))
+                parts.append(BATCH_NORMS[dims](after, track_running_stats=False))
+            return nn.Sequential(*parts, nn.LeakyReLU(LEAKY_SLOPE, inplace=True))
 
         finest = widths[0]
         self.encoder = nn.ModuleList(
@@ -119,7 +115,7 @@ class Hourglass(nn.Module):
     def reach(self) -> int | None:
         """Count the pixels that it sees to each side; None where normalised layers see them all."""
         if self.normalised or not all(
-            isinstance(one, InterpolationUpsampling) for one in self.upsampling
+            isinstance(item, InterpolationUpsampling) for item in self.upsampling
         ):
             return None
         return compute_hourglass_receptive_field(len(self.encoder))
@@ -133,7 +129,7 @@ class Hourglass(nn.Module):
         """Draw all weights but the head's anew, for signals that do not fade."""
         for module in self.modules():
             if isinstance(module, nn.Conv2d | nn.Conv3d) and module is not self.head:
-                nn.init.kaiming_normal_(module.weight, a=_SLOPE, generator=rng)
+                nn.init.kaiming_normal_(module.weight, a=LEAKY_SLOPE, generator=rng)
                 nn.init.zeros_(module.bias)  # type: ignore[arg-type]
 
     def forward(self, code: Tensor) -> Tensor:
@@ -142,7 +138,7 @@ class Hourglass(nn.Module):
         flow = code
         for scale, layer in enumerate(self.encoder):
             if scale:
-                flow = _POOLS[self.dims](
+                flow = AVERAGE_POOLS[self.dims](
                     flow, _compute_pooling_factors(flow.shape[2:]), ceil_mode=True
                 )
             flow = layer(flow)
@@ -238,11 +234,11 @@ class PlanewiseNetwork(nn.Module):
         planes = code.transpose(1, 2).reshape(batch * count, channels, *plane)
         planes = planes.contiguous(memory_format=torch.channels_last)
         if torch.is_grad_enabled():
-            told = self.net(planes)
+            facts = self.net(planes)
         else:
             parts = planes.split(max(1, self.at_a_time // (plane[0] * plane[1])))
-            told = torch.cat([self.net(part) for part in parts])
-        return told.reshape(batch, count, -1, *plane).transpose(1, 2)  # type: ignore[no-any-return]
+            facts = torch.cat([self.net(part) for part in parts])
+        return facts.reshape(batch, count, -1, *plane).transpose(1, 2)  # type: ignore[no-any-return]
 
 
 def _make_gradient_contiguous(gradient: Tensor) -> Tensor:

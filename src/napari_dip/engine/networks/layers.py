@@ -17,6 +17,14 @@ from torch.nn import functional as F
 #: own, 2 to 7 times slower than the same taken as convolutions of planes (12 x 48 x 48, 16
 #: channels, one core: 138 ms forward and back, 19 ms as planes).
 _MAX_SLOW_SIZE = 20480
+#: The layers of two and of three dimensions.
+AVERAGE_POOLS = {2: F.avg_pool2d, 3: F.avg_pool3d}
+BATCH_NORMS: dict[int, type[nn.BatchNorm2d] | type[nn.BatchNorm3d]] = {
+    2: nn.BatchNorm2d,
+    3: nn.BatchNorm3d,
+}
+#: Slope of the leaky rectifier, as in the U-Net of Laine et al. 2019, arXiv:1901.10277.
+LEAKY_SLOPE = 0.1
 
 
 class VolumeConvolution(nn.Conv3d):
@@ -165,7 +173,7 @@ class GaussianUpsampling(nn.Module):
         """(B, C, *coarse) -> (B, C, *size), along axes that are no finer as it was."""
         doubled = [fine > coarse for fine, coarse in zip(size, flow.shape[2:], strict=True)]
         each = [self.taps if double else torch.ones_like(self.taps[:1]) for double in doubled]
-        kernel = reduce(lambda one, other: one[..., None] * other, each)
+        kernel = reduce(lambda item, other: item[..., None] * other, each)
         kernel = kernel.expand(self.channels, 1, *kernel.shape)
         sides = [self.reach * double for double in reversed(doubled) for _ in range(2)]
         flow = F.pad(flow, sides, mode="replicate")

@@ -63,7 +63,9 @@ class CameraNoise(NamedTuple):
 
     def to_dict(self) -> dict[str, list[float]]:
         """Give everything in plain JSON types, to four digits."""
-        return {name: [float(f"{one:.4g}") for one in getattr(self, name)] for name in self._fields}
+        return {
+            name: [float(f"{item:.4g}") for item in getattr(self, name)] for name in self._fields
+        }
 
     def covariance(self) -> Tensor:
         """Compute each component's covariance at lags from -LAGS to LAGS: (3, lags, lags)."""

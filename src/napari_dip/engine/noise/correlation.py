@@ -60,7 +60,7 @@ class NoiseCorrelation(NamedTuple):
         The same, if all that may be texture is texture: what the variance is read with.
     agree : float
         Share of the blocks that agree with it.
-    told : bool
+    is_reliable : bool
         Whether they tell noise from texture; if not, all lags are zero.
     """
 
@@ -69,7 +69,7 @@ class NoiseCorrelation(NamedTuple):
     least_y: tuple[float, ...]
     least_x: tuple[float, ...]
     agree: float
-    told: bool
+    is_reliable: bool
 
 
 def subtract_image_correlation(along: tuple[float, ...]) -> tuple[float, ...]:
@@ -104,23 +104,25 @@ def measure_noise_correlation(residuals: Tensor, variance: Tensor) -> NoiseCorre
     """
     side = residuals.shape[1]
     energy = residuals.square().mean((1, 2)) / variance
-    raw_y, raw_x = (one / variance[:, None] for one in compute_covariances(residuals))
+    raw_y, raw_x = (covariance / variance[:, None] for covariance in compute_covariances(residuals))
     grid = torch.tensor(ENERGY_GRID, dtype=energy.dtype)
     freedom, most = INITIAL_FREEDOM, 0.8 * side**2
     for _ in range(_REFINEMENTS):  # the law's width needs the correlation, which needs the law
         odds, belief = _fit_energy_mixture(
             energy.clamp(ENERGY_GRID[0] / 2, 2 * ENERGY_GRID[-1]), grid, min(freedom, most)
         )
-        found = odds.cumsum(0)
-        place = _locate_noise_energy(odds, found)
+        cumulative_odds = odds.cumsum(0)
+        place = _locate_noise_energy(odds, cumulative_odds)
         low = slice(max(0, place - _PLACES_BELOW), place + _PLACES_ABOVE)
         flat, rough = (
             belief[:, part].sum(1)
-            for part in (low, slice(*(place + one for one in _TEXTURE_PLACES)))
+            for part in (low, slice(*(place + item for item in _TEXTURE_PLACES)))
         )
         agree = float(odds[low.start : low.stop + 1].sum())
         level = float((energy * flat).sum() / flat.sum())
-        lowest = _LOWEST_ENERGY_FACTOR * float(grid[int((found >= _MIN_LOWEST_SHARE).nonzero()[0])])
+        lowest = _LOWEST_ENERGY_FACTOR * float(
+            grid[int((cumulative_odds >= _MIN_LOWEST_SHARE).nonzero()[0])]
+        )
         lowest = min(level, max(lowest, min(level, 1.0)))
         doubt = min(
             1.0,
@@ -132,7 +134,7 @@ def measure_noise_correlation(residuals: Tensor, variance: Tensor) -> NoiseCorre
         y, x, _ = _estimate_autocorrelation(
             level - doubt * (level - lowest), level, raw_y, raw_x, energy, flat, rough, side
         )
-        freedom = side**2 / prod(1 + 2 * sum(v * v for v in one if v > 0.05) for one in (y, x))
+        freedom = side**2 / prod(1 + 2 * sum(v * v for v in item if v > 0.05) for item in (y, x))
     least_y, least_x, _ = _estimate_autocorrelation(
         lowest, level, raw_y, raw_x, energy, flat, rough, side
     )
@@ -141,15 +143,15 @@ def measure_noise_correlation(residuals: Tensor, variance: Tensor) -> NoiseCorre
         agree < MAX_UNRELIABLE_SHARE or first > MAX_NOISE_CORRELATION
     ):
         none = (0.0,) * len(y)
-        return NoiseCorrelation(none, none, none, none, agree, told=False)
+        return NoiseCorrelation(none, none, none, none, agree, is_reliable=False)
     if first > _MAX_WHITE_CORRELATION:
         believed = min(
             1.0, (agree - MAX_UNRELIABLE_SHARE) / (MIN_RELIABLE_SHARE - MAX_UNRELIABLE_SHARE)
         )
         y, x, least_y, least_x = (
-            tuple(round(believed * value, 4) for value in one) for one in (y, x, least_y, least_x)
+            tuple(round(believed * value, 4) for value in item) for item in (y, x, least_y, least_x)
         )
-    return NoiseCorrelation(y, x, least_y, least_x, agree, told=True)
+    return NoiseCorrelation(y, x, least_y, least_x, agree, is_reliable=True)
 
 
 def compute_band_power(along_y: Sequence[float], along_x: Sequence[float]) -> Tensor:
@@ -158,25 +160,25 @@ def compute_band_power(along_y: Sequence[float], along_x: Sequence[float]) -> Te
     place = torch.arange(DCT_SIDE)
     apart = (place[:, None] - place[None]).abs()
     along = []
-    for one in (along_y, along_x):
+    for item in (along_y, along_x):
         line = torch.zeros(DCT_SIDE, dtype=basis.dtype)
         line[0] = 1
-        kept = [value if abs(value) > 0.03 else 0.0 for value in one[: DCT_SIDE - 1]]
+        kept = [value if abs(value) > 0.03 else 0.0 for value in item[: DCT_SIDE - 1]]
         line[1 : 1 + len(kept)] = torch.tensor(kept, dtype=basis.dtype)
         along.append((basis @ line[apart] @ basis.T).diagonal())
     return along[0][:, None] * along[1][None]
 
 
-def _locate_noise_energy(odds: Tensor, found: Tensor) -> int:
+def _locate_noise_energy(odds: Tensor, cumulative_odds: Tensor) -> int:
     """Where on the grid the noise lies: at the least energy, or else where most blocks agree.
 
     Blocks that hold no more than their finest frequencies tell of white noise, however few. Where
     there are none, noise is correlated or all is texture, and single blocks may be calm by chance.
     """
-    least = int((found >= MIN_ENERGY_SHARE).nonzero()[0])
+    least = int((cumulative_odds >= MIN_ENERGY_SHARE).nonzero()[0])
     if ENERGY_GRID[least] < MAX_WHITE_ENERGY:
         return least
-    last = int((found >= MAX_CALM_SHARE).nonzero()[0])
+    last = int((cumulative_odds >= MAX_CALM_SHARE).nonzero()[0])
     agree = odds.unfold(0, _PLACES_BELOW + _PLACES_ABOVE + 1, 1).sum(1)
     first = min(max(0, least - _PLACES_BELOW), len(agree) - 1)
     most = int(agree[first : max(first, last - _PLACES_BELOW) + 1].argmax())
@@ -265,13 +267,13 @@ def measure_prediction_residual(plane: Tensor) -> tuple[Tensor, Tensor]:
     for pixels in mean.argsort(stable=True).tensor_split(PREDICTION_BRIGHTNESS_CLASSES):
         count = max(min(MIN_CALM_PIXELS, len(pixels)), round(CALM_PIXEL_SHARE * len(pixels)))
         calm = pixels[rest[pixels].argsort(stable=True)[:count]]
-        known = (neighbours[:, calm] - mean[calm]).T
-        asked = around[middle, calm] - mean[calm]
-        products = known.T @ known
+        predictors = (neighbours[:, calm] - mean[calm]).T
+        centres = around[middle, calm] - mean[calm]
+        products = predictors.T @ predictors
         products += RIDGE * products.diagonal().mean().clamp(min=1e-12) * torch.eye(len(products))
-        left = asked - known @ torch.linalg.solve(products, known.T @ asked)
+        remaining = centres - predictors @ torch.linalg.solve(products, predictors.T @ centres)
         levels.append(mean[calm].mean())
-        variances.append(left.square().mean())
+        variances.append(remaining.square().mean())
     return torch.stack(levels), torch.stack(variances)
 
 
@@ -298,8 +300,10 @@ def compute_residual_share(along_y: Sequence[float], along_x: Sequence[float]) -
     turn = torch.eye(side**2, dtype=torch.float64)
     turn[:, others] -= 1 / len(others)  # less the neighbours' mean
     covariance = turn @ covariance @ turn.T
-    known = covariance[others][:, others]
-    known += RIDGE * known.diagonal().mean() * torch.eye(len(others))
-    asked = covariance[others, middle]
-    share = covariance[middle, middle] - asked @ torch.linalg.solve(known, asked)
+    neighbour_covariance = covariance[others][:, others]
+    neighbour_covariance += RIDGE * neighbour_covariance.diagonal().mean() * torch.eye(len(others))
+    cross_covariance = covariance[others, middle]
+    share = covariance[middle, middle] - cross_covariance @ torch.linalg.solve(
+        neighbour_covariance, cross_covariance
+    )
     return WHITE_RESIDUAL_SHARE * max(float(share), 0.02)

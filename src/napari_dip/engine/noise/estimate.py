@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
-from napari_dip.engine.noise.checks import (
+from napari_dip.engine.noise.consistency_checks import (
     find_contradiction,
     has_wide_variation,
     is_resampled,
@@ -149,10 +149,10 @@ MIN_FLAT_SHARE = 0.02
 MIN_FINE_POWER_SHARE, FALLBACK_BANDS, MIN_BAND_POWER_SHARE = 0.5, 25, 0.3
 #: Noise that differs from pixel to pixel.
 _NO_LAGS = (0.0,) * MAX_LAG
-_NO_CORRELATION = NoiseCorrelation(_NO_LAGS, _NO_LAGS, _NO_LAGS, _NO_LAGS, 0.0, told=True)
+_NO_CORRELATION = NoiseCorrelation(_NO_LAGS, _NO_LAGS, _NO_LAGS, _NO_LAGS, 0.0, is_reliable=True)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class NoiseEstimate:
     """Noise of one channel, in the units of the planes that it was measured in.
 
@@ -217,7 +217,9 @@ class NoiseEstimate:
         )
 
 
-def estimate_noise(planes: Tensor, step: float, known: Tensor | None = None) -> NoiseEstimate:
+def estimate_noise(
+    planes: Tensor, step: float, measured_mask: Tensor | None = None
+) -> NoiseEstimate:
     """Measure variance and correlation of the noise.
 
     Parameters
@@ -226,7 +228,7 @@ def estimate_noise(planes: Tensor, step: float, known: Tensor | None = None) -> 
         (P, Y, X): one image, or more of one detector; at least 16 pixels a side.
     step : float
         Distance of neighbouring grey values, 0 if there are no steps.
-    known : Tensor or None
+    measured_mask : Tensor or None
         (P, Y, X), true where a pixel was measured; None if all were.
 
     Returns
@@ -245,19 +247,19 @@ def estimate_noise(planes: Tensor, step: float, known: Tensor | None = None) -> 
     rounded = step**2 / 12
     least = max(rounded, (1e-4 * spread) ** 2)
     limits = cut_off = find_clipping_limits(planes)
-    fine = _compute_block_energies(planes, known, limits)
+    fine = _compute_block_energies(planes, measured_mask, limits)
     clipped = ""
     if (
         len(fine.means) < MIN_NOISE_BLOCKS and limits != NO_CLIPPING
     ):  # better clipped blocks than none
         clipped, limits = "clipped", NO_CLIPPING
-        fine = _compute_block_energies(planes, known, limits)
+        fine = _compute_block_energies(planes, measured_mask, limits)
     if len(fine.means) < MIN_NOISE_BLOCKS:
         return _make_fallback_estimate(
             max((FALLBACK_NOISE_SHARE * spread) ** 2, rounded), clipped or "blocks"
         )
     white = fit_variance_model(fine, select_finest_bands(), 1.0, least)
-    reach = _measure_block_correlation(planes, known, limits, white, least)
+    reach = _measure_block_correlation(planes, measured_mask, limits, white, least)
     line = _extend_to_all_bands(white, fine, reach, least)
     if not _is_correlated(reach):
         power = fine.power / line.variance(fine.means, least)[:, None, None]
@@ -269,13 +271,15 @@ def estimate_noise(planes: Tensor, step: float, known: Tensor | None = None) -> 
     if not doubt and (doubt := _find_contradiction(fine, line, reach, max(0.5 * lowest, least))):
         line, reach = (white, _NO_CORRELATION) if doubt == "correlation" else (line, reach)
     dark = None if doubt else find_dark_plateau(fine.means, line.gain, line.intercept, least)
-    caution = "" if doubt else _find_caution(planes, known, cut_off, fine, line, reach, least)
+    caution = (
+        "" if doubt else _find_caution(planes, measured_mask, cut_off, fine, line, reach, least)
+    )
     return NoiseEstimate(
-        line.gain,
-        line.intercept,
-        max(0.5 * lowest, least),
-        reach.along_y,
-        reach.along_x,
+        gain=line.gain,
+        intercept=line.intercept,
+        floor=max(0.5 * lowest, least),
+        along_y=reach.along_y,
+        along_x=reach.along_x,
         doubt=doubt,
         gain_error=line.gain_error,
         offset=None if dark is None else dark.offset,
@@ -299,16 +303,22 @@ def _measure_robust_range(planes: Tensor) -> float:
 def _make_fallback_estimate(variance: float, doubt: str) -> NoiseEstimate:
     """White noise of that variance, for want of a better one."""
     return NoiseEstimate(
-        0.0, variance, variance, _NO_LAGS, _NO_LAGS, doubt=doubt, gain_error=float("inf")
+        gain=0.0,
+        intercept=variance,
+        floor=variance,
+        along_y=_NO_LAGS,
+        along_x=_NO_LAGS,
+        doubt=doubt,
+        gain_error=float("inf"),
     )
 
 
 def _compute_block_energies(
-    planes: Tensor, known: Tensor | None, limits: tuple[float, float]
+    planes: Tensor, measured_mask: Tensor | None, limits: tuple[float, float]
 ) -> BlockEnergies:
     """Transform the blocks that tell of the noise."""
     every = DCT_SIDE if planes.numel() > MAX_OVERLAPPED_PIXELS else DCT_SIDE // 2
-    tell = select_informative_blocks(planes, DCT_SIDE, every, known, limits)
+    tell = select_informative_blocks(planes, DCT_SIDE, every, measured_mask, limits)
     whole, share = tell.nonzero()[:, 0], float(tell.double().mean())
     whole = whole[:: -(-len(whole) // MAX_BLOCKS) or 1]
     blocks = (
@@ -324,7 +334,7 @@ def _compute_block_energies(
 
 def _measure_block_correlation(
     planes: Tensor,
-    known: Tensor | None,
+    measured_mask: Tensor | None,
     limits: tuple[float, float],
     line: VarianceModel,
     least: float,
@@ -332,7 +342,9 @@ def _measure_block_correlation(
     """Measure the correlation in blocks as wide as it may reach."""
     side = choose_block_side(tuple(planes.shape[1:]))
     means, residuals = cut_blocks(planes, side)
-    whole = select_informative_blocks(planes, side, side // 2, known, limits).nonzero()[:, 0]
+    whole = select_informative_blocks(planes, side, side // 2, measured_mask, limits).nonzero()[
+        :, 0
+    ]
     chosen = whole[:: -(-len(whole) // MAX_BLOCKS) or 1]
     if len(whole) < MIN_NOISE_BLOCKS:
         return _NO_CORRELATION
@@ -350,12 +362,12 @@ def _extend_to_all_bands(
         1.0, max(0.0, (first - MAX_DOUBTFUL_LAG) / (MIN_CORRELATED_LAG - MAX_DOUBTFUL_LAG))
     )
     shares = compute_band_power(
-        *([believed * v for v in one] for one in (reach.least_y, reach.least_x))
+        *([believed * v for v in item] for item in (reach.least_y, reach.least_x))
     )
     share = float(shares[select_finest_bands()].mean())
     if share >= MIN_FINE_POWER_SHARE:
         gain, intercept, error = (
-            one / share for one in (line.gain, line.intercept, line.gain_error)
+            item / share for item in (line.gain, line.intercept, line.gain_error)
         )
         return line._replace(gain=gain, intercept=intercept, gain_error=error)
     y, x = make_frequency_grids()
@@ -374,7 +386,7 @@ def _find_unreliable_reason(
         return "grey values"
     if line.flat < MIN_FLAT_SHARE:
         return "texture"
-    return "" if reach.told else "correlation"
+    return "" if reach.is_reliable else "correlation"
 
 
 def _find_contradiction(
@@ -399,7 +411,7 @@ def _is_correlated(reach: NoiseCorrelation) -> bool:
 
 def _find_caution(
     planes: Tensor,
-    known: Tensor | None,
+    measured_mask: Tensor | None,
     limits: tuple[float, float],
     fine: BlockEnergies,
     line: VarianceModel,
@@ -419,7 +431,7 @@ def _find_caution(
         return "cut"
 
     variance = partial(line.variance, least=least)
-    if has_wide_variation(planes, known, limits, variance):
+    if has_wide_variation(planes, measured_mask, limits, variance):
         return "blotches"
     if measure_unevenness(fine, variance(fine.means)) > MAX_UNEVENNESS:
         return "uneven"
@@ -457,7 +469,7 @@ def extract_nugget(estimate: NoiseEstimate) -> NoiseEstimate:
     doi:10.2113/gsecongeo.58.8.1246.
     """
     axes = (estimate.along_y, estimate.along_x)
-    share = min(max(1 - max(2 * one - two for one, two, *_ in axes), MIN_WHITE_SHARE), 1)
+    share = min(max(1 - max(2 * item - two for item, two, *_ in axes), MIN_WHITE_SHARE), 1)
     return estimate.white(share)
 
 
@@ -473,8 +485,8 @@ def compute_blind_spot_size(
     grid : tuple of int
         Size of the image, which must stay wide against the block.
     """
-    reach_y = max(_compute_correlation_length(list(one.along_y)) for one in estimates)
-    reach_x = max(_compute_correlation_length(list(one.along_x)) for one in estimates)
+    reach_y = max(_compute_correlation_length(list(estimate.along_y)) for estimate in estimates)
+    reach_x = max(_compute_correlation_length(list(estimate.along_x)) for estimate in estimates)
     most_y, most_x = (max(0, (side // MIN_BLOCKS_PER_SIDE - 1) // 2) for side in grid)
     return 2 * min(reach_y, most_y) + 1, 2 * min(reach_x, most_x) + 1
 
@@ -528,9 +540,9 @@ def correct_by_prediction(noise: NoiseEstimate, plane: Tensor, step: float) -> N
     """
     if plane.numel() < MIN_PLANE_PIXELS:
         return noise
-    levels, left = measure_prediction_residual(plane)
+    levels, remaining = measure_prediction_residual(plane)
     claimed = noise.variance(levels)
-    share = float((left / claimed).median())
+    share = float((remaining / claimed).median())
     white = compute_residual_share((), ())
     if compute_blind_spot_size([noise], (plane.shape[0], plane.shape[1])) == (1, 1):
         doubted = not noise.doubt and share < MIN_WHITE_RATIO * white

@@ -95,7 +95,9 @@ def estimate_autocorrelation(
     """Autocorrelation along Y and X, and the share of variance that the surface took away."""
     variance = residuals.square().mean((1, 2))
     weight = torch.where(variance > 0, 1 / variance, 0.0)
-    raw_y, raw_x = ((one * weight[:, None]).mean(0) for one in compute_covariances(residuals))
+    raw_y, raw_x = (
+        (covariance * weight[:, None]).mean(0) for covariance in compute_covariances(residuals)
+    )
     return correct_surface_bias(raw_y, raw_x, residuals.shape[1])
 
 
@@ -182,7 +184,7 @@ def find_clipping_limits(planes: Tensor) -> tuple[float, float]:
 
 
 def select_informative_blocks(
-    planes: Tensor, side: int, every: int, known: Tensor | None, limits: tuple[float, float]
+    planes: Tensor, side: int, every: int, measured_mask: Tensor | None, limits: tuple[float, float]
 ) -> Tensor:
     """Blocks that were measured whole, vary, and are of a brightness that is not clipped.
 
@@ -195,7 +197,7 @@ def select_informative_blocks(
         (P, Y, X).
     side, every : int
         Of the blocks, and from one to the next, in pixels.
-    known : Tensor or None
+    measured_mask : Tensor or None
         (P, Y, X), true where a pixel was measured.
     limits : (float, float)
         As `find_clipping_limits` finds them.
@@ -211,8 +213,8 @@ def select_informative_blocks(
 
     cut = blocks(planes)
     tell = cut.amax(1) > cut.amin(1)
-    if known is not None:
-        tell &= blocks(known).all(1)
+    if measured_mask is not None:
+        tell &= blocks(measured_mask).all(1)
     means, spread = cut.mean(1), cut.var(1)
     middle = float(means.median())
     for limit in filter(isfinite, limits):
@@ -221,14 +223,16 @@ def select_informative_blocks(
         order = means.argsort(stable=True)
         groups = order.tensor_split(min(_GROUPS, max(1, len(order) // 8)))
         bad = [
-            means[one]
-            for one in groups
-            if _average_flattest_blocks(share[one], spread[one]) > MAX_CLIPPED_AT_BRIGHTNESS
+            means[group]
+            for group in groups
+            if _average_flattest_blocks(share[group], spread[group]) > MAX_CLIPPED_AT_BRIGHTNESS
         ]
         low = limit < middle
-        for one in bad:
-            tell &= (means > one.max()) if low and one.max() < middle else torch.ones_like(tell)
-            tell &= (means < one.min()) if not low and one.min() > middle else torch.ones_like(tell)
+        for item in bad:
+            tell &= (means > item.max()) if low and item.max() < middle else torch.ones_like(tell)
+            tell &= (
+                (means < item.min()) if not low and item.min() > middle else torch.ones_like(tell)
+            )
     return tell
 
 

@@ -64,7 +64,7 @@ def double_resolution(planes: Tensor, size: tuple[int, ...]) -> Tensor:
         interpolate_cubic(planes, factors),
         planes,
         LanczosDownsample(factors),
-        lambda left: interpolate_cubic(left, factors),
+        lambda residual: interpolate_cubic(residual, factors),
     )
     return finer[..., : size[0], : size[1]]
 
@@ -89,7 +89,9 @@ def halve_noise_estimate(noise: NoiseEstimate) -> NoiseEstimate:
     low, as few blocks are left and the finest frequencies hold little; passed on, it is 9 to 15 %
     too high and 8 to 11 % too low.
     """
-    along = [_halve_lags(subtract_image_correlation(one)) for one in (noise.along_y, noise.along_x)]
+    along = [
+        _halve_lags(subtract_image_correlation(item)) for item in (noise.along_y, noise.along_x)
+    ]
     share = prod(kept for kept, _ in along)
     return replace(
         noise,
@@ -133,7 +135,7 @@ def is_oversampled(planes: Tensor, noise: NoiseEstimate) -> bool:
         planes - double_resolution(halve_resolution(planes)[:, None], tuple(planes.shape[1:]))[:, 0]
     )
     power, means = (
-        F.avg_pool2d(one[:, None], FINE_BLOCK_SIDE).flatten() for one in (finest**2, planes)
+        F.avg_pool2d(item[:, None], FINE_BLOCK_SIDE).flatten() for item in (finest**2, planes)
     )
     variance = noise.variance(means)
     shares = (power / variance).sort().values

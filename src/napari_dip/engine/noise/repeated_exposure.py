@@ -62,7 +62,7 @@ def match_intensities(first: Tensor, second: Tensor) -> IntensityMatch:
     Technometrics 16(2), 1974, doi:10.1080/00401706.1974.10489171 (the weights).
     """
     side = choose_block_side(tuple(first.shape[-2:]))
-    x, y = (cut_blocks(one.to(torch.float64), side)[0] for one in (first, second))
+    x, y = (cut_blocks(item.to(torch.float64), side)[0] for item in (first, second))
     if float(x.std()) == 0:
         raise ValueError("The first shot holds one value only.")
     # a start that a moved part cannot pull away: quartiles instead of means and spreads
@@ -120,7 +120,13 @@ def measure_repeated_exposure(
     ratio = _estimate_noise_ratio(first, second)
     share = min(max(1 / (1 + ratio), MIN_NOISE_SHARE), 1 - MIN_NOISE_SHARE)
     ours, theirs = (
-        NoiseEstimate(part * gain, part * intercept, part * floor, along_y, along_x)
+        NoiseEstimate(
+            gain=part * gain,
+            intercept=part * intercept,
+            floor=part * floor,
+            along_y=along_y,
+            along_x=along_x,
+        )
         for part in (share, 1 - share)
     )
     return ours, theirs
@@ -136,9 +142,11 @@ def _estimate_noise_ratio(first: Tensor, second: Tensor) -> float:
     side = choose_block_side(tuple(first.shape[-2:]))
     means, blocks = cut_blocks((first + second) / 2, side)
     flat = select_flat_blocks(means, blocks)
-    ours, theirs = (cut_blocks(one, side)[1][flat] for one in (first, second))
-    left = ours - theirs
-    variances = [float((one * other).mean()) for one, other in ((left, ours), (-left, theirs))]
+    ours, theirs = (cut_blocks(item, side)[1][flat] for item in (first, second))
+    remaining = ours - theirs
+    variances = [
+        float((item * other).mean()) for item, other in ((remaining, ours), (-remaining, theirs))
+    ]
     total = sum(variances)
     if total <= 0:
         return 1.0

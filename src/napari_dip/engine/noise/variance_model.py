@@ -121,7 +121,7 @@ def fit_variance_model(
 
     Parameters
     ----------
-    blocks : Energies
+    blocks : BlockEnergies
     bands : Tensor
         (SIDE, SIDE), bool: coefficients that are looked at.
     share : float
@@ -195,11 +195,11 @@ def _classify_blocks(means: Tensor, coarse: Tensor, count: int) -> Tensor:
 
 def _estimate_mixture_weights(belief: Tensor, classes: Tensor, count: int) -> Tensor:
     """How often a class holds each texture, drawn to what its part holds at any brightness."""
-    seen = torch.zeros(count * len(STRUCTURE_QUANTILES), belief.shape[1]).to(belief)
-    seen.index_add_(0, classes, belief)
-    overall = seen.reshape(count, len(STRUCTURE_QUANTILES), -1).sum(0)
+    class_counts = torch.zeros(count * len(STRUCTURE_QUANTILES), belief.shape[1]).to(belief)
+    class_counts.index_add_(0, classes, belief)
+    overall = class_counts.reshape(count, len(STRUCTURE_QUANTILES), -1).sum(0)
     overall = overall / overall.sum(1, keepdim=True).clamp(min=1e-9)
-    odds = seen + _SHARED_PSEUDOCOUNT * overall.repeat(count, 1) + 1e-3
+    odds = class_counts + _SHARED_PSEUDOCOUNT * overall.repeat(count, 1) + 1e-3
     odds[:, 0] += _FLAT_PSEUDOCOUNT
     return odds / odds.sum(1, keepdim=True)
 
@@ -320,7 +320,7 @@ def measure_flat(frames: Tensor, dark: DarkLevel | None) -> tuple[float, float]:
     ----------
     frames : Tensor
         (N, Y, X), two or more, of which each pair that follows each other is one exposure.
-    dark : Dark or None
+    dark : DarkLevel or None
         With it, one brightness is enough; without, the frames' brightness must vary.
 
     Raises

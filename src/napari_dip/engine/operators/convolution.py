@@ -238,7 +238,7 @@ class LearnedConvolution(nn.Module):
         """Give the kernel as "psf", and the figures of a kernel of a known kind by their names."""
         figures: dict[str, tuple[float, ...]] = getattr(self.shape, "figures", dict)()
         kernel = self.kernel().detach().clone()
-        return {"psf": kernel, **{name: kernel.new_tensor(one) for name, one in figures.items()}}
+        return {"psf": kernel, **{name: kernel.new_tensor(item) for name, item in figures.items()}}
 
     def forward(self, image: Tensor) -> Tensor:
         """(B, C, *measured + sizes - 1) -> (B, C, *measured)."""

@@ -63,8 +63,8 @@ class FeatureOperator(nn.Module):
         if picture.shape[1] > self.channels:
             picture = picture.mean(1, keepdim=True)
         picture = picture.expand(-1, self.channels, -1, -1)
-        seen: Tensor = self.graph((picture - mean) / deviation)
-        return seen if seen.ndim == 4 else seen.reshape(len(image), -1, 1, 1)
+        activations: Tensor = self.graph((picture - mean) / deviation)
+        return activations if activations.ndim == 4 else activations.reshape(len(image), -1, 1, 1)
 
 
 #: Family of operators and its variants.
@@ -148,9 +148,13 @@ def find_operator_fault(operator: str, arguments: dict[str, object]) -> str:
     """
     if operator not in ALLOWED_OPERATORS | SIZE_OPERATORS | IDENTITY_OPERATORS:
         return "operator"
-    told = TRAINING_ARGUMENTS.get(operator)
+    facts = TRAINING_ARGUMENTS.get(operator)
     # instance normalisation takes its figures from the picture itself, also in use
-    if told is not None and operator != "aten.instance_norm.default" and arguments.get(told, False):
+    if (
+        facts is not None
+        and operator != "aten.instance_norm.default"
+        and arguments.get(facts, False)
+    ):
         return "training"
     return ""
 
@@ -159,8 +163,8 @@ def find_operator_fault(operator: str, arguments: dict[str, object]) -> str:
 _LAYOUT_ARGUMENTS = ("device", "layout", "memory_format", "pin_memory")
 #: Types that a step may turn its input into.
 _DTYPES = {
-    str(one).removeprefix("torch."): one
-    for one in (
+    str(item).removeprefix("torch."): item
+    for item in (
         *(torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.bool),
         *(torch.float16, torch.bfloat16, torch.float32, torch.float64),
     )
@@ -191,12 +195,12 @@ class FeatureGraph(nn.Module):
         for name, place in self._places.items():
             self.register_buffer(place, tensors[name].detach(), persistent=False)
         self._steps = [_resolve_operator(*step) for step in description["steps"]]
-        there = {self._picture, *self._places}
+        existing = {self._picture, *self._places}
         for _, arguments, results, _ in self._steps:
-            if missing := {one for one in _list_result_names(arguments) if one not in there}:
+            if missing := {name for name in _list_result_names(arguments) if name not in existing}:
                 raise ValueError(f"{min(missing)!r} is asked for before it is there")
-            there.update(name for name in results if name is not None)
-        if self._output not in there:
+            existing.update(name for name in results if name is not None)
+        if self._output not in existing:
             raise ValueError(f"{self._output!r} is not there")
 
     def forward(self, picture: Tensor) -> Tensor:
@@ -204,12 +208,14 @@ class FeatureGraph(nn.Module):
         values: dict[str, Any] = {self._picture: picture}
         values |= {name: getattr(self, place) for name, place in self._places.items()}
         for call, arguments, results, listed in self._steps:
-            given = {name: _substitute_results(value, values) for name, value in arguments.items()}
-            answer = call(given)
+            provided = {
+                name: _substitute_results(value, values) for name, value in arguments.items()
+            }
+            answer = call(provided)
             several = listed or len(results) > 1
-            for name, one in zip(results, answer if several else (answer,), strict=False):
+            for name, item in zip(results, answer if several else (answer,), strict=False):
                 if name is not None:
-                    values[name] = one
+                    values[name] = item
         return torch.as_tensor(values[self._output])
 
 
@@ -223,13 +229,13 @@ def _resolve_operator(
     call: Callable[[dict[str, Any]], Any]
     if operator in SIZE_OPERATORS:
         size = getattr(arithmetic, operator.partition(".")[2])
-        call = lambda given: size(*given.values())  # noqa: E731
+        call = lambda values: size(*values.values())  # noqa: E731
     elif operator in IDENTITY_OPERATORS:
-        call = lambda given: next(iter(given.values()))  # noqa: E731
+        call = lambda values: next(iter(values.values()))  # noqa: E731
     else:
         _, family, variant = operator.split(".")
         aten = getattr(getattr(torch.ops.aten, family), variant)
-        call = lambda given: aten(**given)  # noqa: E731
+        call = lambda values: aten(**values)  # noqa: E731
     return call, kept, tuple(results), bool(listed)
 
 
@@ -237,12 +243,14 @@ def _substitute_results(value: Any, values: Mapping[str, Any]) -> Any:
     """Put results, and types, in the place of what stands for them."""
     if isinstance(value, dict):
         return values[value["of"]] if "of" in value else _DTYPES[value["dtype"]]
-    return [_substitute_results(one, values) for one in value] if isinstance(value, list) else value
+    return (
+        [_substitute_results(item, values) for item in value] if isinstance(value, list) else value
+    )
 
 
 def _list_result_names(arguments: Mapping[str, Any]) -> list[str]:
-    found = []
+    names = []
     for value in arguments.values():
         parts = value if isinstance(value, list) else [value]
-        found += [one["of"] for one in parts if isinstance(one, dict) and "of" in one]
-    return found
+        names += [part["of"] for part in parts if isinstance(part, dict) and "of" in part]
+    return names

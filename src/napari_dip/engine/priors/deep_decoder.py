@@ -11,7 +11,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from napari_dip.engine.networks.layers import make_convolution, make_linear_upsampling
+from napari_dip.engine.networks.layers import (
+    BATCH_NORMS,
+    LEAKY_SLOPE,
+    make_convolution,
+    make_linear_upsampling,
+)
 from napari_dip.engine.prior import Draw, Prior
 from napari_dip.engine.problem import Estimate
 
@@ -20,20 +25,15 @@ if TYPE_CHECKING:
 
     from napari_dip.engine.networks.layers import Upsampling
 
-_SLOPE = 0.1  # as in the hourglass
-_NORMS: dict[int, type[nn.BatchNorm2d] | type[nn.BatchNorm3d]] = {
-    2: nn.BatchNorm2d,
-    3: nn.BatchNorm3d,
-}
 Grid = tuple[int, ...]
 
 
 def compute_scale_grids(grid: Grid, scales: int) -> tuple[Grid, ...]:
     """Give the sizes of a picture's grid and of coarser ones, finest first, as poolings do."""
-    found = [grid]
+    grids = [grid]
     for _ in range(scales - 1):
-        found.append(tuple(-(-side // 2) if side > 2 else side for side in found[-1]))
-    return tuple(found)
+        grids.append(tuple(-(-side // 2) if side > 2 else side for side in grids[-1]))
+    return tuple(grids)
 
 
 class Decoder(nn.Module):
@@ -68,8 +68,8 @@ class Decoder(nn.Module):
         def layer(before: int, after: int) -> nn.Sequential:
             return nn.Sequential(
                 make_convolution(dims, before, after, 3, rng),
-                _NORMS[dims](after, track_running_stats=False),
-                nn.LeakyReLU(_SLOPE, inplace=True),
+                BATCH_NORMS[dims](after, track_running_stats=False),
+                nn.LeakyReLU(LEAKY_SLOPE, inplace=True),
             )
 
         self.first = layer(channels_in, widths[-1])
@@ -130,7 +130,7 @@ class DeepDecoder(nn.Module):
             make_convolution(dims, width, width, 1, rng) for _ in range(scales - 1)
         )
         self.norms = nn.ModuleList(
-            _NORMS[dims](width, track_running_stats=False) for _ in range(scales - 1)
+            BATCH_NORMS[dims](width, track_running_stats=False) for _ in range(scales - 1)
         )
         self.upsampling = upsampling(dims, width, rng)
         self.head = make_convolution(dims, width, channels_out, 1, rng)

@@ -147,29 +147,31 @@ def make_feature_inversion_problem(
     doi:10.1109/CVPR.2015.7299155.
     """
     with torch.no_grad():
-        asked = operator(image)
-    unit = float(asked.square().mean())
+        activations = operator(image)
+    unit = float(activations.square().mean())
     if not (isfinite(unit) and unit > 0):
         return None
-    nothing, all_of_it = torch.zeros_like(image[:, :1]), torch.ones_like(asked[:, :1])
+    nothing, all_of_it = torch.zeros_like(image[:, :1]), torch.ones_like(activations[:, :1])
     # the first term stands for the picture's own grid, which the loop, preview and report go by
     pixels = Term(
-        torch.zeros_like(image),
-        UnmeasuredIdentity(image.mean((2, 3), keepdim=True)),
-        least_squares(1.0),
-        least_squares(1.0),
+        measurement=torch.zeros_like(image),
+        operator=UnmeasuredIdentity(image.mean((2, 3), keepdim=True)),
+        fidelity=least_squares(1.0),
+        likelihood=least_squares(1.0),
         fitted=nothing,
         held_out=nothing,
         measured=nothing,
     )
     features = Term(
-        asked,
-        operator,
-        least_squares(unit),
-        least_squares(unit),
+        measurement=activations,
+        operator=operator,
+        fidelity=least_squares(unit),
+        likelihood=least_squares(unit),
         fitted=all_of_it,
         held_out=torch.zeros_like(all_of_it),
         measured=all_of_it,
     )
     # no pixel judges how far the spread of the outputs is right
-    return Problem((pixels, features), penalties, on_grid=lambda one: Estimate(one.mean))
+    return Problem(
+        terms=(pixels, features), penalties=penalties, on_grid=lambda item: Estimate(item.mean)
+    )

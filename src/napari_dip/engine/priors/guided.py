@@ -68,20 +68,20 @@ class GuidedPrior(Prior):
 
     def draw(self, rng: torch.Generator) -> Draw:
         """Draw as the prior does, with the same part of the guide beside it."""
-        return self._beside(self._prior.draw(rng))
+        return self._append_guide(self._prior.draw(rng))
 
     def glance(self) -> Draw:
         """Show the whole grid, as the prior does."""
-        return self._beside(self._prior.glance())
+        return self._append_guide(self._prior.glance())
 
     def sweep(self) -> Iterator[Draw]:
         """Cover the grid, as the prior does."""
-        yield from map(self._beside, self._prior.sweep())
+        yield from map(self._append_guide, self._prior.sweep())
 
     def estimate(self, output: Tensor) -> Estimate:
         """Read the output, as the prior does."""
         return self._prior.estimate(output)
 
-    def _beside(self, draw: Draw) -> Draw:
+    def _append_guide(self, draw: Draw) -> Draw:
         guide = self._guide if draw.window is None else draw.window.of(self._guide)
         return draw._replace(code=torch.cat([draw.code, guide], 1))

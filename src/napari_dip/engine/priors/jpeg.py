@@ -42,7 +42,7 @@ _YCBCR_WEIGHTS = (
 )
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class JpegCompression:
     """How a picture was compressed.
 
@@ -74,7 +74,7 @@ def recompress(picture: Tensor, how: JpegCompression, shift: tuple[int, int] = (
     ----------
     picture : Tensor
         (B, C, Y, X); its border is continued by reflection to whole blocks.
-    how : Compression
+    how : JpegCompression
     shift : (int, int)
         0 to 15 along Y and X.
     """
@@ -114,12 +114,12 @@ def project_onto_quantisation_set(
     ----------
     picture, measured : Tensor
         (B, C, Y, X).
-    how : Compression
+    how : JpegCompression
     """
     ours, inside = _pad_to_blocks(picture, how, (0, 0))
     theirs = _pad_to_blocks(measured, how, (0, 0))[0]
     moved: list[Tensor] = []
-    for plane, seen, step in zip(
+    for plane, plane_mask, step in zip(
         _split_into_planes(ours, how),
         _split_into_planes(theirs, how),
         how.steps.to(picture),
@@ -129,7 +129,7 @@ def project_onto_quantisation_set(
             moved.append(torch.zeros_like(plane))
             continue
         wished = _apply_block_dct(plane)
-        centre = (_apply_block_dct(seen) / step).round() * step
+        centre = (_apply_block_dct(plane_mask) / step).round() * step
         allowed = wished.maximum(centre - step / 2).minimum(centre + step / 2)
         moved.append(_invert_block_dct(allowed - wished))
     change = _join_planes(moved, how, level=0.0)[:, :, inside[0], inside[1]]
@@ -240,7 +240,7 @@ class RecompressionPrior(Prior):
         the variance.
     measured : Tensor
         (1, C, Y, X), in network units.
-    how : Compression
+    how : JpegCompression
     levels, network : callable
         From network units to grey levels, and back.
     window : tuple of int or None
@@ -264,16 +264,16 @@ class RecompressionPrior(Prior):
         self.window = self.grid if window is None else tuple(map(min, window, self.grid))
         picture = levels(measured)
         again = (recompress(picture, how, shift) for shift in RECOMPRESSION_SHIFTS)
-        self._shown, *self._codes = (
-            torch.cat([network(reapply_shifted_jpeg(one, how)), network(one)], 1)
-            for one in (picture, *again)
+        self._input, *self._codes = (
+            torch.cat([network(reapply_shifted_jpeg(item, how)), network(item)], 1)
+            for item in (picture, *again)
         )
 
     def to(self, device: torch.device) -> None:
         """Move network and pictures."""
         self.net.to(device)
-        self._shown = self._shown.to(device)
-        self._codes = [one.to(device) for one in self._codes]
+        self._input = self._input.to(device)
+        self._codes = [code.to(device) for code in self._codes]
 
     def draw(self, rng: torch.Generator) -> Draw:
         """Show a window of the picture as compressed once more, on one grid, mirrored at random."""
@@ -283,7 +283,7 @@ class RecompressionPrior(Prior):
 
     def glance(self) -> Draw:
         """Show it as it is."""
-        return Draw(self._shown)
+        return Draw(self._input)
 
     def trial(self) -> Draw:
         """Show it compressed once more, since what it was before that is known."""
@@ -291,7 +291,7 @@ class RecompressionPrior(Prior):
 
     def sweep(self) -> Iterator[Draw]:
         """Show it as it is."""
-        yield Draw(self._shown)
+        yield Draw(self._input)
 
     def estimate(self, output: Tensor) -> Estimate:
         """First half is the mean, second half the variance."""

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from napari_dip.engine.networks.layers import make_convolution
+from napari_dip.engine.networks.layers import AVERAGE_POOLS, make_convolution
 from napari_dip.engine.prior import Draw, Prior, Window, draw_random_window, split_mean_and_variance
 from napari_dip.engine.train_step import LocalNetwork, run_in_bfloat16
 
@@ -32,7 +32,6 @@ ISOTROPIC_SIGMAS, SIGMA_ALONG, SIGMA_ACROSS = (0.7, 1.4), 1.6, 0.45
 FILLING_RADIUS, MIN_FILLING_WEIGHT = 4, 1e-4
 #: Bilinear or trilinear, by the number of axes.
 _INTERPOLATION_MODES = {2: "bilinear", 3: "trilinear"}
-_POOLS = {2: F.avg_pool2d, 3: F.avg_pool3d}
 
 
 def count_input_channels(dims: int, channels: int) -> int:
@@ -51,8 +50,8 @@ def make_filling_windows(dims: int) -> Tensor:
     distance = (place**2).sum(0)
     ways = [*torch.eye(dims), *([torch.ones(2), torch.tensor([1.0, -1.0])] if dims == 2 else [])]
     windows = [torch.exp(-distance / (2 * size**2)) for size in ISOTROPIC_SIGMAS]
-    for way in ways:
-        along = torch.tensordot(way / way.norm(), place, 1) ** 2
+    for route in ways:
+        along = torch.tensordot(route / route.norm(), place, 1) ** 2
         across = distance - along
         windows.append(torch.exp(-along / (2 * SIGMA_ALONG**2) - across / (2 * SIGMA_ACROSS**2)))
     return torch.stack([window / window.sum() for window in windows])[:, None]
@@ -84,8 +83,8 @@ def fill_by_normalized_convolution(measurement: Tensor, visible: Tensor, windows
     batch, channels, *grid = measurement.shape
     count = len(windows)
     convolve = F.conv2d if len(grid) == 2 else F.conv3d
-    seen = (measurement * visible).reshape(-1, 1, *grid)
-    sums = convolve(seen, windows, padding=FILLING_RADIUS)
+    visible_values = (measurement * visible).reshape(-1, 1, *grid)
+    sums = convolve(visible_values, windows, padding=FILLING_RADIUS)
     sums = sums.reshape(batch, channels, count, *grid).transpose(1, 2)
     weights = convolve(visible, windows, padding=FILLING_RADIUS)[:, :, None]
     plain = fill_by_pull_push(measurement, visible)[:, None]
@@ -131,7 +130,7 @@ def _pull_and_push(weighted: Tensor, weight: Tensor) -> Tensor:
         whole = weighted.sum(axes, keepdim=True) / weight.sum(axes, keepdim=True).clamp(min=1e-6)
         return torch.where(weight > 0, mean, whole)
     # overlapping windows: else the last pixel of an odd size has only itself to go by
-    coarse = _pull_and_push(*(_POOLS[dims](one, 4, 2, 1) for one in (weighted, weight)))
+    coarse = _pull_and_push(*(AVERAGE_POOLS[dims](item, 4, 2, 1) for item in (weighted, weight)))
     size = weighted.shape[2:]
     finer = F.interpolate(coarse, size=size, mode=_INTERPOLATION_MODES[dims], align_corners=False)
     return torch.where(weight > 0, mean, finer)
@@ -207,13 +206,13 @@ class FillingResidualNetwork(nn.Module):
 
     def forward(self, code: Tensor) -> Tensor:
         """(B, D, *grid) -> (B, 2 C, *grid): mean and raw variance."""
-        return self._told(code, self.net(code))
+        return self._append_variance(code, self.net(code))
 
     def partly_in_half(self, code: Tensor) -> Tensor:
         """Keep the filling, which half precision would round: the change alone is made in it."""
-        return self._told(code, run_in_bfloat16(self.net, code))
+        return self._append_variance(code, run_in_bfloat16(self.net, code))
 
-    def _told(self, code: Tensor, change: Tensor) -> Tensor:
+    def _append_variance(self, code: Tensor, change: Tensor) -> Tensor:
         raw = self.doubt(torch.cat([code, change.detach()], 1))
         return torch.cat([code[:, : self.channels] + change, raw], 1)
 
@@ -230,7 +229,7 @@ class MaskedInputPrior(Prior):
         A `FillingResidualNetwork`.
     measurement : Tensor
         (1, C, *grid).
-    known : Tensor
+    measured_mask : Tensor
         (1, 1, *grid), 1 where there is a measurement.
     held_out : Tensor
         (1, 1, *grid), 1 at pixels that judge.
@@ -255,7 +254,7 @@ class MaskedInputPrior(Prior):
         self,
         net: nn.Module,
         measurement: Tensor,
-        known: Tensor,
+        measured_mask: Tensor,
         held_out: Tensor,
         *,
         share: tuple[float, float],
@@ -271,9 +270,9 @@ class MaskedInputPrior(Prior):
         self.copies = copies
         self.mirror = mirror
         self.foretell = foretell
-        self.measurement = measurement * known
-        self.known = known
-        self.held_out = held_out * known
+        self.measurement = measurement * measured_mask
+        self.measured_mask = measured_mask
+        self.held_out = held_out * measured_mask
         self.grid = tuple(measurement.shape[2:])
         self.windows = make_filling_windows(len(self.grid)).to(measurement)
         self.window = self.grid if window is None else tuple(map(min, window, self.grid))
@@ -281,42 +280,54 @@ class MaskedInputPrior(Prior):
     def to(self, device: torch.device) -> None:
         """Move network and measurement."""
         self.net.to(device)
-        self.measurement, self.known = self.measurement.to(device), self.known.to(device)
+        self.measurement, self.measured_mask = (
+            self.measurement.to(device),
+            self.measured_mask.to(device),
+        )
         self.held_out, self.windows = self.held_out.to(device), self.windows.to(device)
 
     def draw(self, rng: torch.Generator) -> Draw:
         """Hide pixels in a random window, mirrored at random."""
         window = draw_random_window(self.grid, self.window, rng, mirror=self.mirror)
         hidden = window.of(self._more_hidden(rng)) if self.copies else None
-        known, held_out = window.of(self.known), window.of(self.held_out)
+        measured_mask, held_out = window.of(self.measured_mask), window.of(self.held_out)
         if hidden is None:
             least, most = self.share
             part = least + (most - least) * float(torch.rand((), generator=rng, device=rng.device))
-            hidden = (torch.empty_like(known).uniform_(generator=rng) < part).to(known.dtype)
-        driven = known * (1 - (1 - hidden) * (1 - held_out))
-        code = self._code(window.of(self.measurement), known - driven)
+            hidden = (torch.empty_like(measured_mask).uniform_(generator=rng) < part).to(
+                measured_mask.dtype
+            )
+        driven = measured_mask * (1 - (1 - hidden) * (1 - held_out))
+        code = self._code(window.of(self.measurement), measured_mask - driven)
         return Draw(code, driven=driven, trusted=driven, window=window)
 
     def glance(self) -> Draw:
         """Nothing hidden but the held-out pixels."""
-        return Draw(self._code(self.measurement, self.known - self.held_out))
+        return Draw(self._code(self.measurement, self.measured_mask - self.held_out))
 
     def sweep(self) -> Iterator[Draw]:
         """Show all that was measured, mirrored if steps did; then foretell what judges, or all."""
-        foretold = self.known if self.foretell else self.held_out
+        foretold = self.measured_mask if self.foretell else self.held_out
         axes = range(2, 2 + len(self.grid))
         ways = list(product((False, True) if self.mirror else (False,), repeat=len(self.grid)))
         start = (0,) * len(self.grid)
-        for way in ways:
-            mirrored = tuple(axis for axis, turned in zip(axes, way, strict=True) if turned)
-            window = Window(start, self.grid, mirrored)
-            code = self._code(window.of(self.measurement), window.of(self.known))
+        for route in ways:
+            mirrored = tuple(axis for axis, turned in zip(axes, route, strict=True) if turned)
+            window = Window(start=start, size=self.grid, mirrored=mirrored)
+            code = self._code(window.of(self.measurement), window.of(self.measured_mask))
             yield Draw(code, trusted=window.of(1 - foretold) / len(ways), window=window)
-        rng = torch.Generator(self.known.device).manual_seed(0)  # the same parts at every look
-        part_of = torch.empty_like(self.known).uniform_(generator=rng).mul(INFERENCE_FOLDS).floor()
+        rng = torch.Generator(self.measured_mask.device).manual_seed(
+            0
+        )  # the same parts at every look
+        part_of = (
+            torch.empty_like(self.measured_mask)
+            .uniform_(generator=rng)
+            .mul(INFERENCE_FOLDS)
+            .floor()
+        )
         for part in range(INFERENCE_FOLDS) if self.foretell else (None,):
             trusted = foretold if part is None else foretold * (part_of == part)
-            yield Draw(self._code(self.measurement, self.known - trusted), trusted=trusted)
+            yield Draw(self._code(self.measurement, self.measured_mask - trusted), trusted=trusted)
 
     def estimate(self, output: Tensor) -> Estimate:
         """First half is the mean, second half the variance."""
@@ -324,7 +335,7 @@ class MaskedInputPrior(Prior):
 
     def _more_hidden(self, rng: torch.Generator) -> Tensor:
         """Copy the holes to other places, thinned in squares to the share that may be hidden."""
-        holes = 1 - self.known
+        holes = 1 - self.measured_mask
         most = self.share[1]
         count = float(holes.mean())
         copies = min(MAX_MASK_COPIES, max(1, round(most / max(count, 1e-6))))

@@ -83,16 +83,19 @@ def find_visible_planes(visible: Tensor) -> NearestVisiblePlanes:
     visible : Tensor
         (1, 1, N, Y, X), 0 where hidden.
     """
-    seen = visible[0, 0] > 0
-    count = len(seen)
-    place = torch.arange(count, dtype=torch.int32, device=seen.device)[:, None, None]
-    last = torch.where(seen, place, -1).cummax(0).values
-    behind = torch.where(seen.flip(0), place, -1).cummax(0).values
+    mask = visible[0, 0] > 0
+    count = len(mask)
+    place = torch.arange(count, dtype=torch.int32, device=mask.device)[:, None, None]
+    last = torch.where(mask, place, -1).cummax(0).values
+    behind = torch.where(mask.flip(0), place, -1).cummax(0).values
     return NearestVisiblePlanes(last, (count - 1 - behind).flip(0))
 
 
 def gather_neighbour_planes(
-    measurement: Tensor, seen: NearestVisiblePlanes, planes: Tensor, reach: tuple[Tensor, Tensor]
+    measurement: Tensor,
+    nearest: NearestVisiblePlanes,
+    planes: Tensor,
+    reach: tuple[Tensor, Tensor],
 ) -> NeighbourPlanes:
     """Find the nearest values that are seen before and after some planes.
 
@@ -100,7 +103,7 @@ def gather_neighbour_planes(
     ----------
     measurement : Tensor
         (1, C, N, Y, X).
-    seen : Sight
+    nearest : NearestVisiblePlanes
         Of the pixels that may be looked at.
     planes : Tensor of int64
         (P,), their numbers.
@@ -109,13 +112,13 @@ def gather_neighbour_planes(
         next plane; N or more: nothing is looked at on that side.
     """
     here = planes[:, None, None]
-    before = _gather_side_planes(measurement[0], seen.last, here - reach[0], -1)
-    after = _gather_side_planes(measurement[0], seen.next, here + reach[1], 1)
-    shown = [there.to(measurement.dtype) for _, _, there in (before, after)]
+    before = _gather_side_planes(measurement[0], nearest.last, here - reach[0], -1)
+    after = _gather_side_planes(measurement[0], nearest.next, here + reach[1], 1)
+    inside_masks = [inside.to(measurement.dtype) for _, _, inside in (before, after)]
     nearness = torch.stack(
         [
-            there / (place - here).abs().clamp(min=1)
-            for (_, place, _), there in zip((before, after), shown, strict=True)
+            inside / (place - here).abs().clamp(min=1)
+            for (_, place, _), inside in zip((before, after), inside_masks, strict=True)
         ],
         1,
     )
@@ -123,13 +126,13 @@ def gather_neighbour_planes(
     between = weight[:, :1] * before[0][0] + weight[:, 1:] * after[0][0]
     # what only one side shows, or none, is taken for the other as well
     sides = []
-    for (values, _, there), (others, _, _) in ((before, after), (after, before)):
-        sides += [torch.where(there[:, None], one, others[0]) for one in values]
+    for (values, _, existing), (others, _, _) in ((before, after), (after, before)):
+        sides += [torch.where(existing[:, None], value, others[0]) for value in values]
     return NeighbourPlanes(torch.cat(sides, 1), nearness, between)
 
 
 def _gather_side_planes(
-    measurement: Tensor, seen: Tensor, start: Tensor, way: int
+    measurement: Tensor, visible: Tensor, start: Tensor, direction: int
 ) -> tuple[list[Tensor], Tensor, Tensor]:
     """Look back (way = -1) or ahead (1) from plane `start`, (P, Y, X).
 
@@ -139,24 +142,24 @@ def _gather_side_planes(
         NEIGHBOURS times (P, C, Y, X), the nearest first; 0 where there is none.
     place : Tensor
         (P, Y, X), the plane that the nearest lies in.
-    there : Tensor of bool
+    in_range : Tensor of bool
         (P, Y, X), whether there is one.
     """
-    count = len(seen)
-    start = start.expand(-1, *seen.shape[1:])
+    count = len(visible)
+    start = start.expand(-1, *visible.shape[1:])
     values: list[Tensor] = []
     for _ in range(NEIGHBOURS_PER_SIDE):
         inside = (start >= 0) & (start < count)
-        place = seen.gather(0, start.clamp(0, count - 1)).to(torch.int64)
-        there = inside & (place >= 0) & (place < count)
+        place = visible.gather(0, start.clamp(0, count - 1)).to(torch.int64)
+        in_range = inside & (place >= 0) & (place < count)
         index = place.clamp(0, count - 1)[None].expand(len(measurement), -1, -1, -1)
-        found = (measurement.gather(1, index) * there).transpose(0, 1)
+        gathered = (measurement.gather(1, index) * in_range).transpose(0, 1)
         if not values:
-            nearest = place, there
-            values.append(found)
+            nearest = place, in_range
+            values.append(gathered)
         else:
-            values.append(torch.where(there[:, None], found, values[-1]))
-        start = torch.where(there, place + way, -1)
+            values.append(torch.where(in_range[:, None], gathered, values[-1]))
+        start = torch.where(in_range, place + direction, -1)
     return values, *nearest
 
 
@@ -165,7 +168,7 @@ class StackHoles:
 
     Parameters
     ----------
-    known : Tensor
+    measured_mask : Tensor
         (1, 1, N, Y, X), 1 where there is a measurement.
 
     Attributes
@@ -182,19 +185,19 @@ class StackHoles:
         Planes of which something is known.
     """
 
-    def __init__(self, known: Tensor) -> None:
-        missing = (known[0, 0] == 0).flatten(1).sum(1)
-        size = known[0, 0, 0].numel()
-        count = known.shape[2]
+    def __init__(self, measured_mask: Tensor) -> None:
+        missing = (measured_mask[0, 0] == 0).flatten(1).sum(1)
+        size = measured_mask[0, 0, 0].numel()
+        count = measured_mask.shape[2]
         self.planes: list[int] = missing.nonzero()[:, 0].tolist()
         self.whole = [bool(missing[plane] == size) for plane in self.planes]
         self.usable: list[int] = (missing < size).nonzero()[:, 0].tolist()
         self.weights = missing[self.planes].to(torch.float32).cpu()
-        seen = find_visible_planes(known)
-        here = torch.tensor(self.planes, device=known.device)[:, None, None]
-        back, ahead = here - seen.last[self.planes], seen.next[self.planes] - here
-        back = torch.where(seen.last[self.planes] < 0, count, back)
-        ahead = torch.where(seen.next[self.planes] >= count, count, ahead)
+        planes = find_visible_planes(measured_mask)
+        here = torch.tensor(self.planes, device=measured_mask.device)[:, None, None]
+        back, ahead = here - planes.last[self.planes], planes.next[self.planes] - here
+        back = torch.where(planes.last[self.planes] < 0, count, back)
+        ahead = torch.where(planes.next[self.planes] >= count, count, ahead)
         self.back, self.ahead = back.to(torch.int16), ahead.to(torch.int16)
 
     def to(self, device: torch.device) -> None:
@@ -206,22 +209,22 @@ class StackHoles:
         if not self.whole[place]:
             return self.usable
         plane, usable = self.planes[place], set(self.usable)
-        back = min((plane - one for one in usable if one < plane), default=0)
-        ahead = min((one - plane for one in usable if one > plane), default=0)
-        alike = [one for one in self.usable if {one - back, one + ahead} <= usable]
+        back = min((plane - item for item in usable if item < plane), default=0)
+        ahead = min((item - plane for item in usable if item > plane), default=0)
+        alike = [item for item in self.usable if {item - back, item + ahead} <= usable]
         return alike or self.usable
 
-    def like_missing(self, known: Tensor) -> Tensor:
+    def like_missing(self, measured_mask: Tensor) -> Tensor:
         """Leave of what is known the planes whose surroundings are like those of missing ones.
 
-        All, where no plane is missing; the shape of `known`.
+        All, where no plane is missing; the shape of `measured_mask`.
         """
         places = [place for place, whole in enumerate(self.whole) if whole]
         if not places:
-            return known
-        alike = torch.zeros_like(known)
+            return measured_mask
+        alike = torch.zeros_like(measured_mask)
         alike[:, :, sorted({plane for place in places for plane in self.suited(place)})] = 1
-        return known * alike
+        return measured_mask * alike
 
 
 #: Axes of (B, D, N, Y, X) that the last look mirrors, one after the other: steps do so at random.
@@ -251,7 +254,7 @@ class MaskedStackPrior(Prior):
         A `PlaneWise` network, as `count_stack_input_channels` counts its input.
     measurement : Tensor
         (1, C, N, Y, X).
-    known : Tensor
+    measured_mask : Tensor
         (1, 1, N, Y, X), 1 where there is a measurement.
     held_out : Tensor
         (1, 1, N, Y, X), 1 at pixels that judge.
@@ -269,7 +272,7 @@ class MaskedStackPrior(Prior):
         self,
         net: nn.Module,
         measurement: Tensor,
-        known: Tensor,
+        measured_mask: Tensor,
         held_out: Tensor,
         *,
         share: float,
@@ -279,14 +282,14 @@ class MaskedStackPrior(Prior):
         self.net = net
         self.share = share
         self.foretell = foretell
-        self.measurement = measurement * known
-        self.known = known
-        self.held_out = held_out * known
+        self.measurement = measurement * measured_mask
+        self.measured_mask = measured_mask
+        self.held_out = held_out * measured_mask
         self.grid = tuple(measurement.shape[2:])
         self.window = tuple(map(min, window, self.grid))
         self.windows = make_filling_windows(2).to(measurement)
-        self.holes = StackHoles(known)
-        self.seen = find_visible_planes(known - self.held_out)
+        self.holes = StackHoles(measured_mask)
+        self.visible_planes = find_visible_planes(measured_mask - self.held_out)
         planes = self.holes.weights[torch.tensor(self.holes.whole, dtype=torch.bool)].sum()
         self.blind = bool(2 * planes > self.holes.weights.sum())
         self.others_word = 1.0
@@ -295,10 +298,15 @@ class MaskedStackPrior(Prior):
     def to(self, device: torch.device) -> None:
         """Move network and measurement."""
         self.net.to(device)
-        self.measurement, self.known = self.measurement.to(device), self.known.to(device)
+        self.measurement, self.measured_mask = (
+            self.measurement.to(device),
+            self.measured_mask.to(device),
+        )
         self.held_out, self.windows = self.held_out.to(device), self.windows.to(device)
         self.holes.to(device)
-        self.seen = NearestVisiblePlanes(*(one.to(device) for one in self.seen))
+        self.visible_planes = NearestVisiblePlanes(
+            *(plane.to(device) for plane in self.visible_planes)
+        )
 
     def draw(self, rng: torch.Generator) -> Draw:
         """Hide, in some planes, what is missing in another; look at it in a random window."""
@@ -308,41 +316,55 @@ class MaskedStackPrior(Prior):
         planes = tuple(usable[place] for place in order.tolist())
         flat = draw_random_window(self.grid[1:], self.window[1:], rng)
         mirrored = tuple(axis + 1 for axis in flat.mirrored)
-        window = Window((0, *flat.start), (count, *flat.size), mirrored, planes)
-        known, held_out = window.of(self.known), window.of(self.held_out)
+        window = Window(
+            start=(0, *flat.start), size=(count, *flat.size), mirrored=mirrored, planes=planes
+        )
+        measured_mask, held_out = window.of(self.measured_mask), window.of(self.held_out)
         cut = flat.of(hidden[None])
-        driven = known * (1 - (1 - cut) * (1 - held_out))
-        back, ahead = (flat.of(one[None, None])[0] for one in reach)
+        driven = measured_mask * (1 - (1 - cut) * (1 - held_out))
+        back, ahead = (flat.of(item[None, None])[0] for item in reach)
         turned = bool(torch.rand((), generator=rng, device=rng.device) < 0.5)
-        code = self._code(window, self.seen, known - driven, (back, ahead), turned=turned)
+        code = self._code(
+            window, self.visible_planes, measured_mask - driven, (back, ahead), turned=turned
+        )
         return Draw(code, driven=driven, trusted=driven, window=window)
 
     def glance(self) -> Draw:
         """Nothing hidden but the held-out pixels, or the planes that they lie in."""
-        visible = torch.zeros_like(self.known) if self.blind else self.known - self.held_out
+        visible = (
+            torch.zeros_like(self.measured_mask)
+            if self.blind
+            else self.measured_mask - self.held_out
+        )
         everything = self._planes(tuple(range(self.grid[0])))
-        return Draw(self._code(everything, self.seen, visible))
+        return Draw(self._code(everything, self.visible_planes, visible))
 
     def sweep(self) -> Iterator[Draw]:
         """Show all that was measured; then foretell what judges, or all.
 
         Planes of which nothing is asked are left out.
         """
-        foretold = self.known if self.foretell else self.held_out
-        seen = find_visible_planes(self.known)
-        for way, mirrored in enumerate(MIRROR_AXES if self.holes.planes else ()):
+        foretold = self.measured_mask if self.foretell else self.held_out
+        planes = find_visible_planes(self.measured_mask)
+        for direction, mirrored in enumerate(MIRROR_AXES if self.holes.planes else ()):
             window = self._planes(tuple(self.holes.planes), mirrored)
-            code = self._code(window, seen, window.of(self.known), turned=bool(way % 2))
-            yield Draw(code, trusted=window.of(1 - self.known) / len(MIRROR_AXES), window=window)
+            code = self._code(
+                window, planes, window.of(self.measured_mask), turned=bool(direction % 2)
+            )
+            yield Draw(
+                code, trusted=window.of(1 - self.measured_mask) / len(MIRROR_AXES), window=window
+            )
         judging = foretold.amax((0, 1, 3, 4)).nonzero()[:, 0].tolist()
         window = self._planes(tuple(judging))
         parts = INFERENCE_FOLDS if self.foretell and not self.blind else 1
-        rng = torch.Generator(self.known.device).manual_seed(0)  # the same parts at every look
-        part_of = torch.empty_like(self.known).uniform_(generator=rng).mul(parts).floor()
+        rng = torch.Generator(self.measured_mask.device).manual_seed(
+            0
+        )  # the same parts at every look
+        part_of = torch.empty_like(self.measured_mask).uniform_(generator=rng).mul(parts).floor()
         for part in range(parts if judging else 0):
             trusted = foretold * (part_of == part)
-            visible = torch.zeros_like(trusted) if self.blind else self.known - trusted
-            around = self.seen if self.blind else find_visible_planes(visible)
+            visible = torch.zeros_like(trusted) if self.blind else self.measured_mask - trusted
+            around = self.visible_planes if self.blind else find_visible_planes(visible)
             code = self._code(window, around, window.of(visible))
             yield Draw(code, trusted=window.of(trusted), window=window)
 
@@ -355,7 +377,7 @@ class MaskedStackPrior(Prior):
 
         By least squares, over pixels that are hidden as steps hide them. 1: others alone.
         """
-        rng = torch.Generator(self.known.device).manual_seed(0)
+        rng = torch.Generator(self.measured_mask.device).manual_seed(0)
         channels = self.measurement.shape[1]
         first = (1 + 2 * NEIGHBOURS_PER_SIDE) * channels
         above = below = 0.0
@@ -364,16 +386,18 @@ class MaskedStackPrior(Prior):
             assert draw.driven is not None
             assert draw.window is not None
             others, own = draw.code[:, :channels], draw.code[:, first : first + channels]
-            told = (draw.code[:, -3:-1] + 0.5).sum(1, keepdim=True) > 0
+            mask = (draw.code[:, -3:-1] + 0.5).sum(1, keepdim=True) > 0
             here = (draw.code[:, -1:] > 0).to(own.dtype).amax((3, 4), keepdim=True)
-            weight = draw.driven * told * here
+            weight = draw.driven * mask * here
             truth = draw.window.of(self.measurement)
             above += float((weight * (others - own) * (truth - own)).sum())
             below += float((weight * (others - own) ** 2).sum())
         return min(1.0, max(0.0, above / below)) if below else 1.0
 
     def _planes(self, planes: tuple[int, ...], mirrored: tuple[int, ...] = ()) -> Window:
-        return Window((0,) * 3, (len(planes), *self.grid[1:]), mirrored, planes)
+        return Window(
+            start=(0,) * 3, size=(len(planes), *self.grid[1:]), mirrored=mirrored, planes=planes
+        )
 
     def _more_hidden(self, rng: torch.Generator) -> tuple[Tensor, tuple[Tensor, Tensor], list[int]]:
         """Choose a plane with holes, and copies of them elsewhere in a plane.
@@ -388,12 +412,12 @@ class MaskedStackPrior(Prior):
             Planes to hide it in.
         """
         if not self.holes.planes:  # this part of the stack is whole
-            plane = self.known[0, 0, 0]
+            plane = self.measured_mask[0, 0, 0]
             near = torch.ones_like(plane, dtype=torch.int64)
             scattered = torch.empty_like(plane).uniform_(generator=rng) < self.share
             return scattered.to(plane.dtype)[None], (near, near), self.holes.usable
         place = int(torch.multinomial(self.holes.weights.to(rng.device), 1, generator=rng))
-        missing = 1 - self.known[0, 0, self.holes.planes[place]]
+        missing = 1 - self.measured_mask[0, 0, self.holes.planes[place]]
         back, ahead = self.holes.back[place].long(), self.holes.ahead[place].long()
         usable = self.holes.suited(place)
         if self.holes.whole[place]:
@@ -404,7 +428,7 @@ class MaskedStackPrior(Prior):
         for _ in range(min(MAX_MASK_COPIES, max(1, round(most / part)))):
             turned, shifts = draw_mask_placement(missing.shape, rng)
             moved, *reach = (
-                one.flip(turned).roll(shifts, (0, 1)) for one in (missing, back, ahead)
+                item.flip(turned).roll(shifts, (0, 1)) for item in (missing, back, ahead)
             )
             far = [torch.where(moved > 0, new, old) for new, old in zip(reach, far, strict=True)]
             hidden = torch.maximum(hidden, moved)
@@ -423,7 +447,7 @@ class MaskedStackPrior(Prior):
     def _code(
         self,
         window: Window,
-        seen: NearestVisiblePlanes,
+        nearest: NearestVisiblePlanes,
         visible: Tensor,
         reach: tuple[Tensor, Tensor] | None = None,
         *,
@@ -442,22 +466,28 @@ class MaskedStackPrior(Prior):
         """
         planes = torch.tensor(window.planes, device=visible.device)
         size = (self.grid[0], *window.size[1:])
-        whole = Window((0, *window.start[1:]), size, window.mirrored)
-        near = NearestVisiblePlanes(*(whole.of(one[None, None])[0, 0] for one in seen))
-        one = torch.ones((1, 1, 1), dtype=torch.int64, device=visible.device)
-        found = gather_neighbour_planes(
-            whole.of(self.measurement), near, planes, reach or (one, one)
+        whole = Window(start=(0, *window.start[1:]), size=size, mirrored=window.mirrored)
+        near = NearestVisiblePlanes(*(whole.of(item[None, None])[0, 0] for item in nearest))
+        entry = torch.ones((1, 1, 1), dtype=torch.int64, device=visible.device)
+        neighbour_planes = gather_neighbour_planes(
+            whole.of(self.measurement), near, planes, reach or (entry, entry)
         )
-        found = found.reversed() if turned else found
+        neighbour_planes = neighbour_planes.reversed() if turned else neighbour_planes
         own = (window.of(self.measurement) * visible)[0].transpose(0, 1)  # (P, C, Y, X)
-        shown = visible[0].transpose(0, 1)
-        fillings = fill_by_normalized_convolution(own, shown, self.windows)
+        visible_planes = visible[0].transpose(0, 1)
+        fillings = fill_by_normalized_convolution(own, visible_planes, self.windows)
         # told from other planes where one shows it, else from the plane's own surroundings
-        beside = fillings[:, : own.shape[1]]
-        elsewhere = found.nearness.sum(1, keepdim=True) > 0
-        here = shown.amax((1, 2, 3), keepdim=True) > 0
-        both = self.others_word * found.between + (1 - self.others_word) * beside
-        base = torch.where(elsewhere, torch.where(here, both, found.between), beside)
-        base = torch.where(shown > 0, own, base)
-        parts = [base, found.values, fillings, found.nearness - 0.5, shown - 0.5]
+        neighbours = fillings[:, : own.shape[1]]
+        elsewhere = neighbour_planes.nearness.sum(1, keepdim=True) > 0
+        here = visible_planes.amax((1, 2, 3), keepdim=True) > 0
+        both = self.others_word * neighbour_planes.between + (1 - self.others_word) * neighbours
+        base = torch.where(elsewhere, torch.where(here, both, neighbour_planes.between), neighbours)
+        base = torch.where(visible_planes > 0, own, base)
+        parts = [
+            base,
+            neighbour_planes.values,
+            fillings,
+            neighbour_planes.nearness - 0.5,
+            visible_planes - 0.5,
+        ]
         return torch.cat(parts, 1).transpose(0, 1)[None]

@@ -52,7 +52,7 @@ MAX_SKEWNESS = 2.0
 
 def estimate_count_skewness(
     measurement: Tensor,
-    known: Tensor,
+    measured_mask: Tensor,
     noise: NoiseVariance,
     correlation: tuple[tuple[float, ...], tuple[float, ...]] | None = None,
 ) -> Tensor:
@@ -64,7 +64,7 @@ def estimate_count_skewness(
     ----------
     measurement : Tensor
         (B, C, *grid), of two dimensions or three; along depth no neighbours are compared.
-    known : Tensor
+    measured_mask : Tensor
         (1 or B, 1, *grid): 1 where there is a measurement.
     noise : NoiseVariance
         Of the measurement.
@@ -81,7 +81,7 @@ def estimate_count_skewness(
     apart = tuple(_find_uncorrelated_distance(along) for along in correlation or ((), ()))
     ratios = torch.stack(
         [
-            _estimate_moment_ratio(measurement, known, noise, weights, apart)
+            _estimate_moment_ratio(measurement, measured_mask, noise, weights, apart)
             for weights in FLAT_PIXEL_SHARES
         ]
     )
@@ -90,7 +90,7 @@ def estimate_count_skewness(
 
 def _estimate_moment_ratio(
     measurement: Tensor,
-    known: Tensor,
+    measured_mask: Tensor,
     noise: NoiseVariance,
     weights: Stencil,
     apart: tuple[int, ...],
@@ -98,28 +98,31 @@ def _estimate_moment_ratio(
     """Third moment of what `weights` leave of the flattest pixels, over gain times variance."""
     batch, channels, *_ = measurement.shape
     taken = torch.tensor(weights).to(measurement)[None, None]
-    around = average_in_plane(measurement * known, SURROUNDINGS_SIDE) / average_in_plane(
-        known, SURROUNDINGS_SIDE
+    around = average_in_plane(measurement * measured_mask, SURROUNDINGS_SIDE) / average_in_plane(
+        measured_mask, SURROUNDINGS_SIDE
     ).clamp(min=1e-6)
     variance = noise.at(around)
-    valid = _apply_stencil(known, (taken != 0).to(taken), apart) >= int((taken != 0).sum()) - 0.5
+    valid = (
+        _apply_stencil(measured_mask, (taken != 0).to(taken), apart)
+        >= int((taken != 0).sum()) - 0.5
+    )
     valid = valid.expand_as(measurement)
     steep = _compute_squared_slope(around) / variance
     moments = (_apply_stencil(measurement, taken, apart) ** 3).reshape(batch, channels, -1)
     said = (noise.gain * variance).reshape(batch, channels, -1) * float((taken**3).sum())
     answer = torch.zeros_like(noise.gain)
-    for one in range(batch):
+    for index in range(batch):
         for channel in range(channels):
-            inside = valid[one, channel].flatten()
-            slope = steep[one, channel].flatten()
-            if not bool(inside.any()) or float(noise.gain[one, channel].max()) <= 0:
+            inside = valid[index, channel].flatten()
+            slope = steep[index, channel].flatten()
+            if not bool(inside.any()) or float(noise.gain[index, channel].max()) <= 0:
                 continue
             limit = torch.kthvalue(
                 slope[inside], max(1, int(FLAT_PIXEL_SHARES[weights] * int(inside.sum())))
             ).values
             flat = inside & (slope <= limit)
-            ratio = moments[one, channel][flat].sum() / said[one, channel][flat].sum()
-            answer[one, channel] = ratio.nan_to_num(0.0, 0.0, 0.0)
+            ratio = moments[index, channel][flat].sum() / said[index, channel][flat].sum()
+            answer[index, channel] = ratio.nan_to_num(0.0, 0.0, 0.0)
     return answer
 
 
@@ -142,7 +145,8 @@ def average_in_plane(image: Tensor, side: int) -> Tensor:
 def _find_uncorrelated_distance(along: tuple[float, ...]) -> int:
     """Distance, in pixels, at which noise is not shared any more."""
     return (
-        max((lag for lag, one in enumerate(along, 1) if one > MAX_UNCORRELATED_LAG), default=0) + 1
+        max((lag for lag, item in enumerate(along, 1) if item > MAX_UNCORRELATED_LAG), default=0)
+        + 1
     )
 
 
@@ -179,7 +183,7 @@ class R2RPrior(Prior):
         C channels in, C out.
     measurement : Tensor
         (B, C, *grid), of two or three dimensions; of several pictures each step looks at one.
-    known, held_out_blocks : Tensor
+    measured_mask, held_out_blocks : Tensor
         (B, 1, *grid): 1 where there is a measurement, and at held-out pixels and their guard band.
     block : tuple of int, odd
         Size of the guard band.
@@ -208,7 +212,7 @@ class R2RPrior(Prior):
         self,
         net: nn.Module,
         measurement: Tensor,
-        known: Tensor,
+        measured_mask: Tensor,
         held_out_blocks: Tensor,
         block: tuple[int, ...],
         noise: NoiseVariance,
@@ -219,8 +223,8 @@ class R2RPrior(Prior):
     ) -> None:
         self.net = net
         self.strength = R2R_NOISE_STRENGTH if correlation is None else R2R_CORRELATED_STRENGTH
-        self.measurement = fill_with_local_mean(measurement * known, known, block)
-        self.visible = known * (1 - held_out_blocks)
+        self.measurement = fill_with_local_mean(measurement * measured_mask, measured_mask, block)
+        self.visible = measured_mask * (1 - held_out_blocks)
         self.filled = fill_with_local_mean(measurement * self.visible, self.visible, block)
         self.deviation = noise.at(_average_surroundings(self.filled)).sqrt()
         if trust is not None:
@@ -233,8 +237,8 @@ class R2RPrior(Prior):
         pictures = zip(measurement.split(1), self.visible.split(1), strict=True)
         noises = [noise.of(number % len(noise.gain)) for number in range(len(measurement))]
         each = [
-            estimate_count_skewness(*one, of_it, correlation)
-            for one, of_it in zip(pictures, noises, strict=True)
+            estimate_count_skewness(*item, of_it, correlation)
+            for item, of_it in zip(pictures, noises, strict=True)
         ]
         skewness = torch.cat(each).mean(0, keepdim=True)
         shared = (

@@ -85,15 +85,15 @@ class ZssrNetwork(nn.Module):
         exchanges = (False, True) if self.factors[-1] == self.factors[-2] else (False,)
         total, looks = picture.new_zeros(()), len(mirrors) * len(exchanges)
         for exchanged, turned in product(exchanges, mirrors):
-            shown = picture.flip(turned)
-            answer = self.net(shown.mT).mT if exchanged else self.net(shown)
+            flipped = picture.flip(turned)
+            answer = self.net(flipped.mT).mT if exchanged else self.net(flipped)
             total = total + answer.flip(turned) / looks
         return total
 
     def _interpolated(self, picture: Tensor) -> Tensor:
         start = interpolate_cubic(picture, self.factors)
         return apply_iterative_backprojection(
-            start, picture, self.coarser, lambda left: interpolate_cubic(left, self.factors)
+            start, picture, self.coarser, lambda residual: interpolate_cubic(residual, self.factors)
         )
 
 
@@ -102,7 +102,7 @@ class ZssrPrior(Prior):
 
     Parameters
     ----------
-    net : Enlarging
+    net : ZssrNetwork
     measurement : Tensor
         (1, C, *grid).
     noise : NoiseVariance
@@ -133,7 +133,7 @@ class ZssrPrior(Prior):
         count = net.stages
         coarse = tuple(measurement.shape[2:])
         self.grid = tuple(n * f**count for n, f in zip(coarse, net.factors, strict=True))
-        self._whole = Window((0,) * len(coarse), self._multiple(coarse))
+        self._whole = Window(start=(0,) * len(coarse), size=self._multiple(coarse))
         self._son = net.coarser(self._whole.of(measurement))
         gone = 1 - compute_white_noise_gain(net.coarser, net.factors).to(measurement)
         self._grain = (gone.clamp(min=0) * noise.at(self._son)).sqrt()
@@ -159,8 +159,8 @@ class ZssrPrior(Prior):
             )
         )
         turned = tuple(axis + 2 for axis, die in enumerate(dice[dims:]) if die < 0.5)
-        window = Window(start, self.window, turned)
-        part = Window(self._coarser(start), self._coarser(self.window), turned)
+        window = Window(start=start, size=self.window, mirrored=turned)
+        part = Window(start=self._coarser(start), size=self._coarser(self.window), mirrored=turned)
         grain = part.of(self._grain)
         code = part.of(self._son) + grain * _draw_normal(grain, rng)
         return Draw(code, window=window, direct=True)

@@ -88,18 +88,21 @@ def group_patches(compared: Tensor) -> list[PatchBlock]:
 def _match_patches(compared: Tensor, rows: range, columns: range) -> PatchBlock:
     """Group the patches that begin in these rows and columns with those that look most alike."""
     beyond, part = zip(
-        *(_find_search_area(*one) for one in zip((rows, columns), compared.shape[1:], strict=True)),
+        *(
+            _find_search_area(*item)
+            for item in zip((rows, columns), compared.shape[1:], strict=True)
+        ),
         strict=True,
     )
     distances = _compute_patch_distances(
         compared[:, part[0], part[1]], beyond, len(rows), len(columns)
     )
     nearest = distances.topk(GROUP_SIZE, largest=False)
-    found = nearest.indices.where(nearest.values < torch.inf, nearest.indices[..., :1])
-    down, aside = found // SEARCH_SIDE - SEARCH_RADIUS, found % SEARCH_SIDE - SEARCH_RADIUS
+    matches = nearest.indices.where(nearest.values < torch.inf, nearest.indices[..., :1])
+    down, aside = matches // SEARCH_SIDE - SEARCH_RADIUS, matches % SEARCH_SIDE - SEARCH_RADIUS
     own_rows, own_columns = (
-        torch.arange(len(one), device=found.device) * GROUP_STEP + one[0] - there.start
-        for one, there in zip((rows, columns), part, strict=True)
+        torch.arange(len(item), device=matches.device) * GROUP_STEP + item[0] - block_size.start
+        for item, block_size in zip((rows, columns), part, strict=True)
     )
     width = part[1].stop - part[1].start
     places = (own_rows[:, None, None] + down) * width + own_columns[:, None] + aside
@@ -179,7 +182,7 @@ def refine_collaboratively(
     noise: NoiseVariance,
     measurement: Tensor,
     pilot: Tensor,
-    known: Tensor,
+    measured_mask: Tensor,
     correlation: tuple[tuple[float, ...], tuple[float, ...]] | None = None,
     *,
     informed: bool = False,
@@ -196,7 +199,7 @@ def refine_collaboratively(
         (1, C, Y, X), at least `PATCH_SIDE` pixels a side.
     pilot : Tensor
         Same shape: the picture as it is known so far.
-    known : Tensor
+    measured_mask : Tensor
         (1, 1, Y, X), 1 where there is a measurement; elsewhere the pilot stands for it, and for
         part of it between 0 and 1.
     correlation : tuple of two tuples of float or None
@@ -219,26 +222,26 @@ def refine_collaboratively(
     """
     grid = tuple(measurement.shape[2:])
     sides = compute_patch_padding(grid)
-    whole = [F.pad(one, sides, mode="replicate") for one in (pilot, measurement, known)]
+    whole = [F.pad(item, sides, mode="replicate") for item in (pilot, measurement, measured_mask)]
     both = _stabilise_variance(noise, *whole)
     turn = _compute_principal_components(both.pilot)
-    shown, seen = (torch.einsum("dc,cyx->dyx", turn, one) for one in both[:2])
-    power = _compute_patch_power(correlation).to(shown)[None]
-    blocks = group_patches(torch.lerp(shown, seen, MATCHING_MEASUREMENT_WEIGHT))
+    pilot_colours, measured_colours = (torch.einsum("dc,cyx->dyx", turn, item) for item in both[:2])
+    power = _compute_patch_power(correlation).to(pilot_colours)[None]
+    blocks = group_patches(torch.lerp(pilot_colours, measured_colours, MATCHING_MEASUREMENT_WEIGHT))
     if correlation is None and not informed:
-        rough, _ = filter_patch_groups([seen], blocks, power)
-        shown = torch.lerp(shown, rough, HARD_THRESHOLD_WEIGHT)
-    mean, left = filter_patch_groups([seen, shown], blocks, power)
+        rough, _ = filter_patch_groups([measured_colours], blocks, power)
+        pilot_colours = torch.lerp(pilot_colours, rough, HARD_THRESHOLD_WEIGHT)
+    mean, remaining = filter_patch_groups([measured_colours, pilot_colours], blocks, power)
     mean = torch.einsum("dc,dyx->cyx", turn, mean)
-    left = torch.einsum("dc,dyx->cyx", turn**2, left)
+    remaining = torch.einsum("dc,dyx->cyx", turn**2, remaining)
     picture = whole[0] + (both.deviation * (mean - both.pilot))[None]
     here = (..., slice(grid[0]), slice(grid[1]))
-    variance = (both.deviation**2 * WIENER_VARIANCE_FACTOR * left)[None].clamp(min=1e-12)
+    variance = (both.deviation**2 * WIENER_VARIANCE_FACTOR * remaining)[None].clamp(min=1e-12)
     return Estimate(picture[here], variance[here].log())
 
 
 def _stabilise_variance(
-    noise: NoiseVariance, pilot: Tensor, measurement: Tensor, known: Tensor
+    noise: NoiseVariance, pilot: Tensor, measurement: Tensor, measured_mask: Tensor
 ) -> _StabilisedImages:
     """Make the noise's variance 1: f(pilot) + f'(pilot) (measurement - pilot), f' = 1 / sigma."""
     low = pilot.amin((0, 2, 3))
@@ -253,10 +256,10 @@ def _stabilise_variance(
     ).flatten(1)
     index = place.long().clamp(0, _STABILISATION_POINTS - 2)
     left, right = table.gather(1, index), table.gather(1, index + 1)
-    shown = (left + (place - index) * (right - left)).reshape(pilot.shape[1:])
+    stable_pilot = (left + (place - index) * (right - left)).reshape(pilot.shape[1:])
     deviation = noise.at(pilot)[0].sqrt()
-    seen = shown + known[0] * (measurement[0] - pilot[0]) / deviation
-    return _StabilisedImages(shown, seen, deviation)
+    stable_measurement = stable_pilot + measured_mask[0] * (measurement[0] - pilot[0]) / deviation
+    return _StabilisedImages(stable_pilot, stable_measurement, deviation)
 
 
 def _compute_principal_components(picture: Tensor) -> Tensor:
@@ -300,7 +303,7 @@ def filter_patch_groups(
     pictures : sequence of Tensor
         (C, Y, X) each: what is filtered, and what guides. With no guide, what stands out of the
         noise is kept, and nothing else.
-    blocks : sequence of Block
+    blocks : sequence of PatchBlock
         Which patches are filtered together.
     power : Tensor
         (C or 1, PATCH²): variance of the noise in each frequency of a patch.
@@ -312,7 +315,7 @@ def filter_patch_groups(
     window = torch.kaiser_window(PATCH_SIDE, periodic=False, beta=_KAISER_BETA).to(power)
     window = (window[:, None] * window).flatten()
     for rows, columns, places in blocks:
-        parts = [one[:, rows, columns] for one in pictures]
+        parts = [picture[:, rows, columns] for picture in pictures]
         sums[:, rows, columns] += _filter_patch_block(parts, places, power, (flat, signs, window))
     mean, variance, weight = sums.split([channels, channels, 1])
     return mean / weight, variance / weight
@@ -340,8 +343,8 @@ def _filter_patch_block(
     steps = torch.arange(PATCH_SIDE, device=power.device, dtype=torch.int32)
     places = first[..., None] + (steps[:, None] * width + steps).flatten()  # (G, GROUP, P²)
     measured, *guide = (
-        torch.einsum("kj,cgjp->cgkp", signs, _gather_pixels(one, places) @ flat.T)
-        for one in pictures
+        torch.einsum("kj,cgjp->cgkp", signs, _gather_pixels(picture, places) @ flat.T)
+        for picture in pictures
     )
     if guide:
         strength = guide[0].square_()
@@ -351,9 +354,9 @@ def _filter_patch_block(
     share[:, :, 0, 0] = 1  # the mean of a group is known well, however dark it is
     certain = 1 / (share**2 * power).sum((0, 2, 3)).clamp(min=1e-9)  # (G,)
     filtered = torch.einsum("kj,cgkp->cgjp", signs, measured.mul_(share)) @ flat
-    left = (share * power).mean((2, 3))  # (C, G)
+    remaining = (share * power).mean((2, 3))  # (C, G)
     weight = (certain[:, None, None] * window).expand(-1, GROUP_SIZE, -1)
-    said = (*(weight * filtered), *(weight * left[..., None, None]), weight)
+    said = (*(weight * filtered), *(weight * remaining[..., None, None]), weight)
     sums = power.new_zeros(2 * channels + 1, height * width)
     for laid, values in zip(sums, said, strict=True):
         laid.index_add_(0, places.flatten(), values.flatten())
@@ -362,5 +365,5 @@ def _filter_patch_block(
 
 def _gather_pixels(picture: Tensor, places: Tensor) -> Tensor:
     """Pixels (C, *places) of a picture (C, Y, X), which are counted row by row."""
-    chosen = [one.flatten().index_select(0, places.flatten()) for one in picture]
+    chosen = [item.flatten().index_select(0, places.flatten()) for item in picture]
     return torch.stack(chosen).reshape(-1, *places.shape)

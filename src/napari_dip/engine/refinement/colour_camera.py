@@ -133,16 +133,16 @@ def _filter_level(
     """Filter components by what stands out of the noise, then by Wiener's rule, guided by it."""
     size = picture.shape[1:]
     sides = compute_patch_padding(size)
-    seen = F.pad(picture[None], sides, mode="replicate")[0]
+    padded = F.pad(picture[None], sides, mode="replicate")[0]
     weight = power.mean(1).rsqrt()
     weight[1:] *= COLOUR_WEIGHT
-    smooth = F.avg_pool2d(F.pad(seen[None], (1, 1, 1, 1), mode="replicate"), 3, 1)[0]
+    smooth = F.avg_pool2d(F.pad(padded[None], (1, 1, 1, 1), mode="replicate"), 3, 1)[0]
     blocks = group_patches(smooth * weight[:, None, None])
-    rough, _ = filter_patch_groups([seen], blocks, power)
+    rough, _ = filter_patch_groups([padded], blocks, power)
     if guide is not None:
         rough = torch.lerp(rough, F.pad(guide[None], sides, mode="replicate")[0], share)
     blocks = group_patches(rough * weight[:, None, None])
-    mean, variance = filter_patch_groups([seen, rough], blocks, power)
+    mean, variance = filter_patch_groups([padded, rough], blocks, power)
     return mean[:, : size[0], : size[1]], variance[:, : size[0], : size[1]]
 
 

@@ -41,14 +41,14 @@ from napari_dip.io.outputs import check_folder
 from napari_dip.io.paths import make_folder
 from napari_dip.io.writing import write_bytes, write_text
 from napari_dip.pipeline.assess.references import PAPERS
-from napari_dip.pipeline.store.results import escape_formula, json_text
+from napari_dip.pipeline.store.results import escape_formula, format_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from napari_dip.explore.comparison import Architectures
-    from napari_dip.explore.energies import Impedance
     from napari_dip.explore.feature_layers import FeatureRows
+    from napari_dip.explore.noise_impedance import Impedance
     from napari_dip.explore.progress import ExperimentResult
     from napari_dip.explore.spectra import Spectrum
 
@@ -62,45 +62,47 @@ def format_csv(heads: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     return text.getvalue()
 
 
-def make_feature_files(found: FeatureRows) -> dict[str, str | bytes]:
+def make_feature_files(result: FeatureRows) -> dict[str, str | bytes]:
     """Make `FILES["features"]`, the page first."""
-    picture = draw_feature_pictures(found)
-    rows = make_feature_rows(found)
+    picture = draw_feature_pictures(result)
+    rows = make_feature_rows(result)
     return {
-        "features.html": _write_feature_page(found, picture),
+        "features.html": _write_feature_page(result, picture),
         "features.png": picture,
         "features.csv": format_csv(tuple(rows[0]), (tuple(row.values()) for row in rows)),
-        "features.json": json_text(found.to_dict()),
+        "features.json": format_json(result.to_dict()),
     }
 
 
-def _write_feature_page(found: FeatureRows, picture: bytes) -> str:
-    figure = ReportFigure(picture, "What each layer keeps", _caption_features())
+def _write_feature_page(rows: FeatureRows, picture: bytes) -> str:
+    figure = ReportFigure(
+        picture=picture, title="What each layer keeps", caption=_caption_features()
+    )
     references = (PAPERS["features"], PAPERS["guide"], PAPERS["total variation"])
-    title = f"Features of {found.recipe['network']}: {found.name}"
-    summary = (*found.sentences, *found.notes)
+    title = f"Features of {rows.recipe['network']}: {rows.name}"
+    summary = (*rows.sentences, *map(str, rows.notes))
     return render_page(
-        title, summary, (figure,), found.recipe, references, table=_make_feature_table(found)
+        title, summary, (figure,), rows.recipe, references, table=_make_feature_table(rows)
     )
 
 
-def _make_feature_table(found: FeatureRows) -> ReportTable:
-    heads = ("layer", "answer", *(f"{words}" for words in PRIOR_LABELS.values()))
+def _make_feature_table(rows: FeatureRows) -> ReportTable:
+    heads = ("layer", "answer", *(f"{label}" for label in PRIOR_LABELS.values()))
     lines = tuple(
         (
             row[0].layer,
             row[0].answer,
-            *(f"{one.correlation:.3f} ({one.distance:.4f})" for one in row),
+            *(f"{item.correlation:.3f} ({item.distance:.4f})" for item in row),
         )
-        for row in found.rows
+        for row in rows.rows
     )
-    words = (
+    text = (
         "Correlation of what came back with the image; in brackets the squared distance of the "
         "activations in the last iterations, in their own mean square. A picture may answer the "
         "layer as the image does and look like nothing: then the layer keeps little, and the prior "
         "has to tell."
     )
-    return ReportTable(heads, lines, words)
+    return ReportTable(heads=heads, rows=lines, caption=text)
 
 
 def _caption_features() -> str:
@@ -146,7 +148,7 @@ def find_free_folder(parent: str | os.PathLike[str], name: str) -> Path:
     name : str
         Signs that file names do not take everywhere become hyphens.
     """
-    stem = "".join(one if one.isalnum() or one in " ._-" else "-" for one in name).strip(" .")
+    stem = "".join(item if item.isalnum() or item in " ._-" else "-" for item in name).strip(" .")
     place, number = Path(parent) / (stem or "report"), 2
     while os.path.lexists(place):
         place, number = Path(parent) / f"{stem}-{number}", number + 1
@@ -200,73 +202,79 @@ def save_outcome(
     return _write_files(place, _CONTENT[outcome.experiment](outcome), overwrite=overwrite)
 
 
-def _make_impedance_files(found: Impedance) -> dict[str, str | bytes]:
+def _make_impedance_files(impedance: Impedance) -> dict[str, str | bytes]:
     """Make `FILES["impedance"]`, the page first."""
-    picture = draw_energy_curves(found)
-    count = len(found.energies["image"])
-    columns = [range(1, count + 1), *(curve.tolist() for curve in found.energies.values())]
+    picture = draw_energy_curves(impedance)
+    count = len(impedance.energies["image"])
+    columns = [range(1, count + 1), *(curve.tolist() for curve in impedance.energies.values())]
     return {
-        "impedance.html": write_impedance_page(found, picture),
+        "impedance.html": write_impedance_page(impedance, picture),
         "impedance.png": picture,
-        "impedance.csv": format_csv(("iteration", *found.energies), zip(*columns, strict=True)),
-        "impedance.json": json_text(found.to_dict()),
+        "impedance.csv": format_csv(("iteration", *impedance.energies), zip(*columns, strict=True)),
+        "impedance.json": format_json(impedance.to_dict()),
     }
 
 
-def _make_spectrum_files(found: Spectrum) -> dict[str, str | bytes]:
+def _make_spectrum_files(spectrum: Spectrum) -> dict[str, str | bytes]:
     """Make `FILES["spectrum"]`, the page first."""
-    pictures = (draw_power_curves(found), draw_band_curves(found), draw_stopping_curves(found))
-    power = [found.frequency.tolist(), *(curve.tolist() for curve in found.power.values())]
-    heads = [f"iteration_{name}" if name.isdigit() else name for name in found.power]
+    pictures = (
+        draw_power_curves(spectrum),
+        draw_band_curves(spectrum),
+        draw_stopping_curves(spectrum),
+    )
+    power = [spectrum.frequency.tolist(), *(curve.tolist() for curve in spectrum.power.values())]
+    heads = [f"iteration_{name}" if name.isdigit() else name for name in spectrum.power]
     return {
-        "spectrum.html": write_spectrum_page(found, pictures),
+        "spectrum.html": write_spectrum_page(spectrum, pictures),
         **dict(zip(("power.png", "bands.png", "stopping.png"), pictures, strict=True)),
         "power.csv": format_csv(("cycles_per_pixel", *heads), zip(*power, strict=True)),
-        "bands.csv": _format_band_csv(found),
-        "held_out.csv": format_csv(("iteration", "held_out_error"), found.held_out.judged),
-        "spectrum.json": json_text(found.to_dict()),
+        "bands.csv": _format_band_csv(spectrum),
+        "held_out.csv": format_csv(("iteration", "held_out_error"), spectrum.held_out.judged),
+        "spectrum.json": format_json(spectrum.to_dict()),
     }
 
 
-def _make_architecture_files(found: Architectures) -> dict[str, str | bytes]:
+def _make_architecture_files(architectures: Architectures) -> dict[str, str | bytes]:
     """Make `FILES["architectures"]`, the page first."""
-    pictures = (draw_architecture_scores(found), draw_architecture_pictures(found))
-    rows = make_comparison_rows(found)
+    pictures = (draw_architecture_scores(architectures), draw_architecture_pictures(architectures))
+    rows = make_comparison_rows(architectures)
     return {
-        "architectures.html": write_architecture_page(found, pictures),
+        "architectures.html": write_architecture_page(architectures, pictures),
         **dict(zip(("architectures.png", "pictures.png"), pictures, strict=True)),
         "architectures.csv": format_csv(tuple(rows[0]), (tuple(row.values()) for row in rows)),
-        "curves.csv": _format_curve_csv(found),
-        "architectures.json": json_text(found.to_dict()),
-        "denoising.json": found.denoising.to_json(),
+        "curves.csv": _format_curve_csv(architectures),
+        "architectures.json": format_json(architectures.to_dict()),
+        "denoising.json": architectures.denoising.to_json(),
     }
 
 
-def _format_band_csv(found: Spectrum) -> str:
+def _format_band_csv(spectrum: Spectrum) -> str:
     """Write one line for each iteration."""
-    bands = [f"band_{number}" for number in range(1, found.correspondence.shape[1] + 1)]
+    bands = [f"band_{number}" for number in range(1, spectrum.correspondence.shape[1] + 1)]
     heads = ["iteration", "energy", *bands, "blurriness", "sharpness", "ratio"]
-    columns = [found.energy, *found.correspondence.T, found.blurriness, found.sharpness]
-    columns.append(found.ratio)
-    if found.psnr is not None:
+    columns = [spectrum.energy, *spectrum.correspondence.T, spectrum.blurriness, spectrum.sharpness]
+    columns.append(spectrum.ratio)
+    if spectrum.psnr is not None:
         heads.append("psnr")
-        columns.append(found.psnr)
-    count = range(1, len(found.energy) + 1)
-    return format_csv(heads, zip(count, *(one.tolist() for one in columns), strict=True))
+        columns.append(spectrum.psnr)
+    count = range(1, len(spectrum.energy) + 1)
+    return format_csv(heads, zip(count, *(column.tolist() for column in columns), strict=True))
 
 
-def _format_curve_csv(found: Architectures) -> str:
+def _format_curve_csv(architectures: Architectures) -> str:
     """Write one line for each design and iteration."""
     heads = ["design", "iteration", "energy", "energy_of_noise", "held_out_error"]
-    heads += [f"band_{number}" for number in range(1, found.fits[0].correspondence.shape[1] + 1)]
-    heads += [] if found.truth is None else ["psnr"]
+    heads += [
+        f"band_{number}" for number in range(1, architectures.fits[0].correspondence.shape[1] + 1)
+    ]
+    heads += [] if architectures.truth is None else ["psnr"]
     lines: list[tuple[Any, ...]] = []
-    for one in found.fits:
-        columns = [one.energy, one.noise, one.held_out, *one.correspondence.T]
-        columns += [] if one.psnr is None else [one.psnr]
-        count = range(1, len(one.energy) + 1)
+    for fit in architectures.fits:
+        columns = [fit.energy, fit.noise, fit.held_out, *fit.correspondence.T]
+        columns += [] if fit.psnr is None else [fit.psnr]
+        count = range(1, len(fit.energy) + 1)
         values = zip(count, *(curve.tolist() for curve in columns), strict=True)
-        lines += [(one.design.name, *line) for line in values]
+        lines += [(fit.design.name, *line) for line in values]
     return format_csv(heads, lines)
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_dip.explore.comparison import TIE_STANDARD_ERRORS, make_comparison_rows
+from napari_dip.explore.experiment_setup import ADDED_NOISE, REPORTED_ITERATIONS, TARGETS
 from napari_dip.explore.spectra import (
     BAND_COUNT,
     LEVELS,
@@ -23,17 +24,16 @@ from napari_dip.explore.spectra import (
     compute_band_edges,
     find_level_iterations,
 )
-from napari_dip.explore.subject import ADDED_NOISE, REPORTED_ITERATIONS, TARGETS
 from napari_dip.pipeline.assess.references import PAPERS
-from napari_dip.pipeline.assess.report_picture import html_page, picture_tag
+from napari_dip.pipeline.assess.report_figures import make_html_page, make_image_tag
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from napari_dip.explore.comparison import Architectures
-    from napari_dip.explore.energies import Impedance
+    from napari_dip.explore.experiment_setup import ExperimentSetup
+    from napari_dip.explore.noise_impedance import Impedance
     from napari_dip.explore.spectra import Spectrum
-    from napari_dip.explore.subject import ExperimentSetup
 
 _PAGE_STYLE = """
 :root { color-scheme: light dark; font: 15px/1.45 system-ui, sans-serif; }
@@ -50,7 +50,7 @@ th { vertical-align: bottom; }
 """
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class ReportFigure:
     """A figure of the page.
 
@@ -67,7 +67,7 @@ class ReportFigure:
     caption: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ReportTable:
     """Lines of equal length below their heads, and what they say; plain text."""
 
@@ -91,33 +91,33 @@ def render_page(
     title : str
     summary : sequence of str
         Paragraphs.
-    figures : sequence of Shown
+    figures : sequence of ReportFigure
     recipe : mapping
         In plain JSON types.
     references : sequence of str
-    table : Table or None
+    table : ReportTable or None
         Stands between summary and figures.
     """
-    paragraphs = "\n".join(f"<p>{html.escape(words)}</p>" for words in summary)
+    paragraphs = "\n".join(f"<p>{html.escape(text)}</p>" for text in summary)
     drawn = "\n".join(map(_render_figure, figures))
-    cited = "\n".join(f"<li>{html.escape(words)}</li>" for words in references)
-    told = html.escape(json.dumps(recipe, indent=2, ensure_ascii=False))
+    cited = "\n".join(f"<li>{html.escape(reference)}</li>" for reference in references)
+    facts = html.escape(json.dumps(recipe, indent=2, ensure_ascii=False))
     body = f"""{paragraphs}
 {_render_table(table) if table else ""}
 {drawn}
 <h2>Recipe</h2>
-<pre>{told}</pre>
+<pre>{facts}</pre>
 <h2>References</h2>
 <ol>
 {cited}
 </ol>"""
-    return html_page(title, _PAGE_STYLE, body)
+    return make_html_page(title, _PAGE_STYLE, body)
 
 
 def _render_table(table: ReportTable) -> str:
-    heads = "".join(f"<th>{html.escape(one)}</th>" for one in table.heads)
+    heads = "".join(f"<th>{html.escape(head)}</th>" for head in table.heads)
     rows = "\n".join(
-        "<tr>" + "".join(f"<td>{html.escape(one)}</td>" for one in row) + "</tr>"
+        "<tr>" + "".join(f"<td>{html.escape(item)}</td>" for item in row) + "</tr>"
         for row in table.rows
     )
     return (
@@ -126,10 +126,10 @@ def _render_table(table: ReportTable) -> str:
     )
 
 
-def _render_figure(shown: ReportFigure) -> str:
-    title, caption = html.escape(shown.title), html.escape(shown.caption)
+def _render_figure(figure: ReportFigure) -> str:
+    title, caption = html.escape(figure.title), html.escape(figure.caption)
     return (
-        f"<figure>\n<h2>{title}</h2>\n{picture_tag(shown.picture, shown.title)}\n"
+        f"<figure>\n<h2>{title}</h2>\n{make_image_tag(figure.picture, figure.title)}\n"
         f"<figcaption>{caption}</figcaption>\n</figure>"
     )
 
@@ -149,42 +149,53 @@ _BAHRAMI = (
 PAPER = (PAPERS["deep image prior"], PAPERS["guide"])
 
 
-def write_impedance_page(found: Impedance, picture: bytes) -> str:
+def write_impedance_page(impedance: Impedance, picture: bytes) -> str:
     """Write the page of an impedance experiment."""
     summary = (
-        f"Impedance score {found.score:.3f}: the mean distance between the energies of noise and "
+        f"Impedance score {impedance.score:.3f}: the mean distance between the energies of noise "
+        "and "
         "image over the logarithm of the iteration. 0 says that the network learns noise as "
         "readily as the image, 1 that it learns the image at once and noise never.",
-        *_what_was_fitted(found.subject),
+        *_what_was_fitted(impedance.subject),
     )
-    title = f"Impedance: {found.subject.name}"
-    figures = make_impedance_figures(found, picture)
-    return render_page(title, summary, figures, found.subject.recipe, PAPER)
+    title = f"Impedance: {impedance.subject.name}"
+    figures = make_impedance_figures(impedance, picture)
+    return render_page(title, summary, figures, impedance.subject.recipe, PAPER)
 
 
-def make_impedance_figures(found: Impedance, picture: bytes) -> tuple[ReportFigure, ...]:
+def make_impedance_figures(impedance: Impedance, picture: bytes) -> tuple[ReportFigure, ...]:
     """Put captions below the picture of an impedance experiment."""
-    return (ReportFigure(picture, "Energy against iteration", _caption_energies(found)),)
+    return (
+        ReportFigure(
+            picture=picture, title="Energy against iteration", caption=_caption_energies(impedance)
+        ),
+    )
 
 
-def write_spectrum_page(found: Spectrum, pictures: tuple[bytes, bytes, bytes]) -> str:
+def write_spectrum_page(spectrum: Spectrum, pictures: tuple[bytes, bytes, bytes]) -> str:
     """Write the page of a spectrum experiment."""
-    title = f"Spectrum: {found.subject.name}"
+    title = f"Spectrum: {spectrum.subject.name}"
     references = (SHI, _CRETE, _BAHRAMI, *PAPER)
-    figures = make_spectrum_figures(found, pictures)
+    figures = make_spectrum_figures(spectrum, pictures)
     return render_page(
-        title, _what_was_fitted(found.subject), figures, found.subject.recipe, references
+        title, _what_was_fitted(spectrum.subject), figures, spectrum.subject.recipe, references
     )
 
 
 def make_spectrum_figures(
-    found: Spectrum, pictures: tuple[bytes, bytes, bytes]
+    spectrum: Spectrum, pictures: tuple[bytes, bytes, bytes]
 ) -> tuple[ReportFigure, ...]:
     """Put captions below the pictures of a spectrum experiment."""
     return (
-        ReportFigure(pictures[0], "Power spectral density", _caption_power(found)),
-        ReportFigure(pictures[1], "Which band is learned when", _caption_bands(found)),
-        ReportFigure(pictures[2], "Where to stop", _caption_stops(found)),
+        ReportFigure(
+            picture=pictures[0], title="Power spectral density", caption=_caption_power(spectrum)
+        ),
+        ReportFigure(
+            picture=pictures[1],
+            title="Which band is learned when",
+            caption=_caption_bands(spectrum),
+        ),
+        ReportFigure(picture=pictures[2], title="Where to stop", caption=_caption_stops(spectrum)),
     )
 
 
@@ -192,19 +203,21 @@ def _what_was_fitted(subject: ExperimentSetup) -> tuple[str, ...]:
     height, width = subject.picture.shape
     return (
         f"Looked at: {width} × {height} pixels of '{subject.name}'. Network: {subject.network}, "
-        f"fed with fixed noise without jitter; {subject.iterations} iterations of plain squared "
+        f"fed with random input without jitter; {subject.iterations} iterations of plain squared "
         f"error at a steady rate, nothing held out, seed {subject.seed}.",
-        *subject.notes,
+        *map(str, subject.notes),
     )
 
 
-def _caption_energies(found: Impedance) -> str:
-    last = found.subject.iterations
-    told = [at for at in REPORTED_ITERATIONS if at < last]
+def _caption_energies(impedance: Impedance) -> str:
+    last = impedance.subject.iterations
+    selected = [at for at in REPORTED_ITERATIONS if at < last]
     lines = []
-    for at in (*told, last):
-        energies = ", ".join(f"{TARGETS[name]} {one:.3f}" for name, one in found.at(at).items())
-        yes = "ordered" if found.ordered(at) else "not ordered"
+    for at in (*selected, last):
+        energies = ", ".join(
+            f"{TARGETS[name]} {item:.3f}" for name, item in impedance.at(at).items()
+        )
+        yes = "ordered" if impedance.ordered(at) else "not ordered"
         lines.append(f"Iteration {at}: {energies} ({yes}).")
     return (
         "Energy: mean square of output minus target. Each target has zero mean and unit "
@@ -215,11 +228,12 @@ def _caption_energies(found: Impedance) -> str:
     )
 
 
-def _caption_power(found: Spectrum) -> str:
-    high = found.frequency > compute_band_edges()[-2]
+def _caption_power(spectrum: Spectrum) -> str:
+    high = spectrum.frequency > compute_band_edges()[-2]
     shares = [
-        f"{found.power[str(at)][high].mean() / found.power['target'][high].mean():.1%} after {at}"
-        for at in found.pictures
+        f"{spectrum.power[str(at)][high].mean() / spectrum.power['target'][high].mean():.1%} "
+        f"after {at}"
+        for at in spectrum.pictures
     ]
     return (
         "Radially averaged, mean taken off, Hann window. In the highest band "
@@ -229,16 +243,16 @@ def _caption_power(found: Spectrum) -> str:
     )
 
 
-def _caption_bands(found: Spectrum) -> str:
+def _caption_bands(spectrum: Spectrum) -> str:
     limits, halves, most = (
         compute_band_edges(),
-        *(find_level_iterations(found.correspondence, one) for one in LEVELS),
+        *(find_level_iterations(spectrum.correspondence, level) for level in LEVELS),
     )
     said = []
     for band in range(BAND_COUNT):
-        half, nearly = (str(one[band] or "never") for one in (halves, most))
+        half, nearly = (str(item[band] or "never") for item in (halves, most))
         said.append(f"{limits[band]:.1f} to {limits[band + 1]:.1f}: {half} and {nearly}")
-    last = ", ".join(f"{one:.2f}" for one in found.correspondence[-1])
+    last = ", ".join(f"{item:.2f}" for item in spectrum.correspondence[-1])
     return (
         "Frequency-band correspondence of Shi et al.: the mean over a band of |F(output)| / "
         "|F(target)|, clipped to 1. The target is what is fitted, noise included. Before the "
@@ -248,37 +262,37 @@ def _caption_bands(found: Spectrum) -> str:
     )
 
 
-def _caption_stops(found: Spectrum) -> str:
-    stop, held_out = found.ratio_stop, found.held_out
-    words = (
+def _caption_stops(spectrum: Spectrum) -> str:
+    stop, held_out = spectrum.ratio_stop, spectrum.held_out
+    text = (
         "Above, blurriness (Crete et al.) over sharpness (Bahrami and Kot) of each output, on a "
         "scale on which the target spans 0 to 1. Shi et al. stop where the means of the last "
         f"{RATIO_WINDOW} ratios and of the {RATIO_WINDOW} before differ by less than "
         f"{RATIO_TOLERANCE:g}: "
     )
-    words += f"iteration {stop}. " if stop else "that did not happen here. "
-    words += (
-        f"{_explain_stopping_rule(found.subject)} Below, a second fit of the same network with "
+    text += f"iteration {stop}. " if stop else "that did not happen here. "
+    text += (
+        f"{_explain_stopping_rule(spectrum.subject)} Below, a second fit of the same network with "
         "pixels held "
         f"out, judged by its running average: it took iteration {held_out.best_iteration} and "
         f"ended at {held_out.iterations} ({held_out.reason})."
     )
-    if found.psnr is None or found.held_out_psnr is None:
-        return words
-    best = int(np.argmax(found.psnr))
-    words += f" PSNR against the truth: at best {found.psnr[best]:.2f} dB (iteration {best + 1})"
-    words += f", at the ratio's stop {found.psnr[stop - 1]:.2f} dB" if stop else ""
-    words += f", of the picture that held-out pixels take {found.held_out_psnr:.2f} dB"
-    return f"{words}, at the last iteration {found.psnr[-1]:.2f} dB."
+    if spectrum.psnr is None or spectrum.held_out_psnr is None:
+        return text
+    best = int(np.argmax(spectrum.psnr))
+    text += f" PSNR against the truth: at best {spectrum.psnr[best]:.2f} dB (iteration {best + 1})"
+    text += f", at the ratio's stop {spectrum.psnr[stop - 1]:.2f} dB" if stop else ""
+    text += f", of the picture that held-out pixels take {spectrum.held_out_psnr:.2f} dB"
+    return f"{text}, at the last iteration {spectrum.psnr[-1]:.2f} dB."
 
 
 def _explain_stopping_rule(subject: ExperimentSetup) -> str:
     """Say whether their stop can be expected to work."""
-    words = "Their rule is meant for bounded layers, which hold noise back"
+    text = "Their rule is meant for bounded layers, which hold noise back"
     bound = subject.design.bound
     if bound is None:
-        return f"{words}; this network has none, and goes on to learn it."
-    return f"{words}; here the bound is {bound:g}."
+        return f"{text}; this network has none, and goes on to learn it."
+    return f"{text}; here the bound is {bound:g}."
 
 
 _HECKEL = (
@@ -287,32 +301,44 @@ _HECKEL = (
 )
 
 
-def write_architecture_page(found: Architectures, pictures: tuple[bytes, bytes]) -> str:
+def write_architecture_page(architectures: Architectures, pictures: tuple[bytes, bytes]) -> str:
     """Write the page of a comparison of architectures.
 
     Parameters
     ----------
-    found : Architectures
+    architectures : Architectures
     pictures : tuple of bytes
         PNG files: the scores, and the pictures that are taken.
     """
-    figures = make_architecture_figures(found, pictures)
-    summary = (*found.sentences, _describe_architecture_run(found.subject), *found.subject.notes)
-    title = f"Architectures: {found.subject.name}"
+    figures = make_architecture_figures(architectures, pictures)
+    summary = (
+        *architectures.sentences,
+        _describe_architecture_run(architectures.subject),
+        *map(str, architectures.subject.notes),
+    )
+    title = f"Architectures: {architectures.subject.name}"
     references = (*PAPER, SHI, _HECKEL)
-    recipe = found.subject.recipe
+    recipe = architectures.subject.recipe
     return render_page(
-        title, summary, figures, recipe, references, table=_make_architecture_table(found)
+        title, summary, figures, recipe, references, table=_make_architecture_table(architectures)
     )
 
 
 def make_architecture_figures(
-    found: Architectures, pictures: tuple[bytes, bytes]
+    architectures: Architectures, pictures: tuple[bytes, bytes]
 ) -> tuple[ReportFigure, ...]:
     """Put captions below the pictures of a comparison."""
     return (
-        ReportFigure(pictures[0], "The designs beside each other", _caption_scores(found)),
-        ReportFigure(pictures[1], "What held-out pixels take of each", _caption_pictures(found)),
+        ReportFigure(
+            picture=pictures[0],
+            title="The designs beside each other",
+            caption=_caption_scores(architectures),
+        ),
+        ReportFigure(
+            picture=pictures[1],
+            title="What held-out pixels take of each",
+            caption=_caption_pictures(architectures),
+        ),
     )
 
 
@@ -326,70 +352,75 @@ def _describe_architecture_run(subject: ExperimentSetup) -> str:
     )
 
 
-def _make_architecture_table(found: Architectures) -> ReportTable:
+def _make_architecture_table(architectures: Architectures) -> ReportTable:
     heads = ["design", "weights", "per pixel", "impedance", "band score"]
     heads += ["held-out error", "taken at", "ms per iteration"]
-    if found.truth is not None:
+    if architectures.truth is not None:
         heads += ["oracle, dB (at)", "taken, dB"]
     lines = []
-    for one, row in zip(found.fits, make_comparison_rows(found), strict=True):
+    for item, row in zip(architectures.fits, make_comparison_rows(architectures), strict=True):
         line = [
-            f"{one.design.name}: {one.design.words}",
-            f"{one.weights:,}",
+            f"{item.design.name}: {item.design.label}",
+            f"{item.weights:,}",
             f"{row['weights_per_pixel']:.2f}",
-            f"{one.impedance:.3f}",
-            f"{one.band_score:.3f}",
-            f"{one.held_out_error:.4f}",
-            str(one.stop.taken),
+            f"{item.impedance:.3f}",
+            f"{item.band_score:.3f}",
+            f"{item.held_out_error:.4f}",
+            str(item.stop.taken),
             f"{row['milliseconds']:.0f}",
         ]
-        if found.truth is not None:
-            line.append(f"{one.oracle:.2f} ({row['oracle_iteration']})")
-            line.append(f"{one.taken_psnr:.2f}")
+        if architectures.truth is not None:
+            line.append(f"{item.oracle:.2f} ({row['oracle_iteration']})")
+            line.append(f"{item.taken_psnr:.2f}")
         lines.append(tuple(line))
-    return ReportTable(tuple(heads), tuple(lines), _explain_columns(found))
+    return ReportTable(
+        heads=tuple(heads), rows=tuple(lines), caption=_explain_columns(architectures)
+    )
 
 
-def _explain_columns(found: Architectures) -> str:
-    words = (
+def _explain_columns(architectures: Architectures) -> str:
+    text = (
         "Impedance: area between the energies of noise and of the image over the logarithm of the "
         "iteration. Band score: the same area between the correspondences (Shi et al.) of the "
         "lowest and the highest fifth of the frequencies, of the running average. Held-out error: "
-        f"mean square, in variances of the image, at {found.best.errors.size} pixels that drove no "
+        f"mean square, in variances of the image, at {architectures.best.errors.size} pixels that "
+        "drove no "
         "fit and are the same for all designs, noise included, of the running average that they "
         "take; they judge as in all fits, the last and the best judgement counting. Designs count "
         f"as level where the mean difference of their errors is below {TIE_STANDARD_ERRORS:g} "
         "standard errors."
     )
-    if found.truth is not None:
-        words += " Oracle: the best running average of all iterations, which only the truth knows."
-    return words
+    if architectures.truth is not None:
+        text += " Oracle: the best running average of all iterations, which only the truth knows."
+    return text
 
 
-def _caption_scores(found: Architectures) -> str:
-    best = found.best
-    words = (
+def _caption_scores(architectures: Architectures) -> str:
+    best = architectures.best
+    text = (
         f"The preset's network above, dashed its own values. The least held-out error is that of "
         f"'{best.design.name}', {best.held_out_error:.4f}; the preset's is "
-        f"{found.fits[0].held_out_error:.4f}. "
+        f"{architectures.fits[0].held_out_error:.4f}. "
     )
-    ranked = sorted(found.fits, key=lambda one: one.impedance)
-    words += (
+    ranked = sorted(architectures.fits, key=lambda item: item.impedance)
+    text += (
         f"Impedance lies between {ranked[0].impedance:.3f} ('{ranked[0].design.name}') and "
         f"{ranked[-1].impedance:.3f} ('{ranked[-1].design.name}')."
     )
-    if found.truth is None:
-        return words
-    lost = {one.design.name: (one.oracle or 0) - (one.taken_psnr or 0) for one in found.fits}
+    if architectures.truth is None:
+        return text
+    lost = {
+        fit.design.name: (fit.oracle or 0) - (fit.taken_psnr or 0) for fit in architectures.fits
+    }
     worst = max(lost, key=lambda name: lost[name])
     mean = sum(lost.values()) / len(lost)
     return (
-        f"{words} Filled circles: the PSNR of the best running average; open ones: of that which "
+        f"{text} Filled circles: the PSNR of the best running average; open ones: of that which "
         f"held-out pixels take, {mean:.2f} dB below it in the mean, {lost[worst]:.2f} dB at most "
         f"('{worst}')."
     )
 
 
-def _caption_pictures(found: Architectures) -> str:
-    words = "All at the same limits of contrast. Below each its held-out error"
-    return f"{words}, and its PSNR." if found.truth is not None else f"{words}."
+def _caption_pictures(architectures: Architectures) -> str:
+    text = "All at the same limits of contrast. Below each its held-out error"
+    return f"{text}, and its PSNR." if architectures.truth is not None else f"{text}."

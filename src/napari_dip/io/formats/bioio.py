@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari_dip.errors import Refused, refusal
 from napari_dip.errors.fault import make_printable
+from napari_dip.errors.notes import make_note
 from napari_dip.io.formats.region_reader import LazyImage, convert_parser_errors
 from napari_dip.io.header import ImageSpec
 
@@ -26,7 +27,6 @@ KINDS = {
     b"\xda\xce\xbe\x0a": ("ND2", "bioio_nd2"),
     b"\x70\x00\x00\x00": ("LIF", "bioio_lif"),
 }
-_SCENES = "'{name}' holds {count} images; only the first is restored."
 
 
 def detect_bioio_format(start: bytes) -> str | None:
@@ -37,9 +37,9 @@ def detect_bioio_format(start: bytes) -> str | None:
 def read_spec(path: Path, axes: str | None) -> ImageSpec:
     """Read the header of such a file; see `napari_dip.io.reading.read_spec`."""
     reader = _open_bioio_reader(path)
-    found, known = _get_first_image(path, reader)
+    scene, scene_names = _get_first_image(path, reader)
     name, count = make_printable(path.name), len(reader.scenes)
-    notes = (_SCENES.format(name=name, count=count),) if count > 1 else ()
+    notes = (make_note("images-skipped", name=name, count=count),) if count > 1 else ()
     sizes = {
         axis: float(size)
         for axis in "ZYX"
@@ -49,12 +49,21 @@ def read_spec(path: Path, axes: str | None) -> ImageSpec:
     }
     scale = units = None
     if sizes:
-        scale = tuple(sizes.get(axis, 1.0) for axis in known)
-        units = tuple("micrometer" if axis in sizes else "pixel" for axis in known)
-    if axes is not None and len(axes) != found.ndim:  # preflight says so; sizes would not fit
+        scale = tuple(sizes.get(axis, 1.0) for axis in scene_names)
+        units = tuple("micrometer" if axis in sizes else "pixel" for axis in scene_names)
+    if axes is not None and len(axes) != scene.ndim:  # preflight says so; sizes would not fit
         scale = units = None
-    kind = found.dtype.name
-    return ImageSpec(name, found.shape, kind, axes or known, str(path), scale, units, notes)
+    kind = scene.dtype.name
+    return ImageSpec(
+        name=name,
+        shape=scene.shape,
+        dtype=kind,
+        axes=axes or scene_names,
+        path=str(path),
+        scale=scale,
+        units=units,
+        notes=notes,
+    )
 
 
 def read_pixels(path: Path, spec: ImageSpec) -> npt.NDArray[Any]:
@@ -71,7 +80,7 @@ def open_bioio_image(path: Path) -> LazyImage:
 def _open_bioio_reader(path: Path) -> Any:
     with path.open("rb") as file:
         start = file.read(8)
-    kind, package = next(told for magic, told in KINDS.items() if start.startswith(magic))
+    kind, package = next(facts for magic, facts in KINDS.items() if start.startswith(magic))
     if find_spec(package) is None:
         facts = {"path": make_printable(str(path)), "kind": kind, "extra": "formats"}
         raise Refused(refusal("extra-missing", **facts))
@@ -86,9 +95,9 @@ def _get_first_image(path: Path, reader: Any) -> tuple[LazyImage, str]:
         for place, (axis, side) in enumerate(zip(order, array.shape, strict=True))
         if side > 1 or axis in "YX"
     ]
-    array = array[tuple(slice(None) if one in kept else 0 for one in range(len(order)))]
+    array = array[tuple(slice(None) if index in kept else 0 for index in range(len(order)))]
 
     def fetch(place: Any) -> Any:
         return array[place].compute(scheduler="synchronous")
 
-    return LazyImage(path, array, fetch), "".join(order[one] for one in kept)
+    return LazyImage(path=path, array=array, fetch=fetch), "".join(order[item] for item in kept)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class LazyImage:
     """The first image of a file or folder: reads as an array does, by slices.
 
@@ -82,20 +82,20 @@ _INVALID_HEADER_REASON = "what its header says makes no sense"
 @contextmanager
 def convert_parser_errors(path: Path) -> Iterator[None]:
     """Turn whatever a parser raises into a refusal that names the file."""
-    shown = make_printable(str(path))
+    printable = make_printable(str(path))
     try:
         yield
     except Refused:
         raise
     except MemoryError:
         why = "its header asks for more memory than there is"
-        raise Refused(refusal("file-broken", path=shown, why=why)) from None
+        raise Refused(refusal("file-broken", path=printable, why=why)) from None
     except OSError as error:
         code = "file-unreadable" if error.errno else "file-broken"
-        raise Refused(refusal(code, path=shown, why=describe_exception(error))) from None
+        raise Refused(refusal(code, path=printable, why=describe_exception(error))) from None
     except Exception as error:
         unforeseen = isinstance(error, _PARSER_ERRORS) or any(
-            one in str(error) for one in _PYTHON_ERROR_TEXTS
+            text in str(error) for text in _PYTHON_ERROR_TEXTS
         )
         why = _INVALID_HEADER_REASON if unforeseen else describe_exception(error)
-        raise Refused(refusal("file-broken", path=shown, why=why)) from None
+        raise Refused(refusal("file-broken", path=printable, why=why)) from None

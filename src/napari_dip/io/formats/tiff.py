@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from napari_dip.errors import Refused, refusal
 from napari_dip.errors.fault import make_printable
+from napari_dip.errors.notes import make_note
 from napari_dip.io.header import (
     MAX_IMAGE_PLANES,
     ImageSpec,
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 
     from tifffile import TiffFile, TiffFrame, TiffPage, TiffPageSeries
 
+    from napari_dip.errors.notes import Note
     from napari_dip.io.header import OmeMetadata
 
     Pages = Sequence[TiffPage | TiffFrame | None]
@@ -58,15 +60,6 @@ _COLOUR_ENCODINGS = {
 _MINISWHITE, _PALETTE, _YCBCR = 0, 3, 6
 #: Compressions whose decoders make red, green and blue of YCbCr.
 _YCBCR_CODECS = ("JPEG", "JP2", "WEBP", "APERIO", "OJPEG")
-_WHITE_ZERO_NOTE = (
-    "The header of '{name}' says that 0 is white. Its values are restored as they are stored, and "
-    "a TIFF of the result says the same."
-)
-_LUT = "The colours in which '{name}' is shown are left out: its values are restored."
-_COLOUR_TABLE_NOTE = (
-    "The values of '{name}' stand for the colours of a table, which are restored{axes}."
-)
-_STORED_VALUES_HINT = "; name the axes {axes} (--axes {axes}) for the values themselves"
 
 
 def check_colours(page: TiffPage, path: Path) -> None:
@@ -94,10 +87,10 @@ def read_colour_table(file: TiffFile, page: TiffPage) -> npt.NDArray[np.uint8] |
         None where the values are measured and colours only show them: of ImageJ's and of OME's
         files, which know no others, and where the table is a ramp from black to white.
     """
-    found = page.colormap
-    if int(page.photometric) != _PALETTE or found is None or file.is_imagej or file.is_ome:
+    colormap = page.colormap
+    if int(page.photometric) != _PALETTE or colormap is None or file.is_imagej or file.is_ome:
         return None
-    wide = np.asarray(found).T
+    wide = np.asarray(colormap).T
     table: npt.NDArray[np.uint8] = (wide >> (8 if wide.max() > 255 else 0)).astype(np.uint8)
     if np.ptp(table.astype(int), axis=1).any():
         return table
@@ -116,7 +109,7 @@ def apply_colour_table(
 
 def list_value_notes(
     page: TiffPage, name: str, table: npt.NDArray[np.uint8] | None, stored: str
-) -> list[str]:
+) -> list[Note]:
     """Say what the tags mean for the values.
 
     Parameters
@@ -129,13 +122,13 @@ def list_value_notes(
     stored : str
         Axes of the values themselves.
     """
-    notes = [_WHITE_ZERO_NOTE.format(name=name)] if is_white_zero(page) else []
+    notes = [make_note("white-zero", name=name)] if is_white_zero(page) else []
     if table is not None:
-        how = _STORED_VALUES_HINT.format(axes=stored) if table.ndim == 2 else ""
-        notes.append(_COLOUR_TABLE_NOTE.format(name=name, axes=how))
+        axes = stored if table.ndim == 2 else ""
+        notes.append(make_note("colour-table", name=name, axes=axes))
     elif int(page.photometric) == _PALETTE and page.colormap is not None:
         colours = np.asarray(page.colormap)
-        notes += [_LUT.format(name=name)] if (colours != colours[0]).any() else []
+        notes += [make_note("colours-skipped", name=name)] if (colours != colours[0]).any() else []
     return [*notes, *make_orientation_note(name, read_orientation(page))]
 
 
@@ -146,23 +139,10 @@ def is_white_zero(page: TiffPage) -> bool:
 
 def read_orientation(page: TiffPage) -> int:
     """Read how the image is turned, as TIFF numbers it; 1 where it is upright."""
-    found = page.tags.valueof(274, default=1)
-    return int(found) if isinstance(found, int) and 1 <= int(found) <= 8 else 1
+    orientation = page.tags.valueof(274, default=1)
+    return int(orientation) if isinstance(orientation, int) and 1 <= int(orientation) <= 8 else 1
 
 
-_FIRST_SERIES_NOTE = "'{name}' holds {count} images; only the first is restored."
-_SMALL_COPY = (
-    "'{name}' holds {count} images, and the first is a small copy: the one of {height} × {width} "
-    "pixels is restored."
-)
-_UNNAMED_PLANES_NOTE = (
-    "'{name}' holds {total} planes, but its header names {count} of them: {rest} are left out."
-)
-_MISMATCHED_HEADER_NOTE = (
-    "What the header of '{name}' says of its planes does not fit them: all {total} are taken, "
-    "in the order in which they are stored."
-)
-_COPIES = "The header of '{name}' names {count} of its planes more than once."
 #: tifffile makes a list as long as the OME-XML says, of all images in it, before it looks at the
 #: file: 10 million take it a second.
 _MAX_LISTED_PLANES = 10_000_000
@@ -192,12 +172,12 @@ def choose_series(file: TiffFile, path: Path) -> TiffPageSeries:
             raise Refused(refusal("file-elsewhere", **facts))
     if not file.series:
         raise _make_broken_refusal(path, "no image is found in it")
-    whole = [one for one in file.series if not one.keyframe.is_reduced] or file.series
-    copies = [one for one in whole if _is_larger_copy(one, whole[0])]
-    return max([whole[0], *copies], key=lambda one: one.size)
+    whole = [member for member in file.series if not member.keyframe.is_reduced] or file.series
+    copies = [item for item in whole if _is_larger_copy(item, whole[0])]
+    return max([whole[0], *copies], key=lambda item: item.size)
 
 
-def list_page_notes(file: TiffFile, series: TiffPageSeries, pages: Pages, name: str) -> list[str]:
+def list_page_notes(file: TiffFile, series: TiffPageSeries, pages: Pages, name: str) -> list[Note]:
     """Say which planes of a file are left out, shown twice, or taken in an order of no header.
 
     Parameters
@@ -211,29 +191,31 @@ def list_page_notes(file: TiffFile, series: TiffPageSeries, pages: Pages, name: 
         Of the file, as it is shown.
     """
     notes = (
-        [_FIRST_SERIES_NOTE.format(name=name, count=len(file.series))]
+        [make_note("images-skipped", name=name, count=len(file.series))]
         if len(file.series) > 1
         else []
     )
     if notes and series is not file.series[0]:
         sizes = {"height": series.keyframe.imagelength, "width": series.keyframe.imagewidth}
-        notes = [_SMALL_COPY.format(name=name, count=len(file.series), **sizes)]
+        notes = [make_note("small-copy", name=name, count=len(file.series), **sizes)]
     kinds = file.is_ome, file.is_imagej, file.is_shaped
     total = len(file.pages)
     if series.kind in _FALLBACKS and any(kinds) and total > 1:
-        notes.append(_MISMATCHED_HEADER_NOTE.format(name=name, total=total))
+        notes.append(make_note("planes-mismatched", name=name, total=total))
     there_are = [page for page in pages if page is not None]
     others = [level for image in file.series for level in image.levels if level is not series]
     used = {_get_page_key(page) for page in there_are}
     used |= {_get_page_key(page) for level in others for page in level.pages if page is not None}
     files = {page.parent.filehandle.name: page.parent for page in there_are}
-    there = {(name, index) for name, one in files.items() for index in range(len(one.pages))}
-    if rest := len(there - used):
+    existing = {(name, index) for name, item in files.items() for index in range(len(item.pages))}
+    if rest := len(existing - used):
         notes.append(
-            _UNNAMED_PLANES_NOTE.format(name=name, total=len(there), count=total - rest, rest=rest)
+            make_note(
+                "planes-unnamed", name=name, total=len(existing), count=total - rest, rest=rest
+            )
         )
     if copies := len(there_are) - len({_get_page_key(page) for page in there_are}):
-        notes.append(_COPIES.format(name=name, count=copies))
+        notes.append(make_note("planes-twice", name=name, count=copies))
     return notes
 
 
@@ -302,11 +284,15 @@ def _check_chain(file: TiffFile, path: Path) -> None:
 
 def _is_larger_copy(large: TiffPageSeries, small: TiffPageSeries) -> bool:
     """Whether an image may be what another is a thumbnail of: both sides so many times longer."""
-    here, there = large.keyframe, small.keyframe
-    if small.kind in _PLANE_COUNTING_KINDS[:2] or small.size != there.size or not there.imagelength:
+    here, keyframe = large.keyframe, small.keyframe
+    if (
+        small.kind in _PLANE_COUNTING_KINDS[:2]
+        or small.size != keyframe.size
+        or not keyframe.imagelength
+    ):
         return False
-    factor = here.imagewidth / there.imagewidth
-    return factor >= 2 and abs(here.imagelength / factor - there.imagelength) <= 1
+    factor = here.imagewidth / keyframe.imagewidth
+    return factor >= 2 and abs(here.imagelength / factor - keyframe.imagelength) <= 1
 
 
 def _get_page_key(page: TiffPage | TiffFrame) -> tuple[str, object]:
@@ -345,17 +331,17 @@ def _read_resolution(page: TiffPage) -> dict[str, tuple[float, str]]:
     """Read the resolution tags; without a unit they say nothing but 1."""
     unit = page.tags.valueof("ResolutionUnit", default=2)
     name = _UNITS.get(int(unit), "pixel")
-    found = {
+    entries = {
         axis: 1 / _read_resolution_ratio(page, axis)
         for axis in "YX"
         if _read_resolution_ratio(page, axis)
     }
     metric = name not in ("inch", "pixel")
-    if len(found) < 2 or (not metric and set(found.values()) == {1.0}):
+    if len(entries) < 2 or (not metric and set(entries.values()) == {1.0}):
         return {} if "unit" not in str(page.description) else dict.fromkeys("YX", (1.0, "pixel"))
     if name == "centimeter":
-        return {axis: (value * 1e4, "micrometer") for axis, value in found.items()}
-    return {axis: (value, name) for axis, value in found.items()}
+        return {axis: (value * 1e4, "micrometer") for axis, value in entries.items()}
+    return {axis: (value, name) for axis, value in entries.items()}
 
 
 def _read_resolution_ratio(page: TiffPage, axis: str) -> float:
@@ -365,14 +351,6 @@ def _read_resolution_ratio(page: TiffPage, axis: str) -> float:
     return ratio if is_positive(ratio) else 0.0
 
 
-_TIFF_ALPHA_NOTE = "The alpha channel of '{name}' is left out."
-_ALPHA_PLANE_NOTE = (
-    "The last of four planes of '{name}' is left out, since its header calls it alpha: name the "
-    "axes {axes} (--axes {axes}) if it is a plane like the others."
-)
-_OME_UNREADABLE_NOTE = (
-    "Channel names, positions and times of '{name}' cannot be read and are left out."
-)
 #: Names for axes that a file counts without naming them, outermost first.
 _DEFAULT_AXES = {1: "Z", 2: "TZ", 3: "TCZ"}
 
@@ -390,9 +368,9 @@ def read_spec(path: Path, axes: str | None) -> ImageSpec:
         pages = list(series.pages)
         check_whole(series, pages, path)
         notes = list_page_notes(file, series, pages, name)
-        found = _relabel_unmarked_colours(series.axes, file, page)
-        named = _label_axes(found, len(series.shape), page)
-        guessed = axes is None and bool(set(found) - set("TCZYXS"))
+        found_axes = _relabel_unmarked_colours(series.axes, file, page)
+        named = _label_axes(found_axes, len(series.shape), page)
+        guessed = axes is None and bool(set(found_axes) - set("TCZYXS"))
         table = read_colour_table(file, page)
         stored, sides = named, tuple(series.shape)
         if table is not None and table.ndim == 2:
@@ -402,21 +380,34 @@ def read_spec(path: Path, axes: str | None) -> ImageSpec:
                 sides, named = (*sides, table.shape[1]), named + "S"
         shape, axes, alpha = _drop_alpha_axis(sides, axes or named, page)
         if alpha:
-            words = _ALPHA_PLANE_NOTE if _has_planar_colours(axes) else _TIFF_ALPHA_NOTE
+            code = "alpha-plane-skipped" if _has_planar_colours(axes) else "alpha-skipped"
             as_planes = axes.replace("S", "C" if "Z" in axes else "Z")
-            notes.append(words.format(name=name, axes=as_planes))
+            notes.append(make_note(code, name=name, axes=as_planes))
         sizes = read_pixel_sizes(file, page)
         ome = _read_tiff_ome(file, series, notes, name) if file.ome_metadata else None
         if ome is not None and axes != named:
             ome = ome.without_places()
-        tags = SourceTags(is_white_zero(page), read_orientation(page), ome)
+        tags = SourceTags(
+            is_white_zero=is_white_zero(page), orientation=read_orientation(page), ome=ome
+        )
         notes += list_value_notes(page, name, table, stored)
         dtype = np.dtype(series.dtype if table is None else table.dtype).name
     scale = tuple(sizes.get(axis, (1.0, "pixel"))[0] for axis in axes) if sizes else None
     units = tuple(sizes.get(axis, (1.0, "pixel"))[1] for axis in axes) if sizes else None
     if len(axes) != len(shape):  # preflight will say so; sizes would not fit either
         scale = units = None
-    return ImageSpec(name, shape, dtype, axes, str(path), scale, units, tuple(notes), guessed, tags)
+    return ImageSpec(
+        name=name,
+        shape=shape,
+        dtype=dtype,
+        axes=axes,
+        path=str(path),
+        scale=scale,
+        units=units,
+        notes=tuple(notes),
+        guessed=guessed,
+        tags=tags,
+    )
 
 
 def read_pixels(path: Path, spec: ImageSpec) -> npt.NDArray[Any]:
@@ -429,7 +420,7 @@ def read_pixels(path: Path, spec: ImageSpec) -> npt.NDArray[Any]:
         return apply_colour_table(table, np.asarray(series.asarray()), spec.axes)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PixelLocation:
     """Where the pixels of a file's first image lie.
 
@@ -468,20 +459,20 @@ def locate_pixels(path: Path) -> PixelLocation | None:
         plain = series.dataoffset is not None and series.keyframe.is_memmappable
         offset = int(series.dataoffset) if plain and series.dataoffset is not None else None
         dtype = np.dtype(series.dtype).newbyteorder(file.byteorder)
-        return PixelLocation(path, offset, tuple(series.shape), dtype)
+        return PixelLocation(path=path, offset=offset, shape=tuple(series.shape), dtype=dtype)
 
 
 def _read_tiff_ome(
-    file: TiffFile, series: TiffPageSeries, notes: list[str], name: str
+    file: TiffFile, series: TiffPageSeries, notes: list[Note], name: str
 ) -> OmeMetadata | None:
     """Read what the result takes over; of channels and planes only if they are those described."""
     try:
-        found = read_ome(file.ome_metadata or "")
+        ome = read_ome(file.ome_metadata or "")
     except (ValueError, SyntaxError):  # what XML's parser raises is one of these
-        notes.append(_OME_UNREADABLE_NOTE.format(name=name))
+        notes.append(make_note("ome-unreadable", name=name))
         return None
     described = len(list_ome_pixels(file.ome_metadata or "")) == len(file.series)
-    return found if series.kind == "ome" and described else found.without_places()
+    return ome if series.kind == "ome" and described else ome.without_places()
 
 
 def _check_codec(page: TiffPage, path: Path) -> None:
@@ -508,8 +499,8 @@ def _relabel_unmarked_colours(axes: str, file: TiffFile, page: TiffPage) -> str:
     """
     if not _has_planar_colours(axes) or np.dtype(page.dtype).itemsize == 1:
         return axes
-    told = any("axes" in one for one in file.shaped_metadata or ())
-    meant = told or file.is_ome or file.is_imagej or "InterColorProfile" in page.tags
+    facts = any("axes" in item for item in file.shaped_metadata or ())
+    meant = facts or file.is_ome or file.is_imagej or "InterColorProfile" in page.tags
     return axes if meant else axes.replace("S", "Q")
 
 

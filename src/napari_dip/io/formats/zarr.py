@@ -14,6 +14,7 @@ import numpy as np
 
 from napari_dip.errors import Refused, refusal
 from napari_dip.errors.fault import make_printable
+from napari_dip.errors.notes import make_note
 from napari_dip.io.formats.region_reader import LazyImage, convert_parser_errors
 from napari_dip.io.formats.zarr_metadata import (
     FORMATS,
@@ -30,12 +31,8 @@ from napari_dip.io.paths import is_zarr
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-_FIRST_ZARR_IMAGE_NOTE = "'{name}' holds several images; only the first is restored."
-_ORDER = "The finest level of '{name}' is not the first of its list: level '{level}' is restored."
-_TRANSFORM_NOTE = (
-    "'{name}' is laid out by a transform of the kind '{kind}', too, which is left out: the result "
-    "lies where its pixel size and its translation say."
-)
+    from napari_dip.errors.notes import Note
+
 #: Most chunks whose presence is looked up before work begins, evenly spread: 0.1 s.
 _MAX_CHECKED_CHUNKS = 20_000
 #: Most bytes of one chunk, which is unpacked whole whatever part of it is asked for.
@@ -48,28 +45,42 @@ _CHUNK_OVERHEAD_BYTES = 2**16
 def read_spec(path: Path, axes: str | None) -> ImageSpec:
     """Read the header of an OME-Zarr; see `napari_dip.io.reading.read_spec`."""
     with convert_parser_errors(path):
-        told = read_pyramid(path)
-        found = _open_finest_level(path, told)
-        _check_chunks(path, told, found.array)
+        pyramid = read_pyramid(path)
+        level = _open_finest_level(path, pyramid)
+        _check_chunks(path, pyramid, level.array)
     name = make_printable(path.name)
-    if axes is None and len(told.axes) != found.ndim:
+    if axes is None and len(pyramid.axes) != level.ndim:
         raise make_broken_zarr_refusal(
-            path, f"it names {len(told.axes)} axes of an image that has {found.ndim}"
+            path, f"it names {len(pyramid.axes)} axes of an image that has {level.ndim}"
         )
-    scale: tuple[float, ...] | None = tuple(size for size, _ in told.sizes)
-    units: tuple[str, ...] | None = tuple(unit for _, unit in told.sizes)
-    origin = told.origin if any(told.origin) and len(told.axes) == found.ndim else None
-    plain = set(told.sizes) == {(1.0, "pixel")} and origin is None
-    if plain or len(told.axes) != found.ndim:
+    scale: tuple[float, ...] | None = tuple(size for size, _ in pyramid.sizes)
+    units: tuple[str, ...] | None = tuple(unit for _, unit in pyramid.sizes)
+    origin = pyramid.origin if any(pyramid.origin) and len(pyramid.axes) == level.ndim else None
+    plain = set(pyramid.sizes) == {(1.0, "pixel")} and origin is None
+    if plain or len(pyramid.axes) != level.ndim:
         scale = units = None
-    notes: tuple[str, ...] = (_FIRST_ZARR_IMAGE_NOTE.format(name=name),) if told.further else ()
-    notes += (_ORDER.format(name=name, level=make_printable(told.level)),) if told.place else ()
+    notes: tuple[Note, ...] = ()
+    if pyramid.further:
+        notes += (make_note("zarr-images-skipped", name=name),)
+    if pyramid.place:
+        notes += (make_note("zarr-level", name=name, level=make_printable(pyramid.level)),)
     notes += tuple(
-        _TRANSFORM_NOTE.format(name=name, kind=make_printable(one)) for one in told.others
+        make_note("zarr-transform", name=name, kind=make_printable(other))
+        for other in pyramid.others
     )
-    shape, kind, tags = found.shape, found.dtype.name, SourceTags(origin=origin)
-    letters = axes or told.axes
-    return ImageSpec(name, shape, kind, letters, str(path), scale, units, notes, tags=tags)
+    shape, kind, tags = level.shape, level.dtype.name, SourceTags(origin=origin)
+    letters = axes or pyramid.axes
+    return ImageSpec(
+        name=name,
+        shape=shape,
+        dtype=kind,
+        axes=letters,
+        path=str(path),
+        scale=scale,
+        units=units,
+        notes=notes,
+        tags=tags,
+    )
 
 
 def open_zarr_image(path: Path) -> LazyImage:
@@ -105,15 +116,15 @@ def check_zarr(path: Path) -> None:
         raise Refused(refusal("extra-missing", **facts))
 
 
-def _open_finest_level(path: Path, told: Pyramid) -> LazyImage:
+def _open_finest_level(path: Path, pyramid: Pyramid) -> LazyImage:
     check_zarr(path)
-    check_codecs(told.folder, told.level, path)
+    check_codecs(pyramid.folder, pyramid.level, path)
     import zarr
 
-    store = _open_confined_store(told.folder, path)
-    kind = FORMATS[told.version]
-    array = zarr.open_array(store, path=told.level, mode="r", zarr_format=kind)
-    return LazyImage(path, array, array.__getitem__)
+    store = _open_confined_store(pyramid.folder, path)
+    kind = FORMATS[pyramid.version]
+    array = zarr.open_array(store, path=pyramid.level, mode="r", zarr_format=kind)
+    return LazyImage(path=path, array=array, fetch=array.__getitem__)
 
 
 def _open_confined_store(folder: Path, root: Path) -> Any:
@@ -143,7 +154,7 @@ def _open_confined_store(folder: Path, root: Path) -> Any:
     return Inside(folder, read_only=True)
 
 
-def _check_chunks(path: Path, told: Pyramid, array: Any) -> None:
+def _check_chunks(path: Path, pyramid: Pyramid, array: Any) -> None:
     """Say no to chunks that are missing, which would be read as empty, or are absurdly large."""
     if 0 in array.shape:
         return  # preflight says so
@@ -157,7 +168,7 @@ def _check_chunks(path: Path, told: Pyramid, array: Any) -> None:
     total = prod(counts)
     step = max(1, total // _MAX_CHECKED_CHUNKS)
     looked = range(0, total, step)
-    folder = told.folder / told.level
+    folder = pyramid.folder / pyramid.level
     sizes = [_measure_chunk_bytes(path, folder, array, number, counts) for number in looked]
     whole = prod(stored) * np.dtype(array.dtype).itemsize
     if max(sizes) > 2 * whole + _CHUNK_OVERHEAD_BYTES:

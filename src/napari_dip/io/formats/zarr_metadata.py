@@ -72,7 +72,7 @@ class _Multiscale(BaseModel):
     coordinateTransformations: list[_Transformation] = Field([], max_length=_MAX_LEVELS)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Pyramid:
     """What a file says of one image.
 
@@ -117,37 +117,47 @@ def read_pyramid(path: Path) -> Pyramid:
     Refused
         If it is none, of another version, or says what cannot be true.
     """
-    told, folder, several = read_group_attributes(path), path, False
-    ome = told.get("ome") or told
+    attributes, folder, several = read_group_attributes(path), path, False
+    ome = attributes.get("ome") or attributes
     if isinstance(ome, dict) and "multiscales" not in ome and "bioformats2raw.layout" in ome:
         folder, several = path / "0", (path / "1").is_dir()
-        told = read_group_attributes(folder, path)
-        ome = told.get("ome") or told
+        attributes = read_group_attributes(folder, path)
+        ome = attributes.get("ome") or attributes
     if not isinstance(ome, dict) or "multiscales" not in ome:
         plate = isinstance(ome, dict) and "plate" in ome
         why = "it is a plate of many images" if plate else "it says nothing of an image"
         raise Refused(refusal("zarr-none", path=make_printable(str(path)), why=why))
     listed = ome["multiscales"]
     try:
-        one = _Multiscale.model_validate(listed[0])
+        item = _Multiscale.model_validate(listed[0])
     except (ValidationError, LookupError, TypeError) as error:
         raise make_broken_zarr_refusal(
             path, f"what it says of its levels makes no sense{_format_error_location(error)}"
         ) from None
-    version = str(ome.get("version", one.version or "0.4"))
+    version = str(ome.get("version", item.version or "0.4"))
     if version not in FORMATS:
         raise Refused(
             refusal("zarr-version", path=make_printable(str(path)), version=make_printable(version))
         )
     several = several or len(listed) > 1
-    _check_inside(path, one)
-    place = _find_finest_level(path, folder, one)
-    level = one.datasets[place].path
-    axes, sizes, origin = _read_axes(path, one, place)
+    _check_inside(path, item)
+    place = _find_finest_level(path, folder, item)
+    level = item.datasets[place].path
+    axes, sizes, origin = _read_axes(path, item, place)
     others = tuple(
-        dict.fromkeys(step.type for step in _list_transformations(one, place) if step.is_other)
+        dict.fromkeys(step.type for step in _list_transformations(item, place) if step.is_other)
     )
-    return Pyramid(folder, version, level, axes, sizes, several, place, origin, others)
+    return Pyramid(
+        folder=folder,
+        version=version,
+        level=level,
+        axes=axes,
+        sizes=sizes,
+        further=several,
+        place=place,
+        origin=origin,
+        others=others,
+    )
 
 
 def read_group_attributes(folder: Path, root: Path | None = None) -> dict[str, Any]:
@@ -159,12 +169,12 @@ def read_group_attributes(folder: Path, root: Path | None = None) -> dict[str, A
     root : Path, optional
         Folder that they must lie in; that of the group if left out.
     """
-    there, root = folder / "zarr.json", root or folder
-    if there.is_file():
-        found = _read_metadata_json(there, root).get("attributes")
+    metadata_file, root = folder / "zarr.json", root or folder
+    if metadata_file.is_file():
+        metadata_json = _read_metadata_json(metadata_file, root).get("attributes")
     else:
-        found = _read_metadata_json(folder / ".zattrs", root)
-    return found if isinstance(found, dict) else {}
+        metadata_json = _read_metadata_json(folder / ".zattrs", root)
+    return metadata_json if isinstance(metadata_json, dict) else {}
 
 
 def check_codecs(folder: Path, level: str, root: Path) -> None:
@@ -205,7 +215,7 @@ def build_multiscales(
     origin : sequence of float
         Where the middle of the first pixel lies along each axis.
     """
-    told = [
+    facts = [
         {"name": axis.lower(), "type": _AXIS_TYPES[axis]}
         | ({"unit": units[axis]} if axis in units else {})
         for axis in axes
@@ -221,10 +231,10 @@ def build_multiscales(
         if any(moved):
             steps.append({"type": "translation", "translation": moved})
         datasets.append({"path": str(number), "coordinateTransformations": steps})
-    one: dict[str, Any] = {"name": name, "axes": told, "datasets": datasets, "type": "local mean"}
+    item: dict[str, Any] = {"name": name, "axes": facts, "datasets": datasets, "type": "local mean"}
     if version == "0.4":
-        return {"multiscales": [{"version": version, **one}]}
-    return {"ome": {"version": version, "multiscales": [one]}}
+        return {"multiscales": [{"version": version, **item}]}
+    return {"ome": {"version": version, "multiscales": [item]}}
 
 
 def make_broken_zarr_refusal(path: Path, why: str) -> Refused:
@@ -234,24 +244,26 @@ def make_broken_zarr_refusal(path: Path, why: str) -> Refused:
 
 def _read_array_metadata(folder: Path, root: Path) -> dict[str, Any]:
     """Read the metadata of an array, of either format."""
-    there = folder / "zarr.json"
-    return _read_metadata_json(there if there.is_file() else folder / ".zarray", root)
+    metadata_file = folder / "zarr.json"
+    return _read_metadata_json(
+        metadata_file if metadata_file.is_file() else folder / ".zarray", root
+    )
 
 
 def _read_metadata_json(path: Path, root: Path) -> dict[str, Any]:
     check_link(path, root)
     try:
-        found = json.loads(read_small_text(path, "the metadata of an image", MAX_METADATA_BYTES))
+        data = json.loads(read_small_text(path, "the metadata of an image", MAX_METADATA_BYTES))
     except (ValueError, RecursionError):
         raise make_broken_zarr_refusal(path, "its metadata are no JSON") from None
-    if not isinstance(found, dict):
+    if not isinstance(data, dict):
         raise make_broken_zarr_refusal(path, "its metadata are no list of names and values")
-    return found
+    return data
 
 
-def _check_inside(path: Path, one: _Multiscale) -> None:
+def _check_inside(path: Path, multiscale: _Multiscale) -> None:
     """Say no to levels whose paths lead out of the folder."""
-    for level in (dataset.path for dataset in one.datasets):
+    for level in (dataset.path for dataset in multiscale.datasets):
         parts = PurePosixPath(level).parts
         outside = not parts or level.startswith("/") or ".." in parts
         if outside or not level.isprintable() or set(level) & {"\\", ":"}:
@@ -259,28 +271,28 @@ def _check_inside(path: Path, one: _Multiscale) -> None:
             raise Refused(refusal("file-elsewhere", **facts))
 
 
-def _find_finest_level(path: Path, folder: Path, one: _Multiscale) -> int:
+def _find_finest_level(path: Path, folder: Path, multiscale: _Multiscale) -> int:
     """Find the level with the smallest pixels, of equal ones that with most; it may stand anywhere.
 
     The specification wants it to be the first, and not all writers obey.
     """
-    sizes = [_compute_voxel_volume(one, place) for place in range(len(one.datasets))]
-    counts = [_count_level_pixels(folder / dataset.path, path) for dataset in one.datasets]
+    sizes = [_compute_voxel_volume(multiscale, place) for place in range(len(multiscale.datasets))]
+    counts = [_count_level_pixels(folder / dataset.path, path) for dataset in multiscale.datasets]
     least = min(sizes)
     smallest = [place for place, size in enumerate(sizes) if isclose(size, least)]
     finest = max(smallest, key=lambda place: counts[place])
     if max(counts) > counts[finest] > 0:
-        most = one.datasets[counts.index(max(counts))].path
-        why = f"of its levels '{one.datasets[finest].path}' has the smallest pixels, "
+        most = multiscale.datasets[counts.index(max(counts))].path
+        why = f"of its levels '{multiscale.datasets[finest].path}' has the smallest pixels, "
         raise make_broken_zarr_refusal(path, why + f"but '{most}' has more of them")
     return finest
 
 
-def _compute_voxel_volume(one: _Multiscale, place: int) -> float:
+def _compute_voxel_volume(multiscale: _Multiscale, place: int) -> float:
     """Size of a pixel of a level in space."""
     volume = 1.0
-    for step in one.datasets[place].coordinateTransformations:
-        for axis, size in zip(one.axes, step.scale or (), strict=False):
+    for step in multiscale.datasets[place].coordinateTransformations:
+        for axis, size in zip(multiscale.axes, step.scale or (), strict=False):
             volume *= size if axis.name.lower() in ("z", "y", "x") else 1.0
     return volume
 
@@ -294,21 +306,24 @@ def _count_level_pixels(folder: Path, root: Path) -> int:
     return prod(side if isinstance(side, int) else 0 for side in sides)
 
 
-def _list_transformations(one: _Multiscale, place: int) -> list[_Transformation]:
+def _list_transformations(multiscale: _Multiscale, place: int) -> list[_Transformation]:
     """List the transforms of a level in the order in which they apply."""
-    return [*one.datasets[place].coordinateTransformations, *one.coordinateTransformations]
+    return [
+        *multiscale.datasets[place].coordinateTransformations,
+        *multiscale.coordinateTransformations,
+    ]
 
 
 def _read_axes(
-    path: Path, one: _Multiscale, place: int
+    path: Path, multiscale: _Multiscale, place: int
 ) -> tuple[str, tuple[tuple[float, str], ...], tuple[float, ...]]:
-    letters = [_AXIS_LETTERS.get(axis.name.lower(), "") for axis in one.axes]
+    letters = [_AXIS_LETTERS.get(axis.name.lower(), "") for axis in multiscale.axes]
     if "" in letters or len(set(letters)) != len(letters):
-        names = make_printable(", ".join(axis.name for axis in one.axes))
+        names = make_printable(", ".join(axis.name for axis in multiscale.axes))
         why = f"its axes are called {names}, where t, c, z, y and x are known"
         raise make_broken_zarr_refusal(path, why)
     sizes, origin = [1.0] * len(letters), [0.0] * len(letters)
-    for step in _list_transformations(one, place):
+    for step in _list_transformations(multiscale, place):
         if step.scale is not None:
             if len(step.scale) != len(sizes) or min(step.scale) <= 0:
                 raise make_broken_zarr_refusal(path, "the sizes of its pixels make no sense")
@@ -318,27 +333,30 @@ def _read_axes(
             if len(step.translation) != len(origin):
                 raise make_broken_zarr_refusal(path, "the place of its pixels makes no sense")
             origin = [start + more for start, more in zip(origin, step.translation, strict=True)]
-    units = [normalise_unit(axis.unit or "") for axis in one.axes]
+    units = [normalise_unit(axis.unit or "") for axis in multiscale.axes]
     return "".join(letters), tuple(zip(sizes, units, strict=True)), tuple(origin)
 
 
-def _list_codecs(told: Mapping[str, Any]) -> list[str]:
+def _list_codecs(entry: Mapping[str, Any]) -> list[str]:
     """Name all codecs of an array, those within others included."""
-    if told.get("storage_transformers"):
+    if entry.get("storage_transformers"):
         return ["a storage transformer"]
-    found, left = [], [told.get("compressor"), told.get("filters"), told.get("codecs")]
-    while left:
-        one = left.pop()
-        if isinstance(one, list):
-            left += one
-        elif isinstance(one, dict):
-            found.append(str(one.get("id") or one.get("name")))
-            inner = one.get("configuration")
+    codec_names, remaining = (
+        [],
+        [entry.get("compressor"), entry.get("filters"), entry.get("codecs")],
+    )
+    while remaining:
+        item = remaining.pop()
+        if isinstance(item, list):
+            remaining += item
+        elif isinstance(item, dict):
+            codec_names.append(str(item.get("id") or item.get("name")))
+            inner = item.get("configuration")
             if isinstance(inner, dict):
-                left += [inner.get("codecs"), inner.get("index_codecs")]
-        elif isinstance(one, str):
-            found.append(one)
-    return found
+                remaining += [inner.get("codecs"), inner.get("index_codecs")]
+        elif isinstance(item, str):
+            codec_names.append(item)
+    return codec_names
 
 
 def _format_error_location(error: Exception) -> str:
@@ -396,9 +414,9 @@ def find_foreign_file(folder: Path) -> str:
 def _list_levels(folder: Path) -> set[tuple[str, ...]]:
     """Name the levels of the image; none where nothing can be read of them."""
     try:
-        told = read_group_attributes(folder)
-        image = (told.get("ome") or told)["multiscales"][0]
-        paths = [str(one["path"]) for one in image["datasets"]]
+        attributes = read_group_attributes(folder)
+        image = (attributes.get("ome") or attributes)["multiscales"][0]
+        paths = [str(item["path"]) for item in image["datasets"]]
     except (Refused, LookupError, TypeError):
         return set()
     return {PurePosixPath(path).parts for path in paths}
@@ -406,9 +424,9 @@ def _list_levels(folder: Path) -> set[tuple[str, ...]]:
 
 def _is_zarr_member(path: Path, is_folder: bool, levels: set[tuple[str, ...]]) -> bool:
     parts = path.parts
-    level = next((one for one in levels if parts[: len(one)] == one), None)
+    level = next((level for level in levels if parts[: len(level)] == level), None)
     if is_folder and level is None:
-        return any(one[: len(parts)] == parts for one in levels)
+        return any(level[: len(parts)] == parts for level in levels)
     if not is_folder and parts[-1] in _METADATA | _SYSTEM_FILES:
         return True
-    return level is not None and all(_CHUNK.fullmatch(one) for one in parts[len(level) :])
+    return level is not None and all(_CHUNK.fullmatch(part) for part in parts[len(level) :])

@@ -54,17 +54,17 @@ class ProgramArchive:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path, size = check_readable_file(path)
-        self.shown = make_printable(str(self.path))
+        self.printable_name = make_printable(str(self.path))
         _check_kind(self)
         try:
             with zipfile.ZipFile(self.path) as file:
-                found = file.infolist()
+                entries = file.infolist()
         except _ARCHIVE_ERRORS as error:
             raise self.broken(describe_exception(error)) from None
-        self._entries = {one.filename: one for one in found}
-        if len(found) > MAX_ARCHIVE_ENTRIES or len(self._entries) != len(found):
+        self._entries = {item.filename: item for item in entries}
+        if len(entries) > MAX_ARCHIVE_ENTRIES or len(self._entries) != len(entries):
             raise self.broken("it has too many entries, or two of one name")
-        _check_entries(self, found, size)
+        _check_entries(self, entries, size)
         self._root = self._find_root()
 
     def names(self) -> list[str]:
@@ -95,16 +95,16 @@ class ProgramArchive:
         if self.size(name) > MAX_TEXT_BYTES:
             raise self.broken(f"its {name} is far longer than that of a network")
         try:
-            found = json.loads(self.raw(name))
+            data = json.loads(self.raw(name))
         except (ValueError, RecursionError) as error:
             raise self.broken(f"its {name} is no JSON: {describe_exception(error)}") from None
-        if not isinstance(found, dict):
+        if not isinstance(data, dict):
             raise self.broken(f"its {name} holds something else than a program")
-        return found
+        return data
 
     def broken(self, why: str) -> Refused:
         """Say no, and why."""
-        return Refused(refusal("network-broken", path=self.shown, why=why[:300]))
+        return Refused(refusal("network-broken", path=self.printable_name, why=why[:300]))
 
     def _entry(self, name: str) -> zipfile.ZipInfo:
         entry = self._entries.get(self._root + name)
@@ -126,8 +126,8 @@ class ProgramArchive:
             raise self.broken(PICKLED_REASON)
         else:
             why = "it is another kind of archive"
-            raise Refused(refusal("network-foreign", path=self.shown, why=why))
-        raise Refused(refusal("network-type", path=self.shown, kind=kind))
+            raise Refused(refusal("network-foreign", path=self.printable_name, why=why))
+        raise Refused(refusal("network-type", path=self.printable_name, kind=kind))
 
 
 def _check_kind(archive: ProgramArchive) -> None:
@@ -137,24 +137,24 @@ def _check_kind(archive: ProgramArchive) -> None:
         with archive.path.open("rb") as file:
             first = file.read(4)
     except OSError as error:
-        facts = {"path": archive.shown, "why": describe_exception(error)}
+        facts = {"path": archive.printable_name, "why": describe_exception(error)}
         raise Refused(refusal("file-unreadable", **facts)) from None
     if kind is None and first[:1] == _PICKLE:
         kind = "a pickle"
     if kind is not None:
-        raise Refused(refusal("network-type", path=archive.shown, kind=kind))
+        raise Refused(refusal("network-type", path=archive.printable_name, kind=kind))
     if first != _ZIP:
         why = "it is no archive, or its beginning is lost"
-        raise Refused(refusal("network-foreign", path=archive.shown, why=why))
+        raise Refused(refusal("network-foreign", path=archive.printable_name, why=why))
 
 
-def _check_entries(archive: ProgramArchive, found: list[zipfile.ZipInfo], size: int) -> None:
+def _check_entries(archive: ProgramArchive, infos: list[zipfile.ZipInfo], size: int) -> None:
     """Say no to names that lead elsewhere, and to what would grow."""
-    for one in found:
-        parts = one.filename.replace("\\", "/").split("/")
-        if ".." in parts or one.filename.startswith(("/", "\\")) or ":" in parts[0]:
+    for info in infos:
+        parts = info.filename.replace("\\", "/").split("/")
+        if ".." in parts or info.filename.startswith(("/", "\\")) or ":" in parts[0]:
             raise archive.broken("the name of one of its entries leads out of it")
-        if one.compress_type != zipfile.ZIP_STORED or one.file_size != one.compress_size:
+        if info.compress_type != zipfile.ZIP_STORED or info.file_size != info.compress_size:
             raise archive.broken("part of it is compressed, which torch never does")
-    if sum(one.file_size for one in found) > size:
+    if sum(item.file_size for item in infos) > size:
         raise archive.broken("its entries claim more bytes than it has")

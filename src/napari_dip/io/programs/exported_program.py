@@ -153,11 +153,11 @@ def parse_argument(kind: str, value: Any, aliases: Aliases) -> Any:
     if kind == "as_tensor":
         return _resolve_name(value["name"], aliases)
     if kind == "as_tensors":
-        return [_resolve_name(one["name"], aliases) for one in value]
+        return [_resolve_name(item["name"], aliases) for item in value]
     if kind in _NAME_ARGUMENT_KINDS:
         return _parse_value(value, aliases)
     if kind in _NAME_LIST_KINDS:
-        return [_parse_value(one, aliases) for one in value]
+        return [_parse_value(item, aliases) for item in value]
     raise ValueError(kind)
 
 
@@ -186,7 +186,7 @@ _LISTS = {
 _MALFORMED_ERRORS = (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class GraphNode:
     """One operation of the graph.
 
@@ -211,7 +211,7 @@ class GraphNode:
     listed: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StoredWeight:
     """A weight: where its bytes lie, and how they are to be read."""
 
@@ -222,7 +222,7 @@ class StoredWeight:
     offset: int
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class ExportedProgram:
     """A network with one picture as its input.
 
@@ -233,9 +233,9 @@ class ExportedProgram:
         Name of the input.
     sizes : tuple of int or None
         (B, C, H, W) of the picture that it was exported for; None where any may come.
-    steps : tuple of Step
+    steps : tuple of GraphNode
         In the order in which they are carried out.
-    kept : mapping of str to Kept
+    kept : mapping of str to StoredWeight
         Weights and constants, by the names that steps call them by.
     shapes : mapping of str to tuple of int or None
         Sizes of results, for the picture that it was exported for.
@@ -254,14 +254,14 @@ class ExportedProgram:
 
     def layers(self) -> dict[str, str]:
         """Give the modules in the order in which they end, each with its last result."""
-        found: dict[str, str] = {}
+        layers: dict[str, str] = {}
         for step in self.steps:
             last = next((name for name in step.results if name is not None), None)
             for path in reversed(step.modules):  # what lies within ends before what holds it
                 if last is not None:
-                    found.pop(path, None)
-                    found[path] = last
-        return found
+                    layers.pop(path, None)
+                    layers[path] = last
+        return layers
 
 
 def read_program(path: str | os.PathLike[str]) -> ExportedProgram:
@@ -308,13 +308,15 @@ def _parse_program(
     for number, node in enumerate(graph["nodes"]):
         steps.append(_parse_node(archive, number, node, aliases))
     return ExportedProgram(
-        archive,
-        picture,
-        _parse_open_sizes(graph["tensor_values"][picture]["sizes"]),
-        tuple(steps),
-        {name: one for name, one in kept.items() if one is not None},
-        {name: _parse_open_sizes(meta["sizes"]) for name, meta in graph["tensor_values"].items()},
-        aliases.stale,
+        archive=archive,
+        picture=picture,
+        sizes=_parse_open_sizes(graph["tensor_values"][picture]["sizes"]),
+        steps=tuple(steps),
+        kept={name: item for name, item in kept.items() if item is not None},
+        shapes={
+            name: _parse_open_sizes(meta["sizes"]) for name, meta in graph["tensor_values"].items()
+        },
+        stale=aliases.stale,
     )
 
 
@@ -326,46 +328,48 @@ def _parse_inputs(
     places: dict[str, tuple[str, str]] = {}
     constants: dict[str, Any] = {}
     for spec in specs:
-        ((kind, told),) = spec.items()
+        ((kind, facts),) = spec.items()
         if kind == "user_input":
-            pictures += [str(told["arg"]["as_tensor"]["name"])]
+            pictures += [str(facts["arg"]["as_tensor"]["name"])]
         elif kind == "parameter":
-            places[told["arg"]["name"]] = "weights", told["parameter_name"]
+            places[facts["arg"]["name"]] = "weights", facts["parameter_name"]
         elif kind == "buffer":  # one that is not saved with the weights lies with the constants
-            where = "weights" if told["persistent"] else "constants"
-            places[told["arg"]["name"]] = where, told["buffer_name"]
+            where = "weights" if facts["persistent"] else "constants"
+            places[facts["arg"]["name"]] = where, facts["buffer_name"]
         elif kind == "tensor_constant":
-            places[told["arg"]["name"]] = "constants", told["tensor_constant_name"]
+            places[facts["arg"]["name"]] = "constants", facts["tensor_constant_name"]
         elif kind == "constant_input":
-            ((_, value),) = told["value"].items()
-            constants[str(told["name"])] = value
+            ((_, value),) = facts["value"].items()
+            constants[str(facts["name"])] = value
         else:
             raise ValueError(kind)
     return pictures, places, constants
 
 
-def _parse_weight(archive: ProgramArchive, where: str, told: dict[str, Any]) -> StoredWeight:
+def _parse_weight(archive: ProgramArchive, where: str, facts: dict[str, Any]) -> StoredWeight:
     """Read what is said of a weight, and hold it against the bytes that are there."""
-    if told["use_pickle"]:
+    if facts["use_pickle"]:
         raise archive.broken("some of its weights are pickled, and pickles are not opened")
-    meta = told["tensor_meta"]
+    meta = facts["tensor_meta"]
     sizes, strides = (_parse_fixed_sizes(meta[key]) for key in ("sizes", "strides"))
     (offset,) = _parse_fixed_sizes([meta["storage_offset"]])
-    entry = f"data/{where}/{told['path_name']}"
+    entry = f"data/{where}/{facts['path_name']}"
     if len(sizes) != len(strides) or min((*sizes, *strides, offset), default=0) < 0:
         raise ValueError("sizes")
     archive.size(entry)  # says no where it is missing
-    return StoredWeight(entry, int(meta["dtype"]), sizes, strides, offset)
+    return StoredWeight(
+        entry=entry, kind=int(meta["dtype"]), sizes=sizes, strides=strides, offset=offset
+    )
 
 
-def _parse_fixed_sizes(told: list[dict[str, Any]]) -> tuple[int, ...]:
+def _parse_fixed_sizes(entry: list[dict[str, Any]]) -> tuple[int, ...]:
     """Read sizes that must be plain numbers."""
-    return tuple(int(one["as_int"]) for one in told)
+    return tuple(int(item["as_int"]) for item in entry)
 
 
-def _parse_open_sizes(told: list[dict[str, Any]]) -> tuple[int | None, ...]:
+def _parse_open_sizes(entry: list[dict[str, Any]]) -> tuple[int | None, ...]:
     """Read sizes of which some may be left open."""
-    return tuple(int(one["as_int"]) if "as_int" in one else None for one in told)
+    return tuple(int(item["as_int"]) if "as_int" in item else None for item in entry)
 
 
 def _parse_node(
@@ -373,20 +377,22 @@ def _parse_node(
 ) -> GraphNode:
     operator = str(node["target"]).removeprefix("torch.ops.")
     arguments = {}
-    for one in node["inputs"]:
-        ((kind, value),) = one["arg"].items()
-        arguments[str(one["name"])] = parse_argument(kind, value, aliases)
+    for item in node["inputs"]:
+        ((kind, value),) = item["arg"].items()
+        arguments[str(item["name"])] = parse_argument(kind, value, aliases)
     results, listed = _parse_results(node["outputs"])
     modules = _parse_module_stack(str(node["metadata"].get("nn_module_stack", "")))
     operator = aliases.plain(number, operator, node["inputs"], results)
-    return GraphNode(operator, arguments, results, modules, listed)
+    return GraphNode(
+        operator=operator, arguments=arguments, results=results, modules=modules, listed=listed
+    )
 
 
 def _parse_results(outputs: list[dict[str, Any]]) -> tuple[tuple[str | None, ...], bool]:
     """Name what a step gives; of a list, its parts."""
     names: list[str | None] = []
-    for one in outputs:
-        ((kind, value),) = one.items()
+    for output in outputs:
+        ((kind, value),) = output.items()
         if kind == "as_tensors":
             if len(outputs) > 1:
                 raise ValueError(kind)
@@ -411,7 +417,7 @@ def read_weight(program: ExportedProgram, name: str) -> npt.NDArray[Any]:
 
     Parameters
     ----------
-    program : Program
+    program : ExportedProgram
     name : str
         As the steps call it.
 
@@ -420,27 +426,27 @@ def read_weight(program: ExportedProgram, name: str) -> npt.NDArray[Any]:
     Refused
         If its bytes are not there, or not as many as it claims.
     """
-    archive, told = program.archive, program.kept[name]
-    kind = DTYPES.get(told.kind)
+    archive, facts = program.archive, program.kept[name]
+    kind = DTYPES.get(facts.kind)
     if kind is None:
         raise archive.broken("its weights are of a type that is not read here")
     plain = np.dtype("uint16" if kind == "bfloat16" else kind)
-    raw = archive.raw(told.entry)
+    raw = archive.raw(facts.entry)
     if len(raw) % plain.itemsize:
         raise archive.broken(f"the bytes of '{name[:100]}' are cut off")
     values = np.frombuffer(raw, plain.newbyteorder("<")).astype(plain)
     count = 1
-    for size in told.sizes:
+    for size in facts.sizes:
         count *= size
-    steps = zip(told.sizes, told.strides, strict=True)
-    last = told.offset + sum((size - 1) * stride for size, stride in steps)
+    steps = zip(facts.sizes, facts.strides, strict=True)
+    last = facts.offset + sum((size - 1) * stride for size, stride in steps)
     if count and (count > len(values) or last >= len(values)):
         raise archive.broken(f"'{name[:100]}' claims more values than there are")
     if not count:
-        laid = np.zeros(told.sizes, plain)
+        laid = np.zeros(facts.sizes, plain)
     else:
-        strides = tuple(stride * plain.itemsize for stride in told.strides)
-        laid = np.lib.stride_tricks.as_strided(values[told.offset :], told.sizes, strides)
+        strides = tuple(stride * plain.itemsize for stride in facts.strides)
+        laid = np.lib.stride_tricks.as_strided(values[facts.offset :], facts.sizes, strides)
     laid = np.array(laid)  # a copy, in the usual order
     if kind == "bfloat16":  # the upper half of single precision
         laid = (laid.astype(np.uint32) << 16).view(np.float32)
@@ -456,7 +462,7 @@ def extract_subgraph(program: ExportedProgram, layer: str) -> dict[str, Any]:
 
     Parameters
     ----------
-    program : Program
+    program : ExportedProgram
     layer : str
         Path of a module; its last result is what is kept.
 
@@ -474,18 +480,18 @@ def extract_subgraph(program: ExportedProgram, layer: str) -> dict[str, Any]:
     layers = program.layers()
     if layer not in layers:
         raise Refused(_refuse_unknown_layer(program, layer, list(layers)))
-    made: dict[str, int] = {}
+    producers: dict[str, int] = {}
     for number, step in enumerate(program.steps):
         for name in step.results:
             if name is not None:
-                made[name] = number
-    needed, kept = _find_dependencies(program, layers[layer], made)
+                producers[name] = number
+    needed, kept = _find_dependencies(program, layers[layer], producers)
     return {
         "picture": program.picture,
         "output": layers[layer],
         "steps": [
-            [one.operator, dict(one.arguments), list(one.results), one.listed]
-            for number, one in enumerate(program.steps)
+            [item.operator, dict(item.arguments), list(item.results), item.listed]
+            for number, item in enumerate(program.steps)
             if number in needed
         ],
         "kept": kept,
@@ -493,26 +499,28 @@ def extract_subgraph(program: ExportedProgram, layer: str) -> dict[str, Any]:
 
 
 def _find_dependencies(
-    program: ExportedProgram, output: str, made: dict[str, int]
+    program: ExportedProgram, output: str, producers: dict[str, int]
 ) -> tuple[set[int], list[str]]:
     """Follow a result back to the picture: the steps on the way, and the weights beside it."""
     needed: set[int] = set()
     kept: dict[str, None] = {}
-    asked = [(output, made[output] + 1)]  # as it was given, whatever later steps make of it
-    while asked:
-        name, by = asked.pop()
+    names = [(output, producers[output] + 1)]  # as it was given, whatever later steps make of it
+    while names:
+        name, by = names.pop()
         if program.stale.get(name, by) < by:
             why = "it changes part of a tensor in place, which run_decompositions() would undo"
             raise program.archive.broken(why)
         if name in program.kept:
             kept[name] = None
-        elif name in made:
-            number = made[name]
+        elif name in producers:
+            number = producers[name]
             if number >= by:
                 raise program.archive.broken("one of its steps comes before what it needs")
             if number not in needed:
                 needed.add(number)
-                asked += [(one, number) for one in iter_references(program.steps[number])]
+                names += [
+                    (reference, number) for reference in iter_references(program.steps[number])
+                ]
         elif name != program.picture:
             raise program.archive.broken(f"it lacks '{make_printable(name)[:100]}'")
     return needed, list(kept)
@@ -521,9 +529,9 @@ def _find_dependencies(
 def iter_references(step: GraphNode) -> Iterator[str]:
     """Give the names that a step asks for."""
     for value in step.arguments.values():
-        for one in value if isinstance(value, list) else [value]:
-            if isinstance(one, dict) and "of" in one:
-                yield one["of"]
+        for item in value if isinstance(value, list) else [value]:
+            if isinstance(item, dict) and "of" in item:
+                yield item["of"]
 
 
 def _refuse_unknown_layer(program: ExportedProgram, layer: str, layers: list[str]) -> Any:
@@ -532,4 +540,4 @@ def _refuse_unknown_layer(program: ExportedProgram, layer: str, layers: list[str
         or layers[:_MAX_LAYER_SUGGESTIONS]
     )
     facts = {"layer": make_printable(layer)[:100], "near": ", ".join(map(make_printable, near))}
-    return refusal("layer-unknown", path=program.archive.shown, **facts)
+    return refusal("layer-unknown", path=program.archive.printable_name, **facts)

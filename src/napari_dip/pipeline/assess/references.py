@@ -24,7 +24,7 @@ PAPERS = {
     "CVPR 2019, doi:10.1109/CVPR.2019.00223.",
     "posterior": "Laine, Karras, Lehtinen, Aila, High-quality self-supervised deep image "
     "denoising, NeurIPS 2019, arXiv:1901.10277.",
-    "recorrupted": "Pang, Zheng, Quan, Ji, Recorrupted-to-recorrupted: unsupervised deep learning "
+    "r2r": "Pang, Zheng, Quan, Ji, Recorrupted-to-recorrupted: unsupervised deep learning "
     "for image denoising, CVPR 2021, doi:10.1109/CVPR46437.2021.00208.",
     "collaborative": "Dabov, Foi, Katkovnik, Egiazarian, Image denoising by sparse 3-D "
     "transform-domain collaborative filtering, IEEE TIP 16(8), 2007, doi:10.1109/TIP.2007.901238.",
@@ -87,7 +87,7 @@ PAPERS = {
     "CVPR 2015, doi:10.1109/CVPR.2015.7299155.",
 }
 #: What each paper is cited for, where the methods text has no sentence of its own about it.
-PARTS = {
+CITED_TOPICS = {
     "overfitting": "the measure of how much noise a picture repeats, by which the fit is stopped",
     "total variation": "the penalty on total variation",
     "anisotropic total variation": "the penalty on total variation along rows and columns",
@@ -107,7 +107,7 @@ PARTS = {
 }
 
 
-def references_of(report: Report) -> tuple[str, ...]:
+def list_references(report: Report) -> tuple[str, ...]:
     """List the papers behind the parts that a run really used.
 
     Parameters
@@ -120,159 +120,179 @@ def references_of(report: Report) -> tuple[str, ...]:
     tuple of str
         The one of the method first.
     """
-    return tuple(PAPERS[key] for key in papers_of(report))
+    return tuple(PAPERS[key] for key in list_paper_keys(report))
 
 
-def papers_of(report: Report) -> tuple[str, ...]:
+def list_paper_keys(report: Report) -> tuple[str, ...]:
     """Give the keys in `PAPERS`, in their order there."""
-    return tuple(key for key in PAPERS if key == "deep image prior" or _USED[key](report))
+    return tuple(key for key in PAPERS if _CITATION_RULES[key](report))
 
 
-def filtered(report: Report) -> bool:
+def uses_refinement(report: Report) -> bool:
     """Whether patches that look alike were filtered together in the end."""
-    return bool(report.get("fit", {}).get("filtered"))
+    return bool(report.get("fit", {}).get("refined"))
 
 
-def setting(report: Report, name: str) -> Any:
+def get_task_setting(report: Report, name: str) -> Any:
     """Give the value of a setting of a run's task; None if the task has no such setting."""
     from napari_dip.pipeline.recipe import recipe_from_dict
 
     return getattr(recipe_from_dict(report["recipe"]).task, name, None)
 
 
-def _prior(*names: str) -> Callable[[Report], bool]:
+def _uses_prior(*names: str) -> Callable[[Report], bool]:
     return lambda report: report["prior"]["chosen"] in names
 
 
-def _noise(*names: str) -> Callable[[Report], bool]:
+def _uses_noise_model(*names: str) -> Callable[[Report], bool]:
     return lambda report: report["noise"]["model"] in names
 
 
-def _task(*names: str) -> Callable[[Report], bool]:
+def _is_task(*names: str) -> Callable[[Report], bool]:
     return lambda report: report["task"] in names
 
 
-def _measured(report: Report) -> bool:
+def _uses_measured_noise(report: Report) -> bool:
     """Whether gain or read noise come from the image: line and model are then fitted to it."""
-    given = None not in (setting(report, "gain"), setting(report, "read_noise"))
-    detector = _noise("gaussian", "poisson-gaussian")(report)
+    has_user_noise = None not in (
+        get_task_setting(report, "gain"),
+        get_task_setting(report, "read_noise"),
+    )
+    detector = _uses_noise_model("gaussian", "poisson-gaussian")(report)
     if report["task"] == "invert-features":
         return False
-    return detector and not given and not _two_shots(report)
+    return detector and not has_user_noise and not _uses_repeated_exposure(report)
 
 
-def _two_shots(report: Report) -> bool:
-    return "second" in report.get("fit", {}).get("inputs", ())
+def _uses_repeated_exposure(report: Report) -> bool:
+    return "repeated_exposure" in report.get("fit", {}).get("inputs", ())
 
 
-def _mapped(report: Report) -> bool:
+def _uses_camera_maps(report: Report) -> bool:
     inputs = report.get("fit", {}).get("inputs", ())
-    return any(one.name in inputs for one in CAMERA_MAPS)
+    return any(camera_map.name in inputs for camera_map in CAMERA_MAPS)
 
 
-def _unseen(report: Report) -> bool:
+def _uses_sure_term(report: Report) -> bool:
     """Whether correlated noise was looked for in the picture, as the fixed-noise code needs it."""
-    wide = any(side > 1 for side in report["noise"]["hidden_block"])
-    fixed = report["prior"]["chosen"] in ("noise", "guided-noise", "deep")
-    return fixed and wide and report["task"] in ("denoise", "guide") and not _two_shots(report)
+    wide = any(side > 1 for side in report["noise"]["blind_spot_block"])
+    fixed = report["prior"]["chosen"] in (
+        "random-input",
+        "guided-random-input",
+        "random-input-no-skips",
+    )
+    return (
+        fixed
+        and wide
+        and report["task"] in ("denoise", "guide")
+        and not _uses_repeated_exposure(report)
+    )
 
 
-def _frames(report: Report) -> int:
+def _count_movie_frames(report: Report) -> int:
     """Count the frames of a movie that were restored one by one."""
     if "T" in report.get("fit", {}).get("axes", "T") or "T" not in report["axes"]:
         return 0
     return int(report["shape"][report["axes"].index("T")])
 
 
-def _steadied(report: Report) -> bool:
-    return _frames(report) > 1 and bool(setting(report, "steadiness"))
+def _uses_temporal_smoothing(report: Report) -> bool:
+    return _count_movie_frames(report) > 1 and bool(get_task_setting(report, "temporal_smoothing"))
 
 
-def _laid_over(report: Report) -> bool:
+def _uses_registration(report: Report) -> bool:
     """Whether one picture was moved onto another: frames onto each other, or a guide."""
-    if setting(report, "align"):
+    if get_task_setting(report, "align"):
         return True
-    beside = setting(report, "neighbours") and report["prior"]["chosen"] == "blind-spot"
-    return _frames(report) > 1 and bool(beside or setting(report, "steadiness"))
+    uses_neighbours = (
+        get_task_setting(report, "neighbouring_frames")
+        and report["prior"]["chosen"] == "blind-spot"
+    )
+    return _count_movie_frames(report) > 1 and bool(
+        uses_neighbours or get_task_setting(report, "temporal_smoothing")
+    )
 
 
-def _deconvolved(report: Report) -> bool:
+def _uses_richardson_lucy(report: Report) -> bool:
     if report["task"] == "deblur":
-        return bool(setting(report, "start") != "none")
+        return bool(get_task_setting(report, "initial_estimate") != "none")
     return bool(report["task"] == "blind-deblur")
 
 
-def _deep(report: Report) -> bool:
+def _is_volume_fit(report: Report) -> bool:
     return len(report.get("fit", {}).get("axes", "")) > 2
 
 
-def _explained(report: Report) -> bool:
+def _uses_iterative_backprojection(report: Report) -> bool:
     """Whether what an enlarged picture left unexplained was added to it."""
     enlarged = report["task"] == "super-resolve" and (
-        report["prior"]["chosen"] == ZSSR_PRIOR or setting(report, "start") != "none"
+        report["prior"]["chosen"] == ZSSR_PRIOR
+        or get_task_setting(report, "initial_estimate") != "none"
     )
-    return enlarged or _halved(report)
+    return enlarged or _uses_half_resolution(report)
 
 
-def _halved(report: Report) -> bool:
-    return bool(report.get("fit", {}).get("halved"))
+def _uses_half_resolution(report: Report) -> bool:
+    return bool(report.get("fit", {}).get("half_resolution"))
 
 
-def _lanczos(report: Report) -> bool:
-    return _halved(report) or (
-        report["task"] == "super-resolve" and setting(report, "model") == "lanczos"
+def _uses_lanczos(report: Report) -> bool:
+    return _uses_half_resolution(report) or (
+        report["task"] == "super-resolve" and get_task_setting(report, "model") == "lanczos"
     )
 
 
-def _smoothed(kind: str) -> Callable[[Report], bool]:
+def _uses_smoothing(kind: str) -> Callable[[Report], bool]:
     return lambda report: (
-        bool(setting(report, "smoothing")) and setting(report, "smoothing_kind") == kind
+        bool(get_task_setting(report, "smoothing"))
+        and get_task_setting(report, "smoothing_kind") == kind
     )
 
 
-def _computed(*models: str) -> Callable[[Report], bool]:
-    return lambda report: report["task"] == "deblur" and setting(report, "model") in models
+def _uses_computed_psf(*models: str) -> Callable[[Report], bool]:
+    return lambda report: report["task"] == "deblur" and get_task_setting(report, "model") in models
 
 
-def _blur(*, free: bool) -> Callable[[Report], bool]:
+def _uses_blur_model(*, free: bool) -> Callable[[Report], bool]:
     return lambda report: (
-        report["task"] == "blind-deblur" and (setting(report, "blur") == "free") is free
+        report["task"] == "blind-deblur" and (get_task_setting(report, "blur") == "free") is free
     )
 
 
-_USED: Mapping[str, Callable[[Report], bool]] = {
-    "guide": _prior("guided", "guided-noise"),
-    "blind spot": _prior(*IMAGE_INPUT_PRIORS),
-    "posterior": _prior("blind-spot", "guided"),
-    "recorrupted": _prior(R2R_PRIOR),
-    "collaborative": filtered,
-    "camera": lambda report: bool(report["noise"].get("camera")) and filtered(report),
-    "noise line": _measured,
-    "overfitting": _unseen,
+_CITATION_RULES: Mapping[str, Callable[[Report], bool]] = {
+    "deep image prior": lambda _: True,
+    "guide": _uses_prior("guided", "guided-random-input"),
+    "blind spot": _uses_prior(*IMAGE_INPUT_PRIORS),
+    "posterior": _uses_prior("blind-spot", "guided"),
+    "r2r": _uses_prior(R2R_PRIOR),
+    "collaborative": uses_refinement,
+    "camera": lambda report: bool(report["noise"].get("camera")) and uses_refinement(report),
+    "noise line": _uses_measured_noise,
+    "overfitting": _uses_sure_term,
     "total variation": lambda report: (
-        _smoothed("isotropic")(report) or _prior("total-variation")(report)
+        _uses_smoothing("isotropic")(report) or _uses_prior("total-variation")(report)
     ),
-    "anisotropic total variation": _smoothed("anisotropic"),
-    "halved": _lanczos,
-    "explaining": _explained,
-    "coarser scales": _prior(ZSSR_PRIOR),
-    "recompression": _prior("recompression"),
-    "jpeg traces": _noise("jpeg"),
-    "impulses": _noise("salt-and-pepper"),
-    "stripes": _noise("stripes"),
-    "speckle": _noise("speckle"),
-    "two shots": _two_shots,
-    "camera maps": _mapped,
-    "registration": _laid_over,
-    "steadiness": _steadied,
-    "backprojection": _task("deblur", "blind-deblur"),
-    "Richardson": _deconvolved,
-    "Lucy": _deconvolved,
-    "few bends": lambda report: _deconvolved(report) and _deep(report),
-    "optics": _computed("widefield", "confocal"),
-    "confocal": _computed("confocal"),
-    "blur evidence": _blur(free=False),
-    "sharp edges": _blur(free=True),
-    "learned blur": _blur(free=True),
-    "features": _task("invert-features"),
+    "anisotropic total variation": _uses_smoothing("anisotropic"),
+    "halved": _uses_lanczos,
+    "explaining": _uses_iterative_backprojection,
+    "coarser scales": _uses_prior(ZSSR_PRIOR),
+    "recompression": _uses_prior("recompression"),
+    "jpeg traces": _uses_noise_model("jpeg"),
+    "impulses": _uses_noise_model("salt-and-pepper"),
+    "stripes": _uses_noise_model("stripes"),
+    "speckle": _uses_noise_model("speckle"),
+    "two shots": _uses_repeated_exposure,
+    "camera maps": _uses_camera_maps,
+    "registration": _uses_registration,
+    "steadiness": _uses_temporal_smoothing,
+    "backprojection": _is_task("deblur", "blind-deblur"),
+    "Richardson": _uses_richardson_lucy,
+    "Lucy": _uses_richardson_lucy,
+    "few bends": lambda report: _uses_richardson_lucy(report) and _is_volume_fit(report),
+    "optics": _uses_computed_psf("widefield", "confocal"),
+    "confocal": _uses_computed_psf("confocal"),
+    "blur evidence": _uses_blur_model(free=False),
+    "sharp edges": _uses_blur_model(free=True),
+    "learned blur": _uses_blur_model(free=True),
+    "features": _is_task("invert-features"),
 }

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_dip.io.regions import iter_chunks
-from napari_dip.pipeline.calibrate.noise import noise_variance
-from napari_dip.pipeline.machine import torch_version
-from napari_dip.pipeline.plan.sharing import sharing_report
+from napari_dip.pipeline.calibrate.channel_noise import compute_noise_variance
+from napari_dip.pipeline.machine import get_torch_version
+from napari_dip.pipeline.plan.joint_training import summarise_joint_training
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from napari_dip.io.regions import MemoryMappedImage
-    from napari_dip.pipeline.calibrate.types import Calibration
+    from napari_dip.pipeline.calibrate.calibration import Calibration
     from napari_dip.pipeline.plan.types import Plan, UnitOutcome
 
 
-def sha256(array: npt.NDArray[Any] | MemoryMappedImage) -> str:
+def compute_sha256(array: npt.NDArray[Any] | MemoryMappedImage) -> str:
     """Hash of shape, type and pixels, whatever the memory order or byte order."""
     kind = np.dtype(array.dtype).newbyteorder("=")
     digest = hashlib.sha256(f"{kind.str}{tuple(array.shape)}".encode())
@@ -33,7 +33,7 @@ def sha256(array: npt.NDArray[Any] | MemoryMappedImage) -> str:
     return digest.hexdigest()
 
 
-def peak_bytes() -> int:
+def measure_peak_bytes() -> int:
     """Most memory that this process has held."""
     if sys.platform == "win32":
         import psutil
@@ -45,30 +45,34 @@ def peak_bytes() -> int:
     return int(most) if sys.platform == "darwin" else int(most) * 1024
 
 
-def noise_words(calibration: Calibration) -> dict[str, Any]:
+def serialise_noise(calibration: Calibration) -> dict[str, Any]:
     """Put the measured noise in plain types: image units, one value for each channel."""
-    offsets = [one.offset for one in calibration.noise]
-    reads = [one.read_noise for one in calibration.noise]
-    relative = [rounded(one.relative) for one in calibration.noise]
+    offsets = [item.offset for item in calibration.noise]
+    reads = [item.read_noise for item in calibration.noise]
+    relative = [round_to_six_digits(item.relative) for item in calibration.noise]
     return {
-        "model": calibration.model,
-        **({} if calibration.camera is None else {"camera": calibration.camera.to_dict()}),
+        "model": calibration.noise_model,
+        **(
+            {}
+            if calibration.camera_noise is None
+            else {"camera": calibration.camera_noise.to_dict()}
+        ),
         **({"relative": relative} if any(relative) else {}),
-        "gain": [rounded(one.gain) for one in calibration.noise],
-        "intercept": [rounded(one.intercept) for one in calibration.noise],
-        "offset": [None if offset is None else rounded(offset) for offset in offsets],
-        "read_noise": [None if read is None else rounded(read) for read in reads],
-        "cannot_tell": [one.doubt or None for one in calibration.noise],
-        "caution": [one.caution or None for one in calibration.noise],
+        "gain": [round_to_six_digits(item.gain) for item in calibration.noise],
+        "intercept": [round_to_six_digits(item.intercept) for item in calibration.noise],
+        "offset": [None if offset is None else round_to_six_digits(offset) for offset in offsets],
+        "read_noise": [None if read is None else round_to_six_digits(read) for read in reads],
+        "cannot_tell": [item.doubt or None for item in calibration.noise],
+        "caution": [item.caution or None for item in calibration.noise],
         "autocorrelation": {
-            "y": [list(one.along_y) for one in calibration.noise],
-            "x": [list(one.along_x) for one in calibration.noise],
+            "y": [list(item.along_y) for item in calibration.noise],
+            "x": [list(item.along_x) for item in calibration.noise],
         },
-        "hidden_block": list(calibration.block),
+        "blind_spot_block": list(calibration.blind_spot_size),
     }
 
 
-def fit_words(
+def serialise_fit(
     plan: Plan, calibration: Calibration, outcomes: Sequence[UnitOutcome]
 ) -> dict[str, Any]:
     """Say what was fitted and how, in plain types.
@@ -80,27 +84,27 @@ def fit_words(
     outcomes : sequence of UnitOutcome
     """
     source, budget = plan.source, plan.budget
-    shared = sharing_report(outcomes)
+    shared = summarise_joint_training(outcomes)
     if plan.network is not None:
-        shared["shared"] |= plan.network.words
+        shared["joint_training"] |= plan.network.report_fields
     return {
         "axes": plan.layout.grid,
-        "inputs": list(plan.others),
+        "inputs": list(plan.extra_inputs),
         "scale": None if source.scale is None else list(source.scale),
         "units": None if source.units is None else list(source.units),
         "network": list(budget.widths),
-        "iterations_at_most": budget.iterations + budget.release,
-        "last_phase": sum(one.released for one in outcomes if one.pictured),
-        "repeats": budget.restarts,
-        "halved": calibration.coarse is not None,
-        "filtered": any(one.filtered for one in outcomes),
-        "finished": sum(one.pictured and not one.kept for one in outcomes),
-        "kept": sum(one.pictured and one.kept for one in outcomes),
+        "max_iterations": budget.iterations + budget.release,
+        "last_phase": sum(outcome.refit_iterations for outcome in outcomes if outcome.has_estimate),
+        "restarts": budget.restarts,
+        "half_resolution": calibration.half_resolution is not None,
+        "refined": any(outcome.filtered for outcome in outcomes),
+        "finished": sum(outcome.has_estimate and not outcome.kept for outcome in outcomes),
+        "kept": sum(outcome.has_estimate and outcome.kept for outcome in outcomes),
         **shared,
     }
 
 
-def residual_words(
+def summarise_residual(
     residuals: npt.NDArray[np.float64],
     predictions: npt.NDArray[np.float64],
     calibration: Calibration,
@@ -117,12 +121,14 @@ def residual_words(
     calibration : Calibration
     """
     lines, total = [], 0.0
-    for channel, one in enumerate(calibration.noise):
-        if channel in calibration.constant:
+    for channel, item in enumerate(calibration.noise):
+        if channel in calibration.constant_channels:
             continue
         residual = residuals[:, channel]
         total += float(residual.mean())
-        variance = noise_variance(one, predictions[:, channel], calibration.excess)
+        variance = compute_noise_variance(
+            item, predictions[:, channel], calibration.excess_variance
+        )
         residual = residual / np.sqrt(variance)
         residual -= residual.mean()
         power = float((residual**2).mean()) or 1.0
@@ -131,10 +137,13 @@ def residual_words(
             + (residual[..., 1:] * residual[..., :-1]).mean()
         ) / 2
         lines.append(float(along) / power)
-    return {"whiteness": rounded(float(np.mean(lines))), "mean": rounded(total / len(lines))}
+    return {
+        "whiteness": round_to_six_digits(float(np.mean(lines))),
+        "mean": round_to_six_digits(total / len(lines)),
+    }
 
 
-def receipt(plan: Plan, calibration: Calibration, **facts: Any) -> dict[str, Any]:
+def make_run_report(plan: Plan, calibration: Calibration, **facts: Any) -> dict[str, Any]:
     """Put the report together; `facts` are those that only the run knows."""
     from napari_dip.version import __version__
 
@@ -142,27 +151,36 @@ def receipt(plan: Plan, calibration: Calibration, **facts: Any) -> dict[str, Any
         "task": plan.recipe.task.name,
         "recipe": json.loads(plan.recipe.to_json()),
         "version": __version__,
-        "torch": torch_version(),
+        "torch": get_torch_version(),
         "device": plan.device,
         "threads": plan.threads,
-        "seed": plan.recipe.common.seed,
+        "seed": plan.recipe.run_settings.seed,
         "shape": list(plan.source.shape),
         "axes": plan.source.axes,
-        "noise": noise_words(calibration),
+        "noise": serialise_noise(calibration),
         **facts,
-        "peak_bytes": peak_bytes(),
+        "peak_bytes": measure_peak_bytes(),
     }
 
 
 #: What differs from run to run of the same recipe, or fills a file without telling how to repeat.
-_PASSING = ("seconds", "peak_bytes", "held_out", "recipe", "residual", "verdict", "notes")
+_RUN_SPECIFIC_KEYS = (
+    "seconds",
+    "peak_bytes",
+    "validation_loss",
+    "recipe",
+    "residual",
+    "verdict",
+    "notes",
+    "note_codes",
+)
 
 
-def lasting(report: Mapping[str, Any]) -> dict[str, Any]:
+def select_repeatable_fields(report: Mapping[str, Any]) -> dict[str, Any]:
     """Give the part of a report that a result's file keeps: the same whenever it is repeated."""
-    return {key: value for key, value in report.items() if key not in _PASSING}
+    return {key: value for key, value in report.items() if key not in _RUN_SPECIFIC_KEYS}
 
 
-def rounded(value: float) -> float:
+def round_to_six_digits(value: float) -> float:
     """Six digits: more would only be digits of one image's chance."""
     return float(f"{value:.6g}")

@@ -1,6 +1,6 @@
 """JSON that is read back, checked by the types of its fields; what is wrong names the field.
 
-What a report, the list of a batch and the receipt of a file must hold to be read back.
+What a report, the list of a batch and the record of a file must hold to be read back.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ TextField = Annotated[str, Field(max_length=10_000)]
 #: Of files, which need not be Unicode; pydantic takes no such text for a `str`.
 NameField = InstanceOf[str]
 #: What goes into a script as well, where a line break would begin another command.
-WordField = Annotated[str, Field(pattern=r"^[\w.+:-]{1,100}$")]
+TokenField = Annotated[str, Field(pattern=r"^[\w.+:-]{1,100}$")]
 DigestField = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 CountField = Annotated[int, Field(ge=0, le=2**53)]
 NumberField = Annotated[float, Field(allow_inf_nan=False)]
@@ -62,7 +62,7 @@ def _describe_field_error(error: ValidationError) -> str:
 
 #: Of lists and receipts; raised by one whenever one written before would be read differently.
 SCHEMA = 1
-_Pair = Annotated[list[NumberField | None], Field(min_length=2, max_length=2)]
+_NumberPair = Annotated[list[NumberField | None], Field(min_length=2, max_length=2)]
 
 
 class _Camera(StrictModel):
@@ -71,16 +71,16 @@ class _Camera(StrictModel):
 
 
 class _Noise(StrictModel):
-    model: WordField
+    model: TokenField
     gain: Annotated[list[NumberField], Field(min_length=1)]
     intercept: Annotated[list[NumberField], Field(min_length=1)]
-    hidden_block: SizesField
+    blind_spot_block: SizesField
     relative: list[NumberField] = Field(default_factory=list)
     camera: _Camera | None = None
 
 
 class _Prior(StrictModel):
-    chosen: WordField
+    chosen: TokenField
     why: TextField
 
 
@@ -88,37 +88,37 @@ class _Trials(StrictModel):
     trials: CountField
     gain: NumberField
     error: NumberField
-    went_on: bool
+    fine_tuned: bool
 
 
 class _Network(StrictModel):
-    file: NameField
+    network_file: NameField
     sha256: DigestField
 
 
 class _Shared(StrictModel):
     members: CountField
     iterations: CountField
-    shown: CountField
+    inference: CountField
 
 
 class _Fit(StrictModel):
     axes: Annotated[str, Field(pattern="^[TCZYXS]{0,6}$")] = "T"
     inputs: list[TextField] = Field(default_factory=list)
     network: list[CountField] = Field(default_factory=list)
-    iterations_at_most: CountField = 0
+    max_iterations: CountField = 0
     last_phase: CountField = 0
     finished: CountField = 1
     kept: CountField = 0
-    halved: bool = False
-    filtered: bool = False
-    shared: _Shared = _Shared(members=0, iterations=0, shown=0)
+    half_resolution: bool = False
+    refined: bool = False
+    joint_training: _Shared = _Shared(members=0, iterations=0, inference=0)
 
     @model_validator(mode="before")
     @classmethod
-    def _parts(cls, raw: Any) -> Any:
+    def _check_shared(cls, raw: Any) -> Any:
         """Check what is told of a shared network: in parts, each of them whole."""
-        shared = raw.get("shared") if isinstance(raw, dict) else None
+        shared = raw.get("joint_training") if isinstance(raw, dict) else None
         if isinstance(shared, dict):
             for kind in (_Trials, _Network):
                 if not kind.model_fields.keys().isdisjoint(shared):
@@ -135,14 +135,19 @@ class _Residual(StrictModel):
     whiteness: NumberField | None = None
 
 
+class _NoteCode(StrictModel):
+    code: TextField
+    facts: dict[str, Any]
+
+
 class ReportFields(StrictModel):
     """Fields of a report that anything is made of; others may stand beside."""
 
-    task: WordField
+    task: TokenField
     recipe: dict[str, Any]
-    version: WordField
-    torch: WordField
-    device: WordField
+    version: TokenField
+    torch: TokenField
+    device: TokenField
     threads: CountField
     seed: CountField
     shape: SizesField
@@ -152,19 +157,21 @@ class ReportFields(StrictModel):
     iterations: CountField
     best_iteration: CountField
     stop_reason: TextField
+    stop_code: TokenField | None = None
     fit: _Fit = _Fit()
-    held_out: list[Annotated[list[NumberField | None], Field(min_length=2, max_length=2)]] = Field(
-        default_factory=list
-    )
+    validation_loss: list[
+        Annotated[list[NumberField | None], Field(min_length=2, max_length=2)]
+    ] = Field(default_factory=list)
     seconds: NumberField | None = None
     residual: _Residual = _Residual()
     verdict: _Verdict = _Verdict()
     notes: list[TextField] = Field(default_factory=list)
+    note_codes: list[_NoteCode] = Field(default_factory=list)
     input_sha256: DigestField | None = None
     output_sha256: DigestField | None = None
 
     @model_validator(mode="after")
-    def _fits(self) -> Self:
+    def _check_consistency(self) -> Self:
         if len(self.shape) != len(self.axes):
             raise ValueError(f"'shape' has {len(self.shape)} sizes and 'axes' {len(self.axes)}")
         if self.recipe.get("task") != self.task:
@@ -176,7 +183,7 @@ class _Source(StrictModel):
     source: NameField
 
 
-class ListFields(StrictModel):
+class BatchManifestFields(StrictModel):
     """Of the list of a batch."""
 
     version: Literal[1] = Field(alias="schema")
@@ -184,11 +191,11 @@ class ListFields(StrictModel):
     files: dict[NameField, NameField]
     refused: list[_Source] = Field(default_factory=list)
     cores: CountField = 0
-    one_network: bool = False
+    joint_training: bool = False
 
 
-class ReceiptFields(StrictModel):
-    """Of the receipt of a file that has a result."""
+class FileRecordFields(StrictModel):
+    """Of the record of a file that has a result."""
 
     version: Literal[1] = Field(alias="schema")
     recipe: dict[str, Any]

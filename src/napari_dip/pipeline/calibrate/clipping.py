@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from napari_dip.pipeline.calibrate.noise import noise_variance
+from napari_dip.pipeline.calibrate.channel_noise import compute_noise_variance
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from napari_dip.engine.noise.estimate import NoiseEstimate
-    from napari_dip.pipeline.calibrate.types import Calibration
+    from napari_dip.pipeline.calibrate.calibration import Calibration
     from napari_dip.pipeline.plan.types import Plan, WorkUnit
 
     Numbers = npt.NDArray[np.float64]
@@ -80,7 +80,9 @@ def compute_clipped_mean(noise: NoiseEstimate, signals: Numbers) -> Numbers:
     if isfinite(low):
         means = means + noise.cut_belief[0] * _compute_black_clipping_bias(noise, signals, low)
     if isfinite(high):
-        beyond = _compute_mean_excess(signals - high, np.sqrt(noise_variance(noise, signals)))
+        beyond = _compute_mean_excess(
+            signals - high, np.sqrt(compute_noise_variance(noise, signals))
+        )
         means = means - noise.cut_belief[1] * beyond
     return means
 
@@ -139,7 +141,7 @@ def _compute_normal_tail(away: Numbers) -> Numbers:
 
 
 def calibrate_clipping_limits(
-    noise: NoiseEstimate, planes: Picture, known: npt.NDArray[np.bool_] | None
+    noise: NoiseEstimate, planes: Picture, measured_mask: npt.NDArray[np.bool_] | None
 ) -> NoiseEstimate:
     """Compare the pixels that were cut off with those that the noise foretells.
 
@@ -149,7 +151,7 @@ def calibrate_clipping_limits(
         Of one channel.
     planes : ndarray
         (..., Y, X): what was measured of it.
-    known : ndarray of bool or None
+    measured_mask : ndarray of bool or None
         Of the same shape; None: all.
 
     Returns
@@ -159,9 +161,9 @@ def calibrate_clipping_limits(
     """
     if not any(map(isfinite, noise.cut_off)):
         return noise
-    pixels = planes.reshape(-1) if known is None else planes[known]
+    pixels = planes.reshape(-1) if measured_mask is None else planes[measured_mask]
     table = _make_clipping_table(replace(noise, cut_belief=(1.0, 1.0)), pixels)
-    signals = np.interp(_average_measured_blocks(planes, known), table.means, table.signals)
+    signals = np.interp(_average_measured_blocks(planes, measured_mask), table.means, table.signals)
     belief = [1.0, 1.0]
     for side, limit in enumerate(noise.cut_off):
         if isfinite(limit):
@@ -174,7 +176,9 @@ def calibrate_clipping_limits(
     return replace(noise, cut_belief=(belief[0], belief[1]))
 
 
-def _average_measured_blocks(planes: Picture, known: npt.NDArray[np.bool_] | None) -> Numbers:
+def _average_measured_blocks(
+    planes: Picture, measured_mask: npt.NDArray[np.bool_] | None
+) -> Numbers:
     """Means of the whole blocks of (..., Y, X) that were measured."""
     rows, columns = (side // _BLOCK_SIDE for side in planes.shape[-2:])
 
@@ -184,14 +188,16 @@ def _average_measured_blocks(planes: Picture, known: npt.NDArray[np.bool_] | Non
         return np.moveaxis(parted, -2, -3).reshape(-1, _BLOCK_SIDE**2)
 
     means = blocks(planes).mean(1, dtype=np.float64)
-    return np.asarray(means if known is None else means[blocks(known).all(1)])
+    return np.asarray(means if measured_mask is None else means[blocks(measured_mask).all(1)])
 
 
 def _compute_clipped_share(noise: NoiseEstimate, signals: Numbers, side: int) -> Numbers:
     """Share of the pixels of each signal that noise takes to a limit or beyond it."""
     limit = noise.cut_off[side]
     if side == 1:
-        return _compute_normal_tail((signals - limit) / np.sqrt(noise_variance(noise, signals)))
+        return _compute_normal_tail(
+            (signals - limit) / np.sqrt(compute_noise_variance(noise, signals))
+        )
     light, dark = np.maximum(signals - limit, 0), _compute_black_deviation(noise, limit)
     if not dark:
         return np.zeros_like(light)
@@ -227,7 +233,9 @@ def bound_clipping_bias(
         if isfinite(low):
             raised += float((pixels <= low).mean()) * _compute_black_deviation(noise, low)
         if isfinite(high):
-            lowered += float((pixels >= high).mean()) * float(np.sqrt(noise_variance(noise, high)))
+            lowered += float((pixels >= high).mean()) * float(
+                np.sqrt(compute_noise_variance(noise, high))
+            )
     return HALF_NORMAL_MEAN * raised / parts.shape[1], HALF_NORMAL_MEAN * lowered / parts.shape[1]
 
 
@@ -324,7 +332,9 @@ def _find_clipping_distance(noise: NoiseEstimate, limit: float, side: float, mos
     near, far = 0.0, max(most, 1e-300)
     for _ in range(_BISECTION_STEPS):
         middle = (near + far) / 2
-        if middle < CLIPPING_SIGMAS * float(np.sqrt(noise_variance(noise, limit + side * middle))):
+        if middle < CLIPPING_SIGMAS * float(
+            np.sqrt(compute_noise_variance(noise, limit + side * middle))
+        ):
             near = middle
         else:
             far = middle

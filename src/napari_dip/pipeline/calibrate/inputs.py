@@ -8,7 +8,7 @@ import numpy as np
 
 from napari_dip.errors import Refusal, refusal
 from napari_dip.io.header import match_axes
-from napari_dip.pipeline.calibrate.types import RunInputs
+from napari_dip.pipeline.calibrate.calibration import RunInputs
 from napari_dip.pipeline.plan.layout import get_stacked_axes, make_layout, split_into_parts
 from napari_dip.tasks.noise_models.camera_maps import build_camera_correction
 from napari_dip.tasks.shared_settings import check_exposure_pixels
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from napari_dip.pipeline.calibrate.types import Planes
+    from napari_dip.pipeline.calibrate.calibration import Planes
     from napari_dip.pipeline.plan.layout import Layout
     from napari_dip.pipeline.plan.types import Plan
 
@@ -33,10 +33,12 @@ def sort_inputs(plan: Plan, data: Mapping[str, npt.NDArray[Any]]) -> RunInputs |
         "image" in the axes and shape of `plan.source`; the task's further inputs.
     """
     image, task = data["image"], plan.recipe.task
-    overlays = {one.name for one in task.inputs if one.overlays}
-    others = {name: _copy_as_float32(data[name], marks=name in overlays) for name in plan.others}
-    again = next((one.name for one in task.inputs if one.measures and one.name in others), None)
-    for key, spec in plan.others.items():
+    overlays = {item.name for item in task.inputs if item.overlays}
+    others = {
+        name: _copy_as_float32(data[name], marks=name in overlays) for name in plan.extra_inputs
+    }
+    again = next((item.name for item in task.inputs if item.measures and item.name in others), None)
+    for key, spec in plan.extra_inputs.items():
         if no := check_finite(others[key], spec.name):
             return no
     if no := task.admit(plan.source, _arrange_overlays(plan, others, plan.layout)):
@@ -44,12 +46,14 @@ def sort_inputs(plan: Plan, data: Mapping[str, npt.NDArray[Any]]) -> RunInputs |
     laid = _choose_filled_layout(plan, image, others)
     if isinstance(laid, Refusal):
         return laid
-    layout, parts, known = laid
-    if no := check_content(image if known is None else parts[known], plan.source.name):
+    layout, parts, measured_mask = laid
+    if no := check_content(
+        image if measured_mask is None else parts[measured_mask], plan.source.name
+    ):
         return no
-    named = (one.name for one in task.inputs if one.calibrates)
-    given = {name: others.pop(name) for name in named if name in others}
-    maps = build_camera_correction(given, plan.source.grid)
+    named = (item.name for item in task.inputs if item.calibrates)
+    camera_maps = {name: others.pop(name) for name in named if name in others}
+    maps = build_camera_correction(camera_maps, plan.source.grid)
     if maps is not None:
         parts = maps.corrected(parts)
     if no := task.admit_image(plan.source, parts):
@@ -60,14 +64,24 @@ def sort_inputs(plan: Plan, data: Mapping[str, npt.NDArray[Any]]) -> RunInputs |
     if (
         again is not None
         and second is not None
-        and (no := check_exposure_pixels(parts, second, plan.others[again].name, plan.source.name))
+        and (
+            no := check_exposure_pixels(
+                parts, second, plan.extra_inputs[again].name, plan.source.name
+            )
+        )
     ):
         return no
     if maps is not None and second is not None:
         second = maps.corrected(second)
     step = 1.0 if image.dtype.kind in "iu" else 0.0
     return RunInputs(
-        parts, _arrange_overlays(plan, others, layout), known, step, layout, second, maps
+        stack=parts,
+        extra_inputs=_arrange_overlays(plan, others, layout),
+        measured_mask=measured_mask,
+        grey_level_step=step,
+        layout=layout,
+        repeated_exposure=second,
+        camera_correction=maps,
     )
 
 
@@ -85,18 +99,20 @@ def _choose_filled_layout(
 ) -> tuple[Layout, Planes, npt.NDArray[np.bool_] | None] | Refusal:
     """Lay the image out, in another way than planned where a plane holds no known pixel."""
     layout = plan.layout
-    parts, known = arrange_image(plan, image, others, layout)
-    if no := plan.recipe.task.check_known(plan.source, known):
+    parts, measured_mask = arrange_image(plan, image, others, layout)
+    if no := plan.recipe.task.check_known(plan.source, measured_mask):
         return no
-    if known is not None and not known.any():
+    if measured_mask is not None and not measured_mask.any():
         return refusal("nothing-known", name=plan.source.name)
     rest = _list_alternative_layouts(plan)
-    while known is not None and (hollow := _count_empty_parts(known)):
+    while measured_mask is not None and (hollow := _count_empty_parts(measured_mask)):
         if not rest:
-            return refusal("plane-unknown", name=plan.source.name, count=hollow, total=len(known))
+            return refusal(
+                "plane-unknown", name=plan.source.name, count=hollow, total=len(measured_mask)
+            )
         layout = rest.pop(0)
-        parts, known = arrange_image(plan, image, others, layout)
-    return layout, parts, known
+        parts, measured_mask = arrange_image(plan, image, others, layout)
+    return layout, parts, measured_mask
 
 
 def check_content(array: npt.NDArray[Any], name: str) -> Refusal | None:
@@ -140,21 +156,21 @@ def _arrange_overlays(
 ) -> Mapping[str, Planes]:
     """Lay out what lies on the image pixel by pixel; leave the rest as it is."""
     source, laid = plan.source, dict(others)
-    for one in plan.recipe.task.inputs:
-        if one.overlays and one.name in others:
-            axes = match_axes(source, others[one.name].shape)
+    for item in plan.recipe.task.inputs:
+        if item.overlays and item.name in others:
+            axes = match_axes(source, others[item.name].shape)
             sizes = tuple(zip(source.axes, source.shape, strict=True))
             sides = [count if axis in axes else 1 for axis, count in sizes]
             whole = [1 if axis in "CS" and axis not in axes else n for axis, n in sizes]
-            spread = np.broadcast_to(others[one.name].reshape(sides), whole)
-            laid[one.name] = split_into_parts(spread, source.axes, layout)
+            spread = np.broadcast_to(others[item.name].reshape(sides), whole)
+            laid[item.name] = split_into_parts(spread, source.axes, layout)
     return laid
 
 
-def _count_empty_parts(known: npt.NDArray[np.bool_]) -> int:
+def _count_empty_parts(measured_mask: npt.NDArray[np.bool_]) -> int:
     """Count the parts without anything known of a channel of which others know something."""
-    there = known.reshape(*known.shape[:2], -1).any(2)
-    gone = np.any(~there & np.any(there, axis=0), axis=1)
+    has_pixels = measured_mask.reshape(*measured_mask.shape[:2], -1).any(2)
+    gone = np.any(~has_pixels & np.any(has_pixels, axis=0), axis=1)
     return int(np.count_nonzero(gone))
 
 
@@ -165,7 +181,9 @@ def _list_alternative_layouts(plan: Plan) -> list[Layout]:
         for axis in get_stacked_axes(plan.source)[::-1]
     ]
     least = plan.recipe.task.least_depth
-    return [one for one in ways if one != plan.layout and min(one.depth(plan.source)) >= least]
+    return [
+        route for route in ways if route != plan.layout and min(route.depth(plan.source)) >= least
+    ]
 
 
 def check_finite(array: Planes, name: str) -> Refusal | None:

@@ -28,14 +28,14 @@ if TYPE_CHECKING:
 
 #: Iterations at the start of which the pace says nothing: libraries choose their ways in the first.
 #: Said of it alone, 140 s were left where 23 came (`benchmarks/time_left.py`).
-WARM_UP = 10
+WARM_UP_ITERATIONS = 10
 #: What is said, by what is expected: iterations do not all take the same time.
-MARGIN = 1.15
+TIME_LEFT_MARGIN = 1.15
 #: Least time that a plan is taken to give all iterations.
-LEAST_SECONDS = 1e-3
+MIN_FIT_SECONDS = 1e-3
 
 
-class Pace:
+class IterationTimer:
     """Learns how long an iteration takes in one unit of a run.
 
     Parameters
@@ -47,10 +47,10 @@ class Pace:
     """
 
     def __init__(self, began: float, done: int) -> None:
-        self._from, self._began = done, began
-        self._warm = False
+        self._first_iteration, self._start_time = done, began
+        self._is_warm = False
 
-    def at(self, now: float, done: int) -> float | None:
+    def estimate_seconds(self, now: float, done: int) -> float | None:
         """Give the seconds for an iteration, once that can be told.
 
         Parameters
@@ -59,15 +59,17 @@ class Pace:
         done : int
             Iterations of this unit that are done.
         """
-        if not self._warm and done - self._from < WARM_UP:  # count from here at the next report
-            self._warm, self._from, self._began = True, done, now
+        if (
+            not self._is_warm and done - self._first_iteration < WARM_UP_ITERATIONS
+        ):  # count from here at the next report
+            self._is_warm, self._first_iteration, self._start_time = True, done, now
             return None
-        self._warm = True
-        counted = done - self._from
-        return (now - self._began) / counted if counted > 0 else None
+        self._is_warm = True
+        counted = done - self._first_iteration
+        return (now - self._start_time) / counted if counted > 0 else None
 
 
-def ending_iterations(plan: Plan) -> float:
+def estimate_ending_iterations(plan: Plan) -> float:
     """Estimate what each unit of a plan takes after its last iteration, counted in iterations.
 
     Looks, filter, residual and verdict, as long as the plan expects them to take, in iterations as
@@ -75,13 +77,13 @@ def ending_iterations(plan: Plan) -> float:
     3.0 s are counted (`benchmarks/time_left.py --cpu`, single shot of 320 × 320 pixels).
     """
     budget, fits = plan.budget, len(plan.units)
-    iterations = sum(one.iterations for one in plan.units)
+    iterations = sum(unit.iterations for unit in plan.units)
     iterations += fits * (budget.release + budget.iterations * len(budget.rivals))
-    each = max(plan.costs.fit - START_SECONDS, LEAST_SECONDS) / max(1, iterations)
-    return (plan.costs.usual_look + plan.costs.ending) / fits / each
+    each = max(plan.costs.fit - START_SECONDS, MIN_FIT_SECONDS) / max(1, iterations)
+    return (plan.costs.usual_inference + plan.costs.ending) / fits / each
 
 
-def bound(pace: float, iterations: float) -> float:
+def bound_time_left(pace: float, iterations: float) -> float:
     """Bound the seconds left from above.
 
     Parameters
@@ -91,7 +93,7 @@ def bound(pace: float, iterations: float) -> float:
     iterations : float
         That are to come, with what counts as such.
     """
-    return MARGIN * pace * max(0.0, iterations)
+    return TIME_LEFT_MARGIN * pace * max(0.0, iterations)
 
 
 #: Share of what comes after the iterations that looks take, and not the filter and the verdict:
@@ -103,7 +105,7 @@ INFERENCE_TIME_SHARE = 0.45
 MAX_PREVIEW_SHARE = 0.01
 
 
-class Clock:
+class RunClock:
     """Reads the time for one run; nothing that it says enters the pixels but the time limit.
 
     Parameters
@@ -118,7 +120,7 @@ class Clock:
 
     Attributes
     ----------
-    ended : bool
+    is_ended : bool
         Whether a person, or the time limit, has ended the run before all units were fitted.
     """
 
@@ -130,63 +132,67 @@ class Clock:
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._monotonic = monotonic
-        self._stands_at: float | None = None  # when the pause began that lasts now
-        self._paused = 0.0
-        self.started = self._now()
-        self.timed_out = self.ended = False
-        self._limit = plan.recipe.common.time_limit
-        self._place: int | None = None
+        self._pause_start: float | None = None  # when the pause began that lasts now
+        self._paused_seconds = 0.0
+        self.started = self._read_time()
+        self.timed_out = self.is_ended = False
+        self._time_limit = plan.recipe.run_settings.time_limit
+        self._candidate_index: int | None = None
         self.expect(plan)
-        self._ask = control
+        self._get_control = control
         self._preview_seconds = preview_seconds
-        self._last_preview = self._asked_preview = self.started
-        self._preview_cost, self._looked = 0.0, False
+        self._last_preview = self._preview_start = self.started
+        self._preview_cost, self._has_preview_inference = 0.0, False
         self._unit = 1
-        self._pace = Pace(self.started, 0)
+        self._pace = IterationTimer(self.started, 0)
 
     def expect(self, plan: Plan, units: Sequence[WorkUnit] = ()) -> None:
         """Count on what a plan spends, or these units of it; the pixels may have changed it."""
         budget, units = plan.budget, units or plan.units
-        self._each = [unit.iterations + budget.release for unit in units]
-        self._iterations = self._each[0]
-        self._race = budget.iterations  # of each prior in a race
-        self._raced = budget.iterations * len(budget.rivals)
+        self._unit_iterations = [unit.iterations + budget.release for unit in units]
+        self._iterations = self._unit_iterations[0]
+        self._candidate_iterations = budget.iterations  # of each prior in a race
+        self._selection_iterations = budget.iterations * len(budget.rivals)
         self._fit_share = plan.fit_share
         self._units = len(units)
-        self._ending = ending_iterations(plan)
-        self._called = plan.called
-        self._fits = [unit.pictured for unit in units]
-        self._shared = any(unit.series for unit in units)
-        self._shown = 0.0
+        self._ending_iterations = estimate_ending_iterations(plan)
+        self._unit_label = plan.part_name
+        self._unit_pictured = [unit.has_estimate for unit in units]
+        self._uses_joint_training = any(unit.series for unit in units)
+        self._reported_fraction = 0.0
 
     @property
     def seconds(self) -> float:
         """Seconds since the start, pauses left out."""
-        return self._now() - self.started
+        return self._read_time() - self.started
 
     def begin(self, number: int, done: int, iterations: int = 0) -> None:
-        """Start timing unit `convert_nan_to_none`, which resumes after `done` iterations.
+        """Start timing unit `number`, which resumes after `done` iterations.
 
         If it takes more `iterations` than was planned, so will those that come after it.
         """
         self._unit = number
-        later = self._each[number - 1 :]
-        self._each[number - 1 :] = [max(one, iterations) for one in later]
-        self._iterations = self._each[number - 1]
-        self._pace = Pace(self._now(), done)
+        later = self._unit_iterations[number - 1 :]
+        self._unit_iterations[number - 1 :] = [max(item, iterations) for item in later]
+        self._iterations = self._unit_iterations[number - 1]
+        self._pace = IterationTimer(self._read_time(), done)
 
-    def race(self, place: int | None) -> None:
+    def set_candidate(self, place: int | None) -> None:
         """Take note of which prior of a race is fitted now; None: it is over."""
-        self._place = place
+        self._candidate_index = place
 
-    def control(self) -> Control:
+    def poll_control(self) -> Control:
         """Ask what the person wants; KEEP once the time is up."""
-        wish = self._ask()
-        self._stand_or_go(wish)
-        if self._limit is not None and wish is Control.GO and self.seconds > self._limit:
+        request = self._get_control()
+        self._update_pause(request)
+        if (
+            self._time_limit is not None
+            and request is Control.GO
+            and self.seconds > self._time_limit
+        ):
             self.timed_out = True
             return Control.KEEP
-        return wish
+        return request
 
     def check_time(self, name: str) -> None:
         """Say no to a run that has come to nothing by its time limit.
@@ -202,9 +208,9 @@ class Clock:
             If it was the limit that ended it.
         """
         if self.timed_out:
-            raise Failed(refusal("time-over", limit=f"{self._limit:g}", name=name))
+            raise Failed(refusal("time-over", limit=f"{self._time_limit:g}", name=name))
 
-    def preview_due(self, at_hand: bool) -> bool:
+    def is_preview_due(self, at_hand: bool) -> bool:
         """Say whether to show a picture now.
 
         Parameters
@@ -214,83 +220,100 @@ class Clock:
         """
         if self._preview_seconds is None:
             return False
-        now = self._now()
+        now = self._read_time()
         dear = 0.0 if at_hand else self._preview_cost / MAX_PREVIEW_SHARE
         if now - self._last_preview < max(self._preview_seconds, dear):
             return False
-        self._asked_preview, self._looked = now, not at_hand
+        self._preview_start, self._has_preview_inference = now, not at_hand
         return True
 
-    def previewed(self) -> None:
+    def record_preview_cost(self) -> None:
         """Take note of what the preview cost."""
-        self._last_preview = self._now()
-        if self._looked:
-            self._preview_cost = self._last_preview - self._asked_preview
+        self._last_preview = self._read_time()
+        if self._has_preview_inference:
+            self._preview_cost = self._last_preview - self._preview_start
 
-    def event(self, progress: Any, preview: npt.NDArray[np.float32] | None) -> Event:
+    def make_event(self, progress: Any, preview: npt.NDArray[np.float32] | None) -> Event:
         """Put the engine's report into words."""
         judgement = progress.judgement
-        before = self._raced if self._place is None else self._place * self._race
+        before = (
+            self._selection_iterations
+            if self._candidate_index is None
+            else self._candidate_index * self._candidate_iterations
+        )
         done = before + progress.iteration
-        share = min(1.0, done / max(1, self._raced + self._iterations)) * self._fit_share
-        last = self._place is None or self._place * self._race == self._raced
+        share = (
+            min(1.0, done / max(1, self._selection_iterations + self._iterations)) * self._fit_share
+        )
+        last = (
+            self._candidate_index is None
+            or self._candidate_index * self._candidate_iterations == self._selection_iterations
+        )
         if progress.swept and last:
             share = self._fit_share + (1 - self._fit_share) * progress.swept
-        words = "Taking a last close look" if progress.swept else "Restoring"
-        if not self._fits[self._unit - 1]:
-            words = "Learning from many at once"
+        message = "Taking a last close look" if progress.swept else "Restoring"
+        if not self._unit_pictured[self._unit - 1]:
+            message = "Learning from many at once"
         elif self._units > 1:
-            place = sum(self._fits[: self._unit])
-            words += f", {self._called} {place} of {sum(self._fits)}"
-        if self._place:  # a rival's losses are no part of the curve that the first has drawn
-            judgement = ValidationRecord(0, nan, nan)
-            words = "Finding out which prior suits"
+            place = sum(self._unit_pictured[: self._unit])
+            message += f", {self._unit_label} {place} of {sum(self._unit_pictured)}"
+        if (
+            self._candidate_index
+        ):  # a rival's losses are no part of the curve that the first has drawn
+            judgement = ValidationRecord(iteration=0, fitted=nan, held_out=nan)
+            message = "Finding out which prior suits"
         return Event(
-            progress.note or words,
-            self._fraction(share),
-            progress.iteration,
-            self._iterations,
-            convert_nan_to_none(judgement.fitted),
-            convert_nan_to_none(judgement.held_out),
-            progress.best_iteration,
-            self.seconds,
-            self._left(done, progress.swept if last else 0.0),
-            preview,
-            self._unit,
-            self._units,
+            message=message if progress.note is None else str(progress.note),
+            fraction=self._compute_fraction(share),
+            iteration=progress.iteration,
+            iterations=self._iterations,
+            fitted_loss=convert_nan_to_none(judgement.fitted),
+            held_out_loss=convert_nan_to_none(judgement.held_out),
+            best_iteration=progress.best_iteration,
+            seconds=self.seconds,
+            seconds_left=self._estimate_time_left(done, progress.swept if last else 0.0),
+            preview=preview,
+            unit=self._unit,
+            units=self._units,
         )
 
-    def _fraction(self, share: float) -> float:
+    def _compute_fraction(self, share: float) -> float:
         """Share of the run that is done, of this unit so much; it never falls.
 
         More may be left than was thought, where frames go on from what all have learned.
         """
         # where a network is shared, most of the time goes into what follows the fits
-        each = [one + self._ending * self._shared for one in self._each]
+        each = [
+            iteration + self._ending_iterations * self._uses_joint_training
+            for iteration in self._unit_iterations
+        ]
         done = (sum(each[: self._unit - 1]) + share * each[self._unit - 1]) / sum(each)
-        self._shown = max(self._shown, done)
-        return self._shown
+        self._reported_fraction = max(self._reported_fraction, done)
+        return self._reported_fraction
 
-    def _now(self) -> float:
+    def _read_time(self) -> float:
         """Seconds of the clock that stands still in pauses."""
-        now = self._monotonic() if self._stands_at is None else self._stands_at
-        return now - self._paused
+        now = self._monotonic() if self._pause_start is None else self._pause_start
+        return now - self._paused_seconds
 
-    def _stand_or_go(self, wish: Control) -> None:
-        if wish is Control.PAUSE and self._stands_at is None:
-            self._stands_at = self._monotonic()
-        elif wish is not Control.PAUSE and self._stands_at is not None:
-            self._paused += self._monotonic() - self._stands_at
-            self._stands_at = None
+    def _update_pause(self, request: Control) -> None:
+        if request is Control.PAUSE and self._pause_start is None:
+            self._pause_start = self._monotonic()
+        elif request is not Control.PAUSE and self._pause_start is not None:
+            self._paused_seconds += self._monotonic() - self._pause_start
+            self._pause_start = None
 
-    def _left(self, done: int, swept: float) -> float | None:
+    def _estimate_time_left(self, done: int, swept: float) -> float | None:
         """Upper bound of the seconds left, from the pace of this unit."""
-        pace, left = self._pace.at(self._now(), done), None
+        pace, remaining = self._pace.estimate_seconds(self._read_time(), done), None
         if pace is not None:
-            later = self._each[self._unit :]
-            ending = self._ending * (1 - INFERENCE_TIME_SHARE * swept + len(later))
-            left = bound(pace, max(0, self._raced + self._iterations - done) + sum(later) + ending)
-        if self._limit is None:
-            return left
-        rest = max(0.0, self._limit - self.seconds)
-        return rest if left is None else min(left, rest)
+            later = self._unit_iterations[self._unit :]
+            ending = self._ending_iterations * (1 - INFERENCE_TIME_SHARE * swept + len(later))
+            remaining = bound_time_left(
+                pace,
+                max(0, self._selection_iterations + self._iterations - done) + sum(later) + ending,
+            )
+        if self._time_limit is None:
+            return remaining
+        rest = max(0.0, self._time_limit - self.seconds)
+        return rest if remaining is None else min(remaining, rest)

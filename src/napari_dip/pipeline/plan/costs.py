@@ -14,7 +14,8 @@ from itertools import pairwise, product
 from math import ceil, prod
 from typing import TYPE_CHECKING, Any
 
-from napari_dip.engine.networks.pieces import count_max_tile_pixels
+from napari_dip.engine.networks.inference_tiles import count_max_tile_pixels
+from napari_dip.errors.notes import make_note
 from napari_dip.pipeline.plan.types import Budget, CostEstimate
 from napari_dip.tasks.priors.blind_spot import compute_loss_core_width, compute_window_size
 from napari_dip.tasks.priors.masked_input import (
@@ -28,6 +29,7 @@ from napari_dip.tasks.priors.r2r import MEASUREMENT_INPUT_PRIORS, R2R_PRIOR
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from napari_dip.errors.notes import Note
     from napari_dip.io import ImageSpec
     from napari_dip.pipeline.plan.types import WorkUnit
     from napari_dip.pipeline.recipe import Recipe
@@ -35,7 +37,14 @@ if TYPE_CHECKING:
 #: Sides that a hidden block can have.
 BLOCK_SIDES = (1, 3, 5, 7)
 #: Priors whose networks see no further than so many pixels of a plane.
-LOCAL_PRIORS = ("blind-spot", "recorrupted", "guided", "recompression", "image", "image-shapes")
+LOCAL_PRIORS = (
+    "blind-spot",
+    "r2r",
+    "guided",
+    "recompression",
+    "masked-input",
+    "masked-input-shapes",
+)
 
 
 def count_inference_passes(block: tuple[int, ...], core: tuple[int, ...]) -> int:
@@ -82,7 +91,7 @@ def compute_batch_pixels(grid: tuple[int, ...], budget: Budget) -> int:
 #: Floating-point operations a second that convolutions of these widths reach. Per CPU thread, in
 #: single precision: a step of 256 x 256 pixels and widths 16, 32, 64, 64 takes 0.105 s of one
 #: thread of an Intel Xeon with AMX that is shared (`benchmarks/speed_plan.py`, as all below). On a
-#: graphics card: a cautious guess, no card was at hand.
+#: GPU: a cautious guess, no card was at hand.
 THREAD_RATE, GPU_RATE = 100e9, 2e12
 #: That rate's multiple of steps in half precision (0.077 s), of volumes (0.63 s for a step and
 #: 0.22 s for a look at 16 x 96 x 96 voxels) and of networks with normalised layers (0.18 s).
@@ -90,7 +99,7 @@ HALF_PRECISION_RATE_FACTOR, VOLUME_RATE_FACTOR, NORMALISED_RATE_FACTOR = 1.35, 0
 #: Priors whose steps are in half precision where the processor is made for it, and those whose
 #: networks have normalised layers.
 HALF_PRECISION_PRIORS = (R2R_PRIOR, "blind-spot")
-NORMALISED_PRIORS = ("noise", "guided-noise", "deep")
+NORMALISED_PRIORS = ("random-input", "guided-random-input", "random-input-no-skips")
 #: Loading torch; and measuring the noise: for a picture, and for each of its pixels.
 START_SECONDS, MEASURE_SECONDS, MEASURE_PIXEL_SECONDS = 3.0, 0.1, 1.5e-6
 #: What comes after a fit, for each pixel: residual and verdict of a channel, and the last filter of
@@ -110,23 +119,23 @@ RETAINED_HALF_STEP_SHARE, RETAINED_STEP_SHARE = 0.5, 0.8
 #: fixed noise has 32 channels of code and normalised layers), and of a look that learns nothing.
 STEP_BYTES = {
     "blind-spot": 46,
-    "recorrupted": 46,
+    "r2r": 46,
     "guided": 40,
     "recompression": 40,
-    "coarser-scales": 70,
-    "image": 70,
-    "image-shapes": 40,
-    "noise": 74,
-    "guided-noise": 74,
-    "deep": 74,
+    "zssr": 70,
+    "masked-input": 70,
+    "masked-input-shapes": 40,
+    "random-input": 74,
+    "guided-random-input": 74,
+    "random-input-no-skips": 74,
     "total-variation": 74,
     "pixels": 74,
 }
 #: The same of steps of planes in half precision.
-HALF_STEP_BYTES = {"blind-spot": 40, "recorrupted": 40, "image": 45}
+HALF_STEP_BYTES = {"blind-spot": 40, "r2r": 40, "masked-input": 45}
 INFERENCE_FEATURE_BYTES = 17
 #: Passes through the network of one look at the picture, where it is shown from several sides.
-PASSES_PER_INFERENCE = {"coarser-scales": 8}
+PASSES_PER_INFERENCE = {"zssr": 8}
 #: Bytes for each pixel of a channel: the input and what all fits leave; a look's code and picture,
 #: which further channels of a plane add nothing to that could be seen, as a whole and in pieces.
 (
@@ -139,7 +148,7 @@ PASSES_PER_INFERENCE = {"coarser-scales": 8}
 #: looks have left: 2,048 pixels a side, three channels: 44; 1,536: 85; 4,096, one channel: 70.
 REFINEMENT_BYTES = 65
 #: Priors whose pictures are filtered so.
-REFINED_PRIORS = ("blind-spot", "recorrupted", "guided")
+REFINED_PRIORS = ("blind-spot", "r2r", "guided")
 #: The same where the code holds what the planes before and after show: measured in the same way on
 #: 16 x 128 x 128 and 40 x 256 x 256.
 STACK_INFERENCE_PIXEL_BYTES = 265
@@ -206,15 +215,15 @@ def estimate_fit_memory(grid: tuple[int, ...], channels: int, budget: Budget, *,
     halved = half and _uses_half_precision(grid, budget)
     bytes_of = (STEP_BYTES | HALF_STEP_BYTES if halved else STEP_BYTES)[budget.prior]
     step = _count_step_pixels(grid, budget) * features * bytes_of
-    shown, start, left = compute_batch_pixels(grid, budget), START_BYTES, 0.0
+    pixels, start, remaining = compute_batch_pixels(grid, budget), START_BYTES, 0.0
     if len(grid) == 2:
-        left = step * (RETAINED_HALF_STEP_SHARE if halved else RETAINED_STEP_SHARE)
-        code = INFERENCE_PIXEL_BYTES if shown == whole else PIECEWISE_INFERENCE_PIXEL_BYTES
+        remaining = step * (RETAINED_HALF_STEP_SHARE if halved else RETAINED_STEP_SHARE)
+        code = INFERENCE_PIXEL_BYTES if pixels == whole else PIECEWISE_INFERENCE_PIXEL_BYTES
     else:
         code, start = VOLUME_INFERENCE_PIXEL_BYTES * channels, START_BYTES_OF_VOLUMES
         if budget.prior in PLANE_WISE_PRIORS:
             code = STACK_INFERENCE_PIXEL_BYTES * channels
-    work = max(step, shown * features * INFERENCE_FEATURE_BYTES + left) + whole * code
+    work = max(step, pixels * features * INFERENCE_FEATURE_BYTES + remaining) + whole * code
     if len(grid) == 2 and budget.prior in REFINED_PRIORS:
         work = max(work, channels * whole * REFINEMENT_BYTES)
     return int(start + work)
@@ -246,7 +255,7 @@ def estimate_costs(
     operations: float = 2 * _count_multiplications(budget.widths, dims)
     pixel = operations / _estimate_operation_rate(budget, dims, device, threads)
     look = pixel * prod(grid) if budget.prior in MEASUREMENT_INPUT_PRIORS else 0.0
-    planned = sum(one.iterations for one in units)
+    planned = sum(unit.iterations for unit in units)
     total = planned + fits * (budget.release + budget.iterations * len(budget.rivals))
     quick = (
         HALF_PRECISION_RATE_FACTOR
@@ -256,11 +265,11 @@ def estimate_costs(
     fit = 3 * total * _count_step_pixels(grid, budget) * pixel / quick
     # one that is fitted to many looks at all of them, but ten times only
     judged = sum(
-        max(one.iterations / ITERATIONS_PER_VALIDATION, 10 * len(one.members)) for one in units
+        max(unit.iterations / ITERATIONS_PER_VALIDATION, 10 * len(unit.members)) for unit in units
     )
     fit += (judged + (total - planned) / ITERATIONS_PER_VALIDATION) * look
     fit += fits * PASSES_PER_INFERENCE.get(budget.prior, 0) * pixel * prod(grid)
-    channels = sum(len(one.channels) for one in units)
+    channels = sum(len(unit.channels) for unit in units)
     start = START_SECONDS + MEASURE_SECONDS + MEASURE_PIXEL_SECONDS * prod(grid) * channels
     ending = ASSESSMENT_PIXEL_SECONDS * prod(grid) * channels
     if len(grid) == 2 and budget.prior in REFINED_PRIORS:
@@ -268,7 +277,12 @@ def estimate_costs(
         ending += (1 + len(budget.rivals)) * filtered * prod(grid)
     # the noise is only known once the pixels are read
     usual, most = (1, 1) if budget.prior == R2R_PRIOR else count_final_passes(dims)
-    return CostEstimate(start + fit, fits * usual * look, fits * most * look, ending)
+    return CostEstimate(
+        fit=start + fit,
+        usual_inference=fits * usual * look,
+        longest_inference=fits * most * look,
+        ending=ending,
+    )
 
 
 def _estimate_operation_rate(budget: Budget, dims: int, device: str, threads: int) -> float:
@@ -298,15 +312,15 @@ def _count_step_pixels(grid: tuple[int, ...], budget: Budget) -> int:
     return prod(map(min, compute_window_size(len(grid), budget.window), grid))
 
 
-#: A note on a plan.
-FEWER_SCALES_NOTE = "The image is small, so the network has {most} scales instead of {usual}."
+#: Codes of the notes on a plan that come from its budget.
+BUDGET_NOTES = ("fewer-scales",)
 #: One part in so many of the user's own limit of iterations goes to the last phase, at most.
 REFIT_DIVISOR = 8
 
 
 def choose_budget(
     recipe: Recipe, source: ImageSpec, prior: str | None = None, *, volume: bool = False
-) -> tuple[Budget, tuple[str, ...]]:
+) -> tuple[Budget, tuple[Note, ...]]:
     """Look up what the recipe's preset spends, with the user's own limits put in.
 
     Parameters
@@ -322,15 +336,17 @@ def choose_budget(
     Returns
     -------
     Budget
-    notes : tuple of str
-        What differs from the preset, in words.
+    notes : tuple of Note
+        What differs from the preset.
     """
-    task, common = recipe.task, recipe.common
+    task, common = recipe.task, recipe.run_settings
     prior = prior or task.first_choice(source, volume=volume)
     row = _read_presets(task.name)[prior][common.preset]
     row = {**row, **row.get("volume", {})} if volume else row
     most, widths = count_max_scales(min(source.grid)), task.widths(prior, tuple(row["widths"]))
-    notes = (FEWER_SCALES_NOTE.format(most=most, usual=len(widths)),) if most < len(widths) else ()
+    notes: tuple[Note, ...] = ()
+    if most < len(widths):
+        notes = (make_note("fewer-scales", most=most, usual=len(widths)),)
     release = row.get("release", 0)
     iterations = row["iterations"]
     if common.max_iterations:  # the last phase counts, too
@@ -344,7 +360,7 @@ def choose_budget(
         learning_rate=row["learning_rate"],
         window=row["window"],
         release=release,
-        rivals=tuple(one for one in task.contenders() if one != prior),
+        rivals=tuple(contender for contender in task.contenders() if contender != prior),
         joint=min(row.get("joint", 0), iterations),
         operator_rate=row.get("operator_rate", 0.0),
         half=row.get("half", False) and not volume,
@@ -357,5 +373,5 @@ def _read_presets(task: str) -> dict[str, Any]:
     folder = resources.files("napari_dip.pipeline.plan").joinpath("presets")
     path = folder.joinpath(f"{task}.json")
     if not path.is_file():  # a new task spends what the paper's prior mostly takes
-        path = folder.joinpath("noise-code.json")
+        path = folder.joinpath("random-input.json")
     return dict(json.loads(path.read_text(encoding="utf-8")))

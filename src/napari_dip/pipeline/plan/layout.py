@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_dip.errors import Refusal, refusal
+from napari_dip.errors.notes import make_note
 from napari_dip.io.header import MAX_IMAGE_PLANES
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from napari_dip.errors.notes import Note
     from napari_dip.io import ImageSpec
     from napari_dip.tasks import Task
 
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
 PART_NAMES = {"T": "frame", "Z": "plane"}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:
     """What each axis of an image is used for.
 
@@ -45,7 +47,7 @@ class Layout:
     grid: str
 
     @property
-    def volume(self) -> bool:
+    def is_volume(self) -> bool:
         """Whether planes are fitted together."""
         return len(self.grid) > 2
 
@@ -60,13 +62,13 @@ class Layout:
             np.prod([source.shape[source.axes.index(axis)] for axis in self.parts], dtype=int)
         )
 
-    def along(self, source: ImageSpec) -> str:
+    def get_neighbour_axis(self, source: ImageSpec) -> str:
         """Name the axis on which parts are neighbours: time before depth; "" for a single part."""
         return next((axis for axis in get_stacked_axes(source) if axis in self.parts), "")
 
     def stride(self, source: ImageSpec) -> int:
         """Count the parts from one to its next neighbour; 0 for a single part."""
-        axis = self.along(source)
+        axis = self.get_neighbour_axis(source)
         return (
             self.count(source) // source.shape[source.axes.index(axis)]
             if axis == "T"
@@ -99,7 +101,7 @@ def make_layout(source: ImageSpec, *, volume: bool, deep: str = "") -> Layout:
     deep = (deep or get_stacked_axes(source)[-1:]) if volume else ""
     channels = next((axis for axis in "CS" if axis in source.axes), "")
     parts = "".join(axis for axis in "TZ" if axis in source.axes and axis != deep)
-    return Layout(parts, channels, deep + "YX")
+    return Layout(parts=parts, channels=channels, grid=deep + "YX")
 
 
 def split_into_parts(array: npt.NDArray[Any], axes: str, layout: Layout) -> npt.NDArray[np.float32]:
@@ -214,17 +216,18 @@ def _make_channels_hint(shape: tuple[int, ...], axes: str) -> str:
     )
 
 
-def describe_assumed_depth(source: ImageSpec) -> str:
+def describe_assumed_depth(source: ImageSpec) -> Note:
     """Say that an axis without a name was taken for depth, and how to say what else it holds."""
     count = source.along("Z")[0]
     colours = count == 3 and "C" not in source.axes
-    free = [one for one in _AXIS_MEANINGS if one not in source.axes and (one != "S" or colours)]
-    named = [(source.axes.replace("Z", one), _AXIS_MEANINGS[one]) for one in free]
-    said = f"The axis of {count} planes was taken for depth"
-    if not named:
-        return f"{said}. Name the axes in 'Axes' (--axes) if it is none."
-    rest = [f"{axes} for {what}" for axes, what in named]
-    return f"{said}. If it is none, write in 'Axes' (--axes): {', '.join(rest)}."
+    free = [
+        meaning
+        for meaning in _AXIS_MEANINGS
+        if meaning not in source.axes and (meaning != "S" or colours)
+    ]
+    named = [(source.axes.replace("Z", item), _AXIS_MEANINGS[item]) for item in free]
+    others = ", ".join(f"{axes} for {what}" for axes, what in named)
+    return make_note("depth-assumed", count=count, others=others)
 
 
 def _format_sizes(shape: tuple[int, ...]) -> str:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from napari_dip.errors.fault import make_printable
-from napari_dip.pipeline.machine import duration, size
+from napari_dip.errors.notes import make_note
+from napari_dip.pipeline.machine import format_bytes, format_duration
 from napari_dip.pipeline.plan.layout import PART_NAMES, Layout
 
 if TYPE_CHECKING:
@@ -17,11 +18,12 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from napari_dip.errors.notes import Note, Stop
     from napari_dip.io import ImageSpec
     from napari_dip.pipeline.recipe import Recipe
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Budget:
     """What a preset spends on one fit; read from `presets/<task>.json`.
 
@@ -47,7 +49,7 @@ class Budget:
     half: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CostEstimate:
     """Estimated seconds of all fits, of the last close looks, and of what follows them.
 
@@ -55,27 +57,21 @@ class CostEstimate:
     ----------
     fit : float
         Loading, measuring the noise, iterations and judging.
-    usual_look : float
+    usual_inference : float
         Last looks where the noise differs from pixel to pixel, as it mostly does.
-    longest_look : float
+    longest_inference : float
         Last looks at the noise that takes most of them.
     ending : float
         The last filter, residual and verdict.
     """
 
     fit: float
-    usual_look: float
-    longest_look: float
+    usual_inference: float
+    longest_inference: float
     ending: float = 0.0
 
 
-SERVED = (
-    "The network was not fitted to this image alone: it is that of the series in '{name}', fitted "
-    "to {count} files."
-)
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SharedNetwork:
     """What is known of such a network without its weights.
 
@@ -92,7 +88,7 @@ class SharedNetwork:
     prior : str
     widths : tuple of int
         Channels of the network at each scale.
-    halved : bool
+    uses_half_resolution : bool
         Whether it was fitted to images at half their size.
     groups : tuple of tuple of int
         Channels that it takes together.
@@ -111,7 +107,7 @@ class SharedNetwork:
     repeats: int = 0
     prior: str = ""
     widths: tuple[int, ...] = ()
-    halved: bool = False
+    uses_half_resolution: bool = False
     groups: tuple[tuple[int, ...], ...] = ()
     files: tuple[str, ...] = ()
     outcomes: tuple[UnitOutcome, ...] = ()
@@ -122,29 +118,31 @@ class SharedNetwork:
         return Path(self.path).name
 
     @property
-    def words(self) -> dict[str, Any]:
+    def report_fields(self) -> dict[str, Any]:
         """Name it in a report."""
-        return {"file": self.name, "sha256": self.sha256}
+        return {"network_file": self.name, "sha256": self.sha256}
 
-    def tell(self, outcomes: list[UnitOutcome], units: tuple[WorkUnit, ...]) -> None:
+    def add_outcomes(self, outcomes: list[UnitOutcome], units: tuple[WorkUnit, ...]) -> None:
         """Add how the fits went that a run goes on from, unless they are among its outcomes."""
-        there = {one.unit for one in outcomes}
+        existing = {outcome.unit for outcome in outcomes}
         wanted = {unit.series for unit in units}
-        for one in self.outcomes:
-            if one.series not in wanted or one.unit in there:
+        for item in self.outcomes:
+            if item.series not in wanted or item.unit in existing:
                 continue
-            if one.role == SHARED:
-                told = SERVED.format(name=make_printable(self.name), count=one.members)
-                one = replace(one, notes=(told, *one.notes[1:]))
-            outcomes.append(one)
+            if item.role == JOINT:
+                note = make_note(
+                    "series-network", name=make_printable(self.name), count=item.members
+                )
+                item = replace(item, notes=(note, *item.notes[1:]))
+            outcomes.append(item)
 
 
 #: What a fit is for: a picture by itself; one network for all; to try whether it pays to go on from
 #: that alone; a picture by that network.
-OWN, SHARED, TRIAL, SHOWN = "own", "shared", "trial", "shown"
+INDEPENDENT, JOINT, FINE_TUNE_PROBE, INFERENCE = "own", "shared", "trial", "shown"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WorkUnit:
     """One fit: a group of channels and a restart.
 
@@ -161,32 +159,32 @@ class WorkUnit:
     iterations : int
     part : int
         Which plane or volume of a stack, 0-based.
-    warm : bool
+    is_warm_start : bool
         Whether it begins with the weights of the unit before.
-    first : str
+    first_unit_id : str
         Id of the first fit of the same channels.
-    before, after : int or None
+    previous_part, next_part : int or None
         Which part is its neighbour: the same one frame earlier or later, or in a stack that is no
         movie the next plane; None: there is none.
-    timely : bool
+    has_time_neighbours : bool
         Whether these are neighbours in time.
     segment : int
         Which segment of the movie or stack; see `napari_dip.pipeline.plan.units`.
-    opens : bool
+    is_segment_start : bool
         Whether it is in the first frame of its segment, which nothing is handed on to.
     tile : int or None
         Which tile of the picture plane, or of the stack; None: all of it.
     origin : tuple of int
         Where the first pixel of that tile lies in the image, per axis of the fit; () for all of it.
     role : str
-        What the fit is for; see `napari_dip.pipeline.plan.sharing`.
+        What the fit is for; see `napari_dip.pipeline.plan.joint_training`.
     series : str
         Names the network that several units share; "" where none is shared.
     members : tuple of Member
         What the fit to all sees.
-    own : int
+    fine_tune_iterations : int
         Iterations that a unit which is shown that network takes by itself where they pay.
-    trials : int
+    probe_count : int
         How many trials there are.
     """
 
@@ -196,33 +194,33 @@ class WorkUnit:
     seed: int
     iterations: int
     part: int = 0
-    warm: bool = False
-    first: str = ""
-    before: int | None = None
-    after: int | None = None
-    timely: bool = False
+    is_warm_start: bool = False
+    first_unit_id: str = ""
+    previous_part: int | None = None
+    next_part: int | None = None
+    has_time_neighbours: bool = False
     segment: int = 0
-    opens: bool = False
+    is_segment_start: bool = False
     tile: int | None = None
     origin: tuple[int, ...] = ()
-    role: str = OWN
+    role: str = INDEPENDENT
     series: str = ""
     members: tuple[Member, ...] = ()
-    own: int = 0
-    trials: int = 0
+    fine_tune_iterations: int = 0
+    probe_count: int = 0
 
     @property
-    def pictured(self) -> bool:
+    def has_estimate(self) -> bool:
         """Whether a picture is to come of it, or another fit is helped."""
-        return self.role in (OWN, SHOWN)
+        return self.role in (INDEPENDENT, INFERENCE)
 
     @property
-    def beside(self) -> tuple[int, ...]:
+    def list_neighbours(self) -> tuple[int, ...]:
         """Give the neighbours, as far as there are any."""
-        return tuple(one for one in (self.before, self.after) if one is not None)
+        return tuple(item for item in (self.previous_part, self.next_part) if item is not None)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class UnitOutcome:
     """How one unit's fit went, in plain numbers.
 
@@ -231,27 +229,27 @@ class UnitOutcome:
     """
 
     unit: str
-    stop_reason: str
+    stop: Stop
     kept: bool
     best_iteration: int
     iterations: int
     history: tuple[tuple[int, float, float], ...]
-    notes: tuple[str, ...]
+    notes: tuple[Note, ...]
     prior: str = ""
     evidence: tuple[float, ...] = ()
     filtered: bool = False
-    role: str = OWN
+    role: str = INDEPENDENT
     series: str = ""
     members: int = 0
     gain: tuple[float, ...] = ()
 
     @property
-    def pictured(self) -> bool:
+    def has_estimate(self) -> bool:
         """Whether a picture came of it, or another fit was helped."""
-        return self.role in (OWN, SHOWN)
+        return self.role in (INDEPENDENT, INFERENCE)
 
     @property
-    def released(self) -> int:
+    def refit_iterations(self) -> int:
         """Iterations of the last phase, which held-out pixels drive, too: nothing judges them."""
         if self.kept or not self.history:
             return 0
@@ -268,18 +266,18 @@ class Member(NamedTuple):
         First pixel of what is cut out, per axis of the grid, in the image.
     size : tuple of int
         Of what is cut out; () for all of the part.
-    before, after : int or None
+    previous_part, next_part : int or None
         The frame's neighbours, as in a unit.
     """
 
     part: int
     origin: tuple[int, ...]
     size: tuple[int, ...] = ()
-    before: int | None = None
-    after: int | None = None
+    previous_part: int | None = None
+    next_part: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """What will be done, how, and what it will cost.
 
@@ -287,7 +285,7 @@ class Plan:
     ----------
     recipe, source
         The wish and the header it was made for.
-    others : mapping of str to ImageSpec
+    extra_inputs : mapping of str to ImageSpec
         Headers of the task's further inputs.
     units : tuple of WorkUnit
         In the order they run.
@@ -300,12 +298,12 @@ class Plan:
     budget : Budget
     peak_bytes : int
         Estimate of the memory needed beyond what the program itself takes.
-    costs : Costs
-    notes : tuple of str
-        One sentence each, shown to the user.
+    costs : CostEstimate
+    notes : tuple of Note
+        Shown to the user.
     tiles : tuple of Tile
         That the picture plane is restored in, one after another; empty: all of it at once.
-    half : bool
+    has_bfloat16 : bool
         Whether the processor is made for half precision, which the estimate of the time needs.
     network : SharedNetwork or None
         That was fitted to other files, and that this one is shown.
@@ -320,10 +318,10 @@ class Plan:
     peak_bytes: int
     costs: CostEstimate
     layout: Layout
-    notes: tuple[str, ...] = ()
-    others: Mapping[str, ImageSpec] = field(default_factory=dict)
+    notes: tuple[Note, ...] = ()
+    extra_inputs: Mapping[str, ImageSpec] = field(default_factory=dict)
     tiles: tuple[Tile, ...] = ()
-    half: bool = False
+    has_bfloat16: bool = False
     network: SharedNetwork | None = None
 
     @property
@@ -350,8 +348,8 @@ class Plan:
     @property
     def seconds(self) -> float:
         """Most that the run is expected to take, no fit stopping early; at most the time limit."""
-        whole = self.costs.fit + self.costs.longest_look + self.costs.ending
-        limit = self.recipe.common.time_limit
+        whole = self.costs.fit + self.costs.longest_inference + self.costs.ending
+        limit = self.recipe.run_settings.time_limit
         return whole if limit is None else min(whole, limit)
 
     @property
@@ -360,50 +358,53 @@ class Plan:
 
         Where there are no looks, nothing is told after the last iteration, so that is the end.
         """
-        if not self.costs.usual_look:
+        if not self.costs.usual_inference:
             return 1.0
-        return self.costs.fit / (self.costs.fit + self.costs.usual_look + self.costs.ending)
+        return self.costs.fit / (self.costs.fit + self.costs.usual_inference + self.costs.ending)
 
     @property
-    def called(self) -> str:
+    def part_name(self) -> str:
         """Name what the fits are to the user, where each of them is one such thing."""
-        fits = [unit for unit in self.units if unit.pictured]
+        fits = [unit for unit in self.units if unit.has_estimate]
         if self.tiles:  # of which a share may be restored here
             return "tile" if len(fits) == len({unit.tile for unit in fits}) else "part"
         alone = len(fits) == self.layout.count(self.source)
-        return PART_NAMES.get(self.layout.along(self.source), "part") if alone else "part"
+        return (
+            PART_NAMES.get(self.layout.get_neighbour_axis(self.source), "part") if alone else "part"
+        )
 
     @property
-    def where(self) -> str:
+    def work_summary(self) -> str:
         """Size of the work and what does it, for the user."""
         height, width = self.source.grid
         threads = f" ({self.threads} threads)" if self.threads > 1 else ""
         device = {
-            "cpu": f"processor{threads}",
-            "cuda": "NVIDIA graphics card",
-            "mps": "Apple graphics",
+            "cpu": f"CPU{threads}",
+            "cuda": "NVIDIA GPU",
+            "mps": "Apple GPU",
         }[self.device]
         count = len(self.units)
         each = {unit.channels for unit in self.units if len(unit.channels) == 1}
-        called = "channel" if len(each) == count else self.called
-        plain = called != "part" and all(unit.pictured for unit in self.units)
-        words = f", {count} {called}s one after another" if plain else f", {count} fits"
-        fits = words if count > 1 else ""
+        called = "channel" if len(each) == count else self.part_name
+        plain = called != "part" and all(unit.has_estimate for unit in self.units)
+        text = f", {count} {called}s one after another" if plain else f", {count} fits"
+        fits = text if count > 1 else ""
         depth = "".join(f" × {count}" for count in self.layout.depth(self.source))
         return f"{width} × {height}{depth} pixels{fits} on the {device}"
 
     @property
-    def line(self) -> str:
+    def summary(self) -> str:
         """One line for the user: size, device, memory, expected time."""
-        return f"{self.where}: up to {duration(self.seconds)}, {size(self.peak_bytes)} of memory."
+        seconds, peak = format_duration(self.seconds), format_bytes(self.peak_bytes)
+        return f"{self.work_summary}: up to {seconds}, {peak} of memory."
 
 
 #: Share of an overlap, at either end of it, where a tile has no say: its outermost pixels have seen
 #: a mirror instead of the picture that goes on.
-SILENT = 1 / 8
+ZERO_WEIGHT_SHARE = 1 / 8
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Span:
     """A tile along one axis, in pixels.
 
@@ -411,52 +412,63 @@ class Span:
     ----------
     start, stop : int
         With what it shares with its neighbours.
-    first, last : int
+    core_start, core_stop : int
         Middles of what is shared; at the border of the image its ends.
-    apart : bool
+    is_context_only : bool
         Whether it has no say in what it shares: that is only looked at.
     """
 
     start: int
     stop: int
-    first: int
-    last: int
-    apart: bool = False
+    core_start: int
+    core_stop: int
+    is_context_only: bool = False
 
     @property
     def size(self) -> int:
         """Count the pixels."""
         return self.stop - self.start
 
-    def times(self, factor: int) -> Span:
+    def upscale(self, factor: int) -> Span:
         """Give the same span in pixels of a finer picture."""
         start, stop, first, last = (
-            one * factor for one in (self.start, self.stop, self.first, self.last)
+            item * factor for item in (self.start, self.stop, self.core_start, self.core_stop)
         )
-        return Span(start, stop, first, last, self.apart)
+        return Span(
+            start=start,
+            stop=stop,
+            core_start=first,
+            core_stop=last,
+            is_context_only=self.is_context_only,
+        )
 
     @property
     def core(self) -> Span:
         """Give what no other tile has."""
-        return Span(self.first, self.last, self.first, self.last)
+        return Span(
+            start=self.core_start,
+            stop=self.core_stop,
+            core_start=self.core_start,
+            core_stop=self.core_stop,
+        )
 
-    def weights(self, start: int, stop: int) -> npt.NDArray[np.float64]:
+    def compute_weights(self, start: int, stop: int) -> npt.NDArray[np.float64]:
         """Give the tile's share in each pixel from `start` to `stop`, all of them in the tile.
 
         A quarter of a sine, squared; over all tiles it sums to 1.
         """
         place = np.arange(start, stop, dtype=np.float64) + 0.5
         weight = np.ones(stop - start)
-        if self.apart:
-            return weight * ((place > self.first) & (place < self.last))
-        if self.first > self.start:
-            weight *= _rise(place, self.first, self.first - self.start)
-        if self.last < self.stop:
-            weight *= 1 - _rise(place, self.last, self.stop - self.last)
+        if self.is_context_only:
+            return weight * ((place > self.core_start) & (place < self.core_stop))
+        if self.core_start > self.start:
+            weight *= _compute_blend_ramp(place, self.core_start, self.core_start - self.start)
+        if self.core_stop < self.stop:
+            weight *= 1 - _compute_blend_ramp(place, self.core_stop, self.stop - self.core_stop)
         return weight
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Tile:
     """Part of the picture plane, or of a stack, that is restored by itself.
 
@@ -487,56 +499,60 @@ class Tile:
     @property
     def start(self) -> tuple[int, ...]:
         """Where its first pixel lies in the image."""
-        return tuple(one.start for one in self.spans)
+        return tuple(span.start for span in self.spans)
 
     @property
     def size(self) -> tuple[int, ...]:
         """Planes, height and width, with what it shares with its neighbours."""
-        return tuple(one.size for one in self.spans)
+        return tuple(span.size for span in self.spans)
 
     @property
     def core(self) -> Tile:
         """Give what no other tile has."""
-        return Tile(self.index, self.y.core, self.x.core, self.z and self.z.core)
+        return Tile(index=self.index, y=self.y.core, x=self.x.core, z=self.z and self.z.core)
 
-    def times(self, factors: tuple[int, int]) -> Tile:
+    def upscale(self, factors: tuple[int, int]) -> Tile:
         """Give the same tile of a picture that is finer by that along Y and X."""
-        return Tile(self.index, self.y.times(factors[0]), self.x.times(factors[1]), self.z)
+        return Tile(
+            index=self.index, y=self.y.upscale(factors[0]), x=self.x.upscale(factors[1]), z=self.z
+        )
 
-    def weights(self) -> npt.NDArray[np.float64]:
+    def compute_weights(self) -> npt.NDArray[np.float64]:
         """Give the tile's share in each of its pixels."""
         share = np.ones(())
-        for one in self.spans:
-            share = share[..., None] * one.weights(one.start, one.stop)
+        for span in self.spans:
+            share = share[..., None] * span.compute_weights(span.start, span.stop)
         return share
 
-    def place(self, axes: str) -> tuple[slice, ...]:
+    def get_slices(self, axes: str) -> tuple[slice, ...]:
         """Say where it lies in an image with these axes."""
-        slices = (slice(one.start, one.stop) for one in self.spans)
-        there = dict(zip(self.axes, slices, strict=True))
-        return tuple(there.get(axis, slice(None)) for axis in axes)
+        slices = (slice(span.start, span.stop) for span in self.spans)
+        slice_by_axis = dict(zip(self.axes, slices, strict=True))
+        return tuple(slice_by_axis.get(axis, slice(None)) for axis in axes)
 
-    def laid(self, parts: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    def join_planes(self, parts: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Bring (parts, C, *grid) of the tile to (C, *size), whatever its planes are to a fit."""
         return np.moveaxis(parts, 0, 1) if parts.ndim == len(self.spans) + 1 else parts[0]
 
-    def parted(self, pixels: npt.NDArray[Any], grid: str) -> npt.NDArray[Any]:
+    def split_planes(self, pixels: npt.NDArray[Any], grid: str) -> npt.NDArray[Any]:
         """Undo `laid`, for fits that have these axes."""
         return np.moveaxis(pixels, 1, 0) if len(grid) < len(self.spans) else pixels[None]
 
-    def of(self, image: Any, axes: str) -> npt.NDArray[Any]:
+    def read_pixels(self, image: Any, axes: str) -> npt.NDArray[Any]:
         """Read the tile out of an image with these axes, which may lie on a disk: a copy."""
-        return np.array(image[self.place(axes)])
+        return np.array(image[self.get_slices(axes)])
 
-    def header(self, source: ImageSpec) -> ImageSpec:
+    def make_header(self, source: ImageSpec) -> ImageSpec:
         """Describe the tile as an image of its own."""
         sides = dict(zip(self.axes, self.size, strict=True))
         sizes = zip(source.axes, source.shape, strict=True)
         return replace(source, shape=tuple(sides.get(axis, count) for axis, count in sizes))
 
 
-def _rise(place: npt.NDArray[np.float64], middle: int, reach: int) -> npt.NDArray[np.float64]:
+def _compute_blend_ramp(
+    place: npt.NDArray[np.float64], middle: int, reach: int
+) -> npt.NDArray[np.float64]:
     """From 0 to 1 over what two tiles share, but for its ends."""
-    ramp = reach * (1 - 2 * SILENT)
+    ramp = reach * (1 - 2 * ZERO_WEIGHT_SHARE)
     share = np.clip((place - middle + ramp) / (2 * ramp), 0, 1)
     return np.asarray(np.sin(np.pi / 2 * share) ** 2)

@@ -18,15 +18,21 @@ if TYPE_CHECKING:
     from napari_dip.pipeline.recipe import Recipe
 
 #: Longest name: with it, the file's whole path stays below what Windows takes (260).
-_LONGEST = 60
+_MAX_NAME_LENGTH = 60
 #: Signs beside letters and digits that file systems everywhere take.
-_SIGNS = frozenset(" ._-")
+_ALLOWED_PUNCTUATION = frozenset(" ._-")
 #: What Windows keeps for devices, with any ending.
-_DEVICES = {"con", "prn", "aux", "nul", *(f"{one}{n}" for one in ("com", "lpt") for n in range(10))}
+_RESERVED_WINDOWS_NAMES = {
+    "con",
+    "prn",
+    "aux",
+    "nul",
+    *(f"{item}{n}" for item in ("com", "lpt") for n in range(10)),
+}
 
 
-@dataclass(frozen=True, slots=True)
-class Shelf:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PresetFolder:
     """The settings kept for one task, each a recipe as JSON.
 
     Attributes
@@ -45,10 +51,10 @@ class Shelf:
         if self.folder is None:
             return ()
         try:
-            found = [path.stem for path in self._presets(self.folder).glob("*.json")]
+            stems = [path.stem for path in self._presets(self.folder).glob("*.json")]
         except OSError:
             return ()
-        return tuple(sorted(found, key=str.casefold))
+        return tuple(sorted(stems, key=str.casefold))
 
     def save(self, name: str, recipe: Recipe) -> str:
         """Keep a recipe under a name; gives the name back as it is listed.
@@ -60,8 +66,8 @@ class Shelf:
         Failed
             If the disk does not take it.
         """
-        plain = _checked(name)
-        if plain.casefold() in {one.casefold() for one in self.names()}:
+        plain = _normalise_preset_name(name)
+        if plain.casefold() in {name.casefold() for name in self.names()}:
             raise Refused(refusal("preset-exists", name=plain))
         self._write(self._path(plain), recipe, overwrite=False)
         return plain
@@ -137,10 +143,12 @@ class Shelf:
         return self.folder
 
 
-def _checked(name: str) -> str:
+def _normalise_preset_name(name: str) -> str:
     """Bring a name into the form that files have, or say why it cannot be one."""
     plain = unicodedata.normalize("NFC", " ".join(name.split()))
-    strange = next((one for one in plain if not (one.isalnum() or one in _SIGNS)), "")
+    strange = next(
+        (item for item in plain if not (item.isalnum() or item in _ALLOWED_PUNCTUATION)), ""
+    )
     why = ""
     if not plain:
         why = "it is empty"
@@ -148,10 +156,12 @@ def _checked(name: str) -> str:
         why = f"file names cannot hold '{make_printable(strange)}' everywhere"
     elif plain.startswith(".") or plain.endswith("."):
         why = "it begins or ends with a dot"
-    elif plain.partition(".")[0].strip().casefold() in _DEVICES:
+    elif plain.partition(".")[0].strip().casefold() in _RESERVED_WINDOWS_NAMES:
         why = "Windows keeps that name for itself"
-    elif len(plain) > _LONGEST:
-        why = f"it has {len(plain)} letters, and {_LONGEST} is the most"
+    elif len(plain) > _MAX_NAME_LENGTH:
+        why = f"it has {len(plain)} letters, and {_MAX_NAME_LENGTH} is the most"
     if why:
-        raise Refused(refusal("preset-name", name=make_printable(plain[:_LONGEST]), why=why))
+        raise Refused(
+            refusal("preset-name", name=make_printable(plain[:_MAX_NAME_LENGTH]), why=why)
+        )
     return plain

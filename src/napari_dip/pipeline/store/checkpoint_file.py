@@ -19,8 +19,9 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from napari_dip.errors.notes import read_note, read_stop
 from napari_dip.io.outputs import make_part_name
-from napari_dip.pipeline.machine import torch_version
+from napari_dip.pipeline.machine import get_torch_version
 from napari_dip.pipeline.plan.types import UnitOutcome
 
 if TYPE_CHECKING:
@@ -41,14 +42,14 @@ class DamagedFileError(ValueError):
     """The file is not what was written."""
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Any], words: Mapping[str, Any]) -> None:
+def write_tensors(path: Path, tensors: Mapping[str, Any], label: Mapping[str, Any]) -> None:
     """Write tensors and words beside the place under a new name, then put them in place.
 
     Parameters
     ----------
     path : Path
     tensors : mapping of str to Tensor
-    words : mapping in plain JSON types
+    label : mapping in plain JSON types
 
     Raises
     ------
@@ -58,15 +59,15 @@ def write_tensors(path: Path, tensors: Mapping[str, Any], words: Mapping[str, An
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    text = json.dumps(words)
-    told = {_METADATA_KEY: text, _DIGEST_KEY: _compute_digest(tensors, text)}
+    text = json.dumps(label)
+    facts = {_METADATA_KEY: text, _DIGEST_KEY: _compute_digest(tensors, text)}
     # a name that nobody can foresee, so that no link can lie there; a folder, since safetensors
     # writes beside its place under a name of its own, which nobody would find after a crash
     folder = path.with_name(make_part_name())
     part = folder / "tensors"
     folder.mkdir(mode=0o700)
     try:
-        save_file(dict(tensors), part, metadata=told)
+        save_file(dict(tensors), part, metadata=facts)
         with open(part, "rb+") as file:
             _sort_metadata(file)
             os.fsync(file.fileno())
@@ -123,11 +124,11 @@ def is_checkpoint(path: Path) -> bool:
             if count > min(_MAX_HEADER_BYTES, status.st_size):
                 return False
             header = json.loads(file.read(count))
-        told = header.pop("__metadata__")
-        end = max((one["data_offsets"][1] for one in header.values()), default=0)
+        facts = header.pop("__metadata__")
+        end = max((item["data_offsets"][1] for item in header.values()), default=0)
         return (
-            set(told) == {_METADATA_KEY, _DIGEST_KEY}
-            and isinstance(json.loads(told[_METADATA_KEY]), dict)
+            set(facts) == {_METADATA_KEY, _DIGEST_KEY}
+            and isinstance(json.loads(facts[_METADATA_KEY]), dict)
             and status.st_size == 8 + count + end
         )
     except (OSError, ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError):
@@ -143,9 +144,9 @@ def read_tensors(path: Path) -> dict[str, Any]:
         If it is damaged.
     """
     with _open_tensors(path) as file:
-        told = _get_metadata(file)
+        metadata = _get_metadata(file)
         tensors = {name: file.get_tensor(name) for name in file.keys()}
-    if _compute_digest(tensors, told[_METADATA_KEY]) != told[_DIGEST_KEY]:
+    if _compute_digest(tensors, metadata[_METADATA_KEY]) != metadata[_DIGEST_KEY]:
         raise DamagedFileError("its digest is another")
     return tensors
 
@@ -176,10 +177,10 @@ def _sort_metadata(file: BinaryIO) -> None:
 
 
 def _get_metadata(file: Any) -> dict[str, str]:
-    told = file.metadata() or {}
-    if not {_METADATA_KEY, _DIGEST_KEY} <= set(told):
+    facts = file.metadata() or {}
+    if not {_METADATA_KEY, _DIGEST_KEY} <= set(facts):
         raise DamagedFileError("it lacks what napari-dip writes")
-    return dict(told)
+    return dict(facts)
 
 
 def _compute_digest(tensors: Mapping[str, Any], text: str) -> str:
@@ -210,7 +211,7 @@ def make_run_identity(plan: Plan, hashes: Mapping[str, str]) -> dict[str, Any]:
 
     return {
         "version": __version__,
-        "torch": torch_version(),
+        "torch": get_torch_version(),
         "recipe": plan.recipe.to_dict(),
         "budget": json.loads(json.dumps(asdict(plan.budget))),
         "inputs": dict(hashes),
@@ -221,7 +222,7 @@ def make_run_identity(plan: Plan, hashes: Mapping[str, str]) -> dict[str, Any]:
     }
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class CompletedUnits:
     """The units that are done: copies, so that later units do not creep in."""
 
@@ -233,7 +234,7 @@ class CompletedUnits:
     weights: Mapping[str, Any]
 
 
-def pack(
+def pack_checkpoint(
     latest: tuple[Checkpoint, str] | None, done: CompletedUnits | None
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Flatten to named tensors and a JSON header."""
@@ -259,16 +260,16 @@ def pack(
             "unit": unit,
             "best_iteration": point.best_iteration,
             "rollbacks": point.rollbacks,
-            "notes": list(point.notes),
-            "history": [[one.iteration, one.fitted, one.held_out] for one in point.history],
+            "notes": [note.to_dict() for note in point.notes],
+            "history": [[item.iteration, item.fitted, item.held_out] for item in point.history],
         }
     return tensors, header
 
 
-def unpack(
+def unpack_checkpoint(
     tensors: dict[str, Any], header: dict[str, Any]
 ) -> tuple[tuple[Checkpoint, str] | None, CompletedUnits | None]:
-    """Undo `pack`."""
+    """Undo `pack_checkpoint`."""
     from napari_dip.engine.fit.early_stopping import ValidationRecord
     from napari_dip.engine.fit.state import Checkpoint
 
@@ -288,7 +289,14 @@ def unpack(
             for name, value in tensors.items()
             if name.startswith("weights/")
         }
-        done = CompletedUnits(sums, predictions, count, learned, tuple(outcomes), weights)
+        done = CompletedUnits(
+            sums=sums,
+            predictions=predictions,
+            count=count,
+            learned=learned,
+            outcomes=tuple(outcomes),
+            weights=weights,
+        )
     fit = header["fit"]
     if fit is None:
         return None, done
@@ -300,9 +308,12 @@ def unpack(
     point = Checkpoint(
         **parts,
         best_iteration=int(fit["best_iteration"]),
-        history=tuple(ValidationRecord(int(i), float(a), float(b)) for i, a, b in fit["history"]),
+        history=tuple(
+            ValidationRecord(iteration=int(i), fitted=float(a), held_out=float(b))
+            for i, a, b in fit["history"]
+        ),
         rollbacks=int(fit["rollbacks"]),
-        notes=tuple(fit["notes"]),
+        notes=tuple(map(read_note, fit["notes"])),
     )
     return (point, str(fit["unit"])), done
 
@@ -310,5 +321,8 @@ def unpack(
 def read_outcome(raw: Mapping[str, Any]) -> UnitOutcome:
     """Undo `asdict` of an outcome that was kept as JSON."""
     history = tuple((int(i), float(a), float(b)) for i, a, b in raw["history"])
-    lists = {name: tuple(raw[name]) for name in ("notes", "evidence", "gain")}
-    return UnitOutcome(**{**raw, "history": history, **lists})
+    lists = {name: tuple(raw[name]) for name in ("evidence", "gain")}
+    rest = {key: value for key, value in raw.items() if key not in ("stop", "stop_reason")}
+    stop = read_stop(raw["stop"] if "stop" in raw else raw["stop_reason"])
+    notes = tuple(map(read_note, raw["notes"]))
+    return UnitOutcome(**{**rest, "stop": stop, "history": history, "notes": notes, **lists})

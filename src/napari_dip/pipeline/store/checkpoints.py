@@ -20,10 +20,10 @@ from napari_dip.pipeline.store.checkpoint_file import (
     DamagedFileError,
     is_checkpoint,
     make_run_identity,
-    pack,
+    pack_checkpoint,
     read_metadata,
     read_tensors,
-    unpack,
+    unpack_checkpoint,
     write_tensors,
 )
 from napari_dip.pipeline.store.folder_lock import is_run_folder, remove_run_folder
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from napari_dip.engine.fit.state import Checkpoint
-    from napari_dip.pipeline.assess.merge import Merge
+    from napari_dip.pipeline.assess.merge import ResultMerger
     from napari_dip.pipeline.plan.types import Plan
 
 #: Raised by one whenever a checkpoint written before could not be gone on from.
@@ -74,7 +74,7 @@ class CheckpointStore:
         the disk does not take it.
     lasting : bool
         Whether a run that a person ended may be gone on with.
-    shelf : Path, optional
+    results_folder : Path, optional
         Folder for tiles that are done; beside the checkpoint if it is not given.
 
     Attributes
@@ -83,10 +83,10 @@ class CheckpointStore:
         Of the network of the last unit that is done: the next one may begin with them.
     failure : Refusal or None
         Why the last writing did not succeed. It never ends the run: the picture is worth more.
-    moved : Refusal or None
+    fallback_notice : Refusal or None
         Where tiles that are done lie if not on their own disk.
     resume : bool
-    path, shelf : Path
+    path, results_folder : Path
         Where checkpoint and tiles lie.
     identity : dict
         Which run is kept, in plain JSON types, once it is known.
@@ -102,27 +102,29 @@ class CheckpointStore:
         after: float = MIN_WRITE_INTERVAL,
         before: Callable[[], object] = lambda: None,
         lasting: bool = True,
-        shelf: Path | None = None,
+        results_folder: Path | None = None,
     ) -> None:
-        self.path = Path(path) if shelf else find_checkpoint_path(Path(path), resume=resume)
-        self.shelf = shelf or get_results_path(self.path)
+        self.path = (
+            Path(path) if results_folder else find_checkpoint_path(Path(path), resume=resume)
+        )
+        self.results_folder = results_folder or get_results_path(self.path)
         self._folder = resolve_target(self.path.parent)
         self.failure: Refusal | None = None
-        self.moved: Refusal | None = None
+        self.fallback_notice: Refusal | None = None
         self.resume = resume
         self.identity: dict[str, Any] = {}
         self.unit = ""
         self.weights: Mapping[str, Any] | None = None
-        self._latest: tuple[Checkpoint, str] | None = None
-        self._done: CompletedUnits | None = None
-        self._written = time.monotonic()
-        self._wait = after
-        self._before: Callable[[], object] | None = before
-        self._lasting = lasting
-        self._most = 0
+        self._latest_checkpoint: tuple[Checkpoint, str] | None = None
+        self._completed_units: CompletedUnits | None = None
+        self._last_write_time = time.monotonic()
+        self._write_interval = after
+        self._prepare_write: Callable[[], object] | None = before
+        self._keeps_user_stop = lasting
+        self._max_bytes = 0
 
     def open(
-        self, plan: Plan, data: Mapping[str, npt.NDArray[Any]], merge: Merge
+        self, plan: Plan, data: Mapping[str, npt.NDArray[Any]], merge: ResultMerger
     ) -> Checkpoint | None:
         """Begin to keep; give back where to go on from, with `merge` filled up to there.
 
@@ -131,11 +133,11 @@ class CheckpointStore:
         Refused
             If the file belongs to another run, or is damaged.
         """
-        from napari_dip.pipeline.assess.report import sha256
+        from napari_dip.pipeline.assess.report import compute_sha256
 
-        hashes = {name: sha256(array) for name, array in data.items()}
+        hashes = {name: compute_sha256(array) for name, array in data.items()}
         self.identity = {"schema": CHECKPOINT_SCHEMA, **make_run_identity(plan, hashes)}
-        self._most = 2 * plan.peak_bytes
+        self._max_bytes = 2 * plan.peak_bytes
         if not self.resume or not os.path.lexists(self.path):
             return None
         return self._read(merge)
@@ -144,43 +146,43 @@ class CheckpointStore:
         """Take note of where the fit stands; write it if the last writing was long ago."""
         if not checkpoint.history:
             return
-        self._latest = (checkpoint, unit)
+        self._latest_checkpoint = (checkpoint, unit)
         self.write_if_due()
 
     def write_if_due(self) -> None:
         """Write if the last writing was long ago."""
-        if time.monotonic() - self._written >= self._wait:
+        if time.monotonic() - self._last_write_time >= self._write_interval:
             self.write()
 
-    def finished(self, merge: Merge, weights: Mapping[str, Any]) -> None:
+    def record_finished_unit(self, merge: ResultMerger, weights: Mapping[str, Any]) -> None:
         """Take note that one more unit is done and none is in progress."""
-        self._latest, self.weights = None, weights
-        self._done = CompletedUnits(
-            merge.sums.copy(),
-            merge.predictions.copy(),
-            merge.count.copy(),
-            {name: array.copy() for name, array in merge.learned.items()},
-            tuple(merge.outcomes),
-            weights,
+        self._latest_checkpoint, self.weights = None, weights
+        self._completed_units = CompletedUnits(
+            sums=merge.sums.copy(),
+            predictions=merge.predictions.copy(),
+            count=merge.count.copy(),
+            learned={name: array.copy() for name, array in merge.learned.items()},
+            outcomes=tuple(merge.outcomes),
+            weights=weights,
         )
 
-    def ended_by_hand(self) -> None:
+    def write_after_user_stop(self) -> None:
         """Write where a person ended the run, if it may be gone on with from there."""
-        if self._lasting:
+        if self._keeps_user_stop:
             self.write()
 
     def write(self) -> None:
         """Write the latest checkpoint whole or not at all; `failure` says if it did not work."""
-        if self._latest is None and self._done is None:
+        if self._latest_checkpoint is None and self._completed_units is None:
             return
-        tensors, header = pack(self._latest, self._done)
+        tensors, header = pack_checkpoint(self._latest_checkpoint, self._completed_units)
         header["identity"] = self.identity
         began = time.monotonic()
         try:
-            if self._before is not None:
-                self._before()
-                self._before = None
-            if self._is_elsewhere():
+            if self._prepare_write is not None:
+                self._prepare_write()
+                self._prepare_write = None
+            if self._is_folder_replaced():
                 raise OSError(errno.ENOENT, "its folder leads elsewhere by now")
             if is_foreign(self.path):
                 why = "a file of that name is there that is not of this program"
@@ -189,57 +191,61 @@ class CheckpointStore:
             self.failure = None
         except OSError as error:
             self.failure = make_save_refusal(self.path, error)
-        self._written = time.monotonic()
-        took = self._written - began
-        self._wait = min(MAX_WRITE_INTERVAL, max(MIN_WRITE_INTERVAL, took / MAX_WRITE_SHARE))
+        self._last_write_time = time.monotonic()
+        took = self._last_write_time - began
+        self._write_interval = min(
+            MAX_WRITE_INTERVAL, max(MIN_WRITE_INTERVAL, took / MAX_WRITE_SHARE)
+        )
 
     def write_if_possible(self) -> None:
         """Write on the way out of a run that failed, whatever it failed of."""
         with suppress(MemoryError, RuntimeError):  # torch's word for a full memory
             self.write()
 
-    def begun(self) -> bool:
+    def has_saved_state(self) -> bool:
         """Whether something is there to go on from."""
-        return os.path.lexists(self.path) or os.path.lexists(self.shelf)
+        return os.path.lexists(self.path) or os.path.lexists(self.results_folder)
 
     def remove(self) -> None:
         """Delete all that was kept once the result is safe; nothing that no run has written."""
-        self.forget()
-        if not self._is_elsewhere():
-            remove_run_folder(self.shelf)
+        self.remove_checkpoint()
+        if not self._is_folder_replaced():
+            remove_run_folder(self.results_folder)
 
-    def forget(self) -> None:
+    def remove_checkpoint(self) -> None:
         """Delete what was kept of fits."""
-        self._latest = self._done = None
-        if is_checkpoint(self.path) and not self._is_elsewhere():
+        self._latest_checkpoint = self._completed_units = None
+        if is_checkpoint(self.path) and not self._is_folder_replaced():
             with suppress(OSError):
                 self.path.unlink(missing_ok=True)
 
-    def _is_elsewhere(self) -> bool:
+    def _is_folder_replaced(self) -> bool:
         """Whether somebody put another folder, or a link, in the place of the one it began in."""
         return resolve_target(self.path.parent) != self._folder
 
-    def _read(self, merge: Merge) -> Checkpoint | None:
+    def _read(self, merge: ResultMerger) -> Checkpoint | None:
         try:
             if not is_checkpoint(self.path):
                 raise DamagedFileError("it is not what was written")
-            if self.path.stat().st_size > self._most:
+            if self.path.stat().st_size > self._max_bytes:
                 raise DamagedFileError("no checkpoint of this run is so large")
             header = read_metadata(self.path)
             if header["identity"] != self.identity:
                 raise Refused(refusal("resume-other", path=self.path))
-            self._latest, self._done = unpack(read_tensors(self.path), header)
-            if self._done is not None:
-                self._fill(merge, self._done)
+            self._latest_checkpoint, self._completed_units = unpack_checkpoint(
+                read_tensors(self.path), header
+            )
+            if self._completed_units is not None:
+                self._restore_merge(merge, self._completed_units)
         except CHECKPOINT_ERRORS as error:
             why = "it is damaged or cut off"
             raise Refused(refusal("resume-broken", path=self.path, why=why)) from error
-        if self._latest is None:
+        if self._latest_checkpoint is None:
             return None
-        point, self.unit = self._latest
+        point, self.unit = self._latest_checkpoint
         return point
 
-    def _fill(self, merge: Merge, done: CompletedUnits) -> None:
+    def _restore_merge(self, merge: ResultMerger, done: CompletedUnits) -> None:
         """Put back what was done."""
         merge.sums[...] = done.sums
         merge.predictions[...] = done.predictions

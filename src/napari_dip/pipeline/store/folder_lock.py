@@ -59,7 +59,7 @@ class FolderLock:
             os.close(self._handle)
             raise
 
-    def let_go(self) -> None:
+    def release(self) -> None:
         """Let others take it; may be called twice."""
         handle, self._handle = self._handle, -1
         if handle >= 0:

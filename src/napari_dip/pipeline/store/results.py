@@ -18,13 +18,15 @@ from unicodedata import normalize
 
 from napari_dip.errors import Failed, Refused, refusal
 from napari_dip.errors.fault import make_printable
+from napari_dip.errors.notes import make_note, report_stop
 from napari_dip.io.paths import describe_exception, make_save_refusal, resolve_target, shorten_name
 from napari_dip.io.writing import write_image
-from napari_dip.pipeline.assess.report import lasting
+from napari_dip.pipeline.assess.report import select_repeatable_fields
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from napari_dip.errors.notes import Note
     from napari_dip.io import ImageSpec
     from napari_dip.io.header import SourceTags
     from napari_dip.pipeline.events import Restoration
@@ -69,8 +71,8 @@ def save_picture(
         "source": spec.name,
         "recipe": result.recipe.to_dict(),
         "best_iteration": result.best_iteration,
-        "stop_reason": result.stop_reason,
-        "report": _finite(lasting(result.report)),
+        **report_stop(result.stop),
+        "report": _replace_non_finite(select_repeatable_fields(result.report)),
     }
     write_image(
         path,
@@ -81,11 +83,11 @@ def save_picture(
         provenance=provenance,
         overwrite=overwrite,
         like=spec.path,
-        tags=_laid(spec, scale),
+        tags=_shift_origin(spec, scale),
     )
 
 
-def _laid(spec: ImageSpec, scale: tuple[float, ...] | None) -> SourceTags:
+def _shift_origin(spec: ImageSpec, scale: tuple[float, ...] | None) -> SourceTags:
     """Move the first pixel's middle where pixels became smaller: both cover the same ground."""
     origin = spec.tags.origin
     if origin is None or spec.scale is None or scale is None:
@@ -97,39 +99,34 @@ def _laid(spec: ImageSpec, scale: tuple[float, ...] | None) -> SourceTags:
     return replace(spec.tags, origin=moved)
 
 
-def json_text(value: Any) -> str:
+def format_json(value: Any) -> str:
     """Write plain types as JSON, for people to read as well: what no terminal shows is escaped."""
-    text = json.dumps(_finite(value), indent=2, ensure_ascii=False)
-    return "\n".join(map(_escaped, text.split("\n"))) + "\n"
+    text = json.dumps(_replace_non_finite(value), indent=2, ensure_ascii=False)
+    return "\n".join(map(_escape_line, text.split("\n"))) + "\n"
 
 
-def _escaped(line: str) -> str:
+def _escape_line(line: str) -> str:
     if line.isprintable():
         return line
-    return "".join(one if one.isprintable() else _code(one) for one in line)
+    return "".join(item if item.isprintable() else _escape_character(item) for item in line)
 
 
-def _code(letter: str) -> str:
+def _escape_character(letter: str) -> str:
     return "\\u007f" if letter == "\x7f" else json.dumps(letter)[1:-1]
 
 
-def _finite(value: Any) -> Any:
+def _replace_non_finite(value: Any) -> Any:
     """Write what is not a finite number as null, since JSON has no word for it."""
     if isinstance(value, float):
         return value if isfinite(value) else None
     if isinstance(value, dict):
-        return {str(key): _finite(entry) for key, entry in value.items()}
+        return {str(key): _replace_non_finite(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(entry) for entry in value]
+        return [_replace_non_finite(entry) for entry in value]
     return value
 
 
-_KEPT = "The picture is kept as '{path}'."
-_BARE = "The picture is kept as '{path}', without its settings and the size of its pixels."
-_LOST = "No other place took the picture either: {places}."
-
-
-def as_failed(error: Exception, output: Path) -> Failed:
+def convert_to_failure(error: Exception, output: Path) -> Failed:
     """Say of whatever went wrong while a file was saved that it could not be saved."""
     if isinstance(error, Failed):
         return error
@@ -137,11 +134,11 @@ def as_failed(error: Exception, output: Path) -> Failed:
         return Failed(error.refusal)
     if isinstance(error, OSError):
         return Failed(make_save_refusal(output, error))
-    shown = make_printable(str(output))
-    return Failed(refusal("save-unexpected", path=shown, why=describe_exception(error)))
+    printable = make_printable(str(output))
+    return Failed(refusal("save-unexpected", path=printable, why=describe_exception(error)))
 
 
-def kept_elsewhere(failure: Exception, output: Path, plan: Plan, result: Restoration) -> Failed:
+def rescue_result(failure: Exception, output: Path, plan: Plan, result: Restoration) -> Failed:
     """Save a result that could not be saved, near its input, at home, or where temporary files go.
 
     Parameters
@@ -158,33 +155,34 @@ def kept_elsewhere(failure: Exception, output: Path, plan: Plan, result: Restora
     Failed
         The same failure, which says where the picture is now.
     """
-    failed = as_failed(failure, output)
-    beside = [output.parent] if failed.refusal.code in ("save-taken", "save-unexpected") else []
-    folders = (*beside, *_places(plan))
+    failed = convert_to_failure(failure, output)
+    neighbours = [output.parent] if failed.refusal.code in ("save-taken", "save-unexpected") else []
+    folders = (*neighbours, *_list_rescue_folders(plan))
     for folder in folders:
-        path = free_name(folder / output.name, "rescued")
-        with suppress(Exception), _private(folder):  # the next place may take it
+        path = choose_free_name(folder / output.name, "rescued")
+        with suppress(Exception), _restrict_permissions(folder):  # the next place may take it
             save_picture(path, result.image, plan.source, plan.result_scale, result, False)
-            return _also(failed, _KEPT.format(path=make_printable(str(path))))
+            return add_to_failure(failed, make_note("picture-kept", path=make_printable(str(path))))
     for folder in folders:  # what goes with the pixels may be what cannot be saved
-        path = free_name(folder / f"{output.name}.tif", "rescued")
-        with suppress(Exception), _private(folder):
+        path = choose_free_name(folder / f"{output.name}.tif", "rescued")
+        with suppress(Exception), _restrict_permissions(folder):
             write_image(path, result.image, axes=plan.source.axes)
-            return _also(failed, _BARE.format(path=make_printable(str(path))))
-    return _also(
-        failed, _LOST.format(places=", ".join(make_printable(str(one)) for one in folders))
-    )
+            return add_to_failure(
+                failed, make_note("picture-kept-bare", path=make_printable(str(path)))
+            )
+    places = ", ".join(make_printable(str(folder)) for folder in folders)
+    return add_to_failure(failed, make_note("picture-lost", places=places))
 
 
-def free_name(output: Path, kind: str) -> Path:
+def choose_free_name(output: Path, kind: str) -> Path:
     """Name a picture beside a result: OUT.kind.tif, or a numbered one if that exists."""
-    free, number = name_beside(output, kind), 2
+    free, number = insert_name_suffix(output, kind), 2
     while free.exists() or free.is_symlink():
-        free, number = name_beside(output, f"{kind}-{number}"), number + 1
+        free, number = insert_name_suffix(output, f"{kind}-{number}"), number + 1
     return free
 
 
-def name_beside(output: Path, kind: str) -> Path:
+def insert_name_suffix(output: Path, kind: str) -> Path:
     """Put a word between a result's name and its ending."""
     stem = output.name[: -len(output.suffix)]
     suffix = f".ome{output.suffix}" if stem.lower().endswith(".ome") else output.suffix
@@ -193,7 +191,7 @@ def name_beside(output: Path, kind: str) -> Path:
     return output.with_name(shorten_name(stem, len(end)) + end)
 
 
-def _places(plan: Plan) -> list[Path]:
+def _list_rescue_folders(plan: Plan) -> list[Path]:
     """List folders that may lie on other disks: the input's, the home, that of temporary files."""
     near = [resolve_target(Path(plan.source.path)).parent] if plan.source.path else []
     with suppress(RuntimeError):  # no home is known
@@ -203,13 +201,13 @@ def _places(plan: Plan) -> list[Path]:
     return list(dict.fromkeys(near))
 
 
-def spare_places(plan: Plan) -> list[Path]:
+def list_fallback_folders(plan: Plan) -> list[Path]:
     """List the same for what goes with the run, last first: the system empties temporary files."""
-    return _places(plan)[::-1]
+    return _list_rescue_folders(plan)[::-1]
 
 
 @contextmanager
-def _private(folder: Path) -> Iterator[None]:
+def _restrict_permissions(folder: Path) -> Iterator[None]:
     """Let files in a folder that all may write to be the user's alone; others could read them."""
     if not folder.stat().st_mode & stat.S_IWOTH:
         yield
@@ -221,8 +219,10 @@ def _private(folder: Path) -> Iterator[None]:
         os.umask(before)
 
 
-def _also(failure: Failed, words: str) -> Failed:
-    return Failed(replace(failure.refusal, remedy=f"{failure.refusal.remedy} {words}"))
+def add_to_failure(failure: Failed, note: Note) -> Failed:
+    """Make the same failure, with a note behind its remedy."""
+    no = failure.refusal
+    return Failed(replace(no, further=(*no.further, note)))
 
 
 #: Beginnings that a spreadsheet takes for a formula, which a file's name must never be.
@@ -233,7 +233,7 @@ def escape_formula(value: object) -> object:
     """Keep text from being taken for a formula or a command; numbers stay as they are."""
     if not isinstance(value, str):
         return value
-    shown = make_printable(value)
+    printable = make_printable(value)
     # spreadsheets pass over spaces, and take the wide signs of East Asian keyboards for the same
     begins = normalize("NFKC", value).lstrip()
-    return f"'{shown}" if begins.startswith(_FORMULA_PREFIXES) else shown
+    return f"'{printable}" if begins.startswith(_FORMULA_PREFIXES) else printable

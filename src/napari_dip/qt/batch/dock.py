@@ -26,7 +26,7 @@ from napari_dip.qt.batch.settings import (
     ResultsFolder,
 )
 from napari_dip.qt.batch.table import BatchResults
-from napari_dip.qt.shell.docked import CollapsibleSection, lay_out, make_single_shot_timer
+from napari_dip.qt.shell.dock_widget import CollapsibleSection, lay_out, make_single_shot_timer
 from napari_dip.qt.shell.preferences import get_allowed_machine
 from napari_dip.qt.shell.run_bar import RunBar, RunBarState
 from napari_dip.qt.shell.run_dock import RunDock
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     import napari.viewer
 
     from napari_dip.pipeline.recipe import Recipe
-    from napari_dip.qt.shell.form import SettingsForm
+    from napari_dip.qt.shell.settings_form import SettingsForm
     from napari_dip.qt.shell.worker import Switch
     from napari_dip.scale.batch.table import FileRow
     from napari_dip.scale.batch_run import BatchResult
@@ -55,7 +55,7 @@ _ALL_REFUSED_MESSAGE = "None of them can be restored: the table says why."
 _BATCH_FINISHED_MESSAGE = "All that can be restored is done."
 _FILE_REFUSED_MESSAGE = "1 file was refused: click it to see why."
 _FILES_REFUSED_MESSAGE = "{count} files were refused: click one to see why."
-_RESUME_BATCH_HINT = "Go on takes up the rest, here or on the command line with --resume."
+_RESUME_BATCH_HINT = "Resume takes up the rest, here or on the command line with --resume."
 
 
 class BatchDock(RunDock):
@@ -80,21 +80,21 @@ class BatchDock(RunDock):
         self.files = FilesChooser()
         self.recipe = RecipeChooser(self._form_of)
         self.folder = ResultsFolder()
-        self.one_network = JointTrainingCheckBox()
+        self.joint_training = JointTrainingCheckBox()
         self.options = BatchOptions()
         self.results = BatchResults(self._viewer)
         bar = self.run_bar
         bar.pause_button.setToolTip("Hold the computation; what is done stays")
-        bar.discard_button.setText("Do not wait")
-        bar.discard_button.setToolTip("Give up the place in the line; the files stay chosen")
+        bar.discard_button.setText("Leave queue")
+        bar.discard_button.setToolTip("Give up the place in the queue; the files stay chosen")
         settings = CollapsibleSection("Axes and processes", self.options)
         self.recipe.rows.addRow("Results in", self.folder)
-        self.recipe.rows.addRow("", self.one_network)
+        self.recipe.rows.addRow("", self.joint_training)
         above = (self.files, self.recipe, self.plan_line, bar)
         lay_out(self, above, (self.results, settings))
-        for part in (self.files, self.recipe, self.options, self.one_network):
+        for part in (self.files, self.recipe, self.options, self.joint_training):
             part.changed.connect(self.show_plan)
-        self.recipe.changed.connect(lambda: self.one_network.fit_task(self.recipe.task))
+        self.recipe.changed.connect(lambda: self.joint_training.fit_task(self.recipe.task))
         self.folder.changed.connect(self._on_folder)
         self._soon.timeout.connect(self._read)
         self.recipe.said.connect(bar.say_also)
@@ -121,19 +121,19 @@ class BatchDock(RunDock):
         if self._call is not None:
             self._call.discard()
 
-    def _wish(self) -> BatchRequest | Refusal:
+    def _read_request(self) -> BatchRequest | Refusal:
         recipe = self.recipe.recipe()
         if isinstance(recipe, Refusal):
             return recipe
         return BatchRequest(
-            recipe,
-            self.files.inputs(),
-            self.folder.path,
-            get_allowed_machine(),
-            self.recipe.paths(),
-            self.options.axes.text().strip().upper() or None,
-            self.options.processes.value(),
-            self.one_network.wanted,
+            recipe=recipe,
+            inputs=self.files.inputs(),
+            folder=self.folder.path,
+            machine=get_allowed_machine(),
+            others=self.recipe.paths(),
+            axes=self.options.axes.text().strip().upper() or None,
+            processes=self.options.processes.value(),
+            joint_training=self.joint_training.wanted,
         )
 
     def _look_again(self) -> None:
@@ -154,38 +154,42 @@ class BatchDock(RunDock):
         if self._call is not None:
             self._stale = True
             return
-        wish = self._wish()
-        if isinstance(wish, Refusal):
-            self._on_read(wish)
+        request = self._read_request()
+        if isinstance(request, Refusal):
+            self._on_read(request)
             return
-        self._call = BackgroundCall(partial(_read_headers, wish), self)
+        self._call = BackgroundCall(partial(_read_headers, request), self)
         self._call.ended.connect(self._on_read)
         self._call.start()
 
-    def _on_read(self, found: BatchPreflight | Refusal) -> None:
+    def _on_read(self, preflight: BatchPreflight | Refusal) -> None:
         self._call = None
         if self._stale or self._soon.isActive() or self.busy:
             self._stale = False
             self.show_plan()
             return
-        if isinstance(found, Refusal):
-            self.plan_line.setText(found.message)
+        if isinstance(preflight, Refusal):
+            self.plan_line.setText(preflight.message)
             self.results.forget()
             return
-        self._reading = found
-        self.results.show_reading(found, (self._last.get(one.source, one) for one in found.rows))
-        hopeless = len(found.plan.refused) == len(found.rows)
+        self._reading = preflight
+        self.results.show_reading(
+            preflight, (self._last.get(row.source, row) for row in preflight.rows)
+        )
+        hopeless = len(preflight.plan.list_refused) == len(preflight.rows)
         more = (
             _ALL_REFUSED_MESSAGE
             if hopeless
             else ""
-            if found.left
-            else _describe_finished_batch(len(found.plan.refused))
+            if preflight.count_remaining
+            else _describe_finished_batch(len(preflight.plan.list_refused))
         )
-        self.plan_line.setText("\n".join(filter(None, [found.line, more, *found.plan.notes])))
-        on = "Go on" if found.left else "Check again"
-        self.run_bar.call_start(on if found.begun else "Run")
-        self.run_bar.show_state(RunBarState.REFUSED if hopeless else RunBarState.READY)
+        self.plan_line.setText(
+            "\n".join(filter(None, [preflight.line, more, *map(str, preflight.plan.notes)]))
+        )
+        on = "Resume" if preflight.count_remaining else "Check again"
+        self.run_bar.call_start(on if preflight.begun else "Run")
+        self.run_bar.show_state(RunBarState.REFUSED if hopeless else RunBarState.IDLE)
 
     def _on_folder(self) -> None:
         """Offer the recipe of the batch that lies there; with no files named, take it up whole."""
@@ -194,7 +198,7 @@ class BatchDock(RunDock):
         recipe = None if begun is None else _load_recipe_or_none(begun[0])
         self.recipe.offer_begun(recipe, choose=alone)
         if begun is not None:
-            self.one_network.take_up(has_joint_training(Path(self.folder.path)))
+            self.joint_training.take_up(has_joint_training(Path(self.folder.path)))
         if begun is not None and recipe is not None and alone:
             self.files.show_inputs(begun[1])
         self.show_plan()
@@ -203,24 +207,26 @@ class BatchDock(RunDock):
         """Find the form of a task's dock that is open in the same window."""
         window = self.window()
         docks = [] if window is None else window.findChildren(TaskDock)
-        return next((one.form for one in docks if one.task == task), None)
+        return next((dock.form for dock in docks if dock.task == task), None)
 
-    def _made(self, asked: BatchPreflight, over: Callable[[], object]) -> BackgroundRun:
+    def _make_run(self, preflight: BatchPreflight, over: Callable[[], object]) -> BackgroundRun:
         return BackgroundRun(
-            asked, {}, self, over, execute_batch, BatchProgressQueue(), asked.label
+            preflight, {}, self, over, execute_batch, BatchProgressQueue(), preflight.label
         )
 
-    def _prepare(self, asked: BatchPreflight) -> None:
+    def _prepare(self, preflight: BatchPreflight) -> None:
         self._last = {}
 
     def _show(self, news: BatchProgress) -> None:
         if news.reading is not None:
             self.results.show_reading(news.reading, news.reading.rows)
-            self.plan_line.setText("\n".join([news.reading.line, *news.reading.plan.notes]))
+            self.plan_line.setText(
+                "\n".join([news.reading.line, *map(str, news.reading.plan.notes)])
+            )
         self.results.bring_up(news.rows)
         self.run_bar.show_event(news.event)
 
-    def _taken(self, asked: BatchPreflight, outcome: BatchResult) -> str:
+    def _taken(self, preflight: BatchPreflight, outcome: BatchResult) -> str:
         return " ".join(
             [
                 summarise_batch_result(outcome),
@@ -234,9 +240,9 @@ class BatchDock(RunDock):
     def _close_parts(self, busy: bool) -> None:
         for part in (self.files, self.recipe, self.options):
             part.setEnabled(not busy)
-        self.one_network.setEnabled(False)
+        self.joint_training.setEnabled(False)
         if not busy:  # what was said of each file stays, but what is left to do is another
-            self.one_network.fit_task(self.recipe.task)
+            self.joint_training.fit_task(self.recipe.task)
             self._reading = None
             self._last = {row.source: row for row in self.results.table.files.rows}
             self._look_again()
@@ -260,5 +266,5 @@ def _load_recipe_or_none(raw: dict[str, Any]) -> Recipe | None:
         return None
 
 
-def _read_headers(wish: BatchRequest, _: Switch) -> BatchPreflight | Refusal:
-    return catch_errors(wish.read, "Reading the headers for", wish.folder)
+def _read_headers(request: BatchRequest, _: Switch) -> BatchPreflight | Refusal:
+    return catch_errors(request.read, "Reading the headers for", request.folder)

@@ -18,18 +18,18 @@ from napari_dip.scale.batch.table import (
     update_file_row,
 )
 from napari_dip.scale.batch_run import check_any_restorable, run_batch, summarise_batch_plan
-from napari_dip.scale.cluster.cluster import start_workers
+from napari_dip.scale.cluster.dask_cluster import start_workers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
 
     from napari_dip.pipeline.machine import Machine
     from napari_dip.pipeline.recipe import Recipe
-    from napari_dip.scale.batch.types import BatchEvent, BatchPlan
+    from napari_dip.scale.batch.jobs import BatchEvent, BatchPlan
     from napari_dip.scale.batch_run import BatchResult
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BatchRequest:
     """What a batch is asked for.
 
@@ -47,7 +47,7 @@ class BatchRequest:
         Names of the axes of each file, if not those that it says.
     processes : int
         That work side by side; 1: this one.
-    one_network : bool
+    joint_training : bool
         Whether one network is fitted to many of the files first.
     """
 
@@ -58,7 +58,7 @@ class BatchRequest:
     others: Mapping[str, str] = field(default_factory=dict)
     axes: str | None = None
     processes: int = 1
-    one_network: bool = False
+    joint_training: bool = False
 
     def read(self) -> BatchPreflight:
         """Read all headers; raises `Refused` where the batch as a whole cannot be done."""
@@ -71,27 +71,29 @@ class BatchRequest:
             others=self.others,
             machine=self.machine,
             sharing=self.processes,
-            one_network=self.one_network,
+            joint_training=self.joint_training,
         )
         rows = make_file_rows(plan)
         workers = self.processes if self.processes > 1 else None
-        return BatchPreflight(self, plan, rows, summarise_batch_plan(plan, workers))
+        return BatchPreflight(
+            request=self, plan=plan, rows=rows, line=summarise_batch_plan(plan, workers)
+        )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BatchPreflight:
     """What the headers of a batch have led to.
 
     Attributes
     ----------
-    wish : BatchWish
+    request : BatchRequest
     plan : BatchPlan
     rows : tuple of FileRow
     line : str
         All of it in a sentence.
     """
 
-    wish: BatchRequest
+    request: BatchRequest
     plan: BatchPlan
     rows: tuple[FileRow, ...]
     line: str
@@ -103,17 +105,20 @@ class BatchPreflight:
         return f"Batch of {count} file{'s' * (count != 1)}"
 
     @property
-    def left(self) -> int:
+    def count_remaining(self) -> int:
         """How many files are to be restored."""
         return sum(row.state == "ready" for row in self.rows)
 
     @property
     def begun(self) -> bool:
         """Whether an earlier call was here, even if it was ended before its first file was done."""
-        return any(row.done for row in self.rows) or Path(self.wish.folder, MANIFEST_FILE).is_file()
+        return (
+            any(row.has_result for row in self.rows)
+            or Path(self.request.folder, MANIFEST_FILE).is_file()
+        )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BatchUpdate:
     """One report: of the whole, and of a file or of the headers."""
 
@@ -122,7 +127,7 @@ class BatchUpdate:
     reading: BatchPreflight | None = None
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class BatchProgress:
     """What happened since the dock last looked.
 
@@ -130,7 +135,7 @@ class BatchProgress:
     ----------
     event : Event
         About all files together.
-    reading : BatchReading or None
+    reading : BatchPreflight or None
         The headers, where they were read anew.
     rows : mapping of int to FileRow
         The files that have moved, by their place in the table.
@@ -156,16 +161,16 @@ class BatchProgressQueue(ProgressQueue[BatchUpdate, BatchProgress]):
         if report.reading is not None:
             self._reading = report.reading
             self._rows, self._moved = dict(enumerate(report.reading.rows)), set()
-        if (told := report.of_file) is not None and told.number:
-            place = told.number - 1
-            self._rows[place] = update_file_row(self._rows[place], told)
+        if (of_file := report.of_file) is not None and of_file.number:
+            place = of_file.number - 1
+            self._rows[place] = update_file_row(self._rows[place], of_file)
             self._moved.add(place)
 
     def _emptied(self) -> BatchProgress | None:
         event, reading, moved = self._event, self._reading, self._moved
         self._event, self._reading, self._moved = None, None, set()
         rows = {place: self._rows[place] for place in moved}
-        return None if event is None else BatchProgress(event, reading, rows)
+        return None if event is None else BatchProgress(event=event, reading=reading, rows=rows)
 
 
 def execute_batch(
@@ -179,7 +184,7 @@ def execute_batch(
 
     Parameters
     ----------
-    reading : BatchReading
+    reading : BatchPreflight
         As it was shown. Headers are read again: the batch may have waited for hours.
     data : mapping
         Of no use here: pixels are read file by file.
@@ -193,18 +198,22 @@ def execute_batch(
     Refused, Failed
         As `napari_dip.batch`.
     """
-    wish = reading.wish
-    yield BatchUpdate(Event("Reading the headers"))
-    reading = wish.read()
+    request = reading.request
+    yield BatchUpdate(whole=Event(message="Reading the headers"))
+    reading = request.read()
     check_any_restorable(reading.plan)
-    yield BatchUpdate(Event("Reading the headers"), reading=reading)
-    course = BatchProgressEstimator(reading.plan, reading.rows, wish.processes)
-    with start_workers(reading.plan, wish.processes if wish.processes > 1 else 0) as crew:
+    yield BatchUpdate(whole=Event(message="Reading the headers"), reading=reading)
+    course = BatchProgressEstimator(reading.plan, reading.rows, request.processes)
+    with start_workers(reading.plan, request.processes if request.processes > 1 else 0) as crew:
         steps = run_batch(reading.plan, control=partial(_keep_on_discard, control), crew=crew)
-        return (yield from map_generator(steps, lambda one: BatchUpdate(course.whole(one), one)))
+        return (
+            yield from map_generator(
+                steps, lambda item: BatchUpdate(whole=course.update(item), of_file=item)
+            )
+        )
 
 
 def _keep_on_discard(control: Callable[[], Control]) -> Control:
     """Ask; a batch that is discarded, as when napari is closed, keeps what it has."""
-    wish = control()
-    return Control.KEEP if wish is Control.DISCARD else wish
+    wanted = control()
+    return Control.KEEP if wanted is Control.DISCARD else wanted

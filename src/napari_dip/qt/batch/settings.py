@@ -31,17 +31,17 @@ from qtpy.QtWidgets import (
 from napari_dip.errors import DipError, Refusal, Refused
 from napari_dip.io.paths import is_zarr
 from napari_dip.pipeline.api import load_recipe
-from napari_dip.pipeline.recipe import Common, make_recipe
-from napari_dip.qt.shell.docked import make_button
-from napari_dip.qt.shell.form import WheelGuard, add_file_button, add_folder_button
+from napari_dip.pipeline.recipe import RunSettings, make_recipe
+from napari_dip.qt.shell.dock_widget import make_button
 from napari_dip.qt.shell.preferences import get_default_preset, open_saved_settings
+from napari_dip.qt.shell.settings_form import WheelGuard, add_file_button, add_folder_button
 from napari_dip.tasks import TASKS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from napari_dip.pipeline.recipe import Recipe
-    from napari_dip.qt.shell.form import SettingsForm
+    from napari_dip.qt.shell.settings_form import SettingsForm
 
 _LAST_RUN_KEY, _OPEN_DOCK_KEY, _RECIPE_FILE_KEY, _EARLIER_BATCH_KEY = (
     "last",
@@ -81,7 +81,7 @@ class RecipeChooser(QWidget):
     ) -> None:
         super().__init__(parent)
         self._form_of = form_of
-        self._known: dict[str, tuple[str, Recipe]] = {}
+        self._recipes_by_label: dict[str, tuple[str, Recipe]] = {}
         self._sources: dict[str, Callable[[], Recipe]] = {}
         self.tasks = _make_recipe_combo("Task")
         for name, task in TASKS.items():
@@ -124,8 +124,8 @@ class RecipeChooser(QWidget):
 
     def paths(self) -> dict[str, str]:
         """Give the further pictures by their names, those that are named."""
-        given = {name: line.text().strip() for name, line in self.others.items()}
-        return {name: path for name, path in given.items() if path}
+        values = {name: line.text().strip() for name, line in self.others.items()}
+        return {name: path for name, path in values.items() if path}
 
     def load(self, path: str) -> None:
         """Take a recipe from a file, or say why not."""
@@ -142,20 +142,20 @@ class RecipeChooser(QWidget):
         if recipe is not None and choose:
             self._show(_EARLIER_BATCH_KEY, label, recipe)
             return
-        self._known.pop(_EARLIER_BATCH_KEY, None)
+        self._recipes_by_label.pop(_EARLIER_BATCH_KEY, None)
         if recipe is not None:
-            self._known[_EARLIER_BATCH_KEY] = (label, recipe)
+            self._recipes_by_label[_EARLIER_BATCH_KEY] = (label, recipe)
         self.refresh()
 
     def refresh(self) -> None:
         """List what there is now; what is chosen stays, where it is still there."""
         task, chosen = self.task, str(self.settings.currentData())
         shelf = open_saved_settings(task)
-        common: Any = Common.model_fields["preset"]
-        words = next(one for one in common.metadata if hasattr(one, "choices")).choices
+        common: Any = RunSettings.model_fields["preset"]
+        text = next(item for item in common.metadata if hasattr(item, "choices")).choices
         offered: dict[str, tuple[str, Callable[[], Recipe]]] = {
             f"preset {value}": (label, partial(make_recipe, task, preset=value))
-            for value, label in words.items()
+            for value, label in text.items()
         }
         if (last := shelf.remembered()) is not None:
             offered[_LAST_RUN_KEY] = ("As in my last run", partial(_return_recipe, last))
@@ -164,7 +164,7 @@ class RecipeChooser(QWidget):
             form.changed.connect(self._tell, unique=True)
         for name in shelf.names():
             offered[f"own {name}"] = (f"My preset '{name}'", partial(shelf.load, name))
-        for kind, (label, recipe) in self._known.items():
+        for kind, (label, recipe) in self._recipes_by_label.items():
             if recipe.task.name == task:
                 offered[kind] = (label, partial(_return_recipe, recipe))
         self._sources = {key: source for key, (_, source) in offered.items()}
@@ -172,13 +172,13 @@ class RecipeChooser(QWidget):
             self.settings.clear()
             for key, (label, _) in offered.items():
                 self.settings.addItem(label, key)
-            usual = self.settings.findData(f"preset {get_default_preset() or Common().preset}")
+            usual = self.settings.findData(f"preset {get_default_preset() or RunSettings().preset}")
             place = self.settings.findData(chosen)
             self.settings.setCurrentIndex(place if place >= 0 else usual)
 
     def _show(self, kind: str, label: str, recipe: Recipe) -> None:
         """Offer a recipe, and choose it."""
-        self._known[kind] = (label, recipe)
+        self._recipes_by_label[kind] = (label, recipe)
         with QSignalBlocker(self.tasks):
             self.tasks.setCurrentIndex(self.tasks.findData(recipe.task.name))
         self._fit_others()
@@ -202,17 +202,17 @@ class RecipeChooser(QWidget):
         for line in self.others.values():
             self.rows.removeRow(line)
         self.others = {}
-        for one in TASKS[self.task].inputs[1:]:
-            if one.measures:  # a second shot is of one file's object
+        for item in TASKS[self.task].inputs[1:]:
+            if item.measures:  # a second shot is of one file's object
                 continue
             line = QLineEdit()
-            line.setAccessibleName(one.label)
-            line.setPlaceholderText("none" if one.optional else "one file for all")
-            line.setToolTip(f"<qt>{one.help} One file for all.</qt>")
-            add_file_button(line, one.label, _IMAGE_FILTER)
+            line.setAccessibleName(item.label)
+            line.setPlaceholderText("none" if item.optional else "one file for all")
+            line.setToolTip(f"<qt>{item.help} One file for all.</qt>")
+            add_file_button(line, item.label, _IMAGE_FILTER)
             line.textChanged.connect(self._tell)
-            self.rows.insertRow(_FIXED_ROW_COUNT + len(self.others), one.label, line)
-            self.others[one.name] = line
+            self.rows.insertRow(_FIXED_ROW_COUNT + len(self.others), item.label, line)
+            self.others[item.name] = line
 
     def _tell(self, _: object = None) -> None:
         self.changed.emit()
@@ -299,7 +299,7 @@ class FilesChooser(QWidget):
 
     def add(self, *paths: str) -> None:
         """Add lines below those that there are."""
-        new = [one for one in paths if one and one not in self.inputs()]
+        new = [path for path in paths if path and path not in self.inputs()]
         if new:
             self.show_inputs((*self.inputs(), *new))
 
@@ -338,7 +338,7 @@ _JOINT_TRAINING_TIP = (
     "to up to 32 of them, each with gain, range and noise of its own, and then shown each file, "
     "which takes a fraction of the time. A result then does not come from its own file alone; its "
     "report names the network, which stays with the results. Pixels that were held out decide "
-    "whether all files go on by themselves from there."
+    "whether all files are fine-tuned from there."
 )
 _NO_JOINT_TRAINING_TIP = "This task fits what a file holds, so that no network can serve several."
 _GLOB_WILDCARDS = frozenset("*?[")
@@ -380,13 +380,13 @@ class JointTrainingCheckBox(QCheckBox):
     changed = Signal()
 
     def __init__(self, parent: QWidget | None = None) -> None:
-        super().__init__("One network for all files", parent)
+        super().__init__("Joint training (one network for all files)", parent)
         self.toggled.connect(lambda _: self.changed.emit())
         self.fit_task("denoise")
 
     def fit_task(self, task: str) -> None:
         """Offer it where it is of use; what was chosen stays for when it is again."""
-        useful = "sharing" in TASKS[task].setting_names()
+        useful = "series_training" in TASKS[task].setting_names()
         self.setEnabled(useful)
         self.setToolTip(f"<qt>{_JOINT_TRAINING_TIP if useful else _NO_JOINT_TRAINING_TIP}</qt>")
 
@@ -416,10 +416,10 @@ class BatchOptions(QWidget):
         self.processes.setAccessibleName("Processes")
         self.processes.setRange(1, max(1, os.cpu_count() or 1))
         self.processes.setKeyboardTracking(False)
-        there = find_spec("distributed") is not None
-        self.processes.setEnabled(there)
+        mask = find_spec("distributed") is not None
+        self.processes.setEnabled(mask)
         self.processes.setToolTip(
-            f"<qt>{_PROCESSES_TIP if there else _DISTRIBUTED_MISSING_TIP}</qt>"
+            f"<qt>{_PROCESSES_TIP if mask else _DISTRIBUTED_MISSING_TIP}</qt>"
         )
         self._wheel = WheelGuard()
         self.processes.setFocusPolicy(Qt.FocusPolicy.StrongFocus)

@@ -22,7 +22,7 @@ from qtpy.QtWidgets import (
 
 from napari_dip.errors.fault import make_printable
 from napari_dip.qt.batch.layers import MAX_OPENED_RESULTS, BatchLayers
-from napari_dip.qt.shell.docked import make_button
+from napari_dip.qt.shell.dock_widget import make_button
 from napari_dip.qt.shell.run_bar import ScrollableLabel, make_message_label
 from napari_dip.scale.batch.records import PAGE_FILE
 
@@ -89,11 +89,11 @@ class FileTableModel(QAbstractTableModel):
         """Put a cell into words; all of them when pointed at."""
         row = self.rows[index.row()]
         if role == Qt.ItemDataRole.DisplayRole:
-            first = make_printable(row.words[0]) if row.words else ""
+            first = make_printable(row.messages[0]) if row.messages else ""
             return (make_printable(row.source.name), format_file_state(row), first)[index.column()]
         if role == Qt.ItemDataRole.ToolTipRole:
-            words = (escape(make_printable(one)) for one in (str(row.source), *row.words))
-            return f"<qt>{'<br>'.join(words)}</qt>"  # as rich text it wraps
+            text = (escape(make_printable(message)) for message in (str(row.source), *row.messages))
+            return f"<qt>{'<br>'.join(text)}</qt>"  # as rich text it wraps
         return None
 
 
@@ -133,8 +133,8 @@ class FilesTable(QTableView):
     def places(self) -> list[int]:
         """Give their places."""
         selection = self.selectionModel()
-        found = [] if selection is None else selection.selectedRows()
-        return sorted(index.row() for index in found)
+        result = [] if selection is None else selection.selectedRows()
+        return sorted(index.row() for index in result)
 
     def _lay_out_columns(self) -> None:
         if (rows := self.verticalHeader()) is not None:
@@ -176,7 +176,7 @@ class BatchResults(QWidget):
         self._reading: BatchPreflight | None = None
         self.layers = BatchLayers(viewer, self)
         self.table = FilesTable()
-        self.words = make_message_label()
+        self.message_label = make_message_label()
         self.show_button = make_button(
             "Show",
             "Open the results of the chosen files as layers. What is in sight is read from the "
@@ -190,8 +190,8 @@ class BatchResults(QWidget):
             "Open the table of the batch in your browser, with pictures of input and result. "
             "Beside it lies batch.csv, for a spreadsheet.",
         )
-        self.beside = QCheckBox("with inputs")
-        self.beside.setToolTip("<qt>Open the input of each result below it, too</qt>")
+        self.with_input = QCheckBox("with inputs")
+        self.with_input.setToolTip("<qt>Open the input of each result below it, too</qt>")
         self._arrange()
         self.table.wanted.connect(lambda place: self._open([self.table.files.rows[place]]))
         self.table.chosen.connect(self._on_chosen)
@@ -235,7 +235,7 @@ class BatchResults(QWidget):
         reading = self._reading
         if reading is None:
             return
-        wanted = {row.source for row in rows if row.done}
+        wanted = {row.source for row in rows if row.has_result}
         jobs = [job for job in reading.plan.jobs if job.source in wanted]
         if not jobs:
             self.said.emit("There is no result of that file.")
@@ -243,21 +243,21 @@ class BatchResults(QWidget):
         if len(jobs) > MAX_OPENED_RESULTS:
             self.said.emit(f"The first {MAX_OPENED_RESULTS} of {len(jobs)} results are opened.")
         self.layers.show_results(
-            jobs[:MAX_OPENED_RESULTS], reading.plan.recipe, beside=self.beside.isChecked()
+            jobs[:MAX_OPENED_RESULTS], reading.plan.recipe, neighbours=self.with_input.isChecked()
         )
 
     def _on_chosen(self) -> None:
         """Say all there is to know of the first row that is chosen."""
         chosen, rows = self.table.selected(), self.table.files.rows
-        self.place.show_words(" ".join(chosen[0].words) if chosen else "")
-        self.place.setVisible(bool(chosen and chosen[0].words))
-        self.show_button.setEnabled(any(row.done for row in chosen))
-        self.all_button.setEnabled(any(row.done for row in rows))
+        self.place.show_words(" ".join(chosen[0].messages) if chosen else "")
+        self.place.setVisible(bool(chosen and chosen[0].messages))
+        self.show_button.setEnabled(any(row.has_result for row in chosen))
+        self.all_button.setEnabled(any(row.has_result for row in rows))
         folder = None if self._reading is None else self._reading.plan.folder
         self.page_button.setEnabled(folder is not None and (folder / PAGE_FILE).is_file())
 
     def _arrange(self) -> None:
-        self.place = ScrollableLabel(self.words, lines=_MAX_DETAIL_LINES)
+        self.place = ScrollableLabel(self.message_label, lines=_MAX_DETAIL_LINES)
         layout = QGridLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setVerticalSpacing(4)
@@ -267,7 +267,7 @@ class BatchResults(QWidget):
         buttons = (self.show_button, self.all_button, self.page_button)
         for column, button in enumerate(buttons):
             layout.addWidget(button, 2, column)
-        layout.addWidget(self.beside, 3, 0, 1, 3, Qt.AlignmentFlag.AlignLeft)
+        layout.addWidget(self.with_input, 3, 0, 1, 3, Qt.AlignmentFlag.AlignLeft)
         policy = self.sizePolicy()
         policy.setVerticalStretch(1)
         self.setSizePolicy(policy)

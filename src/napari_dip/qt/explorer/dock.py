@@ -6,17 +6,17 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from napari_dip.errors import Refusal
-from napari_dip.explore.subject import label_architecture, list_all_architectures
+from napari_dip.explore.experiment_setup import label_architecture, list_all_architectures
 from napari_dip.qt.explorer.plot import ExplorerPlot
 from napari_dip.qt.explorer.request import PlannedExperiment, plan_experiment
 from napari_dip.qt.explorer.results import ExplorerResults
 from napari_dip.qt.explorer.run import ExperimentProgress, ExperimentProgressQueue, run_experiment
 from napari_dip.qt.explorer.settings import ExplorerSettings
-from napari_dip.qt.shell.docked import CollapsibleSection, lay_out
-from napari_dip.qt.shell.ending import attempt
+from napari_dip.qt.shell.dock_widget import CollapsibleSection, lay_out
 from napari_dip.qt.shell.layer_dock import LayerDock
 from napari_dip.qt.shell.layers import Preview
 from napari_dip.qt.shell.run_bar import RunBar, RunBarState
+from napari_dip.qt.shell.run_completion import attempt
 from napari_dip.qt.shell.worker import BackgroundRun
 from napari_dip.tasks import Input
 
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     import napari.viewer
 
 _TRUTH = Input(
-    "truth",
-    "Truth",
-    "The same picture without noise, if you have it: tells how good each estimate is.",
+    name="truth",
+    label="Truth",
+    help="The same picture without noise, if you have it: tells how good each estimate is.",
     optional=True,
 )
 #: By their names; of any network, since only what they are called is wanted.
@@ -63,12 +63,12 @@ class PriorExplorer(LayerDock):
         lay_out(self, above, (self.fold, self.plot, self.results))
         self.settings.changed.connect(self._on_settings)
         self.results.said.connect(self.run_bar.say_also)
-        self.results.chosen.connect(lambda one: self.plot.show_group(*one))
+        self.results.chosen.connect(lambda item: self.plot.show_group(*item))
         self._viewer.dims.events.current_step.connect(self.show_plan)
         self._on_theme()
         self._on_settings()
 
-    def asked(self) -> PlannedExperiment | Refusal:
+    def check_request(self) -> PlannedExperiment | Refusal:
         """Say what Run would do now, or why it would not; from headers alone."""
         layer = self.chooser.layer()
         if layer is None:
@@ -81,18 +81,18 @@ class PriorExplorer(LayerDock):
         """Bring the line above the buttons up to date; while an experiment is on it stays."""
         if self.busy:
             return
-        asked = self.asked()
-        refused = isinstance(asked, Refusal)
-        self.plan_line.setText(asked.message if isinstance(asked, Refusal) else asked.line)
-        self.run_bar.show_state(RunBarState.REFUSED if refused else RunBarState.READY)
+        request = self.check_request()
+        refused = isinstance(request, Refusal)
+        self.plan_line.setText(request.message if isinstance(request, Refusal) else request.line)
+        self.run_bar.show_state(RunBarState.REFUSED if refused else RunBarState.IDLE)
 
     def start(self) -> None:
         """Begin, or wait in line for other docks."""
-        asked = self.asked()
-        if self.busy or isinstance(asked, Refusal):
+        request = self.check_request()
+        if self.busy or isinstance(request, Refusal):
             self.show_plan()
             return
-        self._join(asked)
+        self._join(request)
 
     def shut_down(self) -> None:
         """Stop all work and let go of the viewer; for a dock that is closed."""
@@ -100,15 +100,17 @@ class PriorExplorer(LayerDock):
         self.results.shut_down()
         self._viewer.dims.events.current_step.disconnect(self.show_plan)
 
-    def _made(self, asked: PlannedExperiment, over: Callable[[], object]) -> BackgroundRun:
-        begin = partial(run_experiment, asked.wish)
-        return BackgroundRun(asked.plan, asked.pixels, self, over, begin, ExperimentProgressQueue())
+    def _make_run(self, experiment: PlannedExperiment, over: Callable[[], object]) -> BackgroundRun:
+        begin = partial(run_experiment, experiment.request)
+        return BackgroundRun(
+            experiment.plan, experiment.pixels, self, over, begin, ExperimentProgressQueue()
+        )
 
-    def _prepare(self, asked: PlannedExperiment) -> None:
+    def _prepare(self, experiment: PlannedExperiment) -> None:
         self.results.forget()
-        self.plot.restart(asked.wish.experiment)
-        self._preview = Preview(self._viewer, asked.wish.name, asked.look)
-        self.plan_line.setText(asked.line_on)  # the bar tells the time now
+        self.plot.restart(experiment.request.experiment)
+        self._preview = Preview(self._viewer, experiment.request.name, experiment.look)
+        self.plan_line.setText(experiment.line_on)  # the bar tells the time now
 
     def _show(self, news: ExperimentProgress) -> None:
         self.run_bar.show_event(news.event)
@@ -120,11 +122,13 @@ class PriorExplorer(LayerDock):
             failing = "The preview cannot be shown"
             attempt(partial(self._preview.show, news.picture), failing)
 
-    def _taken(self, asked: PlannedExperiment, outcome: Any) -> str:
-        told: list[str] = []
+    def _taken(self, experiment: PlannedExperiment, outcome: Any) -> str:
+        facts: list[str] = []
         failing = "What was found cannot be shown"
-        trouble = attempt(lambda: told.append(self.results.show_found(asked, outcome)), failing)
-        return "\n".join([trouble] if trouble else told)
+        trouble = attempt(
+            lambda: facts.append(self.results.show_found(experiment, outcome)), failing
+        )
+        return "\n".join([trouble] if trouble else facts)
 
     def _put_away(self) -> str:
         preview, self._preview = self._preview, None

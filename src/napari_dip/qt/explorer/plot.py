@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyqtgraph as pg
 
+from napari_dip.explore.experiment_setup import TARGETS
 from napari_dip.explore.spectra import BAND_NAMES, compute_band_edges
-from napari_dip.explore.subject import TARGETS
 from napari_dip.qt.shell.plot import disable_plot_interaction, recolour
 
 if TYPE_CHECKING:
@@ -54,7 +54,9 @@ class ExplorerPlot(pg.PlotWidget):  # type: ignore[misc]  # pyqtgraph ships no t
         self.curves: dict[str, pg.PlotDataItem] = {}
         self.setLogMode(x=True)
         disable_plot_interaction(self)
-        self.getAxis("bottom").setTicks([[(np.log10(one), f"{one}") for one in _ITERATION_TICKS]])
+        self.getAxis("bottom").setTicks(
+            [[(np.log10(tick), f"{tick}") for tick in _ITERATION_TICKS]]
+        )
         self.getAxis("left").setStyle(maxTickLevel=0)
         self.setVisible(False)  # until there is something to see
         self.setAccessibleName("Course of the experiment")
@@ -62,7 +64,7 @@ class ExplorerPlot(pg.PlotWidget):  # type: ignore[misc]  # pyqtgraph ships no t
     @property
     def count(self) -> int:
         """Points of the longest curve."""
-        return max((len(one) for one in self._points.values()), default=0)
+        return max((len(point) for point in self._points.values()), default=0)
 
     @property
     def group(self) -> str:
@@ -102,8 +104,8 @@ class ExplorerPlot(pg.PlotWidget):  # type: ignore[misc]  # pyqtgraph ships no t
     def recolour(self, text: str, background: str) -> None:
         """Follow napari's theme."""
         self._theme = (text, background)
-        words = {"bottom": "Iteration", "left": _Y_AXIS_LABELS[self.experiment]}
-        recolour(self, text, background, words, self._legend())
+        label = {"bottom": "Iteration", "left": _Y_AXIS_LABELS[self.experiment]}
+        recolour(self, text, background, label, self._legend())
 
     def _begin(self, group: str) -> None:
         self._group = group
@@ -120,14 +122,14 @@ class ExplorerPlot(pg.PlotWidget):  # type: ignore[misc]  # pyqtgraph ships no t
     def _legend(self) -> str:
         """Stand above the curves, where it can hide none of them."""
         limits = compute_band_edges()
-        words: Mapping[str, str] = TARGETS
+        text: Mapping[str, str] = TARGETS
         if self.experiment == "spectrum":
-            words = {
+            text = {
                 name: f"{limits[number]:.1f}–{limits[number + 1]:.1f}"
                 for number, name in enumerate(BAND_NAMES)
             }
         signs = [
-            f'<span style="color:{colour}">━</span>&nbsp;{words[name].replace(" ", "&nbsp;")}'
+            f'<span style="color:{colour}">━</span>&nbsp;{text[name].replace(" ", "&nbsp;")}'
             for name, colour in _CURVE_COLOURS[self.experiment].items()
         ]
         gap = "&nbsp;&nbsp; "

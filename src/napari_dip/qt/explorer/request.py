@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_dip.errors import Refusal, Refused, refusal
-from napari_dip.explore.subject import make_experiment_recipe, plan_centre_fit
+from napari_dip.explore.experiment_setup import make_experiment_recipe, plan_centre_fit
 from napari_dip.io import ImageSpec
-from napari_dip.pipeline.machine import duration
+from napari_dip.pipeline.machine import format_duration
 from napari_dip.pipeline.plan.costs import START_SECONDS
 from napari_dip.qt.explorer.run import ExperimentRequest
 from napari_dip.qt.shell.layers import METADATA_KEY, get_full_resolution
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 _FITS = {"impedance": 4, "spectrum": 2}
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Plane:
     """The plane of a layer that is in sight.
 
@@ -50,13 +50,13 @@ class Plane:
     counts: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class PlannedExperiment:
     """An experiment that can begin.
 
     Attributes
     ----------
-    wish : Wish
+    request : ExperimentRequest
     plan : Plan
         Of one of its fits.
     pixels : mapping of str to array
@@ -66,7 +66,7 @@ class PlannedExperiment:
         Where pictures of the part that is looked at lie, as `add_image` wants it.
     """
 
-    wish: ExperimentRequest
+    request: ExperimentRequest
     plan: Plan
     pixels: Mapping[str, Any]
     line: str
@@ -76,7 +76,7 @@ class PlannedExperiment:
     @property
     def label(self) -> str:
         """What it is called where others wait for it."""
-        return f"Prior explorer {self.wish.name}"
+        return f"Prior explorer {self.request.name}"
 
 
 def plan_experiment(
@@ -116,22 +116,27 @@ def plan_experiment(
         pixels["truth"] = other.pixels
     only = None
     if settings.experiment == "architectures":
-        known = list_architectures(plan.budget.widths, plan.budget.learning_rate)
-        only = tuple(name for name in settings.only() if name in known)
-    wish = ExperimentRequest(
-        settings.experiment,
-        image.name,
-        plane.spec.axes,
-        {**settings.values(), "crop": side},
-        machine,
-        only,
+        architectures = list_architectures(plan.budget.widths, plan.budget.learning_rate)
+        only = tuple(name for name in settings.only() if name in architectures)
+    request = ExperimentRequest(
+        experiment=settings.experiment,
+        name=image.name,
+        axes=plane.spec.axes,
+        settings={**settings.values(), "crop": side},
+        machine=machine,
+        only=only,
     )
-    fits = _FITS.get(wish.experiment, 2 * len(only or ()))
+    fits = _FITS.get(request.experiment, 2 * len(only or ()))
     seconds = START_SECONDS + fits * (plan.costs.fit - START_SECONDS)
-    time = f", up to {duration(seconds)} if nothing else runs"
-    line, line_on = (describe_experiment(plan, plane, fits, one) for one in (time, ""))
+    time = f", up to {format_duration(seconds)} if nothing else runs"
+    line, line_on = (describe_experiment(plan, plane, fits, item) for item in (time, ""))
     return PlannedExperiment(
-        wish, plan, pixels, line, line_on, make_crop_attributes(image, plane, plan)
+        request=request,
+        plan=plan,
+        pixels=pixels,
+        line=line,
+        line_on=line_on,
+        look=make_crop_attributes(image, plane, plan),
     )
 
 
@@ -147,7 +152,7 @@ def describe_experiment(plan: Plan, plane: Plane, fits: int, time: str) -> str:
     time : str
         Goes behind it.
     """
-    said = [f"{plan.where}: {fits} fits of {plan.budget.iterations} iterations{time}."]
+    said = [f"{plan.work_summary}: {fits} fits of {plan.budget.iterations} iterations{time}."]
     if plan.source.grid != plane.spec.grid:
         said.append("The middle of the image is looked at.")
     if plane.counts:
@@ -155,7 +160,7 @@ def describe_experiment(plan: Plan, plane: Plane, fits: int, time: str) -> str:
             f"{at + 1} of {count}" for at, count in zip(plane.at, plane.counts, strict=True)
         )
         said.append(f"The plane in sight is looked at: {place}.")
-    return "\n".join([*said, *plan.notes])
+    return "\n".join([*said, *map(str, plan.notes)])
 
 
 def find_visible_plane(viewer: napari.viewer.Viewer, layer: Image) -> Plane:
@@ -164,14 +169,16 @@ def find_visible_plane(viewer: napari.viewer.Viewer, layer: Image) -> Plane:
     lead = len(data.shape) - (3 if layer.rgb else 2)
     point = layer.world_to_data(viewer.dims.point[-layer.ndim :])
     at = tuple(
-        int(np.clip(round(float(one)), 0, count - 1))
-        for one, count in zip(point[:lead], data.shape[:lead], strict=True)
+        int(np.clip(round(float(item)), 0, count - 1))
+        for item, count in zip(point[:lead], data.shape[:lead], strict=True)
     )
     pixels = data[at] if lead else data
     axes = "YXS" if layer.rgb else "YX"
     shape = tuple(int(count) for count in pixels.shape)
-    spec = ImageSpec(layer.name, shape, np.dtype(data.dtype).name, axes)
-    return Plane(spec, pixels, at, tuple(int(count) for count in data.shape[:lead]))
+    spec = ImageSpec(name=layer.name, shape=shape, dtype=np.dtype(data.dtype).name, axes=axes)
+    return Plane(
+        spec=spec, pixels=pixels, at=at, counts=tuple(int(count) for count in data.shape[:lead])
+    )
 
 
 def make_crop_attributes(layer: Image, plane: Plane, plan: Plan) -> dict[str, Any]:
@@ -189,7 +196,7 @@ def make_crop_attributes(layer: Image, plane: Plane, plan: Plan) -> dict[str, An
     ]
     first = np.array([*plane.at, *start], float)
     steps = np.vstack([first, first + np.eye(layer.ndim)[-2], first + np.eye(layer.ndim)[-1]])
-    origin, down, across = (np.asarray(layer.data_to_world(one))[-2:] for one in steps)
+    origin, down, across = (np.asarray(layer.data_to_world(step))[-2:] for step in steps)
     linear = np.stack([down - origin, across - origin], 1)
     look: dict[str, Any] = {"units": tuple(layer.units)[-2:]}
     if np.allclose(linear, np.diag(np.diag(linear))):

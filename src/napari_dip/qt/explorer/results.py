@@ -27,19 +27,19 @@ from qtpy.QtWidgets import (
 )
 
 from napari_dip.errors import DipError, Refusal, Refused
-from napari_dip.explore.output.files import find_free_folder
-from napari_dip.explore.spectra import LEVELS, compute_band_edges, find_level_iterations
-from napari_dip.explore.subject import (
+from napari_dip.explore.experiment_setup import (
     REPORTED_ITERATIONS,
     TARGETS,
     get_denoising_network,
     label_architecture,
 )
+from napari_dip.explore.output.files import find_free_folder
+from napari_dip.explore.spectra import LEVELS, compute_band_edges, find_level_iterations
 from napari_dip.qt.explorer.request import add_stack_axis
-from napari_dip.qt.shell.docked import make_button
-from napari_dip.qt.shell.ending import attempt
+from napari_dip.qt.shell.dock_widget import make_button
 from napari_dip.qt.shell.layers import preserve_view
 from napari_dip.qt.shell.preferences import open_saved_settings
+from napari_dip.qt.shell.run_completion import attempt
 from napari_dip.qt.shell.worker import BackgroundCall, catch_errors
 from napari_dip.tasks.priors.deep_image_prior import PRESET, list_architectures
 
@@ -57,7 +57,7 @@ if TYPE_CHECKING:
 _BEST_ROW_MARK = "✓ "
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class PictureStack:
     """Pictures of the part that was looked at, to be laid over it as one layer.
 
@@ -81,7 +81,7 @@ class PictureStack:
     in_units: bool = True
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class ExperimentSummary:
     """An experiment's outcome, as the dock shows it.
 
@@ -90,7 +90,7 @@ class ExperimentSummary:
     headline : str
     heads : tuple of str
     rows : tuple of tuple of str
-    stack : Stack
+    stack : PictureStack
     sentences : tuple of str
         The outcome in words.
     curves : tuple of (group, mapping of str to sequence of float)
@@ -105,116 +105,144 @@ class ExperimentSummary:
     curves: tuple[tuple[str, Mapping[str, Any]], ...] = field(default=())
 
 
-def summarise_experiment(experiment: str, found: Any) -> ExperimentSummary:
+def summarise_experiment(experiment: str, result: Any) -> ExperimentSummary:
     """Put an outcome into the form that the dock shows.
 
     Parameters
     ----------
     experiment : str
-    found : Impedance, Spectrum or Architectures
+    result : Impedance, Spectrum or Architectures
     """
     return {
         "impedance": _summarise_impedance,
         "spectrum": _summarise_spectrum,
         "architectures": _summarise_architectures,
-    }[experiment](found)
+    }[experiment](result)
 
 
-def _summarise_impedance(found: Any) -> ExperimentSummary:
-    last = found.subject.iterations
+def _summarise_impedance(result: Any) -> ExperimentSummary:
+    last = result.subject.iterations
     places = [*(at for at in REPORTED_ITERATIONS if at < last), last]
-    rows = [(str(at), *(f"{one:.3f}" for one in found.at(at).values())) for at in places]
+    rows = [(str(at), *(f"{item:.3f}" for item in result.at(at).values())) for at in places]
     heads = ("After", "image", "+ noise", "shuffled", "noise")
-    targets = np.stack([found.targets[name] for name in TARGETS])
-    stack = PictureStack("targets", "target", tuple(TARGETS.values()), targets, in_units=False)
-    headline = f"Impedance score {found.score:.3f}"
-    return ExperimentSummary(headline, heads, tuple(rows), stack, _collect_sentences(found))
+    targets = np.stack([result.targets[name] for name in TARGETS])
+    stack = PictureStack(
+        called="targets",
+        axis="target",
+        names=tuple(TARGETS.values()),
+        pictures=targets,
+        in_units=False,
+    )
+    headline = f"Impedance score {result.score:.3f}"
+    return ExperimentSummary(
+        headline=headline,
+        heads=heads,
+        rows=tuple(rows),
+        stack=stack,
+        sentences=_collect_sentences(result),
+    )
 
 
-def _summarise_spectrum(found: Any) -> ExperimentSummary:
+def _summarise_spectrum(result: Any) -> ExperimentSummary:
     limits = compute_band_edges()
-    levels = [find_level_iterations(found.correspondence, level) for level in LEVELS]
+    levels = [find_level_iterations(result.correspondence, level) for level in LEVELS]
     rows = tuple(
         (
             f"{limits[band]:.1f} to {limits[band + 1]:.1f}",
             *(str(level[band] or "never") for level in levels),
-            f"{found.correspondence[-1, band]:.2f}",
+            f"{result.correspondence[-1, band]:.2f}",
         )
-        for band in range(found.correspondence.shape[1])
+        for band in range(result.correspondence.shape[1])
     )
     heads = ("Band", "half at", f"{LEVELS[1]:.0%} at", "at the end")
-    places = sorted(found.evolution)
-    pictures = np.stack([found.evolution[at] for at in places])
+    places = sorted(result.evolution)
+    pictures = np.stack([result.evolution[at] for at in places])
     names = tuple(f"iteration {at}" for at in places)
-    stack = PictureStack("evolution", "iteration", names, pictures)
-    taken = found.held_out.best_iteration
+    stack = PictureStack(called="evolution", axis="iteration", names=names, pictures=pictures)
+    taken = result.held_out.best_iteration
     headline = f"Held-out pixels take iteration {taken}"
-    return ExperimentSummary(headline, heads, rows, stack, _collect_sentences(found))
+    return ExperimentSummary(
+        headline=headline, heads=heads, rows=rows, stack=stack, sentences=_collect_sentences(result)
+    )
 
 
-def _summarise_architectures(found: Any) -> ExperimentSummary:
-    taken = found.suits
-    heads = ["Design", "held out", "score", "bands", "weights"]
-    if found.truth is not None:
+def _summarise_architectures(result: Any) -> ExperimentSummary:
+    taken = result.suits
+    heads = ["Architecture", "validation", "score", "bands", "weights"]
+    if result.truth is not None:
         heads.insert(2, "dB")
-    fits = sorted(found.fits, key=lambda one: one.held_out_error)
+    fits = sorted(result.fits, key=lambda item: item.held_out_error)
     rows = []
-    for one in fits:
+    for entry in fits:
         row = [
-            f"{_BEST_ROW_MARK if one is taken else ''}{label_architecture(one.design)}",
-            f"{one.held_out_error:.4f}",
-            f"{one.impedance:.3f}",
-            f"{one.band_score:.3f}",
-            f"{one.weights / 1000:.0f}k",
+            f"{_BEST_ROW_MARK if entry is taken else ''}{label_architecture(entry.design)}",
+            f"{entry.held_out_error:.4f}",
+            f"{entry.impedance:.3f}",
+            f"{entry.band_score:.3f}",
+            f"{entry.weights / 1000:.0f}k",
         ]
-        if found.truth is not None:
-            row.insert(2, f"{one.taken_psnr:.2f}")
+        if result.truth is not None:
+            row.insert(2, f"{entry.taken_psnr:.2f}")
         rows.append(tuple(row))
-    names = tuple(label_architecture(one.design) for one in fits)
-    stack = PictureStack("designs", "design", names, np.stack([one.picture for one in fits]))
+    names = tuple(label_architecture(fit.design) for fit in fits)
+    stack = PictureStack(
+        called="designs",
+        axis="design",
+        names=names,
+        pictures=np.stack([fit.picture for fit in fits]),
+    )
     curves = tuple(
-        (name, {"image": one.energy, "noise": one.noise})
-        for name, one in zip(names, fits, strict=True)
+        (name, {"image": item.energy, "noise": item.noise})
+        for name, item in zip(names, fits, strict=True)
     )
     headline = f"Suits best: {label_architecture(taken.design)}"
     return ExperimentSummary(
-        headline, tuple(heads), tuple(rows), stack, _describe_comparison(found), curves
+        headline=headline,
+        heads=tuple(heads),
+        rows=tuple(rows),
+        stack=stack,
+        sentences=_describe_comparison(result),
+        curves=curves,
     )
 
 
-def _describe_comparison(found: Any) -> tuple[str, ...]:
+def _describe_comparison(result: Any) -> tuple[str, ...]:
     """Say which network suits the image, and how sure that is."""
-    best, first, taken = found.best, found.fits[0], found.suits
-    others = [label_architecture(one.design) for one in (best, *found.level) if one is not taken]
+    best, first, taken = result.best, result.fits[0], result.suits
+    others = [
+        label_architecture(item.design) for item in (best, *result.level) if item is not taken
+    ]
     least = f"its error at held-out pixels is {taken.held_out_error:.4f}"
     if taken is best:
         said = [
             f"{label_architecture(taken.design).capitalize()}: {least}, the least of "
-            f"{len(found.fits)}."
+            f"{len(result.fits)}."
         ]
         if taken is not first:
             share = 1 - best.held_out_error / first.held_out_error
             said.append(f"That is {share:.1%} below that of the preset's network.")
-        others = [label_architecture(one.design) for one in found.level]
+        others = [label_architecture(item.design) for item in result.level]
     else:
         said = ["The preset's network: held-out pixels cannot tell it from the best one."]
     if others:
         said.append(f"Level with it: {', '.join(others)}.")
-    if found.truth is not None:
-        most = max(one.oracle for one in found.fits)
-        told = f"{taken.taken_psnr:.2f} dB; the best that any network came by is {most:.2f} dB."
-        said.append(f"By the truth its picture has {told}")
-    known = list_architectures(found.subject.plan.budget.widths, 0.0)
-    for names, words in ((found.broken, "Broke down"), (found.left_out, "Ended; not fitted")):
+    if result.truth is not None:
+        most = max(fit.oracle for fit in result.fits)
+        text = f"{taken.taken_psnr:.2f} dB; the best that any network came by is {most:.2f} dB."
+        said.append(f"By the truth its picture has {text}")
+    architectures = list_architectures(result.subject.plan.budget.widths, 0.0)
+    for names, label in ((result.broken, "Broke down"), (result.left_out, "Ended; not fitted")):
         if names:
-            said.append(f"{words}: {', '.join(label_architecture(known[name]) for name in names)}.")
+            said.append(
+                f"{label}: {', '.join(label_architecture(architectures[name]) for name in names)}."
+            )
     return tuple(said)
 
 
-def _collect_sentences(found: Any) -> tuple[str, ...]:
+def _collect_sentences(result: Any) -> tuple[str, ...]:
     """Give the sentences of an experiment, and how it ended where someone ended it."""
-    ended = [one for one in found.subject.notes if one.startswith("Ended by hand")]
-    return (*ended, *found.sentences)
+    ended = [str(note) for note in result.subject.notes if note.code == "experiment-ended"]
+    return (*ended, *result.sentences)
 
 
 _METRICS_TOOLTIP = (
@@ -252,17 +280,17 @@ class MetricsTable(QTableWidget):
             self.setColumnCount(len(heads))
             self.setHorizontalHeaderLabels(list(heads))
             for row, cells in enumerate(rows):
-                for column, words in enumerate(cells):
-                    self.setItem(row, column, _make_table_item(words, left=column == 0))
+                for column, text in enumerate(cells):
+                    self.setItem(row, column, _make_table_item(text, residual=column == 0))
         self.resizeColumnsToContents()
         header, bar = self.horizontalHeader(), self.horizontalScrollBar()
         around = [part.sizeHint().height() for part in (header, bar) if part is not None]
         self.setFixedHeight(sum(map(self.rowHeight, range(self.rowCount()))) + sum(around) + 4)
 
 
-def _make_table_item(words: str, *, left: bool) -> QTableWidgetItem:
-    item = QTableWidgetItem(words)
-    side = Qt.AlignmentFlag.AlignLeft if left else Qt.AlignmentFlag.AlignRight
+def _make_table_item(text: str, *, residual: bool) -> QTableWidgetItem:
+    item = QTableWidgetItem(text)
+    side = Qt.AlignmentFlag.AlignLeft if residual else Qt.AlignmentFlag.AlignRight
     item.setTextAlignment(side | Qt.AlignmentFlag.AlignVCenter)
     return item
 
@@ -287,8 +315,8 @@ class ExplorerResults(QWidget):
     def __init__(self, viewer: napari.viewer.Viewer, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self._viewer = viewer
-        self._asked: PlannedExperiment | None = None
-        self._found: Any = None
+        self._experiment: PlannedExperiment | None = None
+        self._result: Any = None
         self._findings: ExperimentSummary | None = None
         self._layer: napari.layers.Image | None = None
         self._saving: BackgroundCall | None = None
@@ -312,7 +340,7 @@ class ExplorerResults(QWidget):
         self.open_button = make_button("Open report", "Open the saved page in your browser.")
         self.preset_button = make_button(
             "Keep as preset for Denoise",
-            "Keep a preset of your own for the Denoise dock: fixed noise, as in the Deep Image "
+            "Keep a preset of your own for the Denoise dock: random input, as in the Deep Image "
             "Prior paper, with the network that suits this image.",
         )
         self._arrange()
@@ -324,15 +352,15 @@ class ExplorerResults(QWidget):
         self.setVisible(False)
         viewer.dims.events.current_step.connect(self._on_step)
 
-    def show_found(self, asked: PlannedExperiment, found: Any) -> str:
+    def show_found(self, experiment: PlannedExperiment, result: Any) -> str:
         """Take an outcome in; gives it in words."""
         self.forget()
         # the outcome outlives the layer; its pixels need not
-        self._asked, self._found = replace(asked, pixels={}), found
-        self._findings = findings = summarise_experiment(asked.wish.experiment, found)
+        self._experiment, self._result = replace(experiment, pixels={}), result
+        self._findings = findings = summarise_experiment(experiment.request.experiment, result)
         self.headline.setText(findings.headline)
         self.table.fill(findings.heads, findings.rows)
-        self.preset_button.setVisible(asked.wish.experiment == "architectures")
+        self.preset_button.setVisible(experiment.request.experiment == "architectures")
         self.open_button.setEnabled(False)
         self.save_button.setEnabled(True)
         self.setVisible(True)
@@ -342,48 +370,55 @@ class ExplorerResults(QWidget):
         """Let go of the outcome before."""
         if self._saving is not None:
             self._saving.discard()
-        self._asked = self._found = self._findings = self._layer = None
+        self._experiment = self._result = self._findings = self._layer = None
         self._saving = self._page = None
         self.in_sight.setVisible(False)
         self.setVisible(False)
 
     def add_layer(self) -> None:
         """Add the stack of pictures; the slider goes through it."""
-        asked, findings = self._asked, self._findings
-        if asked is None or findings is None:
+        experiment, findings = self._experiment, self._findings
+        if experiment is None or findings is None:
             return
         stack = findings.stack
-        look = add_stack_axis(asked.look)
+        look = add_stack_axis(experiment.look)
         if not stack.in_units:
             look.pop("contrast_limits", None)
-        words = {"name": f"{asked.wish.name} {stack.called}", "axis_labels": (stack.axis, "y", "x")}
-        shown: list[napari.layers.Image] = []
+        text = {
+            "name": f"{experiment.request.name} {stack.called}",
+            "axis_labels": (stack.axis, "y", "x"),
+        }
+        images: list[napari.layers.Image] = []
 
         def act() -> None:
             with preserve_view(self._viewer):
-                shown.append(self._viewer.add_image(stack.pictures, **look, **words))
+                images.append(self._viewer.add_image(stack.pictures, **look, **text))
 
         trouble = attempt(act, "The layer could not be added")
-        if shown:
-            self._layer = shown[0]
+        if images:
+            self._layer = images[0]
             row = max(0, self.table.currentRow()) if findings.curves else len(stack.names) - 1
             self._go_to(row)
             self._on_step()
         names = f"{stack.names[0]} to {stack.names[-1]}" if len(stack.names) > 1 else stack.names[0]
-        said = f"Added: '{asked.wish.name} {stack.called}'. Its slider goes through {names}."
+        said = (
+            f"Added: '{experiment.request.name} {stack.called}'. Its slider goes through {names}."
+        )
         self.said.emit(trouble or said)
 
     def save(self) -> None:
         """Save the report in a folder that the user chooses."""
-        asked, found = self._asked, self._found
-        if asked is None or self._saving is not None:
+        experiment, result = self._experiment, self._result
+        if experiment is None or self._saving is not None:
             return
         parent = QFileDialog.getExistingDirectory(self, _REPORT_FOLDER_TITLE)
         if not parent:
             return
-        folder = find_free_folder(parent, f"{asked.wish.name} {asked.wish.experiment}")
+        folder = find_free_folder(
+            parent, f"{experiment.request.name} {experiment.request.experiment}"
+        )
         self._saving = BackgroundCall(
-            partial(_save_experiment_report, found, folder, asked.wish.name), self
+            partial(_save_experiment_report, result, folder, experiment.request.name), self
         )
         self._saving.ended.connect(self._on_saved)
         self.save_button.setEnabled(False)
@@ -399,12 +434,12 @@ class ExplorerResults(QWidget):
 
     def keep_preset(self) -> None:
         """Keep the design that suits the image as a preset of Denoise."""
-        if self._asked is None or self._found is None:
+        if self._experiment is None or self._result is None:
             return
-        suits = self._found.suits.design
-        recipe, shelf = self._found.denoising, open_saved_settings("denoise")
-        what = "fixed noise" if suits.name == PRESET else suits.words
-        base = _clean_preset_name(f"{what} for {self._asked.wish.name}")
+        suits = self._result.suits.design
+        recipe, shelf = self._result.denoising, open_saved_settings("denoise")
+        what = "random input" if suits.name == PRESET else suits.label
+        base = _clean_preset_name(f"{what} for {self._experiment.request.name}")
         name = ""
         try:
             for number in range(1, _MAX_PRESET_NUMBER):
@@ -416,14 +451,14 @@ class ExplorerResults(QWidget):
         except DipError as no:
             self.said.emit(no.refusal.message)
             return
-        given = (
+        text = (
             ""
             if get_denoising_network(suits)
-            else f" It has the preset's network: a preset has no place for {suits.words}."
+            else f" It has the preset's network: a preset has no place for {suits.label}."
         )
         self.said.emit(
-            f"Kept as '{name}': in the Denoise dock under Repeat, Preset of your own.{given} It "
-            "restores from fixed noise; compare it with 'Automatic' on your image."
+            f"Kept as '{name}': in the Denoise dock under Repeat, Preset of your own.{text} It "
+            "restores from random input; compare it with 'Automatic' on your image."
         )
 
     def shut_down(self) -> None:
@@ -451,9 +486,9 @@ class ExplorerResults(QWidget):
     def _on_step(self, _: object = None) -> None:
         """Say which picture of the stack the viewer's slider stands at."""
         layer, findings, dims = self._layer, self._findings, self._viewer.dims
-        there = layer is not None and layer in self._viewer.layers and dims.ndim > 2
-        self.in_sight.setVisible(there)
-        if there and findings is not None:
+        has_slices = layer is not None and layer in self._viewer.layers and dims.ndim > 2
+        self.in_sight.setVisible(has_slices)
+        if has_slices and findings is not None:
             number = round(float(dims.point[dims.ndim - 3]))
             names = findings.stack.names
             self.in_sight.setText(f"In sight: {names[min(max(0, number), len(names) - 1)]}")
@@ -476,14 +511,14 @@ class ExplorerResults(QWidget):
         layout.addWidget(self.preset_button, 5, 0, 1, 2)
 
 
-def _save_experiment_report(found: Any, folder: Path, name: str, _: Switch) -> Path | Refusal:
+def _save_experiment_report(result: Any, folder: Path, name: str, _: Switch) -> Path | Refusal:
     """Save a report in a thread of its own; drawing it takes seconds."""
     from napari_dip.explore.output.files import save_outcome
 
-    return catch_errors(lambda: save_outcome(found, folder), "Saving the report of", name)
+    return catch_errors(lambda: save_outcome(result, folder), "Saving the report of", name)
 
 
 def _clean_preset_name(name: str) -> str:
     """Bring a name into signs that presets may have, and to a length."""
-    kept = "".join(one if one.isalnum() or one in " _-" else "-" for one in name)
+    kept = "".join(item if item.isalnum() or item in " _-" else "-" for item in name)
     return " ".join(kept.split())[:56].strip(" .")

@@ -6,8 +6,8 @@ import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from napari_dip.explore.experiment_setup import make_experiment_setup, read_truth
 from napari_dip.explore.progress import IterationUpdate
-from napari_dip.explore.subject import make_experiment_setup, read_truth
 from napari_dip.pipeline.events import Control, Event
 from napari_dip.qt.shell.worker import ProgressQueue
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _MIN_TIMED_SHARE, _TIME_MARGIN = 0.03, 1.25
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class ExperimentProgress:
     """What happened since the dock last looked.
 
@@ -61,7 +61,11 @@ class ExperimentProgressQueue(ProgressQueue[IterationUpdate, ExperimentProgress]
     def _emptied(self) -> ExperimentProgress | None:
         event, points, picture = self._event, tuple(self._points), self._picture
         self._event, self._points, self._picture = None, [], None
-        return None if event is None else ExperimentProgress(event, points, picture)
+        return (
+            None
+            if event is None
+            else ExperimentProgress(event=event, points=points, picture=picture)
+        )
 
 
 class ExperimentTimer:
@@ -76,31 +80,31 @@ class ExperimentTimer:
     def __init__(self, control: Callable[[], Control]) -> None:
         self._control = control
         self._begun: float | None = None
-        self._held: float | None = None
+        self._paused_since: float | None = None
 
     def __call__(self) -> Control:
         """Ask what the user wants."""
-        wish, now = self._control(), time.monotonic()
-        if wish is Control.PAUSE:
-            self._held = self._held or now
-        elif self._held is not None:
+        wanted, now = self._control(), time.monotonic()
+        if wanted is Control.PAUSE:
+            self._paused_since = self._paused_since or now
+        elif self._paused_since is not None:
             if self._begun is not None:
-                self._begun += now - self._held
-            self._held = None
-        return wish
+                self._begun += now - self._paused_since
+            self._paused_since = None
+        return wanted
 
-    def told(self, seen: IterationUpdate) -> IterationUpdate:
+    def add_time_left(self, update: IterationUpdate) -> IterationUpdate:
         """Add to a report how long the rest takes, once that can be said."""
-        now, event = time.monotonic(), seen.event
+        now, event = time.monotonic(), update.event
         self._begun = self._begun or now
         if not _MIN_TIMED_SHARE < event.fraction < 1:
-            return seen
-        left = _TIME_MARGIN * (now - self._begun) * (1 - event.fraction) / event.fraction
+            return update
+        remaining = _TIME_MARGIN * (now - self._begun) * (1 - event.fraction) / event.fraction
         spent = now - self._begun
-        return seen._replace(event=replace(event, seconds=spent, seconds_left=left))
+        return update._replace(event=replace(event, seconds=spent, seconds_left=remaining))
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class ExperimentRequest:
     """What an experiment is asked for.
 
@@ -128,7 +132,7 @@ class ExperimentRequest:
 
 
 def run_experiment(
-    wish: ExperimentRequest,
+    request: ExperimentRequest,
     plan: object,
     data: Mapping[str, npt.NDArray[Any]],
     *,
@@ -139,7 +143,7 @@ def run_experiment(
 
     Parameters
     ----------
-    wish : Wish
+    request : ExperimentRequest
     plan : object
         Of no use here: the pixels are planned for anew.
     data : mapping of str to ndarray
@@ -159,33 +163,37 @@ def run_experiment(
         As the experiments.
     """
     pace = ExperimentTimer(control)
-    yield IterationUpdate(Event("Starting the engine"), {})
+    yield IterationUpdate(Event(message="Starting the engine"), {})
     subject = make_experiment_setup(
-        data["image"], axes=wish.axes, name=wish.name, machine=wish.machine, **wish.settings
+        data["image"],
+        axes=request.axes,
+        name=request.name,
+        machine=request.machine,
+        **request.settings,
     )
     truth = read_truth(data["truth"], subject) if "truth" in data else None
     steps: Generator[IterationUpdate, None, Any]
-    if wish.experiment == "impedance":
-        from napari_dip.explore.energies import explore_impedance
+    if request.experiment == "impedance":
+        from napari_dip.explore.noise_impedance import explore_impedance
 
         steps = explore_impedance(subject, control=pace)
-    elif wish.experiment == "spectrum":
+    elif request.experiment == "spectrum":
         from napari_dip.explore.spectra import explore_spectrum
 
         steps = explore_spectrum(subject, truth, control=pace)
     else:
         from napari_dip.explore.comparison import explore_architectures
-        from napari_dip.explore.subject import choose_architectures
+        from napari_dip.explore.experiment_setup import choose_architectures
 
         steps = explore_architectures(
-            subject, choose_architectures(subject, wish.only), truth, control=pace
+            subject, choose_architectures(subject, request.only), truth, control=pace
         )
     try:
         while True:
             try:
-                seen = next(steps)
+                update = next(steps)
             except StopIteration as end:
                 return end.value
-            yield pace.told(seen)
+            yield pace.add_time_left(update)
     finally:
         steps.close()

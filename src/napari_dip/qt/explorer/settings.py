@@ -17,16 +17,16 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_dip.explore.calls import COMPARISON_DEFAULTS
-from napari_dip.explore.subject import (
+from napari_dip.explore.api import COMPARISON_DEFAULTS
+from napari_dip.explore.experiment_setup import (
     DEFAULT_CROP,
     ITERATIONS,
     label_architecture,
     list_all_architectures,
 )
 from napari_dip.pipeline.plan.layout import MIN_IMAGE_SIDE
-from napari_dip.pipeline.recipe import Common
-from napari_dip.qt.shell.form import WheelGuard
+from napari_dip.pipeline.recipe import RunSettings
+from napari_dip.qt.shell.settings_form import WheelGuard
 from napari_dip.tasks.priors.deep_image_prior import PRESET
 
 #: By their names in `napari_dip.explore`: what the list says, and what they show.
@@ -71,26 +71,26 @@ class ExplorerSettings:
 
     def __init__(self) -> None:
         self.experiments = _make_choice_combo(
-            "Experiment", {one: EXPERIMENT_CHOICES[one][0] for one in EXPERIMENT_CHOICES}
+            "Experiment", {choice: EXPERIMENT_CHOICES[choice][0] for choice in EXPERIMENT_CHOICES}
         )
         self.says = QLabel()
         self.says.setWordWrap(True)
-        fields = Common.model_fields
+        fields = RunSettings.model_fields
         presets, devices = (
-            next(one for one in fields[name].metadata if hasattr(one, "choices")).choices or {}
+            next(item for item in fields[name].metadata if hasattr(item, "choices")).choices or {}
             for name in ("preset", "device")
         )
         self.preset = _make_choice_combo("Network of the preset", presets)
         self.device = _make_choice_combo("Device", devices)
         self.network = _make_choice_combo(
-            "Design",
-            {name: label_architecture(one) for name, one in list_all_architectures().items()},
+            "Architecture",
+            {name: label_architecture(item) for name, item in list_all_architectures().items()},
         )
         self.iterations = _make_spin_box("Iterations of each fit", 1, _MAX_FIT_ITERATIONS)
         self.side = _make_spin_box("Pixels along a side", MIN_IMAGE_SIDE, _MAX_CROP_SIDE)
         self.seed = _make_spin_box("Seed", 0, 2**31 - 1)
         self.designs = QListWidget()
-        self.designs.setAccessibleName("Designs")
+        self.designs.setAccessibleName("Architectures")
         self.designs.setFixedHeight(_LIST_HEIGHT)
         self.designs.setToolTip(
             "<qt>Each differs from the preset's network in one thing. All are fitted to the image "
@@ -112,7 +112,7 @@ class ExplorerSettings:
         """Give the settings, as `subject_of` takes them, but the pixels along a side."""
         compares = self.experiment == "architectures"
         return {
-            "network": PRESET if compares else self.network.currentData(),
+            "architecture": PRESET if compares else self.network.currentData(),
             "preset": self.preset.currentData(),
             "max_iterations": self.iterations.value(),
             "seed": self.seed.value(),
@@ -131,7 +131,7 @@ class ExplorerSettings:
     def _fill_designs(self) -> None:
         """List all designs, ticked; that of the preset is always among them."""
         for name, design in list_all_architectures().items():
-            item = QListWidgetItem("the preset's network" if name == PRESET else design.words)
+            item = QListWidgetItem("the preset's network" if name == PRESET else design.label)
             item.setData(Qt.ItemDataRole.UserRole, name)
             item.setCheckState(Qt.CheckState.Checked)
             if name == PRESET:
@@ -181,14 +181,14 @@ class ExplorerSettings:
         below.setContentsMargins(0, 0, 0, 0)
         form = _make_settings_layout()
         form.addRow("Network of", self.preset)
-        self._network_label = QLabel("Design")
+        self._network_label = QLabel("Architecture")
         form.addRow(self._network_label, self.network)
         form.addRow("Iterations", self.iterations)
         form.addRow("Pixels", self.side)
         form.addRow("Seed", self.seed)
         form.addRow("Device", self.device)
         below.addLayout(form)
-        self._designs_label = QLabel("Designs to compare")
+        self._designs_label = QLabel("Architectures to compare")
         below.addWidget(self._designs_label)
         below.addWidget(self.designs)
         self._explain()
@@ -202,7 +202,7 @@ class ExplorerSettings:
         tips = {
             self.experiments: "What to look at. Nothing is restored.",
             self.preset: "Whose network is fitted: that of the preset of this name, in the paper's "
-            "way, from fixed noise.",
+            "way, from random input.",
             self.network: "What differs from the preset's network. Bounded layers and Gaussian "
             "upsampling (Shi et al.) hold fine detail back, noise as well; the command takes any "
             "bound and any width.",
@@ -210,10 +210,10 @@ class ExplorerSettings:
             self.side: "Pixels along a side: of a larger image its middle is looked at. Twice as "
             "many take four times as long.",
             self.seed: "Start of the random numbers: the same seed gives the same figures.",
-            self.device: "Where to compute. Automatic takes a graphics card if there is one.",
+            self.device: "Where to compute. Automatic takes a GPU if there is one.",
         }
-        for widget, words in tips.items():
-            widget.setToolTip(f"<qt>{words}</qt>")
+        for widget, text in tips.items():
+            widget.setToolTip(f"<qt>{text}</qt>")
 
 
 def _make_settings_layout() -> QFormLayout:
@@ -228,8 +228,8 @@ def _make_choice_combo(name: str, choices: dict[str, str]) -> QComboBox:
     combo.setAccessibleName(name)
     combo.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
     combo.setMinimumContentsLength(8)
-    for value, words in choices.items():
-        combo.addItem(words, value)
+    for value, text in choices.items():
+        combo.addItem(text, value)
     return combo
 
 

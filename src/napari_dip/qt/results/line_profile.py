@@ -13,8 +13,7 @@ import pyqtgraph as pg
 from napari.layers import Image, Shapes
 from qtpy.QtWidgets import QPushButton, QVBoxLayout, QWidget
 
-from napari_dip.qt.shell.docked import CollapsibleSection, make_single_shot_timer
-from napari_dip.qt.shell.ending import attempt
+from napari_dip.qt.shell.dock_widget import CollapsibleSection, make_single_shot_timer
 from napari_dip.qt.shell.layers import METADATA_KEY, get_full_resolution, preserve_view
 from napari_dip.qt.shell.plot import (
     TRAINING_COLOUR,
@@ -23,6 +22,7 @@ from napari_dip.qt.shell.plot import (
     recolour,
 )
 from napari_dip.qt.shell.run_bar import make_message_label
+from napari_dip.qt.shell.run_completion import attempt
 
 if TYPE_CHECKING:
     import napari.viewer
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 #: Samples along a line, at most: more than the plot has pixels.
 _MAX_PROFILE_SAMPLES = 600
 _PROFILE_LEGEND = "&nbsp;&nbsp;&nbsp;".join(
-    f'<span style="color:{colour}">━</span> {words}'
-    for colour, words in ((TRAINING_COLOUR, "input"), (VALIDATION_COLOUR, "result"))
+    f'<span style="color:{colour}">━</span> {text}'
+    for colour, text in ((TRAINING_COLOUR, "input"), (VALIDATION_COLOUR, "result"))
 )
 
 
@@ -66,7 +66,7 @@ def find_drawn_line(viewer: napari.viewer.Viewer) -> npt.NDArray[np.float64] | N
         for number in reversed(range(len(layer.data))):
             if kinds[number] in ("line", "path"):
                 ends = layer.data[number][[0, -1]]
-                return np.array([layer.data_to_world(one)[-2:] for one in ends], float)
+                return np.array([layer.data_to_world(end)[-2:] for end in ends], float)
     return None
 
 
@@ -90,13 +90,13 @@ def measure_line_profile(
     """
     data = get_full_resolution(image)
     whole = np.array(point[-image.ndim :], float)
-    ends = np.array([image.world_to_data([*whole[:-2], *one]) for one in line])
+    ends = np.array([image.world_to_data([*whole[:-2], *item]) for item in line])
     count = int(min(most, max(2, np.ceil(np.hypot(*(ends[1] - ends[0])[-2:])) + 1)))
     share = np.linspace(0, 1, count)
     distance = share * float(np.hypot(*(line[1] - line[0])))
     plane = tuple(
-        int(np.clip(round(one), 0, size - 1))
-        for one, size in zip(ends[0][:-2], data.shape, strict=False)
+        int(np.clip(round(item), 0, size - 1))
+        for item, size in zip(ends[0][:-2], data.shape, strict=False)
     )
     sides = np.array(data.shape[len(plane) : len(plane) + 2])
     low = np.clip(np.floor(ends[:, -2:].min(0)).astype(int) - 1, 0, sides)
@@ -149,8 +149,8 @@ class ProfilePlot(pg.PlotWidget):  # type: ignore[misc]  # pyqtgraph ships no ty
     def recolour(self, text: str, background: str) -> None:
         """Follow napari's theme."""
         self._colours = text, background
-        words = {"bottom": f"Along the line ({self._unit})", "left": "Intensity"}
-        recolour(self, text, background, words, _PROFILE_LEGEND)
+        label = {"bottom": f"Along the line ({self._unit})", "left": "Intensity"}
+        recolour(self, text, background, label, _PROFILE_LEGEND)
 
 
 _PROFILE_HINT = (
@@ -178,13 +178,13 @@ class ProfileSection(CollapsibleSection):
         self._watched: WeakSet[Any] = WeakSet()
         self.button = QPushButton("Draw a line")
         self.button.setToolTip("<qt>Add a Shapes layer, ready for a line to be drawn</qt>")
-        self.words = make_message_label()
-        self.words.setText(_PROFILE_HINT)
+        self.message_label = make_message_label()
+        self.message_label.setText(_PROFILE_HINT)
         self.plot = ProfilePlot()
         self._soon = make_single_shot_timer(self, _REDRAW_DELAY_MS)
         layout = QVBoxLayout(page)
         layout.setContentsMargins(0, 0, 0, 0)
-        for widget in (self.button, self.words, self.plot):
+        for widget in (self.button, self.message_label, self.plot):
             layout.addWidget(widget)
         layout.addStretch()
         self.button.clicked.connect(self.draw)
@@ -225,7 +225,7 @@ class ProfileSection(CollapsibleSection):
             self._soon.start()
 
     def _show(self) -> None:
-        below, above = (one() for one in self._pair) if self._pair else (None, None)
+        below, above = (item() for item in self._pair) if self._pair else (None, None)
         layers, line = self._viewer.layers, find_drawn_line(self._viewer)
         if below not in layers or above not in layers or below is None or above is None:
             self._say(_NO_RESULT)
@@ -247,14 +247,16 @@ class ProfileSection(CollapsibleSection):
         self.plot.setVisible(False)
         self.grown()
 
-    def _say(self, words: str) -> None:
-        self.words.setText(words)
+    def _say(self, text: str) -> None:
+        self.message_label.setText(text)
         self.grown()
 
     def _width(self) -> float:
         """Width of a line that can be seen at any scale: a 200th of what is in view."""
         pair = self._pair[0]() if self._pair else None
-        layer = pair or next((one for one in self._viewer.layers if isinstance(one, Image)), None)
+        layer = pair or next(
+            (layer for layer in self._viewer.layers if isinstance(layer, Image)), None
+        )
         return 1.0 if layer is None else float(np.ptp(layer.extent.world[:, -1])) / 200 or 1.0
 
     def _connect(self, on: bool) -> None:

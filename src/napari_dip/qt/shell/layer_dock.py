@@ -17,10 +17,10 @@ from qtpy.QtCore import QSignalBlocker, Signal
 from qtpy.QtWidgets import QComboBox, QFormLayout, QWidget
 
 from napari_dip.io import ImageSpec, guess_axes
-from napari_dip.qt.shell.chooser import InputChooser
-from napari_dip.qt.shell.docked import make_single_shot_timer
-from napari_dip.qt.shell.ending import attempt
+from napari_dip.qt.shell.dock_widget import make_single_shot_timer
+from napari_dip.qt.shell.input_chooser import InputChooser
 from napari_dip.qt.shell.layers import get_full_resolution, is_preview, read_layer_provenance
+from napari_dip.qt.shell.run_completion import attempt
 from napari_dip.qt.shell.run_dock import RunDock
 
 if TYPE_CHECKING:
@@ -71,14 +71,14 @@ class ExtraInputs(QWidget):
         self._soon = make_single_shot_timer(self, _STROKE_PAUSE_MS)
         self._soon.timeout.connect(self.changed)
         self.changed.connect(self._watch)
-        self.combos = {one.name: _make_input_combo(one) for one in self._inputs}
+        self.combos = {item.name: _make_input_combo(item) for item in self._inputs}
         self.calibration = QWidget(self)
         self.calibration.hide()  # until it is laid out elsewhere
         form, calibration = _make_inputs_layout(self), _make_inputs_layout(self.calibration)
-        for one in self._inputs:
-            page = calibration if one.calibrates else form
-            page.addRow(one.label, self.combos[one.name])
-            self.combos[one.name].activated.connect(partial(self._on_choice, one.name))
+        for entry in self._inputs:
+            page = calibration if entry.calibrates else form
+            page.addRow(entry.label, self.combos[entry.name])
+            self.combos[entry.name].activated.connect(partial(self._on_choice, entry.name))
         self.setVisible(form.rowCount() > 0)
         self._connect(True)
         self.refresh()
@@ -96,17 +96,17 @@ class ExtraInputs(QWidget):
 
     def chosen(self) -> dict[str, Any]:
         """Give the layers that are chosen, by the names of the inputs."""
-        layers = {one.name: self.layer(one.name) for one in self._inputs}
+        layers = {item.name: self.layer(item.name) for item in self._inputs}
         return {name: layer for name, layer in layers.items() if layer is not None}
 
     def choose(self, layers: Mapping[str, str]) -> None:
         """Choose layers by their names; inputs that are not named take none, where they may."""
-        for one in self._inputs:
-            combo = self.combos[one.name]
-            place = combo.findText(layers.get(one.name, NO_LAYER))
+        for item in self._inputs:
+            combo = self.combos[item.name]
+            place = combo.findText(layers.get(item.name, NO_LAYER))
             if place >= 0:
                 combo.setCurrentIndex(place)
-                self._by_hand.add(one.name)
+                self._by_hand.add(item.name)
         self.changed.emit()
 
     def headers(self) -> dict[str, ImageSpec]:
@@ -116,10 +116,10 @@ class ExtraInputs(QWidget):
     def pixels(self) -> dict[str, Any]:
         """Give the pixels of what is chosen; shapes are drawn onto the image's grid."""
         return {
-            name: rasterise_shapes(one, self._image)
-            if isinstance(one, Shapes)
-            else get_full_resolution(one)
-            for name, one in self.chosen().items()
+            name: rasterise_shapes(item, self._image)
+            if isinstance(item, Shapes)
+            else get_full_resolution(item)
+            for name, item in self.chosen().items()
         }
 
     def refused(self, plan: Plan) -> Refusal | None:
@@ -130,7 +130,7 @@ class ExtraInputs(QWidget):
         plan : Plan
             Of the headers.
         """
-        drawn_on = {name: one.data for name, one in self.chosen().items() if _is_small_mask(one)}
+        drawn_on = {name: item.data for name, item in self.chosen().items() if _is_small_mask(item)}
         self._blank = bool(drawn_on) and not any(pixels.any() for pixels in drawn_on.values())
         if not self._blank:
             return None
@@ -138,9 +138,9 @@ class ExtraInputs(QWidget):
 
     def refresh(self, _: object = None) -> None:
         """Bring the lists in line with the viewer; what was chosen stays."""
-        for one in self._inputs:
-            combo = self.combos[one.name]
-            kinds = tuple(_LAYER_TYPES[kind] for kind in one.layers)
+        for item in self._inputs:
+            combo = self.combos[item.name]
+            kinds = tuple(_LAYER_TYPES[kind] for kind in item.layers)
             layers = [
                 layer
                 for layer in self._viewer.layers
@@ -148,13 +148,13 @@ class ExtraInputs(QWidget):
             ][::-1]
             names = [layer.name for layer in layers]
             wanted = combo.currentText()
-            if one.name not in self._by_hand and wanted in ("", NO_LAYER):
-                wanted = _guess_layer(one.name, layers) or wanted
+            if item.name not in self._by_hand and wanted in ("", NO_LAYER):
+                wanted = _guess_layer(item.name, layers) or wanted
             if wanted not in names:
-                wanted = NO_LAYER if one.optional else _find_topmost_original(layers)
+                wanted = NO_LAYER if item.optional else _find_topmost_original(layers)
             with QSignalBlocker(combo):
                 combo.clear()
-                combo.addItems([NO_LAYER, *names] if one.optional else names)
+                combo.addItems([NO_LAYER, *names] if item.optional else names)
                 combo.setCurrentIndex(combo.findText(wanted))
         self.changed.emit()
 
@@ -166,12 +166,12 @@ class ExtraInputs(QWidget):
 
     def _watch(self, *, stop: bool = False) -> None:
         """Listen to what is drawn in the layers that are chosen."""
-        wanted = [] if stop else [one for one in self.chosen().values() if _is_small_mask(one)]
-        for one in {*self._watched, *wanted}:
-            if (one in self._watched) != (one in wanted):
+        wanted = [] if stop else [item for item in self.chosen().values() if _is_small_mask(item)]
+        for entry in {*self._watched, *wanted}:
+            if (entry in self._watched) != (entry in wanted):
                 for name in ("paint", "labels_update", "data", "set_data"):  # the last by undoing
-                    signal = getattr(one.events, name)
-                    (signal.connect if one in wanted else signal.disconnect)(self._on_stroke)
+                    signal = getattr(entry.events, name)
+                    (signal.connect if entry in wanted else signal.disconnect)(self._on_stroke)
         self._watched = wanted
 
     def _on_stroke(self, _: object = None) -> None:
@@ -192,11 +192,16 @@ class ExtraInputs(QWidget):
     def _header(self, layer: Any) -> ImageSpec:
         if isinstance(layer, Shapes):
             grid = _get_image_grid(self._image) if layer.nshapes else (0, 0)
-            return ImageSpec(layer.name, grid, "bool", "YX")
+            return ImageSpec(name=layer.name, shape=grid, dtype="bool", axes="YX")
         data = get_full_resolution(layer)
         shape = tuple(int(count) for count in data.shape)
         rgb = bool(getattr(layer, "rgb", False))
-        return ImageSpec(layer.name, shape, np.dtype(data.dtype).name, guess_axes(shape, rgb=rgb))
+        return ImageSpec(
+            name=layer.name,
+            shape=shape,
+            dtype=np.dtype(data.dtype).name,
+            axes=guess_axes(shape, rgb=rgb),
+        )
 
 
 def rasterise_shapes(shapes: Shapes, image: Image | None) -> npt.NDArray[np.bool_]:
@@ -218,7 +223,7 @@ def rasterise_shapes(shapes: Shapes, image: Image | None) -> npt.NDArray[np.bool
     # the last two axes are the picture plane of both
     corners = [
         np.array(
-            [image.world_to_data(shapes.data_to_world(one)[-image.ndim :])[-2:] for one in part]
+            [image.world_to_data(shapes.data_to_world(item)[-image.ndim :])[-2:] for item in part]
         )
         for part in shapes.data
     ]
@@ -229,9 +234,11 @@ def rasterise_shapes(shapes: Shapes, image: Image | None) -> npt.NDArray[np.bool
 def _guess_layer(name: str, layers: Sequence[Any]) -> str:
     """Guess the layer that is meant: one called so, or drawn; an image may be there for itself."""
     # a PSF that was found may well be meant; a result or what was taken out of it is none
-    meant = [one for one in layers if read_layer_provenance(one).get("shows", "found") == "found"]
-    called = (one.name for one in meant if name in re.findall("[a-z]+", one.name.lower()))
-    drawn_ones = (one.name for one in layers if not isinstance(one, Image))
+    meant = [
+        layer for layer in layers if read_layer_provenance(layer).get("shows", "found") == "found"
+    ]
+    called = (item.name for item in meant if name in re.findall("[a-z]+", item.name.lower()))
+    drawn_ones = (layer.name for layer in layers if not isinstance(layer, Image))
     return next(chain(called, drawn_ones), "")
 
 
@@ -243,7 +250,7 @@ def _is_small_mask(layer: Any) -> bool:
 
 def _find_topmost_original(layers: Sequence[Any]) -> str:
     """Name the topmost layer that is no picture of ours."""
-    return next((str(one.name) for one in layers if not read_layer_provenance(one)), "")
+    return next((str(layer.name) for layer in layers if not read_layer_provenance(layer)), "")
 
 
 def _get_image_grid(image: Image | None) -> tuple[int, int]:
@@ -264,10 +271,10 @@ def _make_inputs_layout(page: QWidget) -> QFormLayout:
     return layout
 
 
-def _make_input_combo(one: Input) -> QComboBox:
+def _make_input_combo(item: Input) -> QComboBox:
     combo = QComboBox()
-    combo.setAccessibleName(one.label)
-    combo.setToolTip(f"<qt>{one.help}</qt>")
+    combo.setAccessibleName(item.label)
+    combo.setToolTip(f"<qt>{item.help}</qt>")
     combo.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
     combo.setMinimumContentsLength(len(NO_LAYER))
     return combo
@@ -318,9 +325,9 @@ class LayerDock(RunDock):
                 self.run_bar.say("")  # it was said of another image
         self.show_plan()
 
-    def _finish(self, words: str = "") -> None:
+    def _finish(self, text: str = "") -> None:
         """Say how the run ended, until another image is chosen."""
-        super()._finish(words)
+        super()._finish(text)
         layer = None if self.busy else self.chooser.layer()  # or the next run is on
         self._said_of = None if layer is None else ref(layer)
 

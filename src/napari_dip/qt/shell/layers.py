@@ -22,7 +22,9 @@ import numpy as np
 from napari.layers import Image
 from napari.utils.transforms import Affine
 
+from napari_dip.errors.notes import report_stop
 from napari_dip.io import ImageSpec, guess_axes
+from napari_dip.pipeline.recipe import migrate_record
 from napari_dip.tasks import TASKS
 from napari_dip.version import __version__
 
@@ -61,7 +63,7 @@ def compute_value_range(picture: npt.NDArray[Any]) -> tuple[float, float]:
 
 
 def adjust_contrast_limits(
-    look: Mapping[str, Any], seen: tuple[float, float], *, part: bool = False
+    look: Mapping[str, Any], value_range: tuple[float, float], *, part: bool = False
 ) -> dict[str, Any]:
     """Give a picture limits of its own where it would be dark between those of the layer.
 
@@ -69,7 +71,7 @@ def adjust_contrast_limits(
     ----------
     look : mapping
         Of the layer, by `napari_dip.qt.shell.layers.copy_layer_attributes`.
-    seen : (float, float)
+    value_range : (float, float)
         Least and greatest value of the picture.
     part : bool
         Whether it shows a part of the layer.
@@ -84,9 +86,9 @@ def adjust_contrast_limits(
     if limits is None or look.get("rgb"):
         return dict(look)
     least = (MIN_CROP_CONTRAST_SHARE if part else MIN_CONTRAST_SHARE) * (limits[1] - limits[0])
-    if not 0 < seen[1] - seen[0] < least:
+    if not 0 < value_range[1] - value_range[0] < least:
         return dict(look)
-    return {**look, "contrast_limits": seen}
+    return {**look, "contrast_limits": value_range}
 
 
 #: Under this key of `layer.metadata` lies what we know about a layer.
@@ -106,18 +108,19 @@ _RESTORED_IMAGE_WARNING = (
 def read_layer_provenance(layer: Layer) -> Mapping[str, Any]:
     """Give what a layer says of how we made it; empty if it is none of ours."""
     ours = layer.metadata.get(METADATA_KEY)
-    return ours if isinstance(ours, Mapping) else {}
+    return migrate_record(ours) if isinstance(ours, Mapping) else {}
 
 
 def describe_derived_image(layer: Layer) -> str:
     """Say that a layer is one of our own pictures; empty if it is none."""
-    told = read_layer_provenance(layer)
-    if not told:
+    provenance = read_layer_provenance(layer)
+    if not provenance:
         return ""
-    task = told.get("recipe", {}).get("task", "")
+    task = provenance.get("recipe", {}).get("task", "")
     title = TASKS[task].title if task in TASKS else "this plugin"
     why = _DERIVED_IMAGE_WARNINGS.get(
-        told.get("shows", "result"), _DERIVED_IMAGE_WARNINGS.get(task, _RESTORED_IMAGE_WARNING)
+        provenance.get("shows", "result"),
+        _DERIVED_IMAGE_WARNINGS.get(task, _RESTORED_IMAGE_WARNING),
     )
     return f"{why.format(title=title)}. Choose the original, if you can."
 
@@ -139,8 +142,8 @@ def add_provenance(
     """
     metadata = dict(look.get("metadata", {}))
     inputs = metadata.get(METADATA_KEY, {}).get("inputs", {})
-    made = {**build_provenance(name, result), "inputs": inputs, "shows": shows}
-    return {**metadata, METADATA_KEY: made}
+    record = {**build_provenance(name, result), "inputs": inputs, "shows": shows}
+    return {**metadata, METADATA_KEY: record}
 
 
 def build_provenance(name: str, result: Restoration) -> dict[str, Any]:
@@ -152,13 +155,13 @@ def build_provenance(name: str, result: Restoration) -> dict[str, Any]:
         Of the input layer.
     result : Restoration
     """
-    told = build_report_provenance(name, result.recipe.to_dict(), result.report)
+    provenance = build_report_provenance(name, result.recipe.to_dict(), result.report)
     return {
-        **told,
+        **provenance,
         "version": __version__,
-        "seed": result.recipe.common.seed,
+        "seed": result.recipe.run_settings.seed,
         "best_iteration": result.best_iteration,
-        "stop_reason": result.stop_reason,
+        **report_stop(result.stop),
     }
 
 
@@ -182,6 +185,7 @@ def build_report_provenance(
         "iterations": report.get("iterations"),
         "best_iteration": report.get("best_iteration"),
         "stop_reason": report.get("stop_reason"),
+        "stop_code": report.get("stop_code"),
         "seconds": report.get("seconds"),
         "report": dict(report),
     }
@@ -356,13 +360,13 @@ def add_result(
     metadata = add_provenance(look, name, result, "trial" if trial else "result")
     look = adjust_contrast_limits(look, compute_value_range(result.image), part=bool(trial))
     with preserve_view(viewer):
-        for found in result.recipe.task.gives:
+        for give in result.recipe.task.gives:
             _add_learned_layer(
-                viewer, f"{name} {found.upper()}", look, result.learned[found], metadata
+                viewer, f"{name} {give.upper()}", look, result.learned[give], metadata
             )
-        called, told = f"{name} {trial or result.recipe.task.done}", {**look, "metadata": metadata}
-        layer = None if preview is None else preview.become(result.image, called, told)
-        return layer or viewer.add_image(result.image, name=called, **told)
+        called, facts = f"{name} {trial or result.recipe.task.done}", {**look, "metadata": metadata}
+        layer = None if preview is None else preview.become(result.image, called, facts)
+        return layer or viewer.add_image(result.image, name=called, **facts)
 
 
 def _add_learned_layer(
@@ -376,8 +380,8 @@ def _add_learned_layer(
     scale = [1.0] * (picture.ndim - 2) + [*look.get("scale", (1.0, 1.0))][-2:]
     units = look.get("units")
     placed = {"scale": scale} | ({"units": units} if units and len(units) == len(scale) else {})
-    beside = {**metadata, METADATA_KEY: {**metadata[METADATA_KEY], "shows": "found"}}
-    viewer.add_image(picture, name=name, **placed, colormap="magma", metadata=beside)
+    neighbours = {**metadata, METADATA_KEY: {**metadata[METADATA_KEY], "shows": "found"}}
+    viewer.add_image(picture, name=name, **placed, colormap="magma", metadata=neighbours)
 
 
 def follow_layers(viewer: napari.viewer.Viewer, slot: Callable[..., None], *, on: bool) -> None:
@@ -415,7 +419,7 @@ class Preview:
         self._look = dict(look) | {"metadata": {METADATA_KEY: {"preview": True}}}
         self._layer: Image | None = None
         self._dismissed = False
-        self._seen = (inf, -inf)  # least and greatest value so far
+        self._last_range = (inf, -inf)  # least and greatest value so far
         self._limits: tuple[float, ...] | None = None
 
     def show(self, picture: npt.NDArray[np.float32] | None) -> None:
@@ -453,8 +457,8 @@ class Preview:
     def _look_for(self, picture: npt.NDArray[np.float32]) -> dict[str, Any]:
         """Have all pictures so far in sight: limits that only widen do not flicker."""
         low, high = compute_value_range(picture)
-        self._seen = min(self._seen[0], low), max(self._seen[1], high)
-        return adjust_contrast_limits(self._look, self._seen, part=self._part)
+        self._last_range = min(self._last_range[0], low), max(self._last_range[1], high)
+        return adjust_contrast_limits(self._look, self._last_range, part=self._part)
 
     @property
     def dismissed(self) -> bool:

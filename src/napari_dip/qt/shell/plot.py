@@ -24,10 +24,10 @@ _LEGEND_HEIGHT = 20
 _LEGEND_LINE = 16
 #: Stands above the curves, where it can hide none of them.
 _VALIDATION_LEGEND = "&nbsp;&nbsp;&nbsp;".join(
-    f'<span style="color:{colour}">{sign}</span> {words}'
-    for colour, sign, words in (
+    f'<span style="color:{colour}">{sign}</span> {text}'
+    for colour, sign, text in (
         (TRAINING_COLOUR, "━", "fitted"),
-        (VALIDATION_COLOUR, "━", "held out"),
+        (VALIDATION_COLOUR, "━", "validation"),
         (VALIDATION_COLOUR, "●", "best so far"),
     )
 )
@@ -86,8 +86,8 @@ class ValidationCurve(pg.PlotWidget):  # type: ignore[misc]  # pyqtgraph ships n
 
     def recolour(self, text: str, background: str) -> None:
         """Follow napari's theme."""
-        words = {"bottom": "Iteration", "left": "Loss (low is good)"}
-        recolour(self, text, background, words, _VALIDATION_LEGEND)
+        label = {"bottom": "Iteration", "left": "Loss (low is good)"}
+        recolour(self, text, background, label, _VALIDATION_LEGEND)
         self._best.setSymbolPen(text)
         self._mark.setPen(text)
 
@@ -96,8 +96,8 @@ class ValidationCurve(pg.PlotWidget):  # type: ignore[misc]  # pyqtgraph ships n
         table = np.array(self._points, dtype=float).reshape(-1, 3)
         iteration = table[:, 0]
         for curve, losses in ((self._fitted, table[:, 1]), (self._held_out, table[:, 2])):
-            seen = np.isfinite(losses)
-            curve.setData(iteration[seen], losses[seen])
+            finite = np.isfinite(losses)
+            curve.setData(iteration[finite], losses[finite])
         marked = (iteration == best) & np.isfinite(table[:, 2])
         self._best.setData(iteration[marked], table[marked, 2])
         # fitted to a single point, the axis would go from below zero
@@ -116,7 +116,7 @@ def disable_plot_interaction(plot: pg.PlotWidget) -> None:
 
 
 def recolour(
-    plot: pg.PlotWidget, text: str, background: str, words: Mapping[str, str], legend: str
+    plot: pg.PlotWidget, text: str, background: str, message: Mapping[str, str], legend: str
 ) -> None:
     """Give a plot the colours of a theme, and its words, which have colours, too.
 
@@ -125,14 +125,14 @@ def recolour(
     plot : PlotWidget
     text, background : str
         Colours.
-    words : mapping
+    message : mapping
         Of the axes: "bottom", "left".
     legend : str
         Stands above, as rich text.
     """
     plot.setBackground(background)
     item = plot.getPlotItem()
-    for side, label in words.items():
+    for side, label in message.items():
         axis = item.getAxis(side)
         axis.setPen(text)
         axis.setTextPen(text)

@@ -9,14 +9,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari_dip.pipeline.machine import this_machine
-from napari_dip.pipeline.reproduce.saved_settings import Shelf
+from napari_dip.pipeline.machine import detect_machine
+from napari_dip.pipeline.reproduce.saved_settings import PresetFolder
 
 if TYPE_CHECKING:
     from napari_dip.pipeline.machine import Machine
 
 #: As `napari.yaml` words them, and how they are called in a recipe.
-DEVICES = {"processor": "cpu", "NVIDIA graphics card": "cuda", "Apple graphics": "mps"}
+DEVICES = {"CPU": "cpu", "NVIDIA GPU": "cuda", "Apple GPU": "mps"}
 PRESETS = ("fast", "balanced", "best")
 
 
@@ -38,7 +38,7 @@ def read_preferences(name: str) -> Any:
 
 def get_allowed_machine() -> Machine:
     """Look at this computer, as much of it as the user grants."""
-    return limit_machine(this_machine(), read_preferences("computing"))
+    return limit_machine(detect_machine(), read_preferences("computing"))
 
 
 def limit_machine(machine: Machine, wishes: Any) -> Machine:
@@ -55,7 +55,7 @@ def limit_machine(machine: Machine, wishes: Any) -> Machine:
     first = DEVICES.get(wishes.device)
     devices = machine.devices
     if first in devices:
-        devices = (first, *(one for one in devices if one != first))
+        devices = (first, *(device for device in devices if device != first))
     memory = round(1e9 * wishes.memory) or machine.memory_bytes
     return replace(
         machine,
@@ -71,7 +71,7 @@ def get_default_preset() -> str:
     return wished if wished in PRESETS else ""
 
 
-def open_saved_settings(task: str) -> Shelf:
+def open_saved_settings(task: str) -> PresetFolder:
     """Find the settings kept for a task: in the folder of napari's own settings.
 
     Parameters
@@ -79,7 +79,7 @@ def open_saved_settings(task: str) -> Shelf:
     task : str
         Key in `TASKS`.
     """
-    return Shelf(find_settings_folder(), task)
+    return PresetFolder(folder=find_settings_folder(), task=task)
 
 
 def find_settings_folder() -> Path | None:
@@ -95,7 +95,7 @@ def _find_settings_file() -> Path | str | None:
     try:
         from napari.settings import get_plugin_settings
 
-        found: Path | str | None = get_plugin_settings("napari-dip").config_path
+        settings_file: Path | str | None = get_plugin_settings("napari-dip").config_path
     except (ImportError, KeyError, AttributeError):  # before 0.9, or the plugin is not known
-        found = get_settings().config_path
-    return found
+        settings_file = get_settings().config_path
+    return settings_file

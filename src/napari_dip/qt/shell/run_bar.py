@@ -27,7 +27,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_dip.errors.fault import make_lines_printable
-from napari_dip.pipeline.machine import duration
+from napari_dip.pipeline.machine import format_duration
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -73,9 +73,9 @@ class ScrollableLabel(QScrollArea):
             bar.rangeChanged.connect(self._tell_more)
         self.show_words("")
 
-    def show_words(self, words: str) -> None:
+    def show_words(self, text: str) -> None:
         """Show sentences from their beginning."""
-        self._label.setText(words)
+        self._label.setText(text)
         self._fit()
         bar = self.verticalScrollBar()
         if bar is not None:
@@ -148,10 +148,10 @@ class ScrollableLabel(QScrollArea):
         bar, view = self.verticalScrollBar(), self.viewport()
         if bar is None or view is None or self.more.isHidden():
             return
-        seen = bar.value() + view.height()
-        below = [words for end, words in self._ends if end > seen]
+        bottom = bar.value() + view.height()
+        below = [text for end, text in self._ends if end > bottom]
         lines = "1 more line" if len(below) == 1 else f"{len(below)} more lines"
-        warned = ", with a warning ⚠" if any("⚠" in words for words in below) else ""
+        warned = ", with a warning ⚠" if any("⚠" in text for text in below) else ""
         self.more.setText(f"▼ {lines}{warned}" if below else "")
 
 
@@ -165,7 +165,7 @@ class RunBarState(Enum):
     """What the buttons may do."""
 
     REFUSED = "refused"
-    READY = "ready"
+    IDLE = "ready"
     WAITING = "waiting"
     RUNNING = "running"
     PAUSED = "paused"
@@ -207,7 +207,7 @@ class RunBar(QWidget):
         self.state = RunBarState.REFUSED
         self._since = 0.0
         self._said = ""
-        self._shown: tuple[Event, tuple[str, ...]] | None = None
+        self._last_shown_event: tuple[Event, tuple[str, ...]] | None = None
         self._clock = QTimer(self)
         self._clock.setInterval(1000)
         self._clock.timeout.connect(self._on_second)
@@ -219,8 +219,8 @@ class RunBar(QWidget):
         self.bar.setRange(0, 1000)
         self.bar.setTextVisible(False)
         self.bar.setFixedHeight(8)
-        self.words = make_message_label()
-        self.place = ScrollableLabel(self.words)
+        self.message_label = make_message_label()
+        self.place = ScrollableLabel(self.message_label)
         self._arrange()
         self.run_button.clicked.connect(self._on_run)
         self.pause_button.clicked.connect(self._on_pause)
@@ -230,8 +230,8 @@ class RunBar(QWidget):
 
     def show_state(self, state: RunBarState) -> None:
         """Label and enable the buttons for what can be done now."""
-        if state is RunBarState.RUNNING and self.state in (RunBarState.READY, RunBarState.WAITING):
-            self._since, self._shown = time.monotonic(), None
+        if state is RunBarState.RUNNING and self.state in (RunBarState.IDLE, RunBarState.WAITING):
+            self._since, self._last_shown_event = time.monotonic(), None
             self._clock.start()
         self.state = state
         busy = state in (RunBarState.RUNNING, RunBarState.PAUSED, RunBarState.STOPPING)
@@ -241,7 +241,7 @@ class RunBar(QWidget):
             f"Stop now and keep {self.kept}" if busy else "Start, as the line above says"
         )
         self.run_button.setEnabled(
-            state in (RunBarState.READY, RunBarState.RUNNING, RunBarState.PAUSED)
+            state in (RunBarState.IDLE, RunBarState.RUNNING, RunBarState.PAUSED)
         )
         self.pause_button.setText("Resume" if state is RunBarState.PAUSED else "Pause")
         self.pause_button.setEnabled(state in (RunBarState.RUNNING, RunBarState.PAUSED))
@@ -251,50 +251,50 @@ class RunBar(QWidget):
         if not busy:
             self._clock.stop()
 
-    def call_start(self, words: str) -> None:
+    def call_start(self, text: str) -> None:
         """Let the first button say something else than Run before a run."""
-        self._start = words
+        self._start = text
         self.show_state(self.state)
 
     def show_event(self, event: Event, remarks: Iterable[str] = ()) -> None:
         """Bring bar and sentence up to date; remarks stand below.
 
         Until the bar has something to show, the seconds are counted. A bar that moves would draw
-        the whole window anew 25 times a second, which without a graphics card took 31 % of a core
+        the whole window anew 25 times a second, which without a GPU took 31 % of a core
         where the seconds took 3 % (measured in a window of 1280 x 720 with Mesa's llvmpipe).
         """
         if self.state is not RunBarState.RUNNING:
             return
-        self._shown = event, tuple(remarks)
+        self._last_shown_event = event, tuple(remarks)
         self.bar.setValue(round(1000 * event.fraction))
-        parts = [event.words.rstrip(".")]
+        parts = [event.message.rstrip(".")]
         since = int(time.monotonic() - self._since)
         if since and not event.fraction:
             parts.append(f"{since} s so far")
         if event.iterations:
             parts.append(f"iteration {event.iteration} of {event.iterations}")
         if event.seconds_left is not None and event.fraction < 1:
-            parts.append(f"at most {duration(event.seconds_left)} left")
+            parts.append(f"at most {format_duration(event.seconds_left)} left")
         # each part stays on one line
         line = " · ".join(part.replace(" ", "\u00a0") for part in parts)
         self.place.show_words("\n".join([line, *remarks]))
 
-    def say(self, words: str) -> None:
+    def say(self, text: str) -> None:
         """Show a sentence."""
-        self._said = words
-        self.place.show_words(words)
+        self._said = text
+        self.place.show_words(text)
 
-    def say_also(self, words: str) -> None:
+    def say_also(self, text: str) -> None:
         """Show a sentence above the last one, which goes on being true, until another is said."""
-        self.place.show_words("\n".join(filter(None, [words, self._said])))
+        self.place.show_words("\n".join(filter(None, [text, self._said])))
 
     def _on_second(self) -> None:
         """Let it be seen that something is being done while there is no news."""
-        if self._shown is not None and not self._shown[0].fraction:
-            self.show_event(*self._shown)
+        if self._last_shown_event is not None and not self._last_shown_event[0].fraction:
+            self.show_event(*self._last_shown_event)
 
     def _on_run(self) -> None:
-        if self.state is RunBarState.READY:
+        if self.state is RunBarState.IDLE:
             self.bar.setValue(0)
             self.run_pressed.emit()
         elif time.monotonic() - self._since > _DOUBLE_CLICK_SECONDS:
@@ -324,14 +324,14 @@ class RunBar(QWidget):
         self.discard_button.setToolTip("Stop and throw the picture away")
 
 
-def remove_option_names(words: str) -> str:
+def remove_option_names(text: str) -> str:
     """Leave out how the command line calls a field that stands in the dock: "'Axes' (--axes)"."""
-    return _OPTION.sub("", words)
+    return _OPTION.sub("", text)
 
 
 class _MessageLabel(QLabel):
-    def setText(self, words: str | None) -> None:
-        super().setText(make_lines_printable(remove_option_names(words or "")))
+    def setText(self, text: str | None) -> None:
+        super().setText(make_lines_printable(remove_option_names(text or "")))
 
 
 def make_message_label() -> QLabel:

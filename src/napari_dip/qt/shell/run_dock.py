@@ -7,7 +7,7 @@ that each was promised.
 
 A run in napari's activity dock: how far it is, without a wheel that costs a processor.
 
-Where a layer that is taken away frees what it holds on the graphics card.
+Where a layer that is taken away frees what it holds on the GPU.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from qtpy.QtWidgets import QLabel
 
 from napari_dip.errors import Refusal
 from napari_dip.pipeline.events import Event
-from napari_dip.qt.shell.docked import DockWidget, make_single_shot_timer, unwrap_viewer
-from napari_dip.qt.shell.ending import DISCARDED_MESSAGE, attempt
+from napari_dip.qt.shell.dock_widget import DockWidget, make_single_shot_timer, unwrap_viewer
 from napari_dip.qt.shell.run_bar import RunBar, RunBarState, make_message_label, remove_option_names
+from napari_dip.qt.shell.run_completion import DISCARDED_MESSAGE, attempt
 from napari_dip.qt.shell.worker import BackgroundRun
 
 if TYPE_CHECKING:
@@ -47,14 +47,14 @@ class Activity:
         What is done.
     window : QWidget or None
         napari's main window. The wheel in its corner is held still: each of its 25 pictures a
-        second draws the whole window anew, which without a graphics card took most of a core. On
+        second draws the whole window anew, which without a GPU took most of a core. On
         a computer with one core, a fit of 7 s then lasted 57 s (256 x 256 pixels, 60 iterations).
     """
 
     def __init__(self, label: str, window: QWidget | None) -> None:
         self._bar = progress(total=100, desc=label)
-        for shown in window.findChildren(QLabel) if window is not None else ():
-            if (movie := shown.movie()) is not None:
+        for text_label in window.findChildren(QLabel) if window is not None else ():
+            if (movie := text_label.movie()) is not None:
                 movie.stop()
 
     def show(self, fraction: float) -> None:
@@ -102,7 +102,7 @@ class QueueTicket:
         self.ahead: tuple[str, ...] = ()
 
     @property
-    def words(self) -> str:
+    def description(self) -> str:
         """What is waited for."""
         first, more = self.ahead[0], len(self.ahead) - 1
         others = "" if not more else f", and then for {more} more" if more > 1 else ", and another"
@@ -111,7 +111,7 @@ class QueueTicket:
     def leave(self) -> None:
         """Give the place up; may be called from any thread, and twice."""
         with suppress(RuntimeError):  # Qt is gone already, with all who wait
-            self._queue.left.emit(self)
+            self._queue.released.emit(self)
 
     def tell(self) -> None:
         """Let the owner look."""
@@ -122,12 +122,12 @@ class QueueTicket:
 class RunQueue(QObject):
     """The line; its first has its turn."""
 
-    left = Signal(object)  # Place; from whatever thread the run was in
+    released = Signal(object)  # Place; from whatever thread the run was in
 
     def __init__(self) -> None:
         super().__init__()
         self._line: list[QueueTicket] = []
-        self.left.connect(self._on_left)
+        self.released.connect(self._on_left)
 
     def join(self, label: str, owner: QObject, tell: Callable[[QueueTicket], None]) -> QueueTicket:
         """Take a place at the end; `tell` is called at once, also if its turn has come.
@@ -154,7 +154,7 @@ class RunQueue(QObject):
     def _advance(self) -> None:
         """Let the first begin, and tell those behind it what they wait for."""
         for number, place in enumerate(tuple(self._line)):
-            ahead = tuple(one.label for one in self._line[:number])
+            ahead = tuple(item.label for item in self._line[:number])
             if place.begun or (number and place.ahead == ahead):
                 continue
             place.begun, place.ahead = number == 0, ahead
@@ -170,7 +170,8 @@ def get_run_queue() -> RunQueue:
 class RunDock(DockWidget):
     """A dock that starts one run at a time, in turn with all others.
 
-    Subclasses say what is run, and what goes with it: `start`, `show_plan`, `_made`, `_prepare`,
+    Subclasses say what is run, and what goes with it: `start`, `show_plan`, `_make_run`,
+    `_prepare`,
     `_show`, `_taken`, `_put_away`, `_close_parts`; and `_after` and `_forget` where there is more.
 
     Parameters
@@ -193,7 +194,7 @@ class RunDock(DockWidget):
         super().__init__()
         self._viewer = unwrap_viewer(viewer)
         self._run: BackgroundRun | None = None
-        self._asked: Any = None
+        self._request: Any = None
         self._place: QueueTicket | None = None
         self._activity: Activity | None = None
         self._last_words = ""
@@ -212,7 +213,7 @@ class RunDock(DockWidget):
     @property
     def busy(self) -> bool:
         """Whether a run is on, or waits for its turn."""
-        return self._asked is not None
+        return self._request is not None
 
     def show_plan(self, _: object = None) -> None:
         """Bring the line above the buttons up to date; while a run is on it stays."""
@@ -224,8 +225,8 @@ class RunDock(DockWidget):
 
     def keep(self) -> None:
         """Stop the run; what there is becomes the result."""
-        words = f"Stopping, {self.run_bar.kept} is kept"
-        self._ask(RunBarState.STOPPING, words, BackgroundRun.keep)
+        text = f"Stopping, {self.run_bar.kept} is kept"
+        self._ask(RunBarState.STOPPING, text, BackgroundRun.keep)
 
     def pause(self) -> None:
         """Hold the run."""
@@ -256,11 +257,11 @@ class RunDock(DockWidget):
         self._viewer.events.theme.disconnect(self._on_theme)
         self._viewer.layers.events.removing.disconnect(self._on_removing)
 
-    def _made(self, asked: Any, over: Callable[[], object]) -> BackgroundRun:
+    def _make_run(self, request: Any, over: Callable[[], object]) -> BackgroundRun:
         """Make the run; `over` is to be called when nothing is computed any more."""
         raise NotImplementedError
 
-    def _prepare(self, asked: Any) -> None:
+    def _prepare(self, request: Any) -> None:
         """Make the parts ready for a run that begins."""
         raise NotImplementedError
 
@@ -268,7 +269,7 @@ class RunDock(DockWidget):
         """Show what has happened."""
         raise NotImplementedError
 
-    def _taken(self, asked: Any, outcome: Any) -> str:
+    def _taken(self, request: Any, outcome: Any) -> str:
         """Show the result; what to tell the user."""
         raise NotImplementedError
 
@@ -294,39 +295,41 @@ class RunDock(DockWidget):
         """What to say of a run that is discarded."""
         return DISCARDED_MESSAGE
 
-    def _join(self, asked: Any) -> None:
+    def _join(self, request: Any) -> None:
         """Take a place in the line; the run begins when its turn comes."""
-        self._asked = asked
+        self._request = request
         self._set_busy(True)
-        get_run_queue().join(asked.label, self, self._on_turn)
+        get_run_queue().join(request.label, self, self._on_turn)
 
     def _on_turn(self, place: QueueTicket) -> None:
         """Begin, or say what is waited for."""
-        asked, self._place = self._asked, place
-        if asked is None:  # discarded in the meantime
+        request, self._place = self._request, place
+        if request is None:  # discarded in the meantime
             place.leave()
         elif not place.begun:
             self.run_bar.show_state(RunBarState.WAITING)
-            self.run_bar.say(place.words)
-        elif trouble := attempt(lambda: self._begin(asked, place), "The run could not be started"):
+            self.run_bar.say(place.description)
+        elif trouble := attempt(
+            lambda: self._begin(request, place), "The run could not be started"
+        ):
             self.discard()
             self.run_bar.say(trouble)
 
-    def _begin(self, asked: Any, place: QueueTicket) -> None:
-        self._run = self._made(asked, place.leave)
+    def _begin(self, request: Any, place: QueueTicket) -> None:
+        self._run = self._make_run(request, place.leave)
         self._run.reported.connect(self._on_news)
         self._run.ended.connect(self._on_end)
-        self._prepare(asked)
+        self._prepare(request)
         self.run_bar.show_state(RunBarState.RUNNING)
         self.run_bar.say("Getting ready")
-        self.run_bar.show_event(Event("Getting ready"))
+        self.run_bar.show_event(Event(message="Getting ready"))
         self._activity = Activity(place.label, self.window())
         self._run.start()
 
-    def _ask(self, state: RunBarState, words: str, ask: Callable[[BackgroundRun], None]) -> None:
+    def _ask(self, state: RunBarState, text: str, ask: Callable[[BackgroundRun], None]) -> None:
         if self._run is not None:
             self.run_bar.show_state(state)
-            self.run_bar.say(words)
+            self.run_bar.say(text)
             ask(self._run)
 
     def _on_news(self, news: Any) -> None:
@@ -336,35 +339,35 @@ class RunDock(DockWidget):
             activity.show(news.event.fraction)
 
     def _on_end(self, outcome: Any) -> None:
-        asked = self._asked
+        request = self._request
         if isinstance(outcome, Refusal):
             self._finish(outcome.message)
             self._refused()
             show_error(remove_option_names(outcome.message))
-        elif outcome is None or asked is None:
+        elif outcome is None or request is None:
             self._finish(self.too_early)
         else:
             self.run_bar.discard_button.setEnabled(False)  # too late for that
-            self._last_words = self._taken(asked, outcome)
+            self._last_words = self._taken(request, outcome)
             # napari collects garbage whenever a layer goes: not in the same breath as adding one
             self._closing.start()
 
-    def _finish(self, words: str = "") -> None:
+    def _finish(self, text: str = "") -> None:
         """Drop all that belonged to the run and make the dock ready again, come what may."""
-        if self._asked is None:  # discarded in the meantime
+        if self._request is None:  # discarded in the meantime
             return
         activity = self._activity
-        self._run = self._asked = self._activity = self._place = None
-        said = [words or self._last_words, self._put_away()]
+        self._run = self._request = self._activity = self._place = None
+        said = [text or self._last_words, self._put_away()]
         self._set_busy(False)
         self.run_bar.say(" ".join(filter(None, said)))
         if activity is not None:
             attempt(activity.close, "The activity could not be closed")
-        self._after(not words)
+        self._after(not text)
 
     def _set_busy(self, busy: bool) -> None:
         if not busy:
-            self.run_bar.show_state(RunBarState.READY)  # whatever the new plan says
+            self.run_bar.show_state(RunBarState.IDLE)  # whatever the new plan says
         self._close_parts(busy)
 
     def _plots(self) -> Sequence[Any]:

@@ -67,11 +67,11 @@ class ProgressQueue(ABC, Generic[ReportT, ProgressT]):
     def take(self) -> ProgressT | None:
         """Empty it; None if nothing is in it."""
         with self._lock:
-            told = self._emptied()
+            facts = self._emptied()
             self._called = False
             self._last = time.monotonic()
             self._wait = self._paced()
-        return told
+        return facts
 
     def _paced(self) -> float:
         """Seconds to the next news: the dearer they are to show, the longer.
@@ -126,7 +126,7 @@ class Switch:
             self._control = control
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class RunProgress:
     """What happened since the dock last looked.
 
@@ -168,7 +168,7 @@ class RunProgressQueue(ProgressQueue[Event, RunProgress]):
     def _emptied(self) -> RunProgress | None:
         event, points = self._event, tuple(self._points)
         self._event, self._points = None, []
-        return None if event is None else RunProgress(event, points)
+        return None if event is None else RunProgress(event=event, points=points)
 
 
 def drain_run(
@@ -189,7 +189,7 @@ def drain_run(
         The inputs by name, "image" in the order of `plan.source.axes`. A lazy array is computed
         here, in this thread.
     switch : Switch
-    mailbox : Mailbox
+    mailbox : RunProgressQueue
     over : callable
         Called when nothing is computed any more, in this thread.
     begin : callable, optional
@@ -204,7 +204,7 @@ def drain_run(
     """
     job = None
     try:
-        specs = {"image": getattr(plan, "source", None), **getattr(plan, "others", {})}
+        specs = {"image": getattr(plan, "source", None), **getattr(plan, "extra_inputs", {})}
         data = {
             key: load_array(getattr(specs.get(key), "name", key), array)
             for key, array in pixels.items()
@@ -245,7 +245,7 @@ class BackgroundRun(QObject):
         Called once nothing is computed any more, from any thread, also if nobody listens then.
     begin : callable, optional
         As for `drain_run`.
-    mailbox : Mailbox, optional
+    mailbox : RunProgressQueue, optional
         Holds what is reported, where that is no `Event`.
     name : str
         As for `drain_run`.

@@ -16,11 +16,11 @@ from qtpy.QtCore import QSignalBlocker, Signal
 from qtpy.QtWidgets import QComboBox, QFormLayout, QGridLayout, QWidget
 
 from napari_dip.errors import Refusal
-from napari_dip.pipeline.execute.trial import plan_trial, region_of
-from napari_dip.pipeline.machine import duration
-from napari_dip.pipeline.plan.plan import preflight
-from napari_dip.pipeline.recipe import Common, recipe_from_dict
-from napari_dip.qt.shell.docked import CollapsibleSection, make_button
+from napari_dip.pipeline.execute.crop_preview import make_crop_region, plan_crop_preview
+from napari_dip.pipeline.machine import format_duration
+from napari_dip.pipeline.plan.preflight import preflight
+from napari_dip.pipeline.recipe import RunSettings, recipe_from_dict
+from napari_dip.qt.shell.dock_widget import CollapsibleSection, make_button
 from napari_dip.qt.shell.layers import (
     follow_layers,
     is_preview,
@@ -37,19 +37,19 @@ if TYPE_CHECKING:
     import napari.layers
     import napari.viewer
 
-    from napari_dip.pipeline.execute.trial import Region
+    from napari_dip.pipeline.execute.crop_preview import CropRegion
     from napari_dip.pipeline.plan.types import Plan
     from napari_dip.pipeline.recipe import Recipe
-    from napari_dip.qt.shell.chooser import InputChooser
-    from napari_dip.qt.shell.form import SettingsForm
+    from napari_dip.qt.shell.input_chooser import InputChooser
     from napari_dip.qt.shell.layer_dock import ExtraInputs
+    from napari_dip.qt.shell.settings_form import SettingsForm
 
 BoundingBox = tuple[float, float, float, float]
 
 
 def find_region(
     viewer: napari.viewer.Viewer, plan: Plan, image: Image, shapes: Shapes | None
-) -> Region:
+) -> CropRegion:
     """Find the region that is meant, in pixels of the image.
 
     Parameters
@@ -65,10 +65,11 @@ def find_region(
     box = find_visible_bounds(image) if shapes is None else find_shape_bounds(shapes, image)
     point = image.world_to_data(viewer.dims.point[-image.ndim :])
     at = [
-        int(np.clip(round(one), 0, n - 1)) for one, n in zip(point, plan.source.shape, strict=False)
+        int(np.clip(round(item), 0, n - 1))
+        for item, n in zip(point, plan.source.shape, strict=False)
     ]
     at += [0] * (len(plan.source.shape) - len(at))  # red, green and blue
-    return region_of(plan.source, plan.layout, box, tuple(at))
+    return make_crop_region(plan.source, plan.layout, box, tuple(at))
 
 
 def find_shape_bounds(shapes: Shapes, image: Image) -> BoundingBox:
@@ -76,8 +77,8 @@ def find_shape_bounds(shapes: Shapes, image: Image) -> BoundingBox:
     number = max(shapes.selected_data, default=len(shapes.data) - 1)
     corners = np.array(
         [
-            image.world_to_data(shapes.data_to_world(one)[-image.ndim :])[-2:]
-            for one in shapes.data[number]
+            image.world_to_data(shapes.data_to_world(datum)[-image.ndim :])[-2:]
+            for datum in shapes.data[number]
         ]
     )
     (top, left), (bottom, right) = corners.min(0) + 0.5, corners.max(0) + 0.5
@@ -114,14 +115,14 @@ class GridComparison:
         """Show these, all at the place of the last of them; cells share one camera."""
         self.end()
         viewer = self._viewer
-        self._hidden = [one for one in viewer.layers if one.visible and one not in layers]
-        for one in self._hidden:
-            one.visible = False
-        for one in layers:
-            one.visible = True
-            if hasattr(one, "name_overlay") and not one.name_overlay.visible:  # napari >= 0.9
-                one.name_overlay.visible = True
-                self._named.append(one)
+        self._hidden = [layer for layer in viewer.layers if layer.visible and layer not in layers]
+        for item in self._hidden:
+            item.visible = False
+        for item in layers:
+            item.visible = True
+            if hasattr(item, "name_overlay") and not item.name_overlay.visible:  # napari >= 0.9
+                item.name_overlay.visible = True
+                self._named.append(item)
         grid = _get_viewer_grid(viewer)
         grid.shape, grid.stride, grid.enabled = (-1, -1), 1, True
         self._on = True
@@ -136,11 +137,11 @@ class GridComparison:
         if self._on:
             self._on = False
             _get_viewer_grid(self._viewer).enabled = False
-        for one in hidden:
-            one.visible = True
+        for item in hidden:
+            item.visible = True
         named, self._named = self._named, []
-        for one in named:
-            one.name_overlay.visible = False
+        for item in named:
+            item.name_overlay.visible = False
 
 
 def _get_viewer_grid(viewer: napari.viewer.Viewer) -> Any:
@@ -149,7 +150,7 @@ def _get_viewer_grid(viewer: napari.viewer.Viewer) -> Any:
 
 #: First in the list of regions.
 VISIBLE_REGION_LABEL = "What is in view"
-_CHOOSE_TRIAL_MESSAGE = "Choose one of the trials under Try first, and press Apply to all."
+_CHOOSE_TRIAL_MESSAGE = "Choose one of the trials under Preview on a crop, and press Apply to all."
 _CROP_PREVIEW_HINT = (
     "Restores a part only: what you see, or a rectangle drawn in a Shapes layer. Range and noise "
     "are measured on the whole image, as for a run on all of it."
@@ -183,7 +184,7 @@ class CropPreviewSection(CollapsibleSection):
         plan: Callable[[], Plan | Refusal],
     ) -> None:
         page = QWidget()
-        super().__init__("Try first", page)
+        super().__init__("Preview on a crop", page)
         self._viewer, self._chooser, self._further = viewer, chooser, further
         self._form, self._plan = form, plan
         self.grid = GridComparison(viewer)
@@ -200,8 +201,8 @@ class CropPreviewSection(CollapsibleSection):
         self.apply_button = make_button(
             "Apply to all", "Run on the whole image with the settings of this trial"
         )
-        self.words = make_message_label()
-        self.words.setText(_CROP_PREVIEW_HINT)
+        self.message_label = make_message_label()
+        self.message_label.setText(_CROP_PREVIEW_HINT)
         self.cost = make_message_label()
         self._arrange(page)
         self.try_button.clicked.connect(self.try_one)
@@ -218,16 +219,16 @@ class CropPreviewSection(CollapsibleSection):
 
     def compare(self) -> None:
         """Ask for a run on the region with each preset."""
-        self._ask(get_args(Common.model_fields["preset"].annotation))
+        self._ask(get_args(RunSettings.model_fields["preset"].annotation))
 
     def apply(self) -> None:
         """Set the form as it was for the chosen trial, and ask for the whole."""
-        made = self._made()
-        if made is None:
+        provenance = self._read_provenance()
+        if provenance is None:
             return
         self.grid.end()
-        self._form.show(recipe_from_dict(made["recipe"]))
-        name, axes = made["input"]["name"], made["report"]["axes"]
+        self._form.show(recipe_from_dict(provenance["recipe"]))
+        name, axes = provenance["input"]["name"], provenance["report"]["axes"]
         if not self._chooser.choose(name, axes):
             self._say(f"The layer '{name}' that was tried is no longer there.")
             return
@@ -235,16 +236,18 @@ class CropPreviewSection(CollapsibleSection):
 
     def end(self) -> None:
         """Show what a comparison has brought, if one was on, beside the input."""
-        asked, self._comparing = self._comparing, None
+        comparing, self._comparing = self._comparing, None
         layers = [
-            one
-            for one in self._viewer.layers
-            if _read_trial_provenance(one) is not None and one.name not in self._before
+            layer
+            for layer in self._viewer.layers
+            if _read_trial_provenance(layer) is not None and layer.name not in self._before
         ]
-        if asked is not None and len(layers) > 1 and asked.source() in self._viewer.layers:
-            self.grid.show([asked.source(), *layers])
+        if comparing is not None and len(layers) > 1 and comparing.source() in self._viewer.layers:
+            self.grid.show([comparing.source(), *layers])
             own = (
-                one.name for one in layers if _read_trial_recipe(one).common.preset == self._preset
+                layer.name
+                for layer in layers
+                if _read_trial_recipe(layer).run_settings.preset == self._preset
             )
             self.trials.setCurrentText(next(own, self.trials.currentText()))
             self.said.emit(_CHOOSE_TRIAL_MESSAGE)
@@ -252,12 +255,14 @@ class CropPreviewSection(CollapsibleSection):
     def refresh(self, _: object = None) -> None:
         """Bring both lists in line with the viewer; a layer that has just come is chosen."""
         layers = list(self._viewer.layers)[::-1]
-        drawn = [one.name for one in layers if isinstance(one, Shapes) and not is_preview(one)]
+        drawn = [
+            layer.name for layer in layers if isinstance(layer, Shapes) and not is_preview(layer)
+        ]
         _fill_combo(self.regions, [VISIBLE_REGION_LABEL, *drawn], drawn)
-        made = [one.name for one in layers if _read_trial_provenance(one) is not None]
+        names = [layer.name for layer in layers if _read_trial_provenance(layer) is not None]
         active = self._viewer.layers.selection.active
-        _fill_combo(self.trials, made, made, active.name if active is not None else "")
-        self.apply_button.setEnabled(bool(made) and not self._busy)
+        _fill_combo(self.trials, names, names, active.name if active is not None else "")
+        self.apply_button.setEnabled(bool(names) and not self._busy)
         self._show_cost()
 
     def set_busy(self, busy: bool) -> None:
@@ -284,37 +289,39 @@ class CropPreviewSection(CollapsibleSection):
             self._say(f"Draw a rectangle in '{name}' first.")
             return
         self.grid.end()
-        asked = self._asked(plan, image, shapes, presets or (plan.recipe.common.preset,))
-        if isinstance(asked, Refusal):
-            self._say(asked.message)
+        request = self._make_request(
+            plan, image, shapes, presets or (plan.recipe.run_settings.preset,)
+        )
+        if isinstance(request, Refusal):
+            self._say(request.message)
             return
-        height, width = asked[0].plan.source.grid
-        seconds = sum(one.plan.seconds for one in asked)
-        runs = f" in {len(asked)} runs" if len(asked) > 1 else ""
-        self._say(f"{width} × {height} pixels: up to {duration(seconds)}{runs}.")
-        self._comparing = asked[0] if len(asked) > 1 else None
-        self._before = {one.name for one in self._viewer.layers}
-        self._preset = plan.recipe.common.preset
-        self.wanted.emit(asked)
+        height, width = request[0].plan.source.grid
+        seconds = sum(item.plan.seconds for item in request)
+        runs = f" in {len(request)} runs" if len(request) > 1 else ""
+        self._say(f"{width} × {height} pixels: up to {format_duration(seconds)}{runs}.")
+        self._comparing = request[0] if len(request) > 1 else None
+        self._before = {layer.name for layer in self._viewer.layers}
+        self._preset = plan.recipe.run_settings.preset
+        self.wanted.emit(request)
 
-    def _asked(
+    def _make_request(
         self, plan: Plan, image: Image, shapes: Shapes | None, presets: tuple[str, ...]
     ) -> list[RunRequest] | Refusal:
         region = find_region(self._viewer, plan, image, shapes)
-        machine, asked = get_allowed_machine(), []
+        machine, requests = get_allowed_machine(), []
         whole = make_run_request(plan, image, self._further)
         for preset in presets:
-            recipe = plan.recipe.with_common(preset=preset)
-            large = preflight(recipe, plan.source, machine, plan.others)
+            recipe = plan.recipe.replace_run_settings(preset=preset)
+            large = preflight(recipe, plan.source, machine, plan.extra_inputs)
             if isinstance(large, Refusal):
                 return large
-            small = plan_trial(large, region, machine)
+            small = plan_crop_preview(large, region, machine)
             if isinstance(small, Refusal):
                 return small
-            asked.append(restrict_to_region(replace(whole, plan=large), region, small))
-        return asked
+            requests.append(restrict_to_region(replace(whole, plan=large), region, small))
+        return requests
 
-    def _made(self) -> Mapping[str, Any] | None:
+    def _read_provenance(self) -> Mapping[str, Any] | None:
         """Give what the chosen trial says of its making."""
         name = self.trials.currentText()
         return (
@@ -330,22 +337,26 @@ class CropPreviewSection(CollapsibleSection):
         self.grown()
 
     def _cost(self) -> str:
-        made, layers = self._made(), self._viewer.layers
-        image = layers[made["input"]["name"]] if made and made["input"]["name"] in layers else None
-        if made is None or not isinstance(image, Image):
+        provenance, layers = self._read_provenance(), self._viewer.layers
+        image = (
+            layers[provenance["input"]["name"]]
+            if provenance and provenance["input"]["name"] in layers
+            else None
+        )
+        if provenance is None or not isinstance(image, Image):
             return ""
         recipe, source = (
-            recipe_from_dict(made["recipe"]),
-            read_layer_header(image, made["report"]["axes"]),
+            recipe_from_dict(provenance["recipe"]),
+            read_layer_header(image, provenance["report"]["axes"]),
         )
         plan = preflight(recipe, source, get_allowed_machine(), self._further.headers())
         if isinstance(plan, Refusal):
             return plan.message
-        preset = recipe.common.preset.capitalize()
-        return f"The whole image with {preset}: up to {duration(plan.seconds)}."
+        preset = recipe.run_settings.preset.capitalize()
+        return f"The whole image with {preset}: up to {format_duration(plan.seconds)}."
 
-    def _say(self, words: str) -> None:
-        self.words.setText(words)
+    def _say(self, text: str) -> None:
+        self.message_label.setText(text)
         self.grown()
 
     def _connect(self, on: bool) -> None:
@@ -360,7 +371,7 @@ class CropPreviewSection(CollapsibleSection):
         layout.addLayout(region, 0, 0, 1, 2)
         layout.addWidget(self.try_button, 1, 0)
         layout.addWidget(self.compare_button, 1, 1)
-        layout.addWidget(self.words, 2, 0, 1, 2)
+        layout.addWidget(self.message_label, 2, 0, 1, 2)
         layout.addLayout(trial, 3, 0, 1, 2)
         layout.addWidget(self.cost, 4, 0, 1, 2)
         layout.addWidget(self.apply_button, 5, 0, 1, 2)
@@ -380,8 +391,10 @@ def _read_trial_recipe(layer: Any) -> Recipe:
 def _fill_combo(combo: QComboBox, names: list[str], fresh: list[str], active: str = "") -> None:
     """List names; a fresh one is chosen, or the active layer, or what was chosen before."""
     before = combo.currentText()
-    known = {combo.itemText(number) for number in range(combo.count())}
-    wanted = next((one for one in fresh if one not in known), active if active in names else before)
+    item_texts = {combo.itemText(number) for number in range(combo.count())}
+    wanted = next(
+        (item for item in fresh if item not in item_texts), active if active in names else before
+    )
     with QSignalBlocker(combo):
         combo.clear()
         combo.addItems(names)

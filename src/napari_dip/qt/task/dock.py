@@ -13,30 +13,30 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from napari_dip.errors import Refusal, Refused
-from napari_dip.pipeline.machine import duration, size
-from napari_dip.pipeline.plan.plan import preflight
-from napari_dip.qt.results.trust import ResultView
-from napari_dip.qt.shell.docked import CollapsibleSection, lay_out
-from napari_dip.qt.shell.ending import (
+from napari_dip.pipeline.machine import format_bytes, format_duration
+from napari_dip.pipeline.plan.preflight import preflight
+from napari_dip.qt.results.comparison import ResultView
+from napari_dip.qt.shell.dock_widget import CollapsibleSection, lay_out
+from napari_dip.qt.shell.layer_dock import LayerDock
+from napari_dip.qt.shell.layers import describe_derived_image
+from napari_dip.qt.shell.plot import ValidationCurve
+from napari_dip.qt.shell.preferences import get_allowed_machine, get_default_preset
+from napari_dip.qt.shell.run_bar import RunBar, RunBarState
+from napari_dip.qt.shell.run_completion import (
     DISCARDED_MESSAGE,
     NO_PICTURE_MESSAGE,
     SNAPSHOTS_KEPT_MESSAGE,
     ResultQueue,
     attempt,
 )
-from napari_dip.qt.shell.form import SettingsForm, has_noise
-from napari_dip.qt.shell.layer_dock import LayerDock
-from napari_dip.qt.shell.layers import describe_derived_image
-from napari_dip.qt.shell.plot import ValidationCurve
-from napari_dip.qt.shell.preferences import get_allowed_machine, get_default_preset
-from napari_dip.qt.shell.run_bar import RunBar, RunBarState
+from napari_dip.qt.shell.settings_form import SettingsForm, has_noise
 from napari_dip.qt.shell.worker import BackgroundRun, RunProgress
 from napari_dip.qt.task.crop_preview import CropPreviewSection
-from napari_dip.qt.task.history import HistorySlider
 from napari_dip.qt.task.noise import NoiseSection
 from napari_dip.qt.task.recipes import RepeatSection
 from napari_dip.qt.task.recovery import InterruptedRunPanel
 from napari_dip.qt.task.request import RunRequest, make_run_request
+from napari_dip.qt.task.snapshot_history import HistorySlider
 from napari_dip.tasks import TASKS
 
 if TYPE_CHECKING:
@@ -116,9 +116,9 @@ class TaskDock(LayerDock):
             self.plan_line.setText(plan.message)
             self.run_bar.show_state(RunBarState.REFUSED)
         else:
-            time = f"up to {duration(plan.seconds)} if nothing else runs, "
+            time = f"up to {format_duration(plan.seconds)} if nothing else runs, "
             self.plan_line.setText(_describe_plan(plan, self.chooser.layer(), time))
-            self.run_bar.show_state(RunBarState.READY)
+            self.run_bar.show_state(RunBarState.IDLE)
 
     def start(self) -> None:
         """Begin what the plan line says, or wait in line for other docks."""
@@ -126,19 +126,19 @@ class TaskDock(LayerDock):
         if self.busy or layer is None or isinstance(plan, Refusal):
             self.show_plan()
             return
-        asked: list[RunRequest] = []
+        requests: list[RunRequest] = []
         failing = "The run could not be started"
         if trouble := attempt(
-            lambda: asked.append(make_run_request(plan, layer, self.further)), failing
+            lambda: requests.append(make_run_request(plan, layer, self.further)), failing
         ):
             self.run_bar.say(trouble)
             return
         self.repeat.remember(plan.recipe)
-        self.run(asked)
+        self.run(requests)
 
-    def run(self, asked: Sequence[RunRequest]) -> None:
+    def run(self, requests: Sequence[RunRequest]) -> None:
         """Run what was asked for, one after another, when the queue lets it."""
-        first, *self._then = asked
+        first, *self._then = requests
         self._join(first)
 
     def discard(self) -> None:
@@ -153,16 +153,16 @@ class TaskDock(LayerDock):
             part.shut_down()
         self.history.forget()
 
-    def _made(self, asked: RunRequest, over: Callable[[], object]) -> BackgroundRun:
-        return BackgroundRun(asked.plan, asked.pixels, self, over, asked.begin)
+    def _make_run(self, request: RunRequest, over: Callable[[], object]) -> BackgroundRun:
+        return BackgroundRun(request.plan, request.pixels, self, over, request.begin)
 
-    def _prepare(self, asked: RunRequest) -> None:
+    def _prepare(self, request: RunRequest) -> None:
         self.view.comparison.forget()
-        self.history.begin(asked)
+        self.history.begin(request)
         self._remarks = []
         self.curve.restart()
-        told = _describe_plan(asked.plan, asked.source())  # the bar tells the time now
-        self.plan_line.setText(f"{_describe_trial(asked.trial, len(self._then))}{told}")
+        plan = _describe_plan(request.plan, request.source())  # the bar tells the time now
+        self.plan_line.setText(f"{_describe_trial(request.trial, len(self._then))}{plan}")
 
     def _show(self, news: RunProgress) -> None:
         event = news.event
@@ -172,11 +172,11 @@ class TaskDock(LayerDock):
         self.run_bar.show_event(event, self._remarks)
         self.curve.extend(news.points, event.best_iteration)
 
-    def _taken(self, asked: RunRequest, outcome: Restoration) -> str:
+    def _taken(self, request: RunRequest, outcome: Restoration) -> str:
         self.history.note(outcome)
-        words = self._results.add(asked.answered(outcome, self.history.preview), self._remarks)
+        text = self._results.add(request.answered(outcome, self.history.preview), self._remarks)
         self.run_bar.add_button.setVisible(self._results.waiting)
-        return words
+        return text
 
     def _put_away(self) -> str:
         return attempt(self.history.end, "The preview layer could not be removed")
@@ -222,18 +222,20 @@ class TaskDock(LayerDock):
 
     def _arrange(self) -> None:
         self.noise.setVisible(has_noise(self.form))
-        self.maps.setVisible(any(one.calibrates for one in TASKS[self.task].inputs))
-        asked = (self.chooser, self.further, self.form.top, self.plan_line, self.run_bar)
+        self.maps.setVisible(any(item.calibrates for item in TASKS[self.task].inputs))
+        always_visible = (self.chooser, self.further, self.form.top, self.plan_line, self.run_bar)
         folds = (self.trying, self.view.profile, self.noise, self.settings, self.maps, self.repeat)
         long = (self.history, self.view.also, self.curve, *folds)
-        lay_out(self, (self.recovery, *asked, self.view.comparison), long)
+        lay_out(self, (self.recovery, *always_visible, self.view.comparison), long)
 
 
 def _describe_plan(plan: Plan, layer: Image | None, time: str = "") -> str:
     """Say what is computed where, how long that takes if it is to be said, and what to know."""
-    line = _UNIT.sub("\u00a0", f"{plan.where}: {time}{size(plan.peak_bytes)} of memory.")
+    line = _UNIT.sub(
+        "\u00a0", f"{plan.work_summary}: {time}{format_bytes(plan.peak_bytes)} of memory."
+    )
     derived = "" if layer is None else describe_derived_image(layer)
-    return "\n".join(filter(None, [line, derived, *plan.notes]))
+    return "\n".join(filter(None, [line, derived, *map(str, plan.notes)]))
 
 
 def _describe_trial(trial: str, further: int) -> str:

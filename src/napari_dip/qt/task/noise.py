@@ -17,9 +17,9 @@ from qtpy.QtWidgets import QPushButton, QVBoxLayout, QWidget
 from napari_dip.errors import Refusal
 from napari_dip.pipeline.events import Control
 from napari_dip.pipeline.lazy_inputs import load_array
-from napari_dip.pipeline.noise_report import NoiseReport, noise_report
+from napari_dip.pipeline.noise_report import NoiseReport, make_noise_report
 from napari_dip.pipeline.plan.layout import check_header
-from napari_dip.qt.shell.docked import CollapsibleSection
+from napari_dip.qt.shell.dock_widget import CollapsibleSection
 from napari_dip.qt.shell.layers import get_full_resolution
 from napari_dip.qt.shell.plot import (
     TRAINING_COLOUR,
@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 
     from napari_dip.io import ImageSpec
     from napari_dip.pipeline.noise_report import ChannelNoise
-    from napari_dip.qt.shell.chooser import InputChooser
-    from napari_dip.qt.shell.form import SettingsForm
+    from napari_dip.qt.shell.input_chooser import InputChooser
+    from napari_dip.qt.shell.settings_form import SettingsForm
     from napari_dip.qt.shell.worker import Switch
 
 #: What comes of it: figures, a sentence, or nothing if nobody waits any more.
@@ -56,14 +56,14 @@ def measure_layer_noise(spec: ImageSpec, pixels: Any, switch: Switch) -> Measure
 
     def work() -> MeasurementOutcome:
         array = load_array(spec.name, pixels)
-        return None if switch() is Control.DISCARD else noise_report(spec, array)
+        return None if switch() is Control.DISCARD else make_noise_report(spec, array)
 
     return catch_errors(work, "Measuring the noise of", spec.name)
 
 
 _PHOTON_TRANSFER_LEGEND = "&nbsp;&nbsp;&nbsp;".join(
-    f'<span style="color:{colour}">{sign}</span> {words}'
-    for colour, sign, words in (
+    f'<span style="color:{colour}">{sign}</span> {text}'
+    for colour, sign, text in (
         (TRAINING_COLOUR, "●", "flat parts"),
         (VALIDATION_COLOUR, "━", "measured noise"),
     )
@@ -92,15 +92,19 @@ class PhotonTransferPlot(pg.PlotWidget):  # type: ignore[misc]  # pyqtgraph ship
 
     def show_noise(self, channels: tuple[ChannelNoise, ...]) -> None:
         """Draw the points and the line of each channel."""
-        points = np.array([point for one in channels for point in one.points]).reshape(-1, 2)
+        points = np.array([point for channel in channels for point in channel.points]).reshape(
+            -1, 2
+        )
         self.setVisible(len(points) > 0)
         if not len(points):
             return
         self.dots.setData(points[:, 0], points[:, 1])
         ends = []
-        for one in channels:
-            means = np.array([point[0] for point in one.points])
-            ends += [[mean, one.gain * mean + one.intercept] for mean in (means.min(), means.max())]
+        for item in channels:
+            means = np.array([point[0] for point in item.points])
+            ends += [
+                [mean, item.gain * mean + item.intercept] for mean in (means.min(), means.max())
+            ]
             ends.append([np.nan, np.nan])  # between two channels the pen is lifted
         line = np.array(ends)
         self.line.setData(line[:, 0], line[:, 1])
@@ -109,8 +113,8 @@ class PhotonTransferPlot(pg.PlotWidget):  # type: ignore[misc]  # pyqtgraph ship
 
     def recolour(self, text: str, background: str) -> None:
         """Follow napari's theme."""
-        words = {"bottom": "Brightness", "left": "Variance"}
-        recolour(self, text, background, words, _PHOTON_TRANSFER_LEGEND)
+        label = {"bottom": "Brightness", "left": "Variance"}
+        recolour(self, text, background, label, _PHOTON_TRANSFER_LEGEND)
 
 
 _NOISE_HINT = (
@@ -137,12 +141,12 @@ class NoiseSection(CollapsibleSection):
         self._of: tuple[int, str] | None = None
         self.button = QPushButton("Measure")
         self.button.setToolTip("<qt>Measure the noise of the image now; nothing is restored.</qt>")
-        self.words = make_message_label()
-        self.words.setText(_NOISE_HINT)
+        self.message_label = make_message_label()
+        self.message_label.setText(_NOISE_HINT)
         self.plot = PhotonTransferPlot()
         layout = QVBoxLayout(page)
         layout.setContentsMargins(0, 0, 0, 0)
-        for widget in (form.noise, self.button, self.plot, self.words):
+        for widget in (form.noise, self.button, self.plot, self.message_label):
             layout.addWidget(widget)
         form.noise.setVisible(True)
         self.button.clicked.connect(self.measure)
@@ -181,16 +185,16 @@ class NoiseSection(CollapsibleSection):
         elif outcome is not None:
             self._show(outcome)
 
-    def _show(self, found: NoiseReport) -> None:
+    def _show(self, report: NoiseReport) -> None:
         figures = {
-            name: " / ".join(f"{getattr(one, figure):.4g}" for one in found.channels)
+            name: " / ".join(f"{getattr(channel, figure):.4g}" for channel in report.channels)
             for name, figure in (("gain", "gain"), ("read_noise", "noise_in_dark"))
         }
         said = {key: f"{value}, measured" for key, value in figures.items()}
         said["read_noise"] += " in the dark"  # the detector's own may be less
         self._form.say_measured(said)
-        self.plot.show_noise(found.channels)
-        self._say("\n".join(found.sentences))
+        self.plot.show_noise(report.channels)
+        self._say("\n".join(report.sentences))
 
     def _on_image(self) -> None:
         """Forget what was measured of another image."""
@@ -214,8 +218,8 @@ class NoiseSection(CollapsibleSection):
         self.button.setEnabled(True)
         self.button.setText("Measure")
 
-    def _say(self, words: str) -> None:
-        self.words.setText(words)
+    def _say(self, text: str) -> None:
+        self.message_label.setText(text)
         self.grown()
 
 

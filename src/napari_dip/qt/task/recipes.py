@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from qtpy.QtCore import QSignalBlocker, Signal
+from qtpy.QtCore import QSignalBlocker, Qt, Signal
 from qtpy.QtWidgets import (
     QComboBox,
     QFileDialog,
@@ -26,7 +26,7 @@ from napari_dip.io.outputs import JSON_SUFFIXES, check_output
 from napari_dip.io.writing import write_text
 from napari_dip.pipeline.api import load_recipe
 from napari_dip.pipeline.recipe import make_recipe
-from napari_dip.qt.shell.docked import CollapsibleSection
+from napari_dip.qt.shell.dock_widget import CollapsibleSection
 from napari_dip.qt.shell.preferences import open_saved_settings
 from napari_dip.qt.shell.run_bar import make_message_label
 from napari_dip.qt.task.repeat import RepeatButtons
@@ -37,10 +37,10 @@ if TYPE_CHECKING:
     import napari.viewer
 
     from napari_dip.pipeline.recipe import Recipe
-    from napari_dip.pipeline.reproduce.saved_settings import Shelf
-    from napari_dip.qt.shell.chooser import InputChooser
-    from napari_dip.qt.shell.form import SettingsForm
+    from napari_dip.pipeline.reproduce.saved_settings import PresetFolder
+    from napari_dip.qt.shell.input_chooser import InputChooser
     from napari_dip.qt.shell.layer_dock import ExtraInputs
+    from napari_dip.qt.shell.settings_form import SettingsForm
 
 #: First in the list, and always there: what a task begins with.
 DEFAULT_SETTINGS_LABEL = "Default settings"
@@ -52,13 +52,15 @@ class Presets(QWidget):
     Parameters
     ----------
     form : SettingsForm
-    shelf : Shelf
+    shelf : PresetFolder
         Where they are kept.
     """
 
     said = Signal(str)
 
-    def __init__(self, form: SettingsForm, shelf: Shelf, parent: QWidget | None = None) -> None:
+    def __init__(
+        self, form: SettingsForm, shelf: PresetFolder, parent: QWidget | None = None
+    ) -> None:
         super().__init__(parent)
         self._form, self._shelf = form, shelf
         self.combo = QComboBox()
@@ -110,7 +112,7 @@ class Presets(QWidget):
     def load(self) -> None:
         """Set the form."""
         name = self.name
-        defaults = name == DEFAULT_SETTINGS_LABEL
+        defaults = self._is_default(name)
         task = self._form.task
 
         def act() -> str:
@@ -127,7 +129,7 @@ class Presets(QWidget):
         """Keep what the form stands for."""
 
         def act() -> str:
-            if self.name.casefold() == DEFAULT_SETTINGS_LABEL.casefold():
+            if self._is_default(self.name, Qt.MatchFlag.MatchFixedString):
                 raise Refused(refusal("preset-exists", name=DEFAULT_SETTINGS_LABEL))
             name = self._shelf.save(self.name, self._form.recipe())
             self.combo.setEditText(name)
@@ -149,18 +151,21 @@ class Presets(QWidget):
     def _attempt(self, act: Callable[[], str]) -> None:
         """Do something and say what came of it."""
         try:
-            words = act()
+            text = act()
         except DipError as error:
-            words = error.refusal.message
+            text = error.refusal.message
         self.refresh()
-        self.said.emit(words)
+        self.said.emit(text)
+
+    def _is_default(self, name: str, how: Qt.MatchFlag = Qt.MatchFlag.MatchExactly) -> bool:
+        """Whether a name is that of the first entry; fixed strings match in any case."""
+        return bool(self.combo.findText(name, how) == 0)
 
     def _on_text(self, _: str = "") -> None:
         name, listed = self.name, self._shelf.names()
-        self.load_button.setEnabled(name == DEFAULT_SETTINGS_LABEL or name in listed)
-        self.save_button.setEnabled(
-            bool(name) and name != DEFAULT_SETTINGS_LABEL and name not in listed
-        )
+        default = self._is_default(name)
+        self.load_button.setEnabled(default or name in listed)
+        self.save_button.setEnabled(bool(name) and not default and name not in listed)
         self.delete_button.setEnabled(name in listed)
 
 
@@ -244,7 +249,7 @@ class RepeatSection(CollapsibleSection):
     viewer : napari.viewer.Viewer
     form : SettingsForm
     chooser : InputChooser
-    further : FurtherInputs
+    further : ExtraInputs
     """
 
     said = Signal(str)

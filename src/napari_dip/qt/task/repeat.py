@@ -18,12 +18,12 @@ from qtpy.QtWidgets import QApplication, QComboBox, QFileDialog, QFormLayout, QG
 from napari_dip.errors import Refusal, refusal
 from napari_dip.io import guess_axes
 from napari_dip.io.writing import write_image
-from napari_dip.pipeline.assess.methods import methods_text
-from napari_dip.pipeline.assess.report import sha256
+from napari_dip.pipeline.assess.methods_section import write_methods_section
+from napari_dip.pipeline.assess.report import compute_sha256
 from napari_dip.pipeline.events import Control
 from napari_dip.pipeline.recipe import recipe_from_dict
-from napari_dip.pipeline.reproduce.repeating import format_command_line, python_script
-from napari_dip.qt.shell.docked import make_button
+from napari_dip.pipeline.reproduce.repetition import format_command_line, write_python_script
+from napari_dip.qt.shell.dock_widget import make_button
 from napari_dip.qt.shell.layer_dock import rasterise_shapes
 from napari_dip.qt.shell.layers import METADATA_KEY, follow_layers, get_full_resolution
 from napari_dip.qt.shell.worker import BackgroundCall, catch_errors
@@ -40,14 +40,14 @@ if TYPE_CHECKING:
 
     import napari.viewer
 
-    from napari_dip.pipeline.reproduce.repeating import Repetition
-    from napari_dip.qt.shell.chooser import InputChooser
-    from napari_dip.qt.shell.form import SettingsForm
+    from napari_dip.pipeline.reproduce.repetition import Repetition
+    from napari_dip.qt.shell.input_chooser import InputChooser
     from napari_dip.qt.shell.layer_dock import ExtraInputs
+    from napari_dip.qt.shell.settings_form import SettingsForm
     from napari_dip.qt.shell.worker import Switch
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class UnsavedLayer:
     """A layer's pixels on their way into a file.
 
@@ -62,7 +62,7 @@ class UnsavedLayer:
     axes : str
         One letter for each of its axes.
     fingerprint : str or None
-        What `sha256` of the pixels must be; None: anything.
+        What `compute_sha256` of the pixels must be; None: anything.
     """
 
     name: str
@@ -80,32 +80,32 @@ SaveOutcome = dict[str, str] | Refusal
 def save_layers(ones: tuple[UnsavedLayer, ...], folder: Path, switch: Switch) -> SaveOutcome:
     """Save each as TIFF under its layer's name; an earlier file of that name stays."""
     paths: dict[str, str] = {}
-    for one in ones:
-        path = catch_errors(partial(_save_layer, one, folder, switch), "Saving", one.layer)
+    for item in ones:
+        path = catch_errors(partial(_save_layer, item, folder, switch), "Saving", item.layer)
         if isinstance(path, Refusal):
             return path
         if path is None:
             break
-        paths[one.name] = path
+        paths[item.name] = path
     return paths
 
 
-def _save_layer(one: UnsavedLayer, folder: Path, switch: Switch) -> str | Refusal | None:
+def _save_layer(layer: UnsavedLayer, folder: Path, switch: Switch) -> str | Refusal | None:
     """Save one; None if nobody waits any more."""
-    pixels = np.asarray(one.pixels)
-    if one.fingerprint is not None and sha256(pixels) != one.fingerprint:
-        return refusal("repeat-changed", layer=one.layer, result=one.result)
+    pixels = np.asarray(layer.pixels)
+    if layer.fingerprint is not None and compute_sha256(pixels) != layer.fingerprint:
+        return refusal("repeat-changed", layer=layer.layer, result=layer.result)
     if switch() is Control.DISCARD:
         return None
     if pixels.dtype == bool:
         pixels = pixels.astype(np.uint8)
-    path = _find_free_path(folder, one.layer)
-    return str(write_image(path, pixels, axes=one.axes))
+    path = _find_free_path(folder, layer.layer)
+    return str(write_image(path, pixels, axes=layer.axes))
 
 
 def _find_free_path(folder: Path, layer: str) -> Path:
     """Name a file after a layer, with a number if there is one already."""
-    stem = "".join(one if one.isalnum() or one in " ._-" else "-" for one in layer)
+    stem = "".join(item if item.isalnum() or item in " ._-" else "-" for item in layer)
     stem = stem.strip(" .") or "layer"
     path, number = folder / f"{stem}.tif", 2
     while path.exists() or path.is_symlink():
@@ -124,7 +124,7 @@ class RepeatButtons(QWidget):
     viewer : napari.viewer.Viewer
     form : SettingsForm
     chooser : InputChooser
-    further : FurtherInputs
+    further : ExtraInputs
         What "Run again" sets.
     """
 
@@ -172,7 +172,7 @@ class RepeatButtons(QWidget):
         )
         self._arrange()
         self.again_button.clicked.connect(self.set_up_again)
-        self.python_button.clicked.connect(partial(self._copy, python_script, "The script"))
+        self.python_button.clicked.connect(partial(self._copy, write_python_script, "The script"))
         self.command_button.clicked.connect(partial(self._copy, format_command_line, "The command"))
         self.methods_button.clicked.connect(self.copy_methods)
         self._connect(True)
@@ -185,10 +185,10 @@ class RepeatButtons(QWidget):
 
     def refresh(self, _: object = None) -> None:
         """List the results, latest first; the selected layer is taken if it is one."""
-        layers = [one for one in self._viewer.layers if read_result_provenance(one) is not None][
-            ::-1
-        ]
-        names, before = [one.name for one in layers], self.combo.currentText()
+        layers = [
+            layer for layer in self._viewer.layers if read_result_provenance(layer) is not None
+        ][::-1]
+        names, before = [layer.name for layer in layers], self.combo.currentText()
         fresh = [name for name in names if self.combo.findText(name) < 0]
         active = self._viewer.layers.selection.active
         wanted = next(iter(fresh), before)
@@ -205,28 +205,30 @@ class RepeatButtons(QWidget):
     def set_up_again(self) -> None:
         """Bring form and lists to what they were for the chosen result."""
         layer = self.layer()
-        made = None if layer is None else read_result_provenance(layer)
-        if layer is None or made is None:
+        provenance = None if layer is None else read_result_provenance(layer)
+        if layer is None or provenance is None:
             return
-        shared = made["report"].get("fit", {}).get("shared", {})
-        if "file" in shared:
-            no = refusal("series-repeat", layer=layer.name, network=shared["file"])
+        shared = provenance["report"].get("fit", {}).get("joint_training", {})
+        if "network_file" in shared:
+            no = refusal("series-repeat", layer=layer.name, network=shared["network_file"])
             self.said.emit(no.message)
             return
-        recipe = recipe_from_dict(made["recipe"])
+        recipe = recipe_from_dict(provenance["recipe"])
         if recipe.task.name != self._form.task:
             title = TASKS[recipe.task.name].title
             no = refusal("repeat-other-task", layer=layer.name, task=title)
             self.said.emit(no.message)
             return
         self._form.show(recipe)
-        noted = read_recorded_inputs(made)
+        noted = read_recorded_inputs(provenance)
         image = noted.pop("image")
-        there = self._chooser.choose(image["layer"], image.get("axes", made["report"]["axes"]))
-        self._further.choose({name: one["layer"] for name, one in noted.items()})
-        names = [one["layer"] for one in (image, *noted.values())]
+        is_chosen = self._chooser.choose(
+            image["layer"], image.get("axes", provenance["report"]["axes"])
+        )
+        self._further.choose({name: item["layer"] for name, item in noted.items()})
+        names = [item["layer"] for item in (image, *noted.values())]
         gone = [name for name in names if name not in self._viewer.layers]
-        if gone or not there:
+        if gone or not is_chosen:
             lost = gone[0] if gone else image["layer"]
             no = refusal("repeat-layer-gone", result=layer.name, layer=lost)
             self.said.emit(no.message)
@@ -236,9 +238,9 @@ class RepeatButtons(QWidget):
     def copy_methods(self) -> None:
         """Put the methods text on the clipboard."""
         layer = self.layer()
-        made = None if layer is None else read_result_provenance(layer)
-        if made is not None:
-            self._to_clipboard(methods_text(made["report"]), "The methods text")
+        provenance = None if layer is None else read_result_provenance(layer)
+        if provenance is not None:
+            self._to_clipboard(write_methods_section(provenance["report"]), "The methods text")
 
     def set_busy(self, busy: bool) -> None:
         """While a run is on, the dock stays set as it is."""
@@ -254,22 +256,22 @@ class RepeatButtons(QWidget):
     def _copy(self, write: Callable[[Repetition], str], what: str) -> None:
         """Copy what repeats the result; layers that lie in no file are saved first."""
         layer = self.layer()
-        made = None if layer is None else read_result_provenance(layer)
-        if layer is None or made is None or self._saving is not None:
+        provenance = None if layer is None else read_result_provenance(layer)
+        if layer is None or provenance is None or self._saving is not None:
             return
-        unsaved = find_unsaved_inputs(made)
+        unsaved = find_unsaved_inputs(provenance)
         if not unsaved:
-            self._to_clipboard(write(build_repetition(made, {})), what)
+            self._to_clipboard(write(build_repetition(provenance, {})), what)
             return
-        ones = [self._unsaved(name, made, layer.name) for name in unsaved]
-        for one in ones:
-            if isinstance(one, Refusal):
-                self.said.emit(one.message)
+        ones = [self._unsaved(name, provenance, layer.name) for name in unsaved]
+        for entry in ones:
+            if isinstance(entry, Refusal):
+                self.said.emit(entry.message)
                 return
         folder = QFileDialog.getExistingDirectory(self, _SAVE_FOLDER_TITLE)
         if not folder:
             return
-        whole = tuple(one for one in ones if isinstance(one, UnsavedLayer))
+        whole = tuple(item for item in ones if isinstance(item, UnsavedLayer))
         self._saving = BackgroundCall(partial(save_layers, whole, Path(folder)), self)
         self._saving.ended.connect(partial(self._on_saved, layer, write, what))
         self.said.emit("Saving what the script needs")
@@ -282,41 +284,52 @@ class RepeatButtons(QWidget):
         if isinstance(outcome, Refusal):
             self.said.emit(outcome.message)
             return
-        made = read_result_provenance(layer)
-        if made is None:  # the layer's metadata were taken away meanwhile
+        provenance = read_result_provenance(layer)
+        if provenance is None:  # the layer's metadata were taken away meanwhile
             return
-        noted = read_recorded_inputs(made)
+        noted = read_recorded_inputs(provenance)
         for name, path in outcome.items():  # so that nobody is asked again
             noted[name] = {**noted[name], "path": path}
-        layer.metadata[METADATA_KEY] = {**made, "inputs": noted}
+        layer.metadata[METADATA_KEY] = {**provenance, "inputs": noted}
         files = " and ".join(f"'{Path(path).name}'" for path in outcome.values())
         self._to_clipboard(
-            write(build_repetition(made, outcome)), what, f" {files} lies beside it."
+            write(build_repetition(provenance, outcome)), what, f" {files} lies beside it."
         )
 
-    def _unsaved(self, name: str, made: Mapping[str, Any], result: str) -> UnsavedLayer | Refusal:
+    def _unsaved(
+        self, name: str, provenance: Mapping[str, Any], result: str
+    ) -> UnsavedLayer | Refusal:
         """Take an input's pixels from its layer, or say that it is gone."""
-        noted = read_recorded_inputs(made)
-        one = noted[name]
-        if one["layer"] not in self._viewer.layers:
-            return refusal("repeat-unsaved", layer=one["layer"], result=result)
-        layer = self._viewer.layers[one["layer"]]
+        noted = read_recorded_inputs(provenance)
+        item = noted[name]
+        if item["layer"] not in self._viewer.layers:
+            return refusal("repeat-unsaved", layer=item["layer"], result=result)
+        layer = self._viewer.layers[item["layer"]]
         if name == "image":
-            axes, fingerprint = str(made["report"]["axes"]), made["input"]["sha256"]
+            axes, fingerprint = str(provenance["report"]["axes"]), provenance["input"]["sha256"]
             return UnsavedLayer(
-                name, layer.name, result, get_full_resolution(layer), axes, fingerprint
+                name=name,
+                layer=layer.name,
+                result=result,
+                pixels=get_full_resolution(layer),
+                axes=axes,
+                fingerprint=fingerprint,
             )
         if isinstance(layer, Shapes):
             image = noted["image"]["layer"]
-            there = self._viewer.layers[image] if image in self._viewer.layers else None
-            if not isinstance(there, Image):
+            source_layer = self._viewer.layers[image] if image in self._viewer.layers else None
+            if not isinstance(source_layer, Image):
                 return refusal("repeat-unsaved", layer=image, result=result)
             return UnsavedLayer(
-                name, layer.name, result, rasterise_shapes(layer, there).astype(np.uint8), "YX"
+                name=name,
+                layer=layer.name,
+                result=result,
+                pixels=rasterise_shapes(layer, source_layer).astype(np.uint8),
+                axes="YX",
             )
         pixels = get_full_resolution(layer)
         axes = guess_axes(tuple(pixels.shape), rgb=bool(getattr(layer, "rgb", False)))
-        return UnsavedLayer(name, layer.name, result, pixels, axes)
+        return UnsavedLayer(name=name, layer=layer.name, result=result, pixels=pixels, axes=axes)
 
     def _to_clipboard(self, text: str, what: str, more: str = "") -> None:
         clipboard = QApplication.clipboard()

@@ -22,11 +22,10 @@ from napari.utils.transforms import Affine
 from napari_dip.errors import DipError
 from napari_dip.io.reading import read_spec
 from napari_dip.pipeline.autosave import AutosaveTarget, run_with_autosave, summarise_run
-from napari_dip.pipeline.execute.trial import run_trial
-from napari_dip.pipeline.plan.plan import preflight
-from napari_dip.pipeline.reproduce.repeating import Repetition
-from napari_dip.pipeline.store.shared_network import KEY
-from napari_dip.qt.shell.ending import PendingResult
+from napari_dip.pipeline.execute.crop_preview import run_crop_preview
+from napari_dip.pipeline.plan.preflight import preflight
+from napari_dip.pipeline.reproduce.repetition import Repetition
+from napari_dip.pipeline.store.shared_network import SHARED_NETWORK_INPUT
 from napari_dip.qt.shell.layers import (
     copy_layer_attributes,
     get_full_resolution,
@@ -38,6 +37,7 @@ from napari_dip.qt.shell.preferences import (
     get_allowed_machine,
     read_preferences,
 )
+from napari_dip.qt.shell.run_completion import PendingResult
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from napari.layers import Layer
 
     from napari_dip.pipeline.events import Restoration
-    from napari_dip.pipeline.execute.trial import Region
+    from napari_dip.pipeline.execute.crop_preview import CropRegion
     from napari_dip.pipeline.plan.types import Plan
     from napari_dip.qt.shell.layer_dock import ExtraInputs
     from napari_dip.qt.shell.layers import Preview
@@ -82,38 +82,44 @@ def read_result_provenance(layer: Any) -> Mapping[str, Any] | None:
     return ours if ours.get("shows", "result") == "result" else None
 
 
-def read_recorded_inputs(made: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+def read_recorded_inputs(provenance: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Give the images that were noted; of a result that notes none, its own."""
-    image = {"layer": made["input"]["name"], "path": None, "axes": made["report"]["axes"]}
-    noted = dict(made.get("inputs") or {"image": image})
-    return {name: one for name, one in noted.items() if name != KEY}
+    image = {
+        "layer": provenance["input"]["name"],
+        "path": None,
+        "axes": provenance["report"]["axes"],
+    }
+    noted = dict(provenance.get("inputs") or {"image": image})
+    return {name: item for name, item in noted.items() if name != SHARED_NETWORK_INPUT}
 
 
-def find_unsaved_inputs(made: Mapping[str, Any]) -> list[str]:
+def find_unsaved_inputs(provenance: Mapping[str, Any]) -> list[str]:
     """Name the inputs that lie in no file, or in one that does not look like them."""
-    inputs = read_recorded_inputs(made)
-    shape = tuple(made["report"]["shape"])
+    inputs = read_recorded_inputs(provenance)
+    shape = tuple(provenance["report"]["shape"])
     return [
         name
-        for name, one in inputs.items()
-        if not _is_matching_file(one.get("path"), shape if name == "image" else None)
+        for name, item in inputs.items()
+        if not _is_matching_file(item.get("path"), shape if name == "image" else None)
     ]
 
 
-def build_repetition(made: Mapping[str, Any], saved: Mapping[str, str]) -> Repetition:
+def build_repetition(provenance: Mapping[str, Any], saved: Mapping[str, str]) -> Repetition:
     """Put together what repeats a result.
 
     Parameters
     ----------
-    made : mapping
+    provenance : mapping
         By `read_result_provenance`.
     saved : mapping of str to str
         Files of inputs that lay in none.
     """
-    paths = {name: str(one.get("path")) for name, one in read_recorded_inputs(made).items()}
-    if (network := dict(made.get("inputs") or {}).get(KEY)) is not None:
-        paths[KEY] = str(network["path"])
-    return Repetition(made["report"], {**paths, **saved}, str(made["input"]["name"]))
+    paths = {name: str(item.get("path")) for name, item in read_recorded_inputs(provenance).items()}
+    if (network := dict(provenance.get("inputs") or {}).get(SHARED_NETWORK_INPUT)) is not None:
+        paths[SHARED_NETWORK_INPUT] = str(network["path"])
+    return Repetition(
+        report=provenance["report"], paths={**paths, **saved}, name=str(provenance["input"]["name"])
+    )
 
 
 def _get_layer_path(layer: Any) -> str | None:
@@ -126,10 +132,10 @@ def _is_matching_file(path: str | None, shape: tuple[int, ...] | None) -> bool:
     if not path:
         return False
     try:
-        found = read_spec(path).shape
+        found_shape = read_spec(path).shape
     except DipError:
         return False
-    return shape is None or found == shape
+    return shape is None or found_shape == shape
 
 
 _ARRAY_ATTRIBUTES = ("scale", "translate", "rotate", "shear", "affine", "contrast_limits")
@@ -163,21 +169,25 @@ def plan_autosave(plan: Plan, image: Image, further: Mapping[str, Layer]) -> Aut
     """
     wished = getattr(read_preferences("computing"), "keep_unfinished", True)
     machine = get_allowed_machine()
-    again = preflight(plan.recipe, plan.source, machine, plan.others)
+    again = preflight(plan.recipe, plan.source, machine, plan.extra_inputs)
     if (
         not wished or not list_autosave_folders() or again != plan
     ):  # the free memory changed what can be done
         return None
     layers = {"image": image, **further}
     noted = {
-        name: {**one, **_record_layer(layers[name])}
-        for name, one in record_inputs(image, plan.source.axes, further).items()
+        name: {**item, **_record_layer(layers[name])}
+        for name, item in record_inputs(image, plan.source.axes, further).items()
     }
     path = noted["image"]["path"]
     file = os.path.basename(path or "")
     file = f" ({file})" if os.path.splitext(file)[0] not in ("", image.name) else ""
     about = summarise_run(plan, f"{plan.recipe.task.title} of '{image.name}'{file}", machine)
-    return AutosaveTarget(list_autosave_folders()[0] / f"run-{secrets.token_hex(4)}", about, noted)
+    return AutosaveTarget(
+        folder=list_autosave_folders()[0] / f"run-{secrets.token_hex(4)}",
+        run_summary=about,
+        inputs=noted,
+    )
 
 
 def collect_layer_pixels(
@@ -191,12 +201,12 @@ def collect_layer_pixels(
     inputs : mapping of str to mapping
         What was noted.
     """
-    found = {}
+    entries = {}
     for name, noted in inputs.items():
         layer = viewer.layers[noted["layer"]] if noted["layer"] in viewer.layers else None
         if isinstance(layer, Image | Labels):
-            found[name] = get_full_resolution(layer)
-    return found
+            entries[name] = get_full_resolution(layer)
+    return entries
 
 
 def recreate_layer(viewer: napari.viewer.Viewer, noted: Mapping[str, Any], pixels: Any) -> str:
@@ -234,13 +244,13 @@ def _record_layer(layer: Layer) -> dict[str, Any]:
         return {"kind": "labels", "look": look if isinstance(layer, Labels) else {}}
     look = {name: np.asarray(state[name]).tolist() for name in _ARRAY_ATTRIBUTES}
     look |= {name: state[name] for name in _SCALAR_ATTRIBUTES}
-    look |= {name: [str(one) for one in state[name]] for name in ("units", "axis_labels")}
+    look |= {name: [str(item) for item in state[name]] for name in ("units", "axis_labels")}
     look["blending"] = str(state["blending"])
     look["colormap"] = layer.colormap.name
     return {"kind": "image", "look": look}
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class RunRequest:
     """A plan, the pixels that it is for, and what its picture takes over from their layer.
 
@@ -257,10 +267,10 @@ class RunRequest:
         The inputs by name, lazy or not.
     whole : Plan or None
         For all of the image, where the plan is for a region of it.
-    region : Region or None
+    region : CropRegion or None
     trial : str
         Goes behind the image's name to name what was tried on the region.
-    place : Place or None
+    place : AutosaveTarget or None
         Where the run is kept, so that it can go on after a crash.
     """
 
@@ -271,7 +281,7 @@ class RunRequest:
     source: Callable[[], Any]
     pixels: Mapping[str, Any]
     whole: Plan | None = None
-    region: Region | None = None
+    region: CropRegion | None = None
     trial: str = ""
     place: AutosaveTarget | None = None
 
@@ -285,13 +295,13 @@ class RunRequest:
         """Put the result on its way into the viewer, in the preview's place if there is one."""
         whole = self.plan if self.whole is None else self.whole
         return PendingResult(
-            self.name,
-            self.look,
-            result,
-            self.source,
-            self.input_look,
+            name=self.name,
+            look=self.look,
+            result=result,
+            source=self.source,
+            input_look=self.input_look,
             trial=self.trial,
-            told=whole.notes,
+            remarks=whole.notes,
             preview=preview,
         )
 
@@ -299,7 +309,7 @@ class RunRequest:
     def begin(self) -> Callable[..., Any] | None:
         """What begins the run where it is no ordinary one."""
         if self.whole is not None and self.region is not None:
-            return partial(run_trial, self.whole, self.region)
+            return partial(run_crop_preview, self.whole, self.region)
         return None if self.place is None else partial(run_with_autosave, self.place)
 
 
@@ -311,49 +321,51 @@ def make_run_request(plan: Plan, layer: Image, further: ExtraInputs) -> RunReque
     plan : Plan
     layer : Image
         What is restored.
-    further : FurtherInputs
+    further : ExtraInputs
         What is chosen beside it.
     """
     chosen = further.chosen()
     inputs = record_inputs(layer, plan.source.axes, chosen)
     return RunRequest(
-        plan,
-        layer.name,
-        copy_layer_attributes(layer, plan, inputs),
-        copy_layer_attributes(layer, None, inputs),
-        ref(layer),
-        {"image": get_full_resolution(layer), **further.pixels()},
+        plan=plan,
+        name=layer.name,
+        look=copy_layer_attributes(layer, plan, inputs),
+        input_look=copy_layer_attributes(layer, None, inputs),
+        source=ref(layer),
+        pixels={"image": get_full_resolution(layer), **further.pixels()},
         place=plan_autosave(plan, layer, chosen),
     )
 
 
-def restrict_to_region(asked: RunRequest, region: Region, small: Plan) -> RunRequest:
+def restrict_to_region(request: RunRequest, region: CropRegion, small: Plan) -> RunRequest:
     """Ask for the same on a part of the image, whose picture lies where that part is.
 
     Parameters
     ----------
-    asked : Asked
+    request : RunRequest
         For the whole.
-    region : Region
+    region : CropRegion
     small : Plan
-        By `napari_dip.pipeline.execute.trial.plan_trial`.
+        By `napari_dip.pipeline.execute.crop_preview.plan_crop_preview`.
     """
-    layer = asked.source()
+    layer = request.source()
     # napari counts no axis for red, green and blue
-    start = [one for one, axis in zip(region.start, small.source.axes, strict=True) if axis != "S"]
+    start = [
+        item for item, axis in zip(region.start, small.source.axes, strict=True) if axis != "S"
+    ]
     placed = Affine(scale=layer.scale, rotate=layer.rotate, shear=layer.shear).linear_matrix
     shift = placed @ np.array(start, float)
 
     def moved(look: Mapping[str, Any]) -> dict[str, Any]:
         return {**look, "translate": look["translate"] + shift}
 
-    preset = small.recipe.common.preset.capitalize()
+    preset = small.recipe.run_settings.preset.capitalize()
     return replace(
-        asked,
+        request,
         plan=small,
-        look=moved(asked.look),
-        input_look=moved(asked.input_look),
-        whole=asked.plan,
+        look=moved(request.look),
+        input_look=moved(request.input_look),
+        whole=request.plan,
         region=region,
         trial=f"trial, {preset}",
     )

@@ -18,17 +18,17 @@ from napari_dip.io.paths import describe_exception, resolve_target
 from napari_dip.io.reading import read_provenance
 from napari_dip.io.regions import MemoryMappedImage
 from napari_dip.io.writing import write_bytes
-from napari_dip.pipeline.assess.report_picture import middle_plane, overview
+from napari_dip.pipeline.assess.report_figures import draw_overview, select_middle_plane
 from napari_dip.pipeline.events import Event
 from napari_dip.pipeline.execute.runner import run
-from napari_dip.pipeline.execute.tile_measuring import open_survey
-from napari_dip.pipeline.lazy_inputs import stamped
+from napari_dip.pipeline.execute.tile_calibration import open_plan_inputs
+from napari_dip.pipeline.lazy_inputs import stamp_plan_files
 from napari_dip.pipeline.machine import is_memory_error
-from napari_dip.pipeline.reproduce.told import is_picture_of
+from napari_dip.pipeline.reproduce.report_lookup import has_reported_pixels
 from napari_dip.pipeline.store.checkpoints import CHECKPOINT_FAULTS, CheckpointStore
-from napari_dip.pipeline.store.results import free_name, kept_elsewhere, save_picture
+from napari_dip.pipeline.store.results import choose_free_name, rescue_result, save_picture
+from napari_dip.scale.batch.jobs import ENDING_CONTROLS, ControlRecorder, FileOutcome
 from napari_dip.scale.batch.records import hash_inputs, read_verified_record, write_file_record
-from napari_dip.scale.batch.types import ENDING_CONTROLS, ControlRecorder, FileOutcome
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from napari_dip.errors import Refusal
     from napari_dip.pipeline.events import Restoration
     from napari_dip.pipeline.plan.types import Plan
-    from napari_dip.scale.batch.types import FileState, Job, ResultPaths
+    from napari_dip.scale.batch.jobs import FileState, Job, ResultPaths
 
 #: Pixels along the longer side of a plane from which on not all of it is looked at to draw it.
 _MAX_DRAWN_SIDE = 2048
@@ -70,23 +70,25 @@ def restore_file(
     FileOutcome
         Also where the file is refused for its pixels or its run fails; nothing is raised for that.
     """
-    at, source = job.at, plan.source
+    at, source = job.paths, plan.source
     if resume:
-        yield Event("Checking what was done before")
+        yield Event(message="Checking what was done before")
         try:
             kept = read_verified_record(job, plan, partial(check_interrupt, control))
         except BatchInterrupt:
-            return FileOutcome(job.source, "waiting")
+            return FileOutcome(source=job.source, state="waiting")
         if kept is not None:
-            CheckpointStore(at.unfinished, resume=False).remove()  # killed right after the receipt
-            return FileOutcome(job.source, "kept", at.result, at.picture, receipt=kept)
+            CheckpointStore(at.checkpoint, resume=False).remove()  # killed right after the receipt
+            return FileOutcome(
+                source=job.source, state="kept", result=at.result, picture=at.picture, record=kept
+            )
     hashes: dict[str, str] = {}
     state: FileState = "failed"
     log = ""
     try:
         return (yield from _restore_and_save(job, plan, hashes, resume, control))
     except BatchInterrupt:
-        return FileOutcome(job.source, "waiting")
+        return FileOutcome(source=job.source, state="waiting")
     except Refused as error:
         state, no = "refused", error.refusal
     except Failed as error:
@@ -99,7 +101,7 @@ def restore_file(
     return record_failure(job, plan, hashes, state, no, log)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _OutputSnapshot:
     """What was there when a file was begun: nothing that came since is replaced or followed.
 
@@ -115,11 +117,14 @@ class _OutputSnapshot:
     files: frozenset[Path]
 
     @classmethod
-    def of(cls, job: Job, plan: Plan) -> _OutputSnapshot:
+    def take(cls, job: Job, plan: Plan) -> _OutputSnapshot:
         """Look at the places of a file."""
-        at = job.at
-        places = (at.result, *(at.learned(name) for name in plan.recipe.task.gives))
-        return cls(_resolve_folders(at), frozenset(one for one in places if os.path.lexists(one)))
+        at = job.paths
+        places = (at.result, *(at.get_learned_path(name) for name in plan.recipe.task.gives))
+        return cls(
+            folders=_resolve_folders(at),
+            files=frozenset(place for place in places if os.path.lexists(place)),
+        )
 
     def check(self, at: ResultPaths) -> None:
         """Raise `Failed` if the folders lead elsewhere by now."""
@@ -131,7 +136,7 @@ def _set_aside(result: Path) -> Path | None:
     """Rename an earlier result that is not as it was written: somebody may have worked on it."""
     if not os.path.lexists(result) or _is_unmodified_result(result):
         return None
-    aside = free_name(result, "changed")
+    aside = choose_free_name(result, "changed")
     with suppress(OSError):  # what cannot be moved is not replaced either
         os.rename(result, aside)
         return aside
@@ -140,13 +145,13 @@ def _set_aside(result: Path) -> Path | None:
 
 def _is_unmodified_result(result: Path) -> bool:
     with suppress(Exception):  # whoever wrote it: what cannot be read is not proven
-        told = read_provenance(result) or {}
-        return is_picture_of(result, told["report"])
+        facts = read_provenance(result) or {}
+        return has_reported_pixels(result, facts["report"])
     return False
 
 
 def _resolve_folders(at: ResultPaths) -> tuple[Path, ...]:
-    return tuple(resolve_target(one.parent) for one in (at.result, at.receipt))
+    return tuple(resolve_target(item.parent) for item in (at.result, at.record))
 
 
 def _restore_and_save(
@@ -157,32 +162,36 @@ def _restore_and_save(
     control: Callable[[], Control],
 ) -> Generator[Event, None, FileOutcome]:
     """Do the work; `hashes` are filled in as soon as they are known."""
-    at = job.at
+    at = job.paths
     check_folder(at.result.parent, 4 * prod(plan.result_shape))
-    plan = stamped(plan)
-    before = _OutputSnapshot.of(job, plan)
+    plan = stamp_plan_files(plan)
+    before = _OutputSnapshot.take(job, plan)
     hashes.update(hash_inputs(job.inputs, partial(check_interrupt, control)))
-    data = open_survey(plan)
-    wish = ControlRecorder(control)
-    store = CheckpointStore(at.unfinished, resume=resume)
+    data = open_plan_inputs(plan)
+    recorder = ControlRecorder(control)
+    store = CheckpointStore(at.checkpoint, resume=resume)
     try:
-        result = yield from run(plan, data, control=wish, store=store)
+        result = yield from run(plan, data, control=recorder, store=store)
     except Refused as error:
         if error.refusal.code not in CHECKPOINT_FAULTS:
             raise
-        store = CheckpointStore(at.unfinished, resume=False)
-        result = yield from run(plan, data, control=wish, store=store)
-    if wish.ended or result is None:
-        return FileOutcome(job.source, "waiting", refusal=store.failure)
-    yield Event("Saving the result", fraction=1.0)
+        store = CheckpointStore(at.checkpoint, resume=False)
+        result = yield from run(plan, data, control=recorder, store=store)
+    if recorder.is_ended or result is None:
+        return FileOutcome(source=job.source, state="waiting", refusal=store.failure)
+    yield Event(message="Saving the result", fraction=1.0)
     if at.result in before.files and (aside := _set_aside(at.result)) is not None:
-        yield Event(f"A changed result is kept as '{make_printable(aside.name)}'", fraction=1.0)
+        yield Event(
+            message=f"A changed result is kept as '{make_printable(aside.name)}'", fraction=1.0
+        )
     results = _save_results(job, plan, data["image"], result, before)
     receipt = write_file_record(
         at, plan.source, plan.recipe, hashes, report=result.report, results=results
     )
     store.remove()
-    return FileOutcome(job.source, "restored", at.result, at.picture, receipt=receipt)
+    return FileOutcome(
+        source=job.source, state="restored", result=at.result, picture=at.picture, record=receipt
+    )
 
 
 def _save_results(
@@ -193,25 +202,28 @@ def _save_results(
     before: _OutputSnapshot,
 ) -> list[Path]:
     """Write the result, what was learned beside it, and a drawing; give back the first two."""
-    at, source = job.at, plan.source
+    at, source = job.paths, plan.source
     try:
         before.check(at)
         again = at.result in before.files and _is_unmodified_result(at.result)
         save_picture(at.result, result.image, source, plan.result_scale, result, again)
     except Exception as failure:  # a night's work must not end with a full disk
-        raise kept_elsewhere(failure, at.result, plan, result) from failure
+        raise rescue_result(failure, at.result, plan, result) from failure
     results = [at.result]
     for name in plan.recipe.task.gives:
-        found = result.learned[name]
-        spec = make_plane_spec(source, found.shape)
-        again = at.learned(name) in before.files
-        save_picture(at.learned(name), found, spec, spec.scale, result, again)
-        results.append(at.learned(name))
+        detected = result.learned[name]
+        spec = make_plane_spec(source, detected.shape)
+        again = at.get_learned_path(name) in before.files
+        save_picture(at.get_learned_path(name), detected, spec, spec.scale, result, again)
+        results.append(at.get_learned_path(name))
     pictures = (
-        one.mapped() if isinstance(one, MemoryMappedImage) else one for one in (image, result.image)
+        item.mapped() if isinstance(item, MemoryMappedImage) else item
+        for item in (image, result.image)
     )
-    left, right = (_subsample_plane(middle_plane(one, source.axes)) for one in pictures)
-    drawn = overview(left, right, result.report["held_out"], result.best_iteration)
+    left, right = (
+        _subsample_plane(select_middle_plane(picture, source.axes)) for picture in pictures
+    )
+    drawn = draw_overview(left, right, result.report["validation_loss"], result.best_iteration)
     write_bytes(at.picture, drawn, overwrite=True)
     return results
 
@@ -240,8 +252,8 @@ def record_failure(
     """
     receipt: Mapping[str, Any] = {}
     with suppress(Failed):
-        receipt = write_file_record(job.at, plan.source, plan.recipe, hashes, no=no, log=log)
-    return FileOutcome(job.source, state, refusal=no, receipt=receipt)
+        receipt = write_file_record(job.paths, plan.source, plan.recipe, hashes, no=no, log=log)
+    return FileOutcome(source=job.source, state=state, refusal=no, record=receipt)
 
 
 def _make_unexpected_refusal(error: Exception, name: str) -> Refusal:

@@ -15,14 +15,15 @@ from napari_dip.io.outputs import check_folder, check_free
 from napari_dip.io.paths import check_names_differ, gather, make_result_name
 from napari_dip.io.reading import read_spec
 from napari_dip.pipeline.api import load_recipe, parse_axes
-from napari_dip.pipeline.machine import this_machine
-from napari_dip.pipeline.plan.plan import preflight
-from napari_dip.pipeline.store.shared_network import KEY, served_by
+from napari_dip.pipeline.machine import detect_machine
+from napari_dip.pipeline.plan.preflight import preflight
+from napari_dip.pipeline.store.shared_network import SHARED_NETWORK_INPUT, plan_with_network
+from napari_dip.scale.batch.jobs import BatchPlan, Job
 from napari_dip.scale.batch.records import (
     MANIFEST_FILE,
     PAGE_FILE,
-    RECORDS_FOLDER,
     TABLE_FILE,
+    find_records_folder,
     has_same_inputs,
     make_relative_path,
     make_result_paths,
@@ -31,7 +32,6 @@ from napari_dip.scale.batch.records import (
     read_file_record,
 )
 from napari_dip.scale.batch.series import choose_batch_network, plan_joint_training
-from napari_dip.scale.batch.types import BatchPlan, Job
 
 if TYPE_CHECKING:
     from napari_dip.io import ImageSpec
@@ -40,11 +40,11 @@ if TYPE_CHECKING:
     from napari_dip.pipeline.recipe import Recipe
 
 
-def left_plans(plan: BatchPlan) -> tuple[Plan, ...]:
+def list_remaining_plans(plan: BatchPlan) -> tuple[Plan, ...]:
     """Plans of the files without a receipt of an earlier call, whose word is taken here."""
-    plans = [(job.at, job.plan) for job in plan.jobs if not isinstance(job.plan, Refusal)]
+    plans = [(job.paths, job.plan) for job in plan.jobs if not isinstance(job.plan, Refusal)]
     if not plan.resume:
-        return tuple(one for _, one in plans)
+        return tuple(item for _, item in plans)
     return tuple(p for at, p in plans if read_file_record(at, p.source, plan.recipe) is None)
 
 
@@ -59,13 +59,13 @@ def plan_batch(
     machine: Machine | None = None,
     threads: int | None = None,
     sharing: int = 1,
-    one_network: bool = False,
+    joint_training: bool = False,
 ) -> BatchPlan:
     """Read all headers and say what will be done; writes nothing and loads no engine.
 
     Parameters
     ----------
-    recipe, inputs, outdir, resume, axes, one_network
+    recipe, inputs, outdir, resume, axes, joint_training
         As for `napari_dip.batch`.
     others : mapping of str to path, optional
         Further inputs of the task, such as a PSF: one for all files.
@@ -86,32 +86,44 @@ def plan_batch(
     Refused
         If the batch as a whole cannot be done, such as for two results of one name.
     """
-    wish, axes = load_recipe(recipe), parse_axes(axes)
+    choice, axes = load_recipe(recipe), parse_axes(axes)
     named = _list_inputs(inputs)
     if not isinstance(outdir, str | os.PathLike):
         raise Refused(_make_path_refusal("The folder of the results", outdir))
-    further = _read_extra_headers(wish, others or {})
+    further = _read_extra_headers(choice, others or {})
     folder = Path(os.fspath(outdir) or "")
     check_folder(os.fspath(outdir))
     check_free(folder / MANIFEST_FILE)
     gathered = gather(named, folder)
-    earlier = read_batch_manifest(folder, wish) if resume else {}
+    earlier = read_batch_manifest(folder, choice) if resume else {}
     before = read_batch_cores(folder) if earlier else None
-    machine = _limit_cores(machine or this_machine(), threads or before, sharing)
-    series = choose_batch_network(folder, (others or {}).get(KEY), one_network, begun=bool(earlier))
-    ready = wish, axes, further, machine, series.network
-    jobs = tuple(_plan_job(one, folder, *ready) for one in gathered.files)
+    machine = _limit_cores(machine or detect_machine(), threads or before, sharing)
+    series = choose_batch_network(
+        folder, (others or {}).get(SHARED_NETWORK_INPUT), joint_training, begun=bool(earlier)
+    )
+    prepared = choice, axes, further, machine, series.network
+    jobs = tuple(_plan_job(file, folder, *prepared) for file in gathered.files)
     jobs, lesson = plan_joint_training(jobs, series, machine.cores)
     sound = [job for job in jobs if not isinstance(job.plan, Refusal)]
     _check_no_overwrite(folder, sound, further, earlier, resume)
     series.check_place(earlier)
     files = {
         **earlier,
-        **{job.at.result.name: make_relative_path(job.source, folder) for job in sound},
+        **{job.paths.result.name: make_relative_path(job.source, folder) for job in sound},
     }
-    told = files, machine, axes, (*gathered.notes, *series.notes), series.network, lesson
-    plan = BatchPlan(wish, folder, jobs, resume, *told)
-    check_folder(folder, sum(4 * prod(one.result_shape) for one in left_plans(plan)))
+    plan = BatchPlan(
+        recipe=choice,
+        folder=folder,
+        jobs=jobs,
+        resume=resume,
+        files=files,
+        machine=machine,
+        axes=axes,
+        notes=(*gathered.notes, *series.notes),
+        network=series.network,
+        joint_training=lesson,
+    )
+    check_folder(folder, sum(4 * prod(plan.result_shape) for plan in list_remaining_plans(plan)))
     return plan
 
 
@@ -121,14 +133,14 @@ def _list_inputs(inputs: object) -> list[str | os.PathLike[str]]:
         return [inputs]
     if isinstance(inputs, bytes | bytearray | Mapping) or not isinstance(inputs, Iterable):
         raise Refused(_make_path_refusal("Inputs", inputs))
-    for one in (named := list(inputs)):
-        if not isinstance(one, str | os.PathLike):
-            raise Refused(_make_path_refusal("Each input", one))
+    for item in (named := list(inputs)):
+        if not isinstance(item, str | os.PathLike):
+            raise Refused(_make_path_refusal("Each input", item))
     return named
 
 
-def _make_path_refusal(what: str, found: object) -> Refusal:
-    kind = "None" if found is None else f"something of type {type(found).__name__}"
+def _make_path_refusal(what: str, result: object) -> Refusal:
+    kind = "None" if result is None else f"something of type {type(result).__name__}"
     return refusal("batch-paths", what=what, found=kind)
 
 
@@ -142,7 +154,7 @@ def _plan_job(
     network: SharedNetwork | None,
 ) -> Job:
     plan = plan_file(recipe, source, axes, others, machine, network)
-    return Job(source, plan, make_result_paths(folder, make_result_name(source)))
+    return Job(source=source, plan=plan, paths=make_result_paths(folder, make_result_name(source)))
 
 
 def _limit_cores(machine: Machine, cores: int | None, sharing: int) -> Machine:
@@ -157,11 +169,11 @@ def _read_extra_headers(
 
     A second shot of the same object is of one file's object, so there is none for all.
     """
-    names = [one.name for one in recipe.task.inputs[1:] if not one.measures]
-    if unknown := set(others) - {*names, KEY}:
+    names = [item.name for item in recipe.task.inputs[1:] if not item.measures]
+    if unknown := set(others) - {*names, SHARED_NETWORK_INPUT}:
         facts = {"field": min(unknown), "known": ", ".join(names) or "this task takes none"}
         raise Refused(refusal("setting-unknown", **facts))
-    return {name: read_spec(path) for name, path in others.items() if name != KEY}
+    return {name: read_spec(path) for name, path in others.items() if name != SHARED_NETWORK_INPUT}
 
 
 def plan_file(
@@ -187,7 +199,9 @@ def plan_file(
         That the file is to be shown.
     """
     try:
-        return served_by(preflight(recipe, read_spec(source, axes), machine, others), network)
+        return plan_with_network(
+            preflight(recipe, read_spec(source, axes), machine, others), network
+        )
     except Refused as no:
         return no.refusal
 
@@ -201,20 +215,20 @@ def _check_no_overwrite(
 ) -> None:
     """Refuse to begin where a file would be lost: of this batch by a twin, or not its own."""
     check_names_differ(job.source for job in jobs)
-    links = [folder / RECORDS_FOLDER, *(place for job in jobs for place in job.at)]
+    links = [find_records_folder(folder), *(place for job in jobs for place in job.paths)]
     if linked := next((place for place in links if place.is_symlink()), None):
         raise Refused(refusal("output-linked", path=make_printable(str(linked))))
     inputs = {_identify_file(job.source) for job in jobs}
     inputs |= {_identify_file(Path(spec.path)) for spec in others.values() if spec.path}
     taken = [] if earlier else [folder / name for name in (MANIFEST_FILE, TABLE_FILE, PAGE_FILE)]
     for job in jobs:
-        if job.at.result.exists() and _identify_file(job.at.result) in inputs:
-            raise Refused(refusal("output-is-input", path=make_printable(str(job.at.result))))
-        if job.at.result.name not in earlier:
-            taken += [job.at.result, job.at.receipt, job.at.picture]
-            taken += [job.at.learned(name) for name in _list_learned_outputs(job)]
+        if job.paths.result.exists() and _identify_file(job.paths.result) in inputs:
+            raise Refused(refusal("output-is-input", path=make_printable(str(job.paths.result))))
+        if job.paths.result.name not in earlier:
+            taken += [job.paths.result, job.paths.record, job.paths.picture]
+            taken += [job.paths.get_learned_path(name) for name in _list_learned_outputs(job)]
         elif not _is_own_result(job, folder, earlier):
-            taken.append(job.at.result)
+            taken.append(job.paths.result)
     for place in taken:
         if os.path.lexists(place):
             code = "batch-foreign" if resume else "batch-exists"
@@ -229,9 +243,9 @@ def _is_own_result(job: Job, folder: Path, earlier: Mapping[str, str]) -> bool:
     """Whether a result of that name comes from this very file, which may lie elsewhere by now."""
     if isinstance(job.plan, Refusal):
         return False
-    if earlier[job.at.result.name] == make_relative_path(job.source, folder):
+    if earlier[job.paths.result.name] == make_relative_path(job.source, folder):
         return True
-    receipt = read_file_record(job.at, job.plan.source, job.plan.recipe)
+    receipt = read_file_record(job.paths, job.plan.source, job.plan.recipe)
     return receipt is not None and has_same_inputs(receipt, job.inputs)
 
 

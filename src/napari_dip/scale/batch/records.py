@@ -18,12 +18,13 @@ from napari_dip.io.paths import MAX_REPORT_BYTES, describe_exception, read_small
 from napari_dip.io.writing import write_text
 from napari_dip.pipeline.assess.report_fields import (
     SCHEMA,
-    ListFields,
-    ReceiptFields,
+    BatchManifestFields,
+    FileRecordFields,
     find_field_fault,
 )
-from napari_dip.pipeline.store.results import json_text
-from napari_dip.scale.batch.types import _MAX_SUFFIX_BYTES, ResultPaths
+from napari_dip.pipeline.recipe import migrate_record
+from napari_dip.pipeline.store.results import format_json
+from napari_dip.scale.batch.jobs import _MAX_SUFFIX_BYTES, ResultPaths
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -32,14 +33,16 @@ if TYPE_CHECKING:
     from napari_dip.io import ImageSpec
     from napari_dip.pipeline.plan.types import Plan
     from napari_dip.pipeline.recipe import Recipe
-    from napari_dip.scale.batch.types import Job
+    from napari_dip.scale.batch.jobs import Job
 
 MANIFEST_FILE, TABLE_FILE, PAGE_FILE, RECORDS_FOLDER = (
     "batch.json",
     "batch.csv",
     "batch.html",
-    "receipts",
+    "records",
 )
+#: What that folder was called before.
+OLD_RECORDS_FOLDER = "receipts"
 #: Bytes of a file for each pixel of a result, at most: eight, and the coarser levels of an
 #: OME-Zarr; what else a file tells is no longer than a report.
 _MAX_BYTES_PER_PIXEL = 16
@@ -47,12 +50,22 @@ _MAX_BYTES_PER_PIXEL = 16
 NETWORK_FILE = "series.network"
 
 
+def find_records_folder(folder: Path) -> Path:
+    """Give the folder of the records of a batch: under its old name where it was begun so."""
+    old = folder / OLD_RECORDS_FOLDER
+    return old if old.is_dir() and not old.is_symlink() else folder / RECORDS_FOLDER
+
+
 def make_result_paths(folder: Path, name: str) -> ResultPaths:
     """Name the places of what belongs to a result."""
-    kept = folder / RECORDS_FOLDER
-    ends = ("json", "png", "unfinished", "begun")
+    kept = find_records_folder(folder)
+    short = shorten_name(name, _MAX_SUFFIX_BYTES)
     return ResultPaths(
-        folder / name, *(kept / f"{shorten_name(name, _MAX_SUFFIX_BYTES)}.{end}" for end in ends)
+        result=folder / name,
+        record=kept / f"{short}.json",
+        picture=kept / f"{short}.png",
+        checkpoint=kept / f"{short}.unfinished",
+        crash_counter=kept / f"{short}.begun",
     )
 
 
@@ -71,23 +84,24 @@ def read_batch_manifest(folder: Path, recipe: Recipe) -> Mapping[str, str]:
     """
     if not os.path.lexists(folder / MANIFEST_FILE):
         return {}
-    found = _read_manifest_fields(folder)
-    if found.recipe != recipe.to_dict():
+    fields = _read_manifest_fields(folder)
+    if fields.recipe != recipe.to_dict():
         raise Refused(refusal("batch-recipe", folder=folder))
-    return found.files
+    return fields.files
 
 
-def _read_manifest_fields(folder: Path) -> ListFields:
+def _read_manifest_fields(folder: Path) -> BatchManifestFields:
     """Read the list of a batch; raises Refused if it is none."""
     path = folder / MANIFEST_FILE
     try:
         raw = parse_strict_json(read_small_text(path, "a list of files", MAX_REPORT_BYTES))
     except ValueError as error:
         raise Refused(refusal("batch-broken", path=path, why=describe_exception(error))) from None
-    if fault := find_field_fault(raw, ListFields):
+    raw = migrate_record(raw) if isinstance(raw, dict) else raw
+    if fault := find_field_fault(raw, BatchManifestFields):
         why = f"it is no list of files and results, since {fault}"
         raise Refused(refusal("batch-broken", path=path, why=why))
-    return ListFields.model_validate(raw)
+    return BatchManifestFields.model_validate(raw)
 
 
 def read_earlier_batch(folder: Path) -> tuple[dict[str, Any], tuple[str, ...]] | None:
@@ -101,10 +115,10 @@ def read_earlier_batch(folder: Path) -> tuple[dict[str, Any], tuple[str, ...]] |
         Paths of all its files: those with results first, then those that were refused.
     """
     with suppress(Refused):
-        found = _read_manifest_fields(folder)
-        own = [os.path.normpath(folder / place) for place in found.files.values()]
-        refused = [one.source for one in found.refused]
-        return found.recipe, tuple(dict.fromkeys([*own, *refused]))
+        fields = _read_manifest_fields(folder)
+        own = [os.path.normpath(folder / place) for place in fields.files.values()]
+        refused = [item.source for item in fields.refused]
+        return fields.recipe, tuple(dict.fromkeys([*own, *refused]))
     return None
 
 
@@ -118,16 +132,16 @@ def read_batch_cores(folder: Path) -> int | None:
 def has_joint_training(folder: Path) -> bool:
     """Whether an earlier call in this folder was to fit one network to all files."""
     with suppress(Refused):
-        return _read_manifest_fields(folder).one_network
+        return _read_manifest_fields(folder).joint_training
     return False
 
 
 def make_relative_path(source: Path, folder: Path) -> str:
     """Say where an input lies: as seen from the results, so that both may move together."""
-    found, seen_from = os.path.realpath(source), os.path.realpath(folder)
+    target, seen_from = os.path.realpath(source), os.path.realpath(folder)
     with suppress(ValueError):  # another drive of Windows
-        return Path(os.path.relpath(found, seen_from)).as_posix()
-    return found
+        return Path(os.path.relpath(target, seen_from)).as_posix()
+    return target
 
 
 def write_batch_manifest(
@@ -136,7 +150,7 @@ def write_batch_manifest(
     files: Mapping[str, str],
     refused: Iterable[tuple[Path, Refusal]],
     cores: int,
-    one_network: bool = False,
+    joint_training: bool = False,
 ) -> None:
     """Write down which results will come from this batch, before any does.
 
@@ -151,23 +165,18 @@ def write_batch_manifest(
     cores : int
         That each fit counts on: pixels depend on it a little, so that what goes on with this
         batch counts on as many.
-    one_network : bool
+    joint_training : bool
         Whether one is fitted to many of the files first.
     """
     content = {
         "schema": SCHEMA,
         "recipe": recipe.to_dict(),
         "cores": cores,
-        **({"one_network": True} if one_network else {}),
+        **({"joint_training": True} if joint_training else {}),
         "files": dict(files),
-        "refused": [{"source": str(source), **serialise_refusal(no)} for source, no in refused],
+        "refused": [{"source": str(source), **no.to_dict()} for source, no in refused],
     }
-    write_text(folder / MANIFEST_FILE, json_text(content), overwrite=True)
-
-
-def serialise_refusal(no: Refusal) -> dict[str, str]:
-    """Put a refusal in plain types."""
-    return {"code": no.code, "sentence": no.sentence, "remedy": no.remedy}
+    write_text(folder / MANIFEST_FILE, format_json(content), overwrite=True)
 
 
 def write_file_record(
@@ -185,7 +194,7 @@ def write_file_record(
 
     Parameters
     ----------
-    at : Places
+    at : ResultPaths
     source : ImageSpec
     recipe : Recipe
     hashes : mapping of str to str
@@ -213,24 +222,27 @@ def write_file_record(
         "results_sha256": {
             _format_relative_path(at, path): compute_file_sha256(path) for path in results
         },
-        "refusal": None if no is None else serialise_refusal(no),
+        "refusal": None if no is None else no.to_dict(),
         "log": log,
         "report": None if report is None else dict(report),
     }
-    write_text(at.receipt, json_text(content), overwrite=True)
+    write_text(at.record, format_json(content), overwrite=True)
     return content
 
 
 def read_file_record(at: ResultPaths, source: ImageSpec, recipe: Recipe) -> dict[str, Any] | None:
     """Read the receipt of a result that was made by this recipe, without a look at the files."""
     with suppress(Refused, OSError, ValueError):
-        found: dict[str, Any] = parse_strict_json(
-            read_small_text(at.receipt, "a receipt", MAX_REPORT_BYTES)
+        record: dict[str, Any] = parse_strict_json(
+            read_small_text(at.record, "a record", MAX_REPORT_BYTES)
         )
-        if find_field_fault(found, ReceiptFields):
+        record = migrate_record(record)
+        if find_field_fault(record, FileRecordFields):
             return None
         return (
-            found if (found["recipe"], found["axes"]) == (recipe.to_dict(), source.axes) else None
+            record
+            if (record["recipe"], record["axes"]) == (recipe.to_dict(), source.axes)
+            else None
         )
     return None
 
@@ -254,21 +266,21 @@ def read_verified_record(
         None also where something cannot be read, or where the receipt names other files than a
         result of this plan has: who wrote it is not known then.
     """
-    at, task = job.at, plan.recipe.task
-    found = read_file_record(at, plan.source, plan.recipe)
-    if found is None:
+    at, task = job.paths, plan.recipe.task
+    record = read_file_record(at, plan.source, plan.recipe)
+    if record is None:
         return None
-    written = [at.result, *(at.learned(name) for name in task.gives)]
-    told = found["results_sha256"]
-    if set(told) != {_format_relative_path(at, path) for path in written}:
+    written = [at.result, *(at.get_learned_path(name) for name in task.gives)]
+    facts = record["results_sha256"]
+    if set(facts) != {_format_relative_path(at, path) for path in written}:
         return None
     most = _MAX_BYTES_PER_PIXEL * prod(plan.result_shape) + MAX_REPORT_BYTES
     with suppress(Refused):
         if all(
-            compute_file_sha256(p, check, most=most) == told[_format_relative_path(at, p)]
+            compute_file_sha256(p, check, most=most) == facts[_format_relative_path(at, p)]
             for p in written
         ):
-            return found if has_same_inputs(found, job.inputs, check) else None
+            return record if has_same_inputs(record, job.inputs, check) else None
     return None
 
 

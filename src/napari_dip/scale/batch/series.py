@@ -14,30 +14,32 @@ from typing import TYPE_CHECKING
 
 from napari_dip.errors import Refusal, Refused, refusal
 from napari_dip.errors.fault import make_printable
-from napari_dip.pipeline.machine import this_machine, threads_for
+from napari_dip.errors.notes import make_note
+from napari_dip.pipeline.machine import choose_thread_count, detect_machine
 from napari_dip.pipeline.plan.costs import estimate_costs
-from napari_dip.pipeline.plan.sharing import MEMBER_SIDE, members_of
+from napari_dip.pipeline.plan.joint_training import MAX_MEMBER_SIDE, choose_members
 from napari_dip.pipeline.plan.types import Member, SharedNetwork
-from napari_dip.pipeline.plan.units import groups_of
+from napari_dip.pipeline.plan.units import group_channels
 from napari_dip.pipeline.store.shared_network import check_channels, read_network
-from napari_dip.scale.batch.records import NETWORK_FILE, RECORDS_FOLDER, has_joint_training
+from napari_dip.scale.batch.jobs import JointTrainingPlan, make_training_units
+from napari_dip.scale.batch.records import NETWORK_FILE, find_records_folder, has_joint_training
 from napari_dip.scale.batch.series_fit import fit_series
-from napari_dip.scale.batch.types import Lesson, lesson_units
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping, Sequence
 
     from napari_dip.engine.control import Control
+    from napari_dip.errors.notes import Note
     from napari_dip.pipeline.events import Event
     from napari_dip.pipeline.plan.types import Plan
-    from napari_dip.scale.batch.types import BatchPlan, Job
+    from napari_dip.scale.batch.jobs import BatchPlan, Job
 
 #: Fewest files that one network is fitted to: it takes as long as two to three of them by
 #: themselves, so that below eight it saves less than half of the time.
-LEAST_FILES = 8
+MIN_JOINT_TRAINING_FILES = 8
 
 
-def plan_lesson(plans: Sequence[Plan], cores: int) -> Lesson | Refusal:
+def choose_training_files(plans: Sequence[Plan], cores: int) -> JointTrainingPlan | Refusal:
     """Choose what one network is fitted to, from headers alone.
 
     Parameters
@@ -48,49 +50,48 @@ def plan_lesson(plans: Sequence[Plan], cores: int) -> Lesson | Refusal:
 
     Returns
     -------
-    Lesson or Refusal
+    JointTrainingPlan or Refusal
         Files of the channels and the depth of network that most have, evenly spread; what is seen
         of a large one lies elsewhere in each.
     """
-    kinds = Counter((_channels(one), one.budget.widths) for one in plans)
+    kinds = Counter((_get_channel_groups(plan), plan.budget.widths) for plan in plans)
     usual = kinds.most_common(1)[0][0] if kinds else ()
-    alike = [one for one in plans if (_channels(one), one.budget.widths) == usual]
-    if len(alike) < LEAST_FILES:
-        return refusal("series-few", least=LEAST_FILES, count=len(alike))
-    sides = zip(*(one.source.grid for one in alike), strict=True)
-    size = tuple(min(MEMBER_SIDE, *along) // 2 * 2 for along in sides)
+    alike = [plan for plan in plans if (_get_channel_groups(plan), plan.budget.widths) == usual]
+    if len(alike) < MIN_JOINT_TRAINING_FILES:
+        return refusal("series-few", least=MIN_JOINT_TRAINING_FILES, count=len(alike))
+    sides = zip(*(item.source.grid for item in alike), strict=True)
+    size = tuple(min(MAX_MEMBER_SIDE, *along) // 2 * 2 for along in sides)
     chosen, members = [], []
     # which files, and how far along each side; even numbers, since halves may be fitted
-    for place, one in enumerate(members_of(len(alike), (2 * MEMBER_SIDE,) * 2, 0, size)):
-        room = [whole - cut for whole, cut in zip(alike[one.part].source.grid, size, strict=True)]
-        spread = [2 * MEMBER_SIDE - cut for cut in size]
-        shares = zip(room, one.origin, spread, strict=True)
+    for place, entry in enumerate(choose_members(len(alike), (2 * MAX_MEMBER_SIDE,) * 2, 0, size)):
+        room = [whole - cut for whole, cut in zip(alike[entry.part].source.grid, size, strict=True)]
+        spread = [2 * MAX_MEMBER_SIDE - cut for cut in size]
+        shares = zip(room, entry.origin, spread, strict=True)
         origin = tuple(whole * start // most // 2 * 2 for whole, start, most in shares)
-        chosen.append(alike[one.part])
+        chosen.append(alike[entry.part])
         members.append(Member(place, origin, size))
     first = chosen[0]
-    units, threads = lesson_units(first, tuple(members)), threads_for(cores, prod(size))
-    costs = estimate_costs(size, units, first.device, threads, first.budget, half=first.half)
-    return Lesson(tuple(chosen), tuple(members), cores, costs)
+    units, threads = (
+        make_training_units(first, tuple(members)),
+        choose_thread_count(cores, prod(size)),
+    )
+    costs = estimate_costs(
+        size, units, first.device, threads, first.budget, half=first.has_bfloat16
+    )
+    return JointTrainingPlan(plans=tuple(chosen), members=tuple(members), cores=cores, costs=costs)
 
 
-def outlier(plan: Plan, lesson: Lesson) -> Refusal | None:
+def check_network_channels(plan: Plan, lesson: JointTrainingPlan) -> Refusal | None:
     """Say no to a file of other channels than those that the network will take."""
     first = lesson.plans[0]
-    return check_channels(plan, tuple(groups_of(first.recipe, first.source)))
+    return check_channels(plan, tuple(group_channels(first.recipe, first.source)))
 
 
-def _channels(plan: Plan) -> tuple[object, ...]:
-    return tuple(groups_of(plan.recipe, plan.source))
+def _get_channel_groups(plan: Plan) -> tuple[object, ...]:
+    return tuple(group_channels(plan.recipe, plan.source))
 
 
-#: A note on a batch that is gone on with.
-RESUMED_JOINT_TRAINING_NOTE = (
-    "The batch was begun with one network for all files, and goes on with it."
-)
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BatchNetwork:
     """What the files of a batch share.
 
@@ -98,18 +99,18 @@ class BatchNetwork:
     ----------
     network : SharedNetwork or None
         That they are shown; of one that is still to be fitted, only its place is known.
-    learns : bool
+    needs_training : bool
         Whether it is to be fitted.
-    notes : tuple of str
+    notes : tuple of Note
     """
 
     network: SharedNetwork | None = None
-    learns: bool = False
-    notes: tuple[str, ...] = ()
+    needs_training: bool = False
+    notes: tuple[Note, ...] = ()
 
     def check_place(self, earlier: Mapping[str, str]) -> None:
         """Refuse to fit a network where a file would be lost that is not this batch's own."""
-        if not self.learns or self.network is None:
+        if not self.needs_training or self.network is None:
             return
         place = Path(self.network.path)
         if place.is_symlink():
@@ -142,21 +143,23 @@ def choose_batch_network(
     if wished and named is not None:
         raise Refused(refusal("series-twice"))
     if named is not None:
-        return BatchNetwork(read_network(named))
+        return BatchNetwork(network=read_network(named))
     before = begun and has_joint_training(folder)
     if wished and begun and not before:
         raise Refused(refusal("series-late", folder=make_printable(str(folder))))
     if not wished and not before:
         return BatchNetwork()
-    place, notes = folder / NETWORK_FILE, () if wished else (RESUMED_JOINT_TRAINING_NOTE,)
+    place, notes = folder / NETWORK_FILE, () if wished else (make_note("series-resumed"),)
     if begun and place.is_file():
-        return BatchNetwork(read_network(place), notes=notes)
-    return BatchNetwork(SharedNetwork(os.fspath(place)), learns=True, notes=notes)
+        return BatchNetwork(network=read_network(place), notes=notes)
+    return BatchNetwork(
+        network=SharedNetwork(path=os.fspath(place)), needs_training=True, notes=notes
+    )
 
 
 def plan_joint_training(
     jobs: tuple[Job, ...], series: BatchNetwork, cores: int
-) -> tuple[tuple[Job, ...], Lesson | None]:
+) -> tuple[tuple[Job, ...], JointTrainingPlan | None]:
     """Plan what a network is fitted to, and say no to files that it cannot serve.
 
     Raises
@@ -165,23 +168,23 @@ def plan_joint_training(
         If there are too few of them.
     """
     served = [job.plan for job in jobs if not isinstance(job.plan, Refusal) and job.plan.network]
-    if not series.learns or all(isinstance(job.plan, Refusal) for job in jobs):
+    if not series.needs_training or all(isinstance(job.plan, Refusal) for job in jobs):
         return jobs, None
-    lesson = plan_lesson(served, cores)
+    lesson = choose_training_files(served, cores)
     if isinstance(lesson, Refusal):
         raise Refused(lesson)
 
     def checked(job: Job) -> Job:
         if isinstance(job.plan, Refusal) or job.plan.network is None:
             return job
-        no = outlier(job.plan, lesson)
+        no = check_network_channels(job.plan, lesson)
         return job if no is None else replace(job, plan=no)
 
     return tuple(map(checked, jobs)), lesson
 
 
 def fit_batch_network(
-    plan: BatchPlan, lesson: Lesson, control: Callable[[], Control]
+    plan: BatchPlan, lesson: JointTrainingPlan, control: Callable[[], Control]
 ) -> Generator[Event, None, BatchPlan | None]:
     """Fit the network of a batch, and plan with it; None if that was ended.
 
@@ -190,19 +193,21 @@ def fit_batch_network(
     Refused, Failed
         As `fit_series`; if it was planned for a device that is not here.
     """
-    device, here = lesson.plans[0].device, this_machine()
+    device, here = lesson.plans[0].device, detect_machine()
     if device not in here.devices:
         facts = {"device": device, "why": here.missing or "this computer has none"}
         raise Refused(refusal("series-device", **facts))
     place = plan.folder / NETWORK_FILE
-    unfinished = plan.folder / RECORDS_FOLDER / f"{NETWORK_FILE}.unfinished"
+    unfinished = find_records_folder(plan.folder) / f"{NETWORK_FILE}.unfinished"
     network = yield from fit_series(lesson, place, unfinished, control, resume=plan.resume)
     if network is None:
         return None
 
-    def shown(job: Job) -> Job:
+    def use_network(job: Job) -> Job:
         if isinstance(job.plan, Refusal) or job.plan.network is None:
             return job
         return replace(job, plan=replace(job.plan, network=network))
 
-    return replace(plan, jobs=tuple(map(shown, plan.jobs)), network=network, lesson=None)
+    return replace(
+        plan, jobs=tuple(map(use_network, plan.jobs)), network=network, joint_training=None
+    )

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from napari_dip.errors import DipError, Refusal
 from napari_dip.errors.fault import make_printable
 from napari_dip.io.paths import MAX_REPORT_BYTES, check_readable_file
-from napari_dip.pipeline.assess.report_picture import html_page, picture_tag
+from napari_dip.pipeline.assess.report_figures import make_html_page, make_image_tag
 from napari_dip.pipeline.events import Event
 from napari_dip.pipeline.store.results import escape_formula
 from napari_dip.scale.batch.records import read_file_record
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from napari_dip.pipeline.recipe import Recipe
-    from napari_dip.scale.batch.types import BatchEvent, BatchPlan, FileOutcome, FileState, Job
+    from napari_dip.scale.batch.jobs import BatchEvent, BatchPlan, FileOutcome, FileState, Job
 
 #: How the states are called in the table.
 FILE_STATE_LABELS = {
@@ -54,7 +54,7 @@ def format_batch_csv(outcomes: Iterable[FileOutcome]) -> str:
     another cell.
     """
     text = io.StringIO()
-    rows = [_make_table_row(one) for one in outcomes]
+    rows = [_make_table_row(outcome) for outcome in outcomes]
     writer = csv.DictWriter(text, rows[0].keys(), lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
     writer.writeheader()
     for row in rows:
@@ -66,9 +66,9 @@ def render_batch_page(outcomes: Iterable[FileOutcome], recipe: Recipe) -> str:
     """Write the table as HTML: nothing is loaded from elsewhere, and no program is in it."""
     outcomes = list(outcomes)
     counts = ", ".join(
-        f"{count} {words}"
-        for state, words in FILE_STATE_LABELS.items()
-        if (count := sum(one.state == state for one in outcomes))
+        f"{count} {text}"
+        for state, text in FILE_STATE_LABELS.items()
+        if (count := sum(outcome.state == state for outcome in outcomes))
     )
     rows = "\n".join(map(_render_page_row, outcomes))
     body = f"""<p>{html.escape(counts)}.</p>
@@ -79,33 +79,33 @@ def render_batch_page(outcomes: Iterable[FileOutcome], recipe: Recipe) -> str:
 {rows}
 </tbody>
 </table>"""
-    return html_page(f"{recipe.task.title}: {len(outcomes)} files", _TABLE_STYLE, body)
+    return make_html_page(f"{recipe.task.title}: {len(outcomes)} files", _TABLE_STYLE, body)
 
 
-def _make_table_row(one: FileOutcome) -> dict[str, Any]:
-    report: Mapping[str, Any] = one.receipt.get("report") or {}
-    losses = [loss for _, loss in report.get("held_out", ()) if loss is not None]
-    hashes = one.receipt.get("inputs_sha256") or {}
-    written = one.receipt.get("results_sha256") or {}
+def _make_table_row(outcome: FileOutcome) -> dict[str, Any]:
+    report: Mapping[str, Any] = outcome.record.get("report") or {}
+    losses = [loss for _, loss in report.get("validation_loss", ()) if loss is not None]
+    hashes = outcome.record.get("inputs_sha256") or {}
+    written = outcome.record.get("results_sha256") or {}
     return {
-        "file": make_printable(str(one.source)),
-        "state": FILE_STATE_LABELS[one.state],
-        "result": make_printable(one.result.name) if one.result else "",
+        "file": make_printable(str(outcome.source)),
+        "state": FILE_STATE_LABELS[outcome.state],
+        "result": make_printable(outcome.result.name) if outcome.result else "",
         "seconds": report.get("seconds"),
         "iterations": report.get("iterations"),
         "best_iteration": report.get("best_iteration"),
         "stop_reason": report.get("stop_reason"),
         "prior": report.get("prior", {}).get("chosen"),
-        "least_held_out_loss": min(losses, default=None),
+        "min_validation_loss": min(losses, default=None),
         "residual_whiteness": report.get("residual", {}).get("whiteness"),
         "verdict": " ".join(_list_verdict_sentences(report)),
-        "message": one.refusal.message if one.refusal else "",
+        "message": outcome.refusal.message if outcome.refusal else "",
         "version": report.get("version"),
         "torch": report.get("torch"),
         "device": report.get("device"),
         "threads": report.get("threads"),
         "input_sha256": hashes.get("image"),
-        "result_sha256": written.get(one.result.name) if one.result else None,
+        "result_sha256": written.get(outcome.result.name) if outcome.result else None,
     }
 
 
@@ -113,27 +113,27 @@ def _list_verdict_sentences(report: Mapping[str, Any]) -> list[str]:
     return list(report.get("verdict", {}).get("sentences", ()))
 
 
-def _render_page_row(one: FileOutcome) -> str:
-    row = _make_table_row(one)
+def _render_page_row(outcome: FileOutcome) -> str:
+    row = _make_table_row(outcome)
     picture = ""
-    if one.picture is not None:
+    if outcome.picture is not None:
         with suppress(OSError, DipError):  # one that a pipe has taken the place of would wait
-            path, count = check_readable_file(one.picture)
-            picture = picture_tag(path.read_bytes()) if count <= MAX_REPORT_BYTES else ""
-    if one.refusal is not None:
-        words = [one.refusal.sentence, one.refusal.remedy]
+            path, count = check_readable_file(outcome.picture)
+            picture = make_image_tag(path.read_bytes()) if count <= MAX_REPORT_BYTES else ""
+    if outcome.refusal is not None:
+        label = [outcome.refusal.sentence, outcome.refusal.remedy]
     else:
-        report = one.receipt.get("report") or {}
-        words = [*_list_verdict_sentences(report), *report.get("notes", ())]
+        report = outcome.record.get("report") or {}
+        label = [*_list_verdict_sentences(report), *report.get("notes", ())]
     if row["stop_reason"]:
         ended = f"{row['iterations']} iterations in {row['seconds']} s: {row['stop_reason']}."
-        words = [ended, *words]
-    told = "".join(f"<p>{html.escape(str(text))}</p>" for text in dict.fromkeys(words))
+        label = [ended, *label]
+    facts = "".join(f"<p>{html.escape(str(text))}</p>" for text in dict.fromkeys(label))
     name = f"<p>{html.escape(row['file'])}</p><p>{html.escape(row['state'])}</p>"
-    return f'<tr><td class="name">{name}</td><td>{picture}</td><td>{told}</td></tr>'
+    return f'<tr><td class="name">{name}</td><td>{picture}</td><td>{facts}</td></tr>'
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FileRow:
     """What is known of one file.
 
@@ -144,17 +144,17 @@ class FileRow:
         As in `FileOutcome`; "ready" before it is begun and "working" while it is restored.
     fraction : float, 0 to 1
         How far it is.
-    words : tuple of str
+    messages : tuple of str
         The verdict, warnings first; or why there is no result, or what is being done.
     """
 
     source: Path
     state: FileState | Literal["ready", "working"]
     fraction: float = 0.0
-    words: tuple[str, ...] = ()
+    messages: tuple[str, ...] = ()
 
     @property
-    def done(self) -> bool:
+    def has_result(self) -> bool:
         """Whether there is a result."""
         return self.state in ("restored", "kept")
 
@@ -172,47 +172,51 @@ def make_file_rows(plan: BatchPlan) -> tuple[FileRow, ...]:
 def _make_planned_row(plan: BatchPlan, job: Job) -> FileRow:
     if isinstance(job.plan, Refusal):
         return FileRow(
-            job.source, "refused", words=(_shorten_message(job.plan.message, job.source),)
+            source=job.source, state="refused", messages=(_shorten_message(job.plan, job.source),)
         )
-    receipt = read_file_record(job.at, job.plan.source, plan.recipe) if plan.resume else None
-    if receipt is None or not job.at.result.exists():
-        return FileRow(job.source, "ready", words=(job.plan.line, *job.plan.notes))
-    return _add_verdict(FileRow(job.source, "kept", 1.0), receipt)
+    receipt = read_file_record(job.paths, job.plan.source, plan.recipe) if plan.resume else None
+    if receipt is None or not job.paths.result.exists():
+        return FileRow(
+            source=job.source, state="ready", messages=(job.plan.summary, *map(str, job.plan.notes))
+        )
+    return _add_verdict(FileRow(source=job.source, state="kept", fraction=1.0), receipt)
 
 
-def update_file_row(row: FileRow, told: BatchEvent) -> FileRow:
+def update_file_row(row: FileRow, entry: BatchEvent) -> FileRow:
     """Bring a row up to date with what was reported of its file."""
-    if told.outcome is not None:
-        return _make_finished_row(row, told.outcome)
-    if told.event is None:
+    if entry.outcome is not None:
+        return _make_finished_row(row, entry.outcome)
+    if entry.event is None:
         return row
-    event = told.event
-    words = event.words.rstrip(".")
+    event = entry.event
+    text = event.message.rstrip(".")
     if event.iterations:
-        words += f", iteration {event.iteration} of {event.iterations}"
-    return replace(row, state="working", fraction=event.fraction, words=(words,))
+        text += f", iteration {event.iteration} of {event.iterations}"
+    return replace(row, state="working", fraction=event.fraction, messages=(text,))
 
 
 def _make_finished_row(row: FileRow, outcome: FileOutcome) -> FileRow:
     row = replace(row, state=outcome.state)
     if outcome.refusal is not None:
-        return replace(row, words=(_shorten_message(outcome.refusal.message, row.source),))
+        return replace(row, messages=(_shorten_message(outcome.refusal, row.source),))
     if outcome.state == "waiting":
-        return replace(row, words=("Not finished; it goes on where it was.",))
-    return _add_verdict(replace(row, fraction=1.0), outcome.receipt)
+        return replace(row, messages=("Not finished; it goes on where it was.",))
+    return _add_verdict(replace(row, fraction=1.0), outcome.record)
 
 
-def _shorten_message(message: str, source: Path) -> str:
+def _shorten_message(no: Refusal, source: Path) -> str:
     """Call a file by its name alone: its row says which one it is."""
-    return message.replace(make_printable(str(source)), make_printable(source.name))
+    path = make_printable(str(source))
+    names = {name: source.name for name, fact in no.facts.items() if fact == path}
+    return replace(no, facts={**no.facts, **names}).message
 
 
 def _add_verdict(row: FileRow, receipt: Mapping[str, Any]) -> FileRow:
     """Put the verdict of a receipt into a row, warnings first."""
     said = receipt["report"].get("verdict", {})
     warnings = said.get("warnings", ())
-    calm = (one for one in said.get("sentences", ()) if one not in warnings)
-    return replace(row, words=(*(f"⚠ {one}" for one in warnings), *calm))
+    calm = said.get("sentences", ())[len(warnings) :]  # warnings come first
+    return replace(row, messages=(*(f"⚠ {warning}" for warning in warnings), *calm))
 
 
 class BatchProgressEstimator:
@@ -229,19 +233,19 @@ class BatchProgressEstimator:
 
     def __init__(self, plan: BatchPlan, rows: tuple[FileRow, ...], workers: int = 1) -> None:
         jobs = enumerate(zip(plan.jobs, rows, strict=True), 1)
-        self._planned = {
+        self._planned_seconds = {
             number: job.plan.seconds
             for number, (job, row) in jobs
             if row.state == "ready" and not isinstance(job.plan, Refusal)
         }
-        if plan.lesson is not None:
-            self._planned[0] = plan.lesson.seconds
-        self._count, self._workers = len(plan.jobs), workers
-        self._going: dict[int, Event] = {}
-        self._ended: set[int] = set()
-        self._spent = self._meant = 0.0
+        if plan.joint_training is not None:
+            self._planned_seconds[0] = plan.joint_training.seconds
+        self._file_count, self._worker_count = len(plan.jobs), workers
+        self._running_events: dict[int, Event] = {}
+        self._finished_files: set[int] = set()
+        self._actual_seconds = self._planned_finished_seconds = 0.0
 
-    def whole(self, told: BatchEvent) -> Event:
+    def update(self, entry: BatchEvent) -> Event:
         """Take in a report and say how far all files together are.
 
         Returns
@@ -250,33 +254,37 @@ class BatchProgressEstimator:
             The time left is what the plans say, files in progress as they say themselves; and
             longer by as much as the files so far have taken longer.
         """
-        if told.outcome is not None:
-            self._end(told.number, told.outcome)
-        elif told.event is not None:
-            self._going[told.number] = told.event
-        total = sum(self._planned.values()) or 1.0
-        slower = max(1.0, self._spent / self._meant) if self._meant else 1.0
-        done = left = 0.0
-        for number, seconds in self._planned.items():
-            event = self._going.get(number)
-            if number in self._ended:
+        if entry.outcome is not None:
+            self._record_outcome(entry.number, entry.outcome)
+        elif entry.event is not None:
+            self._running_events[entry.number] = entry.event
+        total = sum(self._planned_seconds.values()) or 1.0
+        slower = (
+            max(1.0, self._actual_seconds / self._planned_finished_seconds)
+            if self._planned_finished_seconds
+            else 1.0
+        )
+        done = remaining = 0.0
+        for number, seconds in self._planned_seconds.items():
+            event = self._running_events.get(number)
+            if number in self._finished_files:
                 done += seconds
             elif event is None:
-                left += slower * seconds
+                remaining += slower * seconds
             else:
                 done += event.fraction * seconds
                 rest = slower * seconds * (1 - event.fraction)
-                left += rest if event.seconds_left is None else event.seconds_left
-        words = f"{len(self._ended)} of {self._count} files"
-        if not told.number:
-            words = "One network for all files"
-        side_by_side = max(1, min(self._workers, len(self._planned) or 1))
-        return Event(words, fraction=done / total, seconds_left=left / side_by_side)
+                remaining += rest if event.seconds_left is None else event.seconds_left
+        text = f"{len(self._finished_files)} of {self._file_count} files"
+        if not entry.number:
+            text = "Joint training"
+        side_by_side = max(1, min(self._worker_count, len(self._planned_seconds) or 1))
+        return Event(message=text, fraction=done / total, seconds_left=remaining / side_by_side)
 
-    def _end(self, number: int, outcome: FileOutcome) -> None:
-        self._going.pop(number, None)
+    def _record_outcome(self, number: int, outcome: FileOutcome) -> None:
+        self._running_events.pop(number, None)
         if outcome.state != "waiting":
-            self._ended.add(number)
-        if outcome.state == "restored" and number in self._planned:
-            self._spent += outcome.receipt["report"]["seconds"]
-            self._meant += self._planned[number]
+            self._finished_files.add(number)
+        if outcome.state == "restored" and number in self._planned_seconds:
+            self._actual_seconds += outcome.record["report"]["seconds"]
+            self._planned_finished_seconds += self._planned_seconds[number]

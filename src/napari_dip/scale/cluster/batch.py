@@ -23,16 +23,21 @@ from napari_dip.engine.control import Control
 from napari_dip.errors import Refusal, refusal
 from napari_dip.errors.fault import make_printable
 from napari_dip.pipeline.events import Event
-from napari_dip.pipeline.execute.shares import Share, first_part, lesson_shares, most_shares
+from napari_dip.pipeline.execute.shards import (
+    Shard,
+    compute_max_shards,
+    count_joint_training_shards,
+    estimate_serial_share,
+)
 from napari_dip.scale.batch.file import record_failure
-from napari_dip.scale.batch.types import ENDING_CONTROLS, FileOutcome
+from napari_dip.scale.batch.jobs import ENDING_CONTROLS, FileOutcome
 from napari_dip.scale.cluster.unit import WorkerTask, get_versions, parse_event, parse_worker_answer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 
     from napari_dip.pipeline.plan.types import Plan
-    from napari_dip.scale.batch.types import BatchEvent, BatchPlan, Job
+    from napari_dip.scale.batch.jobs import BatchEvent, BatchPlan, Job
     from napari_dip.scale.cluster.unit import WorkerMessage, WorkerPool
 
 #: Times that a unit is handed out again where the scheduler gave it up before a worker began it.
@@ -47,35 +52,39 @@ class _ShardProgress:
 
     Attributes
     ----------
-    first : float
+    first_step_share : float
         Part of the file that its first step is: the first tile, or the networks.
-    opening : bool
+    is_first_step : bool
         Whether that step is not done.
-    failed : bool
+    has_failed : bool
         Whether a share came to nothing.
-    left : set of str
+    remaining : set of str
         Names of those shares of the step that are not done.
-    done : dict of str to float
+    fractions : dict of str to float
         How far each of them is.
     """
 
-    first: float
-    opening: bool = True
-    failed: bool = False
-    left: set[str] = field(default_factory=set)
-    done: dict[str, float] = field(default_factory=dict)
+    first_step_share: float
+    is_first_step: bool = True
+    has_failed: bool = False
+    remaining: set[str] = field(default_factory=set)
+    fractions: dict[str, float] = field(default_factory=dict)
 
     def begin(self, names: Iterable[str], *, opening: bool) -> None:
         """Go on to a step of these shares."""
-        self.opening = opening
-        self.left = set(names)
-        self.done = dict.fromkeys(self.left, 0.0)
+        self.is_first_step = opening
+        self.remaining = set(names)
+        self.fractions = dict.fromkeys(self.remaining, 0.0)
 
     @property
     def fraction(self) -> float:
         """Part of the file that is done."""
-        here = sum(self.done.values()) / max(1, len(self.done))
-        return self.first * here if self.opening else self.first + (1 - self.first) * here
+        here = sum(self.fractions.values()) / max(1, len(self.fractions))
+        return (
+            self.first_step_share * here
+            if self.is_first_step
+            else self.first_step_share + (1 - self.first_step_share) * here
+        )
 
 
 class BatchDispatcher:
@@ -84,15 +93,15 @@ class BatchDispatcher:
     Parameters
     ----------
     plan : BatchPlan
-    crew : Crew
+    crew : WorkerPool
 
     Attributes
     ----------
     session : str
         Names this call.
-    left : deque of Unit
+    remaining : deque of WorkerTask
         Those that are not handed out.
-    out : dict of str to Unit
+    running : dict of str to WorkerTask
         Those that are, by name.
     outcomes : dict of int to FileOutcome
         By the number of the file.
@@ -100,141 +109,150 @@ class BatchDispatcher:
 
     def __init__(self, plan: BatchPlan, crew: WorkerPool) -> None:
         self.session = secrets.token_hex(8)
-        self.left: deque[WorkerTask] = deque()
-        self.out: dict[str, WorkerTask] = {}
+        self.remaining: deque[WorkerTask] = deque()
+        self.running: dict[str, WorkerTask] = {}
         self.outcomes: dict[int, FileOutcome] = {}
         self._plan = plan
-        self._crew = crew
-        self._tries: Counter[str] = Counter()
-        self._begun: set[str] = set()
-        self._shared: dict[int, _ShardProgress] = {}
+        self._pool = crew
+        self._send_counts: Counter[str] = Counter()
+        self._begun_tasks: set[str] = set()
+        self._shard_progress: dict[int, _ShardProgress] = {}
 
-    def job(self, number: int) -> Job:
+    def get_job(self, number: int) -> Job:
         """Give a file and its plan."""
         return self._plan.jobs[number - 1]
 
-    def await_file(self, number: int) -> None:
+    def queue_file(self, number: int) -> None:
         """Put a file in line."""
-        self.left.append(self._unit(number))
+        self.remaining.append(self._make_task(number))
 
-    def hand_out(self) -> None:
+    def send_tasks(self) -> None:
         """Keep all workers busy, in the order of the files."""
-        count = self._crew.count
-        while self.left and len(self.out) < count + self._crew.ahead:
-            unit = self.left.popleft()
-            if self._is_shared(unit, count):
-                self._share(unit.number)
+        count = self._pool.count
+        while self.remaining and len(self.running) < count + self._pool.max_queued:
+            unit = self.remaining.popleft()
+            if self._needs_sharding(unit, count):
+                self._queue_first_shards(unit.number)
             else:
-                self._send(unit, count)
+                self._send_task(unit, count)
 
     def withdraw(self) -> None:
         """Begin with nothing more: hand out nothing, and take back what nobody began."""
-        self.left.clear()
-        for name in self.out.keys() - self._begun:
-            self._crew.withdraw(name)
-            del self.out[name]
+        self.remaining.clear()
+        for name in self.running.keys() - self._begun_tasks:
+            self._pool.withdraw(name)
+            del self.running[name]
 
-    def take(self, one: WorkerMessage) -> FileOutcome | None:
+    def process_message(self, message: WorkerMessage) -> FileOutcome | None:
         """Take in a word; the outcome, if a file has come to its end."""
-        unit = self.out[one.unit]
-        if one.event is not None:
-            self._begun.add(one.unit)
-        again = one.given_up and self._tries[one.unit] < MAX_TASK_RETRIES
+        unit = self.running[message.unit]
+        if message.event is not None:
+            self._begun_tasks.add(message.unit)
+        again = message.is_given_up and self._send_counts[message.unit] < MAX_TASK_RETRIES
         if again:
-            self._begun.discard(one.unit)
-            self._send(unit, self._crew.count)
-        if again or (one.answer is None and not one.given_up and not one.broke):
+            self._begun_tasks.discard(message.unit)
+            self._send_task(unit, self._pool.count)
+        if again or (
+            message.answer is None and not message.is_given_up and not message.traceback_text
+        ):
             return None
-        if unit.share is not None:
-            self._end_share(unit, "passed" if one.answer is None else one.answer["state"])
+        if unit.shard is not None:
+            self._finish_shard(
+                unit, "passed" if message.answer is None else message.answer["state"]
+            )
             return None
-        job = self.job(unit.number)
-        if one.answer is not None:
-            outcome = parse_worker_answer(job, one.answer, resume=self._plan.resume)
+        job = self.get_job(unit.number)
+        if message.answer is not None:
+            outcome = parse_worker_answer(job, message.answer, resume=self._plan.resume)
         else:
-            outcome = _record_worker_failure(job, one)
-        return self.end(unit.number, outcome)
+            outcome = _record_worker_failure(job, message)
+        return self.record_outcome(unit.number, outcome)
 
-    def event(self, unit: WorkerTask, words: Mapping[str, object]) -> Event:
+    def make_event(self, unit: WorkerTask, text: Mapping[str, object]) -> Event:
         """Say how far the file is, of which a worker has said how far this unit is."""
-        event, sharing = parse_event(words), self._shared.get(unit.number)
+        event, sharing = parse_event(text), self._shard_progress.get(unit.number)
         if sharing is None:
             return event
-        if unit.share is None:  # what is left to be done is little
+        if unit.shard is None:  # what is left to be done is little
             return replace(event, fraction=max(event.fraction, sharing.fraction))
-        sharing.done[unit.name] = event.fraction
-        which = unit.share.words
-        return replace(event, words=f"{event.words}, {which}", fraction=sharing.fraction)
+        sharing.fractions[unit.name] = event.fraction
+        which = unit.shard.label
+        return replace(event, message=f"{event.message}, {which}", fraction=sharing.fraction)
 
-    def end(self, number: int, outcome: FileOutcome) -> FileOutcome:
+    def record_outcome(self, number: int, outcome: FileOutcome) -> FileOutcome:
         """Take note of what became of a file."""
-        for name in [name for name, unit in self.out.items() if unit.number == number]:
-            del self.out[name]
+        for name in [name for name, unit in self.running.items() if unit.number == number]:
+            del self.running[name]
         self.outcomes[number] = outcome
         return outcome
 
-    def _is_shared(self, unit: WorkerTask, workers: int) -> bool:
+    def _needs_sharding(self, unit: WorkerTask, workers: int) -> bool:
         """Whether a file is begun that is to be shared, since workers would be idle."""
-        if unit.share is not None or unit.number in self._shared:
+        if unit.shard is not None or unit.number in self._shard_progress:
             return False
         return (
-            len(self.left) + len(self.out) + 1 < workers
-            and most_shares(self._sound(unit.number)) > 1
+            len(self.remaining) + len(self.running) + 1 < workers
+            and compute_max_shards(self._get_plan(unit.number)) > 1
         )
 
-    def _share(self, number: int) -> None:
+    def _queue_first_shards(self, number: int) -> None:
         """Put in line what is to be there before the shares of a file, or these."""
-        plan = self._sound(number)
-        self._shared[number] = _ShardProgress(first_part(plan))
+        plan = self._get_plan(number)
+        self._shard_progress[number] = _ShardProgress(estimate_serial_share(plan))
         if plan.tiles:
-            self._begin(number, [Share()], opening=True)
-        elif lessons := min(self._crew.count, lesson_shares(plan)):
-            shares = [Share(place + 1, lessons, lesson=True) for place in range(lessons)]
-            self._begin(number, shares, opening=True)
+            self._queue_shards(number, [Shard()], opening=True)
+        elif lessons := min(self._pool.count, count_joint_training_shards(plan)):
+            shares = [
+                Shard(index=place + 1, count=lessons, is_joint_training=True)
+                for place in range(lessons)
+            ]
+            self._queue_shards(number, shares, opening=True)
         else:
-            self._share_rest(number)
+            self._queue_remaining_shards(number)
 
-    def _share_rest(self, number: int) -> None:
+    def _queue_remaining_shards(self, number: int) -> None:
         """Put the shares of a file in line, one for each worker at most."""
-        count = max(1, min(self._crew.count, most_shares(self._sound(number))))
-        shares = [Share(place + 1, count) for place in range(count)]
-        self._begin(number, shares, opening=False)
+        count = max(1, min(self._pool.count, compute_max_shards(self._get_plan(number))))
+        shares = [Shard(index=place + 1, count=count) for place in range(count)]
+        self._queue_shards(number, shares, opening=False)
 
-    def _begin(self, number: int, shares: list[Share], *, opening: bool) -> None:
-        units = [self._unit(number, share) for share in shares]
-        self._shared[number].begin((one.name for one in units), opening=opening)
-        self.left.extendleft(reversed(units))
+    def _queue_shards(self, number: int, shares: list[Shard], *, opening: bool) -> None:
+        units = [self._make_task(number, share) for share in shares]
+        self._shard_progress[number].begin((unit.name for unit in units), opening=opening)
+        self.remaining.extendleft(reversed(units))
 
-    def _end_share(self, unit: WorkerTask, state: str) -> None:
+    def _finish_shard(self, unit: WorkerTask, state: str) -> None:
         """Hand out what comes after a step: the next one, or all that is left of the file."""
-        del self.out[unit.name]
+        del self.running[unit.name]
         if state == "waiting":  # the batch was ended
             return
-        sharing = self._shared[unit.number]
-        sharing.done[unit.name] = 1.0
-        sharing.failed |= state != "shared"
-        sharing.left.discard(unit.name)
-        if sharing.left:
+        sharing = self._shard_progress[unit.number]
+        sharing.fractions[unit.name] = 1.0
+        sharing.has_failed |= state != "shared"
+        sharing.remaining.discard(unit.name)
+        if sharing.remaining:
             return
-        if sharing.opening and not sharing.failed:
-            self._share_rest(unit.number)
+        if sharing.is_first_step and not sharing.has_failed:
+            self._queue_remaining_shards(unit.number)
         else:
-            self.left.appendleft(self._unit(unit.number))
+            self.remaining.appendleft(self._make_task(unit.number))
 
-    def _sound(self, number: int) -> Plan:
-        plan = self.job(number).plan
+    def _get_plan(self, number: int) -> Plan:
+        plan = self.get_job(number).plan
         assert not isinstance(plan, Refusal)
         return plan
 
-    def _unit(self, number: int, share: Share | None = None) -> WorkerTask:
-        return make_worker_task(self._plan, number, self.session, self._crew.root, share=share)
+    def _make_task(self, number: int, share: Shard | None = None) -> WorkerTask:
+        return make_worker_task(self._plan, number, self.session, self._pool.root, share=share)
 
-    def _send(self, unit: WorkerTask, workers: int) -> None:
-        plan = self._sound(unit.number)
-        self._tries[unit.name] += 1
-        self.out[unit.name] = unit
-        self._crew.send(
-            replace(unit, beat=_compute_report_interval(workers)), plan.peak_bytes, plan.device
+    def _send_task(self, unit: WorkerTask, workers: int) -> None:
+        plan = self._get_plan(unit.number)
+        self._send_counts[unit.name] += 1
+        self.running[unit.name] = unit
+        self._pool.send(
+            replace(unit, report_interval=_compute_report_interval(workers)),
+            plan.peak_bytes,
+            plan.device,
         )
 
 
@@ -244,7 +262,7 @@ def make_worker_task(
     session: str,
     root: str,
     workers: int = 1,
-    share: Share | None = None,
+    share: Shard | None = None,
 ) -> WorkerTask:
     """Say of one file what a worker needs to know.
 
@@ -257,25 +275,25 @@ def make_worker_task(
         As in `WorkerTask`.
     workers : int
         That speak at once.
-    share : Share, optional
+    share : Shard, optional
         Of its tiles.
     """
     job = plan.jobs[number - 1]
     others = {name: os.fspath(path) for name, path in job.inputs.items() if name != "image"}
     return WorkerTask(
-        number,
-        session,
-        root,
-        str(job.source),
-        str(plan.folder),
-        job.at.result.name,
-        plan.recipe.to_json(),
-        plan.axes,
-        plan.machine,
-        others,
-        beat=_compute_report_interval(workers),
+        number=number,
+        session=session,
+        root=root,
+        source=str(job.source),
+        folder=str(plan.folder),
+        result=job.paths.result.name,
+        recipe=plan.recipe.to_json(),
+        axes=plan.axes,
+        machine=plan.machine,
+        extra_inputs=others,
+        report_interval=_compute_report_interval(workers),
         versions=get_versions(),
-        share=share,
+        shard=share,
     )
 
 
@@ -283,15 +301,15 @@ def _compute_report_interval(workers: int) -> float:
     return max(1.0, workers / MAX_MESSAGES_PER_SECOND)
 
 
-def _record_worker_failure(job: Job, one: WorkerMessage) -> FileOutcome:
+def _record_worker_failure(job: Job, message: WorkerMessage) -> FileOutcome:
     """Write down that nothing came of a file, since the worker could not."""
     assert not isinstance(job.plan, Refusal)
-    if one.given_up:
+    if message.is_given_up:
         name = make_printable(job.source.name)
         no = refusal("cluster-killed", name=name, count=MAX_TASK_RETRIES)
     else:
-        no = refusal("unexpected", why=one.broke.strip().splitlines()[-1])
-    return record_failure(job, job.plan, {}, "failed", no, one.broke)
+        no = refusal("unexpected", why=message.traceback_text.strip().splitlines()[-1])
+    return record_failure(job, job.plan, {}, "failed", no, message.traceback_text)
 
 
 #: Seconds between two looks at what the person wants, and between two times that workers are told
@@ -312,7 +330,7 @@ def restore_in_parallel(
     control : callable
         Polled ten times a second and passed on to the workers. Once it says keep or discard,
         no file is begun, and those in progress leave checkpoints.
-    crew : Crew
+    crew : WorkerPool
 
     Yields
     ------
@@ -324,71 +342,88 @@ def restore_in_parallel(
     tuple of FileOutcome
         In the order of the inputs. Files that nothing was heard of are "waiting".
     """
-    from napari_dip.scale.batch.types import BatchEvent
+    from napari_dip.scale.batch.jobs import BatchEvent
 
     count = len(plan.jobs)
     course = BatchDispatcher(plan, crew)
     yield from _queue_files(plan, course)
     wishes = _ControlBroadcaster(crew, course.session, control)
     last = time.monotonic()
-    while course.left or course.out:
-        if wishes.pass_on() in ENDING_CONTROLS:
+    while course.remaining or course.running:
+        if wishes.broadcast() in ENDING_CONTROLS:
             course.withdraw()
-        elif wishes.now is Control.GO:
-            course.hand_out()
-        for one in crew.heard(CONTROL_POLL_SECONDS):
+        elif wishes.current is Control.GO:
+            course.send_tasks()
+        for message in crew.receive_messages(CONTROL_POLL_SECONDS):
             last = time.monotonic()
-            if (unit := course.out.get(one.unit)) is None:  # ended before; this came late
+            if (unit := course.running.get(message.unit)) is None:  # ended before; this came late
                 continue
-            source, outcome = course.job(unit.number).source, course.take(one)
-            event = None if one.event is None else course.event(unit, one.event)
+            source, outcome = course.get_job(unit.number).source, course.process_message(message)
+            event = None if message.event is None else course.make_event(unit, message.event)
             if outcome is not None or event is not None:
-                yield BatchEvent(unit.number, count, source, event, outcome, one.worker)
-        if crew.lost is not None:
+                yield BatchEvent(
+                    number=unit.number,
+                    count=count,
+                    source=source,
+                    event=event,
+                    outcome=outcome,
+                    worker=message.worker,
+                )
+        if crew.connection_failure is not None:
             break
-        if time.monotonic() - last > MAX_SILENCE_SECONDS and course.out and not crew.count:
+        if time.monotonic() - last > MAX_SILENCE_SECONDS and course.running and not crew.count:
             last = time.monotonic()
-            number = min(unit.number for unit in course.out.values())
-            source = course.job(number).source
-            yield BatchEvent(number, count, source, event=Event("Waiting for a worker to come"))
+            number = min(unit.number for unit in course.running.values())
+            source = course.get_job(number).source
+            yield BatchEvent(
+                number=number,
+                count=count,
+                source=source,
+                event=Event(message="Waiting for a worker to come"),
+            )
     for number in sorted(set(range(1, count + 1)) - course.outcomes.keys()):
-        source = course.job(number).source
-        left = course.end(number, FileOutcome(source, "waiting"))
-        yield BatchEvent(number, count, source, outcome=left)
+        source = course.get_job(number).source
+        remaining = course.record_outcome(number, FileOutcome(source=source, state="waiting"))
+        yield BatchEvent(number=number, count=count, source=source, outcome=remaining)
     return tuple(course.outcomes[number] for number in range(1, count + 1))
 
 
 def _queue_files(plan: BatchPlan, course: BatchDispatcher) -> Iterator[BatchEvent]:
     """Line up the files that can be restored; an event for each of the others."""
-    from napari_dip.scale.batch.types import BatchEvent
+    from napari_dip.scale.batch.jobs import BatchEvent
 
     for number, job in enumerate(plan.jobs, 1):
         if isinstance(job.plan, Refusal):
-            no = course.end(number, FileOutcome(job.source, "refused", refusal=job.plan))
-            yield BatchEvent(number, len(plan.jobs), job.source, outcome=no)
+            no = course.record_outcome(
+                number, FileOutcome(source=job.source, state="refused", refusal=job.plan)
+            )
+            yield BatchEvent(number=number, count=len(plan.jobs), source=job.source, outcome=no)
         else:
-            course.await_file(number)
+            course.queue_file(number)
 
 
 class _ControlBroadcaster:
     """Passes on to workers what the person wants, when it changes and again and again."""
 
     def __init__(self, crew: WorkerPool, session: str, control: Callable[[], Control]) -> None:
-        self.now = Control.GO
-        self._crew = crew
+        self.current = Control.GO
+        self._pool = crew
         self._session = session
         self._control = control
-        self._told = float("-inf")
+        self._last_sent = float("-inf")
 
-    def pass_on(self) -> Control:
+    def broadcast(self) -> Control:
         """Ask, and tell; what was wanted last."""
-        if self.now in ENDING_CONTROLS:
-            wish = self.now
+        if self.current in ENDING_CONTROLS:
+            current = self.current
         else:
-            wish = self._control()
-        due = wish is not Control.GO and time.monotonic() - self._told >= CONTROL_REPEAT_SECONDS
-        if wish is not self.now or due:
-            self._crew.wish(self._session, wish)
-            self._told = time.monotonic()
-        self.now = wish
-        return wish
+            current = self._control()
+        due = (
+            current is not Control.GO
+            and time.monotonic() - self._last_sent >= CONTROL_REPEAT_SECONDS
+        )
+        if current is not self.current or due:
+            self._pool.send_control(self._session, current)
+            self._last_sent = time.monotonic()
+        self.current = current
+        return current

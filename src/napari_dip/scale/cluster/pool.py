@@ -23,7 +23,8 @@ from typing import TYPE_CHECKING, Any
 
 from napari_dip.errors import Refusal, Refused, refusal
 from napari_dip.errors.fault import make_printable
-from napari_dip.pipeline.machine import size
+from napari_dip.errors.notes import make_note
+from napari_dip.pipeline.machine import format_bytes
 from napari_dip.scale.cluster.unit import WorkerMessage
 from napari_dip.scale.cluster.worker import EVENT_TOPIC, receive_control
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from napari_dip.engine.control import Control
+    from napari_dip.errors.notes import Note
     from napari_dip.pipeline.machine import Machine
     from napari_dip.scale.cluster.unit import WorkerTask
 
@@ -41,7 +43,7 @@ GPU_RESOURCE, MEMORY_RESOURCE = "GPU", "memory"
 WORKER_OVERHEAD_BYTES = 600_000_000
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerInfo:
     """What one worker says of itself.
 
@@ -56,7 +58,7 @@ class WorkerInfo:
         Tasks that it runs at once.
     resources : mapping of str to float
         What it declares.
-    limit : int
+    memory_limit : int
         Bytes at which it would be ended; 0: none.
     """
 
@@ -65,12 +67,16 @@ class WorkerInfo:
     versions: tuple[str, ...]
     threads: int
     resources: Mapping[str, float]
-    limit: int = 0
+    memory_limit: int = 0
 
-    def memory(self, beside: int) -> int:
+    def compute_file_memory(self, neighbours: int) -> int:
         """Give the bytes that files may take here, where so many workers share the computer."""
-        share = self.machine.memory_bytes // beside
-        return max(1, min(share, self.limit - WORKER_OVERHEAD_BYTES)) if self.limit else share
+        share = self.machine.memory_bytes // neighbours
+        return (
+            max(1, min(share, self.memory_limit - WORKER_OVERHEAD_BYTES))
+            if self.memory_limit
+            else share
+        )
 
 
 def check_worker_options(
@@ -103,7 +109,7 @@ def check_worker_options(
 
 def choose_worker_count(
     wanted: int, peaks: Iterable[int], machine: Machine, cards: int
-) -> tuple[int, str]:
+) -> tuple[int, Note | None]:
     """Choose how many workers a computer holds at once.
 
     Parameters
@@ -118,30 +124,26 @@ def choose_worker_count(
     Returns
     -------
     count : int
-    why : str
-        Why it is less than was wanted; "" if it is not.
+    why : Note or None
+        Why it is less than was wanted.
     """
     largest = max(peaks, default=0) + WORKER_OVERHEAD_BYTES
-    held = max(1, machine.memory_bytes // largest)
-    if cards and cards < min(wanted, held):
-        words = "1 graphics card" if cards == 1 else f"{cards} graphics cards"
-        return cards, f"{_format_worker_count(cards)} instead of {wanted}: there is {words}."
-    if held < wanted:
-        why = f"one file takes up to {size(largest)} of memory, and {size(machine.memory_bytes)}"
-        return held, f"{_format_worker_count(held)} instead of {wanted}: {why} are free."
-    return wanted, ""
+    locked = max(1, machine.memory_bytes // largest)
+    if cards and cards < min(wanted, locked):
+        return cards, make_note("workers-cards", count=cards, wanted=wanted, several=cards > 1)
+    if locked < wanted:
+        facts = {"count": locked, "wanted": wanted, "several": locked > 1}
+        need, have = format_bytes(largest), format_bytes(machine.memory_bytes)
+        return locked, make_note("workers-memory", **facts, need=need, have=have)
+    return wanted, None
 
 
-def warn_of_oversubscription(count: int, threads: int, cores: int) -> str:
-    """Say that workers with so many threads each are too many for the cores here; "" if not."""
+def warn_of_oversubscription(count: int, threads: int, cores: int) -> Note | None:
+    """Say that workers with so many threads each are too many for the cores here, if so."""
     if count * threads <= cores or threads == 1:
-        return ""
-    fewer = max(1, cores // count)
-    return (
-        f"{count} workers of {threads} threads share {cores} core{'s' * (cores != 1)}, which slows "
-        f"them down: --threads {fewer} would be faster, with pixels that differ in their last "
-        "digits."
-    )
+        return None
+    facts = {"count": count, "threads": threads, "cores": cores, "several": cores > 1}
+    return make_note("workers-threads", **facts, fewer=max(1, cores // count))
 
 
 def find_shared_machine(crew: Sequence[WorkerInfo], address: str) -> Machine:
@@ -149,7 +151,7 @@ def find_shared_machine(crew: Sequence[WorkerInfo], address: str) -> Machine:
 
     Parameters
     ----------
-    crew : sequence of About
+    crew : sequence of WorkerInfo
         Not empty. If some declare cards, only those count.
     address : str
         Of the scheduler, for messages.
@@ -168,23 +170,25 @@ def find_shared_machine(crew: Sequence[WorkerInfo], address: str) -> Machine:
     from napari_dip.scale.cluster.unit import get_versions
 
     here = get_versions()
-    for one in crew:
-        if one.versions != here:
-            names = ("napari-dip {} with PyTorch {}".format(*each) for each in (one.versions, here))
+    for entry in crew:
+        if entry.versions != here:
+            names = (
+                "napari-dip {} with PyTorch {}".format(*each) for each in (entry.versions, here)
+            )
             raise Refused(refusal("cluster-versions", found=next(names), here=next(names)))
-        if one.threads > 1:
-            raise Refused(refusal("cluster-threads", count=one.threads, address=address))
-    crew = [one for one in crew if one.resources.get(GPU_RESOURCE)] or crew
-    beside = Counter(one.host for one in crew)
+        if entry.threads > 1:
+            raise Refused(refusal("cluster-threads", count=entry.threads, address=address))
+    crew = [item for item in crew if item.resources.get(GPU_RESOURCE)] or crew
+    counter = Counter(item.host for item in crew)
     devices = tuple(
         device
         for device in crew[0].machine.devices
-        if all(device in one.machine.devices for one in crew)
+        if all(device in item.machine.devices for item in crew)
     )
-    cores = min(one.machine.cores // beside[one.host] for one in crew)
-    told = [one.resources.get(MEMORY_RESOURCE) for one in crew]
-    shares = [one.memory(beside[one.host]) for one in crew]
-    memory = int(max(filter(None, told))) if all(told) else min(shares)
+    cores = min(item.machine.cores // counter[item.host] for item in crew)
+    facts = [item.resources.get(MEMORY_RESOURCE) for item in crew]
+    shares = [item.compute_file_memory(counter[item.host]) for item in crew]
+    memory = int(max(filter(None, facts))) if all(facts) else min(shares)
     return replace(crew[0].machine, cores=max(1, cores), memory_bytes=memory, devices=devices)
 
 
@@ -221,13 +225,9 @@ def list_gpus() -> list[str]:
     """
     granted = os.environ.get("CUDA_VISIBLE_DEVICES", "").strip()
     if granted:
-        return [one.strip() for one in granted.split(",")]
+        return [part.strip() for part in granted.split(",")]
     driver = Path("/proc/driver/nvidia/gpus")  # one folder for each card
     return [str(place) for place, _ in enumerate(driver.glob("*"))] or ["0"]
-
-
-def _format_worker_count(count: int) -> str:
-    return "1 worker" if count == 1 else f"{count} workers"
 
 
 def _parse_positive_integer(name: str, value: object) -> int:
@@ -264,7 +264,7 @@ class DaskWorkerPool:
         How many workers there are, if their number never changes; else 0.
     machine : Machine
         What each of them can be counted on for.
-    notes : tuple of str
+    notes : tuple of Note
         One sentence each for the user.
     """
 
@@ -278,136 +278,144 @@ class DaskWorkerPool:
         root: str,
         fixed: int,
         machine: Machine,
-        notes: tuple[str, ...] = (),
+        notes: tuple[Note, ...] = (),
     ) -> None:
         self.client = client
         self.root = root
         self.machine = machine
         self.notes = notes
-        self.lost: Refusal | None = None
+        self.connection_failure: Refusal | None = None
         self._task = task
-        self._killed = killed
+        self._killed_error = killed
         self._address = address
-        self._fixed = fixed
-        self._seen = (float("-inf"), 1)
-        self._declared: tuple[str, ...] = ()
-        self._words: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._fixed_count = fixed
+        self._cached_count = (float("-inf"), 1)
+        self._declared_resources: tuple[str, ...] = ()
+        self._messages: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._futures: dict[str, Any] = {}
-        self._tries = counted()
-        self._telling: threading.Thread | None = None
+        self._task_numbers = counted()
+        self._control_thread: threading.Thread | None = None
         self._session = ""
-        self._last_seen = time.monotonic()
-        client.subscribe_topic(EVENT_TOPIC, lambda event: self._words.put(event[1]))
+        self._last_worker_time = time.monotonic()
+        client.subscribe_topic(EVENT_TOPIC, lambda event: self._messages.put(event[1]))
 
     @property
     def count(self) -> int:
         """How many workers there are now."""
-        when, known = self._seen
+        when, worker_count = self._cached_count
         if time.monotonic() - when > WORKER_COUNT_SECONDS:
-            with self._losing():
+            with self._catch_connection_errors():
                 workers = self.client.scheduler_info(n_workers=-1)["workers"].values()
-                self._declared = tuple({name for one in workers for name in one["resources"]})
-                known = len(workers)
-                self._mind(known)
-            self._seen = (time.monotonic(), known)
-        return known
+                self._declared_resources = tuple(
+                    {name for worker in workers for name in worker["resources"]}
+                )
+                worker_count = len(workers)
+                self._check_absence(worker_count)
+            self._cached_count = (time.monotonic(), worker_count)
+        return worker_count
 
     @property
-    def ahead(self) -> int:
+    def max_queued(self) -> int:
         """How many units may wait: enough that a cluster that grows by need sees the need."""
-        return 0 if self._fixed else 1 + self.count // 4
+        return 0 if self._fixed_count else 1 + self.count // 4
 
     def send(self, unit: WorkerTask, memory: int, device: str) -> None:
         """Hand out one unit."""
         self._session = unit.session
-        key = f"napari-dip-{unit.session}-{unit.name}-{next(self._tries)}"
-        wanted = make_task_resources(memory, device, self._declared)
-        with self._losing():
+        key = f"napari-dip-{unit.session}-{unit.name}-{next(self._task_numbers)}"
+        wanted = make_task_resources(memory, device, self._declared_resources)
+        with self._catch_connection_errors():
             future = self.client.submit(self._task, unit, key=key, pure=False, resources=wanted)
             self._futures[unit.name] = future
-            future.add_done_callback(partial(self._ended, unit.name))
+            future.add_done_callback(partial(self._queue_finished_future, unit.name))
 
     def withdraw(self, name: str) -> None:
         """Take back a unit; a worker that has begun it after all ends it at its next step."""
         future = self._futures.pop(name, None)
         if future is not None:
-            with self._losing():
+            with self._catch_connection_errors():
                 self.client.cancel([future])
 
-    def wish(self, session: str, control: Control) -> None:
+    def send_control(self, session: str, control: Control) -> None:
         """Tell all workers, without waiting for those that do not answer."""
-        if self._telling is None or not self._telling.is_alive():
-            self._telling = threading.Thread(target=self._tell, args=(session, control.name))
-            self._telling.daemon = True
-            self._telling.start()
+        if self._control_thread is None or not self._control_thread.is_alive():
+            self._control_thread = threading.Thread(
+                target=self._run_send_control, args=(session, control.name)
+            )
+            self._control_thread.daemon = True
+            self._control_thread.start()
 
-    def heard(self, seconds: float) -> Iterator[WorkerMessage]:
+    def receive_messages(self, seconds: float) -> Iterator[WorkerMessage]:
         """Give what has come in since."""
-        words = []
+        text = []
         with suppress(queue.Empty):
-            words.append(self._words.get(timeout=seconds))
-            while len(words) < MAX_MESSAGES_AT_ONCE:
-                words.append(self._words.get_nowait())
-        for word in words:
-            if self.lost is not None:
+            text.append(self._messages.get(timeout=seconds))
+            while len(text) < MAX_MESSAGES_AT_ONCE:
+                text.append(self._messages.get_nowait())
+        for word in text:
+            if self.connection_failure is not None:
                 return
             if isinstance(word, dict):
                 if word.get("session") == self._session:
-                    yield WorkerMessage(word["unit"], word["worker"], event=word["event"])
+                    yield WorkerMessage(
+                        unit=word["unit"], worker=word["worker"], event=word["event"]
+                    )
             elif self._futures.get(word[0]) is word[1]:
-                if one := self._answer(*word):
-                    yield one
+                if item := self._fetch_answer(*word):
+                    yield item
 
     def close(self) -> None:
         """Take back all that is out, so that workers end it, and wait for no answer."""
-        if self._futures and self.lost is None:
-            with self._losing():
+        if self._futures and self.connection_failure is None:
+            with self._catch_connection_errors():
                 self.client.cancel(list(self._futures.values()))
         self._futures.clear()
 
-    def _mind(self, known: int) -> None:
+    def _check_absence(self, worker_count: int) -> None:
         """Give up workers of this computer that do not come back; those of a cluster may."""
-        if known or not self._fixed:
-            self._last_seen = time.monotonic()
-        elif time.monotonic() - self._last_seen > MAX_ABSENCE_SECONDS:
-            self._lose()
+        if worker_count or not self._fixed_count:
+            self._last_worker_time = time.monotonic()
+        elif time.monotonic() - self._last_worker_time > MAX_ABSENCE_SECONDS:
+            self._record_connection_failure()
 
-    def _ended(self, name: str, future: Any) -> None:
+    def _queue_finished_future(self, name: str, future: Any) -> None:
         """Take note, in a thread of the client's."""
-        self._words.put((name, future))
+        self._messages.put((name, future))
 
-    def _answer(self, name: str, future: Any) -> WorkerMessage | None:
+    def _fetch_answer(self, name: str, future: Any) -> WorkerMessage | None:
         """Fetch what came of a unit; None where that is to be waited for, or nothing will come."""
         if future.status == "cancelled":  # by the client, for its scheduler is gone
-            self._lose()
+            self._record_connection_failure()
             return None
         try:
-            one = WorkerMessage(name, answer=future.result(timeout=RESULT_TIMEOUT))
-        except self._killed:
-            one = WorkerMessage(name, given_up=True)
+            message = WorkerMessage(unit=name, answer=future.result(timeout=RESULT_TIMEOUT))
+        except self._killed_error:
+            message = WorkerMessage(unit=name, is_given_up=True)
         except Exception as error:
             if future.status in ("cancelled", "lost"):
-                self._lose()
+                self._record_connection_failure()
                 return None
             if isinstance(error, TimeoutError) and future.status != "error":
                 # its worker is gone, and the unit is being done again, from its receipt
-                self._words.put((name, future))
+                self._messages.put((name, future))
                 return None
-            one = WorkerMessage(name, broke="".join(traceback.format_exception(error)))
+            message = WorkerMessage(
+                unit=name, traceback_text="".join(traceback.format_exception(error))
+            )
         del self._futures[name]
-        return one
+        return message
 
-    def _tell(self, session: str, control: str) -> None:
+    def _run_send_control(self, session: str, control: str) -> None:
         with suppress(Exception):  # it is told again, and a lost scheduler is noticed elsewhere
             self.client.run(receive_control, session, control, on_error="ignore")
 
-    def _lose(self) -> None:
-        self.lost = refusal("cluster-lost", address=make_printable(self._address))
+    def _record_connection_failure(self) -> None:
+        self.connection_failure = refusal("cluster-lost", address=make_printable(self._address))
 
     @contextmanager
-    def _losing(self) -> Iterator[None]:
+    def _catch_connection_errors(self) -> Iterator[None]:
         """Take errors of the connection for its end."""
         try:
             yield
         except (OSError, TimeoutError, RuntimeError, ValueError):
-            self._lose()
+            self._record_connection_failure()

@@ -18,28 +18,28 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from napari_dip.errors import Failed, Refusal, Refused, refusal
+from napari_dip.errors import Failed, Refusal, Refused, read_refusal, refusal
 from napari_dip.errors.fault import make_printable
 from napari_dip.io.paths import MAX_REPORT_BYTES, read_small_text
 from napari_dip.io.reading import read_spec
 from napari_dip.io.writing import write_text
 from napari_dip.pipeline.events import Event, drain_generator
-from napari_dip.pipeline.machine import torch_version
+from napari_dip.pipeline.machine import get_torch_version
 from napari_dip.pipeline.recipe import recipe_from_json
 from napari_dip.pipeline.store.checkpoints import CheckpointStore
-from napari_dip.pipeline.store.shared_network import KEY, read_network
+from napari_dip.pipeline.store.shared_network import SHARED_NETWORK_INPUT, read_network
 from napari_dip.scale.batch.file import record_failure, restore_file
+from napari_dip.scale.batch.jobs import ENDING_CONTROLS, FileOutcome, Job
 from napari_dip.scale.batch.plan import plan_file
-from napari_dip.scale.batch.records import make_result_paths, serialise_refusal
-from napari_dip.scale.batch.types import ENDING_CONTROLS, FileOutcome, Job
+from napari_dip.scale.batch.records import make_result_paths
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from napari_dip.engine.control import Control
-    from napari_dip.pipeline.execute.shares import Share
+    from napari_dip.pipeline.execute.shards import Shard
     from napari_dip.pipeline.machine import Machine
-    from napari_dip.scale.batch.types import ResultPaths
+    from napari_dip.scale.batch.jobs import ResultPaths
 
 #: Workers that one file may end before it is left alone: one may have been lost by chance.
 MAX_WORKER_DEATHS = 2
@@ -76,10 +76,10 @@ class CrashCounter:
         """Count this one, before anything is risked; raises `Failed` if the disk takes nothing."""
         if os.path.lexists(self._path) and self._read() is None:  # somebody else's file
             return
-        words = {"session": self._session, "begun": self.count() + 1}
-        write_text(self._path, json.dumps(words), overwrite=True)
+        text = {"session": self._session, "begun": self.count() + 1}
+        write_text(self._path, json.dumps(text), overwrite=True)
 
-    def forget(self) -> None:
+    def remove(self) -> None:
         """Take note that it came to an end."""
         if self._read() is not None:
             with suppress(OSError):
@@ -88,22 +88,20 @@ class CrashCounter:
     def _read(self) -> tuple[Any, Any] | None:
         """Give session and count, None where there is no such file, or somebody else's."""
         with suppress(Refused, OSError, ValueError, RecursionError, TypeError, KeyError):
-            found = json.loads(
-                read_small_text(self._path, "a list of beginnings", MAX_REPORT_BYTES)
-            )
-            if set(found) == {"session", "begun"} and not self._path.is_symlink():
-                return found["session"], found["begun"]
+            data = json.loads(read_small_text(self._path, "a list of beginnings", MAX_REPORT_BYTES))
+            if set(data) == {"session", "begun"} and not self._path.is_symlink():
+                return data["session"], data["begun"]
         return None
 
 
 #: What of an event is worth sending: no picture.
 _EVENT_FIELDS = (
-    *("words", "fraction", "iteration", "iterations", "held_out_loss", "best_iteration"),
+    *("message", "fraction", "iteration", "iterations", "held_out_loss", "best_iteration"),
     *("seconds", "seconds_left", "unit", "units"),
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerTask:
     """What a worker needs to know of one file: less than a kilobyte, whatever the file's size.
 
@@ -120,15 +118,15 @@ class WorkerTask:
     recipe : str
         As JSON.
     axes : str or None
-    others : mapping of str to str
+    extra_inputs : mapping of str to str
         Paths of the further inputs.
     machine : Machine
         What is planned with: the same for all workers.
-    beat : float
+    report_interval : float
         Least seconds between two words about the same work.
     versions : tuple of str
         Of napari-dip and torch.
-    share : Share or None
+    shard : Shard or None
         Which part of the file is asked for; None: all of it, and the result.
     """
 
@@ -141,18 +139,18 @@ class WorkerTask:
     recipe: str
     axes: str | None
     machine: Machine
-    others: Mapping[str, str] = field(default_factory=dict)
-    beat: float = 1.0
+    extra_inputs: Mapping[str, str] = field(default_factory=dict)
+    report_interval: float = 1.0
     versions: tuple[str, ...] = ()
-    share: Share | None = None
+    shard: Shard | None = None
 
     @property
     def name(self) -> str:
         """Name it among those of its session."""
-        return str(self.number) if self.share is None else f"{self.number}-{self.share.name}"
+        return str(self.number) if self.shard is None else f"{self.number}-{self.shard.name}"
 
     @property
-    def at(self) -> ResultPaths:
+    def paths(self) -> ResultPaths:
         """Say where what belongs to the result lies."""
         return make_result_paths(Path(self.root) / self.folder, self.result)
 
@@ -164,7 +162,7 @@ def restore_file_on_worker(
 
     Parameters
     ----------
-    unit : Unit
+    unit : WorkerTask
     control : callable
         Polled at every step.
     see : callable
@@ -175,15 +173,17 @@ def restore_file_on_worker(
     dict
         The outcome in plain types; see `parse_worker_answer`.
     """
-    at, job = unit.at, plan_worker_job(unit)
+    at, job = unit.paths, plan_worker_job(unit)
     if isinstance(job.plan, Refusal):
         return make_worker_answer("refused", no=job.plan)
     if control() in ENDING_CONTROLS:
         return make_worker_answer("waiting")
-    begun = CrashCounter(at.begun, unit.session)
-    shares = CheckpointStore(at.unfinished, resume=True).shelf.glob(f"{SHARD_COUNTER_PREFIX}*")
+    begun = CrashCounter(at.crash_counter, unit.session)
+    shares = CheckpointStore(at.checkpoint, resume=True).results_folder.glob(
+        f"{SHARD_COUNTER_PREFIX}*"
+    )
     try:
-        deaths = [begun.count(), *(CrashCounter(one, unit.session).count() for one in shares)]
+        deaths = [begun.count(), *(CrashCounter(share, unit.session).count() for share in shares)]
         if max(deaths) >= MAX_WORKER_DEATHS:
             name = make_printable(job.source.name)
             no = refusal("cluster-killed", name=name, count=MAX_WORKER_DEATHS)
@@ -194,9 +194,9 @@ def restore_file_on_worker(
             steps = restore_file(job, job.plan, resume=True, control=control)
             outcome = drain_generator(steps, see)
     except Failed as error:  # the folder takes nothing
-        outcome = FileOutcome(job.source, "failed", refusal=error.refusal)
-    begun.forget()
-    return make_worker_answer(outcome.state, no=outcome.refusal, receipt=outcome.receipt)
+        outcome = FileOutcome(source=job.source, state="failed", refusal=error.refusal)
+    begun.remove()
+    return make_worker_answer(outcome.state, no=outcome.refusal, receipt=outcome.record)
 
 
 def make_failure_answer(no: Refusal) -> dict[str, Any]:
@@ -219,9 +219,16 @@ def parse_worker_answer(job: Job, answer: Mapping[str, Any], *, resume: bool) ->
     if state == "kept" and not resume:
         state = "restored"
     done = state in ("restored", "kept")
-    no = None if answer["refusal"] is None else Refusal(**answer["refusal"])
-    result, picture = (job.at.result, job.at.picture) if done else (None, None)
-    return FileOutcome(job.source, state, result, picture, no, answer["receipt"])
+    no = None if answer["refusal"] is None else read_refusal(answer["refusal"])
+    result, picture = (job.paths.result, job.paths.picture) if done else (None, None)
+    return FileOutcome(
+        source=job.source,
+        state=state,
+        result=result,
+        picture=picture,
+        refusal=no,
+        record=answer["receipt"],
+    )
 
 
 def serialise_event(event: Event) -> dict[str, Any]:
@@ -229,16 +236,16 @@ def serialise_event(event: Event) -> dict[str, Any]:
     return {name: _make_portable_number(getattr(event, name)) for name in _EVENT_FIELDS}
 
 
-def parse_event(words: Mapping[str, Any]) -> Event:
+def parse_event(text: Mapping[str, Any]) -> Event:
     """Undo `serialise_event`."""
-    return Event(**words)
+    return Event(**text)
 
 
 def get_versions() -> tuple[str, ...]:
     """Name what pixels depend on, beside the recipe and the machine: napari-dip and torch."""
     from napari_dip.version import __version__
 
-    return __version__, torch_version()
+    return __version__, get_torch_version()
 
 
 def plan_worker_job(unit: WorkerTask) -> Job:
@@ -247,25 +254,27 @@ def plan_worker_job(unit: WorkerTask) -> Job:
     source = root / unit.source
     recipe = recipe_from_json(unit.recipe)
     try:
-        named = {name: root / path for name, path in unit.others.items()}
-        network = read_network(named.pop(KEY)) if KEY in named else None
+        named = {name: root / path for name, path in unit.extra_inputs.items()}
+        network = (
+            read_network(named.pop(SHARED_NETWORK_INPUT)) if SHARED_NETWORK_INPUT in named else None
+        )
         others = {name: read_spec(path) for name, path in named.items()}
         plan = plan_file(recipe, source, unit.axes, others, unit.machine, network)
     except Refused as no:
         plan = no.refusal
     if isinstance(plan, Refusal) and plan.code == "file-missing":
-        wanted = (source, *(root / path for path in unit.others.values()))
+        wanted = (source, *(root / path for path in unit.extra_inputs.values()))
         gone = next((path for path in wanted if not path.exists()), source)
         plan = refusal("cluster-unseen", path=make_printable(str(gone)))
-    return Job(source, plan, unit.at)
+    return Job(source=source, plan=plan, paths=unit.paths)
 
 
 def make_worker_answer(
     state: str, *, no: Refusal | None = None, receipt: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
     """Put what became of a unit in plain types."""
-    words = None if no is None else serialise_refusal(no)
-    return {"state": state, "refusal": words, "receipt": dict(receipt or {})}
+    raw = None if no is None else no.to_dict()
+    return {"state": state, "refusal": raw, "receipt": dict(receipt or {})}
 
 
 def _make_portable_number(value: Any) -> Any:
@@ -273,7 +282,7 @@ def _make_portable_number(value: Any) -> Any:
     return value if value is None or isinstance(value, str | int) else float(value)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerMessage:
     """One word about a unit.
 
@@ -287,9 +296,9 @@ class WorkerMessage:
         How far the work is.
     answer : mapping or None
         The outcome, where it has come to its end.
-    given_up : bool
+    is_given_up : bool
         Whether the scheduler gave it up, for deaths of the workers that it lay with.
-    broke : str
+    traceback_text : str
         What went wrong that nobody foresaw.
     """
 
@@ -297,8 +306,8 @@ class WorkerMessage:
     worker: str = ""
     event: Mapping[str, Any] | None = None
     answer: Mapping[str, Any] | None = None
-    given_up: bool = False
-    broke: str = ""
+    is_given_up: bool = False
+    traceback_text: str = ""
 
 
 class WorkerPool(Protocol):
@@ -310,7 +319,7 @@ class WorkerPool(Protocol):
         ...
 
     @property
-    def ahead(self) -> int:
+    def max_queued(self) -> int:
         """How many units may wait with the scheduler beside those that are worked on."""
         ...
 
@@ -320,7 +329,7 @@ class WorkerPool(Protocol):
         ...
 
     @property
-    def lost(self) -> Refusal | None:
+    def connection_failure(self) -> Refusal | None:
         """Why nothing more will be heard, if so."""
         ...
 
@@ -332,10 +341,10 @@ class WorkerPool(Protocol):
         """Take back a unit that no worker is known to have begun."""
         ...
 
-    def wish(self, session: str, control: Control) -> None:
+    def send_control(self, session: str, control: Control) -> None:
         """Tell all workers what the person wants."""
         ...
 
-    def heard(self, seconds: float) -> Iterable[WorkerMessage]:
+    def receive_messages(self, seconds: float) -> Iterable[WorkerMessage]:
         """Give what has come in since, waiting at most so long for the first word."""
         ...

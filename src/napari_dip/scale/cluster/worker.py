@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, Any
 from napari_dip.engine.control import Control
 from napari_dip.errors import Refusal, Refused, refusal
 from napari_dip.pipeline.events import Event, drain_generator
-from napari_dip.pipeline.execute.tile_measuring import open_survey
-from napari_dip.pipeline.lazy_inputs import stamped
-from napari_dip.pipeline.machine import load_torch, this_machine
+from napari_dip.pipeline.execute.tile_calibration import open_plan_inputs
+from napari_dip.pipeline.lazy_inputs import stamp_plan_files
+from napari_dip.pipeline.machine import detect_machine, load_torch
 from napari_dip.pipeline.store.checkpoints import CHECKPOINT_FAULTS, CheckpointStore
 from napari_dip.pipeline.store.folder_lock import make_run_folder
-from napari_dip.pipeline.torch_state import in_own_state
+from napari_dip.pipeline.torch_state import run_in_default_state
 from napari_dip.scale.batch.file import BatchInterrupt, check_interrupt
+from napari_dip.scale.batch.jobs import ENDING_CONTROLS
 from napari_dip.scale.batch.records import read_verified_record
-from napari_dip.scale.batch.types import ENDING_CONTROLS
 from napari_dip.scale.cluster.unit import (
     MAX_WORKER_DEATHS,
     SHARD_COUNTER_PREFIX,
@@ -37,10 +37,10 @@ from napari_dip.scale.cluster.unit import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
 
-    from napari_dip.pipeline.execute.shares import Share
+    from napari_dip.pipeline.execute.shards import Shard
     from napari_dip.pipeline.machine import Machine
     from napari_dip.pipeline.plan.types import Plan
-    from napari_dip.scale.batch.types import Job
+    from napari_dip.scale.batch.jobs import Job
     from napari_dip.scale.cluster.unit import WorkerTask
 
 
@@ -51,7 +51,7 @@ def restore_shard_on_worker(
 
     Parameters
     ----------
-    unit : Unit
+    unit : WorkerTask
         With a share.
     control, see
         As for `restore_file_on_worker`.
@@ -62,14 +62,14 @@ def restore_shard_on_worker(
         Its state is "shared" once they are there; "waiting" if the run was ended; "passed" where
         they do not come: who restores the rest of the file restores them too, or says why not.
     """
-    at, share, job = unit.at, unit.share, plan_worker_job(unit)
+    at, share, job = unit.paths, unit.shard, plan_worker_job(unit)
     assert share is not None
     if isinstance(job.plan, Refusal):
         return make_worker_answer("passed")
     if control() in ENDING_CONTROLS:
         return make_worker_answer("waiting")
-    shelf = CheckpointStore(at.unfinished, resume=True).shelf
-    path = shelf / f"{SHARD_COUNTER_PREFIX}{share.name}" if share.place else at.begun
+    shelf = CheckpointStore(at.checkpoint, resume=True).results_folder
+    path = shelf / f"{SHARD_COUNTER_PREFIX}{share.name}" if share.index else at.crash_counter
     begun = CrashCounter(path, unit.session)
     if shelf.is_symlink() or begun.count() >= MAX_WORKER_DEATHS:
         return make_worker_answer("passed")
@@ -80,31 +80,33 @@ def restore_shard_on_worker(
         state = drain_generator(_restore_shard(job, job.plan, share, control), see)
     except Exception:  # the rest of the file meets it as well, and writes it down
         state = "passed"
-    begun.forget()
+    begun.remove()
     return make_worker_answer(state)
 
 
 def _restore_shard(
-    job: Job, plan: Plan, share: Share, control: Callable[[], Control]
+    job: Job, plan: Plan, share: Shard, control: Callable[[], Control]
 ) -> Generator[Event, None, str]:
-    if not (plan.tiles and share.place):  # who is the first to look at the file
-        yield Event("Checking what was done before")
+    if not (plan.tiles and share.index):  # who is the first to look at the file
+        yield Event(message="Checking what was done before")
         try:
             if read_verified_record(job, plan, partial(check_interrupt, control)) is not None:
                 return "passed"
         except BatchInterrupt:
             return "waiting"
-    store = CheckpointStore(job.at.unfinished, resume=True)
-    if share.place:  # others are at work beside this one
+    store = CheckpointStore(job.paths.checkpoint, resume=True)
+    if share.index:  # others are at work beside this one
         name = f"share{share.name}of{share.count}"
-        store = CheckpointStore(store.shelf / name, resume=True, shelf=store.shelf)
-    data = open_survey(stamped(plan))
+        store = CheckpointStore(
+            store.results_folder / name, resume=True, results_folder=store.results_folder
+        )
+    data = open_plan_inputs(stamp_plan_files(plan))
     try:
         ended = yield from _run_shard(plan, data, share, control, store)
     except Refused as error:
-        if share.place or error.refusal.code not in CHECKPOINT_FAULTS:
+        if share.index or error.refusal.code not in CHECKPOINT_FAULTS:
             raise
-        anew = CheckpointStore(job.at.unfinished, resume=False)
+        anew = CheckpointStore(job.paths.checkpoint, resume=False)
         ended = yield from _run_shard(plan, data, share, control, anew)
     return "shared" if ended is Control.GO else "waiting"
 
@@ -112,17 +114,17 @@ def _restore_shard(
 def _run_shard(
     plan: Plan,
     data: Mapping[str, Any],
-    share: Share,
+    share: Shard,
     control: Callable[[], Control],
     store: CheckpointStore,
 ) -> Generator[Event, None, Control]:
-    from napari_dip.pipeline.execute.shares import restore_fits, restore_share
+    from napari_dip.pipeline.execute.shards import restore_tile_shard, restore_unit_shard
 
-    yield Event("Starting the engine")
+    yield Event(message="Starting the engine")
     load_torch()
-    restore = restore_share if plan.tiles else restore_fits
+    restore = restore_tile_shard if plan.tiles else restore_unit_shard
     steps = restore(plan, data, share, control, store)
-    return (yield from in_own_state(steps, plan.threads))
+    return (yield from run_in_default_state(steps, plan.threads))
 
 
 #: Topic that workers speak on; the scheduler keeps the last thousand words of a topic and no more.
@@ -141,7 +143,7 @@ def run_worker_task(unit: WorkerTask, worker: Any) -> dict[str, Any] | None:
 
     Parameters
     ----------
-    unit : Unit
+    unit : WorkerTask
     worker : distributed.Worker
         The one that this runs in.
 
@@ -153,11 +155,11 @@ def run_worker_task(unit: WorkerTask, worker: Any) -> dict[str, Any] | None:
         one should go on from the checkpoint.
     """
     if unit.versions != get_versions():
-        told = {"found": format_versions(get_versions()), "here": format_versions(unit.versions)}
-        return make_failure_answer(refusal("cluster-versions", **told))
+        facts = {"found": format_versions(get_versions()), "here": format_versions(unit.versions)}
+        return make_failure_answer(refusal("cluster-versions", **facts))
     key = worker.get_current_task()
 
-    def wish() -> Control:
+    def poll_control() -> Control:
         return _CONTROLS.get(unit.session, Control.GO)
 
     def wanted() -> bool:
@@ -166,18 +168,18 @@ def run_worker_task(unit: WorkerTask, worker: Any) -> dict[str, Any] | None:
         return task is not None and task.state != "cancelled"
 
     def control() -> Control:
-        going_on = wish()
+        going_on = poll_control()
         if going_on is Control.GO and not (wanted() and worker.status.name in ACTIVE_WORKER_STATES):
             return Control.KEEP
         return going_on
 
     with _FIT_LOCK:
         see = make_event_sender(
-            unit, lambda words: worker.log_event(EVENT_TOPIC, words), worker.address
+            unit, lambda text: worker.log_event(EVENT_TOPIC, text), worker.address
         )
-        restore = restore_file_on_worker if unit.share is None else restore_shard_on_worker
+        restore = restore_file_on_worker if unit.shard is None else restore_shard_on_worker
         answer = restore(unit, control, see)
-    if answer["state"] == "waiting" and wish() is Control.GO and wanted():
+    if answer["state"] == "waiting" and poll_control() is Control.GO and wanted():
         return None
     return answer
 
@@ -191,12 +193,12 @@ def receive_control(session: str, control: str) -> None:
 
 def describe_worker() -> tuple[Machine, tuple[str, ...]]:
     """Say what this worker offers."""
-    return this_machine(), get_versions()
+    return detect_machine(), get_versions()
 
 
-def format_versions(found: tuple[str, ...]) -> str:
+def format_versions(versions: tuple[str, ...]) -> str:
     """Put versions into words."""
-    return "napari-dip {} with PyTorch {}".format(*found)
+    return "napari-dip {} with PyTorch {}".format(*versions)
 
 
 def make_event_sender(
@@ -206,7 +208,7 @@ def make_event_sender(
 
     Parameters
     ----------
-    unit : Unit
+    unit : WorkerTask
     tell : callable
         Takes words in plain types.
     worker : str
@@ -217,9 +219,9 @@ def make_event_sender(
     def see(event: Event) -> None:
         nonlocal last
         now = time.monotonic()
-        if event.words != last[0] or now - last[1] >= unit.beat:
-            last = (event.words, now)
-            words = {"session": unit.session, "unit": unit.name, "worker": worker}
-            tell({**words, "event": serialise_event(event)})
+        if event.message != last[0] or now - last[1] >= unit.report_interval:
+            last = (event.message, now)
+            text = {"session": unit.session, "unit": unit.name, "worker": worker}
+            tell({**text, "event": serialise_event(event)})
 
     return see

@@ -49,9 +49,7 @@ def main() -> int:
     try:
         _process_request(folder, request)
     except Refused as no:
-        said = no.refusal
-        told = {"code": said.code, "sentence": said.sentence, "remedy": said.remedy}
-        (folder / REFUSAL_FILE).write_text(json.dumps(told), encoding="utf-8")
+        (folder / REFUSAL_FILE).write_text(json.dumps(no.refusal.to_dict()), encoding="utf-8")
         return 2
     except MemoryError:
         return 3
@@ -75,8 +73,8 @@ def limit(memory: int, seconds: int) -> None:
     bounds = {resource.RLIMIT_CPU: seconds, resource.RLIMIT_FSIZE: memory}
     with suppress(OSError):  # where the size is not to be had, no limit can be set upon it
         with open("/proc/self/statm", encoding="ascii") as file:
-            held = int(file.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
-        bounds[resource.RLIMIT_AS] = held + memory
+            locked = int(file.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+        bounds[resource.RLIMIT_AS] = locked + memory
     for kind, most in bounds.items():
         hard = resource.getrlimit(kind)[1]
         soft = most if hard == resource.RLIM_INFINITY else min(most, hard)
@@ -99,9 +97,9 @@ def _load_torch(request: dict[str, Any]) -> None:
 def _process_request(folder: Path, request: dict[str, Any]) -> None:
     if request["weights"] is None:
         program = read_program(request["path"])
-        shown = program.archive.shown
+        printable = program.archive.printable_name
     else:
-        shown = make_printable(request["path"])
+        printable = make_printable(request["path"])
         _load_torch(request)
         export_torchvision_network(
             request["path"], request["weights"], request["size"], folder / PROGRAM_FILE
@@ -113,16 +111,16 @@ def _process_request(folder: Path, request: dict[str, Any]) -> None:
         ]
         (folder / LAYERS_FILE).write_text(json.dumps(layers), encoding="utf-8")
         return
-    found = extract_subgraph(program, request["layer"])
-    _check_steps(found["steps"], shown)
+    subgraph = extract_subgraph(program, request["layer"])
+    _check_steps(subgraph["steps"], printable)
     channels = _read_channel_count(program)
-    _run_network(folder, program, found, channels, request)
+    _run_network(folder, program, subgraph, channels, request)
 
 
 def _format_result_size(program: ExportedProgram, name: str) -> str:
     """Give the size of a result for the picture that the program was exported for."""
     sizes = program.shapes.get(name, ())[1:]
-    return " × ".join("?" if one is None else str(one) for one in sizes) or "1"
+    return " × ".join("?" if siz is None else str(siz) for siz in sizes) or "1"
 
 
 def _read_channel_count(program: ExportedProgram) -> int:
@@ -132,23 +130,25 @@ def _read_channel_count(program: ExportedProgram) -> int:
     return program.sizes[1]
 
 
-def _check_steps(steps: list[list[Any]], shown: str) -> None:
+def _check_steps(steps: list[list[Any]], printable_name: str) -> None:
     """Say no to what is not among the operators that are carried out."""
     for operator, arguments, _, _ in steps:
         if why := find_operator_fault(operator, arguments):
             code = f"network-{why}"
-            raise Refused(refusal(code, path=shown, operator=make_printable(operator)[:100]))
+            raise Refused(
+                refusal(code, path=printable_name, operator=make_printable(operator)[:100])
+            )
 
 
 def _run_network(
     folder: Path,
     program: ExportedProgram,
-    found: dict[str, Any],
+    graph: dict[str, Any],
     channels: int,
     request: dict[str, Any],
 ) -> None:
     """Carry the network out once, on a picture of zeros, and hand it over if that goes well."""
-    weights = {name: read_weight(program, name) for name in found.pop("kept")}
+    weights = {name: read_weight(program, name) for name in graph.pop("kept")}
     _load_torch(request)
     import torch
     from safetensors.torch import save_file
@@ -159,24 +159,24 @@ def _run_network(
     height, width = request["size"]
     try:
         with torch.no_grad():
-            seen = FeatureGraph(found, tensors)(torch.zeros(1, channels, height, width))
-            if not seen.is_floating_point() or seen.shape[0] != 1:
+            answer = FeatureGraph(graph, tensors)(torch.zeros(1, channels, height, width))
+            if not answer.is_floating_point() or answer.shape[0] != 1:
                 raise TypeError("it gives no activations there")
     except (RuntimeError, ValueError, TypeError, IndexError, KeyError, AttributeError) as error:
-        if any(words in str(error).lower() for words in _OUT_OF_MEMORY_TEXTS):
+        if any(text in str(error).lower() for text in _OUT_OF_MEMORY_TEXTS):
             raise MemoryError from None
-        expected = " × ".join("?" if one is None else str(one) for one in program.sizes[2:])
+        expected = " × ".join("?" if siz is None else str(siz) for siz in program.sizes[2:])
         facts = {"height": height, "width": width, "expected": expected}
         raise Refused(
             refusal(
                 "network-size",
-                path=program.archive.shown,
+                path=program.archive.printable_name,
                 why=describe_exception(error)[:300],
                 **facts,
             )
         ) from None
-    told = {"network": found, "channels": channels, "shape": list(seen.shape)}
-    save_file(tensors, folder / ANSWER_FILE, metadata={"napari_dip": json.dumps(told)})
+    details = {"network": graph, "channels": channels, "shape": list(answer.shape)}
+    save_file(tensors, folder / ANSWER_FILE, metadata={"napari_dip": json.dumps(details)})
 
 
 if __name__ == "__main__":
@@ -209,9 +209,9 @@ def export_torchvision_network(name: str, weights: str, size: tuple[int, int], p
     except Exception as error:  # one that was built for another torch raises what it likes
         facts = {"name": make_printable(name)[:100], "why": describe_exception(error)[:300]}
         raise Refused(refusal("torchvision-missing", **facts)) from None
-    known = models.list_models(module=models)
-    if name not in known:
-        near = get_close_matches(name, known, _MAX_NAME_SUGGESTIONS, cutoff=0)
+    model_names = models.list_models(module=models)
+    if name not in model_names:
+        near = get_close_matches(name, model_names, _MAX_NAME_SUGGESTIONS, cutoff=0)
         facts = {"name": make_printable(name)[:100], "near": ", ".join(near)}
         raise Refused(refusal("architecture-unknown", **facts))
     import torch
@@ -264,7 +264,7 @@ def _build_torchvision_network(models: Any, name: str, state: dict[str, Any], we
     try:
         network.load_state_dict(state, strict=True, assign=True)
     except RuntimeError as error:
-        words = " ".join(str(error).split("\n\t")[1:2]) or str(error)
-        facts = {"path": make_printable(weights), "name": name, "why": make_printable(words)[:300]}
+        text = " ".join(str(error).split("\n\t")[1:2]) or str(error)
+        facts = {"path": make_printable(weights), "name": name, "why": make_printable(text)[:300]}
         raise Refused(refusal("weights-unfit", **facts)) from None
     return network.eval()

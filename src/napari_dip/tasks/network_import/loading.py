@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import BeforeValidator
 from pydantic_core import PydanticCustomError
 
-from napari_dip.errors import FAULTS, Refusal, Refused, refusal
+from napari_dip.errors import FAULTS, Refusal, Refused, read_refusal, refusal
 from napari_dip.errors.fault import make_printable
 from napari_dip.io.paths import check_readable_file
 
@@ -37,7 +37,7 @@ _EXIT_ANSWER, _EXIT_REFUSAL, _EXIT_OUT_OF_MEMORY = 0, 2, 3
 _MAX_REFUSAL_LENGTH = 20_000
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class NetworkFile:
     """Where a network comes from.
 
@@ -83,7 +83,7 @@ class NetworkFile:
         return (self.network,) if self.is_program else tuple(filter(None, (self.weights,)))
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class ImportedNetwork:
     """A network up to one of its layers.
 
@@ -125,21 +125,21 @@ def load_network(
 
     Returns
     -------
-    Network or Refusal
+    ImportedNetwork or Refusal
         The same network is read once, as long as its files stay as they are.
     """
     if layer == "list":
         layers = list_network_layers(file, size)
         if isinstance(layers, Refusal):
             return layers
-        told = ", ".join(f"{make_printable(path)} ({sizes})" for path, sizes in layers)[
+        details = ", ".join(f"{make_printable(path)} ({sizes})" for path, sizes in layers)[
             :_MAX_REFUSAL_LENGTH
         ]
-        facts = {"path": make_printable(file.network), "count": len(layers), "layers": told}
+        facts = {"path": make_printable(file.network), "count": len(layers), "layers": details}
         return refusal("layer-list", **facts)
-    found = _read_or_refuse(file, layer, size, memory)
-    assert not isinstance(found, tuple)
-    return found
+    network = _read_or_refuse(file, layer, size, memory)
+    assert not isinstance(network, tuple)
+    return network
 
 
 def list_network_layers(
@@ -157,9 +157,9 @@ def list_network_layers(
     -------
     tuple of (path, size of its answer) or Refusal
     """
-    found = _read_or_refuse(file, None, size, MAX_LOADING_BYTES)
-    assert not isinstance(found, ImportedNetwork)
-    return found
+    network = _read_or_refuse(file, None, size, MAX_LOADING_BYTES)
+    assert not isinstance(network, ImportedNetwork)
+    return network
 
 
 def _read_or_refuse(
@@ -191,36 +191,36 @@ def _load(
     from napari_dip.io.integrity import compute_file_sha256
     from napari_dip.tasks.network_import.child import ANSWER_FILE, LAYERS_FILE, REFUSAL_FILE
 
-    with tempfile.TemporaryDirectory(prefix="napari-dip-") as made:
-        folder = Path(made)
+    with tempfile.TemporaryDirectory(prefix="napari-dip-") as folder_name:
+        folder = Path(folder_name)
         request: dict[str, Any] = {"path": file.network, "weights": file.weights}
         request |= {"layer": layer, "size": size, "memory": memory, "seconds": MAX_LOADING_SECONDS}
         code = _run_child(folder, json.dumps(request))
         if code == _EXIT_ANSWER and layer is None:
-            told = json.loads((folder / LAYERS_FILE).read_text(encoding="utf-8"))
-            return tuple((str(path), str(sizes)) for path, sizes in told)
+            data = json.loads((folder / LAYERS_FILE).read_text(encoding="utf-8"))
+            return tuple((str(path), str(sizes)) for path, sizes in data)
         if code == _EXIT_ANSWER:
             return _read_network_answer(
                 folder / ANSWER_FILE, compute_file_sha256(Path(file.paths[0]))
             )
         if code == _EXIT_REFUSAL:
             raise Refused(_read_child_refusal(folder / REFUSAL_FILE))
-        shown = make_printable(file.network)
+        printable = make_printable(file.network)
         if code == _EXIT_OUT_OF_MEMORY or code < 0:  # a signal: the limit of time or of memory
             limit = f"{memory / 2**30:.1f} GB of memory or {MAX_LOADING_SECONDS} s"
-            raise Refused(refusal("network-limits", path=shown, limit=limit))
+            raise Refused(refusal("network-limits", path=printable, limit=limit))
         why = "its reader could make no sense of it"
-        raise Refused(refusal("network-broken", path=shown, why=why))
+        raise Refused(refusal("network-broken", path=printable, why=why))
 
 
 def _run_child(folder: Path, request: str) -> int:
     """Let the child work; its exit code, below zero where it was ended."""
     # -P: nothing is imported from the folder in which the program happens to run
-    words = [sys.executable, "-P", "-m", "napari_dip.tasks.network_import.child", str(folder)]
+    text = [sys.executable, "-P", "-m", "napari_dip.tasks.network_import.child", str(folder)]
     quiet = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
     try:
         return subprocess.run(
-            words,
+            text,
             env={**os.environ, **quiet},
             input=request,
             encoding="utf-8",
@@ -239,18 +239,24 @@ def _read_network_answer(answer: Path, sha256: str) -> ImportedNetwork:
     # as arrays: torch is loaded later, once no reason is left to say no
     from safetensors import safe_open
 
-    with safe_open(answer, framework="np") as found:
-        told = json.loads(found.metadata()["napari_dip"])
-        tensors = {name: found.get_tensor(name) for name in found.keys()}
-    shape = tuple(told["shape"][1:])
-    return ImportedNetwork(told["network"], tensors, int(told["channels"]), shape, sha256)
+    with safe_open(answer, framework="np") as answer_file:
+        data = json.loads(answer_file.metadata()["napari_dip"])
+        tensors = {name: answer_file.get_tensor(name) for name in answer_file.keys()}
+    shape = tuple(data["shape"][1:])
+    return ImportedNetwork(
+        description=data["network"],
+        tensors=tensors,
+        channels=int(data["channels"]),
+        shape=shape,
+        sha256=sha256,
+    )
 
 
 def _read_child_refusal(path: Path) -> Refusal:
-    told = json.loads(path.read_text(encoding="utf-8"))
-    assert told["code"] in FAULTS
-    words = (make_printable(str(told[key]))[:_MAX_REFUSAL_LENGTH] for key in ("sentence", "remedy"))
-    return Refusal(told["code"], *words)
+    no = read_refusal(json.loads(path.read_text(encoding="utf-8")))
+    assert no.code in FAULTS
+    assert len(no.message) <= _MAX_REFUSAL_LENGTH
+    return no
 
 
 #: Of red, green and blue in a range of 0 to 1, over the training images of ImageNet, as all
@@ -288,7 +294,7 @@ def normalise_numbers(value: object) -> str:
 NumbersText = Annotated[str, BeforeValidator(normalise_numbers)]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Normalisation:
     """Mean and deviation of what a network expects, in its own range.
 
@@ -304,8 +310,8 @@ class Normalisation:
     def check(self, channels: int) -> Refusal | None:
         """Say no where there are not as many as channels, or where one divides by nothing."""
         for field, values in (("mean", self.mean), ("deviation", self.deviation)):
-            told = ",".join(f"{one:g}" for one in values)
-            facts = {"field": field, "value": told, "hint": "Give one number, or leave it empty."}
+            text = ",".join(f"{value:g}" for value in values)
+            facts = {"field": field, "value": text, "hint": "Give one number, or leave it empty."}
             if len(values) not in (1, channels):
                 why = f"the network takes {channels} channels"
                 return refusal("setting-wrong", why=why, **facts)
@@ -314,30 +320,34 @@ class Normalisation:
         return None
 
     @property
-    def words(self) -> str:
+    def description(self) -> str:
         """What is done, for a note."""
         if self.mean == (0.0,) and self.deviation == (1.0,):
             return "nothing else was done to it"
         mean, deviation = (
-            ", ".join(f"{one:g}" for one in values) for values in (self.mean, self.deviation)
+            ", ".join(f"{value:g}" for value in values) for values in (self.mean, self.deviation)
         )
         return f"{mean} was taken off, and the rest divided by {deviation}"
 
 
-def choose_normalisation(wish: str, mean: str, deviation: str, *, program: bool) -> Normalisation:
+def choose_normalisation(choice: str, mean: str, deviation: str, *, program: bool) -> Normalisation:
     """Choose mean and deviation.
 
     Parameters
     ----------
-    wish : {"auto", "imagenet", "none"}
+    choice : {"auto", "imagenet", "none"}
     mean, deviation : str
         Numbers that are to be taken instead, or nothing.
     program : bool
         Whether the network is a program of the user's own.
     """
-    usual = IMAGENET if wish == "imagenet" or (wish == "auto" and not program) else ((0.0,), (1.0,))
-    given = (tuple(float(one) for one in text.split(",") if one) for text in (mean, deviation))
-    return Normalisation(*(own or other for own, other in zip(given, usual, strict=True)))
+    usual = (
+        IMAGENET if choice == "imagenet" or (choice == "auto" and not program) else ((0.0,), (1.0,))
+    )
+    means, deviations = (
+        tuple(float(part) for part in text.split(",") if part) for text in (mean, deviation)
+    )
+    return Normalisation(mean=means or usual[0], deviation=deviations or usual[1])
 
 
 def choose_value_range(

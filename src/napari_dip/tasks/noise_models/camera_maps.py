@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_dip.errors import refusal
+from napari_dip.errors.notes import make_note
 from napari_dip.tasks.base import Input
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from napari_dip.engine.likelihood.fidelity import NoiseVariance
     from napari_dip.errors import Refusal
+    from napari_dip.errors.notes import Note
     from napari_dip.io import ImageSpec
 
     Marks = npt.NDArray[np.bool_]
@@ -32,25 +34,25 @@ _MAP_HELP = "One plane of the image's size, as napari-dip camera-maps writes it;
 #: What the dock, the command line and Python ask for.
 CAMERA_MAPS = (
     Input(
-        "offset_map",
-        "Offset map of the camera",
-        f"What each pixel reads without light, in grey values. {_MAP_HELP}",
+        name="offset_map",
+        label="Offset map of the camera",
+        help=f"What each pixel reads without light, in grey values. {_MAP_HELP}",
         optional=True,
         calibrates=True,
     ),
     Input(
-        "gain_map",
-        "Gain map of the camera",
-        "Grey values that each pixel gives for a photo-electron; only differences between pixels "
-        f"count. It needs an offset map. {_MAP_HELP}",
+        name="gain_map",
+        label="Gain map of the camera",
+        help="Grey values that each pixel gives for a photo-electron; only differences between "
+        f"pixels count. It needs an offset map. {_MAP_HELP}",
         optional=True,
         calibrates=True,
     ),
     Input(
-        "noise_map",
-        "Noise map of the camera",
-        "Standard deviation of each pixel's read noise, in grey values: hot pixels count for less. "
-        f"{_MAP_HELP}",
+        name="noise_map",
+        label="Noise map of the camera",
+        help="Standard deviation of each pixel's read noise, in grey values: hot pixels count for "
+        f"less. {_MAP_HELP}",
         optional=True,
         calibrates=True,
     ),
@@ -119,23 +121,20 @@ class CameraCorrection:
             )
         )
 
-    def usable(self, known: Marks | None, shape: tuple[int, ...]) -> Marks | None:
+    def usable(self, measured_mask: Marks | None, shape: tuple[int, ...]) -> Marks | None:
         """Leave noisy pixels out of those that are known, (..., Y, X); None: all of them."""
         if self.excess is None:
-            return known
+            return measured_mask
         quiet = np.broadcast_to(self.excess <= self.usual, shape)
-        return quiet if known is None else known & quiet
+        return quiet if measured_mask is None else measured_mask & quiet
 
     @property
-    def notes(self) -> tuple[str, ...]:
-        """Words on what the noise map says."""
+    def notes(self) -> tuple[Note, ...]:
+        """Say what the noise map says."""
         if self.excess is None:
             return ()
         many = float((self.excess > self.usual).mean())
-        return (
-            f"By the noise map of the camera, {many:.2%} of the pixels read with more than twice "
-            "the usual variance. Pixels count for the less, the noisier they read.",
-        )
+        return (make_note("camera-maps", share=many),)
 
 
 def check_maps(
@@ -150,7 +149,11 @@ def check_maps(
     of_detector : bool
         Whether the noise is one that a detector makes.
     """
-    maps = {one.name: others[one.name] for one in CAMERA_MAPS if one.name in others}
+    maps = {
+        camera_map.name: others[camera_map.name]
+        for camera_map in CAMERA_MAPS
+        if camera_map.name in others
+    }
     for spec in maps.values():
         if not of_detector:
             return refusal("map-noise", name=spec.name)
@@ -160,8 +163,10 @@ def check_maps(
             return refusal("map-size", name=spec.name, size=size, image=source.name, want=want)
     if "gain_map" in maps and "offset_map" not in maps:
         return refusal("map-gain-alone", name=maps["gain_map"].name)
-    if "noise_map" in maps and "second" in others:
-        return refusal("map-second", name=maps["noise_map"].name, second=others["second"].name)
+    if "noise_map" in maps and "repeated_exposure" in others:
+        return refusal(
+            "map-second", name=maps["noise_map"].name, second=others["repeated_exposure"].name
+        )
     return None
 
 
@@ -191,9 +196,9 @@ def build_camera_correction(
     algorithms, Nature Methods 10, 2013, doi:10.1038/nmeth.2488.
     """
     maps = {
-        one.name: others[one.name].reshape(grid).astype(np.float64)
-        for one in CAMERA_MAPS
-        if one.name in others
+        camera_map.name: others[camera_map.name].reshape(grid).astype(np.float64)
+        for camera_map in CAMERA_MAPS
+        if camera_map.name in others
     }
     if not maps:
         return None

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_dip.errors.notes import make_note
 from napari_dip.tasks.priors.blind_spot import build_blind_spot_problem
 from napari_dip.tasks.priors.deep_image_prior import (
     build_random_input_problem,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
     from napari_dip.engine.prior import Prior
     from napari_dip.engine.problem import Estimate, Penalty, Problem
+    from napari_dip.errors.notes import Note
     from napari_dip.tasks.base import FitInput
 
     Plane = npt.NDArray[np.float64]
@@ -34,21 +36,18 @@ if TYPE_CHECKING:
     Marks = npt.NDArray[np.bool_]
 
 #: Name of the noise, and of the prior that fills pixels from those around; a row of the presets.
-SALT_AND_PEPPER, MASKED_INPUT_PRIOR = "salt-and-pepper", "image"
+SALT_AND_PEPPER, MASKED_INPUT_PRIOR = "salt-and-pepper", "masked-input"
 
 
-def describe_impulses(known: npt.NDArray[np.bool_]) -> str:
+def describe_impulses(measured_mask: npt.NDArray[np.bool_]) -> Note:
     """Say how many were found, where what is known is (parts, C, *grid)."""
-    count = int(known.size - known.sum())
-    return (
-        f"{count} pixels ({count / known.size:.2%}) were found to be impulses: they count as not "
-        "measured, and the picture there comes from the pixels around."
-    )
+    count = int(measured_mask.size - measured_mask.sum())
+    return make_note("impulses-found", count=count, share=count / measured_mask.size)
 
 
-def has_no_impulses(known: npt.NDArray[np.bool_] | None) -> bool:
+def has_no_impulses(measured_mask: npt.NDArray[np.bool_] | None) -> bool:
     """Whether none were found."""
-    return known is None or bool(known.all())
+    return measured_mask is None or bool(measured_mask.all())
 
 
 def build_impulse_problem(scene: FitInput, penalties: tuple[tuple[float, Penalty], ...]) -> Problem:
@@ -57,7 +56,7 @@ def build_impulse_problem(scene: FitInput, penalties: tuple[tuple[float, Penalty
 
     from napari_dip.engine.problem import append_final_step
 
-    fed = scene.prior != "noise"
+    fed = scene.prior != "random-input"
     explained = (build_blind_spot_problem if fed else build_random_input_problem)(scene, penalties)
     problem = (
         validate_by_squared_error(scene, explained)
@@ -67,11 +66,11 @@ def build_impulse_problem(scene: FitInput, penalties: tuple[tuple[float, Penalty
 
     def unheard(estimate: Estimate, done: Estimate) -> Estimate:
         """Take what was foretold where there is an impulse."""
-        known = scene.known > 0
-        mean = where(known, done.mean, estimate.mean)
+        mask = scene.measured_mask > 0
+        mean = where(mask, done.mean, estimate.mean)
         if done.log_variance is None or estimate.log_variance is None:
             return done._replace(mean=mean)
-        return type(done)(mean, where(known, done.log_variance, estimate.log_variance))
+        return type(done)(mean, where(mask, done.log_variance, estimate.log_variance))
 
     return append_final_step(problem, unheard)
 
@@ -83,7 +82,7 @@ def build_impulse_prior(scene: FitInput, rng: torch.Generator) -> Prior:
 
 def exclude_impulses(scene: FitInput) -> FitInput:
     """Keep impulses out of what a blind-spot network is fed, as judging pixels are."""
-    return replace(scene, guarded=1 - (1 - scene.guarded) * scene.known)
+    return replace(scene, guarded=1 - (1 - scene.guarded) * scene.measured_mask)
 
 
 #: Standard deviations from the median of its surroundings that make a pixel suspect. Normal noise
@@ -159,27 +158,27 @@ def find_impulses(
     low, high = np.percentile(values, (1, 99))
     least = max(MIN_IMPULSE_SIGMA_SHARE * float(high - low), _measure_grey_step(values))
     fixed = _find_salt_and_pepper(values, far, least)
-    found = fixed
+    impulses = fixed
     for _ in range(looks):
-        filled = _fill_impulses(values, found)
+        filled = _fill_impulses(values, impulses)
         middle = compute_local_median(filled)
         off = np.abs(filled - middle)
-        noise = _estimate_noise_by_brightness(off, middle, ~found, least)
+        noise = _estimate_noise_by_brightness(off, middle, ~impulses, least)
         away = np.abs(values - middle)
         suspect = (away > far * noise) & (
             away > TEXTURE * NORMAL_MAD_SCALE * compute_local_median(off)
         )
-        now = fixed | (suspect & _find_isolated(values, found, noise))
-        if np.array_equal(now, found):
+        now = fixed | (suspect & _find_isolated(values, impulses, noise))
+        if np.array_equal(now, impulses):
             break
-        found = now
-    return found
+        impulses = now
+    return impulses
 
 
 def find_stack_impulses(parts: npt.NDArray[np.floating], *, far: float = SUSPECT_SIGMAS) -> Marks:
     """Find those of all planes of (..., Y, X), each by itself."""
     planes = parts.reshape(-1, *parts.shape[-2:])
-    return np.stack([find_impulses(one, far=far) for one in planes]).reshape(parts.shape)
+    return np.stack([find_impulses(plane, far=far) for plane in planes]).reshape(parts.shape)
 
 
 def compute_local_median(plane: npt.NDArray[np.floating]) -> Plane:
@@ -203,18 +202,20 @@ def _measure_grey_step(values: Plane) -> float:
     return float(np.median(steps)) if 1 < len(levels) < values.size // 4 else 0.0
 
 
-def _estimate_noise_by_brightness(off: Plane, middle: Plane, known: Marks, least: float) -> Plane:
+def _estimate_noise_by_brightness(
+    off: Plane, middle: Plane, measured_mask: Marks, least: float
+) -> Plane:
     """Give the noise's standard deviation at each pixel, by brightness.
 
-    Read from what is `known` of how far pixels lie `off` the middle of their surroundings.
+    Read from what is `measured_mask` of how far pixels lie `off` the middle of their surroundings.
     """
-    bright, away = middle[known], off[known]
+    bright, away = middle[measured_mask], off[measured_mask]
     order = np.argsort(bright, kind="stable")
     levels, widths = [], []
-    for one in np.array_split(order, IMPULSE_BRIGHTNESS_CLASSES):
-        if len(one):
-            levels.append(np.median(bright[one]))
-            some = np.quantile(away[one], [rank for rank, _ in QUANTILE_SCALES])
+    for item in np.array_split(order, IMPULSE_BRIGHTNESS_CLASSES):
+        if len(item):
+            levels.append(np.median(bright[item]))
+            some = np.quantile(away[item], [rank for rank, _ in QUANTILE_SCALES])
             widths.append(max(some * [factor for _, factor in QUANTILE_SCALES]))
     return np.asarray(np.maximum(np.interp(middle, levels, widths), least))
 
@@ -226,9 +227,9 @@ def _find_salt_and_pepper(values: Plane, far: float, least: float) -> Marks:
     """
     ends = values.min(), values.max()
     at_ends = (values == ends[0]) | (values == ends[1])
-    found = np.zeros(values.shape, bool)
+    impulses = np.zeros(values.shape, bool)
     if at_ends.all():
-        return found
+        return impulses
     filled = _fill_impulses(values, at_ends)
     middle = compute_local_median(filled)
     noise = _estimate_noise_by_brightness(np.abs(filled - middle), middle, ~at_ends, least)
@@ -243,8 +244,8 @@ def _find_salt_and_pepper(values: Plane, far: float, least: float) -> Marks:
         around = sum(_shift_plane(same, step).astype(int) for step in NEIGHBOUR_OFFSETS)
         here = same & odd & (around <= max(most, 1))
         if here.sum() >= MIN_EXTREME_PIXELS:
-            found |= here
-    return found
+            impulses |= here
+    return impulses
 
 
 def _compute_normal_quantile(chance: float) -> float:
@@ -252,11 +253,13 @@ def _compute_normal_quantile(chance: float) -> float:
     return NormalDist().inv_cdf(1 - chance / 2) if chance > 0 else math.inf
 
 
-def _find_isolated(values: Plane, found: Marks, noise: Plane) -> Marks:
+def _find_isolated(values: Plane, impulses: Marks, noise: Plane) -> Marks:
     """Whether all neighbours but one are far off; those found to be impulses do not count."""
-    known = np.where(found, np.inf, values)
+    unmarked_values = np.where(impulses, np.inf, values)
     alike = sum(
-        (np.abs(_shift_plane(known, step) - values) <= ISOLATION_SIGMAS * noise).astype(int)
+        (np.abs(_shift_plane(unmarked_values, step) - values) <= ISOLATION_SIGMAS * noise).astype(
+            int
+        )
         for step in NEIGHBOUR_OFFSETS
     )
     return np.asarray(alike <= 1)
@@ -269,20 +272,20 @@ def _shift_plane(plane: npt.NDArray[Any], step: tuple[int, int]) -> npt.NDArray[
     return padded[1 + down : 1 + down + height, 1 + right : 1 + right + width]
 
 
-def _fill_impulses(values: Plane, found: Marks) -> Plane:
+def _fill_impulses(values: Plane, impulses: Marks) -> Plane:
     """Put the median of what is known around in the place of impulses, ring by ring."""
-    filled, left = np.where(found, np.nan, values), found.copy()
-    while left.any() and not left.all():
-        around = np.stack([_shift_plane(filled, step) for step in NEIGHBOUR_OFFSETS])[:, left]
-        told = ~np.isnan(around).all(0)
-        at = np.argwhere(left)[told]
-        filled[tuple(at.T)] = np.nanmedian(around[:, told], 0)
-        left = np.isnan(filled)
+    filled, remaining = np.where(impulses, np.nan, values), impulses.copy()
+    while remaining.any() and not remaining.all():
+        around = np.stack([_shift_plane(filled, step) for step in NEIGHBOUR_OFFSETS])[:, remaining]
+        mask = ~np.isnan(around).all(0)
+        at = np.argwhere(remaining)[mask]
+        filled[tuple(at.T)] = np.nanmedian(around[:, mask], 0)
+        remaining = np.isnan(filled)
     return filled
 
 
 def replace_by_random_neighbours(
-    planes: npt.NDArray[np.float32], known: Marks, *, seed: int = 0
+    planes: npt.NDArray[np.float32], measured_mask: Marks, *, seed: int = 0
 ) -> npt.NDArray[np.float32]:
     """Put a known pixel of the surroundings, drawn at random, in the place of each that is not.
 
@@ -293,22 +296,22 @@ def replace_by_random_neighbours(
     ----------
     planes : ndarray
         (planes, Y, X).
-    known : ndarray of bool
+    measured_mask : ndarray of bool
         Of the same shape.
     seed : int
         Of the draws.
     """
     rng, reach = np.random.default_rng(seed), MEDIAN_WINDOW_SIDE // 2
-    answer, left = planes.copy(), ~known
+    answer, mask = planes.copy(), ~measured_mask
     height, width = planes.shape[1:]
     for _ in range(MAX_REPLACEMENT_DRAWS):
-        at = np.argwhere(left)
+        at = np.argwhere(mask)
         if not len(at):
             break
         steps = rng.integers(-reach, reach + 1, (len(at), 2))
         y = np.clip(at[:, 1] + steps[:, 0], 0, height - 1)
         x = np.clip(at[:, 2] + steps[:, 1], 0, width - 1)
-        hit = known[at[:, 0], y, x]
+        hit = measured_mask[at[:, 0], y, x]
         answer[tuple(at[hit].T)] = planes[at[hit, 0], y[hit], x[hit]]
-        left[tuple(at[hit].T)] = False
+        mask[tuple(at[hit].T)] = False
     return answer

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_dip.errors import refusal
+from napari_dip.errors.notes import make_note
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from napari_dip.engine.priors.jpeg import JpegCompression
     from napari_dip.engine.problem import Estimate, Penalty, Problem
     from napari_dip.errors import Refusal
+    from napari_dip.errors.notes import Note
     from napari_dip.io import ImageSpec
     from napari_dip.tasks.base import FitInput
 
@@ -44,8 +46,8 @@ COMPRESSION_VARIANCE_FLOOR = 0.1
 
 def check_jpeg(source: ImageSpec, others: Mapping[str, ImageSpec]) -> Refusal | None:
     """Say no to what compression is not undone for, from the headers alone."""
-    if "second" in others:
-        return refusal("jpeg-second", name=others["second"].name)
+    if "repeated_exposure" in others:
+        return refusal("jpeg-second", name=others["repeated_exposure"].name)
     counts = [source.shape[source.axes.index(axis)] for axis in "C" if axis in source.axes]
     if any(count > 1 for count in counts):
         return refusal("jpeg-channels", name=source.name, count=counts[0])
@@ -59,7 +61,7 @@ def admit_jpeg(image: npt.NDArray[np.float32], name: str) -> Refusal | None:
 
 def read_jpeg_traces(
     image: npt.NDArray[np.float32],
-) -> tuple[Mapping[str, npt.NDArray[np.float32]], tuple[str, ...]]:
+) -> tuple[Mapping[str, npt.NDArray[np.float32]], tuple[Note, ...]]:
     """Read how a picture was compressed.
 
     Parameters
@@ -74,21 +76,17 @@ def read_jpeg_traces(
     """
     import numpy as np
 
-    found, levels = _find_scaled_traces(image)
-    assert found is not None  # it was asked for when the pixels were sorted
+    traces, levels = _find_scaled_traces(image)
+    assert traces is not None  # it was asked for when the pixels were sorted
     others = {
-        "jpeg_steps": found.steps.astype(np.float32),
-        "jpeg_start": np.array(found.start, np.float32),
-        "jpeg_halved": np.array(found.halved, np.float32),
+        "jpeg_steps": traces.steps.astype(np.float32),
+        "jpeg_start": np.array(traces.start, np.float32),
+        "jpeg_halved": np.array(traces.halved, np.float32),
         "jpeg_levels": np.array([levels], np.float32),
     }
-    down, right = (first % 8 for first in found.start)
-    colour = ", colour at half the size" if any(found.halved) else ""
-    note = (
-        f"JPEG compression of quality {found.quality} or alike was found{colour}: its blocks of "
-        f"8 × 8 pixels begin {down} pixels down and {right} to the right."
-    )
-    return others, (note,)
+    down, right = (first % 8 for first in traces.start)
+    facts = {"quality": traces.quality, "halved": any(traces.halved), "down": down, "right": right}
+    return others, (make_note("jpeg-found", **facts),)
 
 
 def clear_validation_pixels(scene: FitInput) -> FitInput:
@@ -137,17 +135,19 @@ def build_recompression_problem(
     again = _to_network_units(scene, recompress(picture, how, RECOMPRESSION_SHIFTS[0]))
     lost = max(float((again - measured).square().mean()), MIN_PREDICTION_VARIANCE)
     nothing = torch.zeros_like(scene.noise.gain)
-    sure = NoiseVariance(nothing, nothing, nothing + COMPRESSION_VARIANCE_FLOOR * lost)
+    sure = NoiseVariance(
+        gain=nothing, intercept=nothing, floor=nothing + COMPRESSION_VARIANCE_FLOOR * lost
+    )
     numbers = number_blocks(picture, how)
     dealt = torch.rand(int(numbers.max()) + 1, generator=torch.Generator().manual_seed(0))
     judges = (dealt.to(numbers.device)[numbers] < VALIDATION_BLOCK_FRACTION).to(measured)[
         None, None
     ]
     term = Term(
-        measured,
-        Identity(),
-        beta_nll(sure, lost),
-        gaussian_likelihood(sure),
+        measurement=measured,
+        operator=Identity(),
+        fidelity=beta_nll(sure, lost),
+        likelihood=gaussian_likelihood(sure),
         fitted=1 - judges,
         held_out=judges,
         measured=torch.ones_like(judges),
@@ -161,7 +161,7 @@ def build_recompression_problem(
             estimate._replace(log_variance=(doubt.exp() + COMPRESSION_VARIANCE_FLOOR * lost).log()),
         )
 
-    return Problem((term,), penalties, finish)
+    return Problem(terms=(term,), penalties=penalties, finish=finish)
 
 
 def add_jpeg_projection(scene: FitInput, problem: Problem) -> Problem:
@@ -193,9 +193,11 @@ def _find_scaled_traces(image: npt.NDArray[np.float32]) -> tuple[Traces | None, 
 def _make_compression(scene: FitInput) -> JpegCompression:
     from napari_dip.engine.priors.jpeg import JpegCompression
 
-    down, right = (int(one) for one in scene.others["jpeg_start"])
-    tall, wide = (bool(one) for one in scene.others["jpeg_halved"])
-    return JpegCompression((down, right), scene.others["jpeg_steps"], (tall, wide))
+    down, right = (int(other) for other in scene.others["jpeg_start"])
+    tall, wide = (bool(other) for other in scene.others["jpeg_halved"])
+    return JpegCompression(
+        start=(down, right), steps=scene.others["jpeg_steps"], halved=(tall, wide)
+    )
 
 
 def _to_grey_levels(scene: FitInput, picture: Tensor) -> Tensor:
@@ -266,7 +268,7 @@ _DCT_BASIS = np.array(
 )
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Traces:
     """How a picture was compressed.
 
@@ -321,10 +323,10 @@ def find_traces(levels: npt.NDArray[np.floating]) -> Traces | None:
     quality = _estimate_quality(steps)
     table = _complete_quantisation_steps(steps, 0, quality)
     if len(planes) == 1:
-        return Traces(start, table[None], (False, False), quality)
-    start, halved, found = _find_chroma_subsampling(planes[1:], clipped, start)
-    colour = [_complete_quantisation_steps(one, 1, quality) for one in found]
-    return Traces(start, np.stack([table, *colour]), halved, quality)
+        return Traces(start=start, steps=table[None], halved=(False, False), quality=quality)
+    start, halved, colour_traces = _find_chroma_subsampling(planes[1:], clipped, start)
+    colour = [_complete_quantisation_steps(item, 1, quality) for item in colour_traces]
+    return Traces(start=start, steps=np.stack([table, *colour]), halved=halved, quality=quality)
 
 
 def compute_dct_coefficients(
@@ -352,11 +354,11 @@ def compute_dct_coefficients(
         (count - first) // DCT_BLOCK_SIDE for count, first in zip(plane.shape, start, strict=True)
     )
     blocks, spoilt = (
-        one[start[0] :, start[1] :][: rows * DCT_BLOCK_SIDE, : columns * DCT_BLOCK_SIDE]
+        item[start[0] :, start[1] :][: rows * DCT_BLOCK_SIDE, : columns * DCT_BLOCK_SIDE]
         .reshape(rows, DCT_BLOCK_SIDE, columns, DCT_BLOCK_SIDE)
         .swapaxes(1, 2)
         .reshape(-1, DCT_BLOCK_SIDE, DCT_BLOCK_SIDE)
-        for one in (plane, clipped)
+        for item in (plane, clipped)
     )
     counts = spoilt.sum((1, 2))
     # few blocks without clipped pixels: those with the fewest of them have to do
@@ -410,16 +412,16 @@ def _find_chroma_subsampling(
         ways = [(0, DCT_BLOCK_SIDE) if half else (0,) for half in halved]
         for further in product(*ways):
             place = start[0] + further[0], start[1] + further[1]
-            total, found = 0.0, []
+            total, subsampled = 0.0, []
             for plane in planes:
                 small, spoilt, corner = _undo_chroma_upsampling(plane, clipped, place, halved)
                 rounding = CHROMA_ROUNDING_VARIANCE if any(halved) else ROUNDING_VARIANCE
                 blocks = compute_dct_coefficients(small, spoilt, corner, MAX_STEP_SEARCH_BLOCKS)
                 steps, odds, each = _estimate_quantisation_steps(blocks, rounding, means=True)
                 total += each if odds > MIN_JPEG_LOG_ODDS else 0.0
-                found.append(steps)
+                subsampled.append(steps)
             if best is None or total > best[0]:
-                best = total, place, halved, found
+                best = total, place, halved, subsampled
     assert best is not None
     return best[1:]
 
@@ -438,7 +440,7 @@ def _undo_chroma_upsampling(
             continue
         first = start[axis] % 2
         end = first + (plane.shape[axis] - first) // 2 * 2
-        lines, spoilt = (np.moveaxis(one, axis, 0)[first:end] for one in (plane, clipped))
+        lines, spoilt = (np.moveaxis(item, axis, 0)[first:end] for item in (plane, clipped))
         count = len(lines) // 2
         blur = np.eye(count) * 6 / 8 + (np.eye(count, k=1) + np.eye(count, k=-1)) / 8
         blur[0, 0] += 1 / 8
@@ -452,11 +454,11 @@ def _undo_chroma_upsampling(
 
 def _estimate_quality(steps: Plane) -> int:
     """Quality whose table for brightness comes nearest to the steps that were found."""
-    found = steps > 0
+    mask = steps > 0
     return min(
         range(1, 101),
-        key=lambda one: float(
-            np.abs(np.log(_scale_quantisation_table(0, one)[found] / steps[found])).sum()
+        key=lambda item: float(
+            np.abs(np.log(_scale_quantisation_table(0, item)[mask] / steps[mask])).sum()
         ),
     )
 
@@ -469,8 +471,8 @@ def _scale_quantisation_table(kind: int, quality: int) -> Plane:
 
 def _complete_quantisation_steps(steps: Plane, kind: int, quality: int) -> Plane:
     """Take the standard's table where most steps are its; else its steps where nothing told."""
-    table, found = _scale_quantisation_table(kind, quality), steps > 0
-    found[0, 0] = False
-    if not found.any() or np.mean(np.abs(steps - table)[found] <= 1) >= STANDARD_SHARE:
+    table, mask = _scale_quantisation_table(kind, quality), steps > 0
+    mask[0, 0] = False
+    if not mask.any() or np.mean(np.abs(steps - table)[mask] <= 1) >= STANDARD_SHARE:
         return table
     return np.where(steps > 0, steps, table)

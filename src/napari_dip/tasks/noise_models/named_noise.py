@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from napari_dip.errors import refusal
+from napari_dip.errors.notes import make_note
 from napari_dip.tasks.noise_models.impulses import SALT_AND_PEPPER
 from napari_dip.tasks.noise_models.stripes import STRIPES
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from napari_dip.engine.noise.estimate import NoiseEstimate
     from napari_dip.errors import Refusal
+    from napari_dip.errors.notes import Note
     from napari_dip.io import ImageSpec
     from napari_dip.tasks.noise_models.stripes import StripeOffsets
 
@@ -85,15 +87,17 @@ MIN_STRIPE_VARIANCE_RATIO = 20.0
 
 
 def check_named_noise(noise: str, others: Mapping[str, ImageSpec]) -> Refusal | None:
-    """Say no to a second image where the noise is one that is found in a single picture."""
-    if noise in NAMED_NOISE_LABELS and "second" in others:
-        return refusal("named-second", noise=NAMED_NOISE_LABELS[noise], name=others["second"].name)
+    """Say no to a repeated exposure where the noise is one that is found in a single picture."""
+    if noise in NAMED_NOISE_LABELS and "repeated_exposure" in others:
+        return refusal(
+            "named-second", noise=NAMED_NOISE_LABELS[noise], name=others["repeated_exposure"].name
+        )
     return None
 
 
 def remove_named_noise(
     volume: npt.NDArray[np.float32],
-    known: npt.NDArray[np.bool_] | None,
+    measured_mask: npt.NDArray[np.bool_] | None,
     step: float,
     noise: str,
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_] | None, float]:
@@ -108,36 +112,32 @@ def remove_named_noise(
     from napari_dip.tasks.noise_models.stripes import subtract_line_offsets
 
     if noise == STRIPES:
-        return subtract_line_offsets(volume), known, step
+        return subtract_line_offsets(volume), measured_mask, step
     if noise == SPECKLE:
-        return compute_logarithm(volume), known, 0.0
-    if known is None:
-        return volume, known, step
+        return compute_logarithm(volume), measured_mask, 0.0
+    if measured_mask is None:
+        return volume, measured_mask, step
     planes = volume.reshape(-1, *volume.shape[-2:])
     return (
-        replace_by_random_neighbours(planes, known.reshape(planes.shape)).reshape(volume.shape),
+        replace_by_random_neighbours(planes, measured_mask.reshape(planes.shape)).reshape(
+            volume.shape
+        ),
         None,
         step,
     )
 
 
-def list_noise_hints(image: npt.NDArray[np.float32]) -> tuple[str, ...]:
+def list_noise_hints(image: npt.NDArray[np.float32]) -> tuple[Note, ...]:
     """Say which named noise a picture (C, *grid) shows clearly."""
-    planes = [_crop_middle(one) for one in image.reshape(-1, *image.shape[-2:])]
-    plane = max(planes, key=lambda one: float(one.std()))
+    planes = [_crop_middle(item) for item in image.reshape(-1, *image.shape[-2:])]
+    plane = max(planes, key=lambda item: float(item.std()))
     said = []
     if impulses := _measure_impulse_share(plane):
-        said.append(
-            f"About {impulses:.1%} of the pixels lie far off all around them: if these are faulty, "
-            "the noise model 'Salt and pepper' (--noise salt-and-pepper) leaves them out."
-        )
+        said.append(make_note("impulses-likely", share=impulses))
     lines = find_clear_stripes(plane)
     if lines is not None:
-        rows = "Rows" if lines.axis == -2 else "Columns"
-        said.append(
-            f"{rows} are offset against each other, with a standard deviation of "
-            f"{lines.deviation:.3g}: the noise model 'Stripes' (--noise stripes) takes that out."
-        )
+        facts = {"rows": lines.axis == -2, "deviation": lines.deviation}
+        said.append(make_note("stripes-likely", **facts))
     return tuple(said)
 
 
@@ -160,8 +160,8 @@ def _measure_impulse_share(plane: npt.NDArray[np.float32]) -> float:
 
     from napari_dip.tasks.noise_models.impulses import compute_local_median, find_impulses
 
-    found = find_impulses(plane, far=HINT_IMPULSE_SIGMAS, looks=1)
-    share = float(found.mean())
+    impulses = find_impulses(plane, far=HINT_IMPULSE_SIGMAS, looks=1)
+    share = float(impulses.mean())
     if share < MIN_IMPULSE_SHARE:
         return 0.0
     if (
@@ -170,5 +170,5 @@ def _measure_impulse_share(plane: npt.NDArray[np.float32]) -> float:
     ):
         return 0.0
     order = compute_local_median(plane).argsort(axis=None, kind="stable")
-    quarters = [float(found.ravel()[one].mean()) for one in np.array_split(order, 4)]
+    quarters = [float(impulses.ravel()[item].mean()) for item in np.array_split(order, 4)]
     return share if min(quarters) > MIN_QUARTER_IMPULSE_SHARE * share else 0.0

@@ -13,11 +13,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from napari_dip.errors.notes import make_note
+
 if TYPE_CHECKING:
     import numpy.typing as npt
     from torch import Tensor
 
     from napari_dip.engine.problem import Problem
+    from napari_dip.errors.notes import Note
     from napari_dip.tasks.base import FitInput
 
     Numbers = npt.NDArray[np.float64]
@@ -26,36 +29,33 @@ if TYPE_CHECKING:
 STRIPES, OFFSETS = "stripes", "line offsets"
 
 
-def describe_stripes(image: npt.NDArray[np.float32]) -> str:
+def describe_stripes(image: npt.NDArray[np.float32]) -> Note:
     """Say what was found in a picture (C, *grid), or that nothing was."""
     import numpy as np
 
     planes = image.reshape(-1, *image.shape[-2:])
-    found = [one for plane in planes if (one := find_lines(plane)) is not None]
-    if not found:
-        return "No offsets of rows or columns were found above chance, so none were taken out."
-    lines = "Rows" if sum(one.axis == -2 for one in found) * 2 >= len(found) else "Columns"
-    deviation = float(np.mean([one.deviation for one in found]))
-    return (
-        f"{lines} were found to have offsets of their own with a standard deviation of "
-        f"{deviation:.3g}: they were taken out and are part of what was learned (line_offsets)."
-    )
+    selected = [lines for plane in planes if (lines := find_lines(plane)) is not None]
+    if not selected:
+        return make_note("stripes-none")
+    rows = sum(item.axis == -2 for item in selected) * 2 >= len(selected)
+    deviation = float(np.mean([item.deviation for item in selected]))
+    return make_note("stripes-found", rows=rows, deviation=deviation)
 
 
 def remove_stripes(scene: FitInput) -> FitInput:
     """Take the offsets of lines out of a scene, and keep them beside it."""
     import torch
 
-    offsets = _find_shared_offsets(scene.measurement, scene.known)
+    offsets = _find_shared_offsets(scene.measurement, scene.measured_mask)
     if offsets is None:
         return scene
-    clean = (scene.measurement - offsets) * scene.known
+    clean = (scene.measurement - offsets) * scene.measured_mask
     worked_out = {**scene.worked_out, OFFSETS: offsets}
-    beside = scene.beside
-    if beside is not None:
-        around = _find_shared_offsets(beside, torch.ones_like(beside[:, :1]))
-        beside = beside if around is None else beside - around
-    return replace(scene, measurement=clean, beside=beside, worked_out=worked_out)
+    neighbours = scene.neighbours
+    if neighbours is not None:
+        around = _find_shared_offsets(neighbours, torch.ones_like(neighbours[:, :1]))
+        neighbours = neighbours if around is None else neighbours - around
+    return replace(scene, measurement=clean, neighbours=neighbours, worked_out=worked_out)
 
 
 def add_line_offsets(scene: FitInput, problem: Problem) -> Problem:
@@ -73,20 +73,23 @@ def add_line_offsets(scene: FitInput, problem: Problem) -> Problem:
     )
 
 
-def _find_shared_offsets(pictures: Tensor, known: Tensor) -> Tensor | None:
+def _find_shared_offsets(pictures: Tensor, measured_mask: Tensor) -> Tensor | None:
     """Find offsets, of one direction for all: (1, C, *grid), 1 along the lines; None: nothing."""
     import numpy as np
     import torch
 
-    values = torch.where(known > 0, pictures, torch.nan)[0].cpu().numpy()
+    values = torch.where(measured_mask > 0, pictures, torch.nan)[0].cpu().numpy()
     planes = values.reshape(-1, *values.shape[-2:])
-    found = [one for plane in planes if (one := find_lines(plane)) is not None]
-    if not found:
+    selected = [entry for plane in planes if (entry := find_lines(plane)) is not None]
+    if not selected:
         return None
-    axis = max((-2, -1), key=lambda way: sum(one.chance for one in found if one.axis == way))
+    axis = max(
+        (-2, -1),
+        key=lambda direction: sum(item.chance for item in selected if item.axis == direction),
+    )
     each = [find_lines(plane, axis) for plane in planes]
     side = planes.shape[axis]
-    lines = np.stack([np.zeros(side) if one is None else one.offsets for one in each])
+    lines = np.stack([np.zeros(side) if item is None else item.offsets for item in each])
     shape = (1, *values.shape[:-2], *((side, 1) if axis == -2 else (1, side)))
     return torch.from_numpy(lines.reshape(shape).astype(np.float32)).to(pictures)
 
@@ -128,7 +131,7 @@ REWEIGHTING_ROUNDS = 8
 MAD_TO_SIGMA = 1.4826
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StripeOffsets:
     """Offsets of the lines of one plane, in its units.
 
@@ -170,7 +173,7 @@ def find_lines(plane: npt.NDArray[np.floating], axis: int | None = None) -> Stri
 
     Returns
     -------
-    Lines or None
+    StripeOffsets or None
         None if there are none above chance.
 
     References
@@ -181,17 +184,19 @@ def find_lines(plane: npt.NDArray[np.floating], axis: int | None = None) -> Stri
     """
     values = plane.astype(np.float64)
     ways = (-2, -1) if axis is None else (axis,)
-    found = [one for way in ways if (one := _estimate_line_offsets(values, way)) is not None]
-    return max(found, key=lambda one: one.chance) if found else None
+    selected = [
+        offsets for route in ways if (offsets := _estimate_line_offsets(values, route)) is not None
+    ]
+    return max(selected, key=lambda item: item.chance) if selected else None
 
 
 def subtract_line_offsets(planes: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """Take the offsets of lines out of (..., Y, X), plane by plane, where there are any."""
     flat = planes.reshape(-1, *planes.shape[-2:])
-    found = [find_lines(one) for one in flat]
+    offsets = [find_lines(plane) for plane in flat]
     clean = [
-        one if lines is None else one - lines.plane()
-        for one, lines in zip(flat, found, strict=True)
+        item if lines is None else item - lines.plane()
+        for item, lines in zip(flat, offsets, strict=True)
     ]
     return np.stack(clean).reshape(planes.shape).astype(np.float32)
 
@@ -203,7 +208,7 @@ def _estimate_line_offsets(values: Numbers, axis: int) -> StripeOffsets | None:
     if count < MIN_LINES:
         return None
     steps, noise = _measure_line_steps(across)
-    parts = [_measure_line_steps(one)[0] for one in np.array_split(across, LINE_PARTS, axis=1)]
+    parts = [_measure_line_steps(item)[0] for item in np.array_split(across, LINE_PARTS, axis=1)]
     error = float(np.median(np.var(parts, axis=0, ddof=1))) / LINE_PARTS
     quick = steps - _compute_step_trend(steps)
     width = max(MAD_TO_SIGMA * float(np.median(np.abs(quick))), 1e-30)
@@ -221,7 +226,9 @@ def _estimate_line_offsets(values: Numbers, axis: int) -> StripeOffsets | None:
     picture = max(PICTURE_VARIANCE_FACTOR * max(error, chance), 1e-3 * variance)
     offsets = _infer_offsets(quick, variance, picture)
     offsets -= offsets.mean()
-    return StripeOffsets(axis, offsets, variance**0.5, variance / max(chance, 1e-30))
+    return StripeOffsets(
+        axis=axis, offsets=offsets, deviation=variance**0.5, chance=variance / max(chance, 1e-30)
+    )
 
 
 def _measure_strip_covariance(across: Numbers) -> tuple[float, float]:
@@ -236,7 +243,7 @@ def _measure_strip_covariance(across: Numbers) -> tuple[float, float]:
     """
     bends = across[1:-1] - (across[:-2] + across[2:]) / 2
     strips = np.array_split(bends, STRIPS, axis=1)
-    middles = np.stack([_compute_row_medians(one) for one in strips])
+    middles = np.stack([_compute_row_medians(strip) for strip in strips])
     limit = STEP_CLIP_SIGMAS * MAD_TO_SIGMA * float(np.median(np.abs(middles)))
     products = np.cov(np.clip(middles, -limit, limit), ddof=0)
     own = float(products.diagonal().mean())
@@ -257,14 +264,14 @@ def _measure_line_steps(across: Numbers) -> tuple[Numbers, float]:
     the picture varies along the line around them: offsets do not, structure mostly does both ways.
     """
     differences = np.diff(across, axis=0)
-    told = ~np.isnan(differences)
-    hollow = ~told.any(1, keepdims=True)  # such a line's step is not known, and counts as none
-    differences[np.broadcast_to(hollow, told.shape)] = 0
+    mask = ~np.isnan(differences)
+    hollow = ~mask.any(1, keepdims=True)  # such a line's step is not known, and counts as none
+    differences[np.broadcast_to(hollow, mask.shape)] = 0
     middle = np.nanmedian(differences, 1, keepdims=True)
     width = MAD_TO_SIGMA * float(np.nanmedian(np.abs(differences - middle)))
     noise = max(width**2 / 2, 1e-30)
     flat = _compute_flatness_weights(across, noise)
-    weight = told * np.minimum(flat[1:], flat[:-1])
+    weight = mask * np.minimum(flat[1:], flat[:-1])
     values = np.nan_to_num(differences)
     for _ in range(REWEIGHTING_ROUNDS):
         off = (values - middle) / max(BISQUARE * width, 1e-30)
@@ -318,14 +325,14 @@ def _infer_offsets(steps: Numbers, variance: float, picture: float) -> Numbers:
     return offsets
 
 
-def _solve_tridiagonal(beside: Numbers, middle: Numbers, right: Numbers) -> Numbers:
+def _solve_tridiagonal(neighbours: Numbers, middle: Numbers, right: Numbers) -> Numbers:
     """Solve a symmetric tridiagonal system by elimination."""
     diagonal, answer = middle.copy(), right.copy()
     for row in range(1, len(middle)):
-        factor = beside[row - 1] / diagonal[row - 1]
-        diagonal[row] -= factor * beside[row - 1]
+        factor = neighbours[row - 1] / diagonal[row - 1]
+        diagonal[row] -= factor * neighbours[row - 1]
         answer[row] -= factor * answer[row - 1]
     answer[-1] /= diagonal[-1]
     for row in range(len(middle) - 2, -1, -1):
-        answer[row] = (answer[row] - beside[row] * answer[row + 1]) / diagonal[row]
+        answer[row] = (answer[row] - neighbours[row] * answer[row + 1]) / diagonal[row]
     return answer

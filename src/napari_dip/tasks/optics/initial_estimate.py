@@ -73,7 +73,7 @@ def compute_smooth_guess(
 
     Parameters
     ----------
-    scene : Scene
+    scene : FitInput
     operator : Operator
     grid : tuple of int
         Of the object.
@@ -84,7 +84,7 @@ def compute_smooth_guess(
 
     from napari_dip.engine.deconvolution.initial_estimate import iterate_smooth_deconvolution
 
-    light, seen = scene.measurement - dark, scene.known * (1 - scene.guarded)
+    light, valid = scene.measurement - dark, scene.measured_mask * (1 - scene.guarded)
     noise = _estimate_volume_noise(scene, operator, grid, dark)
     excess = _measure_model_error(scene, operator, grid, dark, noise)
     variance = noise + excess
@@ -94,9 +94,9 @@ def compute_smooth_guess(
             operator, light, variance, used, grid, SMOOTHNESS_WEIGHTS, CHECKED_STEPS
         )
 
-    kept, losses = _run_until_worse(scene, operator, light, variance, pictures(seen))
+    kept, losses = _run_until_worse(scene, operator, light, variance, pictures(valid))
     best = _find_sharpest(losses)
-    whole = next(islice(pictures(scene.known), best, None))
+    whole = next(islice(pictures(scene.measured_mask), best, None))
     change = float((kept[best] - kept[max(0, best - 1)]).square().mean().sqrt())
     return SmoothGuess(
         kept[max(0, best - 1)] + dark,
@@ -119,7 +119,7 @@ def make_validated_mixture(
     Parameters
     ----------
     guess : SmoothGuess
-    scene : Scene
+    scene : FitInput
     operator : Operator
     dark : Tensor or None
         (1, C, 1, ...): below that nothing falls; None: no bound.
@@ -129,7 +129,7 @@ def make_validated_mixture(
     judges = scene.held_out / guess.variance
     with torch.no_grad():
         expected = operator(guess.best)
-    told = guess.whole - guess.best
+    facts = guess.whole - guess.best
 
     def mixed(estimate: Estimate) -> Estimate:
         with torch.no_grad():
@@ -138,7 +138,7 @@ def make_validated_mixture(
             (scene.measurement - expected) * step * judges
         ).sum() + PRIOR_NETWORK_SHARE * NETWORK_SHARE_PRECISION
         share = (wanted / ((step.square() * judges).sum() + NETWORK_SHARE_PRECISION)).clamp(0, 1)
-        mean = guess.best + share * (estimate.mean - guess.best) + told
+        mean = guess.best + share * (estimate.mean - guess.best) + facts
         return estimate._replace(mean=mean if dark is None else mean.maximum(dark))
 
     return mixed
@@ -152,9 +152,9 @@ def _estimate_volume_noise(
 
     from napari_dip.engine.deconvolution.initial_estimate import run_masked_richardson_lucy
 
-    seen = scene.known * (1 - scene.guarded)
+    valid = scene.measured_mask * (1 - scene.guarded)
     steps = (LUCY_STEPS_TO_NOISE,)
-    (picture,) = run_masked_richardson_lucy(operator, scene.measurement - dark, seen, grid, steps)
+    (picture,) = run_masked_richardson_lucy(operator, scene.measurement - dark, valid, grid, steps)
     with torch.no_grad():
         return scene.noise.at(operator(picture) + dark)
 
@@ -171,14 +171,14 @@ def _measure_model_error(
 
     from napari_dip.engine.deconvolution.initial_estimate import iterate_smooth_deconvolution
 
-    light, seen = scene.measurement - dark, scene.known * (1 - scene.guarded)
+    light, valid = scene.measurement - dark, scene.measured_mask * (1 - scene.guarded)
     count = float(scene.held_out.sum()) * light.shape[1]
     off = []
-    for one in iterate_smooth_deconvolution(
-        operator, light, noise, seen, grid, (0.0,), UNREGULARISED_STEPS
+    for item in iterate_smooth_deconvolution(
+        operator, light, noise, valid, grid, (0.0,), UNREGULARISED_STEPS
     ):
         with torch.no_grad():
-            beyond = ((light - operator(one)).square() - noise) * scene.held_out
+            beyond = ((light - operator(item)).square() - noise) * scene.held_out
         off.append(float(beyond.sum()) / max(count, 1.0))
     return max(0.0, min(off))
 
@@ -200,7 +200,7 @@ def _run_until_worse(
             off = (light - operator(picture)).square() / variance
         kept.append(picture)
         losses.append(off[judging])
-        means = [float(one.mean()) for one in losses]
+        means = [float(loss.mean()) for loss in losses]
         if len(kept) % len(CHECKED_STEPS) == 0 and min(means[-len(CHECKED_STEPS) :]) > min(means):
             break
     return kept, losses
@@ -211,7 +211,7 @@ def _find_sharpest(losses: list[Tensor]) -> int:
 
     With the judging pixels, which it then gets as well, a picture may be sharper than without.
     """
-    means = [float(one.mean()) for one in losses]
+    means = [float(loss.mean()) for loss in losses]
     best = means.index(min(means))
     for index in range(len(losses) - 1, best, -1):
         error = float((losses[index] - losses[best]).std()) / len(losses[best]) ** 0.5
@@ -236,7 +236,7 @@ class FirstGuess(NamedTuple):
 
     Attributes
     ----------
-    shown : tuple of Tensor
+    candidates : tuple of Tensor
         (1, C, *grid) each, the first by Richardson-Lucy after the fewest steps.
     smooth : SmoothGuess or None
         Of a volume, what least squares make of it.
@@ -244,7 +244,7 @@ class FirstGuess(NamedTuple):
         How far above darkness it goes.
     """
 
-    shown: tuple[Tensor, ...]
+    candidates: tuple[Tensor, ...]
     smooth: SmoothGuess | None = None
     reach: float = 1.0
 
@@ -256,7 +256,7 @@ def compute_first_guess(
 
     Parameters
     ----------
-    scene : Scene
+    scene : FitInput
     operator : Operator
     grid : tuple of int
         Of the object.
@@ -268,15 +268,17 @@ def compute_first_guess(
         run_masked_richardson_lucy,
     )
 
-    seen, deep = scene.known * (1 - scene.guarded), len(grid) > 2
+    valid, deep = scene.measured_mask * (1 - scene.guarded), len(grid) > 2
     steps = LUCY_STEPS_DEEP if deep else LUCY_STEPS
-    kept = run_masked_richardson_lucy(operator, scene.measurement - dark, seen, grid, steps)
-    shown = tuple(one + dark for one in kept)
+    kept = run_masked_richardson_lucy(operator, scene.measurement - dark, valid, grid, steps)
+    candidates = tuple(item + dark for item in kept)
     if not deep:
-        return FirstGuess(shown)
+        return FirstGuess(candidates)
     smooth = compute_smooth_guess(scene, operator, grid, dark)
     return FirstGuess(
-        (*shown, smooth.before, smooth.best), smooth, estimate_peak_intensity(smooth.best - dark)
+        (*candidates, smooth.before, smooth.best),
+        smooth,
+        estimate_peak_intensity(smooth.best - dark),
     )
 
 
@@ -293,13 +295,13 @@ def build_first_guess_prior(
     smooth = guess.smooth
     start = None
     if smooth is not None:
-        start = smooth.best if smooth.misfit else guess.shown[0]
+        start = smooth.best if smooth.misfit else guess.candidates[0]
     return build_random_input_prior(
         scene,
         grid,
         rng,
-        shown=torch.cat(guess.shown, 1) / guess.reach,
-        jitter_of_shown=LUCY_JITTER,
+        extra_input=torch.cat(guess.candidates, 1) / guess.reach,
+        extra_input_jitter=LUCY_JITTER,
         channels_of_noise=RANDOM_INPUT_CHANNELS if smooth is None else NOISE_IN_VOLUMES,
         reach=guess.reach,
         start=start,

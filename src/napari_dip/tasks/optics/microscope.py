@@ -25,7 +25,7 @@ _OPTICS_LABELS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Optics:
     """What is written on the microscope; lengths in nm, None where the user did not say.
 
@@ -51,12 +51,12 @@ class Optics:
     def check(self, source: ImageSpec) -> Refusal | None:
         """Say no to a microscope that is incomplete or impossible."""
         pixels = self.pixels(source, "YX")
-        found = {
+        entries = {
             "na": self.na,
             "wavelength": self.wavelength,
             "pixel_size": None if None in pixels else pixels,
         }
-        for field, value in found.items():
+        for field, value in entries.items():
             if value is None:
                 return refusal("optics-missing", missing=_OPTICS_LABELS[field])
         assert self.na is not None

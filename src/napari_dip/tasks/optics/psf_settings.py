@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field
 
 from napari_dip.errors import Refusal, Refused, refusal
+from napari_dip.errors.notes import make_note
 from napari_dip.tasks.base import RECEPTIVE_FIELD_RADIUS, Input, Setting
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from napari_dip.engine.problem import Estimate
+    from napari_dip.errors.notes import Note
     from napari_dip.io import ImageSpec
     from napari_dip.tasks.optics.microscope import Optics
 
@@ -98,7 +100,7 @@ PixelSize = Annotated[
 ZStep = Annotated[
     _Length | None,
     Setting(
-        "Distance of planes",
+        "Z step",
         "Distance of the planes of a stack in the sample, in nanometres. Empty: as the image says.",
         least=0,
         most=1e6,
@@ -193,9 +195,10 @@ def make_crop_to_frame(margin: tuple[int, ...]) -> Callable[[Estimate], Estimate
 
 
 PSF = Input(
-    "psf",
-    "PSF",
-    "The point spread function: a picture of what becomes of a point. Not needed where a Gaussian "
+    name="psf",
+    label="PSF",
+    help="The point spread function: a picture of what becomes of a point. Not needed where a "
+    "Gaussian "
     "or a microscope is named instead. A stack of it makes a volume of a stack; a plane of it "
     "serves each plane by itself.",
     optional=True,
@@ -204,7 +207,7 @@ PSF = Input(
 _VOLUME_HINT = ", or set 'Stacks' to Automatic, which takes four planes or more as a volume"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PsfSource:
     """Where the PSF comes from: a picture unless a width or a microscope is given.
 
@@ -226,15 +229,15 @@ class PsfSource:
             "the width of a Gaussian": self.sigma is not None or self.sigma_z is not None,
             "a microscope": self.optics.model != "none",
         }
-        given = [words for words, is_given in ways.items() if is_given]
+        values = [text for text, is_given in ways.items() if is_given]
         optics = self.optics
         partly = optics.model == "none" and (optics.na, optics.wavelength) != (None, None)
         if partly:
             return refusal("optics-missing", missing="kind of microscope (--model)")
-        if not given:
+        if not values:
             return refusal("psf-missing", name=source.name)
-        if len(given) > 1:
-            return refusal("psf-twice", first=given[0], second=given[1])
+        if len(values) > 1:
+            return refusal("psf-twice", first=values[0], second=values[1])
         if picture is not None:
             return _check_picture(picture)
         if self.sigma_z is not None and self.sigma is None:
@@ -286,7 +289,7 @@ class PsfSource:
 
     def kernel(
         self, source: ImageSpec, picture: Tensor | None, axes: str
-    ) -> tuple[Tensor, tuple[str, ...]]:
+    ) -> tuple[Tensor, tuple[Note, ...]]:
         """Give the kernel, (*sizes) float32 of sum one, and what the user should know of it.
 
         Parameters
@@ -305,7 +308,7 @@ class PsfSource:
         """
         from napari_dip.engine.deconvolution.psf import gaussian_psf
 
-        notes: tuple[str, ...]
+        notes: tuple[Note, ...]
         sizes = self.sizes(source, None, axes) if picture is None else ()
         if picture is not None:
             cleaned = clean_psf_image(picture)
@@ -322,7 +325,7 @@ class PsfSource:
 
     def _computed(
         self, source: ImageSpec, axes: str, sizes: tuple[int, ...]
-    ) -> tuple[Tensor, tuple[str, ...]]:
+    ) -> tuple[Tensor, tuple[Note, ...]]:
         from napari_dip.engine.deconvolution.psf import microscope_psf
 
         optics = self.optics
@@ -338,11 +341,12 @@ class PsfSource:
             excitation_nm=optics.excitation,
             pinhole_airy=optics.pinhole,
         )
-        origin = "" if optics.pixel_size else ", as its file says"
-        planes = f" in planes {pixels[0]:g} nm apart" if len(pixels) > 2 else ""
-        note = (
-            f"The PSF was computed for pixels of {pixels[-1]:g} × {pixels[-2]:g} nm{planes}"
-            f"{origin}, and for a microscope without aberrations."
+        note = make_note(
+            "psf-computed",
+            width=pixels[-1],
+            height=pixels[-2],
+            depth=f"{pixels[0]:g}" if len(pixels) > 2 else "",
+            from_file=not optics.pixel_size,
         )
         return kernel, (note,)
 
@@ -352,8 +356,8 @@ def check_size(source: ImageSpec, sizes: tuple[int, ...], axes: str) -> Refusal 
     frame = source.along(axes)
     if all(2 * (size // 2) <= count for size, count in zip(sizes, frame, strict=True)):
         return None
-    shown = {"psf": _format_shape(sizes), "frame": _format_shape(frame)}
-    return refusal("psf-large", name=source.name, **shown)
+    facts = {"psf": _format_shape(sizes), "frame": _format_shape(frame)}
+    return refusal("psf-large", name=source.name, **facts)
 
 
 def get_fit_axes(source: ImageSpec, dims: int) -> str:
@@ -363,7 +367,7 @@ def get_fit_axes(source: ImageSpec, dims: int) -> str:
     return "ZYX" if "Z" in source.axes and source.along("Z") > (1,) else "TYX"
 
 
-def clean_psf_image(picture: Tensor) -> tuple[Tensor, tuple[str, ...]] | Refusal:
+def clean_psf_image(picture: Tensor) -> tuple[Tensor, tuple[Note, ...]] | Refusal:
     """Centre and crop a PSF's picture (..., Y, X), or say why it is none."""
     from napari_dip.engine.deconvolution.psf import clean_psf
 

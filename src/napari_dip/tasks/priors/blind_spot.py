@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from napari_dip.tasks.base import FitInput
 
 #: Priors that are fed the image itself: they say how sure they are of each pixel.
-IMAGE_INPUT_PRIORS = ("blind-spot", "guided", "image", "image-shapes")
+IMAGE_INPUT_PRIORS = ("blind-spot", "guided", "masked-input", "masked-input-shapes")
 #: Part of the pixels that the blind spot hides at a step: single pixels, and blocks, whose centre
 #: alone drives the fit. On FMD crops single pixels do not care (1/12, 1/6 and 1/4 lie within
 #: 0.1 dB); blocks of 5 x 7 gain 0.2 dB from 0.15 to 0.3 and nothing beyond.
@@ -51,7 +51,7 @@ def build_blind_spot_prior(
 
     Parameters
     ----------
-    scene : Scene
+    scene : FitInput
     rng : torch.Generator
     further : int
         Channels that the network is fed beside the measurement.
@@ -92,7 +92,7 @@ def build_blind_spot_problem(
 
     Parameters
     ----------
-    scene : Scene
+    scene : FitInput
     penalties : tuple of (weight, Penalty)
     own_word : bool
         Whether it does, alone and with those of pixels whose surroundings look alike.
@@ -106,10 +106,10 @@ def build_blind_spot_problem(
 
     noise = scene.noise.times(scene.granted)
     term = Term(
-        scene.measurement,
-        Identity(),
-        beta_nll(noise, scene.noise_level**2),
-        gaussian_likelihood(noise),
+        measurement=scene.measurement,
+        operator=Identity(),
+        fidelity=beta_nll(noise, scene.noise_level**2),
+        likelihood=gaussian_likelihood(noise),
         fitted=scene.weight * (1 - scene.guarded),
         held_out=scene.held_out,
         measured=scene.weight,
@@ -127,7 +127,7 @@ def build_blind_spot_problem(
         )
 
     refine = make_bm3d_refinement(scene, finish) if own_word else None
-    return Problem((term,), penalties, finish, refine=refine)
+    return Problem(terms=(term,), penalties=penalties, finish=finish, refine=refine)
 
 
 def make_bm3d_refinement(
@@ -150,10 +150,10 @@ def make_bm3d_refinement(
         pilot = finish(estimate)
         noise, measured = scene.noise, scene.measurement
         if scene.correlation is None:
-            seen = pilot.mean + scene.weight * (measured - pilot.mean)
-            pilot = pilot._replace(mean=restore_border_detail(noise, seen, pilot.mean))
-        told = noise, measured, pilot.mean, scene.weight, scene.correlation
-        filtered = refine_collaboratively(*told, informed=scene.beside is not None)
+            damped = pilot.mean + scene.weight * (measured - pilot.mean)
+            pilot = pilot._replace(mean=restore_border_detail(noise, damped, pilot.mean))
+        facts = noise, measured, pilot.mean, scene.weight, scene.correlation
+        filtered = refine_collaboratively(*facts, informed=scene.neighbours is not None)
         kept = REFINEMENT_NETWORK_SHARE if scene.correlation is None else CORRELATED_NETWORK_SHARE
         return filtered._replace(mean=filtered.mean + kept * (pilot.mean - filtered.mean))
 

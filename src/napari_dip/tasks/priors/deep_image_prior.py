@@ -44,8 +44,8 @@ def build_random_input_prior(
     skip: int = RANDOM_INPUT_SKIP_CHANNELS,
     jitter: float = RANDOM_INPUT_JITTER,
     further: int = 0,
-    shown: Tensor | None = None,
-    jitter_of_shown: float = 0.0,
+    extra_input: Tensor | None = None,
+    extra_input_jitter: float = 0.0,
     channels_of_noise: int = RANDOM_INPUT_CHANNELS,
     reach: float = 1.0,
     start: Tensor | None = None,
@@ -54,7 +54,7 @@ def build_random_input_prior(
 
     Parameters
     ----------
-    scene : Scene
+    scene : FitInput
     grid : tuple of int
         Size of the picture, which may be finer or larger than the measurement.
     rng : torch.Generator
@@ -63,9 +63,9 @@ def build_random_input_prior(
     jitter : float
     further : int
         Channels fed beside the noise.
-    shown : Tensor or None
+    extra_input : Tensor or None
         (1, G, *grid): pictures of a range of about one that stand beside the noise in the code.
-    jitter_of_shown : float
+    extra_input_jitter : float
         Their own jitter.
     channels_of_noise : int
         Of the fixed noise.
@@ -80,18 +80,22 @@ def build_random_input_prior(
     from napari_dip.engine.prior import RandomInputPrior
 
     channels = scene.measurement.shape[1]
-    if shown is not None:
-        further += shown.shape[1]
+    if extra_input is not None:
+        further += extra_input.shape[1]
     fed = channels_of_noise + further
     net = Hourglass(len(grid), fed, channels, scene.widths, skip=skip, normalised=True, rng=rng)
     code = torch.empty(1, channels_of_noise, *grid).uniform_(0, RANDOM_INPUT_RANGE, generator=rng)
-    if shown is None:
+    if extra_input is None:
         return RandomInputPrior(net, code, jitter, reach)
     if start is not None:
         net.begin_at_zero()
-    jitters = torch.tensor([jitter] * channels_of_noise + [jitter_of_shown] * shown.shape[1])
+    jitters = torch.tensor(
+        [jitter] * channels_of_noise + [extra_input_jitter] * extra_input.shape[1]
+    )
     jitters = jitters.reshape(1, -1, *(1,) * len(grid))
-    return RandomInputPrior(net, torch.cat([code, shown.detach().cpu()], 1), jitters, reach, start)
+    return RandomInputPrior(
+        net, torch.cat([code, extra_input.detach().cpu()], 1), jitters, reach, start
+    )
 
 
 def build_random_input_problem(
@@ -118,10 +122,10 @@ def build_random_input_problem(
         judges = number == shots - 1
         terms.append(
             Term(
-                scene.measurement[number : number + 1],
-                Identity(),
-                weighted_residual(noise),
-                gaussian_likelihood(noise),
+                measurement=scene.measurement[number : number + 1],
+                operator=Identity(),
+                fidelity=weighted_residual(noise),
+                likelihood=gaussian_likelihood(noise),
                 fitted=scene.weight * (1 - scene.guarded) if judges else scene.weight,
                 held_out=scene.held_out if judges else torch.zeros_like(scene.held_out),
                 measured=scene.weight,
@@ -129,7 +133,7 @@ def build_random_input_problem(
         )
     blind = shots == 1 and any(side > 1 for side in scene.block)
     unseen = SureTerm(scene.measurement) if blind else None
-    return Problem(tuple(terms), penalties, unseen=unseen)
+    return Problem(terms=tuple(terms), penalties=penalties, unseen=unseen)
 
 
 def validate_by_squared_error(scene: FitInput, problem: Problem) -> Problem:
@@ -163,7 +167,7 @@ def build_from_architecture(
 
     Parameters
     ----------
-    design : Design
+    design : Architecture
     grid : tuple of int
         Size of the picture.
     rng : torch.Generator
@@ -269,7 +273,7 @@ ADAM: Final = "adam"
 BOUNDS, SIGMAS = (1.4, 2.0), (0.1, 0.5)
 #: Priors and kinds of noise with which a design of its own goes.
 _COMPATIBLE_PRIORS, _COMPATIBLE_NOISE_MODELS = (
-    ("auto", "noise"),
+    ("auto", "random-input"),
     ("auto", "gaussian", "poisson-gaussian"),
 )
 #: Those that a denoising can take over: all that differ in the network or in what it is fed, and
@@ -289,7 +293,7 @@ ArchitectureName = Annotated[
         "nearest",
         "transposed",
         "he-weights",
-        "gaussian-code",
+        "gaussian-input",
         "coordinates",
         "deep-decoder",
         "wide-deep-decoder",
@@ -301,40 +305,40 @@ ArchitectureName = Annotated[
         "decoder+lipschitz-2+upsampling-0.5",
     ],
     Setting(
-        "Network",
-        "Which network is fed the fixed noise: that of the preset, or one that differs from it. "
+        "Architecture",
+        "Which network gets the random input: that of the preset, or one that differs from it. "
         "The Prior explorer says which of them suits an image. Another one than the preset's goes "
-        "with the prior 'Fixed noise' only, which 'Automatic' then takes.",
+        "with the prior 'Deep Image Prior' only, which 'Automatic' then takes.",
         choices={
             "preset": "Preset's",
-            "no-skips": "No skips",
+            "no-skips": "No skip connections",
             "decoder": "Decoder only",
-            "depth-1": "1 grid",
-            "depth-2": "2 grids",
-            "depth-3": "3 grids",
-            "depth-4": "4 grids",
-            "depth-5": "5 grids",
-            "depth-6": "6 grids",
+            "depth-1": "1 scale",
+            "depth-2": "2 scales",
+            "depth-3": "3 scales",
+            "depth-4": "4 scales",
+            "depth-5": "5 scales",
+            "depth-6": "6 scales",
             "half-width": "Half the channels",
             "nearest": "Nearest upsampling",
-            "transposed": "Learned upsampling",
-            "he-weights": "Weights after He",
-            "gaussian-code": "Fed Gaussian noise",
-            "coordinates": "Fed coordinates",
+            "transposed": "Transposed convolution",
+            "he-weights": "He initialisation",
+            "gaussian-input": "Gaussian random input",
+            "coordinates": "Coordinates as input",
             "deep-decoder": "Deep decoder, 24 channels",
             "wide-deep-decoder": "Deep decoder, 64 channels",
             "upsampling-0.1": "Gaussian upsampling, width 0.1",
             "upsampling-0.5": "Gaussian upsampling, width 0.5",
-            "lipschitz-1.4": "Layers bounded to 1.4",
-            "lipschitz-2": "Layers bounded to 2",
-            "decoder+lipschitz-2": "Decoder, bounded to 2",
-            "decoder+lipschitz-2+upsampling-0.5": "Decoder, bounded to 2, Gaussian 0.5",
+            "lipschitz-1.4": "Lipschitz bound 1.4",
+            "lipschitz-2": "Lipschitz bound 2",
+            "decoder+lipschitz-2": "Decoder, Lipschitz bound 2",
+            "decoder+lipschitz-2+upsampling-0.5": "Decoder, bound 2, Gaussian 0.5",
         },
     ),
 ]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Architecture:
     """A network, what it is fed with and how its weights move.
 
@@ -342,7 +346,7 @@ class Architecture:
     ----------
     name : str
         As commands and tables call it.
-    words : str
+    label : str
         What is different from the preset's.
     structure : str
         "hourglass", "decoder" or "deep decoder".
@@ -366,7 +370,7 @@ class Architecture:
     """
 
     name: str
-    words: str
+    label: str
     structure: str
     widths: tuple[int, ...]
     rate: float
@@ -394,21 +398,23 @@ def list_architectures(
         Channels that its skips pass on.
     """
     scales = " → ".join(map(str, widths))
-    words = f"hourglass of {scales} channels, skips of {skip}"
-    base = Architecture(PRESET, words, "hourglass", widths, rate, skip=skip)
-    decoder = replace(base, name="decoder", words="decoder only", structure="decoder", skip=0)
+    text = f"hourglass of {scales} channels, skips of {skip}"
+    base = Architecture(
+        name=PRESET, label=text, structure="hourglass", widths=widths, rate=rate, skip=skip
+    )
+    decoder = replace(base, name="decoder", label="decoder only", structure="decoder", skip=0)
     half = tuple(max(1, width // 2) for width in widths)
-    found = (
+    architectures = (
         base,
-        replace(base, name="no-skips", words="no skips", skip=0),
+        replace(base, name="no-skips", label="no skips", skip=0),
         decoder,
         *_vary_depth(base),
-        replace(base, name="half-width", words="half the channels", widths=half),
-        replace(base, name="nearest", words="nearest upsampling", upsampling="nearest"),
-        replace(base, name="transposed", words="learned upsampling", upsampling="transposed"),
-        replace(base, name="he-weights", words="weights begin after He", weights="He"),
-        replace(base, name="gaussian-code", words="fed Gaussian noise", code="Gaussian"),
-        replace(base, name="coordinates", words="fed coordinates", code="coordinates"),
+        replace(base, name="half-width", label="half the channels", widths=half),
+        replace(base, name="nearest", label="nearest upsampling", upsampling="nearest"),
+        replace(base, name="transposed", label="learned upsampling", upsampling="transposed"),
+        replace(base, name="he-weights", label="weights begin after He", weights="He"),
+        replace(base, name="gaussian-input", label="fed Gaussian noise", code="Gaussian"),
+        replace(base, name="coordinates", label="fed coordinates", code="coordinates"),
         _set_optimiser(base, "sgd", "SGD with momentum"),
         _set_optimiser(base, "l-bfgs", "L-BFGS, no line search"),
         _make_deep_decoder(base, "deep-decoder", DEEP_DECODER_CHANNELS),
@@ -418,20 +424,20 @@ def list_architectures(
         bound_architecture(decoder, BOUNDS[-1]),
         set_gaussian_upsampling(bound_architecture(decoder, BOUNDS[-1]), SIGMAS[1]),
     )
-    return {one.name: one for one in found}
+    return {item.name: item for item in architectures}
 
 
 def bound_architecture(design: Architecture, bound: float) -> Architecture:
     """Bound the layers of a design."""
-    words = f"layers bounded to {bound:g}"
-    return _derive_architecture(design, f"lipschitz-{bound:g}", words, bound=bound)
+    text = f"layers bounded to {bound:g}"
+    return _derive_architecture(design, f"lipschitz-{bound:g}", text, bound=bound)
 
 
 def set_gaussian_upsampling(design: Architecture, sigma: float) -> Architecture:
     """Let a design upsample with a Gaussian kernel."""
-    words = f"Gaussian upsampling of width {sigma:g}"
+    text = f"Gaussian upsampling of width {sigma:g}"
     return _derive_architecture(
-        design, f"upsampling-{sigma:g}", words, upsampling="gaussian", sigma=sigma
+        design, f"upsampling-{sigma:g}", text, upsampling="gaussian", sigma=sigma
     )
 
 
@@ -448,16 +454,18 @@ def check_architecture(network: str, prior: str, noise: str) -> Refusal | None:
         f"the prior '{prior}'" if prior not in _COMPATIBLE_PRIORS else f"the noise model '{noise}'"
     )
     why = f"{other} has a network of its own"
-    hint = "Choose the prior of fixed noise (--prior noise) and a detector's noise with it."
+    hint = "Choose the random input (--prior random-input) and a detector's noise with it."
     return refusal("setting-wrong", field="network", value=f"'{network}'", why=why, hint=hint)
 
 
 def compute_channel_widths(network: str, prior: str, preset: tuple[int, ...]) -> tuple[int, ...]:
     """Give the channels at each grid of a design, from those of the preset's network."""
-    if network == PRESET or prior != "noise":
+    if network == PRESET or prior != "random-input":
         return preset
-    found = list_architectures(preset, 0.0)
-    return found[network].widths if network in found else preset  # as deep as the preset's
+    architectures = list_architectures(preset, 0.0)
+    return (
+        architectures[network].widths if network in architectures else preset
+    )  # as deep as the preset's
 
 
 def build_architecture_prior(network: str, scene: FitInput, rng: torch.Generator) -> Prior:
@@ -467,14 +475,14 @@ def build_architecture_prior(network: str, scene: FitInput, rng: torch.Generator
     ----------
     network : str
         One of `ArchitectureName`.
-    scene : Scene
+    scene : FitInput
         Whose widths are those of the design already.
     rng : torch.Generator
     """
-    found = list_architectures(scene.widths, 0.0)
-    if network == PRESET or network not in found or network.startswith("depth"):
+    architectures = list_architectures(scene.widths, 0.0)
+    if network == PRESET or network not in architectures or network.startswith("depth"):
         return build_random_input_prior(scene, scene.grid, rng)
-    design = replace(found[network], widths=scene.widths)
+    design = replace(architectures[network], widths=scene.widths)
     return build_from_architecture(
         design, scene.grid, rng, scene.measurement.shape[1], RANDOM_INPUT_JITTER
     )
@@ -482,30 +490,30 @@ def build_architecture_prior(network: str, scene: FitInput, rng: torch.Generator
 
 def _vary_depth(base: Architecture) -> list[Architecture]:
     """Vary how many grids there are; the coarsest of the preset's is repeated."""
-    made = []
+    architectures = []
     for count in range(1, MAX_SCALES + 1):
         if count == len(base.widths):
             continue
         widths = (base.widths + base.widths[-1:] * MAX_SCALES)[:count]
-        words = f"{count} grids" if count > 1 else "1 grid, no coarser one"
-        made.append(replace(base, name=f"depth-{count}", words=words, widths=widths))
-    return made
+        text = f"{count} grids" if count > 1 else "1 grid, no coarser one"
+        architectures.append(replace(base, name=f"depth-{count}", label=text, widths=widths))
+    return architectures
 
 
-def _set_optimiser(base: Architecture, optimiser: str, words: str) -> Architecture:
-    return replace(base, name=optimiser, words=words, optimiser=optimiser, rate=RATES[optimiser])
+def _set_optimiser(base: Architecture, optimiser: str, text: str) -> Architecture:
+    return replace(base, name=optimiser, label=text, optimiser=optimiser, rate=RATES[optimiser])
 
 
 def _make_deep_decoder(base: Architecture, name: str, width: int) -> Architecture:
-    words = f"deep decoder of {width} channels"
+    text = f"deep decoder of {width} channels"
     widths = (width,) * DEEP_DECODER_SCALES
-    return replace(base, name=name, words=words, structure="deep decoder", widths=widths, skip=0)
+    return replace(base, name=name, label=text, structure="deep decoder", widths=widths, skip=0)
 
 
 def _derive_architecture(
-    design: Architecture, name: str, words: str, **changes: object
+    design: Architecture, name: str, text: str, **changes: object
 ) -> Architecture:
     """Change one more thing, and say so; of the preset's alone only that."""
     if design.name != PRESET:
-        name, words = f"{design.name}+{name}", f"{design.words}, {words}"
-    return replace(design, name=name, words=words, **changes)  # type: ignore[arg-type]
+        name, text = f"{design.name}+{name}", f"{design.label}, {text}"
+    return replace(design, name=name, label=text, **changes)  # type: ignore[arg-type]

@@ -43,7 +43,7 @@ def check_mask(source: ImageSpec, mask: ImageSpec) -> Refusal | None:
     """
     if match_axes(source, mask.shape):
         return None
-    sizes, want = (" × ".join(map(str, one.shape)) for one in (mask, source))
+    sizes, want = (" × ".join(map(str, item.shape)) for item in (mask, source))
     axes = [axis for axis, n in zip(mask.axes, mask.shape, strict=False) if n > 1 or axis in "YX"]
     if len(mask.axes) != len(mask.shape) or not {"Y", "X"} <= set(axes) or "S" in axes:
         return refusal("mask-planes", name=mask.name, shape=sizes)
@@ -106,9 +106,9 @@ def refuse_marks(
         What came of it.
     """
     if label is not None and not (mask == label).any():
-        found = [f"{value:g}" for value in np.unique(mask) if value != 0]
-        some = ", ".join(found[:MAX_LISTED_LABELS]) + (
-            " and more" if len(found) > MAX_LISTED_LABELS else ""
+        texts = [f"{value:g}" for value in np.unique(mask) if value != 0]
+        some = ", ".join(texts[:MAX_LISTED_LABELS]) + (
+            " and more" if len(texts) > MAX_LISTED_LABELS else ""
         )
         return refusal("mask-label", name=name, label=label, found=some or "none")
     if not holes.any():
@@ -145,41 +145,41 @@ def measure_hole_depth(holes: Marks, most: int) -> int:
     int
         0 without holes, 1 if each missing pixel touches a known one.
     """
-    left, count = holes, 0
-    while count < most and left.any():
-        wide = np.pad(left, 1, constant_values=True)
-        left = wide[:-2] & wide[1:-1] & wide[2:]
-        left = left[:, :-2] & left[:, 1:-1] & left[:, 2:]
+    remaining, count = holes, 0
+    while count < most and remaining.any():
+        wide = np.pad(remaining, 1, constant_values=True)
+        remaining = wide[:-2] & wide[1:-1] & wide[2:]
+        remaining = remaining[:, :-2] & remaining[:, 1:-1] & remaining[:, 2:]
         count += 1
     return count
 
 
-def measure_widest_hole(known: Marks, most: int) -> int:
+def measure_widest_hole(measured_mask: Marks, most: int) -> int:
     """Width of the widest hole in any plane, 0 if pixels are missing one by one.
 
     Parameters
     ----------
-    known : ndarray of bool
+    measured_mask : ndarray of bool
         (parts, C, depth, Y, X).
     most : int
         Look no further.
     """
-    missing = np.any(~known, axis=1)
-    holes = [one for one in missing.reshape(-1, *missing.shape[-2:]) if one.any()]
-    if all(is_scattered(one) and not one.all() for one in holes):
+    missing = np.any(~measured_mask, axis=1)
+    holes = [item for item in missing.reshape(-1, *missing.shape[-2:]) if item.any()]
+    if all(is_scattered(hole) and not hole.all() for hole in holes):
         return 0
-    return min(most, 2 * max(measure_hole_depth(one, most // 2) for one in holes))
+    return min(most, 2 * max(measure_hole_depth(hole, most // 2) for hole in holes))
 
 
-def count_missing_planes(known: Marks) -> tuple[int, int]:
+def count_missing_planes(measured_mask: Marks) -> tuple[int, int]:
     """Count the picture planes of which nothing is known, and all planes.
 
     Parameters
     ----------
-    known : ndarray of bool
+    measured_mask : ndarray of bool
         (parts, C, *grid).
     """
-    planes = known.any((1, -2, -1))
+    planes = measured_mask.any((1, -2, -1))
     return int((~planes).sum()), planes.size
 
 
@@ -195,7 +195,7 @@ STACK_WINDOW_PLANES = 4
 #: Pixels of a stack that a look sends through the network at a time: a plane of 512 x 512.
 MAX_BATCH_PIXELS = 2**18
 #: Priors whose network sees picture planes, in a stack as well.
-PLANE_WISE_PRIORS = ("image", "image-shapes")
+PLANE_WISE_PRIORS = ("masked-input", "masked-input-shapes")
 
 
 def build_masked_input_prior(
@@ -208,7 +208,7 @@ def build_masked_input_prior(
 
     Parameters
     ----------
-    scene : Scene
+    scene : FitInput
     rng : torch.Generator
     foretell : bool
         Whether known pixels, too, are to be foretold from the others in the end.
@@ -216,14 +216,14 @@ def build_masked_input_prior(
     from napari_dip.engine.priors.masked_input import MaskedInputPrior, count_input_channels
 
     channels, *grid = scene.measurement.shape[1:]
-    holes = (scene.known[0, 0] == 0).cpu().numpy()
+    holes = (scene.measured_mask[0, 0] == 0).cpu().numpy()
     shaped = not is_scattered(holes)
     return MaskedInputPrior(
         _build_masked_input_network(
             scene, count_input_channels(len(grid), channels), rng, even=not shaped
         ),
         scene.measurement,
-        scene.known,
+        scene.measured_mask,
         scene.held_out,
         share=MASKED_FRACTION_RANGE,
         reach=measure_hole_depth(holes, MAX_MASKED_DEPTH) if shaped else 1,
@@ -241,7 +241,7 @@ def build_masked_stack_prior(
 
     Parameters
     ----------
-    scene : Scene
+    scene : FitInput
         Of a volume.
     rng : torch.Generator
     foretell : bool
@@ -257,7 +257,7 @@ def build_masked_stack_prior(
             MAX_BATCH_PIXELS,
         ),
         scene.measurement,
-        scene.known,
+        scene.measured_mask,
         scene.held_out,
         share=MASKED_FRACTION_RANGE[1],
         foretell=foretell,

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from napari_dip.engine.problem import Penalty, Problem
     from napari_dip.tasks.base import FitInput
 
-R2R_PRIOR = "recorrupted"
+R2R_PRIOR = "r2r"
 #: Priors that are shown the measurement.
 MEASUREMENT_INPUT_PRIORS = (*IMAGE_INPUT_PRIORS, R2R_PRIOR)
 #: Why a prior that has to know the noise gave way.
@@ -37,7 +37,7 @@ def build_r2r_prior(scene: FitInput, rng: torch.Generator, *, further: int = 0) 
 
     Parameters
     ----------
-    scene : Scene
+    scene : FitInput
     rng : torch.Generator
     further : int
         Channels that the network is fed beside the measurement.
@@ -77,17 +77,17 @@ def build_r2r_problem(scene: FitInput, penalties: tuple[tuple[float, Penalty], .
 
     Parameters
     ----------
-    scene : Scene
+    scene : FitInput
     penalties : tuple of (weight, Penalty)
     """
     from napari_dip.engine.likelihood.fidelity import gaussian_likelihood, least_squares
     from napari_dip.engine.problem import Estimate, Identity, Problem, Term
 
     term = Term(
-        scene.measurement,
-        Identity(),
-        least_squares(scene.noise_level**2),
-        gaussian_likelihood(scene.noise),
+        measurement=scene.measurement,
+        operator=Identity(),
+        fidelity=least_squares(scene.noise_level**2),
+        likelihood=gaussian_likelihood(scene.noise),
         fitted=scene.weight * (1 - scene.guarded),
         held_out=scene.held_out,
         measured=scene.weight,
@@ -98,4 +98,9 @@ def build_r2r_problem(scene: FitInput, penalties: tuple[tuple[float, Penalty], .
             estimate.mean, (R2R_RESIDUAL_NOISE_SHARE * scene.noise.at(estimate.mean)).log()
         )
 
-    return Problem((term,), penalties, finish, refine=make_bm3d_refinement(scene, finish))
+    return Problem(
+        terms=(term,),
+        penalties=penalties,
+        finish=finish,
+        refine=make_bm3d_refinement(scene, finish),
+    )

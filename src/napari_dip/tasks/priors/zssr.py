@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from napari_dip.tasks.base import FitInput
 
 #: Name of the prior; a row of the presets.
-ZSSR_PRIOR = "coarser-scales"
+ZSSR_PRIOR = "zssr"
 #: Least side of a picture: made coarse by three, it still has the pixels that a network's layers
 #: reflect at the border.
 MIN_ZSSR_SIDE = 16
@@ -55,7 +55,7 @@ def set_validation_patches(scene: FitInput, coarser: nn.Module, stage: tuple[int
 
     Parameters
     ----------
-    scene : Scene
+    scene : FitInput
     coarser : nn.Module
         What makes pixels coarse by one stage.
     stage : tuple of int
@@ -77,8 +77,8 @@ def set_validation_patches(scene: FitInput, coarser: nn.Module, stage: tuple[int
         judges = judges.repeat_interleave(VALIDATION_PATCH_SIDE, axis).narrow(axis, 0, side)
     whole = (slice(n // factor * factor) for n, factor in zip(scene.grid, stage, strict=True))
     picture = _fill_holes(scene)[(slice(None), slice(None), *whole)]
-    left = picture - interpolate_cubic(coarser(picture), stage)
-    lost = max(float(left.square().mean()), MIN_PREDICTION_VARIANCE)
+    remaining = picture - interpolate_cubic(coarser(picture), stage)
+    lost = max(float(remaining.square().mean()), MIN_PREDICTION_VARIANCE)
     worked_out = {**scene.worked_out, "judges": judges[None, None], "lost": lost}
     return replace(scene, held_out=none, guarded=none, worked_out=worked_out)
 
@@ -90,7 +90,7 @@ def build_zssr_prior(
 
     Parameters
     ----------
-    scene : Scene
+    scene : FitInput
     coarser : nn.Module
         What makes pixels coarse by one stage.
     factors : tuple of int
@@ -113,7 +113,7 @@ def build_zssr_problem(
 
     Parameters
     ----------
-    scene : Scene
+    scene : FitInput
         Where patches judge.
     operator : nn.Module
         What made the picture's pixels coarse, the whole way.
@@ -135,17 +135,19 @@ def build_zssr_problem(
     assert isinstance(judges, torch.Tensor)
     assert isinstance(lost, float)
     nothing = torch.zeros_like(scene.noise.gain[:1])
-    sure = NoiseVariance(nothing, nothing, nothing + INTERPOLATION_VARIANCE_FLOOR * lost)
+    sure = NoiseVariance(
+        gain=nothing, intercept=nothing, floor=nothing + INTERPOLATION_VARIANCE_FLOOR * lost
+    )
     likelihood = gaussian_likelihood(sure)
     term = Term(
-        measured,
-        operator,
-        beta_nll(sure, lost),
+        measurement=measured,
+        operator=operator,
+        fidelity=beta_nll(sure, lost),
         # by how far off it is, whatever the network says of itself
-        lambda estimate, picture: likelihood(type(estimate)(estimate.mean), picture),
-        fitted=scene.known * (1 - judges),
-        held_out=scene.known * judges,
-        measured=scene.known,
+        likelihood=lambda estimate, picture: likelihood(type(estimate)(estimate.mean), picture),
+        fitted=scene.measured_mask * (1 - judges),
+        held_out=scene.measured_mask * judges,
+        measured=scene.measured_mask,
     )
 
     def finish(estimate: Estimate) -> Estimate:
@@ -154,11 +156,11 @@ def build_zssr_problem(
         foretold = operator(estimate.mean)
         unsure = operator(doubt).clamp(min=MIN_PREDICTION_VARIANCE)
         share = unsure / (unsure + scene.noise.at(foretold))
-        wanted = foretold + share * (measured - foretold) * scene.known
+        wanted = foretold + share * (measured - foretold) * scene.measured_mask
         mean = apply_iterative_backprojection(estimate.mean, wanted, operator, finer)
         return estimate._replace(mean=mean)
 
-    return Problem((term,), finish=finish)
+    return Problem(terms=(term,), finish=finish)
 
 
 def _build_zssr_network(
@@ -180,9 +182,9 @@ def _fill_holes(scene: FitInput) -> Tensor:
     """Give the measurement, its holes filled smoothly."""
     from napari_dip.engine.prior import fill_with_local_mean
 
-    whole = bool((scene.known > 0).all())
+    whole = bool((scene.measured_mask > 0).all())
     return (
         scene.measurement
         if whole
-        else fill_with_local_mean(scene.measurement, scene.known, scene.block)
+        else fill_with_local_mean(scene.measurement, scene.measured_mask, scene.block)
     )

@@ -1,0 +1,124 @@
+"""PNG and JPEG through Pillow."""
+
+from __future__ import annotations
+
+import warnings
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_dip.errors import Refused, refusal
+from napari_dip.errors.fault import make_printable
+from napari_dip.errors.notes import make_note
+from napari_dip.io.header import ImageSpec, SourceTags, make_orientation_note
+from napari_dip.io.paths import describe_exception
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from PIL.Image import Image
+
+#: Pillow's modes that are restored: NumPy type, axes, whether an alpha channel is dropped.
+_MODES = {
+    "1": ("bool", "YX", False),
+    "L": ("uint8", "YX", False),
+    "I;16": ("uint16", "YX", False),
+    "I;16B": ("uint16", "YX", False),
+    "I": ("int32", "YX", False),
+    "LA": ("uint8", "YX", True),
+    "RGB": ("uint8", "YXS", False),
+    "RGBA": ("uint8", "YXS", True),
+}
+#: Number of the EXIF tag.
+_EXIF_ORIENTATION_TAG = 274
+#: Longest side that libpng reads.
+_MAX_PNG_SIDE = 1_000_000
+
+
+def read_spec(path: Path, axes: str | None) -> ImageSpec:
+    """Read the header of a PNG or JPEG file; see `napari_dip.io.reading.read_spec`."""
+    name = make_printable(path.name)
+    with _open_picture(path) as image:
+        notes = []
+        if getattr(image, "n_frames", 1) > 1:
+            notes.append(make_note("frames-skipped", name=name))
+        dtype, mode_axes, alpha = _MODES[_get_mode(image, path)]
+        if alpha:
+            notes.append(make_note("alpha-skipped", name=name))
+        grid = (image.height, image.width)
+        turned = image.getexif().get(_EXIF_ORIENTATION_TAG, 1)
+    shape = (*grid, 3) if mode_axes == "YXS" else grid
+    tags = SourceTags(orientation=turned if turned in range(1, 9) else 1)
+    notes += make_orientation_note(name, tags.orientation)
+    return ImageSpec(
+        name=name,
+        shape=shape,
+        dtype=dtype,
+        axes=axes or mode_axes,
+        path=str(path),
+        notes=tuple(notes),
+        tags=tags,
+    )
+
+
+def read_pixels(path: Path, spec: ImageSpec) -> npt.NDArray[Any]:
+    """Decode a PNG or JPEG file, palettes expanded, alpha still there."""
+    with _open_picture(path) as image:
+        mode = _get_mode(image, path)
+        if image.format == "PNG" and max(image.size) <= _MAX_PNG_SIDE:
+            _check_rows(path)
+        if image.mode in ("P", "PA"):
+            return np.asarray(image.convert(mode))
+        return np.asarray(image)
+
+
+def _check_rows(path: Path) -> None:
+    """Refuse a PNG whose packed rows end before the picture does: Pillow makes the rest black."""
+    from imagecodecs import PngError, png_decode
+
+    try:
+        png_decode(path.read_bytes())
+    except PngError as error:
+        raise Refused(
+            refusal("file-broken", path=make_printable(str(path)), why=describe_exception(error))
+        ) from None
+
+
+def _get_mode(image: Image, path: Path) -> str:
+    """Name the mode after palettes are expanded; refuse what would lose precision."""
+    why = ""
+    coded = str(next((tile[3] for tile in getattr(image, "tile", ())), ""))
+    if coded.startswith(("RGB;16", "RGBA;16", "LA;16")):
+        why = "16-bit colour in PNG would be cut to 8 bits"
+    mode = image.mode
+    if mode in ("P", "PA"):
+        mode = "RGBA" if mode == "PA" or "transparency" in image.info else "RGB"
+    if mode in ("CMYK", "YCbCr", "LAB", "HSV"):
+        raise Refused(refusal("file-colours", path=make_printable(str(path)), coded=mode))
+    if mode not in _MODES:
+        why = f"its colours are coded as {mode}"
+    if why:
+        raise Refused(refusal("file-type", path=make_printable(str(path)), why=why))
+    return mode
+
+
+@contextmanager
+def _open_picture(path: Path) -> Iterator[Image]:
+    from PIL import Image, UnidentifiedImageError
+
+    printable = make_printable(str(path))
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            opened = Image.open(path, formats=("PNG", "JPEG"))
+    except Image.DecompressionBombError:
+        why = "its header speaks of more pixels than a PNG or JPEG is read for"
+        raise Refused(refusal("file-type", path=printable, why=why)) from None
+    except UnidentifiedImageError:
+        why = "it starts like a picture, but no header follows"
+        raise Refused(refusal("file-broken", path=printable, why=why)) from None
+    with opened as image:
+        yield image

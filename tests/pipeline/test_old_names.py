@@ -1,0 +1,236 @@
+"""Old names are taken, for one version: options, keywords, recipes, reports, batches."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import tifffile
+
+import napari_dip as dip
+from napari_dip.__main__ import main
+from napari_dip.errors import Refused
+from napari_dip.pipeline import recipe as recipes
+from napari_dip.pipeline.assess.methods_section import write_methods_section
+from napari_dip.pipeline.recipe import make_recipe, migrate_record, recipe_from_dict
+from napari_dip.pipeline.reproduce.repetition import Repetition
+from napari_dip.pipeline.reproduce.report_lookup import read_run_report
+from napari_dip.pipeline.reproduce.saved_settings import PresetFolder
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+FEW = {"preset": "fast", "max_iterations": 2, "device": "cpu"}
+#: A recipe of schema 1, with all that is called otherwise by now in a denoising.
+OLD = {
+    "schema": 1,
+    "task": "denoise",
+    "settings": {
+        "prior": "recorrupted",
+        "neighbours": False,
+        "steadiness": 2.0,
+        "sharing": "in-turn",
+    },
+    **FEW,
+}
+NEW = {
+    "prior": "r2r",
+    "neighbouring_frames": False,
+    "temporal_smoothing": 2.0,
+    "series_training": "warm-start",
+}
+NAMES = [(task, *pair) for task, names in recipes.OLD_SETTINGS.items() for pair in names.items()]
+VALUES = [
+    (task, name, *pair)
+    for (task, name), values in recipes.OLD_VALUES.items()
+    for pair in values.items()
+]
+
+
+def shot(seed: int = 0) -> np.ndarray[Any, Any]:
+    rng = np.random.default_rng(seed)
+    smooth = np.add.outer(np.arange(32.0), np.arange(32.0))
+    return (200 + 3 * smooth + rng.normal(0, 12, smooth.shape)).astype(np.float32)
+
+
+def inverse(names: Any) -> dict[str, str]:
+    return {new: old for old, new in names.items()}
+
+
+def renamed(named: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
+    return {names.get(key, key): value for key, value in named.items()}
+
+
+def aged(report: dict[str, Any]) -> dict[str, Any]:
+    """Write a report as the program before did, of a run by `OLD`."""
+    fields = {part: inverse(names) for part, names in recipes._OLD_FIELDS.items()}
+    old = renamed(report, fields[""]) | {"recipe": OLD}
+    old["noise"] = renamed(old["noise"], fields["noise"])
+    old["fit"] = renamed(old["fit"], fields["fit"])
+    priors = inverse(recipes._OLD_PRIORS)
+    old["prior"] = old["prior"] | {"chosen": priors[old["prior"]["chosen"]]}
+    return json.loads(json.dumps(old))
+
+
+@pytest.mark.parametrize(("task", "old", "new"), NAMES)
+def test_an_old_setting_is_taken_with_a_word_on_the_new_one(task: str, old: str, new: str) -> None:
+    default = getattr(make_recipe(task).task, new)
+    with pytest.warns(FutureWarning, match=f"'{old}' is called '{new}' now"):
+        recipe = make_recipe(task, **{old: default})
+    assert recipe == make_recipe(task)
+    with pytest.raises(Refused) as no:
+        make_recipe(task, **{old: default, new: default})
+    assert no.value.refusal.code == "setting-wrong" and new in no.value.refusal.sentence
+
+
+@pytest.mark.parametrize(("task", "name", "old", "new"), VALUES)
+def test_an_old_value_is_taken_with_a_word_on_the_new_one(
+    task: str, name: str, old: str, new: str
+) -> None:
+    with pytest.warns(FutureWarning, match=f"'{old}' of '{name}' is called '{new}' now"):
+        recipe = make_recipe(task, **{name: old})
+    assert getattr(recipe.task, name) == new
+
+
+@pytest.mark.filterwarnings("error")
+def test_old_recipes_and_presets_are_read_without_a_word(tmp_path: Path) -> None:
+    path = tmp_path / "presets" / "denoise" / "mine.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps(OLD))
+    for recipe in (
+        recipe_from_dict(OLD),
+        PresetFolder(folder=tmp_path, task="denoise").load("mine"),
+    ):
+        assert recipe == make_recipe("denoise", **NEW, **FEW)
+        assert recipe.to_dict() == {"schema": 2, "task": "denoise", "settings": NEW, **FEW}
+
+
+def test_a_value_that_is_no_text_is_refused_as_ever() -> None:
+    with pytest.raises(Refused) as no:
+        make_recipe("denoise", prior=["noise"])
+    assert no.value.refusal.code == "setting-wrong"
+
+
+def test_old_keywords_of_pictures_and_networks_are_taken(tmp_path: Path) -> None:
+    today = dip.denoise(shot(), repeated_exposure=shot(1), **FEW)
+    with pytest.warns(FutureWarning, match="'second' is called 'repeated_exposure' now"):
+        before = dip.denoise(shot(), second=shot(1), **FEW)
+    assert np.array_equal(today.image, before.image)
+    with pytest.warns(FutureWarning, match="'network_file' now"), pytest.raises(Refused) as no:
+        dip.restore(shot(), OLD, shared_network=tmp_path / "none.network")
+    assert no.value.refusal.code == "file-missing"
+    tifffile.imwrite(tmp_path / "in.tif", shot())
+    with (
+        pytest.warns(FutureWarning, match="'joint_training' now"),
+        pytest.raises(Refused) as no,
+    ):
+        dip.batch(OLD, tmp_path / "in.tif", tmp_path / "out", one_network=True)
+    assert no.value.refusal.code == "series-few"
+
+
+def test_old_keywords_of_experiments_are_taken() -> None:
+    with pytest.warns(FutureWarning, match="'network' is called 'architecture' now"):
+        found = dip.explore.impedance(
+            shot(), network="gaussian-code", max_iterations=1, device="cpu"
+        )
+    assert found.subject.recipe["architecture"] == "gaussian-input"
+
+
+def test_old_options_are_taken_and_not_shown(tmp_path: Path, capsys: Any) -> None:
+    tifffile.imwrite(tmp_path / "in.tif", np.stack([shot(), shot(1)]))
+    line = ["denoise", str(tmp_path / "in.tif"), "--axes", "TYX", "--preset", "fast"]
+    line += ["-o", str(tmp_path / "o.tif"), "--recipe", str(tmp_path / "recipe.json")]
+    line += ["--max-iterations", "2", "--device", "cpu", "--prior", "recorrupted"]
+    line += ["--no-neighbours", "--steadiness", "2", "--sharing", "in-turn"]
+    assert main(line) == 0
+    said = capsys.readouterr().err
+    assert (
+        said.count("is called") == 5 and "'steadiness' is called 'temporal_smoothing' now" in said
+    )
+    found = json.loads((tmp_path / "recipe.json").read_text())
+    assert found["settings"] == NEW
+    assert main(["denoise", "--help"]) == 0
+    assert main(["batch", "--help"]) == 0
+    helped = capsys.readouterr().out
+    for old in ("--neighbours", "--steadiness", "--sharing", "--second", "--one-network"):
+        assert old not in helped
+    assert "--temporal-smoothing" in helped and "--joint-training" in helped
+
+
+def test_the_old_switch_of_a_batch_and_of_an_experiment_are_taken(
+    tmp_path: Path, capsys: Any
+) -> None:
+    tifffile.imwrite(tmp_path / "in.tif", shot())
+    (tmp_path / "recipe.json").write_text(json.dumps(OLD))
+    line = ["batch", str(tmp_path / "recipe.json"), str(tmp_path / "in.tif")]
+    assert main([*line, "-o", str(tmp_path / "out"), "--one-network"]) == 2  # one file is too few
+    assert "'one_network' is called 'joint_training' now" in capsys.readouterr().err
+    line = ["explore", "impedance", str(tmp_path / "in.tif"), "-o", str(tmp_path / "page")]
+    assert main([*line, "--network", "none", "--device", "cpu"]) == 2
+    assert "'network' is called 'architecture' now" in capsys.readouterr().err
+
+
+def test_an_old_report_is_read_as_one_of_today(tmp_path: Path) -> None:
+    report = dip.denoise(shot(), **NEW, **FEW).report
+    report = json.loads(json.dumps(report)) | {"recipe": make_recipe("denoise", **NEW, **FEW)}
+    report["recipe"] = report["recipe"].to_dict()
+    old = aged(report)
+    assert old["prior"]["chosen"] == "recorrupted" and "held_out" in old
+    (tmp_path / "old.json").write_text(json.dumps(old))
+    found = read_run_report(tmp_path / "old.json")
+    assert found == report
+    assert write_methods_section(found) == write_methods_section(report)
+    again = Repetition(report=found, paths={"image": "in.tif"}, name="in")
+    assert again.recipe == make_recipe("denoise", **NEW, **FEW)
+
+
+def test_what_a_series_told_is_read_too() -> None:
+    told = {"members": 3, "iterations": 9, "shown": 3, "went_on": False, "file": "series.network"}
+    fit = {"shared": told, "inputs": ["second"]}
+    record = {"recipe": OLD, "prior": {"chosen": "noise"}, "fit": fit, "noise": {}}
+    found = migrate_record(record)
+    assert found["fit"]["inputs"] == ["repeated_exposure"]
+    assert found["fit"]["joint_training"] == {
+        "members": 3,
+        "iterations": 9,
+        "inference": 3,
+        "fine_tuned": False,
+        "network_file": "series.network",
+    }
+    noted = {"recipe": OLD, "inputs": {"second": {"layer": "again"}}, "report": record}
+    assert migrate_record(noted)["inputs"] == {"repeated_exposure": {"layer": "again"}}
+    assert migrate_record(noted)["report"]["prior"]["chosen"] == "random-input"
+
+
+@pytest.mark.parametrize(
+    "record", [{}, {"recipe": 3}, {"recipe": {"schema": 1}}, {"recipe": OLD, "report": 3, "fit": 7}]
+)
+def test_a_damaged_record_comes_back_for_its_reader_to_refuse(record: dict[str, Any]) -> None:
+    found = migrate_record(record)
+    assert set(found) == set(record)
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_batch_that_was_begun_before_is_resumed(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "in.tif", shot())
+    recipe, out = make_recipe("denoise", **NEW, **FEW), tmp_path / "out"
+    dip.batch(recipe, tmp_path / "in.tif", out)
+    before = (out / "in.tif").read_bytes()
+    (out / "records").rename(out / "receipts")
+    for path in (out / "batch.json", out / "receipts" / "in.tif.json"):
+        told = json.loads(path.read_text())
+        if told.get("report"):
+            told["report"] = aged(told["report"])
+        path.write_text(json.dumps({**told, "recipe": OLD}))
+    done = dip.batch(recipe, tmp_path / "in.tif", out, resume=True)
+    assert [one.state for one in done.outcomes] == ["kept"]
+    assert (out / "in.tif").read_bytes() == before and not (out / "records").exists()
+
+
+def test_today_s_names_need_no_word() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        make_recipe("denoise", **NEW, **FEW)

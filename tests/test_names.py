@@ -1,0 +1,98 @@
+"""The language of the code: no name that says nothing, and none that says two things."""
+
+from __future__ import annotations
+
+import ast
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parents[1] / "src" / "napari_dip"
+MODULES = {path.relative_to(PACKAGE).as_posix(): path for path in PACKAGE.rglob("*.py")}
+
+#: Words that say nothing by themselves, whatever holds them; see docs/glossary.md.
+BANNED = frozenset(
+    "told seen held asked made found left given shown known beside there ready enough settled "
+    "trusting one thing words way wish".split()
+)
+#: Names that several modules define, with one meaning.
+SHARED = {
+    "read_spec": "each file format has one",
+    "read_pixels": "each file format has one",
+    "main": "each program that can be started has one",
+    "__all__": "Python's own",
+    "__getattr__": "Python's own",
+    "log": "the logger of its module",
+    "_HOMES": "where the public names of a package live",
+}
+
+
+def bound_names(tree: ast.AST) -> list[tuple[str, int]]:
+    """Every name that is given to something: definitions, parameters, variables, fields."""
+    names = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            names.append((node.name, node.lineno))
+        elif isinstance(node, ast.arg):
+            names.append((node.arg, node.lineno))
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            names.append((node.id, node.lineno))
+        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+            names.append((node.attr, node.lineno))
+        elif isinstance(node, ast.alias) and node.asname:
+            names.append((node.asname, node.lineno))
+        elif isinstance(node, ast.ExceptHandler | ast.MatchAs | ast.MatchStar) and node.name:
+            names.append((node.name, node.lineno))
+    return names
+
+
+def find_banned(source: str) -> list[str]:
+    """Names of a module that are nothing but a banned word; left is free where right is."""
+    names = bound_names(ast.parse(source))
+    sides = BANNED - {"left"} if any(name.strip("_") == "right" for name, _ in names) else BANNED
+    return [f"{name}, line {line}" for name, line in names if name.strip("_").lower() in sides]
+
+
+def find_twice(sources: dict[str, str]) -> dict[str, list[str]]:
+    """Names that more than one module defines on its outermost level, and where."""
+    places = defaultdict(set)
+    for path, source in sources.items():
+        for node in ast.parse(source).body:
+            if isinstance(node, ast.FunctionDef | ast.ClassDef):
+                places[node.name].add(path)
+            elif isinstance(node, ast.Assign | ast.AnnAssign):
+                targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+                for target in targets:
+                    for name in ast.walk(target):
+                        if isinstance(name, ast.Name):
+                            places[name.id].add(path)
+    return {name: sorted(where) for name, where in places.items() if len(where) > 1}
+
+
+@pytest.mark.parametrize("path", sorted(MODULES))
+def test_no_name_is_a_word_that_says_nothing(path: str) -> None:
+    assert find_banned(MODULES[path].read_text(encoding="utf-8")) == []
+
+
+def test_no_name_is_defined_twice_with_two_meanings() -> None:
+    sources = {path: file.read_text(encoding="utf-8") for path, file in MODULES.items()}
+    assert {name: at for name, at in find_twice(sources).items() if name not in SHARED} == {}
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["told = 1", "def seen(): ...", "def f(found): ...", "class Held: ...", "self._asked = 2"],
+)
+def test_a_planted_empty_word_is_found(source: str) -> None:
+    assert find_banned(source)
+
+
+def test_left_is_a_side_where_there_is_a_right() -> None:
+    assert find_banned("left, right = 1, 2") == []
+    assert find_banned("left = 3")
+
+
+def test_a_planted_second_course_is_found() -> None:
+    planted = {"a.py": "class Course: ...", "b.py": "class Course: ...", "c.py": "COURSE = 1"}
+    assert find_twice(planted) == {"Course": ["a.py", "b.py"]}

@@ -1,0 +1,199 @@
+"""State is a value: no program code compares, searches or takes apart an English sentence."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from napari_dip.errors import Failed, Refusal, read_refusal, refusal
+from napari_dip.errors.note_texts import NOTES, STOPS, StopReason
+from napari_dip.errors.notes import (
+    make_note,
+    make_stop,
+    read_note,
+    read_report_notes,
+    read_report_stop,
+    read_stop,
+    report_notes,
+    report_stop,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PACKAGE = Path(__file__).resolve().parents[1] / "src" / "napari_dip"
+#: Two words with a blank between them.
+SENTENCE = re.compile(r"[A-Za-z]{2,}[,.:;]? +[A-Za-z]{2,}")
+TEXT_METHODS = frozenset(
+    "startswith endswith partition rpartition split rsplit replace removeprefix removesuffix "
+    "find rfind index rindex count".split()
+)
+#: Texts of other software that are compared, as it gives no code.
+ALLOWED = {
+    "Input should be ": "pydantic: how the reason of a wrong field begins",
+    "Value error, ": "pydantic: how the reason of a validator begins",
+    r"os error (\d+)": "safetensors: why a file was not written",
+}
+
+
+def list_constants(tree: ast.Module) -> dict[str, list[str]]:
+    """List the texts in each module-level constant: its own, or those of a tuple, list or set."""
+    found = {}
+    for node in tree.body:
+        targets = node.targets if isinstance(node, ast.Assign) else []
+        targets = [node.target] if isinstance(node, ast.AnnAssign) else targets
+        for target in targets:
+            if isinstance(target, ast.Name) and node.value is not None:
+                found[target.id] = list(iter_texts(node.value, {}))
+    return found
+
+
+def iter_texts(node: ast.expr, constants: dict[str, list[str]]) -> Iterator[str]:
+    """Give the texts that an operand is or holds, of f-strings the fixed parts."""
+    if isinstance(node, ast.Constant):
+        yield from [node.value] if isinstance(node.value, str) else []
+    elif isinstance(node, ast.Name | ast.Attribute):
+        yield from constants.get(node.id if isinstance(node, ast.Name) else node.attr, ())
+    else:
+        for one in list_parts(node):
+            yield from iter_texts(one, constants)
+
+
+def list_parts(node: ast.expr) -> list[ast.expr]:
+    """List the operands that an f-string, a sum or a container is made of."""
+    if isinstance(node, ast.JoinedStr):
+        return node.values
+    if isinstance(node, ast.Tuple | ast.List | ast.Set):
+        return node.elts
+    if isinstance(node, ast.Dict):
+        return [one for one in node.keys if one is not None]
+    return [node.left, node.right] if isinstance(node, ast.BinOp) else []
+
+
+def list_operands(node: ast.AST) -> list[ast.expr]:
+    """List what is compared or searched for; of `text.split(...)` the text as well."""
+    if isinstance(node, ast.Compare):
+        kinds = (ast.Eq, ast.NotEq, ast.In, ast.NotIn)
+        return [node.left, *node.comparators] if isinstance(node.ops[0], kinds) else []
+    if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
+        return []
+    if isinstance(node.func.value, ast.Name) and node.func.value.id == "re":
+        return node.args
+    plain = isinstance(node.func.value, ast.Constant)  # a list of names, written as one text
+    return node.args if node.func.attr in TEXT_METHODS and not plain else []
+
+
+def find_compared_sentences(source: str, elsewhere: dict[str, list[str]]) -> list[str]:
+    """Find the sentences that a module compares, searches or takes apart.
+
+    Parameters
+    ----------
+    source : str
+        Of the module.
+    elsewhere : dict
+        Texts in the constants of other modules, by name.
+    """
+    tree = ast.parse(source)
+    constants = {**elsewhere, **list_constants(tree)}
+    texts = (
+        f"line {node.lineno}: {text}"
+        for node in ast.walk(tree)
+        for operand in list_operands(node)
+        for text in iter_texts(operand, constants)
+        if SENTENCE.search(text) and text not in ALLOWED
+    )
+    return list(texts)
+
+
+@pytest.fixture(scope="module")
+def public_constants() -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for path in PACKAGE.rglob("*.py"):
+        for name, texts in list_constants(ast.parse(path.read_text("utf-8"))).items():
+            if name.isupper() and not name.startswith("_"):
+                found.setdefault(name, []).extend(texts)
+    return found
+
+
+@pytest.mark.parametrize(
+    "path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE))
+)
+def test_no_module_compares_a_sentence(path: Path, public_constants) -> None:
+    assert find_compared_sentences(path.read_text("utf-8"), public_constants) == []
+
+
+@pytest.mark.parametrize(
+    "planted",
+    [
+        'kept = reason == "you kept the picture"',
+        'kept = "you kept the picture" != reason',
+        'REASON = "you kept the picture"\nkept = reason == REASON',
+        'REASON: str = "you kept the picture"\nkept = reason in (REASON, "")',
+        "kept = state.REASON == result.stop_reason",
+        'early = [one for one in notes if one.startswith("Ended by hand")]',
+        'early = one.endswith(("as in the input.", "."))',
+        'short = message.replace("Leave it out", "Leave it empty")',
+        'first = reason.partition(" since the fit ")',
+        'parts = sentence.split("; in part ")',
+        "there = f\"setting '{name}' cannot be\" in sentence",
+        'there = {"you kept the picture": 1}.get(reason) and "the fit" in reason',
+        'found = re.match(r"all \\d+ iterations were used", reason)',
+    ],
+)
+def test_a_planted_comparison_with_a_sentence_is_found(planted: str) -> None:
+    assert find_compared_sentences(planted, {"REASON": ["you kept the picture"]})
+
+
+@pytest.mark.parametrize(
+    "plain",
+    [
+        'kept = stop.reason is StopReason.USER and code == "noise-weaker"',
+        'ome = name.endswith(".ome.tif") and "YX" in axes',
+        'names = "one two three".split()',
+        'text = f"{count} files were restored" if count > 1 else "one file was"',
+        'said = ", ".join(words)',
+    ],
+)
+def test_codes_names_and_texts_that_are_only_shown_pass(plain: str) -> None:
+    assert not find_compared_sentences(plain, {})
+
+
+def test_old_reports_and_new_ones_tell_the_same_codes() -> None:
+    stop = make_stop(StopReason.PLATEAU, waited=75, smoothed=True)
+    new = report_stop(stop)
+    old = {"stop_reason": new["stop_reason"]}
+    for report in (new, old):
+        read = read_report_stop(report)
+        assert (read.reason, str(read)) == (StopReason.PLATEAU, str(stop))
+    unknown = read_stop("the cat slept")
+    assert (unknown.reason, str(unknown)) == (StopReason.OTHER, "the cat slept")
+    by_hand = read_stop("you kept the picture of iteration 3 from the history of the run")
+    assert by_hand.reason is StopReason.HISTORY
+    assert read_stop(stop.to_dict()) == stop
+    assert set(STOPS) == set(StopReason)
+
+
+def test_notes_come_back_from_a_report_by_code_and_from_an_old_one_as_text() -> None:
+    notes = (make_note("guide-moved", down=1.5, right=2), make_note("residual-noise"))
+    report = report_notes(notes)
+    assert read_report_notes(report) == notes
+    old = read_report_notes({"notes": report["notes"]})
+    assert [(one.code, str(one)) for one in old] == [("text", str(one)) for one in notes]
+    assert read_note("anything") == read_note({"code": "text", "facts": {"text": "anything"}})
+    with pytest.raises(KeyError):
+        make_note("guide-moved", down=1)
+    assert all(isinstance(text, str) for text in NOTES.values())
+
+
+def test_a_refusal_is_read_back_from_json_of_this_version_and_of_earlier_ones() -> None:
+    no = refusal("time-over", limit=3, name="cells")
+    new = no.to_dict()
+    assert read_refusal(new) == no
+    old = read_refusal({name: new[name] for name in ("code", "sentence", "remedy")})
+    assert isinstance(old, Refusal)
+    assert (old.code, old.message) == (no.code, no.message)
+    assert str(Failed(old)) == no.message
